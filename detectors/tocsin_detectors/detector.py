@@ -1,0 +1,38 @@
+"""The shape every detector has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+if TYPE_CHECKING:
+    from spox import Var
+
+    from tocsin_detectors.observation import Observations
+
+
+class Detector(Protocol):
+    """Maps one or more signals of a response to one score; higher = worse.
+
+    A detector is fitted on safe responses alone, and then writes itself down as ONNX operators. Fitting may use
+    torch or numpy; scoring is only ever the ONNX graph.
+    """
+
+    name: ClassVar[str]
+    """The name in the registry, in bundles and on metrics."""
+
+    source: ClassVar[str]
+    """Where the method is published."""
+
+    reads: tuple[str, ...]
+    """The signals that `graph` takes, in that order."""
+
+    def fit(self, safe: Observations, *, seed: int = 0) -> Self:
+        """Learn from safe responses; the same data and seed give the same detector.
+
+        Raises SignalError when the data cannot serve.
+        """
+        ...
+
+    def graph(self, *signals: Var) -> Var:
+        """The score as ONNX: signals of shape (n, width), float32 -> scores of shape (n,), float32."""
+        ...

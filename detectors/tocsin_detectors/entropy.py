@@ -1,0 +1,57 @@
+"""Predictive entropy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from tocsin_detectors.errors import SignalError
+
+if TYPE_CHECKING:
+    from spox import Var
+
+    from tocsin_detectors.observation import Observations
+
+SMALLEST = np.float32(1e-38)  # 0 log 0 = 0 without a branch; below float32's resolution of any other probability
+
+
+class Entropy:
+    """H(p) = -sum_c p_c log p_c, in nats, in [0, log C]: how undecided the answer distribution is.
+
+    Reads class probabilities, (n, C), and renormalises each row. Nothing is learnt. Works for error detection and
+    for shifted inputs that confuse the model; blind to inputs on which the model is confidently wrong. A row that
+    is no distribution (negative entries, or a sum of zero) scores NaN, which serving reports as unscored.
+
+    Source: Shannon (1948); as a detector of errors, Hendrycks and Gimpel (2017), arXiv:1610.02136.
+    """
+
+    name: ClassVar[str] = "entropy"
+    source: ClassVar[str] = "Shannon 1948; Hendrycks and Gimpel 2017, arXiv:1610.02136"
+
+    def __init__(self, signal: str = "probs") -> None:
+        self.reads = (signal,)
+
+    def fit(self, safe: Observations, *, seed: int = 0) -> Self:
+        """Check that the signal holds distributions. Raises SignalError when it does not."""
+        del seed
+        probs = safe.require_finite(self.reads[0])
+        if probs.shape[1] < 2:
+            raise SignalError(f"entropy of '{self.reads[0]}' needs at least two classes, not {probs.shape[1]}")
+        sums = probs.sum(axis=1, dtype=np.float64)
+        wrong = np.flatnonzero((probs < 0).any(axis=1) | (np.abs(sums - 1) > 1e-2))
+        if wrong.size:
+            raise SignalError(
+                f"signal '{self.reads[0]}' is not a distribution in {wrong.size} of {len(probs)} rows (row {wrong[0]} "
+                f"sums to {sums[wrong[0]]:.4g}); if these are logits, use the energy detector or apply softmax"
+            )
+        return self
+
+    def graph(self, *signals: Var) -> Var:
+        """(n, C) -> (n,)."""
+        import spox.opset.ai.onnx.v18 as op
+
+        classes = op.const(np.array([1]))
+        normalised = op.div(signals[0], op.reduce_sum(signals[0], classes, keepdims=1))
+        surprisal = op.log(op.add(normalised, op.const(SMALLEST)))
+        return op.neg(op.reduce_sum(op.mul(normalised, surprisal), classes, keepdims=0))
