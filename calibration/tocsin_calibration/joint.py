@@ -49,13 +49,8 @@ class Evidence:
         self.slope = np.concatenate([[0.0], slopes, [1.0 / excess]])
         self._lists = tuple(a.tolist() for a in (knots, self.start, self.value, self.slope, self.p_at_least))
 
-    def __call__(self, scores: Float64) -> tuple[Float64, Float64]:
-        """Evidence (m,) >= 0 and p-values (m,) in (0, 1] of scores (m,)."""
-        piece = np.searchsorted(self.knots, scores, side="left")
-        return self.value[piece] + self.slope[piece] * (scores - self.start[piece]), self.p_at_least[piece]
-
     def of(self, score: float) -> tuple[float, float]:
-        """The same for one score, to the bit, without numpy's cost a call."""
+        """Evidence >= 0 and p-value in (0, 1] of one score."""
         knots, start, value, slope, p_at_least = self._lists
         piece = bisect_left(knots, score)
         return value[piece] + slope[piece] * (score - start[piece]), p_at_least[piece]
@@ -68,13 +63,21 @@ class JointScore:
         self.rule: Rule = rule
         self.scales = [Evidence(column) for column in np.asarray(reference, np.float64).T]
         self._join = max if rule == "any" else min
+        # The detectors' pieces one after the other, so that a batch is looked up at once.
+        lengths = [len(scale.start) for scale in self.scales]
+        self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])[:, None]
+        self._start = np.concatenate([scale.start for scale in self.scales])
+        self._value = np.concatenate([scale.value for scale in self.scales])
+        self._slope = np.concatenate([scale.slope for scale in self.scales])
+        self._p_at_least = np.concatenate([scale.p_at_least for scale in self.scales])
 
     def __call__(self, scores: NDArray[np.floating]) -> tuple[Float64, Float64]:
         """Joint scores (m,) and each detector's p-values (m, d)."""
-        pairs = [scale(column) for scale, column in zip(self.scales, scores.T.astype(np.float64), strict=True)]
-        evidence = np.stack([e for e, _ in pairs])
+        columns = scores.T.astype(np.float64)
+        pieces = np.stack([s.knots.searchsorted(c) for s, c in zip(self.scales, columns, strict=True)]) + self._first
+        evidence = self._value.take(pieces) + self._slope.take(pieces) * (columns - self._start.take(pieces))
         joint = evidence.max(axis=0) if self.rule == "any" else evidence.min(axis=0)
-        return joint, np.stack([p for _, p in pairs], axis=1)
+        return joint, self._p_at_least.take(pieces).T
 
     def of(self, scores: list[float]) -> tuple[float, list[float]]:
         """The same for one response, to the bit."""

@@ -17,13 +17,14 @@ from tocsin_calibration.split import pvalues, rank, required_size, sorted_scores
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
 REFERENCE_SHARE = 1 / 3  # part A only sets the detectors' scales; part B carries the promise and gets the rest
 MIN_REFERENCE = 20
+FEW = 8  # up to here plain Python is quicker than numpy's calls
 
 
 class Judged(NamedTuple):
     """What calibration says of a batch of n responses scored by d detectors."""
 
-    pvalues: Float64  # joint, (n,)
-    by_detector: Float64  # against part A, (n, d)
+    pvalues: list[float]  # joint, n of them
+    by_detector: list[list[float]]  # against part A, n lists of d
     severities: list[str | None]  # the gravest level whose alpha the joint p-value is within, or None
 
 
@@ -59,16 +60,22 @@ class Promise:
         return pvalues(self.nonconformity, self._score(scores)[0])
 
     def judge(self, scores: NDArray[np.floating]) -> Judged:
-        """P-values and severities of detectors' scores (n, d)."""
+        """P-values and severities of detectors' scores (n, d). Few rows are judged one by one, to the same bit."""
+        if len(scores) <= FEW:
+            rows = [self._judge_one(row) for row in scores.tolist()]
+            return Judged(*(list(column) for column in zip(*rows, strict=True)) if rows else ([], [], []))
         joint, by_detector = self._score(scores)
         severities = [self._severity(c) for c in joint.tolist()]
-        return Judged(pvalues(self.nonconformity, joint), by_detector, severities)
+        return Judged(pvalues(self.nonconformity, joint).tolist(), by_detector.tolist(), severities)
 
-    def judge_one(self, scores: list[float]) -> tuple[float, list[float], str | None]:
-        """The same for one response's d scores, to the bit, without numpy's cost a call."""
+    def _judge_one(self, scores: list[float]) -> tuple[float, list[float], str | None]:
         joint, by_detector = self._score.of(scores)
         p = (1.0 + (self.n - bisect_left(self._ordered, joint))) / (self.n + 1.0)
         return p, by_detector, self._severity(joint)
+
+    def gravest(self, severities: Sequence[str | None]) -> str | None:
+        """The gravest of several severities, None when there is none."""
+        return next((name for name in self.alphas if name in severities), None)
 
     def _severity(self, joint: float) -> str | None:
         for name, limit in self._levels:

@@ -1,0 +1,72 @@
+"""tocsin calibrate"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from tocsin_calibration import Bundle, CalibrationError, Rule
+from tocsin_calibration import calibrate as make_promise
+
+from tocsin import __version__
+from tocsin.data_split import calibration_rows, joined
+from tocsin.recording import read_recording
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that `tocsin fit` wrote.")],
+    data: Annotated[Path, typer.Argument(help="Safe responses: a Parquet file or a folder. Rows it was fitted on are "
+                                              "left out.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write; else the same file.")] = None,
+    warning: Annotated[float, typer.Option(help="The false-alarm rate of warnings.")] = 0.05,
+    critical: Annotated[float, typer.Option(help="The false-alarm rate of critical alarms.")] = 0.01,
+    rule: Annotated[
+        str, typer.Option(help="any: alarm when some detector stands out; all: when every one does.")
+    ] = "any",
+    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides which responses set the detectors' scales.")] = 0,
+) -> None:
+    """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
+    made = Bundle.read(bundle)
+    if critical > warning:
+        raise CalibrationError(f"critical alarms are the rarer ones: --critical {critical:g} exceeds --warning {warning:g}")
+    files = read_recording(data, model or made.model or None, made.scorer.signals)
+    fitted = made.made.get("fitted", {})
+    parts = [file.observations.take(calibration_rows(file, fitted)) for file in files]
+    unseen = joined(parts)
+    if not unseen.rows:
+        raise CalibrationError(
+            f"{data}: every row was used for fitting; record more, or fit again with a smaller --share"
+        )
+    promise = make_promise(
+        made.scorer(unseen),
+        {"warning": warning, "critical": critical},
+        rule=_rule(rule),
+        detectors=made.scorer.detectors,
+        seed=seed,
+    )
+    calibrated = {
+        "timestamp": time.time(),
+        "tocsin": __version__,
+        "rows": unseen.rows,
+        "seed": seed,
+        "files": {file.sha256: file.path.name for file in files},
+    }
+    target = out or bundle
+    written = dataclasses.replace(made, promise=promise, made={**made.made, "calibrated": calibrated}).write(target)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{target} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:")
+    for line in str(promise).splitlines():
+        console.print(f"  {line}")
+
+
+def _rule(text: str) -> Rule:
+    if text == "any":
+        return "any"
+    if text == "all":
+        return "all"
+    raise CalibrationError(f"--rule is any or all, not '{text}'")

@@ -1,0 +1,29 @@
+"""tocsin config check|schema"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tocsin.config import Config
+from tocsin.judgement.guard import Guard
+
+app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="A configuration file.")] = Path("tocsin.yaml")) -> None:
+    """Check a configuration, its environment overrides and its bundles, as `serve` would."""
+    config = Config.load(file)
+    guard = Guard.open(config)
+    told = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
+    typer.echo(f"{file}: {config.mode}, {config.listen} -> {config.upstream}, guards {', '.join(told)}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration."""
+    typer.echo(json.dumps(Config.model_json_schema(), indent=2))

@@ -1,0 +1,55 @@
+"""Puts the verbs together, and turns errors into one clear line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+from rich.console import Console
+from tocsin_calibration import CalibrationFault
+from tocsin_detectors import DetectorError
+
+from tocsin.cli import bundle, calibrate, config, demo, fit, record, serve
+from tocsin.errors import TocsinError
+
+USERS_MISTAKE = 2
+
+app = typer.Typer(
+    name="tocsin",
+    help="Runtime monitoring for deployed models, with a false-alarm rate that is promised and measured.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+app.command("serve")(serve.serve)
+app.command("record")(record.record)
+app.command("fit")(fit.fit)
+app.command("calibrate")(calibrate.calibrate)
+app.command("demo")(demo.demo)
+app.add_typer(bundle.app, name="bundle")
+app.add_typer(config.app, name="config")
+
+
+@app.callback()
+def logs(verbose: bool = typer.Option(False, "--verbose", "-v", help="Tell more in the log.")) -> None:
+    """Set the log up for every verb."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def main() -> None:
+    """The entry point: exit code 0, 2 for the user's mistakes, 1 for ours."""
+    try:
+        app()
+    except (TocsinError, CalibrationFault, DetectorError) as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {_escaped(str(error))}")
+        sys.exit(USERS_MISTAKE)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,49 @@
+"""tocsin record"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tocsin.cli.serve import ConfigPath
+from tocsin.config import Config
+from tocsin.recording import Recorder
+from tocsin.service import Sidecar, run_loop
+
+log = logging.getLogger("tocsin")
+
+
+def record(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write Parquet files into.")],
+    config: ConfigPath = Path("tocsin.yaml"),
+    rows: Annotated[int, typer.Option(min=1, help="Stop recording after this many responses.")] = 100_000,
+    stop_when_full: Annotated[
+        bool, typer.Option("--stop-when-full", help="End the relay too when all rows are there; else it relays on.")
+    ] = False,
+) -> None:
+    """Relay traffic untouched and keep the signals of responses, for fit and calibrate."""
+    settings = Config.load(config).model_copy(update={"mode": "observe"})
+    recorder = Recorder.open(settings)
+    sidecar = Sidecar(settings, recorder)
+
+    async def run() -> None:
+        until = asyncio.Event()
+
+        def full() -> None:
+            log.info("recorded %s responses; %s", f"{recorder.rows:,}", "done" if stop_when_full else "relaying on")
+            if stop_when_full:
+                until.set()
+
+        recorder.start(out, rows, full)
+        try:
+            await sidecar.run(lambda: log.info("recording: %s -> %s", sidecar.relay.address, settings.upstream), until)
+        finally:
+            recorder.close()
+            dropped = f", {recorder.dropped:,} dropped" if recorder.dropped else ""
+            log.info("%s responses in %s%s", f"{recorder.rows:,}", out, dropped)
+
+    run_loop(run())

@@ -1,0 +1,26 @@
+"""What can go wrong, each error saying what, where, and what to do.
+
+TocsinError
+├── ConfigError      the configuration file, its environment overrides, or what they point to
+├── RecordingError   a recording cannot be written or read
+└── StartError       a port, a socket or a server that the command needs
+
+Errors of the other two components (`tocsin_detectors.DetectorError`, `tocsin_calibration.CalibrationFault`) pass
+through unchanged. Nothing here is ever raised on the serving path: see `tocsin.unscored` for that.
+"""
+
+
+class TocsinError(Exception):
+    """The root of this package's errors."""
+
+
+class ConfigError(TocsinError):
+    """A configuration that cannot be used; the message names the file and the path inside it."""
+
+
+class RecordingError(TocsinError):
+    """A recording that cannot be written or read."""
+
+
+class StartError(TocsinError):
+    """Something a command needs could not be started."""

@@ -1,0 +1,1 @@
+"""Judgement of calls: signals in, verdicts out. It knows nothing of sockets, and whoever drives it nothing of scores."""

@@ -1,0 +1,86 @@
+"""Natural batching: what became complete in one turn of the event loop is judged as one batch.
+
+There is no timer and no batch size: at load batches grow by themselves. When a bundle is too heavy to hold up the
+loop, batches run in a worker thread, where ONNX Runtime releases the interpreter: one in flight, the next filling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from tocsin.judgement.call import Call
+from tocsin.judgement.guard import Guard
+
+
+
+class Waiting(Protocol):
+    """Whoever waits for a call's verdict."""
+
+    def judged(self, call: Call) -> None:
+        """The call has its verdict."""
+        ...
+
+
+class Batcher:
+    """Collects calls until the turn ends, judges them together, and tells those who wait.
+
+    `after_flush` runs once every batch, when all of its calls were told.
+    """
+
+    def __init__(self, guard: Guard, after_flush: Callable[[], None] = lambda: None) -> None:
+        self._guard = guard
+        self._after_flush = after_flush
+        self._loop = asyncio.get_running_loop()
+        self._calls: list[Call] = []
+        self._waiting: list[Waiting] = []
+        self._scheduled = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer") if guard.heavy else None
+        self._in_flight = False
+
+    @property
+    def inline(self) -> bool:
+        """Whether a call submitted now is judged before this turn of the loop ends."""
+        return self._thread is None
+
+    def submit(self, call: Call, waiting: Waiting) -> None:
+        """Judge the call with this turn's others."""
+        self._calls.append(call)
+        self._waiting.append(waiting)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """End the worker thread, if there is one."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._in_flight:
+            return  # the batch in flight schedules the next one
+        calls, waiting = self._calls, self._waiting
+        self._calls, self._waiting = [], []
+        if not calls:
+            return
+        if self._thread is None:
+            self._guard.judge(calls)
+            self._tell(calls, waiting)
+        else:
+            self._in_flight = True
+            done = self._loop.run_in_executor(self._thread, self._guard.judge, calls)
+            done.add_done_callback(lambda _: self._landed(calls, waiting))
+
+    def _landed(self, calls: list[Call], waiting: list[Waiting]) -> None:
+        self._in_flight = False
+        self._tell(calls, waiting)
+        if self._calls:
+            self._flush()
+
+    def _tell(self, calls: list[Call], waiting: list[Waiting]) -> None:
+        for call, one in zip(calls, waiting, strict=True):
+            one.judged(call)
+        self._after_flush()

@@ -1,0 +1,26 @@
+"""One guarded call, as whoever carries it (relay, client wrapper, server interceptor) tells it to judgement."""
+
+from __future__ import annotations
+
+from tocsin.verdict import Verdict
+
+
+class Call:
+    """A call's messages and keys on the way in, its verdict on the way out.
+
+    `request` and `response` are single gRPC messages without framing and compression; `fault` is a reason known
+    before scoring; `late` means that nobody waits for the verdict any more. The request is only needed where `wants_request`.
+    """
+
+    __slots__ = ("fault", "late", "method", "request", "response", "session", "trace", "verdict", "wants_request")
+
+    def __init__(self, method: str, session: str, trace: str, wants_request: bool) -> None:
+        self.method = method
+        self.session = session
+        self.trace = trace
+        self.wants_request = wants_request
+        self.request: bytes | None = None
+        self.response: bytes | None = None
+        self.fault: tuple[str, str] | None = None
+        self.late = False
+        self.verdict: Verdict | None = None

@@ -1,0 +1,185 @@
+"""The guard: everything between a call's messages and its verdict."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from tocsin.config import Config
+from tocsin.judgement.call import Call
+from tocsin.judgement.model import Family, GuardedModel, Plan
+from tocsin.protocols import oip
+from tocsin.sinks import Scored, Sink
+from tocsin.unscored import Unscored
+from tocsin.verdict import Verdict
+
+log = logging.getLogger("tocsin")
+
+TRACE_KEY = "traceparent"
+OTHER = "other"  # the label of models that are not configured
+INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
+QUIET = 60.0  # seconds between two log lines about the same reason
+
+
+class Read(NamedTuple):
+    """A call whose signals were found."""
+
+    call: Call
+    version: str
+    rows: int
+    raws: list[bytes]
+
+
+class Guard:
+    """Judges calls by the bundles of a configuration. Safe to use from several threads.
+
+    Made by `Guard.open`; `sinks` take note of every verdict. `heavy` bundles want a thread of their own.
+    """
+
+    needs_bundles: ClassVar[bool] = True
+
+    def __init__(self, config: Config, models: Mapping[str, GuardedModel], sinks: Iterable[Sink] = ()) -> None:
+        self.config = config
+        self.models = dict(models)
+        self.sinks = list(sinks)
+        self.wants_request = any(model.wants_request for model in self.models.values())
+        self.session_keys = sorted({model.session for model in self.models.values()} - {""})
+        self._lock = threading.Lock()
+        self._last_told: dict[tuple[str, str], float] = {}
+        self.heavy = any(m.scorer.warm() > INLINE_SECONDS for m in self.models.values() if m.bundle is not None)
+        self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
+        self._only = next(iter(self.models)) if len(self.models) == 1 else OTHER
+
+    @classmethod
+    def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
+        """A guard from a configuration or its file, its bundles read and warmed.
+
+        Raises ConfigError or BundleError, naming the file and what is wrong.
+        """
+        if not isinstance(config, Config):
+            config = Config.load(config)
+        models = {name: GuardedModel(name, m, threads=config.threads) for name, m in config.models.items()}
+        return cls(config, models, sinks)
+
+    @property
+    def metadata_keys(self) -> list[str]:
+        """The request metadata that `call` wants to see."""
+        return [TRACE_KEY, *self.session_keys]
+
+    def call(self, method: str, metadata: Mapping[str, str]) -> Call | None:
+        """A call to judge, or None when the method is not guarded."""
+        if method not in oip.METHODS:
+            return None
+        session = ""
+        for key in self.session_keys:
+            session = metadata.get(key, session)
+        return Call(method, session, _trace_id(metadata.get(TRACE_KEY)), self.wants_request)
+
+    def judge(self, calls: Sequence[Call]) -> None:
+        """Give every call its verdict, scoring those of one model as one batch. Never raises."""
+        started = time.perf_counter()
+        batches: dict[tuple[str, Family], list[Read]] = {}
+        for call in calls:
+            try:
+                model, plan, read = self._read(call)
+            except Unscored as why:
+                self._pass_unscored(call, call.verdict.model if call.verdict else OTHER, why)
+            except Exception as error:
+                self._pass_unscored(call, OTHER, Unscored("undecodable", f"{type(error).__name__}: {error}"))
+            else:
+                batches.setdefault((model.name, plan.family), []).append(read)
+        for (name, family), batch in batches.items():
+            try:
+                self.score(self.models[name], family, batch, started)
+            except Exception as error:
+                for read in batch:
+                    self._pass_unscored(read.call, name, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
+
+    def give_up(self, call: Call, reason: str, detail: str) -> None:
+        """Let a call pass unscored for a reason found by whoever carries it."""
+        self._pass_unscored(call, self._only, Unscored(reason, detail))
+
+    def _read(self, call: Call) -> tuple[GuardedModel, Plan, Read]:
+        call.verdict = Verdict(self._only)  # whose model is refined as it becomes known
+        if call.fault is not None:
+            raise Unscored(*call.fault)
+        if call.response is None:
+            raise Unscored("no_response", "the call has no response message")
+        if self._blind:
+            raise Unscored("no_bundle", "no model has a bundle")
+        response = oip.read_response(call.response)
+        model = self.models.get(response.model)
+        if model is None:
+            call.verdict = Verdict(OTHER)
+            raise Unscored("unknown_model", f"model '{response.model}' is not configured")
+        call.verdict = Verdict(model.name, response.version)
+        if model.bundle is None and self.needs_bundles:
+            raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
+        plan, raws = model.read(response, call.request)
+        return model, plan, Read(call, response.version, plan.rows, raws)
+
+    def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
+        """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
+        signals = family.stack([read.raws for read in batch])
+        broken = [name for name, values in signals.items() if not np.isfinite(values).all()]
+        scores = model.scorer.run(signals)
+        if broken or not np.isfinite(scores).all():
+            if len(batch) > 1:  # find the broken one without spoiling the others
+                for read in batch:
+                    self.score(model, family, [read], started)
+                return
+            told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
+            self._pass_unscored(batch[0].call, model.name, Unscored("not_finite", told))
+            return
+        judged = model.promise.judge(scores)
+        at = 0
+        calls = []
+        for read in batch:
+            mine = slice(at, at := at + read.rows)
+            if read.call.late:
+                self._pass_unscored(read.call, model.name, Unscored("late", "the verdict missed the scoring budget"))
+                continue
+            severities = judged.severities[mine]
+            read.call.verdict = Verdict(
+                model.name,
+                read.version,
+                model.digest,
+                pvalues=judged.pvalues[mine],
+                severities=severities,
+                detectors=model.scorer.detectors,
+                details=judged.by_detector[mine],
+                severity=severities[0] if read.rows == 1 else model.promise.gravest(severities),
+            )
+            calls.append(read.call)
+        if calls:
+            scored = Scored(model.name, calls, scores, time.perf_counter() - started)
+            with self._lock:
+                for sink in self.sinks:
+                    sink.scored(scored)
+
+    def _pass_unscored(self, call: Call, model: str, why: Unscored) -> None:
+        version = call.verdict.version if call.verdict is not None else ""
+        call.verdict = Verdict(model, version, unscored=why.reason)
+        with self._lock:
+            for sink in self.sinks:
+                sink.unscored(call)
+            now = time.monotonic()
+            told = self._last_told.get((model, why.reason), -QUIET)
+            quiet = now - told < QUIET
+            if not quiet:
+                self._last_told[model, why.reason] = now
+        if not quiet and why.reason != "no_bundle":
+            log.warning("model %s: response passed unscored (%s): %s", model, why.reason, why)
+
+
+def _trace_id(traceparent: str | None) -> str:
+    """The trace id of a W3C traceparent, or nothing."""
+    if traceparent is None or len(traceparent) < 55 or traceparent[35] != "-":
+        return ""
+    return traceparent[3:35]

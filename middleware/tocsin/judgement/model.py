@@ -1,0 +1,128 @@
+"""A guarded model: where its signals stand, and the bundle that judges them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tocsin_calibration import Bundle
+
+from tocsin.config import ModelConfig
+from tocsin.errors import ConfigError
+from tocsin.protocols import oip
+from tocsin.unscored import Unscored
+
+Rows = dict[str, NDArray[np.float32]]
+
+
+class Place(NamedTuple):
+    """Where one signal's bytes stand in messages of a given layout."""
+
+    side: str
+    index: int
+    size: int  # bytes
+
+
+class Plan(NamedTuple):
+    """How to read all signals from messages of given layouts: one place a signal, in the model's order."""
+
+    places: tuple[Place, ...]
+    rows: int
+    family: Family
+
+
+class Family(NamedTuple):
+    """Plans whose rows can be stacked: each signal's name, datatype and width."""
+
+    signals: tuple[tuple[str, str, int], ...]
+
+    def stack(self, raws: list[list[bytes]]) -> Rows:
+        """The signals of several responses, (rows of all, width), from their raw contents, a list a response."""
+        stacked = {}
+        for i, (name, datatype, width) in enumerate(self.signals):
+            content = raws[0][i] if len(raws) == 1 else b"".join([raw[i] for raw in raws])
+            stacked[name] = oip.to_float32(content, datatype).reshape(-1, width)
+        return stacked
+
+
+class GuardedModel:
+    """One model of the configuration. Raises ConfigError when bundle and configuration do not fit each other."""
+
+    def __init__(self, name: str, config: ModelConfig, *, threads: int = 1) -> None:
+        self.name = name
+        self.session = (config.session or "").removeprefix("metadata.")
+        self.bundle = None if config.bundle is None else Bundle.read(config.bundle, threads=threads)
+        wanted = self.bundle.scorer.signals if self.bundle else dict.fromkeys(config.signals, 0)
+        for signal in wanted:
+            if signal not in config.signals:
+                raise ConfigError(
+                    f"models.{name}.signals: the bundle's detectors read '{signal}', which is not mapped; add "
+                    f"'{signal}: response.outputs.NAME'"
+                )
+        if self.bundle is not None:
+            self.promise = self.bundle.require_promise(config.bundle or "the bundle")
+            self.scorer = self.bundle.scorer
+            self.digest = self.bundle.digest
+        # (signal, side, tensor, width); width 0 = any, as while recording
+        self._paths = [(signal, *config.signals[signal], width) for signal, width in wanted.items()]
+        self.wants_request = any(side == "request" for _, side, _, _ in self._paths)
+        self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
+        self._families: dict[Family, Family] = {}
+
+    def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, list[bytes]]:
+        """How many rows the response has, how to stack them, and each signal's raw contents. Raises Unscored."""
+        asked = None
+        if self.wants_request:
+            if request is None:
+                raise Unscored("missing_signal", "there is no request to read a signal from")
+            asked = oip.read_request(request)
+        key = (response.layout, asked.layout if asked else None)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(*key)
+        raws = []
+        for side, index, size in plan.places:
+            raw = (response if side == "response" else asked).raw  # type: ignore[union-attr]
+            content = raw[index] if index < len(raw) else b""
+            if len(content) != size:
+                raise Unscored("shape", f"a tensor of the {side} holds {len(content)} bytes where its shape says {size}")
+            raws.append(content)
+        return plan, raws
+
+    def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
+        places, signals, counts = [], [], {}
+        for signal, side, name, width in self._paths:
+            layout = response if side == "response" else request
+            assert layout is not None
+            tensor = layout.tensor(name)
+            size = oip.item_size(tensor, name)
+            values = _product(tensor.shape)
+            rows = tensor.shape[0] if tensor.shape else 1
+            if tensor.shape == (width,):
+                rows = 1  # a model without a batch axis
+            found = values // rows if rows > 0 else 0
+            if rows < 0 or values < 0:
+                raise Unscored("shape", f"tensor '{name}' has the shape {list(tensor.shape)}")
+            if width and rows and found != width:
+                raise Unscored("shape", f"signal '{signal}' has width {found}, but the bundle was fitted on {width}")
+            counts[signal] = rows
+            places.append(Place(side, tensor.index, values * size))
+            signals.append((signal, tensor.datatype, found))
+        if len(set(counts.values())) != 1 or not next(iter(counts.values())):
+            told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
+            raise Unscored("rows", f"the response has {told}; each response needs one row of each")
+        family = Family(tuple(signals))
+        family = self._families.setdefault(family, family)
+        if len(self._plans) >= oip.KEPT_LAYOUTS:
+            self._plans.clear()
+        plan = Plan(tuple(places), next(iter(counts.values())), family)
+        self._plans[response, request] = plan
+        return plan
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size

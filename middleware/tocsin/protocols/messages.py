@@ -1,0 +1,29 @@
+"""What a gRPC message says once its encoding is undone (`grpc-encoding`), within a bound."""
+
+from __future__ import annotations
+
+import zlib
+
+from tocsin.unscored import Unscored
+
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+def decompress(content: bytes, encoding: str, limit: int) -> bytes:
+    """The message under `gzip` or `deflate`, at most `limit` bytes of it.
+
+    Raises Unscored: `encoding` for an encoding without a codec, `too_large` beyond the limit, `undecodable`.
+    """
+    window = _WINDOWS.get(encoding)
+    if window is None:
+        raise Unscored("encoding", f"messages are encoded as '{encoding or 'nothing named'}', for which there is no codec")
+    codec = zlib.decompressobj(window)
+    try:
+        plain = codec.decompress(content, limit + 1)
+    except zlib.error as error:
+        raise Unscored("undecodable", f"a message is not {encoding} ({error})") from None
+    if len(plain) > limit:
+        raise Unscored("too_large", f"a message unpacks to more than {limit:,} bytes")
+    if not codec.eof:
+        raise Unscored("undecodable", f"a message ends inside its {encoding} stream")
+    return plain

@@ -1,0 +1,367 @@
+"""A client's connection and the upstream connection that goes with it, stream ids kept."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from tocsin.judgement.call import Call
+from tocsin.relay import frames
+from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, FrameError
+from tocsin.relay.headers import HeaderError, HeaderReader
+from tocsin.relay.refusal import unavailable
+from tocsin.relay.side import LAST_KNOWN, Side
+from tocsin.relay.stream import Stream
+
+if TYPE_CHECKING:
+    from tocsin.relay.server import Relay
+
+WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
+REFUSAL_LINGER = 1.0  # seconds in which a client whose upstream is down gets answers instead of a closed port
+
+
+class Connection:
+    """Both sides, the streams between them, and what ends them."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.streams: dict[int, Stream] = {}
+        self.client = ClientSide(self)
+        self.server = ServerSide(self)
+        self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE  # that the client takes
+        self.refusing = ""  # why the upstream is not there
+        self.raw = False  # not HTTP/2: bytes pass unread
+        self._deferred = False
+        self._draining = False
+        self._goaway_owed = False
+        self._connecting: asyncio.Task[None] | None = None
+        self._last_stream = 0
+
+    def open(self) -> None:
+        """The client is there: connect upstream."""
+        self.relay.connections.add(self)
+        self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        relay = self.relay
+        try:
+            async with asyncio.timeout(relay.config.connect_timeout.total_seconds()):
+                await relay.connect_upstream(lambda: self.server)
+        except TimeoutError:
+            self.refuse(f"upstream {relay.config.upstream} did not answer the connection in time")
+        except OSError as error:
+            self.refuse(f"upstream {relay.config.upstream} cannot be reached: {error.strerror or error}")
+        else:
+            if self.client.closed:
+                self.server.close()
+            elif self.client.transport is not None:
+                self.client.transport.resume_reading()
+
+    # -- streams
+
+    def begin(self, stream_id: int, call: Call | None) -> Stream:
+        """A stream's first HEADERS have come."""
+        self._last_stream = max(self._last_stream, stream_id)
+        stream = self.streams[stream_id] = Stream(self, stream_id, call)
+        return stream
+
+    def end(self, stream_id: int) -> None:
+        """A stream has ended in both directions, or was reset."""
+        stream = self.streams.pop(stream_id, None)
+        if stream is not None:
+            stream.drop()
+            if not self.streams and (self._draining or self.client.half_closed):
+                # Not now: what this turn has read may not be written yet.
+                asyncio.get_running_loop().call_soon(self._close_when_idle)
+
+    def submit(self, call: Call, stream: Stream) -> None:
+        """Judge a response; where that happens in this turn of the loop, what follows is written after it."""
+        batcher = self.relay.batcher
+        batcher.submit(call, stream)
+        if batcher.inline and self.relay.annotates and not self._deferred:
+            self._deferred = True
+            self.relay.after_flush.append(self)
+
+    def released(self, stream_id: int, content: bytes) -> None:
+        """A stream's held frames may go: it has ended."""
+        self.client.out.append(content)
+        self.end(stream_id)
+        if not self._deferred:
+            self.client.write()
+        if self.server.closed:
+            self.upstream_lost("")
+
+    def written_after_flush(self) -> None:
+        """The batch is judged: write what waited for it."""
+        self._deferred = False
+        self.flush(self.client)
+
+    def flush(self, side: Side) -> None:
+        """Write what waits for a side, unless it waits for a verdict of this turn."""
+        if side is self.client:
+            if self._goaway_owed and self.server.between_frames:
+                self._goaway_owed = False
+                side.out.append(frames.goaway(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
+            if self._deferred:
+                return
+        side.write()
+
+    # -- ends
+
+    def refuse(self, reason: str) -> None:
+        """There is no upstream: answer every call with UNAVAILABLE and the reason, for a moment, then close."""
+        self.refusing = reason
+        self.relay.upstream_failures += 1
+        out = self.client.out
+        out.append(frames.frame(SETTINGS, 0, 0))
+        out.append(frames.frame(SETTINGS, ACK, 0))
+        for stream_id in list(self.streams):
+            self.answer_unavailable(stream_id)
+        self.client.write()
+        if self.client.transport is not None and not self.client.closed:
+            self.client.transport.resume_reading()
+        asyncio.get_running_loop().call_later(REFUSAL_LINGER, self._end_refusal)
+
+    def answer_unavailable(self, stream_id: int) -> None:
+        """End a stream with UNAVAILABLE towards the client."""
+        stream = self.streams.pop(stream_id)
+        self.client.out.append(unavailable(stream_id, self.refusing, answered=stream.answered))
+        stream.drop()
+
+    def _end_refusal(self) -> None:
+        if not self.client.closed:
+            self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream is unavailable"))
+            self.close()
+
+    def upstream_lost(self, reason: str) -> None:
+        """The upstream has closed: once no trailers wait, end the open calls and close the client's side."""
+        if self.client.closed or any(stream.holding for stream in self.streams.values()):
+            return
+        if self.streams and self.server.between_frames and not self.raw:
+            self.refusing = reason or f"upstream {self.relay.config.upstream} closed the connection"
+            for stream_id in list(self.streams):
+                self.answer_unavailable(stream_id)
+            self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream closed"))
+        self._deferred = False
+        self.client.close()
+
+    def drain(self) -> None:
+        """Take no new calls, let those in flight finish, then close."""
+        if self._draining or self.client.closed:
+            return
+        self._draining = True
+        if not self.streams or self.raw:
+            self.client.out.append(frames.goaway(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
+            self.close()
+            return
+        self._goaway_owed = True
+        self.flush(self.client)
+
+    def abort(self, side: Side, error: FrameError) -> None:
+        """A peer broke the protocol: tell it, as its peer would, and close both sides."""
+        self.relay.not_understood["malformed"] += 1
+        if side.peer.between_frames:
+            side.out.append(frames.goaway(self._last_stream, error.code, f"{error}"))
+        self.close()
+
+    def _close_when_idle(self) -> None:
+        if not self.streams:
+            self.close()
+
+    def close(self) -> None:
+        """Close both sides, writing what waits."""
+        self._deferred = False
+        self.client.close()
+        self.server.close()
+
+    def lost(self) -> None:
+        """The client is gone: so is everything of this connection."""
+        for stream in self.streams.values():
+            stream.drop()
+        self.streams.clear()
+        self.relay.connections.discard(self)
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self.server.close()
+
+
+class ClientSide(Side):
+    """What the client sends: its settings and its requests."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._reader = HeaderReader(connection.relay.request_fields, stateful=True)
+        self._preface = True  # still to come
+        self.half_closed = False
+
+    @property
+    def peer(self) -> Side:
+        return self.connection.server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
+        self.connection.open()
+
+    def data_received(self, data: bytes) -> None:
+        connection = self.connection
+        server = connection.server
+        if self._preface:
+            data = self._greet(data)
+        if connection.raw:
+            server.out.append(data)
+            server.write()
+        elif data:
+            super().data_received(data)
+        if connection.refusing:
+            server.out.clear()
+            self.write()
+        elif server.transport is None and self.transport is not None:
+            if sum(map(len, server.out)) > WAITING_FOR_UPSTREAM:
+                self.transport.pause_reading()
+
+    def _greet(self, data: bytes) -> bytes:
+        """Pass the preface on; what follows it. Anything else than HTTP/2 is relayed unread."""
+        data = self._tail + data
+        self._tail = b""
+        expected = frames.PREFACE[: len(data)]
+        if data[: len(expected)] != expected:
+            self._preface = False
+            self.connection.raw = True
+            self.connection.relay.not_understood["not_http2"] += 1
+            return data
+        if len(expected) < len(frames.PREFACE):
+            self._tail = data
+            return b""
+        self._preface = False
+        self.connection.server.out.append(frames.PREFACE)
+        return data[len(expected) :]
+
+    def headers(self, stream: int, flags: int, block: bytes, whole: bytes) -> bytes | None:
+        connection = self.connection
+        try:
+            fields = self._reader.read(block)
+        except HeaderError:
+            connection.relay.not_understood["headers"] += 1
+            fields = {}
+        if stream not in connection.streams:
+            guard = connection.relay.guard
+            opened = connection.begin(stream, guard.call(fields.get(":path", ""), fields))
+            opened.request_encoding = fields.get("grpc-encoding", "")
+            if connection.refusing:
+                connection.answer_unavailable(stream)
+        return whole
+
+    def data(self, stream: int, flags: int, payload: bytes) -> None:
+        found = self.connection.streams.get(stream)
+        if found is not None and found.request is not None:
+            for message in found.request.feed(payload):
+                found.take_request(message)
+
+    def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
+        connection = self.connection
+        if kind == SETTINGS:
+            if flags & ACK:
+                self._reader.forget_state()
+                return whole
+            wanted = frames.read_settings(whole[frames.HEADER_SIZE :])
+            largest = wanted.get(frames.MAX_FRAME_SIZE, connection.largest_frame)
+            connection.largest_frame = max(frames.DEFAULT_MAX_FRAME_SIZE, min(largest, frames.LARGEST_FRAME))
+            return frames.stateless_settings(whole[frames.HEADER_SIZE :])
+        if kind == RST_STREAM:
+            connection.end(stream)
+        elif kind == PING and connection.refusing and not flags & ACK:
+            self.out.append(frames.frame(PING, ACK, 0, whole[frames.HEADER_SIZE :]))
+        elif kind > LAST_KNOWN:
+            connection.relay.not_understood["frame"] += 1
+        return whole
+
+    def eof_received(self) -> bool:
+        """The client writes no more; what is under way may still be answered."""
+        server = self.connection.server
+        if server.transport is not None and not server.transport.is_closing() and self.connection.streams:
+            server.transport.write_eof()
+            self.half_closed = True
+            return True
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        self.connection.lost()
+
+
+class ServerSide(Side):
+    """What the upstream sends: its settings and the responses."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._reader = HeaderReader(("grpc-encoding", "grpc-status"))
+
+    @property
+    def peer(self) -> Side:
+        return self.connection.client
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
+        self.write()
+
+    def data_received(self, data: bytes) -> None:
+        if self.connection.raw:
+            self.connection.client.out.append(data)
+            self.connection.client.write()
+            return
+        super().data_received(data)
+
+    def headers(self, stream: int, flags: int, block: bytes, whole: bytes) -> bytes | None:
+        connection = self.connection
+        found = connection.streams.get(stream)
+        if found is None:
+            return whole
+        ended = flags & END_STREAM
+        fields: dict[str, str] = {}
+        if found.guarded:
+            try:
+                fields = self._reader.read(block)
+            except HeaderError:
+                connection.relay.not_understood["headers"] += 1
+        handed: bytes | None = whole
+        if ended:
+            handed = found.trailers(whole, block, fields.get("grpc-status", ""))
+            if handed is not None:
+                connection.end(stream)
+        else:
+            found.answered = True
+            found.response_encoding = fields.get("grpc-encoding", "")
+        return handed
+
+    def data(self, stream: int, flags: int, payload: bytes) -> None:
+        found = self.connection.streams.get(stream)
+        if found is None:
+            return
+        if found.response is not None:
+            for message in found.response.feed(payload):
+                found.take_response(message)
+        if flags & END_STREAM:
+            self.connection.end(stream)
+
+    def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
+        connection = self.connection
+        if kind == SETTINGS and not flags & ACK:
+            return frames.stateless_settings(whole[frames.HEADER_SIZE :])
+        if kind == RST_STREAM:
+            found = connection.streams.get(stream)
+            if found is not None and found.holding:
+                found.hold(whole)
+                return None
+            connection.end(stream)
+        elif kind == GOAWAY:
+            connection.relay.goaways += 1
+        elif kind > LAST_KNOWN:
+            connection.relay.not_understood["frame"] += 1
+        return whole
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        self.connection.upstream_lost(f"upstream {self.connection.relay.config.upstream} closed the connection")

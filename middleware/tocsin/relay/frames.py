@@ -1,0 +1,101 @@
+"""HTTP/2 frames as bytes (RFC 9113): the few that the relay reads, rewrites or writes itself."""
+
+from __future__ import annotations
+
+from struct import Struct
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADER = Struct(">HBBBL")  # length (24 bits, in two parts), type, flags, stream
+HEADER_SIZE = 9
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+
+END_STREAM = 0x1
+ACK = 0x1
+END_HEADERS = 0x4
+PADDED = 0x8
+HAS_PRIORITY = 0x20
+
+NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 0x0, 0x1, 0x6, 0xB
+
+HEADER_TABLE_SIZE = 0x1
+MAX_FRAME_SIZE = 0x5
+DEFAULT_MAX_FRAME_SIZE = 16_384
+LARGEST_FRAME = (1 << 24) - 1
+LAST_STREAM = (1 << 31) - 1
+
+_SETTING = Struct(">HL")
+
+
+class FrameError(Exception):
+    """A frame that ends the connection, with the HTTP/2 error code to end it with."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """One whole frame."""
+    length = len(payload)
+    return HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
+
+
+def goaway(last_stream: int, code: int, message: str = "") -> bytes:
+    """A GOAWAY frame: streams up to `last_stream` go on."""
+    return frame(GOAWAY, 0, 0, Struct(">LL").pack(last_stream, code) + message.encode("ascii", "replace"))
+
+
+def header_frames(stream: int, block: bytes, *, end_stream: bool, largest: int = DEFAULT_MAX_FRAME_SIZE) -> bytes:
+    """A header block as one HEADERS frame, followed by CONTINUATION frames where it exceeds `largest`."""
+    flags = END_STREAM if end_stream else 0
+    if len(block) <= largest:
+        return frame(HEADERS, flags | END_HEADERS, stream, block)
+    parts = [block[i : i + largest] for i in range(0, len(block), largest)]
+    frames = [frame(HEADERS, flags, stream, parts[0])]
+    frames += [frame(CONTINUATION, 0, stream, part) for part in parts[1:-1]]
+    frames.append(frame(CONTINUATION, END_HEADERS, stream, parts[-1]))
+    return b"".join(frames)
+
+
+def read_settings(payload: bytes) -> dict[int, int]:
+    """The settings of a SETTINGS frame's payload; the last value of a repeated one counts.
+
+    Raises FrameError when the payload is no whole number of settings.
+    """
+    if len(payload) % _SETTING.size:
+        raise FrameError(FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+    return dict(_SETTING.iter_unpack(payload))
+
+
+def stateless_settings(payload: bytes) -> bytes:
+    """A whole SETTINGS frame that says the same, and that header compression may use no dynamic table.
+
+    Whoever receives it encodes header blocks that can each be read, dropped or replaced alone.
+    """
+    kept = [pair for pair in _SETTING.iter_unpack(payload) if pair[0] != HEADER_TABLE_SIZE]
+    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in [*kept, (HEADER_TABLE_SIZE, 0)]))
+
+
+def header_block(flags: int, payload: bytes) -> bytes:
+    """The block fragment of a HEADERS payload, without padding and priority.
+
+    Raises FrameError when the padding is longer than the frame.
+    """
+    start, end = 0, len(payload)
+    if flags & PADDED:
+        if not payload:
+            raise FrameError(FRAME_SIZE_ERROR, "padded HEADERS without a pad length")
+        start, end = 1, end - payload[0]
+    if flags & HAS_PRIORITY:
+        start += 5
+    if start > end:
+        raise FrameError(PROTOCOL_ERROR, "HEADERS padding longer than the frame")
+    return payload[start:end]
+
+
+def unpadded(payload: bytes) -> bytes:
+    """The content of a padded DATA payload. Raises FrameError when the padding is longer than the frame."""
+    if not payload or payload[0] >= len(payload):
+        raise FrameError(PROTOCOL_ERROR, "DATA padding longer than the frame")
+    return payload[1 : len(payload) - payload[0]]

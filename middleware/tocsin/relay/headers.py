@@ -1,0 +1,170 @@
+"""Header blocks (HPACK, RFC 7541), read one by one without state and written as literals.
+
+The relay tells both peers that the dynamic table has size 0, so a block means the same wherever it stands. A walk
+looks only at the names it wants; a full decoder serves for the few blocks a client may send before it has heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from hpack import Decoder, Encoder
+from hpack.exceptions import HPACKError
+from hpack.huffman_table import decode_huffman
+
+STATIC_TABLE = 61
+CACHED_BLOCKS = 1024
+CACHED_BLOCK_SIZE = 2048
+
+# The names of the static table (RFC 7541, appendix A) that anything here asks for, and the values that come with one.
+_STATIC_NAMES = {4: ":path", 5: ":path", **dict.fromkeys(range(8, 15), ":status"), 31: "content-type"}
+_STATIC_FIELDS = {
+    4: "/", 5: "/index.html", 8: "200", 9: "204", 10: "206", 11: "304", 12: "400", 13: "404", 14: "500",
+}  # fmt: skip
+
+
+class HeaderError(Exception):
+    """A block that is malformed, or that refers to a dynamic table which does not exist."""
+
+
+class HeaderReader:
+    """Reads the wanted fields of one direction's header blocks.
+
+    `wanted` are lower-case names. While `stateful`, blocks go through a full decoder; call `forget_state` once the
+    peer has acknowledged a table of size 0.
+    """
+
+    def __init__(self, wanted: Iterable[str], *, stateful: bool = False) -> None:
+        self._wanted = frozenset(wanted)
+        self._names = _spellings(self._wanted)
+        self._decoder: Decoder | None = None
+        if stateful:
+            self._decoder = Decoder(max_header_list_size=1 << 20)
+        self._seen: dict[bytes, dict[str, str]] = {}
+
+    def forget_state(self) -> None:
+        """From here on every block stands alone."""
+        self._decoder = None
+
+    def read(self, block: bytes) -> dict[str, str]:
+        """The wanted fields of a block, the last value of a repeated name. Raises HeaderError."""
+        if self._decoder is not None:
+            return self._decode(block)
+        fields = self._seen.get(block)
+        if fields is None:
+            fields = self._walk(block)
+            if len(block) <= CACHED_BLOCK_SIZE:
+                if len(self._seen) >= CACHED_BLOCKS:
+                    self._seen.clear()
+                self._seen[block] = fields
+        return fields
+
+    def _decode(self, block: bytes) -> dict[str, str]:
+        assert self._decoder is not None
+        try:
+            fields = self._decoder.decode(block, raw=True)
+        except HPACKError as error:
+            raise HeaderError(f"the header block cannot be decoded ({error})") from error
+        named = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+        return {name: value for name, value in named if name in self._wanted}
+
+    def _walk(self, block: bytes) -> dict[str, str]:
+        found: dict[str, str] = {}
+        names, wanted = self._names, self._wanted
+        at, end = 0, len(block)
+        try:
+            while at < end:
+                first = block[at]
+                if first & 0x80:  # an indexed field
+                    index, at = _integer(block, at, 0x7F)
+                    if not 0 < index <= STATIC_TABLE:
+                        raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
+                    name = _STATIC_NAMES.get(index)
+                    if name in wanted and index in _STATIC_FIELDS:
+                        found[name] = _STATIC_FIELDS[index]  # type: ignore[index]
+                    continue
+                if first & 0xE0 == 0x20:  # a table size update
+                    _, at = _integer(block, at, 0x1F)
+                    continue
+                index, at = _integer(block, at, 0x3F if first & 0x40 else 0x0F)
+                if index > STATIC_TABLE:
+                    raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
+                if index:
+                    name = _STATIC_NAMES.get(index)
+                    if name not in wanted:
+                        name = None
+                else:
+                    huffman = block[at] & 0x80
+                    length, at = _integer(block, at, 0x7F)
+                    name = names.get((huffman, block[at : at + length]))
+                    at += length
+                huffman = block[at] & 0x80
+                length, at = _integer(block, at, 0x7F)
+                if at + length > end:
+                    raise HeaderError("the header block ends inside a value")
+                if name is not None:
+                    raw = block[at : at + length]
+                    found[name] = _huffman(raw) if huffman else raw.decode("latin-1")
+                at += length
+        except IndexError:
+            raise HeaderError("the header block ends inside a field") from None
+        return found
+
+
+def literal(name: str, value: str) -> bytes:
+    """A field as a literal without indexing and without Huffman: it may be appended to any block."""
+    encoded, content = name.encode("ascii"), value.encode("latin-1")
+    return b"\x00" + _length(len(encoded)) + encoded + _length(len(content)) + content
+
+
+def block(fields: Iterable[tuple[str, str]]) -> bytes:
+    """A header block of literals."""
+    return b"".join(literal(name, value) for name, value in fields)
+
+
+def _length(n: int) -> bytes:
+    """An HPACK integer with a 7-bit prefix and no Huffman bit."""
+    if n < 0x7F:
+        return bytes((n,))
+    out = bytearray((0x7F,))
+    n -= 0x7F
+    while n >= 0x80:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def _integer(data: bytes, at: int, mask: int) -> tuple[int, int]:
+    """An HPACK integer at `at`, whose prefix is under `mask`, and the position after it."""
+    value = data[at] & mask
+    at += 1
+    if value < mask:
+        return value, at
+    shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value += (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 28:
+            raise HeaderError("the header block holds an integer that is too long")
+
+
+@lru_cache(maxsize=4096)
+def _huffman(raw: bytes) -> str:
+    try:
+        return decode_huffman(raw).decode("latin-1")
+    except HPACKError as error:
+        raise HeaderError(f"the header block holds a damaged string ({error})") from error
+
+
+def _spellings(names: Iterable[str]) -> dict[tuple[int, bytes], str]:
+    """Each name as it may stand in a block: (Huffman bit, bytes) -> name."""
+    huffman = Encoder().huffman_coder
+    found = {(0, name.encode()): name for name in names}
+    found.update({(0x80, huffman.encode(name.encode())): name for name in names})
+    return found

@@ -1,0 +1,171 @@
+"""One of the two sockets of a relayed connection: cuts what arrives into frames and hands it on as the same bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tocsin.relay import frames
+from tocsin.relay.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER, HEADERS, PADDED, FrameError
+
+if TYPE_CHECKING:
+    from tocsin.relay.connection import Connection
+
+LARGEST_CONTROL = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
+MOST_CONTINUATIONS = 64
+LAST_KNOWN = CONTINUATION
+
+
+class Side(asyncio.Protocol):
+    """Frames from one peer. Subclasses say what headers, data and control frames mean in their direction.
+
+    `out` is what waits to be written to this peer.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.transport: asyncio.Transport | None = None
+        self.out: list[bytes] = []
+        self.closed = False
+        self._tail = b""
+        self._inside = 0  # bytes of a DATA payload still to come
+        self._inside_stream = 0
+        self._inside_flags = 0
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether everything handed on from this side so far is whole frames."""
+        return not self._inside
+
+    @property
+    def peer(self) -> Side:
+        """The other side."""
+        raise AssertionError("a side is of one direction")
+
+    def headers(self, stream: int, flags: int, block: bytes, whole: bytes) -> bytes | None:
+        """A header block; the bytes to hand on, None for nothing now."""
+        raise AssertionError("a side is of one direction")
+
+    def data(self, stream: int, flags: int, payload: bytes) -> None:
+        """A piece of a DATA payload; END_STREAM is in the flags of the last piece alone."""
+        raise AssertionError("a side is of one direction")
+
+    def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
+        """Any other frame; the bytes to hand on, None for nothing now."""
+        raise AssertionError("a side is of one direction")
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the socket."""
+        try:
+            self._cut(data)
+        except FrameError as error:
+            self.connection.abort(self, error)
+            return
+        self.connection.flush(self.peer)
+
+    def _cut(self, data: bytes) -> None:
+        if self._tail:
+            data = self._tail + data
+            self._tail = b""
+        out = self.peer.out
+        end = len(data)
+        start = 0  # what lies between start and at goes on unchanged
+        at = self._finish_data(data, end) if self._inside else 0
+        while end - at >= 9:
+            high, low, kind, flags, stream = HEADER.unpack_from(data, at)
+            stop = at + 9 + (high << 8 | low)
+            if kind == DATA:
+                if stop > end:
+                    if flags & PADDED:
+                        break
+                    self._inside, self._inside_stream, self._inside_flags = stop - end, stream, flags
+                    self.data(stream, flags & ~END_STREAM, data[at + 9 : end])
+                    at = end
+                    break
+                payload = data[at + 9 : stop]
+                self.data(stream, flags, frames.unpadded(payload) if flags & PADDED else payload)
+                at = stop
+                continue
+            if stop - at > LARGEST_CONTROL:
+                raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {stop - at - 9} bytes")
+            if stop > end:
+                break
+            if kind == HEADERS:
+                block = frames.header_block(flags, data[at + 9 : stop])
+                if not flags & END_HEADERS:
+                    joined = self._continued(data, stop, stream, block)
+                    if joined is None:
+                        break
+                    block, stop = joined
+                whole = data[at:stop]
+                handed = self.headers(stream, flags, block, whole)
+            else:
+                whole = data[at:stop]
+                handed = self.control(kind, flags, stream, whole)
+            if handed is not whole:
+                if at > start:
+                    out.append(data[start:at])
+                if handed is not None:
+                    out.append(handed)
+                start = stop
+            at = stop
+        if at > start:
+            out.append(data if start == 0 and at == end else data[start:at])
+        self._tail = data[at:]
+
+    def _finish_data(self, data: bytes, end: int) -> int:
+        """The rest of a DATA payload that began earlier; the position after what there is of it."""
+        stop = min(self._inside, end)
+        self._inside -= stop
+        flags = self._inside_flags if not self._inside else self._inside_flags & ~END_STREAM
+        self.data(self._inside_stream, flags, data[:stop])
+        return stop
+
+    def _continued(self, data: bytes, at: int, stream: int, block: bytes) -> tuple[bytes, int] | None:
+        """A block with its CONTINUATION frames and the position after them, None while some are missing."""
+        parts = [block]
+        size = len(block)
+        while len(data) - at >= 9:
+            high, low, kind, flags, owner = HEADER.unpack_from(data, at)
+            stop = at + 9 + (high << 8 | low)
+            if kind != CONTINUATION or owner != stream:
+                raise FrameError(frames.PROTOCOL_ERROR, "HEADERS without END_HEADERS are followed by another frame")
+            size += stop - at - 9
+            if size > LARGEST_CONTROL or len(parts) > MOST_CONTINUATIONS:
+                raise FrameError(frames.ENHANCE_YOUR_CALM, "a header block that is too long")
+            if stop > len(data):
+                return None
+            parts.append(data[at + 9 : stop])
+            at = stop
+            if flags & END_HEADERS:
+                return b"".join(parts), at
+        return None
+
+    def write(self) -> None:
+        """Write what waits, once there is a socket."""
+        transport, out = self.transport, self.out
+        if transport is None or not out:
+            return
+        if len(out) == 1:
+            transport.write(out[0])
+        else:
+            transport.writelines(out)
+        out.clear()
+
+    def pause_writing(self) -> None:
+        """This peer reads slowly: stop reading from the other one."""
+        other = self.peer.transport
+        if other is not None and not other.is_closing():
+            other.pause_reading()
+
+    def resume_writing(self) -> None:
+        """This peer has caught up."""
+        other = self.peer.transport
+        if other is not None and not other.is_closing():
+            other.resume_reading()
+
+    def close(self) -> None:
+        """Write what waits and close the socket."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.write()
+            self.transport.close()

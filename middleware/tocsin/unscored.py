@@ -1,0 +1,29 @@
+"""Why a response could not be scored. On the serving path this is the only failure there is, and it is counted."""
+
+from __future__ import annotations
+
+REASONS = {
+    "no_bundle": "the model is configured without a bundle",
+    "unknown_model": "the response names a model that is not configured",
+    "missing_signal": "a tensor that the configuration names is not there",
+    "shape": "a tensor has another width than the detectors were fitted on, or contradicts its own shape",
+    "rows": "signals of one response have different numbers of rows, or none",
+    "dtype": "a tensor is not numeric",
+    "not_finite": "a signal or a score is NaN or infinite",
+    "undecodable": "the message is damaged, or not of the protocol",
+    "encoding": "the message is compressed by a codec that is not available",
+    "too_large": "the message exceeds max_message",
+    "memory": "unfinished messages together exceed max_memory",
+    "headers": "the header block could not be read",
+    "late": "the verdict was not there within the scoring budget",
+    "scorer_error": "the scorer failed",
+    "no_response": "the call succeeded without a response message",
+}
+
+
+class Unscored(Exception):
+    """A response that passes without a judgement; `reason` is one of REASONS, the text says it for a person."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason

@@ -1,0 +1,118 @@
+"""The verdict: what judgement says of one call's responses, and how it travels in trailing metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+METADATA_KEY = "tocsin-verdict"
+ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
+
+
+class Verdict:
+    """P-values, alarm, action and reasons for the rows of one response message.
+
+    `pvalues`: the joint p-value of each row, in (0, 1]. `severities`: each row's alarm, `warning`, `critical` or
+    None; `severity` is that of the worst row. `unscored`: why there is no judgement, or None.
+    """
+
+    __slots__ = (
+        "_details", "_detectors", "action", "bundle", "model", "pvalues", "severities", "severity", "unscored", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        model: str,
+        version: str = "",
+        bundle: str = "",
+        *,
+        pvalues: Sequence[float] = (),
+        severities: Sequence[str | None] = (),
+        detectors: Sequence[str] = (),
+        details: Sequence[Sequence[float]] = (),
+        severity: str | None = None,
+        unscored: str | None = None,
+    ) -> None:
+        self.model = model
+        self.version = version
+        self.bundle = bundle
+        self.pvalues = pvalues
+        self.severities = severities
+        self.severity = severity
+        self.action = "flag" if severity else "pass"
+        self.unscored = unscored
+        self._detectors = detectors
+        self._details = details
+
+    def __repr__(self) -> str:
+        return f"Verdict({self.to_metadata()})"
+
+    @property
+    def alarm(self) -> bool:
+        """Whether some row is alarmed."""
+        return self.severity is not None
+
+    @property
+    def by_detector(self) -> dict[str, float]:
+        """The p-value by each detector of the worst row."""
+        if not self._details:
+            return {}
+        worst = 0 if len(self._details) == 1 else min(range(len(self.pvalues)), key=self.pvalues.__getitem__)
+        return dict(zip(self._detectors, self._details[worst], strict=True))
+
+    @property
+    def reasons(self) -> list[str]:
+        """What speaks against the worst row, most telling first, in words."""
+        if not self.alarm:
+            return []
+        ranked = sorted(self.by_detector.items(), key=lambda pair: pair[1])
+        return [f"{name}: as high in {p:.2%} of safe responses" for name, p in ranked]
+
+    def to_metadata(self) -> str:
+        """One line of JSON, ASCII, for the metadata key `tocsin-verdict`."""
+        head = f'{{"model":{_text(self.model)}'
+        if self.version:
+            head += f',"version":{_text(self.version)}'
+        if self.unscored is not None:
+            return f'{head},"unscored":"{self.unscored}"}}'
+        alarm = f'"{self.severity}"' if self.severity else "null"
+        p = ",".join([f"{p:.6g}" for p in self.pvalues[:ROWS_TOLD]])
+        detectors = ",".join([f'"{name}":{p:.6g}' for name, p in self.by_detector.items()])
+        rows = ""
+        if len(self.pvalues) > 1:
+            alarmed = [(row, severity) for row, severity in enumerate(self.severities) if severity]
+            rows = f',"rows":{len(self.pvalues)},"alarmed":{json.dumps(dict(alarmed[:ROWS_TOLD]))}'
+        return (
+            f'{head},"alarm":{alarm},"action":"{self.action}","p":[{p}],"detectors":{{{detectors}}}{rows}'
+            f',"bundle":"{self.bundle[:19]}"}}'
+        )
+
+    @classmethod
+    def from_metadata(cls, text: str | bytes) -> Verdict:
+        """The verdict of a `tocsin-verdict` value. Raises ValueError when it is not one."""
+        try:
+            content = json.loads(text)
+            pvalues = [float(p) for p in content.get("p", [])]
+            severities: list[str | None] = [None] * len(pvalues)
+            if len(pvalues) == 1:
+                severities[0] = content.get("alarm")
+            for row, severity in content.get("alarmed", {}).items():
+                if int(row) < len(severities):
+                    severities[int(row)] = severity
+            by_detector = {str(name): float(p) for name, p in content.get("detectors", {}).items()}
+            return cls(
+                str(content["model"]),
+                str(content.get("version", "")),
+                str(content.get("bundle", "")),
+                pvalues=pvalues,
+                severities=severities,
+                detectors=list(by_detector),
+                details=[list(by_detector.values())] if by_detector else [],
+                severity=content.get("alarm"),
+                unscored=content.get("unscored"),
+            )
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise ValueError(f"'{METADATA_KEY}' does not hold a verdict ({error})") from None
+
+
+_text = json.JSONEncoder().encode
