@@ -80,7 +80,7 @@ class Recorder(Guard):
         del started
         rows = family.stack([read.raws for read in batch])
         now = time.time()
-        keys = [(now, r.version, r.call.method, r.call.session) for r in batch for _ in range(r.rows)]
+        keys = [(now, r.call.version, r.call.method, r.call.session) for r in batch for _ in range(r.rows)]
         room = self._max_rows - self.rows
         if room <= 0:
             return

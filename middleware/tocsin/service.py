@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -63,6 +64,9 @@ class Sidecar:
             loop.add_signal_handler(number, until.set)
         try:
             await self.start()
+            gc.collect()
+            gc.freeze()  # what start-up made stays; collecting it again and again would only take time
+            gc.set_threshold(50_000, 20, 100)
             started()
             await until.wait()
             log.info("draining")

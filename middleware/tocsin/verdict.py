@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 
 METADATA_KEY = "tocsin-verdict"
 ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
@@ -25,12 +26,12 @@ class Verdict:
         model: str,
         version: str = "",
         bundle: str = "",
-        *,
         pvalues: Sequence[float] = (),
         severities: Sequence[str | None] = (),
-        detectors: Sequence[str] = (),
+        detectors: tuple[str, ...] = (),
         details: Sequence[Sequence[float]] = (),
         severity: str | None = None,
+        *,
         unscored: str | None = None,
     ) -> None:
         self.model = model
@@ -70,22 +71,17 @@ class Verdict:
 
     def to_metadata(self) -> str:
         """One line of JSON, ASCII, for the metadata key `tocsin-verdict`."""
-        head = f'{{"model":{_text(self.model)}'
-        if self.version:
-            head += f',"version":{_text(self.version)}'
         if self.unscored is not None:
-            return f'{head},"unscored":"{self.unscored}"}}'
+            return _head(self.model, self.version) + f',"unscored":"{self.unscored}"}}'
         alarm = f'"{self.severity}"' if self.severity else "null"
-        p = ",".join([f"{p:.6g}" for p in self.pvalues[:ROWS_TOLD]])
-        detectors = ",".join([f'"{name}":{p:.6g}' for name, p in self.by_detector.items()])
-        rows = ""
-        if len(self.pvalues) > 1:
-            alarmed = [(row, severity) for row, severity in enumerate(self.severities) if severity]
-            rows = f',"rows":{len(self.pvalues)},"alarmed":{json.dumps(dict(alarmed[:ROWS_TOLD]))}'
-        return (
-            f'{head},"alarm":{alarm},"action":"{self.action}","p":[{p}],"detectors":{{{detectors}}}{rows}'
-            f',"bundle":"{self.bundle[:19]}"}}'
-        )
+        template = _template(self.model, self.version, self.bundle, self._detectors)
+        if len(self.pvalues) == 1:
+            return template % (alarm, self.action, "%.6g" % self.pvalues[0], *self._details[0], "")
+        alarmed = {row: severity for row, severity in enumerate(self.severities) if severity}
+        told = dict(list(alarmed.items())[:ROWS_TOLD])
+        rows = f',"rows":{len(self.pvalues)},"alarmed":{_text(told)}'
+        p = ",".join(["%.6g" % p for p in self.pvalues[:ROWS_TOLD]])
+        return template % (alarm, self.action, p, *self.by_detector.values(), rows)
 
     @classmethod
     def from_metadata(cls, text: str | bytes) -> Verdict:
@@ -106,7 +102,7 @@ class Verdict:
                 str(content.get("bundle", "")),
                 pvalues=pvalues,
                 severities=severities,
-                detectors=list(by_detector),
+                detectors=tuple(by_detector),
                 details=[list(by_detector.values())] if by_detector else [],
                 severity=content.get("alarm"),
                 unscored=content.get("unscored"),
@@ -115,4 +111,18 @@ class Verdict:
             raise ValueError(f"'{METADATA_KEY}' does not hold a verdict ({error})") from None
 
 
-_text = json.JSONEncoder().encode
+_text = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@lru_cache(maxsize=1024)
+def _head(model: str, version: str) -> str:
+    return f'{{"model":{_text(model)}' + (f',"version":{_text(version)}' if version else "")
+
+
+@lru_cache(maxsize=1024)
+def _template(model: str, version: str, bundle: str, detectors: tuple[str, ...]) -> str:
+    """The JSON of a verdict with %-places for alarm, action, p-values, each detector's p-value, and rows."""
+    told = ",".join(f"{_text(name)}:%.6g".replace("%.6g", "\0").replace("%", "%%") for name in detectors)
+    head = _head(model, version).replace("%", "%%")
+    tail = f',"bundle":"{bundle[:19]}"}}'
+    return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{told}}}%s{tail}'.replace("\0", "%.6g")

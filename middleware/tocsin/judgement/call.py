@@ -12,7 +12,9 @@ class Call:
     before scoring; `late` means that nobody waits for the verdict any more. The request is only needed where `wants_request`.
     """
 
-    __slots__ = ("fault", "late", "method", "request", "response", "session", "trace", "verdict", "wants_request")
+    __slots__ = (
+        "fault", "late", "method", "model", "request", "response", "session", "trace", "verdict", "version", "wants_request",
+    )  # fmt: skip
 
     def __init__(self, method: str, session: str, trace: str, wants_request: bool) -> None:
         self.method = method
@@ -23,4 +25,6 @@ class Call:
         self.response: bytes | None = None
         self.fault: tuple[str, str] | None = None
         self.late = False
+        self.model = ""  # known once the response is read
+        self.version = ""
         self.verdict: Verdict | None = None

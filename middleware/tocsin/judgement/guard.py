@@ -31,7 +31,6 @@ class Read(NamedTuple):
     """A call whose signals were found."""
 
     call: Call
-    version: str
     rows: int
     raws: list[bytes]
 
@@ -89,9 +88,9 @@ class Guard:
             try:
                 model, plan, read = self._read(call)
             except Unscored as why:
-                self._pass_unscored(call, call.verdict.model if call.verdict else OTHER, why)
+                self._pass_unscored(call, why)
             except Exception as error:
-                self._pass_unscored(call, OTHER, Unscored("undecodable", f"{type(error).__name__}: {error}"))
+                self._pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
             else:
                 batches.setdefault((model.name, plan.family), []).append(read)
         for (name, family), batch in batches.items():
@@ -99,14 +98,15 @@ class Guard:
                 self.score(self.models[name], family, batch, started)
             except Exception as error:
                 for read in batch:
-                    self._pass_unscored(read.call, name, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
+                    self._pass_unscored(read.call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored for a reason found by whoever carries it."""
-        self._pass_unscored(call, self._only, Unscored(reason, detail))
+        call.model = call.model or self._only
+        self._pass_unscored(call, Unscored(reason, detail))
 
     def _read(self, call: Call) -> tuple[GuardedModel, Plan, Read]:
-        call.verdict = Verdict(self._only)  # whose model is refined as it becomes known
+        call.model = self._only
         if call.fault is not None:
             raise Unscored(*call.fault)
         if call.response is None:
@@ -116,13 +116,13 @@ class Guard:
         response = oip.read_response(call.response)
         model = self.models.get(response.model)
         if model is None:
-            call.verdict = Verdict(OTHER)
+            call.model = OTHER
             raise Unscored("unknown_model", f"model '{response.model}' is not configured")
-        call.verdict = Verdict(model.name, response.version)
+        call.model, call.version = model.name, response.version
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         plan, raws = model.read(response, call.request)
-        return model, plan, Read(call, response.version, plan.rows, raws)
+        return model, plan, Read(call, plan.rows, raws)
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
@@ -135,43 +135,44 @@ class Guard:
                     self.score(model, family, [read], started)
                 return
             told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
-            self._pass_unscored(batch[0].call, model.name, Unscored("not_finite", told))
+            self._pass_unscored(batch[0].call, Unscored("not_finite", told))
             return
-        judged = model.promise.judge(scores)
+        pvalues, details, severities = model.promise.judge(scores)
         at = 0
         calls = []
-        for read in batch:
-            mine = slice(at, at := at + read.rows)
-            if read.call.late:
-                self._pass_unscored(read.call, model.name, Unscored("late", "the verdict missed the scoring budget"))
+        for call, rows, _ in batch:
+            first, at = at, at + rows
+            if call.late:
+                self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
                 continue
-            severities = judged.severities[mine]
-            read.call.verdict = Verdict(
-                model.name,
-                read.version,
+            severity = severities[first]
+            if rows > 1:
+                severity = model.promise.gravest(severities[first:at])
+            call.verdict = Verdict(
+                call.model,
+                call.version,
                 model.digest,
-                pvalues=judged.pvalues[mine],
-                severities=severities,
-                detectors=model.scorer.detectors,
-                details=judged.by_detector[mine],
-                severity=severities[0] if read.rows == 1 else model.promise.gravest(severities),
+                pvalues[first:at],
+                severities[first:at],
+                model.scorer.detectors,
+                details[first:at],
+                severity,
             )
-            calls.append(read.call)
+            calls.append(call)
         if calls:
             scored = Scored(model.name, calls, scores, time.perf_counter() - started)
             with self._lock:
                 for sink in self.sinks:
                     sink.scored(scored)
 
-    def _pass_unscored(self, call: Call, model: str, why: Unscored) -> None:
-        version = call.verdict.version if call.verdict is not None else ""
-        call.verdict = Verdict(model, version, unscored=why.reason)
+    def _pass_unscored(self, call: Call, why: Unscored) -> None:
+        model = call.model or OTHER
+        call.verdict = Verdict(model, call.version, unscored=why.reason)
         with self._lock:
             for sink in self.sinks:
                 sink.unscored(call)
             now = time.monotonic()
-            told = self._last_told.get((model, why.reason), -QUIET)
-            quiet = now - told < QUIET
+            quiet = now - self._last_told.get((model, why.reason), -QUIET) < QUIET
             if not quiet:
                 self._last_told[model, why.reason] = now
         if not quiet and why.reason != "no_bundle":

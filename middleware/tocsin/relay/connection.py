@@ -82,9 +82,9 @@ class Connection:
             self._deferred = True
             self.relay.after_flush.append(self)
 
-    def released(self, stream_id: int, content: bytes) -> None:
+    def released(self, stream_id: int, held: list[bytes]) -> None:
         """A stream's held frames may go: it has ended."""
-        self.client.out.append(content)
+        self.client.out += held
         self.end(stream_id)
         if not self._deferred:
             self.client.write()
@@ -236,7 +236,7 @@ class ClientSide(Side):
         self.connection.server.out.append(frames.PREFACE)
         return data[len(expected) :]
 
-    def headers(self, stream: int, flags: int, block: bytes, whole: bytes) -> bytes | None:
+    def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         try:
             fields = self._reader.read(block)
@@ -249,7 +249,7 @@ class ClientSide(Side):
             opened.request_encoding = fields.get("grpc-encoding", "")
             if connection.refusing:
                 connection.answer_unavailable(stream)
-        return whole
+        return None
 
     def data(self, stream: int, flags: int, payload: bytes) -> None:
         found = self.connection.streams.get(stream)
@@ -262,7 +262,7 @@ class ClientSide(Side):
         if kind == SETTINGS:
             if flags & ACK:
                 self._reader.forget_state()
-                return whole
+                return None
             wanted = frames.read_settings(whole[frames.HEADER_SIZE :])
             largest = wanted.get(frames.MAX_FRAME_SIZE, connection.largest_frame)
             connection.largest_frame = max(frames.DEFAULT_MAX_FRAME_SIZE, min(largest, frames.LARGEST_FRAME))
@@ -273,7 +273,7 @@ class ClientSide(Side):
             self.out.append(frames.frame(PING, ACK, 0, whole[frames.HEADER_SIZE :]))
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
-        return whole
+        return None
 
     def eof_received(self) -> bool:
         """The client writes no more; what is under way may still be answered."""
@@ -311,27 +311,25 @@ class ServerSide(Side):
             return
         super().data_received(data)
 
-    def headers(self, stream: int, flags: int, block: bytes, whole: bytes) -> bytes | None:
+    def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         found = connection.streams.get(stream)
         if found is None:
-            return whole
-        ended = flags & END_STREAM
+            return None
         fields: dict[str, str] = {}
         if found.guarded:
             try:
                 fields = self._reader.read(block)
             except HeaderError:
                 connection.relay.not_understood["headers"] += 1
-        handed: bytes | None = whole
-        if ended:
-            handed = found.trailers(whole, block, fields.get("grpc-status", ""))
-            if handed is not None:
+        if flags & END_STREAM:
+            instead = found.trailers(block, fields.get("grpc-status", ""))
+            if not found.holding:
                 connection.end(stream)
-        else:
-            found.answered = True
-            found.response_encoding = fields.get("grpc-encoding", "")
-        return handed
+            return instead
+        found.answered = True
+        found.response_encoding = fields.get("grpc-encoding", "")
+        return None
 
     def data(self, stream: int, flags: int, payload: bytes) -> None:
         found = self.connection.streams.get(stream)
@@ -351,13 +349,13 @@ class ServerSide(Side):
             found = connection.streams.get(stream)
             if found is not None and found.holding:
                 found.hold(whole)
-                return None
+                return b""
             connection.end(stream)
         elif kind == GOAWAY:
             connection.relay.goaways += 1
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
-        return whole
+        return None
 
     def eof_received(self) -> bool:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 PREFIX = 5  # a compression flag and a length of four bytes
 
@@ -44,12 +44,12 @@ class Assembler:
         self._skip = 0
         self._skipped: Message | None = None
 
-    def feed(self, payload: bytes) -> Iterator[Message]:
+    def feed(self, payload: bytes) -> Iterable[Message]:
         """The messages that `payload` completes."""
         if not self._kept and not self._skip and len(payload) >= PREFIX:
             length = int.from_bytes(payload[1:PREFIX], "big")
             if PREFIX + length == len(payload) and length <= self._limit:  # one payload, one message: the usual case
-                return iter((Message(payload[0] != 0, payload[PREFIX:]),))
+                return (Message(payload[0] != 0, payload[PREFIX:]),)
         return self._feed_parts(payload)
 
     def _feed_parts(self, payload: bytes) -> Iterator[Message]:

@@ -6,7 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tocsin.relay import frames
-from tocsin.relay.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADER, HEADERS, PADDED, FrameError
+from tocsin.relay.frames import (
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HAS_PRIORITY,
+    HEADER,
+    HEADERS,
+    PADDED,
+    FrameError,
+)
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
@@ -14,6 +24,7 @@ if TYPE_CHECKING:
 LARGEST_CONTROL = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
 MOST_CONTINUATIONS = 64
 LAST_KNOWN = CONTINUATION
+DRESSED = PADDED | HAS_PRIORITY
 
 
 class Side(asyncio.Protocol):
@@ -42,8 +53,8 @@ class Side(asyncio.Protocol):
         """The other side."""
         raise AssertionError("a side is of one direction")
 
-    def headers(self, stream: int, flags: int, block: bytes, whole: bytes) -> bytes | None:
-        """A header block; the bytes to hand on, None for nothing now."""
+    def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
+        """A header block; what to hand on in its place, None for the same bytes."""
         raise AssertionError("a side is of one direction")
 
     def data(self, stream: int, flags: int, payload: bytes) -> None:
@@ -51,7 +62,7 @@ class Side(asyncio.Protocol):
         raise AssertionError("a side is of one direction")
 
     def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
-        """Any other frame; the bytes to hand on, None for nothing now."""
+        """Any other frame; what to hand on in its place, None for the same bytes."""
         raise AssertionError("a side is of one direction")
 
     def data_received(self, data: bytes) -> None:
@@ -91,22 +102,21 @@ class Side(asyncio.Protocol):
             if stop > end:
                 break
             if kind == HEADERS:
-                block = frames.header_block(flags, data[at + 9 : stop])
+                block = data[at + 9 : stop]
+                if flags & DRESSED:
+                    block = frames.header_block(flags, block)
                 if not flags & END_HEADERS:
                     joined = self._continued(data, stop, stream, block)
                     if joined is None:
                         break
                     block, stop = joined
-                whole = data[at:stop]
-                handed = self.headers(stream, flags, block, whole)
+                instead = self.headers(stream, flags, block)
             else:
-                whole = data[at:stop]
-                handed = self.control(kind, flags, stream, whole)
-            if handed is not whole:
+                instead = self.control(kind, flags, stream, data[at:stop])
+            if instead is not None:
                 if at > start:
                     out.append(data[start:at])
-                if handed is not None:
-                    out.append(handed)
+                out.append(instead)
                 start = stop
             at = stop
         if at > start:
@@ -146,10 +156,7 @@ class Side(asyncio.Protocol):
         transport, out = self.transport, self.out
         if transport is None or not out:
             return
-        if len(out) == 1:
-            transport.write(out[0])
-        else:
-            transport.writelines(out)
+        transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()
 
     def pause_writing(self) -> None:

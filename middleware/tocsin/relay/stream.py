@@ -86,23 +86,24 @@ class Stream:
             return None
         return content
 
-    def trailers(self, whole: bytes, block: bytes, status: str) -> bytes | None:
-        """The response ends with `block`, a frame or several in `whole`. What to send now; None while it is held."""
+    def trailers(self, block: bytes, status: str) -> bytes | None:
+        """The response ends with `block`: what to send in its place, nothing while it is held; None for the same."""
         call = self._call
         if call is None:
-            return whole
+            return None
+        relay = self._connection.relay
         if not self._pending and call.verdict is None:
             if status != "0":
-                return whole  # a failed call has no response to judge
-            self._connection.relay.guard.give_up(call, "no_response", "the call succeeded without a response message")
-        if not self._connection.relay.annotates:
-            return whole
+                return None  # a failed call has no response to judge
+            relay.guard.give_up(call, "no_response", "the call succeeded without a response message")
+        if not relay.annotates:
+            return None
         if self._pending:
             self._arrived = time.perf_counter()
             self._held.append(block)
-            self._timer = self._connection.relay.limit(self)
-            return None
-        self._connection.relay.added(0.0)
+            self._timer = relay.limit(self)
+            return b""
+        relay.added(0.0)
         return self._annotated(block)
 
     def hold(self, whole: bytes) -> None:
@@ -125,10 +126,10 @@ class Stream:
     def _release(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        block, *rest = self._held
-        self._held = []
+        held, self._held = self._held, []
         self._connection.relay.added(time.perf_counter() - self._arrived)
-        self._connection.released(self._id, b"".join([self._annotated(block), *rest]))
+        held[0] = self._annotated(held[0])
+        self._connection.released(self._id, held)
 
     def _annotated(self, block: bytes) -> bytes:
         verdict = self._call.verdict if self._call is not None else None
