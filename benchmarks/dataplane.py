@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+
+from benchmarks.peers import Hop, load, missing, start_envoy, start_nginx, start_relay, start_upstream
+from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
@@ -27,9 +30,6 @@ from tocsin.verdict import METADATA_KEY
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Energy, Entropy, Mahalanobis, Observations, RandomNetworkDistillation, compile
 
-from benchmarks.peers import Hop, load, missing, start_envoy, start_nginx, start_relay, start_upstream
-from benchmarks.report import Check, arguments, at_most, console, finish
-
 PATH = "/inference.GRPCInferenceService/ModelInfer"
 SHAPES = {"1x1": (1, 1, 2_000), "4x8": (4, 8, 12_000), "16x16": (16, 16, 20_000)}
 WIDTHS = {"probs": 10, "logits": 10, "embedding": 64}
@@ -40,7 +40,8 @@ LATENCY_1X1 = 0.7
 
 def main() -> None:
     options = arguments(
-        __doc__ or "", rounds={"type": int, "default": 5, "help": "how often each hop is measured in each shape"}
+        __doc__ or "",
+        rounds={"type": int, "default": 5, "help": "how often each hop is measured in each shape"},
     )
     if lacking := missing():
         raise SystemExit(f"this benchmark needs programs that are not installed: {lacking}")
@@ -208,7 +209,9 @@ def print_spent(spent: dict[str, dict[str, float]]) -> None:
         table.add_row(step, *(f"{column[step]:.1f}" for column in spent.values()))
     table.add_row("together", *(f"{sum(column.values()):.1f}" for column in spent.values()))
     console.print(table)
-    console.print("Frames are what the unscored rows above cost; the rest of a scored row is Python around these steps.")
+    console.print(
+        "Frames are what the unscored rows above cost; the rest of a scored row is Python around these steps."
+    )
 
 
 if __name__ == "__main__":

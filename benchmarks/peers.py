@@ -64,7 +64,16 @@ def start_upstream(work: Path, path: str, message: bytes) -> Hop:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
     port = free_port()
-    command = [_program("nghttpd"), "--no-tls", "-d", str(root), "--trailer=grpc-status: 0", "-a", "127.0.0.1", str(port)]
+    command = [
+        _program("nghttpd"),
+        "--no-tls",
+        "-d",
+        str(root),
+        "--trailer=grpc-status: 0",
+        "-a",
+        "127.0.0.1",
+        str(port),
+    ]
     return _start("direct", port, command, work)
 
 
@@ -142,7 +151,9 @@ def start_relay(name: str, work: Path, upstream: int, mode: str, settings: str) 
     return _start(name, port, [sys.executable, "-m", "tocsin", "serve", "-c", str(config)], work)
 
 
-def load(hop: Hop, path: str, request: Path, connections: int, streams: int, requests: int) -> tuple[float, float, float]:
+def load(
+    hop: Hop, path: str, request: Path, connections: int, streams: int, requests: int
+) -> tuple[float, float, float]:
     """Drive the hop: mean latency (us), requests a second, CPU of the hop a request (us)."""
     before = hop.cpu_us()
     command = [

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tocsin_detectors import GraphError, Scorer
 
 from tocsin_calibration.errors import BundleError, CalibrationFault
 from tocsin_calibration.joint import RULES
 from tocsin_calibration.promise import Promise
+from tocsin_detectors import GraphError, Scorer
 
 SCHEMA = 1
 GRAPH, ARRAYS, MANIFEST = "scorer.onnx", "calibration.npz", "manifest.json"
@@ -89,9 +89,16 @@ class Bundle:
         except (CalibrationFault, GraphError) as error:
             raise BundleError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{path}: the manifest lacks or garbles a field ({error}); make the bundle anew") from error
+            raise BundleError(
+                f"{path}: the manifest lacks or garbles a field ({error}); make the bundle anew"
+            ) from error
         return cls(
-            scorer, promise, str(manifest["model"]), tuple(manifest["detectors"]), manifest["made"], manifest["digest"]
+            scorer,
+            promise,
+            str(manifest["model"]),
+            tuple(manifest["detectors"]),
+            manifest["made"],
+            manifest["digest"],
         )
 
     def require_promise(self, path: Path | str = "the bundle") -> Promise:
@@ -116,7 +123,14 @@ def _members(path: Path) -> dict[str, bytes]:
             members = {info.filename: _unpack_member(archive, info) for info in infos}
     except FileNotFoundError:
         raise BundleError("there is no such file") from None
-    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, RuntimeError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        NotImplementedError,
+        EOFError,
+        RuntimeError,
+    ) as error:
         raise BundleError(f"is not a bundle, or is damaged ({error})") from error
     for name in (GRAPH, MANIFEST):
         if name not in members:

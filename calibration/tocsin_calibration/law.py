@@ -49,8 +49,9 @@ class FalseAlarmLaw:
                 for c in range(m + 1)
             ]
         )  # fmt: skip
-        pmf = np.exp(logs)
-        return pmf / pmf.sum()
+        pmf: NDArray[np.float64] = np.exp(logs)
+        pmf /= pmf.sum()
+        return pmf
 
     def count_interval(self, m: int, level: float = 0.99) -> tuple[int, int]:
         """The counts (low, high) between which the alarms among m safe responses fall with probability >= level.

@@ -57,7 +57,7 @@ def pvalues(calibration: NDArray[np.float64], scores: ArrayLike) -> NDArray[np.f
     """
     n = len(calibration)
     below = np.searchsorted(calibration, np.asarray(scores, np.float64), side="left")
-    return (1.0 + (n - below)) / (n + 1.0)
+    return np.asarray((1.0 + (n - below)) / (n + 1.0), np.float64)
 
 
 def sorted_scores(scores: ArrayLike) -> NDArray[np.float64]:

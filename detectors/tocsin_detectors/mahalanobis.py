@@ -64,7 +64,7 @@ def ledoit_wolf(centred: NDArray[np.float64]) -> NDArray[np.float64]:
     The intensity minimises the expected squared error (Ledoit and Wolf 2004, Lemma 3.2 and Theorem 3.3).
     """
     rows, width = centred.shape
-    sample = centred.T @ centred / rows
+    sample: NDArray[np.float64] = centred.T @ centred / rows
     target = np.trace(sample) / width
     spread = ((sample - target * np.eye(width)) ** 2).sum()
     if spread == 0:
@@ -72,4 +72,5 @@ def ledoit_wolf(centred: NDArray[np.float64]) -> NDArray[np.float64]:
     squared = centred**2
     error = ((squared.T @ squared) / rows - sample**2).sum() / rows
     intensity = min(1.0, error / spread)
-    return (1 - intensity) * sample + intensity * target * np.eye(width)
+    shrunk: NDArray[np.float64] = (1 - intensity) * sample + intensity * target * np.eye(width)
+    return shrunk

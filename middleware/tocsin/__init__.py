@@ -1,5 +1,49 @@
 """Tocsin: runtime monitoring for deployed models, with a false-alarm rate that is promised and measured."""
 
 from importlib.metadata import version
+from typing import Any
+
+import grpc
+
+from tocsin.errors import ConfigError, RecordingError, StartError, TocsinError
+from tocsin.inprocess.reading import verdict
+from tocsin.judgement.guard import Guard
+from tocsin.verdict import Verdict
 
 __version__ = version("tocsin")
+
+__all__ = [
+    "ConfigError",
+    "Guard",
+    "RecordingError",
+    "StartError",
+    "TocsinError",
+    "Verdict",
+    "guard_channel",
+    "server_interceptor",
+    "verdict",
+]
+
+
+def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any:
+    """The same channel with its unary calls judged; read a call's verdict with `tocsin.verdict(call)`.
+
+    Nothing of a call is altered; the verdict is added to what `trailing_metadata()` returns.
+    """
+    if isinstance(channel, grpc.aio.Channel):
+        from tocsin.inprocess.aio_channel import GuardedAioChannel
+
+        return GuardedAioChannel(channel, guard)
+    from tocsin.inprocess.sync_channel import GuardedChannel
+
+    return GuardedChannel(channel, guard)
+
+
+def server_interceptor(guard: Guard) -> Any:
+    """An interceptor for grpc.server(interceptors=[...]) or grpc.aio.server(interceptors=[...]).
+
+    In mode annotate the verdict is added to the call's trailing metadata, where callers in any language see it.
+    """
+    from tocsin.inprocess.server import GuardInterceptor
+
+    return GuardInterceptor(guard)

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BeforeValidator, ByteSize, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
 from pydantic import BaseModel as PydanticModel
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from tocsin.errors import ConfigError
@@ -83,7 +91,10 @@ def _session(value: Any) -> str:
 
 _TEXT = PlainSerializer(str, return_type=str)
 AddressField = Annotated[
-    Address, BeforeValidator(_address), _TEXT, WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8001"]})
+    Address,
+    BeforeValidator(_address),
+    _TEXT,
+    WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8001"]}),
 ]
 Duration = Annotated[
     timedelta,
@@ -124,17 +135,18 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
 
-    listen: AddressField = Field(Address("0.0.0.0", 8001), description="Where callers connect: HOST:PORT or unix:/PATH.")
-    upstream: AddressField = Field(
-        Address("127.0.0.1", 8081), description="The model server: HOST:PORT or unix:/PATH."
+    listen: AddressField = Field(
+        Address("0.0.0.0", 8001), description="Where callers connect: HOST:PORT or unix:/PATH."
     )
+    upstream: AddressField = Field(Address("127.0.0.1", 8081), description="The model server: HOST:PORT or unix:/PATH.")
     mode: Literal["observe", "annotate"] = Field(
         "observe",
         description="observe never touches a response; annotate adds the verdict to the trailing metadata.",
     )
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)
     metrics: AddressField | None = Field(
-        Address("127.0.0.1", 9464), description="Where /metrics, /healthz and /readyz are served; null turns them off."
+        Address("127.0.0.1", 9464),
+        description="Where /metrics, /healthz and /readyz are served; null turns them off.",
     )
     admin: AddressField | None = Field(
         Address("127.0.0.1", 9465), description="Where the gRPC health service is served; null turns it off."
@@ -147,7 +159,8 @@ class Config(BaseSettings):
         ByteSize(32 << 20), description="Larger messages pass unscored.", ge=1024, le=(1 << 31) - 1
     )
     max_memory: ByteSize = Field(
-        ByteSize(256 << 20), description="Bytes of unfinished messages kept at any time; beyond it they pass unscored."
+        ByteSize(256 << 20),
+        description="Bytes of unfinished messages kept at any time; beyond it they pass unscored.",
     )
     connect_timeout: Duration = Field(timedelta(seconds=5), description="How long a connection upstream may take.")
     drain: Duration = Field(timedelta(seconds=30), description="How long calls in flight may finish after SIGTERM.")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tocsin_detectors import Observations
 
 from tocsin.recording import RecordedFile
+from tocsin_detectors import Observations
 
 
 def fitting_rows(file: RecordedFile, share: float, seed: int) -> NDArray[np.intp]:

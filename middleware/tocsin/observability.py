@@ -31,7 +31,7 @@ class HttpEndpoint:
     """
 
     def __init__(self, address: Address, registry: CollectorRegistry, ready: Callable[[], bool]) -> None:
-        metrics = make_wsgi_app(registry)
+        metrics: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
 
         def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]

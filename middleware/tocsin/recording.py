@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from tocsin_detectors import Observations
 
 from tocsin.config import Config
 from tocsin.errors import ConfigError, RecordingError
 from tocsin.judgement.guard import Guard, Read
 from tocsin.judgement.model import Family, GuardedModel, Rows
 from tocsin.sinks import Sink
+from tocsin_detectors import Observations
 
 if TYPE_CHECKING:
     import pyarrow

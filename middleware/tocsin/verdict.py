@@ -18,7 +18,8 @@ class Verdict:
     """
 
     __slots__ = (
-        "_details", "_detectors", "action", "bundle", "model", "pvalues", "severities", "severity", "unscored", "version",
+        "_details", "_detectors", "action", "bundle", "model", "pvalues", "severities", "severity", "unscored",
+        "version",
     )  # fmt: skip
 
     def __init__(

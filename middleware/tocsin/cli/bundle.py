@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
 from tocsin_calibration import Bundle
 
 app = typer.Typer(help="Look at bundles.", no_args_is_help=True)
@@ -41,7 +42,9 @@ def show(
         for severity in reversed(promise.alphas):
             low, high = promise.laws[severity].count_interval(responses)
             console.print(f"promises   {promise.sentence(severity)}")
-            console.print(f"           of the next {responses:,} safe responses, {low:,} to {high:,} alarm (99 times of 100)")
+            console.print(
+                f"           of the next {responses:,} safe responses, {low:,} to {high:,} alarm (99 times of 100)"
+            )
         console.print("           on traffic like the calibration traffic: one response exchangeable with another")
     for step, facts in bundle.made.items():
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts.get("timestamp", 0)))
@@ -63,7 +66,11 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
     if promise is not None:
         for name, alpha in promise.alphas.items():
             interval = promise.laws[name].rate_interval(0.99)
-            severities[name] = {"alpha": alpha, "threshold": promise.thresholds[name], "rate_interval_99": interval}
+            severities[name] = {
+                "alpha": alpha,
+                "threshold": promise.thresholds[name],
+                "rate_interval_99": interval,
+            }
     return {
         "digest": bundle.digest,
         "model": bundle.model,

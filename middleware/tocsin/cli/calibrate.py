@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from tocsin_calibration import Bundle, CalibrationError, Rule
-from tocsin_calibration import calibrate as make_promise
 
-from tocsin import __version__
 from tocsin.data_split import calibration_rows, joined
 from tocsin.recording import read_recording
+from tocsin_calibration import Bundle, CalibrationError, Rule
+from tocsin_calibration import calibrate as make_promise
 
 
 def calibrate(
     bundle: Annotated[Path, typer.Argument(help="The bundle that `tocsin fit` wrote.")],
-    data: Annotated[Path, typer.Argument(help="Safe responses: a Parquet file or a folder. Rows it was fitted on are "
-                                              "left out.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Safe responses: a Parquet file or a folder. Rows it was fitted on are left out."),
+    ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write; else the same file.")] = None,
     warning: Annotated[float, typer.Option(help="The false-alarm rate of warnings.")] = 0.05,
     critical: Annotated[float, typer.Option(help="The false-alarm rate of critical alarms.")] = 0.01,
@@ -33,7 +35,9 @@ def calibrate(
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
     made = Bundle.read(bundle)
     if critical > warning:
-        raise CalibrationError(f"critical alarms are the rarer ones: --critical {critical:g} exceeds --warning {warning:g}")
+        raise CalibrationError(
+            f"critical alarms are the rarer ones: --critical {critical:g} exceeds --warning {warning:g}"
+        )
     files = read_recording(data, model or made.model or None, made.scorer.signals)
     fitted = made.made.get("fitted", {})
     parts = [file.observations.take(calibration_rows(file, fitted)) for file in files]
@@ -51,7 +55,7 @@ def calibrate(
     )
     calibrated = {
         "timestamp": time.time(),
-        "tocsin": __version__,
+        "tocsin": version("tocsin"),
         "rows": unseen.rows,
         "seed": seed,
         "files": {file.sha256: file.path.name for file in files},

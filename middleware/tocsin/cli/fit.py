@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from tocsin.data_split import fitting_rows, joined
+from tocsin.errors import ConfigError
+from tocsin.recording import read_recording
 from tocsin_calibration import Bundle
 from tocsin_detectors import Scorer
 from tocsin_detectors.graph import build_graph
 from tocsin_detectors.registry import names, parse
-
-from tocsin import __version__
-from tocsin.data_split import fitting_rows, joined
-from tocsin.errors import ConfigError
-from tocsin.recording import read_recording
 
 
 def fit(
@@ -52,7 +52,7 @@ def fit(
     )
     fitted = {
         "timestamp": time.time(),
-        "tocsin": __version__,
+        "tocsin": version("tocsin"),
         "rows": safe.rows,
         "share": share,
         "seed": seed,

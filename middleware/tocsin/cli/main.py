@@ -7,11 +7,11 @@ import sys
 
 import typer
 from rich.console import Console
-from tocsin_calibration import CalibrationFault
-from tocsin_detectors import DetectorError
 
 from tocsin.cli import bundle, calibrate, config, demo, fit, record, serve
 from tocsin.errors import TocsinError
+from tocsin_calibration import CalibrationFault
+from tocsin_detectors import DetectorError
 
 USERS_MISTAKE = 2
 

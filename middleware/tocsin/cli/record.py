@@ -22,7 +22,8 @@ def record(
     config: ConfigPath = Path("tocsin.yaml"),
     rows: Annotated[int, typer.Option(min=1, help="Stop recording after this many responses.")] = 100_000,
     stop_when_full: Annotated[
-        bool, typer.Option("--stop-when-full", help="End the relay too when all rows are there; else it relays on.")
+        bool,
+        typer.Option("--stop-when-full", help="End the relay too when all rows are there; else it relays on."),
     ] = False,
 ) -> None:
     """Relay traffic untouched and keep the signals of responses, for fit and calibrate."""

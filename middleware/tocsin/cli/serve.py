@@ -29,7 +29,12 @@ def serve(config: ConfigPath = Path("tocsin.yaml")) -> None:
             if model.bundle is None:
                 log.warning("model %s has no bundle: its responses pass unscored", model.name)
             else:
-                log.info("model %s, %s: %s", model.name, model.digest[:19], "; ".join(str(model.promise).splitlines()))
+                log.info(
+                    "model %s, %s: %s",
+                    model.name,
+                    model.digest[:19],
+                    "; ".join(str(model.promise).splitlines()),
+                )
         metrics = f", metrics on http://{sidecar.http.address}/metrics" if sidecar.http else ""
         log.info("%s: %s -> %s%s", settings.mode, sidecar.relay.address, settings.upstream, metrics)
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
-
 
 
 class Waiting(Protocol):
@@ -53,6 +52,12 @@ class Batcher:
             self._scheduled = True
             self._loop.call_soon(self._flush)
 
+    async def judged(self, call: Call) -> None:
+        """Judge the call with this turn's others, and wait for its verdict."""
+        waiting = _Future(self._loop.create_future())
+        self.submit(call, waiting)
+        await waiting.future
+
     def close(self) -> None:
         """End the worker thread, if there is one."""
         if self._thread is not None:
@@ -84,3 +89,15 @@ class Batcher:
         for call, one in zip(calls, waiting, strict=True):
             one.judged(call)
         self._after_flush()
+
+
+class _Future(NamedTuple):
+    """A coroutine's place among those who wait."""
+
+    future: asyncio.Future[None]
+
+    def judged(self, call: Call) -> None:
+        """The call has its verdict."""
+        del call
+        if not self.future.done():
+            self.future.set_result(None)

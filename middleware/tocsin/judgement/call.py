@@ -9,11 +9,13 @@ class Call:
     """A call's messages and keys on the way in, its verdict on the way out.
 
     `request` and `response` are single gRPC messages without framing and compression; `fault` is a reason known
-    before scoring; `late` means that nobody waits for the verdict any more. The request is only needed where `wants_request`.
+    before scoring; `late` means that nobody waits for the verdict any more. The request is only needed where
+    `wants_request`.
     """
 
     __slots__ = (
-        "fault", "late", "method", "model", "request", "response", "session", "trace", "verdict", "version", "wants_request",
+        "fault", "late", "method", "model", "request", "response", "session", "trace", "verdict",
+        "version", "wants_request",
     )  # fmt: skip
 
     def __init__(self, method: str, session: str, trace: str, wants_request: bool) -> None:

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tocsin_calibration import Bundle
 
 from tocsin.config import ModelConfig
 from tocsin.errors import ConfigError
 from tocsin.protocols import oip
 from tocsin.unscored import Unscored
+from tocsin_calibration import Bundle
 
 Rows = dict[str, NDArray[np.float32]]
 
@@ -20,7 +20,7 @@ class Place(NamedTuple):
     """Where one signal's bytes stand in messages of a given layout."""
 
     side: str
-    index: int
+    position: int
     size: int  # bytes
 
 
@@ -82,11 +82,13 @@ class GuardedModel:
         if plan is None:
             plan = self._plan(*key)
         raws = []
-        for side, index, size in plan.places:
+        for side, position, size in plan.places:
             raw = (response if side == "response" else asked).raw  # type: ignore[union-attr]
-            content = raw[index] if index < len(raw) else b""
+            content = raw[position] if position < len(raw) else b""
             if len(content) != size:
-                raise Unscored("shape", f"a tensor of the {side} holds {len(content)} bytes where its shape says {size}")
+                raise Unscored(
+                    "shape", f"a tensor of the {side} holds {len(content)} bytes where its shape says {size}"
+                )
             raws.append(content)
         return plan, raws
 
@@ -107,7 +109,7 @@ class GuardedModel:
             if width and rows and found != width:
                 raise Unscored("shape", f"signal '{signal}' has width {found}, but the bundle was fitted on {width}")
             counts[signal] = rows
-            places.append(Place(side, tensor.index, values * size))
+            places.append(Place(side, tensor.position, values * size))
             signals.append((signal, tensor.datatype, found))
         if len(set(counts.values())) != 1 or not next(iter(counts.values())):
             told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())

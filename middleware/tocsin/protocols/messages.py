@@ -16,7 +16,10 @@ def decompress(content: bytes, encoding: str, limit: int) -> bytes:
     """
     window = _WINDOWS.get(encoding)
     if window is None:
-        raise Unscored("encoding", f"messages are encoded as '{encoding or 'nothing named'}', for which there is no codec")
+        raise Unscored(
+            "encoding",
+            f"messages are encoded as '{encoding or 'nothing named'}', for which there is no codec",
+        )
     codec = zlib.decompressobj(window)
     try:
         plain = codec.decompress(content, limit + 1)

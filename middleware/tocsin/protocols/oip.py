@@ -42,7 +42,7 @@ _TYPED = {
 class Tensor(NamedTuple):
     """How one tensor of a message is described: its place among the raw contents, type and shape."""
 
-    index: int
+    position: int
     datatype: str
     shape: tuple[int, ...]
 

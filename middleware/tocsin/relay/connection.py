@@ -215,9 +215,9 @@ class ClientSide(Side):
         if connection.refusing:
             server.out.clear()
             self.write()
-        elif server.transport is None and self.transport is not None:
-            if sum(map(len, server.out)) > WAITING_FOR_UPSTREAM:
-                self.transport.pause_reading()
+        elif server.transport is None and sum(map(len, server.out)) > WAITING_FOR_UPSTREAM:
+            assert self.transport is not None
+            self.transport.pause_reading()
 
     def _greet(self, data: bytes) -> bytes:
         """Pass the preface on; what follows it. Anything else than HTTP/2 is relayed unread."""

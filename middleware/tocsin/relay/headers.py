@@ -82,7 +82,7 @@ class HeaderReader:
                         raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
                     name = _STATIC_NAMES.get(index)
                     if name in wanted and index in _STATIC_FIELDS:
-                        found[name] = _STATIC_FIELDS[index]  # type: ignore[index]
+                        found[name] = _STATIC_FIELDS[index]
                     continue
                 if first & 0xE0 == 0x20:  # a table size update
                     _, at = _integer(block, at, 0x1F)

@@ -146,9 +146,7 @@ class PrometheusSink(Collector):
             if call.trace:
                 series.pvalue.exemplar(min(verdict.pvalues), call.trace)
 
-    def _count_alarms(
-        self, series: ModelSeries, version: str, severities: Sequence[str | None], trace: str
-    ) -> int:
+    def _count_alarms(self, series: ModelSeries, version: str, severities: Sequence[str | None], trace: str) -> int:
         flagged = 0
         for severity in severities:
             if severity is not None:
@@ -178,7 +176,9 @@ class PrometheusSink(Collector):
 
     def _counts(self) -> Iterable[Metric]:
         responses = CounterMetricFamily(
-            "tocsin_responses", "Responses seen, by what became of them.", labels=["model", "version", "method", "decision"]
+            "tocsin_responses",
+            "Responses seen, by what became of them.",
+            labels=["model", "version", "method", "decision"],
         )
         alarms = CounterMetricFamily(
             "tocsin_alarms", "Responses that raised an alarm.", labels=["model", "version", "severity"]
@@ -199,7 +199,9 @@ class PrometheusSink(Collector):
         pvalue = HistogramMetricFamily("tocsin_pvalue", "Joint p-values of judged responses.", labels=["model"])
         score = HistogramMetricFamily("tocsin_score", "Detectors' scores.", labels=["model", "detector"])
         scoring = HistogramMetricFamily(
-            "tocsin_scoring_seconds", "Time from reading a batch of messages to its verdicts.", labels=["model"]
+            "tocsin_scoring_seconds",
+            "Time from reading a batch of messages to its verdicts.",
+            labels=["model"],
         )
         for name, model in self._models.items():
             if model.bundle is None:
