@@ -55,6 +55,12 @@ class Evidence:
         piece = bisect_left(knots, score)
         return value[piece] + slope[piece] * (score - start[piece]), p_at_least[piece]
 
+    def score_at(self, evidence: float) -> float:
+        """The largest score whose evidence does not exceed `evidence`: from there on it does."""
+        piece = int(np.searchsorted(self.value[1:], evidence, side="right"))
+        slope = self.slope[piece]
+        return float(self.start[piece] + (evidence - self.value[piece]) / slope) if slope else float(self.start[piece])
+
 
 class JointScore:
     """Scores of all detectors (n, d) -> one nonconformity score (n,), by `rule`, on scales from part A."""

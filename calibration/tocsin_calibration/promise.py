@@ -83,6 +83,14 @@ class Promise:
                 return name
         return None
 
+    def detector_thresholds(self, severity: str) -> dict[str, float]:
+        """The score of each detector above which it speaks for an alarm of that severity.
+
+        Under `any` one of them above its threshold is an alarm, under `all` every one must be.
+        """
+        limit = self.thresholds[severity]
+        return {name: scale.score_at(limit) for name, scale in zip(self.detectors, self._score.scales, strict=True)}
+
     def __str__(self) -> str:
         return "\n".join(self.sentence(name) for name in reversed(self.alphas))
 

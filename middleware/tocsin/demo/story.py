@@ -1,1 +1,159 @@
-def tell(work, json_file): ...
+"""The demo, told in the order a user would go: record, fit, calibrate, serve, look."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from tocsin_calibration import Bundle, Promise
+
+from tocsin.demo.digits import Digits, Images, digits, strange
+from tocsin.demo.model_server import ModelServer, Tocsin, environment, free_ports
+from tocsin.demo.picture import draw
+from tocsin.demo.report import print_report
+from tocsin.demo.traffic import Answer, Caller, alarms
+from tocsin.errors import StartError
+
+DETECTORS = ("entropy", "energy", "mahalanobis:hidden", "rnd:image")
+CONFIG = """\
+listen: 127.0.0.1:{relay}
+upstream: 127.0.0.1:{upstream}
+mode: annotate
+metrics: 127.0.0.1:{metrics}
+admin: null
+models:
+  digits:
+    bundle: digits.tocsin
+    signals:
+      probs: response.outputs.predict_proba
+      logits: response.outputs.logits
+      hidden: response.outputs.hidden
+      image: request.inputs.image
+"""
+
+
+@dataclass
+class Findings:
+    """What the demo measured."""
+
+    promise: Promise
+    safe: int = 0
+    safe_alarms: int = 0
+    kinds: dict[str, float] = field(default_factory=dict)
+    strange: int = 0
+    altered: int = 0
+    added_us: float = 0.0
+    scores: dict[str, Any] = field(default_factory=dict)  # by kind, (n, detectors)
+
+    def interval(self, level: float = 0.99) -> tuple[int, int]:
+        """The alarms that the promise lets expect on the safe responses."""
+        return self.promise.laws["warning"].count_interval(self.safe, level)
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures, for `tocsin demo --json`."""
+        rate = sum(self.kinds.values()) / len(self.kinds)  # kinds are of equal size
+        return {
+            "alpha": self.promise.alphas["warning"],
+            "safe": {"responses": self.safe, "alarms": self.safe_alarms, "interval": list(self.interval())},
+            "ood": {"responses": self.strange, "alarm_rate": rate, "kinds": self.kinds},
+            "altered_responses": self.altered,
+            "added_latency_us": self.added_us,
+        }
+
+
+def tell(work: Path, json_file: Path | None) -> None:
+    """Run the whole demo in the folder `work`. Raises StartError when a part of it cannot be started."""
+    console = Console(highlight=False)
+    work.mkdir(parents=True, exist_ok=True)
+    console.rule("[bold]A model server, guarded")
+    python = environment(work, console)
+    data = digits()
+    with console.status("starting MLServer with a scikit-learn model of handwritten digits"):
+        server = ModelServer(python, work, data)
+        server.__enter__()
+    try:
+        relay, metrics = free_ports(2)
+        config = work / "tocsin.yaml"
+        config.write_text(CONFIG.format(relay=relay, upstream=server.port, metrics=metrics))
+        prepare(console, work, data, relay)
+        findings = watch(console, work, data, server.port, relay, metrics)
+    finally:
+        server.__exit__()
+    picture = work / "demo.png"
+    draw(findings, picture)
+    print_report(console, findings, work, picture)
+    if json_file is not None:
+        json_file.write_text(json.dumps(findings.as_json(), indent=1) + "\n")
+
+
+def prepare(console: Console, work: Path, data: Digits, relay: int) -> None:
+    """Record safe traffic through the relay, fit detectors on it, and calibrate them."""
+    safe = work / "safe"
+    shutil.rmtree(safe, ignore_errors=True)
+    config, bundle = str(work / "tocsin.yaml"), str(work / "digits.tocsin")
+    record = ["record", "-c", config, "-o", str(safe), "--rows", str(len(data.record)), "--stop-when-full"]
+    _say(console, record)
+    with Tocsin(record, relay, work / "record.log") as recorder:
+        with Caller(f"127.0.0.1:{relay}") as caller:
+            for number, image in enumerate(track(data.record, "sending safe digits", console=console)):
+                caller.ask(image, number)
+        recorder.process.wait(30)
+    _run(console, ["fit", str(safe), "-o", bundle, *(part for d in DETECTORS for part in ("-d", d))])
+    _run(console, ["calibrate", bundle, str(safe), "--warning", "0.05", "--critical", "0.01"])
+
+
+def watch(console: Console, work: Path, data: Digits, upstream: int, relay: int, metrics: int) -> Findings:
+    """Serve behind the relay; send what is safe and what is not, each once, and compare with the server itself."""
+    bundle = Bundle.read(work / "digits.tocsin")
+    findings = Findings(bundle.require_promise())
+    serve = ["serve", "-c", str(work / "tocsin.yaml")]
+    _say(console, serve)
+    with (
+        Tocsin(serve, relay, work / "serve.log"),
+        Caller(f"127.0.0.1:{relay}") as guarded,
+        Caller(f"127.0.0.1:{upstream}") as direct,
+    ):
+        batches: dict[str, Images] = {"safe": data.safe, **strange(data.safe)}
+        for kind, images in batches.items():
+            before = alarms(f"127.0.0.1:{metrics}")
+            pairs = []
+            for number, image in enumerate(track(images, f"{kind:>14}", console=console)):
+                pairs.append((guarded.ask(image, number), direct.ask(image, number)))
+            raised = alarms(f"127.0.0.1:{metrics}") - before
+            findings.altered += sum(with_it.content != without.content for with_it, without in pairs)
+            answers = [with_it for with_it, _ in pairs]
+            findings.scores[kind] = bundle.scorer.run(_signals(answers, bundle))
+            if kind == "safe":
+                findings.safe, findings.safe_alarms = len(images), raised
+                findings.added_us = 1e6 * (
+                    statistics.median(a.seconds for a, _ in pairs) - statistics.median(b.seconds for _, b in pairs)
+                )
+            else:
+                findings.strange += len(images)
+                findings.kinds[kind] = raised / len(images)
+    return findings
+
+
+def _signals(answers: list[Answer], bundle: Bundle) -> dict[str, Any]:
+    return {name: np.array([answer.signals[name] for answer in answers], np.float32) for name in bundle.scorer.signals}
+
+
+def _say(console: Console, arguments: list[str]) -> None:
+    console.print(f"[bold cyan]$[/] tocsin {shlex.join(arguments)}", soft_wrap=True)
+
+
+def _run(console: Console, arguments: list[str]) -> None:
+    _say(console, arguments)
+    done = subprocess.run([sys.executable, "-m", "tocsin", *arguments], check=False)
+    if done.returncode:
+        raise StartError(f"tocsin {arguments[0]} failed")

@@ -1,0 +1,38 @@
+"""The demo's last page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tocsin.demo.story import Findings
+
+
+def print_report(console: Console, findings: Findings, work: Path, picture: Path) -> None:
+    """What was promised, what was seen, what it cost, and where to look next."""
+    low, high = findings.interval()
+    promise = findings.promise
+    table = Table(title="What Tocsin promised and what it did", show_header=False, title_style="bold")
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_row("promised", f"at most {promise.alphas['warning']:.0%} false alarms")
+    within = "inside" if low <= findings.safe_alarms <= high else "OUTSIDE"
+    table.add_row(
+        "safe digits",
+        f"{findings.safe_alarms} alarms in {findings.safe} responses ({findings.safe_alarms / findings.safe:.1%}), "
+        f"{within} the {low} to {high} that the promise lets expect 99 times of 100",
+    )
+    for kind, rate in findings.kinds.items():
+        table.add_row(kind, f"{rate:>6.1%} alarmed  {'█' * round(rate * 30)}")
+    answers = findings.safe + findings.strange
+    table.add_row("responses altered", f"{findings.altered} of {answers:,}, compared with the model server's own bytes")
+    table.add_row("added latency", f"{findings.added_us:,.0f} us (median, of a call that is judged and annotated)")
+    console.print(table)
+    console.print("Look further:", style="bold")
+    console.print(f"  {picture}                   the scores and their thresholds")
+    console.print(f"  tocsin bundle show {work / 'digits.tocsin'}   what the bundle promises")
+    console.print(f"  tocsin serve -c {work / 'tocsin.yaml'}        what a sidecar runs; /metrics for Prometheus")
