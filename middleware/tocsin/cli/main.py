@@ -39,7 +39,8 @@ def logs(verbose: bool = typer.Option(False, "--verbose", "-v", help="Tell more 
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
     )
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    for noisy in ("asyncio", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ def draw(findings: Findings, path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     promise = findings.promise
     limits = promise.detector_thresholds("warning")
@@ -44,6 +45,7 @@ def draw(findings: Findings, path: Path) -> None:
             ax.hist(by_kind[kind], bins, histtype="step", color=colour, linewidth=1.4, weights=_shares(by_kind[kind]))
         if wide:
             ax.set_xscale("log")
+            ax.xaxis.set_minor_formatter(NullFormatter())
         ax.axvline(limits[name], color=INK, linestyle="--", linewidth=1)
         title, unit = TITLES.get(name, (name, "score"))
         ax.set_title(title, loc="left", fontweight="bold")

@@ -33,6 +33,9 @@ def print_report(console: Console, findings: Findings, work: Path, picture: Path
     table.add_row("added latency", f"{findings.added_us:,.0f} us (median, of a call that is judged and annotated)")
     console.print(table)
     console.print("Look further:", style="bold")
-    console.print(f"  {picture}                   the scores and their thresholds")
-    console.print(f"  tocsin bundle show {work / 'digits.tocsin'}   what the bundle promises")
-    console.print(f"  tocsin serve -c {work / 'tocsin.yaml'}        what a sidecar runs; /metrics for Prometheus")
+    for command, why in (
+        (str(picture), "the scores, and the levels at which they alarm"),
+        (f"tocsin bundle show {work / 'digits.tocsin'}", "what the bundle promises"),
+        (f"tocsin serve -c {work / 'tocsin.yaml'}", "what a sidecar runs; /metrics is for Prometheus"),
+    ):
+        console.print(f"  {command:<45}  {why}", soft_wrap=True)

@@ -1,0 +1,235 @@
+"""Claim: where the network cuts the bytes makes no difference to what the relay hands on."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hpack import Decoder
+from hyperframe.frame import (
+    ContinuationFrame,
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from tocsin.judgement.batching import Batcher
+from tocsin.judgement.guard import Guard
+from tocsin.relay.connection import Connection
+from tocsin.relay.frames import PREFACE, frame
+from tocsin.relay.headers import block
+from tocsin.relay.server import Relay
+from tocsin.verdict import METADATA_KEY, Verdict
+
+from tests.parts import INFER, inference, safe_traffic, settings
+
+
+class Pipe:
+    """What a transport is to the relay: takes bytes, may be closed."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+def padded(plain: Any, length: int) -> bytes:
+    plain.flags.add("PADDED")
+    plain.pad_length = length
+    return bytes(plain.serialize())
+
+
+def grpc_frame(content: bytes) -> bytes:
+    return b"\0" + struct.pack(">L", len(content)) + content
+
+
+SAFE = safe_traffic(3, seed=5)
+ANSWERS = {stream: grpc_frame(inference(SAFE, slice(i, i + 1))) for i, stream in enumerate((1, 3, 5))}
+RESPONSE = block([(":status", "200"), ("content-type", "application/grpc")])
+TRAILERS = block([("grpc-status", "0"), ("grpc-message", "")])
+
+
+def client_bytes() -> bytes:
+    ask = block([(":method", "POST"), (":path", INFER), ("content-type", "application/grpc"), ("x-session", "s")])
+    opening = SettingsFrame(0)
+    opening.settings = {4: 1 << 20, 5: 32_768}
+    parts = [PREFACE, opening.serialize(), SettingsFrame(0, flags=["ACK"]).serialize()]
+    for stream in (1, 3, 5, 7):
+        head, tail = ask[:20], ask[20:]
+        parts.append(HeadersFrame(stream, data=head).serialize())
+        parts.append(ContinuationFrame(stream, data=tail, flags=["END_HEADERS"]).serialize())
+        parts.append(padded(DataFrame(stream, data=grpc_frame(b"request")[:4]), 7))
+        parts.append(DataFrame(stream, data=grpc_frame(b"request")[4:], flags=["END_STREAM"]).serialize())
+    parts.append(PriorityFrame(9, depends_on=1, stream_weight=3).serialize())
+    parts.append(WindowUpdateFrame(0, window_increment=65_535).serialize())
+    return b"".join(parts)
+
+
+def server_bytes() -> bytes:
+    opening = SettingsFrame(0)
+    opening.settings = {1: 4096, 3: 128}
+    parts = [opening.serialize(), SettingsFrame(0, flags=["ACK"]).serialize(), PingFrame(0, b"pingpong").serialize()]
+    head = HeadersFrame(1, data=RESPONSE, flags=["END_HEADERS", "PRIORITY"])
+    head.stream_weight = 3
+    parts.append(padded(head, 9))
+    parts.append(HeadersFrame(3, data=RESPONSE, flags=["END_HEADERS"]).serialize())
+    parts.append(padded(DataFrame(1, data=ANSWERS[1][:50]), 200))
+    parts.append(DataFrame(3, data=ANSWERS[3]).serialize())
+    parts.append(DataFrame(1, data=ANSWERS[1][50:]).serialize())
+    parts.append(frame(0xFA, 3, 0, b"unknown"))
+    parts.append(HeadersFrame(3, data=TRAILERS, flags=["END_HEADERS", "END_STREAM"]).serialize())
+    parts.append(RstStreamFrame(3, error_code=0).serialize())
+    parts.append(HeadersFrame(1, data=TRAILERS[:3], flags=["END_STREAM"]).serialize())
+    parts.append(ContinuationFrame(1, data=TRAILERS[3:10]).serialize())
+    parts.append(ContinuationFrame(1, data=TRAILERS[10:], flags=["END_HEADERS"]).serialize())
+    refused = block([(":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "5")])
+    parts.append(HeadersFrame(5, data=refused, flags=["END_HEADERS", "END_STREAM"]).serialize())
+    parts.append(RstStreamFrame(7, error_code=8).serialize())
+    parts.append(GoAwayFrame(0, last_stream_id=7, error_code=0, additional_data=b"bye").serialize())
+    return b"".join(parts)
+
+
+def read(stream: bytes) -> dict[int, list[Any]]:
+    """By stream: what its frames say, with header blocks decoded and joined."""
+    found: dict[int, list[Any]] = {}
+    view = memoryview(stream)
+    decoder = Decoder()
+    open_block = b""
+    while view:
+        one, length = Frame.parse_frame_header(view[:9])
+        assert len(view) >= 9 + length, "the relay handed on half a frame"
+        one.parse_body(view[9 : 9 + length])
+        view = view[9 + length :]
+        said: Any = type(one).__name__, sorted(one.flags)
+        if isinstance(one, HeadersFrame | ContinuationFrame):
+            open_block += one.data
+            if "END_HEADERS" not in one.flags:
+                continue
+            said = "headers", [tuple(map(str, pair)) for pair in decoder.decode(open_block)]
+            open_block = b""
+        elif isinstance(one, DataFrame):
+            said = "data", bytes(one.data)
+        elif isinstance(one, SettingsFrame):
+            said = "settings", dict(one.settings)
+        found.setdefault(one.stream_id, []).append(said)
+    return found
+
+
+async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[bytes]) -> tuple[bytes, bytes]:
+    """What reaches the server and the client when the bytes arrive in these pieces."""
+    relay = Relay(config, guard)
+    relay.batcher = Batcher(guard, relay._flushed)
+    connection = Connection(relay)
+    connection.open = lambda: None  # type: ignore[method-assign]
+    to_client, to_server = Pipe(), Pipe()
+    connection.server.connection_made(to_server)  # type: ignore[arg-type]
+    connection.client.connection_made(to_client)  # type: ignore[arg-type]
+    for piece in client:
+        connection.client.data_received(piece)
+    for piece in server:
+        connection.server.data_received(piece)
+        if len(server) < 20:
+            await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not relay.not_understood["malformed"], bytes(to_client.written) + bytes(to_server.written)
+    assert not connection.streams and relay.memory.left == config.max_memory
+    return bytes(to_server.written), bytes(to_client.written)
+
+
+def pieces(content: bytes, places: list[int]) -> list[bytes]:
+    at = sorted({0, len(content), *(place % len(content) for place in places)})
+    return [content[a:b] for a, b in zip(at, at[1:], strict=False)]
+
+
+@pytest.fixture(scope="module", params=["observe", "annotate"])
+def relay_parts(bundle: Path, request: pytest.FixtureRequest) -> tuple[Any, Guard]:
+    config = settings(1, bundle, mode=request.param)
+    return config, Guard.open(config)
+
+
+async def test_every_single_cut_gives_the_same(relay_parts: tuple[Any, Guard]) -> None:
+    client, server = client_bytes(), server_bytes()
+    whole = await relayed(*relay_parts, [client], [server])
+    expected = read(whole[0][len(PREFACE) :]), read(whole[1])
+    for place in range(1, max(len(client), len(server))):
+        got = await relayed(*relay_parts, pieces(client, [place]), pieces(server, [place]))
+        assert (read(got[0][len(PREFACE) :]), read(got[1])) == expected, f"cut at byte {place}"
+
+
+async def test_byte_by_byte_gives_the_same(relay_parts: tuple[Any, Guard]) -> None:
+    client, server = client_bytes(), server_bytes()
+    whole = await relayed(*relay_parts, [client], [server])
+    got = await relayed(*relay_parts, [bytes([b]) for b in client], [bytes([b]) for b in server])
+    assert read(got[0][len(PREFACE) :]) == read(whole[0][len(PREFACE) :])
+    joined = {
+        stream: [said for said in frames if said[0] != "data"] for stream, frames in read(whole[1]).items()
+    }
+    assert {
+        stream: [said for said in frames if said[0] != "data"] for stream, frames in read(got[1]).items()
+    } == joined
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 10_000), max_size=25), st.lists(st.integers(0, 10_000), max_size=25))
+def test_any_cuts_give_the_same(bundle: Path, client_cuts: list[int], server_cuts: list[int]) -> None:
+    config = settings(1, bundle, mode="annotate")
+    guard = Guard.open(config)
+    client, server = client_bytes(), server_bytes()
+
+    async def both() -> tuple[Any, Any]:
+        return (
+            await relayed(config, guard, [client], [server]),
+            await relayed(config, guard, pieces(client, client_cuts), pieces(server, server_cuts)),
+        )
+
+    whole, got = asyncio.run(both())
+    assert read(got[0][len(PREFACE) :]) == read(whole[0][len(PREFACE) :])
+    assert read(got[1]) == read(whole[1])
+
+
+async def test_what_is_handed_on_is_what_came(relay_parts: tuple[Any, Guard]) -> None:
+    client, server = client_bytes(), server_bytes()
+    to_server, to_client = await relayed(*relay_parts, [client], [server])
+    came, got = read(server), read(to_client)
+    annotated = relay_parts[0].mode == "annotate"
+    assert got[0][0] == ("settings", {1: 0, 3: 128})
+    assert sorted(map(str, got[0][1:])) == sorted(map(str, came[0][1:]))
+    assert got[5] == came[5] and got[7] == came[7]
+    for stream in (1, 3):
+        verdicts = [pair for pair in got[stream][-1 if stream == 1 else -2][1] if pair[0] == METADATA_KEY]
+        assert len(verdicts) == annotated
+        if annotated:
+            assert Verdict.from_metadata(verdicts[0][1]).unscored is None
+        strip = [
+            (kind, [pair for pair in said if pair[0] != METADATA_KEY]) if kind == "headers" else (kind, said)
+            for kind, said in got[stream]
+        ]
+        assert strip == came[stream]
+    asked, handed = read(client[len(PREFACE) :]), read(to_server[len(PREFACE) :])
+    assert handed.pop(0)[0] == ("settings", {1: 0, 4: 1 << 20, 5: 32_768})
+    asked.pop(0)
+    assert handed == asked

@@ -1,0 +1,82 @@
+"""Claims about header blocks, against the hpack library as the other implementation."""
+
+from __future__ import annotations
+
+import pytest
+from hpack import Decoder, Encoder
+from hypothesis import given
+from hypothesis import strategies as st
+from tocsin.relay.headers import HeaderError, HeaderReader, block, literal
+
+WANTED = (":path", ":status", "content-type", "grpc-encoding", "grpc-status", "traceparent")
+names = st.sampled_from(WANTED) | st.from_regex(r"x-[a-z]{1,20}", fullmatch=True)
+values = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=300)
+fields = st.lists(st.tuples(names, values), max_size=12)
+
+
+def wanted_of(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    return {name: value for name, value in pairs if name in WANTED}
+
+
+@given(fields, st.booleans())
+def test_a_walk_reads_what_an_encoder_without_a_table_wrote(pairs: list[tuple[str, str]], huffman: bool) -> None:
+    encoder = Encoder()
+    encoder.header_table_size = 0
+    assert HeaderReader(WANTED).read(encoder.encode(pairs, huffman=huffman)) == wanted_of(pairs)
+
+
+@given(st.lists(fields, max_size=5))
+def test_a_stateful_reader_follows_an_encoder_with_a_table(blocks: list[list[tuple[str, str]]]) -> None:
+    encoder, reader = Encoder(), HeaderReader(WANTED, stateful=True)
+    for pairs in blocks:
+        assert reader.read(encoder.encode(pairs)) == wanted_of(pairs)
+
+
+@given(fields)
+def test_what_is_written_as_literals_is_read_by_another_decoder(pairs: list[tuple[str, str]]) -> None:
+    assert [(str(n), str(v)) for n, v in Decoder().decode(block(pairs))] == pairs
+
+
+@given(fields, names, values)
+def test_appending_a_literal_adds_one_field_and_changes_no_state(
+    pairs: list[tuple[str, str]], name: str, value: str
+) -> None:
+    encoder, decoder = Encoder(), Decoder()
+    first = encoder.encode(pairs)
+    assert list(decoder.decode(first + literal(name, value))) == [*pairs, (name, value)]
+    assert list(decoder.decode(encoder.encode(pairs))) == pairs
+
+
+@pytest.mark.parametrize("status", ["200", "204", "206", "304", "400", "404", "500", "418"])
+def test_indexed_statuses_are_known(status: str) -> None:
+    encoder = Encoder()
+    encoder.header_table_size = 0
+    assert HeaderReader(WANTED).read(encoder.encode([(":status", status)])) == {":status": status}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"\xff\xff\xff\xff\xff\xff", b"\xc0", b"\x40\x05ab", b"\x00\x03abc\x7f", b"\x80", b"\x00\x7f"],
+    ids=["endless integer", "dynamic entry", "cut name", "cut value", "entry 0", "cut length"],
+)
+def test_a_damaged_block_is_an_error_and_nothing_else(broken: bytes) -> None:
+    with pytest.raises(HeaderError):
+        HeaderReader(WANTED).read(broken)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
+    try:
+        HeaderReader(WANTED).read(content)
+    except HeaderError:
+        return
+
+
+@given(fields)
+def test_a_reader_that_has_seen_many_blocks_still_reads_right(pairs: list[tuple[str, str]]) -> None:
+    encoder, reader = Encoder(), HeaderReader(WANTED)
+    encoder.header_table_size = 0
+    for number in range(3):
+        numbered = [*pairs, ("x-number", str(number))]
+        assert reader.read(encoder.encode(numbered)) == wanted_of(pairs)
+        assert reader.read(encoder.encode(numbered)) == wanted_of(pairs)

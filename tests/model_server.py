@@ -1,0 +1,97 @@
+"""A grpcio server with every kind of call, whose behaviour the request's metadata asks for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from tests.parts import INFER
+
+KINDS = {"Unary": (False, False), "Down": (False, True), "Up": (True, False), "Both": (True, True)}
+
+
+class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """`/test.Model/KIND` echoes; ModelInfer answers `answers[request]`, or echoes what it does not know."""
+
+    def __init__(self) -> None:
+        self.answers: dict[bytes, bytes] = {}
+        self.cancelled = 0
+
+    def service(self, details: Any) -> Any:
+        if details.method == INFER:
+            return grpc.unary_unary_rpc_method_handler(self._unary)
+        kind = details.method.rpartition("/")[2]
+        if kind not in KINDS:
+            return None
+        maker = {
+            "Unary": grpc.unary_unary_rpc_method_handler,
+            "Down": grpc.unary_stream_rpc_method_handler,
+            "Up": grpc.stream_unary_rpc_method_handler,
+            "Both": grpc.stream_stream_rpc_method_handler,
+        }[kind]
+        return maker(getattr(self, f"_{kind.lower()}"))
+
+    def _begin(self, context: Any) -> dict[str, str]:
+        asked = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        entries = [(k, v) for k, v in context.invocation_metadata() if k.startswith(("x-", "b-"))]
+        context.add_callback(lambda: None)
+        if asked.get("initial"):
+            context.send_initial_metadata(tuple(entries))
+        context.set_trailing_metadata(
+            tuple(entries) + (("seen-deadline", str(context.time_remaining() is not None)), ("b-bin", b"\0\xff\x80"))
+        )
+        if asked.get("compress") == "gzip":
+            context.set_compression(grpc.Compression.Gzip)
+        if asked.get("sleep"):
+            time.sleep(float(asked["sleep"]))
+        if asked.get("fail"):
+            context.set_code(grpc.StatusCode[asked["fail"]])
+            context.set_details("details: 100% schlecht, ü and \n more")
+            if asked.get("abort"):
+                context.abort(grpc.StatusCode[asked["fail"]], "aborted: 100% ü")
+        return asked
+
+    def _unary(self, request: bytes, context: Any) -> bytes:
+        self._begin(context)
+        return self.answers.get(request, request)
+
+    def _down(self, request: bytes, context: Any) -> Iterator[bytes]:
+        asked = self._begin(context)
+        for number in range(int(asked.get("count", "3"))):
+            yield request + str(number).encode()
+            if asked.get("pause"):
+                time.sleep(float(asked["pause"]))
+            if not context.is_active():
+                self.cancelled += 1
+                return
+
+    def _up(self, requests: Iterator[bytes], context: Any) -> bytes:
+        self._begin(context)
+        return b"|".join(requests)
+
+    def _both(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        self._begin(context)
+        for request in requests:
+            yield request[::-1]
+
+
+@contextmanager
+def model_server(address: str = "127.0.0.1:0") -> Iterator[tuple[Model, str]]:
+    """The server, and where it listens."""
+    model = Model()
+    server = grpc.server(
+        futures.ThreadPoolExecutor(32),
+        options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
+    )
+    server.add_generic_rpc_handlers((model,))
+    port = server.add_insecure_port(address)
+    server.start()
+    try:
+        yield model, address if address.startswith("unix:") else f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()

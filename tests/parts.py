@@ -1,0 +1,128 @@
+"""Parts that tests are made of: a bundle of the quick kind, inference messages, and a relay in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvloop
+from tocsin.config import Config
+from tocsin.judgement.guard import Guard
+from tocsin.protocols import oip
+from tocsin.service import Sidecar
+from tocsin_calibration import Bundle, calibrate
+from tocsin_detectors import Entropy, Mahalanobis, Observations, compile
+
+INFER = "/inference.GRPCInferenceService/ModelInfer"
+SIGNALS = {"probs": "response.outputs.probs", "embedding": "response.outputs.embedding"}
+
+
+def safe_traffic(rows: int, seed: int = 0) -> Observations:
+    """Ten probabilities and an 8-dimensional embedding a response."""
+    random = np.random.default_rng(seed)
+    probs = random.dirichlet(np.full(10, 0.3), rows)
+    return Observations({"probs": probs, "embedding": random.normal(size=(rows, 8))})
+
+
+def quick_bundle(path: Path, *, model: str = "digits", rule: str = "any") -> Bundle:
+    """Entropy and Mahalanobis, calibrated on 600 responses: made in milliseconds."""
+    safe = safe_traffic(900)
+    scorer = compile([Entropy(), Mahalanobis()], fit_on=safe.take(slice(0, 300)))
+    promise = calibrate(
+        scorer(safe.take(slice(300, None))),
+        {"warning": 0.05, "critical": 0.01},
+        rule=rule,  # type: ignore[arg-type]
+        detectors=scorer.detectors,
+    )
+    return Bundle(scorer, promise, model).write(path)
+
+
+def inference(observations: Observations, rows: slice, *, model: str = "digits", raw: bool = True) -> bytes:
+    """A ModelInferResponse that shows these rows."""
+    message = oip.Response(model_name=model, model_version="v1", id="42")
+    for name, values in observations.items():
+        tensor = message.outputs.add(name=name, datatype="FP32")
+        tensor.shape.extend(values[rows].shape)
+        if raw:
+            message.raw_output_contents.append(values[rows].tobytes())
+        else:
+            tensor.contents.fp32_contents.extend(values[rows].ravel().tolist())
+    return bytes(message.SerializeToString())
+
+
+def far_away(rows: int) -> Observations:
+    """Responses that no promise covers: undecided, and far from every safe embedding."""
+    return Observations({"probs": np.full((rows, 10), 0.1), "embedding": np.full((rows, 8), 30.0)})
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def settings(upstream: int | str, bundle: Path | None, **more: Any) -> Config:
+    """A configuration on ports that the system chooses."""
+    model: dict[str, Any] = {"signals": SIGNALS, "session": "metadata.x-session"}
+    if bundle is not None:
+        model["bundle"] = bundle
+    address = upstream if isinstance(upstream, str) else f"127.0.0.1:{upstream}"
+    content: dict[str, Any] = {
+        "listen": "127.0.0.1:0",
+        "upstream": address,
+        "mode": "annotate",
+        "metrics": "127.0.0.1:0",
+        "admin": None,
+        "drain": "5s",
+        "models": {"digits": model},
+    }
+    return Config(**{**content, **more})
+
+
+class Running:
+    """A sidecar that runs in a thread."""
+
+    def __init__(self, sidecar: Sidecar, loop: asyncio.AbstractEventLoop) -> None:
+        self.sidecar = sidecar
+        self.loop = loop
+        self.target = str(sidecar.relay.address)
+
+    def call(self, coroutine: Any) -> Any:
+        """Run a coroutine in the sidecar's loop and wait for it."""
+        future: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        return future.result(20)
+
+    @property
+    def metrics(self) -> str:
+        """What Prometheus would read."""
+        import urllib.request
+
+        assert self.sidecar.http is not None
+        with urllib.request.urlopen(f"http://{self.sidecar.http.address}/metrics") as answer:
+            return str(answer.read().decode())
+
+
+@contextmanager
+def running(config: Config, guard: Guard | None = None) -> Iterator[Running]:
+    """A sidecar of this configuration, drained at the end."""
+    made = guard or Guard.open(config)
+    sidecar = Sidecar(config, made)
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(sidecar.start(), loop).result(20)
+        yield Running(sidecar, loop)
+        asyncio.run_coroutine_threadsafe(sidecar.stop(), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
