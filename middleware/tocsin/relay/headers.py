@@ -20,7 +20,7 @@ CACHED_BLOCK_SIZE = 2048
 # The names of the static table (RFC 7541, appendix A) that anything here asks for, and the values that come with one.
 _STATIC_NAMES = {4: ":path", 5: ":path", **dict.fromkeys(range(8, 15), ":status"), 31: "content-type"}
 _STATIC_FIELDS = {
-    4: "/", 5: "/index.html", 8: "200", 9: "204", 10: "206", 11: "304", 12: "400", 13: "404", 14: "500",
+    4: "/", 5: "/index.html", 8: "200", 9: "204", 10: "206", 11: "304", 12: "400", 13: "404", 14: "500", 31: "",
 }  # fmt: skip
 
 
