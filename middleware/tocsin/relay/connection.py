@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tocsin.relay.server import Relay
 
 WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
-REFUSAL_LINGER = 1.0  # seconds in which a client whose upstream is down gets answers instead of a closed port
+REFUSAL_WAITS = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
+REFUSAL_LINGERS = 0.1  # seconds to let it read the answer
 
 
 class Connection:
@@ -109,29 +110,33 @@ class Connection:
     # -- ends
 
     def refuse(self, reason: str) -> None:
-        """There is no upstream: answer every call with UNAVAILABLE and the reason, for a moment, then close."""
+        """There is no upstream: answer what the client asks with UNAVAILABLE and the reason, then send it away.
+
+        It is sent away after its first answer, so that its next call comes on a new connection and finds the
+        upstream if that is back.
+        """
         self.refusing = reason
         self.relay.upstream_failures += 1
-        out = self.client.out
-        out.append(frames.frame(SETTINGS, 0, 0))
-        out.append(frames.frame(SETTINGS, ACK, 0))
-        for stream_id in list(self.streams):
-            self.answer_unavailable(stream_id)
+        self.client.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
+        self.answer_refused()
         self.client.write()
         if self.client.transport is not None and not self.client.closed:
             self.client.transport.resume_reading()
-        asyncio.get_running_loop().call_later(REFUSAL_LINGER, self._end_refusal)
+        asyncio.get_running_loop().call_later(REFUSAL_WAITS, self.close)
 
-    def answer_unavailable(self, stream_id: int) -> None:
-        """End a stream with UNAVAILABLE towards the client."""
+    def answer_refused(self) -> None:
+        """End the open streams with UNAVAILABLE towards the client, and ask for no more on this connection."""
+        if not self.streams:
+            return
+        for stream_id in list(self.streams):
+            self._answer_unavailable(stream_id)
+        self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream is unavailable"))
+        asyncio.get_running_loop().call_later(REFUSAL_LINGERS, self.close)
+
+    def _answer_unavailable(self, stream_id: int) -> None:
         stream = self.streams.pop(stream_id)
         self.client.out.append(unavailable(stream_id, self.refusing, answered=stream.answered))
         stream.drop()
-
-    def _end_refusal(self) -> None:
-        if not self.client.closed:
-            self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream is unavailable"))
-            self.close()
 
     def upstream_lost(self, reason: str) -> None:
         """The upstream has closed: once no trailers wait, end the open calls and close the client's side."""
@@ -140,7 +145,7 @@ class Connection:
         if self.streams and self.server.between_frames and not self.raw:
             self.refusing = reason or f"upstream {self.relay.config.upstream} closed the connection"
             for stream_id in list(self.streams):
-                self.answer_unavailable(stream_id)
+                self._answer_unavailable(stream_id)
             self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream closed"))
         self._deferred = False
         self.client.close()
@@ -214,6 +219,7 @@ class ClientSide(Side):
             super().data_received(data)
         if connection.refusing:
             server.out.clear()
+            connection.answer_refused()
             self.write()
         elif server.transport is None and sum(map(len, server.out)) > WAITING_FOR_UPSTREAM:
             assert self.transport is not None
@@ -247,8 +253,6 @@ class ClientSide(Side):
             guard = connection.relay.guard
             opened = connection.begin(stream, guard.call(fields.get(":path", ""), fields))
             opened.request_encoding = fields.get("grpc-encoding", "")
-            if connection.refusing:
-                connection.answer_unavailable(stream)
         return None
 
     def data(self, stream: int, flags: int, payload: bytes) -> None:

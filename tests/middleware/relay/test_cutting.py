@@ -185,12 +185,8 @@ async def test_byte_by_byte_gives_the_same(relay_parts: tuple[Any, Guard]) -> No
     whole = await relayed(*relay_parts, [client], [server])
     got = await relayed(*relay_parts, [bytes([b]) for b in client], [bytes([b]) for b in server])
     assert read(got[0][len(PREFACE) :]) == read(whole[0][len(PREFACE) :])
-    joined = {
-        stream: [said for said in frames if said[0] != "data"] for stream, frames in read(whole[1]).items()
-    }
-    assert {
-        stream: [said for said in frames if said[0] != "data"] for stream, frames in read(got[1]).items()
-    } == joined
+    joined = {stream: [said for said in frames if said[0] != "data"] for stream, frames in read(whole[1]).items()}
+    assert {stream: [said for said in frames if said[0] != "data"] for stream, frames in read(got[1]).items()} == joined
 
 
 @hypothesis_settings(max_examples=60, deadline=None)
