@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-
 from tests.parts import INFER
 
 KINDS = {"Unary": (False, False), "Down": (False, True), "Up": (True, False), "Both": (True, True)}
@@ -43,7 +42,7 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
         if asked.get("initial"):
             context.send_initial_metadata(tuple(entries))
         context.set_trailing_metadata(
-            tuple(entries) + (("seen-deadline", str(context.time_remaining() is not None)), ("b-bin", b"\0\xff\x80"))
+            (*entries, ("seen-deadline", str(context.time_remaining() is not None)), ("b-bin", b"\0\xff\x80"))
         )
         if asked.get("compress") == "gzip":
             context.set_compression(grpc.Compression.Gzip)

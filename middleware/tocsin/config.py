@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
 )
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from tocsin.errors import ConfigError
 
@@ -92,6 +92,7 @@ def _session(value: Any) -> str:
 _TEXT = PlainSerializer(str, return_type=str)
 AddressField = Annotated[
     Address,
+    NoDecode,
     BeforeValidator(_address),
     _TEXT,
     WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8001"]}),

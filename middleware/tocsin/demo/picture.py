@@ -56,8 +56,14 @@ def draw(findings: Findings, path: Path) -> None:
     handles += [plt.Line2D([], [], color=colour) for colour in SHADES[: len(kinds)]]
     handles += [plt.Line2D([], [], color=INK, linestyle="--")]
     alarmed = [f"{kind} ({findings.kinds[kind]:.0%} alarmed)" for kind in kinds]
-    safe = f"held-out digits ({findings.safe_alarms / findings.safe:.1%} alarmed, {promise.alphas['warning']:.0%} promised)"
-    figure.legend(handles, [safe, *alarmed, "alarm from here on"], loc="outside lower center", ncols=4, frameon=False)
+    seen = f"{findings.safe_alarms / findings.safe:.1%} alarmed, {promise.alphas['warning']:.0%} promised"
+    figure.legend(
+        handles,
+        [f"held-out digits ({seen})", *alarmed, "alarm from here on"],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+    )
     figure.suptitle("What each detector sees, and where the promise puts the line", fontsize=13, fontweight="bold")
     figure.savefig(path, dpi=130)
     plt.close(figure)

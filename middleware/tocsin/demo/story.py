@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from tocsin_calibration import Bundle, Promise
 
 from tocsin.demo.digits import Digits, Images, digits, strange
 from tocsin.demo.model_server import ModelServer, Tocsin, environment, free_ports
@@ -23,6 +22,7 @@ from tocsin.demo.picture import draw
 from tocsin.demo.report import print_report
 from tocsin.demo.traffic import Answer, Caller, alarms
 from tocsin.errors import StartError
+from tocsin_calibration import Bundle, Promise
 
 DETECTORS = ("entropy", "energy", "mahalanobis:hidden", "rnd:image")
 CONFIG = """\

@@ -75,4 +75,4 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
 
 
 def _is_async(behaviour: Any) -> bool:
-    return inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(getattr(behaviour, "__call__", None))
+    return inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(type(behaviour).__call__)

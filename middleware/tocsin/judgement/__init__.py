@@ -1,1 +1,1 @@
-"""Judgement of calls: signals in, verdicts out. It knows nothing of sockets, and whoever drives it nothing of scores."""
+"""Judgement of calls: signals in, verdicts out. It knows no sockets, and whoever drives it knows no scores."""

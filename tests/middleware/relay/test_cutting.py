@@ -24,6 +24,8 @@ from hyperframe.frame import (
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.parts import INFER, inference, safe_traffic, settings
+
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard
 from tocsin.relay.connection import Connection
@@ -31,8 +33,6 @@ from tocsin.relay.frames import PREFACE, frame
 from tocsin.relay.headers import block
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY, Verdict
-
-from tests.parts import INFER, inference, safe_traffic, settings
 
 
 class Pipe:

@@ -17,12 +17,12 @@ from typing import Any
 
 import grpc
 import pytest
-import tocsin
 from hpack import Encoder
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
-
 from tests.model_server import model_server
 from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
+
+import tocsin
 
 ANSWER = inference(safe_traffic(1), slice(0, 1))
 
@@ -110,9 +110,11 @@ def headers(stream: int, block: bytes, *flags: str) -> bytes:
 
 
 def test_an_upstream_that_dies_before_answering_gives_unavailable_with_the_reason(bundle: Path) -> None:
-    with upstream(lambda peer, stream: peer.shutdown(socket.SHUT_RDWR)) as port:
-        with running(settings(port, bundle)) as relay:
-            code, details = status(relay.target)
+    with (
+        upstream(lambda peer, stream: peer.shutdown(socket.SHUT_RDWR)) as port,
+        running(settings(port, bundle)) as relay,
+    ):
+        code, details = status(relay.target)
     assert code == grpc.StatusCode.UNAVAILABLE
     assert "closed the connection" in details
 

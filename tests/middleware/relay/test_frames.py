@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, SettingsFrame
 from hypothesis import given
 from hypothesis import strategies as st
-from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, SettingsFrame
+
 from tocsin.relay import frames
 
 

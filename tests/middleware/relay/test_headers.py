@@ -6,6 +6,7 @@ import pytest
 from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tocsin.relay.headers import HeaderError, HeaderReader, block, literal
 
 WANTED = (":path", ":status", "content-type", "grpc-encoding", "grpc-status", "traceparent")

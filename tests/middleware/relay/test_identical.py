@@ -7,10 +7,10 @@ from typing import Any
 
 import grpc
 import pytest
-from tocsin.verdict import METADATA_KEY
-
 from tests.model_server import Model, model_server
 from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
+
+from tocsin.verdict import METADATA_KEY
 
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 METADATA = (

@@ -11,13 +11,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tests.model_server import model_server
+from tests.parts import INFER, Running, far_away, inference, running, safe_traffic, settings
+
 import tocsin
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
 from tocsin_calibration import Bundle
-
-from tests.model_server import model_server
-from tests.parts import INFER, Running, far_away, inference, running, safe_traffic, settings
 
 SAFE = safe_traffic(40, seed=11)
 

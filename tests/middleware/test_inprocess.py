@@ -1,0 +1,197 @@
+"""Claims about the client wrapper and the server interceptor, sync and aio, against real servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from concurrent import futures
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import tocsin
+from tocsin.inprocess.capture import deserializing
+from tocsin.protocols import oip
+from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.verdict import METADATA_KEY
+
+from tests.model_server import Model, model_server
+from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
+
+SAFE = safe_traffic(8, seed=21)
+ANSWERS = {
+    **{b"safe %d" % row: inference(SAFE, slice(row, row + 1)) for row in range(8)},
+    b"far": inference(far_away(1), slice(0, 1)),
+}
+
+
+@pytest.fixture
+def guard(bundle: Path) -> tocsin.Guard:
+    return tocsin.Guard.open(settings(1, bundle))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with model_server() as (model, address):
+        model.answers = ANSWERS
+        yield address
+
+
+def test_a_guarded_channel_gives_the_relays_verdicts(bundle: Path, guard: tocsin.Guard, server: str) -> None:
+    with running(settings(server, bundle)) as relay:
+        for request, answer in ANSWERS.items():
+            with grpc.insecure_channel(relay.target) as relayed:
+                _, call = relayed.unary_unary(INFER).with_call(request, timeout=10)
+            with tocsin.guard_channel(grpc.insecure_channel(server), guard) as guarded:
+                response, own = guarded.unary_unary(INFER).with_call(request, timeout=10)
+            assert response == answer
+            assert tocsin.verdict(own).to_metadata() == tocsin.verdict(call).to_metadata()
+
+
+def test_messages_and_metadata_are_those_of_the_bare_channel(guard: tocsin.Guard, server: str) -> None:
+    serialize, deserialize = oip.Request.SerializeToString, oip.Response.FromString
+    request = oip.Request(model_name="x", id="7")
+    with grpc.insecure_channel(server) as bare, tocsin.guard_channel(grpc.insecure_channel(server), guard) as guarded:
+        plain, plain_call = bare.unary_unary(INFER, serialize, deserialize).with_call(request, metadata=(("x-a", "1"),))
+        ours, our_call = guarded.unary_unary(INFER, serialize, deserialize).with_call(request, metadata=(("x-a", "1"),))
+        assert ours == plain
+        stripped = [pair for pair in our_call.trailing_metadata() if pair[0] != METADATA_KEY]
+        assert stripped == list(plain_call.trailing_metadata())
+        assert our_call.code() == plain_call.code() and our_call.details() == plain_call.details()
+        assert list(our_call.initial_metadata()) == list(plain_call.initial_metadata())
+
+
+def test_plain_calls_and_futures_are_judged_once(guard: tocsin.Guard, server: str) -> None:
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+    with tocsin.guard_channel(grpc.insecure_channel(server), guard) as channel:
+        call = channel.unary_unary(INFER)
+        assert call(b"far") == ANSWERS[b"far"]
+        future = call.future(b"far")
+        done: list[Any] = []
+        future.add_done_callback(done.append)
+        assert future.result() == future.result() == ANSWERS[b"far"]
+        assert tocsin.verdict(future).severity == "critical"
+        assert future.done() and not future.cancelled() and future.exception() is None
+    assert done == [future]
+    total = sum(
+        sample.value
+        for family in sink.collect()
+        for sample in family.samples
+        if sample.name == "tocsin_responses_total"
+    )
+    assert total == 2
+
+
+def test_errors_and_other_kinds_of_call_pass_as_they_are(guard: tocsin.Guard, server: str) -> None:
+    with tocsin.guard_channel(grpc.insecure_channel(server), guard) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(INFER)(b"x", metadata=(("fail", "NOT_FOUND"), ("abort", "1")))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+        assert channel.unary_unary("/test.Model/Unary")(b"x") == b"x"
+        assert list(channel.unary_stream("/test.Model/Down")(b"p")) == [b"p0", b"p1", b"p2"]
+        assert channel.stream_unary("/test.Model/Up")(iter([b"a", b"b"])) == b"a|b"
+        assert list(channel.stream_stream("/test.Model/Both")(iter([b"ab"]))) == [b"ba"]
+
+
+async def test_a_guarded_aio_channel(guard: tocsin.Guard, server: str) -> None:
+    async with tocsin.guard_channel(grpc.aio.insecure_channel(server), guard) as channel:
+        call = channel.unary_unary(INFER)
+        pending = [call(request) for request in ANSWERS]
+        assert [await one for one in pending] == list(ANSWERS.values())
+        assert (await tocsin.verdict(pending[-1])).severity == "critical"
+        assert (await tocsin.verdict(call(b"far"))).alarm
+        assert await pending[0].code() == grpc.StatusCode.OK and pending[0].done()
+        assert [m async for m in channel.stream_stream("/test.Model/Both")(iter([b"ab"]))] == [b"ba"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(b"x", metadata=(("fail", "NOT_FOUND"), ("abort", "1")))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        assert tocsin.verdict(caught.value) is None
+
+
+@contextmanager
+def intercepted(guard: tocsin.Guard) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=[tocsin.server_interceptor(guard)])
+    model = Model()
+    model.answers = ANSWERS
+    server.add_generic_rpc_handlers((model,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+
+
+def test_a_server_interceptor_annotates_and_alters_nothing(guard: tocsin.Guard, server: str) -> None:
+    with intercepted(guard) as target, grpc.insecure_channel(target) as ours, grpc.insecure_channel(server) as plain:
+        for request in ANSWERS:
+            metadata = (("x-a", "1"),)
+            response, call = ours.unary_unary(INFER).with_call(request, metadata=metadata)
+            expected, bare = plain.unary_unary(INFER).with_call(request, metadata=metadata)
+            assert response == expected
+            assert [p for p in call.trailing_metadata() if p[0] != METADATA_KEY] == list(bare.trailing_metadata())
+            assert (tocsin.verdict(call).severity == "critical") == (request == b"far")
+        assert ours.unary_unary("/test.Model/Unary")(b"x") == b"x"
+        assert list(ours.unary_stream("/test.Model/Down")(b"p")) == [b"p0", b"p1", b"p2"]
+        with pytest.raises(grpc.RpcError) as caught:
+            ours.unary_unary(INFER)(b"x", metadata=(("fail", "NOT_FOUND"), ("abort", "1")))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+
+
+@asynccontextmanager
+async def intercepted_aio(guard: tocsin.Guard) -> AsyncIterator[str]:
+    async def infer(request: Any, context: Any) -> Any:
+        context.set_trailing_metadata((("kept", "yes"),))
+        return oip.Response.FromString(ANSWERS[request.id.encode()])
+
+    async def echo(request: bytes, context: Any) -> bytes:
+        return request
+
+    class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, details: Any) -> Any:
+            if details.method != INFER:
+                return grpc.unary_unary_rpc_method_handler(echo)
+            return grpc.unary_unary_rpc_method_handler(
+                infer,
+                request_deserializer=oip.Request.FromString,
+                response_serializer=oip.Response.SerializeToString,
+            )
+
+    server = grpc.aio.server(interceptors=[tocsin.server_interceptor(guard)])
+    server.add_generic_rpc_handlers((Service(),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+async def test_an_aio_server_interceptor(guard: tocsin.Guard) -> None:
+    async with intercepted_aio(guard) as target, grpc.aio.insecure_channel(target) as channel:
+        calls = {
+            name: channel.unary_unary(INFER, oip.Request.SerializeToString, oip.Response.FromString)(
+                oip.Request(id=name.decode())
+            )
+            for name in ANSWERS
+        }
+        for name, call in calls.items():
+            assert await call == oip.Response.FromString(ANSWERS[name])
+            assert ("kept", "yes") in list(await call.trailing_metadata())
+            assert (await tocsin.verdict(call)).alarm == (name == b"far")
+        assert await channel.unary_unary("/any/Other")(b"x") == b"x"
+
+
+def test_a_verdict_is_read_from_metadata_itself_and_absence_is_none() -> None:
+    assert tocsin.verdict([("a", "b")]) is None
+    assert tocsin.verdict(None) is None
+    found = tocsin.verdict([(METADATA_KEY, tocsin.Verdict("m", unscored="shape").to_metadata())])
+    assert (found.model, found.unscored, found.alarm) == ("m", "shape", False)
+    with pytest.raises(ValueError, match="does not hold a verdict"):
+        tocsin.verdict([(METADATA_KEY, "no json")])
+
+
+def test_a_missing_deserializer_means_bytes() -> None:
+    assert deserializing(None)(b"x").message == b"x"
