@@ -12,6 +12,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,20 +87,12 @@ class Bundle:
             manifest = _manifest(members)
             scorer = Scorer(members[GRAPH], threads=threads)
             promise = _promise(manifest, members, scorer) if manifest["calibration"] is not None else None
+            model, detectors, made = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
         except (CalibrationFault, GraphError) as error:
             raise BundleError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(
-                f"{path}: the manifest lacks or garbles a field ({error}); make the bundle anew"
-            ) from error
-        return cls(
-            scorer,
-            promise,
-            str(manifest["model"]),
-            tuple(manifest["detectors"]),
-            manifest["made"],
-            manifest["digest"],
-        )
+            raise BundleError(f"{path}: lacks or garbles a field ({error}); make the bundle anew") from error
+        return cls(scorer, promise, model, detectors, made, manifest["digest"])
 
     def require_promise(self, path: Path | str = "the bundle") -> Promise:
         """The promise. Raises BundleError when the bundle was fitted but not calibrated."""
@@ -140,8 +133,6 @@ def _members(path: Path) -> dict[str, bytes]:
 
 def _unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """Read a member, never beyond the size it declares, whatever its compressed bytes would grow to."""
-    import zlib
-
     try:
         with archive.open(info) as stream:
             content = stream.read(info.file_size + 1)
@@ -195,11 +186,14 @@ def _pack(arrays: dict[str, NDArray[np.float64]]) -> bytes:
 
 
 def _unpack(content: bytes) -> dict[str, NDArray[np.float64]]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(info.file_size for info in archive.infolist()) > LIMITS[ARRAYS]:
-            raise BundleError(f"'{ARRAYS}' unpacks to more than {LIMITS[ARRAYS]:,} bytes")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: np.asarray(arrays[name], np.float64) for name in arrays.files}
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(info.file_size for info in archive.infolist()) > LIMITS[ARRAYS]:
+                raise BundleError(f"'{ARRAYS}' unpacks to more than {LIMITS[ARRAYS]:,} bytes")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {name: np.asarray(arrays[name], np.float64) for name in arrays.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise BundleError(f"'{ARRAYS}' is damaged ({error})") from error
 
 
 def _digest(manifest: dict[str, Any]) -> str:

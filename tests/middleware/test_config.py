@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+
 from tocsin.config import Address, Config
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard

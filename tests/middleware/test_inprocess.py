@@ -10,14 +10,14 @@ from typing import Any
 
 import grpc
 import pytest
+from tests.model_server import Model, model_server
+from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
+
 import tocsin
 from tocsin.inprocess.capture import deserializing
 from tocsin.protocols import oip
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.verdict import METADATA_KEY
-
-from tests.model_server import Model, model_server
-from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
 
 SAFE = safe_traffic(8, seed=21)
 ANSWERS = {

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tritonclient.grpc import service_pb2 as triton
+
 from tocsin.protocols import oip
 from tocsin.unscored import Unscored
-from tritonclient.grpc import service_pb2 as triton
 
 RAW = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,

@@ -1,0 +1,165 @@
+"""Claims about bundle files: what comes back is what was written, and nothing else is accepted."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.parts import quick_bundle, safe_traffic
+
+from tocsin_calibration import Bundle, BundleError
+from tocsin_calibration import bundle as module
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    path = tmp_path / "x.tocsin"
+    quick_bundle(path)
+    return path
+
+
+def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def manifest(change: Callable[[dict], None]) -> Callable[[dict[str, bytes]], None]:
+    def apply(members: dict[str, bytes]) -> None:
+        content = json.loads(members["manifest.json"])
+        change(content)
+        members["manifest.json"] = json.dumps(content).encode()
+
+    return apply
+
+
+def test_what_is_read_judges_like_what_was_written(made: Path) -> None:
+    original = quick_bundle(made)
+    read = Bundle.read(made)
+    later = safe_traffic(200, seed=9)
+    assert read.digest == original.digest
+    scores = read.scorer(later)
+    np.testing.assert_array_equal(scores, original.scorer(later))
+    assert read.require_promise().judge(scores) == original.require_promise().judge(scores)
+    assert str(read.promise) == str(original.promise)
+
+
+def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    quick_bundle(first)
+    quick_bundle(second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_fitted_bundle_without_calibration_says_what_to_do(made: Path) -> None:
+    read = Bundle.read(made)
+    Bundle(read.scorer, None).write(made)
+    again = Bundle.read(made)
+    assert again.promise is None
+    with pytest.raises(BundleError, match="fitted but not calibrated; run `tocsin calibrate"):
+        again.require_promise(made)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: m.update({"scorer.onnx": m["scorer.onnx"][:-1] + b"?"}), "does not match its digest"),
+        (lambda m: m.update({"calibration.npz": b"x"}), "does not match its digest"),
+        (manifest(lambda m: m["calibration"].update(alphas={"warning": 0.5})), "does not match its digest"),
+        (manifest(lambda m: m.update(schema=2)), "has schema 2, but this version reads schema 1"),
+        (manifest(lambda m: m.pop("schema")), "names no schema"),
+        (lambda m: m.update({"manifest.json": b"{"}), "not JSON"),
+        (lambda m: m.update({"manifest.json": b"[]"}), "names no schema"),
+        (lambda m: m.pop("scorer.onnx"), "lacks 'scorer.onnx'"),
+        (lambda m: m.update({"evil.py": b"x"}), "holds 'evil.py', which no bundle has"),
+    ],
+)
+def test_a_changed_bundle_is_refused(made: Path, change: Callable[[dict[str, bytes]], None], told: str) -> None:
+    with pytest.raises(BundleError, match=told) as caught:
+        Bundle.read(rewritten(made, change))
+    assert str(caught.value).startswith(str(made))
+
+
+def resigned(change: Callable[[dict[str, bytes], dict], None]) -> Callable[[dict[str, bytes]], None]:
+    """A change by somebody who knows how digests are made."""
+
+    def apply(members: dict[str, bytes]) -> None:
+        content = json.loads(members["manifest.json"])
+        content.pop("digest")
+        change(members, content)
+        content["members"] = {n: module._sha256(c) for n, c in members.items() if n != "manifest.json"}
+        members["manifest.json"] = json.dumps({"digest": module._digest(content), **content}).encode()
+
+    return apply
+
+
+def pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, reference=np.array([{"a": 1}], dtype=object), nonconformity=np.zeros(200))
+    return buffer.getvalue()
+
+
+def other_width() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, reference=np.zeros((30, 5)), nonconformity=np.arange(200.0))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m, c: m.update({"calibration.npz": pickled()}), "Object arrays cannot be loaded"),
+        (lambda m, c: m.update({"calibration.npz": other_width()}), "was calibrated for another graph"),
+        (lambda m, c: m.update({"calibration.npz": b"no zip"}), "'calibration.npz' is damaged"),
+        (lambda m, c: m.update({"scorer.onnx": b"no graph"}), "cannot load the scorer's graph"),
+        (lambda m, c: c["calibration"].update(rule="most"), "unknown joint rule 'most'"),
+        (lambda m, c: c["calibration"].update(alphas={"warning": 0.0001}), "cannot keep alpha"),
+        (lambda m, c: c.pop("model"), "lacks or garbles a field"),
+        (lambda m, c: m.pop("calibration.npz"), "claims a calibration but lacks"),
+    ],
+)
+def test_even_a_well_signed_bundle_is_checked(
+    made: Path, change: Callable[[dict[str, bytes], dict], None], told: str
+) -> None:
+    with pytest.raises(BundleError, match=told):
+        Bundle.read(rewritten(made, resigned(change)))
+
+
+def test_members_are_bounded_before_they_are_unpacked(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.LIMITS, module.GRAPH, 1_000)
+    with pytest.raises(BundleError, match="over the limit of 1,000"):
+        Bundle.read(made)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"hello" * 100])
+def test_what_is_no_bundle_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        Bundle.read(path)
+    with pytest.raises(BundleError, match="there is no such file"):
+        Bundle.read(tmp_path / "none")
+
+
+def test_truncation_anywhere_is_an_error_and_nothing_else(made: Path) -> None:
+    content = made.read_bytes()
+    for length in range(0, len(content), max(1, len(content) // 60)):
+        made.write_bytes(content[:length])
+        with pytest.raises(BundleError):
+            Bundle.read(made)
+
+
+def test_writing_where_one_may_not_leaves_nothing(made: Path, tmp_path: Path) -> None:
+    read = Bundle.read(made)
+    with pytest.raises(BundleError, match="cannot be written"):
+        read.write(tmp_path / "none" / "x.tocsin")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.tocsin"]

@@ -1,0 +1,67 @@
+"""Claims about naming detectors, those of other packages included."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tocsin_detectors import DetectorError, Mahalanobis
+from tocsin_detectors.registry import BUILT_IN, find, names, parse
+
+
+def test_every_built_in_name_finds_its_detector() -> None:
+    for name in BUILT_IN:
+        assert find(name).name == name
+        assert find(name).source
+
+
+def test_a_spec_names_a_detector_and_may_name_its_signal() -> None:
+    assert parse("mahalanobis").reads == ("embedding",)
+    other = parse("mahalanobis:hidden")
+    assert isinstance(other, Mahalanobis) and other.reads == ("hidden",)
+    with pytest.raises(DetectorError, match="there is no detector 'magic'; there is energy, entropy"):
+        parse("magic")
+
+
+def test_another_packages_detector_is_found_fitted_and_scored(tmp_path: Path) -> None:
+    (tmp_path / "outside.py").write_text(
+        '''
+import numpy as np
+import spox.opset.ai.onnx.v18 as op
+
+
+class Largest:
+    """max_d x_d."""
+
+    name, source = "largest", "a test"
+
+    def __init__(self, signal="embedding"):
+        self.reads = (signal,)
+
+    def fit(self, safe, *, seed=0):
+        return self
+
+    def graph(self, x):
+        return op.reduce_max(x, op.const(np.array([1])), keepdims=0)
+'''
+    )
+    metadata = tmp_path / "outside-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[tocsin.detectors]\nlargest = outside:Largest\n")
+    program = (
+        "import numpy as np\n"
+        "from tocsin_detectors import Observations, compile\n"
+        "from tocsin_detectors.registry import names, parse\n"
+        "assert 'largest' in names()\n"
+        "scorer = compile([parse('largest')], fit_on=Observations({'embedding': np.eye(3)}))\n"
+        "print(scorer.detectors, scorer.run({'embedding': np.array([[1, 5, 2]], np.float32)}).tolist())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "('largest',) [[5.0]]", done.stderr
+    assert "largest" not in names()
