@@ -9,6 +9,7 @@ import helm_python as helm
 import kubernetes_validate
 import pytest
 import yaml
+
 from tocsin.config import Config
 
 CHART = Path(__file__).parents[2] / "helm" / "tocsin"

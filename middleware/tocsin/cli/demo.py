@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,9 @@ def demo(
     work: Annotated[Path, typer.Option(help="Where everything that the demo makes is kept.")] = Path(".demo"),
 ) -> None:
     """Guard a real model server on this machine: record, fit, calibrate, serve, and measure the promise."""
-    try:
-        from tocsin.demo.story import tell
-    except ImportError as error:
-        raise ConfigError(f"the demo needs {error.name}: pip install 'tocsin[demo]'") from None
+    for needed in ("matplotlib", "mlxtend", "sklearn", "spox", "torch", "tritonclient"):
+        if importlib.util.find_spec(needed) is None:
+            raise ConfigError(f"the demo needs {needed}: pip install 'tocsin[demo]'")
+    from tocsin.demo.story import tell
+
     tell(work, json_file)

@@ -59,7 +59,9 @@ def fit(
         "files": {file.sha256: file.path.name for file in files},
     }
     bundle = Bundle(scorer, None, model or "", described, {"fitted": fitted}).write(out)
-    console.print(f"wrote {out} ({bundle.digest[:19]}); next: tocsin calibrate {out} {data}", highlight=False)
+    console.print(
+        f"wrote {out} ({bundle.digest[:19]}); next: tocsin calibrate {out} {data}", highlight=False, soft_wrap=True
+    )
 
 
 def require_fitting() -> None:

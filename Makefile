@@ -1,0 +1,64 @@
+# Everything a contributor types. `make demo` and `make test` set up what they need on a fresh machine.
+PYTHON ?= python3
+# The build of torch that fits a machine is its owner's choice; only fitting uses it.
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(wildcard proto/*)
+BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light
+
+.PHONY: help demo test venv lint format bench clean
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/demo ## guard a real model server on this machine, and see the promise kept
+	$(BIN)/tocsin demo
+
+test: $(VENV)/dev ## run every test
+	$(BIN)/python -m pytest
+
+venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
+
+lint: $(VENV)/dev ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev ## put the code in shape
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx
+	@$(call debian,h2load nghttpd nginx,$(BENCH_PACKAGES))
+	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
+
+clean: ## remove what these commands made
+	rm -rf $(VENV) .demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { $(call debian,,python3 python3-venv); }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/torch: $(BIN)/python
+	@echo "installing into $(VENV); the first time takes a minute or two"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	@touch $@
+
+$(VENV)/demo: $(VENV)/torch $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/torch $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/demo
+
+# debian(programs, packages): install the packages when a program is missing and we may, else say what is missing.
+define debian
+missing=""; for p in $(1); do PATH=$$PATH:/usr/sbin command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ] || [ -z "$(1)" ]; then \
+  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+    echo "installing $(2)"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null; \
+  else echo "this needs$$missing; install: $(2)" >&2; exit 1; fi; fi
+endef

@@ -1,0 +1,138 @@
+"""Claims about the command, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.parts import SIGNALS, safe_traffic
+
+from tocsin_calibration import Bundle
+
+
+def tocsin(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tocsin", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "safe.parquet"
+    columns = {}
+    for name, values in safe_traffic(700).items():
+        columns[f"signal.{name}"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(recording: Path) -> Path:
+    bundle = recording.parent / "made.tocsin"
+    told = tocsin("fit", recording, "-o", bundle, "-d", "entropy", "-d", "mahalanobis:embedding").stderr
+    assert f"next: tocsin calibrate {bundle} {recording}" in told
+    assert Bundle.read(bundle).promise is None
+    told = tocsin("calibrate", bundle, recording, "--warning", "0.1", "--critical", "0.02").stdout
+    assert "on 420 responses it was not fitted on" in told
+    assert "at most 10% of responses like the 280 calibration responses alarm" in told
+    return bundle
+
+
+def test_fit_and_calibrate_make_a_bundle_that_keeps_its_promise(made: Path) -> None:
+    bundle = Bundle.read(made)
+    promise = bundle.require_promise()
+    fresh = safe_traffic(4_000, seed=99)
+    alarms = sum(s is not None for s in promise.judge(bundle.scorer(fresh)).severities)
+    low, high = promise.laws["warning"].count_interval(4_000, 1 - 1e-4)
+    assert low <= alarms <= high
+    assert bundle.made["fitted"]["rows"] == 280 and bundle.made["calibrated"]["rows"] == 420
+
+
+def test_fitting_again_with_the_same_seed_gives_the_same_scores(made: Path, recording: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.tocsin"
+    tocsin("fit", recording, "-o", again, "-d", "entropy", "-d", "mahalanobis:embedding")
+    fresh = safe_traffic(50, seed=7)
+    np.testing.assert_array_equal(Bundle.read(again).scorer(fresh), Bundle.read(made).scorer(fresh))
+
+
+def test_show_says_what_a_bundle_promises(made: Path) -> None:
+    said = tocsin("bundle", "show", made, "--responses", "500").stdout
+    promise = Bundle.read(made).require_promise()
+    low, high = promise.laws["warning"].count_interval(500)
+    assert "reads      probs (10 numbers), embedding (8 numbers)" in said
+    assert "computes   mahalanobis" in said and "arXiv:1807.03888" in said
+    assert f"of the next 500 safe responses, {low} to {high} alarm" in said
+    assert "some detector stands out (rule 'any')" in said
+    facts = json.loads(tocsin("bundle", "show", made, "--json").stdout)
+    assert facts["promise"]["severities"]["warning"]["alpha"] == 0.1
+    assert facts["digest"] == Bundle.read(made).digest
+
+
+def test_verify_accepts_whole_bundles_only(made: Path, tmp_path: Path) -> None:
+    assert "whole, unaltered, calibrated" in tocsin("bundle", "verify", made).stdout
+    damaged = tmp_path / "damaged.tocsin"
+    content = bytearray(made.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    assert str(damaged) in tocsin("bundle", "verify", damaged, code=2).stderr
+
+
+def test_config_check_and_schema(made: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tocsin.yaml"
+    lines = "\n".join(f"      {name}: {path}" for name, path in SIGNALS.items())
+    config.write_text(f"mode: annotate\nmodels:\n  digits:\n    bundle: {made}\n    signals:\n{lines}\n")
+    assert (
+        "annotate, 0.0.0.0:8001 -> 127.0.0.1:8081, guards digits (sha256:" in tocsin("config", "check", config).stdout
+    )
+    schema = json.loads(tocsin("config", "schema").stdout)
+    assert schema["properties"]["mode"]["enum"] == ["observe", "annotate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "-c", "none.yaml"], "none.yaml: there is no such file"),
+        (["bundle", "show", "none.tocsin"], "none.tocsin: there is no such file"),
+        (["fit", "none", "-o", "x", "-d", "entropy"], "none: there is no recording"),
+        (["fit", "{recording}", "-o", "x", "-d", "magic"], "there is no detector 'magic'"),
+        (["fit", "{recording}", "-o", "x", "-d", "energy"], "has no signal 'logits' (it has: probs, embedding)"),
+        (["fit", "{recording}", "-o", "/none/x", "-d", "entropy"], "cannot be written"),
+        (["calibrate", "{made}", "{recording}", "--critical", "0.001"], "cannot keep alpha = 0.001: 1498 are needed"),
+        (["calibrate", "{made}", "{recording}", "--rule", "most"], "--rule is any or all, not 'most'"),
+        (["calibrate", "{made}", "{recording}", "--critical", "0.5"], "--critical 0.5 exceeds --warning 0.05"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line_and_code_2(
+    arguments: list[str], told: str, made: Path, recording: Path
+) -> None:
+    filled = [a.format(made=made, recording=recording) for a in arguments]
+    error = tocsin(*filled, code=2).stderr.strip().splitlines()[-1]
+    assert error.startswith("error: ") and told in error
+
+
+def test_a_port_that_is_taken_is_told(made: Path, tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = tmp_path / "tocsin.yaml"
+        port = taken.getsockname()[1]
+        config.write_text(
+            f"listen: 127.0.0.1:{port}\nmetrics: null\nadmin: null\n"
+            "models: {digits: {signals: {probs: response.outputs.probs}}}\n"
+        )
+        assert f"cannot listen on 127.0.0.1:{port}" in tocsin("serve", "-c", config, code=2).stderr
+
+
+def test_calibrating_on_nothing_but_fitted_rows_is_refused(recording: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "all.tocsin"
+    tocsin("fit", recording, "-o", bundle, "-d", "entropy", "--share", "1.0")
+    assert "every row was used for fitting" in tocsin("calibrate", bundle, recording, code=2).stderr

@@ -1,0 +1,122 @@
+"""Claims about what operators connect to."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from tests.model_server import model_server
+from tests.parts import INFER, inference, running, safe_traffic, settings
+
+from tocsin.config import Address
+from tocsin.errors import StartError
+from tocsin.judgement.call import Call
+from tocsin.judgement.guard import Guard
+from tocsin.sinks.prometheus import Histogram, PrometheusSink
+from tocsin.verdict import Verdict
+
+
+def fetch(url: str, accept: str = "", method: str = "GET") -> tuple[int, str]:
+    asked = urllib.request.Request(url, headers={"Accept": accept} if accept else {}, method=method)
+    try:
+        with urllib.request.urlopen(asked) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_health_readiness_and_metrics_over_http(bundle: Path) -> None:
+    with model_server() as (_, address), running(settings(address, bundle)) as relay:
+        assert relay.sidecar.http is not None
+        base = f"http://{relay.sidecar.http.address}"
+        assert fetch(f"{base}/healthz") == (200, "alive\n")
+        assert fetch(f"{base}/readyz") == (200, "ready\n")
+        assert fetch(f"{base}/nothing")[0] == 404
+        assert fetch(f"{base}/metrics", method="POST")[0] == 405
+        relay.sidecar._ready = False
+        assert fetch(f"{base}/readyz") == (503, "not ready\n")
+
+
+def test_metrics_parse_as_prometheus_and_as_openmetrics(bundle: Path) -> None:
+    safe = safe_traffic(60)
+    with model_server() as (model, address), running(settings(address, bundle)) as relay:
+        model.answers = {b"%d" % row: inference(safe, slice(row, row + 1)) for row in range(60)}
+        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        with grpc.insecure_channel(relay.target) as channel:
+            for row in range(60):
+                channel.unary_unary(INFER)(b"%d" % row, metadata=(("traceparent", trace),))
+        assert relay.sidecar.http is not None
+        url = f"http://{relay.sidecar.http.address}/metrics"
+        plain = {f.name: f for f in parse_text(fetch(url)[1])}
+        open_ = {f.name: f for f in parse_openmetrics(fetch(url, "application/openmetrics-text; version=1.0.0")[1])}
+        digest = next(iter(relay.sidecar.relay.guard.models.values())).digest
+    total = sum(s.value for s in plain["tocsin_responses"].samples)
+    assert total == sum(s.value for s in open_["tocsin_responses"].samples if s.name.endswith("_total")) == 60
+    for name in ("tocsin_pvalue", "tocsin_scoring_seconds", "tocsin_added_seconds"):
+        (count,) = [s.value for s in plain[name].samples if s.name == f"{name}_count"]
+        assert count == 60
+    detectors = {s.labels["detector"] for s in plain["tocsin_score"].samples}
+    assert detectors == {"entropy", "mahalanobis"}
+    alphas = {s.labels["severity"]: s.value for s in plain["tocsin_alpha"].samples}
+    assert alphas == {"warning": 0.05, "critical": 0.01}
+    assert plain["tocsin_bundle_info"].samples[0].labels["digest"] == digest
+    assert any(s.exemplar for s in open_["tocsin_pvalue"].samples)
+
+
+def test_the_grpc_health_service_says_serving(bundle: Path) -> None:
+    config = settings(1, bundle, admin="127.0.0.1:0")
+    with running(config) as relay:
+        assert relay.sidecar._admin is not None
+        with grpc.insecure_channel(str(relay.sidecar._admin.address)) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            for service in ("", "tocsin"):
+                answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_port_that_is_taken_is_told(bundle: Path) -> None:
+    with running(settings(1, bundle)) as relay:
+        assert relay.sidecar.http is not None
+        taken = relay.sidecar.http.address
+        for setting in ("metrics", "admin"):
+            config = settings(1, bundle, **{setting: str(taken)})
+            if setting == "admin":
+                config = config.model_copy(update={"metrics": None})
+            with pytest.raises(StartError, match=f"{setting}: cannot listen"), running(config):
+                raise AssertionError("it started")
+
+
+def test_a_histogram_counts_what_it_was_given_whenever_it_is_read() -> None:
+    histogram = Histogram([1.0, 2.0])
+    for value in (0.5, 1.0, 1.5, 9.0):
+        histogram.add(value)
+    histogram.extend([2.0] * 3_000)
+
+    class Family:
+        def add_metric(self, labels: list[str], buckets: list[tuple[str, float]], total: float) -> None:
+            self.seen = labels, buckets, total
+
+    family = Family()
+    histogram.into(family, [["m"]])  # type: ignore[arg-type]
+    assert family.seen == (["m"], [("1", 2), ("2", 3_003), ("+Inf", 3_004)], pytest.approx(6_012.0))
+
+
+def test_versions_beyond_the_bound_fold_into_other(bundle: Path) -> None:
+    guard = Guard.open(settings(1, bundle))
+    sink = PrometheusSink(guard.models)
+    for number in range(200):
+        call = Call(INFER, "", "", False)
+        call.verdict = Verdict("digits", f"v{number}", unscored="shape")
+        sink.unscored(call)
+    versions = [s.labels["version"] for f in sink.collect() for s in f.samples if s.name == "tocsin_responses_total"]
+    assert len(versions) == 51 and "other" in versions
+
+
+def test_an_unconfigured_address_is_an_address() -> None:
+    assert str(Address(path="/x")) == "unix:/x"

@@ -1,0 +1,149 @@
+"""Claims about recordings: what is kept, when it survives, and which rows are for what."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.model_server import model_server
+from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
+
+from tocsin.data_split import calibration_rows, fitting_rows, joined
+from tocsin.errors import RecordingError
+from tocsin.recording import Recorder, read_recording
+
+SAFE = safe_traffic(30, seed=8)
+ANSWERS = {b"%d" % row: inference(SAFE, slice(row, row + 1)) for row in range(30)}
+ANSWERS[b"batch"] = inference(SAFE, slice(0, 6))
+
+
+def recorded(folder: Path, requests: list[bytes], rows: int = 1000) -> Recorder:
+    with model_server() as (model, address):
+        model.answers = ANSWERS
+        config = settings(address, Path("not-made-yet.tocsin"), mode="observe")
+        recorder = Recorder.open(config)
+        recorder.start(folder, rows)
+        with running(recorder.config, recorder) as relay, grpc.insecure_channel(relay.target) as channel:
+            for number, request in enumerate(requests):
+                metadata = (("x-session", f"s{number % 3}"),)
+                assert channel.unary_unary(INFER)(request, metadata=metadata) == ANSWERS[request]
+        recorder.close()
+    return recorder
+
+
+def test_signals_are_kept_row_by_row_with_their_keys(tmp_path: Path) -> None:
+    recorder = recorded(tmp_path, [b"%d" % row for row in range(30)] + [b"batch"])
+    assert (recorder.rows, recorder.dropped) == (36, 0)
+    (file,) = read_recording(tmp_path)
+    expected = joined([SAFE, SAFE.take(slice(0, 6))])
+    for name in ("probs", "embedding"):
+        np.testing.assert_array_equal(file.observations[name], expected[name])
+    table = pq.read_table(file.path)
+    assert table.column("session").to_pylist()[:4] == ["s0", "s1", "s2", "s0"]
+    assert set(table.column("model").to_pylist()) == {"digits"}
+    assert set(table.column("version").to_pylist()) == {"v1"}
+
+
+def test_recording_is_bounded_and_traffic_goes_on(tmp_path: Path) -> None:
+    recorder = recorded(tmp_path, [b"%d" % row for row in range(30)] + [b"batch"], rows=10)
+    assert recorder.rows == 10
+    assert sum(file.observations.rows for file in read_recording(tmp_path)) == 10
+
+
+def test_a_kill_loses_no_finished_segment_and_leaves_no_broken_file(tmp_path: Path) -> None:
+    out = tmp_path / "safe"
+    with model_server() as (model, address):
+        model.answers = ANSWERS
+        port = free_port()
+        config = tmp_path / "tocsin.yaml"
+        config.write_text(
+            f"listen: 127.0.0.1:{port}\nupstream: {address}\nmetrics: null\nadmin: null\n"
+            "models: {digits: {signals: {probs: response.outputs.probs}}}\n"
+        )
+        program = (
+            "import tocsin.recording as r; r.SEGMENT_ROWS = 10\n"
+            "import sys; from tocsin.cli import main; sys.argv[0] = 'tocsin'; main()"
+        )
+        command = [sys.executable, "-c", program, "record", "-c", str(config), "-o", str(out)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                call = channel.unary_unary(INFER)
+                for row in range(25):
+                    call(b"%d" % row, timeout=20, wait_for_ready=True)
+            for _ in range(100):
+                if len(list(out.glob("*.parquet"))) == 2:
+                    break
+                time.sleep(0.05)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+    kept = joined(file.observations for file in read_recording(out))
+    np.testing.assert_array_equal(kept["probs"], SAFE["probs"][:20])
+
+
+def parquet(path: Path, columns: dict[str, Any]) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_foreign_parquet_files_are_read_too(tmp_path: Path) -> None:
+    path = parquet(
+        tmp_path / "x.parquet", {"signal.a": [[1.0, 2.0], [3.0, 4.0]], "signal.b": [7, 8], "other": ["x", "y"]}
+    )
+    (file,) = read_recording(path)
+    assert file.observations["a"].tolist() == [[1, 2], [3, 4]]
+    assert file.observations["b"].tolist() == [[7], [8]]
+    assert list(read_recording(path, signals=["b"])[0].observations) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "arguments", "told"),
+    [
+        ({"signal.a": [[1.0], [2.0, 3.0]]}, {}, "lists of different lengths"),
+        ({"signal.a": ["x", "y"]}, {}, "signal 'a' is string, not numbers"),
+        ({"signal.a": [1.0, None]}, {}, "signal 'a' is empty in 1 rows"),
+        ({"signal.a": [1.0]}, {"signals": ["b"]}, r"has no signal 'b' \(it has: a\)"),
+        ({"x": [1.0]}, {}, "signals are columns named signal.NAME"),
+        ({"signal.a": [1.0, 2.0], "model": ["m", "n"]}, {}, r"several models \(m, n\); choose one with --model"),
+        ({"signal.a": [1.0], "model": ["m"]}, {"model": "z"}, "holds no responses of model 'z'"),
+    ],
+)
+def test_recordings_that_cannot_be_used_are_refused(
+    tmp_path: Path, columns: dict[str, Any], arguments: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(RecordingError, match=told):
+        read_recording(parquet(tmp_path / "x.parquet", columns), **arguments)
+
+
+def test_files_that_disagree_or_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="there is no recording"):
+        read_recording(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"hello")
+    with pytest.raises(RecordingError, match="is no Parquet file"):
+        read_recording(tmp_path)
+    parquet(tmp_path / "a.parquet", {"signal.a": [[1.0]]})
+    parquet(tmp_path / "b.parquet", {"signal.a": [[1.0, 2.0]]})
+    with pytest.raises(RecordingError, match="has the signals"):
+        read_recording(tmp_path)
+
+
+def test_calibration_never_gets_a_row_that_was_fitted_on(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", {"signal.a": np.arange(100.0)})
+    first = read_recording(tmp_path)
+    fitted = {"share": 0.4, "seed": 3, "files": {file.sha256: file.path.name for file in first}}
+    for_fitting = [fitting_rows(file, 0.4, 3) for file in first]
+    parquet(tmp_path / "b.parquet", {"signal.a": np.arange(50.0)})
+    later = read_recording(tmp_path)
+    for_calibration = [calibration_rows(file, fitted) for file in later]
+    assert len(for_fitting[0]) == 40 and len(for_calibration[0]) == 60
+    assert sorted([*for_fitting[0], *for_calibration[0]]) == list(range(100))
+    assert len(for_calibration[1]) == 50

@@ -1,0 +1,50 @@
+"""Claims about the demo: a real MLServer, recorded, fitted, calibrated, guarded and measured by the commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tocsin_calibration import Bundle
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    figures = tmp_path_factory.mktemp("demo") / "demo.json"
+    command = [sys.executable, "-m", "tocsin", "demo", "--json", str(figures), "--work", str(ROOT / ".demo")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, f"the demo's real model server did not come up:\n{done.stdout}\n{done.stderr}"
+    return json.loads(figures.read_text()), done.stdout
+
+
+def test_the_promise_holds_on_held_out_digits_by_its_law(told: tuple[dict[str, Any], str]) -> None:
+    safe = told[0]["safe"]
+    law = Bundle.read(ROOT / ".demo" / "digits.tocsin").require_promise().laws["warning"]
+    low, high = law.count_interval(safe["responses"], 0.9999)
+    assert safe["responses"] >= 500
+    assert low <= safe["alarms"] <= high
+    assert safe["interval"] == list(law.count_interval(safe["responses"], 0.99))
+
+
+def test_far_inputs_are_alarmed_and_near_ones_more_often_than_safe_ones(told: tuple[dict[str, Any], str]) -> None:
+    ood, safe = told[0]["ood"], told[0]["safe"]
+    for kind in ("photo patches", "noise", "inverted"):
+        assert ood["kinds"][kind] >= 0.9
+    for kind in ("rotated", "half-covered", "MNIST digits"):
+        assert ood["kinds"][kind] > 2 * safe["alarms"] / safe["responses"]
+    assert ood["responses"] == 200 * len(ood["kinds"])
+
+
+def test_no_response_is_altered_and_everything_is_told(told: tuple[dict[str, Any], str]) -> None:
+    assert told[0]["altered_responses"] == 0
+    assert told[0]["alpha"] == 0.05
+    assert told[0]["added_latency_us"] > 0
+    assert "0 of 1,747" in told[1]
+    assert (ROOT / ".demo" / "demo.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,65 @@
+"""Claim: `pip install tocsin` alone, in an empty environment, serves; torch and its company stay away."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import venv
+from pathlib import Path
+
+import grpc
+import pytest
+from tests.model_server import model_server
+from tests.parts import INFER, SIGNALS, free_port, inference, safe_traffic
+
+import tocsin
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("install")
+    left_out = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "*.binpb")
+    shutil.copytree(ROOT, folder / "source", ignore=left_out)
+    venv.create(folder / "env", with_pip=True)
+    made = folder / "env" / "bin" / "python"
+    command = [made, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(folder / "source")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: Path) -> None:
+    listed = subprocess.run([python, "-m", "pip", "list", "--format=freeze"], capture_output=True, text=True).stdout
+    names = {line.partition("==")[0].lower() for line in listed.splitlines()}
+    assert not names & {"torch", "onnx", "spox", "pyarrow", "scikit-learn", "pandas", "matplotlib"}
+    answer = inference(safe_traffic(1), slice(0, 1))
+    port = free_port()
+    with model_server() as (model, address):
+        model.answers = {b"x": answer}
+        config = tmp_path / "tocsin.yaml"
+        lines = "\n".join(f"      {name}: {path}" for name, path in SIGNALS.items())
+        config.write_text(
+            f"listen: 127.0.0.1:{port}\nupstream: {address}\nmode: annotate\nmetrics: null\nadmin: null\n"
+            f"models:\n  digits:\n    bundle: {bundle}\n    signals:\n{lines}\n"
+        )
+        command = [python.with_name("tocsin"), "serve", "-c", str(config)]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                response, call = channel.unary_unary(INFER).with_call(b"x", timeout=30, wait_for_ready=True)
+            process.terminate()
+            assert process.wait(20) == 0, process.stderr and process.stderr.read()
+    assert response == answer
+    assert tocsin.verdict(call).unscored is None
+
+
+def test_what_needs_an_extra_says_which(python: Path, tmp_path: Path) -> None:
+    for arguments, told in (
+        (["fit", "x", "-o", "y", "-d", "entropy"], "pip install 'tocsin[fit]'"),
+        (["record", "-c", str(tmp_path / "c.yaml"), "-o", str(tmp_path)], "pip install 'tocsin[record]'"),
+        (["demo"], "pip install 'tocsin[demo]'"),
+    ):
+        (tmp_path / "c.yaml").write_text("models: {m: {signals: {probs: response.outputs.p}}}\n")
+        done = subprocess.run([python, "-m", "tocsin", *arguments], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 2 and told in done.stderr, done.stderr

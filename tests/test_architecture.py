@@ -1,0 +1,79 @@
+"""Claims about the house: imports run one way, and serving needs nothing that only fitting needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [p for folder in ("detectors", "calibration", "middleware") for p in (ROOT / folder).rglob("*.py")]
+
+FITTING_ONLY = (
+    "torch",
+    "onnx",
+    "spox",
+    "pyarrow",
+    "sklearn",
+    "scipy",
+    "matplotlib",
+    "mlxtend",
+    "tritonclient",
+    "pandas",
+)
+
+
+def test_imports_run_from_middleware_to_calibration_to_detectors() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_serving_judges_in_an_environment_without_the_packages_for_fitting(bundle: Path) -> None:
+    program = f"""
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {FITTING_ONLY!r}:
+            raise ImportError(f"serving imported {{name}}")
+
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, {str(ROOT)!r})
+import tocsin.service, tocsin.cli, tocsin.inprocess.aio_channel, tocsin.inprocess.server
+from tocsin.config import Config
+from tocsin.judgement.guard import Guard
+from tocsin.protocols import oip
+guard = Guard.open(Config(models={{"digits": {{"bundle": {str(bundle)!r}, "signals": {{
+    "probs": "response.outputs.probs", "embedding": "response.outputs.embedding"}}}}}}))
+message = oip.Response(model_name="digits")
+import numpy as np
+for name, width in (("probs", 10), ("embedding", 8)):
+    message.outputs.add(name=name, datatype="FP32").shape.extend([1, width])
+    message.raw_output_contents.append(np.full(width, 0.1, np.float32).tobytes())
+call = guard.call("/inference.GRPCInferenceService/ModelInfer", {{}})
+call.response = message.SerializeToString()
+guard.judge([call])
+assert call.verdict.unscored is None, call.verdict
+print("judged", sorted(set(sys.modules) & set({FITTING_ONLY!r})))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "judged []\n", done.stderr
+
+
+def test_importing_the_detectors_is_quick_and_without_torch() -> None:
+    program = "import sys, tocsin_detectors; print(sorted({'torch', 'onnx', 'spox'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_nothing_unpickles_or_evaluates() -> None:
+    forbidden = re.compile(
+        r"\b(pickle|joblib|dill|cloudpickle|marshal)\b.*import|import (pickle|joblib|dill)|\beval\(|\bexec\("
+    )
+    found = [f"{path}: {line}" for path in SOURCES for line in path.read_text().splitlines() if forbidden.search(line)]
+    assert found == []
+
+
+def test_no_name_is_a_dumping_ground() -> None:
+    assert not [p for p in SOURCES if p.stem in {"utils", "util", "helpers", "helper", "common", "base", "misc"}]
