@@ -114,8 +114,14 @@ class HeaderReader:
 
 def literal(name: str, value: str) -> bytes:
     """A field as a literal without indexing and without Huffman: it may be appended to any block."""
-    encoded, content = name.encode("ascii"), value.encode("latin-1")
-    return b"\x00" + _length(len(encoded)) + encoded + _length(len(content)) + content
+    content = value.encode("latin-1")
+    return _literal_name(name) + _length(len(content)) + content
+
+
+@lru_cache(maxsize=64)
+def _literal_name(name: str) -> bytes:
+    encoded = name.encode("ascii")
+    return b"\x00" + _length(len(encoded)) + encoded
 
 
 def block(fields: Iterable[tuple[str, str]]) -> bytes:
