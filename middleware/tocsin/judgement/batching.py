@@ -26,7 +26,8 @@ class Waiting(Protocol):
 class Batcher:
     """Collects calls until the turn ends, judges them together, and tells those who wait.
 
-    `after_flush` runs once every batch, when all of its calls were told.
+    `after_flush` runs once every batch, when all of its calls were told. `inline` tells whether a call submitted now
+    is judged before this turn of the loop ends.
     """
 
     def __init__(self, guard: Guard, after_flush: Callable[[], None] = lambda: None) -> None:
@@ -37,12 +38,8 @@ class Batcher:
         self._waiting: list[Waiting] = []
         self._scheduled = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer") if guard.heavy else None
+        self.inline = self._thread is None
         self._in_flight = False
-
-    @property
-    def inline(self) -> bool:
-        """Whether a call submitted now is judged before this turn of the loop ends."""
-        return self._thread is None
 
     def submit(self, call: Call, waiting: Waiting) -> None:
         """Judge the call with this turn's others."""

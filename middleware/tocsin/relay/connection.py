@@ -257,9 +257,8 @@ class ClientSide(Side):
 
     def data(self, stream: int, flags: int, payload: bytes) -> None:
         found = self.connection.streams.get(stream)
-        if found is not None and found.request is not None:
-            for message in found.request.feed(payload):
-                found.take_request(message)
+        if found is not None and found.call is not None:
+            found.request_data(payload)
 
     def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
         connection = self.connection
@@ -321,7 +320,7 @@ class ServerSide(Side):
         if found is None:
             return None
         fields: dict[str, str] = {}
-        if found.guarded:
+        if found.call is not None:
             try:
                 fields = self._reader.read(block)
             except HeaderError:
@@ -339,9 +338,8 @@ class ServerSide(Side):
         found = self.connection.streams.get(stream)
         if found is None:
             return
-        if found.response is not None:
-            for message in found.response.feed(payload):
-                found.take_response(message)
+        if found.call is not None:
+            found.response_data(payload)
         if flags & END_STREAM:
             self.connection.end(stream)
 

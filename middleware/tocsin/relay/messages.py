@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 PREFIX = 5  # a compression flag and a length of four bytes
 
@@ -27,6 +27,14 @@ class Message:
         self.fault = fault
 
 
+def whole_message(payload: bytes, limit: int) -> bytes | None:
+    """The message, when a payload is one whole message, uncompressed and within `limit` bytes: the usual case."""
+    if not payload or payload[0]:
+        return None
+    length = int.from_bytes(payload[1:PREFIX], "big")
+    return payload[PREFIX:] if PREFIX + length == len(payload) and length <= limit else None
+
+
 class Assembler:
     """Puts one direction of a stream together again.
 
@@ -44,15 +52,8 @@ class Assembler:
         self._skip = 0
         self._skipped: Message | None = None
 
-    def feed(self, payload: bytes) -> Iterable[Message]:
+    def feed(self, payload: bytes) -> Iterator[Message]:
         """The messages that `payload` completes."""
-        if not self._kept and not self._skip and len(payload) >= PREFIX:
-            length = int.from_bytes(payload[1:PREFIX], "big")
-            if PREFIX + length == len(payload) and length <= self._limit:  # one payload, one message: the usual case
-                return (Message(payload[0] != 0, payload[PREFIX:]),)
-        return self._feed_parts(payload)
-
-    def _feed_parts(self, payload: bytes) -> Iterator[Message]:
         while payload:
             if self._skip:
                 used = min(self._skip, len(payload))

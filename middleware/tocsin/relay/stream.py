@@ -9,7 +9,7 @@ from tocsin.judgement.call import Call
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
 from tocsin.relay.headers import literal
-from tocsin.relay.messages import Assembler, Message
+from tocsin.relay.messages import Assembler, Message, whole_message
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
 
@@ -27,51 +27,59 @@ class Stream:
     """
 
     __slots__ = (
-        "_arrived", "_call", "_connection", "_held", "_id", "_pending", "_timer",
-        "answered", "request", "request_encoding", "response", "response_encoding",
+        "_arrived", "_connection", "_held", "_id", "_pending", "_request", "_response", "_timer",
+        "answered", "call", "request_encoding", "response_encoding",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, stream_id: int, call: Call | None) -> None:
+        self.call = call
+        self.answered = False
+        self.request_encoding = self.response_encoding = ""
         self._connection = connection
         self._id = stream_id
-        self._call = call
         self._pending = False
         self._held: list[bytes] = []
         self._arrived = 0.0
         self._timer: TimerHandle | None = None
-        self.answered = False
-        self.request_encoding = self.response_encoding = ""
-        self.request: Assembler | None = None
-        self.response: Assembler | None = None
-        if call is not None:
-            relay = connection.relay
-            self.response = Assembler(relay.max_message, relay.memory)
-            if call.wants_request:
-                self.request = Assembler(relay.max_message, relay.memory)
-
-    @property
-    def guarded(self) -> bool:
-        """Whether responses on this stream are judged."""
-        return self._call is not None
+        self._request: Assembler | None = None
+        self._response: Assembler | None = None
 
     @property
     def holding(self) -> bool:
         """Whether frames wait here for a verdict."""
         return bool(self._held)
 
-    def take_request(self, message: Message) -> None:
-        """The caller's message is complete."""
-        if self._call is not None and self._call.request is None:
-            self._call.request = self._plain(message, self.request_encoding)
-
-    def take_response(self, message: Message) -> None:
-        """The response message is complete: judge it in this turn of the loop."""
-        call = self._call
-        if call is None or call.response is not None or self._pending or call.verdict is not None:
+    def request_data(self, payload: bytes) -> None:
+        """A piece of the caller's messages, on a guarded stream."""
+        call = self.call
+        if call is None or not call.wants_request or call.request is not None:
             return
-        call.response = self._plain(message, self.response_encoding)
-        self._pending = True
-        self._connection.submit(call, self)
+        if self._request is None:
+            call.request = whole_message(payload, self._connection.relay.max_message)
+            if call.request is not None:
+                return
+            self._request = Assembler(self._connection.relay.max_message, self._connection.relay.memory)
+        for message in self._request.feed(payload):
+            if call.request is None:
+                call.request = self._plain(message, self.request_encoding)
+
+    def response_data(self, payload: bytes) -> None:
+        """A piece of the response, on a guarded stream; once the message is complete, it is judged in this turn."""
+        call = self.call
+        if call is None or self._pending or call.verdict is not None:
+            return
+        if self._response is None:
+            call.response = whole_message(payload, self._connection.relay.max_message)
+            if call.response is not None:
+                self._pending = True
+                self._connection.submit(call, self)
+                return
+            self._response = Assembler(self._connection.relay.max_message, self._connection.relay.memory)
+        for message in self._response.feed(payload):
+            if not self._pending:
+                call.response = self._plain(message, self.response_encoding)
+                self._pending = True
+                self._connection.submit(call, self)
 
     def _plain(self, message: Message, encoding: str) -> bytes | None:
         content = message.content
@@ -81,14 +89,14 @@ class Stream:
             if message.compressed:
                 content = decompress(content, encoding, self._connection.relay.max_message)
         except Unscored as why:
-            assert self._call is not None
-            self._call.fault = (why.reason, str(why))
+            assert self.call is not None
+            self.call.fault = (why.reason, str(why))
             return None
         return content
 
     def trailers(self, block: bytes, status: str) -> bytes | None:
         """The response ends with `block`: what to send in its place, nothing while it is held; None for the same."""
-        call = self._call
+        call = self.call
         if call is None:
             return None
         relay = self._connection.relay
@@ -119,8 +127,8 @@ class Stream:
 
     def late(self) -> None:
         """The scoring budget is spent: the trailers go without a verdict."""
-        if self._held and self._call is not None:
-            self._call.late = True
+        if self._held and self.call is not None:
+            self.call.late = True
             self._release()
 
     def _release(self) -> None:
@@ -132,7 +140,7 @@ class Stream:
         self._connection.released(self._id, held)
 
     def _annotated(self, block: bytes) -> bytes:
-        verdict = self._call.verdict if self._call is not None else None
+        verdict = self.call.verdict if self.call is not None else None
         if verdict is not None:
             block += literal(METADATA_KEY, verdict.to_metadata())
         return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.largest_frame)
@@ -142,6 +150,7 @@ class Stream:
         if self._timer is not None:
             self._timer.cancel()
         self._held = []
-        for assembler in (self.request, self.response):
-            if assembler is not None:
-                assembler.forget()
+        if self._request is not None:
+            self._request.forget()
+        if self._response is not None:
+            self._response.forget()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.relay.messages import Assembler, Memory
+from tocsin.relay.messages import Assembler, Memory, whole_message
 
 
 def framed(content: bytes, compressed: bool = False) -> bytes:
@@ -52,3 +52,12 @@ def test_unfinished_messages_share_one_bound_and_give_it_back() -> None:
 def test_the_compression_flag_is_told() -> None:
     (message,) = Assembler(100, Memory(100)).feed(framed(b"zip", compressed=True))
     assert message.compressed and message.content == b"zip"
+
+
+@given(st.binary(max_size=60), st.binary(max_size=3), st.booleans())
+def test_the_usual_case_is_told_apart_from_every_other(content: bytes, more: bytes, compressed: bool) -> None:
+    payload = framed(content, compressed) + more
+    assert whole_message(payload, 60) == (content if not more and not compressed else None)
+    assert whole_message(framed(content), len(content) - 1) is None
+    for cut_at in range(len(framed(content))):
+        assert whole_message(framed(content)[:cut_at], 60) is None
