@@ -32,7 +32,7 @@ class Read(NamedTuple):
 
     call: Call
     rows: int
-    raws: list[bytes]
+    raws: tuple[bytes, ...]
 
 
 class Guard:

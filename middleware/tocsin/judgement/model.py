@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -16,34 +18,29 @@ from tocsin_calibration import Bundle
 Rows = dict[str, NDArray[np.float32]]
 
 
-class Place(NamedTuple):
-    """Where one signal's bytes stand in messages of a given layout."""
-
-    side: str
-    position: int
-    size: int  # bytes
-
-
-class Plan(NamedTuple):
-    """How to read all signals from messages of given layouts: one place a signal, in the model's order."""
-
-    places: tuple[Place, ...]
-    rows: int
-    family: Family
-
-
-class Family(NamedTuple):
+class Family:
     """Plans whose rows can be stacked: each signal's name, datatype and width."""
 
-    signals: tuple[tuple[str, str, int], ...]
+    def __init__(self, signals: tuple[tuple[str, str, int], ...]) -> None:
+        self._signals = signals
 
-    def stack(self, raws: list[list[bytes]]) -> Rows:
-        """The signals of several responses, (rows of all, width), from their raw contents, a list a response."""
+    def stack(self, raws: list[tuple[bytes, ...]]) -> Rows:
+        """The signals of several responses, (rows of all, width), from their raw contents, a tuple a response."""
         stacked = {}
-        for i, (name, datatype, width) in enumerate(self.signals):
+        for i, (name, datatype, width) in enumerate(self._signals):
             content = raws[0][i] if len(raws) == 1 else b"".join([raw[i] for raw in raws])
             stacked[name] = oip.to_float32(content, datatype).reshape(-1, width)
         return stacked
+
+
+class Plan(NamedTuple):
+    """How to read all signals from messages of given layouts."""
+
+    pick: Callable[[list[bytes]], tuple[bytes, ...]]  # from the response's raw contents followed by the request's
+    sizes: tuple[int, ...]  # bytes of each signal
+    tensors: int  # in both messages
+    rows: int
+    family: Family
 
 
 class GuardedModel:
@@ -68,32 +65,31 @@ class GuardedModel:
         self._paths = [(signal, *config.signals[signal], width) for signal, width in wanted.items()]
         self.wants_request = any(side == "request" for _, side, _, _ in self._paths)
         self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
-        self._families: dict[Family, Family] = {}
+        self._families: dict[tuple[tuple[str, str, int], ...], Family] = {}
 
-    def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, list[bytes]]:
+    def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, tuple[bytes, ...]]:
         """How many rows the response has, how to stack them, and each signal's raw contents. Raises Unscored."""
+        raws = list(response.raw)
         asked = None
         if self.wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
-            asked = oip.read_request(request)
-        key = (response.layout, asked.layout if asked else None)
-        plan = self._plans.get(key)
+            message = oip.read_request(request)
+            asked = message.layout
+            raws += message.raw
+        plan = self._plans.get((response.layout, asked))
         if plan is None:
-            plan = self._plan(*key)
-        raws = []
-        for side, position, size in plan.places:
-            raw = (response if side == "response" else asked).raw  # type: ignore[union-attr]
-            content = raw[position] if position < len(raw) else b""
-            if len(content) != size:
-                raise Unscored(
-                    "shape", f"a tensor of the {side} holds {len(content)} bytes where its shape says {size}"
-                )
-            raws.append(content)
-        return plan, raws
+            plan = self._plan(response.layout, asked)
+        if len(raws) != plan.tensors:
+            raise Unscored("shape", f"there are {len(raws)} raw contents for {plan.tensors} tensors")
+        picked = plan.pick(raws)
+        if tuple(map(len, picked)) != plan.sizes:
+            told = f"{list(map(len, picked))} bytes where their shapes say {list(plan.sizes)}"
+            raise Unscored("shape", f"the tensors of {', '.join(p[0] for p in self._paths)} hold {told}")
+        return plan, picked
 
     def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
-        places, signals, counts = [], [], {}
+        positions, sizes, signals, counts = [], [], [], {}
         for signal, side, name, width in self._paths:
             layout = response if side == "response" else request
             assert layout is not None
@@ -109,18 +105,27 @@ class GuardedModel:
             if width and rows and found != width:
                 raise Unscored("shape", f"signal '{signal}' has width {found}, but the bundle was fitted on {width}")
             counts[signal] = rows
-            places.append(Place(side, tensor.position, values * size))
+            positions.append(tensor.position + (response.count if side == "request" else 0))
+            sizes.append(values * size)
             signals.append((signal, tensor.datatype, found))
         if len(set(counts.values())) != 1 or not next(iter(counts.values())):
             told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
             raise Unscored("rows", f"the response has {told}; each response needs one row of each")
-        family = Family(tuple(signals))
-        family = self._families.setdefault(family, family)
+        key = tuple(signals)
+        family = self._families.setdefault(key, Family(key))
         if len(self._plans) >= oip.KEPT_LAYOUTS:
             self._plans.clear()
-        plan = Plan(tuple(places), next(iter(counts.values())), family)
+        tensors = response.count + (request.count if request else 0)
+        plan = Plan(_picker(positions), tuple(sizes), tensors, next(iter(counts.values())), family)
         self._plans[response, request] = plan
         return plan
+
+
+def _picker(positions: list[int]) -> Callable[[list[bytes]], tuple[bytes, ...]]:
+    if len(positions) == 1:
+        only = positions[0]
+        return lambda raws: (raws[only],)
+    return itemgetter(*positions)
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -50,11 +50,12 @@ class Tensor(NamedTuple):
 class Layout:
     """The tensors of a message by name. Messages with equal descriptions share one layout object."""
 
-    __slots__ = ("side", "tensors")
+    __slots__ = ("count", "side", "tensors")
 
-    def __init__(self, side: str, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, side: str, tensors: dict[str, Tensor], count: int) -> None:
         self.side = side
         self.tensors = tensors
+        self.count = count  # of tensors, those that share a name included
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name. Raises Unscored `missing_signal`, telling what there is instead."""
@@ -74,7 +75,7 @@ class Message(NamedTuple):
     raw: Any  # a sequence of bytes
 
 
-_layouts: dict[tuple[bytes, ...], Layout] = {}
+_layouts: dict[tuple[object, ...], Layout] = {}
 
 
 def read_response(content: bytes) -> Message:
@@ -109,11 +110,11 @@ def read_request(content: bytes) -> Message:
     return Message(envelope.model_name, envelope.model_version, layout, raw)
 
 
-def _learn(key: tuple[bytes, ...], side: str, tensors: Any) -> Layout:
+def _learn(key: tuple[object, ...], side: str, tensors: Any) -> Layout:
     if len(_layouts) >= KEPT_LAYOUTS:
         _layouts.clear()
     described = {t.name: Tensor(i, t.datatype, tuple(t.shape)) for i, t in enumerate(tensors)}
-    layout = _layouts[key] = Layout(side, described)
+    layout = _layouts[key] = Layout(side, described, len(tensors))
     return layout
 
 
@@ -123,17 +124,18 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes) -> Message:
         message = kind.FromString(content)
     except DecodeError as error:
         raise Unscored("undecodable", f"the {side} is no ModelInfer message ({error})") from None
-    described: dict[str, Tensor] = {}
+    tensors = getattr(message, field)
     raw: list[bytes] = []
-    for index, tensor in enumerate(getattr(message, field)):
-        described[tensor.name] = Tensor(index, tensor.datatype, tuple(tensor.shape))
+    for tensor in tensors:
         contents = _TYPED.get(tensor.datatype)
         values = getattr(tensor.contents, contents) if contents else ()
         if tensor.datatype == "BYTES":
             raw.append(b"".join(len(v).to_bytes(4, "little") + v for v in values))
         else:
             raw.append(np.asarray(values, _DTYPES.get(tensor.datatype, np.dtype("<f4"))).tobytes())
-    return Message(message.model_name, message.model_version, Layout(side, described), raw)
+    key = (side, *((t.name, t.datatype, tuple(t.shape)) for t in tensors))
+    layout = _layouts.get(key) or _learn(key, side, tensors)
+    return Message(message.model_name, message.model_version, layout, raw)
 
 
 def item_size(tensor: Tensor, name: str) -> int:
