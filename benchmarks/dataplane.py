@@ -21,10 +21,10 @@ from benchmarks.peers import Hop, load, missing, start_envoy, start_nginx, start
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.sink import Scored
 from tocsin.protocols import oip
 from tocsin.relay import frames
 from tocsin.relay.headers import literal
-from tocsin.sinks import Scored
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.verdict import METADATA_KEY
 from tocsin_calibration import Bundle, calibrate

@@ -18,9 +18,10 @@ import pytest
 from tests.model_server import model_server
 from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
 
-from tocsin.data_split import calibration_rows, fitting_rows, joined
 from tocsin.errors import RecordingError
-from tocsin.recording import Recorder, read_recording
+from tocsin.recording.division import calibration_rows, fitting_rows, joined
+from tocsin.recording.reading import read_recording
+from tocsin.recording.recorder import Recorder
 
 SAFE = safe_traffic(30, seed=8)
 ANSWERS = {b"%d" % row: inference(SAFE, slice(row, row + 1)) for row in range(30)}
@@ -71,7 +72,7 @@ def test_a_kill_loses_no_finished_segment_and_leaves_no_broken_file(tmp_path: Pa
             "models: {digits: {signals: {probs: response.outputs.probs}}}\n"
         )
         program = (
-            "import tocsin.recording as r; r.SEGMENT_ROWS = 10\n"
+            "import tocsin.recording.recorder as r; r.SEGMENT_ROWS = 10\n"
             "import sys; from tocsin.cli import main; sys.argv[0] = 'tocsin'; main()"
         )
         command = [sys.executable, "-c", program, "record", "-c", str(config), "-o", str(out)]

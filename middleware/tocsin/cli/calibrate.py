@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tocsin.data_split import calibration_rows, joined
-from tocsin.recording import read_recording
+from tocsin.recording.division import calibration_rows, joined
+from tocsin.recording.reading import read_recording
 from tocsin_calibration import Bundle, CalibrationError, Rule
 from tocsin_calibration import calibrate as make_promise
 

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from tocsin.data_split import fitting_rows, joined
 from tocsin.errors import ConfigError
-from tocsin.recording import read_recording
+from tocsin.recording.division import fitting_rows, joined
+from tocsin.recording.reading import read_recording
 from tocsin_calibration import Bundle
 from tocsin_detectors import Scorer
 from tocsin_detectors.graph import build_graph

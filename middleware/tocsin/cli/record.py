@@ -11,7 +11,7 @@ import typer
 
 from tocsin.cli.serve import ConfigPath
 from tocsin.config import Config
-from tocsin.recording import Recorder
+from tocsin.recording.recorder import Recorder
 from tocsin.service import Sidecar, run_loop
 
 log = logging.getLogger("tocsin")

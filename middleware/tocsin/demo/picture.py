@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from tocsin.demo.story import Findings
+from tocsin.demo.findings import Findings
 
 INK, SAFE, ALARM = "#1f2933", "#2a7f8e", "#c2412d"
 SHADES = ("#e0823d", "#c2412d", "#8c2f39", "#b58ca5", "#8d99ae", "#d4a72c")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from tocsin.demo.story import Findings
+from tocsin.demo.findings import Findings
 
 
 def print_report(console: Console, findings: Findings, work: Path, picture: Path) -> None:

@@ -8,7 +8,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,13 @@ from rich.console import Console
 from rich.progress import track
 
 from tocsin.demo.digits import Digits, Images, digits, strange
+from tocsin.demo.findings import Findings
 from tocsin.demo.model_server import ModelServer, Tocsin, environment, free_ports
 from tocsin.demo.picture import draw
 from tocsin.demo.report import print_report
 from tocsin.demo.traffic import Answer, Caller, alarms
 from tocsin.errors import StartError
-from tocsin_calibration import Bundle, Promise
+from tocsin_calibration import Bundle
 
 DETECTORS = ("entropy", "energy", "mahalanobis:hidden", "rnd:image")
 CONFIG = """\
@@ -40,35 +40,6 @@ models:
       hidden: response.outputs.hidden
       image: request.inputs.image
 """
-
-
-@dataclass
-class Findings:
-    """What the demo measured."""
-
-    promise: Promise
-    safe: int = 0
-    safe_alarms: int = 0
-    kinds: dict[str, float] = field(default_factory=dict)
-    strange: int = 0
-    altered: int = 0
-    added_us: float = 0.0
-    scores: dict[str, Any] = field(default_factory=dict)  # by kind, (n, detectors)
-
-    def interval(self, level: float = 0.99) -> tuple[int, int]:
-        """The alarms that the promise lets expect on the safe responses."""
-        return self.promise.laws["warning"].count_interval(self.safe, level)
-
-    def as_json(self) -> dict[str, Any]:
-        """The figures, for `tocsin demo --json`."""
-        rate = sum(self.kinds.values()) / len(self.kinds)  # kinds are of equal size
-        return {
-            "alpha": self.promise.alphas["warning"],
-            "safe": {"responses": self.safe, "alarms": self.safe_alarms, "interval": list(self.interval())},
-            "ood": {"responses": self.strange, "alarm_rate": rate, "kinds": self.kinds},
-            "altered_responses": self.altered,
-            "added_latency_us": self.added_us,
-        }
 
 
 def tell(work: Path, json_file: Path | None) -> None:

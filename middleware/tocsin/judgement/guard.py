@@ -14,8 +14,8 @@ import numpy as np
 from tocsin.config import Config
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import Family, GuardedModel, Plan
+from tocsin.judgement.sink import Scored, Sink
 from tocsin.protocols import oip
-from tocsin.sinks import Scored, Sink
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 

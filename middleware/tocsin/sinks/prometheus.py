@@ -20,7 +20,7 @@ from prometheus_client.samples import Exemplar
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
-from tocsin.sinks import Scored
+from tocsin.judgement.sink import Scored
 
 P_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 SECONDS_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0)

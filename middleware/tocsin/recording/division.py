@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin.recording import RecordedFile
+from tocsin.recording.reading import RecordedFile
 from tocsin_detectors import Observations
 
 

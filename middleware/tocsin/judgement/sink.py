@@ -1,0 +1,32 @@
+"""What judgement tells those who take note of verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin.judgement.call import Call
+
+
+class Scored(NamedTuple):
+    """A judged batch of one model."""
+
+    model: str
+    calls: Sequence[Call]  # each with its verdict
+    scores: NDArray[np.float32]  # (rows of all calls, detectors)
+    seconds: float  # from reading the messages to the verdicts, for the whole batch
+
+
+class Sink(Protocol):
+    """Takes note of verdicts. Called on the serving path: it must be quick, and must not raise."""
+
+    def scored(self, batch: Scored) -> None:
+        """A batch of one model was judged."""
+        ...
+
+    def unscored(self, call: Call) -> None:
+        """A call passed without judgement; its verdict tells the reason."""
+        ...
