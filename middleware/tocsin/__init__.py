@@ -19,6 +19,7 @@ __all__ = [
     "StartError",
     "TocsinError",
     "Verdict",
+    "export_metrics",
     "guard_channel",
     "server_interceptor",
     "verdict",
@@ -47,3 +48,17 @@ def server_interceptor(guard: Guard) -> Any:
     from tocsin.inprocess.server import GuardInterceptor
 
     return GuardInterceptor(guard)
+
+
+def export_metrics(guard: Guard, registry: Any = None) -> None:
+    """Count the guard's verdicts in a prometheus_client registry, the default one unless told otherwise.
+
+    For programs that expose their own metrics; a sidecar does this by itself.
+    """
+    from prometheus_client import REGISTRY
+
+    from tocsin.sinks.prometheus import PrometheusSink
+
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+    (registry or REGISTRY).register(sink)

@@ -10,13 +10,13 @@ from typing import Any
 
 import grpc
 import pytest
+from prometheus_client import CollectorRegistry
 from tests.model_server import Model, model_server
 from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
 
 import tocsin
 from tocsin.inprocess.capture import deserializing
 from tocsin.protocols import oip
-from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.verdict import METADATA_KEY
 
 SAFE = safe_traffic(8, seed=21)
@@ -63,8 +63,8 @@ def test_messages_and_metadata_are_those_of_the_bare_channel(guard: tocsin.Guard
 
 
 def test_plain_calls_and_futures_are_judged_once(guard: tocsin.Guard, server: str) -> None:
-    sink = PrometheusSink(guard.models)
-    guard.sinks.append(sink)
+    registry = CollectorRegistry()
+    tocsin.export_metrics(guard, registry)
     with tocsin.guard_channel(grpc.insecure_channel(server), guard) as channel:
         call = channel.unary_unary(INFER)
         assert call(b"far") == ANSWERS[b"far"]
@@ -77,7 +77,7 @@ def test_plain_calls_and_futures_are_judged_once(guard: tocsin.Guard, server: st
     assert done == [future]
     total = sum(
         sample.value
-        for family in sink.collect()
+        for family in registry.collect()
         for sample in family.samples
         if sample.name == "tocsin_responses_total"
     )

@@ -120,3 +120,34 @@ def test_versions_beyond_the_bound_fold_into_other(bundle: Path) -> None:
 
 def test_an_unconfigured_address_is_an_address() -> None:
     assert str(Address(path="/x")) == "unix:/x"
+
+
+def test_nothing_is_lost_between_counting_and_scraping(bundle: Path) -> None:
+    import threading
+
+    guard = Guard.open(settings(1, bundle))
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+    answer = inference(safe_traffic(1), slice(0, 1))
+
+    def judge() -> None:
+        for _ in range(1_500):
+            call = Call(INFER, "", "", False)
+            call.response = answer
+            guard.judge([call])
+            sink.added(1e-4)
+
+    threads = [threading.Thread(target=judge) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        list(sink.collect())
+    counts = {
+        sample.name: sample.value
+        for family in sink.collect()
+        for sample in family.samples
+        if sample.name.endswith(("_count", "_total"))
+    }
+    for name in ("tocsin_pvalue_count", "tocsin_added_seconds_count", "tocsin_scoring_seconds_count"):
+        assert counts[name] == 6_000
+    assert counts["tocsin_score_count"] == counts["tocsin_responses_total"] == 6_000

@@ -161,16 +161,15 @@ class Guard:
             calls.append(call)
         if calls:
             scored = Scored(model.name, calls, scores, time.perf_counter() - started)
-            with self._lock:
-                for sink in self.sinks:
-                    sink.scored(scored)
+            for sink in self.sinks:
+                sink.scored(scored)
 
     def _pass_unscored(self, call: Call, why: Unscored) -> None:
         model = call.model or OTHER
         call.verdict = Verdict(model, call.version, unscored=why.reason)
+        for sink in self.sinks:
+            sink.unscored(call)
         with self._lock:
-            for sink in self.sinks:
-                sink.unscored(call)
             now = time.monotonic()
             quiet = now - self._last_told.get((model, why.reason), -QUIET) < QUIET
             if not quiet:

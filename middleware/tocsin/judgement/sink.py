@@ -21,7 +21,7 @@ class Scored(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes note of verdicts. Called on the serving path: it must be quick, and must not raise."""
+    """Takes note of verdicts. Called on the serving path, from any thread: it must be quick, and must not raise."""
 
     def scored(self, batch: Scored) -> None:
         """A batch of one model was judged."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -52,8 +51,8 @@ class Relay:
         listen = self.config.listen
         try:
             if listen.path:
-                with contextlib.suppress(FileNotFoundError):
-                    Path(listen.path).unlink()
+                if Path(listen.path).is_socket():
+                    Path(listen.path).unlink()  # of a process that is gone, or is being replaced
                 self._server = await loop.create_unix_server(self._accept, listen.path, backlog=1024)
             else:
                 self._server = await loop.create_server(self._accept, listen.host, listen.port, backlog=1024)

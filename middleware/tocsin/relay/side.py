@@ -154,7 +154,7 @@ class Side(asyncio.Protocol):
     def write(self) -> None:
         """Write what waits, once there is a socket."""
         transport, out = self.transport, self.out
-        if transport is None or not out:
+        if transport is None or not out or transport.is_closing():
             return
         transport.write(out[0] if len(out) == 1 else b"".join(out))
         out.clear()

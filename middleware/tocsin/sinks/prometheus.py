@@ -6,6 +6,7 @@ are made of them only when somebody scrapes.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -118,6 +119,7 @@ class PrometheusSink(Collector):
         self._series = {name: ModelSeries(model) for name, model in models.items()}
         self._series["other"] = ModelSeries(None)
         self._added = Histogram(SECONDS_BUCKETS)
+        self._lock = threading.Lock()  # between those who count and those who scrape
 
     def registry(self) -> CollectorRegistry:
         """A registry that holds this sink alone."""
@@ -127,6 +129,10 @@ class PrometheusSink(Collector):
 
     def scored(self, batch: Scored) -> None:
         """Count a judged batch."""
+        with self._lock:
+            self._count(batch)
+
+    def _count(self, batch: Scored) -> None:
         series = self._series[batch.model]
         series.scoring.extend([batch.seconds] * len(batch.calls))
         assert series.scores is not None
@@ -161,18 +167,19 @@ class PrometheusSink(Collector):
         verdict = call.verdict
         assert verdict is not None and verdict.unscored is not None
         series = self._series.get(verdict.model, self._series["other"])
-        series.unscored[verdict.unscored] += 1
-        series.responses[series.version(verdict.version), call.method, "unscored"] += 1
+        with self._lock:
+            series.unscored[verdict.unscored] += 1
+            series.responses[series.version(verdict.version), call.method, "unscored"] += 1
 
     def added(self, seconds: float) -> None:
         """Count the time that a response's trailers waited for their verdict."""
-        self._added.add(seconds)
+        with self._lock:
+            self._added.add(seconds)
 
     def collect(self) -> Iterable[Metric]:
         """Everything counted so far, as the client library's families."""
-        yield from self._counts()
-        yield from self._distributions()
-        yield from self._promises()
+        with self._lock:
+            return [*self._counts(), *self._distributions(), *self._promises()]
 
     def _counts(self) -> Iterable[Metric]:
         responses = CounterMetricFamily(
@@ -187,11 +194,11 @@ class PrometheusSink(Collector):
             "tocsin_unscored", "Responses that passed without a judgement.", labels=["model", "reason"]
         )
         for name, series in self._series.items():
-            for (version, method, decision), count in list(series.responses.items()):
+            for (version, method, decision), count in series.responses.items():
                 responses.add_metric([name, version, method, decision], count)
-            for key, count in list(series.alarms.items()):
+            for key, count in series.alarms.items():
                 alarms.add_metric([name, *key], count, exemplar=series.alarm_traces.get(key))
-            for reason, count in list(series.unscored.items()):
+            for reason, count in series.unscored.items():
                 unscored.add_metric([name, reason], count)
         yield from (responses, alarms, unscored)
 
