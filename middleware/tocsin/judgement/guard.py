@@ -32,7 +32,7 @@ class Read(NamedTuple):
 
     call: Call
     rows: int
-    raws: tuple[bytes, ...]
+    raws: list[bytes]
 
 
 class Guard:

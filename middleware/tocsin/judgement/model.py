@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +22,8 @@ class Family:
     def __init__(self, signals: tuple[tuple[str, str, int], ...]) -> None:
         self._signals = signals
 
-    def stack(self, raws: list[tuple[bytes, ...]]) -> Rows:
-        """The signals of several responses, (rows of all, width), from their raw contents, a tuple a response."""
+    def stack(self, raws: list[list[bytes]]) -> Rows:
+        """The signals of several responses, (rows of all, width), from their raw contents, a list a response."""
         stacked = {}
         for i, (name, datatype, width) in enumerate(self._signals):
             content = raws[0][i] if len(raws) == 1 else b"".join([raw[i] for raw in raws])
@@ -33,12 +31,18 @@ class Family:
         return stacked
 
 
-class Plan(NamedTuple):
-    """How to read all signals from messages of given layouts."""
+class Place(NamedTuple):
+    """Where one signal's bytes stand."""
 
-    pick: Callable[[list[bytes]], tuple[bytes, ...]]  # from the response's raw contents followed by the request's
-    sizes: tuple[int, ...]  # bytes of each signal
-    tensors: int  # in both messages
+    in_request: bool
+    position: int
+    size: int  # bytes
+
+
+class Plan(NamedTuple):
+    """How to read all signals from messages of given layouts: one place a signal."""
+
+    places: tuple[Place, ...]
     rows: int
     family: Family
 
@@ -67,29 +71,30 @@ class GuardedModel:
         self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
         self._families: dict[tuple[tuple[str, str, int], ...], Family] = {}
 
-    def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, tuple[bytes, ...]]:
+    def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, list[bytes]]:
         """How many rows the response has, how to stack them, and each signal's raw contents. Raises Unscored."""
-        raws = list(response.raw)
-        asked = None
+        shown, asked_layout, asked = response.raw, None, response.raw
         if self.wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
             message = oip.read_request(request)
-            asked = message.layout
-            raws += message.raw
-        plan = self._plans.get((response.layout, asked))
+            asked_layout, asked = message.layout, message.raw
+        plan = self._plans.get((response.layout, asked_layout))
         if plan is None:
-            plan = self._plan(response.layout, asked)
-        if len(raws) != plan.tensors:
-            raise Unscored("shape", f"there are {len(raws)} raw contents for {plan.tensors} tensors")
-        picked = plan.pick(raws)
-        if tuple(map(len, picked)) != plan.sizes:
-            told = f"{list(map(len, picked))} bytes where their shapes say {list(plan.sizes)}"
-            raise Unscored("shape", f"the tensors of {', '.join(p[0] for p in self._paths)} hold {told}")
-        return plan, picked
+            plan = self._plan(response.layout, asked_layout)
+        raws = []
+        try:
+            for in_request, position, size in plan.places:
+                content = (asked if in_request else shown)[position]
+                if len(content) != size:
+                    raise Unscored("shape", f"a tensor holds {len(content)} bytes where its shape says {size}")
+                raws.append(content)
+        except IndexError:
+            raise Unscored("shape", "there are fewer raw contents than tensors") from None
+        return plan, raws
 
     def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
-        positions, sizes, signals, counts = [], [], [], {}
+        places, signals, counts = [], [], {}
         for signal, side, name, width in self._paths:
             layout = response if side == "response" else request
             assert layout is not None
@@ -105,8 +110,7 @@ class GuardedModel:
             if width and rows and found != width:
                 raise Unscored("shape", f"signal '{signal}' has width {found}, but the bundle was fitted on {width}")
             counts[signal] = rows
-            positions.append(tensor.position + (response.count if side == "request" else 0))
-            sizes.append(values * size)
+            places.append(Place(side == "request", tensor.position, values * size))
             signals.append((signal, tensor.datatype, found))
         if len(set(counts.values())) != 1 or not next(iter(counts.values())):
             told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
@@ -115,17 +119,9 @@ class GuardedModel:
         family = self._families.setdefault(key, Family(key))
         if len(self._plans) >= oip.KEPT_LAYOUTS:
             self._plans.clear()
-        tensors = response.count + (request.count if request else 0)
-        plan = Plan(_picker(positions), tuple(sizes), tensors, next(iter(counts.values())), family)
+        plan = Plan(tuple(places), next(iter(counts.values())), family)
         self._plans[response, request] = plan
         return plan
-
-
-def _picker(positions: list[int]) -> Callable[[list[bytes]], tuple[bytes, ...]]:
-    if len(positions) == 1:
-        only = positions[0]
-        return lambda raws: (raws[only],)
-    return itemgetter(*positions)
 
 
 def _product(shape: tuple[int, ...]) -> int:

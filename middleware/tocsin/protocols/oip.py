@@ -50,12 +50,11 @@ class Tensor(NamedTuple):
 class Layout:
     """The tensors of a message by name. Messages with equal descriptions share one layout object."""
 
-    __slots__ = ("count", "side", "tensors")
+    __slots__ = ("side", "tensors")
 
-    def __init__(self, side: str, tensors: dict[str, Tensor], count: int) -> None:
+    def __init__(self, side: str, tensors: dict[str, Tensor]) -> None:
         self.side = side
         self.tensors = tensors
-        self.count = count  # of tensors, those that share a name included
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name. Raises Unscored `missing_signal`, telling what there is instead."""
@@ -114,7 +113,7 @@ def _learn(key: tuple[object, ...], side: str, tensors: Any) -> Layout:
     if len(_layouts) >= KEPT_LAYOUTS:
         _layouts.clear()
     described = {t.name: Tensor(i, t.datatype, tuple(t.shape)) for i, t in enumerate(tensors)}
-    layout = _layouts[key] = Layout(side, described, len(tensors))
+    layout = _layouts[key] = Layout(side, described)
     return layout
 
 
