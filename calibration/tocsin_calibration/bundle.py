@@ -115,7 +115,7 @@ def _members(path: Path) -> dict[str, bytes]:
                 raise BundleError("holds a member twice")
             members = {info.filename: _unpack_member(archive, info) for info in infos}
     except FileNotFoundError:
-        raise BundleError("there is no such file") from None
+        raise BundleError("there is no such file; `tocsin fit` and `tocsin calibrate` make bundles") from None
     except (
         OSError,
         zipfile.BadZipFile,
