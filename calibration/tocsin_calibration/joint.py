@@ -80,7 +80,10 @@ class JointScore:
     def __call__(self, scores: NDArray[np.floating]) -> tuple[Float64, Float64]:
         """Joint scores (m,) and each detector's p-values (m, d)."""
         columns = scores.T.astype(np.float64)
-        pieces = np.stack([s.knots.searchsorted(c) for s, c in zip(self.scales, columns, strict=True)]) + self._first
+        pieces = np.empty(columns.shape, np.intp)
+        for row, (scale, column) in enumerate(zip(self.scales, columns, strict=True)):
+            pieces[row] = scale.knots.searchsorted(column)
+        pieces += self._first
         evidence = self._value.take(pieces) + self._slope.take(pieces) * (columns - self._start.take(pieces))
         joint = evidence.max(axis=0) if self.rule == "any" else evidence.min(axis=0)
         return joint, self._p_at_least.take(pieces).T

@@ -65,7 +65,8 @@ class Promise:
             rows = [self._judge_one(row) for row in scores.tolist()]
             return Judged(*(list(column) for column in zip(*rows, strict=True)) if rows else ([], [], []))
         joint, by_detector = self._score(scores)
-        severities = [self._severity(c) for c in joint.tolist()]
+        quiet = self._levels[-1][1]
+        severities = [self._severity(c) if c > quiet else None for c in joint.tolist()]
         return Judged(pvalues(self.nonconformity, joint).tolist(), by_detector.tolist(), severities)
 
     def _judge_one(self, scores: list[float]) -> tuple[float, list[float], str | None]:

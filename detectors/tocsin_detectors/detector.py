@@ -34,5 +34,5 @@ class Detector(Protocol):
         ...
 
     def graph(self, *signals: Var) -> Var:
-        """The score as ONNX: signals of shape (n, width), float32 -> scores of shape (n,), float32."""
+        """The score as ONNX: signals of shape (n, width), float32 -> scores of shape (n, 1), float32."""
         ...

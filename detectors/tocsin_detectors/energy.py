@@ -46,12 +46,12 @@ class Energy:
         return self
 
     def graph(self, *signals: Var) -> Var:
-        """(n, C) -> (n,)."""
+        """(n, C) -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
         classes = op.const(np.array([1]))
         if self.temperature == 1.0:
-            return op.neg(op.reduce_log_sum_exp(signals[0], classes, keepdims=0))
+            return op.neg(op.reduce_log_sum_exp(signals[0], classes, keepdims=1))
         scaled = op.div(signals[0], op.const(np.float32(self.temperature)))
-        free = op.reduce_log_sum_exp(scaled, classes, keepdims=0)
+        free = op.reduce_log_sum_exp(scaled, classes, keepdims=1)
         return op.mul(free, op.const(np.float32(-self.temperature)))

@@ -48,10 +48,10 @@ class Entropy:
         return self
 
     def graph(self, *signals: Var) -> Var:
-        """(n, C) -> (n,)."""
+        """(n, C) -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
         classes = op.const(np.array([1]))
         normalised = op.div(signals[0], op.reduce_sum(signals[0], classes, keepdims=1))
         surprisal = op.log(op.add(normalised, op.const(SMALLEST)))
-        return op.neg(op.reduce_sum(op.mul(normalised, surprisal), classes, keepdims=0))
+        return op.neg(op.reduce_sum(op.mul(normalised, surprisal), classes, keepdims=1))

@@ -36,8 +36,7 @@ def build_graph(detectors: Sequence[Detector], like: Observations) -> bytes:
         name: spox.argument(spox.Tensor(np.float32, ("n", like[name].shape[1])))
         for name in dict.fromkeys(signal for detector in detectors for signal in detector.reads)
     }
-    last = op.const(np.array([1]))
-    columns = [op.unsqueeze(d.graph(*(signals[s] for s in d.reads)), last) for d in detectors]
+    columns = [d.graph(*(signals[s] for s in d.reads)) for d in detectors]
     model = spox.build(signals, {SCORES: op.concat(columns, axis=1) if len(columns) > 1 else columns[0]})
     for key, value in {"detectors": ",".join(column_names(detectors))}.items():
         entry = model.metadata_props.add()

@@ -48,14 +48,14 @@ class Mahalanobis:
         return self
 
     def graph(self, *signals: Var) -> Var:
-        """(n, D) -> (n,)."""
+        """(n, D) -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
         if self._whiten is None or self._mean is None:
             raise SignalError("mahalanobis has not been fitted")
         whiten = op.const(self._whiten.astype(np.float32))
         offset = op.const((-self._mean @ self._whiten).astype(np.float32))
-        return op.reduce_sum_square(op.gemm(signals[0], whiten, offset), op.const(np.array([1])), keepdims=0)
+        return op.reduce_sum_square(op.gemm(signals[0], whiten, offset), op.const(np.array([1])), keepdims=1)
 
 
 def ledoit_wolf(centred: NDArray[np.float64]) -> NDArray[np.float64]:

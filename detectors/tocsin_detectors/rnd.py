@@ -104,7 +104,7 @@ class RandomNetworkDistillation:
         )
 
     def graph(self, *signals: Var) -> Var:
-        """(n, D) -> (n,)."""
+        """(n, D) -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
         if not self._target:
@@ -116,7 +116,7 @@ class RandomNetworkDistillation:
                 x = op.relu(op.gemm(x, op.const(weights), op.const(bias)))
             return op.gemm(x, op.const(layers[-1][0]), op.const(layers[-1][1]))
 
-        return op.reduce_l2(op.sub(run(self._predictor), run(self._target)), op.const(np.array([1])), keepdims=0)
+        return op.reduce_l2(op.sub(run(self._predictor), run(self._target)), op.const(np.array([1])), keepdims=1)
 
 
 def _layers(network: torch.nn.Sequential) -> list[Layer]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from tocsin_detectors.errors import GraphError, SignalError
 from tocsin_detectors.observation import Float32, Observations
@@ -64,6 +65,26 @@ class Scorer:
             started = time.perf_counter()
             self.run(zeros)
         return time.perf_counter() - started
+
+    def swallowed(self) -> list[str]:
+        """The signals in which a NaN or an infinity may pass without making any score NaN or infinite.
+
+        Whoever runs the scorer must look at those themselves; for the others, finite scores mean finite signals.
+        Found by trying every position of every signal.
+        """
+        ones = {name: np.ones((1, width), np.float32) for name, width in self.signals.items()}
+        usual = np.isfinite(self.run(ones)[0])
+        return [name for name in self.signals if not all(self._notices(name, bad, usual) for bad in (np.nan, np.inf))]
+
+    def _notices(self, signal: str, bad: float, usual: NDArray[np.bool_]) -> bool:
+        width = self.signals[signal]
+        for start in range(0, width, 256):
+            rows = min(256, width - start)
+            tried = {name: np.ones((rows, w), np.float32) for name, w in self.signals.items()}
+            tried[signal][np.arange(rows), start + np.arange(rows)] = bad
+            if not (~np.isfinite(self.run(tried)) & usual).any(axis=1).all():
+                return False
+        return True
 
 
 def _width(name: str, shape: list[int | str | None]) -> int:

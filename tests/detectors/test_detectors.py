@@ -207,3 +207,23 @@ def test_a_temperature_must_be_positive_and_there_must_be_detectors() -> None:
     for unfitted in (Mahalanobis(), RandomNetworkDistillation()):
         with pytest.raises(SignalError, match="has not been fitted"):
             build_graph([unfitted], SAFE)
+
+
+def test_a_nan_or_infinity_anywhere_shows_in_the_scores_or_the_scorer_says_that_it_may_not() -> None:
+    import spox.opset.ai.onnx.v18 as op
+
+    class Deaf:
+        name, source, reads = "deaf", "a test", ("logits",)
+
+        def fit(self, safe: Observations, *, seed: int = 0) -> Deaf:
+            return self
+
+        def graph(self, *signals: object) -> object:
+            first = op.slice(signals[0], op.const(np.array([0])), op.const(np.array([1])), op.const(np.array([1])))
+            return first
+
+    family = [Entropy(), Energy(), Mahalanobis(), RandomNetworkDistillation(epochs=2)]
+    assert compile(family, fit_on=SAFE).swallowed() == []
+    assert compile([Entropy(), Deaf()], fit_on=SAFE).swallowed() == ["logits"]
+    wide = Observations({"embedding": np.random.default_rng(0).normal(size=(400, 600))})
+    assert compile([Mahalanobis()], fit_on=wide).swallowed() == []

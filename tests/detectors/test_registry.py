@@ -45,7 +45,7 @@ class Largest:
         return self
 
     def graph(self, x):
-        return op.reduce_max(x, op.const(np.array([1])), keepdims=0)
+        return op.reduce_max(x, op.const(np.array([1])), keepdims=1)
 '''
     )
     metadata = tmp_path / "outside-1.0.dist-info"

@@ -127,13 +127,13 @@ class Guard:
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
         signals = family.stack([read.raws for read in batch])
-        broken = [name for name, values in signals.items() if not np.isfinite(values).all()]
         scores = model.scorer.run(signals)
-        if broken or not np.isfinite(scores).all():
+        if not (np.isfinite(scores).all() and all(np.isfinite(signals[name]).all() for name in model.swallowed)):
             if len(batch) > 1:  # find the broken one without spoiling the others
                 for read in batch:
                     self.score(model, family, [read], started)
                 return
+            broken = [name for name, values in signals.items() if not np.isfinite(values).all()]
             told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0].call, Unscored("not_finite", told))
             return

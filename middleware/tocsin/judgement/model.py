@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -21,13 +22,23 @@ class Family:
 
     def __init__(self, signals: tuple[tuple[str, str, int], ...]) -> None:
         self._signals = signals
+        datatypes = {datatype for _, datatype, _ in signals}
+        self._datatype = datatypes.pop() if len(datatypes) == 1 else None
 
     def stack(self, raws: list[list[bytes]]) -> Rows:
         """The signals of several responses, (rows of all, width), from their raw contents, a list a response."""
-        stacked = {}
-        for i, (name, datatype, width) in enumerate(self._signals):
-            content = raws[0][i] if len(raws) == 1 else b"".join([raw[i] for raw in raws])
-            stacked[name] = oip.to_float32(content, datatype).reshape(-1, width)
+        columns = list(zip(*raws, strict=True))
+        if self._datatype is None:
+            return {
+                name: oip.to_float32(b"".join(column), datatype).reshape(-1, width)
+                for (name, datatype, width), column in zip(self._signals, columns, strict=True)
+            }
+        # All of one datatype, as models usually answer: converted at once, each signal a part of one array.
+        values = oip.to_float32(b"".join(chain.from_iterable(columns)), self._datatype)
+        rows = len(values) // sum(width for _, _, width in self._signals)
+        stacked, start = {}, 0
+        for name, _, width in self._signals:
+            stacked[name] = values[start : (start := start + rows * width)].reshape(rows, width)
         return stacked
 
 
@@ -65,6 +76,7 @@ class GuardedModel:
             self.promise = self.bundle.require_promise(config.bundle or "the bundle")
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
+            self.swallowed = self.scorer.swallowed()
         # (signal, side, tensor, width); width 0 = any, as while recording
         self._paths = [(signal, *config.signals[signal], width) for signal, width in wanted.items()]
         self.wants_request = any(side == "request" for _, side, _, _ in self._paths)
