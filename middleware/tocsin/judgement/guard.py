@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from tocsin.config import Config
 from tocsin.judgement.call import Call
-from tocsin.judgement.model import Family, GuardedModel, Plan
+from tocsin.judgement.model import Family, GuardedModel
 from tocsin.judgement.sink import Scored, Sink
 from tocsin.protocols import oip
 from tocsin.unscored import Unscored
@@ -27,12 +27,7 @@ INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier 
 QUIET = 60.0  # seconds between two log lines about the same reason
 
 
-class Read(NamedTuple):
-    """A call whose signals were found."""
-
-    call: Call
-    rows: int
-    raws: list[bytes]
+Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its rows, and each signal's raw contents
 
 
 class Guard:
@@ -83,29 +78,33 @@ class Guard:
     def judge(self, calls: Sequence[Call]) -> None:
         """Give every call its verdict, scoring those of one model as one batch. Never raises."""
         started = time.perf_counter()
-        batches: dict[tuple[str, Family], list[Read]] = {}
+        batches: dict[Family, list[Read]] = {}
         for call in calls:
             try:
-                model, plan, read = self._read(call)
+                family, read = self._read(call)
             except Unscored as why:
                 self._pass_unscored(call, why)
             except Exception as error:
                 self._pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
             else:
-                batches.setdefault((model.name, plan.family), []).append(read)
-        for (name, family), batch in batches.items():
+                batch = batches.get(family)
+                if batch is None:
+                    batches[family] = [read]
+                else:
+                    batch.append(read)
+        for family, batch in batches.items():
             try:
-                self.score(self.models[name], family, batch, started)
+                self.score(self.models[family.model], family, batch, started)
             except Exception as error:
-                for read in batch:
-                    self._pass_unscored(read.call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
+                for call, _, _ in batch:
+                    self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored for a reason found by whoever carries it."""
         call.model = call.model or self._only
         self._pass_unscored(call, Unscored(reason, detail))
 
-    def _read(self, call: Call) -> tuple[GuardedModel, Plan, Read]:
+    def _read(self, call: Call) -> tuple[Family, Read]:
         call.model = self._only
         if call.fault is not None:
             raise Unscored(*call.fault)
@@ -122,11 +121,11 @@ class Guard:
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         plan, raws = model.read(response, call.request)
-        return model, plan, Read(call, plan.rows, raws)
+        return plan.family, (call, plan.rows, raws)
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
-        signals = family.stack([read.raws for read in batch])
+        signals = family.stack([raws for _, _, raws in batch])
         scores = model.scorer.run(signals)
         if not (np.isfinite(scores).all() and all(np.isfinite(signals[name]).all() for name in model.swallowed)):
             if len(batch) > 1:  # find the broken one without spoiling the others
@@ -135,7 +134,7 @@ class Guard:
                 return
             broken = [name for name, values in signals.items() if not np.isfinite(values).all()]
             told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
-            self._pass_unscored(batch[0].call, Unscored("not_finite", told))
+            self._pass_unscored(batch[0][0], Unscored("not_finite", told))
             return
         pvalues, details, severities = model.promise.judge(scores)
         at = 0

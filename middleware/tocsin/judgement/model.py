@@ -18,9 +18,10 @@ Rows = dict[str, NDArray[np.float32]]
 
 
 class Family:
-    """Plans whose rows can be stacked: each signal's name, datatype and width."""
+    """Plans of one model whose rows can be stacked: each signal's name, datatype and width."""
 
-    def __init__(self, signals: tuple[tuple[str, str, int], ...]) -> None:
+    def __init__(self, model: str, signals: tuple[tuple[str, str, int], ...]) -> None:
+        self.model = model
         self._signals = signals
         datatypes = {datatype for _, datatype, _ in signals}
         self._datatype = datatypes.pop() if len(datatypes) == 1 else None
@@ -128,7 +129,7 @@ class GuardedModel:
             told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
             raise Unscored("rows", f"the response has {told}; each response needs one row of each")
         key = tuple(signals)
-        family = self._families.setdefault(key, Family(key))
+        family = self._families.setdefault(key, Family(self.name, key))
         if len(self._plans) >= oip.KEPT_LAYOUTS:
             self._plans.clear()
         plan = Plan(tuple(places), next(iter(counts.values())), family)

@@ -73,9 +73,9 @@ class Recorder(Guard):
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Keep the batch's rows."""
         del started
-        rows = family.stack([read.raws for read in batch])
+        rows = family.stack([raws for _, _, raws in batch])
         now = time.time()
-        keys = [(now, r.call.version, r.call.method, r.call.session) for r in batch for _ in range(r.rows)]
+        keys = [(now, call.version, call.method, call.session) for call, count, _ in batch for _ in range(count)]
         room = self._max_rows - self.rows
         if room <= 0:
             return

@@ -49,8 +49,9 @@ def goaway(last_stream: int, code: int, message: str = "") -> bytes:
 def header_frames(stream: int, block: bytes, *, end_stream: bool, largest: int = DEFAULT_MAX_FRAME_SIZE) -> bytes:
     """A header block as one HEADERS frame, followed by CONTINUATION frames where it exceeds `largest`."""
     flags = END_STREAM if end_stream else 0
-    if len(block) <= largest:
-        return frame(HEADERS, flags | END_HEADERS, stream, block)
+    length = len(block)
+    if length <= largest:
+        return HEADER.pack(length >> 8, length & 0xFF, HEADERS, flags | END_HEADERS, stream) + block
     parts = [block[i : i + largest] for i in range(0, len(block), largest)]
     frames = [frame(HEADERS, flags, stream, parts[0])]
     frames += [frame(CONTINUATION, 0, stream, part) for part in parts[1:-1]]

@@ -114,8 +114,13 @@ class HeaderReader:
 
 def literal(name: str, value: str) -> bytes:
     """A field as a literal without indexing and without Huffman: it may be appended to any block."""
+    return b"".join(literal_parts(name, value))
+
+
+def literal_parts(name: str, value: str) -> tuple[bytes, bytes, bytes]:
+    """The same in parts, for whoever joins them to more."""
     content = value.encode("latin-1")
-    return _literal_name(name) + _length(len(content)) + content
+    return _literal_name(name), _length(len(content)), content
 
 
 @lru_cache(maxsize=64)
@@ -133,6 +138,8 @@ def _length(n: int) -> bytes:
     """An HPACK integer with a 7-bit prefix and no Huffman bit."""
     if n < 0x7F:
         return bytes((n,))
+    if n < 0x7F + 0x80:
+        return bytes((0x7F, n - 0x7F))
     out = bytearray((0x7F,))
     n -= 0x7F
     while n >= 0x80:

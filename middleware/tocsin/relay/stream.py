@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tocsin.judgement.call import Call
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
-from tocsin.relay.headers import literal
+from tocsin.relay.headers import literal_parts
 from tocsin.relay.messages import Assembler, Message, whole_message
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
@@ -142,14 +142,15 @@ class Stream:
     def _annotated(self, block: bytes) -> bytes:
         verdict = self.call.verdict if self.call is not None else None
         if verdict is not None:
-            block += literal(METADATA_KEY, verdict.to_metadata())
+            block = b"".join((block, *literal_parts(METADATA_KEY, verdict.to_metadata())))
         return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.largest_frame)
 
     def drop(self) -> None:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""
         if self._timer is not None:
             self._timer.cancel()
-        self._held = []
+        if self._held:
+            self._held = []
         if self._request is not None:
             self._request.forget()
         if self._response is not None:
