@@ -301,3 +301,22 @@ def test_sigterm_drains_the_command(bundle: Path, tmp_path: Path) -> None:
                 assert slow.result() == b"slow"
             assert process.wait(10) == 0
             assert process.stderr is not None and "Traceback" not in process.stderr.read()
+
+
+def test_a_client_that_half_closes_its_socket_still_gets_its_answer(bundle: Path) -> None:
+    def behave(peer: socket.socket, stream: int) -> None:
+        time.sleep(0.3)
+        trailers = headers(stream, fields(("grpc-status", "0")), "END_STREAM")
+        peer.sendall(headers(stream, OPENING) + DataFrame(stream, data=MESSAGE).serialize() + trailers)
+
+    asking = fields((":method", "POST"), (":path", INFER), ("content-type", "application/grpc"))
+    with upstream(behave) as port, running(settings(port, bundle)) as relay:
+        host, _, own = relay.target.rpartition(":")
+        with socket.create_connection((host, int(own)), timeout=5) as peer:
+            peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
+            peer.sendall(headers(1, asking) + DataFrame(1, data=b"\0\0\0\0\0", flags=["END_STREAM"]).serialize())
+            peer.shutdown(socket.SHUT_WR)
+            received = b""
+            while chunk := peer.recv(4096):
+                received += chunk
+    assert MESSAGE in received and b"tocsin-verdict" in received
