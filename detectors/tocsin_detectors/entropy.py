@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from tocsin_detectors.errors import SignalError
-
 if TYPE_CHECKING:
     from spox import Var
 
@@ -35,16 +33,7 @@ class Entropy:
     def fit(self, safe: Observations, *, seed: int = 0) -> Self:
         """Check that the signal holds distributions. Raises SignalError when it does not."""
         del seed
-        probs = safe.require_finite(self.reads[0])
-        if probs.shape[1] < 2:
-            raise SignalError(f"entropy of '{self.reads[0]}' needs at least two classes, not {probs.shape[1]}")
-        sums = probs.sum(axis=1, dtype=np.float64)
-        wrong = np.flatnonzero((probs < 0).any(axis=1) | (np.abs(sums - 1) > 1e-2))
-        if wrong.size:
-            raise SignalError(
-                f"signal '{self.reads[0]}' is not a distribution in {wrong.size} of {len(probs)} rows (row {wrong[0]} "
-                f"sums to {sums[wrong[0]]:.4g}); if these are logits, use the energy detector or apply softmax"
-            )
+        safe.require_distribution(self.reads[0])
         return self
 
     def graph(self, *signals: Var) -> Var:

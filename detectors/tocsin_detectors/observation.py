@@ -65,6 +65,23 @@ class Observations(Mapping[str, Float32]):
             )
         return values
 
+    def require_distribution(self, name: str) -> Float32:
+        """The signal, checked as `require_finite` does and for class probabilities: (n, C), C >= 2, rows sum to 1.
+
+        Raises SignalError naming the first row that is no distribution.
+        """
+        probs = self.require_finite(name)
+        if probs.shape[1] < 2:
+            raise SignalError(f"signal '{name}' must hold at least two classes, not {probs.shape[1]}")
+        sums = probs.sum(axis=1, dtype=np.float64)
+        wrong = np.flatnonzero((probs < 0).any(axis=1) | (np.abs(sums - 1) > 1e-2))
+        if wrong.size:
+            raise SignalError(
+                f"signal '{name}' is not a distribution in {wrong.size} of {len(probs)} rows (row {wrong[0]} sums to "
+                f"{sums[wrong[0]]:.4g}); if these are logits, use a detector that reads logits, or apply softmax"
+            )
+        return probs
+
 
 def _as_rows(name: str, values: ArrayLike) -> Float32:
     array = np.asarray(values)

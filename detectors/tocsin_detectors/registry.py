@@ -12,10 +12,18 @@ from tocsin_detectors.errors import DetectorError
 ENTRY_POINTS = "tocsin.detectors"
 
 BUILT_IN = {
-    "entropy": "tocsin_detectors.entropy:Entropy",
     "energy": "tocsin_detectors.energy:Energy",
+    "entropy": "tocsin_detectors.entropy:Entropy",
+    "gen": "tocsin_detectors.gen:GeneralisedEntropy",
+    "kl_matching": "tocsin_detectors.kl_matching:KLMatching",
+    "knn": "tocsin_detectors.knn:NearestNeighbours",
     "mahalanobis": "tocsin_detectors.mahalanobis:Mahalanobis",
+    "margin": "tocsin_detectors.margin:Margin",
+    "max_logit": "tocsin_detectors.max_logit:MaxLogit",
+    "max_softmax": "tocsin_detectors.max_softmax:MaxSoftmax",
+    "pca_residual": "tocsin_detectors.pca_residual:PCAResidual",
     "rnd": "tocsin_detectors.rnd:RandomNetworkDistillation",
+    "vim": "tocsin_detectors.vim:VirtualLogit",
 }
 
 

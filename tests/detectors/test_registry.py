@@ -65,3 +65,12 @@ class Largest:
     )
     assert done.stdout.strip() == "('largest',) [[5.0]]", done.stderr
     assert "largest" not in names()
+
+
+def test_every_detector_has_its_line_in_the_docs_and_the_other_way_round() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "detectors.md").read_text()
+    lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(lines) == set(BUILT_IN)
+    for name in BUILT_IN:
+        told = lines[name].split("|")[2]
+        assert [part.strip("` ") for part in told.split(",")] == list(find(name)().reads)

@@ -1,0 +1,43 @@
+"""Margin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from spox import Var
+
+    from tocsin_detectors.observation import Observations
+
+
+class Margin:
+    """1 - (p_(1) - p_(2)), in [0, 1]: how close the second-best class comes to the best.
+
+    Reads class probabilities, (n, C), as they are. Nothing is learnt. Works where confusion is between two classes,
+    which entropy dilutes when there are many; says little when the model is lost among all of them.
+
+    Source: Scheffer, Decomain and Wrobel (2001), doi:10.1007/3-540-44816-0_31.
+    """
+
+    name: ClassVar[str] = "margin"
+    source: ClassVar[str] = "Scheffer, Decomain and Wrobel 2001, doi:10.1007/3-540-44816-0_31"
+
+    def __init__(self, signal: str = "probs") -> None:
+        self.reads = (signal,)
+
+    def fit(self, safe: Observations, *, seed: int = 0) -> Self:
+        """Check that the signal holds distributions. Raises SignalError when it does not."""
+        del seed
+        safe.require_distribution(self.reads[0])
+        return self
+
+    def graph(self, *signals: Var) -> Var:
+        """(n, C) -> (n, 1)."""
+        import spox.opset.ai.onnx.v18 as op
+
+        top, _ = op.top_k(signals[0], op.const(np.array([2])))
+        # The two largest, weighted -1 and 1, make the negative margin.
+        weights, one = op.const(np.array([[-1], [1]], np.float32)), op.const(np.array([1], np.float32))
+        return op.gemm(top, weights, one)
