@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+
+from tocsin_detectors.distribution import OfDistribution
 
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.observation import Observations
-
 SMALLEST = np.float32(1e-38)  # 0 log 0 = 0 without a branch; below float32's resolution of any other probability
 
 
-class Entropy:
+class Entropy(OfDistribution):
     """H(p) = -sum_c p_c log p_c, in nats, in [0, log C]: how undecided the answer distribution is.
 
     Reads class probabilities, (n, C), and renormalises each row. Nothing is learnt. Works for error detection and
@@ -26,15 +26,6 @@ class Entropy:
 
     name: ClassVar[str] = "entropy"
     source: ClassVar[str] = "Shannon 1948; Hendrycks and Gimpel 2017, arXiv:1610.02136"
-
-    def __init__(self, signal: str = "probs") -> None:
-        self.reads = (signal,)
-
-    def fit(self, safe: Observations, *, seed: int = 0) -> Self:
-        """Check that the signal holds distributions. Raises SignalError when it does not."""
-        del seed
-        safe.require_distribution(self.reads[0])
-        return self
 
     def graph(self, *signals: Var) -> Var:
         """(n, C) -> (n, 1)."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+
+from tocsin_detectors.distribution import OfDistribution
 
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.observation import Observations
 
-
-class Margin:
+class Margin(OfDistribution):
     """1 - (p_(1) - p_(2)), in [0, 1]: how close the second-best class comes to the best.
 
     Reads class probabilities, (n, C), as they are. Nothing is learnt. Works where confusion is between two classes,
@@ -23,15 +23,6 @@ class Margin:
 
     name: ClassVar[str] = "margin"
     source: ClassVar[str] = "Scheffer, Decomain and Wrobel 2001, doi:10.1007/3-540-44816-0_31"
-
-    def __init__(self, signal: str = "probs") -> None:
-        self.reads = (signal,)
-
-    def fit(self, safe: Observations, *, seed: int = 0) -> Self:
-        """Check that the signal holds distributions. Raises SignalError when it does not."""
-        del seed
-        safe.require_distribution(self.reads[0])
-        return self
 
     def graph(self, *signals: Var) -> Var:
         """(n, C) -> (n, 1)."""

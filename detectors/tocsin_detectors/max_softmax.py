@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+
+from tocsin_detectors.distribution import OfDistribution
 
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.observation import Observations
 
-
-class MaxSoftmax:
+class MaxSoftmax(OfDistribution):
     """1 - max_c p_c, in [0, 1 - 1/C]: how much probability the answer itself does not have.
 
     Reads class probabilities, (n, C), as they are. Nothing is learnt. The plainest baseline, and hard to beat at
@@ -23,15 +23,6 @@ class MaxSoftmax:
 
     name: ClassVar[str] = "max_softmax"
     source: ClassVar[str] = "Hendrycks and Gimpel 2017, arXiv:1610.02136"
-
-    def __init__(self, signal: str = "probs") -> None:
-        self.reads = (signal,)
-
-    def fit(self, safe: Observations, *, seed: int = 0) -> Self:
-        """Check that the signal holds distributions. Raises SignalError when it does not."""
-        del seed
-        safe.require_distribution(self.reads[0])
-        return self
 
     def graph(self, *signals: Var) -> Var:
         """(n, C) -> (n, 1)."""

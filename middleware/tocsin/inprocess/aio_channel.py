@@ -8,57 +8,11 @@ from typing import Any
 
 import grpc
 
-from tocsin.inprocess.capture import Received, Sent, deserializing, serializing, text_metadata, with_verdict
+from tocsin.inprocess.capture import Received, Sent, text_metadata, with_verdict
+from tocsin.inprocess.channel import GuardedCalls
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
-
-
-class GuardedAioChannel(grpc.aio.Channel):  # type: ignore[misc]
-    """The same channel, its unary calls judged; calls of other kinds and methods pass as they are."""
-
-    def __init__(self, channel: grpc.aio.Channel, guard: Guard) -> None:
-        self._channel = channel
-        self._guard = guard
-
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool = False,
-    ) -> Any:
-        if self._guard.call(method, {}) is None:
-            return self._channel.unary_unary(method, request_serializer, response_deserializer)
-        inner = self._channel.unary_unary(method, serializing(request_serializer), deserializing(response_deserializer))
-        return GuardedAioCallable(inner, self._guard, method)
-
-    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.unary_stream(*args, **kwargs)
-
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_unary(*args, **kwargs)
-
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_stream(*args, **kwargs)
-
-    async def close(self, grace: float | None = None) -> None:
-        await self._channel.close(grace)
-
-    def get_state(self, try_to_connect: bool = False) -> Any:
-        return self._channel.get_state(try_to_connect)
-
-    async def wait_for_state_change(self, last_observed_state: Any) -> None:
-        await self._channel.wait_for_state_change(last_observed_state)
-
-    async def channel_ready(self) -> None:
-        await self._channel.channel_ready()
-
-    async def __aenter__(self) -> GuardedAioChannel:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
 
 
 class GuardedAioCallable(grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[misc]
@@ -133,3 +87,27 @@ class GuardedAioCall(grpc.aio.UnaryUnaryCall):  # type: ignore[misc]
 
     def add_done_callback(self, callback: Any) -> None:
         self._inner.add_done_callback(lambda _: callback(self))
+
+
+class GuardedAioChannel(GuardedCalls, grpc.aio.Channel):  # type: ignore[misc]
+    """The same channel, its unary calls judged; calls of other kinds and methods pass as they are."""
+
+    guarded = GuardedAioCallable
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> Any:
+        return self._channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: Any) -> None:
+        await self._channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._channel.channel_ready()
+
+    async def __aenter__(self) -> GuardedAioChannel:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()

@@ -7,53 +7,10 @@ from typing import Any
 
 import grpc
 
-from tocsin.inprocess.capture import Received, Sent, deserializing, serializing, text_metadata, with_verdict
+from tocsin.inprocess.capture import Received, Sent, text_metadata, with_verdict
+from tocsin.inprocess.channel import GuardedCalls
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
-
-
-class GuardedChannel(grpc.Channel):  # type: ignore[misc]
-    """The same channel, its unary calls judged; calls of other kinds and methods pass as they are."""
-
-    def __init__(self, channel: grpc.Channel, guard: Guard) -> None:
-        self._channel = channel
-        self._guard = guard
-
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool = False,
-    ) -> Any:
-        if self._guard.call(method, {}) is None:
-            return self._channel.unary_unary(method, request_serializer, response_deserializer)
-        inner = self._channel.unary_unary(method, serializing(request_serializer), deserializing(response_deserializer))
-        return GuardedCallable(inner, self._guard, method)
-
-    def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.unary_stream(*args, **kwargs)
-
-    def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_unary(*args, **kwargs)
-
-    def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return self._channel.stream_stream(*args, **kwargs)
-
-    def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
-        self._channel.subscribe(callback, try_to_connect)
-
-    def unsubscribe(self, callback: Any) -> None:
-        self._channel.unsubscribe(callback)
-
-    def close(self) -> None:
-        self._channel.close()
-
-    def __enter__(self) -> GuardedChannel:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 class GuardedCallable(grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
@@ -154,3 +111,24 @@ class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
 
     def add_done_callback(self, fn: Any) -> None:
         self._inner.add_done_callback(lambda _: fn(self))
+
+
+class GuardedChannel(GuardedCalls, grpc.Channel):  # type: ignore[misc]
+    """The same channel, its unary calls judged; calls of other kinds and methods pass as they are."""
+
+    guarded = GuardedCallable
+
+    def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
+        self._channel.subscribe(callback, try_to_connect)
+
+    def unsubscribe(self, callback: Any) -> None:
+        self._channel.unsubscribe(callback)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> GuardedChannel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
