@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tocsin.inprocess.capture import deserializing, serializing
@@ -12,7 +11,7 @@ from tocsin.judgement.guard import Guard
 class GuardedCalls:
     """The four kinds of call on a wrapped channel; unary ones of guarded methods become `guarded`."""
 
-    guarded: ClassVar[Callable[[Any, Guard, str], Any]]  # made of the wrapped callable, the guard, and the method
+    guarded: ClassVar[type[Any]]  # made of the wrapped callable, the guard, and the method
 
     def __init__(self, channel: Any, guard: Guard) -> None:
         self._channel = channel
@@ -28,7 +27,7 @@ class GuardedCalls:
         if self._guard.call(method, {}) is None:
             return self._channel.unary_unary(method, request_serializer, response_deserializer)
         inner = self._channel.unary_unary(method, serializing(request_serializer), deserializing(response_deserializer))
-        return type(self).guarded(inner, self._guard, method)
+        return self.guarded(inner, self._guard, method)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
         return self._channel.unary_stream(*args, **kwargs)
