@@ -106,12 +106,13 @@ class ClientSide(Side):
 
     def eof_received(self) -> bool:
         """The client writes no more; what is under way may still be answered."""
-        server = self.connection.server
-        if server.transport is not None and not server.transport.is_closing() and self.connection.streams:
-            server.transport.write_eof()
-            self.half_closed = True
-            return True
-        return False
+        if not self.connection.streams:
+            return False
+        self.half_closed = True
+        server = self.connection.server.transport
+        if server is not None and not server.is_closing():
+            server.write_eof()
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True

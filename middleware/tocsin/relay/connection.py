@@ -155,9 +155,10 @@ class Connection:
         if self._draining or self.client.closed:
             return
         self._draining = True
-        if not self.streams or self.raw:
-            self.client.out.append(frames.goaway(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
-            self.close()
+        if self.raw:
+            return  # there is no saying where it could be cut: it has until the end of draining
+        if not self.streams:
+            self._close_when_idle()
             return
         self._goaway_owed = True
         self.flush(self.client)
@@ -170,8 +171,12 @@ class Connection:
         self.close()
 
     def _close_when_idle(self) -> None:
-        if not self.streams:
-            self.close()
+        if self.streams:
+            return
+        if self._draining and self.server.between_frames:
+            # Names the last stream that was served, so that a client may safely send later ones elsewhere.
+            self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "draining"))
+        self.close()
 
     def close(self) -> None:
         """Close both sides, writing what waits."""

@@ -28,6 +28,8 @@ class ServerSide(Side):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
         self.write()
+        if self.connection.client.half_closed:
+            self.transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
         if self.connection.raw:

@@ -320,3 +320,45 @@ def test_a_client_that_half_closes_its_socket_still_gets_its_answer(bundle: Path
             while chunk := peer.recv(4096):
                 received += chunk
     assert MESSAGE in received and b"tocsin-verdict" in received
+
+
+def test_draining_adds_nothing_to_what_is_not_http2(bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"HTTP/1.1 200 OK\r\n")
+                time.sleep(0.6)
+                peer.sendall(b"Content-Length: 0\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        with running(settings(listener.getsockname()[1], bundle)) as relay:
+            host, _, port = relay.target.rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=5) as peer:
+                peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                received = peer.recv(4096)
+                relay.call(relay.sidecar.relay.drain())
+                while chunk := peer.recv(4096):
+                    received += chunk
+            assert received == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_a_drained_client_is_told_the_last_stream_that_was_served(bundle: Path) -> None:
+    with model_server() as (_, address), running(settings(address, bundle)) as relay:
+        host, _, port = relay.target.rpartition(":")
+        asking = fields((":method", "POST"), (":path", "/test.Model/Unary"), ("content-type", "application/grpc"),
+                        (":scheme", "http"), (":authority", "x"), ("te", "trailers"))  # fmt: skip
+        with socket.create_connection((host, int(port)), timeout=5) as peer:
+            peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
+            peer.sendall(headers(1, asking) + DataFrame(1, data=b"\0\0\0\0\0", flags=["END_STREAM"]).serialize())
+            received = b""
+            while b"grpc-status" not in received:
+                received += peer.recv(4096)
+            time.sleep(0.1)
+            relay.call(relay.sidecar.relay.drain())
+            while chunk := peer.recv(4096):
+                received += chunk
+    goaway = received.index(b"draining") - 8
+    assert received[goaway : goaway + 8] == struct.pack(">LL", 1, 0)
