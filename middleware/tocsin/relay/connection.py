@@ -63,6 +63,7 @@ class Connection:
     def begin(self, stream_id: int, call: Call | None) -> Stream:
         """A stream's first HEADERS have come."""
         self._last_stream = max(self._last_stream, stream_id)
+        self.relay.calls[call is not None] += 1
         stream = self.streams[stream_id] = Stream(self, stream_id, call)
         return stream
 

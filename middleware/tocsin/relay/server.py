@@ -37,6 +37,7 @@ class Relay:
         self.request_fields = (":path", "grpc-encoding", *guard.metadata_keys)
         self.connections: set[Connection] = set()
         self.after_flush: list[Connection] = []
+        self.calls = [0, 0]  # passed unguarded, guarded
         self.not_understood: Counter[str] = Counter()
         self.upstream_failures = 0
         self.goaways = 0
@@ -100,6 +101,11 @@ class Relay:
         connections.add_metric([], len(self.connections))
         streams = GaugeMetricFamily("tocsin_relay_streams", "Calls that are under way.")
         streams.add_metric([], sum(len(connection.streams) for connection in list(self.connections)))
+        calls = CounterMetricFamily(
+            "tocsin_relay_calls", "Calls begun, by whether their method is guarded.", labels=["guarded"]
+        )
+        for guarded, count in enumerate(self.calls):
+            calls.add_metric(["true" if guarded else "false"], count)
         strange = CounterMetricFamily(
             "tocsin_relay_not_understood", "What was forwarded or refused unread.", labels=["what"]
         )
@@ -109,7 +115,7 @@ class Relay:
         failures.add_metric([], self.upstream_failures)
         goaways = CounterMetricFamily("tocsin_relay_upstream_goaways", "GOAWAY frames from the upstream.")
         goaways.add_metric([], self.goaways)
-        yield from (connections, streams, strange, failures, goaways)
+        yield from (connections, streams, calls, strange, failures, goaways)
 
     def _accept(self) -> Side:
         return Connection(self).client

@@ -263,9 +263,7 @@ def test_draining_finishes_calls_in_flight_and_refuses_new_connections(bundle: P
         with grpc.insecure_channel(relay.target) as channel:
             slow = channel.unary_unary("/test.Model/Unary").future(b"slow", metadata=(("sleep", "0.7"),), timeout=10)
             time.sleep(0.2)
-            started = time.monotonic()
             relay.call(relay.sidecar.relay.drain())
-            assert 0.2 < time.monotonic() - started < 4
             assert slow.result() == b"slow"
         assert status(relay.target, wait_for_ready=False)[0] == grpc.StatusCode.UNAVAILABLE
 

@@ -1,0 +1,52 @@
+"""Claims about the docs: what they list is what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.parts import settings
+
+from tocsin.config import Config
+from tocsin.judgement.guard import Guard
+from tocsin.relay.server import Relay
+from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.unscored import REASONS
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def first_cells(page: str, pattern: str) -> list[str]:
+    lines = (DOCS / page).read_text().splitlines()
+    return [name for line in lines if line.startswith("| `") for name in re.findall(pattern, line.split("|")[1])]
+
+
+def test_every_reason_for_an_unscored_response_is_explained() -> None:
+    page = (DOCS / "outcomes.md").read_text().partition("## At start")[0]
+    listed = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert listed == list(REASONS)
+
+
+def test_every_setting_is_in_the_table_with_its_default() -> None:
+    page = (DOCS / "configuration.md").read_text()
+    model = Config.model_fields.keys() - {"models"}
+    for name in model:
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` ")]
+        default = Config.model_fields[name].get_default()
+        told = line.split("|")[2].strip(" `")
+        if hasattr(default, "total_seconds"):
+            units = {"ms": 1e-3, "s": 1.0}
+            number, unit = re.fullmatch(r"([\d.]+)(ms|s)", told).groups()  # type: ignore[union-attr]
+            assert float(number) * units[unit] == default.total_seconds()
+        elif told.endswith("MiB"):
+            assert int(told.removesuffix("MiB")) << 20 == default
+        else:
+            assert told == str(default)
+
+
+def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path) -> None:
+    config = settings(1, bundle)
+    guard = Guard.open(config)
+    families = [*PrometheusSink(guard.models).collect(), *Relay(config, guard).collect()]
+    exported = {f.name + ("_total" if f.type == "counter" else "") for f in families}
+    assert set(first_cells("configuration.md", r"`(tocsin_\w+)`")) == exported
