@@ -2,6 +2,7 @@
 
 from tocsin_calibration.bundle import Bundle
 from tocsin_calibration.errors import BundleError, CalibrationError, CalibrationFault
+from tocsin_calibration.evalue import promise_log_evalue
 from tocsin_calibration.joint import Rule
 from tocsin_calibration.law import FalseAlarmLaw
 from tocsin_calibration.promise import Judged, Promise, calibrate
@@ -17,6 +18,7 @@ __all__ = [
     "Promise",
     "Rule",
     "calibrate",
+    "promise_log_evalue",
     "pvalues",
     "required_size",
     "threshold",

@@ -18,8 +18,10 @@ from tocsin.config import Address
 from tocsin.errors import StartError
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.recording.division import joined
 from tocsin.sinks.prometheus import Histogram, PrometheusSink
 from tocsin.verdict import Verdict
+from tocsin_detectors import Observations
 
 
 def fetch(url: str, accept: str = "", method: str = "GET") -> tuple[int, str]:
@@ -151,3 +153,23 @@ def test_nothing_is_lost_between_counting_and_scraping(bundle: Path) -> None:
     for name in ("tocsin_pvalue_count", "tocsin_added_seconds_count", "tocsin_scoring_seconds_count"):
         assert counts[name] == 6_000
     assert counts["tocsin_score_count"] == counts["tocsin_responses_total"] == 6_000
+
+
+def test_the_evidence_against_the_promise_stays_small_on_safe_traffic_and_grows_on_other(bundle: Path) -> None:
+    from tests.parts import far_away
+
+    def evidence(observations: Observations) -> dict[str, float]:
+        guard = Guard.open(settings(1, bundle))
+        sink = PrometheusSink(guard.models)
+        guard.sinks.append(sink)
+        for start in range(0, observations.rows, 50):
+            call = Call(INFER, "", "", False)
+            call.response = inference(observations, slice(start, start + 50))
+            guard.judge([call])
+        samples = [s for f in sink.collect() for s in f.samples if s.name == "tocsin_promise_log_evalue"]
+        return {s.labels["severity"]: s.value for s in samples}
+
+    safe = safe_traffic(1_000, seed=77)
+    assert max(evidence(safe).values()) < 4.6
+    mixed = joined([safe, far_away(300)])
+    assert min(evidence(mixed).values()) > 4.6

@@ -22,6 +22,7 @@ from prometheus_client.samples import Exemplar
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
+from tocsin_calibration import Promise, promise_log_evalue
 
 P_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 SECONDS_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0)
@@ -91,12 +92,19 @@ class ModelSeries:
         self.alarms: dict[tuple[str, str], int] = defaultdict(int)  # version, severity
         self.alarm_traces: dict[tuple[str, str], Exemplar] = {}
         self.unscored: dict[str, int] = defaultdict(int)
+        self.judged = 0  # responses with a p-value
         self.pvalue = Histogram(P_BUCKETS)
         self.scoring = Histogram(SECONDS_BUCKETS)
         self.scores: Histogram | None = None
         if model is not None and model.bundle is not None:
             self.scores = Histogram(*(_score_buckets(column) for column in model.promise.reference.T))
         self._versions: set[str] = set()
+
+    def log_evalue(self, promise: Promise, severity: str) -> float:
+        """Evidence against the promise of a severity, whose alarms include the graver ones."""
+        counted = [name for name, level in promise.alphas.items() if level <= promise.alphas[severity]]
+        alarms = sum(count for (_, name), count in self.alarms.items() if name in counted)
+        return promise_log_evalue(promise.laws[severity], alarms, self.judged)
 
     def version(self, version: str) -> str:
         """The version as a label, `other` once there are too many."""
@@ -143,6 +151,7 @@ class PrometheusSink(Collector):
             version = series.version(verdict.version)
             rows = len(verdict.pvalues)
             series.pvalue.extend(verdict.pvalues)
+            series.judged += rows
             flagged = 0
             if verdict.severity is not None:
                 flagged = self._count_alarms(series, version, verdict.severities, call.trace)
@@ -224,6 +233,11 @@ class PrometheusSink(Collector):
 
     def _promises(self) -> Iterable[Metric]:
         alpha = GaugeMetricFamily("tocsin_alpha", "The promised false-alarm rate.", labels=["model", "severity"])
+        evidence = GaugeMetricFamily(
+            "tocsin_promise_log_evalue",
+            "Log of the evidence since start that the promised rate is exceeded.",
+            labels=["model", "severity"],
+        )
         size = GaugeMetricFamily("tocsin_calibration_responses", "Responses that carry the promise.", labels=["model"])
         info = GaugeMetricFamily("tocsin_bundle_info", "The bundle in use; always 1.", labels=["model", "digest"])
         made = GaugeMetricFamily(
@@ -234,12 +248,13 @@ class PrometheusSink(Collector):
                 continue
             for severity, level in model.promise.alphas.items():
                 alpha.add_metric([name, severity], level)
+                evidence.add_metric([name, severity], self._series[name].log_evalue(model.promise, severity))
             size.add_metric([name], model.promise.n)
             info.add_metric([name, model.bundle.digest], 1)
             when = model.bundle.made.get("calibrated", {}).get("timestamp")
             if isinstance(when, int | float):
                 made.add_metric([name], when)
-        yield from (alpha, size, info, made)
+        yield from (alpha, evidence, size, info, made)
 
 
 def _score_buckets(reference: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
