@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.joint import RULES, Float64, JointScore, Rule
 from tocsin_calibration.law import FalseAlarmLaw
-from tocsin_calibration.split import pvalues, rank, required_size, sorted_scores
+from tocsin_calibration.split import pvalues, required_size, sorted_scores
 
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
 REFERENCE_SHARE = 1 / 3  # part A only sets the detectors' scales; part B carries the promise and gets the rest
@@ -138,14 +138,13 @@ def calibrate(
         )
     strictest = min(alphas.values())
     part_a = max(MIN_REFERENCE, round(len(values) * REFERENCE_SHARE))
-    needed = responses_needed(strictest)
-    if len(values) - part_a < required_size(strictest):
+    carrying = required_size(strictest)
+    if len(values) - part_a < carrying:
         raise CalibrationError(
-            f"{len(values)} calibration responses cannot keep alpha = {strictest:g}: {needed} are needed "
-            f"({required_size(strictest)} carry the promise, the others set the detectors' scales); record more "
-            f"safe traffic, or choose a larger alpha"
+            f"{len(values)} calibration responses cannot keep alpha = {strictest:g}: {responses_needed(strictest)} are "
+            f"needed ({carrying} carry the promise, the others set the detectors' scales); record more safe traffic, "
+            f"or choose a larger alpha"
         )
-    rank(len(values) - part_a, strictest)
     order = np.random.default_rng(seed).permutation(len(values))
     reference, rest = values[order[:part_a]], values[order[part_a:]]
     nonconformity, _ = JointScore(reference, rule)(rest)

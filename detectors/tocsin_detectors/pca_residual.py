@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tocsin_detectors.errors import SignalError
-from tocsin_detectors.subspace import residual_basis
+from tocsin_detectors.subspace import Residual
 
 if TYPE_CHECKING:
     from spox import Var
@@ -32,23 +31,17 @@ class PCAResidual:
     def __init__(self, signal: str = "embedding", *, dimensions: int | None = None) -> None:
         self.reads = (signal,)
         self.dimensions = dimensions
-        self._mean: NDArray[np.float64] | None = None
-        self._outside: NDArray[np.float64] | None = None
+        self._residual: Residual | None = None
 
     def fit(self, safe: Observations, *, seed: int = 0) -> Self:
         """Find the subspace. Raises SignalError when rows do not vary, or nothing is left outside it."""
         del seed
         embedding = safe.require_finite(self.reads[0]).astype(np.float64)
-        self._mean = embedding.mean(axis=0)
-        self._outside = residual_basis(embedding - self._mean, self.dimensions, self.reads[0])
+        self._residual = Residual(embedding, self.dimensions, self.reads[0])
         return self
 
     def graph(self, *signals: Var) -> Var:
         """(n, D) -> (n, 1)."""
-        import spox.opset.ai.onnx.v18 as op
-
-        if self._mean is None or self._outside is None:
+        if self._residual is None:
             raise SignalError("pca_residual has not been fitted")
-        outside = op.const(self._outside.astype(np.float32))
-        offset = op.const((-self._mean @ self._outside).astype(np.float32))
-        return op.reduce_l2(op.gemm(signals[0], outside, offset), op.const(np.array([1])), keepdims=1)
+        return self._residual.graph(signals[0])

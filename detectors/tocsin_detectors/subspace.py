@@ -1,21 +1,51 @@
-"""The subspace that safe embeddings live in, and what lies outside it."""
+"""The subspace that safe embeddings live in, and how far an embedding lies outside it."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_detectors.errors import SignalError
 
+if TYPE_CHECKING:
+    from spox import Var
+
 EXPLAINED = 0.95  # the share of variance that the principal subspace holds, unless told how many dimensions
 
 
-def residual_basis(centred: NDArray[np.float64], dimensions: int | None, signal: str) -> NDArray[np.float64]:
-    """An orthonormal basis (D, D - k) of what lies outside the principal subspace of centred rows (n, D).
+class Residual:
+    """|| (I - V V^T)(x - m) ||_2 for the mean m and the principal directions V of safe embeddings (n, D).
 
-    k is `dimensions`, or else the fewest that hold 95% of the variance. Raises SignalError when nothing lies outside
-    or the rows do not vary.
+    V has `dimensions` columns, or else the fewest that hold 95% of the variance. Raises SignalError when nothing lies
+    outside, or the rows do not vary.
     """
+
+    def __init__(self, embedding: NDArray[np.float64], dimensions: int | None, signal: str) -> None:
+        self._mean = embedding.mean(axis=0)
+        self._outside = _outside(embedding - self._mean, dimensions, signal)
+
+    def norms(self, embedding: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The residual's length of each row (n, D): (n,), >= 0."""
+        lengths: NDArray[np.float64] = np.linalg.norm((embedding - self._mean) @ self._outside, axis=1)
+        return lengths
+
+    def scale(self, factor: float) -> None:
+        """From here on measure in another unit: every length times `factor`."""
+        self._outside = self._outside * factor
+
+    def graph(self, embedding: Var) -> Var:
+        """(n, D) -> (n, 1)."""
+        import spox.opset.ai.onnx.v18 as op
+
+        outside = op.const(self._outside.astype(np.float32))
+        offset = op.const((-self._mean @ self._outside).astype(np.float32))
+        return op.reduce_l2(op.gemm(embedding, outside, offset), op.const(np.array([1])), keepdims=1)
+
+
+def _outside(centred: NDArray[np.float64], dimensions: int | None, signal: str) -> NDArray[np.float64]:
+    """An orthonormal basis (D, D - k) of what lies outside the k principal directions of centred rows (n, D)."""
     width = centred.shape[1]
     values, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
     if values[-1] <= 0:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tocsin_detectors.errors import SignalError
-from tocsin_detectors.subspace import residual_basis
+from tocsin_detectors.subspace import Residual
 
 if TYPE_CHECKING:
     from spox import Var
@@ -35,31 +34,26 @@ class VirtualLogit:
     def __init__(self, signal: str = "embedding", logits: str = "logits", *, dimensions: int | None = None) -> None:
         self.reads = (signal, logits)
         self.dimensions = dimensions
-        self._mean: NDArray[np.float64] | None = None
-        self._outside: NDArray[np.float64] | None = None
+        self._virtual: Residual | None = None
 
     def fit(self, safe: Observations, *, seed: int = 0) -> Self:
         """Find the subspace and alpha. Raises SignalError as PCAResidual does, or when the logits are not finite."""
         del seed
         embedding = safe.require_finite(self.reads[0]).astype(np.float64)
         logits = safe.require_finite(self.reads[1]).astype(np.float64)
-        self._mean = embedding.mean(axis=0)
-        outside = residual_basis(embedding - self._mean, self.dimensions, self.reads[0])
-        residual = np.linalg.norm((embedding - self._mean) @ outside, axis=1).mean()
-        if residual <= 1e-9 * np.abs(embedding).max():
+        residual = Residual(embedding, self.dimensions, self.reads[0])
+        usual = residual.norms(embedding).mean()
+        if usual <= 1e-9 * np.abs(embedding).max():
             raise SignalError(f"signal '{self.reads[0]}' never leaves its principal subspace; choose fewer dimensions")
-        # alpha scales the norm, so it may as well scale the basis.
-        self._outside = outside * (abs(logits.max(axis=1).mean()) / residual)
+        residual.scale(abs(logits.max(axis=1).mean()) / usual)
+        self._virtual = residual
         return self
 
     def graph(self, *signals: Var) -> Var:
         """(n, D), (n, C) -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
-        if self._mean is None or self._outside is None:
+        if self._virtual is None:
             raise SignalError("vim has not been fitted")
-        axis = op.const(np.array([1]))
-        outside = op.const(self._outside.astype(np.float32))
-        offset = op.const((-self._mean @ self._outside).astype(np.float32))
-        virtual = op.reduce_l2(op.gemm(signals[0], outside, offset), axis, keepdims=1)
-        return op.sub(virtual, op.reduce_log_sum_exp(signals[1], axis, keepdims=1))
+        free = op.reduce_log_sum_exp(signals[1], op.const(np.array([1])), keepdims=1)
+        return op.sub(self._virtual.graph(signals[0]), free)

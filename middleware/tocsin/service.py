@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from tocsin.config import Config
@@ -34,16 +35,21 @@ class Sidecar:
         self._registry.register(self.relay)
         self._admin: AdminServer | None = None
         self.http: HttpEndpoint | None = None
+        self._opened = AsyncExitStack()
         self._ready = False
 
     async def start(self) -> None:
-        """Listen everywhere."""
-        if self.config.metrics is not None:
-            self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready)
-        if self.config.admin is not None:
-            self._admin = AdminServer(self.config.admin)
-            await self._admin.start()
-        await self.relay.start()
+        """Listen everywhere, or, when an address cannot be had, nowhere."""
+        async with AsyncExitStack() as opened:
+            if self.config.metrics is not None:
+                self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready)
+                opened.callback(self.http.close)
+            if self.config.admin is not None:
+                self._admin = AdminServer(self.config.admin)
+                await self._admin.start()
+                opened.push_async_callback(self._admin.stop)
+            await self.relay.start()
+            self._opened = opened.pop_all()
         self._ready = True
 
     async def stop(self) -> None:
@@ -52,18 +58,15 @@ class Sidecar:
         if self._admin is not None:
             await self._admin.drain()
         await self.relay.drain()
-        if self._admin is not None:
-            await self._admin.stop()
-        if self.http is not None:
-            self.http.close()
+        await self._opened.aclose()
 
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:
         """Start, call `started`, and serve until SIGTERM, SIGINT or `until`; then drain."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, until.set)
+        await self.start()
         try:
-            await self.start()
             gc.collect()
             gc.freeze()  # what start-up made stays; collecting it again and again would only take time
             gc.set_threshold(50_000, 20, 100)

@@ -119,17 +119,17 @@ def test_a_users_mistake_is_one_clear_line_and_code_2(
     assert error.startswith("error: ") and told in error
 
 
-def test_a_port_that_is_taken_is_told(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", ["listen", "metrics", "admin"])
+def test_a_port_that_is_taken_is_told(setting: str, tmp_path: Path) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = tmp_path / "tocsin.yaml"
-        port = taken.getsockname()[1]
-        config.write_text(
-            f"listen: 127.0.0.1:{port}\nmetrics: null\nadmin: null\n"
-            "models: {digits: {signals: {probs: response.outputs.probs}}}\n"
-        )
-        assert f"cannot listen on 127.0.0.1:{port}" in tocsin("serve", "-c", config, code=2).stderr
+        addresses = {"listen": "127.0.0.1:0", "metrics": "null", "admin": "null"}
+        addresses[setting] = f"127.0.0.1:{taken.getsockname()[1]}"
+        lines = "".join(f"{name}: {address}\n" for name, address in addresses.items())
+        config.write_text(lines + "models: {digits: {signals: {probs: response.outputs.probs}}}\n")
+        assert f"cannot listen on {addresses[setting]}" in tocsin("serve", "-c", config, code=2).stderr
 
 
 def test_calibrating_on_nothing_but_fitted_rows_is_refused(recording: Path, tmp_path: Path) -> None:

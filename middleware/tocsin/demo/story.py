@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,14 @@ def tell(work: Path, json_file: Path | None) -> None:
     console.rule("[bold]A model server, guarded")
     python = environment(work, console)
     data = digits()
-    with console.status("starting MLServer with a scikit-learn model of handwritten digits"):
-        server = ModelServer(python, work, data)
-        server.__enter__()
-    try:
+    with ExitStack() as running:
+        with console.status("starting MLServer with a scikit-learn model of handwritten digits"):
+            server = running.enter_context(ModelServer(python, work, data))
         relay, metrics = free_ports(2)
         config = work / "tocsin.yaml"
         config.write_text(CONFIG.format(relay=relay, upstream=server.port, metrics=metrics))
         prepare(console, work, data, relay)
         findings = watch(console, work, data, server.port, relay, metrics)
-    finally:
-        server.__exit__()
     picture = work / "demo.png"
     draw(findings, picture)
     print_report(console, findings, work, picture)

@@ -139,10 +139,12 @@ class Guard:
         pvalues, details, severities = model.promise.judge(scores)
         at = 0
         calls = []
+        late: list[int] = []  # rows that nobody waits for any more
         for call, rows, _ in batch:
             first, at = at, at + rows
             if call.late:
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
+                late.extend(range(first, at))
                 continue
             severity = severities[first]
             if rows > 1:
@@ -159,6 +161,8 @@ class Guard:
             )
             calls.append(call)
         if calls:
+            if late:
+                scores = np.delete(scores, late, axis=0)
             scored = Scored(model.name, calls, scores, time.perf_counter() - started)
             for sink in self.sinks:
                 sink.scored(scored)
