@@ -16,3 +16,7 @@ class SignalError(DetectorError):
 
 class GraphError(DetectorError):
     """An ONNX graph is not one that a scorer can run."""
+
+
+class SaturationWarning(UserWarning):
+    """A score that is at its largest on safe responses already."""

@@ -2,43 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tocsin_detectors.detector import Detector
 from tocsin_detectors.errors import DetectorError
-from tocsin_detectors.observation import Observations
-from tocsin_detectors.scorer import SCORES, Scorer
+from tocsin_detectors.features import Features, with_features
+from tocsin_detectors.fitting import FittingData
+from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.scorer import DETECTORS, FREE, SCORES, Scorer
+
+if TYPE_CHECKING:
+    from spox import Var
 
 
-def compile(detectors: Sequence[Detector], fit_on: Observations, *, seed: int = 0) -> Scorer:
-    """Fit the detectors on safe responses and make one scorer of them.
+def compile(
+    detectors: Sequence[Detector], fit_on: FittingData, *, features: Sequence[Features] = (), seed: int = 0
+) -> Scorer:
+    """Fit the detectors on safe responses and make one scorer of them, with the models of `features` before them.
 
     Raises SignalError when the data cannot serve, DetectorError when there are no detectors.
     """
-    return Scorer(build_graph([detector.fit(fit_on, seed=seed) for detector in detectors], fit_on))
+    seen = with_features(fit_on, features, signals_of(detectors))
+    return Scorer(build_graph([detector.fit(seen, seed=seed) for detector in detectors], fit_on, features))
 
 
-def build_graph(detectors: Sequence[Detector], like: Observations) -> bytes:
+def signals_of(detectors: Iterable[Detector]) -> tuple[str, ...]:
+    """The signals that fitting the detectors looks at, each once."""
+    every = (s for d in detectors for s in (*d.reads, *getattr(d, "fits_on", ())))
+    return tuple(dict.fromkeys(every))
+
+
+def free_lengths(detectors: Iterable[Detector], features: Iterable[Features] = ()) -> dict[str, FreeLength]:
+    """The signals of free length: every detector and feature that reads one must agree that it is."""
+    claims: dict[str, set[FreeLength | None]] = {}
+    readers: list[Detector | Features] = [*detectors, *features]
+    for reader in readers:
+        for signal in reader.reads:
+            claims.setdefault(signal, set()).add(getattr(reader, "free_length", None))
+    agreed = {signal: claim.pop() for signal, claim in claims.items() if len(claim) == 1}
+    return {signal: free for signal, free in agreed.items() if free is not None}
+
+
+def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequence[Features] = ()) -> bytes:
     """One ONNX model of fitted detectors.
 
-    Inputs: each signal read, (n, width), float32, n free. Output: `scores`, (n, number of detectors), float32, a
+    Inputs: each signal read, (n, width), float32, n free. Output: `tocsin.scores`, (n, number of detectors), float32, a
     column a detector. The names of the columns are in the model's metadata, unique: a detector that appears twice
-    is told apart by its signals.
+    is told apart by its signals. `like` tells the signals' widths.
     """
     import spox
     import spox.opset.ai.onnx.v18 as op
 
     if not detectors:
         raise DetectorError("a scorer needs at least one detector")
-    signals = {
-        name: spox.argument(spox.Tensor(np.float32, ("n", like[name].shape[1])))
-        for name in dict.fromkeys(signal for detector in detectors for signal in detector.reads)
+    made = {feature.name for feature in features}
+    readers: list[Detector | Features] = [*features, *detectors]
+    wanted = [s for reader in readers for s in reader.reads if s not in made]
+    free = {name: length for name, length in free_lengths(detectors, features).items() if name not in made}
+    inputs = {
+        name: spox.argument(spox.Tensor(np.float32, ("n", f"{name}_length" if name in free else like.width(name))))
+        for name in dict.fromkeys(wanted)
     }
+    signals: dict[str, Var] = dict(inputs)
+    for feature in features:
+        signals[feature.name] = feature.graph(*(signals[s] for s in feature.reads))
     columns = [d.graph(*(signals[s] for s in d.reads)) for d in detectors]
-    model = spox.build(signals, {SCORES: op.concat(columns, axis=1) if len(columns) > 1 else columns[0]})
-    for key, value in {"detectors": ",".join(column_names(detectors))}.items():
+    model = spox.build(inputs, {SCORES: op.concat(columns, axis=1) if len(columns) > 1 else columns[0]})
+    facts = {
+        DETECTORS: ",".join(column_names(detectors)),
+        FREE: ",".join(
+            f"{s}={length.unit(like.shape(s))}/{length.padding}/{length.axis}" for s, length in free.items()
+        ),
+    }
+    for key, value in facts.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     graph: bytes = model.SerializeToString(deterministic=True)

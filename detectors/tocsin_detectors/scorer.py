@@ -10,15 +10,20 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from tocsin_detectors.errors import GraphError, SignalError
+from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.observation import Float32, Observations
 
-SCORES = "scores"
+SCORES = "tocsin.scores"  # no signal is called so
+DETECTORS, FREE = "detectors", "free"  # keys of the graph's metadata
+TRIED = 32  # steps of a signal of free length when the graph is tried out
 
 
 class Scorer:
     """Runs a graph made by `compile` on batches of responses.
 
-    `signals` maps each signal the graph reads to its width; `detectors` names the columns of the scores.
+    `signals` maps each signal the graph reads to its width, 0 where that is free; `units` maps those to the number
+    that a width must be a multiple of, and `free_lengths` to how shorter ones are filled up to share an array.
+    `detectors` names the columns of the scores.
     Raises GraphError when `graph` is not such a graph. `threads` bounds the threads a run may use.
     """
 
@@ -34,12 +39,13 @@ class Scorer:
         except Exception as error:  # ONNX Runtime raises a dozen types of its own
             raise GraphError(f"ONNX Runtime cannot load the scorer's graph: {error}") from error
         self.graph = graph
-        self.signals = {i.name: _width(i.name, i.shape) for i in self._session.get_inputs()}
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.units, self.free_lengths = _free(metadata.get(FREE, ""))
+        self.signals = {i.name: _width(i.name, i.shape, i.name in self.units) for i in self._session.get_inputs()}
         outputs = [output.name for output in self._session.get_outputs()]
         if outputs != [SCORES]:
             raise GraphError(f"a scorer's graph has the one output '{SCORES}', not {outputs}")
-        named = self._session.get_modelmeta().custom_metadata_map.get("detectors", "")
-        self.detectors = tuple(filter(None, named.split(",")))
+        self.detectors = tuple(filter(None, metadata.get(DETECTORS, "").split(",")))
         columns = self._session.get_outputs()[0].shape[-1]
         if len(self.detectors) != columns:
             raise GraphError(f"the graph has {columns} scores but names {len(self.detectors)} detectors")
@@ -47,11 +53,19 @@ class Scorer:
 
     def __call__(self, observations: Observations) -> Float32:
         """Scores of shape (n, number of detectors), float32, higher = worse. Checks names and widths first."""
-        for name, width in self.signals.items():
-            found = observations[name].shape[1]
-            if found != width:
-                raise SignalError(f"signal '{name}' has width {found}, but the detectors were fitted on {width}")
+        for name in self.signals:
+            if told := self.misfit(name, observations[name].shape[1]):
+                raise SignalError(told)
         return self.run({name: observations[name] for name in self.signals})
+
+    def misfit(self, signal: str, width: int) -> str:
+        """What is wrong with a signal of that width, in words; nothing when the graph can read it."""
+        fitted, unit = self.signals[signal], self.units.get(signal, 1)
+        if fitted and width != fitted:
+            return f"signal '{signal}' has width {width}, but the detectors were fitted on {fitted}"
+        if not fitted and (width < 1 or width % unit):
+            return f"signal '{signal}' has width {width}, but the detectors were fitted on multiples of {unit}"
+        return ""
 
     def run(self, signals: Mapping[str, Float32]) -> Float32:
         """The same without checks, for callers that have made them: each signal (n, width), float32, contiguous."""
@@ -61,10 +75,20 @@ class Scorer:
     def warm(self) -> float:
         """Run on zeros until nothing is left to set up; the seconds that a batch of eight then takes."""
         for n in (1, 64, 8, 8, 8):
-            zeros = {name: np.zeros((n, width), np.float32) for name, width in self.signals.items()}
+            zeros = {name: np.zeros((n, width), np.float32) for name, width in self._widths().items()}
             started = time.perf_counter()
             self.run(zeros)
         return time.perf_counter() - started
+
+    def cost(self, rows: int) -> float:
+        """Seconds a response in batches of `rows`: the median of 30 runs on zeros."""
+        zeros = {name: np.zeros((rows, width), np.float32) for name, width in self._widths().items()}
+        took = []
+        for _ in range(35):
+            started = time.perf_counter()
+            self.run(zeros)
+            took.append(time.perf_counter() - started)
+        return float(np.median(took[5:])) / rows
 
     def swallowed(self) -> list[str]:
         """The signals in which a NaN or an infinity may pass without making any score NaN or infinite.
@@ -72,22 +96,45 @@ class Scorer:
         Whoever runs the scorer must look at those themselves; for the others, finite scores mean finite signals.
         Found by trying every position of every signal.
         """
-        ones = {name: np.ones((1, width), np.float32) for name, width in self.signals.items()}
+        ones = {name: np.ones((1, width), np.float32) for name, width in self._widths().items()}
         usual = np.isfinite(self.run(ones)[0])
         return [name for name in self.signals if not all(self._notices(name, bad, usual) for bad in (np.nan, np.inf))]
 
+    def _widths(self) -> dict[str, int]:
+        """Widths to try the graph with."""
+        return {name: width or TRIED * self.units[name] for name, width in self.signals.items()}
+
     def _notices(self, signal: str, bad: float, usual: NDArray[np.bool_]) -> bool:
-        width = self.signals[signal]
-        for start in range(0, width, 256):
-            rows = min(256, width - start)
-            tried = {name: np.ones((rows, w), np.float32) for name, w in self.signals.items()}
+        widths = self._widths()
+        for start in range(0, widths[signal], 256):
+            rows = min(256, widths[signal] - start)
+            tried = {name: np.ones((rows, width), np.float32) for name, width in widths.items()}
             tried[signal][np.arange(rows), start + np.arange(rows)] = bad
-            if not (~np.isfinite(self.run(tried)) & usual).any(axis=1).all():
+            try:
+                scores = self.run(tried)
+            except Exception:  # ONNX Runtime's own, such as for a NaN that was to be an index
+                return False
+            if not (~np.isfinite(scores) & usual).any(axis=1).all():
                 return False
         return True
 
 
-def _width(name: str, shape: list[int | str | None]) -> int:
+def _width(name: str, shape: list[int | str | None], free: bool) -> int:
+    if len(shape) == 2 and free:
+        return 0
     if len(shape) != 2 or not isinstance(shape[1], int):
         raise GraphError(f"the graph's input '{name}' must have the shape (n, width), not {shape}")
     return shape[1]
+
+
+def _free(text: str) -> tuple[dict[str, int], dict[str, FreeLength]]:
+    """Units and free lengths, as `build_graph` writes them."""
+    units, lengths = {}, {}
+    try:
+        for part in filter(None, text.split(",")):
+            name, _, facts = part.partition("=")
+            unit, padding, axis = facts.split("/")
+            units[name], lengths[name] = int(unit), FreeLength(float(padding), int(axis))
+    except ValueError:
+        raise GraphError(f"the graph's metadata '{FREE}' is garbled: {text}") from None
+    return units, lengths

@@ -22,7 +22,7 @@ from tocsin_detectors import (
     compile,
 )
 from tocsin_detectors.graph import build_graph
-from tocsin_detectors.mahalanobis import ledoit_wolf
+from tocsin_detectors.moments import shrunk_covariance
 
 PIXELS = load_digits().data.astype(np.float32)
 LOGITS = (PIXELS[:, 10:20] - 8).astype(np.float32)
@@ -76,7 +76,8 @@ def test_mahalanobis_is_its_formula_with_shrunk_covariance() -> None:
 def test_ledoit_wolf_is_scikit_learns(data: np.ndarray) -> None:
     data = data.astype(np.float64)
     expected, _ = sklearn_ledoit_wolf(data)
-    np.testing.assert_allclose(ledoit_wolf(data - data.mean(axis=0)), expected, rtol=1e-8, atol=1e-10)
+    mean = data.mean(axis=0)
+    np.testing.assert_allclose(shrunk_covariance([data - mean], mean, "x"), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_rnd_is_the_distance_between_its_two_networks() -> None:
@@ -164,7 +165,7 @@ BROKEN = np.array([[0.5, 0.5], [np.nan, 0.5], [0.1, 0.9]])
         (Entropy(), {"probs": np.ones((5, 1))}, "at least two classes"),
         (Entropy(), {"probs": BROKEN}, r"NaN or infinity in 1 of 3 rows \(the first is row 1\)"),
         (Entropy(), {"logits": LOGITS}, r"there is no signal 'probs'; there is logits \(width 10\)"),
-        (Energy(), {"logits": PROBS[:50]}, "holds probabilities, whose energy says nothing"),
+        (Energy(), {"logits": PROBS[:50]}, "holds probabilities, which have lost"),
         (Mahalanobis(), {"embedding": np.ones((30, 4))}, "is the same in every row"),
         (Mahalanobis(), {"embedding": np.ones((1, 4))}, "has 1 rows; fitting needs at least 2"),
         (RandomNetworkDistillation(), {"embedding": np.ones((30, 4))}, "is the same in every row"),

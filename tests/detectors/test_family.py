@@ -135,7 +135,7 @@ def test_an_embedding_of_length_zero_points_nowhere() -> None:
         (MaxLogit(), {"logits": [[np.inf, 1.0], [0.0, 1.0]]}, "NaN or infinity"),
         (NearestNeighbours(), {"embedding": X[:10]}, "more than 10 rows"),
         (NearestNeighbours(), {"embedding": np.vstack([X[:20], np.zeros((1, 64))])}, "has length 0 in row 20"),
-        (PCAResidual(), {"embedding": np.ones((30, 4))}, "spans no subspace"),
+        (PCAResidual(), {"embedding": np.ones((30, 4))}, "is the same in every row"),
         (PCAResidual(dimensions=64), {"embedding": X}, "must have 1 to 63 dimensions, not 64"),
         (
             VirtualLogit(dimensions=1),

@@ -22,7 +22,7 @@ def test_a_spec_names_a_detector_and_may_name_its_signal() -> None:
     assert parse("mahalanobis").reads == ("embedding",)
     other = parse("mahalanobis:hidden")
     assert isinstance(other, Mahalanobis) and other.reads == ("hidden",)
-    with pytest.raises(DetectorError, match="there is no detector 'magic'; there is energy, entropy"):
+    with pytest.raises(DetectorError, match="there is no detector 'magic'; there is abstain_mass, ace"):
         parse("magic")
 
 
@@ -72,5 +72,29 @@ def test_every_detector_has_its_line_in_the_docs_and_the_other_way_round() -> No
     lines = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
     assert set(lines) == set(BUILT_IN)
     for name in BUILT_IN:
-        told = lines[name].split("|")[2]
-        assert [part.strip("` ") for part in told.split(",")] == list(find(name)().reads)
+        detector = find(name)()
+        told = [part.strip("`* ") for part in lines[name].split("|")[2].split(",")]
+        assert told == [*detector.reads, *getattr(detector, "fits_on", ())]
+
+
+def test_a_spec_may_change_settings() -> None:
+    detector = parse("knn:hidden,k=5,bank=50")
+    assert (detector.reads, detector.k, detector.bank) == (("hidden",), 5, 50)  # type: ignore[attr-defined]
+    assert parse("vim:a+b").reads == ("a", "b")
+    assert parse("ace,per_dimension=true,factor=0.1").per_dimension is True  # type: ignore[attr-defined]
+    for spec, told in (
+        ("knn,neighbours=5", r"has no setting 'neighbours' \(it has: k, bank\)"),
+        ("knn,k=five", "k is a number, true or false, not 'five'"),
+        ("entropy:a+b", "too many positional arguments"),
+    ):
+        with pytest.raises(DetectorError, match=told):
+            parse(spec)
+
+
+def test_names_are_found_without_torch() -> None:
+    program = (
+        "import sys; import tocsin_detectors; "
+        "print(*(name for name in ('torch', 'onnx', 'spox', 'sklearn') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -19,9 +19,12 @@ from tests.model_server import model_server
 from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
 
 from tocsin.errors import RecordingError
-from tocsin.recording.division import calibration_rows, fitting_rows, joined
+from tocsin.recording.division import calibration_rows, fitting_rows
 from tocsin.recording.reading import read_recording
 from tocsin.recording.recorder import Recorder
+from tocsin_detectors import compile
+from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.registry import parse
 
 SAFE = safe_traffic(30, seed=8)
 ANSWERS = {b"%d" % row: inference(SAFE, slice(row, row + 1)) for row in range(30)}
@@ -45,11 +48,10 @@ def recorded(folder: Path, requests: list[bytes], rows: int = 1000) -> Recorder:
 def test_signals_are_kept_row_by_row_with_their_keys(tmp_path: Path) -> None:
     recorder = recorded(tmp_path, [b"%d" % row for row in range(30)] + [b"batch"])
     assert (recorder.rows, recorder.dropped) == (36, 0)
-    (file,) = read_recording(tmp_path)
-    expected = joined([SAFE, SAFE.take(slice(0, 6))])
+    recording = read_recording(tmp_path)
     for name in ("probs", "embedding"):
-        np.testing.assert_array_equal(file.observations[name], expected[name])
-    table = pq.read_table(file.path)
+        np.testing.assert_array_equal(recording.load()[name], np.vstack([SAFE[name], SAFE[name][:6]]))
+    table = pq.read_table(recording.files[0].path)
     assert table.column("session").to_pylist()[:4] == ["s0", "s1", "s2", "s0"]
     assert set(table.column("model").to_pylist()) == {"digits"}
     assert set(table.column("version").to_pylist()) == {"v1"}
@@ -58,7 +60,7 @@ def test_signals_are_kept_row_by_row_with_their_keys(tmp_path: Path) -> None:
 def test_recording_is_bounded_and_traffic_goes_on(tmp_path: Path) -> None:
     recorder = recorded(tmp_path, [b"%d" % row for row in range(30)] + [b"batch"], rows=10)
     assert recorder.rows == 10
-    assert sum(file.observations.rows for file in read_recording(tmp_path)) == 10
+    assert read_recording(tmp_path).rows == 10
 
 
 def test_a_kill_loses_no_finished_segment_and_leaves_no_broken_file(tmp_path: Path) -> None:
@@ -87,8 +89,7 @@ def test_a_kill_loses_no_finished_segment_and_leaves_no_broken_file(tmp_path: Pa
                 time.sleep(0.05)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-    kept = joined(file.observations for file in read_recording(out))
-    np.testing.assert_array_equal(kept["probs"], SAFE["probs"][:20])
+    np.testing.assert_array_equal(read_recording(out).load()["probs"], SAFE["probs"][:20])
 
 
 def parquet(path: Path, columns: dict[str, Any]) -> Path:
@@ -100,10 +101,10 @@ def test_foreign_parquet_files_are_read_too(tmp_path: Path) -> None:
     path = parquet(
         tmp_path / "x.parquet", {"signal.a": [[1.0, 2.0], [3.0, 4.0]], "signal.b": [7, 8], "other": ["x", "y"]}
     )
-    (file,) = read_recording(path)
-    assert file.observations["a"].tolist() == [[1, 2], [3, 4]]
-    assert file.observations["b"].tolist() == [[7], [8]]
-    assert list(read_recording(path, signals=["b"])[0].observations) == ["b"]
+    read = read_recording(path).load()
+    assert read["a"].tolist() == [[1, 2], [3, 4]]
+    assert read["b"].tolist() == [[7], [8]]
+    assert read_recording(path, signals=["b"], optional=["a", "z"]).names() == ("b", "a")
 
 
 @pytest.mark.parametrize(
@@ -133,18 +134,62 @@ def test_files_that_disagree_or_are_none_are_refused(tmp_path: Path) -> None:
         read_recording(tmp_path)
     parquet(tmp_path / "a.parquet", {"signal.a": [[1.0]]})
     parquet(tmp_path / "b.parquet", {"signal.a": [[1.0, 2.0]]})
-    with pytest.raises(RecordingError, match="has the signals"):
+    with pytest.raises(RecordingError, match=r"signal 'a' has the shape \[2\], but \[1\] in a.parquet"):
         read_recording(tmp_path)
 
 
 def test_calibration_never_gets_a_row_that_was_fitted_on(tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", {"signal.a": np.arange(100.0)})
     first = read_recording(tmp_path)
-    fitted = {"share": 0.4, "seed": 3, "files": {file.sha256: file.path.name for file in first}}
-    for_fitting = [fitting_rows(file, 0.4, 3) for file in first]
-    parquet(tmp_path / "b.parquet", {"signal.a": np.arange(50.0)})
-    later = read_recording(tmp_path)
-    for_calibration = [calibration_rows(file, fitted) for file in later]
-    assert len(for_fitting[0]) == 40 and len(for_calibration[0]) == 60
-    assert sorted([*for_fitting[0], *for_calibration[0]]) == list(range(100))
-    assert len(for_calibration[1]) == 50
+    fitted = {"share": 0.4, "seed": 3, "files": {file.sha256: file.path.name for file in first.files}}
+    for_fitting = first.where(lambda file: fitting_rows(file, 0.4, 3)).load()["a"][:, 0]
+    parquet(tmp_path / "b.parquet", {"signal.a": np.arange(100.0, 150.0)})
+    for_calibration = read_recording(tmp_path).where(lambda file: calibration_rows(file, fitted)).load()["a"][:, 0]
+    assert len(for_fitting) == 40 and len(for_calibration) == 110
+    assert sorted([*for_fitting, *for_calibration]) == list(range(150))
+
+
+def test_a_recording_is_read_in_batches_as_it_would_be_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    for number, part in enumerate(np.split(rows, [200])):
+        columns = {"model": ["m", "n"] * (len(part) // 2), "signal.a": list(part)}
+        pq.write_table(pa.table(columns), tmp_path / f"{number}.parquet", row_group_size=60)
+    monkeypatch.setattr("tocsin.recording.reading.BATCH", 37)
+    recording = read_recording(tmp_path, "n")
+    np.testing.assert_array_equal(recording.load()["a"], rows[1::2])
+    shuffled = [np.vstack([part["a"] for part in recording.batches(np.random.default_rng(1))]) for _ in range(2)]
+    np.testing.assert_array_equal(shuffled[0], shuffled[1])
+    assert not np.array_equal(shuffled[0], rows[1::2])
+    np.testing.assert_array_equal(np.sort(shuffled[0], axis=0), np.sort(rows[1::2], axis=0))
+    np.testing.assert_array_equal(recording.sample(50, seed=3)["a"], recording.load().sample(50, seed=3)["a"])
+
+
+def test_detectors_learn_the_same_from_disk_as_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    safe = safe_traffic(400, seed=1)
+    columns = {f"signal.{name}": list(safe[name]) for name in safe}
+    pq.write_table(pa.table(columns), tmp_path / "safe.parquet")
+    monkeypatch.setattr("tocsin.recording.reading.BATCH", 64)
+    names = "kl_matching mahalanobis pca_residual knn"
+    recording = read_recording(tmp_path)
+    memory, disk = (compile([parse(name) for name in names.split()], data) for data in (recording.load(), recording))
+    np.testing.assert_allclose(disk(safe), memory(safe), rtol=1e-4, atol=1e-5)
+    learnt = [compile([parse("rnd,epochs=20")], recording)(safe) for _ in range(2)]
+    np.testing.assert_array_equal(*learnt)
+    assert np.median(compile([parse("rnd,epochs=1")], recording)(safe)) > 1.5 * np.median(learnt[0])
+
+
+def test_broken_rows_are_left_out_on_demand(tmp_path: Path) -> None:
+    values = [[1.0, 2.0], [float("nan"), 1.0], [3.0, float("inf")], [5.0, 6.0]]
+    recording = read_recording(parquet(tmp_path / "x.parquet", {"signal.a": values}))
+    assert recording.finite_rows().load()["a"].tolist() == [[1, 2], [5, 6]]
+
+
+def test_shapes_and_free_lengths_survive(tmp_path: Path) -> None:
+    nested = [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
+    path = parquet(tmp_path / "x.parquet", {"signal.a": nested, "signal.b": [[1.0], [2.0, 3.0]]})
+    free = {"a": FreeLength(-1), "b": FreeLength(9)}
+    read = read_recording(path, free=free)
+    assert read.shape("a") == (2, 2) and read.load()["a"].tolist() == [[1, 2, 3, 4], [5, 6, -1, -1]]
+    assert read.load()["b"].tolist() == [[1, 9], [2, 3]]
+    with pytest.raises(RecordingError, match="lists of different lengths"):
+        read_recording(path, signals=["a"], free={"a": FreeLength(-1, axis=1)})

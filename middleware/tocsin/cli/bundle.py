@@ -29,10 +29,13 @@ def show(
         return
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{file}[/]  {bundle.digest}")
-    reads = ", ".join(f"{name} ({width} numbers)" for name, width in bundle.scorer.signals.items())
+    reads = ", ".join(
+        f"{name} ({f'{width} numbers' if width else 'of any length'})" for name, width in bundle.scorer.signals.items()
+    )
     console.print(f"reads      {reads}")
     for detector in bundle.detectors:
-        console.print(f"computes   {detector['name']}  [dim]{detector.get('source', '')}[/]")
+        cost = f"{detector['cost_us']:g} us  " if "cost_us" in detector else ""
+        console.print(f"computes   {detector['name']}  {cost}[dim]{detector.get('source', '')}[/]")
     promise = bundle.promise
     if promise is None:
         console.print(f"promises   nothing yet: run `tocsin calibrate {file} SAFE_DATA`")

@@ -8,10 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.recording.division import calibration_rows, joined
+from tocsin.cli.fit import without_broken
+from tocsin.recording.division import calibration_rows
 from tocsin.recording.reading import read_recording
 from tocsin_calibration import Bundle, CalibrationError, Rule
 from tocsin_calibration import calibrate as make_promise
@@ -30,6 +32,9 @@ def calibrate(
         str, typer.Option(help="any: alarm when some detector stands out; all: when every one does.")
     ] = "any",
     model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    leave_out_broken: Annotated[
+        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Decides which responses set the detectors' scales.")] = 0,
 ) -> None:
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
@@ -38,16 +43,18 @@ def calibrate(
         raise CalibrationError(
             f"critical alarms are the rarer ones: --critical {critical:g} exceeds --warning {warning:g}"
         )
-    files = read_recording(data, model or made.model or None, made.scorer.signals)
     fitted = made.made.get("fitted", {})
-    parts = [file.observations.take(calibration_rows(file, fitted)) for file in files]
-    unseen = joined(parts)
+    console = Console(highlight=False, soft_wrap=True)
+    recording = read_recording(data, model or made.model or None, made.scorer.signals, free=made.scorer.free_lengths)
+    unseen = recording.where(lambda file: calibration_rows(file, fitted))
+    if leave_out_broken:
+        unseen = without_broken(unseen, console)
     if not unseen.rows:
         raise CalibrationError(
             f"{data}: every row was used for fitting; record more, or fit again with a smaller --share"
         )
     promise = make_promise(
-        made.scorer(unseen),
+        np.concatenate([made.scorer(batch) for batch in unseen.batches()]),
         {"warning": warning, "critical": critical},
         rule=_rule(rule),
         detectors=made.scorer.detectors,
@@ -58,11 +65,10 @@ def calibrate(
         "tocsin": version("tocsin"),
         "rows": unseen.rows,
         "seed": seed,
-        "files": {file.sha256: file.path.name for file in files},
+        "files": {file.sha256: file.path.name for file in recording.files},
     }
     target = out or bundle
     written = dataclasses.replace(made, promise=promise, made={**made.made, "calibrated": calibrated}).write(target)
-    console = Console(highlight=False, soft_wrap=True)
     console.print(f"{target} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:")
     for line in str(promise).splitlines():
         console.print(f"  {line}")

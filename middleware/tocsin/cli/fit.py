@@ -3,71 +3,167 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tocsin.cli.suggestions import show_suggestions
 from tocsin.errors import ConfigError
-from tocsin.recording.division import fitting_rows, joined
-from tocsin.recording.reading import read_recording
+from tocsin.recording.division import fitting_rows
+from tocsin.recording.reading import Recording, read_recording
 from tocsin_calibration import Bundle
-from tocsin_detectors import Scorer
-from tocsin_detectors.graph import build_graph
+from tocsin_detectors import Detector, Features, FittingData, Scorer
+from tocsin_detectors.features import parse_features, with_features
+from tocsin_detectors.graph import build_graph, free_lengths, signals_of
 from tocsin_detectors.registry import names, parse
 
 
 def fit(
     data: Annotated[Path, typer.Argument(help="A recording of safe traffic: a Parquet file or a folder of them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle to write.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write.")] = None,
     detector: Annotated[
-        list[str],
-        typer.Option("--detector", "-d", help=f"NAME or NAME:SIGNAL, may be repeated. Names: {', '.join(names())}."),
-    ],
+        list[str] | None,
+        typer.Option(
+            "--detector",
+            "-d",
+            help=f"NAME, NAME:SIGNAL or NAME:SIGNAL,SETTING=VALUE; may be repeated. Names: {', '.join(names())}.",
+        ),
+    ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--features",
+            help="SIGNAL=FILE.onnx: a signal that a model computes from others, inside the bundle's graph. "
+            "Add ,INPUT=SIGNAL where an input is named otherwise, and ,output=NAME for another than the first.",
+        ),
+    ] = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Say which detectors can read the recording, and what they cost.")
+    ] = False,
+    shifted: Annotated[
+        Path | None,
+        typer.Option(help="With --suggest: a recording of what should alarm, to say how well each detector tells."),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
     share: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="The share of rows to fit on; calibrate gets the others.")
     ] = 0.4,
     seed: Annotated[int, typer.Option(help="Decides the rows and every random start.")] = 0,
+    leave_out_broken: Annotated[
+        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
+    ] = False,
+    memory: Annotated[
+        int, typer.Option(min=1, help="Megabytes of signals to hold; what is larger is read again and again.")
+    ] = 1024,
 ) -> None:
     """Fit detectors on safe responses and write them as a bundle, still to be calibrated."""
     require_fitting()
+    before = [parse_features(spec) for spec in features or []]
+    if suggest:
+        show_suggestions(data, shifted, model, before, share=share, seed=seed, leave_out_broken=leave_out_broken)
+        return
+    if out is None or not detector:
+        raise ConfigError("name a bundle with --out and detectors with --detector; --suggest says which fit the data")
     detectors = [parse(spec) for spec in detector]
-    files = read_recording(data, model, dict.fromkeys(s for d in detectors for s in d.reads))
-    safe = joined(file.observations.take(fitting_rows(file, share, seed)) for file in files)
-    console = Console(stderr=True)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    recording = open_recording(data, model, detectors, before)
+    mine = recording.where(lambda file: fitting_rows(file, share, seed))
+    if leave_out_broken:
+        mine = without_broken(mine, console)
+    safe: FittingData = mine.load() if mine.size <= memory << 20 else mine
+    with _progress(console, mine) as told:
+        seen = with_features(safe, before, signals_of(detectors))
         for one in detectors:
-            task = progress.add_task(f"fitting {one.name} on {safe.rows:,} responses", total=1)
-            one.fit(safe, seed=seed)
-            progress.update(task, completed=1)
-    scorer = Scorer(build_graph(detectors, safe))
-    described = tuple(
-        {"name": column, "reads": list(d.reads), "source": d.source}
-        for column, d in zip(scorer.detectors, detectors, strict=True)
-    )
-    fitted = {
-        "timestamp": time.time(),
-        "tocsin": version("tocsin"),
-        "rows": safe.rows,
-        "share": share,
-        "seed": seed,
-        "files": {file.sha256: file.path.name for file in files},
+            with told(f"fitting {one.name} on {safe.rows:,} responses"):
+                one.fit(seen, seed=seed)
+    scorer = Scorer(build_graph(detectors, safe, before))
+    made = {
+        "fitted": {
+            "timestamp": time.time(),
+            "tocsin": version("tocsin"),
+            "rows": safe.rows,
+            "share": share,
+            "seed": seed,
+            "files": {file.sha256: file.path.name for file in recording.files},
+        }
     }
-    bundle = Bundle(scorer, None, model or "", described, {"fitted": fitted}).write(out)
-    console.print(
-        f"wrote {out} ({bundle.digest[:19]}); next: tocsin calibrate {out} {data}", highlight=False, soft_wrap=True
+    bundle = Bundle(scorer, None, model or "", _described(detectors, scorer, seen, before), made).write(out)
+    console.print(f"wrote {out} ({bundle.digest[:19]}); next: tocsin calibrate {out} {data}")
+
+
+def open_recording(path: Path, model: str | None, detectors: Sequence[Detector], features: list[Features]) -> Recording:
+    """The recording, with the signals that the detectors and the features before them look at."""
+    made = {feature.name for feature in features}
+    readers: list[Detector | Features] = [*features, *detectors]
+    wanted = [s for reader in readers for s in reader.reads if s not in made]
+    optional = [s for s in signals_of(detectors) if s not in made]
+    free = free_lengths(detectors, features)
+    return read_recording(path, model, dict.fromkeys(wanted), optional=optional, free=free)
+
+
+def without_broken(recording: Recording, console: Console) -> Recording:
+    """The responses that hold no NaN or infinity; says how many others there are."""
+    whole = recording.finite_rows()
+    if left := recording.rows - whole.rows:
+        console.print(
+            f"left out {left:,} of {recording.rows:,} responses that hold NaN or infinity; serving passes such "
+            f"responses unscored (not_finite)"
+        )
+    return whole
+
+
+def _described(
+    detectors: Sequence[Detector], scorer: Scorer, safe: FittingData, features: list[Features]
+) -> tuple[dict[str, Any], ...]:
+    """What the bundle says of each detector; its cost is that of a graph of its own, a response in batches of 8."""
+    costs = [Scorer(build_graph([d], safe)).cost(8) for d in detectors]
+    computed = {feature.name: list(feature.reads) for feature in features}
+    return tuple(
+        {
+            "name": column,
+            "reads": list(d.reads),
+            "source": d.source,
+            "cost_us": round(cost * 1e6, 2),
+            **({"computed": computed} if set(d.reads) & set(computed) else {}),
+        }
+        for column, d, cost in zip(scorer.detectors, detectors, costs, strict=True)
     )
+
+
+@contextmanager
+def _progress(console: Console, recording: Recording) -> Iterator[Any]:
+    """Shows what is being fitted, and how many rows were read from disk for it."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[read]}"), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress:
+
+        @contextmanager
+        def told(what: str) -> Iterator[None]:
+            rows = 0
+            task = progress.add_task(what, total=1, read="")
+
+            def read(more: int) -> None:
+                nonlocal rows
+                rows += more
+                progress.update(task, read=f"{rows:,} rows read")
+
+            recording.on_read = read
+            yield
+            progress.update(task, completed=1)
+
+        yield told
 
 
 def require_fitting() -> None:
     """Raises ConfigError when the packages that fitting needs are not installed."""
     try:
         import onnx  # noqa: F401
+        import sklearn  # noqa: F401
         import spox  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:

@@ -27,6 +27,8 @@ INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier 
 QUIET = 60.0  # seconds between two log lines about the same reason
 
 
+_NONE = np.full((1, 1), np.nan, np.float32)
+
 Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its rows, and each signal's raw contents
 
 
@@ -93,11 +95,14 @@ class Guard:
                 else:
                     batch.append(read)
         for family, batch in batches.items():
-            try:
-                self.score(self.models[family.model], family, batch, started)
-            except Exception as error:
-                for call, _, _ in batch:
-                    self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
+            self._score_safely(self.models[family.model], family, batch, started)
+
+    def _score_safely(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
+        try:
+            self.score(model, family, batch, started)
+        except Exception as error:
+            for call, _, _ in batch:
+                self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored for a reason found by whoever carries it."""
@@ -126,11 +131,16 @@ class Guard:
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
         signals = family.stack([raws for _, _, raws in batch])
-        scores = model.scorer.run(signals)
+        try:
+            scores = model.scorer.run(signals)
+        except Exception:
+            if len(batch) == 1:
+                raise
+            scores = _NONE  # such as one token id beyond an embedder's table
         if not (np.isfinite(scores).all() and all(np.isfinite(signals[name]).all() for name in model.swallowed)):
             if len(batch) > 1:  # find the broken one without spoiling the others
                 for read in batch:
-                    self.score(model, family, [read], started)
+                    self._score_safely(model, family, [read], started)
                 return
             broken = [name for name, values in signals.items() if not np.isfinite(values).all()]
             told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"

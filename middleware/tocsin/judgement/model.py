@@ -15,14 +15,16 @@ from tocsin.unscored import Unscored
 from tocsin_calibration import Bundle
 
 Rows = dict[str, NDArray[np.float32]]
+Kind = tuple[str, str, tuple[int, ...]]  # a signal's name, datatype and one row's shape
 
 
 class Family:
-    """Plans of one model whose rows can be stacked: each signal's name, datatype and width."""
+    """Plans of one model whose rows can be stacked: each signal's name, datatype and one row's shape."""
 
-    def __init__(self, model: str, signals: tuple[tuple[str, str, int], ...]) -> None:
+    def __init__(self, model: str, signals: tuple[Kind, ...]) -> None:
         self.model = model
-        self._signals = signals
+        self.shapes = {name: shape for name, _, shape in signals}
+        self._signals = [(name, datatype, _product(shape)) for name, datatype, shape in signals]
         datatypes = {datatype for _, datatype, _ in signals}
         self._datatype = datatypes.pop() if len(datatypes) == 1 else None
 
@@ -82,7 +84,7 @@ class GuardedModel:
         self._paths = [(signal, *config.signals[signal], width) for signal, width in wanted.items()]
         self.wants_request = any(side == "request" for _, side, _, _ in self._paths)
         self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
-        self._families: dict[tuple[tuple[str, str, int], ...], Family] = {}
+        self._families: dict[tuple[Kind, ...], Family] = {}
 
     def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, list[bytes]]:
         """How many rows the response has, how to stack them, and each signal's raw contents. Raises Unscored."""
@@ -114,17 +116,15 @@ class GuardedModel:
             tensor = layout.tensor(name)
             size = oip.item_size(tensor, name)
             values = _product(tensor.shape)
-            rows = tensor.shape[0] if tensor.shape else 1
-            if tensor.shape == (width,):
-                rows = 1  # a model without a batch axis
-            found = values // rows if rows > 0 else 0
-            if rows < 0 or values < 0:
+            batched = bool(tensor.shape) and values != width  # else one response, by a model without a batch axis
+            rows, shape = (tensor.shape[0], tensor.shape[1:] or (1,)) if batched else (1, tensor.shape or (1,))
+            if min(tensor.shape, default=1) < 0:
                 raise Unscored("shape", f"tensor '{name}' has the shape {list(tensor.shape)}")
-            if width and rows and found != width:
-                raise Unscored("shape", f"signal '{signal}' has width {found}, but the bundle was fitted on {width}")
+            if rows and self.bundle and (told := self.scorer.misfit(signal, _product(shape))):
+                raise Unscored("shape", told)
             counts[signal] = rows
             places.append(Place(side == "request", tensor.position, values * size))
-            signals.append((signal, tensor.datatype, found))
+            signals.append((signal, tensor.datatype, shape))
         if len(set(counts.values())) != 1 or not next(iter(counts.values())):
             told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
             raise Unscored("rows", f"the response has {told}; each response needs one row of each")

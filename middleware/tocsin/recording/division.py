@@ -6,35 +6,25 @@ in it file by file, and calibration leaves exactly those rows out, also when mor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tocsin.recording.reading import RecordedFile
-from tocsin_detectors import Observations
+from tocsin.recording.reading import Mask, RecordedFile
 
 
-def fitting_rows(file: RecordedFile, share: float, seed: int) -> NDArray[np.intp]:
-    """The rows of a file that are for fitting: `share` of them."""
-    rows = file.observations.rows
-    return np.sort(_order(file, seed)[: round(rows * share)])
+def fitting_rows(file: RecordedFile, share: float, seed: int) -> Mask:
+    """The rows of a file that are for fitting: `share` of the model's."""
+    own = np.flatnonzero(file.kept)
+    order = np.random.default_rng([seed, int(file.sha256[:16], 16)]).permutation(len(own))
+    rows = np.zeros(len(file.kept), bool)
+    rows[own[order[: round(len(own) * share)]]] = True
+    return rows
 
 
-def calibration_rows(file: RecordedFile, fitted: Mapping[str, Any]) -> NDArray[np.intp]:
+def calibration_rows(file: RecordedFile, fitted: Mapping[str, Any]) -> Mask:
     """The rows of a file that a bundle with this `fitted` record has not seen."""
-    rows = np.arange(file.observations.rows)
     if file.sha256 not in fitted.get("files", {}):
-        return rows
-    return np.setdiff1d(rows, fitting_rows(file, float(fitted["share"]), int(fitted["seed"])))
-
-
-def joined(parts: Iterable[Observations]) -> Observations:
-    """Observations one after the other."""
-    every = list(parts)
-    return Observations({name: np.concatenate([part[name] for part in every]) for name in every[0]})
-
-
-def _order(file: RecordedFile, seed: int) -> NDArray[np.intp]:
-    return np.random.default_rng([seed, int(file.sha256[:16], 16)]).permutation(file.observations.rows)
+        return file.kept
+    return file.kept & ~fitting_rows(file, float(fitted["share"]), int(fitted["seed"]))

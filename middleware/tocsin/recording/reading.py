@@ -1,95 +1,229 @@
-"""Reading a recording, for fit and calibrate."""
+"""Reading a recording, for fit and calibrate: batch by batch, however large it is."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.errors import ConfigError, RecordingError
-from tocsin_detectors import Observations
+from tocsin.recording.columns import declared_shape, lengthened, to_array
+from tocsin_detectors import FittingData, Observations, SignalError
+from tocsin_detectors.fitting import BATCH
+from tocsin_detectors.free_length import FreeLength
 
 if TYPE_CHECKING:
     import pyarrow
 
+Mask = NDArray[np.bool_]
+Shape = tuple[int, ...]
+
 
 class RecordedFile(NamedTuple):
-    """One file of a recording, its rows of one model."""
+    """One file of a recording, and which of its rows are meant."""
 
     path: Path
     sha256: str
-    observations: Observations
+    kept: Mask
 
 
-def read_recording(path: Path | str, model: str | None = None, signals: Iterable[str] = ()) -> list[RecordedFile]:
-    """A recording: a Parquet file, or a folder of them. Only `signals`, or all there are.
+class Recording(FittingData):
+    """The responses of one model in a recording; only what is being looked at is in memory.
 
-    A signal is a column named `signal.NAME` holding lists of numbers of one length, or numbers. Raises
-    RecordingError: no file, no such model or signal, several models and none named, another width than before.
+    `on_read` is told how many rows each batch had.
+    """
+
+    on_read: Callable[[int], None] = staticmethod(lambda rows: None)
+
+    def __init__(
+        self, files: tuple[RecordedFile, ...], shapes: Mapping[str, Shape], free: Mapping[str, FreeLength]
+    ) -> None:
+        self.files = files
+        self.rows = sum(int(file.kept.sum()) for file in files)
+        self._shapes = dict(shapes)
+        self._free = dict(free)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._shapes)
+
+    def shape(self, name: str) -> Shape:
+        try:
+            return self._shapes[name]
+        except KeyError:
+            raise SignalError(f"there is no signal '{name}'; there is {', '.join(self._shapes)}") from None
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in memory."""
+        return self.rows * sum(self.width(name) for name in self._shapes) * 4
+
+    def batches(self, shuffle: np.random.Generator | None = None) -> Iterator[Observations]:
+        order = np.arange(len(self.files)) if shuffle is None else shuffle.permutation(len(self.files))
+        for file in (self.files[at] for at in order):
+            for start, table in _tables(file.path, self._shapes, shuffle):
+                kept = np.flatnonzero(file.kept[start : start + len(table)])
+                if not len(kept):
+                    continue
+                part = Observations({name: self._values(file.path, name, table) for name in self._shapes})
+                self.on_read(len(kept))
+                yield part.take(kept if shuffle is None else shuffle.permutation(kept))
+
+    def take(self, index: NDArray[np.intp]) -> Recording:
+        every = np.zeros(self.rows, bool)
+        every[index] = True
+        files, start = [], 0
+        for file in self.files:
+            kept, own = file.kept.copy(), int(file.kept.sum())
+            kept[file.kept] = every[start : (start := start + own)]
+            files.append(file._replace(kept=kept))
+        return self._of(files)
+
+    def where(self, rows: Callable[[RecordedFile], Mask]) -> Recording:
+        """The responses that `rows` picks in each file."""
+        return self._of([file._replace(kept=rows(file)) for file in self.files])
+
+    def finite_rows(self) -> Recording:
+        """The responses whose signals hold no NaN or infinity: those that serving scores."""
+        whole = [np.isfinite(np.hstack([part[name] for name in part])).all(axis=1) for part in self.batches()]
+        return self.take(np.flatnonzero(np.concatenate(whole)) if whole else np.zeros(0, np.intp))
+
+    def _of(self, files: Iterable[RecordedFile]) -> Recording:
+        made = Recording(tuple(files), self._shapes, self._free)
+        made.on_read = self.on_read
+        return made
+
+    def _values(self, path: Path, name: str, table: pyarrow.Table) -> NDArray[np.float32]:
+        free, shape = self._free.get(name), self._shapes[name]
+        values = _column(path, name, table, free)
+        if free is not None and values.ndim == len(shape) + 1:
+            values = lengthened(values, shape[free.axis], free)
+        if values.shape[1:] != shape and int(np.prod(values.shape[1:])) != int(np.prod(shape)):
+            raise RecordingError(f"{path}: signal '{name}' has lists of different lengths")
+        return values.reshape(len(values), *shape)
+
+
+def read_recording(
+    path: Path | str,
+    model: str | None = None,
+    signals: Iterable[str] = (),
+    *,
+    optional: Iterable[str] = (),
+    free: Mapping[str, FreeLength] | None = None,
+) -> Recording:
+    """A recording: a Parquet file, or a folder of them. Only `signals`, or all there are; `optional` ones if there.
+
+    A signal is a column named `signal.NAME` holding numbers, lists of them, or lists of lists, the same for all rows
+    except along the axis in which the signal is `free`. Raises RecordingError: no file, no such model or signal,
+    several models and none named, another shape than before.
     """
     require_pyarrow()
     path = Path(path)
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or not files[0].exists():
+    paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not paths or not paths[0].exists():
         raise RecordingError(f"{path}: there is no recording; `tocsin record` makes one")
-    found = [(file, _read_file(file, model, list(signals))) for file in files]
-    if model is None:
-        models = sorted({name for _, (names, _) in found for name in names})
-        if len(models) > 1:
-            raise RecordingError(f"{path}: holds several models ({', '.join(models)}); choose one with --model")
-    kept = [RecordedFile(file, _sha256(file), rows) for file, (_, rows) in found if rows is not None]
-    if not kept:
+    models: set[str] = set()
+    files = []
+    for one in paths:
+        found, kept = _rows_of(one, model)
+        models |= found
+        if kept.any():
+            files.append(RecordedFile(one, _sha256(one), kept))
+    if model is None and len(models) > 1:
+        raise RecordingError(f"{path}: holds several models ({', '.join(sorted(models))}); choose one with --model")
+    if not files:
         raise RecordingError(f"{path}: holds no responses of model '{model}'")
-    widths = {name: values.shape[1] for name, values in kept[0].observations.items()}
-    for file in kept[1:]:
-        own = {name: values.shape[1] for name, values in file.observations.items()}
-        if own != widths:
-            raise RecordingError(f"{file.path}: has the signals {own}, but {kept[0].path.name} has {widths}")
-    return kept
+    names = _names(files[0].path, list(signals), list(optional))
+    free = {name: length for name, length in (free or {}).items() if name in names}
+    shapes = [_shapes(file, names, free) for file in files]
+    joint = dict(shapes[0])
+    for file, own in zip(files, shapes, strict=True):
+        for name, shape in own.items():
+            joint[name] = _joint(file.path, files[0].path, name, joint[name], shape, free.get(name))
+    return Recording(tuple(files), joint, free)
 
 
-def _read_file(path: Path, model: str | None, signals: list[str]) -> tuple[set[str], Observations | None]:
+def _rows_of(path: Path, model: str | None) -> tuple[set[str], Mask]:
+    """The models in a file, and which of its rows are the model's."""
     import pyarrow as pa
     import pyarrow.parquet as pq
+    from pyarrow import compute
 
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            if "model" not in file.schema_arrow.names:
+                return set(), np.ones(file.metadata.num_rows, bool)
+            column = file.read(["model"]).column("model")
     except (OSError, pa.ArrowException) as error:
         raise RecordingError(f"{path}: is no Parquet file ({error})") from error
-    models = set(table.column("model").unique().to_pylist()) if "model" in table.column_names else set()
-    if model is not None and models:
-        table = table.filter(pa.compute.equal(table.column("model"), model))
-    if not table.num_rows:
-        return models, None
-    there = [name.removeprefix("signal.") for name in table.column_names if name.startswith("signal.")]
+    models = set(column.unique().to_pylist())
+    if model is None:
+        return models, np.ones(len(column), bool)
+    return models, np.asarray(compute.fill_null(compute.equal(column, model), False))
+
+
+def _names(path: Path, signals: list[str], optional: list[str]) -> list[str]:
+    import pyarrow.parquet as pq
+
+    there = [n.removeprefix("signal.") for n in pq.read_schema(path).names if n.startswith("signal.")]
     for signal in signals or there or ["?"]:
         if signal not in there:
             told = ", ".join(there) or "none; signals are columns named signal.NAME"
             raise RecordingError(f"{path}: has no signal '{signal}' (it has: {told})")
-    columns = {name: _values(path, name, table.column(f"signal.{name}")) for name in signals or there}
-    return models, Observations(columns)
+    return list(dict.fromkeys([*(signals or there), *(name for name in optional if name in there)]))
 
 
-def _values(path: Path, name: str, column: pyarrow.ChunkedArray) -> NDArray[np.float32]:
+def _shapes(file: RecordedFile, names: list[str], free: Mapping[str, FreeLength]) -> dict[str, Shape]:
+    """Each signal's shape in a file: as in its first rows, and as long as the longest along a free axis."""
+    shapes: dict[str, Shape] = {}
+    for _, table in _tables(file.path, names, None):
+        for name in names:
+            shape = _column(file.path, name, table, free.get(name)).shape[1:] or (1,)
+            before = shapes.get(name, shape)
+            shapes[name] = _joint(file.path, file.path, name, before, shape, free.get(name))
+        if not free:
+            break
+    return shapes
+
+
+def _joint(path: Path, first: Path, name: str, before: Shape, shape: Shape, free: FreeLength | None) -> Shape:
+    """The shape that holds both. Raises RecordingError when they differ in another than the free axis."""
+    if free is not None and len(shape) == len(before) > free.axis:
+        longest = max(shape[free.axis], before[free.axis])
+        joint = tuple(longest if axis == free.axis else size for axis, size in enumerate(before))
+        if joint == tuple(longest if axis == free.axis else size for axis, size in enumerate(shape)):
+            return joint
+    elif np.prod(shape) == np.prod(before):
+        return max(before, shape, key=len)
+    raise RecordingError(f"{path}: signal '{name}' has the shape {list(shape)}, but {list(before)} in {first.name}")
+
+
+def _tables(
+    path: Path, names: Iterable[str], shuffle: np.random.Generator | None
+) -> Iterator[tuple[int, pyarrow.Table]]:
+    """A file's columns in batches, each with the number of its first row; row groups in any order when shuffled."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    kind = column.type
-    if column.null_count:
-        raise RecordingError(f"{path}: signal '{name}' is empty in {column.null_count} rows")
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
-        rows = len(column)
-        values = np.asarray(column.combine_chunks().flatten(), np.float32)
-        lengths = pa.compute.list_value_length(column)
-        if pa.compute.min_max(lengths)["min"].as_py() != pa.compute.min_max(lengths)["max"].as_py():
-            raise RecordingError(f"{path}: signal '{name}' has lists of different lengths")
-        return values.reshape(rows, -1)
-    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        raise RecordingError(f"{path}: signal '{name}' is {kind}, not numbers")
-    return np.asarray(column, np.float32)
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        starts = np.cumsum([0, *sizes])
+        order: Any = range(len(sizes)) if shuffle is None else shuffle.permutation(len(sizes))
+        for group in order:
+            start = int(starts[group])
+            for batch in file.iter_batches(BATCH, [int(group)], [f"signal.{name}" for name in names]):
+                yield start, pa.Table.from_batches([batch])
+                start += len(batch)
+
+
+def _column(path: Path, name: str, table: pyarrow.Table, free: FreeLength | None) -> NDArray[np.float32]:
+    column = f"signal.{name}"
+    if column not in table.column_names:
+        raise RecordingError(f"{path}: has no signal '{name}', which other files of the recording have")
+    return to_array(table.column(column), f"{path}: signal '{name}'", declared_shape(table.schema.field(column)), free)
 
 
 def _sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ from tocsin.errors import RecordingError
 from tocsin.judgement.guard import Guard, Read
 from tocsin.judgement.model import Family, GuardedModel, Rows
 from tocsin.judgement.sink import Sink
+from tocsin.recording.columns import SHAPE
 from tocsin.recording.reading import require_pyarrow
 
 log = logging.getLogger("tocsin")
@@ -32,6 +33,7 @@ class _Batch(NamedTuple):
     model: str
     rows: Rows
     keys: list[tuple[float, str, str, str]]  # time, version, method, session; one a row
+    shapes: dict[str, tuple[int, ...]]
 
 
 class Recorder(Guard):
@@ -82,7 +84,7 @@ class Recorder(Guard):
         if len(keys) > room:
             keys, rows = keys[:room], {name: values[:room] for name, values in rows.items()}
         try:
-            self._queue.put_nowait(_Batch(model.name, rows, keys))
+            self._queue.put_nowait(_Batch(model.name, rows, keys, family.shapes))
         except queue.Full:
             self.dropped += len(keys)
             return
@@ -97,8 +99,8 @@ class Recorder(Guard):
 
 
 def _write_segments(batches: queue.Queue[_Batch | None], directory: Path) -> None:
-    waiting: dict[tuple[str, tuple[int, ...]], list[_Batch]] = {}
-    since: dict[tuple[str, tuple[int, ...]], float] = {}
+    waiting: dict[tuple[object, ...], list[_Batch]] = {}
+    since: dict[tuple[object, ...], float] = {}
     ended = False
     while not ended:
         try:
@@ -106,7 +108,7 @@ def _write_segments(batches: queue.Queue[_Batch | None], directory: Path) -> Non
             if batch is None:
                 ended = True
             else:
-                key = (batch.model, tuple(v.shape[1] for v in batch.rows.values()))
+                key: tuple[object, ...] = (batch.model, *batch.shapes.items())
                 waiting.setdefault(key, []).append(batch)
                 since.setdefault(key, time.monotonic())
         except queue.Empty:
@@ -135,12 +137,18 @@ def _write_segment(directory: Path, batches: list[_Batch]) -> None:
     }
     for signal in batches[0].rows:
         values = np.concatenate([batch.rows[signal] for batch in batches])
-        columns[f"signal.{signal}"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        columns[f"signal.{signal}"] = column
+    shapes = {f"signal.{name}": ",".join(map(str, shape)) for name, shape in batches[0].shapes.items()}
+    schema = pa.schema(
+        pa.field(name, column.type, metadata={SHAPE: shapes[name].encode()} if name in shapes else None)
+        for name, column in columns.items()
+    )
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", batches[0].model)
     final = directory / f"{name}-{time.time_ns()}.parquet"
     staged = final.with_suffix(".part")
     with staged.open("wb") as file:
-        pq.write_table(pa.table(columns), file)
+        pq.write_table(pa.Table.from_arrays(list(columns.values()), schema=schema), file)
         file.flush()
         os.fsync(file.fileno())
     staged.replace(final)

@@ -1,0 +1,52 @@
+"""Inconsistency when a judge sees the choices in the other order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from tocsin_detectors.errors import SignalError
+
+if TYPE_CHECKING:
+    from spox import Var
+
+    from tocsin_detectors.fitting import FittingData
+
+
+class OrderSwap:
+    """(1/2) sum_c |p_c - q_c|, in [0, 1]: the total variation between a judge's choices in two orders.
+
+    Reads the probabilities of the choices in both orders, (n, C) each, by place: the first column is what was shown
+    first. In the second the first two choices were exchanged; further ones, such as a tie, kept their places. Nothing
+    is learnt. Finds a judge that prefers a place to an answer; blind to one that is wrong in both orders alike.
+
+    Source: Zheng et al. (2023), arXiv:2306.05685; TrustJudge, Wang et al. (2025), arXiv:2509.21117.
+    """
+
+    name: ClassVar[str] = "order_swap"
+    source: ClassVar[str] = "Zheng et al. 2023, arXiv:2306.05685"
+
+    def __init__(self, signal: str = "choice_probs", swapped: str = "swapped_choice_probs") -> None:
+        self.reads = (signal, swapped)
+
+    def fit(self, safe: FittingData, *, seed: int = 0) -> Self:
+        """Check both. Raises SignalError when they hold no distributions over the same number of choices."""
+        del seed
+        for signal in self.reads:
+            safe.require_distribution(signal)
+        first, second = (safe.width(signal) for signal in self.reads)
+        if first != second:
+            raise SignalError(f"signals '{self.reads[0]}' and '{self.reads[1]}' have {first} and {second} choices")
+        return self
+
+    def graph(self, *signals: Var) -> Var:
+        """(n, C) twice -> (n, 1)."""
+        import spox.opset.ai.onnx.v18 as op
+
+        one = op.const(np.array([1]))
+        top, two = op.const(np.array([1, 0])), op.const(np.array([2]))
+        swapped = op.gather(signals[1], top, axis=1)
+        rest = op.slice(signals[1], two, op.const(np.array([np.iinfo(np.int64).max])), one)
+        apart = op.sub(signals[0], op.concat([swapped, rest], axis=1))
+        return op.mul(op.reduce_l1(apart, one, keepdims=1), op.const(np.float32(0.5)))

@@ -1,0 +1,8 @@
+"""Detectors of token streams."""
+
+from tocsin_detectors.tokens.repetition import Repetition
+from tocsin_detectors.tokens.surprisal import MaxSurprisal, MeanSurprisal, Perplexity
+from tocsin_detectors.tokens.token_entropy import TokenEntropy
+from tocsin_detectors.tokens.windowed_surprisal import WindowedSurprisal
+
+__all__ = ["MaxSurprisal", "MeanSurprisal", "Perplexity", "Repetition", "TokenEntropy", "WindowedSurprisal"]
