@@ -29,8 +29,13 @@ format: $(VENV)/dev ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx
+bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx, and detectors beside pytorch-ood
 	@$(call debian,h2load nghttpd nginx,$(BENCH_PACKAGES))
+	@# pytorch-ood wants torchvision, which has no build for this torch: apart, so that nothing else finds it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check magika river
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/peers \
+	  pytorch-ood torchvision==0.28.0 tqdm
+	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.detectors --json detectors.json
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
 
 clean: ## remove what these commands made

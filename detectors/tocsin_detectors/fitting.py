@@ -118,5 +118,5 @@ def _require_finite(name: str, values: NDArray[np.float32], before: int) -> None
     if broken.size:
         raise SignalError(
             f"signal '{name}' holds NaN or infinity in {broken.size} of {len(values)} rows (the first is row "
-            f"{before + broken[0]}); leave those responses out of the fitting data"
+            f"{before + broken[0]}); leave those responses out (tocsin fit --leave-out-broken does)"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.parts import SIGNALS, safe_traffic
+from tests.parts import SIGNALS, far_away, safe_traffic
 
 from tocsin_calibration import Bundle
 
@@ -136,3 +136,48 @@ def test_calibrating_on_nothing_but_fitted_rows_is_refused(recording: Path, tmp_
     bundle = tmp_path / "all.tocsin"
     tocsin("fit", recording, "-o", bundle, "-d", "entropy", "--share", "1.0")
     assert "every row was used for fitting" in tocsin("calibrate", bundle, recording, code=2).stderr
+
+
+def test_suggest_says_what_fits_and_what_tells(recording: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "strange.parquet"
+    pq.write_table(pa.table({f"signal.{name}": list(values) for name, values in far_away(200).items()}), strange)
+    told = tocsin("fit", recording, "--suggest", "--shifted", strange).stdout
+    rows = {line.split()[0]: line for line in told.splitlines() if line[:1].isalpha()}
+    assert {"entropy", "mahalanobis", "rnd", "knn"} <= set(rows)
+    assert "1.000 [" in rows["mahalanobis"] and "AUROC" in rows["detector"]
+    assert "keep other traffic like" in told
+    cheapest = tocsin("fit", recording, "--suggest").stdout
+    assert "AUROC" not in cheapest and "us at batch 1" in cheapest
+
+
+def test_a_model_before_the_detectors_goes_into_the_bundle(tmp_path: Path, recording: Path) -> None:
+    from spox import Tensor, argument, build
+    from spox.opset.ai.onnx import v18 as op
+
+    rows = argument(Tensor(np.float32, ("n", 8)))
+    half = op.matmul(rows, op.const(np.eye(8, 4, dtype=np.float32)))
+    model = tmp_path / "half.onnx"
+    model.write_bytes(build({"embedding": rows}, {"half": half}).SerializeToString())
+    bundle = tmp_path / "half.tocsin"
+    tocsin("fit", recording, "-o", bundle, "--features", f"halved={model}", "-d", "mahalanobis:halved", "-d", "entropy")
+    tocsin("calibrate", bundle, recording, "--warning", "0.1", "--critical", "0.02")
+    made = Bundle.read(bundle)
+    assert made.scorer.signals == {"embedding": 8, "probs": 10}
+    assert made.detectors[0]["computed"] == {"halved": ["embedding"]} and made.detectors[0]["cost_us"] > 0
+    assert "computes   mahalanobis" in tocsin("bundle", "show", bundle).stdout
+
+
+def test_broken_rows_are_refused_or_left_out(recording: Path, tmp_path: Path) -> None:
+    table = pq.read_table(recording)
+    values = np.array(table.column("signal.probs").to_pylist())
+    values[[5, 600]] = np.nan
+    broken = tmp_path / "broken.parquet"
+    pq.write_table(table.set_column(0, "signal.probs", pa.array(list(values))), broken)
+    bundle = tmp_path / "b.tocsin"
+    whole = ["-o", bundle, "-d", "entropy", "--share", "1.0"]
+    assert "--leave-out-broken" in tocsin("fit", broken, *whole, code=2).stderr
+    told = tocsin("fit", broken, *whole, "--leave-out-broken").stderr
+    assert "left out 2 of 700 responses that hold NaN or infinity" in told
+    tocsin("fit", broken, "-o", bundle, "-d", "entropy", "--leave-out-broken", "--memory", "1")
+    told = tocsin("calibrate", bundle, broken, "--warning", "0.1", "--critical", "0.05", "--leave-out-broken").stdout
+    assert "at most 10%" in told
