@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(wildcard proto/*)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light
 
-.PHONY: help demo test venv lint format bench clean
+.PHONY: help demo test venv lint format bench examples clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -37,6 +37,10 @@ bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx, and detecto
 	  pytorch-ood torchvision==0.28.0 tqdm
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.detectors --json detectors.json
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
+
+examples: $(VENV)/dev ## run the worked examples
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	$(BIN)/python examples/sentences.py
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -90,7 +90,7 @@ def export(path: Path) -> None:
         example,
         path,
         input_names=["input_ids", "attention_mask"],
-        output_names=["embedding"],
+        output_names=["sentence"],
         dynamic_shapes=({0: batch, 1: length}, {0: batch, 1: length}),
         dynamo=True,
         external_data=False,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tocsin_detectors.actions.samples import Chunks
 from tocsin_detectors.detector import fitted
 from tocsin_detectors.errors import SaturationWarning
+from tocsin_detectors.nonfinite import showing
 
 if TYPE_CHECKING:
     from spox import Var
@@ -111,9 +112,7 @@ class ActionChunkEntropy:
         shares = op.log(op.div(counts, op.const(np.float32(chunks.samples))))
         total = op.reduce_sum(op.flatten(shares, axis=1), op.const(np.array([1])), keepdims=1)
         bits = np.float32(-1 / (np.log(2) * chunks.samples * chunks.steps))
-        # Where an action is NaN no count is: carry it into the score.
-        broken = op.mul(op.reduce_sum(signals[0], op.const(np.array([1])), keepdims=1), op.const(np.float32(0)))
-        return op.add(op.mul(total, op.const(bits)), broken)
+        return showing(op.mul(total, op.const(bits)), signals[0])
 
 
 def _entropy(cells: NDArray[np.intp]) -> float:

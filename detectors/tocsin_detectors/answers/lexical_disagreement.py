@@ -10,6 +10,7 @@ from tocsin_detectors.axes import axes_of
 from tocsin_detectors.detector import fitted
 from tocsin_detectors.errors import SignalError
 from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.nonfinite import showing
 
 if TYPE_CHECKING:
     from spox import Var
@@ -69,5 +70,4 @@ class LexicalDisagreement:
         total = op.reduce_sum(op.flatten(alike, axis=1), one, keepdims=1)
         pairs = np.float32(1 / (samples * (samples - 1)))
         mean = op.mul(op.sub(total, op.const(np.float32(samples))), op.const(pairs))
-        carried = op.mul(op.reduce_sum(signals[0], one, keepdims=1), op.const(np.float32(0)))
-        return op.add(op.sub(op.const(np.float32(1)), mean), carried)
+        return showing(op.sub(op.const(np.float32(1)), mean), signals[0])

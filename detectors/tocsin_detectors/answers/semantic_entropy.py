@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from tocsin_detectors.answers.sampled import OfAnswers
+from tocsin_detectors.nonfinite import showing
 
 if TYPE_CHECKING:
     from spox import Var
@@ -46,5 +47,4 @@ class SemanticEntropy(OfAnswers):
         sizes = op.reduce_sum(linked, op.const(np.array([2])), keepdims=0)  # (n, S): of each answer's cluster
         shares = op.log(op.mul(sizes, op.const(np.float32(1 / self.answers))))
         entropy = op.neg(op.reduce_mean(shares, op.const(np.array([1])), keepdims=1))
-        carried = op.mul(op.reduce_sum(signals[0], op.const(np.array([1])), keepdims=1), op.const(np.float32(0)))
-        return op.add(entropy, carried)
+        return showing(entropy, signals[0])

@@ -9,6 +9,7 @@ import numpy as np
 from tocsin_detectors.confidence.distribution import OfDistribution
 from tocsin_detectors.detector import fitted
 from tocsin_detectors.errors import SignalError
+from tocsin_detectors.nonfinite import showing
 
 if TYPE_CHECKING:
     from spox import Var
@@ -47,6 +48,4 @@ class AbstainMass(OfDistribution):
         import spox.opset.ai.onnx.v18 as op
 
         chosen = op.gather(signals[0], op.const(np.array([fitted(self._choice, self.name)])), axis=1)
-        # A NaN among the others must not go unseen.
-        carried = op.mul(op.reduce_sum(signals[0], op.const(np.array([1])), keepdims=1), op.const(np.float32(0)))
-        return op.add(chosen, carried)
+        return showing(chosen, signals[0])

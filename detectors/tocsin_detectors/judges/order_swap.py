@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from tocsin_detectors.errors import SignalError
+from tocsin_detectors.confidence.distribution import require_same_classes
 
 if TYPE_CHECKING:
     from spox import Var
@@ -33,11 +33,7 @@ class OrderSwap:
     def fit(self, safe: FittingData, *, seed: int = 0) -> Self:
         """Check both. Raises SignalError when they hold no distributions over the same number of choices."""
         del seed
-        for signal in self.reads:
-            safe.require_distribution(signal)
-        first, second = (safe.width(signal) for signal in self.reads)
-        if first != second:
-            raise SignalError(f"signals '{self.reads[0]}' and '{self.reads[1]}' have {first} and {second} choices")
+        require_same_classes(safe, self.reads)
         return self
 
     def graph(self, *signals: Var) -> Var:

@@ -10,6 +10,7 @@ import numpy as np
 from tocsin_detectors.axes import axes_of
 from tocsin_detectors.detector import fitted
 from tocsin_detectors.errors import SignalError
+from tocsin_detectors.nonfinite import showing
 
 if TYPE_CHECKING:
     from spox import Var
@@ -71,8 +72,7 @@ class Transitivity:
         assert code is not None
         broken = op.gather(op.const(_impossible()), code, axis=0)
         one = op.const(np.array([1]))
-        carried = op.mul(op.reduce_sum(signals[0], one, keepdims=1), op.const(np.float32(0)))
-        return op.add(op.reduce_mean(broken, one, keepdims=1), carried)
+        return showing(op.reduce_mean(broken, one, keepdims=1), signals[0])
 
 
 def _impossible() -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
+from tocsin_detectors.confidence.distribution import require_same_classes
 from tocsin_detectors.errors import SignalError
 
 if TYPE_CHECKING:
@@ -43,13 +44,9 @@ class ModalityDiscrepancy:
     def fit(self, safe: FittingData, *, seed: int = 0) -> Self:
         """Check both. Raises SignalError when they hold no distributions over the same number of classes."""
         del seed
-        for signal in self.reads:
-            safe.require_distribution(signal)
-        first, second = (safe.width(signal) for signal in self.reads)
-        if first != second:
-            raise SignalError(f"signals '{self.reads[0]}' and '{self.reads[1]}' have {first} and {second} classes")
-        if self.without_top and first < 3:
-            raise SignalError(f"without_top leaves nothing to compare of {first} classes")
+        classes = require_same_classes(safe, self.reads)
+        if self.without_top and classes < 3:
+            raise SignalError(f"without_top leaves nothing to compare of {classes} classes")
         return self
 
     def graph(self, *signals: Var) -> Var:

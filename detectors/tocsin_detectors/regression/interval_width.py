@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from tocsin_detectors.errors import SignalError
+from tocsin_detectors.nonfinite import showing
 
 if TYPE_CHECKING:
     from spox import Var
@@ -44,7 +45,6 @@ class IntervalWidth:
         """(n, Q) -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
-        one, zero, last = op.const(np.array([1])), op.const(np.array([0])), op.const(np.array([-1]))
+        zero, last = op.const(np.array([0])), op.const(np.array([-1]))
         width = op.sub(op.gather(signals[0], last, axis=1), op.gather(signals[0], zero, axis=1))
-        carried = op.mul(op.reduce_sum(signals[0], one, keepdims=1), op.const(np.float32(0)))
-        return op.add(width, carried)
+        return showing(width, signals[0])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.nonfinite import showing
 
 if TYPE_CHECKING:
     from spox import Var
@@ -62,5 +63,4 @@ class Repetition:
         counted = op.cast(whole, to=np.float32)
         repeated = op.reduce_sum(op.mul(seen, counted), one, keepdims=1)
         places = op.max([op.reduce_sum(counted, one, keepdims=1), op.const(np.float32(1))])
-        carried = op.mul(op.reduce_sum(signals[0], one, keepdims=1), op.const(np.float32(0)))
-        return op.add(op.div(repeated, places), carried)
+        return showing(op.div(repeated, places), signals[0])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from tocsin_detectors.nonfinite import showing
 from tocsin_detectors.tokens.present import OfTokens, surprisals
 
 if TYPE_CHECKING:
@@ -43,5 +44,4 @@ class WindowedSurprisal(OfTokens):
         sums = op.conv(op.unsqueeze(surprisal, channel), ones, pads=[self.window - 1, self.window - 1])
         largest = op.reduce_max(op.squeeze(sums, channel), tokens, keepdims=1)
         some = op.reduce_max(there, tokens, keepdims=1)
-        carried = op.mul(op.reduce_sum(surprisal, tokens, keepdims=1), op.const(np.float32(0)))
-        return op.add(op.div(largest, some), carried)
+        return showing(op.div(largest, some), surprisal)

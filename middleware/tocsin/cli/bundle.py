@@ -36,6 +36,10 @@ def show(
     for detector in bundle.detectors:
         cost = f"{detector['cost_us']:g} us  " if "cost_us" in detector else ""
         console.print(f"computes   {detector['name']}  {cost}[dim]{detector.get('source', '')}[/]")
+    computed = {name: reads for d in bundle.detectors for name, reads in d.get("computed", {}).items()}
+    for name, reads in computed.items():
+        console.print(f"           {name} is computed from {', '.join(reads)} by a model inside the bundle")
+    console.print(f"costs      {bundle.scorer.cost(8) * 1e6:,.1f} us a response here, in batches of 8")
     promise = bundle.promise
     if promise is None:
         console.print(f"promises   nothing yet: run `tocsin calibrate {file} SAFE_DATA`")

@@ -1,0 +1,82 @@
+"""Claims about signals on their way from the wire: free lengths, several axes, models before detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.detectors.test_surroundings import embedder
+from tests.parts import INFER
+
+from tocsin.config import Config
+from tocsin.judgement.call import Call
+from tocsin.judgement.guard import Guard
+from tocsin.protocols import oip
+from tocsin_calibration import Bundle, calibrate
+from tocsin_detectors import Features, Observations, compile
+from tocsin_detectors.registry import parse
+
+RNG = np.random.default_rng(0)
+
+
+def guard(folder: Path, specs: list[str], safe: Observations, *features: Features) -> Guard:
+    scorer = compile([parse(spec) for spec in specs], fit_on=safe, features=features)
+    promise = calibrate(scorer(safe), {"warning": 0.1}, detectors=scorer.detectors)
+    Bundle(scorer, promise, "m").write(folder / "m.tocsin")
+    signals = {name: f"response.outputs.{name}" for name in scorer.signals}
+    return Guard.open(Config(models={"m": {"bundle": str(folder / "m.tocsin"), "signals": signals}}))
+
+
+def call(by: Guard, **tensors: np.ndarray) -> Call:
+    message = oip.Response(model_name="m")
+    kinds = {"f": "FP32", "i": "INT64"}
+    for name, values in tensors.items():
+        message.outputs.add(name=name, datatype=kinds[values.dtype.kind]).shape.extend(values.shape)
+        message.raw_output_contents.append(values.tobytes())
+    made = by.call(INFER, {})
+    assert made is not None
+    made.response = message.SerializeToString()
+    return made
+
+
+def test_token_streams_of_any_length_are_judged_each_as_it_is(tmp_path: Path) -> None:
+    logprobs = np.log(RNG.uniform(0.05, 1, (200, 30))).astype(np.float32)
+    for row, length in enumerate(RNG.integers(2, 30, 200)):
+        logprobs[row, length:] = 1
+    by = guard(tmp_path, ["mean_surprisal"], Observations({"token_logprobs": logprobs}))
+    usual, strange = np.full(7, -0.8, np.float32), np.full(40, -3.0, np.float32)
+    calls = [call(by, token_logprobs=stream[None]) for stream in (usual, strange, usual[:3])]
+    by.judge(calls)
+    assert [one.verdict and one.verdict.severity for one in calls] == [None, "warning", None]
+    assert [one.verdict and one.verdict.unscored for one in calls] == [None, None, None]
+    empty, broken = call(by, token_logprobs=usual[None, :0]), call(by, token_logprobs=usual[None] * np.nan)
+    by.judge([empty, broken])
+    assert [one.verdict and one.verdict.unscored for one in (empty, broken)] == ["shape", "not_finite"]
+
+
+def test_one_broken_row_in_a_batch_spoils_no_other(tmp_path: Path) -> None:
+    ids = RNG.integers(0, 50, (300, 9))
+    safe = Observations({"ids": ids, "mask": np.ones_like(ids)})
+    by = guard(tmp_path, ["mahalanobis"], safe, Features("embedding", embedder()))
+    rows = [ids[[0], :5], ids[[1], :5], np.full((1, 5), 77), ids[[2], :5]]  # the embedder's table ends at 49
+    calls = [call(by, ids=row, mask=np.ones_like(row)) for row in rows]
+    by.judge(calls)
+    told = [one.verdict.unscored for one in calls if one.verdict]
+    assert told == [None, None, "scorer_error", None]
+    alone = call(by, ids=rows[0], mask=np.ones_like(rows[0]))
+    by.judge([alone])
+    assert alone.verdict and calls[0].verdict
+    assert alone.verdict.pvalues[0] == pytest.approx(calls[0].verdict.pvalues[0], rel=1e-4)
+
+
+def test_sampled_actions_come_with_or_without_a_batch_axis(tmp_path: Path) -> None:
+    actions = (RNG.normal(size=(200, 1, 4, 2)) + 0.1 * RNG.normal(size=(200, 8, 4, 2))).astype(np.float32)
+    by = guard(tmp_path, ["ace", "sample_variance"], Observations({"actions": actions}))
+    wild = RNG.normal(size=(8, 4, 2)).astype(np.float32)
+    calls = [call(by, actions=part) for part in (actions[:1], actions[0], wild, np.stack([actions[0], wild]))]
+    by.judge(calls)
+    verdicts = [one.verdict for one in calls if one.verdict]
+    assert [verdict.severity for verdict in verdicts] == [None, None, "warning", "warning"]
+    assert verdicts[0].pvalues == verdicts[1].pvalues
+    assert list(verdicts[3].severities) == [None, "warning"]
