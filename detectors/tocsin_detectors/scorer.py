@@ -56,6 +56,8 @@ class Scorer:
         for name in self.signals:
             if told := self.misfit(name, observations[name].shape[1]):
                 raise SignalError(told)
+        if not observations.rows:
+            return np.zeros((0, len(self.detectors)), np.float32)
         return self.run({name: observations[name] for name in self.signals})
 
     def misfit(self, signal: str, width: int) -> str:

@@ -65,7 +65,7 @@ def train(
     aside = safe.take(np.sort(order[:held])).load()
     held_out = [torch.from_numpy(aside[name]) for name in signals]
     rest = safe.take(np.sort(order[held:]))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate)
+    optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=settings.epochs)
     steps = _steps(rest, signals, rng, settings.batch)
     lowest, best, waited = float("inf"), deepcopy(network.state_dict()), 0

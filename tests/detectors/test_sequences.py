@@ -327,6 +327,25 @@ def test_split_point_heads_learn_the_harmonic_identity_and_break_it_off_the_data
     assert np.median(away) > 3 * np.median(later)
 
 
+def test_split_point_scores_are_their_formulas() -> None:
+    signals = {**known(200, 3), "probs": np.random.default_rng(0).dirichlet([1, 2, 3], 200)}
+    rows = Observations({**signals, "label": signals["probs"].argmax(axis=1)})
+
+    def head(layers: list, x: np.ndarray) -> np.ndarray:
+        for weights, bias in layers[:-1]:
+            x = np.maximum(x @ weights + bias, 0)
+        return x @ layers[-1][0] + layers[-1][1]
+
+    regression: Any = parse("split_point_regression,epochs=5").fit(rows)
+    m, above, below = (np.log1p(np.exp(head(layers, rows["embedding"]))) for layers in regression._heads)
+    expected = np.abs(2 * above * below - m * (above + below))[:, 0] * regression._unit**2
+    np.testing.assert_allclose(Scorer(build_graph([regression], rows))(rows)[:, 0], expected, rtol=1e-3, atol=1e-6)
+    classification: Any = parse("split_point_classification,epochs=5").fit(rows)
+    learnt, p = 1 / (1 + np.exp(-head(classification._head, rows["embedding"]))), rows["probs"]
+    expected = np.abs(learnt - 2 * p * (1 - p)).sum(axis=1)
+    np.testing.assert_allclose(Scorer(build_graph([classification], rows))(rows)[:, 0], expected, rtol=1e-4)
+
+
 def test_split_point_classification_sees_overconfidence() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4000, 3))
@@ -347,10 +366,17 @@ def test_interval_width_and_aggregated_quantiles() -> None:
     good, wild = np.tile(levels, (3000, 1)), np.tile(5 * levels + 3, (3000, 1))
     np.testing.assert_allclose(score("interval_width", quantiles=good), 3.29, rtol=1e-4)
     rows = Observations({"model_quantiles": np.stack([good, wild], axis=1), "target": y})
-    detector = parse("quantile_aggregation,epochs=40").fit(rows)
-    assert (detector.weights[0] > 0.9).all()  # type: ignore[attr-defined]
-    assert np.allclose(detector.weights.sum(axis=0), 1)  # type: ignore[attr-defined]
-    got = Scorer(build_graph([detector], rows))(rows)[:, 0]
+    got = compile([parse("quantile_aggregation,epochs=40")], fit_on=rows)(rows)[:, 0]
     assert abs(got.mean() - 3.29) < 0.6
+    # Two models, each right where the other predicts nonsense: only weights that depend on the input can tell.
+    low, high = rng.uniform(0, 1, (2, 3000, 1))
+    first, second = np.where(low < high, low, 9), np.where(low < high, 9, high)
+    quantiles = np.stack([first + 0.2 * levels, second + 0.2 * levels], axis=1)
+    mixed = Observations({"model_quantiles": quantiles, "target": np.minimum(first, second) + 0.2 * y})
+    constant, flexible = (
+        compile([parse(f"quantile_aggregation,epochs=40{more}")], fit_on=mixed)(mixed)[:, 0].mean()
+        for more in ("", ",hidden=16")
+    )
+    assert abs(flexible - 0.658) < abs(constant - 0.658) / 2
     with pytest.raises(SignalError, match="lowest first"):
         score("interval_width", quantiles=good[:, ::-1])

@@ -13,8 +13,11 @@ from tocsin.config import Config
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
+from tocsin.recording.reading import read_recording
+from tocsin.recording.recorder import Recorder
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Features, Observations, compile
+from tocsin_detectors.graph import free_lengths
 from tocsin_detectors.registry import parse
 
 RNG = np.random.default_rng(0)
@@ -80,3 +83,18 @@ def test_sampled_actions_come_with_or_without_a_batch_axis(tmp_path: Path) -> No
     assert [verdict.severity for verdict in verdicts] == [None, None, "warning", "warning"]
     assert verdicts[0].pvalues == verdicts[1].pvalues
     assert list(verdicts[3].severities) == [None, "warning"]
+
+
+def test_recordings_keep_shapes_and_lengths(tmp_path: Path) -> None:
+    signals = {name: f"response.outputs.{name}" for name in ("actions", "token_logprobs")}
+    recorder = Recorder.open(Config(models={"m": {"signals": signals}}))
+    recorder.start(tmp_path, 100)
+    for length in (3, 5, 3):
+        shown = {"actions": RNG.normal(size=(1, 8, 4, 2)), "token_logprobs": -RNG.uniform(size=(1, length))}
+        recorder.judge([call(recorder, **{name: values.astype(np.float32) for name, values in shown.items()})])
+    recorder.close()
+    detectors = [parse("sample_variance"), parse("mean_surprisal")]
+    recording = read_recording(tmp_path, free=free_lengths(detectors))
+    assert recording.rows == 3 and recording.shape("actions") == (8, 4, 2)
+    assert sorted((recording.load()["token_logprobs"] <= 0).sum(axis=1)) == [3, 3, 5]
+    compile(detectors, fit_on=recording)
