@@ -371,7 +371,7 @@ def test_interval_width_and_aggregated_quantiles() -> None:
     # Two models, each right where the other predicts nonsense: only weights that depend on the input can tell.
     low, high = rng.uniform(0, 1, (2, 3000, 1))
     first, second = np.where(low < high, low, 9), np.where(low < high, 9, high)
-    quantiles = np.stack([first + 0.2 * levels, second + 0.2 * levels], axis=1)
+    quantiles = np.stack([one + np.where(one == 9, 2, 0.2) * levels for one in (first, second)], axis=1)
     mixed = Observations({"model_quantiles": quantiles, "target": np.minimum(first, second) + 0.2 * y})
     constant, flexible = (
         compile([parse(f"quantile_aggregation,epochs=40{more}")], fit_on=mixed)(mixed)[:, 0].mean()
