@@ -41,6 +41,7 @@ bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx, and detecto
 examples: $(VENV)/dev ## run the worked examples
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
 	$(BIN)/python examples/sentences.py
+	$(BIN)/python examples/judge.py
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
