@@ -13,19 +13,19 @@ import json
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tocsin_calibration.content import Arrays, arrays_of, facts_of, promise_from
 from tocsin_calibration.errors import BundleError, CalibrationFault
-from tocsin_calibration.joint import RULES
 from tocsin_calibration.promise import Promise
+from tocsin_calibration.risk.decision import RiskPolicy
 from tocsin_detectors import GraphError, Scorer
 
-SCHEMA = 1
+SCHEMA = 2
 GRAPH, ARRAYS, MANIFEST = "scorer.onnx", "calibration.npz", "manifest.json"
 LIMITS = {GRAPH: 512 << 20, ARRAYS: 512 << 20, MANIFEST: 1 << 20}  # bytes, unpacked
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -33,7 +33,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A scorer, its promise (None until calibrated), and what they were made from.
+    """A scorer, its promise (None until calibrated), what answers are worth (None without labels), and where it comes
+    from.
 
     `made` holds facts for people and audits: tool versions, data files and their digests, times.
     """
@@ -44,21 +45,23 @@ class Bundle:
     detectors: tuple[dict[str, Any], ...] = ()
     made: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
+    risk: RiskPolicy | None = None
 
     def write(self, path: Path | str) -> Bundle:
         """Write the bundle atomically and return it with its digest."""
         path = Path(path)
         members = {GRAPH: self.scorer.graph}
-        if self.promise is not None:
-            members[ARRAYS] = _pack({"reference": self.promise.reference, "nonconformity": self.promise.nonconformity})
+        arrays = {} if self.promise is None else arrays_of(self.promise)
+        risk, more = (None, {}) if self.risk is None else self.risk.content()
+        if arrays or more:
+            members[ARRAYS] = _pack({**arrays, **more})
         manifest = {
             "schema": SCHEMA,
             "model": self.model,
             "signals": {name: {"width": width, "dtype": "float32"} for name, width in self.scorer.signals.items()},
             "detectors": list(self.detectors) or [{"name": name} for name in self.scorer.detectors],
-            "calibration": None
-            if self.promise is None
-            else {"rule": self.promise.rule, "n": self.promise.n, "alphas": self.promise.alphas},
+            "calibration": None if self.promise is None else facts_of(self.promise),
+            "risk": risk,
             "made": self.made,
             "members": {name: _sha256(content) for name, content in members.items()},
         }
@@ -73,7 +76,7 @@ class Bundle:
         except OSError as error:
             staged.unlink(missing_ok=True)
             raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
-        return Bundle(self.scorer, self.promise, self.model, self.detectors, self.made, digest)
+        return replace(self, digest=digest)
 
     @classmethod
     def read(cls, path: Path | str, *, threads: int = 1) -> Bundle:
@@ -86,13 +89,16 @@ class Bundle:
             members = _members(path)
             manifest = _manifest(members)
             scorer = Scorer(members[GRAPH], threads=threads)
-            promise = _promise(manifest, members, scorer) if manifest["calibration"] is not None else None
+            arrays = _arrays(manifest, members)
+            facts, policy = manifest["calibration"], manifest["risk"]
+            promise = None if facts is None else promise_from(facts, arrays, scorer.detectors)
+            risk = None if policy is None else RiskPolicy.from_content(policy, arrays, len(scorer.detectors))
             model, detectors, made = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
         except (CalibrationFault, GraphError) as error:
             raise BundleError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{path}: lacks or garbles a field ({error}); make the bundle anew") from error
-        return cls(scorer, promise, model, detectors, made, manifest["digest"])
+        return cls(scorer, promise, model, detectors, made, manifest["digest"], risk)
 
     def require_promise(self, path: Path | str = "the bundle") -> Promise:
         """The promise. Raises BundleError when the bundle was fitted but not calibrated."""
@@ -160,21 +166,15 @@ def _manifest(members: dict[str, bytes]) -> dict[str, Any]:
     return {"digest": claimed, **manifest}
 
 
-def _promise(manifest: dict[str, Any], members: dict[str, bytes], scorer: Scorer) -> Promise:
-    calibration = manifest["calibration"]
+def _arrays(manifest: dict[str, Any], members: dict[str, bytes]) -> Arrays:
+    if manifest["calibration"] is None and manifest["risk"] is None:
+        return {}
     if ARRAYS not in members:
         raise BundleError(f"claims a calibration but lacks '{ARRAYS}'")
-    arrays = _unpack(members[ARRAYS])
-    reference, nonconformity = arrays["reference"], arrays["nonconformity"]
-    if reference.ndim != 2 or reference.shape[1] != len(scorer.detectors):
-        raise BundleError(f"was calibrated for another graph: reference scores of shape {reference.shape}, but "
-                          f"{len(scorer.detectors)} detectors")  # fmt: skip
-    if calibration["rule"] not in RULES:
-        raise BundleError(f"has the unknown joint rule '{calibration['rule']}'")
-    return Promise(reference, nonconformity, calibration["alphas"], calibration["rule"], scorer.detectors)
+    return _unpack(members[ARRAYS])
 
 
-def _pack(arrays: dict[str, NDArray[np.float64]]) -> bytes:
+def _pack(arrays: Arrays) -> bytes:
     """An npz with fixed timestamps, so that equal arrays are equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
@@ -185,7 +185,7 @@ def _pack(arrays: dict[str, NDArray[np.float64]]) -> bytes:
     return buffer.getvalue()
 
 
-def _unpack(content: bytes) -> dict[str, NDArray[np.float64]]:
+def _unpack(content: bytes) -> Arrays:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(info.file_size for info in archive.infolist()) > LIMITS[ARRAYS]:

@@ -36,9 +36,13 @@ def separation(safe: Scores, shifted: Scores, *, seed: int = 0, draws: int = 200
     return Separation(*intervals)
 
 
-def _figures(safe: Scores, shifted: Scores) -> tuple[float, float]:
+def auroc(safe: Scores, shifted: Scores) -> float:
+    """The chance that a shifted response scores higher than a safe one, ties counting half; of scores (n,) and (m,)."""
     ordered = np.sort(safe)
     below, at_most = np.searchsorted(ordered, shifted, "left"), np.searchsorted(ordered, shifted, "right")
-    auroc = (below + at_most).sum() / (2 * len(safe) * len(shifted))
+    return float((below + at_most).sum() / (2 * len(safe) * len(shifted)))
+
+
+def _figures(safe: Scores, shifted: Scores) -> tuple[float, float]:
     reached = np.sort(shifted)[int(0.05 * len(shifted))]
-    return float(auroc), float((safe >= reached).mean())
+    return auroc(safe, shifted), float((safe >= reached).mean())

@@ -15,7 +15,7 @@ from rich.console import Console
 from tocsin.cli.fit import without_broken
 from tocsin.recording.division import calibration_rows
 from tocsin.recording.reading import read_recording
-from tocsin_calibration import Bundle, CalibrationError, Rule
+from tocsin_calibration import Bundle, CalibrationError
 from tocsin_calibration import calibrate as make_promise
 
 
@@ -56,7 +56,7 @@ def calibrate(
     promise = make_promise(
         np.concatenate([made.scorer(batch) for batch in unseen.batches()]),
         {"warning": warning, "critical": critical},
-        rule=_rule(rule),
+        rule=rule,
         detectors=made.scorer.detectors,
         seed=seed,
     )
@@ -72,11 +72,3 @@ def calibrate(
     console.print(f"{target} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:")
     for line in str(promise).splitlines():
         console.print(f"  {line}")
-
-
-def _rule(text: str) -> Rule:
-    if text == "any":
-        return "any"
-    if text == "all":
-        return "all"
-    raise CalibrationError(f"--rule is any or all, not '{text}'")

@@ -146,7 +146,7 @@ class Guard:
             told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0][0], Unscored("not_finite", told))
             return
-        pvalues, details, severities = model.promise.judge(scores)
+        pvalues, details, severities, _ = model.promise.judge(scores)
         at = 0
         calls = []
         late: list[int] = []  # rows that nobody waits for any more

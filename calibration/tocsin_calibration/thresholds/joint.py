@@ -2,8 +2,12 @@
 
 Calibration responses are split in two. Against part A each detector's score becomes evidence t_j(x), an increasing
 function of the score on a scale all detectors share: -log of the p-value against A. The rule joins the evidence
-into one nonconformity score, `any` (alarm when some detector is alarmed) = max_j t_j, `all` (alarm when every one
-is) = min_j t_j, and that score is conformalised on part B.
+into one nonconformity score, which is conformalised on part B:
+
+    any       some detector stands out: the largest t_j
+    k of m    at least k of the m detectors do: the k-th largest t_j
+    all       every one does: the smallest t_j
+    learnt    their weighted sum does, with weights learnt on A (`learnt`): sum_j w_j t_j
 
 Guarantee: P(alarm | exchangeable with part B) <= alpha for the joint rule itself, whatever the dependence between
 detectors, because the joint score is a fixed function once A is drawn. Thresholding each detector at alpha and
@@ -12,17 +16,46 @@ joining the alarms keeps no such promise: `any` exceeds alpha, `all` falls far b
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin_calibration.split import sorted_scores
+from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.thresholds.split import sorted_scores
 
 Float64 = NDArray[np.float64]
-Rule = Literal["any", "all"]
-RULES: tuple[Rule, ...] = ("any", "all")
+LEARNT = "learnt"
+
+
+def needed_of(rule: str, detectors: int) -> int:
+    """How many of the detectors must stand out under a rule; 0 when it is their weighted sum that must.
+
+    Raises CalibrationError when there is no such rule, or it is for another number of detectors.
+    """
+    fixed = {"any": 1, "all": detectors, LEARNT: 0}
+    if rule in fixed:
+        return fixed[rule]
+    counted = re.fullmatch(r"(\d+) of (\d+)", rule)
+    if counted is None:
+        raise CalibrationError(f"the joint rule is one of any, all, learnt, or such as '2 of 3', not '{rule}'")
+    k, m = int(counted[1]), int(counted[2])
+    if m != detectors or not 1 <= k <= m:
+        raise CalibrationError(f"the joint rule '{rule}' does not fit {detectors} detectors: name 1 to {detectors} "
+                               f"of {detectors}")  # fmt: skip
+    return k
+
+
+def meaning(rule: str) -> str:
+    """A rule as the condition of an alarm, in words."""
+    words = {
+        "any": "some detector stands out",
+        "all": "every detector stands out",
+        LEARNT: "the detectors' weighted evidence stands out",
+    }
+    return words.get(rule, f"at least {rule} detectors stand out")
 
 
 class Evidence:
@@ -63,12 +96,18 @@ class Evidence:
 
 
 class JointScore:
-    """Scores of all detectors (n, d) -> one nonconformity score (n,), by `rule`, on scales from part A."""
+    """Scores of all detectors (n, d) -> one nonconformity score (n,), by `rule`, on scales from part A.
 
-    def __init__(self, reference: Float64, rule: Rule) -> None:
-        self.rule: Rule = rule
+    `weights` (d,) are those of the rule `learnt`. Raises CalibrationError when the rule does not fit.
+    """
+
+    def __init__(self, reference: Float64, rule: str, weights: Sequence[float] | Float64 | None = None) -> None:
+        self.rule = rule
         self.scales = [Evidence(column) for column in np.asarray(reference, np.float64).T]
-        self._join = max if rule == "any" else min
+        self._needed = needed_of(rule, len(self.scales))
+        self._weights = [1.0] * len(self.scales) if weights is None else [float(w) for w in weights]
+        if len(self._weights) != len(self.scales):
+            raise CalibrationError(f"{len(self._weights)} weights do not fit {len(self.scales)} detectors")
         # The detectors' pieces one after the other, so that a batch is looked up at once.
         lengths = [len(scale.start) for scale in self.scales]
         self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])[:, None]
@@ -79,16 +118,43 @@ class JointScore:
 
     def __call__(self, scores: NDArray[np.floating]) -> tuple[Float64, Float64]:
         """Joint scores (m,) and each detector's p-values (m, d)."""
+        evidence, pieces = self._evidence(scores)
+        return self._join_columns(evidence), self._p_at_least.take(pieces).T
+
+    def evidence(self, scores: NDArray[np.floating]) -> Float64:
+        """Each detector's evidence (m, d)."""
+        return self._evidence(scores)[0].T
+
+    def of(self, scores: list[float]) -> tuple[float, list[float]]:
+        """The same for one response, to the bit."""
+        pairs = [scale.of(score) for scale, score in zip(self.scales, scores, strict=True)]
+        return self._join([e for e, _ in pairs]), [p for _, p in pairs]
+
+    def _evidence(self, scores: NDArray[np.floating]) -> tuple[Float64, NDArray[np.intp]]:
         columns = scores.T.astype(np.float64)
         pieces = np.empty(columns.shape, np.intp)
         for row, (scale, column) in enumerate(zip(self.scales, columns, strict=True)):
             pieces[row] = scale.knots.searchsorted(column)
         pieces += self._first
         evidence = self._value.take(pieces) + self._slope.take(pieces) * (columns - self._start.take(pieces))
-        joint = evidence.max(axis=0) if self.rule == "any" else evidence.min(axis=0)
-        return joint, self._p_at_least.take(pieces).T
+        return evidence, pieces
 
-    def of(self, scores: list[float]) -> tuple[float, list[float]]:
-        """The same for one response, to the bit."""
-        pairs = [scale.of(score) for scale, score in zip(self.scales, scores, strict=True)]
-        return self._join([e for e, _ in pairs]), [p for _, p in pairs]
+    def _join(self, evidence: list[float]) -> float:
+        if self._needed == 1:
+            return max(evidence)
+        if self._needed:
+            return sorted(evidence)[-self._needed]
+        total = 0.0
+        for weight, one in zip(self._weights, evidence, strict=True):
+            total += weight * one
+        return total
+
+    def _join_columns(self, evidence: Float64) -> Float64:
+        if self._needed == 1:
+            return np.asarray(evidence.max(axis=0))
+        if self._needed:
+            return np.asarray(np.sort(evidence, axis=0)[-self._needed])
+        total = np.zeros(evidence.shape[1])
+        for weight, row in zip(self._weights, evidence, strict=True):
+            total += weight * row
+        return total

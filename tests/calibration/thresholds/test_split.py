@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta, betabinom
 
 from tocsin_calibration import CalibrationError, FalseAlarmLaw, pvalues, required_size, threshold
-from tocsin_calibration.split import rank
+from tocsin_calibration.thresholds.split import rank
 
 alphas = st.decimals("0.001", "0.999", places=3).map(float)
 

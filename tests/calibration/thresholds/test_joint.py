@@ -13,8 +13,8 @@ from scipy.stats import betabinom
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from tocsin_calibration import CalibrationError, Promise, calibrate
-from tocsin_calibration.joint import Evidence, JointScore
-from tocsin_calibration.promise import responses_needed
+from tocsin_calibration.calibrating import responses_needed
+from tocsin_calibration.thresholds.joint import Evidence, JointScore
 from tocsin_detectors import Mahalanobis, Observations, RandomNetworkDistillation, compile
 
 FAILURE = 1e-4  # the probability with which a whole test of a guarantee may fail although the guarantee holds
@@ -173,7 +173,7 @@ def test_too_few_responses_are_refused_with_the_number_needed() -> None:
         (np.full((300, 2), np.nan), {}, "300 of 300 calibration responses have a NaN"),
         (np.zeros((300, 2, 2)), {}, r"must have the shape \(responses, detectors\)"),
         (np.zeros((300, 0)), {}, "must have the shape"),
-        (np.zeros((300, 2)), {"rule": "most"}, "one of any, all, not 'most'"),
+        (np.zeros((300, 2)), {"rule": "most"}, "one of any, all, learnt, or such as '2 of 3', not 'most'"),
         (np.zeros((300, 2)), {"alpha": {}}, "there is no alpha"),
         (np.zeros((300, 2)), {"alpha": 1.5}, "strictly between 0 and 1"),
     ],

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.split import rank
+from tocsin_calibration.thresholds.binomial import beta_quantile
+from tocsin_calibration.thresholds.split import rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +67,12 @@ class FalseAlarmLaw:
 
     def rate_interval(self, level: float = 0.99) -> tuple[float, float]:
         """The rates between which the false-alarm rate of one calibration set falls with probability `level`."""
-        tail = (1 - level) / 2
-        return self._rate_quantile(tail), self._rate_quantile(1 - tail)
+        tail, a, b = (1 - level) / 2, self.n + 1 - self.k, self.k
+        return beta_quantile(tail, a, b), beta_quantile(1 - tail, a, b)
 
-    def _rate_quantile(self, probability: float) -> float:
-        """Quantile of Beta(n+1-k, k) by bisection on P(Beta(a, b) <= x) = P(Binomial(a+b-1, x) >= a)."""
-        a, trials = self.n + 1 - self.k, self.n
-        counts = np.arange(a, trials + 1)
-        log_choose = np.array([lgamma(trials + 1) - lgamma(c + 1) - lgamma(trials - c + 1) for c in counts])
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            x = (low + high) / 2
-            below = np.exp(log_choose + counts * np.log(x) + (trials - counts) * np.log1p(-x)).sum()
-            low, high = (x, high) if below < probability else (low, x)
-        return (low + high) / 2
+    def at_most(self, m: int, level: float = 0.99) -> int:
+        """The c such that of the next m safe responses at most c alarm, with probability at least `level`.
+
+        Batch predictive inference: exact, the calibration set's own luck included.
+        """
+        return min(m, int(np.searchsorted(np.cumsum(self.count_pmf(m)), level, side="left")))

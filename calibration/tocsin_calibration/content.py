@@ -1,0 +1,92 @@
+"""A promise as what a bundle file holds: facts for the manifest, and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin_calibration.errors import BundleError
+from tocsin_calibration.promise import Promise
+from tocsin_calibration.sessions.bands import Band
+from tocsin_calibration.sessions.rule import SessionRule
+from tocsin_calibration.sessions.windows import Window
+from tocsin_calibration.thresholds.limits import Terms
+
+Arrays = dict[str, NDArray[np.float64]]
+
+
+def facts_of(promise: Promise) -> dict[str, Any]:
+    """What the manifest says of a promise: all of it but the arrays."""
+    sessions = promise.sessions
+    return {
+        "rule": promise.rule,
+        "n": promise.n,
+        "alphas": promise.alphas,
+        "confidence": promise.terms.confidence,
+        "contaminated": promise.terms.contaminated,
+        "groups": {name: limits.n for name, limits in promise.groups.items()},
+        "pooled": list(promise.pooled),
+        "sessions": sessions
+        and {
+            "style": sessions.style,
+            "window": sessions.window.width,
+            "how": sessions.window.how,
+            "every": sessions.every,
+        },
+    }
+
+
+def arrays_of(promise: Promise) -> Arrays:
+    """The arrays of a promise by name."""
+    arrays = {"reference": promise.reference, "nonconformity": promise.nonconformity}
+    if promise.groups:
+        arrays["groups"] = np.concatenate([limits.scores for limits in promise.groups.values()])
+    if promise.limits.weighted is not None:
+        arrays["weights"] = promise.limits.weighted.weights
+    if promise.combination is not None:
+        arrays["combination"] = promise.combination
+    if promise.sessions is not None and promise.sessions.band is not None:
+        arrays["centre"], arrays["spread"] = promise.sessions.band
+    return arrays
+
+
+def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str, ...]) -> Promise:
+    """The promise that was written. Raises BundleError or CalibrationError when its parts do not fit each other."""
+    reference = arrays["reference"]
+    if reference.ndim != 2 or reference.shape[1] != len(detectors):
+        raise BundleError(f"was calibrated for another graph: reference scores of shape {reference.shape}, but "
+                          f"{len(detectors)} detectors")  # fmt: skip
+    sizes = {str(name): int(n) for name, n in facts["groups"].items()}
+    grouped = arrays.get("groups", np.zeros(0))
+    if sum(sizes.values()) != len(grouped):
+        raise BundleError(f"names groups of {sum(sizes.values())} responses in all, but holds {len(grouped)}")
+    parts = np.split(grouped, np.cumsum(list(sizes.values()))[:-1]) if sizes else []
+    return Promise(
+        reference,
+        arrays["nonconformity"],
+        {str(name): float(alpha) for name, alpha in facts["alphas"].items()},
+        str(facts["rule"]),
+        detectors,
+        terms=Terms(facts["confidence"], float(facts["contaminated"])),
+        weights=arrays.get("weights"),
+        groups=dict(zip(sizes, parts, strict=True)),
+        pooled=[str(name) for name in facts["pooled"]],
+        combination=arrays.get("combination"),
+        sessions=_sessions(facts["sessions"], arrays),
+    )
+
+
+def _sessions(facts: Mapping[str, Any] | None, arrays: Arrays) -> SessionRule | None:
+    if facts is None:
+        return None
+    band = None
+    if facts["style"] == "band":
+        centre, spread = arrays["centre"], arrays["spread"]
+        if centre.ndim != 1 or centre.shape != spread.shape or not len(centre) or not (spread > 0).all():
+            raise BundleError("has a band whose course and spread do not fit each other")
+        band = Band(centre, spread)
+    every = None if facts["every"] is None else int(facts["every"])
+    return SessionRule(Window(int(facts["window"]), facts["how"]), facts["style"], every, band)

@@ -1,0 +1,80 @@
+"""A candidate calibration beside the one in use, before it takes over."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin_calibration.evaluation.kept import Kept, kept_by_severity
+from tocsin_calibration.promise import Promise
+
+Float64 = NDArray[np.float64]
+DRAWS = 999
+
+
+class Comparison(NamedTuple):
+    """Both promises on the same fresh safe responses.
+
+    `current`, `candidate`: whether each keeps its promise there. `agree`: the share of responses that both decide
+    alike. `shift`: the largest distance between the distributions of the two calibrations' nonconformity, as the
+    candidate measures it (Kolmogorov-Smirnov, in [0, 1]), and `chance`: how probable as large a one is between equal
+    ones, by permutation. `advice` says what follows, in words."""
+
+    current: dict[str, Kept]
+    candidate: dict[str, Kept]
+    agree: float
+    shift: float
+    chance: float
+    advice: str
+
+
+def compare(
+    current: Promise, candidate: Promise, fresh: NDArray[np.floating], used: NDArray[np.floating], *, seed: int = 0
+) -> Comparison:
+    """From scores (n, d) of fresh safe responses that neither was calibrated on, and those (m, d) that made the
+    candidate.
+
+    The advice is to take the candidate when the current one breaks its promise on fresh traffic and the candidate keeps
+    it; to keep the current one when both do and nothing has shifted; else to look.
+    """
+    before, after = current.judge(fresh), candidate.judge(fresh)
+    old, new = kept_by_severity(current, before.severities), kept_by_severity(candidate, after.severities)
+    agree = float(np.mean([a == b for a, b in zip(before.severities, after.severities, strict=True)]))
+    then, now = current.nonconformity, np.sort(current.joint(used))
+    shift, chance = _kolmogorov_smirnov(then, now, np.random.default_rng(seed))
+    return Comparison(old, new, agree, shift, chance, _advice(old, new, chance))
+
+
+def _advice(old: dict[str, Kept], new: dict[str, Kept], chance: float) -> str:
+    broken = [name for name, one in old.items() if one.word == "broken"]
+    worse = [name for name, one in new.items() if one.word == "broken"]
+    if worse:
+        return f"keep the current calibration: the candidate breaks its {worse[0]} promise on fresh traffic"
+    if broken:
+        return (
+            f"take the candidate, if the fresh traffic is known to be safe: the current calibration breaks its "
+            f"{broken[0]} promise there, the candidate keeps it"
+        )
+    if chance < 0.01:
+        return (
+            "look: both keep their promises, but scores have shifted since the current calibration was made; the "
+            "candidate fits today's traffic"
+        )
+    return "keep either: both keep their promises, and nothing has shifted that can be told"
+
+
+def _kolmogorov_smirnov(a: Float64, b: Float64, rng: np.random.Generator) -> tuple[float, float]:
+    pooled = np.concatenate([a, b])
+    seen = _distance(pooled, np.arange(len(pooled)) < len(a))
+    as_far = sum(_distance(pooled, rng.permutation(len(pooled)) < len(a)) >= seen - 1e-12 for _ in range(DRAWS))
+    return seen, (1 + as_far) / (DRAWS + 1)
+
+
+def _distance(pooled: Float64, first: NDArray[np.bool_]) -> float:
+    order = np.argsort(pooled, kind="stable")
+    own = first[order]
+    gap = np.cumsum(own) / own.sum() - np.cumsum(~own) / (~own).sum()
+    last = np.append(np.diff(pooled[order]) > 0, True)  # ties step together
+    return float(np.abs(gap[last]).max())

@@ -1,0 +1,261 @@
+"""One evaluation of a calibrated bundle on data it has never seen: all figures in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.evaluation.kept import Kept, SeedToSeed, kept_by_group, kept_by_severity, seed_to_seed
+from tocsin_calibration.evaluation.metrics import (
+    Ece,
+    Reliability,
+    RiskCoverage,
+    brier,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability,
+    risk_coverage,
+)
+from tocsin_calibration.evaluation.subgroups import SubgroupCurve, harmony, subgroup_curves
+from tocsin_calibration.online.drift import DriftWatch
+from tocsin_calibration.promise import Promise
+from tocsin_calibration.risk.dcs import ternary
+from tocsin_calibration.risk.decision import Costs, RiskPolicy
+from tocsin_calibration.sessions.metrics import SessionMetrics, session_metrics
+from tocsin_calibration.thresholds.binomial import clopper_pearson
+from tocsin_detectors.separation import Separation, separation
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Power:
+    """What was caught of the failures: `caught` of `n` by severity, each with an exact 99% interval, and how well the
+    joint score and each detector tell failures from safe responses."""
+
+    n: int
+    caught: dict[str, tuple[int, float, float]]
+    separation: dict[str, Separation]
+    sessions: SessionMetrics | None = None
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """How good the calibrated probabilities of being right are, and what deciding by them brings."""
+
+    ece: Ece
+    reliability: Reliability
+    brier: float
+    nll: float
+    worth_always: float  # mean ternary score of answering everything
+    worth_policy: float  # of the policy; what it flags is reviewed
+    served: float
+    flagged: float
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What labels tell: figures of the joint score for telling wrong answers, and of probabilities where there are
+    some."""
+
+    n: int
+    accuracy: float
+    separation: Separation | None
+    curve: RiskCoverage
+    probabilities: Probabilities | None
+    accuracy_by_group: dict[str, float] = field(default_factory=dict)
+    harmony: float | None = None
+    subgroups: Mapping[str, SubgroupCurve] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The whole of it; parts for which there was no data are None or empty."""
+
+    unit: str
+    severities: dict[str, Kept]
+    groups: dict[str, Kept]
+    pvalues: list[int]  # counts of p-values in twenty bins of [0, 1]
+    drift: float | None
+    seeds: SeedToSeed | None
+    labelled: Labelled | None
+    power: Power | None
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as JSON can hold it; the risk-coverage curve at a hundred coverages."""
+        content = asdict(self)
+        for part in ("severities", "groups"):
+            content[part] = {n: {**k._asdict(), "rate": k.rate, "word": k.word} for n, k in getattr(self, part).items()}
+        if self.labelled is not None:
+            curve = self.labelled.curve
+            at = np.unique(np.linspace(0, len(curve.risk) - 1, 100).astype(int))
+            content["labelled"]["curve"] = {
+                "coverage": curve.coverage[at].tolist(), "risk": curve.risk[at].tolist(), "aurc": curve.aurc,
+                "excess": curve.excess,
+            }  # fmt: skip
+        plain: dict[str, Any] = _plain(content)
+        return plain
+
+
+def evaluate(
+    promise: Promise,
+    scores: NDArray[np.floating],
+    *,
+    groups: Sequence[str] | None = None,
+    sessions: Sequence[str] | None = None,
+    correct: ArrayLike | None = None,
+    failures: NDArray[np.floating] | None = None,
+    failed_sessions: Sequence[str] | None = None,
+    risk: RiskPolicy | None = None,
+    costs: Costs = Costs(),
+) -> Evaluation:
+    """From detectors' scores (n, d) of safe responses, and what else is known of them, row by row.
+
+    `groups`, `sessions`: names (n,). `correct` (n,): whether answers were right. `failures` (m, d): scores of
+    responses that should alarm, with their `failed_sessions` (m,). Raises CalibrationError when their lengths differ,
+    and when the promise is for sessions and none are named."""
+    for name, column in (("groups", groups), ("sessions", sessions), ("labels", correct)):
+        if column is not None and len(np.asarray(column)) != len(scores):
+            raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(scores)} responses")
+    if not len(scores):
+        raise CalibrationError("there is nothing to evaluate on")
+    joint = promise.joint(scores)
+    if promise.sessions is not None:
+        outcome = _by_session(promise, scores, sessions)
+        severities, pvalues = outcome.severities, outcome.pvalues
+        by_group, drift, seeds = {}, None, None
+    else:
+        judged = promise.judge(scores, groups)
+        severities, pvalues = judged.severities, judged.pvalues
+        by_group = {} if groups is None else kept_by_group(promise, severities, groups)
+        watch = DriftWatch(promise.nonconformity)
+        watch.add(judged.joint)
+        drift = watch.log_evidence() if promise.limits.weighted is None else None
+        seeds = seed_to_seed(joint, list(promise.alphas.values())[-1])
+    return Evaluation(
+        promise.unit,
+        kept_by_severity(promise, severities),
+        by_group,
+        np.histogram(pvalues, 20, (0, 1))[0].tolist(),
+        drift,
+        seeds,
+        None if correct is None else _labelled(joint, scores, np.asarray(correct, bool), groups, risk, costs),
+        None if failures is None else _power(promise, scores, sessions, failures, failed_sessions),
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    severities: list[str | None]
+    pvalues: list[float]  # the lowest of each session
+    first: list[int | None]  # the step of each one's first alarm
+    lengths: list[int]
+
+
+def _by_session(promise: Promise, scores: NDArray[np.floating], sessions: Sequence[str] | None) -> _Outcome:
+    assert promise.sessions is not None
+    if sessions is None:
+        raise CalibrationError("this promise is for sessions: say which session each response belongs to")
+    names = np.asarray(sessions, str)
+    outcome = _Outcome([], [], [], [])
+    for name in dict.fromkeys(names.tolist()):
+        for part in promise.sessions.cut([scores[names == name]]):
+            progress = promise.sessions.start()
+            judged = promise.judge(part, sessions=[progress] * len(part))
+            outcome.severities.append(progress.severity)
+            outcome.pvalues.append(min(judged.pvalues))
+            outcome.first.append(next((t for t, s in enumerate(judged.severities) if s is not None), None))
+            outcome.lengths.append(len(part))
+    return outcome
+
+
+def _labelled(
+    joint: Float64,
+    scores: NDArray[np.floating],
+    correct: NDArray[np.bool_],
+    groups: Sequence[str] | None,
+    risk: RiskPolicy | None,
+    costs: Costs,
+) -> Labelled:
+    both = correct.any() and not correct.all()
+    names = None if groups is None else np.asarray(groups, str)
+    accuracy = {} if names is None else {str(name): float(correct[names == name].mean()) for name in np.unique(names)}
+    ranked = joint if risk is None else -risk.weigh(scores, costs).p_correct
+    return Labelled(
+        len(correct),
+        float(correct.mean()),
+        separation(joint[correct], joint[~correct]) if both else None,
+        risk_coverage(ranked, ~correct),
+        None if risk is None else _probabilities(risk, scores, correct, costs),
+        accuracy,
+        harmony(list(accuracy.values())) if len(accuracy) > 1 else None,
+        {} if names is None else subgroup_curves(ranked, ~correct, names.tolist()),
+    )
+
+
+def _probabilities(
+    risk: RiskPolicy, scores: NDArray[np.floating], correct: NDArray[np.bool_], costs: Costs
+) -> Probabilities:
+    weighed = risk.weigh(scores, costs)
+    decisions = np.asarray(weighed.decisions)
+    value = ternary(correct, decisions == "abstain", costs.loads)
+    reviewed = decisions == "flag"
+    value[reviewed] = np.where(correct[reviewed], costs.right_earns, 0.0) - (costs.review_costs or 0.0)
+    return Probabilities(
+        expected_calibration_error(weighed.p_correct, correct),
+        reliability(weighed.p_correct, correct),
+        brier(weighed.p_correct, correct),
+        negative_log_likelihood(weighed.p_correct, correct),
+        float(ternary(correct, np.zeros(len(correct), bool), costs.loads).mean()),
+        float(value.mean()),
+        float((decisions == "serve").mean()),
+        float(reviewed.mean()),
+    )
+
+
+def _power(
+    promise: Promise,
+    safe: NDArray[np.floating],
+    safe_sessions: Sequence[str] | None,
+    failures: NDArray[np.floating],
+    failed_sessions: Sequence[str] | None,
+) -> Power:
+    metrics = None
+    if promise.sessions is not None:
+        failed, fine = _by_session(promise, failures, failed_sessions), _by_session(promise, safe, safe_sessions)
+        severities = failed.severities
+        metrics = session_metrics(
+            fine.first + failed.first,
+            fine.lengths + failed.lengths,
+            [False] * len(fine.first) + [True] * len(failed.first),
+        )
+    else:
+        severities = promise.judge(failures).severities
+    caught = {}
+    for name, alpha in promise.alphas.items():
+        count = sum(s is not None and promise.alphas[s] <= alpha for s in severities)
+        caught[name] = (count, *clopper_pearson(count, len(severities)))
+    told = {"joint": separation(promise.joint(safe), promise.joint(failures))}
+    for at, name in enumerate(promise.detectors):
+        told[name] = separation(safe[:, at], failures[:, at])
+    return Power(len(severities), caught, told, metrics)
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as mappings, numpy numbers as numbers, NaN as None."""
+    if hasattr(value, "_asdict"):
+        return _plain(value._asdict())
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

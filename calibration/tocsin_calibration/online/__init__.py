@@ -1,0 +1,1 @@
+"""While traffic flows: watching promises, finding drift, following feedback, calibrating anew."""

@@ -1,0 +1,103 @@
+"""E-values from counts: evidence against exchangeability that may be looked at for ever.
+
+Scores of safe responses fall between n calibration scores. Sort the n + 1 gaps into K cells of a_1..a_K gaps. Under
+exchangeability each new score lands in any gap with equal chance, and makes one gap two: a Polya urn,
+
+    P(next in cell i | counts c) = (a_i + c_i) / (sum a + sum c).
+
+A sequence's probability then depends on its counts alone, P(c) = prod B-function terms of a Dirichlet-multinomial with
+parameters a; so does that under an alternative with other parameters b. E = sum_j w_j P_j(c) / P(c), mixed over
+alternatives, is a martingale that starts at 1.
+
+Guarantee: under exchangeability, P(E ever reaches 1/delta) <= delta (Ville 1939), however often it is looked at and
+with the calibration set's own luck included. It is a function of K counts: O(1) memory, and replicas add theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import exp, lgamma, log
+
+from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.thresholds.law import FalseAlarmLaw
+
+# Alternatives of the promise test: multiples of the promised rate, and how much each is trusted beforehand.
+# Twice the rate has most, since more than that shows soon anyway.
+MULTIPLES = ((1.5, 0.1), (2.0, 0.3), (2.5, 0.2), (3.0, 0.2), (5.0, 0.1), (8.0, 0.1))
+CONCENTRATION = 400.0  # responses' worth of certainty in each of them
+CELLS = 20  # of the drift test
+FLATNESS = (2.0, 5.0, 20.0)  # parameters of its alternatives, the same for each cell
+
+Counts = Sequence[int]
+
+
+class UrnTest:
+    """A null urn with cells of these sizes (K,), and alternatives: pairs of trust and parameters (K,)."""
+
+    def __init__(self, cells: Iterable[float], alternatives: Iterable[tuple[float, Sequence[float]]]) -> None:
+        self.cells = tuple(float(size) for size in cells)
+        kept = [(trust, tuple(map(float, parameters))) for trust, parameters in alternatives]
+        total = sum(trust for trust, _ in kept)
+        self._alternatives = [(log(trust / total), parameters) for trust, parameters in kept]
+
+    def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
+        """log E of counts (K,): 0 at the start, large when they do not fit, log(1/delta) to act on.
+
+        `before` (K,) are counts that came earlier and are not held against the promise, only learnt from. Raises
+        CalibrationError on negative counts or another K.
+        """
+        if len(counts) != len(self.cells) or min(counts) < 0:
+            raise CalibrationError(f"there must be {len(self.cells)} counts, 0 or more, not {list(counts)}")
+        cells = self.cells if before is None else [a + c for a, c in zip(self.cells, before, strict=True)]
+        if not self._alternatives:
+            return 0.0
+        null = _log_probability(cells, counts)
+        logs = [trust + _log_probability(parameters, counts) - null for trust, parameters in self._alternatives]
+        largest = max(logs)
+        return largest + log(sum(exp(one - largest) for one in logs))
+
+
+def promise_test(law: FalseAlarmLaw) -> UrnTest:
+    """Whether safe traffic alarms more often than promised: counts are (alarms, responses without one)."""
+    rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
+    return UrnTest((law.n + 1 - law.k, law.k), [(t, (CONCENTRATION * r, CONCENTRATION * (1 - r))) for t, r in rates])
+
+
+def drift_test(n: int, cells: int = CELLS) -> UrnTest:
+    """Whether scores still rank among n calibration scores as they did: counts are how many fell in each cell.
+
+    `cell_edges` says where the cells are. Any change of the scores' law shows, in either direction, an alarm or not.
+    """
+    edges = cell_edges(n, cells)
+    sizes = [after - before for before, after in pairwise(edges)]
+    return UrnTest(sizes, [(1.0, (flat,) * len(sizes)) for flat in FLATNESS])
+
+
+def cell_edges(n: int, cells: int = CELLS) -> list[int]:
+    """The gaps 0..n+1 divided into at most `cells` cells, as even as can be: cell i has gaps edges[i] to edges[i+1]-1.
+
+    Gap r lies above exactly r calibration scores.
+    """
+    cells = min(cells, n + 1)
+    return [round(i * (n + 1) / cells) for i in range(cells + 1)]
+
+
+def promise_log_evalue(law: FalseAlarmLaw, alarms: int, responses: int) -> float:
+    """log E of the promise test after `alarms` in `responses`.
+
+    Raises CalibrationError unless 0 <= alarms <= responses.
+    """
+    if not 0 <= alarms <= responses:
+        raise CalibrationError(f"there cannot be {alarms} alarms in {responses} responses")
+    return promise_test(law).log_evalue((alarms, responses - alarms))
+
+
+def _log_probability(parameters: Sequence[float], counts: Counts) -> float:
+    """log of the probability of one sequence with these counts when cells' shares are Dirichlet(parameters)."""
+    total, seen = sum(parameters), sum(counts)
+    value = lgamma(total) - lgamma(total + seen)
+    for a, c in zip(parameters, counts, strict=True):
+        if c:
+            value += lgamma(a + c) - lgamma(a)
+    return value

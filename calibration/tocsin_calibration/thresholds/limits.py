@@ -1,0 +1,111 @@
+"""One set of calibration scores and what it limits: the threshold of each severity, p-values, and their law."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.thresholds.contaminated import (
+    bad_among,
+    rank_contaminated,
+    required_size_contaminated,
+)
+from tocsin_calibration.thresholds.law import FalseAlarmLaw
+from tocsin_calibration.thresholds.pac import rank_pac, required_size_pac
+from tocsin_calibration.thresholds.split import pvalues, rank, required_size, sorted_scores
+from tocsin_calibration.thresholds.weighted import Weighted, effective_size
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a promise is made on. `confidence`: None promises alpha on average over calibration sets, a number promises
+    it for this very one with that confidence. `contaminated`: the share of calibration responses that may be bad."""
+
+    confidence: float | None = None
+    contaminated: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            raise CalibrationError(f"the confidence must lie strictly between 0 and 1, not {self.confidence}")
+        if not 0 <= self.contaminated < 1:
+            raise CalibrationError(
+                f"the share of bad calibration responses must lie in [0, 1), not {self.contaminated}"
+            )
+        if self.confidence is not None and self.contaminated:
+            raise CalibrationError("a promise with confidence about contaminated calibration is not built: choose one")
+
+    def rank(self, n: int, alpha: float) -> int:
+        """k of the threshold s_(k). Raises CalibrationError when n is too small."""
+        if self.confidence is not None:
+            return rank_pac(n, alpha, 1 - self.confidence)
+        return rank_contaminated(n, alpha, self.contaminated) if self.contaminated else rank(n, alpha)
+
+    def required_size(self, alpha: float) -> int:
+        """The smallest n that can carry alpha."""
+        if self.confidence is not None:
+            return required_size_pac(alpha, 1 - self.confidence)
+        return required_size_contaminated(alpha, self.contaminated) if self.contaminated else required_size(alpha)
+
+
+class Limits:
+    """Thresholds and p-values from nonconformity scores (n,), for alphas by severity, gravest first.
+
+    `laws`: the law of false alarms; the worst one where calibration is contaminated, an approximate one where
+    `weights` (n,) make the promise one for the traffic that they describe (see `weighted`). Raises CalibrationError
+    when the scores cannot carry an alpha."""
+
+    def __init__(
+        self,
+        scores: ArrayLike,
+        alphas: Mapping[str, float],
+        terms: Terms = Terms(),
+        weights: ArrayLike | None = None,
+    ) -> None:
+        self.weighted = None if weights is None else Weighted.of(scores, weights)
+        self.scores = sorted_scores(scores) if self.weighted is None else self.weighted.scores
+        self.n = len(self.scores)
+        self.effective = float(self.n) if self.weighted is None else effective_size(self.weighted.weights)
+        self.laws: dict[str, FalseAlarmLaw] = {}
+        self.thresholds: dict[str, float] = {}
+        for name, alpha in alphas.items():
+            k = terms.rank(self.n, alpha) if self.weighted is None else self.weighted.rank(alpha)
+            self.thresholds[name] = float(self.scores[k - 1])
+            if self.weighted is None:
+                bad = bad_among(self.n, terms.contaminated)  # at worst all of them lie below the threshold
+                self.laws[name] = FalseAlarmLaw(self.n - bad, k - bad)
+            else:
+                self.laws[name] = FalseAlarmLaw.at(int(self.effective), alpha)
+        self._levels = list(self.thresholds.items())
+        self._ordered: list[float] = self.scores.tolist()
+        self.quiet = min(self.thresholds.values())  # nothing up to here alarms
+        # p-value by the number of calibration scores below
+        below = np.arange(self.n + 1)
+        if self.weighted is None:
+            self._p = ((1.0 + (self.n - below)) / (self.n + 1.0)).tolist()
+        else:
+            self._p = self.weighted.pvalues(np.append(self.scores, np.inf)).tolist()
+
+    def pvalues(self, joint: Float64) -> Float64:
+        """P-values (m,) in (0, 1] of nonconformity scores (m,)."""
+        return pvalues(self.scores, joint) if self.weighted is None else self.weighted.pvalues(joint)
+
+    def pvalue(self, joint: float) -> float:
+        """The same for one, to the bit."""
+        p: float = self._p[bisect_left(self._ordered, joint)]
+        return p
+
+    def severity(self, joint: float) -> str | None:
+        """The gravest severity whose threshold the score exceeds, or None."""
+        if joint <= self.quiet:
+            return None
+        for name, limit in self._levels:
+            if joint > limit:
+                return name
+        return None

@@ -1,0 +1,132 @@
+"""Weighted calibration: a promise for other traffic than was recorded, when the likelihood ratio is known.
+
+Calibration response i has the weight w_i proportional to how much more often its like comes in the traffic to be
+guarded than in the recording. The threshold is the smallest s_(k) whose weights up to k reach (1-alpha) of the total,
+with the new response's own weight counted as if it lay at infinity (Tibshirani et al. 2019, arXiv:1904.06019).
+
+Guarantee: P(alarm) <= alpha on the traffic that the weights describe. The new response's weight is unknown here, so
+the largest one stands for it: one threshold for all, still valid for weights up to that, and dearer by at most
+max w / sum w.
+
+Weights spread unevenly leave few effective responses, (sum w)^2 / sum w^2 (Kish); fewer than alpha needs are refused.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.thresholds.split import exact, required_size
+
+Float64 = NDArray[np.float64]
+
+
+def effective_size(weights: ArrayLike) -> float:
+    """How many equally weighted responses these are worth, in [1, n]: (sum w)^2 / sum w^2 (Kish 1965)."""
+    w = _checked(weights)
+    return float(w.sum() ** 2 / (w**2).sum())
+
+
+class Weighted(NamedTuple):
+    """Sorted calibration scores (n,), their weights (n,), and the weight that a new response has at most."""
+
+    scores: Float64
+    weights: Float64
+    new: float
+
+    @classmethod
+    def of(cls, scores: ArrayLike, weights: ArrayLike) -> Weighted:
+        """Sorted by score. Raises CalibrationError on weights that are negative, not finite, all 0 or too few."""
+        values, w = np.asarray(scores, np.float64), _checked(weights)
+        if values.shape != w.shape:
+            raise CalibrationError(f"there are {len(values)} calibration scores, but {len(w)} weights")
+        order = np.argsort(values, kind="stable")
+        return cls(values[order], w[order], float(w.max()))
+
+    def rank(self, alpha: float) -> int:
+        """k of the threshold s_(k). Raises CalibrationError when the effective sample is too small for alpha."""
+        size, needed = effective_size(self.weights), required_size(alpha)
+        total = self.weights.sum() + self.new
+        reached = np.cumsum(self.weights) >= (1 - float(exact(alpha))) * total * (1 - 1e-12)
+        if size < needed or not reached.any():
+            raise CalibrationError(
+                f"the weights leave {size:.0f} effective of {len(self.scores)} calibration responses, too few for "
+                f"alpha = {alpha:g} (at least {needed}): the recording and the traffic to guard differ too much; "
+                f"record traffic that is more like it, or choose a larger alpha"
+            )
+        return int(np.argmax(reached)) + 1
+
+    def pvalues(self, scores: ArrayLike) -> Float64:
+        """(weight of the calibration scores at least as high + new) / (all weight + new), in (0, 1]."""
+        above = np.append(np.cumsum(self.weights[::-1])[::-1], 0.0)
+        at = np.searchsorted(self.scores, np.asarray(scores, np.float64), side="left")
+        return np.asarray((above[at] + self.new) / (above[0] + self.new), np.float64)
+
+
+def label_shift_weights(labels: ArrayLike, expected: ArrayLike) -> Float64:
+    """Weights (n,) for calibration responses with these classes (n,), when classes come in other shares (C,).
+
+    Label shift: the classes' shares change, what responses of a class look like does not. Raises CalibrationError
+    when a class that is expected was never recorded.
+    """
+    classes, shares = np.asarray(labels, np.intp), np.asarray(expected, np.float64)
+    if (shares < 0).any() or not np.isclose(shares.sum(), 1):
+        raise CalibrationError(f"the classes' expected shares must be 0 or more and sum to 1, not {shares.sum():g}")
+    counts = np.bincount(classes, minlength=len(shares))
+    if len(counts) > len(shares) or (missing := np.flatnonzero((counts == 0) & (shares > 0))).size:
+        told = f"class {missing[0]} is expected but not recorded" if len(counts) <= len(shares) else "unknown class"
+        raise CalibrationError(f"label shift cannot be weighted: {told}")
+    return np.asarray(shares[classes] / (counts[classes] / len(classes)), np.float64)
+
+
+def estimate_shares(labels: ArrayLike, predicted: ArrayLike, target: ArrayLike, classes: int) -> Float64:
+    """The classes' shares (C,) in unlabelled target traffic, from predictions there (m,) and a labelled sample.
+
+    Solves C q = mu for the confusion matrix C of the labelled sample (n,) and the target's predicted shares mu, by
+    least squares clipped to distributions (black-box shift estimation; Lipton et al. 2018, arXiv:1802.03916).
+    """
+    truth, said = np.asarray(labels, np.intp), np.asarray(predicted, np.intp)
+    confusion = np.zeros((classes, classes))
+    np.add.at(confusion, (said, truth), 1.0)
+    columns = confusion.sum(axis=0)
+    if (columns == 0).any():
+        raise CalibrationError(f"class {int(np.argmin(columns))} has no labelled response to estimate its share from")
+    confusion /= columns
+    mu = np.bincount(np.asarray(target, np.intp), minlength=classes) / len(np.asarray(target))
+    shares = np.clip(np.linalg.lstsq(confusion, mu, rcond=None)[0], 0, None)
+    return np.asarray(shares / shares.sum(), np.float64)
+
+
+def covariate_weights(recorded: ArrayLike, target: ArrayLike, *, steps: int = 50) -> Float64:
+    """Likelihood ratios (n,) of recorded rows (n, D), learnt by telling them from target rows (m, D).
+
+    Logistic regression on standardised columns, ridge 1; the ratio is its odds, corrected for n and m. It is not
+    clipped: that would flatter the effective size and break the promise where traffic shifted most. The promise is as
+    good as the ratio is.
+    """
+    a, b = np.asarray(recorded, np.float64), np.asarray(target, np.float64)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise CalibrationError(f"recorded and target rows must have the same columns, not {a.shape} and {b.shape}")
+    mean, scale = a.mean(axis=0), a.std(axis=0)
+    scale[scale == 0] = 1
+    x = np.hstack([np.ones((len(a) + len(b), 1)), (np.vstack([a, b]) - mean) / scale])
+    y = np.repeat([0.0, 1.0], [len(a), len(b)])
+    ridge = np.diag([1e-9, *np.ones(a.shape[1])])
+    beta = np.zeros(x.shape[1])
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
+        step = np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + ridge, x.T @ (y - p) - ridge @ beta)
+        beta += step
+        if np.abs(step).max() < 1e-8:
+            break
+    return np.asarray(np.exp(np.clip(x[: len(a)] @ beta, -30, 30)) * len(a) / len(b), np.float64)
+
+
+def _checked(weights: ArrayLike) -> Float64:
+    w = np.asarray(weights, np.float64)
+    if w.ndim != 1 or not w.size or not np.isfinite(w).all() or (w < 0).any() or not w.sum() > 0:
+        raise CalibrationError("weights must be a list of finite numbers, 0 or more, not all 0")
+    return w

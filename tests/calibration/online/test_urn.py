@@ -1,0 +1,209 @@
+"""Claims about e-values: fair bets while the promise holds, quick to grow when it does not, and right for ever."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from tocsin_calibration import CalibrationError, DriftWatch, FalseAlarmLaw, ShiryaevRoberts, Watch, promise_log_evalue
+from tocsin_calibration.online.urn import MULTIPLES, cell_edges, drift_test, promise_test
+
+LAW = FalseAlarmLaw.at(500, 0.05)
+FAILURE = 1e-4
+
+
+@given(st.integers(30, 3_000), st.sampled_from([0.01, 0.05, 0.3]), st.integers(0, 5_000), st.floats(0, 1))
+def test_the_next_response_is_a_fair_bet_under_the_promise(n: int, alpha: float, responses: int, share: float) -> None:
+    law = FalseAlarmLaw.at(max(n, 100), alpha)
+    alarms = round(share * responses)
+    p = (law.n + 1 - law.k + alarms) / (law.n + 1 + responses)
+    now = promise_log_evalue(law, alarms, responses)
+    after = [
+        promise_log_evalue(law, alarms + 1, responses + 1) - now,
+        promise_log_evalue(law, alarms, responses + 1) - now,
+    ]
+    assert p * exp(after[0]) + (1 - p) * exp(after[1]) == pytest.approx(1, abs=1e-6)
+
+
+@given(st.integers(20, 2_000), st.lists(st.integers(0, 300), min_size=20, max_size=20), st.booleans())
+def test_the_next_rank_is_a_fair_bet_under_exchangeability(n: int, counts: list[int], late: bool) -> None:
+    test = drift_test(n)
+    counts = counts[: len(test.cells)]
+    before = [c // 2 for c in counts] if late else None
+    urn = [a + c + (0 if before is None else b) for a, c, b in zip(test.cells, counts, before or counts, strict=True)]
+    now = test.log_evalue(counts, before)
+    expected = 0.0
+    for cell, share in enumerate(urn):
+        one_more = [c + (i == cell) for i, c in enumerate(counts)]
+        expected += share / sum(urn) * exp(test.log_evalue(one_more, before) - now)
+    assert expected == pytest.approx(1, abs=1e-6)
+
+
+def test_it_starts_at_one_and_grows_with_alarms() -> None:
+    assert promise_log_evalue(LAW, 0, 0) == pytest.approx(0, abs=1e-12)
+    grown = [promise_log_evalue(LAW, alarms, 200) for alarms in range(10, 200, 10)]
+    assert grown == sorted(grown) and grown[0] < 0.5 < log(100) < grown[-1]
+
+
+def test_cells_divide_the_gaps_and_calm_scores_fall_in_each_alike() -> None:
+    assert cell_edges(19) == list(range(21)) and cell_edges(5) == list(range(7))
+    edges = cell_edges(500)
+    assert edges[0] == 0 and edges[-1] == 501 and len(edges) == 21
+    assert drift_test(500).cells == tuple(np.diff(edges))
+
+
+def test_false_pages_stay_within_delta_whenever_one_looks() -> None:
+    delta, runs, responses = 0.02, 300, 4_000
+    random = np.random.default_rng(6)
+    promises = drifts = 0
+    for run in range(runs):
+        calibration = np.sort(random.random(LAW.n))
+        scores = random.random(responses)
+        watch, drift = Watch(promise_test(LAW), every=500), DriftWatch(calibration, every=500, seed=run)
+        crossed = [False, False]
+        for part in np.split(scores, responses // 25):
+            alarms = int((part > calibration[LAW.k - 1]).sum())
+            watch.add((alarms, len(part) - alarms))
+            drift.add(part)
+            crossed[0] |= watch.log_evidence() >= log(1 / delta)
+            crossed[1] |= drift.log_evidence() >= log(1 / delta)
+        promises, drifts = promises + crossed[0], drifts + crossed[1]
+    for found in (promises, drifts):
+        assert binom.sf(found - 1, runs, delta) > FAILURE / 2
+
+
+def test_a_martingale_against_a_frozen_set_would_cry_wolf() -> None:
+    """Betting as if the threshold's rate were exactly alpha forgets the calibration set's own luck."""
+    delta, runs, responses = 0.02, 200, 20_000
+    random = np.random.default_rng(7)
+    rate, crossed = LAW.mean_rate, 0
+    for _ in range(runs):
+        true = 1 - np.sort(random.random(LAW.n))[LAW.k - 1]
+        alarms = np.cumsum(random.random(responses) < true)
+        calm = np.arange(1, responses + 1) - alarms
+        logs = [
+            log(t) + alarms * log(m * rate / rate) + calm * log((1 - m * rate) / (1 - rate)) for m, t in MULTIPLES[:3]
+        ]
+        crossed += bool((np.max(logs, axis=0) >= log(1 / delta)).any())
+    assert binom.sf(crossed - 1, runs, delta) < FAILURE
+
+
+@pytest.mark.parametrize(("multiple", "published"), [(2, 349), (3, 92), (5, 25)])
+def test_a_broken_promise_is_found_within_half_as_many_responses_again_as_published(
+    multiple: int, published: int
+) -> None:
+    random, test = np.random.default_rng(multiple), promise_test(LAW)
+    delays = []
+    for _ in range(201):
+        alarms = np.cumsum(random.random(4_000) < multiple * 0.05).tolist()
+        found = (t for t in range(1, 4_001) if test.log_evalue((alarms[t - 1], t - alarms[t - 1])) >= log(100))
+        delays.append(next(found, 4_000))
+    assert np.median(delays) <= 1.5 * published
+
+
+def test_restarts_find_a_change_after_long_calm_that_one_window_hardly_does() -> None:
+    random, calm, every = np.random.default_rng(3), 5_000, 1_000
+    delays: dict[str, list[int]] = {"restarted": [], "one window": []}
+    for run in range(41):
+        alarms = [*(random.random(calm + run * 25) < 0.05), *(random.random(4_000) < 0.15)]
+        start = calm + run * 25
+        for name, watch in (
+            ("restarted", Watch(promise_test(LAW), every)),
+            ("one window", Watch(promise_test(LAW), 10**9)),
+        ):
+            found = None
+            for t, alarm in enumerate(alarms):
+                watch.add((int(alarm), 1 - int(alarm)))
+                if t >= start and t % 5 == 0 and watch.log_evidence() >= log(100):
+                    found = t - start
+                    break
+            delays[name].append(4_000 if found is None else found)
+    assert np.median(delays["restarted"]) < every / 2 + 2 * 92
+    assert np.median(delays["one window"]) > 2 * np.median(delays["restarted"])
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.integers(1, 200))
+def test_a_watch_keeps_few_windows_and_batches_add_up(batches: list[int], every: int) -> None:
+    watch = Watch(promise_test(LAW), every)
+    for batch in batches:
+        watch.add((batch // 10, batch - batch // 10))
+    assert watch.seen == sum(batches) == sum(watch.counts)
+    assert len(watch._windows) <= 9
+    assert [number for number, _ in watch._windows] == sorted({number for number, _ in watch._windows})
+
+
+def test_ties_do_not_look_like_drift() -> None:
+    random = np.random.default_rng(5)
+    calibration = np.sort(random.integers(0, 4, 400).astype(float))
+    drift = DriftWatch(calibration)
+    highest = 0.0
+    for _ in range(100):
+        drift.add(random.integers(0, 4, 50).astype(float))
+        highest = max(highest, drift.log_evidence())
+    assert highest < log(1 / FAILURE)
+
+
+@pytest.mark.parametrize(("shift", "published"), [(0.5, 145), (1.0, 40)])
+def test_drift_is_found_within_half_as_many_responses_again_as_published(shift: float, published: int) -> None:
+    delays = []
+    for run in range(61):
+        random = np.random.default_rng(run)
+        drift = DriftWatch(np.sort(random.normal(size=500)), seed=run)
+        scores = random.normal(size=1_500) + shift
+        found = 1_500
+        for t, score in enumerate(scores):
+            drift.add([score])
+            if drift.log_evidence() >= log(100):
+                found = t + 1
+                break
+        delays.append(found)
+    assert np.median(delays) <= 1.5 * published
+
+
+def test_the_e_detector_runs_as_long_as_it_says_and_finds_late_changes() -> None:
+    random, threshold = np.random.default_rng(9), 500.0
+    rates = [(trust, multiple * LAW.mean_rate) for multiple, trust in MULTIPLES]
+    lengths, delays = [], []
+    for _ in range(200):
+        true = 1 - np.sort(random.random(LAW.n))[LAW.k - 1]
+        detector = ShiryaevRoberts(LAW.n + 1 - LAW.k, LAW.k, rates)
+        ran = next((t for t, a in enumerate(random.random(5_000) < true) if detector.add(bool(a)) >= threshold), 5_000)
+        lengths.append(ran)  # stopped at 5,000, so the mean is only shorter than it would be
+    spread = np.std(lengths) / len(lengths) ** 0.5
+    assert np.mean(lengths) + 4 * spread >= threshold
+    for _ in range(50):
+        detector = ShiryaevRoberts(LAW.n + 1 - LAW.k, LAW.k, rates)
+        for alarm in random.random(3_000) < 0.03:
+            detector.add(bool(alarm))
+        delays.append(next(t for t, a in enumerate(random.random(4_000) < 0.15) if detector.add(bool(a)) >= threshold))
+    assert np.median(delays) <= 1.5 * 92
+
+
+def test_the_order_of_responses_and_so_of_replicas_does_not_matter() -> None:
+    random = np.random.default_rng(2)
+    alarms = random.random(900) < 0.07
+    logs = []
+    for order in (np.arange(900), random.permutation(900)):
+        shuffled, log_e = alarms[order], 0.0
+        seen = 0
+        for t, alarm in enumerate(shuffled):  # the product of the fair bets along this very order
+            now = promise_log_evalue(LAW, seen, t)
+            seen += int(alarm)
+            log_e += promise_log_evalue(LAW, seen, t + 1) - now
+        logs.append(log_e)
+    assert logs[0] == pytest.approx(logs[1], abs=1e-8) == promise_log_evalue(LAW, int(alarms.sum()), 900)
+
+
+def test_impossible_counts_are_refused() -> None:
+    for alarms, responses in ((-1, 5), (6, 5)):
+        with pytest.raises(CalibrationError, match="there cannot be"):
+            promise_log_evalue(LAW, alarms, responses)
+    with pytest.raises(CalibrationError, match="there must be 2 counts"):
+        promise_test(LAW).log_evalue((1, 2, 3))
+    with pytest.raises(CalibrationError, match="a restart needs at least one"):
+        Watch(promise_test(LAW), 0)
