@@ -43,7 +43,8 @@ class Harmoniser:
     def risk(self, features: ArrayLike, answers: ArrayLike) -> Float64:
         """1 - P_h(answer) (n,), in [0, 1], of the answers (n,) that were given."""
         probabilities = self.probabilities(features)
-        return 1 - probabilities[np.arange(len(probabilities)), np.asarray(answers, np.intp)]
+        given = probabilities[np.arange(len(probabilities)), np.asarray(answers, np.intp)]
+        return np.asarray(1 - given, np.float64)
 
 
 def harmonise(

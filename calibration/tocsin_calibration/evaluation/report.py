@@ -1,0 +1,180 @@
+"""An evaluation as one HTML page: in words for who decides, in numbers and pictures for who checks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from html import escape
+from math import exp
+
+from tocsin_calibration.evaluation.evaluate import Evaluation, Labelled, Power
+from tocsin_calibration.evaluation.kept import Kept
+from tocsin_calibration.evaluation.pictures import Line, Row, histogram, intervals, lines
+from tocsin_calibration.promise import percent
+
+STYLE = """
+:root{--paper:#fff;--ink:#1c2430;--soft:#5c6675;--line:#d7dce3;--band:#dbe7dc;--main:#1f5fa8;--other:#a86a1f;
+--kept:#1c7c3c;--broken:#b3261e;--quiet:#8a6d00;--unknown:#5c6675}
+@media (prefers-color-scheme:dark){:root{--paper:#14181e;--ink:#e6eaf0;--soft:#9aa5b4;--line:#333b46;--band:#24402c;
+--main:#6fb0ff;--other:#e0a458;--kept:#5fce83;--broken:#ff8a80;--quiet:#e5c453;--unknown:#9aa5b4}}
+body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;
+padding:0 1rem}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid var(--line)}
+p.say{font-size:1.15rem}small,.soft{color:var(--soft)}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+td,th{padding:.25rem .8rem .25rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}figure{margin:0}
+figcaption{color:var(--soft);font-size:.9rem}svg{width:100%;height:auto}svg text{fill:var(--soft);font-size:11px}
+.frame{fill:none;stroke:var(--line)}.bar{fill:var(--main);opacity:.75}.band{fill:var(--band)}polyline{fill:none}
+polyline.main{stroke:var(--main);stroke-width:2}polyline.other{stroke:var(--other);stroke-width:1.5}
+polyline.ideal{stroke:var(--soft);stroke-dasharray:4 4}circle.main{fill:var(--main)}circle.other{fill:var(--other)}
+.kept{fill:var(--kept);color:var(--kept);stroke:var(--kept)}.broken{fill:var(--broken);color:var(--broken);
+stroke:var(--broken)}.quiet{fill:var(--quiet);color:var(--quiet);stroke:var(--quiet)}.unknown{fill:var(--unknown);
+color:var(--unknown);stroke:var(--unknown)}text.kept,text.broken,text.quiet,text.unknown{stroke:none}
+.whisker{stroke-width:2}
+"""
+
+
+def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[tuple[str, str]] = ()) -> str:
+    """The page. `promise`: its sentences, a line each; `about`: what was evaluated on what, as rows of a table."""
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        *(f'<p class="say">{_sentence(name, one, evaluation.unit)}</p>' for name, one in evaluation.severities.items()),
+        "<h2>What was promised, and what was seen</h2>",
+        *(f"<p>{escape(line)}</p>" for line in promise.splitlines()),
+        _alarms(evaluation),
+    ]
+    if evaluation.groups:
+        parts += ["<h2>Group by group</h2>", _kept_picture(evaluation.groups, "Alarm rates by group")]
+    if evaluation.labelled is not None:
+        parts += _labelled(evaluation.labelled)
+    if evaluation.power is not None:
+        parts += _power(evaluation.power)
+    parts += ["<h2>What this was</h2>", _table(about)]
+    parts.append(f"<details><summary>All figures, as JSON</summary><pre>{escape(_json(evaluation))}</pre></details>")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style></head><body>'
+        + "\n".join(parts)
+        + "</body></html>\n"
+    )
+
+
+def _sentence(name: str, one: Kept, unit: str) -> str:
+    words = {
+        "kept": "The promise was kept",
+        "broken": "The promise was <b>broken</b>",
+        "quiet": "The promise was kept, with fewer alarms than expected",
+        "unknown": "Nothing was seen",
+    }
+    return (
+        f'<span class="{one.word}">{words[one.word]}.</span> At most {percent(one.alpha)} of safe {escape(unit)} may '
+        f"raise a {escape(name)} alarm; {one.alarms:,} of {one.n:,} did ({one.rate:.2%}), where {one.least:,} to "
+        f"{one.most:,} are to be expected 99 times of 100."
+    )
+
+
+def _alarms(evaluation: Evaluation) -> str:
+    total = sum(evaluation.pvalues)
+    told = "P-values: flat where the promise holds, high at the left where too many responses stand out"
+    notes = []
+    if evaluation.drift is not None:
+        notes.append(
+            f"Evidence that scores have drifted since calibration: {exp(min(evaluation.drift, 50)):.3g} "
+            f"(1 = none; 100 is exceeded by chance once in a hundred times)."
+        )
+    if (seeds := evaluation.seeds) is not None:
+        notes.append(
+            f"Calibrating anew on random halves {seeds.splits} times gives alarm rates of {seeds.mean:.2%} with a "
+            f"standard deviation of {seeds.deviation:.2%}; the law expects {seeds.expected:.2%}."
+        )
+    return (
+        _kept_picture(evaluation.severities, "Alarm rates by severity")
+        + f'<div class="pair"><figure>{histogram(told, evaluation.pvalues, total / len(evaluation.pvalues), "p-value")}'
+        + f"<figcaption>{told}.</figcaption></figure><div>"
+        + "".join(f"<p>{note}</p>" for note in notes)
+        + "</div></div>"
+    )
+
+
+def _kept_picture(found: dict[str, Kept], told: str) -> str:
+    rows = [
+        Row(name, one.rate, one.low, one.high, (one.least / one.n, one.most / one.n), one.word)
+        for name, one in found.items()
+        if one.n
+    ]
+    if not rows:
+        return ""
+    return (
+        f"<figure>{intervals(told, rows)}<figcaption>{told}: dot and line are what was seen, with its exact 99% "
+        f"interval; the band is where a kept promise puts the dot 99 times of 100.</figcaption></figure>"
+    )
+
+
+def _labelled(found: Labelled) -> list[str]:
+    curve = found.curve
+    at = [round(i * (len(curve.risk) - 1) / 200) for i in range(201)]
+    drawn = [Line([float(curve.coverage[i]) for i in at], [float(curve.risk[i]) for i in at])]
+    for group in found.subgroups.values():
+        drawn.append(Line(group.coverage, group.here, "other"))
+    told = "Error among served answers, by the share that is served, best-scored first"
+    rows = [("answers", f"{found.n:,}, {found.accuracy:.2%} right"), ("AURC", f"{curve.aurc:.4f}"),
+            ("excess AURC", f"{curve.excess:.4f} above a perfect order")]  # fmt: skip
+    if found.separation is not None:
+        auroc, fpr = found.separation
+        rows += [
+            ("AUROC of wrong answers", f"{auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f})"),
+            ("FPR at 95% TPR", f"{fpr.value:.3f} ({fpr.low:.3f} to {fpr.high:.3f})"),
+        ]
+    if found.harmony is not None:
+        rows.append(("harmony of groups", f"{found.harmony:.3f} of 1 (evenness of accuracy)"))
+    for name, group in found.subgroups.items():
+        rows.append((f"group {name}", f"{found.accuracy_by_group[name]:.2%} right, risk moves with the whole: "
+                                      f"{group.correlation:.2f}"))  # fmt: skip
+    parts = [
+        "<h2>Right and wrong answers</h2>",
+        f'<div class="pair"><figure>{lines(told, drawn, "share served", "error")}<figcaption>{told}'
+        f"{'; thin lines are the groups' if found.subgroups else ''}.</figcaption></figure>{_table(rows)}</div>",
+    ]
+    if (p := found.probabilities) is not None:
+        told = "Calibrated probability of being right, against the share that was right"
+        drawn = [Line([0, 1], [0, 1], "ideal"), Line(p.reliability.predicted, p.reliability.right)]
+        ece = p.ece
+        rows = [
+            ("ECE", f"{ece.error:.4f} ({ece.low:.4f} to {ece.high:.4f}); by chance up to {ece.by_chance:.4f}"),
+            ("Brier", f"{p.brier:.4f}"),
+            ("NLL", f"{p.nll:.4f} nats"),
+            ("worth, answering everything", f"{p.worth_always:+.4f} an answer"),
+            ("worth, by the policy", f"{p.worth_policy:+.4f} an answer"),
+            ("the policy", f"{p.served:.1%} served, {p.flagged:.1%} flagged, the others abstained from"),
+        ]
+        parts.append(
+            f'<div class="pair"><figure>{lines(told, drawn, "probability said", "share right", 1.0)}'
+            f"<figcaption>{told}.</figcaption></figure>{_table(rows)}</div>"
+        )
+    return parts
+
+
+def _power(found: Power) -> list[str]:
+    rows = [
+        (f"caught, {name}", f"{count:,} of {found.n:,} ({count / found.n:.1%}; 99% interval {low:.1%} to {high:.1%})")
+        for name, (count, low, high) in found.caught.items()
+    ]
+    rows += [
+        (f"AUROC, {name}", f"{one.auroc.value:.3f} ({one.auroc.low:.3f} to {one.auroc.high:.3f})")
+        for name, one in found.separation.items()
+    ]
+    if (m := found.sessions) is not None:
+        rows += [
+            ("TPR, TNR", f"{m.tpr:.3f}, {m.tnr:.3f}"),
+            ("detection time", f"{m.detection_time:.3f} of the session"),
+            ("TWA", f"{m.twa:.3f}"),
+        ]
+    return ["<h2>What is caught</h2>", _table(rows)]
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
+    return f"<table>{cells}</table>"
+
+
+def _json(evaluation: Evaluation) -> str:
+    return json.dumps(evaluation.facts(), indent=1)

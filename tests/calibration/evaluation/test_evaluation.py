@@ -1,0 +1,187 @@
+"""Claims about evaluation: figures equal to their definitions, promises judged by their law, a page that stands
+alone."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import brier_score_loss, log_loss
+
+from tocsin_calibration import (
+    CalibrationError,
+    Costs,
+    SessionRule,
+    calibrate,
+    calibrate_sessions,
+    compare,
+    evaluate,
+    fit_risk_policy,
+)
+from tocsin_calibration.evaluation.kept import kept, seed_to_seed
+from tocsin_calibration.evaluation.metrics import (
+    brier,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability,
+    risk_coverage,
+)
+from tocsin_calibration.evaluation.report import report
+from tocsin_calibration.evaluation.subgroups import harmony, subgroup_curves
+from tocsin_calibration.thresholds.law import FalseAlarmLaw
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=2, max_size=50))
+def test_brier_and_likelihood_are_scikit_learns(pairs: list[tuple[float, bool]]) -> None:
+    p, right = [p for p, _ in pairs], [r for _, r in pairs]
+    assert brier(p, right) == pytest.approx(brier_score_loss(right, p))
+    assert negative_log_likelihood(p, right) == pytest.approx(log_loss(right, p, labels=[False, True]))
+
+
+def test_the_risk_coverage_curve_is_the_mean_loss_of_the_best_scored() -> None:
+    found = risk_coverage([3.0, 1.0, 2.0, 4.0], [1, 0, 1, 0])
+    assert found.risk == pytest.approx([0, 0.5, 2 / 3, 0.5])
+    assert found.aurc == pytest.approx(np.mean([0, 0.5, 2 / 3, 0.5]))
+    assert found.excess == pytest.approx(found.aurc - np.mean([0, 0, 1 / 3, 0.5]))
+    assert risk_coverage([1.0] * 4, [1, 0, 0, 0]).risk == pytest.approx([0.25] * 4)  # ties share
+    assert risk_coverage([1.0, 2.0], [0, 1]).excess == 0
+
+
+def test_ece_is_small_for_true_probabilities_and_its_bands_say_which_is_which() -> None:
+    random = np.random.default_rng(1)
+    p = random.random(3_000)
+    honest = expected_calibration_error(p, random.random(3_000) < p)
+    over = expected_calibration_error(p, random.random(3_000) < 0.5 + (p - 0.5) / 2)
+    assert honest.error < honest.by_chance and over.error > 3 * over.by_chance
+    assert over.low < over.error < over.high and over.error == pytest.approx(0.125, abs=0.02)
+    table = reliability(p, random.random(3_000) < p)
+    assert sum(table.counts) == 3_000 and table.predicted == sorted(table.predicted)
+
+
+def test_harmony_is_one_for_alike_groups_and_falls_with_a_bad_corner() -> None:
+    assert harmony([0.8, 0.8, 0.8]) == pytest.approx(1)
+    assert harmony([0.9, 0.9, 0.3]) < harmony([0.85, 0.8, 0.75]) < 1
+    assert np.isnan(harmony([0.5]))
+
+
+def test_subgroup_curves_tell_a_group_that_does_not_gain() -> None:
+    random = np.random.default_rng(2)
+    scores = random.random(6_000)
+    groups = np.where(random.random(6_000) < 0.5, "fine", "odd")
+    wrong = random.random(6_000) < np.where(groups == "odd", 0.8 - 0.5 * scores, scores)
+    curves = subgroup_curves(scores, wrong, groups.tolist())
+    assert curves["fine"].correlation > 0.9 and curves["odd"].correlation < 0
+    assert curves["fine"].coverage[-1] == 1
+
+
+def test_a_count_is_judged_by_the_law() -> None:
+    law = FalseAlarmLaw.at(400, 0.05)
+    assert kept(law, 0.05, 25, 500).word == "kept"
+    broken = kept(law, 0.05, 70, 500)
+    assert broken.word == "broken" and broken.chance < 0.005 and broken.low > 0.05
+    assert kept(law, 0.05, 2, 500).word == "quiet" and kept(law, 0.05, 0, 0).word == "unknown"
+
+
+def test_seed_to_seed_variance_is_the_laws() -> None:
+    random = np.random.default_rng(3)
+    found = [seed_to_seed(random.normal(size=2_000), 0.1, seed=seed) for seed in range(30)]
+    spread = np.mean([one.deviation**2 for one in found if one]) ** 0.5
+    assert spread == pytest.approx(found[0].expected, rel=0.15)  # type: ignore[union-attr]
+    assert seed_to_seed(random.normal(size=12), 0.01) is None
+
+
+def world(random: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    badness = random.random(size)
+    scores = np.stack([badness + 0.1 * random.normal(size=size), random.normal(size=size)], axis=1)
+    return scores, random.random(size) > badness**2, random.choice(["north", "south"], size).tolist()
+
+
+class Links(HTMLParser):
+    """Everything that a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [str(value) for name, value in attrs if name in ("src", "href")]
+        if tag in ("script", "link", "img", "iframe"):
+            self.found.append(tag)
+
+
+def test_an_evaluation_has_every_figure_as_json_and_as_a_page_that_loads_nothing() -> None:
+    random = np.random.default_rng(4)
+    scores, _, groups = world(random, 1_500)
+    promise = calibrate(scores, groups=groups, detectors=("a", "b"))
+    policy = fit_risk_policy(*world(random, 900)[:2])
+    fresh, truth, where = world(random, 2_000)
+    found = evaluate(promise, fresh, groups=where, correct=truth, failures=random.normal(3, 1, (300, 2)), risk=policy,
+                     costs=Costs(1, 3, 0.4))  # fmt: skip
+    facts = json.loads(json.dumps(found.facts()))
+    assert facts["severities"]["warning"]["word"] == "kept" and facts["drift"] < 4.6
+    assert sum(facts["pvalues"]) == 2_000 and set(facts["groups"]) == {"north", "south"}
+    labelled = facts["labelled"]
+    assert labelled["accuracy"] == pytest.approx(truth.mean())
+    assert labelled["probabilities"]["worth_policy"] > labelled["probabilities"]["worth_always"]
+    assert labelled["harmony"] > 0.9 and labelled["curve"]["coverage"][-1] == 1
+    assert (
+        facts["power"]["caught"]["warning"][0] > 200 and facts["power"]["separation"]["joint"]["auroc"]["value"] > 0.9
+    )
+    page = report(found, title="a <b> & c", promise=str(promise), about=[("data", "x")])
+    links = Links()
+    links.feed(page)
+    assert links.found == [] and "a &lt;b&gt; &amp; c" in page and page.count("<svg") >= 4
+    assert "The promise was kept" in page and "nan" not in page.partition("<details>")[0].lower()
+
+
+def test_an_evaluation_on_strange_traffic_says_broken() -> None:
+    random = np.random.default_rng(5)
+    promise = calibrate(random.normal(size=(900, 1)))
+    found = evaluate(promise, random.normal(1, 1, size=(500, 1)))
+    assert found.severities["warning"].word == "broken" and found.drift is not None and found.drift > 4.6
+    assert "The promise was <b>broken</b>" in report(found, title="t", promise=str(promise))
+
+
+def test_sessions_are_evaluated_as_sessions() -> None:
+    random = np.random.default_rng(6)
+
+    def rows(count: int, shift: float = 0.0) -> tuple[np.ndarray, list[str]]:
+        names = [f"s{i}" for i in range(count) for _ in range(10)]
+        return random.normal(shift, 1, size=(10 * count, 1)), names
+
+    safe, _ = rows(400)
+    promise = calibrate_sessions(np.split(safe, 400), {"warning": 0.1}, session=SessionRule())
+    fresh, fresh_names = rows(200)
+    bad, bad_names = rows(50, 3.0)
+    found = evaluate(promise, fresh, sessions=fresh_names, failures=bad, failed_sessions=bad_names)
+    assert found.severities["warning"].n == 200 and found.severities["warning"].word == "kept"
+    assert found.power is not None and found.power.sessions is not None
+    assert found.power.n == 50 and found.power.sessions.tpr > 0.9 and found.power.sessions.twa > 0.8
+    with pytest.raises(CalibrationError, match="this promise is for sessions"):
+        evaluate(promise, fresh)
+
+
+def test_a_candidate_is_advised_by_what_both_do_on_fresh_traffic() -> None:
+    random = np.random.default_rng(70)
+    current = calibrate(random.normal(size=(1_500, 2)))
+    moved = random.normal(0.7, 1, size=(1_500, 2))
+    better = compare(current, calibrate(moved), random.normal(0.7, 1, size=(800, 2)), moved)
+    assert better.advice.startswith("take the candidate") and better.shift > 0.2 and better.chance < 0.01
+    same = random.normal(size=(1_500, 2))
+    assert compare(current, calibrate(same), random.normal(size=(800, 2)), same).advice.startswith("keep either")
+    quieter = random.normal(-2, 0.3, size=(1_500, 2))
+    worse = compare(current, calibrate(quieter), random.normal(size=(800, 2)), quieter)
+    assert worse.advice.startswith("keep the current calibration")
+
+
+def test_evaluation_refuses_what_does_not_fit() -> None:
+    promise = calibrate(np.random.default_rng(0).normal(size=(600, 1)))
+    for more, told in (({"groups": ["a"]}, "1 groups for 5"), ({"correct": [True]}, "1 labels for 5")):
+        with pytest.raises(CalibrationError, match=told):
+            evaluate(promise, np.zeros((5, 1)), **more)
+    with pytest.raises(CalibrationError, match="nothing to evaluate"):
+        evaluate(promise, np.zeros((0, 1)))
