@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from tocsin.errors import ConfigError, RecordingError, StartError, TocsinError
+from tocsin.errors import ConfigError, FeedbackError, RecordingError, StartError, TocsinError
 from tocsin.inprocess.reading import verdict
 from tocsin.judgement.guard import Guard
 from tocsin.verdict import Verdict
@@ -14,6 +14,7 @@ __version__ = version("tocsin")
 
 __all__ = [
     "ConfigError",
+    "FeedbackError",
     "Guard",
     "RecordingError",
     "StartError",

@@ -2,133 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel as PydanticModel
-from pydantic import (
-    BeforeValidator,
-    ByteSize,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    WithJsonSchema,
-)
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import ByteSize, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from tocsin.config_fields import Address, AddressField, Duration
 from tocsin.errors import ConfigError
+from tocsin.model_config import ModelConfig
 
 PREFIX = "TOCSIN_"
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)\s*$")
-_SIGNAL = re.compile(r"^(request\.inputs|response\.outputs)\.(.+)$")
-
-
-class Address(NamedTuple):
-    """Where to listen or connect: a host and port, or the path of a Unix socket."""
-
-    host: str = ""
-    port: int = 0
-    path: str = ""
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class SignalPath(NamedTuple):
-    """Where a signal stands in a call: the side, `request` or `response`, and the tensor's name."""
-
-    side: str
-    tensor: str
-
-    def __str__(self) -> str:
-        return f"{self.side}.{'inputs' if self.side == 'request' else 'outputs'}.{self.tensor}"
-
-
-def _address(value: Any) -> Address:
-    if isinstance(value, Address):
-        return value
-    text = str(value)
-    if text.startswith("unix:") and len(text) > 5:
-        return Address(path=text[5:])
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535 or not host:
-        raise ValueError(f"expected HOST:PORT or unix:/PATH, not '{text}'")
-    return Address(host.strip("[]"), int(port))
-
-
-def _seconds(value: Any) -> timedelta:
-    if isinstance(value, timedelta):
-        return value
-    match = _DURATION.match(str(value))
-    if not match:
-        raise ValueError(f"expected a time with its unit, such as 5ms or 30s, not '{value}'")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
-def _signal(value: Any) -> SignalPath:
-    if isinstance(value, SignalPath):
-        return value
-    match = _SIGNAL.match(str(value))
-    if not match:
-        raise ValueError(f"expected request.inputs.NAME or response.outputs.NAME, not '{value}'")
-    return SignalPath(match[1].partition(".")[0], match[2])
-
-
-def _session(value: Any) -> str:
-    side, _, key = str(value).partition(".")
-    if side != "metadata" or not re.fullmatch(r"[0-9a-z_.-]+", key):
-        raise ValueError(f"expected metadata.KEY with a lower-case key, not '{value}'")
-    return f"metadata.{key}"
-
-
-_TEXT = PlainSerializer(str, return_type=str)
-AddressField = Annotated[
-    Address,
-    NoDecode,
-    BeforeValidator(_address),
-    _TEXT,
-    WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8001"]}),
-]
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_seconds),
-    PlainSerializer(lambda d: f"{d.total_seconds():g}s", return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["5ms", "30s"]}),
-]
-SignalField = Annotated[
-    SignalPath,
-    BeforeValidator(_signal),
-    _TEXT,
-    WithJsonSchema({"type": "string", "examples": ["response.outputs.predict_proba"]}),
-]
-SessionField = Annotated[str, BeforeValidator(_session)]
-
-
-class ModelConfig(PydanticModel):
-    """One guarded model."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    bundle: Path | None = Field(
-        None,
-        description="The bundle that scores this model's responses, relative to this file. Without one, responses "
-        "pass and count as unscored.",
-    )
-    signals: dict[str, SignalField] = Field(
-        description="Where each signal stands: a signal's name, and request.inputs.NAME or response.outputs.NAME.",
-        min_length=1,
-    )
-    session: SessionField | None = Field(
-        None, description="The metadata key that tells which responses belong together, as metadata.KEY."
-    )
 
 
 class Config(BaseSettings):

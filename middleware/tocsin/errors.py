@@ -3,6 +3,7 @@
 TocsinError
 ├── ConfigError      the configuration file, its environment overrides, or what they point to
 ├── RecordingError   a recording cannot be written or read
+├── FeedbackError    labels cannot be read or delivered
 └── StartError       a port, a socket or a server that the command needs
 
 Errors of the other two components (`tocsin_detectors.DetectorError`, `tocsin_calibration.CalibrationFault`) pass
@@ -20,6 +21,10 @@ class ConfigError(TocsinError):
 
 class RecordingError(TocsinError):
     """A recording that cannot be written or read."""
+
+
+class FeedbackError(TocsinError):
+    """Labels that cannot be read, or not be delivered to a running Tocsin."""
 
 
 class StartError(TocsinError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -11,7 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import grpc
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from tocsin.config import Address
+from tocsin.config_fields import Address
 from tocsin.errors import StartError
 
 
@@ -66,10 +66,11 @@ def _plain(start: Callable[..., Any], status: str, text: str) -> Iterable[bytes]
 
 
 class AdminServer:
-    """The gRPC health service (grpc.health.v1) on a port of its own, for `` and `tocsin`."""
+    """The gRPC health service (grpc.health.v1), for `` and `tocsin`, and other `handlers`, on a port of its own."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, handlers: Sequence[Any] = ()) -> None:
         self._address = address
+        self._handlers = tuple(handlers)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -80,6 +81,7 @@ class AdminServer:
         self._serving = health_pb2.HealthCheckResponse.SERVING
         self._server = grpc.aio.server()
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
+        self._server.add_generic_rpc_handlers(self._handlers)
         try:
             port = self._server.add_insecure_port(str(self._address))
         except RuntimeError as error:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from tocsin.config import Config
+from tocsin.feedback import FeedbackService
 from tocsin.judgement.guard import Guard
 from tocsin.observability import AdminServer, HttpEndpoint
 from tocsin.relay.server import Relay
@@ -33,6 +34,7 @@ class Sidecar:
         self.relay = Relay(config, guard, metrics.added)
         self._registry = metrics.registry()
         self._registry.register(self.relay)
+        self._feedback = FeedbackService(guard)
         self._admin: AdminServer | None = None
         self.http: HttpEndpoint | None = None
         self._opened = AsyncExitStack()
@@ -45,7 +47,7 @@ class Sidecar:
                 self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready)
                 opened.callback(self.http.close)
             if self.config.admin is not None:
-                self._admin = AdminServer(self.config.admin)
+                self._admin = AdminServer(self.config.admin, [self._feedback.handler()])
                 await self._admin.start()
                 opened.push_async_callback(self._admin.stop)
             await self.relay.start()

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 METADATA_KEY = "tocsin-verdict"
+ACTIONS = ("pass", "flag", "abstain")  # mildest first
 ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
+
+
+class Weighed(NamedTuple):
+    """What each row's answer is worth: the probability that it is right, what serving it is expected to bring, and the
+    decision, `serve`, `flag` or `abstain`."""
+
+    p_correct: list[float]
+    worth: list[float]
+    decisions: list[str]
+
+    def rows(self, first: int, end: int) -> Weighed:
+        """Some of the rows."""
+        return Weighed(self.p_correct[first:end], self.worth[first:end], self.decisions[first:end])
 
 
 class Verdict:
     """P-values, alarm, action and reasons for the rows of one response message.
 
-    `pvalues`: the joint p-value of each row, in (0, 1]. `severities`: each row's alarm, `warning`, `critical` or
-    None; `severity` is that of the worst row. `unscored`: why there is no judgement, or None.
-    """
+    `pvalues`: the joint p-value of each row, in (0, 1]. `severities`: each row's alarm, `warning`, `critical` or None;
+    `severity` is that of the worst row. `weighed`: what answers are worth, where that is configured. `identifier`:
+    what to call the response when its truth becomes known, where levels follow feedback. `unscored`: why there is no
+    judgement, or None. `action`: `pass`, `flag` (an alarm, or an answer worth a review) or `abstain`."""
 
     __slots__ = (
-        "_details", "_detectors", "action", "bundle", "model", "pvalues", "severities", "severity", "unscored",
-        "version",
+        "_details", "_detectors", "action", "bundle", "identifier", "model", "pvalues", "severities", "severity",
+        "unscored", "version", "weighed",
     )  # fmt: skip
 
     def __init__(
@@ -33,6 +49,8 @@ class Verdict:
         details: Sequence[Sequence[float]] = (),
         severity: str | None = None,
         *,
+        weighed: Weighed | None = None,
+        identifier: str = "",
         unscored: str | None = None,
     ) -> None:
         self.model = model
@@ -41,7 +59,11 @@ class Verdict:
         self.pvalues = pvalues
         self.severities = severities
         self.severity = severity
+        self.weighed = weighed
+        self.identifier = identifier
         self.action = "flag" if severity else "pass"
+        if weighed is not None:
+            self.action = max((action_of(severity, d) for d in weighed.decisions), key=ACTIONS.index)
         self.unscored = unscored
         self._detectors = detectors
         self._details = details
@@ -76,13 +98,23 @@ class Verdict:
             return _head(self.model, self.version) + f',"unscored":"{self.unscored}"}}'
         alarm = f'"{self.severity}"' if self.severity else "null"
         template = _template(self.model, self.version, self.bundle, self._detectors)
+        more = "" if self.weighed is None and not self.identifier else self._more()
         if len(self.pvalues) == 1:
-            return template % (alarm, self.action, "%.6g" % self.pvalues[0], *self._details[0], "")
+            return template % (alarm, self.action, "%.6g" % self.pvalues[0], *self._details[0], more)
         alarmed = {row: severity for row, severity in enumerate(self.severities) if severity}
         told = dict(list(alarmed.items())[:ROWS_TOLD])
         rows = f',"rows":{len(self.pvalues)},"alarmed":{_text(told)}'
         p = ",".join(["%.6g" % p for p in self.pvalues[:ROWS_TOLD]])
-        return template % (alarm, self.action, p, *self.by_detector.values(), rows)
+        return template % (alarm, self.action, p, *self.by_detector.values(), rows + more)
+
+    def _more(self) -> str:
+        """What is configured to be told besides."""
+        told = f',"id":{_text(self.identifier)}' if self.identifier else ""
+        if self.weighed is not None:
+            right = ",".join(["%.4g" % p for p in self.weighed.p_correct[:ROWS_TOLD]])
+            worth = ",".join(["%.4g" % value for value in self.weighed.worth[:ROWS_TOLD]])
+            told += f',"p_correct":[{right}],"worth":[{worth}],"decide":{_text(self.weighed.decisions[:ROWS_TOLD])}'
+        return told
 
     @classmethod
     def from_metadata(cls, text: str | bytes) -> Verdict:
@@ -106,10 +138,26 @@ class Verdict:
                 detectors=tuple(by_detector),
                 details=[list(by_detector.values())] if by_detector else [],
                 severity=content.get("alarm"),
+                weighed=_weighed(content),
+                identifier=str(content.get("id", "")),
                 unscored=content.get("unscored"),
             )
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"'{METADATA_KEY}' does not hold a verdict ({error})") from None
+
+
+def action_of(severity: str | None, decision: str = "serve") -> str:
+    """What to do about a row: the graver of what its alarm and its worth ask for."""
+    if decision == "abstain":
+        return "abstain"
+    return "flag" if severity or decision == "flag" else "pass"
+
+
+def _weighed(content: Mapping[str, Any]) -> Weighed | None:
+    if "decide" not in content:
+        return None
+    p_correct, worth = ([float(x) for x in content[name]] for name in ("p_correct", "worth"))
+    return Weighed(p_correct, worth, [str(d) for d in content["decide"]])
 
 
 _text = json.JSONEncoder(separators=(",", ":")).encode

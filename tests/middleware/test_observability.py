@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from tests.model_server import model_server
 from tests.parts import INFER, inference, running, safe_traffic, settings
 
-from tocsin.config import Address
+from tocsin.config_fields import Address
 from tocsin.errors import StartError
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard

@@ -19,7 +19,7 @@ from tests.model_server import model_server
 from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
 
 from tocsin.errors import RecordingError
-from tocsin.recording.division import calibration_rows, fitting_rows
+from tocsin.recording.division import calibration_rows, fitting_rows, unseen_rows
 from tocsin.recording.reading import read_recording
 from tocsin.recording.recorder import Recorder
 from tocsin_detectors import compile
@@ -144,9 +144,37 @@ def test_calibration_never_gets_a_row_that_was_fitted_on(tmp_path: Path) -> None
     fitted = {"share": 0.4, "seed": 3, "files": {file.sha256: file.path.name for file in first.files}}
     for_fitting = first.where(lambda file: fitting_rows(file, 0.4, 3)).load()["a"][:, 0]
     parquet(tmp_path / "b.parquet", {"signal.a": np.arange(100.0, 150.0)})
-    for_calibration = read_recording(tmp_path).where(lambda file: calibration_rows(file, fitted)).load()["a"][:, 0]
+    whole = read_recording(tmp_path)
+    for_calibration = whole.where(lambda file: calibration_rows(file, fitted, 1.0, 0)).load()["a"][:, 0]
     assert len(for_fitting) == 40 and len(for_calibration) == 110
     assert sorted([*for_fitting, *for_calibration]) == list(range(150))
+
+
+def test_evaluation_never_gets_a_row_that_was_fitted_or_calibrated_on(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet", {"signal.a": np.arange(200.0)})
+    first = read_recording(tmp_path)
+    files = {file.sha256: file.path.name for file in first.files}
+    fitted = {"share": 0.4, "seed": 3, "files": files}
+    calibrated = {"share": 0.5, "seed": 4, "files": files}
+    for_fitting = first.where(lambda file: fitting_rows(file, 0.4, 3)).load()["a"][:, 0]
+    for_calibration = first.where(lambda file: calibration_rows(file, fitted, 0.5, 4)).load()["a"][:, 0]
+    made = {"fitted": fitted, "calibrated": calibrated}
+    left = first.where(lambda file: unseen_rows(file, made)).load()["a"][:, 0]
+    assert (len(for_fitting), len(for_calibration), len(left)) == (80, 60, 60)
+    assert sorted([*for_fitting, *for_calibration, *left]) == list(range(200))
+
+
+def test_columns_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    for name, start in (("a", 0), ("b", 5)):
+        values = np.arange(start, start + 5.0)
+        parquet(
+            tmp_path / f"{name}.parquet", {"signal.a": values, "label": values > 6, "kind": [f"k{v:g}" for v in values]}
+        )
+    odd = read_recording(tmp_path).take(np.array([1, 3, 5, 9]))
+    assert odd.column("kind").tolist() == [f"k{v:g}" for v in odd.load()["a"][:, 0]] == ["k1", "k3", "k5", "k9"]
+    assert odd.column("label").tolist() == [False, False, False, True] and odd.columns() == {"label", "kind"}
+    with pytest.raises(RecordingError, match=r"has no column 'mood' \(besides signals it has: label, kind\)"):
+        odd.column("mood")
 
 
 def test_a_recording_is_read_in_batches_as_it_would_be_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,9 +84,8 @@ def histogram(told: str, counts: Sequence[int], expected: float, x_label: str) -
     for at, count in enumerate(counts):
         left, right = axes.x(at / len(counts)), axes.x((at + 1) / len(counts))
         height = axes.y(0) - axes.y(count)
-        axes.parts.append(
-            f'<rect class="bar" x="{left + 0.5}" y="{axes.y(count)}" width="{right - left - 1:.1f}" height="{height:.1f}"/>'
-        )
+        size = f'width="{right - left - 1:.1f}" height="{height:.1f}"'
+        axes.parts.append(f'<rect class="bar" x="{left + 0.5}" y="{axes.y(count)}" {size}/>')
     axes.parts.append(
         f'<polyline class="ideal" points="{axes.x(0)},{axes.y(expected)} {axes.x(1)},{axes.y(expected)}"/>'
     )
@@ -113,7 +112,7 @@ def intervals(told: str, rows: Sequence[Row]) -> str:
             f'<text class="{row.word}" x="{WIDTH + 140 - 82}" y="{y + 4}">{row.value:.2%} {escape(row.word)}</text>',
         ]
     parts += [
-        f'<text x="{x(largest * share)}" y="{height - 6}" text-anchor="middle">{largest * share:.2%}</text>'
+        f'<text x="{x(largest * share)}" y="{height - 6}" text-anchor="middle">{largest * share:.1%}</text>'
         for share in (0.0, 0.5, 1.0)
     ]
     return (

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.risk.correctness import WAYS, Correctness
 from tocsin_calibration.risk.dcs import Loads, expected_dcs
+from tocsin_calibration.risk.selective import Selective, bounded_risk
 from tocsin_detectors.separation import auroc
 
 Float64 = NDArray[np.float64]
@@ -49,15 +50,23 @@ class Weighed(NamedTuple):
 
 class RiskPolicy:
     """Decides by expected value. `column`: the score that correctness was calibrated on; `idk`: the score that is the
-    answer's mass on abstaining (the detector `abstain_mass`), None where answers cannot say so.
+    answer's mass on abstaining (the detector `abstain_mass`), None where answers cannot say so; `selective`: where a
+    risk is guaranteed, the score beyond which nothing is served, whatever it is worth.
 
     Serving is worth the expected DCS, abstaining 0, and flagging what the right answers earn less the review. With
     nobody to review and no mass on abstaining, an answer is served when p_correct > wrong / (right + wrong).
     """
 
-    def __init__(self, correctness: Correctness, column: int, idk: int | None = None, labelled: int = 0) -> None:
+    def __init__(
+        self,
+        correctness: Correctness,
+        column: int,
+        idk: int | None = None,
+        labelled: int = 0,
+        selective: Selective | None = None,
+    ) -> None:
         self.correctness = correctness
-        self.column, self.idk, self.labelled = column, idk, labelled
+        self.column, self.idk, self.labelled, self.selective = column, idk, labelled, selective
 
     def weigh(self, scores: ArrayLike, costs: Costs) -> Weighed:
         """Of detectors' scores (n, d)."""
@@ -69,13 +78,20 @@ class RiskPolicy:
         if costs.review_costs is not None:
             flagged = costs.right_earns * p_correct * (1 - p_idk) ** 2 - costs.review_costs
         choice = np.where(served >= np.maximum(flagged, 0), 0, np.where(flagged > 0, 1, 2))
+        if self.selective is not None:
+            limit = -np.inf if self.selective.threshold is None else self.selective.threshold
+            choice[(values[:, self.column] > limit) & (choice == 0)] = 2
         names: tuple[Decision, ...] = ("serve", "flag", "abstain")
         return Weighed(p_correct, served, [names[at] for at in choice.tolist()])
 
     def content(self) -> tuple[dict[str, object], dict[str, Float64]]:
         """Facts and arrays for a bundle."""
         facts = {"way": self.correctness.name, "column": self.column, "idk": self.idk, "labelled": self.labelled}
-        return facts, {f"risk.{name}": array for name, array in self.correctness.arrays().items()}
+        arrays = {f"risk.{name}": array for name, array in self.correctness.arrays().items()}
+        if self.selective is not None:
+            threshold = -np.inf if self.selective.threshold is None else self.selective.threshold
+            arrays["selective"] = np.array([threshold, self.selective.coverage, self.selective.risk])
+        return facts, arrays
 
     @classmethod
     def from_content(cls, facts: dict[str, object], arrays: dict[str, Float64], detectors: int) -> RiskPolicy:
@@ -88,7 +104,11 @@ class RiskPolicy:
         if not 0 <= column < detectors or (idk is not None and not 0 <= idk < detectors):
             raise CalibrationError(f"has a risk policy for another graph: {detectors} detectors")
         own = {name.removeprefix("risk."): array for name, array in arrays.items() if name.startswith("risk.")}
-        return cls(WAYS[str(way)].from_arrays(own), column, idk, labelled)
+        selective = None
+        if "selective" in arrays:
+            threshold, coverage, risk = arrays["selective"].tolist()
+            selective = Selective(None if threshold == -np.inf else threshold, coverage, risk)
+        return cls(WAYS[str(way)].from_arrays(own), column, idk, labelled, selective)
 
 
 def fit_risk_policy(
@@ -99,12 +119,16 @@ def fit_risk_policy(
     column: int | None = None,
     idk: int | None = None,
     seed: int = 0,
+    max_error: float | None = None,
+    method: str = "crc",
+    delta: float = 0.1,
 ) -> RiskPolicy:
     """A policy from detectors' scores (n, d) of labelled responses and whether they were right (n,).
 
     Without `column`, a third of the responses, drawn by `seed`, choose the detector that tells wrong answers best, by
-    AUROC, and the others calibrate it. Raises CalibrationError without both right and wrong answers among them.
-    """
+    AUROC, and the others calibrate it. `max_error`: also bound the risk of serving wrong answers, by `method` crc
+    (share of all responses, on average), ltt or sgr (share of the served ones, with confidence 1 - delta; see
+    `selective`). Raises CalibrationError without both right and wrong answers among them."""
     values, right = np.asarray(scores, np.float64), np.asarray(correct, bool)
     if way not in WAYS:
         raise CalibrationError(f"correctness is calibrated by one of {', '.join(WAYS)}, not '{way}'")
@@ -118,7 +142,10 @@ def fit_risk_policy(
         chosen, rest = order[: len(order) // 3], order[len(order) // 3 :]
         candidates = [j for j in range(values.shape[1]) if j != idk]
         column = max(candidates, key=lambda j: _tells(values[chosen, j], right[chosen]))
-    return RiskPolicy(WAYS[way].fit(values[rest, column], right[rest]), column, idk, len(rest))
+    selective = None
+    if max_error is not None:
+        selective = bounded_risk(values[rest, column], ~right[rest], max_error, method, delta)
+    return RiskPolicy(WAYS[way].fit(values[rest, column], right[rest]), column, idk, len(rest), selective)
 
 
 def _tells(scores: Float64, right: NDArray[np.bool_]) -> float:

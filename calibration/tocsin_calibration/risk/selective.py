@@ -105,6 +105,15 @@ def sgr(scores: ArrayLike, losses: ArrayLike, risk: float, delta: float = 0.1, *
     return best
 
 
+def bounded_risk(scores: ArrayLike, losses: ArrayLike, risk: float, method: str, delta: float = 0.1) -> Selective:
+    """By the method of that name: crc, ltt or sgr."""
+    if method == "crc":
+        return conformal_risk_control(scores, losses, risk)
+    if method not in ("ltt", "sgr"):
+        raise CalibrationError(f"a risk is bounded by crc, ltt or sgr, not '{method}'")
+    return (learn_then_test if method == "ltt" else sgr)(scores, losses, risk, delta)
+
+
 def hoeffding_bentkus(mean: float, n: int, risk: float) -> float:
     """A p-value for "the true mean loss exceeds `risk`" from the mean of n losses in [0, 1] (Bates et al. 2021)."""
     m = min(mean, risk)

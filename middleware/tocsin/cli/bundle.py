@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from tocsin.cli.traffic import Traffic, show_worth, traffic
 from tocsin_calibration import Bundle
+from tocsin_calibration.thresholds.joint import meaning
 
 app = typer.Typer(help="Look at bundles.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="A bundle.")]
@@ -20,12 +22,24 @@ File = Annotated[Path, typer.Argument(help="A bundle.")]
 def show(
     file: File,
     responses: Annotated[int, typer.Option(min=1, help="Tell how many alarms this many safe responses raise.")] = 1000,
+    a_day: Annotated[
+        str | None,
+        typer.Option("--traffic", help="Tell what alarms are worth at this traffic, such as 1e6/day or 20/s."),
+    ] = None,
+    failure_rate: Annotated[
+        float | None, typer.Option(help="With --traffic: the share of responses that are failures.")
+    ] = None,
+    power: Annotated[
+        str | None,
+        typer.Option(help="With --traffic: failures caught, as CAUGHT/FAILURES, where calibrate measured none."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say what a bundle reads, computes and promises."""
     bundle = Bundle.read(file)
+    expected = traffic(bundle, a_day, failure_rate, power)
     if as_json:
-        typer.echo(json.dumps(_facts(bundle), indent=1))
+        typer.echo(json.dumps(_facts(bundle, expected), indent=1))
         return
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{file}[/]  {bundle.digest}")
@@ -44,15 +58,35 @@ def show(
     if promise is None:
         console.print(f"promises   nothing yet: run `tocsin calibrate {file} SAFE_DATA`")
     else:
-        means = "some detector stands out" if promise.rule == "any" else "every detector stands out"
-        console.print(f"alarms     when {means} (rule '{promise.rule}')")
+        console.print(f"alarms     when {meaning(promise.rule)} (rule '{promise.rule}')")
+        if (sessions := promise.sessions) is not None:
+            kind = {"max": "one threshold", "band": "a band along the usual course", "step": "a threshold a step"}
+            console.print(
+                f"           over the {sessions.window.how} of the last {sessions.window.width}, by "
+                f"{kind[sessions.style]}"
+            )
         for severity in reversed(promise.alphas):
             low, high = promise.laws[severity].count_interval(responses)
             console.print(f"promises   {promise.sentence(severity)}")
             console.print(
-                f"           of the next {responses:,} safe responses, {low:,} to {high:,} alarm (99 times of 100)"
+                f"           of the next {responses:,} safe {promise.unit}, {low:,} to {high:,} alarm (99 times of 100)"
             )
         console.print("           on traffic like the calibration traffic: one response exchangeable with another")
+        if promise.groups and promise.sessions is None:
+            told = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
+            console.print(f"groups     each with a promise of its own: {told}")
+        if promise.pooled:
+            console.print(f"           with too few responses, under the pooled promise: {', '.join(promise.pooled)}")
+    if bundle.risk is not None:
+        console.print(
+            f"weighs     answers by {bundle.risk.correctness.name} of {bundle.scorer.detectors[bundle.risk.column]}, "
+            f"learnt "
+            f"on {bundle.risk.labelled:,} labelled responses"
+        )
+        if bundle.risk.selective is not None:
+            console.print(f"           and bounds the risk of wrong answers: {bundle.risk.selective}")
+    if expected is not None:
+        show_worth(console, expected)
     for step, facts in bundle.made.items():
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts.get("timestamp", 0)))
         console.print(f"{step:<10} on {facts.get('rows', 0):,} responses, {when}, tocsin {facts.get('tocsin', '?')}")
@@ -67,7 +101,7 @@ def verify(file: File) -> None:
     typer.echo(f"{file}: whole, unaltered, calibrated ({bundle.digest})")
 
 
-def _facts(bundle: Bundle) -> dict[str, Any]:
+def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
     promise = bundle.promise
     severities = {}
     if promise is not None:
@@ -83,6 +117,16 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
         "model": bundle.model,
         "signals": bundle.scorer.signals,
         "detectors": list(bundle.detectors),
-        "promise": promise and {"rule": promise.rule, "responses": promise.n, "severities": severities},
+        "promise": promise
+        and {
+            "rule": promise.rule,
+            "unit": promise.unit,
+            "responses": promise.n,
+            "confidence": promise.terms.confidence,
+            "contaminated": promise.terms.contaminated,
+            "groups": {name: limits.n for name, limits in promise.groups.items()},
+            "severities": severities,
+        },
+        "traffic": expected and expected.facts(),
         "made": bundle.made,
     }

@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.console import Console
 
-from tocsin.cli import bundle, calibrate, config, demo, fit, record, serve
+from tocsin.cli import bundle, calibrate, config, demo, evaluate, feedback, fit, plan, record, select, serve
 from tocsin.errors import TocsinError
 from tocsin_calibration import CalibrationFault
 from tocsin_detectors import DetectorError
@@ -26,9 +26,13 @@ app.command("serve")(serve.serve)
 app.command("record")(record.record)
 app.command("fit")(fit.fit)
 app.command("calibrate")(calibrate.calibrate)
+app.command("evaluate")(evaluate.evaluate)
+app.command("select")(select.select)
+app.command("feedback")(feedback.feedback)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(config.app, name="config")
+app.add_typer(plan.app, name="plan")
 
 
 @app.callback()

@@ -14,13 +14,14 @@ class Call:
     """
 
     __slots__ = (
-        "fault", "late", "method", "model", "request", "response", "session", "trace", "verdict",
+        "fault", "group", "late", "method", "model", "request", "response", "session", "trace", "verdict",
         "version", "wants_request",
     )  # fmt: skip
 
-    def __init__(self, method: str, session: str, trace: str, wants_request: bool) -> None:
+    def __init__(self, method: str, session: str, trace: str, wants_request: bool, group: str = "") -> None:
         self.method = method
         self.session = session
+        self.group = group
         self.trace = trace
         self.wants_request = wants_request
         self.request: bytes | None = None

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tocsin.config import Config
+from tocsin.config_fields import VERSION
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import Family, GuardedModel
 from tocsin.judgement.sink import Scored, Sink
@@ -46,6 +48,7 @@ class Guard:
         self.sinks = list(sinks)
         self.wants_request = any(model.wants_request for model in self.models.values())
         self.session_keys = sorted({model.session for model in self.models.values()} - {""})
+        self.group_keys = sorted({model.group for model in self.models.values()} - {"", VERSION})
         self._lock = threading.Lock()
         self._last_told: dict[tuple[str, str], float] = {}
         self.heavy = any(m.scorer.warm() > INLINE_SECONDS for m in self.models.values() if m.bundle is not None)
@@ -66,16 +69,18 @@ class Guard:
     @property
     def metadata_keys(self) -> list[str]:
         """The request metadata that `call` wants to see."""
-        return [TRACE_KEY, *self.session_keys]
+        return list(dict.fromkeys([TRACE_KEY, *self.session_keys, *self.group_keys]))
 
     def call(self, method: str, metadata: Mapping[str, str]) -> Call | None:
         """A call to judge, or None when the method is not guarded."""
         if method not in oip.METHODS:
             return None
-        session = ""
+        session = group = ""
         for key in self.session_keys:
             session = metadata.get(key, session)
-        return Call(method, session, _trace_id(metadata.get(TRACE_KEY)), self.wants_request)
+        for key in self.group_keys:
+            group = metadata.get(key, group)
+        return Call(method, session, _trace_id(metadata.get(TRACE_KEY)), self.wants_request, group)
 
     def judge(self, calls: Sequence[Call]) -> None:
         """Give every call its verdict, scoring those of one model as one batch. Never raises."""
@@ -146,34 +151,45 @@ class Guard:
             told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0][0], Unscored("not_finite", told))
             return
-        pvalues, details, severities, _ = model.promise.judge(scores)
+        self._tell(model, batch, scores, started)
+
+    def _tell(self, model: GuardedModel, batch: list[Read], scores: NDArray[np.float32], started: float) -> None:
+        """Give the batch's calls their verdicts, and tell the sinks."""
+        counts = [rows for _, rows, _ in batch]
+        groups = [model.group_of(call) for call, _, _ in batch]
+        judged = model.judge(scores, [call for call, _, _ in batch], counts, groups)
         at = 0
         calls = []
         late: list[int] = []  # rows that nobody waits for any more
-        for call, rows, _ in batch:
+        for number, (call, rows, _) in enumerate(batch):
             first, at = at, at + rows
             if call.late:
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
                 late.extend(range(first, at))
                 continue
-            severity = severities[first]
+            severity = judged.severities[first]
             if rows > 1:
-                severity = model.promise.gravest(severities[first:at])
+                severity = model.promise.gravest(judged.severities[first:at])
             call.verdict = Verdict(
                 call.model,
                 call.version,
                 model.digest,
-                pvalues[first:at],
-                severities[first:at],
+                judged.pvalues[first:at],
+                judged.severities[first:at],
                 model.scorer.detectors,
-                details[first:at],
+                judged.by_detector[first:at],
                 severity,
+                weighed=judged.weighed and judged.weighed.rows(first, at),
+                identifier=judged.identifiers[number] if judged.identifiers else "",
             )
             calls.append(call)
         if calls:
+            joint, own = judged.joint, judged.groups
             if late:
                 scores = np.delete(scores, late, axis=0)
-            scored = Scored(model.name, calls, scores, time.perf_counter() - started)
+                joint = [value for row, value in enumerate(joint) if row not in late]
+                own = own and [group for row, group in enumerate(own) if row not in late]
+            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, judged.ended)
             for sink in self.sinks:
                 sink.scored(scored)
 

@@ -8,8 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin.config import ModelConfig
+from tocsin.config_fields import VERSION
 from tocsin.errors import ConfigError
+from tocsin.judgement.call import Call
+from tocsin.judgement.judge import Judge
+from tocsin.model_config import ModelConfig
 from tocsin.protocols import oip
 from tocsin.unscored import Unscored
 from tocsin_calibration import Bundle
@@ -66,7 +69,9 @@ class GuardedModel:
 
     def __init__(self, name: str, config: ModelConfig, *, threads: int = 1) -> None:
         self.name = name
+        self.config = config
         self.session = (config.session or "").removeprefix("metadata.")
+        self.group = (config.group or "").removeprefix("metadata.")
         self.bundle = None if config.bundle is None else Bundle.read(config.bundle, threads=threads)
         wanted = self.bundle.scorer.signals if self.bundle else dict.fromkeys(config.signals, 0)
         for signal in wanted:
@@ -80,11 +85,16 @@ class GuardedModel:
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
             self.swallowed = self.scorer.swallowed()
+            self.judge = Judge(name, config, self.bundle)
         # (signal, side, tensor, width); width 0 = any, as while recording
         self._paths = [(signal, *config.signals[signal], width) for signal, width in wanted.items()]
         self.wants_request = any(side == "request" for _, side, _, _ in self._paths)
         self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
         self._families: dict[tuple[Kind, ...], Family] = {}
+
+    def group_of(self, call: Call) -> str:
+        """The group that a call's responses belong to, nothing where none is configured."""
+        return call.version if self.group == VERSION else call.group
 
     def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, list[bytes]]:
         """How many rows the response has, how to stack them, and each signal's raw contents. Raises Unscored."""

@@ -18,6 +18,9 @@ class Scored(NamedTuple):
     calls: Sequence[Call]  # each with its verdict
     scores: NDArray[np.float32]  # (rows of all calls, detectors)
     seconds: float  # from reading the messages to the verdicts, for the whole batch
+    joint: Sequence[float] = ()  # nonconformity, one a row
+    groups: Sequence[str] | None = None  # each row's, where the bundle has a promise a group
+    ended: Sequence[str | None] | None = None  # severities of sessions that ended, where the promise is for sessions
 
 
 class Sink(Protocol):

@@ -82,6 +82,34 @@ class Recording(FittingData):
             files.append(file._replace(kept=kept))
         return self._of(files)
 
+    def column(self, name: str) -> NDArray[np.object_]:
+        """A column that is no signal (`session`, `group`, labels), one value a response in the order of `batches`.
+
+        Raises RecordingError when a file does not have it, naming those it has, or a value is missing.
+        """
+        import pyarrow.parquet as pq
+
+        parts = []
+        for file in self.files:
+            there = [n for n in pq.read_schema(file.path).names if not n.startswith("signal.")]
+            if name not in there:
+                told = ", ".join(there) or "none"
+                raise RecordingError(f"{file.path}: has no column '{name}' (besides signals it has: {told})")
+            values = np.array(pq.read_table(file.path, columns=[name]).column(name).to_pylist(), dtype=object)[
+                file.kept
+            ]
+            if any(value is None for value in values):
+                raise RecordingError(f"{file.path}: column '{name}' lacks values; leave those rows out, or fill them")
+            parts.append(values)
+        return np.concatenate(parts) if parts else np.zeros(0, object)
+
+    def columns(self) -> set[str]:
+        """The columns that every file has and that are no signals."""
+        import pyarrow.parquet as pq
+
+        names = [{n for n in pq.read_schema(f.path).names if not n.startswith("signal.")} for f in self.files]
+        return set.intersection(*names) if names else set()
+
     def where(self, rows: Callable[[RecordedFile], Mask]) -> Recording:
         """The responses that `rows` picks in each file."""
         return self._of([file._replace(kept=rows(file)) for file in self.files])

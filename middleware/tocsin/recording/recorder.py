@@ -32,7 +32,7 @@ WAITING_BATCHES = 10_000
 class _Batch(NamedTuple):
     model: str
     rows: Rows
-    keys: list[tuple[float, str, str, str]]  # time, version, method, session; one a row
+    keys: list[tuple[float, str, str, str, str]]  # time, version, method, session, group; one a row
     shapes: dict[str, tuple[int, ...]]
 
 
@@ -77,7 +77,11 @@ class Recorder(Guard):
         del started
         rows = family.stack([raws for _, _, raws in batch])
         now = time.time()
-        keys = [(now, call.version, call.method, call.session) for call, count, _ in batch for _ in range(count)]
+        keys = [
+            (now, call.version, call.method, call.session, model.group_of(call))
+            for call, count, _ in batch
+            for _ in range(count)
+        ]
         room = self._max_rows - self.rows
         if room <= 0:
             return
@@ -127,13 +131,14 @@ def _write_segment(directory: Path, batches: list[_Batch]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    times, versions, methods, sessions = zip(*(key for batch in batches for key in batch.keys), strict=True)
+    times, versions, methods, sessions, groups = zip(*(key for batch in batches for key in batch.keys), strict=True)
     columns: dict[str, pa.Array] = {
         "time": pa.array((np.array(times) * 1e6).astype("datetime64[us]")),
         "model": pa.array([batches[0].model] * len(times)),
         "version": pa.array(versions),
         "method": pa.array(methods),
         "session": pa.array(sessions),
+        "group": pa.array(groups),
     }
     for signal in batches[0].rows:
         values = np.concatenate([batch.rows[signal] for batch in batches])

@@ -10,7 +10,8 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from tocsin.config import Address, Config
+from tocsin.config import Config
+from tocsin.config_fields import Address
 from tocsin.errors import StartError
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard

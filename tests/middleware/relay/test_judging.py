@@ -83,7 +83,7 @@ def test_the_verdict_is_what_the_bundle_says(relay: Running, bundle: Path) -> No
     promise = made.require_promise()
     for row in range(20):
         verdict = ask(relay, b"safe %d" % row)
-        pvalues, details, severities = promise.judge(made.scorer(SAFE.take(slice(row, row + 1))))
+        pvalues, details, severities, _ = promise.judge(made.scorer(SAFE.take(slice(row, row + 1))))
         assert verdict.pvalues == [pytest.approx(pvalues[0], rel=1e-5)]
         assert list(verdict.by_detector.values()) == pytest.approx(details[0], rel=1e-5)
         assert verdict.severity == severities[0]
@@ -256,7 +256,7 @@ def test_decompression_is_bounded(bundle: Path) -> None:
 
 
 def _address(text: str) -> Any:
-    from tocsin.config import Address
+    from tocsin.config_fields import Address
 
     host, _, port = text.rpartition(":")
     return Address(host, int(port))

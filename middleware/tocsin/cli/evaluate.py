@@ -1,0 +1,149 @@
+"""tocsin evaluate"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tocsin.cli.scored import SESSION, failures_of, labels_in, names_in, responses_of, scores_of, whole
+from tocsin.cli.tables import print_table
+from tocsin.recording.division import unseen_rows
+from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation
+from tocsin_calibration import evaluate as make_evaluation
+from tocsin_calibration.evaluation.evaluate import Labelled, Power
+from tocsin_calibration.evaluation.report import report
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="A calibrated bundle.")],
+    data: Annotated[
+        Path, typer.Argument(help="Safe responses: a recording. Rows it was fitted or calibrated on are left out.")
+    ],
+    groups: Annotated[str | None, typer.Option(help="The column that names each response's group.")] = None,
+    sessions: Annotated[
+        str, typer.Option(help="The column that names each response's session, where the promise is for sessions.")
+    ] = SESSION,
+    correct: Annotated[str | None, typer.Option(help="The column that says whether each answer was right.")] = None,
+    failures: Annotated[Path | None, typer.Option(help="A recording of what should alarm.")] = None,
+    right_earns: Annotated[float, typer.Option(help="What a right answer is worth.")] = 1.0,
+    wrong_costs: Annotated[float, typer.Option(help="What a wrong answer costs.")] = 1.0,
+    review_costs: Annotated[float | None, typer.Option(help="What a person's look at an answer costs.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    leave_out_broken: Annotated[
+        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
+    ] = False,
+) -> None:
+    """Say whether a bundle keeps its promises on data it has never seen, and what it is good for."""
+    made = Bundle.read(bundle)
+    promise = made.require_promise(bundle)
+    console = Console(highlight=False, soft_wrap=True)
+    recording = responses_of(made, data, model)
+    unseen = whole(recording.where(lambda file: unseen_rows(file, made.made)), leave_out_broken, console)
+    if not unseen.rows:
+        raise CalibrationError(
+            f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"
+        )
+    by_session = promise.sessions is not None
+    bad = None if failures is None else responses_of(made, failures, model)
+    found = make_evaluation(
+        promise,
+        scores_of(made, unseen),
+        groups=None if groups is None else names_in(unseen, groups),
+        sessions=names_in(unseen, sessions) if by_session else None,
+        correct=None if correct is None else labels_in(unseen, correct),
+        failures=None if failures is None else failures_of(made, failures, model),
+        failed_sessions=names_in(bad, sessions) if by_session and bad is not None else None,
+        risk=made.risk,
+        costs=Costs(right_earns, wrong_costs, review_costs),
+    )
+    show(console, found)
+    if as_json is not None:
+        as_json.write_text(json.dumps({"bundle": made.digest, "rows": unseen.rows, **found.facts()}, indent=1) + "\n")
+        console.print(f"wrote {as_json}")
+    if html is not None:
+        about = [
+            ("bundle", f"{bundle} {made.digest}"),
+            ("safe responses", f"{data}: {unseen.rows:,} that it was neither fitted nor calibrated on"),
+            *([("failures", str(failures))] if failures is not None else []),
+            *((f"files, {file.path.name}", f"sha256:{file.sha256}") for file in unseen.files),
+        ]
+        html.write_text(report(found, title=f"{bundle.name} on {data.name}", promise=str(promise), about=about))
+        console.print(f"wrote {html}")
+
+
+def show(console: Console, found: Evaluation) -> None:
+    """Print an evaluation as tables."""
+    columns = (found.unit, "promised", "alarms", "rate", "99% interval", "expected 99 times of 100", "")
+    every = [*reversed(found.severities.items()), *((f"group {g}", k) for g, k in found.groups.items())]
+    rows = [
+        (
+            name,
+            f"{one.alpha:.3g}",
+            f"{one.alarms:,} of {one.n:,}",
+            f"{one.rate:.2%}",
+            f"{one.low:.2%} to {one.high:.2%}",
+            f"{one.least:,} to {one.most:,}",
+            one.word,
+        )
+        for name, one in every
+    ]
+    print_table(console, columns, rows)
+    if found.drift is not None:
+        console.print(f"log evidence of drift since calibration: {found.drift:.2f} (4.6 by chance once in a hundred)")
+    if (seeds := found.seeds) is not None:
+        console.print(
+            f"calibrated anew on random halves, {seeds.splits} times: {seeds.mean:.2%}, standard deviation "
+            f"{seeds.deviation:.2%} (the law expects {seeds.expected:.2%})"
+        )
+    if found.labelled is not None:
+        _show_labelled(console, found.labelled)
+    if found.power is not None:
+        _show_power(console, found.power)
+
+
+def _show_labelled(console: Console, found: Labelled) -> None:
+    console.print(f"\n{found.n:,} labelled answers, {found.accuracy:.2%} right")
+    console.print(f"AURC {found.curve.aurc:.4f}, {found.curve.excess:.4f} above a perfect order")
+    if found.separation is not None:
+        a, f = found.separation
+        console.print(
+            f"wrong answers: AUROC {a.value:.3f} ({a.low:.3f} to {a.high:.3f}), FPR at 95% TPR {f.value:.3f} "
+            f"({f.low:.3f} to {f.high:.3f})"
+        )
+    if (p := found.probabilities) is not None:
+        console.print(
+            f"probabilities: ECE {p.ece.error:.4f} ({p.ece.low:.4f} to {p.ece.high:.4f}; by chance up to "
+            f"{p.ece.by_chance:.4f}), Brier {p.brier:.4f}, NLL {p.nll:.4f}"
+        )
+        console.print(
+            f"worth an answer: {p.worth_always:+.4f} answering everything, {p.worth_policy:+.4f} by the policy "
+            f"({p.served:.1%} served, {p.flagged:.1%} flagged)"
+        )
+    for name, accuracy in found.accuracy_by_group.items():
+        console.print(
+            f"group {name}: {accuracy:.2%} right; its risk moves with the whole, r = "
+            f"{found.subgroups[name].correlation:.2f}"
+        )
+    if found.harmony is not None:
+        console.print(f"harmony of groups {found.harmony:.3f} (1 = all alike)")
+
+
+def _show_power(console: Console, found: Power) -> None:
+    console.print()
+    for name, (count, low, high) in reversed(found.caught.items()):
+        console.print(f"caught, {name}: {count:,} of {found.n:,} ({count / found.n:.1%}; {low:.1%} to {high:.1%})")
+    for name, one in found.separation.items():
+        console.print(
+            f"AUROC, {name}: {one.auroc.value:.3f} ({one.auroc.low:.3f} to {one.auroc.high:.3f}), FPR at 95% TPR "
+            f"{one.fpr95.value:.3f}"
+        )
+    if (m := found.sessions) is not None:
+        console.print(
+            f"sessions: TPR {m.tpr:.3f}, TNR {m.tnr:.3f}, detection time {m.detection_time:.3f}, TWA {m.twa:.3f}"
+        )

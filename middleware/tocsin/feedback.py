@@ -1,0 +1,86 @@
+"""Feedback over gRPC: the truth about responses, when it becomes known (proto/feedback.proto)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import grpc
+
+from tocsin.errors import FeedbackError
+from tocsin.judgement.guard import Guard
+from tocsin.judgement.levels import AdaptiveLevels
+from tocsin.protocols.descriptors import message_class
+
+SERVICE = "tocsin.v1.Feedback"
+ReportRequest = message_class("feedback", "tocsin.v1.ReportRequest")
+ReportResponse = message_class("feedback", "tocsin.v1.ReportResponse")
+AT_ONCE = 1_000  # labels a request
+
+Label = tuple[str, str, bool]  # model, identifier, safe
+
+
+class FeedbackService:
+    """Teaches the levels of a guard's models. A label for a model without levels that follow is FAILED_PRECONDITION."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._levels: Mapping[str, Any] = {
+            name: model.judge.levels
+            for name, model in guard.models.items()
+            if model.bundle is not None and isinstance(model.judge.levels, AdaptiveLevels)
+        }
+
+    def handler(self) -> Any:
+        """What a grpc server adds as a generic handler."""
+        report = grpc.unary_unary_rpc_method_handler(
+            self._report,
+            request_deserializer=ReportRequest.FromString,
+            response_serializer=ReportResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Report": report})
+
+    async def _report(self, request: Any, context: Any) -> Any:
+        for label in request.labels:
+            if label.model not in self._levels:
+                told = ", ".join(self._levels) or "none does"
+                await context.abort(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"model '{label.model}' does not follow feedback (these do: {told}); set models.NAME.adapt",
+                )
+        response = ReportResponse()
+        for label in request.labels:
+            outcome = self._levels[label.model].label(label.id, label.safe)
+            setattr(response, outcome, getattr(response, outcome) + 1)
+        return response
+
+
+def report(address: str, labels: Iterable[Label], timeout: float = 10.0) -> dict[str, int]:
+    """Tell a running Tocsin the truth about responses; how many labels had which outcome.
+
+    Raises FeedbackError when it cannot be reached or refuses.
+    """
+    total = dict.fromkeys(("learnt", "bad", "duplicate", "unknown"), 0)
+    request = ReportRequest()
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(
+            f"/{SERVICE}/Report",
+            request_serializer=ReportRequest.SerializeToString,
+            response_deserializer=ReportResponse.FromString,
+        )
+
+        def send() -> None:
+            try:
+                response = call(request, timeout=timeout)
+            except grpc.RpcError as error:
+                raise FeedbackError(f"{address}: {error.details()}") from None
+            for outcome in total:
+                total[outcome] += getattr(response, outcome)
+            del request.labels[:]
+
+        for model, identifier, safe in labels:
+            request.labels.add(model=model, id=identifier, safe=safe)
+            if len(request.labels) >= AT_ONCE:
+                send()
+        if request.labels:
+            send()
+    return total

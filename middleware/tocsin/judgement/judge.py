@@ -1,0 +1,98 @@
+"""What one model's scores mean for its calls: p-values, alarms, sessions, and what to do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin.errors import ConfigError
+from tocsin.judgement.call import Call
+from tocsin.judgement.levels import AdaptiveLevels, DiscoveryLevels, Identifiers, Levels, rows_of
+from tocsin.judgement.sessions import Sessions
+from tocsin.model_config import ModelConfig
+from tocsin.verdict import Weighed
+from tocsin_calibration import Bundle, Costs
+from tocsin_calibration.sessions.rule import Progress
+
+
+class Judgement(NamedTuple):
+    """Of n rows, those of each call together."""
+
+    pvalues: list[float]
+    by_detector: list[list[float]]
+    severities: list[str | None]
+    joint: list[float]
+    groups: list[str] | None
+    weighed: Weighed | None
+    identifiers: list[str]  # one a call, empty where nobody needs them
+    ended: list[str | None] | None
+
+
+class Judge:
+    """Judges scores by a bundle's promise and what is configured of the model. Safe between threads.
+
+    Raises ConfigError when the configuration asks for what the bundle does not have.
+    """
+
+    def __init__(self, name: str, config: ModelConfig, bundle: Bundle) -> None:
+        self.promise = bundle.require_promise(config.bundle or "the bundle")
+        where = f"models.{name}"
+        if self.promise.sessions is not None and not config.session:
+            raise ConfigError(f"{where}.session: the bundle promises for sessions; say what tells them apart")
+        grouped = bool(self.promise.groups) and self.promise.sessions is None
+        if grouped and not config.group:
+            raise ConfigError(f"{where}.group: the bundle has a promise a group; say what tells a response's group")
+        if config.risk is not None and bundle.risk is None:
+            raise ConfigError(
+                f"{where}.risk: the bundle does not know how often answers are right; calibrate it with --correct "
+                f"COLUMN"
+            )
+        self._grouped = grouped
+        self._risk = None if config.risk is None else bundle.risk
+        self._costs = Costs(**config.risk.model_dump()) if config.risk is not None else Costs()
+        self.levels: Levels | None = None
+        if config.adapt is not None:
+            self.levels = AdaptiveLevels(config.adapt, self.promise.alphas)
+        elif config.discoveries is not None:
+            self.levels = DiscoveryLevels(config.discoveries, list(self.promise.alphas)[-1])
+        self.plain = not (grouped or self._risk or self.levels or self.promise.sessions)
+        self._identifiers = Identifiers()
+        self._lock = threading.Lock()
+        self._sessions = None
+        if self.promise.sessions is not None:
+            idle = config.session_idle.total_seconds()
+            self._sessions = Sessions(self.promise.sessions, idle, config.max_sessions)
+
+    def __call__(
+        self, scores: NDArray[np.float32], calls: Sequence[Call], rows: Sequence[int], groups: Sequence[str]
+    ) -> Judgement:
+        """Judge scores (n, d) of calls with so many rows each, and of such groups."""
+        if self.plain:
+            judged = self.promise.judge(scores)
+            return Judgement(*judged, None, None, [], None)
+        own = (
+            [group for group, count in zip(groups, rows, strict=True) for _ in range(count)] if self._grouped else None
+        )
+        ended = None
+        if self._sessions is None:
+            judged = self.promise.judge(scores, own)
+        else:
+            with self._lock:
+                keys = [call.session for call, count in zip(calls, rows, strict=True) for _ in range(count)]
+                progress: list[Progress] = [self._sessions.of(key) for key in keys]
+                judged = self.promise.judge(scores, sessions=progress)
+                ended = self._sessions.ended(zip(keys, progress, strict=True))
+        severities, identifiers = judged.severities, []
+        if self.levels is not None:
+            identifiers = [self._identifiers.next() for _ in calls]
+            names = [name for one, count in zip(identifiers, rows, strict=True) for name in rows_of(one, count)]
+            severities = self.levels.decide(names, judged.pvalues)
+        weighed = None
+        if self._risk is not None:
+            found = self._risk.weigh(scores, self._costs)
+            weighed = Weighed(found.p_correct.tolist(), found.served.tolist(), list(found.decisions))
+        return Judgement(judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended)

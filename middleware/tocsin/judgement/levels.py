@@ -1,0 +1,97 @@
+"""When to alarm, where that is not a fixed threshold: levels that follow feedback, or bound false discoveries."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from tocsin.model_config import AdaptConfig, DiscoveryConfig
+from tocsin_calibration import ACI, Addis, ConformalPID, DtACI, Feedback, LordPlusPlus, Saffron
+from tocsin_calibration.online.adaptive import Adaptive
+from tocsin_calibration.online.feedback import Outcome
+
+
+class Levels(Protocol):
+    """Turns p-values into severities."""
+
+    def decide(self, identifiers: Sequence[str], pvalues: Sequence[float]) -> list[str | None]:
+        """The severity of each row, None for none."""
+        ...
+
+    def now(self) -> dict[str, float]:
+        """The present level by severity: alarm when p is at or below it."""
+        ...
+
+
+class AdaptiveLevels:
+    """One level a severity, gravest first, each following the same labels. Safe between threads."""
+
+    def __init__(self, config: AdaptConfig, alphas: Mapping[str, float]) -> None:
+        self.outcomes: Counter[Outcome] = Counter()
+        self._lock = threading.Lock()
+        self._feedback = {name: Feedback(_adaptive(config, alpha), config.remembered) for name, alpha in alphas.items()}
+
+    def decide(self, identifiers: Sequence[str], pvalues: Sequence[float]) -> list[str | None]:
+        with self._lock:
+            return [self._severity(name, p) for name, p in zip(identifiers, pvalues, strict=True)]
+
+    def _severity(self, identifier: str, pvalue: float) -> str | None:
+        alarmed = [name for name, feedback in self._feedback.items() if feedback.decide(identifier, pvalue)]
+        return alarmed[0] if alarmed else None
+
+    def label(self, identifier: str, safe: bool) -> Outcome:
+        """The truth about a response has come."""
+        with self._lock:
+            outcomes = [feedback.label(identifier, safe) for feedback in self._feedback.values()]
+            self.outcomes[outcomes[0]] += 1
+        return outcomes[0]
+
+    def now(self) -> dict[str, float]:
+        with self._lock:
+            return {name: feedback.adaptive.level for name, feedback in self._feedback.items()}
+
+
+class DiscoveryLevels:
+    """Alarms of the mildest severity, of which at most a share is false. Safe between threads."""
+
+    def __init__(self, config: DiscoveryConfig, severity: str) -> None:
+        make = {"lord": LordPlusPlus, "saffron": Saffron, "addis": Addis}[config.method]
+        self._lock = threading.Lock()
+        self._control = make(config.false_share)
+        self._severity = severity
+
+    def decide(self, identifiers: Sequence[str], pvalues: Sequence[float]) -> list[str | None]:
+        del identifiers
+        with self._lock:
+            return [self._severity if self._control.decide(p) else None for p in pvalues]
+
+    def now(self) -> dict[str, float]:
+        with self._lock:
+            return {self._severity: self._control.level}
+
+
+class Identifiers:
+    """Names of responses, unique over restarts and replicas."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+
+    def next(self) -> str:
+        """The next one."""
+        return f"{self._prefix}-{next(self._numbers)}"
+
+
+def rows_of(identifier: str, rows: int) -> list[str]:
+    """The identifiers of a response's rows: its own when there is one."""
+    return [identifier] if rows == 1 else [f"{identifier}/{row}" for row in range(rows)]
+
+
+def _adaptive(config: AdaptConfig, alpha: float) -> Adaptive:
+    if config.method == "aci":
+        return ACI(alpha, config.step)
+    return DtACI(alpha) if config.method == "dtaci" else ConformalPID(alpha, config.step)

@@ -1,0 +1,95 @@
+"""What is configured of one guarded model."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tocsin.config_fields import Duration, GroupField, SessionField, SignalField
+
+
+class RiskConfig(BaseModel):
+    """What answers are worth, in one unit of value of your own: points, cents, minutes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    right_earns: float = Field(1.0, ge=0, description="What a right answer that is served earns.")
+    wrong_costs: float = Field(1.0, ge=0, description="What a wrong answer that is served costs.")
+    review_costs: float | None = Field(
+        None, ge=0, description="What it costs to have a person look at a flagged answer; null: nobody looks."
+    )
+
+    @model_validator(mode="after")
+    def _worth_something(self) -> RiskConfig:
+        if self.right_earns + self.wrong_costs == 0:
+            raise ValueError("right_earns and wrong_costs cannot both be 0: then no decision matters")
+        return self
+
+
+class AdaptConfig(BaseModel):
+    """Levels that follow feedback, so that the false-alarm rate tends to alpha under drift."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Literal["aci", "dtaci", "pid"] = Field(
+        "dtaci", description="How levels follow: ACI, DtACI or conformal PID."
+    )
+    step: float = Field(0.01, gt=0, description="How far one label moves the level (aci), or the threshold (pid).")
+    remembered: int = Field(100_000, ge=1, description="Responses that may wait for their label.")
+
+
+class DiscoveryConfig(BaseModel):
+    """Alarms of which at most a share is false, over the whole stream, instead of a share of the responses alarming."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Literal["lord", "saffron", "addis"] = Field("addis", description="LORD++, SAFFRON or ADDIS.")
+    false_share: float = Field(0.1, gt=0, lt=1, description="The share of alarms that may be false (FDR).")
+
+
+class ModelConfig(BaseModel):
+    """One guarded model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bundle: Path | None = Field(
+        None,
+        description="The bundle that scores this model's responses, relative to this file. Without one, responses "
+        "pass and count as unscored.",
+    )
+    signals: dict[str, SignalField] = Field(
+        description="Where each signal stands: a signal's name, and request.inputs.NAME or response.outputs.NAME.",
+        min_length=1,
+    )
+    session: SessionField | None = Field(
+        None, description="The metadata key that tells which responses belong together, as metadata.KEY."
+    )
+    session_idle: Duration = Field(
+        timedelta(minutes=10), description="A session that has been silent for so long has ended."
+    )
+    max_sessions: int = Field(
+        100_000, ge=1, description="Sessions remembered at a time; the longest silent ends when there are more."
+    )
+    group: GroupField | None = Field(
+        None,
+        description="What tells a response's group, as metadata.KEY or version, for bundles with a promise a group.",
+    )
+    risk: RiskConfig | None = Field(
+        None, description="What answers are worth; turns serve, flag or abstain on, for bundles that know correctness."
+    )
+    adapt: AdaptConfig | None = Field(None, description="Levels that follow feedback; off unless set.")
+    discoveries: DiscoveryConfig | None = Field(
+        None, description="Bound the share of false alarms among alarms; off unless set."
+    )
+    restart: int = Field(
+        1_000, ge=1, description="Evidence against the promise starts a new window after so many responses."
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_alarm(self) -> ModelConfig:
+        if self.adapt is not None and self.discoveries is not None:
+            raise ValueError("adapt and discoveries both say when to alarm: choose one")
+        return self

@@ -1,0 +1,99 @@
+"""What is counted of one model: plain integers in plain dictionaries."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from prometheus_client.samples import Exemplar
+
+from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.sink import Scored
+from tocsin.sinks.evidence import Evidence
+from tocsin.sinks.histogram import Histogram
+from tocsin.verdict import Verdict, action_of
+
+P_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SECONDS_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0)
+VERSIONS = 50  # further versions of a model fold into `other`
+
+
+class ModelSeries:
+    """What is counted of one model."""
+
+    def __init__(self, model: GuardedModel | None) -> None:
+        self.responses: dict[tuple[str, str, str], int] = defaultdict(int)  # version, method, decision
+        self.alarms: dict[tuple[str, str], int] = defaultdict(int)  # version, severity
+        self.alarm_traces: dict[tuple[str, str], Exemplar] = {}
+        self.unscored: dict[str, int] = defaultdict(int)
+        self.sessions: dict[str, int] = defaultdict(int)  # that ended, by worst severity or `none`
+        self.pvalue = Histogram(P_BUCKETS)
+        self.scoring = Histogram(SECONDS_BUCKETS)
+        self.scores: Histogram | None = None
+        self.evidence: Evidence | None = None
+        if model is not None and model.bundle is not None:
+            self.scores = Histogram(*(_score_buckets(column) for column in model.promise.reference.T))
+            self.evidence = Evidence(model.promise, model.config.restart, fixed=model.judge.levels is None)
+        self._versions: set[str] = set()
+
+    def count(self, batch: Scored) -> None:
+        """Count a judged batch."""
+        assert self.scores is not None and self.evidence is not None
+        self.scoring.extend([batch.seconds] * len(batch.calls))
+        self.scores.add(batch.scores)
+        severities: list[str | None] = []
+        for call in batch.calls:
+            verdict = call.verdict
+            assert verdict is not None
+            version = self.version(verdict.version)
+            self.pvalue.extend(verdict.pvalues)
+            severities += verdict.severities
+            flagged = 0
+            if verdict.severity is not None:
+                flagged = self._count_alarms(version, verdict.severities, call.trace)
+            if verdict.weighed is None:
+                rows = len(verdict.pvalues)
+                if flagged:
+                    self.responses[version, call.method, "flag"] += flagged
+                if flagged < rows:
+                    self.responses[version, call.method, "pass"] += rows - flagged
+            else:
+                self._count_actions(version, call.method, verdict)
+            if call.trace:
+                self.pvalue.exemplar(min(verdict.pvalues), call.trace)
+        self.evidence.add(severities, batch.groups, batch.joint, batch.ended)
+        for severity in batch.ended or ():
+            self.sessions[severity or "none"] += 1
+
+    def _count_alarms(self, version: str, severities: Sequence[str | None], trace: str) -> int:
+        flagged = 0
+        for severity in severities:
+            if severity is not None:
+                flagged += 1
+                self.alarms[version, severity] += 1
+                if trace:
+                    self.alarm_traces[version, severity] = Exemplar({"trace_id": trace}, 1.0, time.time())
+        return flagged
+
+    def _count_actions(self, version: str, method: str, verdict: Verdict) -> None:
+        assert verdict.weighed is not None
+        for severity, decision in zip(verdict.severities, verdict.weighed.decisions, strict=True):
+            self.responses[version, method, action_of(severity, decision)] += 1
+
+    def version(self, version: str) -> str:
+        """The version as a label, `other` once there are too many."""
+        if version not in self._versions:
+            if len(self._versions) >= VERSIONS:
+                return "other"
+            self._versions.add(version)
+        return version
+
+
+def _score_buckets(reference: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
+    """Bounds from a detector's own calibration scores: its quantiles, and beyond its maximum."""
+    quantiles = np.quantile(reference, [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0])
+    spread = float(quantiles[-1] - quantiles[0]) or 1.0
+    beyond = [float(quantiles[-1]) + spread * step for step in (0.5, 1, 2, 5, 20)]
+    return sorted({*(float(f"{q:.6g}") for q in quantiles), *(float(f"{b:.6g}") for b in beyond)})

@@ -1,0 +1,216 @@
+"""Claims about the commands that promise, evaluate and plan, run as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.middleware.test_cli import tocsin
+
+from tocsin_calibration import Bundle
+from tocsin_detectors import Observations
+
+START = datetime.datetime(2026, 11, 24, 6, 0)
+
+
+def traffic(rows: int, seed: int, shift: float = 0.0) -> tuple[Observations, dict[str, Any]]:
+    """A classifier of ten classes that is often right when it is sure; groups, sessions of eight, and times."""
+    random = np.random.default_rng(seed)
+    sure = random.random(rows)
+    probs = random.dirichlet(np.full(10, 0.5), rows) * (1 - sure[:, None])
+    probs[:, 0] += sure
+    columns = {
+        "time": [START + datetime.timedelta(seconds=10 * row) for row in range(rows)],
+        "group": random.choice(["north", "south"], rows).tolist(),
+        "session": [f"s{row // 8}" for row in range(rows)],
+        "correct": (random.random(rows) < 0.2 + 0.8 * sure).tolist(),
+        "ratio": np.full(rows, 1.0).tolist(),
+    }
+    return Observations({"probs": probs, "embedding": random.normal(shift, 1, size=(rows, 6))}), columns
+
+
+def written(path: Path, rows: int, seed: int, shift: float = 0.0) -> Path:
+    shown, columns = traffic(rows, seed, shift)
+    for name, values in shown.items():
+        columns[f"signal.{name}"] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("promises")
+    written(made / "safe.parquet", 3_200, 1)
+    written(made / "fresh.parquet", 1_600, 2)
+    written(made / "bad.parquet", 240, 3, shift=3.0)
+    tocsin("fit", made / "safe.parquet", "-o", made / "fitted.tocsin", "-d", "entropy", "-d", "mahalanobis:embedding",
+           "-d", "max_softmax", "--share", "0.25")  # fmt: skip
+    return made
+
+
+def calibrated(folder: Path, name: str, *more: str | Path) -> tuple[Bundle, str]:
+    out = folder / f"{name}.tocsin"
+    said = tocsin("calibrate", folder / "fitted.tocsin", folder / "safe.parquet", "-o", out, *more).stdout
+    return Bundle.read(out), said
+
+
+def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) -> None:
+    made, said = calibrated(folder, "terms", "--rule", "2 of 3", "--confidence", "0.9")
+    promise = made.require_promise()
+    assert promise.rule == "2 of 3" and promise.terms.confidence == 0.9
+    assert "with confidence 0.9" in said
+    shown = tocsin("bundle", "show", folder / "terms.tocsin").stdout
+    assert "at least 2 of 3 detectors stand out" in shown
+    made, said = calibrated(folder, "dirty", "--contaminated", "0.02")
+    assert made.require_promise().terms.contaminated == 0.02 and "up to 2% of them may be bad" in said
+    made, said = calibrated(folder, "weighted", "--weights", "ratio")
+    assert made.require_promise().limits.weighted is not None and "weighted to the traffic expected" in said
+
+
+def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) -> None:
+    made, said = calibrated(folder, "groups", "--groups", "group")
+    assert set(made.require_promise().groups) == {"north", "south"} and "each on its own for: north, south" in said
+    told = tocsin("evaluate", folder / "groups.tocsin", folder / "fresh.parquet", "--groups", "group").stdout
+    assert "group north" in told and "group south" in told and "broken" not in told
+    assert (
+        "groups     each with a promise of its own: north ("
+        in tocsin("bundle", "show", folder / "groups.tocsin").stdout
+    )
+
+
+@pytest.mark.parametrize("style", ["max", "band", "step"])
+def test_sessions_are_promised_for_and_evaluated_as_sessions(folder: Path, style: str) -> None:
+    made, said = calibrated(
+        folder, style, "--sessions", "session", "--window", "3", "--style", style, "--critical", "0.02"
+    )
+    assert made.require_promise().sessions is not None and "sessions like the" in said
+    told = tocsin(
+        "evaluate", folder / f"{style}.tocsin", folder / "fresh.parquet", "--failures", folder / "bad.parquet"
+    ).stdout
+    assert told.startswith("sessions") and "of 200" in told and "TWA" in told
+    assert "over the mean of the last 3" in tocsin("bundle", "show", folder / f"{style}.tocsin").stdout
+
+
+def test_failures_measure_what_an_alarm_is_worth(folder: Path) -> None:
+    made, said = calibrated(folder, "learnt", "--rule", "learnt", "--failures", folder / "bad.parquet")
+    assert "evidence is weighted: " in said
+    caught, of = made.made["calibrated"]["power"]["warning"]
+    assert of == 240 and caught > 200
+    asked = ["--traffic", "1e6/day", "--failure-rate", "0.001"]
+    shown = tocsin("bundle", "show", folder / "learnt.tocsin", *asked).stdout
+    assert "at 1,000,000 responses a day, 0.100% of them failures (1,000):" in shown and "an alarm is right" in shown
+    facts = json.loads(tocsin("bundle", "show", folder / "learnt.tocsin", *asked, "--json").stdout)
+    precision = facts["traffic"]["severities"]["warning"]["precision"]
+    assert 0.01 < precision["low"] < precision["value"] < precision["high"] < 0.05
+    per_second = tocsin(
+        "bundle", "show", folder / "learnt.tocsin", "--traffic", "20/s", "--failure-rate", "0.01"
+    ).stdout
+    assert "at 1,728,000 responses a day" in per_second
+
+
+def test_labels_teach_probabilities_and_an_evaluation_reports_them(folder: Path) -> None:
+    _, said = calibrated(folder, "risk", "--correct", "correct", "--max-error", "0.1", "--share", "0.8")
+    assert "answers are right with probabilities learnt from" in said and "risk of wrong answers bounded at 0.1" in said
+    page, facts = folder / "risk.html", folder / "risk.json"
+    asked = ["--correct", "correct", "--groups", "group", "--failures", folder / "bad.parquet", "--wrong-costs", "3"]
+    told = tocsin("evaluate", folder / "risk.tocsin", folder / "fresh.parquet", *asked, "--html", page, "--json", facts)
+    told = told.stdout
+    assert "AURC" in told and "ECE" in told and "harmony of groups" in told and "caught, warning" in told
+    found = json.loads(facts.read_text())
+    assert found["severities"]["warning"]["word"] == "kept" and found["rows"] == 1_600
+    probabilities = found["labelled"]["probabilities"]
+    assert probabilities["worth_policy"] > probabilities["worth_always"]
+    assert page.read_text().count("<svg") >= 4
+    # What was left by --share 0.8 is what evaluation on the same file gets.
+    assert "of 480" in tocsin("evaluate", folder / "risk.tocsin", folder / "safe.parquet").stdout
+
+
+def test_a_candidate_is_compared_before_it_is_taken(folder: Path) -> None:
+    calibrated(folder, "current")
+    before = (folder / "current.tocsin").read_bytes()
+    told = tocsin("calibrate", folder / "current.tocsin", folder / "fresh.parquet", "--compare").stdout
+    assert "advice: keep either" in told and "nothing was written" in told
+    assert (folder / "current.tocsin").read_bytes() == before
+    moved = written(folder / "moved.parquet", 1_600, 4, shift=0.8)
+    told = tocsin("calibrate", folder / "current.tocsin", moved, "--compare", "-o", folder / "next.tocsin").stdout
+    assert "advice: take the candidate" in told
+    assert Bundle.read(folder / "next.tocsin").digest != Bundle.read(folder / "current.tocsin").digest
+    error = tocsin("calibrate", folder / "current.tocsin", folder / "safe.parquet", "--compare", code=2).stderr
+    assert "for the calibration to compare with" in error
+
+
+def test_incidents_are_left_out_by_time_and_the_newest_or_a_sample_kept(folder: Path) -> None:
+    _, said = calibrated(folder, "some", "--exclude", "2026-11-24T07:00/2026-11-24T08:00", "--newest", "1500")
+    assert "kept 1,500 of 2,400 responses (" in said and "came during the incidents)" in said
+    made, _ = calibrated(folder, "drawn", "--sample", "1000")
+    assert made.made["calibrated"]["rows"] == 1_000
+
+
+def test_a_batch_is_selected_at_a_false_discovery_rate(folder: Path) -> None:
+    table = folder / "released.csv"
+    asked = ["select", folder / "fitted.tocsin", folder / "safe.parquet", folder / "fresh.parquet"]
+    told = tocsin(*asked, "--fdr", "0.25", "-o", table).stdout
+    assert "of 1,600: at most 0.25 of them bad" in told and "OptCS over entropy" in told
+    with table.open() as file:
+        released = [int(row["release"]) for row in csv.DictReader(file)]
+    truth = np.array(traffic(1_600, 2)[1]["correct"])
+    assert len(released) == 1_600 and 100 < sum(released) < 1_600
+    assert (~truth[np.array(released, bool)]).mean() < 0.3
+    by = tocsin(
+        "select", folder / "fitted.tocsin", folder / "safe.parquet", folder / "fresh.parquet", "--by", "entropy"
+    )
+    assert "(entropy)" in by.stdout
+
+
+def test_plans_are_told_in_words() -> None:
+    base = ["plan", "retries", "--accuracy", "0.6", "--passes-right", "0.95", "--passes-wrong", "0.3"]
+    endless = tocsin(*base, "--cost", "0.01").stdout
+    assert "every further try up to 8 still helps" in endless and "at most 82.61% of what passes is right" in endless
+    finite = tocsin(*base, "--cost", "0.01", "--correlation", "0.5", "--most", "16").stdout
+    assert "ask at most" in finite and "each further one serves worse answers" in finite
+    assert "ask never" in tocsin(*base, "--loss", "9").stdout
+    stages = ["--stage", "0.6,0.01", "--stage", "0.9,0.3"]
+    row = tocsin("plan", "cascade", *stages, "--passes-right", "0.9", "--passes-wrong", "0.1").stdout
+    assert "ask the first 2, then abstain" in row
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["calibrate", "{f}", "{s}", "--rule", "9 of 3"], "does not fit 3 detectors"),
+        (["calibrate", "{f}", "{s}", "--groups", "mood"], "has no column 'mood' (besides signals it has: "),
+        (["calibrate", "{f}", "{s}", "--correct", "group"], "column 'group' must say true or false, not '"),
+        (["calibrate", "{f}", "{s}", "--weights", "group"], "column 'group' must hold numbers"),
+        (["calibrate", "{f}", "{s}", "--weights", "ratio", "--target", "{s}"], "not both"),
+        (["calibrate", "{f}", "{s}", "--sessions", "session", "--groups", "group"], "--sessions goes with neither"),
+        (["calibrate", "{f}", "{s}", "--sessions", "session", "--style", "curve"], "max, band or step, not 'curve'"),
+        (["calibrate", "{f}", "{s}", "--max-error", "0.1"], "name a column with --correct"),
+        (
+            ["calibrate", "{f}", "{s}", "--correct", "correct", "--max-error", "0.0001"],
+            "no threshold reaches this risk",
+        ),
+        (["calibrate", "{f}", "{s}", "--exclude", "yesterday"], "--exclude is START/END"),
+        (["calibrate", "{f}", "{s}", "--newest", "9", "--sample", "9"], "choose one"),
+        (["calibrate", "{f}", "{s}", "--compare"], "fitted but not calibrated"),
+        (["evaluate", "{f}", "{s}"], "fitted but not calibrated"),
+        (["bundle", "show", "{f}", "--traffic", "5"], "--traffic and --failure-rate go together"),
+        (["bundle", "show", "{f}", "--traffic", "many", "--failure-rate", "0.1"], "--traffic is a count and a time"),
+        (
+            ["plan", "retries", "--accuracy", "2", "--passes-right", "1", "--passes-wrong", "0"],
+            "accuracy lies in [0, 1]",
+        ),
+        (["plan", "cascade", "--stage", "x", "--passes-right", "1", "--passes-wrong", "0"], "--stage is ACCURACY,COST"),
+        (["feedback", "none.csv"], "none.csv: cannot be read"),
+    ],
+)
+def test_mistakes_are_one_clear_line(folder: Path, arguments: list[str], told: str) -> None:
+    filled = [a.format(f=folder / "fitted.tocsin", s=folder / "safe.parquet") for a in arguments]
+    error = tocsin(*filled, code=2).stderr.strip().splitlines()[-1]
+    assert error.startswith("error: ") and told in error
