@@ -11,6 +11,7 @@ from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.promise import Promise
 from tocsin_calibration.sessions.bands import Band
 from tocsin_calibration.sessions.rule import SessionRule
+from tocsin_calibration.thresholds.contaminated import bad_among
 from tocsin_calibration.thresholds.joint import LEARNT, Float64, JointScore, needed_of
 from tocsin_calibration.thresholds.learnt import combination_weights
 from tocsin_calibration.thresholds.limits import Terms
@@ -18,6 +19,7 @@ from tocsin_calibration.thresholds.limits import Terms
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
 REFERENCE_SHARE = 1 / 3  # part A only sets the detectors' scales; part B carries the promise and gets the rest
 MIN_REFERENCE = 20
+MOST_BAD = 0.5  # of calibration; of more there is nothing to learn
 
 
 def calibrate(
@@ -50,19 +52,20 @@ def calibrate(
     alphas = _alphas(alpha)
     values = _checked(scores)
     needed_of(rule, values.shape[1])
-    terms = Terms(confidence, contaminated)
+    part_a = _size_of_reference(len(values))
+    terms = Terms(confidence, _contaminated(contaminated, len(values), len(values) - part_a))
     if weights is not None and (groups is not None or confidence is not None or contaminated):
         raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
     for name, column in (("groups", groups), ("weights", weights)):
         if column is not None and len(np.asarray(column)) != len(values):
             raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(values)} responses")
-    part_a = _size_of_reference(len(values))
     carrying = max(terms.required_size(a) for a in alphas.values())
     if len(values) - part_a < carrying:
         strictest = min(alphas.values())
         raise CalibrationError(
             f"{len(values)} calibration responses cannot keep alpha = {strictest:g}: "
-            f"{responses_needed(strictest, terms)} are needed ({carrying} carry the promise, the others set the "
+            f"{responses_needed(strictest, Terms(confidence, contaminated))} are needed ({carrying} carry the "
+            f"promise, the others set the "
             f"detectors' scales); record more safe traffic, or choose a larger alpha"
         )
     order = np.random.default_rng(seed).permutation(len(values))
@@ -148,7 +151,22 @@ def calibrate_sessions(
 
 def responses_needed(alpha: float, terms: Terms = Terms()) -> int:
     """How many calibration responses `calibrate` needs for the level alpha."""
-    return _with_reference(terms.required_size(alpha), MIN_REFERENCE)
+    n = _with_reference(terms.required_size(alpha), MIN_REFERENCE)
+    while terms.contaminated and not _enough(n, alpha, terms):
+        n += 1
+    return n
+
+
+def _enough(rows: int, alpha: float, terms: Terms) -> bool:
+    carrying = rows - _size_of_reference(rows)
+    return carrying >= Terms(None, _contaminated(terms.contaminated, rows, carrying)).required_size(alpha)
+
+
+def _contaminated(share: float, rows: int, carrying: int) -> float:
+    """The share of the rows that carry the promise that may be bad, when a share of all is: at worst all of them."""
+    if not 0 <= share < MOST_BAD:
+        raise CalibrationError(f"the share of bad calibration responses must lie in [0, {MOST_BAD:g}), not {share}")
+    return bad_among(rows, share) / carrying if share and carrying > 0 else share
 
 
 def _with_reference(carrying: int, least: int) -> int:

@@ -26,7 +26,7 @@ from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.thresholds.binomial import binomial_cdf, upper_bound
 
 Float64 = NDArray[np.float64]
-GRID_SHARE = 0.2  # of the responses, whose scores alone say where the thresholds to be tried lie
+GRID_SHARE = 0.2  # of the responses, which say where the thresholds to be tried lie
 STEPS = 100  # thresholds to be tried
 
 
@@ -70,27 +70,31 @@ def learn_then_test(
 ) -> Selective:
     """The largest threshold whose mean loss among served is at most `risk`, with confidence 1 - delta.
 
-    A fifth of the responses, drawn by `seed`, only say where thresholds lie.
+    A fifth of the responses, drawn by `seed`, only say where thresholds lie, and at which one the sequence had best
+    begin; the others are what it is tested on.
     """
-    grid, lost, values = _divided(scores, losses, risk, delta, seed)
-    binary = bool(np.isin(lost, (0.0, 1.0)).all())
-    # The first threshold serves enough that a quarter of the allowed loss would pass. It depends on sizes alone.
-    enough = next((m for m in range(1, len(lost) + 1) if _pvalue(risk / 4, m, risk, binary) <= delta), None)
-    if enough is None:
-        return NOTHING
-    start = ceil(enough / len(lost) * len(grid))
+    aside, rest = _divided(scores, losses, risk, delta, seed)
+    grid = _grid(aside.scores)
+    binary = bool(np.isin(rest.losses, (0.0, 1.0)).all())
+    # Where the p-value would be smallest, were the others like those aside.
+    promising = []
+    for threshold in grid:
+        served = aside.losses[aside.scores <= threshold]
+        size = round(len(served) / len(aside.losses) * len(rest.losses))
+        promising.append(_pvalue(float(served.mean()), size, risk, binary) if len(served) and size else 1.0)
     best = NOTHING
-    for threshold in grid[start:]:
-        served = lost[values <= threshold]
+    for threshold in grid[int(np.argmin(promising)) :]:
+        served = rest.losses[rest.scores <= threshold]
         if not len(served) or _pvalue(float(served.mean()), len(served), risk, binary) > delta:
             break
-        best = Selective(float(threshold), len(served) / len(lost), float(served.mean()))
+        best = Selective(float(threshold), len(served) / len(rest.losses), float(served.mean()))
     return best
 
 
 def sgr(scores: ArrayLike, losses: ArrayLike, risk: float, delta: float = 0.1, *, seed: int = 0) -> Selective:
     """The largest threshold found whose error among served is at most `risk`, with confidence 1 - delta; 0/1 losses."""
-    grid, lost, values = _divided(scores, losses, risk, delta, seed)
+    aside, (values, lost) = _divided(scores, losses, risk, delta, seed)
+    grid = _grid(aside.scores)
     if not np.isin(lost, (0.0, 1.0)).all():
         raise CalibrationError("SGR bounds the share of wrong answers: losses must be 0 or 1")
     steps = ceil(np.log2(len(grid) + 1))
@@ -125,10 +129,13 @@ def _pvalue(mean: float, n: int, risk: float, binary: bool) -> float:
     return binomial_cdf(round(n * mean), n, risk) if binary else hoeffding_bentkus(mean, n, risk)
 
 
-def _divided(
-    scores: ArrayLike, losses: ArrayLike, risk: float, delta: float, seed: int
-) -> tuple[Float64, Float64, Float64]:
-    """Thresholds to be tried, rising, and the losses and scores of the responses that they are tried on."""
+class _Part(NamedTuple):
+    scores: Float64
+    losses: Float64
+
+
+def _divided(scores: ArrayLike, losses: ArrayLike, risk: float, delta: float, seed: int) -> tuple[_Part, _Part]:
+    """The responses that say where to look, and those that are looked at."""
     values, lost = _checked(scores, losses, risk)
     if not 0 < delta < 1:
         raise CalibrationError(f"delta must lie strictly between 0 and 1, not {delta}")
@@ -136,9 +143,14 @@ def _divided(
     aside, rest = np.split(order, [max(1, round(GRID_SHARE * len(values)))])
     if not len(rest):
         raise CalibrationError(f"{len(values)} labelled response cannot bound a risk; give more")
-    grid = np.quantile(values[aside], np.linspace(0, 1, STEPS + 1)[1:])
-    grid[-1] = np.inf  # everything
-    return np.unique(grid), lost[rest], values[rest]
+    return _Part(values[aside], lost[aside]), _Part(values[rest], lost[rest])
+
+
+def _grid(scores: Float64) -> Float64:
+    """Thresholds to be tried, rising; the last serves everything."""
+    grid = np.quantile(scores, np.linspace(0, 1, STEPS + 1)[1:])
+    grid[-1] = np.inf
+    return np.unique(grid)
 
 
 def _checked(scores: ArrayLike, losses: ArrayLike, risk: float) -> tuple[Float64, Float64]:

@@ -223,7 +223,7 @@ def test_covariate_weights_find_the_likelihood_ratio() -> None:
     ("more", "told"),
     [
         ({"confidence": 1.5}, "the confidence must lie strictly between"),
-        ({"contaminated": 1.0}, r"must lie in \[0, 1\)"),
+        ({"contaminated": 0.6}, r"must lie in \[0, 0\.5\)"),
         ({"confidence": 0.9, "contaminated": 0.1}, "choose one"),
         ({"groups": ["a"]}, "there are 1 groups for 300 responses"),
         ({"weights": np.ones(300), "groups": ["a"] * 300}, "a weighted promise cannot also be one for groups"),

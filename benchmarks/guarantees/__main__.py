@@ -1,0 +1,93 @@
+"""python -m benchmarks.guarantees --json FILE"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.guarantees import online, peers, risk
+from benchmarks.guarantees.judge import FAILURE, Judge
+from benchmarks.guarantees.pairs import courses, pairs
+from benchmarks.guarantees.promises import responses, sessions
+from benchmarks.report import Check, arguments, console, finish
+
+
+def main() -> None:
+    """Run everything and say which promises were kept."""
+    asked = arguments(
+        "Promises against what is realised, on real data.",
+        splits={"type": int, "default": 10, "help": "random splits of each pair"},
+        runs={"type": int, "default": 500, "help": "runs of long calm"},
+    )
+    results: dict[str, Any] = {}
+    checks: list[Check] = []
+    results["costs"], more = peers.costs()  # first, while this process is fresh
+    checks += more
+    judge, planted = Judge(), Judge()
+    every = list(pairs())
+    for pair in every:
+        for split in range(asked.splits):
+            # The models of one data set share its rows: one of them stands for it in what is pooled.
+            responses(judge, planted, pair, split, split if pair.name.endswith("LogisticRegression") else None)
+    series = list(courses())
+    for course in series:
+        for split in range(asked.splits):
+            sessions(judge, course, split)
+    judge.judge_pools()
+    planted.judge_pools()
+    results["pairs"] = [pair.name for pair in every]
+    results["series"] = [course.name for course in series]
+    checks.append(Check("pairs of data set and model", len(every), ">= 20", len(every) >= 20))
+    results["promises"], more = _kept(judge)
+    checks += more
+    results["false alarms in long calm"], more, frozen = online.false_alarms(asked.runs, 20_000)
+    checks += more
+    results["planted mistakes"], more = _found_out(planted, frozen)
+    checks += more
+    for name, measure in (("delays", lambda: online.delays(201)), ("equality", peers.equality)):
+        results[name], more = measure()
+        checks += more
+    large = {pair.name: pair for pair in every}
+    results["risk"] = []
+    for name in ("MNIST / LogisticRegression", "Bananas / MLPClassifier"):
+        found, more = risk.selective(large[name])
+        results["risk"].append(found)
+        checks += more
+    for name, measure in (("label sets", risk.label_sets), ("weak sources", risk.harmonised)):
+        results[name], more = measure()
+        checks += more
+    finish(results, checks, asked.json)
+
+
+def _kept(judge: Judge) -> tuple[dict[str, Any], list[Check]]:
+    table = Table(
+        "promise", "nominal", "realised", "trials", "splits judged", "least tail", "kept", title="Nominal and realised"
+    )
+    results, checks = {}, []
+    every = sum(len(found.tails) for found in judge.findings.values())
+    for name, found in judge.findings.items():
+        holds = judge.kept(name)
+        trials = found.trials if found.trials < 1e6 * found.blocks else found.blocks
+        table.add_row(name, f"{found.nominal:.2%}", f"{found.realised:.3%}", f"{trials:,}", f"{len(found.tails):,}",
+                      f"{min(found.tails):.2g}", "yes" if holds else "[red]NO[/]")  # fmt: skip
+        results[name] = {"nominal": found.nominal, "realised": found.realised, "trials": trials,
+                         "tails": len(found.tails), "least tail": min(found.tails)}  # fmt: skip
+        checks.append(Check(f"{name}: least tail of its law", min(found.tails), f"> {FAILURE / every:.2g}", holds))
+    console.print(table)
+    return results, checks
+
+
+def _found_out(planted: Judge, frozen: dict[str, float]) -> tuple[dict[str, float], list[Check]]:
+    found = planted.surprises() | frozen
+    table = Table("planted mistake", "chance of what was seen, were it right", title="The same judge on known mistakes")
+    for name, chance in found.items():
+        table.add_row(name, f"{chance:.2g}")
+    console.print(table)
+    return found, [
+        Check(f"found out: {name}", chance, f"< {FAILURE:g}", chance < FAILURE) for name, chance in found.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""One verdict on many splits: each total by its exact law, all of them together at one failure probability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import exp, log
+
+import numpy as np
+from scipy.stats import binom
+
+from benchmarks.exact import Pmf, too_few, too_many, total_of
+from tocsin_calibration import FalseAlarmLaw
+
+FAILURE = 1e-4  # with which the whole benchmark may fail although every promise is kept
+
+
+@dataclass
+class Finding:
+    """One promise over independent blocks of data: what was promised, what was seen, and how surprising that is."""
+
+    promise: str
+    nominal: float
+    events: int = 0
+    trials: int = 0
+    blocks: int = 0
+    tails: list[float] = field(default_factory=list)  # probabilities that a kept promise gives to what was seen
+
+    @property
+    def realised(self) -> float:
+        """The share of events among trials."""
+        return self.events / self.trials if self.trials else float("nan")
+
+
+class Judge:
+    """Collects findings by promise; at the end says which were kept.
+
+    Counts of one split of a pair are judged at once. Those that share a `pool` come from different data sets and are
+    independent, so their total is judged too, which sees what is too small to show in any of them.
+    """
+
+    def __init__(self) -> None:
+        self.findings: dict[str, Finding] = {}
+        self._pools: dict[tuple[str, int], tuple[list[tuple[FalseAlarmLaw, int]], list[int], list[bool]]] = {}
+
+    def counts(
+        self,
+        promise: str,
+        nominal: float,
+        laws: list[tuple[FalseAlarmLaw, int]],
+        events: int,
+        *,
+        exact: bool = True,
+        pool: int | None = None,
+    ) -> None:
+        """Events of one split, over independent blocks with these laws; `exact`: too few would be as wrong as too
+        many."""
+        if not laws:
+            return
+        self._add(promise, nominal, events, sum(m for _, m in laws), len(laws), total_of(laws), exact)
+        if pool is not None:
+            pooled, counts, exacts = self._pools.setdefault((promise, pool), ([], [], []))
+            pooled += laws
+            counts.append(events)
+            exacts.append(exact)
+
+    def judge_pools(self) -> None:
+        """Judge the totals over data sets."""
+        for (promise, _), (laws, counts, exacts) in self._pools.items():
+            pmf, events = total_of(laws), sum(counts)
+            self.findings[promise].tails.append(too_many(pmf, events))
+            if all(exacts):
+                self.findings[promise].tails.append(too_few(pmf, events))
+        self._pools.clear()
+
+    def binomial(self, promise: str, nominal: float, events: int, trials: int, *, exact: bool = True) -> None:
+        """Events of one split among independent trials, each with the probability `nominal`, or at most that."""
+        if trials:
+            pmf = binom.pmf(np.arange(trials + 1), trials, nominal)
+            self._add(promise, nominal, events, trials, trials, pmf, exact)
+
+    def mean(self, promise: str, nominal: float, shares: list[float]) -> None:
+        """Independent shares in [0, 1] whose expectation is at most `nominal`, by the Chernoff-Hoeffding bound."""
+        if not shares:
+            return
+        found = self._of(promise, nominal)
+        seen = float(np.mean(shares))
+        found.events += round(1e6 * float(np.sum(shares)))
+        found.trials += round(1e6 * len(shares))
+        found.blocks += len(shares)
+        found.tails.append(exp(-len(shares) * _divergence(seen, nominal)) if seen > nominal else 1.0)
+
+    def surprises(self) -> dict[str, float]:
+        """By promise, the smallest tail over all splits and pairs, times how many there are of them (Bonferroni)."""
+        return {name: min(1.0, min(f.tails) * len(f.tails)) for name, f in self.findings.items()}
+
+    def kept(self, promise: str) -> bool:
+        """Whether a promise was kept, at its share of the failure probability of all of them together."""
+        every = sum(len(found.tails) for found in self.findings.values())
+        return min(self.findings[promise].tails) > FAILURE / every
+
+    def _of(self, promise: str, nominal: float) -> Finding:
+        return self.findings.setdefault(promise, Finding(promise, nominal))
+
+    def _add(self, promise: str, nominal: float, events: int, trials: int, blocks: int, pmf: Pmf, exact: bool) -> None:
+        found = self._of(promise, nominal)
+        found.events, found.trials, found.blocks = found.events + events, found.trials + trials, found.blocks + blocks
+        found.tails.append(too_many(pmf, events))
+        if exact:
+            found.tails.append(too_few(pmf, events))
+
+
+def _divergence(seen: float, nominal: float) -> float:
+    if seen >= 1:
+        return -log(nominal)
+    return seen * log(seen / nominal) + (1 - seen) * log((1 - seen) / (1 - nominal))
