@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(wildcard proto/*)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light
 
-.PHONY: help demo test venv lint format bench examples clean
+.PHONY: help demo test venv lint format bench guarantees examples clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -37,6 +37,12 @@ bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx, and detecto
 	  pytorch-ood torchvision==0.28.0 tqdm
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.detectors --json detectors.json
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
+
+guarantees: $(VENV)/dev ## hold every promise to its law on real data, beside crepes, MAPIE and venn-abers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check crepes MAPIE river venn-abers
+	@# of aeon only the time series in its files are read; what it imports would pull an older numpy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/peers aeon
+	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.guarantees --json guarantees.json
 
 examples: $(VENV)/dev ## run the worked examples
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import typer
 from tests.parts import settings
 
+import tocsin_calibration
+from tocsin.cli.main import app
 from tocsin.config import Config
 from tocsin.judgement.guard import Guard
+from tocsin.model_config import AdaptConfig, DiscoveryConfig, ModelConfig, RiskConfig
 from tocsin.relay.server import Relay
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.unscored import REASONS
@@ -30,6 +37,10 @@ def test_every_reason_for_an_unscored_response_is_explained() -> None:
 def test_every_setting_is_in_the_table_with_its_default() -> None:
     page = (DOCS / "configuration.md").read_text()
     model = Config.model_fields.keys() - {"models"}
+    for name in ModelConfig.model_fields:
+        assert any(line.startswith(f"| `models.NAME.{name}") for line in page.splitlines()), name
+    for part in (RiskConfig, AdaptConfig, DiscoveryConfig):
+        assert all(f"`{name}`" in page for name in part.model_fields)
     for name in model:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` ")]
         default = Config.model_fields[name].get_default()
@@ -42,6 +53,36 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
             assert int(told.removesuffix("MiB")) << 20 == default
         else:
             assert told == str(default)
+
+
+def test_every_option_that_a_promise_names_is_one_of_a_command() -> None:
+    commands = typer.main.get_command(app)
+    known = {option for command in _leaves(commands) for one in command.params for option in one.opts}
+    page = (DOCS / "promises.md").read_text()
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page))
+    assert named and named <= known, named - known
+    for setting in re.findall(r"`(\w+): ?[`{]", page):
+        assert setting in ModelConfig.model_fields, setting
+
+
+def _leaves(command: Any) -> Iterator[Any]:
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield command
+    else:
+        for one in below.values():
+            yield from _leaves(one)
+
+
+def test_every_guarantee_in_the_code_is_a_promise_of_the_page() -> None:
+    page = (DOCS / "promises.md").read_text()
+    for name in tocsin_calibration.__all__:
+        value = getattr(tocsin_calibration, name)
+        module = sys.modules[value.__module__].__doc__ or ""
+        if "Guarantee" in module and value.__module__.partition(".")[2].split(".")[0] == "selection":
+            room = value.__module__.rpartition(".")[2]
+            words = {"batch": "next batch", "fdr": "FDR of a batch", "label_sets": "Label sets", "optcs": "OptCS"}
+            assert words[room] in page
 
 
 def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path) -> None:

@@ -122,7 +122,7 @@ def _table(dataset: Any) -> tuple[Rows, NDArray[np.intp]]:
 def _aeon() -> Path:
     found = find_spec("aeon")
     if found is None or found.origin is None:
-        raise SystemExit("time series are missing: `make bench` installs them beside the other peers")
+        raise SystemExit("time series are missing: `make guarantees` installs them")
     return Path(found.origin).parent / "datasets" / "data"
 
 

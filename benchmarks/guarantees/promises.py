@@ -165,7 +165,7 @@ def _weighted(judge: Judge, pair: Pair, blocks: list[Block], rng: np.random.Gene
             continue
         ratio = np.zeros(len(classes))
         ratio[present] = np.linspace(0.5, 1, len(present))
-        # Shares of classes expected are those of the pool times the ratio; weights follow from the calibration's counts.
+        # The shares expected are the pool's times the ratio; weights follow from the calibration's own counts.
         pool = np.bincount(labels, minlength=len(classes)) * ratio
         inside = known[np.isin(labels[known], present)]
         moved = fresh[rng.random(len(fresh)) < ratio[labels[fresh]]]

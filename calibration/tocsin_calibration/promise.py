@@ -104,12 +104,8 @@ class Promise:
             return Judged(
                 pvalues, by_detector, [limits.severity(c) for limits, c in zip(own, joint, strict=True)], joint
             )
-        limits = self.limits
-        if len(joint) <= FEW:
-            pvalues = [limits.pvalue(c) for c in joint]
-        else:
-            pvalues = limits.pvalues(columns).tolist()
-        quiet = limits.quiet
+        limits, quiet = self.limits, self.limits.quiet
+        pvalues = [limits.pvalue(c) for c in joint] if len(joint) <= FEW else limits.pvalues(columns).tolist()
         return Judged(pvalues, by_detector, [limits.severity(c) if c > quiet else None for c in joint], joint)
 
     def _judge_sessions(

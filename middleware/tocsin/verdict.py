@@ -48,9 +48,9 @@ class Verdict:
         detectors: tuple[str, ...] = (),
         details: Sequence[Sequence[float]] = (),
         severity: str | None = None,
-        *,
         weighed: Weighed | None = None,
         identifier: str = "",
+        *,
         unscored: str | None = None,
     ) -> None:
         self.model = model

@@ -36,7 +36,16 @@ FULL: dict[str, Any] = {
     },
     "tocsin": {
         "mode": "annotate",
-        "models": {"digits": DIGITS, "other": {"signals": {"probs": "response.outputs.p"}}},
+        "models": {
+            "digits": {
+                **DIGITS,
+                "group": "metadata.x-tenant",
+                "session_idle": "5m",
+                "risk": {"wrong_costs": 5, "review_costs": 0.5},
+                "adapt": {"method": "aci", "step": 0.02},
+            },
+            "other": {"signals": {"probs": "response.outputs.p"}, "discoveries": {"false_share": 0.2}},
+        },
         "bundles": {"persistentVolumeClaim": {"claimName": "bundles"}},
     },
     "replicas": 3,

@@ -155,9 +155,8 @@ class Guard:
 
     def _tell(self, model: GuardedModel, batch: list[Read], scores: NDArray[np.float32], started: float) -> None:
         """Give the batch's calls their verdicts, and tell the sinks."""
-        counts = [rows for _, rows, _ in batch]
-        groups = [model.group_of(call) for call, _, _ in batch]
-        judged = model.judge(scores, [call for call, _, _ in batch], counts, groups)
+        judged = model.judge(scores, batch, model.group_of)
+        pvalues, by_detector, severities, joint, own, weighed, identifiers, ended = judged
         at = 0
         calls = []
         late: list[int] = []  # rows that nobody waits for any more
@@ -167,29 +166,28 @@ class Guard:
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
                 late.extend(range(first, at))
                 continue
-            severity = judged.severities[first]
+            severity = severities[first]
             if rows > 1:
-                severity = model.promise.gravest(judged.severities[first:at])
+                severity = model.promise.gravest(severities[first:at])
             call.verdict = Verdict(
                 call.model,
                 call.version,
                 model.digest,
-                judged.pvalues[first:at],
-                judged.severities[first:at],
+                pvalues[first:at],
+                severities[first:at],
                 model.scorer.detectors,
-                judged.by_detector[first:at],
+                by_detector[first:at],
                 severity,
-                weighed=judged.weighed and judged.weighed.rows(first, at),
-                identifier=judged.identifiers[number] if judged.identifiers else "",
+                weighed and weighed.rows(first, at),
+                identifiers[number] if identifiers else "",
             )
             calls.append(call)
         if calls:
-            joint, own = judged.joint, judged.groups
             if late:
                 scores = np.delete(scores, late, axis=0)
                 joint = [value for row, value in enumerate(joint) if row not in late]
                 own = own and [group for row, group in enumerate(own) if row not in late]
-            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, judged.ended)
+            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended)
             for sink in self.sinks:
                 sink.scored(scored)
 

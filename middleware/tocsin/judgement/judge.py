@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,28 +68,28 @@ class Judge:
             self._sessions = Sessions(self.promise.sessions, idle, config.max_sessions)
 
     def __call__(
-        self, scores: NDArray[np.float32], calls: Sequence[Call], rows: Sequence[int], groups: Sequence[str]
+        self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], group_of: Callable[[Call], str]
     ) -> Judgement:
-        """Judge scores (n, d) of calls with so many rows each, and of such groups."""
+        """Judge scores (n, d) of a batch: each call with its number of rows, and what it was read from."""
         if self.plain:
             judged = self.promise.judge(scores)
             return Judgement(*judged, None, None, [], None)
-        own = (
-            [group for group, count in zip(groups, rows, strict=True) for _ in range(count)] if self._grouped else None
-        )
+        own = None
+        if self._grouped:
+            own = [group for group, rows in [(group_of(c), n) for c, n, _ in batch] for _ in range(rows)]
         ended = None
         if self._sessions is None:
             judged = self.promise.judge(scores, own)
         else:
             with self._lock:
-                keys = [call.session for call, count in zip(calls, rows, strict=True) for _ in range(count)]
+                keys = [call.session for call, rows, _ in batch for _ in range(rows)]
                 progress: list[Progress] = [self._sessions.of(key) for key in keys]
                 judged = self.promise.judge(scores, sessions=progress)
                 ended = self._sessions.ended(zip(keys, progress, strict=True))
         severities, identifiers = judged.severities, []
         if self.levels is not None:
-            identifiers = [self._identifiers.next() for _ in calls]
-            names = [name for one, count in zip(identifiers, rows, strict=True) for name in rows_of(one, count)]
+            identifiers = [self._identifiers.next() for _ in batch]
+            names = [name for one, (_, rows, _) in zip(identifiers, batch, strict=True) for name in rows_of(one, rows)]
             severities = self.levels.decide(names, judged.pvalues)
         weighed = None
         if self._risk is not None:

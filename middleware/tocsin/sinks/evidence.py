@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, log
 
+from tocsin.judgement.sink import Scored
 from tocsin_calibration import DriftWatch, Promise, Watch, promise_test
 
-FOLD = 64  # rows that wait before they are counted
+FOLD = 256  # rows that wait before they are counted
 POOLED = ""  # the group of those that have no promise of their own
 
 
@@ -36,28 +37,32 @@ class Evidence:
             name: {other for other, level in promise.alphas.items() if level <= alpha}
             for name, alpha in promise.alphas.items()
         }
-        self._waiting: list[str | None] = []
-        self._groups: list[str] = []
+        self._rows = 0
+        self._alarmed: dict[tuple[str, str], int] = {}  # by group and severity, among rows that wait
+        self._of_group: dict[str, int] = {}
         self._joint: list[float] = []
 
-    def add(
-        self,
-        severities: Sequence[str | None],
-        groups: Sequence[str] | None,
-        joint: Sequence[float],
-        ended: Sequence[str | None] | None,
-    ) -> None:
-        """Take in a judged batch: each row's severity, group and nonconformity, or the sessions that ended."""
+    def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
+        """Take in a judged batch: so many rows, some of them `alarmed` or none."""
         if self._promise.sessions is not None:
-            self._waiting += ended or ()
+            for severity in batch.ended or ():
+                self._count(POOLED, severity)
+            self._rows += len(batch.ended or ())
         else:
-            self._waiting += severities
-            if groups is not None:
-                self._groups += groups
-            if self._drift is not None:
-                self._joint += joint
-        if len(self._waiting) >= FOLD:
+            self._joint += batch.joint
+            self._rows += rows
+            if alarmed or batch.groups is not None:
+                severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
+                for severity, group in zip(severities, batch.groups or [POOLED] * len(severities), strict=True):
+                    self._count(group if group in self._watches else POOLED, severity)
+        if self._rows >= FOLD:
             self._fold()
+
+    def _count(self, group: str, severity: str | None) -> None:
+        if group != POOLED:
+            self._of_group[group] = self._of_group.get(group, 0) + 1
+        if severity is not None:
+            self._alarmed[group, severity] = self._alarmed.get((group, severity), 0) + 1
 
     def promise(self) -> dict[str, float]:
         """log of the evidence that the promise of each severity is exceeded; empty where there is none to hold to."""
@@ -72,27 +77,19 @@ class Evidence:
         return None if self._drift is None else self._drift.log_evidence()
 
     def _fold(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        groups, self._groups = self._groups, []
         joint, self._joint = self._joint, []
         if joint and self._drift is not None:
             self._drift.add(joint)
-        if not waiting or not self._watches:
-            return
-        if len(self._watches) == 1:
-            self._count(POOLED, waiting)
-            return
-        parts: dict[str, list[str | None]] = {}
-        for severity, group in zip(waiting, groups, strict=True):
-            parts.setdefault(group if group in self._watches else POOLED, []).append(severity)
-        for group, part in parts.items():
-            self._count(group, part)
-
-    def _count(self, group: str, severities: Sequence[str | None]) -> None:
-        for name, watch in self._watches[group].items():
-            graver = self._graver[name]
-            alarms = sum(severity in graver for severity in severities)
-            watch.add((alarms, len(severities) - alarms))
+        rows, self._rows = self._rows, 0
+        alarmed, self._alarmed = self._alarmed, {}
+        of_group, self._of_group = self._of_group, {}
+        of_group[POOLED] = rows - sum(of_group.values())
+        for group, watches in self._watches.items():
+            if not (seen := of_group.get(group, 0)):
+                continue
+            for name, watch in watches.items():
+                alarms = sum(alarmed.get((group, severity), 0) for severity in self._graver[name])
+                watch.add((alarms, seen - alarms))
 
 
 def _log_mean(logs: Sequence[float]) -> float:

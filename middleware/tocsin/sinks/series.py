@@ -43,18 +43,19 @@ class ModelSeries:
         assert self.scores is not None and self.evidence is not None
         self.scoring.extend([batch.seconds] * len(batch.calls))
         self.scores.add(batch.scores)
-        severities: list[str | None] = []
+        total, alarmed = 0, False
         for call in batch.calls:
             verdict = call.verdict
             assert verdict is not None
             version = self.version(verdict.version)
             self.pvalue.extend(verdict.pvalues)
-            severities += verdict.severities
+            rows = len(verdict.pvalues)
+            total += rows
             flagged = 0
             if verdict.severity is not None:
+                alarmed = True
                 flagged = self._count_alarms(version, verdict.severities, call.trace)
             if verdict.weighed is None:
-                rows = len(verdict.pvalues)
                 if flagged:
                     self.responses[version, call.method, "flag"] += flagged
                 if flagged < rows:
@@ -63,7 +64,7 @@ class ModelSeries:
                 self._count_actions(version, call.method, verdict)
             if call.trace:
                 self.pvalue.exemplar(min(verdict.pvalues), call.trace)
-        self.evidence.add(severities, batch.groups, batch.joint, batch.ended)
+        self.evidence.add(batch, total, alarmed)
         for severity in batch.ended or ():
             self.sessions[severity or "none"] += 1
 
