@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import typer
 from tests.parts import settings
 
-import tocsin_calibration
 from tocsin.cli.main import app
 from tocsin.config import Config
 from tocsin.judgement.guard import Guard
@@ -72,17 +70,6 @@ def _leaves(command: Any) -> Iterator[Any]:
     else:
         for one in below.values():
             yield from _leaves(one)
-
-
-def test_every_guarantee_in_the_code_is_a_promise_of_the_page() -> None:
-    page = (DOCS / "promises.md").read_text()
-    for name in tocsin_calibration.__all__:
-        value = getattr(tocsin_calibration, name)
-        module = sys.modules[value.__module__].__doc__ or ""
-        if "Guarantee" in module and value.__module__.partition(".")[2].split(".")[0] == "selection":
-            room = value.__module__.rpartition(".")[2]
-            words = {"batch": "next batch", "fdr": "FDR of a batch", "label_sets": "Label sets", "optcs": "OptCS"}
-            assert words[room] in page
 
 
 def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path) -> None:

@@ -127,8 +127,7 @@ def _late_delay(random: np.random.Generator, every: int) -> int:
 
 
 def _late_detector(random: np.random.Generator) -> int:
-    rates = [(trust, multiple * LAW.mean_rate) for multiple, trust in MULTIPLES]
-    detector = ShiryaevRoberts(LAW.n + 1 - LAW.k, LAW.k, rates)
+    detector = ShiryaevRoberts.of(LAW)
     for alarm in random.random(5_000) < ALPHA:
         detector.add(bool(alarm))
     for t, alarm in enumerate(random.random(8_000) < 3 * ALPHA):

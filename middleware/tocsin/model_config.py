@@ -87,6 +87,11 @@ class ModelConfig(BaseModel):
     restart: int = Field(
         1_000, ge=1, description="Evidence against the promise starts a new window after so many responses."
     )
+    evidence: Literal["windows", "run_length"] = Field(
+        "windows",
+        description="windows: evidence that may never cry wolf; run_length: an e-detector, sooner at late changes, whose "
+        "value exceeds log(N) by chance once in N responses on average at most.",
+    )
 
     @model_validator(mode="after")
     def _one_way_to_alarm(self) -> ModelConfig:

@@ -87,10 +87,15 @@ class Verdict:
     @property
     def reasons(self) -> list[str]:
         """What speaks against the worst row, most telling first, in words."""
-        if not self.alarm:
-            return []
-        ranked = sorted(self.by_detector.items(), key=lambda pair: pair[1])
-        return [f"{name}: as high in {p:.2%} of safe responses" for name, p in ranked]
+        told = []
+        if self.alarm:
+            ranked = sorted(self.by_detector.items(), key=lambda pair: pair[1])
+            told = [f"{name}: as high in {p:.2%} of safe responses" for name, p in ranked]
+        if self.weighed is not None and self.action != "pass":
+            row = min(range(len(self.weighed.worth)), key=self.weighed.worth.__getitem__)
+            p, worth, decision = (values[row] for values in self.weighed)
+            told.append(f"worth: right with probability {p}, so serving it is worth {worth}: {decision}")
+        return told
 
     def to_metadata(self) -> str:
         """One line of JSON, ASCII, for the metadata key `tocsin-verdict`."""

@@ -171,6 +171,46 @@ def test_a_batch_is_selected_at_a_false_discovery_rate(folder: Path) -> None:
     assert "(entropy)" in by.stdout
 
 
+def test_label_sets_are_written_nearest_first_and_hold_the_truth(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    paths = []
+    for name in ("labelled", "new"):
+        truth = random.random((600, 4)) < 0.4
+        scores = np.clip(np.where(truth, 0.75, 0.2) + 0.2 * random.normal(size=truth.shape), 0, 1)
+        columns: dict[str, Any] = {f"l{at}": truth[:, at].tolist() for at in range(4)}
+        columns["signal.probs"] = pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), 4)
+        pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
+        paths.append(tmp_path / f"{name}.parquet")
+    asked = [part for at in range(4) for part in ("--label", f"l{at}")]
+    told = tocsin("sets", *paths, *asked, "-o", tmp_path / "sets.csv", "--most", "16").stdout
+    assert "for at least 90% of responses like the 600 labelled ones" in told
+    with (tmp_path / "sets.csv").open() as file:
+        found = [(int(row["row"]), row["labels"]) for row in csv.DictReader(file)]
+    true = [(row, " ".join(f"l{at}" for at in range(4) if one[at])) for row, one in enumerate(truth)]
+    assert 0.84 < np.mean([one in set(found) for one in true]) < 0.96
+
+
+def test_weak_sources_are_harmonised_from_columns(tmp_path: Path) -> None:
+    random = np.random.default_rng(9)
+    truth = random.integers(0, 3, 800)
+    shown = np.eye(3)[truth] + 0.4 * random.normal(size=(800, 3))
+
+    def says(accuracy: float) -> list[str]:
+        return [f"c{t if random.random() < accuracy else random.integers(0, 3)}" for t in truth]
+
+    answer = says(0.8)
+    weak = {f"w{at}": [word if random.random() < 0.8 else None for word in says(0.7)] for at in range(3)}
+    columns = {"answer": answer, **weak, "signal.embedding": list(shown)}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    asked = [part for name in weak for part in ("--source", name)]
+    told = tocsin("harmonise", tmp_path / "x.parquet", "--answer", "answer", *asked, "-o", tmp_path / "r.csv").stdout
+    assert "risk of 800 answers" in told
+    with (tmp_path / "r.csv").open() as file:
+        risk = np.array([float(row["risk"]) for row in csv.DictReader(file)])
+    wrong = np.array([word != f"c{t}" for word, t in zip(answer, truth, strict=True)])
+    assert risk[wrong].mean() > risk[~wrong].mean() + 0.3
+
+
 def test_plans_are_told_in_words() -> None:
     base = ["plan", "retries", "--accuracy", "0.6", "--passes-right", "0.95", "--passes-wrong", "0.3"]
     endless = tocsin(*base, "--cost", "0.01").stdout

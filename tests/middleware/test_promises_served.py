@@ -171,6 +171,7 @@ def test_worth_decides_and_the_graver_action_wins(tmp_path: Path) -> None:
         expected = "abstain" if decision == "abstain" else "flag" if decision == "flag" or verdict.alarm else "pass"
         assert verdict.action == expected
     assert {v.action for v in verdicts} == {"pass", "flag", "abstain"}
+    assert all(any("right with probability" in r for r in v.reasons) == (v.action != "pass") for v in verdicts)
     assert batch.weighed is not None and len(batch.weighed.decisions) == 3
     for action in ("pass", "flag", "abstain"):
         seen = sum(v.action == action for v in verdicts)
@@ -263,6 +264,16 @@ def test_drift_shows_in_the_metrics_before_alarms_do(bundle: Path) -> None:
             ask(relay, b"%d" % row)
         assert metric(relay, 'tocsin_drift_log_evalue{model="digits"}') > 4.6
         assert metric(relay, 'tocsin_promise_log_evalue{model="digits",severity="warning"}') < 1
+
+
+def test_the_e_detector_may_stand_for_the_windows(bundle: Path) -> None:
+    with served(bundle, evidence="run_length") as relay:
+        for row in range(40):
+            ask(relay, b"%d" % row)
+        calm = metric(relay, 'tocsin_promise_log_evalue{model="digits",severity="warning"}')
+        for _ in range(30):
+            ask(relay, b"far")
+        assert metric(relay, 'tocsin_promise_log_evalue{model="digits",severity="warning"}') > max(9.2, calm)
 
 
 def test_safe_traffic_is_no_evidence_of_anything(bundle: Path) -> None:

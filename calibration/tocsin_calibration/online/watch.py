@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from math import exp, log, pi
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.online.urn import UrnTest
+from tocsin_calibration.online.urn import MULTIPLES, UrnTest
+from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 EVERY = 1_000  # responses between restarts
 KEPT = 8  # windows that go on betting, besides the first
@@ -72,11 +73,17 @@ class ShiryaevRoberts:
     """
 
     def __init__(self, alarms: float, calm: float, rates: Sequence[tuple[float, float]]) -> None:
-        """An urn of `alarms` and `calm` gaps (n+1-k and k), and (trust, rate) pairs of alternatives."""
-        total = sum(trust for trust, _ in rates)
+        """An urn of `alarms` and `calm` gaps (n+1-k and k), and (trust, rate) pairs of alternatives, rates below 1."""
+        total = sum(trust for trust, _ in rates) or 1.0
         self._alarms, self._calm = float(alarms), float(calm)
         self._rates = [(trust / total, rate) for trust, rate in rates]
         self._sums = [0.0] * len(rates)
+
+    @classmethod
+    def of(cls, law: FalseAlarmLaw) -> ShiryaevRoberts:
+        """For a promise's law, with the alternatives of the promise test."""
+        rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
+        return cls(law.n + 1 - law.k, law.k, rates)
 
     def add(self, alarmed: bool) -> float:
         """Take a response in; R now."""

@@ -8,7 +8,21 @@ import sys
 import typer
 from rich.console import Console
 
-from tocsin.cli import bundle, calibrate, config, demo, evaluate, feedback, fit, plan, record, select, serve
+from tocsin.cli import (
+    bundle,
+    calibrate,
+    config,
+    demo,
+    evaluate,
+    feedback,
+    fit,
+    harmonise,
+    plan,
+    record,
+    select,
+    serve,
+    sets,
+)
 from tocsin.errors import TocsinError
 from tocsin_calibration import CalibrationFault
 from tocsin_detectors import DetectorError
@@ -28,6 +42,8 @@ app.command("fit")(fit.fit)
 app.command("calibrate")(calibrate.calibrate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("select")(select.select)
+app.command("sets")(sets.sets)
+app.command("harmonise")(harmonise.harmonise)
 app.command("feedback")(feedback.feedback)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")

@@ -82,11 +82,11 @@ class Recording(FittingData):
             files.append(file._replace(kept=kept))
         return self._of(files)
 
-    def column(self, name: str) -> NDArray[np.object_]:
+    def column(self, name: str, missing: object = None) -> NDArray[np.object_]:
         """A column that is no signal (`session`, `group`, labels), one value a response in the order of `batches`.
 
-        Raises RecordingError when a file does not have it, naming those it has, or a value is missing.
-        """
+        `missing` stands for values that are not there. Raises RecordingError when a file does not have the column,
+        naming those it has, or values are not there and nothing stands for them."""
         import pyarrow.parquet as pq
 
         parts = []
@@ -95,9 +95,9 @@ class Recording(FittingData):
             if name not in there:
                 told = ", ".join(there) or "none"
                 raise RecordingError(f"{file.path}: has no column '{name}' (besides signals it has: {told})")
-            values = np.array(pq.read_table(file.path, columns=[name]).column(name).to_pylist(), dtype=object)[
-                file.kept
-            ]
+            table = pq.read_table(file.path, columns=[name])
+            read = [missing if value is None else value for value in table.column(name).to_pylist()]
+            values = np.array(read, dtype=object)[file.kept]
             if any(value is None for value in values):
                 raise RecordingError(f"{file.path}: column '{name}' lacks values; leave those rows out, or fill them")
             parts.append(values)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import exp, log
 
 from tocsin.judgement.sink import Scored
-from tocsin_calibration import DriftWatch, Promise, Watch, promise_test
+from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test
 
 FOLD = 256  # rows that wait before they are counted
 POOLED = ""  # the group of those that have no promise of their own
@@ -15,13 +15,13 @@ POOLED = ""  # the group of those that have no promise of their own
 class Evidence:
     """Watches of one model. Not safe between threads.
 
-    One watch a severity and group; their mean is again evidence that exceeds 1/delta with probability at most delta.
-    Where the promise is for sessions, what is counted is sessions that ended. `fixed` tells that alarms come from the
-    promise's own thresholds, without which there is nothing to hold them to. Drift is watched where rows are
-    exchangeable with the calibration scores one by one: not in sessions, and not where the promise is for other
-    traffic."""
+    `run_length`: the e-detector instead of watches, over all groups. One watch a severity and group; their mean is
+    again evidence that exceeds 1/delta with probability at most delta. Where the promise is for sessions, what is
+    counted is sessions that ended. `fixed` tells that alarms come from the promise's own thresholds, without which
+    there is nothing to hold them to. Drift is watched where rows are exchangeable with the calibration scores one by
+    one: not in sessions, and not where the promise is for other traffic."""
 
-    def __init__(self, promise: Promise, restart: int, *, fixed: bool) -> None:
+    def __init__(self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False) -> None:
         self._promise = promise
         by_group = {POOLED: promise.limits}
         if promise.sessions is None:
@@ -37,6 +37,9 @@ class Evidence:
             name: {other for other, level in promise.alphas.items() if level <= alpha}
             for name, alpha in promise.alphas.items()
         }
+        self._detectors = (
+            {name: ShiryaevRoberts.of(law) for name, law in promise.laws.items()} if run_length and kept else {}
+        )
         self._rows = 0
         self._alarmed: dict[tuple[str, str], int] = {}  # by group and severity, among rows that wait
         self._of_group: dict[str, int] = {}
@@ -48,7 +51,10 @@ class Evidence:
             for severity in batch.ended or ():
                 self._count(POOLED, severity)
             self._rows += len(batch.ended or ())
+            self._detect(list(batch.ended or ()))
         else:
+            if self._detectors:
+                self._detect([s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())])
             self._joint += batch.joint
             self._rows += rows
             if alarmed or batch.groups is not None:
@@ -57,6 +63,11 @@ class Evidence:
                     self._count(group if group in self._watches else POOLED, severity)
         if self._rows >= FOLD:
             self._fold()
+
+    def _detect(self, severities: Sequence[str | None]) -> None:
+        for name, detector in self._detectors.items():
+            for severity in severities:
+                detector.add(severity in self._graver[name])
 
     def _count(self, group: str, severity: str | None) -> None:
         if group != POOLED:
@@ -67,6 +78,8 @@ class Evidence:
     def promise(self) -> dict[str, float]:
         """log of the evidence that the promise of each severity is exceeded; empty where there is none to hold to."""
         self._fold()
+        if self._detectors:
+            return {name: log(max(detector.value, 1e-300)) for name, detector in self._detectors.items()}
         if not self._watches:
             return {}
         return {name: _log_mean([own[name].log_evidence() for own in self._watches.values()]) for name in self._graver}

@@ -35,7 +35,8 @@ class ModelSeries:
         self.evidence: Evidence | None = None
         if model is not None and model.bundle is not None:
             self.scores = Histogram(*(_score_buckets(column) for column in model.promise.reference.T))
-            self.evidence = Evidence(model.promise, model.config.restart, fixed=model.judge.levels is None)
+            run_length, fixed = model.config.evidence == "run_length", model.judge.levels is None
+            self.evidence = Evidence(model.promise, model.config.restart, fixed=fixed, run_length=run_length)
         self._versions: set[str] = set()
 
     def count(self, batch: Scored) -> None:

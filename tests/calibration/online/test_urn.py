@@ -167,17 +167,16 @@ def test_drift_is_found_within_half_as_many_responses_again_as_published(shift: 
 
 def test_the_e_detector_runs_as_long_as_it_says_and_finds_late_changes() -> None:
     random, threshold = np.random.default_rng(9), 500.0
-    rates = [(trust, multiple * LAW.mean_rate) for multiple, trust in MULTIPLES]
     lengths, delays = [], []
     for _ in range(200):
         true = 1 - np.sort(random.random(LAW.n))[LAW.k - 1]
-        detector = ShiryaevRoberts(LAW.n + 1 - LAW.k, LAW.k, rates)
+        detector = ShiryaevRoberts.of(LAW)
         ran = next((t for t, a in enumerate(random.random(5_000) < true) if detector.add(bool(a)) >= threshold), 5_000)
         lengths.append(ran)  # stopped at 5,000, so the mean is only shorter than it would be
     spread = np.std(lengths) / len(lengths) ** 0.5
     assert np.mean(lengths) + 4 * spread >= threshold
     for _ in range(50):
-        detector = ShiryaevRoberts(LAW.n + 1 - LAW.k, LAW.k, rates)
+        detector = ShiryaevRoberts.of(LAW)
         for alarm in random.random(3_000) < 0.03:
             detector.add(bool(alarm))
         delays.append(next(t for t, a in enumerate(random.random(4_000) < 0.15) if detector.add(bool(a)) >= threshold))
