@@ -89,8 +89,8 @@ class ModelConfig(BaseModel):
     )
     evidence: Literal["windows", "run_length"] = Field(
         "windows",
-        description="windows: evidence that may never cry wolf; run_length: an e-detector, sooner at late changes, whose "
-        "value exceeds log(N) by chance once in N responses on average at most.",
+        description="windows: evidence that may never cry wolf; run_length: an e-detector, sooner at late changes, "
+        "whose value exceeds log(N) by chance once in N responses on average at most.",
     )
 
     @model_validator(mode="after")

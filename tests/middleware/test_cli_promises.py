@@ -89,14 +89,21 @@ def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) ->
 
 @pytest.mark.parametrize("style", ["max", "band", "step"])
 def test_sessions_are_promised_for_and_evaluated_as_sessions(folder: Path, style: str) -> None:
-    made, said = calibrated(
-        folder, style, "--sessions", "session", "--window", "3", "--style", style, "--critical", "0.02"
-    )
+    fitted = folder / f"whole-{style}.tocsin"
+    whole = ["-d", "mahalanobis:embedding", "--share", "0.25", "--sessions", "session"]
+    tocsin("fit", folder / "safe.parquet", "-o", fitted, *whole)
+    asked = ["--sessions", "session", "--window", "3", "--style", style, "--critical", "0.02", "--rule", "all"]
+    said = tocsin("calibrate", fitted, folder / "safe.parquet", "-o", folder / f"{style}.tocsin", *asked).stdout
+    made = Bundle.read(folder / f"{style}.tocsin")
     assert made.require_promise().sessions is not None and "sessions like the" in said
     told = tocsin(
         "evaluate", folder / f"{style}.tocsin", folder / "fresh.parquet", "--failures", folder / "bad.parquet"
     ).stdout
-    assert told.startswith("sessions") and "of 200" in told and "TWA" in told
+    assert told.startswith("sessions, at step 8" if style == "step" else "sessions ") and "TWA" in told
+    assert "of 200" in told
+    assert "broken" not in told
+    told = tocsin("calibrate", folder / f"{style}.tocsin", folder / "fresh.parquet", *asked, "--compare").stdout
+    assert "of these sessions" in told and "nothing was written" in told
     assert "over the mean of the last 3" in tocsin("bundle", "show", folder / f"{style}.tocsin").stdout
 
 
@@ -231,8 +238,10 @@ def test_plans_are_told_in_words() -> None:
         (["calibrate", "{f}", "{s}", "--correct", "group"], "column 'group' must say true or false, not '"),
         (["calibrate", "{f}", "{s}", "--weights", "group"], "column 'group' must hold numbers"),
         (["calibrate", "{f}", "{s}", "--weights", "ratio", "--target", "{s}"], "not both"),
-        (["calibrate", "{f}", "{s}", "--sessions", "session", "--groups", "group"], "--sessions goes with neither"),
-        (["calibrate", "{f}", "{s}", "--sessions", "session", "--style", "curve"], "max, band or step, not 'curve'"),
+        (["calibrate", "{f}", "{s}", "--sessions", "session", "--groups", "group"], "single responses of it"),
+        (["calibrate", "{f}", "{n}", "--sessions", "session", "--style", "curve"], "max, band or step, not 'curve'"),
+        (["calibrate", "{f}", "{s}", "--sessions", "session"], "single responses of it were used before"),
+        (["calibrate", "{f}", "{n}", "--sessions", "session", "--newest", "9"], "would leave holes in --sessions"),
         (["calibrate", "{f}", "{s}", "--max-error", "0.1"], "name a column with --correct"),
         (
             ["calibrate", "{f}", "{s}", "--correct", "correct", "--max-error", "0.0001"],
@@ -253,6 +262,7 @@ def test_plans_are_told_in_words() -> None:
     ],
 )
 def test_mistakes_are_one_clear_line(folder: Path, arguments: list[str], told: str) -> None:
-    filled = [a.format(f=folder / "fitted.tocsin", s=folder / "safe.parquet") for a in arguments]
+    paths = {"f": folder / "fitted.tocsin", "s": folder / "safe.parquet", "n": folder / "fresh.parquet"}
+    filled = [a.format(**paths) for a in arguments]
     error = tocsin(*filled, code=2).stderr.strip().splitlines()[-1]
     assert error.startswith("error: ") and told in error

@@ -19,7 +19,7 @@ from tests.model_server import model_server
 from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
 
 from tocsin.errors import RecordingError
-from tocsin.recording.division import calibration_rows, fitting_rows, unseen_rows
+from tocsin.recording.division import Division, calibration_rows, fitting_rows, unseen_rows
 from tocsin.recording.reading import read_recording
 from tocsin.recording.recorder import Recorder
 from tocsin_detectors import compile
@@ -142,10 +142,10 @@ def test_calibration_never_gets_a_row_that_was_fitted_on(tmp_path: Path) -> None
     parquet(tmp_path / "a.parquet", {"signal.a": np.arange(100.0)})
     first = read_recording(tmp_path)
     fitted = {"share": 0.4, "seed": 3, "files": {file.sha256: file.path.name for file in first.files}}
-    for_fitting = first.where(lambda file: fitting_rows(file, 0.4, 3)).load()["a"][:, 0]
+    for_fitting = first.where(lambda file: fitting_rows(file, Division(0.4, 3))).load()["a"][:, 0]
     parquet(tmp_path / "b.parquet", {"signal.a": np.arange(100.0, 150.0)})
     whole = read_recording(tmp_path)
-    for_calibration = whole.where(lambda file: calibration_rows(file, fitted, 1.0, 0)).load()["a"][:, 0]
+    for_calibration = whole.where(lambda file: calibration_rows(file, fitted, Division(1.0, 0))).load()["a"][:, 0]
     assert len(for_fitting) == 40 and len(for_calibration) == 110
     assert sorted([*for_fitting, *for_calibration]) == list(range(150))
 
@@ -156,12 +156,40 @@ def test_evaluation_never_gets_a_row_that_was_fitted_or_calibrated_on(tmp_path: 
     files = {file.sha256: file.path.name for file in first.files}
     fitted = {"share": 0.4, "seed": 3, "files": files}
     calibrated = {"share": 0.5, "seed": 4, "files": files}
-    for_fitting = first.where(lambda file: fitting_rows(file, 0.4, 3)).load()["a"][:, 0]
-    for_calibration = first.where(lambda file: calibration_rows(file, fitted, 0.5, 4)).load()["a"][:, 0]
+    for_fitting = first.where(lambda file: fitting_rows(file, Division(0.4, 3))).load()["a"][:, 0]
+    for_calibration = first.where(lambda file: calibration_rows(file, fitted, Division(0.5, 4))).load()["a"][:, 0]
     made = {"fitted": fitted, "calibrated": calibrated}
     left = first.where(lambda file: unseen_rows(file, made)).load()["a"][:, 0]
     assert (len(for_fitting), len(for_calibration), len(left)) == (80, 60, 60)
     assert sorted([*for_fitting, *for_calibration, *left]) == list(range(200))
+
+
+def test_sessions_stay_whole_and_on_one_side_in_every_file(tmp_path: Path) -> None:
+    for number in range(2):  # each session goes on in the second file
+        parquet(
+            tmp_path / f"{number}.parquet",
+            {"signal.a": np.arange(300.0), "session": [f"s{r % 50}" for r in range(300)]},
+        )
+    recording = read_recording(tmp_path)
+    files = {file.sha256: file.path.name for file in recording.files}
+    by = Division(0.4, 3, "session")
+    fitted = {**by.facts(), "files": files}
+    parts = [
+        recording.where(lambda file: fitting_rows(file, by)),
+        recording.where(lambda file: calibration_rows(file, fitted, Division(0.5, 4, "session"))),
+        recording.where(
+            lambda file: unseen_rows(
+                file, {"fitted": fitted, "calibrated": {**Division(0.5, 4, "session").facts(), "files": files}}
+            )
+        ),
+    ]
+    names = [set(part.column("session")) for part in parts]
+    assert sum(part.rows for part in parts) == 600 and sum(map(len, names)) == 50
+    assert all(part.rows == 12 * len(own) for part, own in zip(parts, names, strict=True)) and all(names)
+    with pytest.raises(RecordingError, match="so its sessions have holes"):
+        recording.where(
+            lambda file: calibration_rows(file, {**Division(0.4, 3).facts(), "files": files}, Division(1, 0, "session"))
+        )
 
 
 def test_columns_come_in_the_order_of_the_rows(tmp_path: Path) -> None:

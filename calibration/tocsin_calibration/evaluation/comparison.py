@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.evaluation.by_session import by_session
 from tocsin_calibration.evaluation.kept import Kept, kept_by_severity
 from tocsin_calibration.promise import Promise
 
@@ -17,11 +20,12 @@ DRAWS = 999
 class Comparison(NamedTuple):
     """Both promises on the same fresh safe responses.
 
-    `current`, `candidate`: whether each keeps its promise there. `agree`: the share of responses that both decide
-    alike. `shift`: the largest distance between the distributions of the two calibrations' nonconformity, as the
-    candidate measures it (Kolmogorov-Smirnov, in [0, 1]), and `chance`: how probable as large a one is between equal
-    ones, by permutation. `advice` says what follows, in words."""
+    `unit`: what is promised for. `current`, `candidate`: whether each keeps its promise there. `agree`: the share of
+    responses that both decide alike. `shift`: the largest distance between the distributions of the two calibrations'
+    nonconformity, as the candidate measures it (Kolmogorov-Smirnov, in [0, 1]), and `chance`: how probable as large a
+    one is between equal ones, by permutation. `advice` says what follows, in words."""
 
+    unit: str
     current: dict[str, Kept]
     candidate: dict[str, Kept]
     agree: float
@@ -31,20 +35,38 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    current: Promise, candidate: Promise, fresh: NDArray[np.floating], used: NDArray[np.floating], *, seed: int = 0
+    current: Promise,
+    candidate: Promise,
+    fresh: NDArray[np.floating],
+    used: NDArray[np.floating],
+    sessions: tuple[Sequence[str], Sequence[str]] | None = None,
+    *,
+    seed: int = 0,
 ) -> Comparison:
     """From scores (n, d) of fresh safe responses that neither was calibrated on, and those (m, d) that made the
-    candidate.
+    candidate; with the names of both's `sessions` (n,), (m,) where promises are for sessions.
 
     The advice is to take the candidate when the current one breaks its promise on fresh traffic and the candidate keeps
-    it; to keep the current one when both do and nothing has shifted; else to look.
+    it; to keep the current one when both do and nothing has shifted; else to look. Raises CalibrationError when one
+    promises for sessions and the other for responses.
     """
-    before, after = current.judge(fresh), candidate.judge(fresh)
-    old, new = kept_by_severity(current, before.severities), kept_by_severity(candidate, after.severities)
-    agree = float(np.mean([a == b for a, b in zip(before.severities, after.severities, strict=True)]))
-    then, now = current.nonconformity, np.sort(current.joint(used))
-    shift, chance = _kolmogorov_smirnov(then, now, np.random.default_rng(seed))
-    return Comparison(old, new, agree, shift, chance, _advice(old, new, chance))
+    if (current.sessions is None) != (candidate.sessions is None):
+        raise CalibrationError(
+            f"a promise for {candidate.unit} cannot be compared with one for {current.unit}; calibrate the same kind"
+        )
+    unit, was, limits = candidate.unit, current.limits, candidate.limits
+    if current.sessions is None:
+        before, after = current.judge(fresh).severities, candidate.judge(fresh).severities
+        now = current.joint(used)
+    else:
+        names, made_of = (None, None) if sessions is None else sessions
+        unit, before, was = by_session(current, fresh, names).promised(current)
+        unit, after, limits = by_session(candidate, fresh, names).promised(candidate)
+        now = np.array(by_session(current, used, made_of).highest)
+    old, new = kept_by_severity(current, before, was), kept_by_severity(candidate, after, limits)
+    agree = float(np.mean([a == b for a, b in zip(before, after, strict=False)]))
+    shift, chance = _kolmogorov_smirnov(current.nonconformity, now, np.random.default_rng(seed))
+    return Comparison(unit, old, new, agree, shift, chance, _advice(old, new, chance))
 
 
 def _advice(old: dict[str, Kept], new: dict[str, Kept], chance: float) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.evaluation.by_session import by_session
 from tocsin_calibration.evaluation.kept import Kept, SeedToSeed, kept_by_group, kept_by_severity, seed_to_seed
 from tocsin_calibration.evaluation.metrics import (
     Ece,
@@ -125,9 +126,11 @@ def evaluate(
     if not len(scores):
         raise CalibrationError("there is nothing to evaluate on")
     joint = promise.joint(scores)
+    unit, limits = promise.unit, promise.limits
     if promise.sessions is not None:
-        outcome = _by_session(promise, scores, sessions)
-        severities, pvalues = outcome.severities, outcome.pvalues
+        outcome = by_session(promise, scores, sessions)
+        unit, severities, limits = outcome.promised(promise)
+        pvalues = outcome.pvalues
         by_group, drift, seeds = {}, None, None
     else:
         judged = promise.judge(scores, groups)
@@ -138,8 +141,8 @@ def evaluate(
         drift = watch.log_evidence() if promise.limits.weighted is None else None
         seeds = seed_to_seed(joint, list(promise.alphas.values())[-1])
     return Evaluation(
-        promise.unit,
-        kept_by_severity(promise, severities),
+        unit,
+        kept_by_severity(promise, severities, limits),
         by_group,
         np.histogram(pvalues, 20, (0, 1))[0].tolist(),
         drift,
@@ -147,31 +150,6 @@ def evaluate(
         None if correct is None else _labelled(joint, scores, np.asarray(correct, bool), groups, risk, costs),
         None if failures is None else _power(promise, scores, sessions, failures, failed_sessions),
     )
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    severities: list[str | None]
-    pvalues: list[float]  # the lowest of each session
-    first: list[int | None]  # the step of each one's first alarm
-    lengths: list[int]
-
-
-def _by_session(promise: Promise, scores: NDArray[np.floating], sessions: Sequence[str] | None) -> _Outcome:
-    assert promise.sessions is not None
-    if sessions is None:
-        raise CalibrationError("this promise is for sessions: say which session each response belongs to")
-    names = np.asarray(sessions, str)
-    outcome = _Outcome([], [], [], [])
-    for name in dict.fromkeys(names.tolist()):
-        for part in promise.sessions.cut([scores[names == name]]):
-            progress = promise.sessions.start()
-            judged = promise.judge(part, sessions=[progress] * len(part))
-            outcome.severities.append(progress.severity)
-            outcome.pvalues.append(min(judged.pvalues))
-            outcome.first.append(next((t for t, s in enumerate(judged.severities) if s is not None), None))
-            outcome.lengths.append(len(part))
-    return outcome
 
 
 def _labelled(
@@ -227,7 +205,7 @@ def _power(
 ) -> Power:
     metrics = None
     if promise.sessions is not None:
-        failed, fine = _by_session(promise, failures, failed_sessions), _by_session(promise, safe, safe_sessions)
+        failed, fine = by_session(promise, failures, failed_sessions), by_session(promise, safe, safe_sessions)
         severities = failed.severities
         metrics = session_metrics(
             fine.first + failed.first,

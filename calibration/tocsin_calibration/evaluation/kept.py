@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tocsin_calibration.promise import Promise
 from tocsin_calibration.thresholds.binomial import clopper_pearson
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
+from tocsin_calibration.thresholds.limits import Limits
 
 SURPRISE = 0.005  # each tail that a kept promise leaves with this probability
 
@@ -62,10 +63,13 @@ def kept(law: FalseAlarmLaw, alpha: float, alarms: int, n: int) -> Kept:
     return Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, min(1.0, chance))
 
 
-def kept_by_severity(promise: Promise, severities: Sequence[str | None]) -> dict[str, Kept]:
-    """Each severity's promise; the alarms of one include the graver ones."""
+def kept_by_severity(
+    promise: Promise, severities: Sequence[str | None], limits: Limits | None = None
+) -> dict[str, Kept]:
+    """Each severity's promise, by the pooled limits unless told others; the alarms of one include the graver ones."""
+    laws = (limits or promise.limits).laws
     return {
-        name: kept(promise.laws[name], alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
+        name: kept(laws[name], alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
                    len(severities))
         for name, alpha in promise.alphas.items()
     }  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.chosen import chosen
+from tocsin.cli.chosen import Choice, chosen
 from tocsin.cli.comparison import show_comparison
 from tocsin.cli.scored import (
     GROUP,
@@ -27,7 +27,7 @@ from tocsin.cli.scored import (
     scores_of,
     whole,
 )
-from tocsin.recording.division import calibration_rows, unseen_rows
+from tocsin.recording.division import Division, calibration_rows, unseen_rows
 from tocsin.recording.reading import RecordedFile, Recording
 from tocsin_calibration import (
     Bundle,
@@ -38,8 +38,10 @@ from tocsin_calibration import (
     calibrate_sessions,
     covariate_weights,
     fit_risk_policy,
+    uniforms,
 )
 from tocsin_calibration import calibrate as make_promise
+from tocsin_calibration import compare as compare_promises
 
 FRESH = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
 MOST_COVARIATES = 512
@@ -131,21 +133,20 @@ def calibrate(
         )
     console = Console(highlight=False, soft_wrap=True)
     recording = responses_of(made, data, model)
-    fitted = made.made.get("fitted", {})
+    fitted, division = made.made.get("fitted", {}), Division(share, seed, sessions)
 
     def rows(file: RecordedFile) -> Any:
-        own = calibration_rows(file, fitted, share, seed)
+        own = calibration_rows(file, fitted, division)
         return own & unseen_rows(file, made.made) if compare else own
 
     unseen = whole(recording.where(rows), leave_out_broken, console)
-    unseen = chosen(unseen, exclude or [], newest, sample, seed, console, data)
+    unseen = chosen(unseen, Choice(exclude or [], newest, sample, seed, sessions), console, data)
     if not unseen.rows:
         by = "fitting, or for the calibration to compare with" if compare else "fitting"
         raise CalibrationError(f"{data}: every row was used for {by}; record more, or fit again with a smaller --share")
     fresh = None
     if compare:
-        order = np.random.default_rng([seed, 2]).permutation(unseen.rows)
-        fresh, unseen = (unseen.take(part) for part in np.split(order, [round(FRESH * unseen.rows)]))
+        fresh, unseen = _aside(unseen, sessions, seed)
     scores = scores_of(made, unseen)
     bad = None if failures is None else failures_of(made, failures, model)
     common: dict[str, Any] = {
@@ -189,7 +190,9 @@ def calibrate(
     elif max_error is not None:
         raise CalibrationError("--max-error needs to know which answers were right: name a column with --correct")
     if fresh is not None:
-        show_comparison(console, made.require_promise(bundle), promise, scores_of(made, fresh), scores)
+        current = made.require_promise(bundle)
+        names = None if sessions is None else (names_in(fresh, sessions), names_in(unseen, sessions))
+        show_comparison(console, compare_promises(current, promise, scores_of(made, fresh), scores, names, seed=seed))
         if out is None:
             console.print("nothing was written; name a bundle with --out to take the candidate")
             return
@@ -197,8 +200,7 @@ def calibrate(
         "timestamp": time.time(),
         "tocsin": version("tocsin"),
         "rows": unseen.rows,
-        "share": share,
-        "seed": seed,
+        **division.facts(),
         "files": {file.sha256: file.path.name for file in recording.files},
         **({} if bad is None or sessions is not None else {"power": _power(promise, bad)}),
     }
@@ -217,6 +219,13 @@ def calibrate(
         )
         if risk.selective is not None:
             console.print(f"  risk of wrong answers bounded at {max_error:g} ({max_error_by}): {risk.selective}")
+
+
+def _aside(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:
+    """A third of the responses, or of the sessions, and the others."""
+    names = [str(row) for row in range(unseen.rows)] if sessions is None else names_in(unseen, sessions)
+    first = uniforms([f"aside/{name}" for name in names], seed) <= FRESH
+    return unseen.take(np.flatnonzero(first)), unseen.take(np.flatnonzero(~first))
 
 
 def _weights(made: Bundle, unseen: Recording, column: str | None, target: Path | None, model: str | None) -> Any:

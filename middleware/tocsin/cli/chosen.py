@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,34 +16,43 @@ from tocsin.recording.reading import Recording
 from tocsin_calibration import Reservoir, Rolling
 
 
-def chosen(
-    recording: Recording,
-    exclude: list[str],
-    newest: int | None,
-    sample: int | None,
-    seed: int,
-    console: Console,
-    path: Path,
-) -> Recording:
-    """What is left without the incidents, each START/END in ISO 8601 (UTC unless told); of that the newest, or a
-    sample."""
-    if not exclude and newest is None and sample is None:
+class Choice(NamedTuple):
+    """Incidents to leave out, each START/END in ISO 8601 (UTC unless told); of what is left the newest, or a sample.
+
+    `sessions`: the column by which sessions stay whole; one that an incident touched is left out.
+    """
+
+    exclude: Sequence[str]
+    newest: int | None
+    sample: int | None
+    seed: int
+    sessions: str | None = None
+
+
+def chosen(recording: Recording, choice: Choice, console: Console, path: Path) -> Recording:
+    """The responses that a choice leaves, in the recording's order."""
+    if not choice.exclude and choice.newest is None and choice.sample is None:
         return recording
-    if newest is not None and sample is not None:
+    if choice.newest is not None and choice.sample is not None:
         raise ConfigError("--newest and --sample both say which responses to keep: choose one")
+    if choice.sessions is not None and (choice.newest or choice.sample):
+        raise ConfigError("--newest and --sample choose single responses, and would leave holes in --sessions")
     times = _seconds(recording.column("time"), path)
-    size = newest or sample or max(1, recording.rows)
-    kept: Rolling | Reservoir = Reservoir(size, seed=seed) if sample is not None else Rolling(size)
+    size = choice.newest or choice.sample or max(1, recording.rows)
+    kept: Rolling | Reservoir = Rolling(size) if choice.sample is None else Reservoir(size, seed=choice.seed)
     for row in np.argsort(times, kind="stable").tolist():
         kept.add(float(times[row]), [float(row)])
-    incidents = [_incident(text) for text in exclude]
-    for start, end in incidents:
+    spoilt = np.zeros(len(times), bool)
+    for start, end in map(_incident, choice.exclude):
         kept.incident(start, end)
+        spoilt |= (times >= start) & (times <= end)
     rows = kept.scores(float("inf"))
-    left = recording.take(np.sort(rows[:, 0].astype(np.intp)) if len(rows) else np.zeros(0, np.intp))
-    spoilt = sum(int(((times >= start) & (times <= end)).sum()) for start, end in incidents)
-    console.print(f"kept {left.rows:,} of {recording.rows:,} responses ({spoilt:,} came during the incidents)")
-    return left
+    left = np.sort(rows[:, 0].astype(np.intp)) if len(rows) else np.zeros(0, np.intp)
+    if choice.sessions is not None:
+        names = recording.column(choice.sessions)
+        left = left[~np.isin(names[left].astype(str), names[spoilt].astype(str))]
+    console.print(f"kept {len(left):,} of {recording.rows:,} responses ({spoilt.sum():,} came during the incidents)")
+    return recording.take(left)
 
 
 def _seconds(times: NDArray[np.object_], path: Path) -> NDArray[np.float64]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from tocsin.cli.scored import Scores
 from tocsin.cli.tables import print_table
-from tocsin_calibration import Promise, compare
+from tocsin_calibration import Comparison
 
 
-def show_comparison(console: Console, current: Promise, candidate: Promise, fresh: Scores, used: Scores) -> None:
+def show_comparison(console: Console, found: Comparison) -> None:
     """Print both promises on the same fresh responses, and what follows."""
-    found = compare(current, candidate, fresh, used)
     columns = ("calibration", "severity", "promised", "seen", "rate", "expected 99 times of 100", "")
     rows = [
         (
@@ -27,7 +25,7 @@ def show_comparison(console: Console, current: Promise, candidate: Promise, fres
         for severity, one in reversed(seen.items())
     ]
     print_table(console, columns, rows)
-    console.print(f"both decide {found.agree:.1%} of these responses alike")
+    console.print(f"both decide {found.agree:.1%} of these {found.unit} alike")
     console.print(
         f"scores of the two calibrations lie up to {found.shift:.3f} apart (Kolmogorov-Smirnov; equal ones would as "
         f"far "

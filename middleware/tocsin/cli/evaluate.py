@@ -11,7 +11,8 @@ from rich.console import Console
 
 from tocsin.cli.scored import SESSION, failures_of, labels_in, names_in, responses_of, scores_of, whole
 from tocsin.cli.tables import print_table
-from tocsin.recording.division import unseen_rows
+from tocsin.recording.division import require_whole_sessions, unseen_rows
+from tocsin.recording.reading import Mask, RecordedFile
 from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation
 from tocsin_calibration import evaluate as make_evaluation
 from tocsin_calibration.evaluation.evaluate import Labelled, Power
@@ -44,12 +45,19 @@ def evaluate(
     promise = made.require_promise(bundle)
     console = Console(highlight=False, soft_wrap=True)
     recording = responses_of(made, data, model)
-    unseen = whole(recording.where(lambda file: unseen_rows(file, made.made)), leave_out_broken, console)
+    by_session = promise.sessions is not None
+
+    def rows(file: RecordedFile) -> Mask:
+        if by_session:
+            for record in (made.made.get("fitted", {}), made.made.get("calibrated", {})):
+                require_whole_sessions(file, record, sessions)
+        return unseen_rows(file, made.made)
+
+    unseen = whole(recording.where(rows), leave_out_broken, console)
     if not unseen.rows:
         raise CalibrationError(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"
         )
-    by_session = promise.sessions is not None
     bad = None if failures is None else responses_of(made, failures, model)
     found = make_evaluation(
         promise,

@@ -15,7 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tocsin.cli.suggestions import show_suggestions
 from tocsin.errors import ConfigError
-from tocsin.recording.division import fitting_rows
+from tocsin.recording.division import Division, fitting_rows
 from tocsin.recording.reading import Recording, read_recording
 from tocsin_calibration import Bundle
 from tocsin_detectors import Detector, Features, FittingData, Scorer
@@ -55,6 +55,9 @@ def fit(
         float, typer.Option(min=0.01, max=1.0, help="The share of rows to fit on; calibrate gets the others.")
     ] = 0.4,
     seed: Annotated[int, typer.Option(help="Decides the rows and every random start.")] = 0,
+    sessions: Annotated[
+        str | None, typer.Option(help="Keep sessions whole, told apart by this column, for a promise a session.")
+    ] = None,
     leave_out_broken: Annotated[
         bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
     ] = False,
@@ -73,7 +76,8 @@ def fit(
     detectors = [parse(spec) for spec in detector]
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     recording = open_recording(data, model, detectors, before)
-    mine = recording.where(lambda file: fitting_rows(file, share, seed))
+    division = Division(share, seed, sessions)
+    mine = recording.where(lambda file: fitting_rows(file, division))
     if leave_out_broken:
         mine = without_broken(mine, console)
     safe: FittingData = mine.load() if mine.size <= memory << 20 else mine
@@ -88,8 +92,7 @@ def fit(
             "timestamp": time.time(),
             "tocsin": version("tocsin"),
             "rows": safe.rows,
-            "share": share,
-            "seed": seed,
+            **division.facts(),
             "files": {file.sha256: file.path.name for file in recording.files},
         }
     }

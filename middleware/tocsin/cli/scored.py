@@ -12,6 +12,7 @@ from tocsin.cli.fit import without_broken
 from tocsin.errors import RecordingError
 from tocsin.recording.reading import Recording, read_recording
 from tocsin_calibration import Bundle, CalibrationError
+from tocsin_calibration.evaluation.by_session import own_sessions
 
 Scores = NDArray[np.float32]
 SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
@@ -65,7 +66,7 @@ def numbers_in(recording: Recording, column: str) -> NDArray[np.float64]:
 
 def by_session(scores: Scores, sessions: list[str], times: NDArray[np.object_] | None = None) -> list[Scores]:
     """Each session's scores (T_i, d), its responses in the order of their times, else of the recording."""
-    names = np.asarray(sessions, str)
+    names = np.asarray(own_sessions(sessions), str)
     order = np.arange(len(names)) if times is None else np.argsort(times, kind="stable")
     ordered, shown = names[order], scores[order]
     return [shown[ordered == name] for name in dict.fromkeys(ordered.tolist())]

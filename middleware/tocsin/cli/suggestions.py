@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tocsin.errors import ConfigError
-from tocsin.recording.division import fitting_rows
+from tocsin.recording.division import Division, fitting_rows
 from tocsin.recording.reading import read_recording
 from tocsin_detectors import Features, FittingData
 from tocsin_detectors.features import with_features
@@ -36,7 +36,7 @@ def show_suggestions(
     def read(path: Path, wanted: Sequence[str] = ()) -> FittingData:
         recording = read_recording(path, model, wanted, free=free)
         if path == data:
-            recording = recording.where(lambda file: fitting_rows(file, share, seed))
+            recording = recording.where(lambda file: fitting_rows(file, Division(share, seed)))
         whole = recording.finite_rows() if leave_out_broken else recording
         return with_features(whole, features, [*whole.names(), *(feature.name for feature in features)])
 

@@ -1,6 +1,7 @@
 """Which rows of a recording are for fitting, for calibrating and for evaluating, so that none is used twice.
 
-Each file is divided by shuffles that its own SHA-256 and seeds decide; what a bundle was fitted and calibrated on is
+Rows are divided by shuffles that each file's own SHA-256 and seeds decide; sessions, where they must stay whole, by a
+hash of their names, which puts a session on the same side in every file. What a bundle was fitted and calibrated on is
 written down in it file by file, and what comes later leaves exactly those rows out, also when more files have come
 since.
 """
@@ -8,30 +9,58 @@ since.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tocsin.errors import RecordingError
 from tocsin.recording.reading import Mask, RecordedFile
+from tocsin_calibration import uniforms
 
-CALIBRATING = 1  # told apart from the shuffle for fitting, which has none
+CALIBRATING = 1  # told apart from the division for fitting
 
 
-def fitting_rows(file: RecordedFile, share: float, seed: int) -> Mask:
-    """The rows of a file that are for fitting: `share` of the model's."""
-    return _share(file, file.kept, share, [seed])
+class Division(NamedTuple):
+    """Which share of the rows, drawn by `seed`, is used: of single rows, or of whole sessions named by a column."""
+
+    share: float
+    seed: int
+    sessions: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """As a bundle notes it down."""
+        return self._asdict()
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Division:
+        """As a bundle noted it down."""
+        return cls(float(record["share"]), int(record["seed"]), record.get("sessions"))
+
+
+def fitting_rows(file: RecordedFile, division: Division) -> Mask:
+    """The rows of a file that are for fitting."""
+    return _share(file, file.kept, division, 0)
 
 
 def unfitted_rows(file: RecordedFile, fitted: Mapping[str, Any]) -> Mask:
     """The rows of a file that a bundle with this `fitted` record has not seen."""
     if file.sha256 not in fitted.get("files", {}):
         return file.kept
-    return file.kept & ~fitting_rows(file, float(fitted["share"]), int(fitted["seed"]))
+    return file.kept & ~fitting_rows(file, Division.of(fitted))
 
 
-def calibration_rows(file: RecordedFile, fitted: Mapping[str, Any], share: float, seed: int) -> Mask:
-    """The rows of a file that are for calibrating: `share` of those that fitting has not seen."""
-    return _share(file, unfitted_rows(file, fitted), share, [seed, CALIBRATING])
+def calibration_rows(file: RecordedFile, fitted: Mapping[str, Any], division: Division) -> Mask:
+    """The rows of a file that are for calibrating: a share of those that fitting has not seen.
+
+    Raises RecordingError when sessions are to stay whole, but fitting has taken single rows out of them.
+    """
+    left = unfitted_rows(file, fitted)
+    if division.sessions is not None:
+        require_whole_sessions(file, fitted, division.sessions)
+    return _share(file, left, division, CALIBRATING)
 
 
 def unseen_rows(file: RecordedFile, made: Mapping[str, Any]) -> Mask:
@@ -40,12 +69,36 @@ def unseen_rows(file: RecordedFile, made: Mapping[str, Any]) -> Mask:
     rows = unfitted_rows(file, fitted)
     if file.sha256 not in calibrated.get("files", {}):
         return rows
-    return rows & ~calibration_rows(file, fitted, float(calibrated["share"]), int(calibrated["seed"]))
+    return rows & ~calibration_rows(file, fitted, Division.of(calibrated))
 
 
-def _share(file: RecordedFile, rows: Mask, share: float, seeds: list[int]) -> Mask:
+def require_whole_sessions(file: RecordedFile, record: Mapping[str, Any], sessions: str) -> None:
+    """Raises RecordingError when a step of a bundle's making has taken single rows out of a file's sessions."""
+    if file.sha256 in record.get("files", {}) and record["share"] < 1 and record.get("sessions") != sessions:
+        raise RecordingError(
+            f"{file.path}: single responses of it were used before, so its sessions have holes; use --sessions "
+            f"{sessions} from `tocsin fit` on, which keeps sessions whole, or another recording"
+        )
+
+
+def _share(file: RecordedFile, rows: Mask, division: Division, step: int) -> Mask:
+    if division.sessions is not None:
+        names = _names(file.path, file.sha256, division.sessions)
+        return rows & (uniforms([f"{step}/{name}" for name in names], division.seed) <= division.share)
     own = np.flatnonzero(rows)
-    order = np.random.default_rng([*seeds, int(file.sha256[:16], 16)]).permutation(len(own))
+    seeds = [division.seed, *([step] if step else []), int(file.sha256[:16], 16)]
+    order = np.random.default_rng(seeds).permutation(len(own))
     chosen = np.zeros(len(file.kept), bool)
-    chosen[own[order[: round(len(own) * share)]]] = True
+    chosen[own[order[: round(len(own) * division.share)]]] = True
     return chosen
+
+
+@lru_cache(maxsize=64)
+def _names(path: Path, sha256: str, column: str) -> NDArray[np.str_]:
+    import pyarrow.parquet as pq
+
+    if column not in pq.read_schema(path).names:
+        raise RecordingError(f"{path}: has no column '{column}' to tell sessions apart by")
+    names = pq.read_table(path, columns=[column]).column(column).to_pylist()
+    # A response that names no session is one of its own.
+    return np.asarray([str(name) if name else f"{sha256}/{row}" for row, name in enumerate(names)])
