@@ -53,7 +53,8 @@ class Judge:
         pool: int | None = None,
     ) -> None:
         """Events of one split, over independent blocks with these laws; `exact`: too few would be as wrong as too
-        many."""
+        many.
+        """
         if not laws:
             return
         self._add(promise, nominal, events, sum(m for _, m in laws), len(laws), total_of(laws), exact)

@@ -24,7 +24,8 @@ PUBLISHED = {"rate x2": 349, "rate x3": 92, "rate x5": 25, "shift 0.5 sd": 145, 
 
 def false_alarms(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict[str, float]]:
     """Runs of safe traffic, each with a calibration set of its own; and how surprising the planted mistake's count
-    is."""
+    is.
+    """
     crossed = {"promise": 0, "drift": 0}
     frozen = 0
     random = np.random.default_rng(1)

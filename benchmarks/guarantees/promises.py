@@ -34,7 +34,8 @@ Laws = list[tuple[FalseAlarmLaw, int]]
 
 def responses(judge: Judge, planted: Judge, pair: Pair, split: int, pool: int | None) -> None:
     """Judge every promise about single responses on one random split of a pair, its counts pooled where `pool` is
-    told."""
+    told.
+    """
     rng = np.random.default_rng([split, len(pair.scores)])
     blocks = list(_blocks(len(pair.scores), CALIBRATION, FRESH, rng))
     if not blocks:

@@ -89,7 +89,8 @@ class Promise:
         """P-values and severities of detectors' scores (n, d). Few rows are judged one by one, to the same bit.
 
         `groups`: each row's group, where the promise has groups. `sessions`: the progress of each row's session, rows
-        of one session in their order; without it, every row is a session of its own."""
+        of one session in their order; without it, every row is a session of its own.
+        """
         if len(scores) <= FEW:
             pairs = [self._score.of(row) for row in scores.tolist()]
             joint, by_detector = [c for c, _ in pairs], [p for _, p in pairs]
@@ -134,7 +135,8 @@ class Promise:
         """The score of each detector above which it speaks for an alarm of that severity.
 
         Under `any` one of them above its threshold is an alarm, under `all` every one must be, under `k of m` k of
-        them. Under `learnt` it is the score that would alarm with all others at their lowest."""
+        them. Under `learnt` it is the score that would alarm with all others at their lowest.
+        """
         limit = self.thresholds[severity]
         shares = [1.0] * len(self.detectors) if self.combination is None else self.combination.tolist()
         found = {}

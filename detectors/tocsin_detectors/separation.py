@@ -20,7 +20,8 @@ class Interval(NamedTuple):
 
 class Separation(NamedTuple):
     """AUROC: the chance that a shifted response scores higher than a safe one, ties counting half. FPR95: the share
-    of safe responses at or above the threshold that 95% of the shifted ones reach."""
+    of safe responses at or above the threshold that 95% of the shifted ones reach.
+    """
 
     auroc: Interval
     fpr95: Interval

@@ -14,7 +14,8 @@ ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not ex
 
 class Weighed(NamedTuple):
     """What each row's answer is worth: the probability that it is right, what serving it is expected to bring, and the
-    decision, `serve`, `flag` or `abstain`."""
+    decision, `serve`, `flag` or `abstain`.
+    """
 
     p_correct: list[float]
     worth: list[float]
@@ -31,7 +32,8 @@ class Verdict:
     `pvalues`: the joint p-value of each row, in (0, 1]. `severities`: each row's alarm, `warning`, `critical` or None;
     `severity` is that of the worst row. `weighed`: what answers are worth, where that is configured. `identifier`:
     what to call the response when its truth becomes known, where levels follow feedback. `unscored`: why there is no
-    judgement, or None. `action`: `pass`, `flag` (an alarm, or an answer worth a review) or `abstain`."""
+    judgement, or None. `action`: `pass`, `flag` (an alarm, or an answer worth a review) or `abstain`.
+    """
 
     __slots__ = (
         "_details", "_detectors", "action", "bundle", "identifier", "model", "pvalues", "severities", "severity",

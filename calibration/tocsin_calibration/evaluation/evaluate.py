@@ -37,7 +37,8 @@ Float64 = NDArray[np.float64]
 @dataclass(frozen=True)
 class Power:
     """What was caught of the failures: `caught` of `n` by severity, each with an exact 99% interval, and how well the
-    joint score and each detector tell failures from safe responses."""
+    joint score and each detector tell failures from safe responses.
+    """
 
     n: int
     caught: dict[str, tuple[int, float, float]]
@@ -62,7 +63,8 @@ class Probabilities:
 @dataclass(frozen=True)
 class Labelled:
     """What labels tell: figures of the joint score for telling wrong answers, and of probabilities where there are
-    some."""
+    some.
+    """
 
     n: int
     accuracy: float
@@ -119,7 +121,8 @@ def evaluate(
 
     `groups`, `sessions`: names (n,). `correct` (n,): whether answers were right. `failures` (m, d): scores of
     responses that should alarm, with their `failed_sessions` (m,). Raises CalibrationError when their lengths differ,
-    and when the promise is for sessions and none are named."""
+    and when the promise is for sessions and none are named.
+    """
     for name, column in (("groups", groups), ("sessions", sessions), ("labels", correct)):
         if column is not None and len(np.asarray(column)) != len(scores):
             raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(scores)} responses")

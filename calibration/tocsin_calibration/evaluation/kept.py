@@ -20,7 +20,8 @@ class Kept(NamedTuple):
     """Alarms of one severity among `n` safe responses (or sessions), and what the promise lets expect.
 
     `low`, `high`: the exact 99% interval of the rate seen. `least`, `most`: between which the count lies 99 times of
-    100 while the promise holds. `chance`: the probability of as many alarms or more while it holds."""
+    100 while the promise holds. `chance`: the probability of as many alarms or more while it holds.
+    """
 
     alpha: float
     n: int
@@ -46,7 +47,8 @@ class Kept(NamedTuple):
 
 class SeedToSeed(NamedTuple):
     """Calibrating anew on a random half and judging the other half, many times: the alarm rate's mean and standard
-    deviation, and the deviation that the law lets expect."""
+    deviation, and the deviation that the law lets expect.
+    """
 
     mean: float
     deviation: float

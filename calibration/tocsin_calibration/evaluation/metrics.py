@@ -28,7 +28,8 @@ class RiskCoverage(NamedTuple):
 
 class Ece(NamedTuple):
     """Expected calibration error, in [0, 1]; where 95% of its bootstrap lies; and what 95% of samples as large would
-    stay under if the probabilities were right. An `error` under `by_chance` is no evidence of miscalibration."""
+    stay under if the probabilities were right. An `error` under `by_chance` is no evidence of miscalibration.
+    """
 
     error: float
     low: float

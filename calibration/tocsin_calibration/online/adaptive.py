@@ -91,7 +91,8 @@ class ConformalPID:
 
     The threshold q on the scale -log p moves by `rate` (err - alpha) at each feedback (P), and by a saturating
     function of the errors' running sum S (I), strength tan(S log t / (t saturation)), which grows without bound before
-    the excess S / t reaches about 1.6 saturation / log t; level = exp(-q)."""
+    the excess S / t reaches about 1.6 saturation / log t; level = exp(-q).
+    """
 
     def __init__(self, alpha: float, rate: float = 0.1, saturation: float = 0.5, strength: float = 1.0) -> None:
         self.alpha = float(exact(alpha))

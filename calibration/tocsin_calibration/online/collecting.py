@@ -44,7 +44,8 @@ class _Collected(ABC):
 
     def add(self, time: float, scores: ArrayLike) -> None:
         """A response's detector scores (d,), at a time in seconds; times must not run backwards by more than
-        `delay`."""
+        `delay`.
+        """
         self._waiting.append(_Seen(time, np.asarray(scores, np.float64)))
 
     def incident(self, start: float, end: float) -> int:

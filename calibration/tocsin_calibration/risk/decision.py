@@ -128,7 +128,8 @@ def fit_risk_policy(
     Without `column`, a third of the responses, drawn by `seed`, choose the detector that tells wrong answers best, by
     AUROC, and the others calibrate it. `max_error`: also bound the risk of serving wrong answers, by `method` crc
     (share of all responses, on average), ltt or sgr (share of the served ones, with confidence 1 - delta; see
-    `selective`). Raises CalibrationError without both right and wrong answers among them."""
+    `selective`). Raises CalibrationError without both right and wrong answers among them.
+    """
     values, right = np.asarray(scores, np.float64), np.asarray(correct, bool)
     if way not in WAYS:
         raise CalibrationError(f"correctness is calibrated by one of {', '.join(WAYS)}, not '{way}'")

@@ -31,7 +31,8 @@ POINTS = 4_001  # of the integral over prompts
 @dataclass(frozen=True, slots=True)
 class Verifier:
     """How the monitor does as a verifier, each in [0, 1]: the share of right answers, and of wrong ones, that it
-    passes."""
+    passes.
+    """
 
     passes_right: float
     passes_wrong: float
@@ -141,7 +142,8 @@ def _prompts(accuracies: Sequence[float], correlation: float) -> tuple[Float64, 
 
 def _beta_quantiles(mean: float, correlation: float, quantiles: Float64) -> Float64:
     """Quantiles of Beta with this mean and 1/(a+b+1) = correlation, on a grid of log-odds where its density is
-    smooth."""
+    smooth.
+    """
     if mean in (0.0, 1.0):
         return np.full(len(quantiles), mean)
     size = 1 / correlation - 1

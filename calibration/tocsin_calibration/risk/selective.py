@@ -52,7 +52,8 @@ NOTHING = Selective(None, 0.0, 0.0)
 
 def conformal_risk_control(scores: ArrayLike, losses: ArrayLike, risk: float) -> Selective:
     """The largest threshold for which a wrong answer is served in at most a share `risk` of all responses, on
-    average."""
+    average.
+    """
     values, lost = _checked(scores, losses, risk)
     order = np.argsort(values, kind="stable")
     values, cumulated = values[order], np.cumsum(lost[order])

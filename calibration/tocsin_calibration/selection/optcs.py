@@ -50,7 +50,8 @@ def optimised_selection(scores: ArrayLike, good: ArrayLike, new: ArrayLike, q: f
 
 def _released_if_best(bad: Float64, n: int, tested: Float64, q: float) -> tuple[NDArray[np.intp], Float64]:
     """For each j, how many are released when j's p-value is 0 and the others' are as if j were a calibration response;
-    and j's own p-value."""
+    and j's own p-value.
+    """
     m = len(tested)
     order = np.argsort(tested, kind="stable")
     ordered = tested[order]

@@ -19,7 +19,8 @@ RIDGE = 1e-3
 
 def combination_weights(safe: Float64, failures: Float64 | None = None) -> Float64:
     """Weights (d,), 0 or more, of sum 1, from evidence of safe responses (n, d) and, where there are, failures (m,
-    d)."""
+    d).
+    """
     detectors = safe.shape[1]
     if failures is None or not len(failures):
         covariance = np.cov(safe.T).reshape(detectors, detectors)

@@ -26,7 +26,8 @@ Float64 = NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a promise is made on. `confidence`: None promises alpha on average over calibration sets, a number promises
-    it for this very one with that confidence. `contaminated`: the share of calibration responses that may be bad."""
+    it for this very one with that confidence. `contaminated`: the share of calibration responses that may be bad.
+    """
 
     confidence: float | None = None
     contaminated: float = 0.0
@@ -59,7 +60,8 @@ class Limits:
 
     `laws`: the law of false alarms; the worst one where calibration is contaminated, an approximate one where
     `weights` (n,) make the promise one for the traffic that they describe (see `weighted`). Raises CalibrationError
-    when the scores cannot carry an alpha."""
+    when the scores cannot carry an alpha.
+    """
 
     def __init__(
         self,

@@ -14,7 +14,8 @@ class Sessions:
     """The progress of every session that has been heard of lately.
 
     `idle`: seconds of silence after which a session has ended; `most` of them are remembered, the longest silent one
-    ends when there are more. Not safe between threads."""
+    ends when there are more. Not safe between threads.
+    """
 
     def __init__(self, rule: SessionRule, idle: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rule, self._idle, self._most, self._clock = rule, idle, most, clock
@@ -26,7 +27,8 @@ class Sessions:
 
     def of(self, key: str) -> Progress:
         """The progress of the session with that key, new if it is not known; without a key it is a session of its
-        own."""
+        own.
+        """
         if not key:
             return self._rule.start()
         now = self._clock()

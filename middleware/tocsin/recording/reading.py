@@ -86,7 +86,8 @@ class Recording(FittingData):
         """A column that is no signal (`session`, `group`, labels), one value a response in the order of `batches`.
 
         `missing` stands for values that are not there. Raises RecordingError when a file does not have the column,
-        naming those it has, or values are not there and nothing stands for them."""
+        naming those it has, or values are not there and nothing stands for them.
+        """
         import pyarrow.parquet as pq
 
         parts = []

@@ -19,7 +19,8 @@ class Evidence:
     again evidence that exceeds 1/delta with probability at most delta. Where the promise is for sessions, what is
     counted is sessions that ended. `fixed` tells that alarms come from the promise's own thresholds, without which
     there is nothing to hold them to. Drift is watched where rows are exchangeable with the calibration scores one by
-    one: not in sessions, and not where the promise is for other traffic."""
+    one: not in sessions, and not where the promise is for other traffic.
+    """
 
     def __init__(self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False) -> None:
         self._promise = promise

@@ -1,5 +1,6 @@
 """Claims about evaluation: figures equal to their definitions, promises judged by their law, a page that stands
-alone."""
+alone.
+"""
 
 from __future__ import annotations
 
