@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.promise import Promise
+from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.thresholds.limits import Limits
 
 
@@ -46,10 +47,9 @@ def by_session(promise: Promise, scores: NDArray[np.floating], sessions: Sequenc
     assert promise.sessions is not None
     if sessions is None:
         raise CalibrationError("this promise is for sessions: say which session each response belongs to")
-    names = np.asarray(own_sessions(sessions), str)
     outcome = SessionOutcome([], [], [], [], [], [])
-    for name in dict.fromkeys(names.tolist()):
-        for part in promise.sessions.cut([scores[names == name]]):
+    for rows in rows_by_session(sessions):
+        for part in promise.sessions.cut([np.asarray(scores[rows], np.float64)]):
             progress = promise.sessions.start()
             judged = promise.judge(part, sessions=[progress] * len(part))
             outcome.severities.append(progress.severity)
@@ -59,8 +59,3 @@ def by_session(promise: Promise, scores: NDArray[np.floating], sessions: Sequenc
             outcome.highest.append(max(judged.joint))
             outcome.steps.append(judged.severities)
     return outcome
-
-
-def own_sessions(sessions: Sequence[str]) -> list[str]:
-    """Session names, one that is empty made a name of its own: a response that names no session is one by itself."""
-    return [name or f"\0{row}" for row, name in enumerate(sessions)]

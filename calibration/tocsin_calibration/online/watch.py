@@ -34,6 +34,7 @@ class Watch:
         self.seen = 0
         self._windows: list[tuple[int, list[int]]] = [(1, self.counts.copy())]  # number, counts before it
         self._opened = 1
+        self._to_come = 1 - _share(1)  # the trust in windows that have not opened
 
     def add(self, counts: Sequence[int]) -> None:
         """Take in how many new responses fell in each cell."""
@@ -43,6 +44,7 @@ class Watch:
                 self.seen += count
         while self.seen >= self._opened * self.every:
             self._opened += 1
+            self._to_come -= _share(self._opened)
             if self.seen < self._opened * self.every:  # a batch over several restarts opens the last one only
                 self._windows.append((self._opened, self.counts.copy()))
                 if len(self._windows) > KEPT + 1:
@@ -54,9 +56,8 @@ class Watch:
         for number, before in self._windows:
             since = [now - then for now, then in zip(self.counts, before, strict=True)]
             logs.append(log(_share(number)) + self.test.log_evalue(since, before))
-        to_come = 1 - sum(_share(number) for number in range(1, self._opened + 1))
-        if to_come > 0:
-            logs.append(log(to_come))
+        if self._to_come > 0:
+            logs.append(log(self._to_come))
         largest = max(logs)
         return largest + log(sum(exp(one - largest) for one in logs))
 

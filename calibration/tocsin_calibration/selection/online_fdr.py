@@ -25,7 +25,8 @@ from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.thresholds.split import exact
 
 Float64 = NDArray[np.float64]
-HORIZON = 100_000  # beyond so many responses after a discovery its wealth is spent but for a millionth or so
+HORIZON = 100_000  # responses over which a discovery's wealth is spent
+KEPT = 50  # discoveries whose wealth is still counted; forgetting older ones only lowers levels
 
 
 class OnlineFDR(Protocol):
@@ -51,22 +52,25 @@ class LordPlusPlus:
         gamma = np.log(np.maximum(t, 2)) / (t * np.exp(np.sqrt(np.log(t))))
         self._gamma = gamma / gamma.sum()
         self._time = 0
-        self._alarms: list[int] = []
+        self._alarms: list[tuple[int, float]] = []  # when, and the wealth it brought
 
     @property
     def level(self) -> float:
         now = self._time + 1
         level = self._wealth * _at(self._gamma, now)
-        for j, tau in enumerate(self._alarms):
-            level += (self.alpha - self._wealth if j == 0 else self.alpha) * _at(self._gamma, now - tau)
+        for tau, share in self._alarms:
+            level += share * _at(self._gamma, now - tau)
         return level
+
+    def _share(self) -> float:
+        return self.alpha if self._alarms else self.alpha - self._wealth
 
     def decide(self, pvalue: float) -> bool:
         alarm = pvalue <= self.level
         self._time += 1
         if alarm:
-            self._alarms.append(self._time)
-            _forget(self._alarms, self._time)
+            self._alarms.append((self._time, self._share()))
+            del self._alarms[:-KEPT]
         return alarm
 
 
@@ -88,13 +92,12 @@ class Addis:
         gamma = np.arange(1, HORIZON + 1) ** -1.6
         self._gamma = gamma / gamma.sum()
         self._kept = self._candidates = 0  # p-values up to tau, up to lambda
-        self._alarms: list[tuple[int, int]] = []  # both counts, the alarm included, at each alarm
+        self._alarms: list[tuple[int, int, float]] = []  # both counts, the alarm included, and the wealth it brought
 
     @property
     def level(self) -> float:
         level = self._wealth * _at(self._gamma, self._kept - self._candidates + 1)
-        for j, (kept, candidates) in enumerate(self._alarms):
-            share = self.alpha - self._wealth if j == 0 else self.alpha
+        for kept, candidates, share in self._alarms:
             level += share * _at(self._gamma, (self._kept - kept) - (self._candidates - candidates) + 1)
         return min(self._lambda, (self._tau - self._lambda) * level)
 
@@ -103,7 +106,9 @@ class Addis:
         self._kept += pvalue <= self._tau
         self._candidates += pvalue <= self._lambda
         if alarm:
-            self._alarms.append((self._kept, self._candidates))
+            share = self.alpha if self._alarms else self.alpha - self._wealth
+            self._alarms.append((self._kept, self._candidates, share))
+            del self._alarms[:-KEPT]
         return alarm
 
 
@@ -123,9 +128,3 @@ def _wealth(given: float | None, usual: float, most: float) -> float:
 
 def _at(gamma: Float64, index: int) -> float:
     return float(gamma[index - 1]) if 1 <= index <= len(gamma) else 0.0
-
-
-def _forget(alarms: list[int], now: int) -> None:
-    """Drop what has no weight left, but the first, which is told apart."""
-    while len(alarms) > 2 and now - alarms[1] > HORIZON:
-        del alarms[1]

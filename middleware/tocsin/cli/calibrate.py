@@ -14,19 +14,7 @@ from rich.console import Console
 
 from tocsin.cli.chosen import Choice, chosen
 from tocsin.cli.comparison import show_comparison
-from tocsin.cli.scored import (
-    GROUP,
-    SESSION,
-    Scores,
-    by_session,
-    failures_of,
-    labels_in,
-    names_in,
-    numbers_in,
-    responses_of,
-    scores_of,
-    whole,
-)
+from tocsin.cli.scored import GROUP, SESSION, ScoredRecording, Scores, failures_in, responses_of, whole
 from tocsin.recording.division import Division, calibration_rows, unseen_rows
 from tocsin.recording.reading import RecordedFile, Recording
 from tocsin_calibration import (
@@ -42,6 +30,7 @@ from tocsin_calibration import (
 )
 from tocsin_calibration import calibrate as make_promise
 from tocsin_calibration import compare as compare_promises
+from tocsin_calibration.sessions.grouping import rows_by_session
 
 FRESH = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
 MOST_COVARIATES = 512
@@ -147,8 +136,8 @@ def calibrate(
     fresh = None
     if compare:
         fresh, unseen = _aside(unseen, sessions, seed)
-    scores = scores_of(made, unseen)
-    bad = None if failures is None else failures_of(made, failures, model)
+    known = ScoredRecording(made, unseen)
+    bad = None if failures is None else failures_in(made, failures, model).scores
     common: dict[str, Any] = {
         "alpha": {"warning": warning, "critical": critical},
         "rule": rule,
@@ -161,24 +150,22 @@ def calibrate(
         if groups is not None or weights is not None or target is not None or contaminated:
             raise CalibrationError("--sessions goes with neither --groups, --weights, --target nor --contaminated")
         session_rule = SessionRule(Window(window, how), style, every)  # type: ignore[arg-type]
-        times = unseen.column("time") if "time" in unseen.columns() else None
-        promise = calibrate_sessions(
-            by_session(scores, names_in(unseen, sessions), times), session=session_rule, **common
-        )
+        rows_of = rows_by_session(known.names(sessions))
+        promise = calibrate_sessions([known.scores[own] for own in rows_of], session=session_rule, **common)
     else:
         promise = make_promise(
-            scores,
+            known.scores,
             contaminated=contaminated,
-            groups=None if groups is None else names_in(unseen, groups),
-            weights=_weights(made, unseen, weights, target, model),
+            groups=None if groups is None else known.names(groups),
+            weights=_weights(made, known, weights, target, model),
             **common,
         )
     risk = made.risk
     if correct is not None:
         idk = made.scorer.detectors.index("abstain_mass") if "abstain_mass" in made.scorer.detectors else None
         risk = fit_risk_policy(
-            scores,
-            labels_in(unseen, correct),
+            known.scores,
+            known.labels(correct),
             way=correct_by,
             idk=idk,
             seed=seed,
@@ -191,8 +178,9 @@ def calibrate(
         raise CalibrationError("--max-error needs to know which answers were right: name a column with --correct")
     if fresh is not None:
         current = made.require_promise(bundle)
-        names = None if sessions is None else (names_in(fresh, sessions), names_in(unseen, sessions))
-        show_comparison(console, compare_promises(current, promise, scores_of(made, fresh), scores, names, seed=seed))
+        new = ScoredRecording(made, fresh)
+        names = None if sessions is None else (new.names(sessions), known.names(sessions))
+        show_comparison(console, compare_promises(current, promise, new.scores, known.scores, names, seed=seed))
         if out is None:
             console.print("nothing was written; name a bundle with --out to take the candidate")
             return
@@ -223,18 +211,18 @@ def calibrate(
 
 def _aside(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:
     """A third of the responses, or of the sessions, and the others."""
-    names = [str(row) for row in range(unseen.rows)] if sessions is None else names_in(unseen, sessions)
-    first = uniforms([f"aside/{name}" for name in names], seed) <= FRESH
+    names = [""] * unseen.rows if sessions is None else [str(name) for name in unseen.column(sessions)]
+    first = uniforms([f"aside/{name or row}" for row, name in enumerate(names)], seed) <= FRESH
     return unseen.take(np.flatnonzero(first)), unseen.take(np.flatnonzero(~first))
 
 
-def _weights(made: Bundle, unseen: Recording, column: str | None, target: Path | None, model: str | None) -> Any:
+def _weights(made: Bundle, known: ScoredRecording, column: str | None, target: Path | None, model: str | None) -> Any:
     if column is not None and target is not None:
         raise CalibrationError(
             "likelihood ratios come from a column (--weights) or from a recording (--target), not both"
         )
     if column is not None:
-        return numbers_in(unseen, column)
+        return known.numbers(column)
     if target is None:
         return None
     width = sum(made.scorer.signals.values())
@@ -243,11 +231,7 @@ def _weights(made: Bundle, unseen: Recording, column: str | None, target: Path |
             f"likelihood ratios cannot be learnt from {width or 'signals of free length, or no'} numbers a response; "
             f"give them as a column (--weights)"
         )
-    return covariate_weights(_rows(unseen), _rows(responses_of(made, target, model)))
-
-
-def _rows(recording: Recording) -> Scores:
-    return np.concatenate([np.hstack([batch[name] for name in sorted(batch)]) for batch in recording.batches()])
+    return covariate_weights(known.signals(), ScoredRecording(made, responses_of(made, target, model)).signals())
 
 
 def _power(promise: Promise, bad: Scores) -> dict[str, list[int]]:

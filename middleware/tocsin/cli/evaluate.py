@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import SESSION, failures_of, labels_in, names_in, responses_of, scores_of, whole
+from tocsin.cli.scored import SESSION, ScoredRecording, failures_in, responses_of, whole
 from tocsin.cli.tables import print_table
 from tocsin.recording.division import require_whole_sessions, unseen_rows
 from tocsin.recording.reading import Mask, RecordedFile
@@ -58,15 +58,16 @@ def evaluate(
         raise CalibrationError(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"
         )
-    bad = None if failures is None else responses_of(made, failures, model)
+    shown = ScoredRecording(made, unseen)
+    bad = None if failures is None else failures_in(made, failures, model)
     found = make_evaluation(
         promise,
-        scores_of(made, unseen),
-        groups=None if groups is None else names_in(unseen, groups),
-        sessions=names_in(unseen, sessions) if by_session else None,
-        correct=None if correct is None else labels_in(unseen, correct),
-        failures=None if failures is None else failures_of(made, failures, model),
-        failed_sessions=names_in(bad, sessions) if by_session and bad is not None else None,
+        shown.scores,
+        groups=None if groups is None else shown.names(groups),
+        sessions=shown.names(sessions) if by_session else None,
+        correct=None if correct is None else shown.labels(correct),
+        failures=None if bad is None else bad.scores,
+        failed_sessions=bad.names(sessions) if by_session and bad is not None else None,
         risk=made.risk,
         costs=Costs(right_earns, wrong_costs, review_costs),
     )

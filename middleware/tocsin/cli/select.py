@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import labels_in, responses_of, scores_of
+from tocsin.cli.scored import ScoredRecording, responses_of
 from tocsin.recording.division import unseen_rows
 from tocsin_calibration import Bundle, conformal_selection, optimised_selection, uniforms
 
@@ -34,8 +34,9 @@ def select(
     made = Bundle.read(bundle)
     known = responses_of(made, labelled, model)
     known = known.where(lambda file: unseen_rows(file, {"fitted": made.made.get("fitted", {})}))
-    batch = responses_of(made, new, model)
-    scores, fresh, good = scores_of(made, known), scores_of(made, batch), labels_in(known, correct)
+    told, batch = ScoredRecording(made, known), responses_of(made, new, model)
+    scores, good = told.scores, told.labels(correct)
+    fresh = np.concatenate([made.scorer(part) for part in batch.batches()])  # in the recording's own order
     if by is None:
         released = optimised_selection(scores, good, fresh, fdr, float(uniforms(["batch"], seed)[0]))
         how = "OptCS over " + ", ".join(made.scorer.detectors)

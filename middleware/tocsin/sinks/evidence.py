@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, log
+from statistics import fmean
 
 from tocsin.judgement.sink import Scored
 from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test
@@ -15,12 +16,12 @@ POOLED = ""  # the group of those that have no promise of their own
 class Evidence:
     """Watches of one model. Not safe between threads.
 
-    `run_length`: the e-detector instead of watches, over all groups. One watch a severity and group; their mean is
-    again evidence that exceeds 1/delta with probability at most delta. Where the promise is for sessions, what is
-    counted is sessions that ended. `fixed` tells that alarms come from the promise's own thresholds, without which
-    there is nothing to hold them to. Drift is watched where rows are exchangeable with the calibration scores one by
-    one: not in sessions, and not where the promise is for other traffic.
-    """
+    One watch a severity and group; their mean is again evidence that exceeds 1/delta with probability at most delta.
+    `run_length`: e-detectors instead of watches, whose mean does so once in 1/delta responses on average at most.
+    Where the promise is for sessions, what is counted is sessions that ended. `fixed` tells that alarms come from the
+    promise's own thresholds, without which there is nothing to hold them to. Drift is watched where rows are
+    exchangeable with the calibration scores one by one: not in sessions, and not where the promise is for other
+    traffic."""
 
     def __init__(self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False) -> None:
         self._promise = promise
@@ -38,9 +39,10 @@ class Evidence:
             name: {other for other, level in promise.alphas.items() if level <= alpha}
             for name, alpha in promise.alphas.items()
         }
-        self._detectors = (
-            {name: ShiryaevRoberts.of(law) for name, law in promise.laws.items()} if run_length and kept else {}
-        )
+        self._detectors = {
+            group: {name: ShiryaevRoberts.of(law) for name, law in limits.laws.items()}
+            for group, limits in (kept if run_length else {}).items()
+        }
         self._rows = 0
         self._alarmed: dict[tuple[str, str], int] = {}  # by group and severity, among rows that wait
         self._of_group: dict[str, int] = {}
@@ -49,25 +51,24 @@ class Evidence:
     def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
         """Take in a judged batch: so many rows, some of them `alarmed` or none."""
         if self._promise.sessions is not None:
-            for severity in batch.ended or ():
-                self._count(POOLED, severity)
-            self._rows += len(batch.ended or ())
-            self._detect(list(batch.ended or ()))
+            ended = batch.ended or ()
+            self._rows += len(ended)
+            self._count_all(ended, None)
         else:
-            if self._detectors:
-                self._detect([s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())])
-            self._joint += batch.joint
             self._rows += rows
-            if alarmed or batch.groups is not None:
+            if self._drift is not None:
+                self._joint += batch.joint
+            if alarmed or batch.groups is not None or self._detectors:
                 severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
-                for severity, group in zip(severities, batch.groups or [POOLED] * len(severities), strict=True):
-                    self._count(group if group in self._watches else POOLED, severity)
+                self._count_all(severities, batch.groups)
         if self._rows >= FOLD:
             self._fold()
 
-    def _detect(self, severities: Sequence[str | None]) -> None:
-        for name, detector in self._detectors.items():
-            for severity in severities:
+    def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
+        for at, severity in enumerate(severities):
+            group = POOLED if groups is None or groups[at] not in self._watches else groups[at]
+            self._count(group, severity)
+            for name, detector in self._detectors.get(group, {}).items():
                 detector.add(severity in self._graver[name])
 
     def _count(self, group: str, severity: str | None) -> None:
@@ -79,10 +80,13 @@ class Evidence:
     def promise(self) -> dict[str, float]:
         """log of the evidence that the promise of each severity is exceeded; empty where there is none to hold to."""
         self._fold()
-        if self._detectors:
-            return {name: log(max(detector.value, 1e-300)) for name, detector in self._detectors.items()}
         if not self._watches:
             return {}
+        if self._detectors:
+            return {
+                name: log(max(fmean(own[name].value for own in self._detectors.values()), 1e-300))
+                for name in self._graver
+            }
         return {name: _log_mean([own[name].log_evidence() for own in self._watches.values()]) for name in self._graver}
 
     def drift(self) -> float | None:

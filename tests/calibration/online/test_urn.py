@@ -134,6 +134,8 @@ def test_a_watch_keeps_few_windows_and_batches_add_up(batches: list[int], every:
         watch.add((batch // 10, batch - batch // 10))
     assert watch.seen == sum(batches) == sum(watch.counts)
     assert len(watch._windows) <= 9
+    shares = sum(6 / (np.pi * number) ** 2 for number in range(1, watch._opened + 1))
+    assert watch._to_come == pytest.approx(1 - shares)
     assert [number for number, _ in watch._windows] == sorted({number for number, _ in watch._windows})
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tocsin_calibration import CalibrationError, FalseAlarmLaw, SessionRule, Window, calibrate_sessions, session_metrics
 from tocsin_calibration.sessions.bands import Band
+from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.sessions.windows import Running
 
 FAILURE = 1e-4
@@ -146,6 +147,18 @@ def test_a_band_goes_on_beyond_the_longest_session_and_never_closes() -> None:
     assert len(band.beyond(np.zeros(50))) == 50
     with pytest.raises(CalibrationError, match="at least two safe sessions"):
         Band.of([np.zeros(3)], 0.1)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", ""]), st.integers(0, 5)), max_size=40))
+def test_rows_go_to_their_sessions_in_the_order_of_their_times(rows: list[tuple[str, int]]) -> None:
+    names, times = [name for name, _ in rows], [time for _, time in rows]
+    found = rows_by_session(names, times)
+    assert sorted(row for part in found for row in part.tolist()) == list(range(len(rows)))
+    for part in found:
+        assert len({names[row] for row in part}) == 1 and (names[part[0]] or len(part) == 1)
+        assert [times[row] for row in part] == sorted(times[row] for row in part)
+    assert len({names[part[0]] for part in found if names[part[0]]}) == sum(bool(names[part[0]]) for part in found)
+    assert [times[part[0]] for part in found] == sorted(times[part[0]] for part in found)
 
 
 def test_session_metrics_are_fipers() -> None:
