@@ -111,7 +111,7 @@ def test_failures_measure_what_an_alarm_is_worth(folder: Path) -> None:
     made, said = calibrated(folder, "learnt", "--rule", "learnt", "--failures", folder / "bad.parquet")
     assert "evidence is weighted: " in said
     caught, of = made.made["calibrated"]["power"]["warning"]
-    assert of == 240 and caught > 200
+    assert of == 120 and caught > 100  # the other half taught the rule
     asked = ["--traffic", "1e6/day", "--failure-rate", "0.001"]
     shown = tocsin("bundle", "show", folder / "learnt.tocsin", *asked).stdout
     assert "at 1,000,000 responses a day, 0.100% of them failures (1,000):" in shown and "an alarm is right" in shown

@@ -1,0 +1,137 @@
+"""From a recording's scores and what was asked for to a promise, and to what answers are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tocsin.cli.scored import ScoredRecording, Scores, failures_in, responses_of
+from tocsin_calibration import (
+    Bundle,
+    CalibrationError,
+    Promise,
+    RiskPolicy,
+    SessionRule,
+    calibrate,
+    calibrate_sessions,
+    covariate_weights,
+    fit_risk_policy,
+)
+from tocsin_calibration.sessions.grouping import rows_by_session
+from tocsin_calibration.thresholds.joint import LEARNT
+
+MOST_COVARIATES = 512  # numbers a response that likelihood ratios are learnt from
+ABSTAINS = "abstain_mass"  # the detector that reads the answer's own mass on abstaining
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `tocsin calibrate` was asked for; columns and recordings by name."""
+
+    alphas: Mapping[str, float]
+    rule: str
+    confidence: float | None
+    contaminated: float
+    groups: str | None
+    weights: str | None
+    target: Path | None
+    sessions: str | None
+    session_rule: SessionRule
+    failures: Path | None
+    correct: str | None
+    correct_by: str
+    max_error: float | None
+    max_error_by: str
+    model: str | None
+    seed: int
+
+
+class Promised(NamedTuple):
+    """A promise, what answers are worth where labels told, and of how many failures how many are caught by severity."""
+
+    promise: Promise
+    risk: RiskPolicy | None
+    power: dict[str, list[int]] | None
+
+
+def promise_of(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Promised:
+    """Calibrate. Raises CalibrationError or RecordingError on what cannot be had or does not go together."""
+    bad = None if wanted.failures is None else failures_in(made, wanted.failures, wanted.model).scores
+    teaching = measured = bad
+    if bad is not None and wanted.rule == LEARNT:  # what has taught the rule says nothing of what it catches
+        order = np.random.default_rng(wanted.seed).permutation(len(bad))
+        teaching, measured = (bad[part] for part in np.array_split(order, 2))
+    common: dict[str, Any] = {
+        "alpha": wanted.alphas,
+        "rule": wanted.rule,
+        "detectors": made.scorer.detectors,
+        "seed": wanted.seed,
+        "confidence": wanted.confidence,
+        "failures": teaching,
+    }
+    risk = _risk(made, known, wanted)
+    if wanted.sessions is not None:
+        if wanted.groups or wanted.weights or wanted.target or wanted.contaminated:
+            raise CalibrationError("--sessions goes with neither --groups, --weights, --target nor --contaminated")
+        sessions = [known.scores[rows] for rows in rows_by_session(known.names(wanted.sessions))]
+        return Promised(calibrate_sessions(sessions, session=wanted.session_rule, **common), risk, None)
+    promise = calibrate(
+        known.scores,
+        contaminated=wanted.contaminated,
+        groups=None if wanted.groups is None else known.names(wanted.groups),
+        weights=_weights(made, known, wanted),
+        **common,
+    )
+    return Promised(promise, risk, None if measured is None else _power(promise, measured))
+
+
+def _risk(made: Bundle, known: ScoredRecording, wanted: Wanted) -> RiskPolicy | None:
+    if wanted.correct is None:
+        if wanted.max_error is not None:
+            raise CalibrationError("--max-error needs to know which answers were right: name a column with --correct")
+        return None
+    detectors = made.scorer.detectors
+    risk = fit_risk_policy(
+        known.scores,
+        known.labels(wanted.correct),
+        way=wanted.correct_by,
+        idk=detectors.index(ABSTAINS) if ABSTAINS in detectors else None,
+        seed=wanted.seed,
+        max_error=wanted.max_error,
+        method=wanted.max_error_by,
+    )
+    if risk.selective is not None and risk.selective.threshold is None:
+        raise CalibrationError(f"--max-error {wanted.max_error:g}: {risk.selective}")
+    return risk
+
+
+def _weights(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Any:
+    if wanted.weights is not None and wanted.target is not None:
+        raise CalibrationError(
+            "likelihood ratios come from a column (--weights) or from a recording (--target), not both"
+        )
+    if wanted.weights is not None:
+        return known.numbers(wanted.weights)
+    if wanted.target is None:
+        return None
+    width = sum(made.scorer.signals.values())
+    if not 0 < width <= MOST_COVARIATES:
+        raise CalibrationError(
+            f"likelihood ratios cannot be learnt from {width or 'signals of free length, or no'} numbers a response; "
+            f"give them as a column (--weights)"
+        )
+    expected = ScoredRecording(made, responses_of(made, wanted.target, wanted.model))
+    return covariate_weights(known.signals(), expected.signals())
+
+
+def _power(promise: Promise, bad: Scores) -> dict[str, list[int]]:
+    """Of how many failures how many are caught, by severity; for `tocsin bundle show --failure-rate`."""
+    severities = promise.judge(bad).severities
+    return {
+        name: [sum(s is not None and promise.alphas[s] <= alpha for s in severities), len(severities)]
+        for name, alpha in promise.alphas.items()
+    }
