@@ -74,6 +74,13 @@ def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) ->
     )  # all of them among these
     made, said = calibrated(folder, "weighted", "--weights", "ratio")
     assert made.require_promise().limits.weighted is not None and "weighted to the traffic expected" in said
+    expected = written(folder / "expected.parquet", 1_200, 6, shift=0.2)
+    made, _ = calibrated(folder, "target", "--target", expected)
+    limits = made.require_promise().limits
+    assert limits.weighted is not None and 300 < limits.effective < limits.n
+    far = written(folder / "far.parquet", 1_200, 7, shift=3.0)
+    refused = ["calibrate", folder / "fitted.tocsin", folder / "safe.parquet", "--target", far]
+    assert "the recording and the traffic to guard differ too much" in tocsin(*refused, code=2).stderr
 
 
 def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) -> None:

@@ -101,6 +101,17 @@ def test_each_group_is_judged_by_its_own_threshold(tmp_path: Path) -> None:
     assert stranger.pvalues[0] == pytest.approx(promise.judge(scores[3:4]).pvalues[0], rel=1e-4)
 
 
+def test_each_model_has_its_own_keys(tmp_path: Path) -> None:
+    content = model(grouped(tmp_path / "g.tocsin"), group="metadata.x-tenant")
+    digits = content["models"]["digits"]
+    content["models"]["other"] = {**digits, "group": "metadata.x-region", "session": "metadata.x-chat"}
+    guard = Guard.open(Config(**content))
+    call = guard.call(INFER, {"x-tenant": "t", "x-region": "r", "x-session": "s", "x-chat": "c", "unrelated": "u"})
+    assert call is not None and "unrelated" not in call.keys
+    told = {name: (one.group_of(call), one.session_of(call)) for name, one in guard.models.items()}
+    assert told == {"digits": ("t", "s"), "other": ("r", "c")}
+
+
 def test_a_version_may_be_the_group(tmp_path: Path) -> None:
     guard = Guard.open(Config(**model(grouped(tmp_path / "g.tocsin"), group="version")))
     call = guard.call(INFER, {})

@@ -122,7 +122,7 @@ def calibrate(
     max_error_by: Annotated[
         str,
         typer.Option(
-            help="crc: wrong and served, of all responses, on average; ltt or sgr: wrong among served, surely.",
+            help="crc: wrong and served, of all, on average; ltt or sgr: wrong among served, with confidence 0.9.",
             rich_help_panel=WORTH,
         ),
     ] = "crc",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tocsin.verdict import Verdict
 
 
@@ -9,19 +11,18 @@ class Call:
     """A call's messages and keys on the way in, its verdict on the way out.
 
     `request` and `response` are single gRPC messages without framing and compression; `fault` is a reason known
-    before scoring; `late` means that nobody waits for the verdict any more. The request is only needed where
-    `wants_request`.
+    before scoring; `late` means that nobody waits for the verdict any more. `keys` are the request's metadata that tell
+    sessions and groups apart, each model's under its own name. The request is only needed where `wants_request`.
     """
 
     __slots__ = (
-        "fault", "group", "late", "method", "model", "request", "response", "session", "trace", "verdict",
+        "fault", "keys", "late", "method", "model", "request", "response", "trace", "verdict",
         "version", "wants_request",
     )  # fmt: skip
 
-    def __init__(self, method: str, session: str, trace: str, wants_request: bool, group: str = "") -> None:
+    def __init__(self, method: str, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.method = method
-        self.session = session
-        self.group = group
+        self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
         self.request: bytes | None = None

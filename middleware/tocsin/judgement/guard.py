@@ -26,6 +26,7 @@ log = logging.getLogger("tocsin")
 TRACE_KEY = "traceparent"
 OTHER = "other"  # the label of models that are not configured
 INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
+NO_KEYS: Mapping[str, str] = {}
 QUIET = 60.0  # seconds between two log lines about the same reason
 
 
@@ -47,8 +48,8 @@ class Guard:
         self.models = dict(models)
         self.sinks = list(sinks)
         self.wants_request = any(model.wants_request for model in self.models.values())
-        self.session_keys = sorted({model.session for model in self.models.values()} - {""})
-        self.group_keys = sorted({model.group for model in self.models.values()} - {"", VERSION})
+        told_by = {key for model in self.models.values() for key in (model.session, model.group)}
+        self._keys = sorted(told_by - {"", VERSION})
         self._lock = threading.Lock()
         self._last_told: dict[tuple[str, str], float] = {}
         self.heavy = any(m.scorer.warm() > INLINE_SECONDS for m in self.models.values() if m.bundle is not None)
@@ -69,18 +70,14 @@ class Guard:
     @property
     def metadata_keys(self) -> list[str]:
         """The request metadata that `call` wants to see."""
-        return list(dict.fromkeys([TRACE_KEY, *self.session_keys, *self.group_keys]))
+        return list(dict.fromkeys([TRACE_KEY, *self._keys]))
 
     def call(self, method: str, metadata: Mapping[str, str]) -> Call | None:
         """A call to judge, or None when the method is not guarded."""
         if method not in oip.METHODS:
             return None
-        session = group = ""
-        for key in self.session_keys:
-            session = metadata.get(key, session)
-        for key in self.group_keys:
-            group = metadata.get(key, group)
-        return Call(method, session, _trace_id(metadata.get(TRACE_KEY)), self.wants_request, group)
+        keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
+        return Call(method, keys, _trace_id(metadata.get(TRACE_KEY)), self.wants_request)
 
     def judge(self, calls: Sequence[Call]) -> None:
         """Give every call its verdict, scoring those of one model as one batch. Never raises."""
@@ -155,7 +152,7 @@ class Guard:
 
     def _tell(self, model: GuardedModel, batch: list[Read], scores: NDArray[np.float32], started: float) -> None:
         """Give the batch's calls their verdicts, and tell the sinks."""
-        judged = model.judge(scores, batch, model.group_of)
+        judged = model.judge(scores, batch, model)
         pvalues, by_detector, severities, joint, own, weighed, identifiers, ended = judged
         at = 0
         calls = []

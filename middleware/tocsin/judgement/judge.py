@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,14 @@ class Judgement(NamedTuple):
     weighed: Weighed | None
     identifiers: list[str]  # one a call, empty where nobody needs them
     ended: list[str | None] | None
+
+
+class TellsApart(Protocol):
+    """Knows which session and which group a call belongs to."""
+
+    def session_of(self, call: Call) -> str: ...
+
+    def group_of(self, call: Call) -> str: ...
 
 
 class Judge:
@@ -68,7 +76,7 @@ class Judge:
             self._sessions = Sessions(self.promise.sessions, idle, config.max_sessions)
 
     def __call__(
-        self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], group_of: Callable[[Call], str]
+        self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: TellsApart
     ) -> Judgement:
         """Judge scores (n, d) of a batch: each call with its number of rows, and what it was read from."""
         if self.plain:
@@ -76,13 +84,13 @@ class Judge:
             return Judgement(*judged, None, None, [], None)
         own = None
         if self._grouped:
-            own = [group for group, rows in [(group_of(c), n) for c, n, _ in batch] for _ in range(rows)]
+            own = [group for group, rows in [(keys_of.group_of(c), n) for c, n, _ in batch] for _ in range(rows)]
         ended = None
         if self._sessions is None:
             judged = self.promise.judge(scores, own)
         else:
             with self._lock:
-                keys = [call.session for call, rows, _ in batch for _ in range(rows)]
+                keys = [key for key, rows in [(keys_of.session_of(c), n) for c, n, _ in batch] for _ in range(rows)]
                 progress: list[Progress] = [self._sessions.of(key) for key in keys]
                 judged = self.promise.judge(scores, sessions=progress)
                 ended = self._sessions.ended(zip(keys, progress, strict=True))

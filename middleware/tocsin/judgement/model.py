@@ -94,7 +94,11 @@ class GuardedModel:
 
     def group_of(self, call: Call) -> str:
         """The group that a call's responses belong to, nothing where none is configured."""
-        return call.version if self.group == VERSION else call.group
+        return call.version if self.group == VERSION else call.keys.get(self.group, "")
+
+    def session_of(self, call: Call) -> str:
+        """The session that a call belongs to, nothing where none is configured or told."""
+        return call.keys.get(self.session, "")
 
     def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, list[bytes]]:
         """How many rows the response has, how to stack them, and each signal's raw contents. Raises Unscored."""

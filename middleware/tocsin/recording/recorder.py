@@ -78,7 +78,7 @@ class Recorder(Guard):
         rows = family.stack([raws for _, _, raws in batch])
         now = time.time()
         keys = [
-            (now, call.version, call.method, call.session, model.group_of(call))
+            (now, call.version, call.method, model.session_of(call), model.group_of(call))
             for call, count, _ in batch
             for _ in range(count)
         ]
