@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from tocsin_calibration.thresholds.contaminated import (
     required_size_contaminated,
 )
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
+from tocsin_calibration.thresholds.lookup import pvalue_lookup
 from tocsin_calibration.thresholds.pac import rank_pac, required_size_pac
 from tocsin_calibration.thresholds.split import pvalues, rank, required_size, sorted_scores
 from tocsin_calibration.thresholds.weighted import Weighted, effective_size
@@ -85,23 +86,16 @@ class Limits:
             else:
                 self.laws[name] = FalseAlarmLaw.at(int(self.effective), alpha)
         self._levels = list(self.thresholds.items())
-        self._ordered: list[float] = self.scores.tolist()
         self.quiet = min(self.thresholds.values())  # nothing up to here alarms
-        # p-value by the number of calibration scores below
-        below = np.arange(self.n + 1)
-        if self.weighted is None:
-            self._p = ((1.0 + (self.n - below)) / (self.n + 1.0)).tolist()
-        else:
-            self._p = self.weighted.pvalues(np.append(self.scores, np.inf)).tolist()
+        # The p-value of one nonconformity score, to the bit as `pvalues` gives it.
+        self.pvalue: Callable[[float], float] = pvalue_lookup(self.scores)
+        if self.weighted is not None:
+            ordered, by_rank = self.scores.tolist(), self.weighted.pvalues(np.append(self.scores, np.inf)).tolist()
+            self.pvalue = lambda score: by_rank[bisect_left(ordered, score)]
 
     def pvalues(self, joint: Float64) -> Float64:
         """P-values (m,) in (0, 1] of nonconformity scores (m,)."""
         return pvalues(self.scores, joint) if self.weighted is None else self.weighted.pvalues(joint)
-
-    def pvalue(self, joint: float) -> float:
-        """The same for one, to the bit."""
-        p: float = self._p[bisect_left(self._ordered, joint)]
-        return p
 
     def severity(self, joint: float) -> str | None:
         """The gravest severity whose threshold the score exceeds, or None."""
