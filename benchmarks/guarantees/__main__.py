@@ -34,6 +34,8 @@ def main() -> None:
     for course in series:
         for split in range(asked.splits):
             sessions(judge, course, split)
+    results["label sets"], more = risk.label_sets(judge, asked.splits)
+    checks += more
     judge.judge_pools()
     planted.judge_pools()
     results["pairs"] = [pair.name for pair in every]
@@ -54,9 +56,8 @@ def main() -> None:
         found, more = risk.selective(large[name])
         results["risk"].append(found)
         checks += more
-    for name, measure in (("label sets", risk.label_sets), ("weak sources", risk.harmonised)):
-        results[name], more = measure()
-        checks += more
+    results["weak sources"], more = risk.harmonised()
+    checks += more
     finish(results, checks, asked.json)
 
 
@@ -68,10 +69,9 @@ def _kept(judge: Judge) -> tuple[dict[str, Any], list[Check]]:
     every = sum(len(found.tails) for found in judge.findings.values())
     for name, found in judge.findings.items():
         holds = judge.kept(name)
-        trials = found.trials if found.trials < 1e6 * found.blocks else found.blocks
-        table.add_row(name, f"{found.nominal:.2%}", f"{found.realised:.3%}", f"{trials:,}", f"{len(found.tails):,}",
-                      f"{min(found.tails):.2g}", "yes" if holds else "[red]NO[/]")  # fmt: skip
-        results[name] = {"nominal": found.nominal, "realised": found.realised, "trials": trials,
+        told = (f"{found.nominal:.2%}", f"{found.realised:.3%}", f"{found.trials:,}", f"{len(found.tails):,}")
+        table.add_row(name, *told, f"{min(found.tails):.2g}", "yes" if holds else "[red]NO[/]")
+        results[name] = {"nominal": found.nominal, "realised": found.realised, "trials": found.trials,
                          "tails": len(found.tails), "least tail": min(found.tails)}  # fmt: skip
         checks.append(Check(f"{name}: least tail of its law", min(found.tails), f"> {FAILURE / every:.2g}", holds))
     console.print(table)

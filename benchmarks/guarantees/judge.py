@@ -20,9 +20,8 @@ class Finding:
 
     promise: str
     nominal: float
-    events: int = 0
+    events: float = 0
     trials: int = 0
-    blocks: int = 0
     tails: list[float] = field(default_factory=list)  # probabilities that a kept promise gives to what was seen
 
     @property
@@ -57,7 +56,7 @@ class Judge:
         """
         if not laws:
             return
-        self._add(promise, nominal, events, sum(m for _, m in laws), len(laws), total_of(laws), exact)
+        self._add(promise, nominal, events, sum(m for _, m in laws), total_of(laws), exact)
         if pool is not None:
             pooled, counts, exacts = self._pools.setdefault((promise, pool), ([], [], []))
             pooled += laws
@@ -77,7 +76,7 @@ class Judge:
         """Events of one split among independent trials, each with the probability `nominal`, or at most that."""
         if trials:
             pmf = binom.pmf(np.arange(trials + 1), trials, nominal)
-            self._add(promise, nominal, events, trials, trials, pmf, exact)
+            self._add(promise, nominal, events, trials, pmf, exact)
 
     def mean(self, promise: str, nominal: float, shares: list[float]) -> None:
         """Independent shares in [0, 1] whose expectation is at most `nominal`, by the Chernoff-Hoeffding bound."""
@@ -85,9 +84,7 @@ class Judge:
             return
         found = self._of(promise, nominal)
         seen = float(np.mean(shares))
-        found.events += round(1e6 * float(np.sum(shares)))
-        found.trials += round(1e6 * len(shares))
-        found.blocks += len(shares)
+        found.events, found.trials = found.events + float(np.sum(shares)), found.trials + len(shares)
         found.tails.append(exp(-len(shares) * _divergence(seen, nominal)) if seen > nominal else 1.0)
 
     def surprises(self) -> dict[str, float]:
@@ -102,9 +99,9 @@ class Judge:
     def _of(self, promise: str, nominal: float) -> Finding:
         return self.findings.setdefault(promise, Finding(promise, nominal))
 
-    def _add(self, promise: str, nominal: float, events: int, trials: int, blocks: int, pmf: Pmf, exact: bool) -> None:
+    def _add(self, promise: str, nominal: float, events: int, trials: int, pmf: Pmf, exact: bool) -> None:
         found = self._of(promise, nominal)
-        found.events, found.trials, found.blocks = found.events + events, found.trials + trials, found.blocks + blocks
+        found.events, found.trials = found.events + events, found.trials + trials
         found.tails.append(too_many(pmf, events))
         if exact:
             found.tails.append(too_few(pmf, events))
