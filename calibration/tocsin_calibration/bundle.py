@@ -191,9 +191,12 @@ def _unpack(content: bytes) -> Arrays:
             if sum(info.file_size for info in archive.infolist()) > LIMITS[ARRAYS]:
                 raise BundleError(f"'{ARRAYS}' unpacks to more than {LIMITS[ARRAYS]:,} bytes")
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return {name: np.asarray(arrays[name], np.float64) for name in arrays.files}
+            read = {name: np.asarray(arrays[name], np.float64) for name in arrays.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise BundleError(f"'{ARRAYS}' is damaged ({error})") from error
+    if broken := [name for name, array in read.items() if np.isnan(array).any()]:
+        raise BundleError(f"'{ARRAYS}' holds NaN in '{broken[0]}'")
+    return read
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 from tests.parts import quick_bundle, safe_traffic
 
-from tocsin_calibration import Bundle, BundleError
+from tocsin_calibration import (
+    Bundle,
+    BundleError,
+    Costs,
+    Promise,
+    RiskPolicy,
+    SessionRule,
+    Window,
+    calibrate,
+    calibrate_sessions,
+    fit_risk_policy,
+)
 from tocsin_calibration import bundle as module
 
 
@@ -51,6 +62,87 @@ def test_what_is_read_judges_like_what_was_written(made: Path) -> None:
     np.testing.assert_array_equal(scores, original.scorer(later))
     assert read.require_promise().judge(scores) == original.require_promise().judge(scores)
     assert str(read.promise) == str(original.promise)
+
+
+def promises() -> dict[str, tuple[Promise, RiskPolicy | None]]:
+    """One of every kind of promise that a bundle can hold."""
+    random = np.random.default_rng(3)
+    scores = random.gamma(2, size=(900, 2))
+    sessions = [random.gamma(2, size=(12, 2)) for _ in range(150)]
+    risk = fit_risk_policy(scores, random.random(900) > 0.3, max_error=0.4)
+    alpha = {"warning": 0.1, "critical": 0.05}
+    made: dict[str, tuple[Promise, RiskPolicy | None]] = {
+        "groups": (calibrate(scores, alpha, groups=["a", "b", "ü"] * 300), None),
+        "weights": (calibrate(scores, alpha, weights=random.random(900)), None),
+        "learnt": (calibrate(scores, alpha, rule="learnt"), None),
+        "confident": (calibrate(scores, alpha, confidence=0.9), None),
+        "contaminated": (calibrate(scores, alpha, contaminated=0.01), None),
+        "risk": (calibrate(scores, alpha), risk),
+    }
+    for style in ("max", "band", "step"):
+        rule = SessionRule(Window(3, "sum"), style, every=6)  # type: ignore[arg-type]
+        made[style] = (calibrate_sessions(sessions, alpha, session=rule), None)
+    return made
+
+
+@pytest.mark.parametrize("kind", promises())
+def test_every_kind_of_promise_comes_back(made: Path, kind: str) -> None:
+    promise, risk = promises()[kind]
+    scorer = Bundle.read(made).scorer
+    Bundle(scorer, promise, risk=risk).write(made)
+    read = Bundle.read(made)
+    again = read.require_promise()
+    scores = np.random.default_rng(4).gamma(2.5, size=(60, 2))
+    groups = None if kind in ("max", "band", "step") else ["a", "b", "ü", "new"] * 15
+    progress = [p.sessions.start() if p.sessions else None for p in (promise, again)]
+    before, after = (
+        p.judge(scores, groups, None if one is None else [one] * 60)
+        for p, one in zip((promise, again), progress, strict=True)
+    )
+    assert (
+        before == after and str(promise) == str(again) and (again.pooled, again.unit) == (promise.pooled, promise.unit)
+    )
+    if risk is not None:
+        assert read.risk is not None and read.risk.selective == risk.selective
+        assert read.risk.weigh(scores, Costs())[2] == risk.weigh(scores, Costs())[2]
+
+
+def changed_arrays(**changes: np.ndarray | None) -> Callable[[dict[str, bytes], dict], None]:
+    def apply(members: dict[str, bytes], manifest: dict) -> None:
+        with np.load(io.BytesIO(members["calibration.npz"])) as arrays:
+            content = {**arrays, **changes}
+        buffer = io.BytesIO()
+        np.savez(buffer, **{name: array for name, array in content.items() if array is not None})
+        members["calibration.npz"] = buffer.getvalue()
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "told"),
+    [
+        ("groups", lambda m, c: c["calibration"]["groups"].update(a=5), "names groups of"),
+        ("groups", changed_arrays(groups=np.full(600, np.nan)), "holds NaN in 'groups'"),
+        ("weights", changed_arrays(weights=np.ones(3)), "but 3 weights"),
+        ("learnt", changed_arrays(combination=None), "needs weights"),
+        ("learnt", changed_arrays(combination=np.array([1.0, -1.0])), "finite and 0 or more"),
+        ("confident", lambda m, c: c["calibration"].update(confidence=2), "the confidence must lie"),
+        ("band", changed_arrays(spread=np.zeros(6)), "course and spread do not fit"),
+        ("band", lambda m, c: c["calibration"]["sessions"].update(style="curve"), "max, band or step, not 'curve'"),
+        ("max", lambda m, c: c["calibration"]["sessions"].update(window=0), "at least one score"),
+        ("risk", lambda m, c: c["risk"].update(way="magic"), "unknown way 'magic'"),
+        ("risk", lambda m, c: c["risk"].update(column=9), "for another graph"),
+        ("risk", lambda m, c: c.pop("risk"), "lacks or garbles a field"),
+        ("risk", changed_arrays(selective=np.zeros(2)), "lacks or garbles a field"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_are_refused(
+    made: Path, kind: str, change: Callable[[dict[str, bytes], dict], None], told: str
+) -> None:
+    promise, risk = promises()[kind]
+    Bundle(Bundle.read(made).scorer, promise, risk=risk).write(made)
+    with pytest.raises(BundleError, match=told):
+        Bundle.read(rewritten(made, resigned(change)))
 
 
 def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:

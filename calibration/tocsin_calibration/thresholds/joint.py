@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,8 +107,10 @@ class JointScore:
         self.scales = [Evidence(column) for column in np.asarray(reference, np.float64).T]
         self._needed = needed_of(rule, len(self.scales))
         self._weights = [1.0] * len(self.scales) if weights is None else [float(w) for w in weights]
-        if len(self._weights) != len(self.scales):
-            raise CalibrationError(f"{len(self._weights)} weights do not fit {len(self.scales)} detectors")
+        if len(self._weights) != len(self.scales) or not all(0 <= w < inf for w in self._weights):
+            raise CalibrationError(f"{len(self.scales)} detectors need as many weights, finite and 0 or more")
+        if self._needed == 0 and weights is None:
+            raise CalibrationError(f"the joint rule '{rule}' needs weights")
         # The detectors' pieces one after the other, so that a batch is looked up at once.
         lengths = [len(scale.start) for scale in self.scales]
         self._first = np.concatenate([[0], np.cumsum(lengths)[:-1]])[:, None]

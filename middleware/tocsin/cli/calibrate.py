@@ -5,156 +5,54 @@ from __future__ import annotations
 import dataclasses
 import time
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from rich.console import Console
 
+from tocsin.cli import calibrate_options as options
 from tocsin.cli.chosen import Choice, chosen
 from tocsin.cli.comparison import show_comparison
 from tocsin.cli.promising import Promised, Wanted, promise_of
-from tocsin.cli.scored import GROUP, SESSION, ScoredRecording, responses_of, whole
+from tocsin.cli.scored import ScoredRecording, responses_of, whole
 from tocsin.recording.division import Division, calibration_rows, unseen_rows
 from tocsin.recording.reading import RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, SessionRule, Window, uniforms
 from tocsin_calibration import compare as compare_promises
 
-PROMISE, SESSIONS, WORTH, DATA = "The promise", "Sessions", "What is caught, what answers are worth", "Which responses"
 FRESH = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
 
 
 def calibrate(
-    bundle: Annotated[Path, typer.Argument(help="The bundle that `tocsin fit` wrote.")],
-    data: Annotated[
-        Path, typer.Argument(help="Safe responses: a Parquet file or a folder. Rows it was fitted on are left out.")
-    ],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write; else the same file.")] = None,
-    warning: Annotated[float, typer.Option(help="The false-alarm rate of warnings.", rich_help_panel=PROMISE)] = 0.05,
-    critical: Annotated[
-        float, typer.Option(help="The false-alarm rate of critical alarms.", rich_help_panel=PROMISE)
-    ] = 0.01,
-    rule: Annotated[
-        str,
-        typer.Option(
-            help="any: alarm when some detector stands out; all: when every one does; '2 of 3': when two of three do; "
-            "learnt: when their weighted sum does.",
-            rich_help_panel=PROMISE,
-        ),
-    ] = "any",
-    confidence: Annotated[
-        float | None,
-        typer.Option(
-            help="Promise the rates for this very calibration, with this confidence, not on average.",
-            rich_help_panel=PROMISE,
-        ),
-    ] = None,
-    contaminated: Annotated[
-        float,
-        typer.Option(help="Keep the rates although up to this share of the data is not safe.", rich_help_panel=PROMISE),
-    ] = 0.0,
-    groups: Annotated[
-        str | None,
-        typer.Option(
-            help=f"A promise for each value of this column, such as {GROUP} or version.", rich_help_panel=PROMISE
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="A column of likelihood ratios: how much more often such a response is expected.",
-            rich_help_panel=PROMISE,
-        ),
-    ] = None,
-    target: Annotated[
-        Path | None,
-        typer.Option(
-            help="A recording of the traffic expected; likelihood ratios are learnt from it.", rich_help_panel=PROMISE
-        ),
-    ] = None,
-    sessions: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Promise for whole sessions, told apart by this column, such as {SESSION}.", rich_help_panel=SESSIONS
-        ),
-    ] = None,
-    window: Annotated[
-        int, typer.Option(min=1, help="With --sessions: how many of the last scores count.", rich_help_panel=SESSIONS)
-    ] = 1,
-    how: Annotated[str, typer.Option(help="With --sessions: their sum or mean.", rich_help_panel=SESSIONS)] = "mean",
-    style: Annotated[
-        str,
-        typer.Option(
-            help="With --sessions: max, band (follows the usual course) or step (a promise a step).",
-            rich_help_panel=SESSIONS,
-        ),
-    ] = "max",
-    every: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="With --sessions: promise for stretches of so many responses.", rich_help_panel=SESSIONS
-        ),
-    ] = None,
-    failures: Annotated[
-        Path | None,
-        typer.Option(
-            help="A recording of what should alarm: measures what is caught; half of it teaches the rule learnt.",
-            rich_help_panel=WORTH,
-        ),
-    ] = None,
-    correct: Annotated[
-        str | None,
-        typer.Option(
-            help="A column that says whether each answer was right: learns the probability that answers are.",
-            rich_help_panel=WORTH,
-        ),
-    ] = None,
-    correct_by: Annotated[
-        str, typer.Option(help="How: venn_abers, isotonic, platt or temperature.", rich_help_panel=WORTH)
-    ] = "venn_abers",
-    max_error: Annotated[
-        float | None,
-        typer.Option(
-            help="With --correct: bound the risk of serving wrong answers; the rest abstains.", rich_help_panel=WORTH
-        ),
-    ] = None,
-    max_error_by: Annotated[
-        str,
-        typer.Option(
-            help="crc: wrong and served, of all, on average; ltt or sgr: wrong among served, with confidence 0.9.",
-            rich_help_panel=WORTH,
-        ),
-    ] = "crc",
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="Leave an incident out: START/END in ISO 8601, UTC; may be repeated.", rich_help_panel=DATA),
-    ] = None,
-    newest: Annotated[
-        int | None, typer.Option(min=1, help="Only so many of the newest responses.", rich_help_panel=DATA)
-    ] = None,
-    sample: Annotated[
-        int | None, typer.Option(min=1, help="Only so many responses, drawn by lot.", rich_help_panel=DATA)
-    ] = None,
-    compare: Annotated[
-        bool, typer.Option("--compare", help="Compare with the bundle's calibration; write only with --out.")
-    ] = False,
-    model: Annotated[
-        str | None, typer.Option(help="The model, where the recording holds several.", rich_help_panel=DATA)
-    ] = None,
-    leave_out_broken: Annotated[
-        bool,
-        typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.", rich_help_panel=DATA),
-    ] = False,
-    share: Annotated[
-        float,
-        typer.Option(
-            min=0.01, max=1.0, help="The share of rows to calibrate on; evaluate gets the others.", rich_help_panel=DATA
-        ),
-    ] = 1.0,
-    seed: Annotated[
-        int, typer.Option(help="Decides the rows, and which of them set the detectors' scales.", rich_help_panel=DATA)
-    ] = 0,
+    bundle: options.Bundle,
+    data: options.Data,
+    out: options.Out = None,
+    warning: options.Warning = 0.05,
+    critical: options.Critical = 0.01,
+    rule: options.Rule = "any",
+    confidence: options.Confidence = None,
+    contaminated: options.Contaminated = 0.0,
+    groups: options.Groups = None,
+    weights: options.Weights = None,
+    target: options.Target = None,
+    sessions: options.Sessions = None,
+    window: options.Window = 1,
+    how: options.How = "mean",
+    style: options.Style = "max",
+    every: options.Every = None,
+    failures: options.Failures = None,
+    correct: options.Correct = None,
+    correct_by: options.CorrectBy = "venn_abers",
+    max_error: options.MaxError = None,
+    max_error_by: options.MaxErrorBy = "crc",
+    exclude: options.Exclude = None,
+    newest: options.Newest = None,
+    sample: options.Sample = None,
+    compare: options.Compare = False,
+    model: options.Model = None,
+    leave_out_broken: options.LeaveOutBroken = False,
+    share: options.Share = 1.0,
+    seed: options.Seed = 0,
 ) -> None:
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
     made = Bundle.read(bundle)
