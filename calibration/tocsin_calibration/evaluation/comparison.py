@@ -90,14 +90,15 @@ def _advice(old: dict[str, Kept], new: dict[str, Kept], chance: float) -> str:
 
 def _kolmogorov_smirnov(a: Float64, b: Float64, rng: np.random.Generator) -> tuple[float, float]:
     pooled = np.concatenate([a, b])
-    seen = _distance(pooled, np.arange(len(pooled)) < len(a))
-    as_far = sum(_distance(pooled, rng.permutation(len(pooled)) < len(a)) >= seen - 1e-12 for _ in range(DRAWS))
+    order = np.argsort(pooled, kind="stable")
+    last = np.append(np.diff(pooled[order]) > 0, True)  # ties step together
+    first = order < len(a)
+    seen = _distance(first, last)
+    as_far = sum(_distance(rng.permutation(first), last) >= seen - 1e-12 for _ in range(DRAWS))
     return seen, (1 + as_far) / (DRAWS + 1)
 
 
-def _distance(pooled: Float64, first: NDArray[np.bool_]) -> float:
-    order = np.argsort(pooled, kind="stable")
-    own = first[order]
-    gap = np.cumsum(own) / own.sum() - np.cumsum(~own) / (~own).sum()
-    last = np.append(np.diff(pooled[order]) > 0, True)  # ties step together
+def _distance(first: NDArray[np.bool_], last: NDArray[np.bool_]) -> float:
+    """Between two distributions: which of the pooled, sorted values are of the first, and where ties end."""
+    gap = np.cumsum(first) / first.sum() - np.cumsum(~first) / (~first).sum()
     return float(np.abs(gap[last]).max())

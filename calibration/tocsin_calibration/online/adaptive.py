@@ -4,8 +4,9 @@ All of them act on p-values: alarm when p <= `level`. When a response turns out 
 p-value and whether it was alarmed, err; alarmed too often, the level sinks, too seldom, it rises.
 
 Guarantee (of ACI, exactly; deterministic, no assumption about the traffic): over T confirmed-safe responses whose
-feedback was taken, |mean err - alpha| <= (max(a_1, 1 - a_1) + gamma D) / (gamma T), a_1 the first level, where feedback
-comes at most D feedbacks late. What they cannot do: say anything about responses whose truth never comes.
+feedback was taken, |mean err - alpha| <= (max(a_1, 1 - a_1) + gamma (D + 1)) / (gamma T), a_1 the first level, where at
+most D responses are decided between a response and its label. What they cannot do: say anything about responses whose
+truth never comes.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ks_2samp
 from sklearn.metrics import brier_score_loss, log_loss
 
 from tocsin_calibration import (
@@ -23,6 +24,7 @@ from tocsin_calibration import (
     evaluate,
     fit_risk_policy,
 )
+from tocsin_calibration.evaluation.comparison import _kolmogorov_smirnov
 from tocsin_calibration.evaluation.kept import kept, seed_to_seed
 from tocsin_calibration.evaluation.metrics import (
     brier,
@@ -164,6 +166,15 @@ def test_sessions_are_evaluated_as_sessions() -> None:
     assert found.power.n == 50 and found.power.sessions.tpr > 0.9 and found.power.sessions.twa > 0.8
     with pytest.raises(CalibrationError, match="this promise is for sessions"):
         evaluate(promise, fresh)
+
+
+def test_the_distance_of_two_calibrations_is_scipys() -> None:
+    random = np.random.default_rng(8)
+    a, b = np.sort(random.integers(0, 9, 300)).astype(float), np.sort(random.integers(1, 10, 200)).astype(float)
+    distance, chance = _kolmogorov_smirnov(a, b, random)
+    assert distance == pytest.approx(ks_2samp(a, b).statistic)
+    assert chance == 0.001
+    assert _kolmogorov_smirnov(a, a, random)[1] == 1
 
 
 def test_a_candidate_is_advised_by_what_both_do_on_fresh_traffic() -> None:

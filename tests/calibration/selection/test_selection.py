@@ -128,9 +128,8 @@ def test_streams_keep_the_false_discovery_rate_and_find_what_is_there(make) -> N
 @pytest.mark.parametrize("make", [LordPlusPlus, Saffron, Addis])
 def test_a_stream_of_alarms_is_remembered_in_bounded_memory(make) -> None:  # type: ignore[no-untyped-def]
     control = make(0.1)
-    for _ in range(3_000):
-        assert control.decide(1e-9) in (True, False)
-    assert len(control._alarms) == 50 and 0 < control.level <= 0.5
+    alarms = [control.decide(1e-9) for _ in range(3_000)]
+    assert sum(alarms) > 2_900 and len(control._alarms) == 50 and 0 < control.level <= 0.5
 
 
 def test_addis_gains_on_conservative_pvalues_and_all_stay_quiet_when_nothing_is_there() -> None:
