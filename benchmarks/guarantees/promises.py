@@ -18,6 +18,7 @@ from tocsin_calibration import (
     conformal_risk_control,
     conformal_selection,
     label_shift_weights,
+    mean_bound,
     optimised_selection,
     order_statistic_bound,
     smoothed_pvalues,
@@ -191,12 +192,15 @@ def _single(judge: Judge, pair: Pair, blocks: list[Block], split: int) -> None:
 def _batches(judge: Judge, pair: Pair, blocks: list[Block]) -> None:
     law = FalseAlarmLaw.at(CALIBRATION, ALPHA)
     most = law.at_most(FRESH, 0.95)
-    above = beyond = 0
+    above = beyond = averaged = 0
     for known, fresh in blocks:
         scores = pair.scores[known, 2]
         limit = np.sort(scores)[law.k - 1]
         above += int((pair.scores[fresh, 2] > limit).sum()) > most
         beyond += bool(np.median(pair.scores[fresh[:9], 2]) > order_statistic_bound(scores, 9, 5, ALPHA))
+        unsure = pair.scores[:, 1]
+        averaged += bool(unsure[fresh[:5]].mean() > mean_bound(unsure[known], 5, ALPHA, 1.0))
+    judge.binomial("batch, mean", ALPHA, averaged, len(blocks), exact=False)
     judge.binomial("batch, at most m alarm", 0.05, above, len(blocks), exact=False)
     judge.binomial("batch, median", ALPHA, beyond, len(blocks), exact=False)
 
