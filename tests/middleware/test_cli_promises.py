@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.middleware.test_cli import tocsin
 
-from tocsin_calibration import Bundle
+from tocsin_calibration import Bundle, distributional_correctness
 from tocsin_detectors import Observations
 
 START = datetime.datetime(2026, 11, 24, 6, 0)
@@ -33,6 +33,10 @@ def traffic(rows: int, seed: int, shift: float = 0.0) -> tuple[Observations, dic
         "correct": (random.random(rows) < 0.2 + 0.8 * sure).tolist(),
         "ratio": np.full(rows, 1.0).tolist(),
     }
+    said = probs.argmax(axis=1)
+    columns["truth"] = np.where(
+        np.arange(rows) % 3 > 0, said % 9, (said + 1) % 9
+    ).tolist()  # choice 9 is "I don't know"
     return Observations({"probs": probs, "embedding": random.normal(shift, 1, size=(rows, 6))}), columns
 
 
@@ -134,6 +138,10 @@ def test_failures_measure_what_an_alarm_is_worth(folder: Path) -> None:
 def test_labels_teach_probabilities_and_an_evaluation_reports_them(folder: Path) -> None:
     _, said = calibrated(folder, "risk", "--correct", "correct", "--max-error", "0.1", "--share", "0.8")
     assert "answers are right with probabilities learnt from" in said and "risk of wrong answers bounded at 0.1" in said
+    told = tocsin("evaluate", folder / "risk.tocsin", folder / "fresh.parquet", "--label", "truth", "--idk", "9").stdout
+    shown, columns = traffic(1_600, 2)
+    expected = distributional_correctness(shown["probs"], columns["truth"], 9).mean()
+    assert f"DCS {expected:+.4f}" in told and "expected DCS" in told
     page, facts = folder / "risk.html", folder / "risk.json"
     asked = ["--correct", "correct", "--groups", "group", "--failures", folder / "bad.parquet", "--wrong-costs", "3"]
     told = tocsin("evaluate", folder / "risk.tocsin", folder / "fresh.parquet", *asked, "--html", page, "--json", facts)
@@ -258,6 +266,7 @@ def test_plans_are_told_in_words() -> None:
         (["calibrate", "{f}", "{s}", "--newest", "9", "--sample", "9"], "choose one"),
         (["calibrate", "{f}", "{s}", "--compare"], "fitted but not calibrated"),
         (["evaluate", "{f}", "{s}"], "fitted but not calibrated"),
+        (["evaluate", "{g}", "{n}", "--correct", "correct", "--label", "truth"], "both say which answers were right"),
         (["bundle", "show", "{f}", "--traffic", "5"], "--traffic and --failure-rate go together"),
         (["bundle", "show", "{f}", "--traffic", "many", "--failure-rate", "0.1"], "--traffic is a count and a time"),
         (
@@ -269,7 +278,14 @@ def test_plans_are_told_in_words() -> None:
     ],
 )
 def test_mistakes_are_one_clear_line(folder: Path, arguments: list[str], told: str) -> None:
-    paths = {"f": folder / "fitted.tocsin", "s": folder / "safe.parquet", "n": folder / "fresh.parquet"}
+    paths = {
+        "f": folder / "fitted.tocsin",
+        "s": folder / "safe.parquet",
+        "n": folder / "fresh.parquet",
+        "g": folder / "c.tocsin",
+    }
+    if "{g}" in arguments:
+        calibrated(folder, "c")
     filled = [a.format(**paths) for a in arguments]
     error = tocsin(*filled, code=2).stderr.strip().splitlines()[-1]
     assert error.startswith("error: ") and told in error

@@ -54,6 +54,7 @@ class Probabilities:
     reliability: Reliability
     brier: float
     nll: float
+    expected_dcs: float  # mean expected Distributional Correctness Score, as it is computed online
     worth_always: float  # mean ternary score of answering everything
     worth_policy: float  # of the policy; what it flags is reviewed
     served: float
@@ -71,6 +72,7 @@ class Labelled:
     separation: Separation | None
     curve: RiskCoverage
     probabilities: Probabilities | None
+    dcs: float | None = None  # mean Distributional Correctness Score of the answers' own distributions
     accuracy_by_group: dict[str, float] = field(default_factory=dict)
     harmony: float | None = None
     subgroups: Mapping[str, SubgroupCurve] = field(default_factory=dict)
@@ -112,6 +114,7 @@ def evaluate(
     groups: Sequence[str] | None = None,
     sessions: Sequence[str] | None = None,
     correct: ArrayLike | None = None,
+    dcs: ArrayLike | None = None,
     failures: NDArray[np.floating] | None = None,
     failed_sessions: Sequence[str] | None = None,
     risk: RiskPolicy | None = None,
@@ -119,7 +122,8 @@ def evaluate(
 ) -> Evaluation:
     """From detectors' scores (n, d) of safe responses, and what else is known of them, row by row.
 
-    `groups`, `sessions`: names (n,). `correct` (n,): whether answers were right. `failures` (m, d): scores of
+    `groups`, `sessions`: names (n,). `correct` (n,): whether answers were right; `dcs` (n,): their scores by
+    `distributional_correctness`, where their distributions are known. `failures` (m, d): scores of
     responses that should alarm, with their `failed_sessions` (m,). Raises CalibrationError when their lengths differ,
     and when the promise is for sessions and none are named.
     """
@@ -150,7 +154,7 @@ def evaluate(
         np.histogram(pvalues, 20, (0, 1))[0].tolist(),
         drift,
         seeds,
-        None if correct is None else _labelled(joint, scores, np.asarray(correct, bool), groups, risk, costs),
+        None if correct is None else _labelled(joint, scores, np.asarray(correct, bool), groups, risk, costs, dcs),
         None if failures is None else _power(promise, scores, sessions, failures, failed_sessions),
     )
 
@@ -162,6 +166,7 @@ def _labelled(
     groups: Sequence[str] | None,
     risk: RiskPolicy | None,
     costs: Costs,
+    dcs: ArrayLike | None,
 ) -> Labelled:
     both = correct.any() and not correct.all()
     names = None if groups is None else np.asarray(groups, str)
@@ -173,6 +178,7 @@ def _labelled(
         separation(joint[correct], joint[~correct]) if both else None,
         risk_coverage(ranked, ~correct),
         None if risk is None else _probabilities(risk, scores, correct, costs),
+        None if dcs is None else float(np.asarray(dcs, np.float64).mean()),
         accuracy,
         harmony(list(accuracy.values())) if len(accuracy) > 1 else None,
         {} if names is None else subgroup_curves(ranked, ~correct, names.tolist()),
@@ -192,6 +198,7 @@ def _probabilities(
         reliability(weighed.p_correct, correct),
         brier(weighed.p_correct, correct),
         negative_log_likelihood(weighed.p_correct, correct),
+        float(weighed.served.mean()),
         float(ternary(correct, np.zeros(len(correct), bool), costs.loads).mean()),
         float(value.mean()),
         float((decisions == "serve").mean()),

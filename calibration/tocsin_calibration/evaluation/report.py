@@ -124,6 +124,8 @@ def _labelled(found: Labelled) -> list[str]:
             ("AUROC of wrong answers", f"{auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f})"),
             ("FPR at 95% TPR", f"{fpr.value:.3f} ({fpr.low:.3f} to {fpr.high:.3f})"),
         ]
+    if found.dcs is not None:
+        rows.append(("DCS", f"{found.dcs:+.4f}, of the answers' own distributions"))
     if found.harmony is not None:
         rows.append(("harmony of groups", f"{found.harmony:.3f} of 1 (evenness of accuracy)"))
     for name, group in found.subgroups.items():
@@ -142,6 +144,7 @@ def _labelled(found: Labelled) -> list[str]:
             ("ECE", f"{ece.error:.4f} ({ece.low:.4f} to {ece.high:.4f}); by chance up to {ece.by_chance:.4f}"),
             ("Brier", f"{p.brier:.4f}"),
             ("NLL", f"{p.nll:.4f} nats"),
+            ("expected DCS", f"{p.expected_dcs:+.4f}, as computed online"),
             ("worth, answering everything", f"{p.worth_always:+.4f} an answer"),
             ("worth, by the policy", f"{p.worth_policy:+.4f} an answer"),
             ("the policy", f"{p.served:.1%} served, {p.flagged:.1%} flagged, the others abstained from"),

@@ -22,7 +22,7 @@ Decision = Literal["serve", "flag", "abstain"]
 class Costs:
     """In one unit of value: what a right answer earns, a wrong one costs, and a person's look at one costs.
 
-    `review` None: nobody looks. A person who looks finds the wrong answers, and they are not served.
+    `review_costs` None: nobody looks. A person who looks finds the wrong answers, and they are not served.
     """
 
     right_earns: float = 1.0
@@ -40,8 +40,8 @@ class Costs:
         return Loads(self.right_earns, self.wrong_costs)
 
 
-class Weighed(NamedTuple):
-    """What each of n answers is worth, served, flagged and at best, and what to do."""
+class WeighedAnswers(NamedTuple):
+    """How probable it is that each of n answers is right, what serving it is worth, and what to do."""
 
     p_correct: Float64  # (n,)
     served: Float64  # (n,) expected DCS
@@ -68,7 +68,7 @@ class RiskPolicy:
         self.correctness = correctness
         self.column, self.idk, self.labelled, self.selective = column, idk, labelled, selective
 
-    def weigh(self, scores: ArrayLike, costs: Costs) -> Weighed:
+    def weigh(self, scores: ArrayLike, costs: Costs) -> WeighedAnswers:
         """Of detectors' scores (n, d)."""
         values = np.asarray(scores, np.float64)
         p_correct = self.correctness(values[:, self.column])
@@ -82,7 +82,7 @@ class RiskPolicy:
             limit = -np.inf if self.selective.threshold is None else self.selective.threshold
             choice[(values[:, self.column] > limit) & (choice == 0)] = 2
         names: tuple[Decision, ...] = ("serve", "flag", "abstain")
-        return Weighed(p_correct, served, [names[at] for at in choice.tolist()])
+        return WeighedAnswers(p_correct, served, [names[at] for at in choice.tolist()])
 
     def content(self) -> tuple[dict[str, object], dict[str, Float64]]:
         """Facts and arrays for a bundle."""
@@ -141,7 +141,7 @@ def fit_risk_policy(
     if column is None:
         order = np.random.default_rng(seed).permutation(len(values))
         chosen, rest = order[: len(order) // 3], order[len(order) // 3 :]
-        candidates = [j for j in range(values.shape[1]) if j != idk]
+        candidates = [j for j in range(values.shape[1]) if j != idk] or [0]
         column = max(candidates, key=lambda j: _tells(values[chosen, j], right[chosen]))
     selective = None
     if max_error is not None:

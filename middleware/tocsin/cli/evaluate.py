@@ -6,14 +6,16 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 
 from tocsin.cli.scored import SESSION, ScoredRecording, failures_in, responses_of, whole
 from tocsin.cli.tables import print_table
+from tocsin.errors import ConfigError
 from tocsin.recording.division import require_whole_sessions, unseen_rows
 from tocsin.recording.reading import Mask, RecordedFile
-from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation
+from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation, distributional_correctness
 from tocsin_calibration import evaluate as make_evaluation
 from tocsin_calibration.evaluation.evaluate import Labelled, Power
 from tocsin_calibration.evaluation.report import report
@@ -29,6 +31,13 @@ def evaluate(
         str, typer.Option(help="The column that names each response's session, where the promise is for sessions.")
     ] = SESSION,
     correct: Annotated[str | None, typer.Option(help="The column that says whether each answer was right.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The column that holds the right choice, from 0; instead of --correct.")
+    ] = None,
+    answers: Annotated[
+        str, typer.Option(help="With --label: the signal that holds the choices' probabilities.")
+    ] = "probs",
+    idk: Annotated[int | None, typer.Option(help="With --label: the choice that abstains, if there is one.")] = None,
     failures: Annotated[Path | None, typer.Option(help="A recording of what should alarm.")] = None,
     right_earns: Annotated[float, typer.Option(help="What a right answer is worth.")] = 1.0,
     wrong_costs: Annotated[float, typer.Option(help="What a wrong answer costs.")] = 1.0,
@@ -44,7 +53,9 @@ def evaluate(
     made = Bundle.read(bundle)
     promise = made.require_promise(bundle)
     console = Console(highlight=False, soft_wrap=True)
-    recording = responses_of(made, data, model)
+    if correct is not None and label is not None:
+        raise ConfigError("--correct and --label both say which answers were right: name one")
+    recording = responses_of(made, data, model, [] if label is None else [answers])
     by_session = promise.sessions is not None
 
     def rows(file: RecordedFile) -> Mask:
@@ -60,16 +71,24 @@ def evaluate(
         )
     shown = ScoredRecording(made, unseen)
     bad = None if failures is None else failures_in(made, failures, model)
+    costs = Costs(right_earns, wrong_costs, review_costs)
+    right = None if correct is None else shown.labels(correct)
+    dcs = None
+    if label is not None:
+        probs, truth = shown.signal(answers), shown.numbers(label).astype(np.intp)
+        dcs = distributional_correctness(probs, truth, idk, costs.loads)
+        right = probs.argmax(axis=1) == truth
     found = make_evaluation(
         promise,
         shown.scores,
         groups=None if groups is None else shown.names(groups),
         sessions=shown.names(sessions) if by_session else None,
-        correct=None if correct is None else shown.labels(correct),
+        correct=right,
+        dcs=dcs,
         failures=None if bad is None else bad.scores,
         failed_sessions=bad.names(sessions) if by_session and bad is not None else None,
         risk=made.risk,
-        costs=Costs(right_earns, wrong_costs, review_costs),
+        costs=costs,
     )
     show(console, found)
     if as_json is not None:
@@ -131,9 +150,12 @@ def _show_labelled(console: Console, found: Labelled) -> None:
             f"{p.ece.by_chance:.4f}), Brier {p.brier:.4f}, NLL {p.nll:.4f}"
         )
         console.print(
-            f"worth an answer: {p.worth_always:+.4f} answering everything, {p.worth_policy:+.4f} by the policy "
+            f"expected DCS {p.expected_dcs:+.4f}; worth an answer: {p.worth_always:+.4f} answering everything, "
+            f"{p.worth_policy:+.4f} by the policy "
             f"({p.served:.1%} served, {p.flagged:.1%} flagged)"
         )
+    if found.dcs is not None:
+        console.print(f"DCS {found.dcs:+.4f} (Distributional Correctness Score of the answers' own distributions)")
     for name, accuracy in found.accuracy_by_group.items():
         console.print(
             f"group {name}: {accuracy:.2%} right; its risk moves with the whole, r = "

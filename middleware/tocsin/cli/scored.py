@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ Scores = NDArray[np.float32]
 SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
 
 
-def responses_of(bundle: Bundle, path: Path, model: str | None) -> Recording:
-    """A recording's responses, with the signals that the bundle reads."""
-    return read_recording(path, model or bundle.model or None, bundle.scorer.signals, free=bundle.scorer.free_lengths)
+def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[str] = ()) -> Recording:
+    """A recording's responses, with the signals that the bundle reads, and others."""
+    signals = dict.fromkeys([*bundle.scorer.signals, *also])
+    return read_recording(path, model or bundle.model or None, signals, free=bundle.scorer.free_lengths)
 
 
 def whole(recording: Recording, leave_out_broken: bool, console: Console) -> Recording:
@@ -54,6 +56,10 @@ class ScoredRecording:
             return np.asarray(self._recording.column(column)[self._order], np.float64)
         except (TypeError, ValueError) as error:
             raise RecordingError(f"column '{column}' must hold numbers ({error})") from None
+
+    def signal(self, name: str) -> Scores:
+        """One signal (n, width)."""
+        return np.asarray(np.concatenate([batch[name] for batch in self._recording.batches()])[self._order], np.float32)
 
     def signals(self) -> Scores:
         """All signals side by side (n, width)."""
