@@ -19,8 +19,11 @@ from tests.parts import INFER, Running, far_away, inference, quick_bundle, runni
 import tocsin
 from tocsin.config import Config
 from tocsin.feedback import report
+from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sessions import Sessions
+from tocsin.judgement.sink import Scored
+from tocsin.sinks.evidence import Evidence
 from tocsin.verdict import Verdict
 from tocsin_calibration import Bundle, SessionRule, Window, calibrate, calibrate_sessions, fit_risk_policy
 from tocsin_detectors import Observations
@@ -99,6 +102,27 @@ def test_each_group_is_judged_by_its_own_threshold(tmp_path: Path) -> None:
         assert [v.severity for v in verdicts] == expected.severities
     assert any(c.pvalues != w.pvalues for c, w in zip(found["calm"], found["wild"], strict=True))
     assert stranger.pvalues[0] == pytest.approx(promise.judge(scores[3:4]).pvalues[0], rel=1e-4)
+
+
+def test_evidence_counts_each_group_by_its_own_law_and_the_largest_only(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("tocsin.sinks.evidence.GROUPS", 1)
+    promise = Bundle.read(grouped(tmp_path / "g.tocsin")).require_promise()
+    evidence = Evidence(promise, 1_000, fixed=True)
+    watched = max(promise.groups, key=lambda name: promise.groups[name].n)
+    other = next(name for name in promise.groups if name != watched)
+
+    def judged(groups: list[str], severity: str | None) -> Scored:
+        call = Call(INFER, {}, "", False)
+        call.verdict = Verdict("digits", pvalues=[0.5] * len(groups), severities=[severity] * len(groups))
+        return Scored("digits", [call], np.zeros((len(groups), 2), np.float32), 0.0, [0.0] * len(groups), groups)
+
+    evidence.add(judged([other] * 200, "critical"), 200, True)  # in no watch
+    assert max(evidence.promise().values()) < 0.1
+    evidence.add(judged(["stranger"] * 50 + [watched] * 50, None), 100, False)
+    evidence.promise()
+    assert [evidence._watches[group]["warning"].counts for group in ("", watched)] == [[0, 50], [0, 50]]
+    evidence.add(judged([watched] * 200, "critical"), 200, True)
+    assert min(evidence.promise().values()) > 4.6
 
 
 def test_each_model_has_its_own_keys(tmp_path: Path) -> None:

@@ -10,24 +10,25 @@ from tocsin.judgement.sink import Scored
 from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test
 
 FOLD = 256  # rows that wait before they are counted
+GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
 POOLED = ""  # the group of those that have no promise of their own
 
 
 class Evidence:
     """Watches of one model. Not safe between threads.
 
-    One watch a severity and group; their mean is again evidence that exceeds 1/delta with probability at most delta.
-    `run_length`: e-detectors instead of watches, whose mean does so once in 1/delta responses on average at most.
-    Where the promise is for sessions, what is counted is sessions that ended. `fixed` tells that alarms come from the
-    promise's own thresholds, without which there is nothing to hold them to. Drift is watched where rows are
-    exchangeable with the calibration scores one by one: not in sessions, and not where the promise is for other
-    traffic."""
+    One watch a severity and group, of the largest groups; their mean is again evidence that exceeds 1/delta with
+    probability at most delta. `run_length`: e-detectors instead of watches, whose mean does so once in 1/delta
+    responses on average at most. Where the promise is for sessions, what is counted is sessions that ended. `fixed`
+    tells that alarms come from the promise's own thresholds, without which there is nothing to hold them to. Drift is
+    watched where rows are exchangeable with the calibration scores one by one: not in sessions, and not where the
+    promise is for other traffic."""
 
     def __init__(self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False) -> None:
         self._promise = promise
         by_group = {POOLED: promise.limits}
         if promise.sessions is None:
-            by_group.update(promise.groups)
+            by_group.update(sorted(promise.groups.items(), key=lambda one: -one[1].n)[:GROUPS])
         kept = by_group if fixed and not (promise.sessions and promise.sessions.style == "step") else {}
         self._watches = {
             group: {name: Watch(promise_test(law), restart) for name, law in limits.laws.items()}
@@ -66,7 +67,7 @@ class Evidence:
 
     def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
         for at, severity in enumerate(severities):
-            group = POOLED if groups is None or groups[at] not in self._watches else groups[at]
+            group = POOLED if groups is None or groups[at] not in self._promise.groups else groups[at]
             self._count(group, severity)
             for name, detector in self._detectors.get(group, {}).items():
                 detector.add(severity in self._graver[name])
