@@ -84,6 +84,11 @@ class ModelConfig(BaseModel):
     discoveries: DiscoveryConfig | None = Field(
         None, description="Bound the share of false alarms among alarms; off unless set."
     )
+    smoothed: bool = Field(
+        False,
+        description="P-values in verdicts are smoothed: exactly uniform on safe traffic, ties and all, with a U that "
+        "comes from the verdict's id.",
+    )
     restart: int = Field(
         1_000, ge=1, description="Evidence against the promise starts a new window after so many responses."
     )

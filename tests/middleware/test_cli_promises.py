@@ -78,6 +78,10 @@ def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) ->
     )  # all of them among these
     made, said = calibrated(folder, "weighted", "--weights", "ratio")
     assert made.require_promise().limits.weighted is not None and "weighted to the traffic expected" in said
+    more = ["--classes", "group", "--expected", "north=0.8", "--expected", "south=0.2"]
+    made, _ = calibrated(folder, "classes", *more)
+    limits = made.require_promise().limits
+    assert limits.weighted is not None and limits.weighted.weights.max() / limits.weighted.weights.min() > 3
     expected = written(folder / "expected.parquet", 1_200, 6, shift=0.2)
     made, _ = calibrated(folder, "target", "--target", expected)
     limits = made.require_promise().limits
@@ -252,7 +256,9 @@ def test_plans_are_told_in_words() -> None:
         (["calibrate", "{f}", "{s}", "--groups", "mood"], "has no column 'mood' (besides signals it has: "),
         (["calibrate", "{f}", "{s}", "--correct", "group"], "column 'group' must say true or false, not '"),
         (["calibrate", "{f}", "{s}", "--weights", "group"], "column 'group' must hold numbers"),
-        (["calibrate", "{f}", "{s}", "--weights", "ratio", "--target", "{s}"], "not both"),
+        (["calibrate", "{f}", "{s}", "--weights", "ratio", "--target", "{s}"], "choose one"),
+        (["calibrate", "{f}", "{s}", "--classes", "group", "--expected", "north"], "--expected is CLASS=SHARE"),
+        (["calibrate", "{f}", "{s}", "--classes", "group", "--expected", "north=1"], "how often class 'south' comes"),
         (["calibrate", "{f}", "{s}", "--sessions", "session", "--groups", "group"], "single responses of it"),
         (["calibrate", "{f}", "{n}", "--sessions", "session", "--style", "curve"], "max, band or step, not 'curve'"),
         (["calibrate", "{f}", "{s}", "--sessions", "session"], "single responses of it were used before"),

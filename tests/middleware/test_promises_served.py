@@ -25,7 +25,16 @@ from tocsin.judgement.sessions import Sessions
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.evidence import Evidence
 from tocsin.verdict import Verdict
-from tocsin_calibration import Bundle, SessionRule, Window, calibrate, calibrate_sessions, fit_risk_policy
+from tocsin_calibration import (
+    Bundle,
+    SessionRule,
+    Window,
+    calibrate,
+    calibrate_sessions,
+    fit_risk_policy,
+    smoothed_pvalues,
+    uniforms,
+)
 from tocsin_detectors import Observations
 
 SAFE = safe_traffic(400, seed=21)
@@ -271,6 +280,20 @@ def test_levels_follow_labels_that_come_back_over_grpc(bundle: Path, tmp_path: P
 def test_feedback_that_reaches_nobody_is_told() -> None:
     with pytest.raises(tocsin.FeedbackError, match=r"127\.0\.0\.1:1:"):
         report("127.0.0.1:1", [("digits", "x", True)], timeout=2)
+
+
+def test_smoothed_pvalues_follow_from_the_verdicts_id(bundle: Path) -> None:
+    promise = Bundle.read(bundle).require_promise()
+    with served(bundle, smoothed=True) as relay:
+        one, batch = ask(relay, b"7"), ask(relay, b"batch")
+    joint = promise.joint(Bundle.read(bundle).scorer(SAFE))
+    expected = smoothed_pvalues(promise.nonconformity, joint[7:8], uniforms([one.identifier]))
+    assert one.pvalues == pytest.approx(expected.tolist(), rel=1e-4)
+    names = [f"{batch.identifier}/{row}" for row in range(3)]
+    assert batch.pvalues == pytest.approx(
+        smoothed_pvalues(promise.nonconformity, joint[:3], uniforms(names)).tolist(), rel=1e-4
+    )
+    assert one.severity == promise.judge(Bundle.read(bundle).scorer(SAFE.take(slice(7, 8)))).severities[0]
 
 
 def test_discoveries_alarm_by_a_level_that_is_spent_and_earned(bundle: Path) -> None:

@@ -35,6 +35,8 @@ def calibrate(
     groups: options.Groups = None,
     weights: options.Weights = None,
     target: options.Target = None,
+    classes: options.Classes = None,
+    expected: options.Expected = None,
     sessions: options.Sessions = None,
     window: options.Window = 1,
     how: options.How = "mean",
@@ -85,6 +87,8 @@ def calibrate(
         groups=groups,
         weights=weights,
         target=target,
+        classes=classes,
+        expected=tuple(expected or ()),
         sessions=sessions,
         session_rule=SessionRule(Window(window, how), style, every),  # type: ignore[arg-type]
         failures=failures,

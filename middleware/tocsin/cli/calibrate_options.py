@@ -54,6 +54,17 @@ Target = Annotated[
         help="A recording of the traffic expected; likelihood ratios are learnt from it.", rich_help_panel=PROMISE
     ),
 ]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        help="A column of true classes: the traffic expected has other shares of them (--expected).",
+        rich_help_panel=PROMISE,
+    ),
+]
+Expected = Annotated[
+    list[str] | None,
+    typer.Option(help="CLASS=SHARE of the traffic expected; once for each class.", rich_help_panel=PROMISE),
+]
 Sessions = Annotated[
     str | None,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from tocsin_calibration import (
     calibrate_sessions,
     covariate_weights,
     fit_risk_policy,
+    label_shift_weights,
 )
 from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.thresholds.joint import LEARNT
@@ -39,6 +40,8 @@ class Wanted:
     groups: str | None
     weights: str | None
     target: Path | None
+    classes: str | None
+    expected: tuple[str, ...]
     sessions: str | None
     session_rule: SessionRule
     failures: Path | None
@@ -75,8 +78,10 @@ def promise_of(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Promised
     }
     risk = _risk(made, known, wanted)
     if wanted.sessions is not None:
-        if wanted.groups or wanted.weights or wanted.target or wanted.contaminated:
-            raise CalibrationError("--sessions goes with neither --groups, --weights, --target nor --contaminated")
+        if wanted.groups or wanted.weights or wanted.target or wanted.classes or wanted.contaminated:
+            raise CalibrationError(
+                "--sessions goes with neither --groups, --weights, --target, --classes nor --contaminated"
+            )
         sessions = [known.scores[rows] for rows in rows_by_session(known.names(wanted.sessions))]
         return Promised(calibrate_sessions(sessions, session=wanted.session_rule, **common), risk, None)
     promise = calibrate(
@@ -110,12 +115,15 @@ def _risk(made: Bundle, known: ScoredRecording, wanted: Wanted) -> RiskPolicy | 
 
 
 def _weights(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Any:
-    if wanted.weights is not None and wanted.target is not None:
+    if sum(given is not None for given in (wanted.weights, wanted.target, wanted.classes)) > 1:
         raise CalibrationError(
-            "likelihood ratios come from a column (--weights) or from a recording (--target), not both"
+            "likelihood ratios come from a column (--weights), a recording (--target) or classes (--classes): choose "
+            "one"
         )
     if wanted.weights is not None:
         return known.numbers(wanted.weights)
+    if wanted.classes is not None:
+        return _by_class(known.names(wanted.classes), wanted.expected)
     if wanted.target is None:
         return None
     width = sum(made.scorer.signals.values())
@@ -126,6 +134,22 @@ def _weights(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Any:
         )
     expected = ScoredRecording(made, responses_of(made, wanted.target, wanted.model))
     return covariate_weights(known.signals(), expected.signals())
+
+
+def _by_class(labels: list[str], expected: Sequence[str]) -> Any:
+    shares: dict[str, float] = {}
+    for text in expected:
+        name, equals, share = text.rpartition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise CalibrationError(f"--expected is CLASS=SHARE, such as cat=0.3, not '{text}'")
+    names = list(shares)
+    if unknown := sorted(set(labels) - set(names)):
+        raise CalibrationError(f"--expected does not say how often class '{unknown[0]}' comes; 0 leaves it out")
+    return label_shift_weights([names.index(label) for label in labels], list(shares.values()))
 
 
 def _power(promise: Promise, bad: Scores) -> dict[str, list[int]]:

@@ -15,7 +15,7 @@ from tocsin.judgement.levels import AdaptiveLevels, DiscoveryLevels, Identifiers
 from tocsin.judgement.sessions import Sessions
 from tocsin.model_config import ModelConfig
 from tocsin.verdict import Weighed
-from tocsin_calibration import Bundle, Costs
+from tocsin_calibration import Bundle, Costs, smoothed_pvalues, uniforms
 from tocsin_calibration.sessions.rule import Progress
 
 
@@ -67,7 +67,10 @@ class Judge:
             self.levels = AdaptiveLevels(config.adapt, self.promise.alphas)
         elif config.discoveries is not None:
             self.levels = DiscoveryLevels(config.discoveries, list(self.promise.alphas)[-1])
-        self.plain = not (grouped or self._risk or self.levels or self.promise.sessions)
+        self._smoothed = config.smoothed
+        if config.smoothed and self.promise.limits.weighted is not None:
+            raise ConfigError(f"{where}.smoothed: the bundle's promise is weighted, whose p-values are not smoothed")
+        self.plain = not (grouped or self._risk or self.levels or self.promise.sessions or self._smoothed)
         self._identifiers = Identifiers()
         self._lock = threading.Lock()
         self._sessions = None
@@ -95,12 +98,23 @@ class Judge:
                 judged = self.promise.judge(scores, sessions=progress)
                 ended = self._sessions.ended(zip(keys, progress, strict=True))
         severities, identifiers = judged.severities, []
-        if self.levels is not None:
+        if self.levels is not None or self._smoothed:
             identifiers = [self._identifiers.next() for _ in batch]
             names = [name for one, (_, rows, _) in zip(identifiers, batch, strict=True) for name in rows_of(one, rows)]
-            severities = self.levels.decide(names, judged.pvalues)
+            if self._smoothed:
+                judged = judged._replace(pvalues=self._smooth(judged.joint, own, names))
+            if self.levels is not None:
+                severities = self.levels.decide(names, judged.pvalues)
         weighed = None
         if self._risk is not None:
             found = self._risk.weigh(scores, self._costs)
             weighed = Weighed(found.p_correct.tolist(), found.served.tolist(), list(found.decisions))
         return Judgement(judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended)
+
+    def _smooth(self, joint: Sequence[float], groups: Sequence[str] | None, names: Sequence[str]) -> list[float]:
+        """P-values of rows with these names, against their groups' calibration scores."""
+        drawn = uniforms(names)
+        limits = [self.promise.limits] * len(joint)
+        if groups is not None:
+            limits = [self.promise.groups.get(group, self.promise.limits) for group in groups]
+        return [float(smoothed_pvalues(own.scores, c, u)) for own, c, u in zip(limits, joint, drawn, strict=True)]
