@@ -106,8 +106,7 @@ def label_sets(judge: Judge, splits: int) -> tuple[dict[str, Any], list[Check]]:
     }
     console.print(
         f"label sets: of Yeast's 16,384, {results['Yeast, median sets of 16,384']:g} are believable in the median; "
-        f"fifty "
-        f"labels: {results['fifty labels, ms a response']:.2f} ms for the nearest 100"
+        f"fifty labels: {results['fifty labels, ms a response']:.2f} ms for the nearest 100"
     )
     return results, [at_most("label sets, fifty labels: ms a response", results["fifty labels, ms a response"], 10)]
 

@@ -20,7 +20,7 @@ from tocsin_calibration.risk.correctness import Isotonic, Platt, Temperature, Ve
 from tocsin_calibration.risk.dcs import distributional_correctness, expected_dcs, ternary
 from tocsin_calibration.risk.decision import Costs, RiskPolicy, fit_risk_policy
 from tocsin_calibration.risk.harmonised import harmonise
-from tocsin_calibration.risk.retries import Stage, Verifier, plan_cascade, plan_retries
+from tocsin_calibration.risk.retries import Stage, Verifier, correlation_of, plan_cascade, plan_retries
 from tocsin_calibration.risk.selective import Selective, conformal_risk_control, learn_then_test, sgr
 from tocsin_calibration.risk.worth import worth
 from tocsin_calibration.selection.batch import mean_bound, order_statistic_bound
@@ -31,6 +31,7 @@ from tocsin_calibration.selection.optcs import optimised_selection
 from tocsin_calibration.sessions.metrics import session_metrics
 from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sessions.windows import Window
+from tocsin_calibration.thresholds.contaminated import false_alarm_bounds
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 from tocsin_calibration.thresholds.smoothing import smoothed_pvalues, uniforms
 from tocsin_calibration.thresholds.split import pvalues, required_size, threshold
@@ -76,11 +77,13 @@ __all__ = [
     "compare",
     "conformal_risk_control",
     "conformal_selection",
+    "correlation_of",
     "covariate_weights",
     "distributional_correctness",
     "estimate_shares",
     "evaluate",
     "expected_dcs",
+    "false_alarm_bounds",
     "fit_risk_policy",
     "harmonise",
     "label_shift_weights",

@@ -56,6 +56,10 @@ def calibrate(
     terms = Terms(confidence, _contaminated(contaminated, len(values), len(values) - part_a))
     if weights is not None and (groups is not None or confidence is not None or contaminated):
         raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
+    if groups is not None and contaminated:
+        raise CalibrationError(
+            "a promise a group cannot be kept on contaminated calibration: all that is bad may be of one"
+        )
     for name, column in (("groups", groups), ("weights", weights)):
         if column is not None and len(np.asarray(column)) != len(values):
             raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(values)} responses")
@@ -64,9 +68,8 @@ def calibrate(
         strictest = min(alphas.values())
         raise CalibrationError(
             f"{len(values)} calibration responses cannot keep alpha = {strictest:g}: "
-            f"{responses_needed(strictest, Terms(confidence, contaminated))} are needed ({carrying} carry the "
-            f"promise, the others set the "
-            f"detectors' scales); record more safe traffic, or choose a larger alpha"
+            f"{responses_needed(strictest, Terms(confidence, contaminated))} are needed ({carrying} carry the promise, "
+            f"the others set the detectors' scales); record more safe traffic, or choose a larger alpha"
         )
     order = np.random.default_rng(seed).permutation(len(values))
     a, b = order[:part_a], order[part_a:]

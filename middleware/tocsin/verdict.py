@@ -95,8 +95,8 @@ class Verdict:
             told = [f"{name}: as high in {p:.2%} of safe responses" for name, p in ranked]
         if self.weighed is not None and self.action != "pass":
             row = min(range(len(self.weighed.worth)), key=self.weighed.worth.__getitem__)
-            p, worth, decision = (values[row] for values in self.weighed)
-            told.append(f"worth: right with probability {p}, so serving it is worth {worth}: {decision}")
+            p, worth, decision = self.weighed.p_correct[row], self.weighed.worth[row], self.weighed.decisions[row]
+            told.append(f"worth: right with probability {p:.3g}, so serving it is worth {worth:.3g}: {decision}")
         return told
 
     def to_metadata(self) -> str:

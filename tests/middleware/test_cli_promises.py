@@ -280,6 +280,8 @@ def test_plans_are_told_in_words() -> None:
             "accuracy lies in [0, 1]",
         ),
         (["plan", "cascade", "--stage", "x", "--passes-right", "1", "--passes-wrong", "0"], "--stage is ACCURACY,COST"),
+        (["evaluate", "{g}", "{n}", "--html", "/none/x.html"], "/none/x.html: cannot be read or written (No such file"),
+        (["select", "{f}", "{s}", "{n}", "--by", "magic"], "there is no detector 'magic' (there is: entropy"),
         (["feedback", "none.csv"], "none.csv: cannot be read"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import tocsin
 from tocsin.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sessions import Sessions
+from tocsin.judgement.sink import Scored
+from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import (
     Bundle,
     SessionRule,
@@ -88,6 +91,22 @@ def test_sessions_end_by_silence_or_number_and_are_counted_once() -> None:
     alone = sessions.of("")
     alone.severity = "critical"
     assert sessions.ended([("", alone)]) == ["critical"] and len(sessions) == 0
+
+
+def test_a_stretch_that_ends_in_a_late_call_is_counted_too(tmp_path: Path) -> None:
+    guard = Guard.open(Config(**model(in_sessions(tmp_path / "s.tocsin", every=1))))
+    told: list[Scored] = []
+    metrics = PrometheusSink(guard.models)
+    guard.sinks += [SimpleNamespace(scored=told.append, unscored=lambda call: None), metrics]
+    for late in (False, True):
+        call = guard.call(INFER, {"x-session": "one"})
+        assert call is not None
+        call.response, call.late = inference(SAFE, slice(0, 1)), late
+        guard.judge([call])
+    assert [len(batch.calls) for batch in told] == [1, 0]
+    assert [len(batch.ended or ()) for batch in told] == [0, 1] and told[1].scores.shape == (0, 2)
+    (sessions,) = [family for family in metrics.collect() if family.name == "tocsin_sessions"]
+    assert sum(sample.value for sample in sessions.samples) == 1
 
 
 def test_stretches_of_an_endless_session_are_counted_as_they_end(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class Comparison(NamedTuple):
 
     `unit`: what is promised for. `current`, `candidate`: whether each keeps its promise there. `agree`: the share of
     responses that both decide alike. `shift`: the largest distance between the distributions of the two calibrations'
-    nonconformity, as the candidate measures it (Kolmogorov-Smirnov, in [0, 1]), and `chance`: how probable as large a
+    nonconformity, as the current one measures it (Kolmogorov-Smirnov, in [0, 1]), and `chance`: how probable as large a
     one is between equal ones, by permutation. `advice` says what follows, in words.
     """
 

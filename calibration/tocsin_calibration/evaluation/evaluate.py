@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.evaluation.by_session import by_session
+from tocsin_calibration.evaluation.by_session import SessionOutcome, by_session
 from tocsin_calibration.evaluation.kept import Kept, SeedToSeed, kept_by_group, kept_by_severity, seed_to_seed
 from tocsin_calibration.evaluation.metrics import (
     Ece,
@@ -26,7 +26,7 @@ from tocsin_calibration.evaluation.subgroups import SubgroupCurve, harmony, subg
 from tocsin_calibration.online.drift import DriftWatch
 from tocsin_calibration.promise import Promise
 from tocsin_calibration.risk.dcs import ternary
-from tocsin_calibration.risk.decision import Costs, RiskPolicy
+from tocsin_calibration.risk.decision import Costs, RiskPolicy, WeighedAnswers
 from tocsin_calibration.sessions.metrics import SessionMetrics, session_metrics
 from tocsin_calibration.thresholds.binomial import clopper_pearson
 from tocsin_detectors.separation import Separation, separation
@@ -127,25 +127,32 @@ def evaluate(
     responses that should alarm, with their `failed_sessions` (m,). Raises CalibrationError when their lengths differ,
     and when the promise is for sessions and none are named.
     """
-    for name, column in (("groups", groups), ("sessions", sessions), ("labels", correct)):
+    columns = (("groups", groups), ("sessions", sessions), ("labels", correct), ("DCS values", dcs))
+    for name, column in columns:
         if column is not None and len(np.asarray(column)) != len(scores):
             raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(scores)} responses")
+    if failures is not None and failed_sessions is not None and len(failed_sessions) != len(failures):
+        raise CalibrationError(f"there are {len(failed_sessions)} failed sessions for {len(failures)} failures")
     if not len(scores):
         raise CalibrationError("there is nothing to evaluate on")
     joint = promise.joint(scores)
-    unit, limits = promise.unit, promise.limits
+    unit, limits, outcome = promise.unit, promise.limits, None
     if promise.sessions is not None:
         outcome = by_session(promise, scores, sessions)
         unit, severities, limits = outcome.promised(promise)
         pvalues = outcome.pvalues
-        by_group, drift, seeds = {}, None, None
+        by_group: dict[str, Kept] = {}
+        drift: float | None = None
+        seeds: SeedToSeed | None = None
     else:
         judged = promise.judge(scores, groups)
         severities, pvalues = judged.severities, judged.pvalues
         by_group = {} if groups is None else kept_by_group(promise, severities, groups)
-        watch = DriftWatch(promise.nonconformity)
-        watch.add(judged.joint)
-        drift = watch.log_evidence() if promise.limits.weighted is None else None
+        drift = None
+        if promise.limits.weighted is None:
+            watch = DriftWatch(promise.nonconformity)
+            watch.add(judged.joint)
+            drift = watch.log_evidence()
         seeds = seed_to_seed(joint, list(promise.alphas.values())[-1])
     return Evaluation(
         unit,
@@ -155,7 +162,7 @@ def evaluate(
         drift,
         seeds,
         None if correct is None else _labelled(joint, scores, np.asarray(correct, bool), groups, risk, costs, dcs),
-        None if failures is None else _power(promise, scores, sessions, failures, failed_sessions),
+        None if failures is None else _power(promise, scores, outcome, failures, failed_sessions),
     )
 
 
@@ -171,13 +178,14 @@ def _labelled(
     both = correct.any() and not correct.all()
     names = None if groups is None else np.asarray(groups, str)
     accuracy = {} if names is None else {str(name): float(correct[names == name].mean()) for name in np.unique(names)}
-    ranked = joint if risk is None else -risk.weigh(scores, costs).p_correct
+    weighed = None if risk is None else risk.weigh(scores, costs)
+    ranked = joint if weighed is None else -weighed.p_correct
     return Labelled(
         len(correct),
         float(correct.mean()),
         separation(joint[correct], joint[~correct]) if both else None,
         risk_coverage(ranked, ~correct),
-        None if risk is None else _probabilities(risk, scores, correct, costs),
+        None if weighed is None else _probabilities(weighed, correct, costs),
         None if dcs is None else float(np.asarray(dcs, np.float64).mean()),
         accuracy,
         harmony(list(accuracy.values())) if len(accuracy) > 1 else None,
@@ -185,10 +193,7 @@ def _labelled(
     )
 
 
-def _probabilities(
-    risk: RiskPolicy, scores: NDArray[np.floating], correct: NDArray[np.bool_], costs: Costs
-) -> Probabilities:
-    weighed = risk.weigh(scores, costs)
+def _probabilities(weighed: WeighedAnswers, correct: NDArray[np.bool_], costs: Costs) -> Probabilities:
     decisions = np.asarray(weighed.decisions)
     value = ternary(correct, decisions == "abstain", costs.loads)
     reviewed = decisions == "flag"
@@ -209,13 +214,13 @@ def _probabilities(
 def _power(
     promise: Promise,
     safe: NDArray[np.floating],
-    safe_sessions: Sequence[str] | None,
+    fine: SessionOutcome | None,
     failures: NDArray[np.floating],
     failed_sessions: Sequence[str] | None,
 ) -> Power:
     metrics = None
-    if promise.sessions is not None:
-        failed, fine = by_session(promise, failures, failed_sessions), by_session(promise, safe, safe_sessions)
+    if fine is not None:
+        failed = by_session(promise, failures, failed_sessions)
         severities = failed.severities
         metrics = session_metrics(
             fine.first + failed.first,

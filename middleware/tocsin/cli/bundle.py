@@ -80,8 +80,7 @@ def show(
     if bundle.risk is not None:
         console.print(
             f"weighs     answers by {bundle.risk.correctness.name} of {bundle.scorer.detectors[bundle.risk.column]}, "
-            f"learnt "
-            f"on {bundle.risk.labelled:,} labelled responses"
+            f"learnt on {bundle.risk.labelled:,} labelled responses"
         )
         if bundle.risk.selective is not None:
             console.print(f"           and bounds the risk of wrong answers: {bundle.risk.selective}")

@@ -28,7 +28,6 @@ def show_comparison(console: Console, found: Comparison) -> None:
     console.print(f"both decide {found.agree:.1%} of these {found.unit} alike")
     console.print(
         f"scores of the two calibrations lie up to {found.shift:.3f} apart (Kolmogorov-Smirnov; equal ones would as "
-        f"far "
-        f"with probability {found.chance:.3f})"
+        f"far with probability {found.chance:.3f})"
     )
     console.print(f"[bold]advice[/]: {found.advice}")

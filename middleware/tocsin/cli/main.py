@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -68,8 +69,16 @@ def main() -> None:
     try:
         app()
     except (TocsinError, CalibrationFault, DetectorError) as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {_escaped(str(error))}")
-        sys.exit(USERS_MISTAKE)
+        _fail(str(error))
+    except OSError as error:
+        if error.filename is None:  # no file that the user named
+            raise
+        _fail(f"{error.filename}: cannot be read or written ({error.strerror})")
+
+
+def _fail(told: str) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {_escaped(told)}")
+    sys.exit(USERS_MISTAKE)
 
 
 def _escaped(text: str) -> str:

@@ -44,7 +44,7 @@ class ScoredRecording:
 
     def names(self, column: str) -> list[str]:
         """A column as names (n,); what names nothing is ''."""
-        return ["" if value is None else str(value) for value in self._recording.column(column)[self._order]]
+        return [str(value) for value in self._recording.column(column, missing="")[self._order]]
 
     def labels(self, column: str) -> NDArray[np.bool_]:
         """A column of labels (n,): true or false, 1 or 0. Raises RecordingError on anything else."""

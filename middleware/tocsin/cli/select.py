@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from tocsin.cli.scored import ScoredRecording, responses_of
+from tocsin.errors import ConfigError
 from tocsin.recording.division import unseen_rows
 from tocsin_calibration import Bundle, conformal_selection, optimised_selection, uniforms
 
@@ -42,14 +43,13 @@ def select(
         how = "OptCS over " + ", ".join(made.scorer.detectors)
     else:
         if by not in made.scorer.detectors:
-            raise typer.BadParameter(f"there is no detector '{by}' (there is: {', '.join(made.scorer.detectors)})")
+            raise ConfigError(f"there is no detector '{by}' (there is: {', '.join(made.scorer.detectors)})")
         at = made.scorer.detectors.index(by)
         u = uniforms(range(batch.rows), seed)
         released, how = conformal_selection(scores[:, at], good, fresh[:, at], fdr, u), by
     Console(highlight=False, soft_wrap=True).print(
         f"release {int(released.sum()):,} of {batch.rows:,}: at most {fdr:.3g} of them bad, in expectation, if the "
-        f"batch is "
-        f"exchangeable with the {known.rows:,} labelled responses ({how})"
+        f"batch is exchangeable with the {known.rows:,} labelled responses ({how})"
     )
     if out is not None:
         with out.open("w", newline="", encoding="utf-8") as file:

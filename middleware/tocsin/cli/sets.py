@@ -43,8 +43,7 @@ def sets(
     Console(highlight=False, soft_wrap=True).print(
         f"wrote {out}: the true set is among those within distance {powerset.tau:.3f} for at least {1 - alpha:.0%} of "
         f"responses like the {known.rows:,} labelled ones; {certain / max(1, fresh.rows):.1f} of {len(label)} labels "
-        f"are "
-        f"the same in all of a response's sets"
+        f"are the same in all of a response's sets"
     )
 
 

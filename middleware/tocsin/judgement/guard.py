@@ -156,12 +156,12 @@ class Guard:
         pvalues, by_detector, severities, joint, own, weighed, identifiers, ended = judged
         at = 0
         calls = []
-        late: list[int] = []  # rows that nobody waits for any more
+        late: set[int] = set()  # rows that nobody waits for any more
         for number, (call, rows, _) in enumerate(batch):
             first, at = at, at + rows
             if call.late:
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
-                late.extend(range(first, at))
+                late.update(range(first, at))
                 continue
             severity = severities[first]
             if rows > 1:
@@ -179,9 +179,9 @@ class Guard:
                 identifiers[number] if identifiers else "",
             )
             calls.append(call)
-        if calls:
+        if calls or ended:
             if late:
-                scores = np.delete(scores, late, axis=0)
+                scores = np.delete(scores, list(late), axis=0)
                 joint = [value for row, value in enumerate(joint) if row not in late]
                 own = own and [group for row, group in enumerate(own) if row not in late]
             scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended)

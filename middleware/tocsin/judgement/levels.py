@@ -6,13 +6,14 @@ import itertools
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from tocsin.model_config import AdaptConfig, DiscoveryConfig
 from tocsin_calibration import ACI, Addis, ConformalPID, DtACI, Feedback, LordPlusPlus, Saffron
 from tocsin_calibration.online.adaptive import Adaptive
 from tocsin_calibration.online.feedback import Outcome
+from tocsin_calibration.selection.online_fdr import OnlineFDR
 
 
 class Levels(Protocol):
@@ -59,9 +60,9 @@ class DiscoveryLevels:
     """Alarms of the mildest severity, of which at most a share is false. Safe between threads."""
 
     def __init__(self, config: DiscoveryConfig, severity: str) -> None:
-        make = {"lord": LordPlusPlus, "saffron": Saffron, "addis": Addis}[config.method]
+        make: dict[str, Callable[[float], OnlineFDR]] = {"lord": LordPlusPlus, "saffron": Saffron, "addis": Addis}
         self._lock = threading.Lock()
-        self._control = make(config.false_share)
+        self._control: OnlineFDR = make[config.method](config.false_share)
         self._severity = severity
 
     def decide(self, identifiers: Sequence[str], pvalues: Sequence[float]) -> list[str | None]:

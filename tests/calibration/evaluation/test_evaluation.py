@@ -192,7 +192,13 @@ def test_a_candidate_is_advised_by_what_both_do_on_fresh_traffic() -> None:
 
 def test_evaluation_refuses_what_does_not_fit() -> None:
     promise = calibrate(np.random.default_rng(0).normal(size=(600, 1)))
-    for more, told in (({"groups": ["a"]}, "1 groups for 5"), ({"correct": [True]}, "1 labels for 5")):
+    wrong: list[tuple[dict, str]] = [
+        ({"groups": ["a"]}, "1 groups for 5"),
+        ({"correct": [True]}, "1 labels for 5"),
+        ({"dcs": [1.0]}, "1 DCS values for 5"),
+        ({"failures": np.zeros((2, 1)), "failed_sessions": ["a"]}, "1 failed sessions for 2"),
+    ]
+    for more, told in wrong:
         with pytest.raises(CalibrationError, match=told):
             evaluate(promise, np.zeros((5, 1)), **more)
     with pytest.raises(CalibrationError, match="nothing to evaluate"):

@@ -225,6 +225,7 @@ def test_covariate_weights_find_the_likelihood_ratio() -> None:
         ({"confidence": 1.5}, "the confidence must lie strictly between"),
         ({"contaminated": 0.6}, r"must lie in \[0, 0\.5\)"),
         ({"confidence": 0.9, "contaminated": 0.1}, "choose one"),
+        ({"groups": ["a"] * 300, "contaminated": 0.01}, "all that is bad may be of one"),
         ({"groups": ["a"]}, "there are 1 groups for 300 responses"),
         ({"weights": np.ones(300), "groups": ["a"] * 300}, "a weighted promise cannot also be one for groups"),
         ({"rule": "3 of 2"}, "does not fit 2 detectors"),
