@@ -17,11 +17,13 @@ import uvloop
 from tocsin.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
+from tocsin.protocols.protocol import preset
 from tocsin.service import Sidecar
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Entropy, Mahalanobis, Observations, compile
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+METHOD = preset("oip")[INFER]
 SIGNALS = {"probs": "response.outputs.probs", "embedding": "response.outputs.embedding"}
 
 

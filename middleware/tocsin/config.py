@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ByteSize, Field, ValidationError
+from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from tocsin.config_fields import Address, AddressField, Duration
 from tocsin.errors import ConfigError
+from tocsin.listener_config import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.model_config import ModelConfig
+from tocsin.protocols.protocol import ProtocolConfig, presets
 
 PREFIX = "TOCSIN_"
 
@@ -27,10 +30,20 @@ class Config(BaseSettings):
         Address("0.0.0.0", 8001), description="Where callers connect: HOST:PORT or unix:/PATH."
     )
     upstream: AddressField = Field(Address("127.0.0.1", 8081), description="The model server: HOST:PORT or unix:/PATH.")
-    mode: Literal["observe", "annotate"] = Field(
-        "observe",
-        description="observe never touches a response; annotate adds the verdict to the trailing metadata.",
+    tls: TlsConfig | None = Field(None, description="The certificate that callers see; null: they come without TLS.")
+    upstream_tls: UpstreamTls | None = Field(None, description="TLS towards the model server; null: none.")
+    listeners: list[Listener] = Field(
+        [], description="Further ports and the model servers behind them, each with `listen`, `upstream`, `tls`, ..."
     )
+    mode: Literal["observe", "annotate", "enforce"] = Field(
+        "observe",
+        description="observe never touches a response; annotate adds the verdict to the trailing metadata; enforce "
+        "also holds responses until they are judged, and does what `on_alarm` says.",
+    )
+    fail: Literal["open", "closed"] = Field(
+        "open", description="In enforce, whether responses that cannot be scored pass (open) or are refused (closed)."
+    )
+    protocols: dict[str, ProtocolConfig] = Field({}, description="Protocols of your own, beside the presets.")
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)
     metrics: AddressField | None = Field(
         Address("127.0.0.1", 9464),
@@ -41,7 +54,7 @@ class Config(BaseSettings):
     )
     scoring_budget: Duration = Field(
         timedelta(milliseconds=5),
-        description="How long trailers wait for a verdict in annotate; a later one is counted as late.",
+        description="How long a response waits for its verdict; a later one is counted as late.",
     )
     max_message: ByteSize = Field(
         ByteSize(32 << 20), description="Larger messages pass unscored.", ge=1024, le=(1 << 31) - 1
@@ -52,6 +65,16 @@ class Config(BaseSettings):
     )
     connect_timeout: Duration = Field(timedelta(seconds=5), description="How long a connection upstream may take.")
     drain: Duration = Field(timedelta(seconds=30), description="How long calls in flight may finish after SIGTERM.")
+    limits: Limits = Field(Limits(), description="What callers may use of the relay.")
+    accept_verdicts: bool = Field(
+        False,
+        description="Take the verdict that a Tocsin behind this one made, instead of scoring again: judging waits for "
+        "the trailers.",
+    )
+    workers: int = Field(1, ge=1, le=64, description="Processes that share the port; metrics are those of all.")
+    reload_certificates: Duration = Field(
+        timedelta(seconds=30), description="How often certificate files are looked at for changes."
+    )
     threads: int = Field(1, ge=1, le=64, description="Threads that one run of the scorer may use.")
 
     @classmethod
@@ -72,10 +95,37 @@ class Config(BaseSettings):
             config = cls(**_merge(content, overrides))
         except ValidationError as error:
             raise ConfigError("\n".join(_told(path, problem) for problem in error.errors())) from None
-        for model in config.models.values():
-            if model.bundle is not None:
-                model.bundle = path.parent / model.bundle
+        config._resolve(path.parent)
         return config
+
+    @property
+    def every_listener(self) -> list[Listener]:
+        """Where callers connect, and the model server behind each: the first of them told on top."""
+        first = Listener(listen=self.listen, upstream=self.upstream, tls=self.tls, upstream_tls=self.upstream_tls)
+        return [first, *self.listeners]
+
+    @model_validator(mode="after")
+    def _known(self) -> Config:
+        for name, model in self.models.items():
+            if model.protocol not in self.protocols and model.protocol not in presets():
+                told = ", ".join([*presets(), *self.protocols])
+                raise ValueError(f"models.{name}.protocol: there is no protocol '{model.protocol}' (there are: {told})")
+        for listener in self.listeners:
+            if listener.model and listener.model not in self.models:
+                raise ValueError(f"listeners: there is no model '{listener.model}'")
+        return self
+
+    def _resolve(self, folder: Path) -> None:
+        """Make the paths of files relative to the configuration's folder."""
+        for model in self.models.values():
+            model.bundle = model.bundle and folder / model.bundle
+            model.shadow = model.shadow and folder / model.shadow
+        for protocol in self.protocols.values():
+            protocol.descriptors = protocol.descriptors and str(folder / protocol.descriptors)
+        for listener in self.every_listener:
+            for tls in (listener.tls, listener.upstream_tls):
+                if tls is not None:
+                    tls.resolve(folder)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -104,6 +154,8 @@ def _told(path: Path, problem: Any) -> str:
     what = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         what = "there is no such setting; `tocsin config schema` lists them"
+    if problem["type"] == "value_error" and (named := re.match(r"([a-z_]+(?:\.[a-z_]+)*): (.*)", what, re.DOTALL)):
+        where, what = ".".join(part for part in (where, named[1]) if part), named[2]
     if problem["type"] == "missing":
         what = "is required"
     return f"{path}: {where}: {what}"

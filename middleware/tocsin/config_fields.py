@@ -9,10 +9,12 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_settings import NoDecode
 
+from tocsin.protocols.paths import SignalPath, signal_path
+
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)\s*$")
-_SIGNAL = re.compile(r"^(request\.inputs|response\.outputs)\.(.+)$")
 VERSION = "version"  # as a group
+STREAM, CONNECTION = "stream", "connection"  # as sessions
 
 
 class Address(NamedTuple):
@@ -26,16 +28,6 @@ class Address(NamedTuple):
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class SignalPath(NamedTuple):
-    """Where a signal stands in a call: the side, `request` or `response`, and the tensor's name."""
-
-    side: str
-    tensor: str
-
-    def __str__(self) -> str:
-        return f"{self.side}.{'inputs' if self.side == 'request' else 'outputs'}.{self.tensor}"
 
 
 def _address(value: Any) -> Address:
@@ -59,24 +51,21 @@ def _seconds(value: Any) -> timedelta:
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
 
 
-def _signal(value: Any) -> SignalPath:
-    if isinstance(value, SignalPath):
-        return value
-    match = _SIGNAL.match(str(value))
-    if not match:
-        raise ValueError(f"expected request.inputs.NAME or response.outputs.NAME, not '{value}'")
-    return SignalPath(match[1].partition(".")[0], match[2])
-
-
-def _session(value: Any) -> str:
+def _key(value: Any) -> str:
     side, _, key = str(value).partition(".")
+    if side == "request" and key:
+        return f"request.{key}"
     if side != "metadata" or not re.fullmatch(r"[0-9a-z_.-]+", key):
-        raise ValueError(f"expected metadata.KEY with a lower-case key, not '{value}'")
+        raise ValueError(f"expected metadata.KEY with a lower-case key, or request.PATH of a field, not '{value}'")
     return f"metadata.{key}"
 
 
+def _session(value: Any) -> str:
+    return str(value) if value in (STREAM, CONNECTION) else _key(value)
+
+
 def _group(value: Any) -> str:
-    return VERSION if value == VERSION else _session(value)
+    return VERSION if value == VERSION else _key(value)
 
 
 _TEXT = PlainSerializer(str, return_type=str)
@@ -95,9 +84,9 @@ Duration = Annotated[
 ]
 SignalField = Annotated[
     SignalPath,
-    BeforeValidator(_signal),
+    BeforeValidator(signal_path),
     _TEXT,
-    WithJsonSchema({"type": "string", "examples": ["response.outputs.predict_proba"]}),
+    WithJsonSchema({"type": ["string", "object"], "examples": ["response.outputs.predict_proba"]}),
 ]
 SessionField = Annotated[str, BeforeValidator(_session)]
 GroupField = Annotated[str, BeforeValidator(_group)]

@@ -8,7 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tocsin.action_config import AbstainConfig, BlockConfig, FallbackConfig, ReactionField, RetryConfig
 from tocsin.config_fields import Duration, GroupField, SessionField, SignalField
+from tocsin.protocols.protocol import Judged
 
 
 class RiskConfig(BaseModel):
@@ -60,12 +62,27 @@ class ModelConfig(BaseModel):
         description="The bundle that scores this model's responses, relative to this file. Without one, responses "
         "pass and count as unscored.",
     )
+    protocol: str = Field("oip", description="The protocol it is served by: a preset, or one of `protocols`.")
     signals: dict[str, SignalField] = Field(
-        description="Where each signal stands: a signal's name, and request.inputs.NAME or response.outputs.NAME.",
-        min_length=1,
+        {},
+        description="Where each signal stands: a signal's name, and request.inputs.NAME or response.outputs.NAME, or "
+        "the path of a field. Presets know some places by themselves.",
+    )
+    judge: Judged | None = Field(
+        None,
+        description="Of a stream: message judges each, a number so many messages together, end the whole; null: as the "
+        "protocol says.",
+    )
+    ask: bool | int = Field(
+        False,
+        description="Ask the model server for signals that callers did not ask for, and take them out again; a number: "
+        "so many log-probabilities a token.",
+        ge=0,
+        le=100,
     )
     session: SessionField | None = Field(
-        None, description="The metadata key that tells which responses belong together, as metadata.KEY."
+        None,
+        description="What tells which responses belong together: metadata.KEY, request.PATH, stream or connection.",
     )
     session_idle: Duration = Field(
         timedelta(minutes=10), description="A session that has been silent for so long has ended."
@@ -75,7 +92,24 @@ class ModelConfig(BaseModel):
     )
     group: GroupField | None = Field(
         None,
-        description="What tells a response's group, as metadata.KEY or version, for bundles with a promise a group.",
+        description="What tells a response's group: metadata.KEY, request.PATH or version, for bundles with a promise "
+        "a group.",
+    )
+    on_alarm: dict[str, ReactionField] = Field(
+        {}, description="What to do by severity: flag unless told otherwise. Done in enforce, told in annotate."
+    )
+    fail: Literal["open", "closed"] | None = Field(
+        None, description="In enforce, whether responses that cannot be scored pass; null: as `fail` above says."
+    )
+    scoring_budget: Duration | None = Field(
+        None, description="How long a response may wait for its verdict; null: as `scoring_budget` above says."
+    )
+    abstain: AbstainConfig = Field(AbstainConfig(), description="What is told in place of a withheld answer.")
+    block: BlockConfig = Field(BlockConfig(), description="The status of blocked calls.")
+    fallback: FallbackConfig | None = Field(None, description="The model that `fallback` asks.")
+    retry: RetryConfig | None = Field(None, description="How often `retry` asks again.")
+    shadow: Path | None = Field(
+        None, description="A candidate bundle that is scored beside the live one, counted, and never acts."
     )
     risk: RiskConfig | None = Field(
         None, description="What answers are worth; turns serve, flag or abstain on, for bundles that know correctness."
@@ -102,4 +136,15 @@ class ModelConfig(BaseModel):
     def _one_way_to_alarm(self) -> ModelConfig:
         if self.adapt is not None and self.discoveries is not None:
             raise ValueError("adapt and discoveries both say when to alarm: choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _can_react(self) -> ModelConfig:
+        if self.protocol == "oip" and not self.signals:
+            raise ValueError("signals: is required: name the tensor of each signal")
+        wanted = {reaction.action for reaction in self.on_alarm.values()}
+        wanted |= {self.retry.otherwise} if self.retry is not None else set()
+        for name in ("fallback", "retry"):
+            if name in wanted and getattr(self, name) is None:
+                raise ValueError(f"{name}: is required, for it is what is to be done")
         return self

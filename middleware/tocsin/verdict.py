@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 METADATA_KEY = "tocsin-verdict"
-ACTIONS = ("pass", "flag", "abstain")  # mildest first
+ACTIONS = ("pass", "flag", "retry", "fallback", "abstain", "block")  # mildest first
 ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
 
 
@@ -32,7 +32,7 @@ class Verdict:
     `pvalues`: the joint p-value of each row, in (0, 1]. `severities`: each row's alarm, `warning`, `critical` or None;
     `severity` is that of the worst row. `weighed`: what answers are worth, where that is configured. `identifier`:
     what to call the response when its truth becomes known, where levels follow feedback. `unscored`: why there is no
-    judgement, or None. `action`: `pass`, `flag` (an alarm, or an answer worth a review) or `abstain`.
+    judgement, or None. `action`: what is to be done, one of ACTIONS; `flag` is an alarm, or an answer worth a review.
     """
 
     __slots__ = (
@@ -54,6 +54,7 @@ class Verdict:
         identifier: str = "",
         *,
         unscored: str | None = None,
+        action: str | None = None,
     ) -> None:
         self.model = model
         self.version = version
@@ -63,15 +64,18 @@ class Verdict:
         self.severity = severity
         self.weighed = weighed
         self.identifier = identifier
-        self.action = "flag" if severity else "pass"
-        if weighed is not None:
-            self.action = max((action_of(severity, d) for d in weighed.decisions), key=ACTIONS.index)
+        self.action = action or gravest_action(severity, weighed)
         self.unscored = unscored
         self._detectors = detectors
         self._details = details
 
     def __repr__(self) -> str:
         return f"Verdict({self.to_metadata()})"
+
+    @property
+    def rank(self) -> int:
+        """How grave it is, by what is to be done; without a judgement, less than any."""
+        return -1 if self.unscored is not None and self.action == "pass" else ACTIONS.index(self.action)
 
     @property
     def alarm(self) -> bool:
@@ -102,7 +106,8 @@ class Verdict:
     def to_metadata(self) -> str:
         """One line of JSON, ASCII, for the metadata key `tocsin-verdict`."""
         if self.unscored is not None:
-            return _head(self.model, self.version) + f',"unscored":"{self.unscored}"}}'
+            done = "" if self.action == "pass" else f',"action":"{self.action}"'
+            return _head(self.model, self.version) + f',"unscored":"{self.unscored}"{done}}}'
         alarm = f'"{self.severity}"' if self.severity else "null"
         template = _template(self.model, self.version, self.bundle, self._detectors)
         more = "" if self.weighed is None and not self.identifier else self._more()
@@ -148,6 +153,7 @@ class Verdict:
                 weighed=_weighed(content),
                 identifier=str(content.get("id", "")),
                 unscored=content.get("unscored"),
+                action=content.get("action") if content.get("action") in ACTIONS else None,
             )
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise ValueError(f"'{METADATA_KEY}' does not hold a verdict ({error})") from None
@@ -158,6 +164,13 @@ def action_of(severity: str | None, decision: str = "serve") -> str:
     if decision == "abstain":
         return "abstain"
     return "flag" if severity or decision == "flag" else "pass"
+
+
+def gravest_action(severity: str | None, weighed: Weighed | None) -> str:
+    """What to do about a response whose worst row has that severity, by the gravest of its rows."""
+    if weighed is None:
+        return "flag" if severity else "pass"
+    return max((action_of(severity, decision) for decision in weighed.decisions), key=ACTIONS.index)
 
 
 def _weighed(content: Mapping[str, Any]) -> Weighed | None:

@@ -94,7 +94,7 @@ def test_config_check_and_schema(made: Path, tmp_path: Path) -> None:
         "annotate, 0.0.0.0:8001 -> 127.0.0.1:8081, guards digits (sha256:" in tocsin("config", "check", config).stdout
     )
     schema = json.loads(tocsin("config", "schema").stdout)
-    assert schema["properties"]["mode"]["enum"] == ["observe", "annotate"]
+    assert schema["properties"]["mode"]["enum"] == ["observe", "annotate", "enforce"]
 
 
 @pytest.mark.parametrize(

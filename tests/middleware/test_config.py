@@ -51,7 +51,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
     config = Config.load(written(tmp_path, "upstream: other:1\n" + MINIMAL))
     assert config.upstream == Address("model", 1234)
     assert config.models["digits"].bundle == Path("/elsewhere.tocsin")
-    assert config.models["digits"].signals["probs"].tensor == "predict_proba"
+    assert config.models["digits"].signals["probs"].path == "outputs.predict_proba"
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,16 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
         (MINIMAL + "lisen: a:1\n", "lisen: there is no such setting; `tocsin config schema` lists them"),
         (MINIMAL + "listen: nowhere\n", "listen: expected HOST:PORT or unix:/PATH, not 'nowhere'"),
         (MINIMAL + "listen: host:70000\n", "listen: expected HOST:PORT"),
-        (MINIMAL + "mode: enforce\n", "mode: "),
+        (MINIMAL + "mode: strict\n", "mode: "),
         (MINIMAL + "scoring_budget: 5\n", "scoring_budget: expected a time with its unit, such as 5ms or 30s, not '5'"),
-        (MINIMAL + "    session: x\n", "models.digits.session: expected metadata.KEY with a lower-case key, not 'x'"),
+        (
+            MINIMAL + "    session: x\n",
+            "models.digits.session: expected metadata.KEY with a lower-case key, or request.PATH of a field, not 'x'",
+        ),
         (
             "models: {digits: {signals: {probs: predict_proba}}}\n",
-            "models.digits.signals.probs: expected request.inputs.NAME or response.outputs.NAME, not 'predict_proba'",
+            "models.digits.signals.probs: expected request.inputs.NAME or response.outputs.NAME, or the path of a field in "
+            "request or response, not 'predict_proba'",
         ),
         ("models: {digits: {signals: {}}}\n", "models.digits.signals: "),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.middleware.served import SAFE, ask, grouped, metric, model, served
-from tests.parts import INFER, far_away, inference
+from tests.parts import INFER, METHOD, far_away, inference
 
 import tocsin
 from tocsin.config import Config
@@ -36,7 +36,7 @@ def test_evidence_counts_each_group_by_its_own_law_and_the_largest_only(tmp_path
     other = next(name for name in promise.groups if name != watched)
 
     def judged(groups: list[str], severity: str | None) -> Scored:
-        call = Call(INFER, {}, "", False)
+        call = Call(METHOD, {}, "", False)
         call.verdict = Verdict("digits", pvalues=[0.5] * len(groups), severities=[severity] * len(groups))
         return Scored("digits", [call], np.zeros((len(groups), 2), np.float32), 0.0, [0.0] * len(groups), groups)
 

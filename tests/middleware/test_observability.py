@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from tests.model_server import model_server
-from tests.parts import INFER, inference, running, safe_traffic, settings
+from tests.parts import INFER, METHOD, inference, running, safe_traffic, settings
 
 from tocsin.config_fields import Address
 from tocsin.errors import StartError
@@ -113,7 +113,7 @@ def test_versions_beyond_the_bound_fold_into_other(bundle: Path) -> None:
     guard = Guard.open(settings(1, bundle))
     sink = PrometheusSink(guard.models)
     for number in range(200):
-        call = Call(INFER, {}, "", False)
+        call = Call(METHOD, {}, "", False)
         call.verdict = Verdict("digits", f"v{number}", unscored="shape")
         sink.unscored(call)
     versions = [s.labels["version"] for f in sink.collect() for s in f.samples if s.name == "tocsin_responses_total"]
@@ -134,7 +134,7 @@ def test_nothing_is_lost_between_counting_and_scraping(bundle: Path) -> None:
 
     def judge() -> None:
         for _ in range(1_500):
-            call = Call(INFER, {}, "", False)
+            call = Call(METHOD, {}, "", False)
             call.response = answer
             guard.judge([call])
             sink.added(1e-4)
@@ -163,7 +163,7 @@ def test_the_evidence_against_the_promise_stays_small_on_safe_traffic_and_grows_
         sink = PrometheusSink(guard.models)
         guard.sinks.append(sink)
         for start in range(0, observations.rows, 50):
-            call = Call(INFER, {}, "", False)
+            call = Call(METHOD, {}, "", False)
             call.response = inference(observations, slice(start, start + 50))
             guard.judge([call])
         samples = [s for f in sink.collect() for s in f.samples if s.name == "tocsin_promise_log_evalue"]

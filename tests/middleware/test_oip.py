@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as triton
 
 from tocsin.protocols import oip
+from tocsin.protocols.datatypes import item_size, to_float32
 from tocsin.unscored import Unscored
 
 RAW = {
@@ -27,8 +28,8 @@ TYPED = {
 
 def values(message: oip.Message, name: str) -> Any:
     tensor = message.layout.tensor(name)
-    oip.item_size(tensor, name)
-    return oip.to_float32(message.raw[tensor.position], tensor.datatype).reshape(tensor.shape)
+    item_size(tensor.datatype, name)
+    return to_float32(message.raw[tensor.position], tensor.datatype).reshape(tensor.shape)
 
 
 def triton_response(datatype: str, array: Any, raw: bool) -> bytes:

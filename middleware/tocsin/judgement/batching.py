@@ -26,8 +26,7 @@ class Waiting(Protocol):
 class Batcher:
     """Collects calls until the turn ends, judges them together, and tells those who wait.
 
-    `after_flush` runs once every batch, when all of its calls were told. `inline` tells whether a call submitted now
-    is judged before this turn of the loop ends.
+    `after_flush` runs once every batch, when all of its calls were told.
     """
 
     def __init__(self, guard: Guard, after_flush: Callable[[], None] = lambda: None) -> None:
@@ -37,9 +36,13 @@ class Batcher:
         self._calls: list[Call] = []
         self._waiting: list[Waiting] = []
         self._scheduled = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer") if guard.heavy else None
-        self.inline = self._thread is None
+        self._thread: ThreadPoolExecutor | None = None
         self._in_flight = False
+
+    @property
+    def inline(self) -> bool:
+        """Whether a call submitted now is judged before this turn of the loop ends."""
+        return not self._guard.heavy and not self._in_flight
 
     def submit(self, call: Call, waiting: Waiting) -> None:
         """Judge the call with this turn's others."""
@@ -68,10 +71,12 @@ class Batcher:
         self._calls, self._waiting = [], []
         if not calls:
             return
-        if self._thread is None:
+        if not self._guard.heavy:
             self._guard.judge(calls)
             self._tell(calls, waiting)
         else:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer")
             self._in_flight = True
             done = self._loop.run_in_executor(self._thread, self._guard.judge, calls)
             done.add_done_callback(lambda _: self._landed(calls, waiting))
@@ -86,6 +91,10 @@ class Batcher:
         for call, one in zip(calls, waiting, strict=True):
             one.judged(call)
         self._after_flush()
+        if self._guard.shadows:
+            self._guard.shadow(calls)
+        for call in calls:
+            call.forget()
 
 
 class _Future(NamedTuple):

@@ -1,34 +1,138 @@
-"""One guarded call, as whoever carries it (relay, client wrapper, server interceptor) tells it to judgement."""
+"""One guarded call, as whoever carries it (relay, client wrapper, server interceptor) tells it to judgement.
+
+Whoever carries a call tells its messages with `asked` and `answered`, and `ended` when the response is complete; the
+last two return what is to be judged now: the call itself where the response is one message, a piece of it where
+responses stream. A piece covers so many of the messages told, in their order.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
+from tocsin.protocols.method import Method
 from tocsin.verdict import Verdict
+
+Fault = tuple[str, str]  # a reason why a message cannot be scored, known before scoring, and its detail
+
+_serials = itertools.count(1)
 
 
 class Call:
     """A call's messages and keys on the way in, its verdict on the way out.
 
-    `request` and `response` are single gRPC messages without framing and compression; `fault` is a reason known
-    before scoring; `late` means that nobody waits for the verdict any more. `keys` are the request's metadata that tell
-    sessions and groups apart, each model's under its own name. The request is only needed where `wants_request`.
+    `request` and `response` are single gRPC messages without framing and compression, `earlier` those of a stream that
+    are judged together with `response`. `late` means that nobody waits for the verdict any more. `keys` are the
+    request's metadata that judgement reads; `hint` is the model where the protocol tells none; `origin` names the
+    connection. The request is only needed where `wants_request`.
     """
 
     __slots__ = (
-        "fault", "keys", "late", "method", "model", "request", "response", "trace", "verdict",
-        "version", "wants_request",
+        "earlier", "fault", "hint", "keys", "late", "method", "model", "origin", "reads", "request", "response",
+        "trace", "verdict", "version", "wants_request", "whole",
     )  # fmt: skip
 
-    def __init__(self, method: str, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
-        self.method = method
+    def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
+        self.reads = reads
+        self.method = reads.name
         self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
         self.request: bytes | None = None
         self.response: bytes | None = None
-        self.fault: tuple[str, str] | None = None
+        self.earlier: list[bytes] = []
+        self.fault: Fault | None = None
         self.late = False
+        self.hint = self.origin = ""
         self.model = ""  # known once the response is read
         self.version = ""
         self.verdict: Verdict | None = None
+        self.whole: StreamedCall | None = None  # the call that this is a piece of
+
+    @property
+    def covers(self) -> int:
+        """How many messages this judges."""
+        return 1 + len(self.earlier)
+
+    @property
+    def streams(self) -> bool:
+        """Whether more than one message may be judged."""
+        return False
+
+    def asked(self, content: bytes | None, fault: Fault | None = None) -> None:
+        """A message of the caller; of a stream, the newest one counts."""
+        self.request, self.fault = content, fault
+
+    def answered(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
+        """A message of the response."""
+        if self.response is not None or (self.fault is not None and content is None):
+            return None
+        self.response = content
+        self.fault = self.fault or fault
+        return self
+
+    def ended(self) -> Call | None:
+        """The response is complete."""
+        return None
+
+    def forget(self) -> None:
+        """Judged: the messages are not needed any more."""
+        self.request = self.response = None
+        self.earlier = []
+
+
+class StreamedCall(Call):
+    """A call whose response is a stream, judged every so many messages, or at the end where `every` is 0.
+
+    Its verdict is the gravest of its pieces', the latest where they are alike.
+    """
+
+    __slots__ = ("_collected", "_every", "_serial")
+
+    def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool, every: int) -> None:
+        super().__init__(reads, keys, trace, wants_request)
+        self._every = every
+        self._collected: list[bytes] = []
+        self._serial = 0
+
+    @property
+    def streams(self) -> bool:
+        return True
+
+    @property
+    def serial(self) -> str:
+        """What tells this stream from all others of this process."""
+        self._serial = self._serial or next(_serials)
+        return f"stream {self._serial}"
+
+    def answered(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
+        """A message of the stream; what it completes."""
+        if content is None:
+            return self._piece(None, fault)
+        if self._every and len(self._collected) + 1 >= self._every:
+            return self._piece(content, None)
+        self._collected.append(content)
+        return None
+
+    def ended(self) -> Call | None:
+        """The stream is complete; what was not judged yet."""
+        return self._piece(self._collected.pop(), None) if self._collected else None
+
+    def judged(self, piece: Call) -> None:
+        """A piece has its verdict."""
+        self.model, self.version = piece.model, piece.version
+        if piece.verdict is not None and (self.verdict is None or piece.verdict.rank >= self.verdict.rank):
+            self.verdict = piece.verdict
+
+    def forget(self) -> None:
+        """Nobody waits any more: what was collected is not needed."""
+        self._collected = []
+        self.request = None
+
+    def _piece(self, content: bytes | None, fault: Fault | None) -> Call:
+        piece = Call(self.reads, self.keys, self.trace, self.wants_request)
+        piece.request, piece.response, piece.earlier = self.request, content, self._collected
+        piece.fault = fault or self.fault
+        piece.hint, piece.origin, piece.whole = self.hint, self.origin, self
+        self._collected = []
+        return piece

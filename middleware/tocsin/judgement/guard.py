@@ -9,15 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.config import Config
-from tocsin.config_fields import VERSION
-from tocsin.judgement.call import Call
-from tocsin.judgement.model import Family, GuardedModel
+from tocsin.judgement.call import Call, StreamedCall
+from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink
-from tocsin.protocols import oip
+from tocsin.protocols.loading import methods_of
+from tocsin.protocols.method import Edit, Method
+from tocsin.protocols.rows import Family, Reading
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
@@ -44,15 +46,29 @@ class Guard:
     needs_bundles: ClassVar[bool] = True
 
     def __init__(self, config: Config, models: Mapping[str, GuardedModel], sinks: Iterable[Sink] = ()) -> None:
-        self.config = config
-        self.models = dict(models)
         self.sinks = list(sinks)
-        self.wants_request = any(model.wants_request for model in self.models.values())
-        told_by = {key for model in self.models.values() for key in (model.session, model.group)}
-        self._keys = sorted(told_by - {"", VERSION})
         self._lock = threading.Lock()
         self._last_told: dict[tuple[str, str], float] = {}
+        self.take(config, models)
+
+    def take(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
+        """Judge by these from here on; what is being judged is finished by what it began with."""
+        self.config = config
+        self.models = dict(models)
+        self.methods: dict[str, Method] = {}
+        self._of_method: dict[str, list[GuardedModel]] = {}
+        for model in self.models.values():
+            for method in model.served.values():
+                self.methods[method.name] = method
+                self._of_method.setdefault(method.name, []).append(model)
+        self._wants_request = {
+            name: any(model.wants_request(name) for model in models) for name, models in self._of_method.items()
+        }
+        self._every = {name: _every(self.methods[name], models) for name, models in self._of_method.items()}
+        told_by = {key for model in self.models.values() for key in model.metadata_keys}
+        self._keys = sorted(told_by)
         self.heavy = any(m.scorer.warm() > INLINE_SECONDS for m in self.models.values() if m.bundle is not None)
+        self.shadows = any(model.shadow is not None for model in self.models.values())
         self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
         self._only = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
@@ -64,20 +80,26 @@ class Guard:
         """
         if not isinstance(config, Config):
             config = Config.load(config)
-        models = {name: GuardedModel(name, m, threads=config.threads) for name, m in config.models.items()}
-        return cls(config, models, sinks)
+        return cls(config, guarded_models(config), sinks)
 
     @property
     def metadata_keys(self) -> list[str]:
         """The request metadata that `call` wants to see."""
         return list(dict.fromkeys([TRACE_KEY, *self._keys]))
 
-    def call(self, method: str, metadata: Mapping[str, str]) -> Call | None:
-        """A call to judge, or None when the method is not guarded."""
-        if method not in oip.METHODS:
+    def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
+        """A call to judge, or None when the method is not guarded. `hint`: the model where calls do not tell it."""
+        reads = self.methods.get(method)
+        if reads is None:
             return None
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
-        return Call(method, keys, _trace_id(metadata.get(TRACE_KEY)), self.wants_request)
+        trace, wants_request = _trace_id(metadata.get(TRACE_KEY)), self._wants_request[method]
+        if reads.streams:
+            made: Call = StreamedCall(reads, keys, trace, wants_request, self._every[method])
+        else:
+            made = Call(reads, keys, trace, wants_request)
+        made.hint, made.origin = hint, origin
+        return made
 
     def judge(self, calls: Sequence[Call]) -> None:
         """Give every call its verdict, scoring those of one model as one batch. Never raises."""
@@ -97,7 +119,30 @@ class Guard:
                 else:
                     batch.append(read)
         for family, batch in batches.items():
-            self._score_safely(self.models[family.model], family, batch, started)
+            self._score_safely(family.model, family, batch, started)
+        for call in calls:
+            if call.whole is not None:
+                call.whole.judged(call)
+
+    def shadow(self, calls: Sequence[Call]) -> None:
+        """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
+        for call in calls:
+            model = self.models.get(call.model)
+            verdict = call.verdict
+            if model is None or model.shadow is None or verdict is None or verdict.unscored or call.response is None:
+                continue
+            try:
+                opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
+                reading = model.shadow.read(call.method, opened, call.request)
+                scores = model.shadow.scorer.run(reading.family.stack([reading.raws]))
+                judged = model.shadow.judge(scores, [(call, reading.rows, reading.raws)], model)
+            except Exception as error:
+                log.debug("model %s: the shadow bundle failed: %s", model.name, error)
+                told: str | None = "failed"
+            else:
+                told = model.shadow.promise.gravest(judged.severities)
+            for sink in self.sinks:
+                sink.shadowed(call, told)
 
     def _score_safely(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         try:
@@ -111,6 +156,29 @@ class Guard:
         call.model = call.model or self._only
         self._pass_unscored(call, Unscored(reason, detail))
 
+    def edits(self, call: Call) -> list[Edit]:
+        """What may be asked for besides, on a call whose model is not known yet: it is asked for each in turn."""
+        models = self._of_method.get(call.method, [])
+        return [model.edits[call.method] for model in models if call.method in model.edits]
+
+    def budget(self, call: Call) -> float:
+        """How many seconds a call may wait for its verdict."""
+        told = [model.config.scoring_budget for model in self._of_method.get(call.method, [])]
+        return max((own or self.config.scoring_budget).total_seconds() for own in told or [None])
+
+    def closed(self, call: Call) -> bool:
+        """Whether a call that could not be scored must not pass."""
+        if self.config.mode != "enforce":
+            return False
+        model = self.models.get(call.model)
+        told = model.config.fail if model is not None else None
+        return (told or self.config.fail) == "closed"
+
+    def acted(self, call: Call, action: str) -> None:
+        """What was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
+        for sink in self.sinks:
+            sink.acted(call, action)
+
     def _read(self, call: Call) -> tuple[Family, Read]:
         call.model = self._only
         if call.fault is not None:
@@ -119,16 +187,26 @@ class Guard:
             raise Unscored("no_response", "the call has no response message")
         if self._blind:
             raise Unscored("no_bundle", "no model has a bundle")
-        response = oip.read_response(call.response)
-        model = self.models.get(response.model)
-        if model is None:
-            call.model = OTHER
-            raise Unscored("unknown_model", f"model '{response.model}' is not configured")
-        call.model, call.version = model.name, response.version
+        reads = call.reads
+        opened = [reads.open(call.response, call.request)]
+        if call.earlier:
+            opened = [*(reads.open(message, call.request) for message in call.earlier), *opened]
+        model = self._model_of(call, opened[0].model or call.hint)
+        call.model, call.version = model.name, opened[0].version
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
-        plan, raws = model.read(response, call.request)
-        return plan.family, (call, plan.rows, raws)
+        reading: Reading = model.read(call.method, opened, call.request)
+        return reading.family, (call, reading.rows, reading.raws)
+
+    def _model_of(self, call: Call, told: str) -> GuardedModel:
+        model = self.models.get(told)
+        if model is not None:
+            return model
+        served = self._of_method.get(call.method, [])
+        if not told and len(served) == 1:
+            return served[0]
+        call.model = OTHER
+        raise Unscored("unknown_model", f"model '{told}' is not configured" if told else "the call tells no model")
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
@@ -159,13 +237,14 @@ class Guard:
         late: set[int] = set()  # rows that nobody waits for any more
         for number, (call, rows, _) in enumerate(batch):
             first, at = at, at + rows
-            if call.late:
+            if call.late or (call.whole is not None and call.whole.late):
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
                 late.update(range(first, at))
                 continue
             severity = severities[first]
             if rows > 1:
                 severity = model.promise.gravest(severities[first:at])
+            worth = weighed and weighed.rows(first, at)
             call.verdict = Verdict(
                 call.model,
                 call.version,
@@ -175,8 +254,9 @@ class Guard:
                 model.scorer.detectors,
                 by_detector[first:at],
                 severity,
-                weighed and weighed.rows(first, at),
+                worth,
                 identifiers[number] if identifiers else "",
+                action=None if model.policy.plain else model.policy.action(severity, severities[first:at], worth, call),
             )
             calls.append(call)
         if calls or ended:
@@ -190,7 +270,7 @@ class Guard:
 
     def _pass_unscored(self, call: Call, why: Unscored) -> None:
         model = call.model or OTHER
-        call.verdict = Verdict(model, call.version, unscored=why.reason)
+        call.verdict = Verdict(model, call.version, unscored=why.reason, action="block" if self.closed(call) else None)
         for sink in self.sinks:
             sink.unscored(call)
         with self._lock:
@@ -199,7 +279,25 @@ class Guard:
             if not quiet:
                 self._last_told[model, why.reason] = now
         if not quiet and why.reason != "no_bundle":
-            log.warning("model %s: response passed unscored (%s): %s", model, why.reason, why)
+            passed = "refused" if call.verdict.action == "block" else "passed"
+            log.warning("model %s: response %s unscored (%s): %s", model, passed, why.reason, why)
+
+
+def guarded_models(config: Config) -> dict[str, GuardedModel]:
+    """The models of a configuration, their bundles read. Raises ConfigError or BundleError."""
+    names = dict.fromkeys(model.protocol for model in config.models.values())
+    spoken = {
+        name: methods_of(name, config.protocols, lambda: grpc.insecure_channel(str(config.upstream))) for name in names
+    }
+    return {
+        name: GuardedModel(name, model, spoken[model.protocol], threads=config.threads)
+        for name, model in config.models.items()
+    }
+
+
+def _every(method: Method, models: Sequence[GuardedModel]) -> int:
+    """Of how many messages of a stream one judgement is made: as some model says, else as the method does."""
+    return next((model.every for model in models if model.every is not None), method.every)
 
 
 def _trace_id(traceparent: str | None) -> str:

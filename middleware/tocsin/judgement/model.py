@@ -1,158 +1,147 @@
-"""A guarded model: where its signals stand, and the bundle that judges them."""
+"""A guarded model: where its signals stand, the bundle that judges them, and what is done about it."""
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tocsin.config_fields import VERSION
+from tocsin.config_fields import CONNECTION, STREAM, VERSION
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.judge import Judge
+from tocsin.judgement.policy import Policy
 from tocsin.model_config import ModelConfig
-from tocsin.protocols import oip
+from tocsin.protocols.method import Edit, Method, Opened, Reader
+from tocsin.protocols.paths import SignalPath
+from tocsin.protocols.protocol import judged_every
+from tocsin.protocols.rows import Family, Kind, Reading
 from tocsin.unscored import Unscored
 from tocsin_calibration import Bundle
 
-Rows = dict[str, NDArray[np.float32]]
-Kind = tuple[str, str, tuple[int, ...]]  # a signal's name, datatype and one row's shape
-
-
-class Family:
-    """Plans of one model whose rows can be stacked: each signal's name, datatype and one row's shape."""
-
-    def __init__(self, model: str, signals: tuple[Kind, ...]) -> None:
-        self.model = model
-        self.shapes = {name: shape for name, _, shape in signals}
-        self._signals = [(name, datatype, _product(shape)) for name, datatype, shape in signals]
-        datatypes = {datatype for _, datatype, _ in signals}
-        self._datatype = datatypes.pop() if len(datatypes) == 1 else None
-
-    def stack(self, raws: list[list[bytes]]) -> Rows:
-        """The signals of several responses, (rows of all, width), from their raw contents, a list a response."""
-        columns = list(zip(*raws, strict=True))
-        if self._datatype is None:
-            return {
-                name: oip.to_float32(b"".join(column), datatype).reshape(-1, width)
-                for (name, datatype, width), column in zip(self._signals, columns, strict=True)
-            }
-        # All of one datatype, as models usually answer: converted at once, each signal a part of one array.
-        values = oip.to_float32(b"".join(chain.from_iterable(columns)), self._datatype)
-        rows = len(values) // sum(width for _, _, width in self._signals)
-        stacked, start = {}, 0
-        for name, _, width in self._signals:
-            stacked[name] = values[start : (start := start + rows * width)].reshape(rows, width)
-        return stacked
-
-
-class Place(NamedTuple):
-    """Where one signal's bytes stand."""
-
-    in_request: bool
-    position: int
-    size: int  # bytes
-
-
-class Plan(NamedTuple):
-    """How to read all signals from messages of given layouts: one place a signal."""
-
-    places: tuple[Place, ...]
-    rows: int
-    family: Family
-
 
 class GuardedModel:
-    """One model of the configuration. Raises ConfigError when bundle and configuration do not fit each other."""
+    """One model of the configuration, on the methods of its protocol.
 
-    def __init__(self, name: str, config: ModelConfig, *, threads: int = 1) -> None:
+    `edits` are what is asked for besides, by method. Raises ConfigError when bundle, protocol and configuration do not
+    fit each other.
+    """
+
+    def __init__(self, name: str, config: ModelConfig, methods: Mapping[str, Method], *, threads: int = 1) -> None:
         self.name = name
         self.config = config
-        self.session = (config.session or "").removeprefix("metadata.")
-        self.group = (config.group or "").removeprefix("metadata.")
         self.bundle = None if config.bundle is None else Bundle.read(config.bundle, threads=threads)
-        wanted = self.bundle.scorer.signals if self.bundle else dict.fromkeys(config.signals, 0)
-        for signal in wanted:
-            if signal not in config.signals:
-                raise ConfigError(
-                    f"models.{name}.signals: the bundle's detectors read '{signal}', which is not mapped; add "
-                    f"'{signal}: response.outputs.NAME'"
-                )
+        self._families: dict[tuple[Kind, ...], Family] = {}
+        wanted = list(self.bundle.scorer.signals) if self.bundle else list(config.signals)
         if self.bundle is not None:
             self.promise = self.bundle.require_promise(config.bundle or "the bundle")
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
             self.swallowed = self.scorer.swallowed()
             self.judge = Judge(name, config, self.bundle)
-        # (signal, side, tensor, width); width 0 = any, as while recording
-        self._paths = [(signal, *config.signals[signal], width) for signal, width in wanted.items()]
-        self.wants_request = any(side == "request" for _, side, _, _ in self._paths)
-        self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
-        self._families: dict[tuple[Kind, ...], Family] = {}
+        self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
+        self._readers: dict[str, Reader] = {}
+        self.edits: dict[str, Edit] = {}
+        self._why_not: dict[str, str] = {}
+        self._reads_request: set[str] = set()
+        self._read_methods(wanted, methods)
+        self.every = None if config.judge is None else judged_every(config.judge)
+        self._session = self._key(config.session, methods)
+        self._group = self._key(config.group, methods)
+        self.served = {method: methods[method] for method in self._readers}  # those its signals can be read from
+        self.policy = Policy(name, config, list(self.served.values()))
+        self.shadow: GuardedModel | None = None
+        if config.shadow is not None:
+            candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
+            self.shadow = GuardedModel(name, candidate, methods, threads=threads)
+
+    def wants_request(self, method: str) -> bool:
+        """Whether judging a response of that method, or acting on it, takes the request."""
+        return method in self._reads_request or self.policy.asks_again or method in self.edits
+
+    @property
+    def metadata_keys(self) -> list[str]:
+        """The request metadata that tell sessions and groups apart."""
+        told = (self.config.session or "", self.config.group or "")
+        return [key.removeprefix("metadata.") for key in told if key.startswith("metadata.")]
 
     def group_of(self, call: Call) -> str:
         """The group that a call's responses belong to, nothing where none is configured."""
-        return call.version if self.group == VERSION else call.keys.get(self.group, "")
+        return self._group(call)
 
     def session_of(self, call: Call) -> str:
         """The session that a call belongs to, nothing where none is configured or told."""
-        return call.keys.get(self.session, "")
+        return self._session(call)
 
-    def read(self, response: oip.Message, request: bytes | None) -> tuple[Plan, list[bytes]]:
-        """How many rows the response has, how to stack them, and each signal's raw contents. Raises Unscored."""
-        shown, asked_layout, asked = response.raw, None, response.raw
-        if self.wants_request:
-            if request is None:
-                raise Unscored("missing_signal", "there is no request to read a signal from")
-            message = oip.read_request(request)
-            asked_layout, asked = message.layout, message.raw
-        plan = self._plans.get((response.layout, asked_layout))
-        if plan is None:
-            plan = self._plan(response.layout, asked_layout)
-        raws = []
-        try:
-            for in_request, position, size in plan.places:
-                content = (asked if in_request else shown)[position]
-                if len(content) != size:
-                    raise Unscored("shape", f"a tensor holds {len(content)} bytes where its shape says {size}")
-                raws.append(content)
-        except IndexError:
-            raise Unscored("shape", "there are fewer raw contents than tensors") from None
-        return plan, raws
+    def read(self, method: str, opened: Sequence[Opened], request: bytes | None) -> Reading:
+        """How many rows a response has, how to stack them, and each signal's raw contents. Raises Unscored."""
+        reader = self._readers.get(method)
+        if reader is None:
+            raise Unscored("missing_signal", self._why_not.get(method, "the method is not one of the model's protocol"))
+        return reader.read(opened, request)
 
-    def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
-        places, signals, counts = [], [], {}
-        for signal, side, name, width in self._paths:
-            layout = response if side == "response" else request
-            assert layout is not None
-            tensor = layout.tensor(name)
-            size = oip.item_size(tensor, name)
-            values = _product(tensor.shape)
-            batched = bool(tensor.shape) and values != width  # else one response, by a model without a batch axis
-            rows, shape = (tensor.shape[0], tensor.shape[1:] or (1,)) if batched else (1, tensor.shape or (1,))
-            if min(tensor.shape, default=1) < 0:
-                raise Unscored("shape", f"tensor '{name}' has the shape {list(tensor.shape)}")
-            if rows and self.bundle and (told := self.scorer.misfit(signal, _product(shape))):
-                raise Unscored("shape", told)
-            counts[signal] = rows
-            places.append(Place(side == "request", tensor.position, values * size))
-            signals.append((signal, tensor.datatype, shape))
-        if len(set(counts.values())) != 1 or not next(iter(counts.values())):
-            told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
-            raise Unscored("rows", f"the response has {told}; each response needs one row of each")
-        key = tuple(signals)
-        family = self._families.setdefault(key, Family(self.name, key))
-        if len(self._plans) >= oip.KEPT_LAYOUTS:
-            self._plans.clear()
-        plan = Plan(tuple(places), next(iter(counts.values())), family)
-        self._plans[response, request] = plan
-        return plan
+    # -- what readers ask (protocols.rows.Shapes)
 
+    def rows(self, signal: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        """The first axis is the batch's, unless the values as a whole have the width that detectors were fitted on."""
+        batched = bool(shape) and prod(shape) != self._widths[signal]
+        return (shape[0], shape[1:] or (1,)) if batched else (1, shape or (1,))
 
-def _product(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
+    def misfit(self, signal: str, width: int) -> str:
+        """Why rows of that width cannot be scored; empty when they can, and while recording."""
+        return self.scorer.misfit(signal, width) if self.bundle is not None else ""
+
+    def family(self, signals: tuple[Kind, ...]) -> Family:
+        """The family of responses with these signals."""
+        return self._families.setdefault(signals, Family(self, signals))
+
+    # -- made once
+
+    def _read_methods(self, wanted: Sequence[str], methods: Mapping[str, Method]) -> None:
+        for name, method in methods.items():
+            places = {**getattr(method, "signals", {}), **self.config.signals}
+            missing = [signal for signal in wanted if signal not in places]
+            try:
+                if missing:
+                    raise ValueError(f"nothing says where '{missing[0]}' stands")
+                chosen: dict[str, SignalPath] = {signal: places[signal] for signal in wanted} or places
+                self._readers[name] = method.reader(chosen, self)
+                if not wanted:
+                    self._widths.update(dict.fromkeys(chosen, 0))
+                if method.needs_request(chosen):
+                    self._reads_request.add(name)
+                if self.config.ask and (edit := method.edit(chosen, int(self.config.ask))) is not None:
+                    self.edits[name] = edit
+            except ValueError as error:
+                self._why_not[name] = str(error)
+        if not self._readers:
+            where = f"models.{self.name}.signals"
+            unmapped = [signal for signal in wanted if signal not in self.config.signals]
+            if unmapped and self.config.protocol == "oip":
+                raise ConfigError(
+                    f"{where}: the bundle's detectors read '{unmapped[0]}', which is not mapped; add "
+                    f"'{unmapped[0]}: response.outputs.NAME'"
+                )
+            told = "; ".join(f"{name}: {why}" for name, why in self._why_not.items())
+            raise ConfigError(f"{where}: no method of protocol '{self.config.protocol}' has these signals: {told}")
+
+    def _key(self, told: str | None, methods: Mapping[str, Method]) -> Callable[[Call], str]:
+        """How to find a session or group that is told so."""
+        if not told:
+            return lambda call: ""
+        if told == VERSION:
+            return lambda call: call.version
+        if told == STREAM:
+            return lambda call: call.whole.serial if call.whole is not None else ""
+        if told == CONNECTION:
+            return lambda call: call.origin
+        side, _, key = told.partition(".")
+        if side == "metadata":
+            return lambda call: call.keys.get(key, "")
+        finders: dict[str, Callable[[bytes], str]] = {}
+        for name in self._readers:
+            try:
+                finders[name] = methods[name].request_field(key)
+            except ValueError as error:
+                raise ConfigError(f"models.{self.name}: {told}: {name}: {error}") from None
+        self._reads_request.update(finders)
+        return lambda call: finders[call.method](call.request) if call.request is not None else ""

@@ -33,3 +33,11 @@ class Sink(Protocol):
     def unscored(self, call: Call) -> None:
         """A call passed without judgement; its verdict tells the reason."""
         ...
+
+    def acted(self, call: Call, action: str) -> None:
+        """In enforce, something was done to a call: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
+        ...
+
+    def shadowed(self, call: Call, severity: str | None) -> None:
+        """A judged call was scored by a candidate bundle too; `failed` when it could not be."""
+        ...

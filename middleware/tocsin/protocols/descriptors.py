@@ -11,25 +11,75 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError
 
 HERE = Path(__file__).parent
 
+Pool = Any  # a google.protobuf DescriptorPool
+
 
 @cache
-def pool(name: str) -> descriptor_pool.DescriptorPool:
+def pool(name: str) -> Pool:
     """The pool of the shipped descriptor set NAME.binpb, compiled from proto/NAME.proto at build time."""
     path = HERE / f"{name}.binpb"
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise RuntimeError(f"{path} is missing: build it with `python proto/descriptor_sets.py`") from None
+    return pool_of(content)
+
+
+def pool_of(content: bytes) -> Pool:
+    """The pool of a serialised FileDescriptorSet. Raises ValueError when it is none, or lacks what it imports."""
+    try:
+        files = list(descriptor_pb2.FileDescriptorSet.FromString(content).file)
+    except DecodeError as error:
+        raise ValueError(f"it is no descriptor set ({error})") from None
+    return pool_of_files(files)
+
+
+def pool_of_files(files: list[Any]) -> Pool:
+    """The pool of FileDescriptorProtos, in whatever order. Raises ValueError when one lacks what it imports."""
     made = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(content).file:
-        made.Add(file)
+    waiting = {file.name: file for file in files}
+    if not waiting:
+        raise ValueError("it holds no files")
+    added: set[str] = set()
+
+    def add(name: str, above: tuple[str, ...]) -> None:
+        if name in added or name in above:
+            return
+        if name not in waiting:
+            raise ValueError(f"it lacks '{name}', which others import: make it with --include_imports")
+        for needed in waiting[name].dependency:
+            add(needed, (*above, name))
+        try:
+            made.Add(waiting[name])
+            made.FindFileByName(name)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"'{name}' in it is damaged ({error})") from None
+        added.add(name)
+
+    for name in waiting:
+        add(name, ())
     return made
 
 
+def find_method(known: Pool, name: str) -> MethodDescriptor:
+    """The method /package.Service/Method. Raises ValueError telling what there is instead."""
+    service, _, method = name.removeprefix("/").partition("/")
+    try:
+        described = known.FindServiceByName(service)
+    except KeyError:
+        raise ValueError(f"there is no service '{service}' in the descriptors") from None
+    if method not in described.methods_by_name:
+        told = ", ".join(described.methods_by_name)
+        raise ValueError(f"service '{service}' has no method '{method}' (it has: {told})")
+    return described.methods_by_name[method]
+
+
 def message_class(name: str, message: str) -> type[Any]:
-    """The class of the message with that full name."""
+    """The class of the message with that full name in a shipped descriptor set."""
     found: type[Any] = message_factory.GetMessageClass(pool(name).FindMessageTypeByName(message))
     return found

@@ -10,28 +10,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
+from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
+from tocsin.protocols.rows import KEPT_LAYOUTS
 from tocsin.unscored import Unscored
-
-METHODS = frozenset({"/inference.GRPCInferenceService/ModelInfer"})
 
 Request = message_class("open_inference", "inference.ModelInferRequest")
 Response = message_class("open_inference", "inference.ModelInferResponse")
 RequestEnvelope = message_class("open_inference", "inference.ModelInferRequestEnvelope")
 ResponseEnvelope = message_class("open_inference", "inference.ModelInferResponseEnvelope")
+StreamResponse = message_class("open_inference", "inference.ModelStreamInferResponse")
+StreamEnvelope = message_class("open_inference", "inference.ModelStreamInferResponseEnvelope")
 
-KEPT_LAYOUTS = 4096
-
-_DTYPES = {
-    name: np.dtype(code)
-    for name, code in {
-        "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
-        "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
-        "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BF16": "<u2",
-    }.items()
-}  # fmt: skip
 _TYPED = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -93,6 +84,27 @@ def read_response(content: bytes) -> Message:
     return Message(envelope.model_name, envelope.model_version, layout, raw)
 
 
+def read_stream_response(content: bytes) -> Message:
+    """The ModelInferResponse in a ModelStreamInferResponse. Raises Unscored: `undecodable`, or `no_response` where it
+    is an error.
+    """
+    try:
+        envelope = StreamEnvelope.FromString(content)
+    except DecodeError as error:
+        raise Unscored("undecodable", f"the response is no ModelStreamInferResponse ({error})") from None
+    if envelope.error_message and not envelope.infer_response:
+        raise Unscored("no_response", "the message tells an error instead of an inference")
+    return read_response(envelope.infer_response)
+
+
+def parse(kind: Any, content: bytes, side: str) -> Any:
+    """A whole message of a kind. Raises Unscored `undecodable`."""
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise Unscored("undecodable", f"the {side} is no ModelInfer message ({error})") from None
+
+
 def read_request(content: bytes) -> Message:
     """A ModelInferRequest. Raises Unscored `undecodable`."""
     try:
@@ -119,10 +131,7 @@ def _learn(key: tuple[object, ...], side: str, tensors: Any) -> Layout:
 
 def _read_typed(kind: Any, side: str, field: str, content: bytes) -> Message:
     """A message whose values ride in the tensors themselves: the same, with the values put into raw form."""
-    try:
-        message = kind.FromString(content)
-    except DecodeError as error:
-        raise Unscored("undecodable", f"the {side} is no ModelInfer message ({error})") from None
+    message = parse(kind, content, side)
     tensors = getattr(message, field)
     raw: list[bytes] = []
     for tensor in tensors:
@@ -131,24 +140,7 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes) -> Message:
         if tensor.datatype == "BYTES":
             raw.append(b"".join(len(v).to_bytes(4, "little") + v for v in values))
         else:
-            raw.append(np.asarray(values, _DTYPES.get(tensor.datatype, np.dtype("<f4"))).tobytes())
+            raw.append(np.asarray(values, DTYPES.get(tensor.datatype, np.dtype("<f4"))).tobytes())
     key = (side, *((t.name, t.datatype, tuple(t.shape)) for t in tensors))
     layout = _layouts.get(key) or _learn(key, side, tensors)
     return Message(message.model_name, message.model_version, layout, raw)
-
-
-def item_size(tensor: Tensor, name: str) -> int:
-    """Bytes a value of a numeric tensor. Raises Unscored `dtype` for BYTES and unknown types."""
-    dtype = _DTYPES.get(tensor.datatype)
-    if dtype is None:
-        told = tensor.datatype or "of no type"
-        raise Unscored("dtype", f"tensor '{name}' is {told}, but a signal must be numeric")
-    return dtype.itemsize
-
-
-def to_float32(content: bytes, datatype: str) -> NDArray[np.float32]:
-    """Raw contents of a numeric datatype as float32, one-dimensional."""
-    values = np.frombuffer(content, _DTYPES[datatype])
-    if datatype == "BF16":  # the upper half of a float32
-        return (values.astype(np.uint32) << 16).view(np.float32)
-    return values.astype(np.float32, copy=False)

@@ -17,8 +17,9 @@ import numpy as np
 from tocsin.config import Config
 from tocsin.errors import RecordingError
 from tocsin.judgement.guard import Guard, Read
-from tocsin.judgement.model import Family, GuardedModel, Rows
+from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Sink
+from tocsin.protocols.rows import Family, Rows
 from tocsin.recording.columns import SHAPE
 from tocsin.recording.reading import require_pyarrow
 
@@ -56,7 +57,9 @@ class Recorder(Guard):
     def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
         """A recorder of every signal that the configuration names; its bundles need not exist yet."""
         config = config if isinstance(config, Config) else Config.load(config)
-        bare = {name: model.model_copy(update={"bundle": None}) for name, model in config.models.items()}
+        bare = {
+            name: model.model_copy(update={"bundle": None, "shadow": None}) for name, model in config.models.items()
+        }
         return super().open(config.model_copy(update={"models": bare}), sinks)
 
     def start(self, directory: Path, max_rows: int, full: Callable[[], None] = lambda: None) -> None:

@@ -6,9 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
-from tocsin.relay.frames import ACK, PING, RST_STREAM, SETTINGS
+from tocsin.relay.asking import AskingStream
+from tocsin.relay.flow import STREAM_WINDOW, window_update
+from tocsin.relay.frames import ACK, END_STREAM, PADDED, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import HeaderError, HeaderReader
+from tocsin.relay.limits import Allowance
+from tocsin.relay.refusal import RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.side import LAST_KNOWN, Side
+from tocsin.relay.stream import Stream
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
@@ -23,6 +28,7 @@ class ClientSide(Side):
         super().__init__(connection)
         self._reader = HeaderReader(connection.relay.request_fields, stateful=True)
         self._preface = True  # still to come
+        self._allowance = Allowance(connection.relay)
         self.half_closed = False
 
     @property
@@ -31,7 +37,7 @@ class ClientSide(Side):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
-        self.connection.open()
+        self.connection.made(transport)
 
     def data_received(self, data: bytes) -> None:
         connection = self.connection
@@ -43,6 +49,8 @@ class ClientSide(Side):
             server.write()
         elif data:
             super().data_received(data)
+            if connection.responses is not None:
+                connection.flush(self)
         if connection.refusing:
             server.out.clear()
             connection.answer_refused()
@@ -52,14 +60,17 @@ class ClientSide(Side):
             self.transport.pause_reading()
 
     def _greet(self, data: bytes) -> bytes:
-        """Pass the preface on; what follows it. Anything else than HTTP/2 is relayed unread."""
+        """Pass the preface on; what follows it. Anything else than HTTP/2 is relayed unread, or not at all."""
         data = self._tail + data
         self._tail = b""
         expected = frames.PREFACE[: len(data)]
         if data[: len(expected)] != expected:
             self._preface = False
-            self.connection.raw = True
             self.connection.relay.not_understood["not_http2"] += 1
+            if self.connection.relay.closed:
+                self.connection.close()
+                return b""
+            self.connection.raw = True
             return data
         if len(expected) < len(frames.PREFACE):
             self._tail = data
@@ -70,21 +81,112 @@ class ClientSide(Side):
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
+        known = connection.streams.get(stream)
+        if known is None and stream in connection.gone:
+            return b""
+        every: list[tuple[str, str]] = []
+        readable = True
         try:
-            fields = self._reader.read(block)
+            if connection.relay.keeps_fields and known is None:
+                fields, every = self._reader.read_all(block)
+            else:
+                fields = self._reader.read(block)
         except HeaderError:
             connection.relay.not_understood["headers"] += 1
-            fields = {}
-        if stream not in connection.streams:
-            guard = connection.relay.guard
-            opened = connection.begin(stream, guard.call(fields.get(":path", ""), fields))
-            opened.request_encoding = fields.get("grpc-encoding", "")
+            fields, readable = {}, False
+        if known is None:
+            if (refusal := self._refusal(block, readable)) is not None:
+                connection.refuse_stream(stream, *refusal, ended=bool(flags & END_STREAM))
+                return b""
+            opened = self._open(stream, fields, every)
+        else:
+            opened = known
+        if flags & END_STREAM:
+            opened.request_ended = True
+            if isinstance(opened, AskingStream):
+                return opened.request_headers(flags, block)
+        elif isinstance(opened, AskingStream) and known is None:
+            return opened.request_headers(flags, block)
         return None
 
-    def data(self, stream: int, flags: int, payload: bytes) -> None:
-        found = self.connection.streams.get(stream)
-        if found is not None and found.call is not None:
+    def _refusal(self, block: bytes, readable: bool) -> tuple[str, str] | None:
+        """Why a new stream is not taken: a status and the reason."""
+        relay, limits = self.connection.relay, self.connection.relay.config.limits
+        why = None
+        if len(self.connection.streams) >= limits.streams:
+            why = "streams", RESOURCE_EXHAUSTED, f"more than {limits.streams:,} calls at once on a connection"
+        elif len(block) > limits.headers:
+            why = "headers", RESOURCE_EXHAUSTED, f"the header block holds {len(block):,} bytes"
+        elif not readable and relay.closed:
+            why = "unreadable", UNAVAILABLE, "the header block cannot be read, and nothing may pass unread"
+        if why is None:
+            return None
+        relay.limited[why[0]] += 1
+        if self._reader.stateful:  # to leave a block out would put the upstream's decoder in disorder
+            raise frames.FrameError(frames.ENHANCE_YOUR_CALM, why[2])
+        return why[1:]
+
+    def _open(self, stream: int, fields: dict[str, str], every: list[tuple[str, str]]) -> Stream:
+        connection = self.connection
+        path = fields.get(":path", "")
+        call = connection.relay.guard.call(path, fields, connection.listener.model, connection.name)
+        opened = connection.begin(stream, call)
+        opened.request_encoding = fields.get("grpc-encoding", "")
+        opened.fields = every
+        return opened
+
+    def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
+        connection = self.connection
+        if not length and not flags & END_STREAM:
+            self._allowance.control()
+        found = connection.streams.get(stream)
+        if found is None:
+            if stream in connection.gone:
+                if length:
+                    self.put(window_update(0, length))
+                return True
+            return False
+        taken = False
+        if connection.requests is not None:
+            taken = self._pass_on(found, stream, flags, payload, length)
+        elif found.call is not None:
             found.request_data(payload)
+        if flags & END_STREAM:
+            found.request_ended = True
+        return taken
+
+    def _pass_on(self, found: Stream, stream: int, flags: int, payload: bytes, length: int) -> bool:
+        """Requests within the upstream's windows, where some of them are changed."""
+        connection = self.connection
+        assert connection.requests is not None and connection.from_client is not None
+        size = length if flags & PADDED else len(payload)
+        connection.from_client.credit(stream, size, ended=bool(flags & END_STREAM))
+        if isinstance(found, AskingStream) and found.take_request(payload, bool(flags & END_STREAM)):
+            return True
+        if found.call is not None:
+            found.request_data(payload)
+        if connection.requests.passes(stream, length):
+            return False
+        connection.requests.send(stream, payload, flags & END_STREAM)
+        return True
+
+    def more_data(self, stream: int, flags: int, payload: bytes, taken: bool) -> None:
+        connection = self.connection
+        if connection.from_client is not None:
+            connection.from_client.credit(stream, len(payload), ended=bool(flags & END_STREAM))
+        found = connection.streams.get(stream)
+        if found is None:
+            return
+        if not taken:
+            if found.call is not None:
+                found.request_data(payload)
+        elif not (isinstance(found, AskingStream) and found.take_request(payload, bool(flags & END_STREAM))):
+            assert connection.requests is not None
+            if found.call is not None:
+                found.request_data(payload)
+            connection.requests.send(stream, payload, flags & END_STREAM)
+        if flags & END_STREAM:
+            found.request_ended = True
 
     def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
         connection = self.connection
@@ -92,17 +194,39 @@ class ClientSide(Side):
             if flags & ACK:
                 self._reader.forget_state()
                 return None
-            wanted = frames.read_settings(whole[frames.HEADER_SIZE :])
-            largest = wanted.get(frames.MAX_FRAME_SIZE, connection.largest_frame)
-            connection.largest_frame = max(frames.DEFAULT_MAX_FRAME_SIZE, min(largest, frames.LARGEST_FRAME))
-            return frames.stateless_settings(whole[frames.HEADER_SIZE :])
+            self._allowance.control()
+            return self._settings(whole)
+        if kind == WINDOW_UPDATE:
+            if connection.responses is None:
+                return None
+            connection.caught_up(connection.responses.credit(stream, whole[frames.HEADER_SIZE :]))
+            return b""
         if kind == RST_STREAM:
-            connection.end(stream)
-        elif kind == PING and connection.refusing and not flags & ACK:
-            self.out.append(frames.frame(PING, ACK, 0, whole[frames.HEADER_SIZE :]))
+            if stream not in connection.streams:
+                return b"" if connection.gone.pop(stream, None) else None
+            self._allowance.reset()
+            connection.forsake(stream)
+        elif kind == PING:
+            if not flags & ACK:
+                self._allowance.control()
+                if connection.refusing:
+                    self.out.append(frames.frame(PING, ACK, 0, whole[frames.HEADER_SIZE :]))
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
         return None
+
+    def _settings(self, whole: bytes) -> bytes:
+        connection = self.connection
+        payload = whole[frames.HEADER_SIZE :]
+        wanted = frames.read_settings(payload)
+        largest = wanted.get(frames.MAX_FRAME_SIZE, connection.largest_frame)
+        connection.largest_frame = max(frames.DEFAULT_MAX_FRAME_SIZE, min(largest, frames.LARGEST_FRAME))
+        if connection.responses is None:
+            return frames.stateless_settings(payload)
+        assert connection.from_server is not None
+        if frames.INITIAL_WINDOW_SIZE in wanted:
+            connection.caught_up(connection.responses.initial(wanted[frames.INITIAL_WINDOW_SIZE]))
+        return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_server.begin()
 
     def eof_received(self) -> bool:
         """The client writes no more; what is under way may still be answered."""
@@ -110,7 +234,7 @@ class ClientSide(Side):
             return False
         self.half_closed = True
         server = self.connection.server.transport
-        if server is not None and not server.is_closing():
+        if server is not None and not server.is_closing() and server.can_write_eof():
             server.write_eof()
         return True
 

@@ -7,51 +7,75 @@ from typing import TYPE_CHECKING
 
 from tocsin.judgement.call import Call
 from tocsin.relay import frames
+from tocsin.relay.asking import AskingStream
 from tocsin.relay.client_side import ClientSide
+from tocsin.relay.flow import Inflow, Outflow
 from tocsin.relay.frames import ACK, SETTINGS, FrameError
-from tocsin.relay.refusal import unavailable
+from tocsin.relay.holding import HeldStream
+from tocsin.relay.refusal import refused, unavailable
 from tocsin.relay.server_side import ServerSide
 from tocsin.relay.side import Side
 from tocsin.relay.stream import Stream
 
 if TYPE_CHECKING:
+    from tocsin.relay.listening import Port
     from tocsin.relay.server import Relay
 
 REFUSAL_WAITS = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
 REFUSAL_LINGERS = 0.1  # seconds to let it read the answer
+REMEMBERED = 1_024  # streams ended by the relay, of which frames may still come
 
 
 class Connection:
-    """Both sides, the streams between them, and what ends them."""
+    """Both sides, the streams between them, and what ends them.
 
-    def __init__(self, relay: Relay) -> None:
+    Where responses are held or changed, `responses` and `from_server` keep flow control towards client and upstream;
+    where requests are changed, `requests` and `from_client` do the same the other way.
+    """
+
+    def __init__(self, relay: Relay, port: Port) -> None:
         self.relay = relay
+        self.listener = port.listener
+        self.name = relay.name_connection()
+        self._port = port
         self.streams: dict[int, Stream] = {}
+        self.gone: dict[int, bool] = {}  # streams that the relay has ended itself
+        self.owed: dict[int, int] = {}  # bytes of streams that the upstream is credited once the client catches up
         self.client = ClientSide(self)
         self.server = ServerSide(self)
+        manages = relay.enforces or relay.asks
+        self.responses = Outflow(self.client) if manages else None
+        self.from_server = Inflow(self.server) if manages else None
+        self.requests = Outflow(self.server) if relay.asks else None
+        self.from_client = Inflow(self.client) if relay.asks else None
+        self.server.orderly, self.client.orderly = manages, relay.asks
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE  # that the client takes
         self.refusing = ""  # why the upstream is not there
         self.raw = False  # not HTTP/2: bytes pass unread
+        self.idle_since = relay.now()
         self._deferred = False
         self._draining = False
         self._goaway_owed = False
         self._connecting: asyncio.Task[None] | None = None
         self._last_stream = 0
 
-    def open(self) -> None:
+    def made(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
-        self.relay.connections.add(self)
+        self._port.keep_alive(transport)
+        if not self.relay.admit(self):
+            self.client.close()
+            return
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
-        relay = self.relay
+        upstream = self.listener.upstream
         try:
-            async with asyncio.timeout(relay.config.connect_timeout.total_seconds()):
-                await relay.connect_upstream(lambda: self.server)
+            async with asyncio.timeout(self.relay.config.connect_timeout.total_seconds()):
+                await self._port.connect_upstream(lambda: self.server)
         except TimeoutError:
-            self.refuse(f"upstream {relay.config.upstream} did not answer the connection in time")
+            self.refuse(f"upstream {upstream} did not answer the connection in time")
         except OSError as error:
-            self.refuse(f"upstream {relay.config.upstream} cannot be reached: {error.strerror or error}")
+            self.refuse(f"upstream {upstream} cannot be reached: {error.strerror or error}")
         else:
             if self.client.closed:
                 self.server.close()
@@ -64,17 +88,92 @@ class Connection:
         """A stream's first HEADERS have come."""
         self._last_stream = max(self._last_stream, stream_id)
         self.relay.calls[call is not None] += 1
-        stream = self.streams[stream_id] = Stream(self, stream_id, call)
+        if call is None or self.responses is None:
+            stream = Stream(self, stream_id, call)
+        elif self.requests is not None and self.relay.guard.edits(call):
+            stream = AskingStream(self, stream_id, call)
+        else:
+            stream = HeldStream(self, stream_id, call)
+        self.streams[stream_id] = stream
         return stream
 
     def end(self, stream_id: int) -> None:
         """A stream has ended in both directions, or was reset."""
         stream = self.streams.pop(stream_id, None)
-        if stream is not None:
-            stream.drop()
-            if not self.streams and (self._draining or self.client.half_closed):
+        if stream is None:
+            return
+        stream.drop()
+        if self.responses is not None and not self.responses.blocked(stream_id):
+            self._close_lanes(stream_id)
+        if not self.streams:
+            self.idle_since = self.relay.now()
+            if self._draining or self.client.half_closed:
                 # Not now: what this turn has read may not be written yet.
                 asyncio.get_running_loop().call_soon(self._close_when_idle)
+
+    def forsake(self, stream_id: int) -> None:
+        """The client has reset a stream: nothing that waits for it is wanted any more."""
+        if self.responses is not None and self.from_server is not None:
+            self.responses.close(stream_id)
+            self.from_server.credit(stream_id, self.owed.pop(stream_id, 0), ended=True)
+        self.end(stream_id)
+
+    def settled(self, stream_id: int) -> None:
+        """A held stream has sent its last, or has queued it."""
+        self.end(stream_id)
+        self.written()
+        if self.server.closed:
+            self.upstream_lost("")
+
+    def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
+        """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
+        self._remember(stream_id)
+        if not upstream_ended:
+            self.server.put(frames.reset(stream_id, frames.CANCEL))
+            self.server.write()
+        self.settled(stream_id)
+
+    def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
+        """Answer a new stream without asking the upstream."""
+        self._last_stream = max(self._last_stream, stream_id)
+        self.client.put(refused(stream_id, status, reason))
+        if not ended:
+            self._remember(stream_id)
+            self.client.put(frames.reset(stream_id, frames.NO_ERROR))
+        self.written()
+
+    def _remember(self, stream_id: int) -> None:
+        self.gone[stream_id] = True
+        if len(self.gone) > REMEMBERED:
+            del self.gone[next(iter(self.gone))]
+
+    def _close_lanes(self, stream_id: int) -> None:
+        assert self.responses is not None and self.from_server is not None
+        self.responses.close(stream_id)
+        self.from_server.close(stream_id)
+        if self.requests is not None and self.from_client is not None:
+            self.requests.close(stream_id)
+            self.from_client.close(stream_id)
+
+    def caught_up(self, streams: list[int]) -> None:
+        """The client has made room, and nothing waits any more of these streams."""
+        for stream_id in streams:
+            assert self.from_server is not None
+            stream = self.streams.get(stream_id)
+            if (owed := self.owed.pop(stream_id, 0)) > 0:
+                self.from_server.credit(stream_id, owed, ended=stream is None)
+            if stream is None:
+                self._close_lanes(stream_id)
+            else:
+                stream.unblocked()
+        if streams:
+            self.server.write()
+            if self.server.closed:
+                self.upstream_lost("")
+            elif not self.streams and (self._draining or self.client.half_closed):
+                asyncio.get_running_loop().call_soon(self._close_when_idle)
+
+    # -- writing
 
     def submit(self, call: Call, stream: Stream) -> None:
         """Judge a response; where that happens in this turn of the loop, what follows is written after it."""
@@ -86,12 +185,17 @@ class Connection:
 
     def released(self, stream_id: int, held: list[bytes]) -> None:
         """A stream's held frames may go: it has ended."""
-        self.client.out += held
-        self.end(stream_id)
+        for whole in held:
+            if self.responses is not None:
+                self.responses.follow(stream_id, whole)
+            else:
+                self.client.out.append(whole)
+        self.settled(stream_id)
+
+    def written(self) -> None:
+        """Something was put for the client: write it, unless this turn's verdicts are still to come."""
         if not self._deferred:
             self.client.write()
-        if self.server.closed:
-            self.upstream_lost("")
 
     def written_after_flush(self) -> None:
         """The batch is judged: write what waited for it."""
@@ -136,19 +240,26 @@ class Connection:
 
     def _answer_unavailable(self, stream_id: int) -> None:
         stream = self.streams.pop(stream_id)
-        self.client.out.append(unavailable(stream_id, self.refusing, answered=stream.answered))
+        answer = unavailable(stream_id, self.refusing, answered=stream.answered)
+        if self.responses is not None:
+            self.responses.follow(stream_id, answer)
+        else:
+            self.client.out.append(answer)
         stream.drop()
 
     def upstream_lost(self, reason: str) -> None:
-        """The upstream has closed: once no trailers wait, end the open calls and close the client's side."""
+        """The upstream has closed: once nothing waits, end the open calls and close the client's side."""
         if self.client.closed or any(stream.holding for stream in self.streams.values()):
             return
         if self.streams and self.server.between_frames and not self.raw:
-            self.refusing = reason or f"upstream {self.relay.config.upstream} closed the connection"
+            self.refusing = reason or f"upstream {self.listener.upstream} closed the connection"
             for stream_id in list(self.streams):
                 self._answer_unavailable(stream_id)
-            self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream closed"))
+            self.client.put(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream closed"))
         self._deferred = False
+        if self.responses is not None and self.responses.waiting and self.server.between_frames:
+            self.client.write()
+            return  # what the client has no room for yet still goes out
         self.client.close()
 
     def drain(self) -> None:
@@ -172,7 +283,7 @@ class Connection:
         self.close()
 
     def _close_when_idle(self) -> None:
-        if self.streams:
+        if self.streams or (self.responses is not None and self.responses.waiting):
             return
         if self._draining and self.server.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.

@@ -16,9 +16,10 @@ END_HEADERS = 0x4
 PADDED = 0x8
 HAS_PRIORITY = 0x20
 
-NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE_ERROR, ENHANCE_YOUR_CALM = 0x0, 0x1, 0x6, 0xB
+NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0x0, 0x1, 0x6, 0x7, 0x8, 0xB
 
 HEADER_TABLE_SIZE = 0x1
+INITIAL_WINDOW_SIZE = 0x4
 MAX_FRAME_SIZE = 0x5
 DEFAULT_MAX_FRAME_SIZE = 16_384
 LARGEST_FRAME = (1 << 24) - 1
@@ -69,13 +70,20 @@ def read_settings(payload: bytes) -> dict[int, int]:
     return dict(_SETTING.iter_unpack(payload))
 
 
-def stateless_settings(payload: bytes) -> bytes:
+def stateless_settings(payload: bytes, window: int | None = None) -> bytes:
     """A whole SETTINGS frame that says the same, and that header compression may use no dynamic table.
 
-    Whoever receives it encodes header blocks that can each be read, dropped or replaced alone.
+    Whoever receives it encodes header blocks that can each be read, dropped or replaced alone. `window` is the initial
+    window of streams, where that is for the relay to say.
     """
-    kept = [pair for pair in _SETTING.iter_unpack(payload) if pair[0] != HEADER_TABLE_SIZE]
-    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in [*kept, (HEADER_TABLE_SIZE, 0)]))
+    said = {HEADER_TABLE_SIZE: 0} if window is None else {INITIAL_WINDOW_SIZE: window, HEADER_TABLE_SIZE: 0}
+    kept = [pair for pair in _SETTING.iter_unpack(payload) if pair[0] not in said]
+    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in [*kept, *said.items()]))
+
+
+def reset(stream: int, code: int) -> bytes:
+    """A RST_STREAM frame."""
+    return frame(RST_STREAM, 0, stream, code.to_bytes(4, "big"))
 
 
 def header_block(flags: int, payload: bytes) -> bytes:

@@ -60,14 +60,26 @@ class HeaderReader:
                 self._seen[block] = fields
         return fields
 
+    @property
+    def stateful(self) -> bool:
+        """Whether a block may still depend on those before it."""
+        return self._decoder is not None
+
+    def read_all(self, block: bytes) -> tuple[dict[str, str], list[tuple[str, str]]]:
+        """The wanted fields, and every field in its order. Raises HeaderError."""
+        fields = self._fields(self._decoder or Decoder(max_header_list_size=1 << 20), block)
+        return {name: value for name, value in fields if name in self._wanted}, fields
+
     def _decode(self, block: bytes) -> dict[str, str]:
         assert self._decoder is not None
+        return {name: value for name, value in self._fields(self._decoder, block) if name in self._wanted}
+
+    def _fields(self, decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
         try:
-            fields = self._decoder.decode(block, raw=True)
+            fields = decoder.decode(block, raw=True)
         except HPACKError as error:
             raise HeaderError(f"the header block cannot be decoded ({error})") from error
-        named = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
-        return {name: value for name, value in named if name in self._wanted}
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
     def _walk(self, block: bytes) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -110,6 +122,38 @@ class HeaderReader:
         except IndexError:
             raise HeaderError("the header block ends inside a field") from None
         return found
+
+
+def without(block: bytes, name: str, index: int) -> bytes:
+    """A stateless block without the fields of that name, which stands at `index` of the static table. Raises HeaderError."""
+    if not block:
+        return block
+    spellings = _spellings([name])
+    kept, at, end = [], 0, len(block)
+    try:
+        while at < end:
+            start, first = at, block[at]
+            drop = False
+            if first & 0x80:
+                found, at = _integer(block, at, 0x7F)
+                drop = found == index
+            elif first & 0xE0 == 0x20:
+                _, at = _integer(block, at, 0x1F)
+            else:
+                found, at = _integer(block, at, 0x3F if first & 0x40 else 0x0F)
+                drop = found == index
+                if not found:
+                    huffman = block[at] & 0x80
+                    length, at = _integer(block, at, 0x7F)
+                    drop = (huffman, block[at : at + length]) in spellings
+                    at += length
+                length, at = _integer(block, at, 0x7F)
+                at += length
+            if not drop:
+                kept.append(block[start:at])
+    except IndexError:
+        raise HeaderError("the header block ends inside a field") from None
+    return b"".join(kept)
 
 
 def literal(name: str, value: str) -> bytes:

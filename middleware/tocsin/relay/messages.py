@@ -35,18 +35,26 @@ def whole_message(payload: bytes, limit: int) -> bytes | None:
     return payload[PREFIX:] if PREFIX + length == len(payload) and length <= limit else None
 
 
+def framed(content: bytes) -> bytes:
+    """A message as it goes on the wire, uncompressed."""
+    return b"\0" + len(content).to_bytes(4, "big") + content
+
+
 class Assembler:
     """Puts one direction of a stream together again.
 
     A message over `limit` bytes, or one that `memory` has no room for, is skipped: it comes out without content
-    and with a fault, `too_large` or `memory`.
+    and with a fault, `too_large` or `memory`. An assembler that `keeps` what it reads stops there instead, and `rest`
+    is what it has of that message and of what follows.
     """
 
-    __slots__ = ("_kept", "_limit", "_memory", "_parts", "_skip", "_skipped")
+    __slots__ = ("_kept", "_limit", "_memory", "_parts", "_skip", "_skipped", "keeps", "rest")
 
-    def __init__(self, limit: int, memory: Memory) -> None:
+    def __init__(self, limit: int, memory: Memory, *, keeps: bool = False) -> None:
         self._limit = limit
         self._memory = memory
+        self.keeps = keeps
+        self.rest = b""
         self._parts: list[bytes] = []
         self._kept = 0
         self._skip = 0
@@ -76,9 +84,15 @@ class Assembler:
                 fault = "too_large" if length > self._limit else "memory" if self._memory.left < 0 else None
                 if fault is None:
                     return
+                if self.keeps:
+                    yield self._stop(fault)
+                    return
                 self._skip = PREFIX + length - self._kept
                 self._skipped = Message(head[0] != 0, None, fault)
                 self.forget()
+                return
+            if length > self._limit and self.keeps:
+                yield self._stop("too_large")
                 return
             whole = self._join()
             self.forget()
@@ -87,6 +101,17 @@ class Assembler:
                 yield Message(whole[0] != 0, None, "too_large")
             else:
                 yield Message(whole[0] != 0, whole[PREFIX : PREFIX + length])
+
+    def left(self) -> bytes:
+        """What was fed and belongs to no complete message; it is given up here."""
+        found = self._join() if self._parts else b""
+        self.forget()
+        return found
+
+    def _stop(self, fault: str) -> Message:
+        self.rest = self._join()
+        self.forget()
+        return Message(self.rest[0] != 0, None, fault)
 
     def _keep(self, payload: bytes) -> None:
         self._parts.append(payload)

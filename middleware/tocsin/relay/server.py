@@ -1,11 +1,12 @@
-"""The relay: listens, relays each connection, and ends in good order."""
+"""The relay: its ports, what all connections share, and how it ends in good order."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -14,79 +15,116 @@ from tocsin.config import Config
 from tocsin.config_fields import Address
 from tocsin.errors import StartError
 from tocsin.judgement.batching import Batcher
+from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.relay.again import Again
 from tocsin.relay.connection import Connection
+from tocsin.relay.listening import Port
 from tocsin.relay.messages import Memory
-from tocsin.relay.side import Side
 from tocsin.relay.stream import Stream
+
+IDLE_LOOKS = 1.0  # seconds between looks for idle connections and changed certificates
 
 
 class Relay:
-    """Relays what comes to `config.listen` to `config.upstream`, judged by `guard` on the way.
+    """Relays what comes to its ports to the model servers behind them, judged by `guard` on the way.
 
-    `added` is told the seconds that trailers waited. Use `start`, then `drain` to end; it must run in one event
-    loop, and every connection lives in that loop.
+    `added` is told the seconds that responses waited. `shares_port`: other processes listen on the same ports. Use
+    `start`, then `drain` to end; it must run in one event loop, and every connection lives in that loop.
     """
 
-    def __init__(self, config: Config, guard: Guard, added: Callable[[float], None] = lambda seconds: None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        guard: Guard,
+        added: Callable[[float], None] = lambda seconds: None,
+        *,
+        shares_port: bool = False,
+    ) -> None:
         self.guard = guard
         self.added = added
-        self.annotates = config.mode == "annotate"
-        self.max_message = int(config.max_message)
+        self.shares_port = shares_port
         self.memory = Memory(int(config.max_memory))
-        self.request_fields = (":path", "grpc-encoding", *guard.metadata_keys)
+        self.follow(config)
         self.connections: set[Connection] = set()
         self.after_flush: list[Connection] = []
         self.calls = [0, 0]  # passed unguarded, guarded
         self.not_understood: Counter[str] = Counter()
+        self.limited: Counter[str] = Counter()
         self.upstream_failures = 0
         self.goaways = 0
-        self._budget = config.scoring_budget.total_seconds()
-        self._server: asyncio.AbstractServer | None = None
+        self.accepted = 0  # verdicts that somebody behind has made
+        self.again: Again | None = None
+        self.now = time.monotonic
+        self._names = itertools.count(1)
+        self.ports = [Port(self, listener) for listener in config.every_listener]
+        self._looking: asyncio.Task[None] | None = None
         self.batcher: Batcher
 
+    def follow(self, config: Config) -> None:
+        """Relay as this says from here on, as far as open connections and ports allow."""
+        self.config = config
+        self.annotates = config.mode != "observe"
+        self.enforces = config.mode == "enforce"
+        self.asks = any(model.edits for model in self.guard.models.values())
+        self.closed = self.enforces and "closed" in {config.fail, *(m.fail for m in config.models.values())}
+        self.keeps_fields = self.enforces and any(m.policy.asks_again for m in self.guard.models.values())
+        self.max_message = int(config.max_message)
+        self.request_fields = (":path", "grpc-encoding", *self.guard.metadata_keys)
+
     async def start(self) -> None:
-        """Listen. Raises StartError when the address cannot be had."""
+        """Listen. Raises StartError when an address cannot be had or a certificate not be used."""
         self.batcher = Batcher(self.guard, self._flushed)
-        loop = asyncio.get_running_loop()
-        listen = self.config.listen
+        self.again = Again(self)
+        started: list[Port] = []
         try:
-            if listen.path:
-                if Path(listen.path).is_socket():
-                    Path(listen.path).unlink()  # of a process that is gone, or is being replaced
-                self._server = await loop.create_unix_server(self._accept, listen.path, backlog=1024)
-            else:
-                self._server = await loop.create_server(self._accept, listen.host, listen.port, backlog=1024)
-        except OSError as error:
-            raise StartError(f"cannot listen on {listen}: {error.strerror or error}") from error
+            for port in self.ports:
+                await port.start()
+                started.append(port)
+        except StartError:
+            for port in started:
+                port.close()
+            raise
+        self._looking = asyncio.get_running_loop().create_task(self._look())
 
     @property
     def address(self) -> Address:
-        """Where it listens, with the port that the system chose for port 0."""
-        if self.config.listen.path or self._server is None:
-            return self.config.listen
-        return Address(self.config.listen.host, self._server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]
+        """Where the first port listens."""
+        return self.ports[0].address
 
-    async def connect_upstream(self, protocol: Callable[[], Side]) -> None:
-        """One connection to the model server. Raises OSError."""
-        loop = asyncio.get_running_loop()
-        upstream = self.config.upstream
-        if upstream.path:
-            await loop.create_unix_connection(protocol, upstream.path)
-        else:
-            await loop.create_connection(protocol, upstream.host, upstream.port)
+    @property
+    def addresses(self) -> list[Address]:
+        """Where every port listens."""
+        return [port.address for port in self.ports]
 
-    def limit(self, stream: Stream) -> asyncio.TimerHandle | None:
-        """The scoring budget of a stream whose trailers wait; none where the verdict comes in this turn."""
+    def name_connection(self) -> str:
+        """What tells a connection from all others of this process."""
+        return f"connection {next(self._names)}"
+
+    def admit(self, connection: Connection) -> bool:
+        """Take note of a new connection; whether there is room for it."""
+        if len(self.connections) >= self.config.limits.connections:
+            self.limited["connections"] += 1
+            return False
+        self.connections.add(connection)
+        return True
+
+    def limit(self, stream: Stream, call: Call) -> asyncio.TimerHandle | None:
+        """The scoring budget of a stream whose response waits; none where the verdict comes in this turn."""
         if self.batcher.inline:
             return None
-        return asyncio.get_running_loop().call_later(self._budget, stream.late)
+        return asyncio.get_running_loop().call_later(self.guard.budget(call), stream.late)
+
+    async def renew_certificates(self, *, look: bool = False) -> bool:
+        """Use certificates that have changed; whether there were any. Raises StartError; then the old ones stay."""
+        return any([await port.renew(look=look) for port in self.ports])
 
     async def drain(self) -> None:
         """Stop listening, let calls in flight finish for `config.drain`, and close everything."""
-        if self._server is not None:
-            self._server.close()
+        if self._looking is not None:
+            self._looking.cancel()
+        for port in self.ports:
+            port.close()
         for connection in list(self.connections):
             connection.drain()
         deadline = asyncio.get_running_loop().time() + self.config.drain.total_seconds()
@@ -94,7 +132,22 @@ class Relay:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.close()
+        if self.again is not None:
+            await self.again.close()
         self.batcher.close()
+
+    async def _look(self) -> None:
+        """Send idle connections away, where that is configured."""
+        while True:
+            await asyncio.sleep(IDLE_LOOKS)
+            idle = self.config.limits.idle
+            if idle is None:
+                continue
+            before = self.now() - idle.total_seconds()
+            for connection in list(self.connections):
+                if not connection.streams and connection.idle_since < before:
+                    self.limited["idle"] += 1
+                    connection.drain()
 
     def collect(self) -> Iterable[Metric]:
         """The relay's own health, as Prometheus families."""
@@ -102,6 +155,8 @@ class Relay:
         connections.add_metric([], len(self.connections))
         streams = GaugeMetricFamily("tocsin_relay_streams", "Calls that are under way.")
         streams.add_metric([], sum(len(connection.streams) for connection in list(self.connections)))
+        kept = GaugeMetricFamily("tocsin_relay_kept_bytes", "Bytes of messages that are unfinished or held.")
+        kept.add_metric([], int(self.config.max_memory) - self.memory.left)
         calls = CounterMetricFamily(
             "tocsin_relay_calls", "Calls begun, by whether their method is guarded.", labels=["guarded"]
         )
@@ -112,14 +167,16 @@ class Relay:
         )
         for what in ("frame", "headers", "malformed", "not_http2"):
             strange.add_metric([what], self.not_understood[what])
+        limited = CounterMetricFamily("tocsin_relay_limited", "What a limit has refused.", labels=["limit"])
+        for what in ("connections", "streams", "resets", "controls", "headers", "unreadable", "idle"):
+            limited.add_metric([what], self.limited[what])
         failures = CounterMetricFamily("tocsin_relay_upstream_failures", "Upstream connections that failed.")
         failures.add_metric([], self.upstream_failures)
         goaways = CounterMetricFamily("tocsin_relay_upstream_goaways", "GOAWAY frames from the upstream.")
         goaways.add_metric([], self.goaways)
-        yield from (connections, streams, calls, strange, failures, goaways)
-
-    def _accept(self) -> Side:
-        return Connection(self).client
+        accepted = CounterMetricFamily("tocsin_relay_accepted_verdicts", "Verdicts that somebody behind has made.")
+        accepted.add_metric([], self.accepted)
+        yield from (connections, streams, kept, calls, strange, limited, failures, goaways, accepted)
 
     def _flushed(self) -> None:
         waiting, self.after_flush = self.after_flush, []

@@ -6,12 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
-from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, RST_STREAM, SETTINGS
-from tocsin.relay.headers import HeaderError, HeaderReader
+from tocsin.relay.flow import STREAM_WINDOW
+from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PADDED, RST_STREAM, SETTINGS, WINDOW_UPDATE
+from tocsin.relay.headers import HeaderError, HeaderReader, without
+from tocsin.relay.holding import HeldStream
 from tocsin.relay.side import LAST_KNOWN, Side
+from tocsin.verdict import METADATA_KEY
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
+
+CONTENT_LENGTH = ("content-length", 28)  # and its place in the static table
 
 
 class ServerSide(Side):
@@ -19,7 +24,7 @@ class ServerSide(Side):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self._reader = HeaderReader(("grpc-encoding", "grpc-status"))
+        self._reader = HeaderReader(("grpc-encoding", "grpc-status", METADATA_KEY))
 
     @property
     def peer(self) -> Side:
@@ -28,7 +33,7 @@ class ServerSide(Side):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
         self.write()
-        if self.connection.client.half_closed:
+        if self.connection.client.half_closed and self.transport.can_write_eof():
             self.transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
@@ -37,12 +42,14 @@ class ServerSide(Side):
             self.connection.client.write()
             return
         super().data_received(data)
+        if self.out:  # what the upstream is credited
+            self.write()
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         found = connection.streams.get(stream)
         if found is None:
-            return None
+            return b"" if stream in connection.gone else None
         fields: dict[str, str] = {}
         if found.call is not None:
             try:
@@ -50,37 +57,122 @@ class ServerSide(Side):
             except HeaderError:
                 connection.relay.not_understood["headers"] += 1
         if flags & END_STREAM:
-            instead = found.trailers(block, fields.get("grpc-status", ""))
+            instead = found.trailers(block, fields.get("grpc-status", ""), fields.get(METADATA_KEY, ""))
+            if isinstance(found, HeldStream):
+                return instead
             if not found.holding:
                 connection.end(stream)
+            if connection.responses is not None and connection.responses.blocked(stream):
+                whole = frames.header_frames(stream, block, end_stream=True)
+                connection.responses.follow(stream, instead or whole)
+                return b""
             return instead
         found.answered = True
         found.response_encoding = fields.get("grpc-encoding", "")
+        if isinstance(found, HeldStream):
+            try:
+                shorter = without(block, *CONTENT_LENGTH)
+            except HeaderError:
+                return None
+            if shorter != block:  # what goes out may have another length
+                return frames.header_frames(stream, shorter, end_stream=False, largest=connection.largest_frame)
         return None
 
-    def data(self, stream: int, flags: int, payload: bytes) -> None:
-        found = self.connection.streams.get(stream)
+    def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
+        connection = self.connection
+        found = connection.streams.get(stream)
+        outflow, inflow = connection.responses, connection.from_server
+        ended = bool(flags & END_STREAM)
+        if outflow is None or inflow is None:
+            if found is not None:
+                if found.call is not None:
+                    found.response_data(payload)
+                if ended:
+                    connection.end(stream)
+            return False
         if found is None:
-            return
+            inflow.credit(stream, length if flags & PADDED else len(payload), ended=True)
+            return True
+        if isinstance(found, HeldStream):
+            found.take(payload, length if flags & PADDED else len(payload), ended)
+            return True
         if found.call is not None:
             found.response_data(payload)
-        if flags & END_STREAM:
-            self.connection.end(stream)
+        passes = outflow.passes(stream, length)
+        if passes:
+            inflow.credit(stream, length if flags & PADDED else len(payload), ended=ended)
+        else:
+            self._queue(stream, payload, flags)
+        if ended:
+            connection.end(stream)
+        return not passes
+
+    def more_data(self, stream: int, flags: int, payload: bytes, taken: bool) -> None:
+        connection = self.connection
+        found = connection.streams.get(stream)
+        ended = bool(flags & END_STREAM)
+        if connection.from_server is not None and (found is None or not taken):
+            connection.from_server.credit(stream, len(payload), ended=ended or found is None)
+        if found is None:
+            return
+        if taken:
+            if isinstance(found, HeldStream):
+                found.take(payload, len(payload), ended)
+                return
+            self._queue(stream, payload, flags)
+        if found.call is not None:
+            found.response_data(payload)
+        if ended:
+            connection.end(stream)
+
+    def _queue(self, stream: int, payload: bytes, flags: int) -> None:
+        """Send DATA on once the client's windows allow; the upstream is credited then."""
+        connection = self.connection
+        assert connection.responses is not None and connection.from_server is not None
+        connection.responses.send(stream, payload, flags & END_STREAM)
+        if connection.responses.blocked(stream):
+            connection.owed[stream] = connection.owed.get(stream, 0) + len(payload)
+        else:
+            connection.from_server.credit(stream, len(payload), ended=bool(flags & END_STREAM))
 
     def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
         connection = self.connection
         if kind == SETTINGS and not flags & ACK:
-            return frames.stateless_settings(whole[frames.HEADER_SIZE :])
-        if kind == RST_STREAM:
-            found = connection.streams.get(stream)
-            if found is not None and found.holding:
-                found.hold(whole)
+            payload = whole[frames.HEADER_SIZE :]
+            if connection.requests is None:
+                return frames.stateless_settings(payload)
+            assert connection.from_client is not None
+            wanted = frames.read_settings(payload)
+            if frames.INITIAL_WINDOW_SIZE in wanted:
+                connection.requests.initial(wanted[frames.INITIAL_WINDOW_SIZE])
+            return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_client.begin()
+        if kind == WINDOW_UPDATE:
+            if connection.requests is not None:
+                connection.requests.credit(stream, whole[frames.HEADER_SIZE :])
                 return b""
-            connection.end(stream)
-        elif kind == GOAWAY:
+            return b"" if stream in connection.gone else None
+        if kind == RST_STREAM:
+            return self._reset(stream, whole)
+        if kind == GOAWAY:
             connection.relay.goaways += 1
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
+        return None
+
+    def _reset(self, stream: int, whole: bytes) -> bytes | None:
+        connection = self.connection
+        found = connection.streams.get(stream)
+        if found is None:
+            if connection.gone.pop(stream, None):
+                return b""
+        elif found.holding:
+            found.hold(whole)
+            return b""
+        else:
+            connection.end(stream)
+        if connection.responses is not None and connection.responses.blocked(stream):
+            connection.responses.follow(stream, whole)
+            return b""
         return None
 
     def eof_received(self) -> bool:
@@ -88,4 +180,4 @@ class ServerSide(Side):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        self.connection.upstream_lost(f"upstream {self.connection.relay.config.upstream} closed the connection")
+        self.connection.upstream_lost(f"upstream {self.connection.listener.upstream} closed the connection")

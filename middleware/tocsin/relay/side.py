@@ -30,23 +30,27 @@ DRESSED = PADDED | HAS_PRIORITY
 class Side(asyncio.Protocol):
     """Frames from one peer. Subclasses say what headers, data and control frames mean in their direction.
 
-    `out` is what waits to be written to this peer.
+    `out` is what waits to be written to this peer, `waiting` whole frames for which there is no place in it until a
+    frame that is passing has ended. `orderly` tells that other things are written to the peer than what is read here.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.transport: asyncio.Transport | None = None
         self.out: list[bytes] = []
+        self.waiting: list[bytes] = []
+        self.orderly = False
         self.closed = False
         self._tail = b""
         self._inside = 0  # bytes of a DATA payload still to come
         self._inside_stream = 0
         self._inside_flags = 0
+        self._inside_taken = False
 
     @property
     def between_frames(self) -> bool:
         """Whether everything handed on from this side so far is whole frames."""
-        return not self._inside
+        return not self._inside or self._inside_taken
 
     @property
     def peer(self) -> Side:
@@ -57,8 +61,14 @@ class Side(asyncio.Protocol):
         """A header block; what to hand on in its place, None for the same bytes."""
         raise AssertionError("a side is of one direction")
 
-    def data(self, stream: int, flags: int, payload: bytes) -> None:
-        """A piece of a DATA payload; END_STREAM is in the flags of the last piece alone."""
+    def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
+        """The first piece of a DATA payload, mostly all of it, of `length` bytes with padding: whether it is taken,
+        so that the frame is not handed on. END_STREAM is in the flags of the last piece alone.
+        """
+        raise AssertionError("a side is of one direction")
+
+    def more_data(self, stream: int, flags: int, payload: bytes, taken: bool) -> None:
+        """A further piece, of a frame that was taken or not."""
         raise AssertionError("a side is of one direction")
 
     def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
@@ -78,23 +88,37 @@ class Side(asyncio.Protocol):
         if self._tail:
             data = self._tail + data
             self._tail = b""
-        out = self.peer.out
+        out, orderly = self.peer.out, self.orderly
         end = len(data)
-        start = 0  # what lies between start and at goes on unchanged
-        at = self._finish_data(data, end) if self._inside else 0
+        start = at = 0  # what lies between start and at goes on unchanged
+        if self._inside:
+            at = self._finish_data(data, end)
+            start = at if self._inside_taken else 0
         while end - at >= 9:
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
             stop = at + 9 + (high << 8 | low)
+            if orderly and at > start:  # what is written while this frame is read comes after those before it
+                out.append(data[start:at])
+                start = at
             if kind == DATA:
                 if stop > end:
                     if flags & PADDED:
                         break
+                    taken = self.data(stream, flags & ~END_STREAM, data[at + 9 : end], high << 8 | low)
                     self._inside, self._inside_stream, self._inside_flags = stop - end, stream, flags
-                    self.data(stream, flags & ~END_STREAM, data[at + 9 : end])
+                    self._inside_taken = taken
+                    if taken:
+                        if at > start:
+                            out.append(data[start:at])
+                        start = end
                     at = end
                     break
                 payload = data[at + 9 : stop]
-                self.data(stream, flags, frames.unpadded(payload) if flags & PADDED else payload)
+                content = frames.unpadded(payload) if flags & PADDED else payload
+                if self.data(stream, flags, content, len(payload)):
+                    if at > start:
+                        out.append(data[start:at])
+                    start = stop
                 at = stop
                 continue
             if stop - at > LARGEST_CONTROL:
@@ -122,13 +146,16 @@ class Side(asyncio.Protocol):
         if at > start:
             out.append(data if start == 0 and at == end else data[start:at])
         self._tail = data[at:]
+        if self.peer.waiting and self.between_frames:
+            out += self.peer.waiting
+            self.peer.waiting.clear()
 
     def _finish_data(self, data: bytes, end: int) -> int:
         """The rest of a DATA payload that began earlier; the position after what there is of it."""
         stop = min(self._inside, end)
+        flags = self._inside_flags if stop == self._inside else self._inside_flags & ~END_STREAM
+        self.more_data(self._inside_stream, flags, data[:stop], self._inside_taken)
         self._inside -= stop
-        flags = self._inside_flags if not self._inside else self._inside_flags & ~END_STREAM
-        self.data(self._inside_stream, flags, data[:stop])
         return stop
 
     def _continued(self, data: bytes, at: int, stream: int, block: bytes) -> tuple[bytes, int] | None:
@@ -150,6 +177,10 @@ class Side(asyncio.Protocol):
             if flags & END_HEADERS:
                 return b"".join(parts), at
         return None
+
+    def put(self, whole: bytes) -> None:
+        """Write a whole frame to this peer, not into the middle of another."""
+        (self.out if self.peer.between_frames else self.waiting).append(whole)
 
     def write(self) -> None:
         """Write what waits, once there is a socket."""

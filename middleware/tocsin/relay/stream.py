@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tocsin.judgement.call import Call
+from tocsin.judgement.call import Call, Fault
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
 from tocsin.relay.headers import literal_parts
 from tocsin.relay.messages import Assembler, Message, whole_message
 from tocsin.unscored import Unscored
-from tocsin.verdict import METADATA_KEY
+from tocsin.verdict import METADATA_KEY, Verdict
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -23,21 +23,24 @@ class Stream:
     """What the relay knows of a stream between its first HEADERS and its end.
 
     `call` is None for streams that are not guarded: those are only watched, so that their caller gets a status when
-    the upstream goes away. `held` are frames that wait for the verdict, the trailers first.
+    the upstream goes away. Frames that wait for the verdict are held, the trailers first. `fields` are the request's
+    headers, kept where the request may be sent again.
     """
 
     __slots__ = (
-        "_arrived", "_connection", "_held", "_id", "_pending", "_request", "_response", "_timer",
-        "answered", "call", "request_encoding", "response_encoding",
+        "_arrived", "_connection", "_held", "_id", "_kept", "_request", "_response", "_timer", "_waiting",
+        "answered", "call", "fields", "request_encoding", "request_ended", "response_encoding",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, stream_id: int, call: Call | None) -> None:
         self.call = call
-        self.answered = False
+        self.answered = self.request_ended = False
+        self.fields: list[tuple[str, str]] = []
         self.request_encoding = self.response_encoding = ""
         self._connection = connection
         self._id = stream_id
-        self._pending = False
+        self._waiting = 0  # judgements that are not there yet
+        self._kept = 0  # bytes that the call keeps of a stream, until they are judged
         self._held: list[bytes] = []
         self._arrived = 0.0
         self._timer: TimerHandle | None = None
@@ -52,36 +55,56 @@ class Stream:
     def request_data(self, payload: bytes) -> None:
         """A piece of the caller's messages, on a guarded stream."""
         call = self.call
-        if call is None or not call.wants_request or call.request is not None:
+        if call is None or not call.wants_request or (call.request is not None and not call.streams):
             return
         if self._request is None:
-            call.request = whole_message(payload, self._connection.relay.max_message)
-            if call.request is not None:
+            found = whole_message(payload, self._connection.relay.max_message)
+            if found is not None:
+                call.asked(found)
                 return
             self._request = Assembler(self._connection.relay.max_message, self._connection.relay.memory)
         for message in self._request.feed(payload):
-            if call.request is None:
-                call.request = self._plain(message, self.request_encoding)
+            if call.request is None or call.streams:
+                call.asked(*self._plain(message, self.request_encoding))
 
     def response_data(self, payload: bytes) -> None:
-        """A piece of the response, on a guarded stream; once the message is complete, it is judged in this turn."""
+        """A piece of the response, on a guarded stream; once a message is complete, it is judged in this turn."""
         call = self.call
-        if call is None or self._pending or call.verdict is not None:
+        if call is None or (not call.streams and (self._waiting or call.verdict is not None)):
             return
         if self._response is None:
-            call.response = whole_message(payload, self._connection.relay.max_message)
-            if call.response is not None:
-                self._pending = True
-                self._connection.submit(call, self)
+            found = whole_message(payload, self._connection.relay.max_message)
+            if found is not None:
+                self._answered(call, found, None)
                 return
             self._response = Assembler(self._connection.relay.max_message, self._connection.relay.memory)
         for message in self._response.feed(payload):
-            if not self._pending:
-                call.response = self._plain(message, self.response_encoding)
-                self._pending = True
-                self._connection.submit(call, self)
+            self._answered(call, *self._plain(message, self.response_encoding))
 
-    def _plain(self, message: Message, encoding: str) -> bytes | None:
+    def _answered(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
+        """A whole message of the response."""
+        memory = self._connection.relay.memory
+        if content is not None and call.streams:
+            if memory.left < len(content):
+                content, fault = None, ("memory", "a message was not kept")
+            else:
+                memory.left -= len(content)
+                self._kept += len(content)
+        piece = call.answered(content, fault)
+        if piece is not None:
+            self._submit(piece)
+
+    def _submit(self, piece: Call) -> None:
+        relay = self._connection.relay
+        relay.memory.left += self._kept
+        self._kept = 0
+        if relay.config.accept_verdicts and not piece.streams and self.call is piece:
+            return  # the trailers tell whether somebody has judged already
+        self._waiting += 1
+        self._connection.submit(piece, self)
+
+    def _plain(self, message: Message, encoding: str) -> tuple[bytes | None, Fault | None]:
+        """A message without its compression, or why it is not to be had."""
         content = message.content
         try:
             if content is None:
@@ -89,40 +112,63 @@ class Stream:
             if message.compressed:
                 content = decompress(content, encoding, self._connection.relay.max_message)
         except Unscored as why:
-            assert self.call is not None
-            self.call.fault = (why.reason, str(why))
-            return None
-        return content
+            return None, (why.reason, str(why))
+        return content, None
 
-    def trailers(self, block: bytes, status: str) -> bytes | None:
-        """The response ends with `block`: what to send in its place, nothing while it is held; None for the same."""
+    def unblocked(self) -> None:
+        """The client has caught up."""
+
+    def trailers(self, block: bytes, status: str, told: str = "") -> bytes | None:
+        """The response ends with `block`: what to send in its place, nothing while it is held; None for the same.
+
+        `told` is the verdict that somebody behind has written into it.
+        """
         call = self.call
         if call is None:
             return None
         relay = self._connection.relay
-        if not self._pending and call.verdict is None:
-            if status != "0":
-                return None  # a failed call has no response to judge
-            relay.guard.give_up(call, "no_response", "the call succeeded without a response message")
-        if not relay.annotates:
+        if told and relay.config.accept_verdicts:
+            call.verdict = accepted_verdict(told)
+            if call.verdict is not None:
+                relay.accepted += 1
+                return None
+        self._finish(call, status)
+        if not relay.annotates or (not self._waiting and call.verdict is None):
             return None
-        if self._pending:
+        if self._waiting:
             self._arrived = time.perf_counter()
             self._held.append(block)
-            self._timer = relay.limit(self)
+            self._timer = relay.limit(self, call)
             return b""
         relay.added(0.0)
         return self._annotated(block)
+
+    def _finish(self, call: Call, status: str) -> None:
+        """No more messages come: judge what is left, and count a response that is missing."""
+        relay = self._connection.relay
+        if status != "0":
+            if call.streams:
+                call.forget()
+            return  # a failed call has no response to judge; of a stream, what came before counts
+        piece = call.ended()
+        if piece is not None:
+            self._submit(piece)
+        elif not call.streams and call.verdict is None and not self._waiting:
+            if call.response is not None or call.fault is not None:  # it waited for the trailers
+                self._waiting += 1
+                self._connection.submit(call, self)
+            else:
+                relay.guard.give_up(call, "no_response", "the call succeeded without a response message")
 
     def hold(self, whole: bytes) -> None:
         """A frame that must stay behind the trailers that wait."""
         self._held.append(whole)
 
     def judged(self, call: Call) -> None:
-        """The verdict is there: let go what waits for it."""
-        self._pending = False
-        call.request = call.response = None
-        if self._held:
+        """A verdict is there: let go what waits for the last of them."""
+        del call
+        self._waiting -= 1
+        if self._held and not self._waiting:
             self._release()
 
     def late(self) -> None:
@@ -151,7 +197,17 @@ class Stream:
             self._timer.cancel()
         if self._held:
             self._held = []
+        self._connection.relay.memory.left += self._kept
+        self._kept = 0
         if self._request is not None:
             self._request.forget()
         if self._response is not None:
             self._response.forget()
+
+
+def accepted_verdict(told: str) -> Verdict | None:
+    """The verdict that somebody else has written, None where it is none."""
+    try:
+        return Verdict.from_metadata(told)
+    except ValueError:
+        return None

@@ -56,6 +56,17 @@ class PrometheusSink(Collector):
             series.unscored[verdict.unscored] += 1
             series.responses[series.version(verdict.version), call.method, "unscored"] += 1
 
+    def acted(self, call: Call, action: str) -> None:
+        """Count what enforce did to a call."""
+        with self._lock:
+            self._series.get(call.model, self._series["other"]).actions[action] += 1
+
+    def shadowed(self, call: Call, severity: str | None) -> None:
+        """Count what a candidate bundle said of a judged call, by what the live one said."""
+        live = call.verdict.severity if call.verdict is not None else None
+        with self._lock:
+            self._series[call.model].shadows[severity or "none", live or "none"] += 1
+
     def added(self, seconds: float) -> None:
         """Count the time that a response's trailers waited for their verdict."""
         with self._lock:
@@ -95,13 +106,26 @@ class PrometheusSink(Collector):
         feedback = CounterMetricFamily(
             "tocsin_feedback", "Labels that came back, by what became of them.", labels=["model", "outcome"]
         )
+        actions = CounterMetricFamily(
+            "tocsin_actions", "What enforce did to calls; refused: failed closed.", labels=["model", "action"]
+        )
+        shadows = CounterMetricFamily(
+            "tocsin_shadow_responses",
+            "Responses that the candidate bundle judged too, by its severity and the live one's.",
+            labels=["model", "severity", "live"],
+        )
+        for name, series in self._series.items():
+            for action, count in series.actions.items():
+                actions.add_metric([name, action], count)
+            for pair, count in series.shadows.items():
+                shadows.add_metric([name, *pair], count)
         for name, model in self._models.items():
             for severity, count in self._series[name].sessions.items():
                 sessions.add_metric([name, severity], count)
             if model.bundle is not None and isinstance(model.judge.levels, AdaptiveLevels):
                 for outcome, count in model.judge.levels.outcomes.items():
                     feedback.add_metric([name, outcome], count)
-        yield from (sessions, feedback)
+        yield from (sessions, feedback, actions, shadows)
 
     def _distributions(self) -> Iterable[Metric]:
         pvalue = HistogramMetricFamily("tocsin_pvalue", "Joint p-values of judged responses.", labels=["model"])

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 from prometheus_client.samples import Exemplar
 
+from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.histogram import Histogram
-from tocsin.verdict import Verdict, action_of
+from tocsin.verdict import Verdict
 
 P_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 SECONDS_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0)
@@ -29,6 +30,8 @@ class ModelSeries:
         self.alarm_traces: dict[tuple[str, str], Exemplar] = {}
         self.unscored: dict[str, int] = defaultdict(int)
         self.sessions: dict[str, int] = defaultdict(int)  # that ended, by worst severity or `none`
+        self.actions: dict[str, int] = defaultdict(int)  # done in enforce
+        self.shadows: dict[tuple[str, str], int] = defaultdict(int)  # candidate's severity, live severity
         self.pvalue = Histogram(P_BUCKETS)
         self.scoring = Histogram(SECONDS_BUCKETS)
         self.scores: Histogram | None = None
@@ -37,6 +40,8 @@ class ModelSeries:
             self.scores = Histogram(*(_score_buckets(column) for column in model.promise.reference.T))
             run_length, fixed = model.config.evidence == "run_length", model.judge.levels is None
             self.evidence = Evidence(model.promise, model.config.restart, fixed=fixed, run_length=run_length)
+        if model is not None:
+            self._policy = model.policy
         self._versions: set[str] = set()
 
     def count(self, batch: Scored) -> None:
@@ -56,13 +61,13 @@ class ModelSeries:
             if verdict.severity is not None:
                 alarmed = True
                 flagged = self._count_alarms(version, verdict.severities, call.trace)
-            if verdict.weighed is None:
+            if verdict.weighed is None and self._policy.plain:
                 if flagged:
                     self.responses[version, call.method, "flag"] += flagged
                 if flagged < rows:
                     self.responses[version, call.method, "pass"] += rows - flagged
             else:
-                self._count_actions(version, call.method, verdict)
+                self._count_actions(version, call, verdict)
             if call.trace:
                 self.pvalue.exemplar(min(verdict.pvalues), call.trace)
         self.evidence.add(batch, total, alarmed)
@@ -79,10 +84,11 @@ class ModelSeries:
                     self.alarm_traces[version, severity] = Exemplar({"trace_id": trace}, 1.0, time.time())
         return flagged
 
-    def _count_actions(self, version: str, method: str, verdict: Verdict) -> None:
-        assert verdict.weighed is not None
-        for severity, decision in zip(verdict.severities, verdict.weighed.decisions, strict=True):
-            self.responses[version, method, action_of(severity, decision)] += 1
+    def _count_actions(self, version: str, call: Call, verdict: Verdict) -> None:
+        for row, severity in enumerate(verdict.severities):
+            worth = verdict.weighed and verdict.weighed.rows(row, row + 1)
+            action = self._policy.action(severity, [severity], worth, call)
+            self.responses[version, call.method, action] += 1
 
     def version(self, version: str) -> str:
         """The version as a label, `other` once there are too many."""

@@ -142,8 +142,8 @@ async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[b
     """What reaches the server and the client when the bytes arrive in these pieces."""
     relay = Relay(config, guard)
     relay.batcher = Batcher(guard, relay._flushed)
-    connection = Connection(relay)
-    connection.open = lambda: None  # type: ignore[method-assign]
+    connection = Connection(relay, relay.ports[0])
+    connection.made = lambda transport: None  # type: ignore[method-assign]
     to_client, to_server = Pipe(), Pipe()
     connection.server.connection_made(to_server)  # type: ignore[arg-type]
     connection.client.connection_made(to_client)  # type: ignore[arg-type]

@@ -168,7 +168,7 @@ def test_a_failed_call_is_not_a_response(relay: Running) -> None:
 def test_signals_may_come_from_the_request(bundle: Path, tmp_path: Path) -> None:
     config = settings(1, bundle)
     config.models["digits"].signals["embedding"] = type(config.models["digits"].signals["embedding"])(
-        "request", "features"
+        "request", "inputs.features"
     )
     guard = Guard.open(config)
     request = oip.Request(model_name="digits")

@@ -1,0 +1,175 @@
+"""What is done about a verdict: which action follows, and what callers get in place of an answer that is withheld."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
+
+from tocsin.action_config import AbstainConfig, RetryConfig
+from tocsin.errors import ConfigError
+from tocsin.judgement.call import Call
+from tocsin.model_config import ModelConfig
+from tocsin.protocols.descriptors import message_class
+from tocsin.protocols.method import Method
+from tocsin.verdict import ACTIONS, Verdict, Weighed, action_of
+from tocsin_calibration.risk.retries import Verifier, plan_retries
+
+RichStatus = message_class("status", "google.rpc.Status")
+ErrorInfo = message_class("status", "google.rpc.ErrorInfo")
+DETAILS_KEY = "grpc-status-details-bin"
+DOMAIN = "tocsin"
+_REASONS = {"abstain": "ABSTAINED", "block": "BLOCKED"}
+
+WITHHOLDS = frozenset({"retry", "fallback", "abstain", "block"})  # actions under which the answer does not go out
+
+
+class Replacement(NamedTuple):
+    """What goes out in place of a response: a message, or a status with its details (a google.rpc.Status)."""
+
+    response: bytes | None
+    status: grpc.StatusCode
+    message: str
+    details: bytes
+
+
+class Policy:
+    """The reactions configured for one model. Raises ConfigError when they do not fit its protocol or each other.
+
+    `asks_again`: some reaction sends the request once more, so that it must be kept; `tries` is how often at most.
+    """
+
+    def __init__(self, name: str, config: ModelConfig, methods: Sequence[Method]) -> None:
+        self._config = config
+        self._reactions = {severity: (r.action, r.share) for severity, r in config.on_alarm.items()}
+        self.plain = not self._reactions
+        actions = {action for action, _ in self._reactions.values()}
+        self.tries = 0 if config.retry is None else _worthwhile(config.retry)
+        self.asks_again = bool(actions & {"retry", "fallback"})
+        self._answers = {method.name: _answer(name, config.abstain, method) for method in methods}
+
+    def action(
+        self, severity: str | None, severities: Sequence[str | None], weighed: Weighed | None, call: Call
+    ) -> str:
+        """What is to be done about a response, by the gravest of its rows."""
+        if severity is None and weighed is None:
+            return "pass"
+        told = {self._reaction(one, call) for one in set(severities)}
+        if weighed is not None:
+            told |= {action_of(None, decision) for decision in weighed.decisions}
+        return max(told, key=ACTIONS.index)
+
+    def _reaction(self, severity: str | None, call: Call) -> str:
+        if severity is None:
+            return "pass"
+        action, share = self._reactions.get(severity, ("flag", 1.0))
+        if share < 1 and zlib.crc32(call.response or b"") >= share * 2**32:
+            return "flag"  # a response falls in or out by its own bytes, so that every position does the same
+        return action
+
+    def settled(self, action: str) -> str:
+        """What is done when asking again was in vain."""
+        if action == "retry" and self._config.retry is not None:
+            return self._config.retry.otherwise
+        if action == "fallback" and self._config.fallback is not None:
+            return self._config.fallback.otherwise
+        return action
+
+    def replacement(self, action: str, call: Call, *, begun: bool = False) -> Replacement:
+        """What callers get when `action` (abstain or block) is done to a call; a status where part of a stream has
+        gone out already, as `begun` tells.
+        """
+        if action == "abstain":
+            template = None if begun else self._answers.get(call.method)
+            if template is not None:
+                return Replacement(template.fill(call.response), grpc.StatusCode.OK, "", b"")
+            told: Any = self._config.abstain
+        else:
+            told = self._config.block
+        return _status(told.status, told.message, _REASONS[action], call.verdict)
+
+
+def failed_closed(verdict: Verdict | None) -> Replacement:
+    """What callers get when a response could not be scored and must not pass unscored."""
+    reason = verdict.unscored if verdict is not None and verdict.unscored else "late"
+    return _status("UNAVAILABLE", f"the monitor could not judge this answer ({reason})", "UNSCORED", verdict)
+
+
+class _Answer(NamedTuple):
+    """An abstain response and the fields that it takes over from the withheld one."""
+
+    method: Method
+    content: Mapping[str, Any]
+    keep: tuple[str, ...]
+
+    def fill(self, withheld: bytes | None) -> bytes:
+        message = self.method.answer(self.content)
+        if self.keep and withheld is not None:
+            try:
+                other = type(message).FromString(withheld)
+            except DecodeError:
+                return bytes(message.SerializeToString())
+            kept = type(message)()
+            for field in self.keep:
+                part = type(message)()
+                part.CopyFrom(other)
+                for described in type(message).DESCRIPTOR.fields:
+                    if described.name != field:
+                        part.ClearField(described.name)
+                part.DiscardUnknownFields()
+                kept.MergeFrom(part)
+            kept.MergeFrom(message)
+            message = kept
+        return bytes(message.SerializeToString())
+
+
+def _answer(name: str, config: AbstainConfig, method: Method) -> _Answer | None:
+    if config.response is None:
+        return None
+    try:
+        message = method.answer(config.response)
+    except ValueError as error:
+        raise ConfigError(f"models.{name}.abstain.response: {method.name}: {error}") from None
+    for field in config.keep:
+        if field not in message.DESCRIPTOR.fields_by_name:
+            told = ", ".join(message.DESCRIPTOR.fields_by_name)
+            raise ConfigError(f"models.{name}.abstain.keep: there is no field '{field}' (there are: {told})")
+    return _Answer(method, config.response, tuple(config.keep))
+
+
+def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Replacement:
+    status = grpc.StatusCode[code]
+    facts = {}
+    if verdict is not None:
+        facts = {"model": verdict.model, "bundle": verdict.bundle[:19]}
+        if verdict.severity is not None:
+            facts["severity"] = verdict.severity
+        if verdict.pvalues:
+            facts["p"] = f"{min(verdict.pvalues):.6g}"
+        if verdict.unscored is not None:
+            facts["unscored"] = verdict.unscored
+    rich = RichStatus(code=status.value[0], message=message)
+    info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)
+    packed = any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info.SerializeToString())
+    rich.details.add(type_url=packed.type_url, value=packed.value)
+    return Replacement(None, status, message, rich.SerializeToString())
+
+
+def _worthwhile(config: RetryConfig) -> int:
+    """How many further tries to make: as many as are worth their cost, where that is told."""
+    if config.accuracy is None:
+        return config.most
+    plan = plan_retries(
+        config.accuracy,
+        Verifier(config.passes_right, config.passes_wrong),
+        gain=config.gain,
+        loss=config.loss,
+        cost=config.cost,
+        correlation=config.correlation,
+        max_tries=config.most + 1,
+    )
+    return max(0, plan.tries - 1)

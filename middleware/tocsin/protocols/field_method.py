@@ -1,0 +1,165 @@
+"""Methods of any protocol, read by paths of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from tocsin.protocols.field_edit import Ask, FieldEdit
+from tocsin.protocols.field_paths import resolve, text_at
+from tocsin.protocols.field_values import Array, Find, TensorForm, finder
+from tocsin.protocols.method import Opened
+from tocsin.protocols.oip_method import one_count
+from tocsin.protocols.paths import SignalPath
+from tocsin.protocols.rows import Kind, Reading, Shapes
+from tocsin.unscored import Unscored
+
+
+class FieldMethod:
+    """A method found in a descriptor. `model` and `version` are where calls tell them, as `request.PATH` or
+    `response.PATH`; `signals` are places that users need not name; `asks` what it can be asked for.
+
+    Raises ValueError where a path does not fit the messages.
+    """
+
+    def __init__(
+        self,
+        described: MethodDescriptor,
+        *,
+        model: str = "",
+        version: str = "",
+        every: int = 1,
+        signals: Mapping[str, SignalPath] | None = None,
+        forms: Mapping[str, TensorForm] | None = None,
+        asks: Ask | None = None,
+    ) -> None:
+        self.name = f"/{described.containing_service.full_name}/{described.name}"
+        self.streams = bool(described.server_streaming)
+        self.every = every
+        self.signals = dict(signals or {})
+        self._request = GetMessageClass(described.input_type)
+        self._response = GetMessageClass(described.output_type)
+        self._forms = dict(forms or {})
+        self._model, self._version = self._told_at(model), self._told_at(version)
+        self._asks = asks
+        for path in self.signals.values():
+            finder(self._side(path.side).DESCRIPTOR, path, self._forms)
+
+    def open(self, response: bytes, request: bytes | None) -> Opened:
+        """Whose response it is. Raises Unscored."""
+        message = _parsed(self._response, response, "response")
+        asked = None
+        if "request" in (self._model[0], self._version[0]) and request is not None:
+            asked = _parsed(self._request, request, "request")
+        return Opened(_told(self._model, message, asked), _told(self._version, message, asked), message)
+
+    def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
+        """How to read these signals. Raises ValueError where a path does not fit the messages."""
+        found = [
+            (name, path.side == "request", finder(self._side(path.side).DESCRIPTOR, path, self._forms))
+            for name, path in signals.items()
+        ]
+        return FieldReader(found, self._request, shapes)
+
+    def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
+        """Whether some signal, or whose response it is, stands in the request."""
+        return "request" in (self._model[0], self._version[0], *(path.side for path in signals.values()))
+
+    def edit(self, signals: Mapping[str, SignalPath], amount: int) -> FieldEdit | None:
+        """How to ask for what the protocol gives on demand."""
+        del signals
+        return None if self._asks is None else FieldEdit(self._asks, self._request, self._response, amount)
+
+    def answer(self, content: Mapping[str, Any]) -> Any:
+        """A response message of these fields. Raises ValueError."""
+        try:
+            return ParseDict(dict(content), self._response())
+        except ParseError as error:
+            raise ValueError(str(error)) from None
+
+    def request_field(self, path: str) -> Callable[[bytes], str]:
+        """A function that finds a field's text in a request."""
+        return text_at(self._request, path)
+
+    def _side(self, side: str) -> Any:
+        return self._request if side == "request" else self._response
+
+    def _told_at(self, path: str) -> tuple[str, Callable[[Any], Any] | None]:
+        if not path:
+            return "", None
+        side, _, rest = path.partition(".")
+        found = resolve(self._side(side).DESCRIPTOR, rest)
+        if found.repeated or found.message_type or found.by_rows:
+            raise ValueError(f"'{path}' is not one value")
+        return side, found.follow
+
+
+class FieldReader:
+    """Reads a model's signals. Messages that are judged together are put one behind the other along the first axis."""
+
+    def __init__(self, signals: Sequence[tuple[str, bool, list[Find]]], request: Any, shapes: Shapes) -> None:
+        self._signals = list(signals)
+        self._request = request
+        self._wants_request = any(in_request for _, in_request, _ in self._signals)
+        self._shapes = shapes
+
+    def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
+        """Rows, family and raw contents. Raises Unscored."""
+        asked = None
+        if self._wants_request:
+            if request is None:
+                raise Unscored("missing_signal", "there is no request to read a signal from")
+            asked = _parsed(self._request, request, "request")
+        raws: list[bytes] = []
+        kinds: list[Kind] = []
+        counts: dict[str, int] = {}
+        for name, in_request, ways in self._signals:
+            found = _first(ways, [asked] if in_request else [one.message for one in opened])
+            if found is None:
+                side = "request" if in_request else "response"
+                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")
+            shape = found.values.shape
+            if found.rows is None:
+                rows, own = self._shapes.rows(name, shape)
+            else:
+                rows, own = (shape[0], shape[1:] or (1,)) if found.rows else (1, shape)
+            if rows and (told := self._shapes.misfit(name, int(np.prod(own)))):
+                raise Unscored("shape", told)
+            counts[name] = rows
+            kinds.append((name, "FP32", own))
+            raws.append(found.values.tobytes())
+        return Reading(one_count(counts), self._shapes.family(tuple(kinds)), raws)
+
+
+def _first(ways: Sequence[Find], messages: Sequence[Any]) -> Array | None:
+    """The first way by which some message has values; those of all messages together."""
+    for way in ways:
+        arrays = [array for message in messages if (array := way(message)) is not None]
+        if len(arrays) == 1:
+            return arrays[0]
+        if arrays:
+            try:
+                return Array(np.concatenate([array.values for array in arrays]), arrays[0].rows)
+            except ValueError:
+                raise Unscored("shape", "messages that are judged together have values of different shapes") from None
+    return None
+
+
+def _told(where: tuple[str, Callable[[Any], Any] | None], response: Any, request: Any) -> str:
+    side, follow = where
+    message = request if side == "request" else response
+    value = None if follow is None or message is None else follow(message)
+    return "" if value is None else str(value)
+
+
+def _parsed(kind: Any, content: bytes, side: str) -> Any:
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise Unscored("undecodable", f"the {side} is no {kind.DESCRIPTOR.full_name} ({error})") from None

@@ -1,0 +1,188 @@
+"""Values at a path of fields in a protobuf message: resolved against the descriptor once, followed in each message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError
+
+from tocsin.protocols.paths import Step, steps
+
+AXIS, ROWS = "", "*"  # what brackets take: an axis of values, or responses of their own
+
+_NUMBERS = {
+    FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT32,
+    FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT,
+    FieldDescriptor.CPPTYPE_BOOL, FieldDescriptor.CPPTYPE_ENUM,
+}  # fmt: skip
+
+Follow = Callable[[Any], Any]
+
+
+class FieldPath(NamedTuple):
+    """A resolved path. `follow` gives a message's value, None where it is not there; values along axes are lists.
+
+    `field` is the last field; `repeated` tells that its values are not told apart by the path; `by_rows` that the
+    outermost axis is one of responses.
+    """
+
+    follow: Follow
+    field: FieldDescriptor
+    repeated: bool
+    by_rows: bool
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the values are numbers."""
+        return self.field.cpp_type in _NUMBERS
+
+    @property
+    def message_type(self) -> str:
+        """The full name of the values' message type, empty where they are none."""
+        return self.field.message_type.full_name if self.field.message_type is not None else ""
+
+
+def resolve(root: Descriptor, path: str) -> FieldPath:
+    """The path in messages of a type. Raises ValueError telling which field is not there, and which are."""
+    return _resolve(root, steps(path), path)
+
+
+def text_at(kind: Any, path: str) -> Callable[[bytes], str]:
+    """A function that finds the text of a field in encoded messages of a kind, empty where there is none."""
+    found = resolve(kind.DESCRIPTOR, path)
+    if found.repeated or found.message_type or found.by_rows:
+        raise ValueError(f"'{path}' is not one value")
+
+    def text(content: bytes) -> str:
+        try:
+            value = found.follow(kind.FromString(content))
+        except DecodeError:
+            return ""
+        if isinstance(value, bytes):
+            return value.hex()
+        return "" if value is None or isinstance(value, list) else str(value)
+
+    return text
+
+
+def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
+    parts: list[Follow] = []
+    owner: Descriptor | None = root
+    field: FieldDescriptor | None = None
+    repeated = by_rows = False
+    axes = at = 0
+    while at < len(wanted):
+        step = wanted[at]
+        at += 1
+        if owner is None:
+            raise ValueError(f"'{path}': '{step.field}' is asked of a field that holds no message")
+        field = owner.fields_by_name.get(step.field)
+        if field is None:
+            told = ", ".join(owner.fields_by_name)
+            raise ValueError(f"'{path}': {owner.full_name} has no field '{step.field}' (it has: {told})")
+        parts.append(_get(step.field, field.has_presence))
+        repeated = _is_repeated(field)
+        takes = list(step.takes)
+        keyed = field.message_type is not None and field.message_type.GetOptions().map_entry
+        if keyed:
+            if not takes:  # outputs.probs is the same as outputs[probs]
+                if at == len(wanted):
+                    raise ValueError(f"'{path}': '{step.field}' is a map: name a key")
+                takes, at = [wanted[at].field, *wanted[at].takes], at + 1
+            key = _key(field.message_type.fields_by_name["key"], takes.pop(0), path)
+            field = field.message_type.fields_by_name["value"]
+            parts.append(_at_key(key))
+            repeated = False
+        for take in takes:
+            if not repeated:
+                raise ValueError(f"'{path}': '{step.field}' is not repeated, so it takes no [{take}]")
+            repeated = False
+            if take in (AXIS, ROWS):
+                if take == ROWS and axes:
+                    raise ValueError(f"'{path}': [*] must be the outermost axis")
+                by_rows |= take == ROWS
+                axes += 1
+                rest = _resolve_rest(field, wanted[at:], path)
+                parts.append(_each(rest.follow if rest else None))
+                last = rest or FieldPath(_nothing, field, False, False)
+                return FieldPath(_chain(parts), last.field, last.repeated, by_rows)
+            parts.append(_pick(field, take, path))
+        owner = field.message_type
+        if repeated and at < len(wanted):
+            raise ValueError(f"'{path}': '{step.field}' is repeated: say [] for all, [*] for responses, or which one")
+    assert field is not None
+    return FieldPath(_chain(parts), field, repeated, by_rows)
+
+
+def _resolve_rest(field: FieldDescriptor, rest: Sequence[Step], path: str) -> FieldPath | None:
+    if not rest:
+        return None
+    if field.message_type is None:
+        raise ValueError(f"'{path}': '{rest[0].field}' is asked of a field that holds no message")
+    found = _resolve(field.message_type, rest, path)
+    if found.by_rows:
+        raise ValueError(f"'{path}': [*] must be the outermost axis")
+    return found
+
+
+def _get(name: str, presence: bool) -> Follow:
+    if presence:
+        return lambda message: getattr(message, name) if message.HasField(name) else None
+    return lambda message: getattr(message, name)
+
+
+def _at_key(key: Any) -> Follow:
+    return lambda entries: entries[key] if key in entries else None  # noqa: SIM401 (get makes no messages of maps)
+
+
+def _each(inner: Follow | None) -> Follow:
+    if inner is None:
+        return list
+    return lambda values: [inner(value) for value in values]
+
+
+def _pick(field: FieldDescriptor, take: str, path: str) -> Follow:
+    """One of repeated values: by its position, or by its `name`."""
+    if take.lstrip("-").isdigit():
+        index = int(take)
+        return lambda values: values[index] if -len(values) <= index < len(values) else None
+    if field.message_type is None or "name" not in field.message_type.fields_by_name:
+        raise ValueError(f"'{path}': [{take}] must be a position: the values have no field 'name'")
+    return lambda values: next((value for value in values if value.name == take), None)
+
+
+def _key(field: FieldDescriptor, text: str, path: str) -> Any:
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return text
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return text == "true"
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"'{path}': the map's keys are whole numbers, not '{text}'") from None
+
+
+def _chain(parts: Sequence[Follow]) -> Follow:
+    if len(parts) == 1:
+        return parts[0]
+
+    def follow(value: Any) -> Any:
+        for part in parts:
+            value = part(value)
+            if value is None:
+                return None
+        return value
+
+    return follow
+
+
+def _is_repeated(field: FieldDescriptor) -> bool:
+    if hasattr(field, "is_repeated"):
+        return bool(field.is_repeated)
+    return bool(field.label == FieldDescriptor.LABEL_REPEATED)  # protobuf before 6.31
+
+
+def _nothing(value: Any) -> Any:
+    return value

@@ -1,0 +1,154 @@
+"""Signals as arrays out of protobuf messages: numbers along a path, tensors of a declared form, packed bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf.descriptor import Descriptor
+from numpy.typing import NDArray
+
+from tocsin.protocols.datatypes import DTYPES, datatype, to_float32
+from tocsin.protocols.field_paths import FieldPath, resolve
+from tocsin.protocols.paths import SignalPath
+from tocsin.unscored import Unscored
+
+Float32 = NDArray[np.float32]
+
+
+class TensorForm(NamedTuple):
+    """Where a message type that is a tensor keeps what it is: paths, and `values` the field of each datatype."""
+
+    dtype: str
+    shape: str
+    bytes: str = ""
+    values: Mapping[str, str] = {}
+
+
+class Array(NamedTuple):
+    """A signal of one message: its values, and how its first axis is meant."""
+
+    values: Float32
+    rows: bool | None  # True: of responses; False: there is one response; None: as the detectors' width says
+
+
+Find = Callable[[Any], Array | None]  # None where the message does not have it
+
+
+def finder(root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm]) -> list[Find]:
+    """How to find a signal in messages of a type, one a way that its path names. Raises ValueError."""
+    return [_finder(root, one, path, forms) for one in path.path.split("|")]
+
+
+def _finder(root: Descriptor, path: str, whole: SignalPath, forms: Mapping[str, TensorForm]) -> Find:
+    if whole.dtype:
+        return _packed(root, path, whole)
+    found = resolve(root, path)
+    form = forms.get(found.message_type)
+    if form is not None and not found.repeated:
+        tensor, follow = _tensor(found.field.message_type, form, path), found.follow
+        return lambda message: None if (value := follow(message)) is None else tensor(value)
+    if not found.numeric:
+        raise ValueError(f"'{path}' holds no numbers; name a field in it, or say how its bytes are packed")
+    return _numbers(found, path)
+
+
+def _numbers(found: FieldPath, path: str) -> Find:
+    follow, by_rows = found.follow, found.by_rows
+
+    def find(message: Any) -> Array | None:
+        value = follow(message)
+        if value is None or (not isinstance(value, int | float) and len(value) == 0):
+            return None
+        try:
+            array = np.asarray(value if isinstance(value, list) else _plain(value), np.float32)
+        except (TypeError, ValueError):  # ragged, or a message lacks what others have
+            raise Unscored("shape", f"the values at '{path}' are not of one length") from None
+        return Array(array if array.ndim else array.reshape(1), by_rows)
+
+    return find
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float) else list(value)
+
+
+def _packed(root: Descriptor, path: str, whole: SignalPath) -> Find:
+    found = resolve(root, path)
+    if found.message_type or found.numeric or found.repeated or found.by_rows:
+        raise ValueError(f"'{path}' is not one field of bytes")
+    follow = found.follow
+    kind = datatype(whole.dtype)
+    kind_at = None if kind else resolve(root, whole.dtype.removeprefix(f"{whole.side}."))
+    shape_at = None
+    if isinstance(whole.shape, str):
+        shape_at = resolve(root, whole.shape.removeprefix(f"{whole.side}."))
+
+    def find(message: Any) -> Array | None:
+        content = follow(message)
+        if not content:
+            return None
+        named = kind or _named(kind_at, message, path)
+        values = _unpacked(content, named, path)
+        if shape_at is not None:
+            return Array(_shaped(values, _lengths(shape_at.follow(message)), path), None)
+        if whole.shape:
+            return Array(_shaped(values, (-1, *whole.shape), path), True)
+        return Array(values, False)
+
+    return find
+
+
+def _tensor(owner: Descriptor, form: TensorForm, path: str) -> Find:
+    """A tensor message's values, its first axis as the detectors' width says."""
+    kind_at, shape_at = resolve(owner, form.dtype), resolve(owner, form.shape)
+    packed = resolve(owner, form.bytes) if form.bytes else None
+    typed = {name: resolve(owner, field) for name, field in form.values.items()}
+
+    def find(message: Any) -> Array | None:
+        named = _named(kind_at, message, path)
+        lengths = _lengths(shape_at.follow(message))
+        content = packed.follow(message) if packed is not None else None
+        if content:
+            return Array(_shaped(_unpacked(content, named, path), lengths, path), None)
+        held = typed.get(named)
+        values = np.asarray(list(held.follow(message)) if held else [], np.float64)
+        if named in ("FP16", "BF16") and len(values):  # kept as the bits of the number
+            values = to_float32(values.astype(np.uint16).tobytes(), named).astype(np.float64)
+        if len(values) == 1 and prod(lengths) > 1:
+            values = np.full(prod(lengths), values[0])
+        return Array(_shaped(values.astype(np.float32), lengths, path), None)
+
+    return find
+
+
+def _named(found: FieldPath | None, message: Any, path: str) -> str:
+    """The datatype that a message tells. Raises Unscored `dtype`."""
+    assert found is not None
+    told = found.follow(message)
+    if found.field.enum_type is not None:
+        value = found.field.enum_type.values_by_number.get(told)
+        told = value.name if value is not None else told
+    named = datatype(str(told))
+    if named is None:
+        raise Unscored("dtype", f"tensor '{path}' is {told}, but a signal must be numeric")
+    return named
+
+
+def _unpacked(content: bytes, named: str, path: str) -> Float32:
+    if len(content) % DTYPES[named].itemsize:
+        raise Unscored("shape", f"'{path}' holds {len(content)} bytes, which is no whole number of {named}")
+    return to_float32(content, named)
+
+
+def _lengths(value: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in value) if value is not None else ()
+
+
+def _shaped(values: Float32, lengths: Sequence[int], path: str) -> Float32:
+    try:
+        return values.reshape(lengths) if lengths else values
+    except ValueError:
+        raise Unscored("shape", f"'{path}' holds {len(values)} values where its shape says {list(lengths)}") from None

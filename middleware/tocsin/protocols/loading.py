@@ -1,0 +1,47 @@
+"""The methods of the protocols that a configuration names, whoever describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import grpc
+
+from tocsin.errors import ConfigError
+from tocsin.protocols.descriptors import Pool, pool_of
+from tocsin.protocols.method import Method
+from tocsin.protocols.protocol import ProtocolConfig, methods, preset
+from tocsin.protocols.reflection import reflected
+
+
+def methods_of(
+    name: str, configured: Mapping[str, ProtocolConfig], channel: Callable[[], grpc.Channel]
+) -> dict[str, Method]:
+    """The methods of a protocol by name: a configured one, else a preset. `channel` leads to the upstream, for those
+    that are to be asked for descriptors.
+
+    Raises ConfigError naming the protocol, the method, and what does not fit.
+    """
+    if name not in configured:
+        return preset(name)
+    config = configured[name]
+    try:
+        return methods(config, lambda: _descriptors(config, channel))
+    except ValueError as error:
+        raise ConfigError(f"protocols.{name}: {error}") from None
+
+
+def _descriptors(config: ProtocolConfig, channel: Callable[[], grpc.Channel]) -> Pool:
+    if config.reflection:
+        services = {method.removeprefix("/").partition("/")[0] for method in config.methods}
+        with channel() as opened:
+            return reflected(opened, sorted(services))
+    if not config.descriptors:
+        raise ValueError("descriptors: is required: a descriptor set, or `reflection: true`")
+    path = Path(config.descriptors)
+    try:
+        return pool_of(path.read_bytes())
+    except OSError as error:
+        raise ValueError(f"descriptors: {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ValueError(f"descriptors: {path}: {error}") from None

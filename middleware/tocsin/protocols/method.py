@@ -1,0 +1,79 @@
+"""What judgement needs to know of a guarded method, whatever protocol it belongs to.
+
+Two kinds of method have this shape: those of the Open Inference Protocol (`oip_method`), whose tensors are found by
+layout, and those of any other protocol (`field_method`), whose fields are found by path. Presets say which is which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from tocsin.protocols.paths import SignalPath
+from tocsin.protocols.rows import Reading, Shapes
+
+AT_END = 0  # judge once, when the stream has ended
+
+
+class Opened(NamedTuple):
+    """A response whose model is known: what the protocol calls model and version, and the message itself."""
+
+    model: str
+    version: str
+    message: Any
+
+
+class Reader(Protocol):
+    """Finds one model's signals in a method's messages."""
+
+    def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
+        """The rows of the messages that are judged together, mostly one. Raises Unscored."""
+        ...
+
+
+class Edit(Protocol):
+    """What a method can be asked for besides what callers ask, and how that is taken out again."""
+
+    def ask(self, request: bytes) -> bytes | None:
+        """The request that asks for the signals too, None when the caller asks for them anyway. Raises Unscored."""
+        ...
+
+    def strip(self, request: bytes, response: bytes) -> bytes:
+        """The response without what only `ask` asked for; `request` is the caller's. Raises Unscored."""
+        ...
+
+
+class Method(Protocol):
+    """One method, such as /inference.GRPCInferenceService/ModelInfer.
+
+    `streams`: responses are a stream; `every`: of so many messages, one judgement, AT_END for all of them. `tells_key`
+    are fields of requests that judgement wants to know, by path.
+    """
+
+    name: str
+    streams: bool
+    every: int
+
+    def open(self, response: bytes, request: bytes | None) -> Opened:
+        """Whose response it is. Raises Unscored `undecodable`."""
+        ...
+
+    def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> Reader:
+        """How to read these signals. Raises ValueError telling why the method cannot have one of them."""
+        ...
+
+    def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
+        """Whether reading these signals takes the request."""
+        ...
+
+    def edit(self, signals: Mapping[str, SignalPath], amount: int) -> Edit | None:
+        """How to ask for these signals, None where the protocol has nothing to ask."""
+        ...
+
+    def answer(self, content: Mapping[str, Any]) -> Any:
+        """A response message of these fields. Raises ValueError."""
+        ...
+
+    def request_field(self, path: str) -> Any:
+        """A function that finds a field's text in a request. Raises ValueError."""
+        ...

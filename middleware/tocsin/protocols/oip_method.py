@@ -1,0 +1,185 @@
+"""Methods of the Open Inference Protocol v2: ModelInfer, and Triton's ModelStreamInfer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+from google.protobuf.json_format import ParseDict, ParseError
+
+from tocsin.protocols import oip
+from tocsin.protocols.datatypes import item_size
+from tocsin.protocols.field_paths import text_at
+from tocsin.protocols.method import Opened
+from tocsin.protocols.paths import SignalPath
+from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes
+from tocsin.unscored import Unscored
+
+_PLACES = {"request": "inputs.", "response": "outputs."}
+
+
+class Place(NamedTuple):
+    """Where one signal's bytes stand."""
+
+    in_request: bool
+    position: int
+    size: int  # bytes
+
+
+class Plan(NamedTuple):
+    """How to read all signals from messages of given layouts: one place a signal."""
+
+    places: tuple[Place, ...]
+    rows: int
+    family: Family
+
+
+class InferMethod:
+    """ModelInfer, or with `streams` ModelStreamInfer, each of whose messages is judged by itself."""
+
+    def __init__(self, name: str, *, streams: bool = False) -> None:
+        self.name = name
+        self.streams = streams
+        self.every = 1
+
+    def open(self, response: bytes, request: bytes | None) -> Opened:
+        """Whose response it is. Raises Unscored."""
+        del request
+        message = oip.read_stream_response(response) if self.streams else oip.read_response(response)
+        return Opened(message.model, message.version, message)
+
+    def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> TensorReader:
+        """How to read these signals. Raises ValueError where a path names no tensor."""
+        for path in signals.values():
+            if path.dtype or not path.path.startswith(_PLACES[path.side]):
+                raise ValueError(f"expected request.inputs.NAME or response.outputs.NAME, not '{path}'")
+        return TensorReader(signals, shapes)
+
+    def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
+        """Whether some signal is one of the request's."""
+        return any(path.side == "request" for path in signals.values())
+
+    def edit(self, signals: Mapping[str, SignalPath], amount: int) -> RequestedOutputs | None:
+        """How to ask for output tensors that the caller has not requested."""
+        del amount
+        wanted = [path.path.removeprefix("outputs.") for path in signals.values() if path.side == "response"]
+        return None if self.streams or not wanted else RequestedOutputs(wanted)
+
+    def answer(self, content: Mapping[str, Any]) -> Any:
+        """A ModelInferResponse. Raises ValueError."""
+        try:
+            return ParseDict(dict(content), oip.StreamResponse() if self.streams else oip.Response())
+        except ParseError as error:
+            raise ValueError(str(error)) from None
+
+    def request_field(self, path: str) -> Callable[[bytes], str]:
+        """A function that finds a field's text in a request, such as parameters[session].string_param."""
+        return text_at(oip.Request, path)
+
+
+class TensorReader:
+    """Reads a model's tensors; what follows from their descriptions alone is worked out once a layout."""
+
+    def __init__(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> None:
+        self._paths = [(name, path.side, path.path.partition(".")[2]) for name, path in signals.items()]
+        self._wants_request = any(side == "request" for _, side, _ in self._paths)
+        self._shapes = shapes
+        self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
+
+    def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
+        """Rows, family and raw contents of a response; of several, their rows together. Raises Unscored."""
+        if len(opened) > 1:
+            return _together([self.read([one], request) for one in opened])
+        response: oip.Message = opened[0].message
+        shown, asked_layout, asked = response.raw, None, response.raw
+        if self._wants_request:
+            if request is None:
+                raise Unscored("missing_signal", "there is no request to read a signal from")
+            message = oip.read_request(request)
+            asked_layout, asked = message.layout, message.raw
+        plan = self._plans.get((response.layout, asked_layout))
+        if plan is None:
+            plan = self._plan(response.layout, asked_layout)
+        raws = []
+        try:
+            for in_request, position, size in plan.places:
+                content = (asked if in_request else shown)[position]
+                if len(content) != size:
+                    raise Unscored("shape", f"a tensor holds {len(content)} bytes where its shape says {size}")
+                raws.append(content)
+        except IndexError:
+            raise Unscored("shape", "there are fewer raw contents than tensors") from None
+        return Reading(plan.rows, plan.family, raws)
+
+    def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
+        places, signals, counts = [], [], {}
+        for signal, side, name in self._paths:
+            layout = response if side == "response" else request
+            assert layout is not None
+            tensor = layout.tensor(name)
+            size = item_size(tensor.datatype, name)
+            if min(tensor.shape, default=1) < 0:
+                raise Unscored("shape", f"tensor '{name}' has the shape {list(tensor.shape)}")
+            rows, shape = self._shapes.rows(signal, tensor.shape)
+            if rows and (told := self._shapes.misfit(signal, prod(shape))):
+                raise Unscored("shape", told)
+            counts[signal] = rows
+            places.append(Place(side == "request", tensor.position, prod(tensor.shape) * size))
+            signals.append((signal, tensor.datatype, shape))
+        family = self._shapes.family(tuple(signals))
+        plan = Plan(tuple(places), one_count(counts), family)
+        if len(self._plans) >= KEPT_LAYOUTS:
+            self._plans.clear()
+        self._plans[response, request] = plan
+        return plan
+
+
+class RequestedOutputs:
+    """Adds output tensors to requests that name some, and takes them out of the responses again.
+
+    A request that names none gets every output anyway.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+
+    def ask(self, request: bytes) -> bytes | None:
+        """The request with the outputs added, None when none is missing. Raises Unscored."""
+        message = oip.parse(oip.Request, request, "request")
+        requested = {output.name for output in message.outputs}
+        missing = [name for name in self._names if name not in requested] if requested else []
+        for name in missing:
+            message.outputs.add(name=name)
+        return message.SerializeToString() if missing else None
+
+    def strip(self, request: bytes, response: bytes) -> bytes:
+        """The response without the outputs that the caller's request does not name. Raises Unscored."""
+        requested = {output.name for output in oip.parse(oip.Request, request, "request").outputs}
+        message = oip.parse(oip.Response, response, "response")
+        extra = [
+            at
+            for at, output in enumerate(message.outputs)
+            if output.name in self._names and output.name not in requested
+        ]
+        for at in reversed(extra):
+            del message.outputs[at]
+            if at < len(message.raw_output_contents):
+                del message.raw_output_contents[at]
+        return bytes(message.SerializeToString())
+
+
+def one_count(counts: Mapping[str, int]) -> int:
+    """The number of rows that all signals have. Raises Unscored `rows` when they differ, or there are none."""
+    if len(set(counts.values())) != 1 or not next(iter(counts.values())):
+        told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
+        raise Unscored("rows", f"the response has {told}; each response needs one row of each")
+    return next(iter(counts.values()))
+
+
+def _together(readings: Sequence[Reading]) -> Reading:
+    """Several messages' rows as one reading. Raises Unscored `rows` when they cannot be stacked."""
+    if len({id(reading.family) for reading in readings}) > 1:
+        raise Unscored("rows", "messages that are judged together have tensors of different shapes")
+    raws = [b"".join(column) for column in zip(*(reading.raws for reading in readings), strict=True)]
+    return Reading(sum(reading.rows for reading in readings), readings[0].family, raws)

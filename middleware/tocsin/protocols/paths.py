@@ -1,0 +1,72 @@
+"""Where a signal stands in a call, as a person writes it: `response.outputs.probs`, or packed bytes with their type."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+_SIDES = ("request", "response")
+_TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
+_INDEX = re.compile(r"\[([^\]]*)\]")
+
+
+class SignalPath(NamedTuple):
+    """A signal's place: its side, `request` or `response`, and the path of its values there; `a | b` takes `a`, or `b`
+    where `a` is empty. `dtype` and `shape` are given for values packed as bytes: a datatype or the path of one; the
+    path of a shape, or a shape.
+    """
+
+    side: str
+    path: str
+    dtype: str = ""
+    shape: str | tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.side}.{self.path}"
+
+
+class Step(NamedTuple):
+    """One field of a path and what is taken of it: nothing more, an axis (`[]`), rows (`[*]`), an index or a key."""
+
+    field: str
+    takes: tuple[str, ...] = ()
+
+
+def signal_path(value: Any) -> SignalPath:
+    """What a configuration says of a signal's place. Raises ValueError telling what was expected."""
+    if isinstance(value, SignalPath):
+        return value
+    if isinstance(value, dict):
+        strange = value.keys() - {"bytes", "dtype", "shape"}
+        if strange or "bytes" not in value or "dtype" not in value:
+            raise ValueError("packed bytes are told as {bytes: PATH, dtype: TYPE or PATH, shape: PATH or [..]}")
+        found = signal_path(value["bytes"])
+        shape = value.get("shape", ())
+        if isinstance(shape, list) and all(isinstance(n, int) and n > 0 for n in shape):
+            return found._replace(dtype=str(value["dtype"]), shape=tuple(shape))
+        if not isinstance(shape, str | tuple):
+            raise ValueError(f"shape: expected the path of a field or a list of lengths, not '{shape}'")
+        return found._replace(dtype=str(value["dtype"]), shape=shape)
+    side, dot, path = str(value).partition(".")
+    if side not in _SIDES or not dot or not path:
+        raise ValueError(
+            f"expected request.inputs.NAME or response.outputs.NAME, or the path of a field in request or response, "
+            f"not '{value}'"
+        )
+    return SignalPath(side, "|".join(part.strip().removeprefix(f"{side}.") for part in path.split("|")))
+
+
+def steps(path: str) -> list[Step]:
+    """The steps of one path. Raises ValueError where it is none."""
+    found, at = [], 0
+    while at < len(path):
+        match = _TOKEN.match(path, at)
+        if match is None:
+            raise ValueError(
+                f"'{path}' is no path of fields, such as outputs.probs, tokens[].logprob or rows[*].values"
+            )
+        found.append(Step(match[1], tuple(_INDEX.findall(match[2]))))
+        at = match.end()
+    if not found or path.endswith("."):
+        raise ValueError(f"'{path}' is no path of fields")
+    return found

@@ -1,0 +1,121 @@
+"""Protocols: which methods carry responses, and where things stand in them. A protocol is a file of settings.
+
+Those that ship are in `presets/`; a user's own have the same form in the configuration, under `protocols`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from tocsin.protocols.descriptors import Pool, find_method, pool
+from tocsin.protocols.field_edit import Ask
+from tocsin.protocols.field_method import FieldMethod
+from tocsin.protocols.field_values import TensorForm
+from tocsin.protocols.method import AT_END, Method
+from tocsin.protocols.oip_method import InferMethod
+from tocsin.protocols.paths import signal_path
+
+Judged = Literal["message", "end"] | int
+
+
+class TensorConfig(BaseModel):
+    """A message type that is a tensor: the paths of its datatype and shape, and where its values are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dtype: str = Field(description="The path of its datatype, a text or an enum.")
+    shape: str = Field(description="The path of its shape.")
+    bytes: str = Field("", description="The path of its values as packed bytes.")
+    values: dict[str, str] = Field({}, description="The field of its values, by datatype (FP32, INT64, ...).")
+
+
+class AskConfig(BaseModel):
+    """What requests are changed to, so that responses carry signals."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    unless: str = Field(description="The field of a request by which the caller asks by itself.")
+    set: dict[str, Any] = Field(description="Fields of the request and their values; `amount` is the number asked for.")
+    strip: list[str] = Field(description="Fields to clear in responses.")
+
+
+class MethodConfig(BaseModel):
+    """A guarded method."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("", description="Where calls tell the model, as request.PATH or response.PATH.")
+    version: str = Field("", description="Where calls tell its version.")
+    judge: Judged = Field(
+        "message", description="Of a stream: message judges each, a number so many together, end the whole."
+    )
+    signals: dict[str, Any] = Field({}, description="Places of signals that models need not name.")
+    ask: AskConfig | None = Field(None, description="How to ask for signals, for models with `ask`.")
+
+
+class ProtocolConfig(BaseModel):
+    """A protocol: descriptors of its messages, and its guarded methods."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    descriptors: str = Field(
+        "", description="A descriptor set (protoc --include_imports --descriptor_set_out), relative to this file."
+    )
+    reflection: bool = Field(False, description="Ask the upstream for descriptors when starting, instead.")
+    methods: dict[str, MethodConfig] = Field(description="Guarded methods, as /package.Service/Method.", min_length=1)
+    tensors: dict[str, TensorConfig] = Field({}, description="Message types that are tensors, by full name.")
+
+
+@cache
+def presets() -> list[str]:
+    """The names of the protocols that ship."""
+    return sorted(entry.name[:-5] for entry in files(__package__).joinpath("presets").iterdir() if entry.name[0] != "_")
+
+
+@cache
+def preset(name: str) -> dict[str, Method]:
+    """The methods of a protocol that ships, by name."""
+    content = yaml.safe_load(files(__package__).joinpath("presets", f"{name}.yaml").read_text("utf-8"))
+    if content.get("reader") == "tensors":
+        return {path: InferMethod(path, streams=streams) for path, streams in content["methods"].items()}
+    config = ProtocolConfig.model_validate(content)
+    return methods(config, lambda: pool(config.descriptors))
+
+
+def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str, Method]:
+    """The methods of a protocol, by name. Raises ValueError naming the method and what does not fit it."""
+    known = descriptors()
+    forms = {name: TensorForm(**tensor.model_dump()) for name, tensor in config.tensors.items()}
+    made: dict[str, Method] = {}
+    for name, method in config.methods.items():
+        try:
+            made[name] = _method(find_method(known, name), method, forms)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return made
+
+
+def judged_every(judge: Judged) -> int:
+    """Of how many messages one judgement is made; AT_END for all."""
+    if isinstance(judge, int):
+        return judge
+    return AT_END if judge == "end" else 1
+
+
+def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm]) -> FieldMethod:
+    ask = config.ask
+    return FieldMethod(
+        described,
+        model=config.model,
+        version=config.version,
+        every=judged_every(config.judge),
+        signals={name: signal_path(place) for name, place in config.signals.items()},
+        forms=forms,
+        asks=None if ask is None else Ask(ask.unless, ask.set, ask.strip),
+    )

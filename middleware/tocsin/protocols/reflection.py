@@ -1,0 +1,57 @@
+"""Descriptors from a server itself (gRPC server reflection, v1 and v1alpha), asked for once at start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pb2
+
+from tocsin.protocols.descriptors import Pool, message_class, pool_of_files
+
+SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+Request = message_class("reflection", "grpc.reflection.v1.ServerReflectionRequest")
+Response = message_class("reflection", "grpc.reflection.v1.ServerReflectionResponse")
+
+
+def reflected(channel: grpc.Channel, services: Iterable[str], timeout: float = 5.0) -> Pool:
+    """The pool of these services and all that they import. Raises ValueError telling what the server said."""
+    wanted = list(services)
+    problem = "it said nothing"
+    for reflection in SERVICES:
+        try:
+            return pool_of_files(list(_files(channel, reflection, wanted, timeout)))
+        except grpc.RpcError as error:
+            problem = f"{error.code().name}: {error.details()}"
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                break
+    raise ValueError(f"it does not tell its descriptors ({problem}); give a descriptor set instead")
+
+
+def _files(channel: grpc.Channel, reflection: str, services: list[str], timeout: float) -> Iterator[Any]:
+    """The files of these services and their imports, each once."""
+    ask = channel.stream_stream(
+        f"/{reflection}/ServerReflectionInfo",
+        request_serializer=Request.SerializeToString,
+        response_deserializer=Response.FromString,
+    )
+    waiting = [Request(file_containing_symbol=service) for service in services]
+    asked: set[str] = set()
+    known: set[str] = set()
+    while waiting:
+        requests, waiting = waiting, []
+        for response in ask(iter(requests), timeout=timeout):
+            if response.HasField("error_response"):
+                raise ValueError(f"it says: {response.error_response.error_message}")
+            for content in response.file_descriptor_response.file_descriptor_proto:
+                file = descriptor_pb2.FileDescriptorProto.FromString(content)
+                if file.name in known:
+                    continue
+                known.add(file.name)
+                yield file
+                for name in file.dependency:
+                    if name not in asked:
+                        asked.add(name)
+                        waiting.append(Request(file_by_filename=name))
+        waiting = [request for request in waiting if request.file_by_filename not in known]

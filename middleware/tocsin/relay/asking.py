@@ -1,0 +1,76 @@
+"""A stream whose request is changed on its way: it asks for the signals that judging needs."""
+
+from __future__ import annotations
+
+from tocsin.relay import frames
+from tocsin.relay.frames import END_STREAM
+from tocsin.relay.headers import HeaderError, without
+from tocsin.relay.holding import HeldStream
+from tocsin.relay.messages import Assembler, framed
+from tocsin.unscored import Unscored
+
+CONTENT_LENGTH = ("content-length", 28)  # and its place in the static table
+
+
+class AskingStream(HeldStream):
+    """Holds the first message of the request until it is complete, and sends on one that asks for more.
+
+    Where that cannot be done the request goes on as it came.
+    """
+
+    __slots__ = ("_asked", "_asking")
+
+    _asking: Assembler | None
+    _asked: bool
+
+    def request_headers(self, flags: int, block: bytes) -> bytes | None:
+        """The request's header block, without the length of what will be longer."""
+        self._asking, self._asked = None, bool(flags & END_STREAM)
+        try:
+            shorter = without(block, *CONTENT_LENGTH)
+        except HeaderError:
+            return None
+        if shorter == block:
+            return None
+        return frames.header_frames(self._id, shorter, end_stream=bool(flags & END_STREAM))
+
+    def take_request(self, payload: bytes, ended: bool) -> bool:
+        """A piece of the request: whether it was taken."""
+        if self._asked:
+            return False
+        relay = self._connection.relay
+        if self._asking is None:
+            self._asking = Assembler(relay.max_message, relay.memory, keeps=True)
+        requests = self._connection.requests
+        assert requests is not None
+        for message in self._asking.feed(payload):
+            self._asked = True
+            if message.content is None:
+                requests.send(self._id, self._asking.rest, END_STREAM if ended else 0)
+                return True
+            packed = len(message.content).to_bytes(4, "big") + message.content
+            whole = (b"\1" if message.compressed else b"\0") + packed
+            content, fault = self._plain(message, self.request_encoding)
+            self.call.asked(content, fault)
+            if content is not None:
+                whole = self._with_more(content) or whole
+            requests.send(self._id, whole + self._asking.left(), END_STREAM if ended else 0)
+            return True
+        if ended:
+            self._asked = True
+            requests.send(self._id, self._asking.left(), END_STREAM)
+        return True
+
+    def _with_more(self, content: bytes) -> bytes | None:
+        """The request that asks for signals, framed; None where the caller asks for them anyway."""
+        guard = self._connection.relay.guard
+        for edit in guard.edits(self.call):
+            try:
+                changed = edit.ask(content)
+            except Unscored:
+                return None
+            if changed is not None:
+                self.strip(edit, content)
+                self.call.asked(changed)
+                return framed(changed)
+        return None

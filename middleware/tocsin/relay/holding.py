@@ -1,0 +1,348 @@
+"""A stream whose responses wait until they are judged, and go out, or something else in their place."""
+
+from __future__ import annotations
+
+import time
+from asyncio import Task
+from base64 import b64encode
+from collections import deque
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import grpc
+
+from tocsin.config_fields import Address
+from tocsin.judgement.call import Call
+from tocsin.judgement.policy import DETAILS_KEY, WITHHOLDS, Replacement, failed_closed
+from tocsin.listener_config import UpstreamTls
+from tocsin.protocols.method import Edit
+from tocsin.relay import frames
+from tocsin.relay.flow import Inflow, Outflow
+from tocsin.relay.headers import block as header_block
+from tocsin.relay.messages import Assembler, Message, framed, whole_message
+from tocsin.relay.refusal import UNESCAPED
+from tocsin.relay.stream import Stream, accepted_verdict
+from tocsin.unscored import Unscored
+from tocsin.verdict import METADATA_KEY
+
+_OK = grpc.StatusCode.OK
+
+if TYPE_CHECKING:
+    from tocsin.relay.connection import Connection
+
+
+class HeldStream(Stream):
+    """A guarded stream in enforce, or one whose responses are changed because more was asked for than the caller did.
+
+    Messages wait in their order, each until the judgement that covers it; trailers come last.
+    """
+
+    __slots__ = (
+        "_again", "_begun", "_done", "_ended", "_free", "_inflow", "_messages", "_outflow", "_size", "_stripping",
+        "_trailers", "opened", "owed",
+    )  # fmt: skip
+
+    call: Call
+
+    def __init__(self, connection: Connection, stream_id: int, call: Call) -> None:
+        super().__init__(connection, stream_id, call)
+        assert connection.responses is not None and connection.from_server is not None
+        self._outflow: Outflow = connection.responses
+        self._inflow: Inflow = connection.from_server
+        self._messages: deque[bytes] = deque()  # framed
+        self._size = 0  # of them
+        self._trailers: bytes | None = None  # the block
+        self._begun = self._free = self._done = self._ended = False
+        self._stripping: tuple[Edit, bytes] | None = None
+        self._again: Task[None] | None = None
+        self.opened = time.monotonic()
+        self.owed = 0  # bytes that the upstream is credited once the client has caught up
+
+    @property
+    def holding(self) -> bool:
+        return not self._done and (self._waiting > 0 or self._trailers is not None or self._again is not None)
+
+    @property
+    def upstream(self) -> tuple[Address, UpstreamTls | None]:
+        """The model server that this stream leads to."""
+        return self._connection.listener.upstream, self._connection.listener.upstream_tls
+
+    def strip(self, edit: Edit, request: bytes) -> None:
+        """Take out of the responses what the caller, whose request this was, did not ask for."""
+        self._stripping = edit, request
+
+    # -- what the upstream sends
+
+    def take(self, payload: bytes, size: int, ended: bool) -> None:
+        """A piece of the response, `size` bytes of a window."""
+        if self._outflow.blocked(self._id):
+            self.owed += size
+        else:
+            self._inflow.credit(self._id, size, ended=ended)
+        if self._done:
+            return
+        if self._free:
+            if payload:
+                self._outflow.send(self._id, payload)
+        else:
+            self._assemble(payload)
+        if ended:
+            self._ended = True
+            self._trailers = b""
+            self._finish_held("")
+
+    def unblocked(self) -> None:
+        """The client has caught up: let the upstream send on."""
+        owed, self.owed = self.owed, 0
+        if owed:
+            self._inflow.credit(self._id, owed, ended=self._ended)
+
+    def _assemble(self, payload: bytes) -> None:
+        relay = self._connection.relay
+        if self._response is None:
+            found = whole_message(payload, relay.max_message)
+            if found is not None:
+                self._message(payload, found)
+                return
+            self._response = Assembler(relay.max_message, relay.memory, keeps=True)
+        for message in self._response.feed(payload):
+            if message.content is None:
+                self._cannot_hold(message, self._response.rest)
+                return
+            content, fault = self._plain(message, self.response_encoding)
+            if fault is None and content is not None:
+                packed = len(message.content).to_bytes(4, "big") + message.content
+                self._message((b"\1" if message.compressed else b"\0") + packed, content)
+            else:
+                packed = len(message.content).to_bytes(4, "big") + message.content
+                self._keep((b"\1" if message.compressed else b"\0") + packed)
+                self._tell(self.call.answered(None, fault))
+
+    def _message(self, whole: bytes, content: bytes) -> None:
+        """A message as it came, and without framing and compression."""
+        if self._stripping is not None:
+            edit, request = self._stripping
+            try:
+                whole = framed(edit.strip(request, content))
+            except Unscored:
+                pass  # as it came
+        self._keep(whole)
+        if self._connection.relay.memory.left < 0:
+            self._cannot_hold(Message(False, None, "memory"), b"")
+            return
+        self._tell(self.call.answered(content, None))
+
+    def _keep(self, whole: bytes) -> None:
+        self._messages.append(whole)
+        self._size += len(whole)
+        self._connection.relay.memory.left -= len(whole)
+
+    def _tell(self, piece: Call | None) -> None:
+        if piece is None:
+            return
+        if self._connection.relay.config.accept_verdicts and piece is self.call:
+            return  # the trailers tell whether somebody has judged already
+        self._submit(piece)
+
+    def _submit(self, piece: Call) -> None:
+        self._arrived = self._arrived or time.perf_counter()
+        self._waiting += 1
+        self._connection.submit(piece, self)
+        if self._timer is None:
+            self._timer = self._connection.relay.limit(self, self.call)
+
+    def _cannot_hold(self, message: Message, rest: bytes) -> None:
+        """A message is too large to be held: it and all that follows pass, or nothing does."""
+        relay = self._connection.relay
+        relay.guard.give_up(self.call, message.fault or "memory", "a response is larger than what may be held")
+        if relay.guard.closed(self.call):
+            self._refuse(self.call)
+            return
+        self._pass_the_rest()
+        if rest:
+            self._send(rest)
+
+    def trailers(self, block: bytes, status: str, told: str = "") -> bytes | None:
+        """The response ends with `block`, which waits for what is judged."""
+        self._ended = True
+        if self._done:
+            return b""
+        if told and self._connection.relay.config.accept_verdicts:
+            self.call.verdict = accepted_verdict(told)
+        self._trailers = block
+        self._finish_held(status)
+        return b""
+
+    def _finish_held(self, status: str) -> None:
+        call, relay = self.call, self._connection.relay
+        if self._free:
+            pass
+        elif call.verdict is not None and not self._waiting and not call.streams:
+            relay.accepted += 1
+            call.model = call.verdict.model
+            self.judged(call)
+            return
+        elif (piece := call.ended()) is not None:
+            self._submit(piece)
+        elif not call.streams and not self._waiting and call.verdict is None and not self._done:
+            if call.response is not None or call.fault is not None:
+                self._submit(call)  # it waited for the trailers
+            elif status == "0":
+                relay.guard.give_up(call, "no_response", "the call succeeded without a response message")
+                if relay.guard.closed(call):
+                    self._refuse(call)
+                    return
+        if not self._waiting and self._again is None:
+            self._end()
+
+    def hold(self, whole: bytes) -> None:
+        """The upstream resets the stream behind its trailers."""
+        self._held.append(whole)
+
+    # -- verdicts
+
+    def judged(self, call: Call) -> None:
+        """A verdict is there: let go what it covers, or do what it says."""
+        self._waiting = max(0, self._waiting - 1)
+        verdict = call.verdict
+        if self._done or self._free or verdict is None:
+            return
+        relay = self._connection.relay
+        if relay.enforces:
+            if verdict.unscored is not None and verdict.action == "block":
+                self._refuse(call)
+                return
+            if verdict.action in WITHHOLDS:
+                self._withhold(call, verdict.action)
+                return
+            relay.guard.acted(call, verdict.action)
+        self._go(call.covers)
+
+    def late(self) -> None:
+        """The scoring budget is spent."""
+        if self._done or not self._waiting:
+            return
+        self.call.late = True
+        if self._connection.relay.guard.closed(self.call):
+            self._refuse(self.call)
+            return
+        self._pass_the_rest()
+        if self._trailers is not None:
+            self._end()
+        self._connection.written()
+
+    def _go(self, covers: int) -> None:
+        for _ in range(min(covers, len(self._messages))):
+            whole = self._messages.popleft()
+            self._size -= len(whole)
+            self._connection.relay.memory.left += len(whole)
+            self._send(whole)
+        if self._trailers is not None and not self._waiting:
+            self._end()
+        self._connection.written()
+
+    def _send(self, whole: bytes) -> None:
+        self._begun = True
+        self._outflow.send(self._id, whole)
+
+    def _pass_the_rest(self) -> None:
+        """Nothing more of this call is judged."""
+        self._free = True
+        self._give_back()
+        messages, self._messages = self._messages, deque()
+        for whole in messages:
+            self._send(whole)
+        if self.call.streams:
+            self.call.forget()
+
+    def _end(self) -> None:
+        """Everything went out but the trailers."""
+        assert self._trailers is not None
+        self._done = True
+        if self._arrived:
+            self._connection.relay.added(time.perf_counter() - self._arrived)
+        if self._ended and not self._trailers:
+            self._outflow.send(self._id, b"", frames.END_STREAM)
+        else:
+            self._outflow.follow(self._id, self._annotated(self._trailers))
+        for whole in self._held:
+            self._outflow.follow(self._id, whole)
+        self._held = []
+        self._connection.settled(self._id)
+
+    # -- acting
+
+    def _withhold(self, call: Call, action: str) -> None:
+        relay = self._connection.relay
+        model = relay.guard.models[call.model]
+        if action in ("retry", "fallback"):
+            if not self._begun and relay.again is not None and call.request is not None and not call.streams:
+                self._again = relay.again.start(self, call, action)
+                return
+            while action in ("retry", "fallback"):
+                action = model.policy.settled(action)
+            if action not in WITHHOLDS:
+                relay.guard.acted(call, action)
+                self._go(call.covers)
+                return
+        relay.guard.acted(call, action)
+        self.replace(model.policy.replacement(action, call, begun=self._begun))
+
+    def asked_again(self, response: bytes | None, action: str, call: Call) -> None:
+        """Asking again has brought a response, or `action` is left to be done."""
+        self._again = None
+        if self._done:
+            return
+        relay = self._connection.relay
+        relay.guard.acted(call, action)
+        if response is not None:
+            self.replace(Replacement(response, _OK, "", b""))
+        elif action in WITHHOLDS:
+            self.replace(relay.guard.models[call.model].policy.replacement(action, call, begun=self._begun))
+        else:
+            self._go(call.covers)
+
+    def _refuse(self, call: Call) -> None:
+        self._connection.relay.guard.acted(call, "refused")
+        self.replace(failed_closed(call.verdict))
+
+    def replace(self, instead: Replacement) -> None:
+        """Drop what is held, send this in its place, and end the stream on both sides."""
+        self._done = True
+        self._give_back()
+        self._messages.clear()
+        self._held = []
+        if self._arrived:
+            self._connection.relay.added(time.perf_counter() - self._arrived)
+        if instead.response is not None:
+            self._outflow.send(self._id, framed(instead.response))
+        fields = [("grpc-status", str(instead.status.value[0]))]
+        if instead.message:
+            fields.append(("grpc-message", quote(instead.message, safe=UNESCAPED)))
+        if instead.details:
+            fields.append((DETAILS_KEY, b64encode(instead.details).decode().rstrip("=")))
+        if not self.answered:
+            fields = [(":status", "200"), ("content-type", "application/grpc"), *fields]
+        if (verdict := self.call.verdict) is not None:
+            fields.append((METADATA_KEY, verdict.to_metadata()))
+        self._outflow.follow(self._id, frames.header_frames(self._id, header_block(fields), end_stream=True))
+        if not self.request_ended:
+            self._outflow.follow(self._id, frames.reset(self._id, frames.NO_ERROR))
+        self._connection.replaced(self._id, upstream_ended=self._ended and self.request_ended)
+
+    def _give_back(self) -> None:
+        self._connection.relay.memory.left += self._size
+        self._size = 0
+        if self._response is not None:
+            self._response.forget()
+
+    def drop(self) -> None:
+        """Nobody waits any more."""
+        if self._again is not None:
+            self._again.cancel()
+        self._done = True
+        self._give_back()
+        self._messages.clear()
+        if self.owed:
+            self.unblocked()
+        super().drop()

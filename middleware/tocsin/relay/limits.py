@@ -1,0 +1,48 @@
+"""What one client connection may ask of the relay within a while, so that floods end instead of being served."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from tocsin.relay import frames
+
+if TYPE_CHECKING:
+    from tocsin.relay.server import Relay
+
+WHILE = 10.0  # seconds
+
+
+class Allowance:
+    """Counts a connection's cheap frames. Raises FrameError ENHANCE_YOUR_CALM beyond the limits."""
+
+    __slots__ = ("_controls", "_relay", "_resets", "_since")
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._since = time.monotonic()
+        self._resets = self._controls = 0
+
+    def reset(self) -> None:
+        """The client has reset a call under way."""
+        self._resets += 1
+        if self._resets > self._relay.config.limits.resets and self._full():
+            self._refuse("resets", "too many calls begun and reset")
+
+    def control(self) -> None:
+        """SETTINGS, PING, or DATA with nothing in it."""
+        self._controls += 1
+        if self._controls > self._relay.config.limits.controls and self._full():
+            self._refuse("controls", "too many control frames")
+
+    def _full(self) -> bool:
+        now = time.monotonic()
+        if now - self._since < WHILE:
+            return True
+        self._since = now
+        self._resets = self._controls = 0
+        return False
+
+    def _refuse(self, what: str, told: str) -> None:
+        self._relay.limited[what] += 1
+        raise frames.FrameError(frames.ENHANCE_YOUR_CALM, told)

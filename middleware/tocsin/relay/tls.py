@@ -1,0 +1,75 @@
+"""TLS on both sides of a port: contexts from certificate files, made anew when the files change."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tocsin.errors import StartError
+from tocsin.listener_config import TlsConfig, UpstreamTls
+
+H2 = ["h2"]
+
+Tls = TypeVar("Tls", TlsConfig, UpstreamTls)
+
+
+class Certificates:
+    """The contexts of one port: `served` for callers, `upstream` for the model server; None for plain text."""
+
+    def __init__(self, served: TlsConfig | None, upstream: UpstreamTls | None) -> None:
+        self._served, self._upstream = served, upstream
+        self.served: ssl.SSLContext | None = None
+        self.upstream: ssl.SSLContext | None = None
+        self._seen: dict[Path, tuple[int, int]] = {}
+
+    def read(self) -> None:
+        """Read all files; on a mistake in one of them nothing changes. Raises StartError naming it."""
+        seen = self._look()
+        served = None if self._served is None else _told("tls", server_context, self._served)
+        upstream = None if self._upstream is None else _told("upstream_tls", client_context, self._upstream)
+        self.served, self.upstream, self._seen = served, upstream, seen
+
+    def changed(self) -> bool:
+        """Whether some file is another than when it was read."""
+        return self._look() != self._seen
+
+    def _look(self) -> dict[Path, tuple[int, int]]:
+        found = {}
+        for config in (self._served, self._upstream):
+            for path in vars(config).values() if config is not None else ():
+                if isinstance(path, Path) and path.exists():
+                    facts = path.stat()
+                    found[path] = facts.st_mtime_ns, facts.st_ino
+        return found
+
+
+def server_context(config: TlsConfig) -> ssl.SSLContext:
+    """What callers are shown; with `client_ca`, what they must show. Raises OSError (ssl.SSLError is one)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.certificate, config.key)
+    context.set_alpn_protocols(H2)
+    if config.client_ca is not None:
+        context.load_verify_locations(config.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(config: UpstreamTls) -> ssl.SSLContext:
+    """What the model server must show, and is shown. Raises OSError."""
+    context = ssl.create_default_context(cafile=config.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(H2)
+    if config.certificate is not None:
+        context.load_cert_chain(config.certificate, config.key)
+    return context
+
+
+def _told(where: str, make: Callable[[Tls], ssl.SSLContext], config: Tls) -> ssl.SSLContext:
+    try:
+        return make(config)
+    except (OSError, ValueError) as error:
+        files = ", ".join(str(path) for path in vars(config).values() if isinstance(path, Path))
+        raise StartError(f"{where}: a certificate cannot be used ({error}); look at {files}") from None
