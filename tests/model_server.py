@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from tests.parts import INFER
+from tests.parts import INFER, STREAM_INFER, streamed
 
 KINDS = {"Unary": (False, False), "Down": (False, True), "Up": (True, False), "Both": (True, True)}
 
 
 class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """`/test.Model/KIND` echoes; ModelInfer answers `answers[request]`, or echoes what it does not know."""
+    """`/test.Model/KIND` echoes; ModelInfer answers `answers[request]`, or echoes what it does not know.
+
+    `sequence` holds answers that change from call to call. `asked` counts calls by request, `seen` is their metadata.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[bytes, bytes] = {}
+        self.sequence: dict[bytes, list[bytes]] = {}
+        self.asked: Counter[bytes] = Counter()
+        self.seen: list[dict[str, Any]] = []
         self.cancelled = 0
 
     def service(self, details: Any) -> Any:
         if details.method == INFER:
             return grpc.unary_unary_rpc_method_handler(self._unary)
+        if details.method == STREAM_INFER:
+            return grpc.stream_stream_rpc_method_handler(self._stream_infer)
         kind = details.method.rpartition("/")[2]
         if kind not in KINDS:
             return None
@@ -36,6 +45,7 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
         return maker(getattr(self, f"_{kind.lower()}"))
 
     def _begin(self, context: Any) -> dict[str, str]:
+        self.seen.append(dict(context.invocation_metadata()))
         asked = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         entries = [(k, v) for k, v in context.invocation_metadata() if k.startswith(("x-", "b-"))]
         context.add_callback(lambda: None)
@@ -57,6 +67,18 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _unary(self, request: bytes, context: Any) -> bytes:
         self._begin(context)
+        return self._answer(request)
+
+    def _stream_infer(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        self._begin(context)
+        for request in requests:
+            yield streamed(self._answer(request))
+
+    def _answer(self, request: bytes) -> bytes:
+        number = self.asked[request]
+        self.asked[request] += 1
+        if request in self.sequence:
+            return self.sequence[request][min(number, len(self.sequence[request]) - 1)]
         return self.answers.get(request, request)
 
     def _down(self, request: bytes, context: Any) -> Iterator[bytes]:

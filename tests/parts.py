@@ -23,6 +23,7 @@ from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Entropy, Mahalanobis, Observations, compile
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 METHOD = preset("oip")[INFER]
 SIGNALS = {"probs": "response.outputs.probs", "embedding": "response.outputs.embedding"}
 
@@ -58,6 +59,11 @@ def inference(observations: Observations, rows: slice, *, model: str = "digits",
         else:
             tensor.contents.fp32_contents.extend(values[rows].ravel().tolist())
     return bytes(message.SerializeToString())
+
+
+def streamed(content: bytes) -> bytes:
+    """A ModelStreamInferResponse around a ModelInferResponse."""
+    return bytes(oip.StreamEnvelope(infer_response=content).SerializeToString())
 
 
 def far_away(rows: int) -> Observations:

@@ -72,8 +72,8 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
         ),
         (
             "models: {digits: {signals: {probs: predict_proba}}}\n",
-            "models.digits.signals.probs: expected request.inputs.NAME or response.outputs.NAME, or the path of a field in "
-            "request or response, not 'predict_proba'",
+            "models.digits.signals.probs: expected request.inputs.NAME or response.outputs.NAME, or the path of a "
+            "field in request or response, not 'predict_proba'",
         ),
         ("models: {digits: {signals: {}}}\n", "models.digits.signals: "),
     ],

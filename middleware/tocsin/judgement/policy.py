@@ -50,7 +50,7 @@ class Policy:
         actions = {action for action, _ in self._reactions.values()}
         self.tries = 0 if config.retry is None else _worthwhile(config.retry)
         self.asks_again = bool(actions & {"retry", "fallback"})
-        self._answers = {method.name: _answer(name, config.abstain, method) for method in methods}
+        self._answers = _answers(name, config.abstain, methods)
 
     def action(
         self, severity: str | None, severities: Sequence[str | None], weighed: Weighed | None, call: Call
@@ -127,18 +127,23 @@ class _Answer(NamedTuple):
         return bytes(message.SerializeToString())
 
 
-def _answer(name: str, config: AbstainConfig, method: Method) -> _Answer | None:
-    if config.response is None:
-        return None
-    try:
-        message = method.answer(config.response)
-    except ValueError as error:
-        raise ConfigError(f"models.{name}.abstain.response: {method.name}: {error}") from None
-    for field in config.keep:
-        if field not in message.DESCRIPTOR.fields_by_name:
-            told = ", ".join(message.DESCRIPTOR.fields_by_name)
-            raise ConfigError(f"models.{name}.abstain.keep: there is no field '{field}' (there are: {told})")
-    return _Answer(method, config.response, tuple(config.keep))
+def _answers(name: str, config: AbstainConfig, methods: Sequence[Method]) -> dict[str, _Answer]:
+    """The abstain response of each method whose message has its fields; the others get a status."""
+    found, problems = {}, []
+    for method in methods if config.response is not None else ():
+        try:
+            message = method.answer(config.response or {})
+        except ValueError as error:
+            problems.append(f"{method.name}: {error}")
+            continue
+        for field in config.keep:
+            if field not in message.DESCRIPTOR.fields_by_name:
+                told = ", ".join(message.DESCRIPTOR.fields_by_name)
+                raise ConfigError(f"models.{name}.abstain.keep: there is no field '{field}' (there are: {told})")
+        found[method.name] = _Answer(method, config.response or {}, tuple(config.keep))
+    if problems and not found:
+        raise ConfigError(f"models.{name}.abstain.response: fits no method: {'; '.join(problems)}")
+    return found
 
 
 def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Replacement:

@@ -24,7 +24,7 @@ _SYNONYMS = {
 
 
 def datatype(name: str) -> str | None:
-    """The datatype that a protocol calls `name` (`FP32`, `float32`, `DT_FLOAT`, `TYPE_FP32`), None for no numeric one."""
+    """The datatype that a protocol calls `name` (`FP32`, `float32`, `DT_FLOAT`), None where it is not numeric."""
     plain = re.sub(r"^(DT_|TYPE_|DATA_TYPE_|DTYPE_)", "", name.upper())
     plain = _SYNONYMS.get(plain, plain)
     return plain if plain in DTYPES else None

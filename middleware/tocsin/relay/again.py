@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tocsin.relay.holding import HeldStream
     from tocsin.relay.server import Relay
 
+Metadata = list[tuple[str, str | bytes]]
+
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _OWN = (":", "grpc-", "te", "content-type", "user-agent", "connection", "host", "content-length")
 _UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -89,7 +91,7 @@ class Again:
         address: Address,
         tls: UpstreamTls | None,
         asked: Call,
-        metadata: list[tuple[str, str | bytes]],
+        metadata: Metadata,
         seconds: float,
     ) -> bytes | None:
         """One call's only response, None when it failed."""
@@ -125,11 +127,17 @@ def _deadline(fields: list[tuple[str, str]], opened: float) -> float:
     return opened + int(told[:-1]) * _UNITS[told[-1]]
 
 
-def _metadata(fields: list[tuple[str, str]]) -> list[tuple[str, str | bytes]]:
+def _metadata(fields: list[tuple[str, str]]) -> Metadata:
     """The caller's own metadata, as grpcio wants it."""
-    found: list[tuple[str, str | bytes]] = []
+    found: Metadata = []
     for name, value in fields:
         if name.startswith(_OWN):
             continue
-        found.append((name, b64decode(value + "=" * (-len(value) % 4)) if name.endswith("-bin") else value))
+        found.append((name, _binary(value) if name.endswith("-bin") else value))
     return found
+
+
+def _binary(value: str) -> bytes:
+    if value.startswith("\0"):  # as it is, where both peers have said that they understand it
+        return value[1:].encode("latin-1")
+    return b64decode(value + "=" * (-len(value) % 4))

@@ -193,7 +193,11 @@ class ClientSide(Side):
         if kind == SETTINGS:
             if flags & ACK:
                 self._reader.forget_state()
-                return None
+                if connection.requests is None:
+                    return None
+                connection.server.put(whole)
+                connection.requests.acknowledged()
+                return b""
             self._allowance.control()
             return self._settings(whole)
         if kind == WINDOW_UPDATE:
@@ -224,8 +228,7 @@ class ClientSide(Side):
         if connection.responses is None:
             return frames.stateless_settings(payload)
         assert connection.from_server is not None
-        if frames.INITIAL_WINDOW_SIZE in wanted:
-            connection.caught_up(connection.responses.initial(wanted[frames.INITIAL_WINDOW_SIZE]))
+        connection.responses.announced(wanted.get(frames.INITIAL_WINDOW_SIZE))
         return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_server.begin()
 
     def eof_received(self) -> bool:

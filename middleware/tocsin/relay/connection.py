@@ -95,6 +95,10 @@ class Connection:
         else:
             stream = HeldStream(self, stream_id, call)
         self.streams[stream_id] = stream
+        if self.responses is not None:
+            self.responses.open(stream_id)
+        if self.requests is not None:
+            self.requests.open(stream_id)
         return stream
 
     def end(self, stream_id: int) -> None:

@@ -38,7 +38,7 @@ class Lane:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.queue: deque[tuple[bytes, int | None]] = deque()  # payload and flags; None: a frame as it is
+        self.queue: deque[tuple[bytes | memoryview, int | None]] = deque()  # payload, flags; None: a whole frame
 
 
 class Outflow:
@@ -48,6 +48,7 @@ class Outflow:
         self._side = side
         self._room = INITIAL_WINDOW
         self._initial = INITIAL_WINDOW
+        self._announced: deque[int | None] = deque()
         self._lanes: dict[int, Lane] = {}
         self._blocked: dict[int, None] = {}  # streams that have something waiting, in turn
         self.waiting = 0  # bytes that wait for a window
@@ -55,6 +56,10 @@ class Outflow:
     def blocked(self, stream: int) -> bool:
         """Whether something of a stream waits."""
         return stream in self._blocked
+
+    def open(self, stream: int) -> None:
+        """A stream has begun."""
+        self._lane(stream)
 
     def passes(self, stream: int, length: int) -> bool:
         """Whether a whole DATA frame of that length may pass now as it is; then it is accounted for."""
@@ -92,7 +97,9 @@ class Outflow:
         if not increment:
             raise FrameError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
         if stream:
-            lane = self._lane(stream)
+            lane = self._lanes.get(stream)
+            if lane is None:  # it has ended
+                return []
             lane.room += increment
             if lane.room > LARGEST_WINDOW:
                 raise FrameError(FLOW_CONTROL_ERROR, f"the window of stream {stream} is too large")
@@ -102,10 +109,21 @@ class Outflow:
             raise FrameError(FLOW_CONTROL_ERROR, "the connection's window is too large")
         return [one for one in list(self._blocked) if self._room and self._pump(one, self._lanes[one])]
 
-    def initial(self, window: int) -> list[int]:
-        """SETTINGS_INITIAL_WINDOW_SIZE has come; the streams of which nothing waits any more. Raises FrameError."""
-        if window > LARGEST_WINDOW:
+    def announced(self, window: int | None) -> None:
+        """SETTINGS have come, with SETTINGS_INITIAL_WINDOW_SIZE or none; they count once acknowledged. Raises
+        FrameError.
+        """
+        if window is not None and window > LARGEST_WINDOW:
             raise FrameError(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
+        self._announced.append(window)
+
+    def acknowledged(self) -> list[int]:
+        """The oldest SETTINGS announced are acknowledged, and the receiver goes by them from here on; the streams of
+        which nothing waits any more.
+        """
+        window = self._announced.popleft() if self._announced else None
+        if window is None:
+            return []
         change, self._initial = window - self._initial, window
         for lane in self._lanes.values():
             lane.room += change
@@ -130,7 +148,7 @@ class Outflow:
         while queue:
             payload, flags = queue[0]
             if flags is None:
-                put(payload)
+                put(bytes(payload))
                 queue.popleft()
                 continue
             room = min(self._room, lane.room, frames.DEFAULT_MAX_FRAME_SIZE)
@@ -138,11 +156,12 @@ class Outflow:
             if size > room and room <= 0:
                 break
             if size > room:
-                put(frames.frame(DATA, flags & ~END_STREAM, stream, payload[:room]))
-                queue[0] = (payload[room:], flags)
+                rest = memoryview(payload)
+                put(frames.frame(DATA, flags & ~END_STREAM, stream, bytes(rest[:room])))
+                queue[0] = (rest[room:], flags)
                 size = room
             else:
-                put(frames.frame(DATA, flags, stream, payload))
+                put(frames.frame(DATA, flags, stream, bytes(payload)))
                 queue.popleft()
             self._room -= size
             lane.room -= size

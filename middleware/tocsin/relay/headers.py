@@ -125,7 +125,7 @@ class HeaderReader:
 
 
 def without(block: bytes, name: str, index: int) -> bytes:
-    """A stateless block without the fields of that name, which stands at `index` of the static table. Raises HeaderError."""
+    """A stateless block without the fields of that name, at `index` of the static table. Raises HeaderError."""
     if not block:
         return block
     spellings = _spellings([name])

@@ -6,6 +6,7 @@ import time
 from asyncio import Task
 from base64 import b64encode
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -122,10 +123,8 @@ class HeldStream(Stream):
         """A message as it came, and without framing and compression."""
         if self._stripping is not None:
             edit, request = self._stripping
-            try:
+            with suppress(Unscored):  # else as it came
                 whole = framed(edit.strip(request, content))
-            except Unscored:
-                pass  # as it came
         self._keep(whole)
         if self._connection.relay.memory.left < 0:
             self._cannot_hold(Message(False, None, "memory"), b"")

@@ -137,14 +137,19 @@ class ServerSide(Side):
 
     def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
         connection = self.connection
-        if kind == SETTINGS and not flags & ACK:
+        if kind == SETTINGS and flags & ACK:
+            if connection.responses is None:
+                return None
+            connection.client.put(whole)
+            connection.caught_up(connection.responses.acknowledged())
+            return b""
+        if kind == SETTINGS:
             payload = whole[frames.HEADER_SIZE :]
             if connection.requests is None:
                 return frames.stateless_settings(payload)
             assert connection.from_client is not None
             wanted = frames.read_settings(payload)
-            if frames.INITIAL_WINDOW_SIZE in wanted:
-                connection.requests.initial(wanted[frames.INITIAL_WINDOW_SIZE])
+            connection.requests.announced(wanted.get(frames.INITIAL_WINDOW_SIZE))
             return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_client.begin()
         if kind == WINDOW_UPDATE:
             if connection.requests is not None:

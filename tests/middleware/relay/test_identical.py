@@ -45,8 +45,17 @@ def world(bundle: Any) -> Iterator[World]:
         with (
             running(settings(address, bundle, mode="observe")) as observe,
             running(settings(address, bundle, mode="annotate")) as annotate,
+            running(settings(address, bundle, mode="enforce")) as enforce,
+            running(asking(settings(address, bundle, mode="annotate"))) as asking_too,
         ):
-            yield World(model, address, {"observe": observe.target, "annotate": annotate.target})
+            targets = {"observe": observe, "annotate": annotate, "enforce": enforce, "asking": asking_too}
+            yield World(model, address, {mode: relay.target for mode, relay in targets.items()})
+
+
+def asking(config: Any) -> Any:
+    """The same, with signals asked for: flow control is the relay's own in both directions."""
+    config.models["digits"].ask = True
+    return config
 
 
 def seen(outcome: Callable[[grpc.Channel], Any], target: str) -> Any:
@@ -106,6 +115,7 @@ def both(requests: list[bytes], *asked: tuple[str, Any]) -> Callable[[grpc.Chann
     return scenario
 
 
+MODES = ["observe", "annotate", "enforce", "asking"]
 LARGE = bytes(range(256)) * (20 * 4096)  # 20 MiB
 
 SCENARIOS = {
@@ -139,14 +149,14 @@ SCENARIOS = {
 }
 
 
-@pytest.mark.parametrize("mode", ["observe", "annotate"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("scenario", list(SCENARIOS))
 def test_a_caller_sees_the_same_with_and_without_the_relay(world: World, scenario: str, mode: str) -> None:
     expected = seen(SCENARIOS[scenario], world.direct)
     assert seen(SCENARIOS[scenario], world.relayed[mode]) == expected
 
 
-@pytest.mark.parametrize("mode", ["observe", "annotate"])
+@pytest.mark.parametrize("mode", MODES)
 def test_deadlines_reach_the_server_and_end_the_call(world: World, mode: str) -> None:
     def scenario(channel: grpc.Channel) -> Any:
         with pytest.raises(grpc.RpcError) as caught:
@@ -156,9 +166,10 @@ def test_deadlines_reach_the_server_and_end_the_call(world: World, mode: str) ->
     assert seen(scenario, world.relayed[mode]) == seen(scenario, world.direct) == grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-def test_cancellation_reaches_the_server(world: World) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_cancellation_reaches_the_server(world: World, mode: str) -> None:
     before = world.model.cancelled
-    with grpc.insecure_channel(world.relayed["annotate"]) as channel:
+    with grpc.insecure_channel(world.relayed[mode]) as channel:
         call = channel.unary_stream("/test.Model/Down")(b"x", metadata=(("count", "1000"), ("pause", "0.01")))
         next(call)
         call.cancel()
@@ -172,10 +183,11 @@ def test_cancellation_reaches_the_server(world: World) -> None:
     assert call.code() == grpc.StatusCode.CANCELLED
 
 
-def test_slow_reader_holds_the_server_back_and_loses_nothing(world: World) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_slow_reader_holds_the_server_back_and_loses_nothing(world: World, mode: str) -> None:
     import time
 
-    with grpc.insecure_channel(world.relayed["observe"], options=UNLIMITED) as channel:
+    with grpc.insecure_channel(world.relayed[mode], options=UNLIMITED) as channel:
         call = channel.unary_stream("/test.Model/Down")(b"y" * 200_000, metadata=(("count", "60"),), timeout=60)
         sizes = []
         for number, message in enumerate(call):
@@ -185,7 +197,7 @@ def test_slow_reader_holds_the_server_back_and_loses_nothing(world: World) -> No
     assert sizes == [200_000 + len(str(number)) for number in range(60)]
 
 
-@pytest.mark.parametrize("mode", ["observe", "annotate"])
+@pytest.mark.parametrize("mode", MODES)
 async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
     async def ask(target: str) -> Any:
         async with grpc.aio.insecure_channel(target, options=UNLIMITED) as channel:
@@ -207,8 +219,9 @@ async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
     assert await ask(world.relayed[mode]) == await ask(world.direct)
 
 
-def test_many_calls_at_once_each_get_their_own_answer(world: World) -> None:
-    with grpc.insecure_channel(world.relayed["annotate"], options=UNLIMITED) as channel:
+@pytest.mark.parametrize("mode", MODES)
+def test_many_calls_at_once_each_get_their_own_answer(world: World, mode: str) -> None:
+    with grpc.insecure_channel(world.relayed[mode], options=UNLIMITED) as channel:
         asked = [b"%d" % n * (n % 97 * 31 + 1) for n in range(600)]
         futures = [channel.unary_unary("/test.Model/Unary").future(request, timeout=60) for request in asked]
         assert [future.result() for future in futures] == asked
