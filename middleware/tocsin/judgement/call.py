@@ -75,6 +75,13 @@ class Call:
         """The response is complete."""
         return None
 
+    def with_response(self, response: bytes) -> Call:
+        """The same call with another response, not judged yet."""
+        made = Call(self.reads, self.keys, self.trace, self.wants_request)
+        made.request, made.response = self.request, response
+        made.hint, made.origin = self.hint, self.origin
+        return made
+
     def forget(self) -> None:
         """Judged: the messages are not needed any more."""
         self.request = self.response = None

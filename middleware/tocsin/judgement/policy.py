@@ -79,14 +79,14 @@ class Policy:
             return self._config.fallback.otherwise
         return action
 
-    def replacement(self, action: str, call: Call, *, begun: bool = False) -> Replacement:
-        """What callers get when `action` (abstain or block) is done to a call; a status where part of a stream has
-        gone out already, as `begun` tells.
+    def replacement(self, action: str, call: Call, withheld: bytes | None, *, begun: bool = False) -> Replacement:
+        """What callers get when `action` (abstain or block) is done to a call in place of the message `withheld`; a
+        status where part of a stream has gone out already, as `begun` tells.
         """
         if action == "abstain":
             template = None if begun else self._answers.get(call.method)
             if template is not None:
-                return Replacement(template.fill(call.response), grpc.StatusCode.OK, "", b"")
+                return Replacement(template.fill(withheld), grpc.StatusCode.OK, "", b"")
             told: Any = self._config.abstain
         else:
             told = self._config.block

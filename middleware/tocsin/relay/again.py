@@ -6,6 +6,7 @@ Seldom needed, so a client library does it: grpc.aio, on connections of its own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from base64 import b64decode
 from typing import TYPE_CHECKING
@@ -13,13 +14,16 @@ from typing import TYPE_CHECKING
 import grpc
 
 from tocsin.config_fields import Address
+from tocsin.judgement.acting import Acting, Ask, Judge
 from tocsin.judgement.call import Call
-from tocsin.judgement.policy import WITHHOLDS
+from tocsin.judgement.policy import failed_closed
 from tocsin.listener_config import UpstreamTls
 
 if TYPE_CHECKING:
     from tocsin.relay.holding import HeldStream
     from tocsin.relay.server import Relay
+
+log = logging.getLogger("tocsin")
 
 Metadata = list[tuple[str, str | bytes]]
 
@@ -35,69 +39,49 @@ class Again:
         self._relay = relay
         self._channels: dict[Address, grpc.aio.Channel] = {}
 
-    def start(self, stream: HeldStream, call: Call, action: str) -> asyncio.Task[None]:
-        """Ask again for a call, and tell the stream what came of it."""
-        request = call.request
-        assert request is not None
-        asked = Call(call.reads, call.keys, call.trace, call.wants_request)
-        asked.request, asked.hint, asked.origin = request, call.hint, call.origin
-        asked.verdict, asked.model = call.verdict, call.model
-        return asyncio.get_running_loop().create_task(self._ask(stream, call, asked, action))
+    def start(
+        self, stream: HeldStream, call: Call, request: bytes, steps: Acting, first: Ask | Judge
+    ) -> asyncio.Task[None]:
+        """Do these steps for a call with that request, and tell the stream what came of them."""
+        return asyncio.get_running_loop().create_task(self._run(stream, call, request, steps, first))
 
     async def close(self) -> None:
         """Close the connections."""
         for channel in self._channels.values():
             await channel.close()
 
-    async def _ask(self, stream: HeldStream, call: Call, asked: Call, action: str) -> None:
-        model = self._relay.guard.models[call.model]
-        ends = _deadline(stream.fields, stream.opened)
-        metadata = _metadata(stream.fields)
-        response = None
-        if action == "retry" and model.config.retry is not None:
-            upstream, tls = stream.upstream
-            for _ in range(model.policy.tries):
-                deadline = model.config.retry.deadline.total_seconds()
-                response = await self._once(upstream, tls, asked, metadata, min(deadline, ends - time.monotonic()))
-                if response is not None and await self._passes(call, asked, response):
-                    break
-                response = None
-            if response is None:
-                action = model.policy.settled("retry")
-        if action == "fallback" and model.config.fallback is not None:
-            fallback = model.config.fallback
-            deadline = fallback.deadline.total_seconds()
-            response = await self._once(
-                fallback.upstream, None, asked, metadata, min(deadline, ends - time.monotonic())
-            )
-            if response is None:
-                action = model.policy.settled("fallback")
-        stream.asked_again(response, action, call)
+    async def _run(self, stream: HeldStream, call: Call, request: bytes, steps: Acting, step: Ask | Judge) -> None:
+        try:
+            while True:
+                step = steps.send(await self._do(stream, call, request, step))
+        except StopIteration as done:
+            stream.acted(done.value, call)
+        except Exception as error:
+            log.error("model %s: asking again failed: %s: %s", call.model, type(error).__name__, error)
+            stream.acted(failed_closed(call.verdict), call)
 
-    async def _passes(self, call: Call, asked: Call, response: bytes) -> bool:
-        """Whether a further answer may go out; its verdict becomes the call's."""
-        again = Call(asked.reads, asked.keys, asked.trace, asked.wants_request)
-        again.request, again.response = asked.request, response
-        again.hint, again.origin = asked.hint, asked.origin
-        await self._relay.batcher.judged(again)
-        verdict = again.verdict
-        if verdict is None or verdict.action in WITHHOLDS:
-            return False
-        call.verdict = verdict
-        return True
+    async def _do(self, stream: HeldStream, call: Call, request: bytes, step: Ask | Judge) -> bytes | None:
+        if isinstance(step, Judge):
+            step.call.request = request
+            await self._relay.batcher.judged(step.call)
+            return None
+        seconds = min(step.seconds, _deadline(stream.fields, stream.opened) - time.monotonic())
+        upstream, tls = (step.upstream, None) if step.upstream is not None else stream.upstream
+        return await self._once(upstream, tls, call.method, request, _metadata(stream.fields), seconds)
 
     async def _once(
         self,
         address: Address,
         tls: UpstreamTls | None,
-        asked: Call,
+        method: str,
+        request: bytes,
         metadata: Metadata,
         seconds: float,
     ) -> bytes | None:
         """One call's only response, None when it failed."""
         if seconds <= 0:
             return None
-        call = self._channel(address, tls).unary_unary(asked.method)(asked.request, timeout=seconds, metadata=metadata)
+        call = self._channel(address, tls).unary_unary(method)(request, timeout=seconds, metadata=metadata)
         try:
             response: bytes = await call
         except grpc.RpcError:

@@ -10,11 +10,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import grpc
-
 from tocsin.config_fields import Address
+from tocsin.judgement.acting import acting, goes_out
 from tocsin.judgement.call import Call
-from tocsin.judgement.policy import DETAILS_KEY, WITHHOLDS, Replacement, failed_closed
+from tocsin.judgement.policy import DETAILS_KEY, Replacement, failed_closed
 from tocsin.listener_config import UpstreamTls
 from tocsin.protocols.method import Edit
 from tocsin.relay import frames
@@ -25,8 +24,6 @@ from tocsin.relay.refusal import UNESCAPED
 from tocsin.relay.stream import Stream, accepted_verdict
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
-
-_OK = grpc.StatusCode.OK
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
@@ -208,11 +205,8 @@ class HeldStream(Stream):
             return
         relay = self._connection.relay
         if relay.enforces:
-            if verdict.unscored is not None and verdict.action == "block":
-                self._refuse(call)
-                return
-            if verdict.action in WITHHOLDS:
-                self._withhold(call, verdict.action)
+            if not goes_out(call):
+                self._act(call)
                 return
             relay.guard.acted(call, verdict.action)
         self._go(call.covers)
@@ -271,35 +265,28 @@ class HeldStream(Stream):
 
     # -- acting
 
-    def _withhold(self, call: Call, action: str) -> None:
+    def _act(self, call: Call) -> None:
+        """Do what the verdict asks for: at once, or by a task where somebody must be asked."""
         relay = self._connection.relay
-        model = relay.guard.models[call.model]
-        if action in ("retry", "fallback"):
-            if not self._begun and relay.again is not None and call.request is not None and not call.streams:
-                self._again = relay.again.start(self, call, action)
-                return
-            while action in ("retry", "fallback"):
-                action = model.policy.settled(action)
-            if action not in WITHHOLDS:
-                relay.guard.acted(call, action)
-                self._go(call.covers)
-                return
-        relay.guard.acted(call, action)
-        self.replace(model.policy.replacement(action, call, begun=self._begun))
+        assert relay.again is not None
+        steps = acting(relay.guard, call, begun=self._begun, asks=self.request_ended)
+        try:
+            first = next(steps)
+        except StopIteration as done:
+            self.acted(done.value, call)
+        else:
+            # what is judged is forgotten at the end of this turn; the request is needed for longer
+            self._again = relay.again.start(self, call, call.request or b"", steps, first)
 
-    def asked_again(self, response: bytes | None, action: str, call: Call) -> None:
-        """Asking again has brought a response, or `action` is left to be done."""
+    def acted(self, instead: Replacement | None, call: Call) -> None:
+        """It is known what goes out in place of what `call` covers, None for itself."""
         self._again = None
         if self._done:
             return
-        relay = self._connection.relay
-        relay.guard.acted(call, action)
-        if response is not None:
-            self.replace(Replacement(response, _OK, "", b""))
-        elif action in WITHHOLDS:
-            self.replace(relay.guard.models[call.model].policy.replacement(action, call, begun=self._begun))
-        else:
+        if instead is None:
             self._go(call.covers)
+        else:
+            self.replace(instead)
 
     def _refuse(self, call: Call) -> None:
         self._connection.relay.guard.acted(call, "refused")
