@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from tocsin.judgement.call import Call
+from tocsin.judgement.policy import DETAILS_KEY, Replacement
 from tocsin.verdict import METADATA_KEY
 
 Codec = Callable[[Any], Any] | None
@@ -30,8 +31,8 @@ def serializing(serializer: Codec) -> Callable[[Sent], bytes]:
 
     def serialize(sent: Sent) -> bytes:
         content: bytes = serializer(sent.message) if serializer is not None else sent.message
-        if sent.call is not None:
-            sent.call.request = content
+        if sent.call is not None and (sent.call.request is None or sent.call.streams):
+            sent.call.asked(content)
         return content
 
     return serialize
@@ -51,9 +52,15 @@ def text_metadata(metadata: Iterable[tuple[str, Any]] | None) -> Mapping[str, st
     return {key: value for key, value in metadata or () if isinstance(value, str)}
 
 
-def with_verdict(metadata: Iterable[tuple[str, Any]] | None, call: Call) -> list[tuple[str, Any]]:
-    """Trailing metadata with the call's verdict added."""
-    entries = list(metadata or ())
+def with_verdict(
+    metadata: Iterable[tuple[str, Any]] | None, call: Call, instead: Replacement | None = None
+) -> list[tuple[str, Any]]:
+    """Trailing metadata with the call's verdict added; of a response that something took the place of, none but that
+    and the status' details.
+    """
+    entries = list(metadata or ()) if instead is None else []
+    if instead is not None and instead.details:
+        entries.append((DETAILS_KEY, instead.details))
     if call.verdict is not None:
         entries.append((METADATA_KEY, call.verdict.to_metadata()))
     return entries

@@ -1,25 +1,42 @@
-"""A server interceptor, for grpc.server and grpc.aio.server alike."""
+"""A server interceptor, for grpc.server and grpc.aio.server alike, and for all four kinds of call."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
 
+from tocsin.inprocess.asking import ask_fallback, ask_fallback_aio
 from tocsin.inprocess.capture import Received, deserializing, text_metadata, with_verdict
+from tocsin.inprocess.holding import Holding, Settled
+from tocsin.judgement.acting import Ask
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 
+_MAKERS = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+_KINDS = {
+    (False, False): "unary_unary",
+    (False, True): "unary_stream",
+    (True, False): "stream_unary",
+    (True, True): "stream_stream",
+}
+
 
 class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # type: ignore[misc]
-    """Judges what guarded unary methods answer and, in mode annotate, adds the verdict to the trailing metadata."""
+    """Judges what guarded methods answer. In annotate and enforce the verdict is added to the trailing metadata; in
+    enforce, answers wait for it, and go out or do not.
+    """
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._annotates = guard.config.mode == "annotate"
         self._batcher: Batcher | None = None
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
@@ -33,46 +50,169 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
         return self._wrap(await found, call)
 
     def _wrap(self, handler: Any, call: Call | None) -> Any:
-        if handler is None or call is None or handler.request_streaming or handler.response_streaming:
+        if handler is None or call is None or handler.response_streaming != call.streams:
             return handler
-        inner, serialize = handler.unary_unary, handler.response_serializer
-        behaviour = self._aio(inner, serialize, call) if _is_async(inner) else self._sync(inner, serialize, call)
-        return grpc.unary_unary_rpc_method_handler(
+        kind = bool(handler.request_streaming), bool(handler.response_streaming)
+        inner = getattr(handler, _KINDS[kind])
+        served = _Served(self, call, inner, handler.response_serializer, asks=not kind[0])
+        behaviour: Callable[[Any, Any], Any]
+        if _is_async(inner):
+            behaviour = served.stream_aio if kind[1] else served.one_aio
+        else:
+            behaviour = served.stream if kind[1] else served.one
+        return _MAKERS[kind](
             behaviour,
             request_deserializer=deserializing(handler.request_deserializer),
             response_serializer=lambda content: content,
         )
 
-    def _sync(self, inner: Any, serialize: Any, call: Call) -> Any:
-        def behave(request: Received, context: Any) -> bytes:
-            call.request = request.content
-            response = inner(request.message, context)
-            content: bytes = serialize(response) if serialize is not None else response
-            call.response = content
-            self._guard.judge([call])
-            self._annotate(context, call)
-            return content
+    @property
+    def guard(self) -> Guard:
+        """Whose verdicts these are."""
+        return self._guard
 
-        return behave
+    @property
+    def batcher(self) -> Batcher:
+        """Judges in the running event loop."""
+        if self._batcher is None:
+            self._batcher = Batcher(self._guard)
+        return self._batcher
 
-    def _aio(self, inner: Any, serialize: Any, call: Call) -> Any:
-        async def behave(request: Received, context: Any) -> bytes:
-            call.request = request.content
-            response = await inner(request.message, context)
-            content: bytes = serialize(response) if serialize is not None else response
-            call.response = content
-            if self._batcher is None:
-                self._batcher = Batcher(self._guard)
-            await self._batcher.judged(call)
-            self._annotate(context, call)
-            return content
 
-        return behave
+class _Served:
+    """One call on the server."""
 
-    def _annotate(self, context: Any, call: Call) -> None:
-        if self._annotates:
-            context.set_trailing_metadata(tuple(with_verdict(context.trailing_metadata(), call)))
+    def __init__(self, by: GuardInterceptor, call: Call, inner: Any, serialize: Any, asks: bool) -> None:
+        self._by = by
+        self._call = call
+        self._inner = inner
+        self._serialize = serialize
+        self._holding = Holding(by.guard, call, asks)
+
+    def one(self, request: Any, context: Any) -> bytes:
+        received = self._received(self._inner(self._asked(request), context))
+        piece = self._holding.take(received)
+        settled = (
+            self._holding.passing() if piece is None else self._holding.settle(piece, self._asker(request, context))
+        )
+        if settled.instead is not None and settled.instead.response is None:
+            self._annotate(context, settled)
+            context.abort(settled.instead.status, settled.instead.message)
+        self._annotate(context, settled)
+        return received.content if settled.instead is None else settled.instead.response or b""
+
+    async def one_aio(self, request: Any, context: Any) -> bytes:
+        received = self._received(await self._inner(self._asked_aio(request), context))
+        piece = self._holding.take(received)
+        if piece is None:
+            settled = self._holding.passing()
+        else:
+            ask = self._asker_aio(request, context)
+            settled = await self._holding.settle_aio(piece, self._by.batcher, ask)
+        self._annotate(context, settled)
+        if settled.instead is not None and settled.instead.response is None:
+            await context.abort(settled.instead.status, settled.instead.message)
+        return received.content if settled.instead is None else settled.instead.response or b""
+
+    def stream(self, request: Any, context: Any) -> Iterator[bytes]:
+        answers = iter(self._inner(self._asked(request), context))
+        ended = False
+        while not ended:
+            try:
+                piece = self._holding.take(self._received(next(answers)))
+            except StopIteration:
+                ended, piece = True, self._holding.end()
+            settled = self._holding.passing() if piece is None else self._holding.settle(piece, lambda step: None)
+            yield from (received.content for received in settled.messages)
+            if settled.instead is not None:
+                self._annotate(context, settled)
+                if settled.instead.response is None:
+                    context.abort(settled.instead.status, settled.instead.message)
+                yield settled.instead.response or b""
+                return
+        self._annotate(context, Settled([]))
+
+    async def stream_aio(self, request: Any, context: Any) -> AsyncIterator[bytes]:
+        answers = aiter(self._inner(self._asked_aio(request), context))
+        ended = False
+        while not ended:
+            try:
+                piece = self._holding.take(self._received(await anext(answers)))
+            except StopAsyncIteration:
+                ended, piece = True, self._holding.end()
+            if piece is None:
+                settled = self._holding.passing()
+            else:
+                settled = await self._holding.settle_aio(piece, self._by.batcher, _nobody)
+            for received in settled.messages:
+                yield received.content
+            if settled.instead is not None:
+                self._annotate(context, settled)
+                if settled.instead.response is None:
+                    await context.abort(settled.instead.status, settled.instead.message)
+                yield settled.instead.response or b""
+                return
+        self._annotate(context, Settled([]))
+
+    def _received(self, response: Any) -> Received:
+        content: bytes = self._serialize(response) if self._serialize is not None else response
+        return Received(None, content)
+
+    def _asked(self, request: Any) -> Any:
+        """The handler's request, or its requests."""
+        if isinstance(request, Received):
+            self._call.asked(request.content)
+            return request.message
+        return self._each(request)
+
+    def _each(self, requests: Iterator[Received]) -> Iterator[Any]:
+        for request in requests:
+            self._note(request)
+            yield request.message
+
+    def _asked_aio(self, request: Any) -> Any:
+        if isinstance(request, Received):
+            return self._asked(request)
+        return self._each_aio(request)
+
+    async def _each_aio(self, requests: AsyncIterator[Received]) -> AsyncIterator[Any]:
+        async for request in requests:
+            self._note(request)
+            yield request.message
+
+    def _note(self, request: Received) -> None:
+        if self._call.request is None or self._call.streams:
+            self._call.asked(request.content)
+
+    def _asker(self, request: Any, context: Any) -> Callable[[Ask], bytes | None]:
+        def ask(step: Ask) -> bytes | None:
+            if step.upstream is not None:
+                metadata = context.invocation_metadata()
+                return ask_fallback(step.upstream, self._call.method, request.content, metadata, step.seconds)
+            return self._received(self._inner(request.message, context)).content
+
+        return ask
+
+    def _asker_aio(self, request: Any, context: Any) -> Callable[[Ask], Awaitable[bytes | None]]:
+        async def ask(step: Ask) -> bytes | None:
+            if step.upstream is not None:
+                metadata = context.invocation_metadata()
+                return await ask_fallback_aio(step.upstream, self._call.method, request.content, metadata, step.seconds)
+            return self._received(await self._inner(request.message, context)).content
+
+        return ask
+
+    def _annotate(self, context: Any, settled: Settled) -> None:
+        if self._by.guard.config.mode != "observe":
+            told = with_verdict(context.trailing_metadata(), self._call, settled.instead)
+            context.set_trailing_metadata(tuple(told))
+
+
+async def _nobody(step: Ask) -> None:
+    """A stream's request is not sent again."""
+    del step
 
 
 def _is_async(behaviour: Any) -> bool:
-    return inspect.iscoroutinefunction(behaviour) or inspect.iscoroutinefunction(type(behaviour).__call__)
+    called = type(behaviour).__call__
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (behaviour, called))

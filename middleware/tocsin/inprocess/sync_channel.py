@@ -2,60 +2,130 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 
+from tocsin.inprocess.asking import ask_fallback
 from tocsin.inprocess.capture import Received, Sent, text_metadata, with_verdict
-from tocsin.inprocess.channel import GuardedCalls
+from tocsin.inprocess.channel import Guarded, GuardedCalls
+from tocsin.inprocess.holding import Holding
+from tocsin.inprocess.withheld import Withheld
+from tocsin.judgement.acting import Ask
 from tocsin.judgement.call import Call
-from tocsin.judgement.guard import Guard
+
+Metadata = Sequence[tuple[str, Any]] | None
+Asker = Callable[[Ask], bytes | None]
 
 
-class GuardedCallable(grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
-    """A guarded method: called, called with its call object, or as a future."""
+class _Callable:
+    """What the four kinds have in common: beginning a call, and judging the only message of a response."""
 
-    def __init__(self, inner: Any, guard: Guard, method: str) -> None:
-        self._inner = inner
-        self._guard = guard
-        self._method = method
+    request_streams = False
 
-    def __call__(self, request: Any, timeout: float | None = None, metadata: Any = None, **kwargs: Any) -> Any:
-        return self.with_call(request, timeout, metadata, **kwargs)[0]
+    def __init__(self, guarded: Guarded) -> None:
+        self._guarded = guarded
+
+    def _begin(self, metadata: Metadata) -> Holding:
+        call = self._guarded.guard.call(self._guarded.method, text_metadata(metadata))
+        assert call is not None  # the channel has asked
+        return Holding(self._guarded.guard, call, asks=not self.request_streams)
+
+    def _sent(self, request: Any, call: Call) -> Any:
+        """What the serializer is given."""
+        return (Sent(one, call) for one in request) if self.request_streams else Sent(request, call)
+
+    def _asker(self, request: Any, call: Call, timeout: float | None, metadata: Metadata, more: Any) -> Asker:
+        """Sends the call's request once more."""
+        guarded = self._guarded
+
+        def ask(step: Ask) -> bytes | None:
+            seconds = step.seconds if timeout is None else min(step.seconds, timeout)
+            if step.upstream is not None:
+                assert call.request is not None
+                return ask_fallback(step.upstream, guarded.method, call.request, metadata, seconds)
+            try:
+                received: Received = guarded.inner(Sent(request, None), seconds, metadata, **more)
+            except grpc.RpcError:
+                return None
+            return received.content
+
+        return ask
+
+    def _only(self, holding: Holding, received: Received, inner: Any, ask: Asker) -> Any:
+        """The message that goes on as a response of one message. Raises Withheld."""
+        piece = holding.take(received)
+        settled = holding.passing() if piece is None else holding.settle(piece, ask)
+        if settled.instead is None:
+            return received.message
+        if settled.instead.response is None:
+            raise Withheld(settled.instead, holding.call, inner)
+        return self._guarded.deserialize(settled.instead.response).message
+
+
+class _OneResponse(_Callable):
+    """Calls whose response is one message: called, called with the call object, or as a future."""
+
+    def __call__(self, request: Any, timeout: float | None = None, metadata: Metadata = None, **more: Any) -> Any:
+        return self.with_call(request, timeout, metadata, **more)[0]
 
     def with_call(
-        self, request: Any, timeout: float | None = None, metadata: Any = None, **kwargs: Any
+        self, request: Any, timeout: float | None = None, metadata: Metadata = None, **more: Any
     ) -> tuple[Any, Any]:
-        call = self._begin(metadata)
-        received, inner = self._inner.with_call(Sent(request, call), timeout, metadata, **kwargs)
-        return self._judge(call, received), GuardedCall(inner, call)
+        holding = self._begin(metadata)
+        call = holding.call
+        received, inner = self._guarded.inner.with_call(self._sent(request, call), timeout, metadata, **more)
+        ask = self._asker(request, call, timeout, metadata, more)
+        return self._only(holding, received, inner, ask), GuardedCall(inner, holding)
 
-    def future(self, request: Any, timeout: float | None = None, metadata: Any = None, **kwargs: Any) -> Any:
-        call = self._begin(metadata)
-        return GuardedFuture(self._inner.future(Sent(request, call), timeout, metadata, **kwargs), call, self._judge)
+    def future(self, request: Any, timeout: float | None = None, metadata: Metadata = None, **more: Any) -> Any:
+        holding = self._begin(metadata)
+        call = holding.call
+        inner = self._guarded.inner.future(self._sent(request, call), timeout, metadata, **more)
+        ask = self._asker(request, call, timeout, metadata, more)
+        return GuardedFuture(inner, holding, lambda received: self._only(holding, received, inner, ask))
 
-    def _begin(self, metadata: Sequence[tuple[str, Any]] | None) -> Call:
-        call = self._guard.call(self._method, text_metadata(metadata))
-        assert call is not None  # unary_unary has asked
-        return call
 
-    def _judge(self, call: Call, received: Received) -> Any:
-        if call.verdict is None:
-            call.response = received.content
-            self._guard.judge([call])
-        return received.message
+class _ManyResponses(_Callable):
+    """Calls whose response is a stream."""
+
+    def __call__(self, request: Any, timeout: float | None = None, metadata: Metadata = None, **more: Any) -> Any:
+        holding = self._begin(metadata)
+        inner = self._guarded.inner(self._sent(request, holding.call), timeout, metadata, **more)
+        return GuardedStream(inner, holding, self._guarded)
+
+
+class UnaryUnary(_OneResponse, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
+    """A guarded method of one request and one response."""
+
+
+class StreamUnary(_OneResponse, grpc.StreamUnaryMultiCallable):  # type: ignore[misc]
+    """A guarded method of many requests and one response."""
+
+    request_streams = True
+
+
+class UnaryStream(_ManyResponses, grpc.UnaryStreamMultiCallable):  # type: ignore[misc]
+    """A guarded method of one request and many responses."""
+
+
+class StreamStream(_ManyResponses, grpc.StreamStreamMultiCallable):  # type: ignore[misc]
+    """A guarded method of many requests and many responses."""
+
+    request_streams = True
 
 
 class GuardedCall(grpc.Call):  # type: ignore[misc]
-    """A finished call whose trailing metadata carries the verdict."""
+    """A call whose trailing metadata carries the verdict."""
 
-    def __init__(self, inner: Any, call: Call) -> None:
+    def __init__(self, inner: Any, holding: Holding) -> None:
         self._inner = inner
-        self._call = call
+        self._holding = holding
 
     def trailing_metadata(self) -> Any:
-        return tuple(with_verdict(self._inner.trailing_metadata(), self._call))
+        return tuple(with_verdict(self._inner.trailing_metadata(), self._holding.call, self._holding.instead))
 
     def initial_metadata(self) -> Any:
         return self._inner.initial_metadata()
@@ -82,20 +152,44 @@ class GuardedCall(grpc.Call):  # type: ignore[misc]
 class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
     """A call under way: judged once, when its result is first asked for."""
 
-    def __init__(self, inner: Any, call: Call, judge: Any) -> None:
-        super().__init__(inner, call)
+    def __init__(self, inner: Any, holding: Holding, judge: Callable[[Received], Any]) -> None:
+        super().__init__(inner, holding)
         self._judge = judge
+        self._judged = False
+        self._result: Any = None
+        self._withheld: Withheld | None = None
 
     def result(self, timeout: float | None = None) -> Any:
-        return self._judge(self._call, self._inner.result(timeout))
+        received = self._inner.result(timeout)
+        if not self._judged:
+            self._judged = True
+            try:
+                self._result = self._judge(received)
+            except Withheld as withheld:
+                self._withheld = withheld
+        if self._withheld is not None:
+            raise self._withheld
+        return self._result
 
     def trailing_metadata(self) -> Any:
-        if self._inner.exception() is None:
-            self.result()
-        return super().trailing_metadata()
+        failed = self.exception()
+        return self._withheld.trailing_metadata() if self._withheld and failed else super().trailing_metadata()
+
+    def code(self) -> Any:
+        return self._withheld.code() if self._withheld is not None else super().code()
+
+    def details(self) -> Any:
+        return self._withheld.details() if self._withheld is not None else super().details()
 
     def exception(self, timeout: float | None = None) -> Any:
-        return self._inner.exception(timeout)
+        failed = self._inner.exception(timeout)
+        if failed is not None:
+            return failed
+        try:
+            self.result(timeout)
+        except Withheld as withheld:
+            return withheld
+        return None
 
     def traceback(self, timeout: float | None = None) -> Any:
         return self._inner.traceback(timeout)
@@ -113,10 +207,64 @@ class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
         self._inner.add_done_callback(lambda _: fn(self))
 
 
-class GuardedChannel(GuardedCalls, grpc.Channel):  # type: ignore[misc]
-    """The same channel, its unary calls judged; calls of other kinds and methods pass as they are."""
+class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
+    """A stream of responses, judged as the guard says; in enforce, each message once its judgement is there."""
 
-    guarded = GuardedCallable
+    def __init__(self, inner: Any, holding: Holding, guarded: Guarded) -> None:
+        super().__init__(inner, holding)
+        self._guarded = guarded
+        self._ready: deque[Any] = deque()
+        self._withheld: Withheld | None = None
+        self._finished = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        while not self._ready:
+            if self._withheld is not None:
+                raise self._withheld
+            if self._finished:
+                raise StopIteration
+            self._advance()
+        return self._ready.popleft()
+
+    def _advance(self) -> None:
+        """Take one more message, or the end."""
+        try:
+            piece = self._holding.take(next(self._inner))
+        except StopIteration:
+            self._finished = True
+            piece = self._holding.end()
+        settled = self._holding.passing() if piece is None else self._holding.settle(piece, lambda step: None)
+        self._ready.extend(received.message for received in settled.messages)
+        if settled.instead is None:
+            return
+        self._finished = True
+        if settled.instead.response is not None:
+            self._ready.append(self._guarded.deserialize(settled.instead.response).message)
+        else:
+            self._withheld = Withheld(settled.instead, self._holding.call, self._inner)
+        self._inner.cancel()
+
+    def code(self) -> Any:
+        instead = self._holding.instead
+        return super().code() if instead is None else instead.status
+
+    def details(self) -> Any:
+        instead = self._holding.instead
+        return super().details() if instead is None else instead.message
+
+
+class GuardedChannel(GuardedCalls, grpc.Channel):  # type: ignore[misc]
+    """The same channel, calls of guarded methods judged; those of other methods pass as they are."""
+
+    guarded = {  # noqa: RUF012 (one for all)
+        "unary_unary": UnaryUnary,
+        "unary_stream": UnaryStream,
+        "stream_unary": StreamUnary,
+        "stream_stream": StreamStream,
+    }
 
     def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:
         self._channel.subscribe(callback, try_to_connect)

@@ -55,7 +55,7 @@ def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
     model = guard.models[call.model]
     action, config = verdict.action, model.config
     withheld = call.response
-    again = asks and not begun and call.request is not None
+    again = asks and not call.reads.requests_stream and not begun and call.request is not None
     if action == "retry":
         if again and config.retry is not None:
             for _ in range(model.policy.tries):

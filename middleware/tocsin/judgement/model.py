@@ -86,6 +86,10 @@ class GuardedModel:
         batched = bool(shape) and prod(shape) != self._widths[signal]
         return (shape[0], shape[1:] or (1,)) if batched else (1, shape or (1,))
 
+    def width(self, signal: str) -> int:
+        """The width of a row that detectors were fitted on, 0 where that is free."""
+        return self._widths[signal]
+
     def misfit(self, signal: str, width: int) -> str:
         """Why rows of that width cannot be scored; empty when they can, and while recording."""
         return self.scorer.misfit(signal, width) if self.bundle is not None else ""

@@ -159,7 +159,9 @@ def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Re
             facts["unscored"] = verdict.unscored
     rich = RichStatus(code=status.value[0], message=message)
     info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)
-    packed = any_pb2.Any(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info.SerializeToString())
+    packed = any_pb2.Any(
+        type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info.SerializeToString(deterministic=True)
+    )
     rich.details.add(type_url=packed.type_url, value=packed.value)
     return Replacement(None, status, message, rich.SerializeToString())
 

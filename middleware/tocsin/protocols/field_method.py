@@ -41,6 +41,7 @@ class FieldMethod:
     ) -> None:
         self.name = f"/{described.containing_service.full_name}/{described.name}"
         self.streams = bool(described.server_streaming)
+        self.requests_stream = bool(described.client_streaming)
         self.every = every
         self.signals = dict(signals or {})
         self._request = GetMessageClass(described.input_type)
@@ -101,7 +102,7 @@ class FieldMethod:
 
 
 class FieldReader:
-    """Reads a model's signals. Messages that are judged together are put one behind the other along the first axis."""
+    """Reads a model's signals. Messages that are judged together are put together along the first axis."""
 
     def __init__(self, signals: Sequence[tuple[str, bool, list[Find]]], request: Any, shapes: Shapes) -> None:
         self._signals = list(signals)
@@ -120,7 +121,8 @@ class FieldReader:
         kinds: list[Kind] = []
         counts: dict[str, int] = {}
         for name, in_request, ways in self._signals:
-            found = _first(ways, [asked] if in_request else [one.message for one in opened])
+            messages = [asked] if in_request else [one.message for one in opened]
+            found = _first(ways, messages, self._shapes.width(name))
             if found is None:
                 side = "request" if in_request else "response"
                 raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")
@@ -137,13 +139,17 @@ class FieldReader:
         return Reading(one_count(counts), self._shapes.family(tuple(kinds)), raws)
 
 
-def _first(ways: Sequence[Find], messages: Sequence[Any]) -> Array | None:
-    """The first way by which some message has values; those of all messages together."""
+def _first(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:
+    """The first way by which some message has values; those of all messages together: rows where each has the width
+    that detectors were fitted on, else one behind the other.
+    """
     for way in ways:
         arrays = [array for message in messages if (array := way(message)) is not None]
         if len(arrays) == 1:
             return arrays[0]
         if arrays:
+            if arrays[0].rows is False and all(array.values.size == width for array in arrays):
+                return Array(np.stack([array.values for array in arrays]), True)
             try:
                 return Array(np.concatenate([array.values for array in arrays]), arrays[0].rows)
             except ValueError:

@@ -46,12 +46,12 @@ class Edit(Protocol):
 class Method(Protocol):
     """One method, such as /inference.GRPCInferenceService/ModelInfer.
 
-    `streams`: responses are a stream; `every`: of so many messages, one judgement, AT_END for all of them. `tells_key`
-    are fields of requests that judgement wants to know, by path.
+    `streams`: responses are a stream; `requests_stream`: requests are; `every`: of so many messages, one judgement, AT_END for all of them.
     """
 
     name: str
     streams: bool
+    requests_stream: bool
     every: int
 
     def open(self, response: bytes, request: bytes | None) -> Opened:

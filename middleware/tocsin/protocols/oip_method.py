@@ -40,7 +40,7 @@ class InferMethod:
 
     def __init__(self, name: str, *, streams: bool = False) -> None:
         self.name = name
-        self.streams = streams
+        self.streams = self.requests_stream = streams
         self.every = 1
 
     def open(self, response: bytes, request: bytes | None) -> Opened:

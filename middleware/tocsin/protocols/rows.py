@@ -62,6 +62,10 @@ class Shapes(Protocol):
         """How many rows values of that shape are, and one row's shape."""
         ...
 
+    def width(self, signal: str) -> int:
+        """The width of a row that detectors were fitted on, 0 where that is free."""
+        ...
+
     def misfit(self, signal: str, width: int) -> str:
         """Why rows of that width cannot be scored; empty when they can."""
         ...
