@@ -34,6 +34,8 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
         if details.method == STREAM_INFER:
             return grpc.stream_stream_rpc_method_handler(self._stream_infer)
         kind = details.method.rpartition("/")[2]
+        if details.method.startswith("/tei.v1."):
+            return grpc.unary_unary_rpc_method_handler(self._unary)
         if kind not in KINDS:
             return None
         maker = {
@@ -102,7 +104,9 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 @contextmanager
-def model_server(address: str = "127.0.0.1:0") -> Iterator[tuple[Model, str]]:
+def model_server(
+    address: str = "127.0.0.1:0", *, credentials: grpc.ServerCredentials | None = None
+) -> Iterator[tuple[Model, str]]:
     """The server, and where it listens."""
     model = Model()
     server = grpc.server(
@@ -110,7 +114,7 @@ def model_server(address: str = "127.0.0.1:0") -> Iterator[tuple[Model, str]]:
         options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
     )
     server.add_generic_rpc_handlers((model,))
-    port = server.add_insecure_port(address)
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     server.start()
     try:
         yield model, address if address.startswith("unix:") else f"127.0.0.1:{port}"

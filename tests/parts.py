@@ -120,10 +120,10 @@ class Running:
 
 
 @contextmanager
-def running(config: Config, guard: Guard | None = None) -> Iterator[Running]:
+def running(config: Config, guard: Guard | None = None, path: Path | None = None) -> Iterator[Running]:
     """A sidecar of this configuration, drained at the end."""
     made = guard or Guard.open(config)
-    sidecar = Sidecar(config, made)
+    sidecar = Sidecar(config, made, path)
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

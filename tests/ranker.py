@@ -99,7 +99,7 @@ def answer(observations: Observations, row: int) -> bytes:
 
 
 class Ranker(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Answers each request with `answers[query]`; Sum answers what was asked for last, and Watch each word by itself."""
+    """Answers each request with `answers[query]`; Sum answers what was asked last, and Watch each word by itself."""
 
     def __init__(self) -> None:
         self.answers: dict[str, bytes] = {}

@@ -52,6 +52,10 @@ class Config(BaseSettings):
     admin: AddressField | None = Field(
         Address("127.0.0.1", 9465), description="Where the gRPC health service is served; null turns it off."
     )
+    admin_token: Path | None = Field(
+        None, description="A file with the token that callers of the admin port must show; health needs none."
+    )
+    admin_tls: TlsConfig | None = Field(None, description="The certificate of the admin port; null: plain text.")
     scoring_budget: Duration = Field(
         timedelta(milliseconds=5),
         description="How long a response waits for its verdict; a later one is counted as late.",
@@ -122,6 +126,9 @@ class Config(BaseSettings):
             model.shadow = model.shadow and folder / model.shadow
         for protocol in self.protocols.values():
             protocol.descriptors = protocol.descriptors and str(folder / protocol.descriptors)
+        self.admin_token = self.admin_token and folder / self.admin_token
+        if self.admin_tls is not None:
+            self.admin_tls.resolve(folder)
         for listener in self.every_listener:
             for tls in (listener.tls, listener.upstream_tls):
                 if tls is not None:

@@ -4,6 +4,7 @@ TocsinError
 ├── ConfigError      the configuration file, its environment overrides, or what they point to
 ├── RecordingError   a recording cannot be written or read
 ├── FeedbackError    labels cannot be read or delivered
+├── ReloadError      a configuration read anew while serving that cannot be used
 └── StartError       a port, a socket or a server that the command needs
 
 Errors of the other two components (`tocsin_detectors.DetectorError`, `tocsin_calibration.CalibrationFault`) pass
@@ -25,6 +26,10 @@ class RecordingError(TocsinError):
 
 class FeedbackError(TocsinError):
     """Labels that cannot be read, or not be delivered to a running Tocsin."""
+
+
+class ReloadError(TocsinError):
+    """A configuration that cannot be used while serving; the old one stays in force."""
 
 
 class StartError(TocsinError):

@@ -24,9 +24,13 @@ class FeedbackService:
     """Teaches the levels of a guard's models. A label for a model without levels that follow is FAILED_PRECONDITION."""
 
     def __init__(self, guard: Guard) -> None:
-        self._levels: Mapping[str, Any] = {
+        self._guard = guard
+
+    @property
+    def _levels(self) -> Mapping[str, Any]:
+        return {
             name: model.judge.levels
-            for name, model in guard.models.items()
+            for name, model in self._guard.models.items()
             if model.bundle is not None and isinstance(model.judge.levels, AdaptiveLevels)
         }
 
@@ -40,27 +44,29 @@ class FeedbackService:
         return grpc.method_handlers_generic_handler(SERVICE, {"Report": report})
 
     async def _report(self, request: Any, context: Any) -> Any:
+        levels = self._levels
         for label in request.labels:
-            if label.model not in self._levels:
-                told = ", ".join(self._levels) or "none does"
+            if label.model not in levels:
+                told = ", ".join(levels) or "none does"
                 await context.abort(
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"model '{label.model}' does not follow feedback (these do: {told}); set models.NAME.adapt",
                 )
         response = ReportResponse()
         for label in request.labels:
-            outcome = self._levels[label.model].label(label.id, label.safe)
+            outcome = levels[label.model].label(label.id, label.safe)
             setattr(response, outcome, getattr(response, outcome) + 1)
         return response
 
 
-def report(address: str, labels: Iterable[Label], timeout: float = 10.0) -> dict[str, int]:
-    """Tell a running Tocsin the truth about responses; how many labels had which outcome.
+def report(address: str, labels: Iterable[Label], token: str = "", timeout: float = 10.0) -> dict[str, int]:
+    """Tell a running Tocsin the truth about responses; how many labels had which outcome. `token`: the admin port's.
 
     Raises FeedbackError when it cannot be reached or refuses.
     """
     total = dict.fromkeys(("learnt", "bad", "duplicate", "unknown"), 0)
     request = ReportRequest()
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_unary(
             f"/{SERVICE}/Report",
@@ -70,7 +76,7 @@ def report(address: str, labels: Iterable[Label], timeout: float = 10.0) -> dict
 
         def send() -> None:
             try:
-                response = call(request, timeout=timeout)
+                response = call(request, timeout=timeout, metadata=metadata)
             except grpc.RpcError as error:
                 raise FeedbackError(f"{address}: {error.details()}") from None
             for outcome in total:

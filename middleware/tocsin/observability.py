@@ -1,14 +1,13 @@
-"""What operators connect to: metrics and health over HTTP, health over gRPC."""
+"""What operators look at over HTTP: metrics and health."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import grpc
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from tocsin.config_fields import Address
@@ -63,45 +62,3 @@ def _plain(start: Callable[..., Any], status: str, text: str) -> Iterable[bytes]
     content = text.encode() + b"\n"
     start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(content)))])
     return [content]
-
-
-class AdminServer:
-    """The gRPC health service (grpc.health.v1), for `` and `tocsin`, and other `handlers`, on a port of its own."""
-
-    def __init__(self, address: Address, handlers: Sequence[Any] = ()) -> None:
-        self._address = address
-        self._handlers = tuple(handlers)
-        self._server: grpc.aio.Server | None = None
-
-    async def start(self) -> None:
-        """Listen and say SERVING. Raises StartError when the address cannot be had."""
-        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-
-        self._servicer = health.aio.HealthServicer()
-        self._serving = health_pb2.HealthCheckResponse.SERVING
-        self._server = grpc.aio.server()
-        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
-        self._server.add_generic_rpc_handlers(self._handlers)
-        try:
-            port = self._server.add_insecure_port(str(self._address))
-        except RuntimeError as error:
-            raise StartError(f"admin: cannot listen on {self._address}") from error
-        if not self._address.path:
-            self._address = Address(self._address.host, port)
-        for service in ("", "tocsin"):
-            await self._servicer.set(service, self._serving)
-        await self._server.start()
-
-    @property
-    def address(self) -> Address:
-        """Where it listens, with the port that the system chose for port 0."""
-        return self._address
-
-    async def drain(self) -> None:
-        """Say NOT_SERVING from here on."""
-        await self._servicer.enter_graceful_shutdown()
-
-    async def stop(self) -> None:
-        """Stop answering."""
-        if self._server is not None:
-            await self._server.stop(0.2)

@@ -8,14 +8,18 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
+from tocsin.admin import AdminServer
 from tocsin.config import Config
+from tocsin.errors import ReloadError
 from tocsin.feedback import FeedbackService
 from tocsin.judgement.guard import Guard
-from tocsin.observability import AdminServer, HttpEndpoint
+from tocsin.observability import HttpEndpoint
 from tocsin.relay.server import Relay
+from tocsin.reloading import Reloader, reload_handler
 from tocsin.sinks.prometheus import PrometheusSink
 
 log = logging.getLogger("tocsin")
@@ -24,30 +28,40 @@ log = logging.getLogger("tocsin")
 class Sidecar:
     """Everything that `tocsin serve` and `tocsin record` run.
 
-    `guard` judges (or records); a PrometheusSink is added to its sinks. Raises StartError from `start`.
+    `guard` judges (or records); a PrometheusSink is added to its sinks. `path` is the configuration's file, to be read
+    again when asked to. A `worker` shares its ports with others, and leaves metrics and health to who started it.
+    Raises StartError from `start`.
     """
 
-    def __init__(self, config: Config, guard: Guard) -> None:
+    def __init__(self, config: Config, guard: Guard, path: Path | None = None, *, worker: bool = False) -> None:
         self.config = config
-        metrics = PrometheusSink(guard.models)
-        guard.sinks.append(metrics)
-        self.relay = Relay(config, guard, metrics.added)
-        self._registry = metrics.registry()
+        self.metrics = PrometheusSink(guard.models)
+        guard.sinks.append(self.metrics)
+        self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
+        self.reloader = Reloader(path, self.relay, guard, self.metrics)
+        self._registry = self.metrics.registry()
         self._registry.register(self.relay)
+        self._registry.register(self.reloader)
         self._feedback = FeedbackService(guard)
+        self._worker = worker
         self._admin: AdminServer | None = None
         self.http: HttpEndpoint | None = None
         self._opened = AsyncExitStack()
         self._ready = False
 
+    @property
+    def admin_address(self) -> str:
+        """Where the admin port is, empty where there is none."""
+        return str(self._admin.address) if self._admin is not None else ""
+
     async def start(self) -> None:
         """Listen everywhere, or, when an address cannot be had, nowhere."""
         async with AsyncExitStack() as opened:
-            if self.config.metrics is not None:
+            if self.config.metrics is not None and not self._worker:
                 self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready)
                 opened.callback(self.http.close)
-            if self.config.admin is not None:
-                self._admin = AdminServer(self.config.admin, [self._feedback.handler()])
+            if self.config.admin is not None and not self._worker:
+                self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
                 await self._admin.start()
                 opened.push_async_callback(self._admin.stop)
             await self.relay.start()
@@ -63,10 +77,18 @@ class Sidecar:
         await self._opened.aclose()
 
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:
-        """Start, call `started`, and serve until SIGTERM, SIGINT or `until`; then drain."""
+        """Start, call `started`, and serve until SIGTERM, SIGINT or `until`; then drain. SIGHUP reloads."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, until.set)
+        reloading: set[asyncio.Task[None]] = set()
+
+        def hang_up() -> None:
+            task = loop.create_task(self._reload())
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
         await self.start()
         try:
             gc.collect()
@@ -77,6 +99,10 @@ class Sidecar:
             log.info("draining")
         finally:
             await self.stop()
+
+    async def _reload(self) -> None:
+        with suppress(ReloadError):  # it is in the log and in the metrics
+            await self.reloader.reload()
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -54,8 +54,8 @@ def test_levels_follow_labels_that_come_back_over_grpc(bundle: Path, tmp_path: P
         before = metric(relay, 'tocsin_level{model="digits",severity="warning"}')
         verdicts = [ask(relay, b"far") for _ in range(3)] + [ask(relay, b"batch")]
         assert all(v.identifier for v in verdicts) and len({v.identifier for v in verdicts}) == 4
-        assert relay.sidecar._admin is not None
-        admin = str(relay.sidecar._admin.address)
+        assert relay.sidecar.admin_address
+        admin = relay.sidecar.admin_address
         table = tmp_path / "labels.csv"
         first, second, third, batch = (v.identifier for v in verdicts)
         table.write_text(f"model,id,safe\ndigits,{first},safe\ndigits,{second},bad\ndigits,{first},safe\n"

@@ -74,8 +74,8 @@ def test_metrics_parse_as_prometheus_and_as_openmetrics(bundle: Path) -> None:
 def test_the_grpc_health_service_says_serving(bundle: Path) -> None:
     config = settings(1, bundle, admin="127.0.0.1:0")
     with running(config) as relay:
-        assert relay.sidecar._admin is not None
-        with grpc.insecure_channel(str(relay.sidecar._admin.address)) as channel:
+        assert relay.sidecar.admin_address
+        with grpc.insecure_channel(relay.sidecar.admin_address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             for service in ("", "tocsin"):
                 answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tocsin.cli.reload import TokenOption
 from tocsin.errors import FeedbackError
 from tocsin.feedback import Label, report
 
@@ -18,9 +19,10 @@ WORDS = {"safe": True, "true": True, "1": True, "bad": False, "false": False, "0
 def feedback(
     labels: Annotated[Path, typer.Argument(help="A CSV file with the columns model, id and safe.")],
     to: Annotated[str, typer.Option(help="The admin address of a running tocsin.")] = "127.0.0.1:9465",
+    token: TokenOption = None,
 ) -> None:
     """Tell a running tocsin which responses were safe, so that levels configured with `adapt` follow."""
-    total = report(to, _read(labels))
+    total = report(to, _read(labels), "" if token is None else token.read_text().strip())
     typer.echo(", ".join(f"{count:,} {outcome}" for outcome, count in total.items()))
 
 

@@ -20,6 +20,7 @@ from tocsin.cli import (
     harmonise,
     plan,
     record,
+    reload,
     select,
     serve,
     sets,
@@ -46,6 +47,7 @@ app.command("select")(select.select)
 app.command("sets")(sets.sets)
 app.command("harmonise")(harmonise.harmonise)
 app.command("feedback")(feedback.feedback)
+app.command("reload")(reload.reload)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(config.app, name="config")

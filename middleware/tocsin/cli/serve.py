@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,27 +20,63 @@ log = logging.getLogger("tocsin")
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 
 
-def serve(config: ConfigPath = Path("tocsin.yaml")) -> None:
-    """Stand between callers and a model server, and judge every response."""
+def serve(
+    config: ConfigPath = Path("tocsin.yaml"),
+    worker: Annotated[int | None, typer.Option(hidden=True, help="The socket to a supervisor.")] = None,
+) -> None:
+    """Stand between callers and a model server, and judge every response. SIGHUP reads everything anew."""
     settings = Config.load(config)
     guard = Guard.open(settings)
-    sidecar = Sidecar(settings, guard)
+    if worker is not None:
+        _serve_as_worker(settings, guard, config, worker)
+    elif settings.workers > 1:
+        _supervise(settings, guard, config)
+    else:
+        sidecar = Sidecar(settings, guard, config)
 
-    def started() -> None:
-        for model in guard.models.values():
-            if model.bundle is None:
-                log.warning("model %s has no bundle: its responses pass unscored", model.name)
-            else:
-                log.info(
-                    "model %s, %s: %s",
-                    model.name,
-                    model.digest[:19],
-                    "; ".join(str(model.promise).splitlines()),
-                )
-        metrics = f", metrics on http://{sidecar.http.address}/metrics" if sidecar.http else ""
-        log.info("%s: %s -> %s%s", settings.mode, sidecar.relay.address, settings.upstream, metrics)
+        async def run() -> None:
+            await sidecar.run(lambda: _told(guard, sidecar.relay.addresses, sidecar.http), asyncio.Event())
+
+        run_loop(run())
+
+
+def _serve_as_worker(settings: Config, guard: Guard, config: Path, worker: int) -> None:
+    from tocsin.workers.worker import Reporter
+
+    sidecar = Sidecar(settings, guard, config, worker=True)
+    reporter = Reporter(sidecar, socket.socket(fileno=worker))
 
     async def run() -> None:
-        await sidecar.run(started, asyncio.Event())
+        gone = asyncio.Event()
+        starting: list[asyncio.Task[None]] = []
+        await sidecar.run(lambda: starting.append(asyncio.create_task(reporter.start(gone))), gone)
+        await reporter.finish()
 
     run_loop(run())
+
+
+def _supervise(settings: Config, guard: Guard, config: Path) -> None:
+    from tocsin.workers.supervisor import Supervisor
+
+    supervisor = Supervisor(settings, guard, config)
+    addresses = [listener.listen for listener in settings.every_listener]
+
+    async def run() -> None:
+        await supervisor.run(lambda: _told(guard, addresses, supervisor.http), asyncio.Event())
+
+    run_loop(run())
+
+
+def _told(guard: Guard, addresses: Sequence[object], http: object) -> None:
+    """What is served, in the log."""
+    for model in guard.models.values():
+        if model.bundle is None:
+            log.warning("model %s has no bundle: its responses pass unscored", model.name)
+        else:
+            log.info("model %s, %s: %s", model.name, model.digest[:19], "; ".join(str(model.promise).splitlines()))
+    config = guard.config
+    metrics = f", metrics on http://{http.address}/metrics" if http is not None else ""  # type: ignore[attr-defined]
+    for address, listener in zip(addresses, config.every_listener, strict=True):
+        log.info("%s: %s -> %s%s", config.mode, address, listener.upstream, metrics)
+    if config.workers > 1:
+        log.info("%d workers", config.workers)

@@ -67,7 +67,7 @@ class Guard:
         self._every = {name: _every(self.methods[name], models) for name, models in self._of_method.items()}
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         self._keys = sorted(told_by)
-        self.heavy = any(m.scorer.warm() > INLINE_SECONDS for m in self.models.values() if m.bundle is not None)
+        self.heavy = any(model.seconds > INLINE_SECONDS for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
         self._only = next(iter(self.models)) if len(self.models) == 1 else OTHER
@@ -283,16 +283,20 @@ class Guard:
             log.warning("model %s: response %s unscored (%s): %s", model, passed, why.reason, why)
 
 
-def guarded_models(config: Config) -> dict[str, GuardedModel]:
-    """The models of a configuration, their bundles read. Raises ConfigError or BundleError."""
+def guarded_models(config: Config, before: Mapping[str, GuardedModel] | None = None) -> dict[str, GuardedModel]:
+    """The models of a configuration, their bundles read. Those of `before` that are still the same go on as they are,
+    with their sessions and levels. Raises ConfigError or BundleError.
+    """
     names = dict.fromkeys(model.protocol for model in config.models.values())
     spoken = {
         name: methods_of(name, config.protocols, lambda: grpc.insecure_channel(str(config.upstream))) for name in names
     }
-    return {
-        name: GuardedModel(name, model, spoken[model.protocol], threads=config.threads)
-        for name, model in config.models.items()
-    }
+    found = {}
+    for name, model in config.models.items():
+        made = GuardedModel(name, model, spoken[model.protocol], threads=config.threads)
+        old = (before or {}).get(name)
+        found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
+    return found
 
 
 def _every(method: Method, models: Sequence[GuardedModel]) -> int:

@@ -38,6 +38,7 @@ class GuardedModel:
             self.digest = self.bundle.digest
             self.swallowed = self.scorer.swallowed()
             self.judge = Judge(name, config, self.bundle)
+        self.seconds = self.scorer.warm() if self.bundle is not None else 0.0  # that a batch of eight takes
         self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
@@ -53,6 +54,12 @@ class GuardedModel:
         if config.shadow is not None:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
             self.shadow = GuardedModel(name, candidate, methods, threads=threads)
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """The digests of the bundle and of its shadow, empty where there is none."""
+        own = self.digest if self.bundle is not None else ""
+        return own, self.shadow.digest if self.shadow is not None else ""
 
     def wants_request(self, method: str) -> bool:
         """Whether judging a response of that method, or acting on it, takes the request."""

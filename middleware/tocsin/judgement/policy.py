@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc
-from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError
 
 from tocsin.action_config import AbstainConfig, RetryConfig
@@ -159,10 +158,8 @@ def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Re
             facts["unscored"] = verdict.unscored
     rich = RichStatus(code=status.value[0], message=message)
     info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)
-    packed = any_pb2.Any(
-        type_url="type.googleapis.com/google.rpc.ErrorInfo", value=info.SerializeToString(deterministic=True)
-    )
-    rich.details.add(type_url=packed.type_url, value=packed.value)
+    packed = info.SerializeToString(deterministic=True)
+    rich.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=packed)
     return Replacement(None, status, message, rich.SerializeToString())
 
 

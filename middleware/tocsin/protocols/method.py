@@ -46,7 +46,8 @@ class Edit(Protocol):
 class Method(Protocol):
     """One method, such as /inference.GRPCInferenceService/ModelInfer.
 
-    `streams`: responses are a stream; `requests_stream`: requests are; `every`: of so many messages, one judgement, AT_END for all of them.
+    `streams`: responses are a stream; `requests_stream`: requests are; `every`: of so many response messages, one
+    judgement, AT_END for all of them.
     """
 
     name: str

@@ -95,6 +95,11 @@ class ClientSide(Side):
             connection.relay.not_understood["headers"] += 1
             fields, readable = {}, False
         if known is None:
+            if connection.outdated and not self._reader.stateful:
+                self.put(frames.reset(stream, frames.REFUSED_STREAM))  # which clients send again by themselves
+                connection.gone[stream] = True
+                connection.written()
+                return b""
             if (refusal := self._refusal(block, readable)) is not None:
                 connection.refuse_stream(stream, *refusal, ended=bool(flags & END_STREAM))
                 return b""

@@ -51,6 +51,7 @@ class Connection:
         self.server.orderly, self.client.orderly = manages, relay.asks
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE  # that the client takes
         self.refusing = ""  # why the upstream is not there
+        self.outdated = False  # begun under a configuration that asked for less
         self.raw = False  # not HTTP/2: bytes pass unread
         self.idle_since = relay.now()
         self._deferred = False
@@ -278,6 +279,11 @@ class Connection:
             return
         self._goaway_owed = True
         self.flush(self.client)
+
+    def outdate(self) -> None:
+        """The configuration asks for another kind of connection: let this one's calls finish, and take no new ones."""
+        self.outdated = True
+        self.drain()
 
     def abort(self, side: Side, error: FrameError) -> None:
         """A peer broke the protocol: tell it, as its peer would, and close both sides."""

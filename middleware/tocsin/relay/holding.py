@@ -36,7 +36,7 @@ class HeldStream(Stream):
     """
 
     __slots__ = (
-        "_again", "_begun", "_done", "_ended", "_free", "_inflow", "_messages", "_outflow", "_size", "_stripping",
+        "_accepted", "_again", "_begun", "_done", "_ended", "_free", "_inflow", "_messages", "_outflow", "_size", "_stripping",
         "_trailers", "opened", "owed",
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ class HeldStream(Stream):
         self._messages: deque[bytes] = deque()  # framed
         self._size = 0  # of them
         self._trailers: bytes | None = None  # the block
-        self._begun = self._free = self._done = self._ended = False
+        self._begun = self._free = self._done = self._ended = self._accepted = False
         self._stripping: tuple[Edit, bytes] | None = None
         self._again: Task[None] | None = None
         self.opened = time.monotonic()
@@ -175,6 +175,7 @@ class HeldStream(Stream):
             pass
         elif call.verdict is not None and not self._waiting and not call.streams:
             relay.accepted += 1
+            self._accepted = True
             call.model = call.verdict.model
             self.judged(call)
             return
@@ -257,11 +258,17 @@ class HeldStream(Stream):
         if self._ended and not self._trailers:
             self._outflow.send(self._id, b"", frames.END_STREAM)
         else:
-            self._outflow.follow(self._id, self._annotated(self._trailers))
+            self._outflow.follow(self._id, self._told(self._trailers))
         for whole in self._held:
             self._outflow.follow(self._id, whole)
         self._held = []
         self._connection.settled(self._id)
+
+    def _told(self, block: bytes) -> bytes:
+        """The trailers with the verdict, unless it came in them, or callers are not told."""
+        if self._accepted or not self._connection.relay.annotates:
+            return self._last_frames(block)
+        return self._annotated(block)
 
     # -- acting
 

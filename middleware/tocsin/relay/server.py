@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from tocsin.config import Config
@@ -19,11 +19,14 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.relay.again import Again
 from tocsin.relay.connection import Connection
+from tocsin.relay.health import facts, families
 from tocsin.relay.listening import Port
 from tocsin.relay.messages import Memory
 from tocsin.relay.stream import Stream
 
-IDLE_LOOKS = 1.0  # seconds between looks for idle connections and changed certificates
+log = logging.getLogger("tocsin")
+
+LOOKS = 1.0  # seconds between looks for idle connections and changed certificates
 
 
 class Relay:
@@ -45,8 +48,9 @@ class Relay:
         self.added = added
         self.shares_port = shares_port
         self.memory = Memory(int(config.max_memory))
-        self.follow(config)
         self.connections: set[Connection] = set()
+        self.enforces = self.asks = False
+        self.follow(config)
         self.after_flush: list[Connection] = []
         self.calls = [0, 0]  # passed unguarded, guarded
         self.not_understood: Counter[str] = Counter()
@@ -62,7 +66,8 @@ class Relay:
         self.batcher: Batcher
 
     def follow(self, config: Config) -> None:
-        """Relay as this says from here on, as far as open connections and ports allow."""
+        """Relay as this says from here on. Connections whose flow control does not fit it are asked to come anew."""
+        before = self.enforces, self.asks
         self.config = config
         self.annotates = config.mode != "observe"
         self.enforces = config.mode == "enforce"
@@ -71,6 +76,9 @@ class Relay:
         self.keeps_fields = self.enforces and any(m.policy.asks_again for m in self.guard.models.values())
         self.max_message = int(config.max_message)
         self.request_fields = (":path", "grpc-encoding", *self.guard.metadata_keys)
+        if before != (self.enforces, self.asks):
+            for connection in list(self.connections):
+                connection.outdate()
 
     async def start(self) -> None:
         """Listen. Raises StartError when an address cannot be had or a certificate not be used."""
@@ -82,8 +90,8 @@ class Relay:
                 await port.start()
                 started.append(port)
         except StartError:
-            for port in started:
-                port.close()
+            for one in started:
+                one.close()
             raise
         self._looking = asyncio.get_running_loop().create_task(self._look())
 
@@ -137,9 +145,17 @@ class Relay:
         self.batcher.close()
 
     async def _look(self) -> None:
-        """Send idle connections away, where that is configured."""
+        """Use certificates that have changed, and send idle connections away where that is configured."""
+        looked = self.now()
         while True:
-            await asyncio.sleep(IDLE_LOOKS)
+            await asyncio.sleep(LOOKS)
+            if self.now() - looked >= self.config.reload_certificates.total_seconds():
+                looked = self.now()
+                try:
+                    if await self.renew_certificates(look=True):
+                        log.info("certificates have changed and are used from here on")
+                except StartError as error:
+                    log.error("certificates have changed and cannot be used, the old ones stay: %s", error)
             idle = self.config.limits.idle
             if idle is None:
                 continue
@@ -151,32 +167,7 @@ class Relay:
 
     def collect(self) -> Iterable[Metric]:
         """The relay's own health, as Prometheus families."""
-        connections = GaugeMetricFamily("tocsin_relay_connections", "Client connections that are open.")
-        connections.add_metric([], len(self.connections))
-        streams = GaugeMetricFamily("tocsin_relay_streams", "Calls that are under way.")
-        streams.add_metric([], sum(len(connection.streams) for connection in list(self.connections)))
-        kept = GaugeMetricFamily("tocsin_relay_kept_bytes", "Bytes of messages that are unfinished or held.")
-        kept.add_metric([], int(self.config.max_memory) - self.memory.left)
-        calls = CounterMetricFamily(
-            "tocsin_relay_calls", "Calls begun, by whether their method is guarded.", labels=["guarded"]
-        )
-        for guarded, count in enumerate(self.calls):
-            calls.add_metric(["true" if guarded else "false"], count)
-        strange = CounterMetricFamily(
-            "tocsin_relay_not_understood", "What was forwarded or refused unread.", labels=["what"]
-        )
-        for what in ("frame", "headers", "malformed", "not_http2"):
-            strange.add_metric([what], self.not_understood[what])
-        limited = CounterMetricFamily("tocsin_relay_limited", "What a limit has refused.", labels=["limit"])
-        for what in ("connections", "streams", "resets", "controls", "headers", "unreadable", "idle"):
-            limited.add_metric([what], self.limited[what])
-        failures = CounterMetricFamily("tocsin_relay_upstream_failures", "Upstream connections that failed.")
-        failures.add_metric([], self.upstream_failures)
-        goaways = CounterMetricFamily("tocsin_relay_upstream_goaways", "GOAWAY frames from the upstream.")
-        goaways.add_metric([], self.goaways)
-        accepted = CounterMetricFamily("tocsin_relay_accepted_verdicts", "Verdicts that somebody behind has made.")
-        accepted.add_metric([], self.accepted)
-        yield from (connections, streams, kept, calls, strange, limited, failures, goaways, accepted)
+        return families(facts(self))
 
     def _flushed(self) -> None:
         waiting, self.after_flush = self.after_flush, []

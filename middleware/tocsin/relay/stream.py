@@ -189,6 +189,10 @@ class Stream:
         verdict = self.call.verdict if self.call is not None else None
         if verdict is not None:
             block = b"".join((block, *literal_parts(METADATA_KEY, verdict.to_metadata())))
+        return self._last_frames(block)
+
+    def _last_frames(self, block: bytes) -> bytes:
+        """The frames of the trailers."""
         return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.largest_frame)
 
     def drop(self) -> None:

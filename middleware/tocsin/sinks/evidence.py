@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, log
 from statistics import fmean
+from typing import Any
 
 from tocsin.judgement.sink import Scored
+from tocsin.sinks.tally import POOLED, Tally
 from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test
 
 FOLD = 256  # rows that wait before they are counted
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
-POOLED = ""  # the group of those that have no promise of their own
 
 
 class Evidence:
@@ -44,39 +45,24 @@ class Evidence:
             group: {name: ShiryaevRoberts.of(law) for name, law in limits.laws.items()}
             for group, limits in (kept if run_length else {}).items()
         }
-        self._rows = 0
-        self._alarmed: dict[tuple[str, str], int] = {}  # by group and severity, among rows that wait
-        self._of_group: dict[str, int] = {}
-        self._joint: list[float] = []
+        self._tally = Tally(promise, in_order=run_length, scores=self._drift is not None)
+
+    @property
+    def tally(self) -> Tally:
+        """What has been counted and not been weighed yet."""
+        return self._tally
 
     def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
         """Take in a judged batch: so many rows, some of them `alarmed` or none."""
-        if self._promise.sessions is not None:
-            ended = batch.ended or ()
-            self._rows += len(ended)
-            self._count_all(ended, None)
-        else:
-            self._rows += rows
-            if self._drift is not None:
-                self._joint += batch.joint
-            if alarmed or batch.groups is not None or self._detectors:
-                severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
-                self._count_all(severities, batch.groups)
-        if self._rows >= FOLD:
+        self._tally.add(batch, rows, alarmed)
+        if self._tally.rows >= FOLD:
             self._fold()
 
-    def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
-        for at, severity in enumerate(severities):
-            group = POOLED if groups is None or groups[at] not in self._promise.groups else groups[at]
-            self._count(group, severity)
-            for name, detector in self._detectors.get(group, {}).items():
-                detector.add(severity in self._graver[name])
-
-    def _count(self, group: str, severity: str | None) -> None:
-        if group != POOLED:
-            self._of_group[group] = self._of_group.get(group, 0) + 1
-        if severity is not None:
-            self._alarmed[group, severity] = self._alarmed.get((group, severity), 0) + 1
+    def read(self, facts: dict[str, Any]) -> None:
+        """Take in what the tally of another process says."""
+        self._tally.read(facts)
+        if self._tally.rows >= FOLD:
+            self._fold()
 
     def promise(self) -> dict[str, float]:
         """log of the evidence that the promise of each severity is exceeded; empty where there is none to hold to."""
@@ -96,18 +82,20 @@ class Evidence:
         return None if self._drift is None else self._drift.log_evidence()
 
     def _fold(self) -> None:
-        joint, self._joint = self._joint, []
-        if joint and self._drift is not None:
-            self._drift.add(joint)
-        rows, self._rows = self._rows, 0
-        alarmed, self._alarmed = self._alarmed, {}
-        of_group, self._of_group = self._of_group, {}
-        of_group[POOLED] = rows - sum(of_group.values())
+        tally = self._tally
+        self._tally = Tally(self._promise, in_order=bool(self._detectors), scores=self._drift is not None)
+        if tally.joint and self._drift is not None:
+            self._drift.add(tally.joint)
+        for group, severity in tally.sequence:
+            for name, detector in self._detectors.get(group, {}).items():
+                detector.add(severity in self._graver[name])
+        pooled = tally.rows - sum(tally.of_group.values())
         for group, watches in self._watches.items():
-            if not (seen := of_group.get(group, 0)):
+            seen = pooled if group == POOLED else tally.of_group.get(group, 0)
+            if not seen:
                 continue
             for name, watch in watches.items():
-                alarms = sum(alarmed.get((group, severity), 0) for severity in self._graver[name])
+                alarms = sum(tally.alarmed.get((group, severity), 0) for severity in self._graver[name])
                 watch.add((alarms, seen - alarms))
 
 

@@ -55,6 +55,21 @@ class Histogram:
             self._counts[i] += np.bincount(found, minlength=len(bounds) + 1)
             self._sums[i] += float(np.sum(column, dtype=np.float64))
 
+    def take(self) -> list[tuple[list[int], float]]:
+        """What was counted of each series since this was last asked: counts by bucket, and the sum."""
+        self._fold()
+        taken = [(counts.tolist(), float(total)) for counts, total in zip(self._counts, self._sums, strict=True)]
+        for counts in self._counts:
+            counts[:] = 0
+        self._sums[:] = 0
+        return taken
+
+    def absorb(self, taken: Sequence[tuple[Sequence[int], float]]) -> None:
+        """Count what another histogram of the same bounds has counted."""
+        for i, (counts, total) in enumerate(taken):
+            self._counts[i] += np.asarray(counts, np.int64)
+            self._sums[i] += total
+
     def into(self, family: HistogramMetricFamily, labels: list[list[str]]) -> None:
         """Add each series to a family, under its labels."""
         self._fold()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -30,11 +31,38 @@ class PrometheusSink(Collector):
     """
 
     def __init__(self, models: Mapping[str, GuardedModel]) -> None:
-        self._models = models
+        self._models = dict(models)
         self._series = {name: ModelSeries(model) for name, model in models.items()}
         self._series["other"] = ModelSeries(None)
         self._added = Histogram(SECONDS_BUCKETS)
         self._lock = threading.Lock()  # between those who count and those who scrape
+
+    def follow(self, models: Mapping[str, GuardedModel]) -> None:
+        """Count these models from here on; those that were there before go on from what they had."""
+        series = {name: ModelSeries(model) for name, model in models.items()}
+        with self._lock:
+            for name, made in series.items():
+                before = self._models.get(name)
+                if before is not None:
+                    made.succeed(self._series[name], same_bundle=before.digests[0] == models[name].digests[0])
+            series["other"] = self._series["other"]
+            self._models, self._series = dict(models), series
+
+    def take(self) -> dict[str, Any]:
+        """What was counted since this was last asked, as plain data."""
+        with self._lock:
+            return {
+                "models": {name: series.take() for name, series in self._series.items()},
+                "added": self._added.take(),
+            }
+
+    def absorb(self, taken: dict[str, Any]) -> None:
+        """Count what the sink of another process has taken."""
+        with self._lock:
+            for name, counts in taken["models"].items():
+                if name in self._series:
+                    self._series[name].absorb(counts)
+            self._added.absorb(taken["added"])
 
     def registry(self) -> CollectorRegistry:
         """A registry that holds this sink alone."""
@@ -45,7 +73,9 @@ class PrometheusSink(Collector):
     def scored(self, batch: Scored) -> None:
         """Count a judged batch."""
         with self._lock:
-            self._series[batch.model].count(batch)
+            series = self._series.get(batch.model)
+            if series is not None:  # else it has left the configuration meanwhile
+                series.count(batch)
 
     def unscored(self, call: Call) -> None:
         """Count a call that passed without judgement."""
@@ -65,7 +95,7 @@ class PrometheusSink(Collector):
         """Count what a candidate bundle said of a judged call, by what the live one said."""
         live = call.verdict.severity if call.verdict is not None else None
         with self._lock:
-            self._series[call.model].shadows[severity or "none", live or "none"] += 1
+            self._series.get(call.model, self._series["other"]).shadows[severity or "none", live or "none"] += 1
 
     def added(self, seconds: float) -> None:
         """Count the time that a response's trailers waited for their verdict."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from prometheus_client.samples import Exemplar
@@ -18,6 +19,7 @@ from tocsin.verdict import Verdict
 
 P_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 SECONDS_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0)
+_COUNTERS = ("responses", "alarms", "unscored", "sessions", "actions", "shadows")
 VERSIONS = 50  # further versions of a model fold into `other`
 
 
@@ -73,6 +75,42 @@ class ModelSeries:
         self.evidence.add(batch, total, alarmed)
         for severity in batch.ended or ():
             self.sessions[severity or "none"] += 1
+
+    def take(self) -> dict[str, Any]:
+        """What was counted since this was last asked, as plain data; evidence is weighed by whoever absorbs it."""
+        taken: dict[str, Any] = {}
+        for name in _COUNTERS:
+            counter = getattr(self, name)
+            taken[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
+            counter.clear()
+        taken["pvalue"], taken["scoring"] = self.pvalue.take(), self.scoring.take()
+        taken["scores"] = None if self.scores is None else self.scores.take()
+        if self.evidence is not None:
+            taken["evidence"] = self.evidence.tally.facts()
+            self.evidence.tally.clear()
+        return taken
+
+    def absorb(self, taken: dict[str, Any]) -> None:
+        """Count what the same model's series has counted in another process."""
+        for name in _COUNTERS:
+            counter = getattr(self, name)
+            for *key, count in taken[name]:
+                counter[tuple(key) if len(key) > 1 else key[0]] += count
+        for version, *_ in self.responses:
+            self.version(version)
+        self.pvalue.absorb(taken["pvalue"])
+        self.scoring.absorb(taken["scoring"])
+        if self.scores is not None and taken["scores"] is not None:
+            self.scores.absorb(taken["scores"])
+        if self.evidence is not None and "evidence" in taken:
+            self.evidence.read(taken["evidence"])
+
+    def succeed(self, before: ModelSeries, *, same_bundle: bool) -> None:
+        """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""
+        for name in (*_COUNTERS, "alarm_traces", "pvalue", "scoring", "_versions"):
+            setattr(self, name, getattr(before, name))
+        if same_bundle:
+            self.scores, self.evidence = before.scores, before.evidence
 
     def _count_alarms(self, version: str, severities: Sequence[str | None], trace: str) -> int:
         flagged = 0

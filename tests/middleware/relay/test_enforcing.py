@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -195,10 +195,8 @@ def stream(relay: Running, requests: list[bytes], **more: Any) -> tuple[list[byt
     with grpc.insecure_channel(relay.target, options=UNLIMITED) as channel:
         call = channel.stream_stream(STREAM_INFER)(iter(requests), timeout=20, **more)
         received: list[bytes] = []
-        try:
+        with suppress(grpc.RpcError):
             received.extend(call)
-        except grpc.RpcError:
-            pass
         return received, call
 
 
@@ -233,7 +231,7 @@ def test_a_window_goes_out_together(bundle: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 16_000, 70_000, 300_000, 5_000_000])
 def test_held_responses_of_any_size_arrive_whole_beside_others(bundle: Path, size: int) -> None:
-    with enforcing(bundle) as (relay, server):
+    with enforcing(bundle) as (relay, _server):
         request = bytes(range(256)) * (size // 256) + b"z" * (size % 256)
         with grpc.insecure_channel(relay.target, options=UNLIMITED) as channel:
             guarded = [channel.unary_unary(INFER).future(request, timeout=60) for _ in range(4)]
@@ -246,7 +244,7 @@ def test_held_responses_of_any_size_arrive_whole_beside_others(bundle: Path, siz
 
 
 def test_a_slow_reader_of_held_streams_holds_the_server_back_and_loses_nothing(bundle: Path) -> None:
-    with enforcing(bundle, max_message="1MiB") as (relay, server):
+    with enforcing(bundle, max_message="1MiB") as (relay, _server):
         big = b"x" * 400_000
         with grpc.insecure_channel(relay.target, options=UNLIMITED) as channel:
             call = channel.stream_stream(STREAM_INFER)(iter([big] * 40), timeout=60)
@@ -259,7 +257,7 @@ def test_a_slow_reader_of_held_streams_holds_the_server_back_and_loses_nothing(b
 
 
 def test_a_caller_who_leaves_frees_what_was_held(bundle: Path) -> None:
-    with enforcing(bundle, judge="end") as (relay, server):
+    with enforcing(bundle, judge="end") as (relay, _server):
         with grpc.insecure_channel(relay.target, options=UNLIMITED) as channel:
             hold = iter_slowly([b"x" * 100_000] * 5, 0.05)
             call = channel.stream_stream(STREAM_INFER)(hold, timeout=20)

@@ -1,0 +1,32 @@
+"""tocsin reload"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+
+from tocsin.errors import ReloadError
+from tocsin.reloading import SERVICE, ReloadRequest, ReloadResponse
+
+TokenOption = Annotated[Path | None, typer.Option("--token", help="The file of the admin port's token.")]
+
+
+def reload(
+    to: Annotated[str, typer.Option(help="The admin address of a running tocsin.")] = "127.0.0.1:9465",
+    token: TokenOption = None,
+) -> None:
+    """Have a running tocsin read its configuration, bundles and certificates anew."""
+    metadata = () if token is None else (("authorization", f"Bearer {token.read_text().strip()}"),)
+    with grpc.insecure_channel(to) as channel:
+        call = channel.unary_unary(
+            f"/{SERVICE}/Reload",
+            request_serializer=ReloadRequest.SerializeToString,
+            response_deserializer=ReloadResponse.FromString,
+        )
+        try:
+            typer.echo(call(ReloadRequest(), timeout=120, metadata=metadata).told)
+        except grpc.RpcError as error:
+            raise ReloadError(f"{to}: {error.details()}") from None

@@ -1,0 +1,76 @@
+"""The relay's own health: what it counts, as plain data that can be added up over processes, and as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+if TYPE_CHECKING:
+    from tocsin.relay.server import Relay
+
+Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" where there is none
+
+NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_http2")
+LIMITED = ("connections", "streams", "resets", "controls", "headers", "unreadable", "idle")
+
+_GAUGES = {
+    "connections": "Client connections that are open.",
+    "streams": "Calls that are under way.",
+    "kept_bytes": "Bytes of messages that are unfinished or held.",
+}
+_COUNTERS = {
+    "calls": ("guarded", "Calls begun, by whether their method is guarded."),
+    "not_understood": ("what", "What was forwarded or refused unread."),
+    "limited": ("limit", "What a limit has refused."),
+    "upstream_failures": ("", "Upstream connections that failed."),
+    "upstream_goaways": ("", "GOAWAY frames from the upstream."),
+    "accepted_verdicts": ("", "Verdicts that somebody behind has made."),
+}
+
+
+def facts(relay: Relay) -> Facts:
+    """What a relay has counted so far, and has open now."""
+    connections = list(relay.connections)
+    return {
+        "connections": {"": len(connections)},
+        "streams": {"": sum(len(connection.streams) for connection in connections)},
+        "kept_bytes": {"": int(relay.config.max_memory) - relay.memory.left},
+        "calls": {"false": relay.calls[0], "true": relay.calls[1]},
+        "not_understood": {what: relay.not_understood[what] for what in NOT_UNDERSTOOD},
+        "limited": {what: relay.limited[what] for what in LIMITED},
+        "upstream_failures": {"": relay.upstream_failures},
+        "upstream_goaways": {"": relay.goaways},
+        "accepted_verdicts": {"": relay.accepted},
+    }
+
+
+def together(several: Iterable[Facts]) -> Facts:
+    """The facts of several relays as those of one."""
+    total: Facts = {}
+    for one in several:
+        for metric, by_label in one.items():
+            own = total.setdefault(metric, {})
+            for label, number in by_label.items():
+                own[label] = own.get(label, 0) + number
+    return total
+
+
+def ended(of: Facts) -> Facts:
+    """What stays of the facts of a relay that has ended: what it counted."""
+    return {metric: by_label for metric, by_label in of.items() if metric in _COUNTERS}
+
+
+def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
+    """Facts as Prometheus families."""
+    for name, told in _GAUGES.items():
+        gauge = GaugeMetricFamily(f"tocsin_relay_{name}", told)
+        gauge.add_metric([], of.get(name, {}).get("", 0))
+        yield gauge
+    for name, (label, told) in _COUNTERS.items():
+        counter = CounterMetricFamily(f"tocsin_relay_{name}", told, labels=[label] if label else [])
+        for value, number in of.get(name, {"": 0}).items():
+            counter.add_metric([value] if label else [], number)
+        yield counter

@@ -1,0 +1,1 @@
+"""Several processes on one port: a supervisor that starts them, and shows their metrics as one."""

@@ -1,0 +1,252 @@
+"""The supervisor: starts workers, starts them again when they die, and is the one face of them all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from tocsin.admin import AdminServer
+from tocsin.config import Config
+from tocsin.errors import ConfigError, ReloadError, StartError
+from tocsin.judgement.guard import Guard
+from tocsin.observability import HttpEndpoint
+from tocsin.relay.health import Facts, ended, families, together
+from tocsin.reloading import read_anew, reload_handler
+from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.workers.worker import LONGEST
+
+log = logging.getLogger("tocsin")
+
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds before a worker that died is started again
+CALM = 10.0  # seconds after which a worker counts as well
+
+
+class Supervisor:
+    """Runs `config.workers` workers of one configuration file. Raises ConfigError where workers would not keep the
+    promise, StartError from `run`.
+    """
+
+    def __init__(self, config: Config, guard: Guard, path: Path) -> None:
+        _check(config, guard)
+        self.config = config
+        self.guard = guard
+        self.metrics = PrometheusSink(guard.models)
+        self._path = path
+        self._registry = self.metrics.registry()
+        self._registry.register(self)
+        self._workers: dict[int, _Worker] = {}
+        self._retired: Facts = {}
+        self._restarts = 0
+        self._ready = False
+        self._reloads = {"done": 0, "failed": 0}
+        self._reserved: list[socket.socket] = []
+        self.http: HttpEndpoint | None = None
+
+    async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:
+        """Start, call `started` when all workers listen, and serve until SIGTERM, SIGINT or `until`; then drain."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, until.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: keeping.append(loop.create_task(self._hang_up())))
+        keeping: list[asyncio.Task[None]] = []
+        self._reserve()
+        async with AsyncExitStack() as opened:
+            if self.config.metrics is not None:
+                self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready)
+                opened.callback(self.http.close)
+            admin = None
+            if self.config.admin is not None:
+                admin = AdminServer(self.config, [reload_handler(self.reload)])
+                await admin.start()
+                opened.push_async_callback(admin.stop)
+            first = [_Worker(number, self._path) for number in range(self.config.workers)]
+            self._workers = {worker.number: worker for worker in first}
+            await asyncio.gather(*(worker.start() for worker in first))
+            keeping += [loop.create_task(self._keep(worker)) for worker in first]
+            try:
+                await self._all_ready(until)
+                self._ready = not until.is_set()
+                started()
+                await until.wait()
+                log.info("draining")
+            finally:
+                self._ready = False
+                if admin is not None:
+                    await admin.drain()
+                for worker in self._workers.values():
+                    worker.end()
+                await asyncio.gather(*keeping)
+
+    async def reload(self) -> str:
+        """Have every worker read everything anew. Raises ReloadError when one cannot; each keeps what it had then."""
+        try:
+            config, models = await asyncio.to_thread(read_anew, self._path, self.guard)
+            told = await asyncio.gather(*(worker.reload() for worker in self._workers.values()))
+        except ReloadError:
+            self._reloads["failed"] += 1
+            raise
+        self.metrics.follow(models)
+        self.guard.take(config, models)
+        self.config = config
+        self._reloads["done"] += 1
+        return f"{len(told)} workers: {told[0]}"
+
+    def collect(self) -> Iterable[Metric]:
+        """The relays' health as that of one, and the workers'."""
+        yield from families(together([self._retired, *(worker.relay for worker in self._workers.values())]))
+        up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
+        up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
+        restarts = CounterMetricFamily("tocsin_worker_restarts", "Workers that died and were started again.")
+        restarts.add_metric([], self._restarts)
+        reloads = CounterMetricFamily("tocsin_reloads", "Configurations read anew while serving.", labels=["outcome"])
+        for outcome, count in self._reloads.items():
+            reloads.add_metric([outcome], count)
+        yield from (up, restarts, reloads)
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Read what a worker tells, and start it again when it dies."""
+        wait = FIRST_WAIT
+        loop = asyncio.get_running_loop()
+        while True:
+            since = loop.time()
+            async for report in worker.reports():
+                self.metrics.absorb(report["metrics"])
+                worker.relay = report["relay"]
+            self._retired = together([self._retired, ended(worker.relay)])
+            worker.relay = {}
+            code = await worker.gone()
+            if worker.is_ending():
+                return
+            wait = FIRST_WAIT if loop.time() - since > CALM else min(2 * wait, LONGEST_WAIT)
+            log.error("worker %d ended with %s; starting it again in %.1f s", worker.number, code, wait)
+            await asyncio.sleep(wait)
+            if worker.is_ending():
+                return
+            self._restarts += 1
+            await worker.start()
+
+    async def _all_ready(self, until: asyncio.Event) -> None:
+        stopped = asyncio.create_task(until.wait())
+        for worker in self._workers.values():
+            ready = asyncio.create_task(worker.ready.wait())
+            await asyncio.wait([ready, stopped], return_when=asyncio.FIRST_COMPLETED)
+            ready.cancel()
+        stopped.cancel()
+
+    async def _hang_up(self) -> None:
+        try:
+            log.info("reloaded: %s", await self.reload())
+        except ReloadError as error:
+            log.error("reloading failed, and the old configuration stays in force: %s", error)
+
+    def _reserve(self) -> None:
+        """Hold the workers' ports, without listening, so that a mistake is told here and now."""
+        for listener in self.config.every_listener:
+            listen = listener.listen
+            family, _, _, _, where = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
+            made = socket.socket(family)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                made.bind(where)
+            except OSError as error:
+                raise StartError(f"cannot listen on {listen}: {error.strerror or error}") from error
+            self._reserved.append(made)
+
+
+class _Worker:
+    """One worker process, started and started again under the same number."""
+
+    def __init__(self, number: int, path: Path) -> None:
+        self.number = number
+        self.relay: Facts = {}
+        self.ready = asyncio.Event()
+        self._ending = False
+        self._path = path
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._answer: asyncio.Future[str] | None = None
+
+    async def start(self) -> None:
+        """Start the process."""
+        self.ready.clear()
+        ours, theirs = socket.socketpair()
+        command = ["-m", "tocsin", "serve", "-c", str(self._path), "--worker", str(theirs.fileno())]
+        self._process = await asyncio.create_subprocess_exec(sys.executable, *command, pass_fds=[theirs.fileno()])
+        theirs.close()
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST)
+
+    async def reports(self) -> Any:
+        """What the worker tells of its counts, until it ends."""
+        assert self._reader is not None and self._writer is not None
+        with suppress(ConnectionError):
+            while line := await self._reader.readline():
+                try:
+                    said = json.loads(line)
+                except ValueError:  # cut short by its end
+                    break
+                if "metrics" in said:
+                    self.ready.set()
+                    yield said
+                elif self._answer is not None and not self._answer.done():
+                    if "failed" in said:
+                        self._answer.set_exception(ReloadError(said["failed"]))
+                    else:
+                        self._answer.set_result(said["reloaded"])
+        self._writer.close()
+
+    async def reload(self) -> str:
+        """Have it read everything anew. Raises ReloadError."""
+        assert self._writer is not None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._writer.write(b'{"do":"reload"}\n')
+        try:
+            async with asyncio.timeout(60):
+                return await self._answer
+        except TimeoutError:
+            raise ReloadError(f"worker {self.number} did not answer") from None
+
+    async def gone(self) -> int:
+        """Wait for the end of the process; its code."""
+        assert self._process is not None
+        self.ready.clear()
+        return await self._process.wait()
+
+    def is_ending(self) -> bool:
+        """Whether it was told to end."""
+        return self._ending
+
+    def end(self) -> None:
+        """Have it drain and end."""
+        self._ending = True
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+
+
+def _check(config: Config, guard: Guard) -> None:
+    for listener in config.every_listener:
+        if listener.listen.path or not listener.listen.port:
+            raise ConfigError(f"workers: {listener.listen} cannot be shared: listen on a TCP port, or set workers: 1")
+    for name, model in guard.models.items():
+        if model.bundle is None:
+            continue
+        if model.judge.levels is not None:
+            raise ConfigError(f"workers: models.{name}: levels that move are those of one process: set workers: 1")
+        if model.promise.sessions is not None and model.config.session not in ("stream", "connection"):
+            raise ConfigError(
+                f"workers: models.{name}: the promise is for sessions, whose calls may come to different workers: set "
+                f"workers: 1, or session: stream or connection"
+            )

@@ -1,0 +1,63 @@
+"""A worker: relays and judges like a sidecar by itself, and tells its supervisor what it has counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+from tocsin.errors import ReloadError
+from tocsin.relay.health import facts
+from tocsin.service import Sidecar
+
+EVERY = 0.2  # seconds between reports
+LONGEST = 64 << 20  # bytes of a line
+
+
+class Reporter:
+    """Speaks with the supervisor over a socket, in lines of JSON: reports of what was counted since the last, and
+    answers to what it is told to do.
+    """
+
+    def __init__(self, sidecar: Sidecar, end: socket.socket) -> None:
+        self._sidecar = sidecar
+        self._end = end
+        self._writer: asyncio.StreamWriter | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, gone: asyncio.Event) -> None:
+        """Begin to report; `gone` is set when the supervisor is there no more."""
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._end, limit=LONGEST)
+        self._tasks = [asyncio.create_task(self._report()), asyncio.create_task(self._listen(reader, gone))]
+
+    async def finish(self) -> None:
+        """Tell the last."""
+        for task in self._tasks:
+            task.cancel()
+        await self._tell(self._counted())
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            await self._tell(self._counted())
+
+    async def _listen(self, reader: asyncio.StreamReader, gone: asyncio.Event) -> None:
+        while line := await reader.readline():
+            if json.loads(line).get("do") == "reload":
+                try:
+                    await self._tell({"reloaded": await self._sidecar.reloader.reload()})
+                except ReloadError as error:
+                    await self._tell({"failed": str(error)})
+        gone.set()
+
+    def _counted(self) -> dict[str, Any]:
+        return {"metrics": self._sidecar.metrics.take(), "relay": facts(self._sidecar.relay)}
+
+    async def _tell(self, what: dict[str, Any]) -> None:
+        assert self._writer is not None
+        try:
+            self._writer.write(json.dumps(what, separators=(",", ":")).encode() + b"\n")
+            await self._writer.drain()
+        except ConnectionError:  # the supervisor has gone: so will this worker
+            return
