@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +231,6 @@ def closed(peer: Any) -> bytes:
             "resets",
             lambda n: HeadersFrame(n, data=ASK, flags=["END_HEADERS"]).serialize() + RstStreamFrame(n).serialize(),
         ),
-        ("controls", lambda n: PingFrame(0, b"pingpong").serialize()),
         ("controls", lambda n: SettingsFrame(0).serialize()),
     ],
 )
@@ -250,6 +249,16 @@ def test_floods_end_the_connection_and_not_the_relay(bundle: Path, limit: str, f
             assert metric(relay, f'tocsin_relay_limited_total{{limit="{limit}"}}') == 1
             with grpc.insecure_channel(relay.target) as channel:
                 assert channel.unary_unary(INFER)(b"safe", timeout=5) == ANSWERS[b"safe"]
+
+
+def test_a_flood_of_pings_ends_the_connection_where_the_upstream_would_bear_it(bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as patient:
+        config = settings(patient.getsockname()[1], bundle, limits={"controls": 100})
+        with running(config) as relay, wire(relay.target) as peer:
+            with suppress(OSError):
+                peer.sendall(PingFrame(0, b"pingpong").serialize() * 400)
+            assert GoAwayFrame(0, error_code=0xB).serialize()[3:9] in closed(peer)
+            assert metric(relay, 'tocsin_relay_limited_total{limit="controls"}') == 1
 
 
 def test_calls_and_headers_beyond_the_limits_are_refused_one_by_one(bundle: Path) -> None:

@@ -72,7 +72,7 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
     owner: Descriptor | None = root
     field: FieldDescriptor | None = None
     repeated = by_rows = False
-    axes = at = 0
+    at = 0
     while at < len(wanted):
         step = wanted[at]
         at += 1
@@ -100,10 +100,9 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
                 raise ValueError(f"'{path}': '{step.field}' is not repeated, so it takes no [{take}]")
             repeated = False
             if take in (AXIS, ROWS):
-                if take == ROWS and axes:
-                    raise ValueError(f"'{path}': [*] must be the outermost axis")
-                by_rows |= take == ROWS
-                axes += 1
+                if len(takes) > 1:
+                    raise ValueError(f"'{path}': '{step.field}' is not repeated, so it takes no [{takes[1]}]")
+                by_rows = take == ROWS
                 rest = _resolve_rest(field, wanted[at:], path)
                 parts.append(_each(rest.follow if rest else None))
                 last = rest or FieldPath(_nothing, field, False, False)
