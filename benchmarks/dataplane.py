@@ -21,8 +21,10 @@ from benchmarks.peers import Hop, load, missing, start_envoy, start_nginx, start
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
 from tocsin.protocols import oip
+from tocsin.protocols.rows import Reading
 from tocsin.relay import frames
 from tocsin.relay.headers import literal
 from tocsin.sinks.prometheus import PrometheusSink
@@ -106,6 +108,8 @@ def start_hops(work: Path, message: bytes, bundle: Path) -> list[Hop]:
         start_relay("annotate", work, port, "annotate", unscored),
         start_relay("scored observe", work, port, "observe", scored),
         start_relay("scored annotate", work, port, "annotate", scored),
+        start_relay("enforce", work, port, "enforce", unscored),
+        start_relay("scored enforce", work, port, "enforce", scored),
         start_nginx(work, port),
         start_envoy(work, port),
         upstream,  # last, and not measured: it is here to be ended with the others
@@ -140,18 +144,18 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
     messages = [response(observations, row) for row in range(64)]
     spent: dict[str, dict[str, float]] = {}
     for size in (1, 8, 64):
-        calls = [Call(PATH, "", "", False) for _ in range(size)]
+        calls = [Call(model.served[PATH], {}, "", False) for _ in range(size)]
         for call, message in zip(calls, messages, strict=False):
             call.response = message
-        read = [model.read(oip.read_response(message), None) for message in messages[:size]]
-        signals = read[0][0].family.stack([raws for _, raws in read])
+        read = [_read(model, message) for message in messages[:size]]
+        signals = read[0].family.stack([one.raws for one in read])
         scores = model.scorer.run(signals)
         guard.judge(calls)
         batch = Scored("bench", calls, scores, 1e-4)
         verdicts = [call.verdict for call in calls if call.verdict is not None]
         steps: dict[str, Callable[[], Any]] = {
-            "parsing": lambda m=messages[:size]: [model.read(oip.read_response(x), None) for x in m],
-            "stacking": lambda r=read: r[0][0].family.stack([raws for _, raws in r]),
+            "parsing": lambda m=messages[:size]: [_read(model, x) for x in m],
+            "stacking": lambda r=read: r[0].family.stack([one.raws for one in r]),
             "scoring": lambda s=signals: model.scorer.run(s),
             "judging": lambda s=scores: model.promise.judge(s),
             "metrics": lambda b=batch: sink.scored(b),
@@ -161,6 +165,10 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
         }
         spent[f"batch {size}"] = {name: _cpu_us(step) / size for name, step in steps.items()}
     return spent
+
+
+def _read(model: GuardedModel, message: bytes) -> Reading:
+    return model.read(PATH, [model.served[PATH].open(message, None)], None)
 
 
 def _cpu_us(step: Callable[[], Any], repeats: int = 400) -> float:

@@ -64,7 +64,9 @@ class Verdict:
         self.severity = severity
         self.weighed = weighed
         self.identifier = identifier
-        self.action = action or gravest_action(severity, weighed)
+        if action is None:
+            action = ("flag" if severity else "pass") if weighed is None else gravest_action(severity, weighed)
+        self.action = action
         self.unscored = unscored
         self._detectors = detectors
         self._details = details

@@ -94,7 +94,7 @@ class Batcher:
         if self._guard.shadows:
             self._guard.shadow(calls)
         for call in calls:
-            call.forget()
+            call.request = call.response = None
 
 
 class _Future(NamedTuple):

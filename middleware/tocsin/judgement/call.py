@@ -8,7 +8,7 @@ responses stream. A piece covers so many of the messages told, in their order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tocsin.protocols.method import Method
 from tocsin.verdict import Verdict
@@ -27,10 +27,16 @@ class Call:
     connection. The request is only needed where `wants_request`.
     """
 
-    __slots__ = (
-        "earlier", "fault", "hint", "keys", "late", "method", "model", "origin", "reads", "request", "response",
-        "trace", "verdict", "version", "wants_request", "whole",
-    )  # fmt: skip
+    request: bytes | None = None
+    response: bytes | None = None
+    earlier: Sequence[bytes] = ()
+    fault: Fault | None = None
+    late = False
+    hint = origin = ""
+    model = ""  # known once the response is read
+    version = ""
+    verdict: Verdict | None = None
+    whole: StreamedCall | None = None  # the call that this is a piece of
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.reads = reads
@@ -38,26 +44,13 @@ class Call:
         self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
-        self.request: bytes | None = None
-        self.response: bytes | None = None
-        self.earlier: list[bytes] = []
-        self.fault: Fault | None = None
-        self.late = False
-        self.hint = self.origin = ""
-        self.model = ""  # known once the response is read
-        self.version = ""
-        self.verdict: Verdict | None = None
-        self.whole: StreamedCall | None = None  # the call that this is a piece of
 
     @property
     def covers(self) -> int:
         """How many messages this judges."""
         return 1 + len(self.earlier)
 
-    @property
-    def streams(self) -> bool:
-        """Whether more than one message may be judged."""
-        return False
+    streams = False  # whether more than one message may be judged
 
     def asked(self, content: bytes | None, fault: Fault | None = None) -> None:
         """A message of the caller; of a stream, the newest one counts."""
@@ -85,7 +78,7 @@ class Call:
     def forget(self) -> None:
         """Judged: the messages are not needed any more."""
         self.request = self.response = None
-        self.earlier = []
+        self.earlier = ()
 
 
 class StreamedCall(Call):
@@ -94,17 +87,13 @@ class StreamedCall(Call):
     Its verdict is the gravest of its pieces', the latest where they are alike.
     """
 
-    __slots__ = ("_collected", "_every", "_serial")
-
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool, every: int) -> None:
         super().__init__(reads, keys, trace, wants_request)
         self._every = every
         self._collected: list[bytes] = []
         self._serial = 0
 
-    @property
-    def streams(self) -> bool:
-        return True
+    streams = True
 
     @property
     def serial(self) -> str:

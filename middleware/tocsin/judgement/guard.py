@@ -19,7 +19,7 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink
 from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method
-from tocsin.protocols.rows import Family, Reading
+from tocsin.protocols.rows import Family
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
@@ -61,10 +61,10 @@ class Guard:
             for method in model.served.values():
                 self.methods[method.name] = method
                 self._of_method.setdefault(method.name, []).append(model)
-        self._wants_request = {
-            name: any(model.wants_request(name) for model in models) for name, models in self._of_method.items()
+        self._begun = {
+            name: (self.methods[name], any(m.wants_request(name) for m in models), _every(self.methods[name], models))
+            for name, models in self._of_method.items()
         }
-        self._every = {name: _every(self.methods[name], models) for name, models in self._of_method.items()}
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         self._keys = sorted(told_by)
         self.heavy = any(model.seconds > INLINE_SECONDS for model in self.models.values())
@@ -89,13 +89,14 @@ class Guard:
 
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
         """A call to judge, or None when the method is not guarded. `hint`: the model where calls do not tell it."""
-        reads = self.methods.get(method)
-        if reads is None:
+        known = self._begun.get(method)
+        if known is None:
             return None
+        reads, wants_request, every = known
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
-        trace, wants_request = _trace_id(metadata.get(TRACE_KEY)), self._wants_request[method]
+        trace = _trace_id(metadata[TRACE_KEY]) if TRACE_KEY in metadata else ""
         if reads.streams:
-            made: Call = StreamedCall(reads, keys, trace, wants_request, self._every[method])
+            made: Call = StreamedCall(reads, keys, trace, wants_request, every)
         else:
             made = Call(reads, keys, trace, wants_request)
         made.hint, made.origin = hint, origin
@@ -133,9 +134,9 @@ class Guard:
                 continue
             try:
                 opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
-                reading = model.shadow.read(call.method, opened, call.request)
-                scores = model.shadow.scorer.run(reading.family.stack([reading.raws]))
-                judged = model.shadow.judge(scores, [(call, reading.rows, reading.raws)], model)
+                rows, family, raws = model.shadow.read(call.method, opened, call.request)
+                scores = model.shadow.scorer.run(family.stack([raws]))
+                judged = model.shadow.judge(scores, [(call, rows, raws)], model)
             except Exception as error:
                 log.debug("model %s: the shadow bundle failed: %s", model.name, error)
                 told: str | None = "failed"
@@ -195,8 +196,8 @@ class Guard:
         call.model, call.version = model.name, opened[0].version
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
-        reading: Reading = model.read(call.method, opened, call.request)
-        return reading.family, (call, reading.rows, reading.raws)
+        rows, family, raws = model.read(call.method, opened, call.request)
+        return family, (call, rows, raws)
 
     def _model_of(self, call: Call, told: str) -> GuardedModel:
         model = self.models.get(told)
@@ -273,12 +274,14 @@ class Guard:
         call.verdict = Verdict(model, call.version, unscored=why.reason, action="block" if self.closed(call) else None)
         for sink in self.sinks:
             sink.unscored(call)
+        if why.reason == "no_bundle":
+            return  # told at start
         with self._lock:
             now = time.monotonic()
             quiet = now - self._last_told.get((model, why.reason), -QUIET) < QUIET
             if not quiet:
                 self._last_told[model, why.reason] = now
-        if not quiet and why.reason != "no_bundle":
+        if not quiet:
             passed = "refused" if call.verdict.action == "block" else "passed"
             log.warning("model %s: response %s unscored (%s): %s", model, passed, why.reason, why)
 
@@ -304,8 +307,8 @@ def _every(method: Method, models: Sequence[GuardedModel]) -> int:
     return next((model.every for model in models if model.every is not None), method.every)
 
 
-def _trace_id(traceparent: str | None) -> str:
+def _trace_id(traceparent: str) -> str:
     """The trace id of a W3C traceparent, or nothing."""
-    if traceparent is None or len(traceparent) < 55 or traceparent[35] != "-":
+    if len(traceparent) < 55 or traceparent[35] != "-":
         return ""
     return traceparent[3:35]

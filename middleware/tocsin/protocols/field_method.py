@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.descriptor import MethodDescriptor
@@ -58,7 +58,7 @@ class FieldMethod:
         asked = None
         if "request" in (self._model[0], self._version[0]) and request is not None:
             asked = _parsed(self._request, request, "request")
-        return Opened(_told(self._model, message, asked), _told(self._version, message, asked), message)
+        return OpenedMessage(_told(self._model, message, asked), _told(self._version, message, asked), message)
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
         """How to read these signals. Raises ValueError where a path does not fit the messages."""
@@ -101,6 +101,14 @@ class FieldMethod:
         return side, found.follow
 
 
+class OpenedMessage(NamedTuple):
+    """A response whose model is known, where the call tells it."""
+
+    model: str
+    version: str
+    message: Any
+
+
 class FieldReader:
     """Reads a model's signals. Messages that are judged together are put together along the first axis."""
 
@@ -110,7 +118,7 @@ class FieldReader:
         self._wants_request = any(in_request for _, in_request, _ in self._signals)
         self._shapes = shapes
 
-    def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
+    def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
         """Rows, family and raw contents. Raises Unscored."""
         asked = None
         if self._wants_request:
@@ -136,7 +144,7 @@ class FieldReader:
             counts[name] = rows
             kinds.append((name, "FP32", own))
             raws.append(found.values.tobytes())
-        return Reading(one_count(counts), self._shapes.family(tuple(kinds)), raws)
+        return one_count(counts), self._shapes.family(tuple(kinds)), raws
 
 
 def _first(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:

@@ -7,7 +7,7 @@ layout, and those of any other protocol (`field_method`), whose fields are found
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Reading, Shapes
@@ -15,12 +15,14 @@ from tocsin.protocols.rows import Reading, Shapes
 AT_END = 0  # judge once, when the stream has ended
 
 
-class Opened(NamedTuple):
-    """A response whose model is known: what the protocol calls model and version, and the message itself."""
+class Opened(Protocol):
+    """A response whose model is known, as its method's readers want it: what the call says of model and version."""
 
-    model: str
-    version: str
-    message: Any
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
 
 
 class Reader(Protocol):

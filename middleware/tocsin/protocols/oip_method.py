@@ -46,8 +46,7 @@ class InferMethod:
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
         del request
-        message = oip.read_stream_response(response) if self.streams else oip.read_response(response)
-        return Opened(message.model, message.version, message)
+        return oip.read_stream_response(response) if self.streams else oip.read_response(response)
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> TensorReader:
         """How to read these signals. Raises ValueError where a path names no tensor."""
@@ -91,7 +90,7 @@ class TensorReader:
         """Rows, family and raw contents of a response; of several, their rows together. Raises Unscored."""
         if len(opened) > 1:
             return _together([self.read([one], request) for one in opened])
-        response: oip.Message = opened[0].message
+        response: Any = opened[0]
         shown, asked_layout, asked = response.raw, None, response.raw
         if self._wants_request:
             if request is None:
@@ -110,7 +109,7 @@ class TensorReader:
                 raws.append(content)
         except IndexError:
             raise Unscored("shape", "there are fewer raw contents than tensors") from None
-        return Reading(plan.rows, plan.family, raws)
+        return plan.rows, plan.family, raws
 
     def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
         places, signals, counts = [], [], {}
@@ -179,7 +178,7 @@ def one_count(counts: Mapping[str, int]) -> int:
 
 def _together(readings: Sequence[Reading]) -> Reading:
     """Several messages' rows as one reading. Raises Unscored `rows` when they cannot be stacked."""
-    if len({id(reading.family) for reading in readings}) > 1:
+    if len({id(family) for _, family, _ in readings}) > 1:
         raise Unscored("rows", "messages that are judged together have tensors of different shapes")
-    raws = [b"".join(column) for column in zip(*(reading.raws for reading in readings), strict=True)]
-    return Reading(sum(reading.rows for reading in readings), readings[0].family, raws)
+    raws = [b"".join(column) for column in zip(*(raws for _, _, raws in readings), strict=True)]
+    return sum(rows for rows, _, _ in readings), readings[0][1], raws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +47,7 @@ class Family:
         return stacked
 
 
-class Reading(NamedTuple):
-    """What a response shows: its rows, how they are stacked, and each signal's raw contents."""
-
-    rows: int
-    family: Family
-    raws: list[bytes]
+Reading = tuple[int, Family, list[bytes]]  # what a response shows: its rows, their family, each signal's contents
 
 
 class Shapes(Protocol):

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from base64 import b64decode
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc
@@ -103,7 +104,7 @@ def _credentials(tls: UpstreamTls) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
-def _deadline(fields: list[tuple[str, str]], opened: float) -> float:
+def _deadline(fields: Sequence[tuple[str, str]], opened: float) -> float:
     """When the deadline of a call that came at `opened` ends (time.monotonic); an hour later where there is none."""
     told = next((value for name, value in fields if name == "grpc-timeout"), "")
     if len(told) < 2 or told[-1] not in _UNITS or not told[:-1].isdigit():
@@ -111,7 +112,7 @@ def _deadline(fields: list[tuple[str, str]], opened: float) -> float:
     return opened + int(told[:-1]) * _UNITS[told[-1]]
 
 
-def _metadata(fields: list[tuple[str, str]]) -> Metadata:
+def _metadata(fields: Sequence[tuple[str, str]]) -> Metadata:
     """The caller's own metadata, as grpcio wants it."""
     found: Metadata = []
     for name, value in fields:

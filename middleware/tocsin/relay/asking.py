@@ -18,14 +18,12 @@ class AskingStream(HeldStream):
     Where that cannot be done the request goes on as it came.
     """
 
-    __slots__ = ("_asked", "_asking")
-
-    _asking: Assembler | None
-    _asked: bool
+    _asking: Assembler | None = None
+    _asked = False
 
     def request_headers(self, flags: int, block: bytes) -> bytes | None:
         """The request's header block, without the length of what will be longer."""
-        self._asking, self._asked = None, bool(flags & END_STREAM)
+        self._asked = bool(flags & END_STREAM)
         try:
             shorter = without(block, *CONTENT_LENGTH)
         except HeaderError:

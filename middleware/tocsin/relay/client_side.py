@@ -100,27 +100,37 @@ class ClientSide(Side):
                 connection.gone[stream] = True
                 connection.written()
                 return b""
-            if (refusal := self._refusal(block, readable)) is not None:
-                connection.refuse_stream(stream, *refusal, ended=bool(flags & END_STREAM))
-                return b""
-            opened = self._open(stream, fields, every)
+            relay = connection.relay
+            if len(connection.streams) >= relay.most_streams or len(block) > relay.longest_headers or not readable:
+                refusal = self._refusal(block, readable)
+                if refusal is not None:
+                    connection.refuse_stream(stream, *refusal, ended=bool(flags & END_STREAM))
+                    return b""
+            path = fields.get(":path", "")
+            opened = connection.begin(stream, relay.guard.call(path, fields, connection.model, connection.name))
+            if "grpc-encoding" in fields:
+                opened.request_encoding = fields["grpc-encoding"]
+            if every:
+                opened.fields = every
         else:
             opened = known
         if flags & END_STREAM:
             opened.request_ended = True
-            if isinstance(opened, AskingStream):
-                return opened.request_headers(flags, block)
-        elif isinstance(opened, AskingStream) and known is None:
+        if (
+            connection.requests is not None
+            and isinstance(opened, AskingStream)
+            and (known is None or flags & END_STREAM)
+        ):
             return opened.request_headers(flags, block)
         return None
 
     def _refusal(self, block: bytes, readable: bool) -> tuple[str, str] | None:
         """Why a new stream is not taken: a status and the reason."""
-        relay, limits = self.connection.relay, self.connection.relay.config.limits
+        relay = self.connection.relay
         why = None
-        if len(self.connection.streams) >= limits.streams:
-            why = "streams", RESOURCE_EXHAUSTED, f"more than {limits.streams:,} calls at once on a connection"
-        elif len(block) > limits.headers:
+        if len(self.connection.streams) >= relay.most_streams:
+            why = "streams", RESOURCE_EXHAUSTED, f"more than {relay.most_streams:,} calls at once on a connection"
+        elif len(block) > relay.longest_headers:
             why = "headers", RESOURCE_EXHAUSTED, f"the header block holds {len(block):,} bytes"
         elif not readable and relay.closed:
             why = "unreadable", UNAVAILABLE, "the header block cannot be read, and nothing may pass unread"
@@ -130,15 +140,6 @@ class ClientSide(Side):
         if self._reader.stateful:  # to leave a block out would put the upstream's decoder in disorder
             raise frames.FrameError(frames.ENHANCE_YOUR_CALM, why[2])
         return why[1:]
-
-    def _open(self, stream: int, fields: dict[str, str], every: list[tuple[str, str]]) -> Stream:
-        connection = self.connection
-        path = fields.get(":path", "")
-        call = connection.relay.guard.call(path, fields, connection.listener.model, connection.name)
-        opened = connection.begin(stream, call)
-        opened.request_encoding = fields.get("grpc-encoding", "")
-        opened.fields = every
-        return opened
 
     def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
         connection = self.connection

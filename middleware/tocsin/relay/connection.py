@@ -37,6 +37,7 @@ class Connection:
         self.relay = relay
         self.listener = port.listener
         self.name = relay.name_connection()
+        self.model = port.listener.model
         self._port = port
         self.streams: dict[int, Stream] = {}
         self.gone: dict[int, bool] = {}  # streams that the relay has ended itself
@@ -87,9 +88,10 @@ class Connection:
 
     def begin(self, stream_id: int, call: Call | None) -> Stream:
         """A stream's first HEADERS have come."""
-        self._last_stream = max(self._last_stream, stream_id)
+        if stream_id > self._last_stream:
+            self._last_stream = stream_id
         self.relay.calls[call is not None] += 1
-        if call is None or self.responses is None:
+        if self.responses is None or call is None:
             stream = Stream(self, stream_id, call)
         elif self.requests is not None and self.relay.guard.edits(call):
             stream = AskingStream(self, stream_id, call)

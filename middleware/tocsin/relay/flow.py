@@ -20,6 +20,8 @@ STREAM_WINDOW = 1 << 20  # that senders are given, a stream
 CONNECTION_WINDOW = 1 << 22  # and a connection
 FLOW_CONTROL_ERROR = 0x3
 
+_MUCH_OF_STREAM, _MUCH_OF_CONNECTION = STREAM_WINDOW // 4, CONNECTION_WINDOW // 4  # credited at once
+
 _INCREMENT = Struct(">L")
 
 
@@ -38,7 +40,7 @@ class Lane:
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.queue: deque[tuple[bytes | memoryview, int | None]] = deque()  # payload, flags; None: a whole frame
+        self.queue: deque[tuple[bytes | memoryview, int | None]] | None = None  # payload, flags; None: a whole frame
 
 
 class Outflow:
@@ -72,9 +74,16 @@ class Outflow:
 
     def send(self, stream: int, payload: bytes, flags: int = 0) -> None:
         """Send DATA as soon as the windows allow, after what waits of this stream."""
-        lane = self._lane(stream)
+        lane, size = self._lane(stream), len(payload)
+        if not lane.queue and size <= frames.DEFAULT_MAX_FRAME_SIZE and size <= self._room and size <= lane.room:
+            self._room -= size
+            lane.room -= size
+            self._side.put(frames.frame(DATA, flags, stream, payload))
+            return
+        if lane.queue is None:
+            lane.queue = deque()
         lane.queue.append((payload, flags))
-        self.waiting += len(payload)
+        self.waiting += size
         if stream not in self._blocked:
             self._pump(stream, lane)
 
@@ -132,7 +141,7 @@ class Outflow:
     def close(self, stream: int) -> None:
         """The stream has ended, or nobody reads it any more."""
         lane = self._lanes.pop(stream, None)
-        if lane is not None:
+        if lane is not None and lane.queue:
             self.waiting -= sum(len(payload) for payload, flags in lane.queue if flags is not None)
             self._blocked.pop(stream, None)
 
@@ -145,6 +154,7 @@ class Outflow:
     def _pump(self, stream: int, lane: Lane) -> bool:
         """Send what the windows allow; whether nothing is left."""
         put, queue = self._side.put, lane.queue
+        assert queue is not None
         while queue:
             payload, flags = queue[0]
             if flags is None:
@@ -192,14 +202,15 @@ class Inflow:
     def credit(self, stream: int, size: int, *, ended: bool = False) -> None:
         """So many bytes of a stream have gone on, or were dropped."""
         self._owed += size
-        if self._owed >= CONNECTION_WINDOW // 4:
+        if self._owed >= _MUCH_OF_CONNECTION:
             self._side.put(window_update(0, self._owed))
             self._owed = 0
         if ended:
-            self._streams.pop(stream, None)
+            if self._streams:
+                self._streams.pop(stream, None)
             return
         owed = self._streams.get(stream, 0) + size
-        if owed >= STREAM_WINDOW // 4:
+        if owed >= _MUCH_OF_STREAM:
             self._side.put(window_update(stream, owed))
             owed = 0
         self._streams[stream] = owed

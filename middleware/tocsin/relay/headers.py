@@ -124,11 +124,12 @@ class HeaderReader:
         return found
 
 
+@lru_cache(maxsize=1024)
 def without(block: bytes, name: str, index: int) -> bytes:
     """A stateless block without the fields of that name, at `index` of the static table. Raises HeaderError."""
     if not block:
         return block
-    spellings = _spellings([name])
+    spellings = _spellings_of(name)
     kept, at, end = [], 0, len(block)
     try:
         while at < end:
@@ -217,6 +218,11 @@ def _huffman(raw: bytes) -> str:
         return decode_huffman(raw).decode("latin-1")
     except HPACKError as error:
         raise HeaderError(f"the header block holds a damaged string ({error})") from error
+
+
+@lru_cache(maxsize=64)
+def _spellings_of(name: str) -> dict[tuple[int, bytes], str]:
+    return _spellings((name,))
 
 
 def _spellings(names: Iterable[str]) -> dict[tuple[int, bytes], str]:

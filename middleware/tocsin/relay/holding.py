@@ -35,11 +35,12 @@ class HeldStream(Stream):
     Messages wait in their order, each until the judgement that covers it; trailers come last.
     """
 
-    __slots__ = (
-        "_accepted", "_again", "_begun", "_done", "_ended", "_free", "_inflow", "_messages", "_outflow", "_size", "_stripping",
-        "_trailers", "opened", "owed",
-    )  # fmt: skip
-
+    _size = 0  # of the messages that wait
+    _trailers: bytes | None = None  # the block
+    _accepted = _begun = _free = _done = _ended = False
+    _stripping: tuple[Edit, bytes] | None = None
+    _again: Task[None] | None = None
+    owed = 0  # bytes that the upstream is credited once the client has caught up
     call: Call
 
     def __init__(self, connection: Connection, stream_id: int, call: Call) -> None:
@@ -48,13 +49,7 @@ class HeldStream(Stream):
         self._outflow: Outflow = connection.responses
         self._inflow: Inflow = connection.from_server
         self._messages: deque[bytes] = deque()  # framed
-        self._size = 0  # of them
-        self._trailers: bytes | None = None  # the block
-        self._begun = self._free = self._done = self._ended = self._accepted = False
-        self._stripping: tuple[Edit, bytes] | None = None
-        self._again: Task[None] | None = None
         self.opened = time.monotonic()
-        self.owed = 0  # bytes that the upstream is credited once the client has caught up
 
     @property
     def holding(self) -> bool:
@@ -136,7 +131,7 @@ class HeldStream(Stream):
     def _tell(self, piece: Call | None) -> None:
         if piece is None:
             return
-        if self._connection.relay.config.accept_verdicts and piece is self.call:
+        if self._connection.relay.accepts and piece is self.call:
             return  # the trailers tell whether somebody has judged already
         self._submit(piece)
 
@@ -163,7 +158,7 @@ class HeldStream(Stream):
         self._ended = True
         if self._done:
             return b""
-        if told and self._connection.relay.config.accept_verdicts:
+        if told and self._connection.relay.accepts:
             self.call.verdict = accepted_verdict(told)
         self._trailers = block
         self._finish_held(status)
@@ -194,7 +189,7 @@ class HeldStream(Stream):
 
     def hold(self, whole: bytes) -> None:
         """The upstream resets the stream behind its trailers."""
-        self._held.append(whole)
+        self._held = [*self._held, whole]
 
     # -- verdicts
 
@@ -261,7 +256,7 @@ class HeldStream(Stream):
             self._outflow.follow(self._id, self._told(self._trailers))
         for whole in self._held:
             self._outflow.follow(self._id, whole)
-        self._held = []
+        self._held = ()
         self._connection.settled(self._id)
 
     def _told(self, block: bytes) -> bytes:
@@ -304,7 +299,7 @@ class HeldStream(Stream):
         self._done = True
         self._give_back()
         self._messages.clear()
-        self._held = []
+        self._held = ()
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
         if instead.response is not None:

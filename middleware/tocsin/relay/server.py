@@ -75,6 +75,8 @@ class Relay:
         self.closed = self.enforces and "closed" in {config.fail, *(m.fail for m in config.models.values())}
         self.keeps_fields = self.enforces and any(m.policy.asks_again for m in self.guard.models.values())
         self.max_message = int(config.max_message)
+        self.accepts = config.accept_verdicts
+        self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
         self.request_fields = (":path", "grpc-encoding", *self.guard.metadata_keys)
         if before != (self.enforces, self.asks):
             for connection in list(self.connections):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tocsin.judgement.call import Call, Fault
@@ -27,25 +28,21 @@ class Stream:
     headers, kept where the request may be sent again.
     """
 
-    __slots__ = (
-        "_arrived", "_connection", "_held", "_id", "_kept", "_request", "_response", "_timer", "_waiting",
-        "answered", "call", "fields", "request_encoding", "request_ended", "response_encoding",
-    )  # fmt: skip
+    answered = request_ended = False
+    fields: Sequence[tuple[str, str]] = ()
+    request_encoding = response_encoding = ""
+    _waiting = 0  # judgements that are not there yet
+    _kept = 0  # bytes that the call keeps of a stream, until they are judged
+    _arrived = 0.0
+    _held: Sequence[bytes] = ()
+    _timer: TimerHandle | None = None
+    _request: Assembler | None = None
+    _response: Assembler | None = None
 
     def __init__(self, connection: Connection, stream_id: int, call: Call | None) -> None:
         self.call = call
-        self.answered = self.request_ended = False
-        self.fields: list[tuple[str, str]] = []
-        self.request_encoding = self.response_encoding = ""
         self._connection = connection
         self._id = stream_id
-        self._waiting = 0  # judgements that are not there yet
-        self._kept = 0  # bytes that the call keeps of a stream, until they are judged
-        self._held: list[bytes] = []
-        self._arrived = 0.0
-        self._timer: TimerHandle | None = None
-        self._request: Assembler | None = None
-        self._response: Assembler | None = None
 
     @property
     def holding(self) -> bool:
@@ -96,9 +93,10 @@ class Stream:
 
     def _submit(self, piece: Call) -> None:
         relay = self._connection.relay
-        relay.memory.left += self._kept
-        self._kept = 0
-        if relay.config.accept_verdicts and not piece.streams and self.call is piece:
+        if self._kept:
+            relay.memory.left += self._kept
+            self._kept = 0
+        if relay.accepts and self.call is piece:
             return  # the trailers tell whether somebody has judged already
         self._waiting += 1
         self._connection.submit(piece, self)
@@ -127,17 +125,18 @@ class Stream:
         if call is None:
             return None
         relay = self._connection.relay
-        if told and relay.config.accept_verdicts:
+        if told and relay.accepts:
             call.verdict = accepted_verdict(told)
             if call.verdict is not None:
                 relay.accepted += 1
                 return None
-        self._finish(call, status)
+        if not self._waiting or call.streams or status != "0":
+            self._finish(call, status)
         if not relay.annotates or (not self._waiting and call.verdict is None):
             return None
         if self._waiting:
             self._arrived = time.perf_counter()
-            self._held.append(block)
+            self._held = [block]
             self._timer = relay.limit(self, call)
             return b""
         relay.added(0.0)
@@ -162,7 +161,7 @@ class Stream:
 
     def hold(self, whole: bytes) -> None:
         """A frame that must stay behind the trailers that wait."""
-        self._held.append(whole)
+        self._held = [*self._held, whole]
 
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what waits for the last of them."""
@@ -180,10 +179,10 @@ class Stream:
     def _release(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        held, self._held = self._held, []
+        trailers, *others = self._held
+        self._held = ()
         self._connection.relay.added(time.perf_counter() - self._arrived)
-        held[0] = self._annotated(held[0])
-        self._connection.released(self._id, held)
+        self._connection.released(self._id, [self._annotated(trailers), *others])
 
     def _annotated(self, block: bytes) -> bytes:
         verdict = self.call.verdict if self.call is not None else None
@@ -199,10 +198,10 @@ class Stream:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._held:
-            self._held = []
-        self._connection.relay.memory.left += self._kept
-        self._kept = 0
+        self._held = ()
+        if self._kept:
+            self._connection.relay.memory.left += self._kept
+            self._kept = 0
         if self._request is not None:
             self._request.forget()
         if self._response is not None:
