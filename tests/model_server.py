@@ -85,13 +85,18 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _down(self, request: bytes, context: Any) -> Iterator[bytes]:
         asked = self._begin(context)
+        finished: list[bool] = []
+        context.add_callback(lambda: None if finished else self._count_cancelled())
         for number in range(int(asked.get("count", "3"))):
             yield request + str(number).encode()
             if asked.get("pause"):
                 time.sleep(float(asked["pause"]))
             if not context.is_active():
-                self.cancelled += 1
                 return
+        finished.append(True)
+
+    def _count_cancelled(self) -> None:
+        self.cancelled += 1
 
     def _up(self, requests: Iterator[bytes], context: Any) -> bytes:
         self._begin(context)

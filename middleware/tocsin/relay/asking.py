@@ -59,6 +59,11 @@ class AskingStream(HeldStream):
             requests.send(self._id, self._asking.left(), END_STREAM)
         return True
 
+    def drop(self) -> None:
+        if self._asking is not None:
+            self._asking.forget()
+        super().drop()
+
     def _with_more(self, content: bytes) -> bytes | None:
         """The request that asks for signals, framed; None where the caller asks for them anyway."""
         guard = self._connection.relay.guard

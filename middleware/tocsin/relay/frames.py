@@ -74,9 +74,11 @@ def stateless_settings(payload: bytes, window: int | None = None) -> bytes:
     """A whole SETTINGS frame that says the same, and that header compression may use no dynamic table.
 
     Whoever receives it encodes header blocks that can each be read, dropped or replaced alone. `window` is the initial
-    window of streams, where that is for the relay to say.
+    window of streams, where that is for the relay to say. Raises FrameError when the payload is no whole number of
+    settings.
     """
     said = {HEADER_TABLE_SIZE: 0} if window is None else {INITIAL_WINDOW_SIZE: window, HEADER_TABLE_SIZE: 0}
+    read_settings(payload)  # for what is malformed
     kept = [pair for pair in _SETTING.iter_unpack(payload) if pair[0] not in said]
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in [*kept, *said.items()]))
 
