@@ -28,7 +28,7 @@ import yaml
 from rich.table import Table
 from tests.parts import INFER, SIGNALS, STREAM_INFER, quick_bundle
 
-from benchmarks.peers import free_port
+from benchmarks.dataplane.hops import free_port
 from benchmarks.report import arguments as command_line
 from benchmarks.report import at_most, console, finish
 from tocsin.verdict import METADATA_KEY

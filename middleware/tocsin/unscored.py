@@ -14,6 +14,7 @@ REASONS = {
     "encoding": "the message is compressed by a codec that is not available",
     "too_large": "the message exceeds max_message",
     "memory": "unfinished messages together exceed max_memory",
+    "queue_full": "too many responses wait for the scorer already",
     "late": "the verdict was not there within the scoring budget",
     "scorer_error": "the scorer failed",
     "no_response": "the call succeeded without a response message",

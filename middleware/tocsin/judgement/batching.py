@@ -14,6 +14,8 @@ from typing import NamedTuple, Protocol
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 
+MOST_WAITING = 10_000  # calls that may wait for a batch in flight
+
 
 class Waiting(Protocol):
     """Whoever waits for a call's verdict."""
@@ -36,7 +38,7 @@ class Batcher:
         self._calls: list[Call] = []
         self._waiting: list[Waiting] = []
         self._scheduled = False
-        self._thread: ThreadPoolExecutor | None = None
+        self._pool: ThreadPoolExecutor | None = None
         self._in_flight = False
 
     @property
@@ -45,7 +47,10 @@ class Batcher:
         return not self._guard.heavy and not self._in_flight
 
     def submit(self, call: Call, waiting: Waiting) -> None:
-        """Judge the call with this turn's others."""
+        """Judge the call with this turn's others; when too many wait already, it passes unscored at once."""
+        if len(self._calls) >= MOST_WAITING:
+            self._loop.call_soon(self._give_up, call, waiting)
+            return
         self._calls.append(call)
         self._waiting.append(waiting)
         if not self._scheduled:
@@ -60,8 +65,13 @@ class Batcher:
 
     def close(self) -> None:
         """End the worker thread, if there is one."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _give_up(self, call: Call, waiting: Waiting) -> None:
+        self._guard.give_up(call, "queue_full", f"{MOST_WAITING:,} responses wait for the scorer already")
+        waiting.judged(call)
+        self._after_flush()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -75,10 +85,10 @@ class Batcher:
             self._guard.judge(calls)
             self._tell(calls, waiting)
         else:
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer")
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer")
             self._in_flight = True
-            done = self._loop.run_in_executor(self._thread, self._guard.judge, calls)
+            done = self._loop.run_in_executor(self._pool, self._guard.judge, calls)
             done.add_done_callback(lambda _: self._landed(calls, waiting))
 
     def _landed(self, calls: list[Call], waiting: list[Waiting]) -> None:

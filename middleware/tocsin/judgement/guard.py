@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -48,7 +48,7 @@ class Guard:
     def __init__(self, config: Config, models: Mapping[str, GuardedModel], sinks: Iterable[Sink] = ()) -> None:
         self.sinks = list(sinks)
         self._lock = threading.Lock()
-        self._last_told: dict[tuple[str, str], float] = {}
+        self._last_told: dict[tuple[str, ...], float] = {}
         self.take(config, models)
 
     def take(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
@@ -143,7 +143,7 @@ class Guard:
             else:
                 told = model.shadow.promise.gravest(judged.severities)
             for sink in self.sinks:
-                sink.shadowed(call, told)
+                self._safely(sink.shadowed, call, told)
 
     def _score_safely(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         try:
@@ -178,7 +178,7 @@ class Guard:
     def acted(self, call: Call, action: str) -> None:
         """What was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
         for sink in self.sinks:
-            sink.acted(call, action)
+            self._safely(sink.acted, call, action)
 
     def _read(self, call: Call) -> tuple[Family, Read]:
         call.model = self._only
@@ -267,23 +267,36 @@ class Guard:
                 own = own and [group for row, group in enumerate(own) if row not in late]
             scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended)
             for sink in self.sinks:
-                sink.scored(scored)
+                self._safely(sink.scored, scored)
 
     def _pass_unscored(self, call: Call, why: Unscored) -> None:
         model = call.model or OTHER
         call.verdict = Verdict(model, call.version, unscored=why.reason, action="block" if self.closed(call) else None)
         for sink in self.sinks:
-            sink.unscored(call)
+            self._safely(sink.unscored, call)
         if why.reason == "no_bundle":
             return  # told at start
-        with self._lock:
-            now = time.monotonic()
-            quiet = now - self._last_told.get((model, why.reason), -QUIET) < QUIET
-            if not quiet:
-                self._last_told[model, why.reason] = now
-        if not quiet:
+        if self._is_news(model, why.reason):
             passed = "refused" if call.verdict.action == "block" else "passed"
             log.warning("model %s: response %s unscored (%s): %s", model, passed, why.reason, why)
+
+    def _safely(self, tell: Callable[..., None], *what: object) -> None:
+        """Tell a sink; one that fails takes nothing with it."""
+        try:
+            tell(*what)
+        except Exception as error:
+            name = type(getattr(tell, "__self__", tell)).__name__
+            if self._is_news(name, "sink"):
+                log.error("sink %s failed, and what it was told is lost: %s: %s", name, type(error).__name__, error)
+
+    def _is_news(self, *what: str) -> bool:
+        """Whether this was not told within the last minute."""
+        with self._lock:
+            now = time.monotonic()
+            known = now - self._last_told.get(what, -QUIET) < QUIET
+            if not known:
+                self._last_told[what] = now
+        return not known
 
 
 def guarded_models(config: Config, before: Mapping[str, GuardedModel] | None = None) -> dict[str, GuardedModel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
@@ -17,6 +18,8 @@ from tocsin.protocols.protocol import judged_every
 from tocsin.protocols.rows import Family, Kind, Reading
 from tocsin.unscored import Unscored
 from tocsin_calibration import Bundle
+
+log = logging.getLogger("tocsin")
 
 
 class GuardedModel:
@@ -38,6 +41,8 @@ class GuardedModel:
             self.digest = self.bundle.digest
             self.swallowed = self.scorer.swallowed()
             self.judge = Judge(name, config, self.bundle)
+            if self.bundle.model and self.bundle.model != name:
+                log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
         self.seconds = self.scorer.warm() if self.bundle is not None else 0.0  # that a batch of eight takes
         self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
         self._readers: dict[str, Reader] = {}

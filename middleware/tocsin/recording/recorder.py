@@ -126,7 +126,7 @@ def _write_segments(batches: queue.Queue[_Batch | None], directory: Path) -> Non
                 del waiting[key], since[key]
                 try:
                     _write_segment(directory, own)
-                except OSError as error:
+                except OSError as error:  # such as a full disk
                     log.error("%s: a segment of the recording was lost: %s", directory, error)
 
 
@@ -155,8 +155,12 @@ def _write_segment(directory: Path, batches: list[_Batch]) -> None:
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", batches[0].model)
     final = directory / f"{name}-{time.time_ns()}.parquet"
     staged = final.with_suffix(".part")
-    with staged.open("wb") as file:
-        pq.write_table(pa.Table.from_arrays(list(columns.values()), schema=schema), file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with staged.open("wb") as file:
+            pq.write_table(pa.Table.from_arrays(list(columns.values()), schema=schema), file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        staged.unlink(missing_ok=True)
+        raise
     staged.replace(final)

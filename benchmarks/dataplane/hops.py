@@ -1,9 +1,8 @@
-"""The programs that the data plane is measured beside: an upstream, a load generator, and two other proxies."""
+"""The programs that are measured: the relay, an upstream that is no bottleneck, and other proxies."""
 
 from __future__ import annotations
 
 import importlib.util
-import re
 import shutil
 import socket
 import subprocess
@@ -14,8 +13,6 @@ from pathlib import Path
 
 NEEDED = {"h2load": "nghttp2-client", "nghttpd": "nghttp2-server", "nginx": "nginx-light"}
 
-_TIMES = {"us": 1.0, "ms": 1e3, "s": 1e6}
-
 
 @dataclass
 class Hop:
@@ -24,12 +21,15 @@ class Hop:
     name: str
     port: int
     process: subprocess.Popen[bytes] | None = None
+    tls: bool = False
+    also: subprocess.Popen[bytes] | None = None  # whose CPU counts too
 
     def cpu_us(self) -> float:
         """Microseconds of CPU that the hop and its children have used so far."""
         if self.process is None:
             return 0.0
-        return sum(_cpu_ns(pid) for pid in _family(self.process.pid)) / 1e3
+        pids = _family(self.process.pid) + (_family(self.also.pid) if self.also is not None else [])
+        return sum(_cpu_ns(pid) for pid in pids) / 1e3
 
 
 def missing() -> str:
@@ -57,13 +57,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_upstream(work: Path, path: str, message: bytes) -> Hop:
-    """nghttpd, answering `path` with one gRPC message and status OK."""
+def start_upstream(work: Path, answers: dict[str, bytes], port: int = 0) -> Hop:
+    """nghttpd, answering each path with these bytes of gRPC messages and status OK."""
     root = work / "root"
-    file = root / path.lstrip("/")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-    port = free_port()
+    for path, content in answers.items():
+        file = root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    port = port or free_port()
     command = [
         _program("nghttpd"),
         "--no-tls",
@@ -77,39 +78,54 @@ def start_upstream(work: Path, path: str, message: bytes) -> Hop:
     return _start("direct", port, command, work)
 
 
-def start_nginx(work: Path, upstream: int) -> Hop:
-    """nginx with one worker and grpc_pass."""
+def start_nginx(work: Path, upstream: int, pair: tuple[Path, Path] | None = None) -> Hop:
+    """nginx with one worker and grpc_pass; with a certificate and its key, TLS."""
     port = free_port()
-    config = work / "nginx.conf"
+    tls = f"ssl_certificate {pair[0]}; ssl_certificate_key {pair[1]};" if pair else ""
+    config = work / ("nginx-tls.conf" if pair else "nginx.conf")
     config.write_text(
         f"""
-worker_processes 1; daemon off; pid {work}/nginx.pid; error_log {work}/nginx.log error;
+worker_processes 1; daemon off; pid {config}.pid; error_log {work}/nginx.log error;
 events {{ worker_connections 1024; }}
 http {{
   access_log off; keepalive_requests 100000000; client_body_temp_path {work}; proxy_temp_path {work};
   fastcgi_temp_path {work}; uwsgi_temp_path {work}; scgi_temp_path {work};
   upstream model {{ server 127.0.0.1:{upstream}; keepalive 64; keepalive_requests 100000000; }}
   server {{
-    listen 127.0.0.1:{port} http2 backlog=1024; http2_max_concurrent_streams 1024;
+    listen 127.0.0.1:{port} {"ssl" if pair else ""} http2 backlog=1024; http2_max_concurrent_streams 1024;
+    {tls} client_max_body_size 0;
     location / {{ grpc_pass grpc://model; }}
   }}
 }}
 """
     )
-    return _start("nginx", port, [_program("nginx"), "-p", str(work), "-c", str(config)], work)
+    made = _start(
+        "nginx, TLS" if pair else "nginx", port, [_program("nginx"), "-p", str(work), "-c", str(config)], work
+    )
+    made.tls = pair is not None
+    return made
 
 
-def start_envoy(work: Path, upstream: int) -> Hop:
-    """Envoy with one worker, HTTP/2 on both sides, no filter but the router."""
+def start_envoy(
+    work: Path, upstream: int, *, pair: tuple[Path, Path] | None = None, ext_proc: int | None = None
+) -> Hop:
+    """Envoy with one worker, HTTP/2 on both sides, no filter but the router; with a certificate and its key, TLS; with
+    the port of an external processor, every response sent there.
+    """
     port = free_port()
-    config = work / "envoy.yaml"
+    name = "envoy, TLS" if pair else "envoy" if ext_proc is None else "envoy, ext_proc"
+    tls = _ENVOY_TLS.format(certificate=pair[0], key=pair[1]) if pair else ""
+    filters = _ENVOY_EXT_PROC if ext_proc is not None else ""
+    processor = _ENVOY_PROCESSOR.format(port=ext_proc) if ext_proc is not None else ""
+    config = work / f"{name.replace(', ', '-')}.yaml"
     config.write_text(
         f"""
 static_resources:
   listeners:
   - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
     filter_chains:
-    - filters:
+    -{tls}
+      filters:
       - name: envoy.filters.network.http_connection_manager
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
@@ -119,7 +135,7 @@ static_resources:
           route_config:
             virtual_hosts:
             - {{name: model, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: model}}}}]}}
-          http_filters:
+          http_filters:{filters}
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
   clusters:
@@ -133,42 +149,74 @@ static_resources:
       cluster_name: model
       endpoints:
       - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}
+        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}{processor}
 """
     )
     command = [str(envoy()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-    return _start("envoy", port, command, work)
+    made = _start(name, port, command, work)
+    made.tls = pair is not None
+    return made
 
 
-def start_relay(name: str, work: Path, upstream: int, mode: str, settings: str) -> Hop:
-    """`tocsin serve` in front of the upstream; `settings` is the YAML under `models:`."""
+_ENVOY_TLS = """
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            alpn_protocols: [h2]
+            tls_certificates:
+            - {{certificate_chain: {{filename: {certificate}}}, private_key: {{filename: {key}}}}}"""
+_ENVOY_EXT_PROC = """
+          - name: envoy.filters.http.ext_proc
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
+              grpc_service: {envoy_grpc: {cluster_name: processor}, timeout: 5s}
+              message_timeout: 5s
+              processing_mode:
+                request_header_mode: SKIP
+                response_header_mode: SKIP
+                response_body_mode: BUFFERED
+                response_trailer_mode: SEND"""
+_ENVOY_PROCESSOR = """
+  - name: processor
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{http2_protocol_options: {{}}}}
+    load_assignment:
+      cluster_name: processor
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}"""
+
+
+def start_relay(name: str, work: Path, upstream: int, mode: str, settings: str, more: str = "") -> Hop:
+    """`tocsin serve` in front of the upstream; `settings` is the YAML under `models:`, `more` what stands above it."""
     port = free_port()
     config = work / f"{name.replace(' ', '-').replace(',', '')}.yaml"
     config.write_text(
         f"listen: 127.0.0.1:{port}\nupstream: 127.0.0.1:{upstream}\nmode: {mode}\nmetrics: null\nadmin: null\n"
-        f"models:\n{settings}"
+        f"{more}models:\n{settings}"
     )
     return _start(name, port, [sys.executable, "-m", "tocsin", "serve", "-c", str(config)], work)
 
 
-def load(
-    hop: Hop, path: str, request: Path, connections: int, streams: int, requests: int
-) -> tuple[float, float, float]:
-    """Drive the hop: mean latency (us), requests a second, CPU of the hop a request (us)."""
-    before = hop.cpu_us()
-    command = [
-        _program("h2load"), "-n", str(requests), "-c", str(connections), "-m", str(streams), "-d", str(request),
-        "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{hop.port}{path}",
-    ]  # fmt: skip
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    cpu = (hop.cpu_us() - before) / requests
-    succeeded = re.search(r"(\d+) succeeded", said)
-    if succeeded is None or int(succeeded[1]) != requests:
-        raise SystemExit(f"{hop.name}: not every request succeeded:\n{said}")
-    rate = re.search(r"([\d.]+) req/s", said)
-    latency = re.search(r"time for request:\s+\S+\s+\S+\s+([\d.]+)(us|ms|s)", said)
-    assert rate and latency
-    return float(latency[1]) * _TIMES[latency[2]], float(rate[1]), cpu
+def start_proxy(work: Path, upstream: int) -> Hop:
+    """A proxy on grpc.aio."""
+    port = free_port()
+    return _start(
+        "grpc.aio proxy", port, [sys.executable, "-m", "benchmarks.dataplane.aio_proxy", str(port), str(upstream)], work
+    )
+
+
+def start_processor(work: Path, config: Path) -> Hop:
+    """An external processor for Envoy, that scores what it is sent."""
+    port = free_port()
+    return _start(
+        "processor", port, [sys.executable, "-m", "benchmarks.dataplane.ext_proc", str(port), str(config)], work
+    )
 
 
 def _start(name: str, port: int, command: list[str | None], work: Path) -> Hop:

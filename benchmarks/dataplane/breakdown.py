@@ -1,0 +1,67 @@
+"""CPU of each step of judging, alone."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.dataplane.messages import PATH, response
+from tocsin.judgement.call import Call
+from tocsin.judgement.guard import Guard
+from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.sink import Scored
+from tocsin.protocols.rows import Reading
+from tocsin.relay import frames
+from tocsin.relay.headers import literal
+from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.verdict import METADATA_KEY
+from tocsin_detectors import Observations
+
+
+def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, float]]:
+    """CPU a response of each step of judging, alone, by batch size (us)."""
+    guard = Guard.open(config)
+    sink = PrometheusSink(guard.models)
+    model = guard.models["bench"]
+    messages = [response(observations, row) for row in range(64)]
+    spent: dict[str, dict[str, float]] = {}
+    for size in (1, 8, 64):
+        calls = [Call(model.served[PATH], {}, "", False) for _ in range(size)]
+        for call, message in zip(calls, messages, strict=False):
+            call.response = message
+        read = [_read(model, message) for message in messages[:size]]
+        signals = read[0][1].stack([raws for _, _, raws in read])
+        scores = model.scorer.run(signals)
+        guard.judge(calls)
+        batch = Scored("bench", calls, scores, 1e-4)
+        verdicts = [call.verdict for call in calls if call.verdict is not None]
+        steps: dict[str, Callable[[], Any]] = {
+            "parsing": lambda m=messages[:size]: [_read(model, x) for x in m],
+            "stacking": lambda r=read: r[0][1].stack([raws for _, _, raws in r]),
+            "scoring": lambda s=signals: model.scorer.run(s),
+            "judging": lambda s=scores: model.promise.judge(s),
+            "metrics": lambda b=batch: sink.scored(b),
+            "writing": lambda v=verdicts: [
+                frames.header_frames(1, literal(METADATA_KEY, x.to_metadata()), end_stream=True) for x in v
+            ],
+        }
+        spent[f"batch {size}"] = {name: _cpu_us(step) / size for name, step in steps.items()}
+    return spent
+
+
+def _read(model: GuardedModel, message: bytes) -> Reading:
+    return model.read(PATH, [model.served[PATH].open(message, None)], None)
+
+
+def _cpu_us(step: Callable[[], Any], repeats: int = 400) -> float:
+    step()
+    times = []
+    for _ in range(5):
+        before = time.process_time_ns()
+        for _ in range(repeats):
+            step()
+        times.append((time.process_time_ns() - before) / repeats / 1e3)
+    return statistics.median(times)

@@ -1,0 +1,58 @@
+"""Driving a hop with h2load: latency, its tail, throughput, and the CPU that the hop used a request."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.dataplane.hops import Hop
+
+
+class Shape(NamedTuple):
+    """How many connections, calls at a time on each, and calls in all."""
+
+    connections: int
+    streams: int
+    requests: int
+
+
+class Figures(NamedTuple):
+    """Of one run: microseconds and requests a second."""
+
+    latency_us: float
+    p99_us: float
+    requests_per_s: float
+    cpu_us: float
+
+
+def load(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
+    """Drive a hop. Raises SystemExit when a request fails."""
+    scheme = "https" if hop.tls else "http"
+    with tempfile.NamedTemporaryFile(prefix="h2load-") as log:
+        before = hop.cpu_us()
+        command = [
+            str(shutil.which("h2load")), "-n", str(shape.requests), "-c", str(shape.connections),
+            "-m", str(shape.streams), "-d", str(request), "-w", "24", "-W", "24", f"--log-file={log.name}",
+            "-H", "content-type: application/grpc", "-H", "te: trailers",
+            f"{scheme}://127.0.0.1:{hop.port}{path}",
+        ]  # fmt: skip
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+        cpu = hop.cpu_us() - before
+        rows = [line.split() for line in Path(log.name).read_text().splitlines()]
+    if len(rows) != shape.requests or any(row[1] != "200" for row in rows):
+        raise SystemExit(f"{hop.name}: not every request succeeded:\n{said}")
+    times = sorted(int(row[2]) for row in rows)
+    ends = [int(row[0]) + int(row[2]) for row in rows]
+    seconds = (max(ends) - min(int(row[0]) for row in rows)) / 1e6
+    return Figures(
+        sum(times) / len(times), times[int(len(times) * 0.99)], shape.requests / seconds, cpu / shape.requests
+    )
+
+
+def medians(several: list[Figures]) -> Figures:
+    """The median of each figure."""
+    return Figures(*(statistics.median(column) for column in zip(*several, strict=True)))
