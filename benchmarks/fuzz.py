@@ -44,6 +44,7 @@ from tocsin_calibration import Bundle, CalibrationFault
 
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST = 1.0  # seconds that a case may take
+BOMB_SECONDS = 10.0
 MEMORY = 64 << 20  # bytes by which the process may grow over the run, after warming up
 
 
@@ -70,17 +71,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tocsin-fuzz-") as folder:
         found = [target for target in targets(Path(folder)) if options.only in ("", target.name)]
         results, failures, slowest, grown = run(found, options.cases, options.seed)
+        blasts = bombs(Path(folder) / "fuzz.tocsin") if not options.only else {}
     table = Table("target", "cases", "refused", "failed", "slowest", title="Fuzzing")
     for name, row in results.items():
         table.add_row(name, *(f"{row[key]:,}" for key in ("cases", "refused", "failed")), f"{row['slowest_ms']:.1f} ms")
     console.print(table)
+    blown = Table("bomb", "seconds", "memory", "ended by", title="Bombs")
+    for name, row in blasts.items():
+        blown.add_row(name, f"{row['seconds']:.2f}", f"{row['grown_mb']:.1f} MiB", row["ended"])
+    console.print(blown)
     checks = [
+        at_most("bombs: longest, s", max((row["seconds"] for row in blasts.values()), default=0.0), BOMB_SECONDS),
+        at_most("bombs: memory, MiB", max((row["grown_mb"] for row in blasts.values()), default=0.0), MEMORY >> 20),
         at_most("cases that failed", failures, 0),
         at_most("slowest case, s", slowest, LONGEST),
         at_most("memory grown after warming up, MiB", grown / (1 << 20), MEMORY >> 20),
         Check("cases", options.cases, ">= 1000000", options.cases >= 1_000_000),
     ]
-    finish({"targets": results, "seed": options.seed}, checks, options.json)
+    finish({"targets": results, "bombs": blasts, "seed": options.seed}, checks, options.json)
 
 
 def run(found: list[Target], cases: int, seed: int) -> tuple[dict[str, Any], int, float, int]:
@@ -177,16 +185,18 @@ def targets(folder: Path) -> list[Target]:
     bundle = folder / "fuzz.tocsin"
     quick_bundle(bundle)
     client, server = conversations()
+    for mode in ("annotate", "enforce"):
+        Relayed(bundle, mode).understood()
     return [
         Target("headers", [REQUEST, RESPONSE, TRAILERS], headers, 0.2),
         Target("messages", [b"\0\0\0\0\5hello\0\0\0\0\0", gzip.compress(bytes(100_000))], messages, 0.15),
         Target("frames", [*server, *client], frames, 0.2),
-        Target("client, observe", client, Relayed(bundle, "observe").client, 0.03),
-        Target("server, observe", server, Relayed(bundle, "observe").server, 0.03),
-        Target("client, annotate", client, Relayed(bundle, "annotate", ask=True).client, 0.03),
-        Target("server, annotate", server, Relayed(bundle, "annotate", ask=True).server, 0.03),
-        Target("client, enforce", client, Relayed(bundle, "enforce").client, 0.03),
-        Target("server, enforce closed", server, Relayed(bundle, "enforce", fail="closed").server, 0.05),
+        Target("client-observe", client, Relayed(bundle, "observe").client, 0.03),
+        Target("server-observe", server, Relayed(bundle, "observe").server, 0.03),
+        Target("client-annotate", client, Relayed(bundle, "annotate", ask=True).client, 0.03),
+        Target("server-annotate", server, Relayed(bundle, "annotate", ask=True).server, 0.03),
+        Target("client-enforce", client, Relayed(bundle, "enforce").client, 0.03),
+        Target("server-enforce-closed", server, Relayed(bundle, "enforce", fail="closed").server, 0.05),
         Target("inferences", INFERENCES, Judged(settings(1, bundle, mode="enforce", fail="closed")).infer, 0.12),
         Target("fields", [acme.answer(SAFE, row) for row in range(4)], Judged(ranked(bundle, folder)).rank, 0.06),
         Target("verdicts", [b'{"model":"m","p":[0.5],"alarm":null}'], verdicts, 0.03),
@@ -200,6 +210,7 @@ SAFE = safe_traffic(4)
 REQUEST = block([(":method", "POST"), (":path", INFER), ("content-type", "application/grpc"), ("x-session", "s")])
 STREAM = block([(":method", "POST"), (":path", STREAM_INFER), ("content-type", "application/grpc")])
 RESPONSE = block([(":status", "200"), ("content-type", "application/grpc"), ("content-length", "12")])
+ZIPPED = block([(":status", "200"), ("content-type", "application/grpc"), ("grpc-encoding", "gzip")])
 TRAILERS = block([("grpc-status", "0"), ("grpc-message", "x" * 20)])
 INFERENCES = [inference(SAFE, slice(0, 1)), inference(SAFE, slice(0, 3)), inference(SAFE, slice(0, 2), raw=False)]
 CONFIGURATION = yaml.safe_dump(
@@ -219,7 +230,7 @@ def conversations() -> tuple[list[bytes], list[bytes]]:
     body = b"\0" + struct.pack(">L", len(INFERENCES[0])) + INFERENCES[0]
     part = streamed(INFERENCES[0])
     stream = b"\0" + struct.pack(">L", len(part)) + part
-    packed = gzip.compress(INFERENCES[0])
+    packed = gzip.compress(INFERENCES[0], mtime=0)
     zipped = b"\1" + struct.pack(">L", len(packed)) + packed
     hello = frame(SETTINGS, 0, 0, struct.pack(">HLHL", 4, 1 << 20, 5, 32_768)) + frame(SETTINGS, 1, 0)
     asks, says = [], []
@@ -233,9 +244,8 @@ def conversations() -> tuple[list[bytes], list[bytes]]:
         ]
         asks.append(hello + b"".join(calls) + frame(8, 0, 0, struct.pack(">L", 1 << 20)) + frame(3, 0, 5, b"\0\0\0\10"))
     for content in (body, stream * 3, zipped, body[:50]):
-        answers = [
-            frame(1, 4, one, RESPONSE) + frame(0, 0, one, content) + frame(1, 5, one, TRAILERS) for one in (1, 3)
-        ]
+        opening = ZIPPED if content is zipped else RESPONSE
+        answers = [frame(1, 4, one, opening) + frame(0, 0, one, content) + frame(1, 5, one, TRAILERS) for one in (1, 3)]
         says.append(hello + b"".join(answers) + frame(6, 0, 0, b"pingpong") + frame(3, 0, 5, b"\0\0\0\0"))
     return asks, says
 
@@ -318,13 +328,47 @@ class Relayed:
         self._loop = asyncio.new_event_loop()
         self._clients, self._servers = conversations()
 
+    def understood(self) -> None:
+        """What is not mutated is judged and told: the seeds lead where they should."""
+        for said in self._servers[:3]:
+            for asked, kind in zip(self._clients, (0, 1), strict=True):
+                written = self._loop.run_until_complete(self._run(asked, said))
+                if kind == (said is self._servers[1]) and b'"p":[' not in written:
+                    raise SystemExit("a seed is not judged: the fuzzer would feed nothing but noise")
+
     def client(self, case: bytes) -> None:
         self._loop.run_until_complete(self._run(case, self._servers[0]))
 
     def server(self, case: bytes) -> None:
         self._loop.run_until_complete(self._run(self._clients[len(case) % 2], case))
 
-    async def _run(self, client: bytes, server: bytes) -> None:
+    def blast(self, client: bytes, server: bytes) -> str:
+        """The same with everything at once; what ended it."""
+        return self._loop.run_until_complete(self._blast(client, server))
+
+    async def _blast(self, client: bytes, server: bytes) -> str:
+        relay, connection, to_client, to_server = self._connected()
+        for side, pipe, content in (
+            (connection.client, to_client, PREFACE + client),
+            (connection.server, to_server, server),
+        ):
+            for at in range(0, len(content), 1 << 16):
+                if pipe.closed:
+                    break
+                side.data_received(content[at : at + (1 << 16)])
+                to_server.written.clear()
+                await asyncio.sleep(0)
+        ended = "nothing: it passed within bounds"
+        if to_client.closed:
+            ended = "GOAWAY: " + bytes(to_client.written).rpartition(b"\0\0\0")[2][1:].decode("ascii", "replace")
+        elif b"grpc-status" in to_client.written:
+            ended = "a status"
+        connection.client.connection_lost(None)
+        if relay.memory.left != self._config.max_memory:
+            raise Failure("bytes are still kept")
+        return ended
+
+    def _connected(self) -> tuple[Relay, Connection, Pipe, Pipe]:
         relay = Relay(self._config, self._guard)
         relay.batcher, relay.again = Batcher(self._guard, relay._flushed), Again(relay)
         connection = Connection(relay, relay.ports[0])
@@ -332,6 +376,10 @@ class Relayed:
         to_client, to_server = Pipe(), Pipe()
         connection.server.connection_made(to_server)  # type: ignore[arg-type]
         connection.client.connection_made(to_client)  # type: ignore[arg-type]
+        return relay, connection, to_client, to_server
+
+    async def _run(self, client: bytes, server: bytes) -> bytes:
+        relay, connection, to_client, to_server = self._connected()
         said, answered = PREFACE + client, server
         for _ in range(3):
             for side, pipe, content in ((connection.client, to_client, said), (connection.server, to_server, answered)):
@@ -349,12 +397,51 @@ class Relayed:
             raise Failure("streams are still remembered")
         if relay.closed:
             self._nothing_unscored(bytes(to_client.written))
+        return bytes(to_client.written)
 
     def _nothing_unscored(self, written: bytes) -> None:
         """Trailers that say `unscored` come with another status than OK."""
         for part in written.split(METADATA_KEY.encode())[1:]:
             if b'"unscored"' in part[:400] and b'"action":"block"' not in part[:400]:
                 raise Failure("a response went out unscored although it must not")
+
+
+def bombs(bundle: Path) -> dict[str, Any]:
+    """What is meant to exhaust: each against a relay in enforce, with the time and the memory it took."""
+    hello = frame(SETTINGS, 0, 0) + frame(SETTINGS, 1, 0)
+    open_call, end = frame(1, 4, 1, REQUEST) + frame(0, 1, 1), frame(1, 5, 1, TRAILERS)
+    zipped = gzip.compress(bytes(512 << 20), 9)
+    field = b"\x40" + b"\x04name" + b"\x7f\x80\x1e" + b"v" * 3_967  # into the dynamic table, then named again and again
+    many = range(1, 200_001, 2)
+    kinds: dict[str, tuple[bytes, bytes]] = {
+        "header fields of 4 KB, named 16,000 times": (frame(1, 4, 1, field + b"\xbe" * 16_000), b""),
+        "a header block of endless continuations": (frame(1, 0, 1, REQUEST) + frame(9, 0, 1, b"\0" * 9_000) * 100, b""),
+        "gzip of 512 MB": (
+            open_call,
+            frame(1, 4, 1, ZIPPED)
+            + frame(0, 0, 1, b"\1" + struct.pack(">L", len(zipped)) + zipped) + end,
+        ),
+        "a message that says it has 4 GB": (
+            open_call,
+            frame(1, 4, 1, RESPONSE) + b"".join([frame(0, 0, 1, b"\0\xff\xff\xff\xff" + bytes(16_000))] * 2_000) + end,
+        ),
+        "windows beyond their limit": (frame(8, 0, 0, b"\x7f\xff\xff\xff") * 2, b""),
+        "100,000 streams": (b"".join(frame(1, 4, one, REQUEST) for one in many), b""),
+        "100,000 streams, reset at once": (
+            b"".join(frame(1, 4, one, REQUEST) + frame(3, 0, one, b"\0\0\0\10") for one in many), b"",
+        ),
+        "100,000 SETTINGS": (frame(SETTINGS, 0, 0) * 100_000, b""),
+        "100,000 PING": (frame(6, 0, 0, b"pingpong") * 100_000, b""),
+        "100,000 empty DATA": (frame(1, 4, 1, REQUEST) + frame(0, 0, 1) * 100_000, b""),
+    }  # fmt: skip
+    relayed = Relayed(bundle, "enforce", fail="closed")
+    found = {}
+    for name, (client, server) in kinds.items():
+        before, started = peak(), time.perf_counter()
+        ended = relayed.blast(hello + client, hello + server)
+        seconds, grown = time.perf_counter() - started, (peak() - before) / (1 << 20)
+        found[name] = {"seconds": seconds, "grown_mb": grown, "ended": ended}
+    return found
 
 
 class Judged:

@@ -147,6 +147,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is not YAML ({told})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must hold settings by name (listen, upstream, models, ...)")
+    strange = [name for name in content if not isinstance(name, str)]
+    if strange:
+        raise ConfigError(f"{path}: {strange[0]!r}: there is no such setting; `tocsin config schema` lists them")
     return content
 
 
