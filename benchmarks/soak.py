@@ -39,7 +39,8 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
            ("grpc.max_reconnect_backoff_ms", 500)]  # fmt: skip
 SIZES = (0, 1, 100, 1_000, 10_000, 16_384, 65_536, 200_000, 1_000_000, 20_000_000)
 WEIGHTS = (4, 4, 10, 20, 20, 8, 8, 4, 1, 0.05)
-CALLERS = 4  # of each mode, at a time
+CALLERS = 3  # connections of each mode
+AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
 SETTLES = 3.0  # seconds after a fault in which calls may still fail
 SLOPE = 1.0  # MB an hour
 
@@ -153,17 +154,19 @@ class Soak:
             grpc.aio.insecure_channel(self._targets[mode], options=OPTIONS) as relayed,
         ):
             while time.monotonic() < ends:
-                wish = _wish(dice)
+                wishes = [_wish(dice) for _ in range(dice.choice(AT_ONCE))]
                 began = time.monotonic()
-                expected, got = await _made(direct, wish), await _made(relayed, wish)
-                self.calls[mode] += 1
-                if got == expected:
-                    continue
+                expected = await asyncio.gather(*(_made(direct, wish) for wish in wishes))
+                got = await asyncio.gather(*(_made(relayed, wish) for wish in wishes))
                 excuse = self._excuse(began, time.monotonic())
-                if excuse and (got["code"] != "OK" or expected["code"] != "OK"):
-                    self.excused[excuse] += 1
-                else:
-                    self._blame(mode, wish, expected, got)
+                for wish, with_it, without in zip(wishes, got, expected, strict=True):
+                    self.calls[mode] += 1
+                    if with_it == without:
+                        continue
+                    if excuse and (with_it["code"] != "OK" or without["code"] != "OK"):
+                        self.excused[excuse] += 1
+                    else:
+                        self._blame(mode, wish, without, with_it)
 
     def _excuse(self, began: float, ended: float) -> str:
         return next((what for start, stop, what in self._windows if began < stop and ended > start), "")

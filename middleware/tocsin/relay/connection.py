@@ -196,7 +196,7 @@ class Connection:
             if self.responses is not None:
                 self.responses.follow(stream_id, whole)
             else:
-                self.client.out.append(whole)
+                self.client.put(whole)
         self.settled(stream_id)
 
     def written(self) -> None:
@@ -251,7 +251,7 @@ class Connection:
         if self.responses is not None:
             self.responses.follow(stream_id, answer)
         else:
-            self.client.out.append(answer)
+            self.client.put(answer)
         stream.drop()
 
     def upstream_lost(self, reason: str) -> None:

@@ -158,8 +158,9 @@ class HeldStream(Stream):
         self._ended = True
         if self._done:
             return b""
-        if told and self._connection.relay.accepts:
+        if told and self._connection.relay.accepts and not self.call.streams and not self._waiting:
             self.call.verdict = accepted_verdict(told)
+            self._accepted = self.call.verdict is not None
         self._trailers = block
         self._finish_held(status)
         return b""
@@ -168,9 +169,8 @@ class HeldStream(Stream):
         call, relay = self.call, self._connection.relay
         if self._free:
             pass
-        elif call.verdict is not None and not self._waiting and not call.streams:
+        elif self._accepted and call.verdict is not None:
             relay.accepted += 1
-            self._accepted = True
             call.model = call.verdict.model
             self.judged(call)
             return

@@ -220,6 +220,16 @@ async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_large_guarded_answers_at_once_on_one_connection_each_come_whole(world: World, mode: str) -> None:
+    sizes = [150_000 + 1_000 * n for n in range(24)]
+    with grpc.insecure_channel(world.relayed[mode], options=UNLIMITED) as channel:
+        for _ in range(6):
+            asked = [bytes([n % 256]) * size for n, size in enumerate(sizes)]
+            futures = [channel.unary_unary(INFER).future(request, timeout=60) for request in asked]
+            assert [future.result() for future in futures] == asked
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_many_calls_at_once_each_get_their_own_answer(world: World, mode: str) -> None:
     with grpc.insecure_channel(world.relayed[mode], options=UNLIMITED) as channel:
         asked = [b"%d" % n * (n % 97 * 31 + 1) for n in range(600)]
