@@ -42,10 +42,12 @@ class HeaderReader:
         if stateful:
             self._decoder = Decoder(max_header_list_size=1 << 20)
         self._seen: dict[bytes, dict[str, str]] = {}
+        self._decoded: dict[bytes, list[tuple[str, str]]] = {}  # while the dynamic table is as it is now
 
     def forget_state(self) -> None:
         """From here on every block stands alone."""
         self._decoder = None
+        self._decoded.clear()
 
     def read(self, block: bytes) -> dict[str, str]:
         """The wanted fields of a block, the last value of a repeated name. Raises HeaderError."""
@@ -75,11 +77,23 @@ class HeaderReader:
         return {name: value for name, value in self._fields(self._decoder, block) if name in self._wanted}
 
     def _fields(self, decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
+        """A block's fields. Early calls are alike: while the dynamic table is the same, so is what a block says."""
+        known = self._decoded.get(block) if decoder is self._decoder else None
+        if known is not None:
+            return known
+        entries = decoder.header_table.dynamic_entries
+        before = len(entries), entries[0] if entries else None
         try:
             fields = decoder.decode(block, raw=True)
         except HPACKError as error:
             raise HeaderError(f"the header block cannot be decoded ({error})") from error
-        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+        found = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+        if decoder is self._decoder:
+            if before[0] != len(entries) or before[1] is not (entries[0] if entries else None):
+                self._decoded.clear()
+            elif len(self._decoded) < CACHED_BLOCKS:
+                self._decoded[block] = found
+        return found
 
     def _walk(self, block: bytes) -> dict[str, str]:
         found: dict[str, str] = {}

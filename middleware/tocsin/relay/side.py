@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LARGEST_CONTROL = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
 MOST_CONTINUATIONS = 64
+FEW, LITTLE = 2, 1 << 16  # pieces, and bytes, up to which joining them is quicker than writing them one by one
 LAST_KNOWN = CONTINUATION
 DRESSED = PADDED | HAS_PRIORITY
 
@@ -187,7 +188,12 @@ class Side(asyncio.Protocol):
         transport, out = self.transport, self.out
         if transport is None or not out or transport.is_closing():
             return
-        transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if len(out) == 1:
+            transport.write(out[0])
+        elif len(out) <= FEW or sum(map(len, out)) <= LITTLE:
+            transport.write(b"".join(out))
+        else:
+            transport.writelines(out)  # without another copy of what is large
         out.clear()
 
     def pause_writing(self) -> None:
