@@ -5,9 +5,10 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(wildcard proto/*)
-BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light
+BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
+TEST_PACKAGES := openssl
 
-.PHONY: help demo test venv lint format bench guarantees examples clean
+.PHONY: help demo test venv lint format bench soak fuzz guarantees examples clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -15,6 +16,7 @@ demo: $(VENV)/demo ## guard a real model server on this machine, and see the pro
 	$(BIN)/tocsin demo
 
 test: $(VENV)/dev ## run every test
+	@$(call debian,openssl,$(TEST_PACKAGES))
 	$(BIN)/python -m pytest
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
@@ -30,13 +32,19 @@ format: $(VENV)/dev ## put the code in shape
 	$(BIN)/ruff format .
 
 bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx, and detectors beside pytorch-ood
-	@$(call debian,h2load nghttpd nginx,$(BENCH_PACKAGES))
+	@$(call debian,h2load nghttpd nginx openssl,$(BENCH_PACKAGES))
 	@# pytorch-ood wants torchvision, which has no build for this torch: apart, so that nothing else finds it
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check magika river
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check magika river xds-protos
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/peers \
 	  pytorch-ood torchvision==0.28.0 tqdm
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.detectors --json detectors.json
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
+
+soak: $(VENV)/dev ## ten minutes of mixed traffic in every mode, with faults, compared call by call
+	$(BIN)/python -m benchmarks.soak --minutes 10 --json soak.json
+
+fuzz: $(VENV)/dev ## a million broken cases, and bombs, for everything that reads bytes from elsewhere
+	$(BIN)/python -m benchmarks.fuzz --json fuzz.json
 
 guarantees: $(VENV)/dev ## hold every promise to its law on real data, beside crepes, MAPIE and venn-abers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check crepes MAPIE river venn-abers

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from tests.parts import settings
 
+from tocsin.action_config import AbstainConfig, BlockConfig, FallbackConfig, RetryConfig
 from tocsin.cli.main import app
 from tocsin.config import Config
 from tocsin.judgement.guard import Guard
+from tocsin.listener_config import Limits
 from tocsin.model_config import AdaptConfig, DiscoveryConfig, ModelConfig, RiskConfig
 from tocsin.relay.server import Relay
+from tocsin.reloading import Reloader
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.unscored import REASONS
 
@@ -37,7 +41,9 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     model = Config.model_fields.keys() - {"models"}
     for name in ModelConfig.model_fields:
         assert any(line.startswith(f"| `models.NAME.{name}") for line in page.splitlines()), name
-    for part in (RiskConfig, AdaptConfig, DiscoveryConfig):
+    for part in (
+        RiskConfig, AdaptConfig, DiscoveryConfig, AbstainConfig, BlockConfig, FallbackConfig, RetryConfig, Limits,
+    ):  # fmt: skip
         assert all(f"`{name}`" in page for name in part.model_fields)
     for name in model:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` ")]
@@ -47,6 +53,8 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
             units = {"ms": 1e-3, "s": 1.0}
             number, unit = re.fullmatch(r"([\d.]+)(ms|s)", told).groups()  # type: ignore[union-attr]
             assert float(number) * units[unit] == default.total_seconds()
+        elif isinstance(default, BaseModel):
+            assert told == f"{type(default).__name__}()"
         elif told.endswith("MiB"):
             assert int(told.removesuffix("MiB")) << 20 == default
         else:
@@ -75,6 +83,8 @@ def _leaves(command: Any) -> Iterator[Any]:
 def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path) -> None:
     config = settings(1, bundle)
     guard = Guard.open(config)
-    families = [*PrometheusSink(guard.models).collect(), *Relay(config, guard).collect()]
+    metrics = PrometheusSink(guard.models)
+    relay = Relay(config, guard)
+    families = [*metrics.collect(), *relay.collect(), *Reloader(None, relay, guard, metrics).collect()]
     exported = {f.name + ("_total" if f.type == "counter" else "") for f in families}
     assert set(first_cells("configuration.md", r"`(tocsin_\w+)`")) == exported

@@ -133,7 +133,7 @@ def test_a_changed_configuration_starts_new_pods() -> None:
     [
         ({"model": {}}, "model.image.repository"),
         ({"tocsin": {"models": {}}}, "tocsin.models"),
-        ({"tocsin": {"mode": "enforce", "models": {"digits": DIGITS}}}, "/tocsin/mode"),
+        ({"tocsin": {"mode": "strict", "models": {"digits": DIGITS}}}, "/tocsin/mode"),
         ({"tocsin": {"models": {"digits": {"signals": {"probs": "nowhere"}}}}}, "/tocsin/models/digits/signals/probs"),
         ({"tocsin": {"models": {"digits": {}}}}, "signals"),
     ],

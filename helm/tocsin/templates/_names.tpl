@@ -21,16 +21,16 @@ mode: {{ .Values.tocsin.mode }}
 metrics: 0.0.0.0:{{ .Values.tocsin.metricsPort }}
 scoring_budget: {{ .Values.tocsin.scoringBudget }}
 drain: {{ .Values.tocsin.drain }}
+fail: {{ .Values.tocsin.fail }}
+{{- with .Values.tocsin.settings }}
+{{ toYaml . }}
+{{- end }}
 models:
 {{- range $name, $model := .Values.tocsin.models }}
   {{ $name | quote }}:
     {{- with $model.bundle }}
     bundle: /bundles/{{ . }}
     {{- end }}
-    {{- with $model.session }}
-    session: {{ . }}
-    {{- end }}
-    signals:
-      {{- toYaml $model.signals | nindent 6 }}
+    {{- toYaml (omit $model "bundle") | nindent 4 }}
 {{- end }}
 {{- end -}}

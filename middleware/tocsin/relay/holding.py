@@ -99,17 +99,24 @@ class HeldStream(Stream):
                 return
             self._response = Assembler(relay.max_message, relay.memory, keeps=True)
         for message in self._response.feed(payload):
+            if self._done:
+                return
             if message.content is None:
                 self._cannot_hold(message, self._response.rest)
                 return
+            packed = len(message.content).to_bytes(4, "big") + message.content
+            whole = (b"\1" if message.compressed else b"\0") + packed
+            if self._free:  # since a message before this one
+                self._send(whole)
+                continue
             content, fault = self._plain(message, self.response_encoding)
             if fault is None and content is not None:
-                packed = len(message.content).to_bytes(4, "big") + message.content
-                self._message((b"\1" if message.compressed else b"\0") + packed, content)
+                self._message(whole, content)
             else:
-                packed = len(message.content).to_bytes(4, "big") + message.content
-                self._keep((b"\1" if message.compressed else b"\0") + packed)
+                self._keep(whole)
                 self._tell(self.call.answered(None, fault))
+        if self._free and (left := self._response.left()):
+            self._send(left)
 
     def _message(self, whole: bytes, content: bytes) -> None:
         """A message as it came, and without framing and compression."""
@@ -237,10 +244,13 @@ class HeldStream(Stream):
     def _pass_the_rest(self) -> None:
         """Nothing more of this call is judged."""
         self._free = True
+        left = self._response.left() if self._response is not None else b""
         self._give_back()
         messages, self._messages = self._messages, deque()
         for whole in messages:
             self._send(whole)
+        if left:
+            self._send(left)
         if self.call.streams:
             self.call.forget()
 

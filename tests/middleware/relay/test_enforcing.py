@@ -166,6 +166,19 @@ def test_what_cannot_be_scored_passes_or_is_refused_as_configured(
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])
+def test_a_stream_that_cannot_be_held_passes_whole_or_is_refused(bundle: Path, fail: str) -> None:
+    with enforcing(bundle, judge="end", fail=fail, max_memory="200KB") as (relay, _):
+        for size in (30_000, 7_001, 100):
+            received, call = stream(relay, [bytes([n]) * size for n in range(60)])
+            if fail == "open" or size == 100:
+                assert received == [streamed(bytes([n]) * size) for n in range(60)] or fail == "closed"
+                assert call.code() is (grpc.StatusCode.OK if fail == "open" else grpc.StatusCode.UNAVAILABLE)
+            else:
+                assert (received, call.code()) == ([], grpc.StatusCode.UNAVAILABLE)
+        assert relay.sidecar.relay.memory.left == relay.sidecar.config.max_memory
+
+
+@pytest.mark.parametrize("fail", ["open", "closed"])
 def test_a_late_verdict_follows_the_fail_policy(bundle: Path, fail: str) -> None:
     with model_server() as (model, address):
         model.answers = ANSWERS
