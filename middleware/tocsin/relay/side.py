@@ -95,6 +95,12 @@ class Side(asyncio.Protocol):
         if self._inside:
             at = self._finish_data(data, end)
             start = at if self._inside_taken else 0
+            if not self._inside and self.peer.waiting:  # at once, before anything that follows is handed on
+                if at > start:
+                    out.append(data[start:at])
+                start = at
+                out += self.peer.waiting
+                self.peer.waiting.clear()
         while end - at >= 9:
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
             stop = at + 9 + (high << 8 | low)
@@ -147,9 +153,6 @@ class Side(asyncio.Protocol):
         if at > start:
             out.append(data if start == 0 and at == end else data[start:at])
         self._tail = data[at:]
-        if self.peer.waiting and self.between_frames:
-            out += self.peer.waiting
-            self.peer.waiting.clear()
 
     def _finish_data(self, data: bytes, end: int) -> int:
         """The rest of a DATA payload that began earlier; the position after what there is of it."""

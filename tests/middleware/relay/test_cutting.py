@@ -240,3 +240,24 @@ async def test_what_is_handed_on_is_what_came(relay_parts: tuple[Any, Guard]) ->
     assert handed.pop(0)[0] == ("settings", {1: 0, 4: 1 << 20, 5: 32_768})
     asked.pop(0)
     assert handed == asked
+
+
+async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(relay_parts: tuple[Any, Guard]) -> None:
+    calls = [(1, INFER), (3, "/test.Model/Unary")]
+    client = PREFACE + SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
+    for stream, path in calls:
+        ask = block([(":method", "POST"), (":path", path), ("content-type", "application/grpc")])
+        client += HeadersFrame(stream, data=ask, flags=["END_HEADERS"]).serialize()
+        client += DataFrame(stream, data=grpc_frame(b"ask"), flags=["END_STREAM"]).serialize()
+    opening = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
+    heads = b"".join(HeadersFrame(stream, data=RESPONSE, flags=["END_HEADERS"]).serialize() for stream, _ in calls)
+    tails = b"".join(
+        HeadersFrame(stream, data=TRAILERS, flags=["END_HEADERS", "END_STREAM"]).serialize() for stream, _ in calls
+    )
+    passing = DataFrame(3, data=grpc_frame(b"x" * 5_000)).serialize()
+    first = opening + heads + DataFrame(1, data=ANSWERS[1]).serialize() + passing[:2_000]
+    _, to_client = await relayed(*relay_parts, [client], [first, passing[2_000:] + tails])
+    got = read(to_client)
+    for stream, content in ((1, ANSWERS[1]), (3, grpc_frame(b"x" * 5_000))):
+        assert [frame[0] for frame in got[stream]] == ["headers", "data", "headers"], stream
+        assert joined(got[stream])[0] == content
