@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import yaml
 from rich.table import Table
 from tests import ranker as acme
+from tests.by_hand import Pipe
 from tests.parts import INFER, METHOD, STREAM_INFER, inference, quick_bundle, safe_traffic, settings, streamed
 
 from benchmarks.report import Check, arguments, at_most, console, finish
@@ -292,30 +293,6 @@ def descriptors(case: bytes) -> None:
         pool_of(case)
     except ValueError:
         raise Refused from None
-
-
-class Pipe:
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        self.written = bytearray()
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def get_extra_info(self, name: str) -> None:
-        return None
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 class Relayed:

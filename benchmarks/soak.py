@@ -342,7 +342,9 @@ async def _made(channel: grpc.aio.Channel, wish: Wish) -> dict[str, Any]:
     except (grpc.RpcError, asyncio.CancelledError):
         pass
     code = (await call.code()).name
-    if wish.cancel or code == "DEADLINE_EXCEEDED":  # how far it came is a matter of time
+    if wish.timeout < 1 and code in ("DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL"):
+        return {"code": "late"}  # as the caller's clock or the server's says, whichever is first
+    if wish.cancel:  # how far it came is a matter of time
         return {"code": code if code != "OK" else "CANCELLED"}
     trailing = await call.trailing_metadata() or ()
     return {

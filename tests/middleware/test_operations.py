@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from tests.by_hand import until
 from tests.certificates import Authority
 from tests.model_server import model_server
 from tests.parts import (
@@ -43,13 +44,6 @@ ANSWERS = {b"safe": inference(safe_traffic(4, seed=3), slice(0, 1)), b"far": inf
 def metric(relay: Running, line: str) -> float:
     found = [one for one in relay.metrics.splitlines() if one.startswith(line + " ")]
     return float(found[0].rpartition(" ")[2]) if found else 0.0
-
-
-def until(claim: Callable[[], Any], seconds: float = 10.0) -> None:
-    ends = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < ends, "it did not come true"
-        time.sleep(0.05)
 
 
 # -- TLS

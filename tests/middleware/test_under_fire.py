@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import grpc
 import numpy as np
 import pytest
 import yaml
-from hpack import Encoder
-from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame
+from tests.by_hand import fields, until, upstream
 from tests.model_server import model_server
 from tests.parts import (
     INFER,
@@ -75,13 +75,6 @@ def unscored(relay: Running, reason: str) -> float:
     line = f'tocsin_unscored_total{{model="digits",reason="{reason}"}} '
     found = [one for one in relay.metrics.splitlines() if one.startswith(line)]
     return float(found[0].rpartition(" ")[2]) if found else 0.0
-
-
-def until(claim: Callable[[], Any], seconds: float = 10.0) -> None:
-    ends = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < ends, "it did not come true"
-        time.sleep(0.05)
 
 
 # -- the scorer
@@ -217,44 +210,9 @@ def test_the_bound_on_memory_is_kept(bundle: Path, fail: str) -> None:
 # -- peers
 
 
-class Upstream:
-    """Speaks frames by hand: `behave` gets the socket and the stream once a request has come."""
-
-    def __init__(self, behave: Callable[[socket.socket, int], None]) -> None:
-        self._behave = behave
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                peer, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
-
-    def _serve(self, peer: socket.socket) -> None:
-        with suppress(OSError), peer:
-            stream = peer.makefile("rb")
-            stream.read(24)
-            peer.sendall(SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize())
-            while head := stream.read(9):
-                one, length = Frame.parse_frame_header(memoryview(head))
-                stream.read(length)
-                if isinstance(one, HeadersFrame):
-                    self._behave(peer, one.stream_id)
-
-    def __enter__(self) -> Upstream:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._listener.close()
-
-
 def opening(stream: int) -> bytes:
-    encoder = Encoder()
-    encoder.header_table_size = 0
-    fields = encoder.encode([(":status", "200"), ("content-type", "application/grpc")])
-    return bytes(HeadersFrame(stream, data=fields, flags=["END_HEADERS"]).serialize())
+    head = fields((":status", "200"), ("content-type", "application/grpc"))
+    return bytes(HeadersFrame(stream, data=head, flags=["END_HEADERS"]).serialize())
 
 
 MESSAGE = b"\0" + struct.pack(">L", len(ANSWER)) + ANSWER
@@ -266,7 +224,7 @@ def test_a_response_reset_inside_a_message(bundle: Path, mode: str) -> None:
         half = DataFrame(stream, data=MESSAGE[: len(MESSAGE) // 2]).serialize()
         peer.sendall(opening(stream) + half + RstStreamFrame(stream, error_code=8).serialize())
 
-    with Upstream(behave) as upstream, running(settings(upstream.port, bundle, mode=mode)) as relay:
+    with upstream(behave) as port, running(settings(port, bundle, mode=mode)) as relay:
         assert outcome(relay) is grpc.StatusCode.CANCELLED
         until(lambda: relay.sidecar.relay.memory.left == relay.sidecar.config.max_memory)
 
@@ -279,19 +237,17 @@ def test_a_slow_upstream_is_waited_for_as_long_as_the_caller_does(bundle: Path, 
         for at in range(0, len(MESSAGE), 20):
             peer.sendall(DataFrame(stream, data=MESSAGE[at : at + 20]).serialize())
             time.sleep(0.01)
-        encoder = Encoder()
-        encoder.header_table_size = 0
-        end = encoder.encode([("grpc-status", "0")])
+        end = fields(("grpc-status", "0"))
         peer.sendall(HeadersFrame(stream, data=end, flags=["END_HEADERS", "END_STREAM"]).serialize())
 
-    with Upstream(behave) as upstream, running(settings(upstream.port, bundle, mode=mode)) as relay:
+    with upstream(behave) as port, running(settings(port, bundle, mode=mode)) as relay:
         assert outcome(relay) == ANSWER
 
 
 @pytest.mark.parametrize("mode", ["annotate", "enforce"])
 def test_a_half_open_upstream_ends_with_the_callers_deadline_and_tcp_asks_after_it(bundle: Path, mode: str) -> None:
-    with Upstream(lambda peer, stream: None) as upstream:
-        config = settings(upstream.port, bundle, mode=mode, limits={"keepalive": "7s"})
+    with upstream(lambda peer, stream: None) as port:
+        config = settings(port, bundle, mode=mode, limits={"keepalive": "7s"})
         with running(config) as relay, grpc.insecure_channel(relay.target) as channel:
             with pytest.raises(grpc.RpcError) as caught:
                 channel.unary_unary(INFER)(b"safe", timeout=0.5)

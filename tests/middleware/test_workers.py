@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from tests.by_hand import until
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, far_away, free_port, inference, quick_bundle, safe_traffic, settings
 
@@ -57,18 +58,6 @@ class Served:
         options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
         with grpc.insecure_channel(self.target, options=options) as channel:
             return channel.unary_unary(INFER).with_call(request, timeout=10)
-
-
-def until(claim: Callable[[], Any], seconds: float = 20.0) -> None:
-    ends = time.monotonic() + seconds
-    while True:
-        try:
-            if claim():
-                return
-        except OSError:
-            pass
-        assert time.monotonic() < ends, "it did not come true"
-        time.sleep(0.1)
 
 
 @contextmanager

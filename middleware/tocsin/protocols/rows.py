@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from itertools import chain
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.protocols.datatypes import to_float32
-
-if TYPE_CHECKING:
-    from tocsin.judgement.model import GuardedModel
 
 Rows = dict[str, NDArray[np.float32]]
 Kind = tuple[str, str, tuple[int, ...]]  # a signal's name, datatype and one row's shape
@@ -21,9 +18,12 @@ KEPT_LAYOUTS = 4096  # message layouts remembered at a time
 
 
 class Family:
-    """Responses of one model whose rows can be stacked: each signal's name, datatype and one row's shape."""
+    """Responses of one model whose rows can be stacked: each signal's name, datatype and one row's shape.
 
-    def __init__(self, model: GuardedModel, signals: tuple[Kind, ...]) -> None:
+    `model` is whoever judges them.
+    """
+
+    def __init__(self, model: Any, signals: tuple[Kind, ...]) -> None:
         self.model = model
         self.shapes = {name: shape for name, _, shape in signals}
         self._signals = [(name, datatype, prod(shape)) for name, datatype, shape in signals]

@@ -24,6 +24,7 @@ from hyperframe.frame import (
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.by_hand import Pipe
 from tests.parts import INFER, inference, safe_traffic, settings
 
 from tocsin.judgement.batching import Batcher
@@ -33,27 +34,6 @@ from tocsin.relay.frames import PREFACE, frame
 from tocsin.relay.headers import block
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY, Verdict
-
-
-class Pipe:
-    """What a transport is to the relay: takes bytes, may be closed."""
-
-    def __init__(self) -> None:
-        self.written = bytearray()
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 def padded(plain: Any, length: int) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from tests.by_hand import until
 from tests.model_server import Model, model_server
 from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
 
@@ -285,10 +286,3 @@ def iter_slowly(parts: list[bytes], pause: float) -> Iterator[bytes]:
         yield part
         time.sleep(pause)
     time.sleep(2)
-
-
-def until(claim: Callable[[], bool], seconds: float = 5.0) -> None:
-    ends = time.monotonic() + seconds
-    while not claim():
-        assert time.monotonic() < ends
-        time.sleep(0.02)

@@ -11,14 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from hpack import Encoder
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
+from tests.by_hand import fields, upstream
 from tests.model_server import model_server
 from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
 
@@ -54,51 +53,6 @@ def test_a_channel_recovers_when_the_upstream_comes_back(bundle: Path) -> None:
             call(b"x", timeout=5)
         with model_server(f"127.0.0.1:{port}"):
             assert call(b"back", timeout=20, wait_for_ready=True) == b"back"
-
-
-class RawServer:
-    """A TCP server that speaks HTTP/2 frames by hand: `behave` gets the socket once a request's HEADERS came."""
-
-    def __init__(self, behave: Callable[[socket.socket, int], None]) -> None:
-        self._behave = behave
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
-
-    def _serve(self, peer: socket.socket) -> None:
-        with contextlib.suppress(OSError), peer:
-            stream = peer.makefile("rb")
-            stream.read(24)
-            peer.sendall(SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize())
-            while head := stream.read(9):
-                frame, length = Frame.parse_frame_header(memoryview(head))
-                stream.read(length)
-                if isinstance(frame, HeadersFrame):
-                    self._behave(peer, frame.stream_id)
-
-    def close(self) -> None:
-        self._listener.close()
-
-
-@contextlib.contextmanager
-def upstream(behave: Callable[[socket.socket, int], None]) -> Iterator[int]:
-    server = RawServer(behave)
-    try:
-        yield server.port
-    finally:
-        server.close()
-
-
-def fields(*pairs: tuple[str, str]) -> bytes:
-    encoder = Encoder()
-    encoder.header_table_size = 0
-    return bytes(encoder.encode(list(pairs)))
 
 
 OPENING = fields((":status", "200"), ("content-type", "application/grpc"))

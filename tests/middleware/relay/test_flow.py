@@ -1,0 +1,141 @@
+"""Claims about the relay's own flow control: windows are never exceeded, nothing is lost, reordered or kept."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tocsin.relay.flow import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, Inflow, Outflow
+from tocsin.relay.frames import DATA, DEFAULT_MAX_FRAME_SIZE, END_STREAM, HEADER, HEADERS, FrameError, frame
+
+STREAMS = (1, 3, 5)
+
+
+class Receiver:
+    """Takes frames, and keeps the windows that it has given."""
+
+    def __init__(self) -> None:
+        self.content: dict[int, bytes] = {}
+        self.ended: list[int] = []
+        self.room, self.initial = INITIAL_WINDOW, INITIAL_WINDOW
+        self.rooms: dict[int, int] = {}
+
+    def put(self, whole: bytes) -> None:
+        high, low, kind, flags, stream = HEADER.unpack_from(whole)
+        payload = whole[9:]
+        assert len(payload) == high << 8 | low
+        assert stream not in self.ended, "something comes after the end"
+        if kind == DATA:
+            self.room -= len(payload)
+            self.rooms[stream] = self.rooms.get(stream, self.initial) - len(payload)
+            assert len(payload) <= DEFAULT_MAX_FRAME_SIZE
+            assert not payload or (self.room >= 0 and self.rooms[stream] >= 0), "a window is exceeded"
+            self.content[stream] = self.content.get(stream, b"") + payload
+        if flags & END_STREAM:
+            self.ended.append(stream)
+
+
+STEP = st.one_of(
+    st.tuples(st.just("send"), st.sampled_from(STREAMS), st.integers(0, 60_000)),
+    st.tuples(st.just("pass"), st.sampled_from(STREAMS), st.integers(0, 16_384)),
+    st.tuples(st.just("credit"), st.sampled_from((0, *STREAMS)), st.integers(1, 90_000)),
+    st.tuples(st.just("initial"), st.just(0), st.integers(0, 200_000)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEP, max_size=60))
+def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str, int, int]]) -> None:
+    receiver = Receiver()
+    outflow = Outflow(receiver)
+    sent = dict.fromkeys(STREAMS, b"")
+    for stream in STREAMS:
+        outflow.open(stream)
+        receiver.rooms[stream] = INITIAL_WINDOW
+
+    def credit(stream: int, increment: int) -> None:
+        if stream:
+            receiver.rooms[stream] += increment
+        else:
+            receiver.room += increment
+        outflow.credit(stream, struct.pack(">L", increment))
+
+    for number, (what, stream, amount) in enumerate(steps):
+        content = bytes([number % 256]) * amount
+        if what == "send":
+            outflow.send(stream, content)
+            sent[stream] += content
+        elif what == "pass":
+            if outflow.passes(stream, amount):
+                receiver.put(frame(DATA, 0, stream, content))
+                sent[stream] += content
+        elif what == "credit":
+            credit(stream, amount)
+        else:
+            outflow.announced(amount)
+            for one in receiver.rooms:
+                receiver.rooms[one] += amount - receiver.initial
+            receiver.initial = amount
+            outflow.acknowledged()
+        for one in STREAMS:
+            assert sent[one].startswith(receiver.content.get(one, b""))
+        assert outflow.waiting == sum(len(sent[one]) - len(receiver.content.get(one, b"")) for one in STREAMS)
+    for stream in STREAMS:
+        outflow.follow(stream, frame(HEADERS, END_STREAM, stream, b""))
+    credit(0, 10_000_000)
+    for stream in STREAMS:
+        credit(stream, 10_000_000)
+    assert {stream: receiver.content.get(stream, b"") for stream in STREAMS} == sent
+    assert sorted(receiver.ended) == list(STREAMS) and not outflow.waiting
+
+
+@pytest.mark.parametrize(
+    ("stream", "payload", "told"),
+    [
+        (0, b"\0\0\0", "WINDOW_UPDATE of 3 bytes"),
+        (0, b"\0\0\0\0", "WINDOW_UPDATE of nothing"),
+        (0, b"\x7f\xff\xff\xff", "the connection's window is too large"),
+        (1, b"\x7f\xff\xff\xff", "the window of stream 1 is too large"),
+    ],
+)
+def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: bytes, told: str) -> None:
+    outflow = Outflow(Receiver())
+    outflow.open(1)
+    with pytest.raises(FrameError, match=told):
+        outflow.credit(stream, payload)
+
+
+def test_streams_that_have_ended_are_forgotten() -> None:
+    receiver = Receiver()
+    outflow, inflow = Outflow(receiver), Inflow(receiver)
+    for stream in range(1, 2_001, 2):
+        outflow.open(stream)
+        outflow.send(stream, b"x" * 10)
+        inflow.credit(stream, 10)
+        outflow.close(stream)
+        inflow.close(stream)
+    outflow.credit(999, struct.pack(">L", 5))  # of a stream that is gone
+    kept: Any = outflow._lanes, outflow._blocked, inflow._streams
+    assert kept == ({}, {}, {})
+
+
+def test_a_sender_gets_back_every_byte_before_its_windows_are_spent() -> None:
+    class Sender:
+        def __init__(self) -> None:
+            self.rooms = {0: CONNECTION_WINDOW, 1: STREAM_WINDOW}
+
+        def put(self, whole: bytes) -> None:
+            self.rooms[HEADER.unpack_from(whole)[4]] += int.from_bytes(whole[9:], "big")
+
+    sender = Sender()
+    inflow = Inflow(sender)
+    for _ in range(2_000):
+        sender.rooms[0] -= 10_000
+        sender.rooms[1] -= 10_000
+        assert min(sender.rooms.values()) > 0
+        inflow.credit(1, 10_000)
+    assert sender.rooms[0] <= CONNECTION_WINDOW and sender.rooms[1] <= STREAM_WINDOW
