@@ -278,6 +278,23 @@ def test_sessions_are_told_by_a_field_of_the_request(bundle: Path, tmp_path: Pat
         assert model.session_of(made) == "u-7"
 
 
+def test_model_and_version_may_be_told_by_metadata(bundle: Path, tmp_path: Path) -> None:
+    protocols = acme.protocol(tmp_path)
+    for method in protocols["ranker"]["methods"].values():
+        method |= {"model": "metadata.x-model", "version": "metadata.x-version"}
+    model = {"bundle": bundle, "protocol": "ranker", "signals": acme.SIGNALS}
+    by = Guard.open(Config(protocols=protocols, models={"digits": model, "other": model}))
+    for told, expected in (({"x-model": "digits", "x-version": "7"}, ("digits", "7", None)), ({}, ("other", "", None))):
+        call = by.call(acme.PATHS["Rank"], {**told, "x-strange": "1"})
+        assert call is not None and set(call.keys) == set(told)
+        call.answered(acme.answer(SAFE, 0))
+        by.judge([call])
+        verdict = call.verdict
+        assert verdict is not None
+        assert (verdict.model, verdict.version) == expected[:2]
+        assert verdict.unscored == (None if told else "unknown_model")
+
+
 @pytest.mark.parametrize(
     ("signals", "told"),
     [

@@ -66,7 +66,8 @@ class Guard:
             for name, models in self._of_method.items()
         }
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
-        self._keys = sorted(told_by)
+        told_by |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
+        self._keys = sorted(told_by - {""})
         self.heavy = any(model.seconds > INLINE_SECONDS for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
@@ -100,6 +101,8 @@ class Guard:
         else:
             made = Call(reads, keys, trace, wants_request)
         made.hint, made.origin = hint, origin
+        if reads.model_key:
+            made.hint = keys.get(reads.model_key, hint)
         return made
 
     def judge(self, calls: Sequence[Call]) -> None:
@@ -194,6 +197,8 @@ class Guard:
             opened = [*(reads.open(message, call.request) for message in call.earlier), *opened]
         model = self._model_of(call, opened[0].model or call.hint)
         call.model, call.version = model.name, opened[0].version
+        if reads.version_key:
+            call.version = call.keys.get(reads.version_key, "")
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         rows, family, raws = model.read(call.method, opened, call.request)

@@ -22,8 +22,8 @@ from tocsin.unscored import Unscored
 
 
 class FieldMethod:
-    """A method found in a descriptor. `model` and `version` are where calls tell them, as `request.PATH` or
-    `response.PATH`; `signals` are places that users need not name; `asks` what it can be asked for.
+    """A method found in a descriptor. `model` and `version` are where calls tell them, as `request.PATH`,
+    `response.PATH` or `metadata.KEY`; `signals` are places that users need not name; `asks` what it can be asked for.
 
     Raises ValueError where a path does not fit the messages.
     """
@@ -47,6 +47,7 @@ class FieldMethod:
         self._request = GetMessageClass(described.input_type)
         self._response = GetMessageClass(described.output_type)
         self._forms = dict(forms or {})
+        self.model_key, self.version_key = _metadata_key(model), _metadata_key(version)
         self._model, self._version = self._told_at(model), self._told_at(version)
         self._asks = asks
         for path in self.signals.values():
@@ -92,7 +93,7 @@ class FieldMethod:
         return self._request if side == "request" else self._response
 
     def _told_at(self, path: str) -> tuple[str, Callable[[Any], Any] | None]:
-        if not path:
+        if not path or _metadata_key(path):
             return "", None
         side, _, rest = path.partition(".")
         found = resolve(self._side(side).DESCRIPTOR, rest)
@@ -145,6 +146,10 @@ class FieldReader:
             kinds.append((name, "FP32", own))
             raws.append(found.values.tobytes())
         return one_count(counts), self._shapes.family(tuple(kinds)), raws
+
+
+def _metadata_key(path: str) -> str:
+    return path.removeprefix("metadata.") if path.startswith("metadata.") else ""
 
 
 def _first(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:

@@ -48,7 +48,8 @@ class Edit(Protocol):
 class Method(Protocol):
     """One method, such as /inference.GRPCInferenceService/ModelInfer.
 
-    `streams`: responses are a stream; `requests_stream`: requests are; `every`: of so many response messages, one
+    `model_key` and `version_key` are the metadata that tell model and version, where messages do not; `streams`:
+    responses are a stream; `requests_stream`: requests are; `every`: of so many response messages, one
     judgement, AT_END for all of them.
     """
 
@@ -56,6 +57,8 @@ class Method(Protocol):
     streams: bool
     requests_stream: bool
     every: int
+    model_key: str
+    version_key: str
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored `undecodable`."""

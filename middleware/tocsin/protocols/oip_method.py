@@ -42,6 +42,7 @@ class InferMethod:
         self.name = name
         self.streams = self.requests_stream = streams
         self.every = 1
+        self.model_key = self.version_key = ""
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""

@@ -50,7 +50,7 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field("", description="Where calls tell the model, as request.PATH or response.PATH.")
+    model: str = Field("", description="Where calls tell the model, as request.PATH, response.PATH or metadata.KEY.")
     version: str = Field("", description="Where calls tell its version.")
     judge: Judged = Field(
         "message", description="Of a stream: message judges each, a number so many together, end the whole."

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import time
 from asyncio import Task
-from base64 import b64encode
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from tocsin.config_fields import Address
 from tocsin.judgement.acting import acting, goes_out
 from tocsin.judgement.call import Call
-from tocsin.judgement.policy import DETAILS_KEY, Replacement, failed_closed
+from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.listener_config import UpstreamTls
 from tocsin.protocols.method import Edit
 from tocsin.relay import frames
 from tocsin.relay.flow import Inflow, Outflow
-from tocsin.relay.headers import block as header_block
 from tocsin.relay.messages import Assembler, Message, framed, whole_message
-from tocsin.relay.refusal import UNESCAPED
+from tocsin.relay.refusal import replaced
 from tocsin.relay.stream import Stream, accepted_verdict
 from tocsin.unscored import Unscored
-from tocsin.verdict import METADATA_KEY
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
@@ -314,16 +310,8 @@ class HeldStream(Stream):
             self._connection.relay.added(time.perf_counter() - self._arrived)
         if instead.response is not None:
             self._outflow.send(self._id, framed(instead.response))
-        fields = [("grpc-status", str(instead.status.value[0]))]
-        if instead.message:
-            fields.append(("grpc-message", quote(instead.message, safe=UNESCAPED)))
-        if instead.details:
-            fields.append((DETAILS_KEY, b64encode(instead.details).decode().rstrip("=")))
-        if not self.answered:
-            fields = [(":status", "200"), ("content-type", "application/grpc"), *fields]
-        if (verdict := self.call.verdict) is not None:
-            fields.append((METADATA_KEY, verdict.to_metadata()))
-        self._outflow.follow(self._id, frames.header_frames(self._id, header_block(fields), end_stream=True))
+        trailers = replaced(self._id, instead, self.call.verdict, answered=self.answered)
+        self._outflow.follow(self._id, trailers)
         if not self.request_ended:
             self._outflow.follow(self._id, frames.reset(self._id, frames.NO_ERROR))
         self._connection.replaced(self._id, upstream_ended=self._ended and self.request_ended)
