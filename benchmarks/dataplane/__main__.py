@@ -34,7 +34,7 @@ from tocsin.relay.messages import framed
 
 SHAPES = {"1x1": Shape(1, 1, 2_000), "4x8": Shape(4, 8, 12_000), "16x16": Shape(16, 16, 20_000)}
 SLOW = {"1x1": Shape(1, 1, 500), "4x8": Shape(4, 8, 2_000), "16x16": Shape(16, 16, 3_000)}
-SIZES = {"100 B": 0, "10 KB": 10_000, "100 KB": 100_000, "1 MB": 1_000_000}
+SIZES = {"0.4 KB": 0, "10 KB": 10_000, "100 KB": 100_000, "1 MB": 1_000_000}
 MESSAGES = 1_000  # of a stream
 CPU_UNSCORED = {"1x1": 0.7, "4x8": 0.5, "16x16": 0.5}
 CPU_SCORED = {"1x1": 1.3, "4x8": 0.8, "16x16": 0.5}
@@ -124,7 +124,7 @@ class Bench:
         return self._measured([*hops, *others], {shape: (PATH, shape) for shape in SHAPES})
 
     def sizes(self) -> Table_:
-        """Responses from small to large, 4x4."""
+        """Responses from the usual size to large, 4x4."""
         found: Table_ = {}
         for name, padding in SIZES.items():
             self._answer_with(framed(response(self.observations, 0, padding=padding)))
