@@ -64,7 +64,7 @@ class Limits(BaseModel):
     connections: int = Field(10_000, ge=1, description="Open client connections of one process.")
     streams: int = Field(10_000, ge=1, description="Calls under way on one connection.")
     resets: int = Field(
-        1_000, ge=1, description="Calls that a connection may begin and reset within ten seconds (rapid reset)."
+        10_000, ge=1, description="Calls that a connection may begin and reset within ten seconds (rapid reset)."
     )
     controls: int = Field(
         10_000, ge=1, description="SETTINGS, PING and empty frames that a connection may send within ten seconds."
