@@ -345,8 +345,8 @@ def test_a_port_freed_by_a_killed_process_can_be_had_again(bundle: Path) -> None
     port = free_port()
     config = Config(**{**settings(1, bundle).model_dump(), "listen": f"127.0.0.1:{port}", "metrics": None})
     for _ in range(2):
-        with running(config):
-            pass
+        with running(config) as relay:
+            assert relay.target == f"127.0.0.1:{port}"
 
 
 def test_every_fault_is_in_the_docs() -> None:

@@ -97,7 +97,7 @@ class ClientSide(Side):
         if known is None:
             if connection.outdated and not self._reader.stateful:
                 self.put(frames.reset(stream, frames.REFUSED_STREAM))  # which clients send again by themselves
-                connection.gone[stream] = True
+                connection.remember(stream)
                 connection.written()
                 return b""
             relay = connection.relay

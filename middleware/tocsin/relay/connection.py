@@ -134,7 +134,7 @@ class Connection:
 
     def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
         """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
-        self._remember(stream_id)
+        self.remember(stream_id)
         if not upstream_ended:
             self.server.put(frames.reset(stream_id, frames.CANCEL))
             self.server.write()
@@ -145,11 +145,12 @@ class Connection:
         self._last_stream = max(self._last_stream, stream_id)
         self.client.put(refused(stream_id, status, reason))
         if not ended:
-            self._remember(stream_id)
+            self.remember(stream_id)
             self.client.put(frames.reset(stream_id, frames.NO_ERROR))
         self.written()
 
-    def _remember(self, stream_id: int) -> None:
+    def remember(self, stream_id: int) -> None:
+        """The relay has ended a stream itself: frames of it that still come are for nobody."""
         self.gone[stream_id] = True
         if len(self.gone) > REMEMBERED:
             del self.gone[next(iter(self.gone))]

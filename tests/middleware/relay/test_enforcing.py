@@ -279,6 +279,7 @@ def test_a_caller_who_leaves_frees_what_was_held(bundle: Path) -> None:
             call.cancel()
         until(lambda: not any(c.streams for c in relay.sidecar.relay.connections))
         until(lambda: relay.sidecar.relay.memory.left == relay.sidecar.config.max_memory)
+        assert ask(relay, b"safe 1")[0] == ANSWERS[b"safe 1"]
 
 
 def iter_slowly(parts: list[bytes], pause: float) -> Iterator[bytes]:

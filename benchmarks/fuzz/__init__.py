@@ -1,0 +1,1 @@
+"""Broken cases and bombs for everything that reads bytes from elsewhere."""

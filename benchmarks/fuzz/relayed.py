@@ -1,0 +1,151 @@
+"""The relay between two pipes, fed with what a peer should not say, and with what is meant to exhaust it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.by_hand import Pipe
+from tests.parts import settings
+
+from benchmarks.fuzz.outcomes import Failure, peak
+from benchmarks.fuzz.seeds import REQUEST, RESPONSE, TRAILERS, ZIPPED, conversations
+from tocsin.judgement.batching import Batcher
+from tocsin.judgement.guard import Guard
+from tocsin.relay.again import Again
+from tocsin.relay.connection import Connection
+from tocsin.relay.frames import PREFACE, SETTINGS, frame
+from tocsin.relay.server import Relay
+from tocsin.verdict import METADATA_KEY
+
+BOMB_SECONDS = 10.0
+
+
+class Relayed:
+    """A relayed connection between two pipes; the case is what one of the peers says, in pieces."""
+
+    def __init__(self, bundle: Path, mode: str, *, ask: bool = False, fail: str = "open") -> None:
+        config = settings(1, bundle, mode=mode, fail=fail, max_message=1 << 16, max_memory=1 << 20)
+        config.models["digits"].ask = ask
+        self._config, self._guard = config, Guard.open(config)
+        self._loop = asyncio.new_event_loop()
+        self._clients, self._servers = conversations()
+
+    def understood(self) -> None:
+        """What is not mutated is judged and told: the seeds lead where they should."""
+        for said in self._servers[:3]:
+            for asked, kind in zip(self._clients, (0, 1), strict=True):
+                written = self._loop.run_until_complete(self._run(asked, said))
+                if kind == (said is self._servers[1]) and b'"p":[' not in written:
+                    raise SystemExit("a seed is not judged: the fuzzer would feed nothing but noise")
+
+    def client(self, case: bytes) -> None:
+        self._loop.run_until_complete(self._run(case, self._servers[0]))
+
+    def server(self, case: bytes) -> None:
+        self._loop.run_until_complete(self._run(self._clients[len(case) % 2], case))
+
+    def blast(self, client: bytes, server: bytes) -> str:
+        """The same with everything at once; what ended it."""
+        return self._loop.run_until_complete(self._blast(client, server))
+
+    async def _blast(self, client: bytes, server: bytes) -> str:
+        relay, connection, to_client, to_server = self._connected()
+        for side, pipe, content in (
+            (connection.client, to_client, PREFACE + client),
+            (connection.server, to_server, server),
+        ):
+            for at in range(0, len(content), 1 << 16):
+                if pipe.closed:
+                    break
+                side.data_received(content[at : at + (1 << 16)])
+                to_server.written.clear()
+                await asyncio.sleep(0)
+        ended = "nothing: it passed within bounds"
+        if to_client.closed:
+            ended = "GOAWAY: " + bytes(to_client.written).rpartition(b"\0\0\0")[2][1:].decode("ascii", "replace")
+        elif b"grpc-status" in to_client.written:
+            ended = "a status"
+        connection.client.connection_lost(None)
+        if relay.memory.left != self._config.max_memory:
+            raise Failure("bytes are still kept")
+        return ended
+
+    def _connected(self) -> tuple[Relay, Connection, Pipe, Pipe]:
+        relay = Relay(self._config, self._guard)
+        relay.batcher, relay.again = Batcher(self._guard, relay._flushed), Again(relay)
+        connection = Connection(relay, relay.ports[0])
+        connection.made = lambda transport: None  # type: ignore[method-assign]
+        to_client, to_server = Pipe(), Pipe()
+        connection.server.connection_made(to_server)  # type: ignore[arg-type]
+        connection.client.connection_made(to_client)  # type: ignore[arg-type]
+        return relay, connection, to_client, to_server
+
+    async def _run(self, client: bytes, server: bytes) -> bytes:
+        relay, connection, to_client, to_server = self._connected()
+        said, answered = PREFACE + client, server
+        for _ in range(3):
+            for side, pipe, content in ((connection.client, to_client, said), (connection.server, to_server, answered)):
+                piece = content[: len(content) // 2 + 1]
+                if piece and not pipe.closed:
+                    side.data_received(piece)
+            said, answered = said[len(said) // 2 + 1 :], answered[len(answered) // 2 + 1 :]
+            await asyncio.sleep(0)
+        connection.client.connection_lost(None)
+        connection.server.connection_lost(None)
+        await asyncio.sleep(0)
+        if relay.memory.left != self._config.max_memory:
+            raise Failure(f"{self._config.max_memory - relay.memory.left} bytes are still kept")
+        if connection.streams or len(connection.gone) > 1_024:
+            raise Failure("streams are still remembered")
+        if relay.closed:
+            self._nothing_unscored(bytes(to_client.written))
+        return bytes(to_client.written)
+
+    def _nothing_unscored(self, written: bytes) -> None:
+        """Trailers that say `unscored` come with another status than OK."""
+        for part in written.split(METADATA_KEY.encode())[1:]:
+            if b'"unscored"' in part[:400] and b'"action":"block"' not in part[:400]:
+                raise Failure("a response went out unscored although it must not")
+
+
+def bombs(bundle: Path) -> dict[str, Any]:
+    """What is meant to exhaust: each against a relay in enforce, with the time and the memory it took."""
+    hello = frame(SETTINGS, 0, 0) + frame(SETTINGS, 1, 0)
+    open_call, end = frame(1, 4, 1, REQUEST) + frame(0, 1, 1), frame(1, 5, 1, TRAILERS)
+    zipped = gzip.compress(bytes(512 << 20), 9)
+    field = b"\x40" + b"\x04name" + b"\x7f\x80\x1e" + b"v" * 3_967  # into the dynamic table, then named again and again
+    many = range(1, 200_001, 2)
+    kinds: dict[str, tuple[bytes, bytes]] = {
+        "header fields of 4 KB, named 16,000 times": (frame(1, 4, 1, field + b"\xbe" * 16_000), b""),
+        "a header block of endless continuations": (frame(1, 0, 1, REQUEST) + frame(9, 0, 1, b"\0" * 9_000) * 100, b""),
+        "gzip of 512 MB": (
+            open_call,
+            frame(1, 4, 1, ZIPPED)
+            + frame(0, 0, 1, b"\1" + struct.pack(">L", len(zipped)) + zipped) + end,
+        ),
+        "a message that says it has 4 GB": (
+            open_call,
+            frame(1, 4, 1, RESPONSE) + b"".join([frame(0, 0, 1, b"\0\xff\xff\xff\xff" + bytes(16_000))] * 2_000) + end,
+        ),
+        "windows beyond their limit": (frame(8, 0, 0, b"\x7f\xff\xff\xff") * 2, b""),
+        "100,000 streams": (b"".join(frame(1, 4, one, REQUEST) for one in many), b""),
+        "100,000 streams, reset at once": (
+            b"".join(frame(1, 4, one, REQUEST) + frame(3, 0, one, b"\0\0\0\10") for one in many), b"",
+        ),
+        "100,000 SETTINGS": (frame(SETTINGS, 0, 0) * 100_000, b""),
+        "100,000 PING": (frame(6, 0, 0, b"pingpong") * 100_000, b""),
+        "100,000 empty DATA": (frame(1, 4, 1, REQUEST) + frame(0, 0, 1) * 100_000, b""),
+    }  # fmt: skip
+    relayed = Relayed(bundle, "enforce", fail="closed")
+    found = {}
+    for name, (client, server) in kinds.items():
+        before, started = peak(), time.perf_counter()
+        ended = relayed.blast(hello + client, hello + server)
+        seconds, grown = time.perf_counter() - started, (peak() - before) / (1 << 20)
+        found[name] = {"seconds": seconds, "grown_mb": grown, "ended": ended}
+    return found

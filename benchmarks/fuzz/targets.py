@@ -1,0 +1,181 @@
+"""Everything that is fed: each reader of bytes, with what it must not do."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from tests import ranker as acme
+from tests.parts import METHOD, quick_bundle, settings
+
+from benchmarks.fuzz.outcomes import Failure, Refused
+from benchmarks.fuzz.relayed import Relayed
+from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
+from tocsin.config import Config
+from tocsin.errors import ConfigError
+from tocsin.judgement.guard import Guard
+from tocsin.protocols.descriptors import pool_of
+from tocsin.relay.frames import header_block, read_settings, unpadded
+from tocsin.relay.headers import HeaderError, HeaderReader, without
+from tocsin.relay.messages import Assembler, Memory
+from tocsin.relay.side import FrameError
+from tocsin.verdict import Verdict
+from tocsin_calibration import Bundle, CalibrationFault
+
+CONFIGURATION = yaml.safe_dump(
+    {
+        "listen": "0.0.0.0:8001",
+        "mode": "enforce",
+        "fail": "closed",
+        "scoring_budget": "5ms",
+        "max_message": "1MiB",
+        "models": {"m": {"signals": {"probs": "response.outputs.p"}, "on_alarm": {"critical": {"action": "block"}}}},
+    }
+).encode()
+
+
+class Target(NamedTuple):
+    """Something that is fed: seeds to begin with, and a function that raises on a failure. `share` of all cases."""
+
+    name: str
+    seeds: list[bytes]
+    feed: Callable[[bytes], None]
+    share: float
+
+
+def targets(folder: Path) -> list[Target]:
+    """Everything that is fed, and by what share of the cases."""
+    bundle = folder / "fuzz.tocsin"
+    quick_bundle(bundle)
+    client, server = conversations()
+    for mode in ("annotate", "enforce"):
+        Relayed(bundle, mode).understood()
+    return [
+        Target("headers", [REQUEST, RESPONSE, TRAILERS], headers, 0.2),
+        Target("messages", [b"\0\0\0\0\5hello\0\0\0\0\0", gzip.compress(bytes(100_000))], messages, 0.15),
+        Target("frames", [*server, *client], frames, 0.2),
+        Target("client-observe", client, Relayed(bundle, "observe").client, 0.03),
+        Target("server-observe", server, Relayed(bundle, "observe").server, 0.03),
+        Target("client-annotate", client, Relayed(bundle, "annotate", ask=True).client, 0.03),
+        Target("server-annotate", server, Relayed(bundle, "annotate", ask=True).server, 0.03),
+        Target("client-enforce", client, Relayed(bundle, "enforce").client, 0.03),
+        Target("server-enforce-closed", server, Relayed(bundle, "enforce", fail="closed").server, 0.05),
+        Target("inferences", INFERENCES, Judged(settings(1, bundle, mode="enforce", fail="closed")).infer, 0.12),
+        Target("fields", [acme.answer(SAFE, row) for row in range(4)], Judged(ranked(bundle, folder)).rank, 0.06),
+        Target("verdicts", [b'{"model":"m","p":[0.5],"alarm":null}'], verdicts, 0.03),
+        Target("bundles", [bundle.read_bytes()], Bundles(folder).feed, 0.01),
+        Target("descriptors", [acme.descriptor_set()], descriptors, 0.01),
+        Target("configurations", [CONFIGURATION], Configurations(folder).feed, 0.02),
+    ]
+
+
+def headers(case: bytes) -> None:
+    reader = HeaderReader((":path", "grpc-status", "x-session"))
+    for read in (
+        reader.read,
+        lambda one: without(one, "content-length", 28),
+        HeaderReader((":path",), stateful=True).read_all,
+    ):
+        with contextlib.suppress(HeaderError):
+            read(case)
+
+
+def messages(case: bytes) -> None:
+    memory = Memory(1 << 16)
+    for keeps in (False, True):
+        assembler = Assembler(1 << 15, memory, keeps=keeps)
+        for at in range(0, len(case), 7 + len(case) // 5):
+            for message in assembler.feed(case[at : at + 7 + len(case) // 5]):
+                if message.content is not None and len(message.content) > 1 << 15:
+                    raise Failure("a message over the limit came out")
+        assembler.forget()
+        if memory.left != 1 << 16:
+            raise Failure(f"{(1 << 16) - memory.left} bytes of messages were not given back")
+
+
+def frames(case: bytes) -> None:
+    for read in (read_settings, unpadded, lambda one: header_block(0x28, one)):
+        with contextlib.suppress(FrameError):
+            read(case)
+
+
+def verdicts(case: bytes) -> None:
+    try:
+        Verdict.from_metadata(case)
+    except ValueError:
+        raise Refused from None
+
+
+def descriptors(case: bytes) -> None:
+    try:
+        pool_of(case)
+    except ValueError:
+        raise Refused from None
+
+
+class Judged:
+    """A guard that fails closed: whatever a response is, it is scored, or blocked with a reason."""
+
+    def __init__(self, config: Config) -> None:
+        self._guard = Guard.open(config)
+
+    def infer(self, case: bytes) -> None:
+        self._judge(METHOD.name, case)
+
+    def rank(self, case: bytes) -> None:
+        self._judge(acme.PATHS["Rank"], case)
+
+    def _judge(self, method: str, case: bytes) -> None:
+        call = self._guard.call(method, {})
+        assert call is not None
+        piece = call.answered(case)
+        assert piece is not None
+        self._guard.judge([piece])
+        verdict = piece.verdict
+        if verdict is None:
+            raise Failure("there is no verdict")
+        if verdict.unscored is None and not all(0 < p <= 1 for p in verdict.pvalues):
+            raise Failure(f"p-values {verdict.pvalues}")
+        if verdict.unscored is not None:
+            if verdict.action != "block":
+                raise Failure(f"passed unscored ({verdict.unscored})")
+            raise Refused
+        Verdict.from_metadata(verdict.to_metadata())
+
+
+def ranked(bundle: Path, folder: Path) -> Config:
+    """A configuration of a protocol of one's own."""
+    model = {"bundle": bundle, "protocol": "ranker", "signals": acme.SIGNALS}
+    return Config(mode="enforce", fail="closed", protocols=acme.protocol(folder), models={"digits": model})
+
+
+class Bundles:
+    """Files that say they are bundles."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "case.tocsin"
+
+    def feed(self, case: bytes) -> None:
+        self._path.write_bytes(case)
+        try:
+            Bundle.read(self._path)
+        except CalibrationFault:
+            raise Refused from None
+
+
+class Configurations:
+    """Files that say they are configurations."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "case.yaml"
+
+    def feed(self, case: bytes) -> None:
+        self._path.write_bytes(case)
+        try:
+            Config.load(self._path)
+        except ConfigError:
+            raise Refused from None
