@@ -49,7 +49,7 @@ class Connection:
         self.from_server = Inflow(self.server) if manages else None
         self.requests = Outflow(self.server) if relay.asks else None
         self.from_client = Inflow(self.client) if relay.asks else None
-        self.server.orderly, self.client.orderly = manages, relay.asks
+        self.server.orderly = self.client.orderly = manages  # credits go to the upstream while requests are read
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE  # that the client takes
         self.refusing = ""  # why the upstream is not there
         self.outdated = False  # begun under a configuration that asked for less

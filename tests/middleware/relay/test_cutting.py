@@ -241,3 +241,29 @@ async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(
     for stream, content in ((1, ANSWERS[1]), (3, grpc_frame(b"x" * 5_000))):
         assert [frame[0] for frame in got[stream]] == ["headers", "data", "headers"], stream
         assert joined(got[stream])[0] == content
+
+
+async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("tocsin.relay.flow._MUCH_OF_STREAM", 1)  # credited at once
+    monkeypatch.setattr("tocsin.relay.flow._MUCH_OF_CONNECTION", 1)
+    config = settings(1, bundle, mode="enforce")
+    relay = Relay(config, Guard.open(config))
+    relay.batcher = Batcher(relay.guard, relay._flushed)
+    connection = Connection(relay, relay.ports[0])
+    connection.made = lambda transport: None  # type: ignore[method-assign]
+    to_client, to_server = Pipe(), Pipe()
+    connection.server.connection_made(to_server)  # type: ignore[arg-type]
+    connection.client.connection_made(to_client)  # type: ignore[arg-type]
+    hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
+    ask = block([(":method", "POST"), (":path", "/test.Model/Both"), ("content-type", "application/grpc")])
+    asking = DataFrame(1, data=b"\xb3" * 5_000, flags=["END_STREAM"]).serialize()
+    more = b"".join(WindowUpdateFrame(one, window_increment=100_000).serialize() for one in (0, 1))
+    said = PREFACE + hello + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize() + asking[:2_000]
+    connection.client.data_received(said)
+    answer = HeadersFrame(1, data=RESPONSE, flags=["END_HEADERS"]).serialize()
+    answer += DataFrame(1, data=b"x" * 16_000).serialize() * 6  # more than the caller has room for
+    connection.server.data_received(hello + answer)
+    connection.client.data_received(asking[2_000:] + more)
+    got = read(bytes(to_server.written)[len(PREFACE) :])
+    assert [frame for frame in got[1] if frame[0] == "data"] == [("data", b"\xb3" * 5_000)]
+    assert sum(len(frame[1]) for frame in read(bytes(to_client.written))[1] if frame[0] == "data") == 96_000
