@@ -244,8 +244,7 @@ async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(
 
 
 async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("tocsin.relay.flow._MUCH_OF_STREAM", 1)  # credited at once
-    monkeypatch.setattr("tocsin.relay.flow._MUCH_OF_CONNECTION", 1)
+    monkeypatch.setattr("tocsin.relay.flow._MUCH_OF_CONNECTION", 70_000)  # credited when the caller has caught up
     config = settings(1, bundle, mode="enforce")
     relay = Relay(config, Guard.open(config))
     relay.batcher = Batcher(relay.guard, relay._flushed)
@@ -257,12 +256,20 @@ async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Pat
     hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
     ask = block([(":method", "POST"), (":path", "/test.Model/Both"), ("content-type", "application/grpc")])
     asking = DataFrame(1, data=b"\xb3" * 5_000, flags=["END_STREAM"]).serialize()
-    more = b"".join(WindowUpdateFrame(one, window_increment=100_000).serialize() for one in (0, 1))
-    said = PREFACE + hello + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize() + asking[:2_000]
+    opening = SettingsFrame(0)
+    opening.settings = {4: 1 << 20}  # room on the stream; the connection's is what it waits for
+    more = WindowUpdateFrame(0, window_increment=100_000).serialize()
+    said = (
+        PREFACE
+        + opening.serialize()
+        + hello
+        + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize()
+        + asking[:2_000]
+    )
     connection.client.data_received(said)
     answer = HeadersFrame(1, data=RESPONSE, flags=["END_HEADERS"]).serialize()
     answer += DataFrame(1, data=b"x" * 16_000).serialize() * 6  # more than the caller has room for
-    connection.server.data_received(hello + answer)
+    connection.server.data_received(hello + SettingsFrame(0, flags=["ACK"]).serialize() + answer)
     connection.client.data_received(asking[2_000:] + more)
     got = read(bytes(to_server.written)[len(PREFACE) :])
     assert [frame for frame in got[1] if frame[0] == "data"] == [("data", b"\xb3" * 5_000)]
