@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 from tocsin.inprocess.capture import deserializing, serializing
 from tocsin.judgement.guard import Guard
 
-KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-
 
 class Guarded:
     """A guarded method of a wrapped channel: the callable with serializers that keep bytes, and how to make messages

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from tocsin.relay import frames
 from tocsin.relay.frames import END_STREAM
-from tocsin.relay.headers import HeaderError, without
+from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.messages import Assembler, framed
 from tocsin.unscored import Unscored
-
-CONTENT_LENGTH = ("content-length", 28)  # and its place in the static table
 
 
 class AskingStream(HeldStream):
@@ -46,8 +44,7 @@ class AskingStream(HeldStream):
             if message.content is None:
                 requests.send(self._id, self._asking.rest, END_STREAM if ended else 0)
                 return True
-            packed = len(message.content).to_bytes(4, "big") + message.content
-            whole = (b"\1" if message.compressed else b"\0") + packed
+            whole = framed(message.content, compressed=message.compressed)
             content, fault = self._plain(message, self.request_encoding)
             self.call.asked(content, fault)
             if content is not None:

@@ -14,6 +14,7 @@ from hpack.exceptions import HPACKError
 from hpack.huffman_table import decode_huffman
 
 STATIC_TABLE = 61
+CONTENT_LENGTH = ("content-length", 28)  # a name, and its place in the static table
 CACHED_BLOCKS = 1024
 CACHED_BLOCK_SIZE = 2048
 

@@ -100,8 +100,7 @@ class HeldStream(Stream):
             if message.content is None:
                 self._cannot_hold(message, self._response.rest)
                 return
-            packed = len(message.content).to_bytes(4, "big") + message.content
-            whole = (b"\1" if message.compressed else b"\0") + packed
+            whole = framed(message.content, compressed=message.compressed)
             if self._free:  # since a message before this one
                 self._send(whole)
                 continue

@@ -35,9 +35,9 @@ def whole_message(payload: bytes, limit: int) -> bytes | None:
     return payload[PREFIX:] if PREFIX + length == len(payload) and length <= limit else None
 
 
-def framed(content: bytes) -> bytes:
-    """A message as it goes on the wire, uncompressed."""
-    return b"\0" + len(content).to_bytes(4, "big") + content
+def framed(content: bytes, *, compressed: bool = False) -> bytes:
+    """A message as it goes on the wire."""
+    return (b"\1" if compressed else b"\0") + len(content).to_bytes(4, "big") + content
 
 
 class Assembler:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, cast
 from tocsin.relay import frames
 from tocsin.relay.flow import STREAM_WINDOW
 from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PADDED, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.relay.headers import HeaderError, HeaderReader, without
+from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.verdict import METADATA_KEY
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
-
-CONTENT_LENGTH = ("content-length", 28)  # and its place in the static table
 
 
 class ServerSide(Side):
