@@ -265,6 +265,7 @@ class Soak:
                     "slope_mb_an_hour": self.slope(mode),
                     "resident_mb": statistics.median(s[1] for s in self.samples[mode]),
                     "descriptors": sorted({s[2] for s in self.samples[mode]}),
+                    "memory": [[round(at), round(size, 2)] for at, size, _ in self.samples[mode]],
                 }
                 for mode in MODES
             },

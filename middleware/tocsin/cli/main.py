@@ -21,6 +21,7 @@ from tocsin.cli import (
     plan,
     record,
     reload,
+    rules,
     select,
     serve,
     sets,
@@ -48,6 +49,7 @@ app.command("sets")(sets.sets)
 app.command("harmonise")(harmonise.harmonise)
 app.command("feedback")(feedback.feedback)
 app.command("reload")(reload.reload)
+app.command("rules")(rules.rules)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(config.app, name="config")

@@ -179,6 +179,11 @@ class PrometheusSink(Collector):
 
     def _promises(self) -> Iterable[Metric]:
         alpha = GaugeMetricFamily("tocsin_alpha", "The promised false-alarm rate.", labels=["model", "severity"])
+        expected = GaugeMetricFamily(
+            "tocsin_expected_alarm_ratio",
+            "The rate of alarms that calibration leads one to expect on safe traffic.",
+            labels=["model", "severity"],
+        )
         evidence = GaugeMetricFamily(
             "tocsin_promise_log_evalue",
             "Log of the evidence since start that the promised rate is exceeded.",
@@ -204,6 +209,7 @@ class PrometheusSink(Collector):
                 continue
             for severity, promised in model.promise.alphas.items():
                 alpha.add_metric([name, severity], promised)
+                expected.add_metric([name, severity], model.promise.laws[severity].mean_rate)
             watched = self._series[name].evidence
             assert watched is not None
             for severity, value in watched.promise().items():
@@ -212,9 +218,9 @@ class PrometheusSink(Collector):
                 drift.add_metric([name], drifted)
             for severity, now in ({} if model.judge.levels is None else model.judge.levels.now()).items():
                 level.add_metric([name, severity], now)
-            size.add_metric([name], model.promise.n)
+            size.add_metric([name], min(law.n for law in model.promise.laws.values()))
             info.add_metric([name, model.bundle.digest], 1)
             when = model.bundle.made.get("calibrated", {}).get("timestamp")
             if isinstance(when, int | float):
                 made.add_metric([name], when)
-        yield from (alpha, evidence, drift, level, size, info, made)
+        yield from (alpha, expected, evidence, drift, level, size, info, made)

@@ -38,7 +38,11 @@ class ModelSeries:
         self.scoring = Histogram(SECONDS_BUCKETS)
         self.scores: Histogram | None = None
         self.evidence: Evidence | None = None
+        self._severities: tuple[str, ...] = ()
         if model is not None and model.bundle is not None:
+            self._severities = tuple(model.promise.alphas)
+            if model.promise.sessions is not None:
+                self.sessions.update(dict.fromkeys((*self._severities, "none"), 0))
             self.scores = Histogram(*(_score_buckets(column) for column in model.promise.reference.T))
             run_length, fixed = model.config.evidence == "run_length", model.judge.levels is None
             self.evidence = Evidence(model.promise, model.config.restart, fixed=fixed, run_length=run_length)
@@ -134,6 +138,8 @@ class ModelSeries:
             if len(self._versions) >= VERSIONS:
                 return "other"
             self._versions.add(version)
+            for severity in self._severities:  # a counter that begins at 1 shows Prometheus no increase
+                self.alarms[version, severity] += 0
         return version
 
 

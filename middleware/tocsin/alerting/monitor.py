@@ -1,0 +1,141 @@
+"""Alerts about the monitor itself: whether it is there, sees, keeps up, and can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tocsin.alerting.rule import Alert, Group
+from tocsin.alerting.watched import Watched, Wishes
+from tocsin.config import Config
+
+BLIND = 0.5  # the share of unscored responses from which nothing is watched any more
+FEW = 10  # responses in five minutes below which a share of them says nothing
+
+
+def monitor(models: Sequence[Watched], config: Config, wishes: Wishes) -> Group:
+    """The alerts of the monitor."""
+    alerts = [_gone(models), *_unscored(wishes), _unguarded(wishes)]
+    if wishes.upstream_rate:
+        alerts.append(_bypassed(wishes))
+    budget = max((config.models[model.name].scoring_budget or config.scoring_budget) for model in models)
+    alerts += [_slow(budget.total_seconds(), wishes), _unreachable(wishes), _reload(wishes), _workers(wishes)]
+    return Group("tocsin.monitor", alerts)
+
+
+def _gone(models: Sequence[Watched]) -> Alert:
+    return Alert(
+        "TocsinGone",
+        "critical",
+        "\nor ".join(f'absent(tocsin_bundle_info{{model="{model.name}"}})' for model in models),
+        "{{ $labels.model }}: no Tocsin reports that it guards this model",
+        "Prometheus has no series of it: no Tocsin is running with this model, or none is scraped.",
+        "gone",
+        lasting="5m",
+    )
+
+
+def _unscored(wishes: Wishes) -> list[Alert]:
+    by = wishes.labels("model")
+    judged = f'sum by ({by}) (increase(tocsin_responses_total{{decision!="unscored"}}[5m]))'
+    missed = f'sum by ({by}) (increase(tocsin_unscored_total{{reason!="no_bundle"}}[5m]))'
+    share = f"{missed} / (({judged} or 0 * {missed}) + {missed} > {FEW})"
+    told = "{{ $labels.model }}: {{ $value | humanizePercentage }} of responses pass without a judgement"
+    return [
+        Alert(
+            "TocsinBlind",
+            "critical",
+            f"{share} > {BLIND:g}",
+            told,
+            "Nothing is promised about responses that are not scored. The reasons are in tocsin_unscored_total.",
+            "unscored",
+            lasting="2m",
+        ),
+        Alert(
+            "TocsinUnscored",
+            "warning",
+            f"{share} > {wishes.unscored:g}",
+            told,
+            f"More than {wishes.unscored:.0%} of responses in five minutes. The reasons are in tocsin_unscored_total.",
+            "unscored",
+            lasting="10m",
+        ),
+    ]
+
+
+def _unguarded(wishes: Wishes) -> Alert:
+    by = f" by ({wishes.labels()})" if wishes.by else ""
+    guarded, other = (f'sum{by} (increase(tocsin_relay_calls_total{{guarded="{g}"}}[30m]))' for g in ("true", "false"))
+    return Alert(
+        "TocsinSeesOtherCallsOnly",
+        "warning",
+        f"{other} > 100 unless {guarded} > 0",
+        "{{ $value | humanize }} calls in half an hour passed, and not one of them was of a guarded method",
+        "Calls arrive, but of methods that no configured protocol knows. Health checks alone look like this too.",
+        "no-traffic",
+        lasting="30m",
+    )
+
+
+def _bypassed(wishes: Wishes) -> Alert:
+    by = f" by ({wishes.labels()})" if wishes.by else ""
+    seen = f'sum{by} (rate(tocsin_relay_calls_total{{guarded="true"}}[10m]))'
+    return Alert(
+        "TocsinBypassed",
+        "critical",
+        f"({wishes.upstream_rate}) > 0 unless {seen} > 0",
+        "the model server answers {{ $value | humanize }} requests a second, and none of them came through Tocsin",
+        "The model server has traffic, and Tocsin has none: callers reach it by another way.",
+        "no-traffic",
+        lasting="10m",
+    )
+
+
+def _slow(budget: float, wishes: Wishes) -> Alert:
+    by = wishes.labels("le")
+    return Alert(
+        "TocsinSlow",
+        "warning",
+        f"histogram_quantile(0.99, sum by ({by}) (rate(tocsin_added_seconds_bucket[5m]))) > {budget:g}",
+        "judging adds {{ $value | humanizeDuration }} to one response in a hundred",
+        f"The scoring budget is {budget * 1e3:g} ms; responses that wait longer pass as late.",
+        "slow",
+        lasting="10m",
+    )
+
+
+def _unreachable(wishes: Wishes) -> Alert:
+    by = f" by ({wishes.labels()})" if wishes.by else ""
+    return Alert(
+        "TocsinUpstreamUnreachable",
+        "warning",
+        f"sum{by} (increase(tocsin_relay_upstream_failures_total[5m])) > 0",
+        "{{ $value | humanize }} connections to the model server failed in five minutes",
+        "Callers get UNAVAILABLE, as they would without Tocsin.",
+        "upstream-unreachable",
+        lasting="5m",
+    )
+
+
+def _reload(wishes: Wishes) -> Alert:
+    by = f" by ({wishes.labels()})" if wishes.by else ""
+    failed, done = (f'max{by} (increase(tocsin_reloads_total{{outcome="{o}"}}[1h]))' for o in ("failed", "done"))
+    return Alert(
+        "TocsinReloadFailed",
+        "warning",
+        f"{failed} > 0 unless {done} > 0",
+        "a new configuration could not be used; the old one stays in force",
+        "The reason is in the log, and in the answer of `tocsin reload`.",
+        "reload-failed",
+    )
+
+
+def _workers(wishes: Wishes) -> Alert:
+    by = f" by ({wishes.labels()})" if wishes.by else ""
+    return Alert(
+        "TocsinWorkersDie",
+        "warning",
+        f"sum{by} (increase(tocsin_worker_restarts_total[30m])) > 2",
+        "{{ $value | humanize }} workers died in half an hour and were started again",
+        "Calls in flight on them were lost.",
+        "workers-die",
+    )

@@ -1,0 +1,153 @@
+"""Alerts about the promise: broken, its budget burning, drift, calibration that is old, a candidate that disagrees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+
+from tocsin.alerting.rates import ALARM, CHANCE, rates
+from tocsin.alerting.rule import Alert, Group, Recording
+from tocsin.alerting.watched import Watched, Wishes, matching
+
+FAST, SLOW = 14.4, 3.0  # times the promised rate: a month's alarms in 50 hours, and in ten days
+AT_MOST = 0.5  # a rate that is too high whatever was promised
+
+_RATIO = (
+    "{{{{ with printf \"tocsin:alarm_ratio:{window}{{model='%s',alarm='%s'}}\" $labels.model $labels.alarm | query }}}}"
+    "{{{{ . | first | value | humanizePercentage }}}}{{{{ else }}}}an unknown share{{{{ end }}}}"
+)
+_ALPHA = (
+    "{{ with printf \"tocsin:alpha{model='%s',alarm='%s'}\" $labels.model $labels.alarm | query }}"
+    "{{ . | first | value | humanizePercentage }}{{ else }}an unknown share{{ end }}"
+)
+
+
+def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
+    """The alerts of the promise, behind the rates they are about: rules of a group are evaluated in their order."""
+    fixed = [model for model in models if model.fixed]
+    alerts: list[Recording | Alert] = [*rates(models, wishes)]
+    if fixed:
+        alerts += [_broken(fixed, models, wishes), *_burning(fixed, models)]
+    alerts += [_drift(models, wishes), _stale(wishes)]
+    if any(model.shadowed for model in models):
+        alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
+    return Group("tocsin.promise", alerts)
+
+
+def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
+    """Evidence over 1/delta: by Ville's inequality that ever happens by chance with probability at most delta."""
+    parts, sure = [], []
+    windows = [model for model in fixed if not model.run_length]
+    if windows:
+        count = sum(len(model.severities) for model in windows)
+        parts.append(_beyond(log(count / wishes.delta), windows, every))
+        sure.append(
+            f"While the promise is kept, any alert of this kind ever fires with probability at most {wishes.delta:g} a "
+            "process."
+        )
+    lengths = [model for model in fixed if model.run_length]
+    if lengths:
+        parts.append(_beyond(log(wishes.run_length), lengths, every))
+        sure.append(
+            f"Where evidence is configured as run_length, chance does this once in {wishes.run_length:,.0f} responses "
+            "on average at most."
+        )
+    return Alert(
+        "TocsinPromiseBroken",
+        "critical",
+        "\nor ".join(parts),
+        f"{{{{ $labels.model }}}}: more {{{{ $labels.{ALARM} }}}} alarms than promised ("
+        + _RATIO.format(window="1h")
+        + f" in the last hour, promised {_ALPHA})",
+        "The traffic is not like the calibration traffic, or the model has changed: the evidence against the promise "
+        f"is e^{{{{ $value | printf \"%.1f\" }}}} to 1. {' '.join(sure)}",
+        "promise-broken",
+    )
+
+
+def _beyond(limit: float, some: Sequence[Watched], every: Sequence[Watched]) -> str:
+    return f"tocsin:promise_log_evalue{_of(matching(some, every))} > {limit:.4f}"
+
+
+def _burning(fixed: Sequence[Watched], every: Sequence[Watched]) -> list[Alert]:
+    """The share of alarms is some times what was promised, in a long window and still in a short one."""
+    found = []
+    only = _of(matching(fixed, every))
+    for name, urgency, times, short, long in (
+        ("TocsinAlarmBudgetBurnsFast", "critical", FAST, "5m", "1h"),
+        ("TocsinAlarmBudgetBurnsSlowly", "warning", SLOW, "30m", "6h"),
+    ):
+        limit = f"clamp_max({times:g} * tocsin:alpha, {AT_MOST:g})"
+        parts = [
+            f"tocsin:alarm_ratio:{window}{only} > {limit}\nand tocsin:alarm_ratio:{window} > "
+            f"tocsin:alarm_ratio_ceiling:{window}"
+            for window in (long, short)
+        ]
+        found.append(
+            Alert(
+                name,
+                urgency,  # type: ignore[arg-type]
+                "\nand ".join(parts),
+                f"{{{{ $labels.model }}}}: {{{{ $value | humanizePercentage }}}} of responses in {long} raise "
+                f"{{{{ $labels.{ALARM} }}}} alarms, promised {_ALPHA}",
+                f"The alarm budget is used up at {times:g} times the promised rate or faster (at {AT_MOST:.0%} in any "
+                f"case), in the last {long} and still in the last {short}, by more than chance does once in a million "
+                "times.",
+                "alarm-budget",
+            )
+        )
+    return found
+
+
+def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
+    limit = log(len(models) / wishes.delta)
+    return Alert(
+        "TocsinDrift",
+        "warning",
+        f"max by ({wishes.labels('model')}) (max_over_time(tocsin_drift_log_evalue[5m])) > {limit:.4f}",
+        '{{ $labels.model }}: scores have drifted from calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
+        "Scores are distributed otherwise than when the bundle was calibrated, upwards or downwards; alarms may still "
+        f"be within what was promised. On traffic like the calibration traffic, any alert of this kind ever fires with "
+        f"probability at most {wishes.delta:g} a process.",
+        "drift",
+    )
+
+
+def _stale(wishes: Wishes) -> Alert:
+    age = wishes.max_age.total_seconds()
+    made = f"min by ({wishes.labels('model')}) (tocsin_bundle_calibrated_timestamp_seconds)"
+    return Alert(
+        "TocsinCalibrationStale",
+        "warning",
+        f"time() - {made} > {age:.0f}",
+        "{{ $labels.model }}: calibrated {{ $value | humanizeDuration }} ago",
+        f"The promise is about traffic like that of the calibration. It is older than {wishes.max_age.days} days, "
+        "which somebody has set as the limit.",
+        "calibration-stale",
+    )
+
+
+def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
+    """Live and candidate bundle disagree on more responses than two promises of the mildest alpha allow."""
+    by = wishes.labels("model")
+    severities = dict.fromkeys(["none", *(severity for model in shadowed for severity in model.severities)])
+    every = f"sum by ({by}) (increase(tocsin_shadow_responses_total[1h]))"
+    alike = " or ".join(
+        f'increase(tocsin_shadow_responses_total{{severity="{s}",live="{s}"}}[1h])' for s in severities
+    )
+    luck = 2 * log(1 / CHANCE)
+    return Alert(
+        "TocsinCandidateDisagrees",
+        "warning",
+        f"1 - sum by ({by}) ({alike}) / ({every} > 0)\n"
+        f"> 2 * max by ({by}) (tocsin_alpha)\n"
+        f"  + sqrt({luck:.6g} * 2 * max by ({by}) (tocsin_alpha) / ({every} > 0)) + {luck / 3:.6g} / ({every} > 0)",
+        "{{ $labels.model }}: the candidate bundle judges {{ $value | humanizePercentage }} of responses otherwise",
+        "Both bundles promise at most alpha false alarms, so on safe traffic they may differ on twice that. They differ "
+        "on more, or the candidate fails: look before you make it the live one.",
+        "candidate-disagrees",
+    )
+
+
+def _of(matcher: str) -> str:
+    return f"{{{matcher}}}" if matcher else ""

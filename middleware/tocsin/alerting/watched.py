@@ -1,0 +1,89 @@
+"""What rules are made from: the promises of a configuration's bundles, and what is asked of the alerts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tocsin.config import Config
+from tocsin.errors import ConfigError
+from tocsin_calibration import Bundle
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A guarded model. `severities` are those of its promise, gravest first; `fixed` tells that alarms come from the
+    promise's own thresholds, so that there is a rate to hold them to; `sessions` that it promises for sessions.
+    """
+
+    name: str
+    severities: tuple[str, ...]
+    sessions: bool
+    fixed: bool
+    run_length: bool
+    shadowed: bool
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of the alerts.
+
+    `delta` is the probability that any promise alert, or any drift alert, ever fires on traffic that keeps the
+    promise, from the start of one process; `run_length` the responses between two false ones where evidence is
+    configured so. `by` are further labels that tell deployments apart, such as namespace. `upstream_rate` is PromQL
+    for the requests a second that the model server says it has.
+    """
+
+    delta: float = 0.01
+    run_length: float = 1e6
+    max_age: timedelta = timedelta(days=30)
+    unscored: float = 0.05
+    by: Sequence[str] = ()
+    upstream_rate: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"--delta: a probability lies between 0 and 1, not {self.delta:g}")
+        if not self.run_length > 1:
+            raise ConfigError(f"--run-length: more than one response, not {self.run_length:g}")
+        if not 0 < self.unscored < 1:
+            raise ConfigError(f"--unscored: a share lies between 0 and 1, not {self.unscored:g}")
+        for label in self.by:
+            if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", label):
+                raise ConfigError(f"--by: '{label}' is no label's name")
+
+    def labels(self, *own: str) -> str:
+        """These labels and those that tell deployments apart, as PromQL's `by` takes them."""
+        return ", ".join([*self.by, *own])
+
+
+def watched(config: Config) -> list[Watched]:
+    """The models of a configuration that have a bundle. Raises ConfigError where none has, BundleError."""
+    found = []
+    for name, model in config.models.items():
+        if model.bundle is None:
+            continue
+        promise = Bundle.read(model.bundle).require_promise(model.bundle)
+        step = promise.sessions is not None and promise.sessions.style == "step"
+        found.append(
+            Watched(
+                name,
+                tuple(promise.alphas),
+                promise.sessions is not None,
+                model.adapt is None and model.discoveries is None and not step,
+                model.evidence == "run_length",
+                model.shadow is not None,
+            )
+        )
+    if not found:
+        raise ConfigError("models: none has a bundle, so there is no promise to alert on")
+    return found
+
+
+def matching(models: Sequence[Watched], every: Sequence[Watched]) -> str:
+    """The PromQL matcher for some of the models: nothing when it is all of them, as more may come."""
+    if len(models) == len(every):
+        return ""
+    return 'model=~"' + "|".join(re.escape(model.name).replace("\\", "\\\\") for model in models) + '"'

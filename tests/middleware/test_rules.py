@@ -1,0 +1,198 @@
+"""Claims about alert rules: each fires when it should, not when it should not, by Prometheus' own reckoning."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tests.parts import SIGNALS, quick_bundle
+from typer.testing import CliRunner
+
+from tocsin.alerting.rates import CHANCE, ceiling
+from tocsin.alerting.watched import Wishes, watched
+from tocsin.cli.main import app
+from tocsin.config import Config
+from tocsin.errors import ConfigError
+from tocsin_calibration import FalseAlarmLaw
+
+ROOT = Path(__file__).parents[2]
+MORE = ["--upstream-rate", "sum(rate(nv_inference_request_success[5m]))"]
+PROMISE = {  # what a calm Tocsin shows
+    'tocsin_alpha{model="digits",severity="warning"}': "0.05+0x1000",
+    'tocsin_alpha{model="digits",severity="critical"}': "0.01+0x1000",
+    'tocsin_expected_alarm_ratio{model="digits",severity="warning"}': "0.0499+0x1000",
+    'tocsin_expected_alarm_ratio{model="digits",severity="critical"}': "0.0099+0x1000",
+    'tocsin_calibration_responses{model="digits"}': "600+0x1000",
+    'tocsin_bundle_info{model="digits",digest="sha256:1"}': "1+0x1000",
+    'tocsin_bundle_calibrated_timestamp_seconds{model="digits"}': "0+0x1000",
+    'tocsin_responses_total{model="digits",method="/m",decision="pass"}': "0+285x1000",
+    'tocsin_responses_total{model="digits",method="/m",decision="flag"}': "0+15x1000",
+    'tocsin_alarms_total{model="digits",severity="warning"}': "0+12x1000",
+    'tocsin_alarms_total{model="digits",severity="critical"}': "0+3x1000",
+    'tocsin_promise_log_evalue{model="digits",severity="warning"}': "-2+0x1000",
+    'tocsin_promise_log_evalue{model="digits",severity="critical"}': "-2+0x1000",
+    'tocsin_drift_log_evalue{model="digits"}': "-2+0x1000",
+    'tocsin_added_seconds_bucket{le="0.005"}': "0+300x1000",
+    'tocsin_added_seconds_bucket{le="0.01"}': "0+300x1000",
+    'tocsin_added_seconds_bucket{le="+Inf"}': "0+300x1000",
+    'tocsin_relay_calls_total{guarded="true"}': "0+300x1000",
+    'tocsin_relay_calls_total{guarded="false"}': "0+300x1000",
+    "nv_inference_request_success": "0+300x1000",
+    'tocsin_shadow_responses_total{model="digits",severity="none",live="none"}': "0+285x1000",
+    'tocsin_shadow_responses_total{model="digits",severity="warning",live="warning"}': "0+12x1000",
+    'tocsin_shadow_responses_total{model="digits",severity="none",live="warning"}': "0+3x1000",
+}
+DISTURBED: dict[str, dict[str, str]] = {  # what each alert is about, and nothing else
+    "TocsinPromiseBroken": {'tocsin_promise_log_evalue{model="digits",severity="critical"}': "7+0x1000"},
+    "TocsinAlarmBudgetBurnsFast": {'tocsin_alarms_total{model="digits",severity="critical"}': "0+90x1000"},
+    "TocsinAlarmBudgetBurnsSlowly": {'tocsin_alarms_total{model="digits",severity="warning"}': "0+45x1000"},
+    "TocsinDrift": {'tocsin_drift_log_evalue{model="digits"}': "7+0x1000"},
+    "TocsinCalibrationStale": {'tocsin_bundle_calibrated_timestamp_seconds{model="digits"}': "-2592000+0x1000"},
+    "TocsinCandidateDisagrees": {
+        'tocsin_shadow_responses_total{model="digits",severity="critical",live="none"}': "0+120x1000"
+    },
+    "TocsinGone": {'tocsin_bundle_info{model="digits",digest="sha256:1"}': "_x1000"},
+    "TocsinBlind": {'tocsin_unscored_total{model="digits",reason="scorer_error"}': "0+400x1000"},
+    "TocsinUnscored": {'tocsin_unscored_total{model="digits",reason="late"}': "0+30x1000"},
+    "TocsinSeesOtherCallsOnly": {'tocsin_relay_calls_total{guarded="true"}': "0+0x1000"},
+    "TocsinBypassed": {'tocsin_relay_calls_total{guarded="true"}': "0+0x1000"},
+    "TocsinSlow": {'tocsin_added_seconds_bucket{le="0.005"}': "0+290x1000"},
+    "TocsinUpstreamUnreachable": {"tocsin_relay_upstream_failures_total": "0+1x1000"},
+    "TocsinReloadFailed": {'tocsin_reloads_total{outcome="failed"}': "0+1x1000"},
+    "TocsinWorkersDie": {"tocsin_worker_restarts_total": "0+1x1000"},
+}
+ALONGSIDE = {  # alerts that the same disturbance rightly sets off too
+    "TocsinAlarmBudgetBurnsFast": {"TocsinAlarmBudgetBurnsSlowly"},
+    "TocsinBlind": {"TocsinUnscored"},
+    "TocsinSeesOtherCallsOnly": {"TocsinBypassed"},
+    "TocsinBypassed": {"TocsinSeesOtherCallsOnly"},
+}
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rules")
+    for name in ("digits", "next"):
+        quick_bundle(folder / f"{name}.tocsin")
+    model = {"bundle": "digits.tocsin", "shadow": "next.tocsin", "signals": SIGNALS}
+    (folder / "tocsin.yaml").write_text(yaml.safe_dump({"models": {"digits": model}}))
+    return folder / "tocsin.yaml"
+
+
+def written(config: Path, *options: str) -> str:
+    done = CliRunner().invoke(app, ["rules", "-c", str(config), *options])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def promtool(*arguments: object) -> subprocess.CompletedProcess[str]:
+    assert shutil.which("promtool"), "promtool is missing: apt-get install prometheus"
+    return subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def alerts(text: str) -> dict[str, Any]:
+    rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    return {rule["alert"]: rule for rule in rules if "alert" in rule}
+
+
+def unit_test(folder: Path, rules: str, series: dict[str, str], **claims: Any) -> subprocess.CompletedProcess[str]:
+    (folder / "rules.yaml").write_text(rules)
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    content = {
+        "rule_files": ["rules.yaml"], "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": inputs, **claims}],
+    }  # fmt: skip
+    (folder / "test.yaml").write_text(yaml.safe_dump(content))
+    return promtool("test", "rules", folder / "test.yaml")
+
+
+def firing(folder: Path, rules: str, series: dict[str, str]) -> set[str]:
+    """The alerts that fire after eight hours, as promtool tells what it found where nothing was expected."""
+    names = list(alerts(rules))
+    claims = [{"eval_time": "8h", "alertname": name, "exp_alerts": []} for name in names]
+    told = unit_test(folder, rules, series, alert_rule_test=claims).stderr + ""
+    return {name for name in names if f"alertname: {name}," in told}
+
+
+def test_prometheus_takes_the_file_as_it_is(configured: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(written(configured, *MORE, "--by", "namespace"))
+    checked = promtool("check", "rules", tmp_path / "rules.yaml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "duplicate" not in checked.stderr + checked.stdout
+
+
+def test_the_operators_resource_holds_the_same_rules(configured: Path) -> None:
+    resource = yaml.safe_load(written(configured, "--kind", "PrometheusRule", "--label", "release=prometheus"))
+    assert (resource["apiVersion"], resource["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
+    assert resource["metadata"] == {"name": "tocsin", "labels": {"release": "prometheus"}}
+    assert resource["spec"] == yaml.safe_load(written(configured))
+
+
+def test_nothing_fires_on_traffic_that_keeps_its_promise(configured: Path, tmp_path: Path) -> None:
+    assert firing(tmp_path, written(configured, *MORE), PROMISE) == set()
+
+
+def test_every_alert_has_a_case_here_and_a_runbook(configured: Path) -> None:
+    rules = alerts(written(configured, *MORE))
+    assert set(rules) == set(DISTURBED)
+    for name, rule in rules.items():
+        page = ROOT / rule["annotations"]["runbook_url"]
+        assert name in page.read_text().splitlines()[0], f"{page} is not about {name}"
+
+
+@pytest.mark.parametrize("name", DISTURBED)
+def test_an_alert_fires_for_its_cause_alone(name: str, configured: Path, tmp_path: Path) -> None:
+    found = firing(tmp_path, written(configured, *MORE), {**PROMISE, **DISTURBED[name]})
+    assert name in found
+    assert found <= {name} | ALONGSIDE.get(name, set())
+
+
+def test_what_is_told_names_numbers(configured: Path, tmp_path: Path) -> None:
+    series = {**PROMISE, **DISTURBED["TocsinPromiseBroken"]}
+    claim = {"eval_time": "2h", "alertname": "TocsinPromiseBroken", "exp_alerts": []}
+    told = unit_test(tmp_path, written(configured), series, alert_rule_test=[claim]).stderr
+    assert "digits: more critical alarms than promised (1% in the last hour, promised 1%)" in told
+    assert "e^7.0 to 1" in told
+
+
+def test_the_recorded_ceiling_is_the_formula(configured: Path, tmp_path: Path) -> None:
+    expected = ceiling(0.0499, 600, 300 * 60)
+    claim = {
+        "expr": 'round(tocsin:alarm_ratio_ceiling:1h{alarm="warning"}, 1e-6)', "eval_time": "2h",
+        "exp_samples": [{"labels": '{model="digits",alarm="warning"}', "value": round(expected, 6)}],
+    }  # fmt: skip
+    done = unit_test(tmp_path, written(configured), PROMISE, promql_expr_test=[claim])
+    assert done.returncode == 0, done.stderr
+
+
+def test_chance_stays_under_the_ceiling_by_the_law() -> None:
+    for n in (40, 100, 300, 1_000, 10_000):
+        for alpha in (0.2, 0.1, 0.05, 0.01, 0.001):
+            if alpha * (n + 1) < 1:
+                continue
+            law = FalseAlarmLaw.at(n, alpha)
+            for m in (1, 3, 10, 30, 100, 1_000, 10_000):
+                counts = np.arange(m + 1)
+                beyond = law.count_pmf(m)[counts > ceiling(law.mean_rate, n, m) * m].sum()
+                assert beyond <= 1.1 * CHANCE, (n, alpha, m)
+
+
+def test_delta_is_shared_by_all_promises(configured: Path) -> None:
+    for delta, limit in (("0.01", "5.2983"), ("0.0001", "9.9035")):
+        rule = alerts(written(configured, "--delta", delta))["TocsinPromiseBroken"]
+        assert rule["expr"].endswith(f"> {limit}")  # log(2 severities / delta)
+
+
+def test_bad_wishes_are_told(tmp_path: Path) -> None:
+    for wrong in ({"delta": 1.5}, {"run_length": 0.5}, {"unscored": 0}, {"by": ["name space"]}):
+        with pytest.raises(ConfigError, match="--"):
+            Wishes(max_age=timedelta(days=1), **wrong)  # type: ignore[arg-type]
+    without = Config(models={"digits": {"signals": SIGNALS}})  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match="none has a bundle"):
+        watched(without)
