@@ -6,9 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(wildcard proto/*)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
-TEST_PACKAGES := curl nghttp2-client nghttp2-server nginx-light openssl
+TEST_PACKAGES := curl nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager
 
-.PHONY: help demo test venv lint format bench soak fuzz guarantees examples clean
+.PHONY: help demo test venv lint format bench soak fuzz alerts guarantees examples clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -16,7 +16,7 @@ demo: $(VENV)/demo ## guard a real model server on this machine, and see the pro
 	$(BIN)/tocsin demo
 
 test: $(VENV)/dev ## run every test
-	@$(call debian,curl h2load nghttpd nginx openssl,$(TEST_PACKAGES))
+	@$(call debian,curl h2load nghttpd nginx openssl promtool prometheus-alertmanager,$(TEST_PACKAGES))
 	$(BIN)/python -m pytest
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
@@ -45,6 +45,10 @@ soak: $(VENV)/dev ## ten minutes of mixed traffic in every mode, with faults, co
 
 fuzz: $(VENV)/dev ## a million broken cases, and bombs, for everything that reads bytes from elsewhere
 	$(BIN)/python -m benchmarks.fuzz --json fuzz.json
+
+alerts: $(VENV)/dev ## a real Prometheus and Alertmanager: which alerts page, and how soon
+	@$(call debian,prometheus prometheus-alertmanager,prometheus prometheus-alertmanager)
+	$(BIN)/python -m benchmarks.alerts --json alerts.json
 
 guarantees: $(VENV)/dev ## hold every promise to its law on real data, beside crepes, MAPIE and venn-abers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check crepes MAPIE river venn-abers

@@ -60,7 +60,7 @@ def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) 
         + _RATIO.format(window="1h")
         + f" in the last hour, promised {_ALPHA})",
         "The traffic is not like the calibration traffic, or the model has changed: the evidence against the promise "
-        f"is e^{{{{ $value | printf \"%.1f\" }}}} to 1. {' '.join(sure)}",
+        f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {" ".join(sure)}',
         "promise-broken",
     )
 
@@ -132,9 +132,7 @@ def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
     by = wishes.labels("model")
     severities = dict.fromkeys(["none", *(severity for model in shadowed for severity in model.severities)])
     every = f"sum by ({by}) (increase(tocsin_shadow_responses_total[1h]))"
-    alike = " or ".join(
-        f'increase(tocsin_shadow_responses_total{{severity="{s}",live="{s}"}}[1h])' for s in severities
-    )
+    alike = " or ".join(f'increase(tocsin_shadow_responses_total{{severity="{s}",live="{s}"}}[1h])' for s in severities)
     luck = 2 * log(1 / CHANCE)
     return Alert(
         "TocsinCandidateDisagrees",

@@ -1,0 +1,1 @@
+"""Alerts on a real Prometheus and Alertmanager: what reaches somebody, and how soon."""
