@@ -54,7 +54,9 @@ class Network:
         data = digits()
         network = MLPClassifier((64,), max_iter=400, alpha=1e-2, random_state=0).fit(data.train / 16, data.labels)
         self._layers = [
-            np.asarray(part, np.float64) for pair in zip(network.coefs_, network.intercepts_) for part in pair
+            np.asarray(part, np.float64)
+            for pair in zip(network.coefs_, network.intercepts_, strict=True)
+            for part in pair
         ]
 
     def __call__(self, images: Images) -> dict[str, NDArray[np.float32]]:

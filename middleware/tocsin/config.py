@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from tocsin.config_fields import Address, AddressField, Duration
 from tocsin.errors import ConfigError
+from tocsin.events_config import EventsConfig
 from tocsin.listener_config import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.model_config import ModelConfig
 from tocsin.protocols.protocol import ProtocolConfig, presets
@@ -48,6 +49,9 @@ class Config(BaseSettings):
     metrics: AddressField | None = Field(
         Address("127.0.0.1", 9464),
         description="Where /metrics, /healthz and /readyz are served; null turns them off.",
+    )
+    events: EventsConfig | None = Field(
+        None, description="Alarms as events, for people and programs: a webhook, an Alertmanager, Kafka, a file."
     )
     admin: AddressField | None = Field(
         Address("127.0.0.1", 9465), description="Where the gRPC health service is served; null turns it off."
@@ -126,6 +130,8 @@ class Config(BaseSettings):
             model.shadow = model.shadow and folder / model.shadow
         for protocol in self.protocols.values():
             protocol.descriptors = protocol.descriptors and str(folder / protocol.descriptors)
+        if self.events is not None:
+            self.events.resolve(folder)
         self.admin_token = self.admin_token and folder / self.admin_token
         if self.admin_tls is not None:
             self.admin_tls.resolve(folder)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from prometheus_client.core import CounterMetricFamily
@@ -19,7 +20,6 @@ from tocsin.judgement.guard import Guard, guarded_models
 from tocsin.judgement.model import GuardedModel
 from tocsin.protocols.descriptors import message_class
 from tocsin.relay.server import Relay
-from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import CalibrationFault
 from tocsin_detectors import DetectorError
 
@@ -28,17 +28,36 @@ log = logging.getLogger("tocsin")
 SERVICE = "tocsin.v1.Admin"
 ReloadRequest = message_class("admin", "tocsin.v1.ReloadRequest")
 ReloadResponse = message_class("admin", "tocsin.v1.ReloadResponse")
-FIXED = ("listen", "upstream", "tls", "upstream_tls", "listeners", "metrics", "admin", "workers", "max_memory")
+FIXED = (
+    "listen",
+    "upstream",
+    "tls",
+    "upstream_tls",
+    "listeners",
+    "metrics",
+    "events",
+    "admin",
+    "workers",
+    "max_memory",
+)
+
+
+class Follows(Protocol):
+    """A sink that takes note of the models there are."""
+
+    def follow(self, models: Mapping[str, GuardedModel]) -> None:
+        """Take note of these from here on."""
+        ...
 
 
 class Reloader:
-    """Reads `path` again when asked to, and puts relay, guard and metrics to work by it."""
+    """Reads `path` again when asked to, and puts relay, guard and sinks to work by it."""
 
-    def __init__(self, path: Path | None, relay: Relay, guard: Guard, metrics: PrometheusSink) -> None:
+    def __init__(self, path: Path | None, relay: Relay, guard: Guard, sinks: Sequence[Follows]) -> None:
         self._path = path
         self._relay = relay
         self._guard = guard
-        self._metrics = metrics
+        self._sinks = sinks
         self._counts: Counter[str] = Counter()
         self._busy = asyncio.Lock()
 
@@ -53,6 +72,8 @@ class Reloader:
                 self._counts["failed"] += 1
                 log.error("reloading failed, and the old configuration stays in force: %s", error)
                 raise ReloadError(f"{error}") from None
+            finally:
+                gc.collect()  # models that were read and not kept hold much memory that the collector cannot see
             self._counts["done"] += 1
             log.info("reloaded: %s", told)
             return told
@@ -63,7 +84,8 @@ class Reloader:
         before, had = self._guard.config, self._guard.models
         config, models = await asyncio.to_thread(read_anew, self._path, self._guard)
         renewed = await self._relay.renew_certificates(look=True)
-        self._metrics.follow(models)
+        for sink in self._sinks:
+            sink.follow(models)
         self._guard.take(config, models)
         self._relay.follow(config)
         told = [

@@ -20,6 +20,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
 from tocsin.relay.server import Relay
 from tocsin.reloading import Reloader, reload_handler
+from tocsin.sinks.events import EventSink
 from tocsin.sinks.prometheus import PrometheusSink
 
 log = logging.getLogger("tocsin")
@@ -36,12 +37,14 @@ class Sidecar:
     def __init__(self, config: Config, guard: Guard, path: Path | None = None, *, worker: bool = False) -> None:
         self.config = config
         self.metrics = PrometheusSink(guard.models)
-        guard.sinks.append(self.metrics)
+        self.events = EventSink(guard.models, config.events)
+        guard.sinks += [self.metrics, self.events]
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
-        self.reloader = Reloader(path, self.relay, guard, self.metrics)
+        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events])
         self._registry = self.metrics.registry()
         self._registry.register(self.relay)
         self._registry.register(self.reloader)
+        self._registry.register(self.events)
         self._feedback = FeedbackService(guard)
         self._worker = worker
         self._admin: AdminServer | None = None
@@ -74,6 +77,7 @@ class Sidecar:
         if self._admin is not None:
             await self._admin.drain()
         await self.relay.drain()
+        await asyncio.to_thread(self.events.close)
         await self._opened.aclose()
 
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:

@@ -141,8 +141,8 @@ def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
         f"> 2 * max by ({by}) (tocsin_alpha)\n"
         f"  + sqrt({luck:.6g} * 2 * max by ({by}) (tocsin_alpha) / ({every} > 0)) + {luck / 3:.6g} / ({every} > 0)",
         "{{ $labels.model }}: the candidate bundle judges {{ $value | humanizePercentage }} of responses otherwise",
-        "Both bundles promise at most alpha false alarms, so on safe traffic they may differ on twice that. They differ "
-        "on more, or the candidate fails: look before you make it the live one.",
+        "Both bundles promise at most alpha false alarms, so on safe traffic they may differ on twice that. They "
+        "differ on more, or the candidate fails: look before you make it the live one.",
         "candidate-disagrees",
     )
 

@@ -5,8 +5,8 @@ the variance p(1-p)/m (n+1+m)/(n+2), the luck of the calibration set included. B
 
     p + sqrt(2 L variance) + L (2 / (3 m) + 1 / (2 (n+2))),  L = log(1/CHANCE),
 
-chance takes it at most about once in 1/CHANCE evaluations: Bernstein's bound with that variance, and besides the term of
-the binomial part one for the luck of calibration, whose tail is that of a gamma variable where few alarms were seen.
+chance takes it at most about once in 1/CHANCE evaluations: Bernstein's bound with that variance, and besides the term
+of the binomial part one for the luck of calibration, whose tail is that of a gamma variable where few alarms were seen.
 """
 
 from __future__ import annotations

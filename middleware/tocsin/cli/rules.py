@@ -35,9 +35,7 @@ def rules(
     upstream_rate: Annotated[
         str, typer.Option(help="PromQL for the requests a second that the model server counts; pages when bypassed.")
     ] = "",
-    runbooks: Annotated[
-        str, typer.Option(help="The address under which the pages of docs/runbooks are read.")
-    ] = RUNBOOKS,
+    runbooks: Annotated[str, typer.Option(help="Where the pages of docs/runbooks are to be read.")] = RUNBOOKS,
     name: Annotated[str, typer.Option(help="The PrometheusRule's name.")] = "tocsin",
     label: Annotated[list[str] | None, typer.Option(help="A label of the PrometheusRule, KEY=VALUE.")] = None,
 ) -> None:

@@ -318,3 +318,11 @@ class Connection:
         if self._connecting is not None:
             self._connecting.cancel()
         self.server.close()
+        if self.server.closed or (self.refusing and self.server.transport is None):
+            self.part()
+
+    def part(self) -> None:
+        """Both sides are gone, and nothing comes from them any more: what they hold is given back at once, instead of
+        when the collector finds that they hold each other.
+        """
+        del self.client.connection, self.server.connection

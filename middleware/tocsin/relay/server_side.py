@@ -183,4 +183,7 @@ class ServerSide(Side):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        self.connection.upstream_lost(f"upstream {self.connection.listener.upstream} closed the connection")
+        connection = self.connection
+        connection.upstream_lost(f"upstream {connection.listener.upstream} closed the connection")
+        if connection.client.closed:
+            connection.part()

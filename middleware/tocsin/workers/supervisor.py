@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -19,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from tocsin.admin import AdminServer
 from tocsin.config import Config
 from tocsin.errors import ConfigError, ReloadError, StartError
+from tocsin.events.health import families as event_families
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
 from tocsin.relay.health import Facts, ended, families, together
@@ -96,6 +98,8 @@ class Supervisor:
         except ReloadError:
             self._reloads["failed"] += 1
             raise
+        finally:
+            gc.collect()  # as in `Reloader.reload`
         self.metrics.follow(models)
         self.guard.take(config, models)
         self.config = config
@@ -104,7 +108,8 @@ class Supervisor:
 
     def collect(self) -> Iterable[Metric]:
         """The relays' health as that of one, and the workers'."""
-        yield from families(together([self._retired, *(worker.relay for worker in self._workers.values())]))
+        every = together([self._retired, *(worker.relay for worker in self._workers.values())])
+        yield from (*families(every), *event_families(every))
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
         up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
         restarts = CounterMetricFamily("tocsin_worker_restarts", "Workers that died and were started again.")

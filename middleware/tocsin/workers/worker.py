@@ -52,7 +52,10 @@ class Reporter:
         gone.set()
 
     def _counted(self) -> dict[str, Any]:
-        return {"metrics": self._sidecar.metrics.take(), "relay": facts(self._sidecar.relay)}
+        return {
+            "metrics": self._sidecar.metrics.take(),
+            "relay": facts(self._sidecar.relay) | self._sidecar.events.facts(),
+        }
 
     async def _tell(self, what: dict[str, Any]) -> None:
         assert self._writer is not None

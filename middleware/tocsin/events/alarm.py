@@ -1,0 +1,93 @@
+"""An alarm as a CloudEvent: what people and programs are told of one alarmed response, or of a storm of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from socket import gethostname
+from typing import Any
+
+from tocsin.judgement.call import Call
+
+ALARM, SUM = "tocsin.alarm.v1", "tocsin.alarms.summed.v1"
+LONGEST = 64 << 10  # bytes of a message that are told
+
+Event = dict[str, Any]
+
+
+def event(kind: str, identifier: str, subject: str, seconds: float, data: Mapping[str, Any]) -> Event:
+    """A CloudEvent 1.0 in its JSON form; `seconds` is Unix time."""
+    return {
+        "specversion": "1.0",
+        "id": identifier,
+        "source": f"/tocsin/{gethostname()}",
+        "type": kind,
+        "subject": subject,
+        "time": stamp(seconds),
+        "datacontenttype": "application/json",
+        "data": dict(data),
+    }
+
+
+def alarm(call: Call, session: str, scores: Mapping[str, float], payload: str) -> dict[str, Any]:
+    """What an event tells of an alarmed call; `scores` are those of its worst row, by detector."""
+    verdict = call.verdict
+    assert verdict is not None
+    told: dict[str, Any] = {
+        "model": call.model,
+        "version": call.version,
+        "method": call.method,
+        "session": session,
+        "severity": verdict.severity,
+        "action": verdict.action,
+        "p": min(verdict.pvalues),
+        "rows": len(verdict.pvalues),
+        "detectors": verdict.by_detector,
+        "scores": {name: float(score) for name, score in scores.items()},
+        "reasons": verdict.reasons,
+        "bundle": verdict.bundle,
+        "trace_id": call.trace,
+    }
+    if verdict.identifier:
+        told["response_id"] = verdict.identifier
+    if payload != "none":
+        told["response"] = _text(call.response)
+    if payload == "both":
+        told["request"] = _text(call.request)
+    return told
+
+
+def subject(model: str, session: str = "") -> str:
+    """What an event is about."""
+    return f"{model}/{session}" if session else model
+
+
+def line(content: Event) -> bytes:
+    """An event as one line."""
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def stamp(seconds: float) -> str:
+    """A time as RFC 3339 writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def summed(model: str, began: float, ended: float, severities: Mapping[str, int], sessions: int, lowest: float,
+           detectors: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+    """What an event tells of alarms that were not told one by one; `sessions` are those they came from, 0 unknown."""
+    return {
+        "model": model,
+        "from": stamp(began),
+        "to": stamp(ended),
+        "alarms": sum(severities.values()),
+        "severities": dict(severities),
+        "sessions": sessions,
+        "p": lowest,
+        "detectors": list(detectors),
+    }
+
+
+def _text(message: bytes | None) -> str | None:
+    return None if message is None else base64.b64encode(message[:LONGEST]).decode()

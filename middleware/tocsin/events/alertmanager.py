@@ -1,0 +1,47 @@
+"""Alerts for an Alertmanager without a Prometheus between (its API v2)."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from tocsin.events.alarm import SUM, stamp
+from tocsin.events.webhook import post
+from tocsin.events_config import AlertmanagerTarget
+
+
+class Alertmanager:
+    """POSTs alerts of a model and severity, that end by themselves once no alarm follows."""
+
+    def __init__(self, target: AlertmanagerTarget) -> None:
+        self._url = f"{str(target.alertmanager).rstrip('/')}/api/v2/alerts"
+        self._timeout, self._lasting = target.timeout.total_seconds(), target.lasting.total_seconds()
+
+    def send(self, line: bytes) -> None:
+        """Deliver one event. Raises Rejected, or OSError when it is worth trying again."""
+        body = json.dumps(alerts(json.loads(line), self._lasting)).encode()
+        post(self._url, body, {"Content-Type": "application/json"}, self._timeout)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
+    """The alerts that an event is."""
+    data = event["data"]
+    summed = event["type"] == SUM
+    found = []
+    for severity in data["severities"] if summed else [data["severity"]]:
+        labels = {"alertname": "TocsinAlarm", "model": data["model"], "severity": severity, "source": event["source"]}
+        if summed:
+            told = f"{data['model']}: {data['severities'][severity]} more {severity} alarms since {data['from']}"
+            annotations = {"summary": told}
+        else:
+            labels |= {"version": data["version"]} if data["version"] else {}
+            told = f"{data['model']}: a response with p = {data['p']:.2g}"
+            annotations = {"summary": told, "description": "; ".join(data["reasons"]), "alarm_id": event["id"]}
+            annotations |= {name: data[name] for name in ("trace_id", "session") if data[name]}
+        ends = stamp(time.time() + lasting)
+        found.append({"labels": labels, "annotations": annotations, "startsAt": event["time"], "endsAt": ends})
+    return found

@@ -1,0 +1,168 @@
+"""Bringing events to one destination: from a spool, again and again until they are taken; or at once, to a file."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Protocol
+
+from tocsin.events.alertmanager import Alertmanager
+from tocsin.events.kafka import Kafka
+from tocsin.events.spool import Spool
+from tocsin.events.webhook import Rejected, Webhook
+from tocsin.events_config import LABELS, AlertmanagerTarget, EventsConfig, FileTarget, Target, WebhookTarget
+
+log = logging.getLogger("tocsin")
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before trying again
+ADOPTS = 30.0  # seconds between looks for what others have left
+LAST = 2.0  # seconds that the end of the process leaves
+
+
+class Destination(Protocol):
+    """Where events are brought."""
+
+    def send(self, line: bytes) -> None:
+        """Deliver one event, a line of JSON. Raises Rejected where it is not wanted, OSError to try again."""
+        ...
+
+    def close(self) -> None:
+        """No more comes."""
+        ...
+
+
+class Outlet(Protocol):
+    """One target of the configuration."""
+
+    label: str
+    counts: Counter[str]
+
+    def put(self, line: bytes) -> None:
+        """Take an event: it is safe once this returns, or counted as dropped."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not delivered yet."""
+        ...
+
+    def close(self) -> None:
+        """No more comes."""
+        ...
+
+
+def outlets(config: EventsConfig) -> list[Outlet]:
+    """An outlet for every target. Raises ConfigError, or OSError when a folder cannot be used."""
+    found: list[Outlet] = []
+    for number, target in enumerate(config.to):
+        if isinstance(target, FileTarget):
+            found.append(JsonLines(target.file))
+        else:
+            assert config.spool is not None
+            label = LABELS[type(target)]
+            spool = Spool(config.spool / f"{number}-{label}", int(config.spool_size))
+            found.append(Delivery(label, _destination(target), spool))
+    return found
+
+
+class Delivery:
+    """A thread that brings what is in a spool to a destination, in order."""
+
+    def __init__(self, label: str, destination: Destination, spool: Spool) -> None:
+        self.label = label
+        self.counts: Counter[str] = Counter()
+        self._destination, self._spool = destination, spool
+        self._news, self._ending = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"tocsin-{label}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        return self._spool.waiting
+
+    def put(self, line: bytes) -> None:
+        if self._spool.put(line):
+            self._news.set()
+        else:
+            self.counts["dropped"] += 1
+
+    def close(self) -> None:
+        """Leave what cannot be delivered at once to the next process."""
+        self._ending.set()
+        self._news.set()
+        self._thread.join(LAST)
+        if not self._thread.is_alive():
+            self._spool.close()
+            self._destination.close()
+
+    def _run(self) -> None:
+        wait, ends = FIRST_WAIT, 0.0
+        while True:
+            self._news.clear()
+            line = self._spool.head()
+            if self._ending.is_set():
+                ends = ends or time.monotonic() + LAST
+                if line is None or time.monotonic() > ends:
+                    return
+            if line is None:
+                if not self._news.wait(ADOPTS):
+                    self._spool.adopt()
+                continue
+            try:
+                self._destination.send(line)
+            except Rejected as error:
+                self._settled(line, "rejected")
+                log.error("an event was refused and is lost: %s", error)
+            except Exception as error:
+                if wait == FIRST_WAIT:
+                    log.warning("events wait for %s: %s: %s", self.label, type(error).__name__, error)
+                self.counts["failed"] += 1
+                if self._ending.wait(wait * random.uniform(0.5, 1)):
+                    return
+                wait = min(2 * wait, LONGEST_WAIT)
+            else:
+                self._settled(line, "delivered")
+                wait = FIRST_WAIT
+
+    def _settled(self, line: bytes, outcome: str) -> None:
+        self._spool.done(line)
+        self.counts[outcome] += 1
+
+
+class JsonLines:
+    """Appends events to a file, which may be moved away at any time."""
+
+    label = "file"
+    waiting = 0
+
+    def __init__(self, path: Path) -> None:
+        self.counts: Counter[str] = Counter()
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+
+    def put(self, line: bytes) -> None:
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                written = file.write(line)
+        except OSError as error:
+            if not self.counts["dropped"]:
+                log.error("an event cannot be written and is lost: %s", error)
+            written = 0
+        self.counts["delivered" if written == len(line) else "dropped"] += 1
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _destination(target: Target) -> Destination:
+    if isinstance(target, WebhookTarget):
+        return Webhook(target)
+    if isinstance(target, AlertmanagerTarget):
+        return Alertmanager(target)
+    assert not isinstance(target, FileTarget)
+    return Kafka(target)

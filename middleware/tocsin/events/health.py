@@ -1,0 +1,41 @@
+"""What became of events, as plain data that can be added up over processes, and as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from tocsin.events.delivery import Outlet
+
+OUTCOMES = ("delivered", "rejected", "dropped", "failed")
+Facts = dict[str, dict[str, int]]  # metric -> labels, a space between -> number
+
+
+def facts(outlets: Iterable[Outlet]) -> Facts:
+    """What outlets have counted so far, and have waiting now."""
+    told: Facts = {"events": {}, "events_waiting": {}}
+    for outlet in outlets:
+        for outcome in OUTCOMES:
+            key = f"{outlet.label} {outcome}"
+            told["events"][key] = told["events"].get(key, 0) + outlet.counts[outcome]
+        told["events_waiting"][outlet.label] = told["events_waiting"].get(outlet.label, 0) + outlet.waiting
+    return told
+
+
+def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
+    """Facts as Prometheus families."""
+    events = CounterMetricFamily(
+        "tocsin_events",
+        "Alarms as events, by target and outcome; failed: attempts.",
+        labels=["target", "outcome"],
+    )
+    waiting = GaugeMetricFamily(
+        "tocsin_events_waiting_bytes", "Bytes of events that are not delivered yet.", labels=["target"]
+    )
+    for key, count in of.get("events", {}).items():
+        events.add_metric(key.split(), count)
+    for label, size in of.get("events_waiting", {}).items():
+        waiting.add_metric([label], size)
+    yield from (events, waiting)

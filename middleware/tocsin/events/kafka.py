@@ -1,0 +1,58 @@
+"""A topic of Kafka, by librdkafka."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tocsin.errors import ConfigError
+from tocsin.events.webhook import JSON_EVENT
+from tocsin.events_config import KafkaTarget
+
+WAITS = 30.0  # seconds for one event to be acknowledged
+
+
+class Kafka:
+    """Produces events, each acknowledged by all replicas before the next."""
+
+    def __init__(self, target: KafkaTarget) -> None:
+        try:
+            from confluent_kafka import Producer
+        except ImportError:
+            raise ConfigError("events: kafka needs its client: pip install 'tocsin[kafka]'") from None
+        settings: dict[str, Any] = {"acks": "all", "enable.idempotence": True, "log_level": 3, "client.id": "tocsin"}
+        self._producer = Producer({**settings, **_settings(target.settings), "bootstrap.servers": target.kafka})
+        self._topic = target.topic
+
+    def send(self, line: bytes) -> None:
+        """Deliver one event. Raises OSError when it is worth trying again."""
+        event = json.loads(line)
+        outcome: list[Any] = []
+        headers = {"content-type": JSON_EVENT}
+        body, key = line.rstrip(b"\n"), event["subject"].encode()
+        self._producer.produce(
+            self._topic, body, key, headers=headers, on_delivery=lambda error, _: outcome.append(error)
+        )
+        self._producer.flush(WAITS)
+        if not outcome:
+            self._producer.purge()
+            self._producer.flush(1)
+            raise OSError(f"kafka: not acknowledged within {WAITS:g} s")
+        if outcome[0] is not None:
+            raise OSError(f"kafka: {outcome[0]}")
+
+    def close(self) -> None:
+        """Nothing is left: every event was waited for."""
+        self._producer.flush(0)
+
+
+def _settings(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except OSError as error:
+        raise ConfigError(f"events: {path}: cannot be read ({error.strerror})") from None
+    pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,154 @@
+"""What is not delivered yet, on disk: it outlives the process, however that ends.
+
+A folder of segments, files of lines. Each process writes segments of its own, under a lock; those whose process is gone
+are adopted by another. How far a segment is delivered stands beside it, so that after a kill the last line may be
+delivered twice, and none is lost. (Lines are not forced to the disk one by one: they outlive a process, not the power.)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+SEGMENT = 1 << 20  # bytes after which a new one begins
+SUFFIX, DONE = ".events", ".done"
+
+
+class Spool:
+    """First in, first out. Safe between threads, with one reader; raises OSError when the folder cannot be used."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._limit = folder, limit
+        self._lock = threading.Lock()
+        self._segments: deque[_Segment] = deque()
+        self._writing: _Segment | None = None
+        self.adopt()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not delivered yet."""
+        return sum(one.left for one in list(self._segments))
+
+    def put(self, line: bytes) -> bool:
+        """Append a line, newline included; False when there is no room for it."""
+        with self._lock:
+            if self.waiting + len(line) > self._limit:
+                return False
+            if self._writing is None or self._writing.size >= SEGMENT:
+                self._writing = _Segment.new(self._folder)
+                self._segments.append(self._writing)
+            return self._writing.append(line)
+
+    def head(self) -> bytes | None:
+        """The oldest line, None when there is none."""
+        with self._lock:
+            while self._segments:
+                first = self._segments[0]
+                if (line := first.head()) is not None:
+                    return line
+                if first is self._writing:
+                    return None
+                self._segments.popleft().remove()
+        return None
+
+    def done(self, line: bytes) -> None:
+        """The oldest line is delivered."""
+        with self._lock:
+            self._segments[0].advance(len(line))
+
+    def adopt(self) -> None:
+        """Take over what processes that are gone have left."""
+        with self._lock:
+            own = {one.path for one in self._segments}
+            found = (_Segment.left_behind(path) for path in sorted(self._folder.glob(f"*{SUFFIX}")) if path not in own)
+            self._segments.extendleft(reversed([one for one in found if one is not None]))
+
+    def close(self) -> None:
+        """Leave what is not delivered to the next process."""
+        with self._lock:
+            while self._segments:
+                one = self._segments.popleft()
+                if one.left:
+                    one.close()
+                else:
+                    one.remove()
+            self._writing = None
+
+
+class _Segment:
+    def __init__(self, path: Path, handle: int, size: int, at: int) -> None:
+        self.path, self.size, self._handle, self._at = path, size, handle, at
+        self._progress = os.open(path.with_suffix(DONE), os.O_RDWR | os.O_CREAT, 0o600)
+
+    @property
+    def left(self) -> int:
+        return self.size - self._at
+
+    @classmethod
+    def new(cls, folder: Path) -> _Segment:
+        while True:
+            path = folder / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+            if _locked(handle):  # else somebody has adopted it already
+                return cls(path, handle, 0, 0)
+            os.close(handle)
+
+    @classmethod
+    def left_behind(cls, path: Path) -> _Segment | None:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_APPEND)
+        except FileNotFoundError:
+            return None
+        if not _locked(handle):
+            os.close(handle)
+            return None
+        size = os.fstat(handle).st_size
+        whole = os.pread(handle, size, 0).rfind(b"\n") + 1  # what was cut short was never told to be there
+        told = path.with_suffix(DONE)
+        at = int(told.read_text() or 0) if told.exists() else 0
+        return cls(path, handle, whole, min(at, whole))
+
+    def append(self, line: bytes) -> bool:
+        try:
+            written = os.write(self._handle, line)
+        except OSError:
+            return False
+        if written < len(line):  # the disk is full
+            os.ftruncate(self._handle, self.size)
+            return False
+        self.size += written
+        return True
+
+    def head(self) -> bytes | None:
+        if not self.left:
+            return None
+        chunk, wanted = b"", 4096
+        while not (end := chunk.find(b"\n") + 1):
+            chunk, wanted = os.pread(self._handle, min(wanted, self.left), self._at), wanted * 4
+        return chunk[:end]
+
+    def advance(self, length: int) -> None:
+        self._at += length
+        os.pwrite(self._progress, b"%020d" % self._at, 0)
+
+    def close(self) -> None:
+        os.close(self._progress)
+        os.close(self._handle)
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(DONE).unlink(missing_ok=True)
+        self.close()
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,67 @@
+"""Which alarms are told one by one, and which are summed."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+
+SESSIONS = 10_000  # remembered
+
+
+@dataclass
+class Sum:
+    """Alarms of one model, in one window, that were not told one by one."""
+
+    model: str
+    began: float
+    severities: Counter[str] = field(default_factory=Counter)
+    sessions: set[str] = field(default_factory=set)
+    lowest: float = 1.0
+    detectors: Counter[str] = field(default_factory=Counter)
+    told: int = 0
+
+
+class Storms:
+    """Decides alarm by alarm. Not safe between threads; times are seconds of one clock.
+
+    A session's alarms after its first are summed for `repeat` seconds unless graver; of all others `burst` are told in
+    `window` seconds, model by model.
+    """
+
+    def __init__(self, window: float, burst: int, repeat: float) -> None:
+        self._window, self._burst, self._repeat = window, burst, repeat
+        self._sums: dict[str, Sum] = {}
+        self._sessions: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+
+    def admits(self, model: str, session: str, grade: int, now: float) -> bool:
+        """Whether an alarm is to be told by itself; `grade` is 0 for the gravest severity."""
+        window = self._sums.get(model)
+        if window is None:
+            window = self._sums[model] = Sum(model, now)
+        if session:
+            since, worst = self._sessions.get((model, session), (-1e18, 1 << 30))
+            if now - since < self._repeat and grade >= worst:
+                return False
+        if window.told >= self._burst:
+            return False
+        if session:
+            self._sessions[model, session] = now, grade
+            self._sessions.move_to_end((model, session))
+            if len(self._sessions) > SESSIONS:
+                self._sessions.popitem(last=False)
+        window.told += 1
+        return True
+
+    def add(self, model: str, session: str, severity: str, pvalue: float, detector: str) -> None:
+        """Sum an alarm that was not admitted."""
+        one = self._sums[model]
+        one.severities[severity] += 1
+        one.lowest = min(one.lowest, pvalue)
+        one.detectors[detector] += 1
+        if session and len(one.sessions) < SESSIONS:
+            one.sessions.add(session)
+
+    def ended(self, now: float, *, all_of_them: bool = False) -> list[Sum]:
+        """The windows that have ended and hold sums; they are forgotten."""
+        over = [model for model, one in self._sums.items() if all_of_them or now - one.began >= self._window]
+        return [one for one in (self._sums.pop(model) for model in over) if one.severities]

@@ -1,0 +1,71 @@
+"""CloudEvents over HTTP, in the structured mode, signed as Standard Webhooks are (standardwebhooks.com)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tocsin.errors import ConfigError
+from tocsin.events_config import WebhookTarget
+
+JSON_EVENT = "application/cloudevents+json; charset=utf-8"
+AGAIN = (408, 425, 429)  # statuses below 500 that may be otherwise next time
+
+
+class Rejected(Exception):
+    """The receiver does not want this event, now or later."""
+
+
+class Webhook:
+    """POSTs one event a request."""
+
+    def __init__(self, target: WebhookTarget) -> None:
+        self._url, self._timeout = str(target.webhook), target.timeout.total_seconds()
+        self._key = None if target.secret is None else _key(target.secret)
+
+    def send(self, line: bytes) -> None:
+        """Deliver one event. Raises Rejected, or OSError when it is worth trying again."""
+        body = line.rstrip(b"\n")
+        headers = {"Content-Type": JSON_EVENT, "User-Agent": "tocsin"}
+        if self._key is not None:
+            headers |= signed(self._key, str(json.loads(body)["id"]), int(time.time()), body)
+        post(self._url, body, headers, self._timeout)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def signed(key: bytes, identifier: str, seconds: int, body: bytes) -> dict[str, str]:
+    """The headers that show who has sent a body, and when."""
+    content = f"{identifier}.{seconds}.".encode() + body
+    digest = base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
+    return {"webhook-id": identifier, "webhook-timestamp": str(seconds), "webhook-signature": f"v1,{digest}"}
+
+
+def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:
+    """POST a body. Raises Rejected where the receiver refuses it, OSError where it cannot be had."""
+    asked = urllib.request.Request(url, data=body, headers=headers, method="POST")
+    try:
+        with urllib.request.urlopen(asked, timeout=timeout) as answer:
+            answer.read(1024)
+    except urllib.error.HTTPError as error:  # is an OSError too
+        if error.code < 500 and error.code not in AGAIN:
+            raise Rejected(f"{url}: HTTP {error.code} {error.reason}") from None
+        raise
+
+
+def _key(path: Path) -> bytes:
+    try:
+        text = path.read_text().strip()
+        return base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except OSError as error:
+        raise ConfigError(f"events: {path}: the secret cannot be read ({error.strerror})") from None
+    except (binascii.Error, ValueError):
+        raise ConfigError(f"events: {path}: it must hold whsec_ and base64, as of `openssl rand -base64 32`") from None

@@ -1,0 +1,117 @@
+"""Alarms as events: which are told, and that they are safe before their response goes out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from prometheus_client.metrics_core import Metric
+
+from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
+from tocsin.events.delivery import Outlet, outlets
+from tocsin.events.health import Facts, facts, families
+from tocsin.events.storms import Storms
+from tocsin.events_config import EventsConfig
+from tocsin.judgement.call import Call
+from tocsin.judgement.levels import Identifiers
+from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.sink import Scored
+
+LATEST = 100  # events kept in memory, for those who look at them
+
+
+class EventSink:
+    """Makes events of alarms. `config` is None where nobody is told: then only the latest are kept to be looked at.
+
+    Raises ConfigError, or OSError when a folder cannot be used.
+    """
+
+    def __init__(self, models: Mapping[str, GuardedModel], config: EventsConfig | None) -> None:
+        self._models = dict(models)
+        own = config or EventsConfig.model_construct(to=[])
+        self._outlets: Sequence[Outlet] = outlets(config) if config is not None else []
+        self._storms = Storms(own.window.total_seconds(), own.burst, own.repeat.total_seconds())
+        self._payload = own.payload
+        self._window = own.window.total_seconds()
+        self._lock = threading.Lock()
+        self._identifiers = Identifiers()
+        self._ending = threading.Event()
+        self.latest: deque[Event] = deque(maxlen=LATEST)
+        self._clock = threading.Thread(target=self._watch, name="tocsin-events", daemon=True)
+        self._clock.start()
+
+    def follow(self, models: Mapping[str, GuardedModel]) -> None:
+        """Tell of these models from here on."""
+        self._models = dict(models)
+
+    def scored(self, batch: Scored) -> None:
+        """Tell of the alarmed calls of a batch."""
+        at = 0
+        for call in batch.calls:
+            verdict = call.verdict
+            assert verdict is not None
+            first, at = at, at + len(verdict.pvalues)
+            if verdict.severity is not None:
+                self._alarmed(batch, call, first)
+
+    def _alarmed(self, batch: Scored, call: Call, first: int) -> None:
+        verdict, model = call.verdict, self._models.get(batch.model)
+        if model is None or verdict is None or verdict.severity is None:
+            return
+        session = model.session_of(call)
+        grade = list(model.promise.alphas).index(verdict.severity)
+        with self._lock:
+            if not self._storms.admits(batch.model, session, grade, time.monotonic()):
+                detectors = verdict.by_detector
+                chief = min(detectors, key=detectors.__getitem__)
+                self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief)
+                return
+            worst = first + min(range(len(verdict.pvalues)), key=verdict.pvalues.__getitem__)
+            scores = dict(zip(model.scorer.detectors, batch.scores[worst].tolist(), strict=True))
+            data = alarm(call, session, scores, self._payload)
+            self._tell(event(ALARM, self._identifiers.next(), subject(batch.model, session), time.time(), data))
+
+    def unscored(self, call: Call) -> None:
+        """No alarm."""
+
+    def acted(self, call: Call, action: str) -> None:
+        """It is told with the alarm what is to be done."""
+
+    def shadowed(self, call: Call, severity: str | None) -> None:
+        """Candidates raise no alarms."""
+
+    def facts(self) -> Facts:
+        """What became of events so far."""
+        return facts(self._outlets)
+
+    def collect(self) -> Iterable[Metric]:
+        """The same as metrics."""
+        return families(self.facts())
+
+    def close(self) -> None:
+        """Tell the last sums, and end deliveries."""
+        self._ending.set()
+        self._clock.join()
+        self._sum_up(all_of_them=True)
+        for outlet in self._outlets:
+            outlet.close()
+
+    def _watch(self) -> None:
+        while not self._ending.wait(min(1.0, self._window)):
+            self._sum_up()
+
+    def _sum_up(self, *, all_of_them: bool = False) -> None:
+        with self._lock:
+            for one in self._storms.ended(time.monotonic(), all_of_them=all_of_them):
+                now, lasted = time.time(), time.monotonic() - one.began
+                detectors = [name for name, _ in one.detectors.most_common()]
+                data = summed(one.model, now - lasted, now, one.severities, len(one.sessions), one.lowest, detectors)
+                self._tell(event(SUM, self._identifiers.next(), subject(one.model), now, data))
+
+    def _tell(self, content: Event) -> None:
+        self.latest.append(content)
+        told = line(content)
+        for outlet in self._outlets:
+            outlet.put(told)
