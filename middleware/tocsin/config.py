@@ -50,6 +50,7 @@ class Config(BaseSettings):
         Address("127.0.0.1", 9464),
         description="Where /metrics, /healthz and /readyz are served; null turns them off.",
     )
+    page: bool = Field(True, description="Whether / on the metrics port shows a page for people.")
     events: EventsConfig | None = Field(
         None, description="Alarms as events, for people and programs: a webhook, an Alertmanager, Kafka, a file."
     )

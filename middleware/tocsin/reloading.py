@@ -35,6 +35,7 @@ FIXED = (
     "upstream_tls",
     "listeners",
     "metrics",
+    "page",
     "events",
     "admin",
     "workers",

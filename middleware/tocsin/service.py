@@ -18,6 +18,9 @@ from tocsin.errors import ReloadError
 from tocsin.feedback import FeedbackService
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
+from tocsin.page.history import History
+from tocsin.page.page import Page
+from tocsin.page.snapshot import snapshot
 from tocsin.relay.server import Relay
 from tocsin.reloading import Reloader, reload_handler
 from tocsin.sinks.events import EventSink
@@ -61,7 +64,7 @@ class Sidecar:
         """Listen everywhere, or, when an address cannot be had, nowhere."""
         async with AsyncExitStack() as opened:
             if self.config.metrics is not None and not self._worker:
-                self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready)
+                self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready, self._page())
                 opened.callback(self.http.close)
             if self.config.admin is not None and not self._worker:
                 self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
@@ -70,6 +73,12 @@ class Sidecar:
             await self.relay.start()
             self._opened = opened.pop_all()
         self._ready = True
+
+    def _page(self) -> Page | None:
+        if not self.config.page:
+            return None
+        history = History(self.metrics.counts)
+        return Page(lambda: snapshot(self.metrics, self.events.latest, history, self.relay.config.mode), history)
 
     async def stop(self) -> None:
         """Drain: unready at once, calls in flight finish, then everything closes."""

@@ -82,6 +82,10 @@ class EventSink:
     def shadowed(self, call: Call, severity: str | None) -> None:
         """Candidates raise no alarms."""
 
+    def news(self) -> list[Event]:
+        """The latest events that were not asked for yet; they are forgotten here."""
+        return [self.latest.popleft() for _ in range(len(self.latest))]
+
     def facts(self) -> Facts:
         """What became of events so far."""
         return facts(self._outlets)

@@ -55,6 +55,21 @@ class Histogram:
             self._counts[i] += np.bincount(found, minlength=len(bounds) + 1)
             self._sums[i] += float(np.sum(column, dtype=np.float64))
 
+    def figures(self) -> list[dict[str, list[Any]]]:
+        """Each series' bounds and counts, the last count of what is beyond all bounds."""
+        self._fold()
+        return [{"bounds": b.tolist(), "counts": c.tolist()} for b, c in zip(self._bounds, self._counts, strict=True)]
+
+    def quantile(self, share: float) -> float | None:
+        """The bound below which that share of the only series lies; None where nothing was counted, or beyond all."""
+        self._fold()
+        counts, bounds = self._counts[0], self._bounds[0]
+        total = int(counts.sum())
+        if not total:
+            return None
+        at = int(np.searchsorted(np.cumsum(counts), share * total, side="left"))
+        return float(bounds[at]) if at < len(bounds) else None
+
     def take(self) -> list[tuple[list[int], float]]:
         """What was counted of each series since this was last asked: counts by bucket, and the sum."""
         self._fold()

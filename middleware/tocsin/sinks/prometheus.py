@@ -48,6 +48,26 @@ class PrometheusSink(Collector):
             series["other"] = self._series["other"]
             self._models, self._series = dict(models), series
 
+    @property
+    def models(self) -> Mapping[str, GuardedModel]:
+        """The models that are counted."""
+        return self._models
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """What was counted of each model, as plain data for people to look at."""
+        with self._lock:
+            return {name: series.figures() for name, series in self._series.items() if name in self._models}
+
+    def counts(self) -> dict[str, tuple[int, dict[str, int]]]:
+        """How many were judged of each model, and their alarms by severity."""
+        with self._lock:
+            return {name: self._series[name].totals() for name in self._models}
+
+    def added_quantiles(self) -> dict[str, float | None]:
+        """How long trailers waited for their verdict, in seconds."""
+        with self._lock:
+            return {"median": self._added.quantile(0.5), "p99": self._added.quantile(0.99)}
+
     def take(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data."""
         with self._lock:

@@ -80,6 +80,31 @@ class ModelSeries:
         for severity in batch.ended or ():
             self.sessions[severity or "none"] += 1
 
+    def totals(self) -> tuple[int, dict[str, int]]:
+        """How many were judged, and alarms by severity: responses, or sessions where the promise is for those."""
+        if self.sessions:
+            return sum(self.sessions.values()), {severity: self.sessions[severity] for severity in self._severities}
+        alarms: dict[str, int] = defaultdict(int)
+        for (_, severity), count in self.alarms.items():
+            alarms[severity] += count
+        judged = sum(count for (_, _, decision), count in self.responses.items() if decision != "unscored")
+        return judged, dict(alarms)
+
+    def figures(self) -> dict[str, Any]:
+        """What was counted so far, summed over versions and methods, as plain data."""
+        (judged, alarms), evidence = self.totals(), self.evidence
+        return {
+            "judged": judged,
+            "alarms": alarms,
+            "unscored": dict(self.unscored),
+            "actions": dict(self.actions),
+            "pvalue": self.pvalue.figures()[0],
+            "scores": self.scores.figures() if self.scores is not None else [],
+            "scoring": {"median": self.scoring.quantile(0.5), "p99": self.scoring.quantile(0.99)},
+            "promise": evidence.promise() if evidence is not None else {},
+            "drift": evidence.drift() if evidence is not None else None,
+        }
+
     def take(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data; evidence is weighed by whoever absorbs it."""
         taken: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -20,11 +21,16 @@ from prometheus_client.metrics_core import Metric
 from tocsin.admin import AdminServer
 from tocsin.config import Config
 from tocsin.errors import ConfigError, ReloadError, StartError
+from tocsin.events.alarm import Event
 from tocsin.events.health import families as event_families
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
+from tocsin.page.history import History
+from tocsin.page.page import Page
+from tocsin.page.snapshot import snapshot
 from tocsin.relay.health import Facts, ended, families, together
 from tocsin.reloading import read_anew, reload_handler
+from tocsin.sinks.events import LATEST
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.workers.worker import LONGEST
 
@@ -49,6 +55,7 @@ class Supervisor:
         self._registry.register(self)
         self._workers: dict[int, _Worker] = {}
         self._retired: Facts = {}
+        self._alarms: deque[Event] = deque(maxlen=LATEST)
         self._restarts = 0
         self._ready = False
         self._reloads = {"done": 0, "failed": 0}
@@ -65,7 +72,7 @@ class Supervisor:
         self._reserve()
         async with AsyncExitStack() as opened:
             if self.config.metrics is not None:
-                self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready)
+                self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready, self._page())
                 opened.callback(self.http.close)
             admin = None
             if self.config.admin is not None:
@@ -89,6 +96,12 @@ class Supervisor:
                 for worker in self._workers.values():
                     worker.end()
                 await asyncio.gather(*keeping)
+
+    def _page(self) -> Page | None:
+        if not self.config.page:
+            return None
+        history = History(self.metrics.counts)
+        return Page(lambda: snapshot(self.metrics, self._alarms, history, self.config.mode), history)
 
     async def reload(self) -> str:
         """Have every worker read everything anew. Raises ReloadError when one cannot; each keeps what it had then."""
@@ -128,6 +141,7 @@ class Supervisor:
             async for report in worker.reports():
                 self.metrics.absorb(report["metrics"])
                 worker.relay = report["relay"]
+                self._alarms += report["alarms"]
             self._retired = together([self._retired, ended(worker.relay)])
             worker.relay = {}
             code = await worker.gone()

@@ -55,6 +55,7 @@ class Reporter:
         return {
             "metrics": self._sidecar.metrics.take(),
             "relay": facts(self._sidecar.relay) | self._sidecar.events.facts(),
+            "alarms": self._sidecar.events.news(),
         }
 
     async def _tell(self, what: dict[str, Any]) -> None:

@@ -1,0 +1,85 @@
+"""Serves the page and its live data (server-sent events), from the threads of the metrics port."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib import resources
+from typing import Any
+
+from tocsin.page.history import History
+
+EVERY = 1.0  # seconds between two looks
+WATCHERS = 16  # who may look at a time
+
+Start = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class Page:
+    """`show` tells what is to be seen now; `history` is closed with the page."""
+
+    def __init__(self, show: Callable[[], dict[str, Any]], history: History) -> None:
+        self._show, self._history = show, history
+        self._html = resources.files("tocsin.page").joinpath("index.html").read_bytes()
+        self._policy = _policy(self._html.decode())
+        self._room = threading.BoundedSemaphore(WATCHERS)
+        self._ending = threading.Event()
+
+    def answer(self, path: str, start: Start) -> Iterable[bytes] | None:
+        """The answer to GET, None for a path that is not the page's."""
+        if path == "/":
+            start("200 OK", [("Content-Type", "text/html; charset=utf-8"), *self._headers()])
+            return [self._html]
+        if path == "/snapshot":
+            start("200 OK", [("Content-Type", "application/json"), *self._headers()])
+            return [json.dumps(self._show()).encode()]
+        if path == "/live":
+            if not self._room.acquire(blocking=False):
+                start("503 Too Many Watchers", [("Content-Type", "text/plain"), ("Retry-After", "10")])
+                return [b"too many watch already\n"]
+            start("200 OK", [("Content-Type", "text/event-stream"), *self._headers()])
+            return self._live()
+        return None
+
+    def close(self) -> None:
+        """Send those who watch away."""
+        self._ending.set()
+        self._history.close()
+
+    def _live(self) -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"data: " + json.dumps(self._show(), separators=(",", ":")).encode() + b"\n\n"
+                if self._ending.wait(EVERY):
+                    return
+        finally:
+            self._room.release()
+
+    def _headers(self) -> list[tuple[str, str]]:
+        return [
+            ("Content-Security-Policy", self._policy),
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Frame-Options", "DENY"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cache-Control", "no-store"),
+            ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())),
+        ]
+
+
+def _policy(html: str) -> str:
+    """Nothing but what stands in the page itself may run or be loaded."""
+    parts = {"script-src": re.findall(r"<script>(.*?)</script>", html, re.DOTALL)}
+    parts["style-src"] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    told = [
+        f"{name} {' '.join(_hash(text) for text in texts)}" for name, texts in parts.items() if texts
+    ]  # fmt: skip
+    return "; ".join(["default-src 'none'", *told, "connect-src 'self'", "base-uri 'none'", "form-action 'none'"])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,106 @@
+"""All that the page shows, at one moment, as plain data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from math import log, sqrt
+from typing import Any
+
+import numpy as np
+
+from tocsin.events.alarm import Event
+from tocsin.judgement.model import GuardedModel
+from tocsin.page.history import History, Point
+from tocsin.sinks.prometheus import PrometheusSink
+from tocsin_calibration import Promise
+
+BROKEN = log(100)  # evidence from which the page says that a promise is broken, as the rules do with delta = 1%
+WIDE = 2.58  # standard deviations: 99 times of 100
+SHOWN = 20  # models, those with the most evidence against them
+ALARMS = 30
+
+
+def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mode: str) -> dict[str, Any]:
+    """What is to be shown now."""
+    figures = sink.figures()
+    guarded = {name: model for name, model in sink.models.items() if model.bundle is not None}
+    models = [_model(name, guarded[name], figures[name], history.of(name)) for name in guarded if name in figures]
+    models.sort(key=lambda one: -max([severity["evidence"] or 0.0 for severity in one["severities"]] or [0.0]))
+    return {
+        "time": time.time(),
+        "mode": mode,
+        "models": models[:SHOWN],
+        "more": max(0, len(models) - SHOWN),
+        "unguarded": sorted(set(sink.models) - set(guarded)),
+        "added": sink.added_quantiles(),
+        "alarms": [_shown(event) for event in list(alarms)[-ALARMS:]][::-1],
+    }
+
+
+def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point]) -> dict[str, Any]:
+    promise, judged, alarms = model.promise, figures["judged"], figures["alarms"]
+    severities = []
+    for at, (severity, alpha) in enumerate(promise.alphas.items()):
+        graver = list(promise.alphas)[: at + 1]
+        law, evidence = promise.laws[severity], figures["promise"].get(severity)
+        low, high = _interval(promise, severity)
+        severities.append({
+            "name": severity, "alpha": alpha, "sentence": promise.sentence(severity),
+            "low": low, "high": high, "alarms": sum(alarms.get(one, 0) for one in graver), "evidence": evidence,
+            "broken": evidence is not None and evidence > BROKEN,
+            "rates": [_rate(point, graver, law.mean_rate, law.n) for point in points],
+        })  # fmt: skip
+    made = model.bundle.made.get("calibrated", {}) if model.bundle is not None else {}
+    return {
+        "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": made.get("timestamp"),
+        "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
+        "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > BROKEN,
+        "scoring": figures["scoring"], "actions": figures["actions"],
+        "pvalues": _expected(figures["pvalue"], None),
+        "detectors": [
+            {"name": detector, **_expected(counts, promise.reference[:, column])}
+            for column, (detector, counts) in enumerate(zip(promise.detectors, figures["scores"], strict=True))
+        ],
+    }  # fmt: skip
+
+
+def _rate(point: Point, graver: Sequence[str], expected: float, carried: int) -> dict[str, float | None]:
+    """One point of a sparkline: the share that alarmed, and the share that the law leaves room for."""
+    when, rows, alarms = point
+    if not rows:
+        return {"t": when, "n": 0, "rate": None, "high": None}
+    variance = expected * (1 - expected) / rows * (carried + 1 + rows) / (carried + 2)
+    share = sum(alarms.get(one, 0) for one in graver) / rows
+    return {"t": when, "n": rows, "rate": share, "high": min(1.0, expected + WIDE * sqrt(variance))}
+
+
+def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]:
+    """Counts by bucket, and the shares that calibration lets expect: uniform p-values, or its own scores."""
+    bounds = counted["bounds"]
+    if reference is None:
+        below = [0.0, *bounds, 1.0]
+        shares = np.diff(below)
+    else:
+        found = np.searchsorted(bounds, reference, side="left")
+        shares = np.bincount(found, minlength=len(bounds) + 1) / len(reference)
+    return {"bounds": bounds, "counts": counted["counts"], "expected": [round(float(share), 5) for share in shares]}
+
+
+@lru_cache(maxsize=4096)
+def _interval_of(n: int, k: int) -> tuple[float, float]:
+    from tocsin_calibration import FalseAlarmLaw
+
+    return FalseAlarmLaw(n, k).rate_interval(0.99)
+
+
+def _interval(promise: Promise, severity: str) -> tuple[float, float]:
+    law = promise.laws[severity]
+    return _interval_of(law.n, law.k)
+
+
+def _shown(event: Event) -> dict[str, Any]:
+    """An alarm without what nobody reads on a page."""
+    data = {key: value for key, value in event["data"].items() if key not in ("request", "response")}
+    return {"id": event["id"], "type": event["type"], "time": event["time"], **data}
