@@ -9,11 +9,10 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
-
 from tocsin.config_fields import Address
 from tocsin.errors import StartError
 from tocsin.page.page import Page
+from tocsin.sinks.exposition import Exposition
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -36,16 +35,16 @@ class HttpEndpoint:
     """
 
     def __init__(
-        self, address: Address, registry: CollectorRegistry, ready: Callable[[], bool], page: Page | None = None
+        self, address: Address, metrics: Exposition, ready: Callable[[], bool], page: Page | None = None
     ) -> None:
-        metrics: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
-
         def app(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
             path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
             if method not in ("GET", "HEAD"):
                 return _plain(start, "405 Method Not Allowed", "only GET")
             if path == "/metrics":
-                return metrics(environ, start)
+                told, content = metrics.answer(environ.get("HTTP_ACCEPT", ""), environ.get("HTTP_ACCEPT_ENCODING", ""))
+                start("200 OK", [*told, ("Content-Length", str(len(content)))])
+                return [content]
             if path == "/healthz":
                 return _plain(start, "200 OK", "alive")
             if path == "/readyz":

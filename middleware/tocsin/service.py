@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from tocsin.admin import AdminServer
 from tocsin.config import Config
 from tocsin.errors import ReloadError
@@ -24,9 +26,12 @@ from tocsin.page.snapshot import snapshot
 from tocsin.relay.server import Relay
 from tocsin.reloading import Reloader, reload_handler
 from tocsin.sinks.events import EventSink
+from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
 
 log = logging.getLogger("tocsin")
+
+COLLECTS = 50_000, 20, 100  # how often garbage is looked for, by generation
 
 
 class Sidecar:
@@ -44,10 +49,9 @@ class Sidecar:
         guard.sinks += [self.metrics, self.events]
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
         self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events])
-        self._registry = self.metrics.registry()
-        self._registry.register(self.relay)
-        self._registry.register(self.reloader)
-        self._registry.register(self.events)
+        self._rest = CollectorRegistry(auto_describe=False)
+        for collector in (self.relay, self.reloader, self.events):
+            self._rest.register(collector)
         self._feedback = FeedbackService(guard)
         self._worker = worker
         self._admin: AdminServer | None = None
@@ -64,7 +68,8 @@ class Sidecar:
         """Listen everywhere, or, when an address cannot be had, nowhere."""
         async with AsyncExitStack() as opened:
             if self.config.metrics is not None and not self._worker:
-                self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready, self._page())
+                exposition = Exposition(self.metrics, self._rest)
+                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self._ready, self._page())
                 opened.callback(self.http.close)
             if self.config.admin is not None and not self._worker:
                 self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
@@ -106,7 +111,7 @@ class Sidecar:
         try:
             gc.collect()
             gc.freeze()  # what start-up made stays; collecting it again and again would only take time
-            gc.set_threshold(50_000, 20, 100)
+            gc.set_threshold(*COLLECTS)
             started()
             await until.wait()
             log.info("draining")

@@ -149,6 +149,10 @@ def test_a_storm_is_summed_and_nothing_is_left_out(bundle: Path, tmp_path: Path)
     assert len(single) + sum(one["data"]["alarms"] for one in sums) == 40
     assert sums[0]["data"]["severities"].keys() == {"critical"}
     assert sums[0]["data"]["detectors"][0] in ("entropy", "mahalanobis")
+    worst = sums[0]["data"]["worst"]
+    assert (
+        worst["p"] == sums[0]["data"]["p"] and worst["reasons"] and worst["scores"].keys() == worst["detectors"].keys()
+    )
 
 
 def test_a_session_is_told_once_and_again_when_it_is_graver() -> None:
@@ -168,10 +172,11 @@ def test_the_burst_bounds_what_is_told_by_model_and_window() -> None:
     admitted = [storms.admits("m", f"s{n}", 0, 1.0) for n in range(5)]
     assert admitted == [True, True, False, False, False]
     for n in range(2, 5):
-        storms.add("m", f"s{n}", "critical", 0.01 / (n + 1), "entropy")
+        storms.add("m", f"s{n}", "critical", 0.01 / abs(n - 7), "entropy", lambda n=n: {"worst": n})
     assert storms.ended(5.0) == []
     (one,) = storms.ended(11.0)
     assert (one.severities["critical"], len(one.sessions), one.lowest) == (3, 3, 0.01 / 5)
+    assert one.worst == {"worst": 2}
     assert storms.admits("m", "s9", 0, 11.0)
 
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
+from prometheus_client import generate_latest as plain_text
+from prometheus_client.openmetrics.exposition import generate_latest as open_text
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from tests.model_server import model_server
-from tests.parts import INFER, METHOD, inference, running, safe_traffic, settings
+from tests.parts import INFER, METHOD, SIGNALS, far_away, inference, running, safe_traffic, settings
 
 from tocsin.config_fields import Address
 from tocsin.errors import StartError
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
-from tocsin.sinks.prometheus import Histogram, PrometheusSink
+from tocsin.sinks.exposition import Exposition
+from tocsin.sinks.histogram import Histogram
+from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.verdict import Verdict
 from tocsin_detectors import Observations
 
@@ -100,13 +107,67 @@ def test_a_histogram_counts_what_it_was_given_whenever_it_is_read() -> None:
         histogram.add(value)
     histogram.extend([2.0] * 3_000)
 
-    class Family:
-        def add_metric(self, labels: list[str], buckets: list[tuple[str, float]], total: float) -> None:
-            self.seen = labels, buckets, total
+    (told,) = histogram.buckets()
+    assert (told.bounds, told.cumulative, told.total) == (["1", "2"], [2, 3_003, 3_004], pytest.approx(6_012.0))
 
-    family = Family()
-    histogram.into(family, [["m"]])  # type: ignore[arg-type]
-    assert family.seen == (["m"], [("1", 2), ("2", 3_003), ("+Inf", 3_004)], pytest.approx(6_012.0))
+
+@pytest.mark.parametrize("rows", [1, 40, 3_000])
+def test_a_histogram_of_several_series_counts_few_values_as_it_counts_many(rows: int) -> None:
+    values = np.random.default_rng(rows).normal(size=(rows, 2)).astype(np.float32)
+    histogram = Histogram([-1.0, 0.0, 1.0], [0.5])
+    for row in values:
+        histogram.add(row[None])
+    first, second = histogram.buckets()
+    assert first.cumulative == [*((values[:, 0] <= bound).sum() for bound in (-1, 0, 1)), rows]
+    assert second.cumulative == [(values[:, 1] <= 0.5).sum(), rows]
+    assert [first.total, second.total] == pytest.approx(values.sum(axis=0, dtype=float), rel=1e-5, abs=1e-3)
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_the_text_of_a_scrape_says_what_the_client_library_would(bundle: Path, openmetrics: bool) -> None:
+    model = {"bundle": bundle, "signals": SIGNALS}
+    guard = Guard.open(settings(1, bundle, models={"digits": model, 'odd "na\\me"': model}))
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+    for observations in (safe_traffic(30), far_away(3)):
+        for row in range(observations.rows):
+            call = Call(METHOD, {}, "0af7651916cd43dd8448eb211c80319c", False)
+            call.response = inference(observations, slice(row, row + 1), model=list(guard.models)[row % 2])
+            guard.judge([call])
+    registry = CollectorRegistry(auto_describe=False)
+    accept = "application/openmetrics-text;version=1.0.0" if openmetrics else ""
+    _, text = Exposition(sink, registry).answer(accept, "")
+    parse = parse_openmetrics if openmetrics else parse_text
+
+    def told(families: Any) -> Any:
+        return sorted(
+            (s.name, sorted(s.labels.items()), s.value, s.exemplar.labels if openmetrics and s.exemplar else None)
+            for family in families
+            for s in family.samples
+        )
+
+    registry.register(sink)
+    library = (open_text if openmetrics else plain_text)(registry).decode()
+    assert told(parse(text.decode())) == told(parse(library))
+    assert told(parse(text.decode()))
+    _, packed = Exposition(sink, CollectorRegistry()).answer(accept, "gzip, deflate")
+    assert gzip.decompress(packed) == text
+
+
+def test_what_was_not_counted_since_is_not_made_anew_and_what_was_is(bundle: Path) -> None:
+    guard = Guard.open(settings(1, bundle))
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+
+    def judged() -> float:
+        _, text = Exposition(sink, CollectorRegistry()).answer("", "")
+        return sum(s.value for f in parse_text(text.decode()) for s in f.samples if s.name == "tocsin_pvalue_count")
+
+    for count in (1, 2):
+        call = Call(METHOD, {}, "", False)
+        call.response = inference(safe_traffic(1), slice(0, 1))
+        guard.judge([call])
+        assert judged() == judged() == count
 
 
 def test_versions_beyond_the_bound_fold_into_other(bundle: Path) -> None:
@@ -156,8 +217,6 @@ def test_nothing_is_lost_between_counting_and_scraping(bundle: Path) -> None:
 
 
 def test_the_evidence_against_the_promise_stays_small_on_safe_traffic_and_grows_on_other(bundle: Path) -> None:
-    from tests.parts import far_away
-
     def evidence(observations: Observations) -> dict[str, float]:
         guard = Guard.open(settings(1, bundle))
         sink = PrometheusSink(guard.models)

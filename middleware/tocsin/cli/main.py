@@ -25,6 +25,7 @@ from tocsin.cli import (
     select,
     serve,
     sets,
+    top,
 )
 from tocsin.errors import TocsinError
 from tocsin_calibration import CalibrationFault
@@ -49,6 +50,7 @@ app.command("sets")(sets.sets)
 app.command("harmonise")(harmonise.harmonise)
 app.command("feedback")(feedback.feedback)
 app.command("reload")(reload.reload)
+app.command("top")(top.top)
 app.command("rules")(rules.rules)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")

@@ -13,6 +13,7 @@ import typer
 
 from tocsin.config import Config
 from tocsin.judgement.guard import Guard
+from tocsin.observability import HttpEndpoint
 from tocsin.service import Sidecar, run_loop
 
 log = logging.getLogger("tocsin")
@@ -67,7 +68,7 @@ def _supervise(settings: Config, guard: Guard, config: Path) -> None:
     run_loop(run())
 
 
-def _told(guard: Guard, addresses: Sequence[object], http: object) -> None:
+def _told(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None) -> None:
     """What is served, in the log."""
     for model in guard.models.values():
         if model.bundle is None:
@@ -75,7 +76,9 @@ def _told(guard: Guard, addresses: Sequence[object], http: object) -> None:
         else:
             log.info("model %s, %s: %s", model.name, model.digest[:19], "; ".join(str(model.promise).splitlines()))
     config = guard.config
-    metrics = f", metrics on http://{http.address}/metrics" if http is not None else ""  # type: ignore[attr-defined]
+    metrics = f", metrics on http://{http.address}/metrics" if http is not None else ""
+    if http is not None and config.page:
+        metrics += f", a page to look at on http://{http.address}/"
     for address, listener in zip(addresses, config.every_listener, strict=True):
         log.info("%s: %s -> %s%s", config.mode, address, listener.upstream, metrics)
     if config.workers > 1:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from socket import gethostname
 from typing import Any
 
+from tocsin.events.storms import Sum
 from tocsin.judgement.call import Call
 
 ALARM, SUM = "tocsin.alarm.v1", "tocsin.alarms.summed.v1"
@@ -74,18 +75,18 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def summed(model: str, began: float, ended: float, severities: Mapping[str, int], sessions: int, lowest: float,
-           detectors: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+def summed(of: Sum, began: float, ended: float) -> dict[str, Any]:
     """What an event tells of alarms that were not told one by one; `sessions` are those they came from, 0 unknown."""
     return {
-        "model": model,
+        "model": of.model,
         "from": stamp(began),
         "to": stamp(ended),
-        "alarms": sum(severities.values()),
-        "severities": dict(severities),
-        "sessions": sessions,
-        "p": lowest,
-        "detectors": list(detectors),
+        "alarms": of.severities.total(),
+        "severities": dict(of.severities),
+        "sessions": len(of.sessions),
+        "p": of.lowest,
+        "detectors": [name for name, _ in of.detectors.most_common()],
+        "worst": of.worst,
     }
 
 

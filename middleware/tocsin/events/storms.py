@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 SESSIONS = 10_000  # remembered
 
@@ -17,6 +19,7 @@ class Sum:
     severities: Counter[str] = field(default_factory=Counter)
     sessions: set[str] = field(default_factory=set)
     lowest: float = 1.0
+    worst: dict[str, Any] = field(default_factory=dict)  # what is to be told of the alarm with the lowest p-value
     detectors: Counter[str] = field(default_factory=Counter)
     told: int = 0
 
@@ -52,11 +55,14 @@ class Storms:
         window.told += 1
         return True
 
-    def add(self, model: str, session: str, severity: str, pvalue: float, detector: str) -> None:
-        """Sum an alarm that was not admitted."""
+    def add(
+        self, model: str, session: str, severity: str, pvalue: float, detector: str, tell: Callable[[], dict[str, Any]]
+    ) -> None:
+        """Sum an alarm that was not admitted; it is asked to `tell` of itself where it is the worst so far."""
         one = self._sums[model]
         one.severities[severity] += 1
-        one.lowest = min(one.lowest, pvalue)
+        if pvalue < one.lowest or not one.worst:
+            one.lowest, one.worst = pvalue, tell()
         one.detectors[detector] += 1
         if session and len(one.sessions) < SESSIONS:
             one.sessions.add(session)

@@ -42,6 +42,11 @@ class Batcher:
         self._in_flight = False
 
     @property
+    def waiting(self) -> int:
+        """How many calls wait to be judged."""
+        return len(self._calls)
+
+    @property
     def inline(self) -> bool:
         """Whether a call submitted now is judged before this turn of the loop ends."""
         return not self._guard.heavy and not self._in_flight

@@ -78,7 +78,9 @@ def _policy(html: str) -> str:
     told = [
         f"{name} {' '.join(_hash(text) for text in texts)}" for name, texts in parts.items() if texts
     ]  # fmt: skip
-    return "; ".join(["default-src 'none'", *told, "connect-src 'self'", "base-uri 'none'", "form-action 'none'"])
+    return "; ".join(
+        ["default-src 'none'", *told, "img-src data:", "connect-src 'self'", "base-uri 'none'", "form-action 'none'"]
+    )
 
 
 def _hash(text: str) -> str:

@@ -102,5 +102,11 @@ def _interval(promise: Promise, severity: str) -> tuple[float, float]:
 
 def _shown(event: Event) -> dict[str, Any]:
     """An alarm without what nobody reads on a page."""
-    data = {key: value for key, value in event["data"].items() if key not in ("request", "response")}
+    data = _plain(event["data"])
+    if "worst" in data:
+        data["worst"] = _plain(data["worst"])
     return {"id": event["id"], "type": event["type"], "time": event["time"], **data}
+
+
+def _plain(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in ("request", "response")}

@@ -20,6 +20,7 @@ _GAUGES = {
     "connections": "Client connections that are open.",
     "streams": "Calls that are under way.",
     "kept_bytes": "Bytes of messages that are unfinished or held.",
+    "waiting": "Responses that wait for the scorer.",
 }
 _COUNTERS = {
     "calls": ("guarded", "Calls begun, by whether their method is guarded."),
@@ -38,6 +39,7 @@ def facts(relay: Relay) -> Facts:
         "connections": {"": len(connections)},
         "streams": {"": sum(len(connection.streams) for connection in connections)},
         "kept_bytes": {"": int(relay.config.max_memory) - relay.memory.left},
+        "waiting": {"": relay.waiting},
         "calls": {"false": relay.calls[0], "true": relay.calls[1]},
         "not_understood": {what: relay.not_understood[what] for what in NOT_UNDERSTOOD},
         "limited": {what: relay.limited[what] for what in LIMITED},

@@ -98,6 +98,11 @@ class Relay:
         self._looking = asyncio.get_running_loop().create_task(self._look())
 
     @property
+    def waiting(self) -> int:
+        """How many responses wait for the scorer."""
+        return 0 if self._looking is None else self.batcher.waiting
+
+    @property
     def address(self) -> Address:
         """Where the first port listens."""
         return self.ports[0].address

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
@@ -62,16 +63,20 @@ class EventSink:
             return
         session = model.session_of(call)
         grade = list(model.promise.alphas).index(verdict.severity)
-        with self._lock:
-            if not self._storms.admits(batch.model, session, grade, time.monotonic()):
-                detectors = verdict.by_detector
-                chief = min(detectors, key=detectors.__getitem__)
-                self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief)
-                return
+
+        def data() -> dict[str, Any]:
             worst = first + min(range(len(verdict.pvalues)), key=verdict.pvalues.__getitem__)
             scores = dict(zip(model.scorer.detectors, batch.scores[worst].tolist(), strict=True))
-            data = alarm(call, session, scores, self._payload)
-            self._tell(event(ALARM, self._identifiers.next(), subject(batch.model, session), time.time(), data))
+            return alarm(call, session, scores, self._payload)
+
+        with self._lock:
+            if self._storms.admits(batch.model, session, grade, time.monotonic()):
+                identifier = self._identifiers.next()
+                self._tell(event(ALARM, identifier, subject(batch.model, session), time.time(), data()))
+                return
+            detectors = verdict.by_detector
+            chief = min(detectors, key=detectors.__getitem__)
+            self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data)
 
     def unscored(self, call: Call) -> None:
         """No alarm."""
@@ -110,9 +115,9 @@ class EventSink:
         with self._lock:
             for one in self._storms.ended(time.monotonic(), all_of_them=all_of_them):
                 now, lasted = time.time(), time.monotonic() - one.began
-                detectors = [name for name, _ in one.detectors.most_common()]
-                data = summed(one.model, now - lasted, now, one.severities, len(one.sessions), one.lowest, detectors)
-                self._tell(event(SUM, self._identifiers.next(), subject(one.model), now, data))
+                self._tell(
+                    event(SUM, self._identifiers.next(), subject(one.model), now, summed(one, now - lasted, now))
+                )
 
     def _tell(self, content: Event) -> None:
         self.latest.append(content)

@@ -7,20 +7,28 @@ are made of them only when somebody scrapes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from tocsin.judgement.call import Call
-from tocsin.judgement.levels import AdaptiveLevels
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
+from tocsin.sinks.exposition import Writer, metrics
+from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
 from tocsin.sinks.histogram import Histogram
-from tocsin.sinks.series import SECONDS_BUCKETS, ModelSeries
+from tocsin.sinks.look import Look
+from tocsin.sinks.series import ModelSeries
+
+Told = TypeVar("Told")
+
+# Seconds of one look that evidence may take, and lines that have changed: a thousand busy models would hold up whoever
+# serves. What is left over is shown as it was, and comes first the next time.
+WEIGHING, WRITING = 0.015, 0.03
 
 
 class PrometheusSink(Collector):
@@ -34,7 +42,9 @@ class PrometheusSink(Collector):
         self._models = dict(models)
         self._series = {name: ModelSeries(model) for name, model in models.items()}
         self._series["other"] = ModelSeries(None)
-        self._added = Histogram(SECONDS_BUCKETS)
+        self._looks = self._all_looks()
+        self._added, self._batches = Histogram(SECONDS_BUCKETS), Histogram(ROWS_BUCKETS)
+        self._writer = Writer()
         self._lock = threading.Lock()  # between those who count and those who scrape
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
@@ -47,6 +57,7 @@ class PrometheusSink(Collector):
                     made.succeed(self._series[name], same_bundle=before.digests[0] == models[name].digests[0])
             series["other"] = self._series["other"]
             self._models, self._series = dict(models), series
+            self._looks = self._all_looks()
 
     @property
     def models(self) -> Mapping[str, GuardedModel]:
@@ -55,8 +66,9 @@ class PrometheusSink(Collector):
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """What was counted of each model, as plain data for people to look at."""
+        looks = self._weighed()
         with self._lock:
-            return {name: series.figures() for name, series in self._series.items() if name in self._models}
+            return {look.name: look.figures() for look in looks if look.name in self._models}
 
     def counts(self) -> dict[str, tuple[int, dict[str, int]]]:
         """How many were judged of each model, and their alarms by severity."""
@@ -74,6 +86,7 @@ class PrometheusSink(Collector):
             return {
                 "models": {name: series.take() for name, series in self._series.items()},
                 "added": self._added.take(),
+                "batches": self._batches.take(),
             }
 
     def absorb(self, taken: dict[str, Any]) -> None:
@@ -83,12 +96,7 @@ class PrometheusSink(Collector):
                 if name in self._series:
                     self._series[name].absorb(counts)
             self._added.absorb(taken["added"])
-
-    def registry(self) -> CollectorRegistry:
-        """A registry that holds this sink alone."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)
-        return registry
+            self._batches.absorb(taken["batches"])
 
     def scored(self, batch: Scored) -> None:
         """Count a judged batch."""
@@ -96,6 +104,7 @@ class PrometheusSink(Collector):
             series = self._series.get(batch.model)
             if series is not None:  # else it has left the configuration meanwhile
                 series.count(batch)
+                self._batches.add(len(batch.scores))
 
     def unscored(self, call: Call) -> None:
         """Count a call that passed without judgement."""
@@ -103,19 +112,18 @@ class PrometheusSink(Collector):
         assert verdict is not None and verdict.unscored is not None
         series = self._series.get(verdict.model, self._series["other"])
         with self._lock:
-            series.unscored[verdict.unscored] += 1
-            series.responses[series.version(verdict.version), call.method, "unscored"] += 1
+            series.unjudged(verdict.version, call.method, verdict.unscored)
 
     def acted(self, call: Call, action: str) -> None:
         """Count what enforce did to a call."""
         with self._lock:
-            self._series.get(call.model, self._series["other"]).actions[action] += 1
+            self._series.get(call.model, self._series["other"]).acted(action)
 
     def shadowed(self, call: Call, severity: str | None) -> None:
         """Count what a candidate bundle said of a judged call, by what the live one said."""
         live = call.verdict.severity if call.verdict is not None else None
         with self._lock:
-            self._series.get(call.model, self._series["other"]).shadows[severity or "none", live or "none"] += 1
+            self._series.get(call.model, self._series["other"]).shadowed(severity or "none", live or "none")
 
     def added(self, seconds: float) -> None:
         """Count the time that a response's trailers waited for their verdict."""
@@ -124,123 +132,34 @@ class PrometheusSink(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Everything counted so far, as the client library's families."""
+        return metrics([*(sample for look in self._weighed() for sample in self._told(look.samples)), *self._of_all()])
+
+    def blocks(self, *, openmetrics: bool) -> Iterable[Mapping[Family, str]]:
+        """The same as lines of text, model by model: nobody who counts waits for more than one model's."""
+        ends = 0.0
+        for look in sorted(self._weighed(), key=lambda one: one.written_at):
+            ends = ends or time.perf_counter() + WRITING
+            late = time.perf_counter() > ends
+            yield self._told(partial(look.lines, openmetrics=openmetrics, kept=late))
+        yield self._writer.lines(self._of_all(), openmetrics=openmetrics)
+
+    def _told(self, tell: Callable[[], Told]) -> Told:
         with self._lock:
-            return [*self._counts(), *self._distributions(), *self._promises()]
+            return tell()
 
-    def _counts(self) -> Iterable[Metric]:
-        responses = CounterMetricFamily(
-            "tocsin_responses",
-            "Responses seen, by what became of them.",
-            labels=["model", "version", "method", "decision"],
-        )
-        alarms = CounterMetricFamily(
-            "tocsin_alarms", "Responses that raised an alarm.", labels=["model", "version", "severity"]
-        )
-        unscored = CounterMetricFamily(
-            "tocsin_unscored", "Responses that passed without a judgement.", labels=["model", "reason"]
-        )
-        for name, series in self._series.items():
-            for (version, method, decision), count in series.responses.items():
-                responses.add_metric([name, version, method, decision], count)
-            for key, count in series.alarms.items():
-                alarms.add_metric([name, *key], count, exemplar=series.alarm_traces.get(key))
-            for reason, count in series.unscored.items():
-                unscored.add_metric([name, reason], count)
-        yield from (responses, alarms, unscored)
-        yield from self._outcomes()
+    def _of_all(self) -> list[Sample]:
+        with self._lock:
+            return [Sample(ADDED, (), self._added.buckets()[0]), Sample(BATCHES, (), self._batches.buckets()[0])]
 
-    def _outcomes(self) -> Iterable[Metric]:
-        sessions = CounterMetricFamily(
-            "tocsin_sessions", "Sessions that ended, by their worst severity or none.", labels=["model", "severity"]
-        )
-        feedback = CounterMetricFamily(
-            "tocsin_feedback", "Labels that came back, by what became of them.", labels=["model", "outcome"]
-        )
-        actions = CounterMetricFamily(
-            "tocsin_actions", "What enforce did to calls; refused: failed closed.", labels=["model", "action"]
-        )
-        shadows = CounterMetricFamily(
-            "tocsin_shadow_responses",
-            "Responses that the candidate bundle judged too, by its severity and the live one's.",
-            labels=["model", "severity", "live"],
-        )
-        for name, series in self._series.items():
-            for action, count in series.actions.items():
-                actions.add_metric([name, action], count)
-            for pair, count in series.shadows.items():
-                shadows.add_metric([name, *pair], count)
-        for name, model in self._models.items():
-            for severity, count in self._series[name].sessions.items():
-                sessions.add_metric([name, severity], count)
-            if model.bundle is not None and isinstance(model.judge.levels, AdaptiveLevels):
-                for outcome, count in model.judge.levels.outcomes.items():
-                    feedback.add_metric([name, outcome], count)
-        yield from (sessions, feedback, actions, shadows)
+    def _weighed(self) -> list[Look]:
+        """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
+        looks, ends = self._looks, time.perf_counter() + WEIGHING
+        for look in sorted(looks, key=lambda one: one.weighed_at):
+            with self._lock:
+                look.weigh()
+            if time.perf_counter() > ends:
+                break
+        return looks
 
-    def _distributions(self) -> Iterable[Metric]:
-        pvalue = HistogramMetricFamily("tocsin_pvalue", "Joint p-values of judged responses.", labels=["model"])
-        score = HistogramMetricFamily("tocsin_score", "Detectors' scores.", labels=["model", "detector"])
-        scoring = HistogramMetricFamily(
-            "tocsin_scoring_seconds",
-            "Time from reading a batch of messages to its verdicts.",
-            labels=["model"],
-        )
-        for name, model in self._models.items():
-            if model.bundle is None:
-                continue
-            series = self._series[name]
-            series.pvalue.into(pvalue, [[name]])
-            series.scoring.into(scoring, [[name]])
-            assert series.scores is not None
-            series.scores.into(score, [[name, detector] for detector in model.scorer.detectors])
-        added = HistogramMetricFamily("tocsin_added_seconds", "Time that trailers waited for a verdict.", labels=[])
-        self._added.into(added, [[]])
-        yield from (pvalue, score, scoring, added)
-
-    def _promises(self) -> Iterable[Metric]:
-        alpha = GaugeMetricFamily("tocsin_alpha", "The promised false-alarm rate.", labels=["model", "severity"])
-        expected = GaugeMetricFamily(
-            "tocsin_expected_alarm_ratio",
-            "The rate of alarms that calibration leads one to expect on safe traffic.",
-            labels=["model", "severity"],
-        )
-        evidence = GaugeMetricFamily(
-            "tocsin_promise_log_evalue",
-            "Log of the evidence since start that the promised rate is exceeded.",
-            labels=["model", "severity"],
-        )
-        drift = GaugeMetricFamily(
-            "tocsin_drift_log_evalue",
-            "Log of the evidence since start that scores have drifted from calibration.",
-            labels=["model"],
-        )
-        level = GaugeMetricFamily(
-            "tocsin_level",
-            "The p-value at or below which responses alarm now, where that moves.",
-            labels=["model", "severity"],
-        )
-        size = GaugeMetricFamily("tocsin_calibration_responses", "Responses that carry the promise.", labels=["model"])
-        info = GaugeMetricFamily("tocsin_bundle_info", "The bundle in use; always 1.", labels=["model", "digest"])
-        made = GaugeMetricFamily(
-            "tocsin_bundle_calibrated_timestamp_seconds", "When the bundle was calibrated.", labels=["model"]
-        )
-        for name, model in self._models.items():
-            if model.bundle is None:
-                continue
-            for severity, promised in model.promise.alphas.items():
-                alpha.add_metric([name, severity], promised)
-                expected.add_metric([name, severity], model.promise.laws[severity].mean_rate)
-            watched = self._series[name].evidence
-            assert watched is not None
-            for severity, value in watched.promise().items():
-                evidence.add_metric([name, severity], value)
-            if (drifted := watched.drift()) is not None:
-                drift.add_metric([name], drifted)
-            for severity, now in ({} if model.judge.levels is None else model.judge.levels.now()).items():
-                level.add_metric([name, severity], now)
-            size.add_metric([name], min(law.n for law in model.promise.laws.values()))
-            info.add_metric([name, model.bundle.digest], 1)
-            when = model.bundle.made.get("calibrated", {}).get("timestamp")
-            if isinstance(when, int | float):
-                made.add_metric([name], when)
-        yield from (alpha, expected, evidence, drift, level, size, info, made)
+    def _all_looks(self) -> list[Look]:
+        return [Look(name, series, self._models.get(name)) for name, series in self._series.items()]

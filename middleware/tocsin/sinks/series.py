@@ -14,12 +14,12 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.evidence import Evidence
+from tocsin.sinks.families import P_BUCKETS, SECONDS_BUCKETS
 from tocsin.sinks.histogram import Histogram
 from tocsin.verdict import Verdict
 
-P_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-SECONDS_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0)
 _COUNTERS = ("responses", "alarms", "unscored", "sessions", "actions", "shadows")
+_HISTOGRAMS = ("pvalue", "scoring")
 VERSIONS = 50  # further versions of a model fold into `other`
 
 
@@ -36,6 +36,7 @@ class ModelSeries:
         self.shadows: dict[tuple[str, str], int] = defaultdict(int)  # candidate's severity, live severity
         self.pvalue = Histogram(P_BUCKETS)
         self.scoring = Histogram(SECONDS_BUCKETS)
+        self.changes = 0  # how often something was counted, so that what has not changed is not shown anew
         self.scores: Histogram | None = None
         self.evidence: Evidence | None = None
         self._severities: tuple[str, ...] = ()
@@ -53,6 +54,7 @@ class ModelSeries:
     def count(self, batch: Scored) -> None:
         """Count a judged batch."""
         assert self.scores is not None and self.evidence is not None
+        self.changes += 1
         self.scoring.extend([batch.seconds] * len(batch.calls))
         self.scores.add(batch.scores)
         total, alarmed = 0, False
@@ -80,6 +82,22 @@ class ModelSeries:
         for severity in batch.ended or ():
             self.sessions[severity or "none"] += 1
 
+    def unjudged(self, version: str, method: str, reason: str) -> None:
+        """Count a response that was not judged."""
+        self.changes += 1
+        self.unscored[reason] += 1
+        self.responses[self.version(version), method, "unscored"] += 1
+
+    def acted(self, action: str) -> None:
+        """Count what enforce did to a call."""
+        self.changes += 1
+        self.actions[action] += 1
+
+    def shadowed(self, severity: str, live: str) -> None:
+        """Count what the candidate said of a response, by what the live bundle said."""
+        self.changes += 1
+        self.shadows[severity, live] += 1
+
     def totals(self) -> tuple[int, dict[str, int]]:
         """How many were judged, and alarms by severity: responses, or sessions where the promise is for those."""
         if self.sessions:
@@ -92,7 +110,7 @@ class ModelSeries:
 
     def figures(self) -> dict[str, Any]:
         """What was counted so far, summed over versions and methods, as plain data."""
-        (judged, alarms), evidence = self.totals(), self.evidence
+        judged, alarms = self.totals()
         return {
             "judged": judged,
             "alarms": alarms,
@@ -101,8 +119,6 @@ class ModelSeries:
             "pvalue": self.pvalue.figures()[0],
             "scores": self.scores.figures() if self.scores is not None else [],
             "scoring": {"median": self.scoring.quantile(0.5), "p99": self.scoring.quantile(0.99)},
-            "promise": evidence.promise() if evidence is not None else {},
-            "drift": evidence.drift() if evidence is not None else None,
         }
 
     def take(self) -> dict[str, Any]:
@@ -112,7 +128,8 @@ class ModelSeries:
             counter = getattr(self, name)
             taken[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
             counter.clear()
-        taken["pvalue"], taken["scoring"] = self.pvalue.take(), self.scoring.take()
+        for name in _HISTOGRAMS:
+            taken[name] = getattr(self, name).take()
         taken["scores"] = None if self.scores is None else self.scores.take()
         if self.evidence is not None:
             taken["evidence"] = self.evidence.tally.facts()
@@ -121,14 +138,15 @@ class ModelSeries:
 
     def absorb(self, taken: dict[str, Any]) -> None:
         """Count what the same model's series has counted in another process."""
+        self.changes += 1
         for name in _COUNTERS:
             counter = getattr(self, name)
             for *key, count in taken[name]:
                 counter[tuple(key) if len(key) > 1 else key[0]] += count
         for version, *_ in self.responses:
             self.version(version)
-        self.pvalue.absorb(taken["pvalue"])
-        self.scoring.absorb(taken["scoring"])
+        for name in _HISTOGRAMS:
+            getattr(self, name).absorb(taken[name])
         if self.scores is not None and taken["scores"] is not None:
             self.scores.absorb(taken["scores"])
         if self.evidence is not None and "evidence" in taken:
@@ -136,7 +154,7 @@ class ModelSeries:
 
     def succeed(self, before: ModelSeries, *, same_bundle: bool) -> None:
         """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""
-        for name in (*_COUNTERS, "alarm_traces", "pvalue", "scoring", "_versions"):
+        for name in (*_COUNTERS, *_HISTOGRAMS, "alarm_traces", "_versions"):
             setattr(self, name, getattr(before, name))
         if same_bundle:
             self.scores, self.evidence = before.scores, before.evidence
@@ -170,7 +188,7 @@ class ModelSeries:
 
 def _score_buckets(reference: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
     """Bounds from a detector's own calibration scores: its quantiles, and beyond its maximum."""
-    quantiles = np.quantile(reference, [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0])
+    quantiles = np.quantile(reference, [0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0])
     spread = float(quantiles[-1] - quantiles[0]) or 1.0
-    beyond = [float(quantiles[-1]) + spread * step for step in (0.5, 1, 2, 5, 20)]
+    beyond = [float(quantiles[-1]) + spread * step for step in (1, 5)]
     return sorted({*(float(f"{q:.6g}") for q in quantiles), *(float(f"{b:.6g}") for b in beyond)})

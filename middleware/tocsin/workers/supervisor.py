@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
@@ -31,6 +32,7 @@ from tocsin.page.snapshot import snapshot
 from tocsin.relay.health import Facts, ended, families, together
 from tocsin.reloading import read_anew, reload_handler
 from tocsin.sinks.events import LATEST
+from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.workers.worker import LONGEST
 
@@ -51,8 +53,8 @@ class Supervisor:
         self.guard = guard
         self.metrics = PrometheusSink(guard.models)
         self._path = path
-        self._registry = self.metrics.registry()
-        self._registry.register(self)
+        self._rest = CollectorRegistry(auto_describe=False)
+        self._rest.register(self)
         self._workers: dict[int, _Worker] = {}
         self._retired: Facts = {}
         self._alarms: deque[Event] = deque(maxlen=LATEST)
@@ -72,7 +74,8 @@ class Supervisor:
         self._reserve()
         async with AsyncExitStack() as opened:
             if self.config.metrics is not None:
-                self.http = HttpEndpoint(self.config.metrics, self._registry, lambda: self._ready, self._page())
+                exposition = Exposition(self.metrics, self._rest)
+                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self._ready, self._page())
                 opened.callback(self.http.close)
             admin = None
             if self.config.admin is not None:

@@ -1,0 +1,105 @@
+"""The same picture as the page's, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from tocsin_calibration.promise import percent
+
+LEVELS = " ▁▂▃▄▅▆▇█"
+WIDTH = 40  # points of a sparkline
+COLOURS = {"critical": "bold red", "warning": "yellow"}
+
+
+def picture(told: dict[str, Any], alarms: int = 8) -> RenderableType:
+    """What `snapshot` tells, drawn; the last so many alarms."""
+    now = datetime.fromtimestamp(told["time"], UTC)
+    parts: list[RenderableType] = [Text.assemble(("Tocsin ", "bold"), f"{told['mode']}, {now:%H:%M:%S} UTC")]
+    parts += [_model(model, told["added"]) for model in told["models"]]
+    if told["more"]:
+        parts.append(Text(f"and {told['more']:,} more models, with less evidence against them", style="dim"))
+    parts += [Text(f"{name} has no bundle: its responses pass unscored", style="dim") for name in told["unguarded"]]
+    parts.append(_alarms(told["alarms"][:alarms]))
+    return Group(*parts)
+
+
+def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
+    grid = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for severity in reversed(model["severities"]):
+        judged = model["judged"]
+        rate = percent(severity["alarms"] / judged) if judged else "-"
+        style = "bold red" if severity["broken"] else COLOURS.get(severity["name"], "")
+        seen = f"{rate} ({severity['alarms']:,} of {judged:,})"
+        promised = (
+            f"promised {percent(severity['alpha'])}, expect {percent(severity['low'])} to {percent(severity['high'])}"
+        )
+        told = f"evidence against it e^{severity['evidence']:.1f}" if severity["evidence"] is not None else ""
+        grid.add_row(
+            Text(severity["name"], style=style),
+            Text(seen, style=style),
+            _sparkline(severity["rates"]),
+            f"{promised}; {told}",
+        )
+    scoring, unscored = model["scoring"], sum(model["unscored"].values())
+    cost = f"scoring {_micro(scoring['median'])}, 99% {_micro(scoring['p99'])}; waiting 99% {_micro(added['p99'])}"
+    grid.add_row("p-values", "", _histogram(model["pvalues"]), "times the promise, small ones first")
+    grid.add_row("cost", "", "", f"{cost}; {unscored:,} unscored")
+    broken = any(severity["broken"] for severity in model["severities"])
+    state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else "[green]promise kept"
+    state = state if model["judged"] else "[dim]no traffic yet"
+    title = f"[bold]{model['name']}[/] {state}[/] [dim]{model['digest'][:19]}"
+    return Panel(grid, title=title, title_align="left", border_style="red" if broken or model["drifted"] else "dim")
+
+
+def _sparkline(rates: Sequence[dict[str, Any]]) -> Text:
+    """Shares of alarms, newest last, those beyond what chance leaves room for in red."""
+    seen = [point for point in rates if point["rate"] is not None][-WIDTH:]
+    top = max([point["rate"] for point in seen] + [point["high"] for point in seen] + [1e-9])
+    drawn = Text()
+    for point in seen:
+        drawn.append(_block(point["rate"] / top), style="red" if point["rate"] > point["high"] else "cyan")
+    return drawn
+
+
+def _histogram(told: dict[str, Any]) -> Text:
+    total = sum(told["counts"])
+    times = [
+        count / total / share if total and share else 0
+        for count, share in zip(told["counts"], told["expected"], strict=True)
+    ]
+    top = max([2.0, *times])
+    return Text("".join(_block(one / top) for one in times), style="cyan")
+
+
+def _block(share: float) -> str:
+    return LEVELS[min(len(LEVELS) - 1, max(0, round(share * (len(LEVELS) - 1))))]
+
+
+def _alarms(alarms: Iterable[dict[str, Any]]) -> Table:
+    table = Table("time", "severity", "model", "what", title="Last alarms", title_justify="left", box=None, expand=True)
+    for told in alarms:
+        summed = "alarms" in told
+        one = told["worst"] if summed else told
+        reason = one["reasons"][0] if one["reasons"] else f"p = {one['p']:.2g}"
+        what = f"{told['alarms']:,} more; worst: {reason}" if summed else reason
+        severity = Text(one["severity"], style=COLOURS.get(one["severity"], ""))
+        table.add_row(told["time"][11:19], severity, told["model"], f"{what}  [dim]{told['id']}")
+    if not table.row_count:
+        table.add_row("", "", "", "[dim]none since start")
+    return table
+
+
+def _micro(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1e6:.0f} us" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"

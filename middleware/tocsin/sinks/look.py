@@ -1,0 +1,108 @@
+"""What is shown of one model: made of its counts when somebody looks, and kept until something is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tocsin.judgement.levels import AdaptiveLevels
+from tocsin.judgement.model import GuardedModel
+from tocsin.sinks import families as of
+from tocsin.sinks.exposition import Writer
+from tocsin.sinks.families import Family, Sample
+from tocsin.sinks.series import ModelSeries
+
+
+class Look:
+    """A model's series as samples, lines or plain figures. Not safe between threads.
+
+    Evidence takes most of the time, so it is weighed apart (`weigh`), and its last value shown otherwise.
+    `weighed_at` and `written_at` are when that and the last lines were, on the monotonic clock.
+    """
+
+    def __init__(self, name: str, series: ModelSeries, model: GuardedModel | None) -> None:
+        self.name, self._series, self._model = name, series, model
+        self._promise: Mapping[str, float] = {}
+        self._drift: float | None = None
+        self._weighed = -1  # series.changes then
+        self._writer = Writer()
+        self._kept: tuple[tuple[int, int, bool], Mapping[Family, str]] | None = None
+        self._fixed = list(_fixed(name, model)) if model is not None and model.bundle is not None else []
+        self._fixed_lines = Writer().lines(self._fixed, openmetrics=False)  # the same in every format
+        self.weighed_at = self.written_at = 0.0
+
+    def weigh(self) -> None:
+        """Weigh evidence anew, if there is any news."""
+        if self._weighed != self._series.changes and (evidence := self._series.evidence) is not None:
+            self._promise, self._drift = evidence.promise(), evidence.drift()
+            self._weighed, self.weighed_at = self._series.changes, time.monotonic()
+
+    def figures(self) -> dict[str, Any]:
+        """What was counted so far, as plain data for people to look at."""
+        return {**self._series.figures(), "promise": dict(self._promise), "drift": self._drift}
+
+    def lines(self, *, openmetrics: bool, kept: bool = False) -> Mapping[Family, str]:
+        """The samples as lines, by family; `kept`: as they were written last, if they were."""
+        key = self._series.changes, self._weighed, openmetrics
+        had = self._kept
+        if had is None or had[0][2] != openmetrics or (had[0] != key and not kept):
+            had = self._kept = key, self._writer.lines(self._settled(), openmetrics=openmetrics)
+            self.written_at = time.monotonic()
+        moving = Writer().lines(self._moving(), openmetrics=openmetrics)
+        return {**self._fixed_lines, **had[1], **moving}
+
+    def samples(self) -> Sequence[Sample]:
+        """Everything that is shown now."""
+        return [*self._settled(), *self._moving(), *self._fixed]
+
+    def _settled(self) -> Iterator[Sample]:
+        """What changes only when something is counted or weighed."""
+        name, series = self.name, self._series
+        for (version, method, decision), count in series.responses.items():
+            yield Sample(of.RESPONSES, (name, version, method, decision), count)
+        for key, count in series.alarms.items():
+            yield Sample(of.ALARMS, (name, *key), count, series.alarm_traces.get(key))
+        for family, counts in (
+            (of.UNSCORED, series.unscored),
+            (of.SESSIONS, series.sessions),
+            (of.ACTIONS, series.actions),
+        ):
+            for label, count in counts.items():
+                yield Sample(family, (name, label), count)
+        for pair, count in series.shadows.items():
+            yield Sample(of.SHADOWS, (name, *pair), count)
+        if series.scores is None or self._model is None:
+            return
+        yield Sample(of.PVALUE, (name,), series.pvalue.buckets()[0])
+        yield Sample(of.SCORING, (name,), series.scoring.buckets()[0])
+        for detector, counted in zip(self._model.scorer.detectors, series.scores.buckets(), strict=True):
+            yield Sample(of.SCORE, (name, detector), counted)
+        for severity, value in self._promise.items():
+            yield Sample(of.EVIDENCE, (name, severity), value)
+        if self._drift is not None:
+            yield Sample(of.DRIFT, (name,), self._drift)
+
+    def _moving(self) -> Iterator[Sample]:
+        """What feedback changes."""
+        if self._model is None or self._model.bundle is None or self._model.judge.levels is None:
+            return
+        levels = self._model.judge.levels
+        for severity, now in levels.now().items():
+            yield Sample(of.LEVEL, (self.name, severity), now)
+        if isinstance(levels, AdaptiveLevels):
+            for outcome, count in levels.outcomes.items():
+                yield Sample(of.FEEDBACK, (self.name, outcome), count)
+
+
+def _fixed(name: str, model: GuardedModel) -> Iterator[Sample]:
+    """What is so as long as the bundle is."""
+    assert model.bundle is not None
+    for severity, promised in model.promise.alphas.items():
+        yield Sample(of.ALPHA, (name, severity), promised)
+        yield Sample(of.EXPECTED, (name, severity), model.promise.laws[severity].mean_rate)
+    yield Sample(of.CARRIED, (name,), min(law.n for law in model.promise.laws.values()))
+    yield Sample(of.BUNDLE, (name, model.bundle.digest), 1)
+    when = model.bundle.made.get("calibrated", {}).get("timestamp")
+    if isinstance(when, int | float):
+        yield Sample(of.CALIBRATED, (name,), when)
