@@ -28,7 +28,9 @@ def top(
     console = Console()
     looks = live(of)
     if once or not sys.stdout.isatty():
-        console.print(picture(next(looks)))
+        for told in looks:
+            console.print(picture(told))
+            return
         return
     with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as screen:
         for told in looks:

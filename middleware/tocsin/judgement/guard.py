@@ -61,8 +61,13 @@ class Guard:
             for method in model.served.values():
                 self.methods[method.name] = method
                 self._of_method.setdefault(method.name, []).append(model)
+        told = config.events is not None and config.events.payload == "both"
         self._begun = {
-            name: (self.methods[name], any(m.wants_request(name) for m in models), _every(self.methods[name], models))
+            name: (
+                self.methods[name],
+                told or any(m.wants_request(name) for m in models),
+                _every(self.methods[name], models),
+            )
             for name, models in self._of_method.items()
         }
         told_by = {key for model in self.models.values() for key in model.metadata_keys}

@@ -19,7 +19,7 @@ from tocsin_calibration import Promise
 BROKEN = log(100)  # evidence from which the page says that a promise is broken, as the rules do with delta = 1%
 WIDE = 2.58  # standard deviations: 99 times of 100
 SHOWN = 20  # models, those with the most evidence against them
-ALARMS = 30
+ALARMS = 20
 
 
 def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mode: str) -> dict[str, Any]:

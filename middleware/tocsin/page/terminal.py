@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -31,34 +32,26 @@ def picture(told: dict[str, Any], alarms: int = 8) -> RenderableType:
 
 
 def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
-    grid = Table.grid(padding=(0, 2))
-    for _ in range(3):
-        grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    lines: list[Text] = []
     for severity in reversed(model["severities"]):
-        judged = model["judged"]
+        judged, evidence = model["judged"], severity["evidence"]
         rate = percent(severity["alarms"] / judged) if judged else "-"
         style = "bold red" if severity["broken"] else COLOURS.get(severity["name"], "")
-        seen = f"{rate} ({severity['alarms']:,} of {judged:,})"
-        promised = (
-            f"promised {percent(severity['alpha'])}, expect {percent(severity['low'])} to {percent(severity['high'])}"
-        )
-        told = f"evidence against it e^{severity['evidence']:.1f}" if severity["evidence"] is not None else ""
-        grid.add_row(
-            Text(severity["name"], style=style),
-            Text(seen, style=style),
-            _sparkline(severity["rates"]),
-            f"{promised}; {told}",
-        )
+        seen = f"{severity['name']:9}{rate:>6} ({severity['alarms']:,} of {judged:,}) "
+        lines.append(Text(seen, style=style).append_text(_sparkline(severity["rates"])))
+        told = f"         promised {percent(severity['alpha'])}, expect {percent(severity['low'])} to "
+        told += percent(severity["high"])
+        told += f"; evidence against it e^{evidence:.1f}" if evidence is not None else ""
+        lines.append(Text(told, style="dim"))
     scoring, unscored = model["scoring"], sum(model["unscored"].values())
     cost = f"scoring {_micro(scoring['median'])}, 99% {_micro(scoring['p99'])}; waiting 99% {_micro(added['p99'])}"
-    grid.add_row("p-values", "", _histogram(model["pvalues"]), "times the promise, small ones first")
-    grid.add_row("cost", "", "", f"{cost}; {unscored:,} unscored")
+    lines.append(Text("p-values ").append_text(_histogram(model["pvalues"])).append(" times the promise", style="dim"))
+    lines.append(Text(f"cost     {cost}; {unscored:,} unscored"))
     broken = any(severity["broken"] for severity in model["severities"])
     state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else "[green]promise kept"
     state = state if model["judged"] else "[dim]no traffic yet"
-    title = f"[bold]{model['name']}[/] {state}[/] [dim]{model['digest'][:19]}"
-    return Panel(grid, title=title, title_align="left", border_style="red" if broken or model["drifted"] else "dim")
+    title = f"[bold]{escape(model['name'])}[/] {state}[/] [dim]{model['digest'][:19]}"
+    return Panel(Group(*lines), title=title, title_align="left", border_style="red" if "red" in state else "dim")
 
 
 def _sparkline(rates: Sequence[dict[str, Any]]) -> Text:
@@ -93,7 +86,7 @@ def _alarms(alarms: Iterable[dict[str, Any]]) -> Table:
         reason = one["reasons"][0] if one["reasons"] else f"p = {one['p']:.2g}"
         what = f"{told['alarms']:,} more; worst: {reason}" if summed else reason
         severity = Text(one["severity"], style=COLOURS.get(one["severity"], ""))
-        table.add_row(told["time"][11:19], severity, told["model"], f"{what}  [dim]{told['id']}")
+        table.add_row(told["time"][11:19], severity, escape(told["model"]), f"{escape(what)}  [dim]{told['id']}")
     if not table.row_count:
         table.add_row("", "", "", "[dim]none since start")
     return table
