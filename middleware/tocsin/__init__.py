@@ -21,6 +21,7 @@ __all__ = [
     "TocsinError",
     "Verdict",
     "export_metrics",
+    "export_spans",
     "guard_channel",
     "server_interceptor",
     "verdict",
@@ -63,3 +64,15 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
     sink = PrometheusSink(guard.models)
     guard.sinks.append(sink)
     (registry or REGISTRY).register(sink)
+
+
+def export_spans(guard: Guard, provider: Any = None, share: float = 0.01) -> None:
+    """Make spans of the guard's calls that alarm, and of a `share` of the others, with an OpenTelemetry TracerProvider,
+    the global one unless told otherwise; it should keep what it is given (ALWAYS_ON). A sidecar does this by itself.
+    """
+    from opentelemetry import trace
+
+    from tocsin.sinks.spans import SpanSink
+
+    guard.sinks.append(SpanSink(provider or trace.get_tracer_provider(), share))
+    guard.timed = True

@@ -18,6 +18,7 @@ from tocsin.events_config import EventsConfig
 from tocsin.listener_config import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.model_config import ModelConfig
 from tocsin.protocols.protocol import ProtocolConfig, presets
+from tocsin.telemetry_config import TelemetryConfig
 
 PREFIX = "TOCSIN_"
 
@@ -53,6 +54,9 @@ class Config(BaseSettings):
     page: bool = Field(True, description="Whether / on the metrics port shows a page for people.")
     events: EventsConfig | None = Field(
         None, description="Alarms as events, for people and programs: a webhook, an Alertmanager, Kafka, a file."
+    )
+    opentelemetry: TelemetryConfig | None = Field(
+        None, description="Spans of judged calls, and metrics, to an OTLP receiver; needs the extra `otel`."
     )
     admin: AddressField | None = Field(
         Address("127.0.0.1", 9465), description="Where the gRPC health service is served; null turns it off."
@@ -133,6 +137,8 @@ class Config(BaseSettings):
             protocol.descriptors = protocol.descriptors and str(folder / protocol.descriptors)
         if self.events is not None:
             self.events.resolve(folder)
+        if self.opentelemetry is not None:
+            self.opentelemetry.resolve(folder)
         self.admin_token = self.admin_token and folder / self.admin_token
         if self.admin_tls is not None:
             self.admin_tls.resolve(folder)

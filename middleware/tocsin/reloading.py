@@ -37,6 +37,7 @@ FIXED = (
     "metrics",
     "page",
     "events",
+    "opentelemetry",
     "admin",
     "workers",
     "max_memory",

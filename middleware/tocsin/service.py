@@ -28,6 +28,7 @@ from tocsin.reloading import Reloader, reload_handler
 from tocsin.sinks.events import EventSink
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.telemetry.sending import Telemetry
 
 log = logging.getLogger("tocsin")
 
@@ -52,6 +53,11 @@ class Sidecar:
         self._rest = CollectorRegistry(auto_describe=False)
         for collector in (self.relay, self.reloader, self.events):
             self._rest.register(collector)
+        self.telemetry: Telemetry | None = None
+        if config.opentelemetry is not None:
+            self.telemetry = Telemetry(config.opentelemetry)
+            self.telemetry.trace(guard)
+            self._rest.register(self.telemetry)
         self._feedback = FeedbackService(guard)
         self._worker = worker
         self._admin: AdminServer | None = None
@@ -76,6 +82,8 @@ class Sidecar:
                 await self._admin.start()
                 opened.push_async_callback(self._admin.stop)
             await self.relay.start()
+            if self.telemetry is not None and not self._worker:
+                self.telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
             self._opened = opened.pop_all()
         self._ready = True
 
@@ -92,6 +100,8 @@ class Sidecar:
             await self._admin.drain()
         await self.relay.drain()
         await asyncio.to_thread(self.events.close)
+        if self.telemetry is not None:
+            await asyncio.to_thread(self.telemetry.close)
         await self._opened.aclose()
 
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:

@@ -33,6 +33,8 @@ class Call:
     fault: Fault | None = None
     late = False
     hint = origin = ""
+    parent = ""  # the caller's traceparent
+    began = 0  # when the call was, in nanoseconds of Unix time, where somebody wants to know
     model = ""  # known once the response is read
     version = ""
     verdict: Verdict | None = None
@@ -73,6 +75,7 @@ class Call:
         made = Call(self.reads, self.keys, self.trace, self.wants_request)
         made.request, made.response = self.request, response
         made.hint, made.origin = self.hint, self.origin
+        made.parent, made.began = self.parent, self.began
         return made
 
     def forget(self) -> None:
@@ -89,6 +92,8 @@ class StreamedCall(Call):
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool, every: int) -> None:
         super().__init__(reads, keys, trace, wants_request)
+        self.spanned = -2  # the rank of the gravest piece that a span was made of
+        self.drawn: bool | None = None  # whether spans are made of it without an alarm
         self._every = every
         self._collected: list[bytes] = []
         self._serial = 0
@@ -130,5 +135,6 @@ class StreamedCall(Call):
         piece.request, piece.response, piece.earlier = self.request, content, self._collected
         piece.fault = fault or self.fault
         piece.hint, piece.origin, piece.whole = self.hint, self.origin, self
+        piece.parent, piece.began = self.parent, self.began
         self._collected = []
         return piece

@@ -40,10 +40,12 @@ Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its row
 class Guard:
     """Judges calls by the bundles of a configuration. Safe to use from several threads.
 
-    Made by `Guard.open`; `sinks` take note of every verdict. `heavy` bundles want a thread of their own.
+    Made by `Guard.open`; `sinks` take note of every verdict. `heavy` bundles want a thread of their own. `timed`: calls
+    tell when they began, and their caller's span, for those who make spans of them.
     """
 
     needs_bundles: ClassVar[bool] = True
+    timed = False
 
     def __init__(self, config: Config, models: Mapping[str, GuardedModel], sinks: Iterable[Sink] = ()) -> None:
         self.sinks = list(sinks)
@@ -100,12 +102,15 @@ class Guard:
             return None
         reads, wants_request, every = known
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
-        trace = _trace_id(metadata[TRACE_KEY]) if TRACE_KEY in metadata else ""
+        parent = metadata.get(TRACE_KEY, "")
+        trace = _trace_id(parent) if parent else ""
         if reads.streams:
             made: Call = StreamedCall(reads, keys, trace, wants_request, every)
         else:
             made = Call(reads, keys, trace, wants_request)
         made.hint, made.origin = hint, origin
+        if self.timed:
+            made.began, made.parent = time.time_ns(), parent
         if reads.model_key:
             made.hint = keys.get(reads.model_key, hint)
         return made

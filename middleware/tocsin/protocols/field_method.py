@@ -38,7 +38,9 @@ class FieldMethod:
         signals: Mapping[str, SignalPath] | None = None,
         forms: Mapping[str, TensorForm] | None = None,
         asks: Ask | None = None,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
+        self.attributes: Mapping[str, str] = dict(attributes or {})
         self.name = f"/{described.containing_service.full_name}/{described.name}"
         self.streams = bool(described.server_streaming)
         self.requests_stream = bool(described.client_streaming)

@@ -48,12 +48,13 @@ class Edit(Protocol):
 class Method(Protocol):
     """One method, such as /inference.GRPCInferenceService/ModelInfer.
 
-    `model_key` and `version_key` are the metadata that tell model and version, where messages do not; `streams`:
-    responses are a stream; `requests_stream`: requests are; `every`: of so many response messages, one
-    judgement, AT_END for all of them.
+    `attributes` are what spans of its calls say besides; `model_key` and `version_key` the metadata that tell model and
+    version, where messages do not; `streams`: responses are a stream; `requests_stream`: requests are; `every`: of so
+    many response messages, one judgement, AT_END for all of them.
     """
 
     name: str
+    attributes: Mapping[str, str]
     streams: bool
     requests_stream: bool
     every: int

@@ -40,6 +40,7 @@ class InferMethod:
 
     def __init__(self, name: str, *, streams: bool = False) -> None:
         self.name = name
+        self.attributes: Mapping[str, str] = {}
         self.streams = self.requests_stream = streams
         self.every = 1
         self.model_key = self.version_key = ""

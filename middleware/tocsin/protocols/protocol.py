@@ -56,6 +56,7 @@ class MethodConfig(BaseModel):
         "message", description="Of a stream: message judges each, a number so many together, end the whole."
     )
     signals: dict[str, Any] = Field({}, description="Places of signals that models need not name.")
+    attributes: dict[str, str] = Field({}, description="What spans of its calls say besides (OpenTelemetry).")
     ask: AskConfig | None = Field(None, description="How to ask for signals, for models with `ask`.")
 
 
@@ -118,4 +119,5 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         signals={name: signal_path(place) for name, place in config.signals.items()},
         forms=forms,
         asks=None if ask is None else Ask(ask.unless, ask.set, ask.strip),
+        attributes=config.attributes,
     )

@@ -62,7 +62,7 @@ def together(several: Iterable[Facts]) -> Facts:
 
 def ended(of: Facts) -> Facts:
     """What stays of the facts of a relay that has ended: what it counted."""
-    return {metric: by_label for metric, by_label in of.items() if metric in (*_COUNTERS, "events")}
+    return {metric: by_label for metric, by_label in of.items() if metric in (*_COUNTERS, "events", "otlp_exports")}
 
 
 def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:

@@ -34,6 +34,8 @@ from tocsin.reloading import read_anew, reload_handler
 from tocsin.sinks.events import LATEST
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.telemetry.sending import Telemetry
+from tocsin.telemetry.sending import families as export_families
 from tocsin.workers.worker import LONGEST
 
 log = logging.getLogger("tocsin")
@@ -55,6 +57,7 @@ class Supervisor:
         self._path = path
         self._rest = CollectorRegistry(auto_describe=False)
         self._rest.register(self)
+        self._telemetry = None if config.opentelemetry is None else Telemetry(config.opentelemetry)
         self._workers: dict[int, _Worker] = {}
         self._retired: Facts = {}
         self._alarms: deque[Event] = deque(maxlen=LATEST)
@@ -89,6 +92,8 @@ class Supervisor:
             try:
                 await self._all_ready(until)
                 self._ready = not until.is_set()
+                if self._telemetry is not None:
+                    self._telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
                 started()
                 await until.wait()
                 log.info("draining")
@@ -99,6 +104,8 @@ class Supervisor:
                 for worker in self._workers.values():
                     worker.end()
                 await asyncio.gather(*keeping)
+                if self._telemetry is not None:
+                    await asyncio.to_thread(self._telemetry.close)
 
     def _page(self) -> Page | None:
         if not self.config.page:
@@ -124,8 +131,9 @@ class Supervisor:
 
     def collect(self) -> Iterable[Metric]:
         """The relays' health as that of one, and the workers'."""
-        every = together([self._retired, *(worker.relay for worker in self._workers.values())])
-        yield from (*families(every), *event_families(every))
+        own = self._telemetry.facts() if self._telemetry is not None else {}
+        every = together([self._retired, *(worker.relay for worker in self._workers.values()), own])
+        yield from (*families(every), *event_families(every), *export_families(every))
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
         up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
         restarts = CounterMetricFamily("tocsin_worker_restarts", "Workers that died and were started again.")

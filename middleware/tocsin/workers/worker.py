@@ -52,10 +52,12 @@ class Reporter:
         gone.set()
 
     def _counted(self) -> dict[str, Any]:
+        sidecar = self._sidecar
+        sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
         return {
-            "metrics": self._sidecar.metrics.take(),
-            "relay": facts(self._sidecar.relay) | self._sidecar.events.facts(),
-            "alarms": self._sidecar.events.news(),
+            "metrics": sidecar.metrics.take(),
+            "relay": facts(sidecar.relay) | sidecar.events.facts() | sent,
+            "alarms": sidecar.events.news(),
         }
 
     async def _tell(self, what: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""OpenTelemetry: exporters for OTLP, and metrics as it has them. Spans are made in `tocsin.sinks.spans`."""

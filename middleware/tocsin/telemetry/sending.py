@@ -1,0 +1,95 @@
+"""Spans and metrics on their way to an OTLP receiver, as long as a process runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from tocsin.judgement.guard import Guard
+from tocsin.sinks.spans import SpanSink
+from tocsin.telemetry.exporters import metric_exporter, resource, span_exporter
+from tocsin.telemetry_config import TelemetryConfig
+
+if TYPE_CHECKING:
+    from tocsin.telemetry.metrics import MetricSender
+
+SIGNALS, OUTCOMES = ("traces", "metrics"), ("sent", "failed")
+Facts = dict[str, dict[str, int]]  # metric -> labels, a space between -> number
+
+
+class Telemetry(Collector):
+    """What a process sends, and how that went. Raises ConfigError when the SDK is not installed."""
+
+    def __init__(self, config: TelemetryConfig) -> None:
+        self._config = config
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._resource = resource() if config.traces is not None or config.metrics is not None else None
+        self._provider: Any = None
+        self._sender: MetricSender | None = None
+
+    def trace(self, guard: Guard) -> None:
+        """Send spans of the guard's calls, if that is configured."""
+        if self._config.traces is None:
+            return
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+        exporter = self._counted(span_exporter(self._config), "traces")
+        self._provider = TracerProvider(ALWAYS_ON, self._resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        guard.sinks.append(SpanSink(self._provider, self._config.traces, follow=self._config.follow_callers))
+        guard.timed = True
+
+    def send(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        """Send what `collect` tells, if that is configured."""
+        if self._config.metrics is None or self._resource is None:
+            return
+        from tocsin.telemetry.metrics import MetricSender
+
+        exporter = self._counted(metric_exporter(self._config), "metrics")
+        self._sender = MetricSender(collect, exporter, self._resource, self._config.metrics.total_seconds())
+
+    def close(self) -> None:
+        """Send the last."""
+        if self._provider is not None:
+            self._provider.shutdown()
+        if self._sender is not None:
+            self._sender.close()
+
+    def facts(self) -> Facts:
+        """How exports went so far."""
+        told = {f"{signal} {outcome}": self._counts[signal, outcome] for signal in SIGNALS for outcome in OUTCOMES}
+        return {"otlp_exports": told}
+
+    def collect(self) -> Iterable[Metric]:
+        """The same as metrics."""
+        return families(self.facts())
+
+    def _counted(self, exporter: Any, signal: str) -> Any:
+        """The exporter, whose exports are counted."""
+        export = exporter.export
+
+        def counting(*what: Any, **how: Any) -> Any:
+            result = export(*what, **how)
+            self._counts[signal, "sent" if result.name == "SUCCESS" else "failed"] += 1
+            return result
+
+        exporter.export = counting
+        return exporter
+
+
+def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
+    """Facts as Prometheus families; none where nothing is exported."""
+    exports = CounterMetricFamily(
+        "tocsin_otlp_exports", "Batches sent to the OTLP receiver.", labels=["signal", "outcome"]
+    )
+    for key, count in of.get("otlp_exports", {}).items():
+        exports.add_metric(key.split(), count)
+    if exports.samples:
+        yield exports
