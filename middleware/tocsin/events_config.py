@@ -52,13 +52,22 @@ class KafkaTarget(BaseModel):
     )
 
 
+class LogTarget(BaseModel):
+    """The process's own log."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    log: Literal["info", "warning"] = Field(description="The level of the lines.")
+
+
 def _kind(value: object) -> str:
     names = value if isinstance(value, dict) else getattr(type(value), "model_fields", {})
-    return next((name for name in ("file", "webhook", "alertmanager", "kafka") if name in names), "file")
+    return next((name for name in ("file", "log", "webhook", "alertmanager", "kafka") if name in names), "file")
 
 
 Target = Annotated[
     Annotated[FileTarget, Tag("file")]
+    | Annotated[LogTarget, Tag("log")]
     | Annotated[WebhookTarget, Tag("webhook")]
     | Annotated[AlertmanagerTarget, Tag("alertmanager")]
     | Annotated[KafkaTarget, Tag("kafka")],
@@ -71,9 +80,9 @@ class EventsConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    to: list[Target] = Field(min_length=1, description="Where events go: file, webhook, alertmanager or kafka.")
+    to: list[Target] = Field(min_length=1, description="Where events go: file, log, webhook, alertmanager or kafka.")
     spool: Path | None = Field(
-        None, description="A folder for what is not delivered yet; needed by all targets but files."
+        None, description="A folder for what is not delivered yet; needed by all targets but files and the log."
     )
     spool_size: ByteSize = Field(
         ByteSize(64 << 20), ge=1 << 16, description="Bytes that may wait for one target; further events are dropped."
@@ -91,7 +100,7 @@ class EventsConfig(BaseModel):
 
     @model_validator(mode="after")
     def _has_a_spool(self) -> EventsConfig:
-        if self.spool is None and not all(isinstance(target, FileTarget) for target in self.to):
+        if self.spool is None and not all(isinstance(target, FileTarget | LogTarget) for target in self.to):
             raise ValueError("spool: is required, so that events outlive a restart: name a folder")
         return self
 

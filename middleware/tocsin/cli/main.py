@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,6 +17,7 @@ from tocsin.cli import (
     feedback,
     fit,
     harmonise,
+    logs,
     plan,
     record,
     reload,
@@ -59,15 +59,14 @@ app.add_typer(plan.app, name="plan")
 
 
 @app.callback()
-def logs(verbose: bool = typer.Option(False, "--verbose", "-v", help="Tell more in the log.")) -> None:
+def every_verb(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell more in the log.")] = False,
+    log: Annotated[
+        logs.Form, typer.Option(envvar=logs.FORMAT, help="Lines for people, or JSON for programs.")
+    ] = "text",
+) -> None:
     """Set the log up for every verb."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        stream=sys.stderr,
-    )
-    for noisy in ("asyncio", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logs.set_up(log, verbose=verbose)
 
 
 def main() -> None:

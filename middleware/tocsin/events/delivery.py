@@ -12,9 +12,10 @@ from typing import Protocol
 
 from tocsin.events.alertmanager import Alertmanager
 from tocsin.events.kafka import Kafka
+from tocsin.events.log import LogLines
 from tocsin.events.spool import Spool
 from tocsin.events.webhook import Rejected, Webhook
-from tocsin.events_config import LABELS, AlertmanagerTarget, EventsConfig, FileTarget, Target, WebhookTarget
+from tocsin.events_config import LABELS, AlertmanagerTarget, EventsConfig, FileTarget, LogTarget, Target, WebhookTarget
 
 log = logging.getLogger("tocsin")
 
@@ -61,6 +62,8 @@ def outlets(config: EventsConfig) -> list[Outlet]:
     for number, target in enumerate(config.to):
         if isinstance(target, FileTarget):
             found.append(JsonLines(target.file))
+        elif isinstance(target, LogTarget):
+            found.append(LogLines(target))
         else:
             assert config.spool is not None
             label = LABELS[type(target)]
@@ -164,5 +167,5 @@ def _destination(target: Target) -> Destination:
         return Webhook(target)
     if isinstance(target, AlertmanagerTarget):
         return Alertmanager(target)
-    assert not isinstance(target, FileTarget)
+    assert not isinstance(target, FileTarget | LogTarget)
     return Kafka(target)

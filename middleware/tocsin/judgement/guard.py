@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from tocsin.config import Config
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.news import News, and_more
 from tocsin.judgement.sink import Scored, Sink
 from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method
@@ -29,7 +29,6 @@ TRACE_KEY = "traceparent"
 OTHER = "other"  # the label of models that are not configured
 INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
 NO_KEYS: Mapping[str, str] = {}
-QUIET = 60.0  # seconds between two log lines about the same reason
 
 
 _NONE = np.full((1, 1), np.nan, np.float32)
@@ -49,8 +48,7 @@ class Guard:
 
     def __init__(self, config: Config, models: Mapping[str, GuardedModel], sinks: Iterable[Sink] = ()) -> None:
         self.sinks = list(sinks)
-        self._lock = threading.Lock()
-        self._last_told: dict[tuple[str, ...], float] = {}
+        self._news = News()
         self.take(config, models)
 
     def take(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
@@ -291,9 +289,12 @@ class Guard:
             self._safely(sink.unscored, call)
         if why.reason == "no_bundle":
             return  # told at start
-        if self._is_news(model, why.reason):
+        if (kept := self._news.of(model, why.reason)) is not None:
             passed = "refused" if call.verdict.action == "block" else "passed"
-            log.warning("model %s: response %s unscored (%s): %s", model, passed, why.reason, why)
+            told = {"model": model, "reason": why.reason, "method": call.method, "trace_id": call.trace, "kept": kept}
+            log.warning(
+                "model %s: response %s unscored (%s): %s%s", model, passed, why.reason, why, and_more(kept), extra=told
+            )
 
     def _safely(self, tell: Callable[..., None], *what: object) -> None:
         """Tell a sink; one that fails takes nothing with it."""
@@ -301,17 +302,9 @@ class Guard:
             tell(*what)
         except Exception as error:
             name = type(getattr(tell, "__self__", tell)).__name__
-            if self._is_news(name, "sink"):
-                log.error("sink %s failed, and what it was told is lost: %s: %s", name, type(error).__name__, error)
-
-    def _is_news(self, *what: str) -> bool:
-        """Whether this was not told within the last minute."""
-        with self._lock:
-            now = time.monotonic()
-            known = now - self._last_told.get(what, -QUIET) < QUIET
-            if not known:
-                self._last_told[what] = now
-        return not known
+            if (kept := self._news.of(name, "sink")) is not None:
+                what_failed = f"{type(error).__name__}: {error}{and_more(kept)}"
+                log.error("sink %s failed, and what it was told is lost: %s", name, what_failed)
 
 
 def guarded_models(config: Config, before: Mapping[str, GuardedModel] | None = None) -> dict[str, GuardedModel]:

@@ -1,0 +1,41 @@
+"""How the log is written: lines for people, or JSON for programs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Literal
+
+FORMAT = "TOCSIN_LOG"  # in the environment, also for the workers that a process starts
+
+Form = Literal["text", "json"]
+
+
+def set_up(form: Form, *, verbose: bool) -> None:
+    """Write the log of this process and of those that it starts to standard error."""
+    os.environ[FORMAT] = form
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    for noisy in ("asyncio", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _json() -> logging.Formatter:
+    import structlog
+
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.ExtraAdder(),
+            structlog.processors.TimeStamper("iso", utc=True),
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.dict_tracebacks,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
+        ],
+    )

@@ -1,0 +1,42 @@
+"""The process's own log, for those who read nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+
+from tocsin.events.alarm import SUM
+from tocsin.events_config import LogTarget
+
+log = logging.getLogger("tocsin.alarms")
+
+
+class LogLines:
+    """One line an event; what an alarm is made of stands in its fields, where logs are JSON."""
+
+    label = "log"
+    waiting = 0
+
+    def __init__(self, target: LogTarget) -> None:
+        self.counts: Counter[str] = Counter()
+        self._level = logging.getLevelName(target.log.upper())
+
+    def put(self, line: bytes) -> None:
+        event = json.loads(line)
+        data = event["data"]
+        summed = event["type"] == SUM
+        one = data["worst"] if summed else data
+        reasons = "; ".join(one["reasons"])
+        if summed:
+            among = f" in {data['sessions']} sessions" if data["sessions"] else ""
+            told = f"model {data['model']}: {data['alarms']} more alarms{among}, worst: {reasons}"
+        else:
+            told = f"model {data['model']}: {data['severity']} alarm, p = {data['p']:.3g}: {reasons}"
+        fields = {"alarm_id": event["id"], "model": data["model"], "severity": one["severity"], "p": data["p"]}
+        more = ("version", "method", "session", "trace_id", "detectors", "action")
+        log.log(self._level, told, extra={**fields, **{name: one[name] for name in more if one[name]}})
+        self.counts["delivered"] += 1
+
+    def close(self) -> None:
+        """Nothing is kept."""

@@ -1,0 +1,32 @@
+"""What is worth a line in the log: the first of its kind within a minute, and how many were kept quiet before it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+QUIET = 60.0  # seconds between two lines about the same
+
+
+class News:
+    """Safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
+
+    def of(self, *what: str) -> int | None:
+        """How many of this kind were not told since the last that was; None when this one is not to be told either."""
+        with self._lock:
+            now = time.monotonic()
+            when, kept = self._told.get(what, (now - QUIET, 0))
+            if now - when < QUIET:
+                self._told[what] = when, kept + 1
+                return None
+            self._told[what] = now, 0
+            return kept
+
+
+def and_more(kept: int) -> str:
+    """What a line says of those that were not told."""
+    return f" (and {kept:,} more since it was last told)" if kept else ""
