@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+import urllib.parse
 import urllib.request
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,9 +33,9 @@ class Heard(NamedTuple):
 
 
 class Stack(AbstractContextManager["Stack"]):
-    """All three, watching one Tocsin, until the end of the block."""
+    """All three, watching the Tocsins on these ports, until the end of the block."""
 
-    def __init__(self, folder: Path, rules: Path, tocsin: int) -> None:
+    def __init__(self, folder: Path, rules: Path, *tocsins: int) -> None:
         for program in ("prometheus", "prometheus-alertmanager"):
             if shutil.which(program) is None:
                 raise StartError(f"{program} is missing: apt-get install prometheus prometheus-alertmanager")
@@ -46,7 +47,7 @@ class Stack(AbstractContextManager["Stack"]):
         route = {"receiver": "on-call", "group_by": ["alertname", "model", "alarm"], "group_wait": "0s"}
         receivers = [{"name": "on-call", "webhook_configs": [{"url": hook, "send_resolved": False}]}]
         (folder / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": receivers}))
-        scrape = {"job_name": "tocsin", "static_configs": [{"targets": [f"127.0.0.1:{tocsin}"]}]}
+        scrape = {"job_name": "tocsin", "static_configs": [{"targets": [f"127.0.0.1:{port}" for port in tocsins]}]}
         content = {
             "global": {"scrape_interval": f"{EVERY}s", "evaluation_interval": f"{EVERY}s"},
             "rule_files": [str(rules)],
@@ -70,10 +71,14 @@ class Stack(AbstractContextManager["Stack"]):
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """An instant query's result."""
-        address = f"http://127.0.0.1:{self.port}/api/v1/query?" + urllib.parse.urlencode({"query": promql})
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
+        found: list[dict[str, Any]] = self.ask("query", query=promql)["result"]
         return found
+
+    def ask(self, what: str, **parameters: Any) -> Any:
+        """What Prometheus' API v1 answers."""
+        address = f"http://127.0.0.1:{self.port}/api/v1/{what}?{urllib.parse.urlencode(parameters, doseq=True)}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return json.load(answer)["data"]
 
     def __exit__(self, *exc: object) -> None:
         for process in self._processes:

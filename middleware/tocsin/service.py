@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from tocsin.admin import AdminServer
 from tocsin.config import Config
@@ -51,6 +51,7 @@ class Sidecar:
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
         self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events])
         self._rest = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._rest)
         for collector in (self.relay, self.reloader, self.events):
             self._rest.register(collector)
         self.telemetry: Telemetry | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ FULL: dict[str, Any] = {
     },
     "replicas": 3,
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "dashboards": {"enabled": True},
     "serviceAccountName": "model",
     "imagePullSecrets": [{"name": "pull"}],
     "podAnnotations": {"a": "b"},
@@ -66,7 +68,13 @@ def rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     files = helm.Chart.load(str(CHART)).render(values, name="digits", namespace="models")
     texts = files.values() if isinstance(files, dict) else [files]
     documents = [d for text in texts if "kind:" in str(text) for d in yaml.safe_load_all(str(text)) if d]
-    return {document["kind"]: document for document in documents}
+    named = {"-dashboards": "Dashboards"}  # a second one of its kind
+    return {
+        next(
+            (key for end, key in named.items() if document["metadata"]["name"].endswith(end)), document["kind"]
+        ): document
+        for document in documents
+    }
 
 
 def test_helm_lints_the_chart_without_an_error() -> None:
@@ -118,6 +126,14 @@ def test_service_probes_and_monitor_meet_the_relays_ports() -> None:
     labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
     for selector in (made["Service"]["spec"]["selector"], made["PodMonitor"]["spec"]["selector"]["matchLabels"]):
         assert selector.items() <= labels.items()
+
+
+def test_the_dashboards_come_as_they_are() -> None:
+    assert "Dashboards" not in rendered(SMALL)
+    made = rendered(FULL)["Dashboards"]
+    assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for name, text in made["data"].items():
+        assert json.loads(text) == json.loads((CHART / "dashboards" / name).read_text())
 
 
 def test_a_changed_configuration_starts_new_pods() -> None:

@@ -33,8 +33,9 @@ PROMISE = {  # what a calm Tocsin shows
     'tocsin_bundle_calibrated_timestamp_seconds{model="digits"}': "0+0x1000",
     'tocsin_responses_total{model="digits",method="/m",decision="pass"}': "0+285x1000",
     'tocsin_responses_total{model="digits",method="/m",decision="flag"}': "0+15x1000",
-    'tocsin_alarms_total{model="digits",severity="warning"}': "0+12x1000",
-    'tocsin_alarms_total{model="digits",severity="critical"}': "0+3x1000",
+    'tocsin_promised_total{model="digits"}': "0+300x1000",
+    'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+15x1000",
+    'tocsin_promised_alarms_total{model="digits",severity="critical"}': "0+3x1000",
     'tocsin_promise_log_evalue{model="digits",severity="warning"}': "-2+0x1000",
     'tocsin_promise_log_evalue{model="digits",severity="critical"}': "-2+0x1000",
     'tocsin_drift_log_evalue{model="digits"}': "-2+0x1000",
@@ -50,8 +51,11 @@ PROMISE = {  # what a calm Tocsin shows
 }
 DISTURBED: dict[str, dict[str, str]] = {  # what each alert is about, and nothing else
     "TocsinPromiseBroken": {'tocsin_promise_log_evalue{model="digits",severity="critical"}': "7+0x1000"},
-    "TocsinAlarmBudgetBurnsFast": {'tocsin_alarms_total{model="digits",severity="critical"}': "0+90x1000"},
-    "TocsinAlarmBudgetBurnsSlowly": {'tocsin_alarms_total{model="digits",severity="warning"}': "0+45x1000"},
+    "TocsinAlarmBudgetBurnsFast": {
+        'tocsin_promised_alarms_total{model="digits",severity="critical"}': "0+90x1000",
+        'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+102x1000",
+    },
+    "TocsinAlarmBudgetBurnsSlowly": {'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+48x1000"},
     "TocsinDrift": {'tocsin_drift_log_evalue{model="digits"}': "7+0x1000"},
     "TocsinCalibrationStale": {'tocsin_bundle_calibrated_timestamp_seconds{model="digits"}': "-2592000+0x1000"},
     "TocsinCandidateDisagrees": {

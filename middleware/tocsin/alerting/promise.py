@@ -25,7 +25,7 @@ _ALPHA = (
 def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
     """The alerts of the promise, behind the rates they are about: rules of a group are evaluated in their order."""
     fixed = [model for model in models if model.fixed]
-    alerts: list[Recording | Alert] = [*rates(models, wishes)]
+    alerts: list[Recording | Alert] = [*rates(wishes)]
     if fixed:
         alerts += [_broken(fixed, models, wishes), *_burning(fixed, models)]
     alerts += [_drift(models, wishes), _stale(wishes)]

@@ -11,11 +11,10 @@ of the binomial part one for the luck of calibration, whose tail is that of a ga
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import log
 
 from tocsin.alerting.rule import Recording
-from tocsin.alerting.watched import Watched, Wishes, matching
+from tocsin.alerting.watched import Wishes
 
 WINDOWS = ("5m", "30m", "1h", "6h")
 CHANCE = 1e-6
@@ -29,7 +28,22 @@ def ceiling(expected: float, carried: float, responses: float) -> float:
     return float(expected + (2 * luck * variance) ** 0.5 + luck * (2 / (3 * responses) + 1 / (2 * (carried + 2))))
 
 
-def rates(models: Sequence[Watched], wishes: Wishes) -> list[Recording]:
+def variance_of(expected: str, responses: str, carried: str, joined: str) -> str:
+    """The variance of the share as PromQL; `joined` matches the labels of `expected` with those of the other two."""
+    counts = f"(({carried} + 1 + {responses}) / ({carried} + 2) / {responses})"
+    return f"{expected} * (1 - {expected})\n  * {joined}\n    {counts}"
+
+
+def ceiling_of(expected: str, responses: str, carried: str, joined: str, alike: str, variance: str = "") -> str:
+    """`ceiling` as PromQL; `alike` matches the labels of `expected` with those of the `variance`."""
+    variance, luck = variance or f"({variance_of(expected, responses, carried, joined)})", log(1 / CHANCE)
+    return (
+        f"{expected}\n  + {alike} sqrt({2 * luck:.6g} * {variance})"
+        f"\n  + {joined} ({2 * luck / 3:.6g} / {responses} + {luck / 2:.6g} / ({carried} + 2))"
+    )
+
+
+def rates(wishes: Wishes) -> list[Recording]:
     """The recording rules: what is promised and expected, and by window the judged, their alarms and the ceiling."""
     both = wishes.labels("model", ALARM)
     rules = [
@@ -44,11 +58,11 @@ def rates(models: Sequence[Watched], wishes: Wishes) -> list[Recording]:
             _by_alarm(f"max by ({wishes.labels('model', 'severity')}) (max_over_time(tocsin_promise_log_evalue[5m]))"),
         ),
     ]
-    kinds = dict.fromkeys((model.severities, model.sessions) for model in models)
     for window in WINDOWS:
-        for severities, sessions in kinds:
-            alike = [model for model in models if (model.severities, model.sessions) == (severities, sessions)]
-            rules += _counted(alike, models, severities, sessions, window, wishes)
+        judged = f"sum by ({wishes.labels('model')}) (increase(tocsin_promised_total[{window}]))"
+        alarmed = f"sum by ({wishes.labels('model', 'severity')}) (increase(tocsin_promised_alarms_total[{window}]))"
+        rules.append(Recording(f"tocsin:judged:{window}", judged))
+        rules.append(Recording(f"tocsin:alarmed:{window}", _by_alarm(alarmed)))
         joined = f"on ({wishes.labels('model')}) group_left ()"
         rules.append(
             Recording(
@@ -57,44 +71,14 @@ def rates(models: Sequence[Watched], wishes: Wishes) -> list[Recording]:
             )
         )
         p, m, n = "tocsin:expected_alarm_ratio", f"(tocsin:judged:{window} > 0)", "tocsin:calibrated"
-        variance = f"{p} * (1 - {p})\n  * {joined}\n    (({n} + 1 + {m}) / ({n} + 2) / {m})"
-        rules.append(Recording(f"tocsin:alarm_ratio_variance:{window}", variance))
+        rules.append(Recording(f"tocsin:alarm_ratio_variance:{window}", variance_of(p, m, n, joined)))
         rules.append(
             Recording(
                 f"tocsin:alarm_ratio_ceiling:{window}",
-                f"{p}\n  + on ({both}) sqrt({2 * log(1 / CHANCE):.6g} * tocsin:alarm_ratio_variance:{window})"
-                f"\n  + {joined} ({2 * log(1 / CHANCE) / 3:.6g} / {m} + {log(1 / CHANCE) / 2:.6g} / ({n} + 2))",
+                ceiling_of(p, m, n, joined, f"on ({both})", f"tocsin:alarm_ratio_variance:{window}"),
             )
         )
     return rules
-
-
-def _counted(
-    alike: Sequence[Watched],
-    every: Sequence[Watched],
-    severities: Sequence[str],
-    sessions: bool,
-    window: str,
-    wishes: Wishes,
-) -> list[Recording]:
-    """How many were judged, and how many alarmed at a severity or a graver one, of models that are alike."""
-    only = matching(alike, every)
-    if sessions:
-        of, alarms = _selector("tocsin_sessions_total", only), "tocsin_sessions_total"
-    else:
-        of, alarms = _selector("tocsin_responses_total", 'decision!="unscored"', only), "tocsin_alarms_total"
-    model = wishes.labels("model")
-    found = [Recording(f"tocsin:judged:{window}", f"sum by ({model}) (increase({of}[{window}]))")]
-    for at, severity in enumerate(severities):
-        graver = f'severity=~"{"|".join(severities[: at + 1])}"'
-        expr = f"sum by ({model}) (increase({_selector(alarms, graver, only)}[{window}]))"
-        found.append(Recording(f"tocsin:alarmed:{window}", expr, {ALARM: severity}))
-    return found
-
-
-def _selector(metric: str, *matchers: str) -> str:
-    told = ",".join(filter(None, matchers))
-    return f"{metric}{{{told}}}" if told else metric
 
 
 def _by_alarm(expr: str) -> str:

@@ -15,12 +15,11 @@ from tocsin_calibration import Bundle
 @dataclass(frozen=True)
 class Watched:
     """A guarded model. `severities` are those of its promise, gravest first; `fixed` tells that alarms come from the
-    promise's own thresholds, so that there is a rate to hold them to; `sessions` that it promises for sessions.
+    promise's own thresholds, so that there is a rate to hold them to.
     """
 
     name: str
     severities: tuple[str, ...]
-    sessions: bool
     fixed: bool
     run_length: bool
     shadowed: bool
@@ -71,7 +70,6 @@ def watched(config: Config) -> list[Watched]:
             Watched(
                 name,
                 tuple(promise.alphas),
-                promise.sessions is not None,
                 model.adapt is None and model.discoveries is None and not step,
                 model.evidence == "run_length",
                 model.shadow is not None,

@@ -12,6 +12,7 @@ from tocsin.cli import (
     bundle,
     calibrate,
     config,
+    dashboards,
     demo,
     evaluate,
     feedback,
@@ -52,6 +53,7 @@ app.command("feedback")(feedback.feedback)
 app.command("reload")(reload.reload)
 app.command("top")(top.top)
 app.command("rules")(rules.rules)
+app.command("dashboards")(dashboards.dashboards)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(config.app, name="config")

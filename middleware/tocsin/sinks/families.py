@@ -51,6 +51,18 @@ RESPONSES = Family(
     ("model", "version", "method", "decision"),
 )
 ALARMS = Family("tocsin_alarms", "counter", "Responses that raised an alarm.", ("model", "version", "severity"))
+PROMISED = Family(
+    "tocsin_promised",
+    "counter",
+    "Responses judged, or sessions that ended, that the promise is about.",
+    ("model",),
+)
+PROMISED_ALARMS = Family(
+    "tocsin_promised_alarms",
+    "counter",
+    "Of these, how many alarmed at a severity or a graver one.",
+    ("model", "severity"),
+)
 UNSCORED = Family("tocsin_unscored", "counter", "Responses that passed without a judgement.", ("model", "reason"))
 SESSIONS = Family(
     "tocsin_sessions", "counter", "Sessions that ended, by their worst severity or none.", ("model", "severity")
@@ -102,6 +114,7 @@ CALIBRATED = Family(
 )
 
 FAMILIES = (
-    RESPONSES, ALARMS, UNSCORED, SESSIONS, FEEDBACK, ACTIONS, SHADOWS, PVALUE, SCORE, SCORING, BATCHES, ADDED,
+    RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, FEEDBACK, ACTIONS, SHADOWS,
+    PVALUE, SCORE, SCORING, BATCHES, ADDED,
     ALPHA, EXPECTED, EVIDENCE, DRIFT, LEVEL, CARRIED, BUNDLE, CALIBRATED,
 )  # fmt: skip

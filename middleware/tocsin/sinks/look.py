@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from tocsin.judgement.levels import AdaptiveLevels
@@ -74,6 +75,10 @@ class Look:
             yield Sample(of.SHADOWS, (name, *pair), count)
         if series.scores is None or self._model is None:
             return
+        judged, alarms = series.totals()
+        yield Sample(of.PROMISED, (name,), judged)
+        for severity, count in zip(alarms, accumulate(alarms.values()), strict=True):
+            yield Sample(of.PROMISED_ALARMS, (name, severity), count)
         yield Sample(of.PVALUE, (name,), series.pvalue.buckets()[0])
         yield Sample(of.SCORING, (name,), series.scoring.buckets()[0])
         for detector, counted in zip(self._model.scorer.detectors, series.scores.buckets(), strict=True):

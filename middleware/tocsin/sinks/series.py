@@ -99,14 +99,16 @@ class ModelSeries:
         self.shadows[severity, live] += 1
 
     def totals(self) -> tuple[int, dict[str, int]]:
-        """How many were judged, and alarms by severity: responses, or sessions where the promise is for those."""
+        """How many were judged, and alarms by severity, gravest first: responses, or sessions where the promise is for
+        those.
+        """
         if self.sessions:
             return sum(self.sessions.values()), {severity: self.sessions[severity] for severity in self._severities}
-        alarms: dict[str, int] = defaultdict(int)
+        alarms = dict.fromkeys(self._severities, 0)
         for (_, severity), count in self.alarms.items():
             alarms[severity] += count
         judged = sum(count for (_, _, decision), count in self.responses.items() if decision != "unscored")
-        return judged, dict(alarms)
+        return judged, alarms
 
     def figures(self) -> dict[str, Any]:
         """What was counted so far, summed over versions and methods, as plain data."""

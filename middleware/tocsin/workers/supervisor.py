@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
@@ -56,6 +56,7 @@ class Supervisor:
         self.metrics = PrometheusSink(guard.models)
         self._path = path
         self._rest = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._rest)
         self._rest.register(self)
         self._telemetry = None if config.opentelemetry is None else Telemetry(config.opentelemetry)
         self._workers: dict[int, _Worker] = {}

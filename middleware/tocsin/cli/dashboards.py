@@ -1,0 +1,56 @@
+"""tocsin dashboards"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from tocsin.cli.rules import RUNBOOKS
+from tocsin.errors import ConfigError
+
+
+def dashboards(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where the JSON files go; without it, a ConfigMap is printed.")
+    ] = None,
+    runbooks: Annotated[str, typer.Option(help="Where the pages of docs/runbooks are to be read.")] = RUNBOOKS,
+    name: Annotated[str, typer.Option(help="The ConfigMap's name.")] = "tocsin-dashboards",
+    label: Annotated[
+        str, typer.Option(help="The ConfigMap's label, by which Grafana finds it, KEY=VALUE.")
+    ] = "grafana_dashboard=1",
+) -> None:
+    """Write the Grafana dashboards: the promise, for everybody, and the plumbing, for operators."""
+    written = {f"tocsin-{title}.json": as_json(board) for title, board in boards(runbooks).items()}
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, content in written.items():
+            (folder / file).write_text(content)
+            typer.echo(f"wrote {folder / file}", err=True)
+        return
+    key, equals, value = label.partition("=")
+    if not key or not equals:
+        raise ConfigError(f"--label: '{label}' is not KEY=VALUE")
+    metadata = {"name": name, "labels": {key: value}}
+    manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": written}
+    typer.echo(yaml.safe_dump(manifest, sort_keys=False, width=120), nl=False)
+
+
+def boards(runbooks: str = RUNBOOKS) -> dict[str, Any]:
+    """The dashboards, built. Raises ConfigError when Grafana's builders are not installed."""
+    try:
+        from tocsin.dashboards.plumbing import plumbing
+        from tocsin.dashboards.promise import promise
+    except ImportError:
+        raise ConfigError("dashboards need Grafana's builders: pip install 'tocsin[dashboards]'") from None
+    return {"promise": promise(runbooks).build(), "plumbing": plumbing(runbooks).build()}
+
+
+def as_json(board: Any) -> str:
+    """A dashboard as Grafana imports it."""
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+    return json.dumps(board, cls=JSONEncoder, indent=1, sort_keys=True) + "\n"

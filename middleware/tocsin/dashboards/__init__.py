@@ -1,0 +1,1 @@
+"""Grafana dashboards: one about the promise, for everybody, and one about the plumbing, for operators."""
