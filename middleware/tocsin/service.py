@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
 from tocsin.page.history import History
 from tocsin.page.page import Page
-from tocsin.page.snapshot import snapshot
+from tocsin.page.snapshot import shown, snapshot
 from tocsin.relay.server import Relay
 from tocsin.reloading import Reloader, reload_handler
 from tocsin.sinks.events import EventSink
@@ -92,7 +93,8 @@ class Sidecar:
         if not self.config.page:
             return None
         history = History(self.metrics.counts)
-        return Page(lambda: snapshot(self.metrics, self.events.latest, history, self.relay.config.mode), history)
+        show = partial(snapshot, self.metrics, self.events.latest, history)
+        return Page(lambda: show(self.relay.config.mode), lambda: shown(self.events.latest), history)
 
     async def stop(self) -> None:
         """Drain: unready at once, calls in flight finish, then everything closes."""

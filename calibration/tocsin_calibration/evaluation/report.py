@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from math import exp
 
 from tocsin_calibration.evaluation.evaluate import Evaluation, Labelled, Power
 from tocsin_calibration.evaluation.kept import Kept
+from tocsin_calibration.evaluation.page import facts_table, page
 from tocsin_calibration.evaluation.pictures import Line, Row, histogram, intervals, lines
 from tocsin_calibration.promise import percent
-
-STYLE = """
-:root{--paper:#fff;--ink:#1c2430;--soft:#5c6675;--line:#d7dce3;--band:#dbe7dc;--main:#1f5fa8;--other:#a86a1f;
---kept:#1c7c3c;--broken:#b3261e;--quiet:#8a6d00;--unknown:#5c6675}
-@media (prefers-color-scheme:dark){:root{--paper:#14181e;--ink:#e6eaf0;--soft:#9aa5b4;--line:#333b46;--band:#24402c;
---main:#6fb0ff;--other:#e0a458;--kept:#5fce83;--broken:#ff8a80;--quiet:#e5c453;--unknown:#9aa5b4}}
-body{background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;
-padding:0 1rem}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid var(--line)}
-p.say{font-size:1.15rem}small,.soft{color:var(--soft)}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-td,th{padding:.25rem .8rem .25rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}figure{margin:0}
-figcaption{color:var(--soft);font-size:.9rem}svg{width:100%;height:auto}svg text{fill:var(--soft);font-size:11px}
-.frame{fill:none;stroke:var(--line)}.bar{fill:var(--main);opacity:.75}.band{fill:var(--band)}polyline{fill:none}
-polyline.main{stroke:var(--main);stroke-width:2}polyline.other{stroke:var(--other);stroke-width:1.5}
-polyline.ideal{stroke:var(--soft);stroke-dasharray:4 4}circle.main{fill:var(--main)}circle.other{fill:var(--other)}
-.kept{fill:var(--kept);color:var(--kept);stroke:var(--kept)}.broken{fill:var(--broken);color:var(--broken);
-stroke:var(--broken)}.quiet{fill:var(--quiet);color:var(--quiet);stroke:var(--quiet)}.unknown{fill:var(--unknown);
-color:var(--unknown);stroke:var(--unknown)}text.kept,text.broken,text.quiet,text.unknown{stroke:none}
-.whisker{stroke-width:2}
-"""
 
 
 def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[tuple[str, str]] = ()) -> str:
     """The page. `promise`: its sentences, a line each; `about`: what was evaluated on what, as rows of a table."""
     parts = [
-        f"<h1>{escape(title)}</h1>",
         *(f'<p class="say">{_sentence(name, one, evaluation.unit)}</p>' for name, one in evaluation.severities.items()),
         "<h2>What was promised, and what was seen</h2>",
         *(f"<p>{escape(line)}</p>" for line in promise.splitlines()),
@@ -48,14 +28,9 @@ def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[
         parts += _labelled(evaluation.labelled)
     if evaluation.power is not None:
         parts += _power(evaluation.power)
-    parts += ["<h2>What this was</h2>", _table(about)]
+    parts += ["<h2>What this was</h2>", facts_table(about)]
     parts.append(f"<details><summary>All figures, as JSON</summary><pre>{escape(_json(evaluation))}</pre></details>")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>{escape(title)}</title><style>{STYLE}</style></head><body>'
-        + "\n".join(parts)
-        + "</body></html>\n"
-    )
+    return page(title, parts)
 
 
 def _sentence(name: str, one: Kept, unit: str) -> str:
@@ -134,7 +109,7 @@ def _labelled(found: Labelled) -> list[str]:
     parts = [
         "<h2>Right and wrong answers</h2>",
         f'<div class="pair"><figure>{lines(told, drawn, "share served", "error")}<figcaption>{told}'
-        f"{'; thin lines are the groups' if found.subgroups else ''}.</figcaption></figure>{_table(rows)}</div>",
+        f"{'; thin lines are the groups' if found.subgroups else ''}.</figcaption></figure>{facts_table(rows)}</div>",
     ]
     if (p := found.probabilities) is not None:
         told = "Calibrated probability of being right, against the share that was right"
@@ -151,7 +126,7 @@ def _labelled(found: Labelled) -> list[str]:
         ]
         parts.append(
             f'<div class="pair"><figure>{lines(told, drawn, "probability said", "share right", 1.0)}'
-            f"<figcaption>{told}.</figcaption></figure>{_table(rows)}</div>"
+            f"<figcaption>{told}.</figcaption></figure>{facts_table(rows)}</div>"
         )
     return parts
 
@@ -171,12 +146,7 @@ def _power(found: Power) -> list[str]:
             ("detection time", f"{m.detection_time:.3f} of the session"),
             ("TWA", f"{m.twa:.3f}"),
         ]
-    return ["<h2>What is caught</h2>", _table(rows)]
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
-    return f"<table>{cells}</table>"
+    return ["<h2>What is caught</h2>", facts_table(rows)]
 
 
 def _json(evaluation: Evaluation) -> str:

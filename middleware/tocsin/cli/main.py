@@ -15,6 +15,7 @@ from tocsin.cli import (
     dashboards,
     demo,
     evaluate,
+    explain,
     feedback,
     fit,
     harmonise,
@@ -22,6 +23,7 @@ from tocsin.cli import (
     plan,
     record,
     reload,
+    replay,
     rules,
     select,
     serve,
@@ -52,6 +54,8 @@ app.command("harmonise")(harmonise.harmonise)
 app.command("feedback")(feedback.feedback)
 app.command("reload")(reload.reload)
 app.command("top")(top.top)
+app.command("replay")(replay.replay)
+app.command("explain")(explain.explain)
 app.command("rules")(rules.rules)
 app.command("dashboards")(dashboards.dashboards)
 app.command("demo")(demo.demo)

@@ -34,9 +34,10 @@ class ScoredRecording:
 
     def __init__(self, bundle: Bundle, recording: Recording) -> None:
         self.rows = recording.rows
+        self.columns = recording.columns()
         self._recording = recording
         self._order = np.arange(recording.rows)
-        if recording.rows and "time" in recording.columns():
+        if recording.rows and "time" in self.columns:
             self._order = np.argsort(recording.column("time"), kind="stable")
         self.scores: Scores = np.zeros((0, len(bundle.scorer.detectors)), np.float32)
         if recording.rows:

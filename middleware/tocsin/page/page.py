@@ -21,10 +21,12 @@ Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class Page:
-    """`show` tells what is to be seen now; `history` is closed with the page."""
+    """`show` tells what is to be seen now, `alarms` all that are remembered; `history` is closed with the page."""
 
-    def __init__(self, show: Callable[[], dict[str, Any]], history: History) -> None:
-        self._show, self._history = show, history
+    def __init__(
+        self, show: Callable[[], dict[str, Any]], alarms: Callable[[], list[dict[str, Any]]], history: History
+    ) -> None:
+        self._show, self._alarms, self._history = show, alarms, history
         self._html = resources.files("tocsin.page").joinpath("index.html").read_bytes()
         self._policy = _policy(self._html.decode())
         self._room = threading.BoundedSemaphore(WATCHERS)
@@ -35,9 +37,9 @@ class Page:
         if path == "/":
             start("200 OK", [("Content-Type", "text/html; charset=utf-8"), *self._headers()])
             return [self._html]
-        if path == "/snapshot":
+        if path in ("/snapshot", "/alarms"):
             start("200 OK", [("Content-Type", "application/json"), *self._headers()])
-            return [json.dumps(self._show()).encode()]
+            return [json.dumps(self._show() if path == "/snapshot" else self._alarms()).encode()]
         if path == "/live":
             if not self._room.acquire(blocking=False):
                 start("503 Too Many Watchers", [("Content-Type", "text/plain"), ("Retry-After", "10")])

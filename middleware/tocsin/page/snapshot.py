@@ -35,8 +35,13 @@ def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mo
         "more": max(0, len(models) - SHOWN),
         "unguarded": sorted(set(sink.models) - set(guarded)),
         "added": sink.added_quantiles(),
-        "alarms": [_shown(event) for event in list(alarms)[-ALARMS:]][::-1],
+        "alarms": shown(list(alarms)[-ALARMS:])[::-1],
     }
+
+
+def shown(alarms: Iterable[Event]) -> list[dict[str, Any]]:
+    """Alarms as a page shows them."""
+    return [_shown(event) for event in list(alarms)]
 
 
 def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point]) -> dict[str, Any]:

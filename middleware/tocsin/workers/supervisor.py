@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
 from tocsin.page.history import History
 from tocsin.page.page import Page
-from tocsin.page.snapshot import snapshot
+from tocsin.page.snapshot import shown, snapshot
 from tocsin.relay.health import Facts, ended, families, together
 from tocsin.reloading import read_anew, reload_handler
 from tocsin.sinks.events import LATEST
@@ -112,7 +113,8 @@ class Supervisor:
         if not self.config.page:
             return None
         history = History(self.metrics.counts)
-        return Page(lambda: snapshot(self.metrics, self._alarms, history, self.config.mode), history)
+        show = partial(snapshot, self.metrics, self._alarms, history)
+        return Page(lambda: show(self.config.mode), lambda: shown(self._alarms), history)
 
     async def reload(self) -> str:
         """Have every worker read everything anew. Raises ReloadError when one cannot; each keeps what it had then."""

@@ -1,0 +1,110 @@
+"""tocsin explain"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from tocsin.cli.scored import ScoredRecording, responses_of
+from tocsin.cli.tables import print_table
+from tocsin.errors import ConfigError, TocsinError
+from tocsin.replay.explain import neighbours, objections
+from tocsin_calibration import Bundle
+
+
+def explain(
+    alarm_id: Annotated[str, typer.Argument(help="The id of an alarm, as the page, events and logs tell it.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle that raised it.")],
+    of: Annotated[str, typer.Option(help="The metrics address of the tocsin that raised it.")] = "127.0.0.1:9464",
+    events: Annotated[Path | None, typer.Option(help="Look in this file of JSON lines instead.")] = None,
+    safe: Annotated[
+        Path | None, typer.Option(help="The recording that was calibrated on: names the responses most like it.")
+    ] = None,
+) -> None:
+    """Say why an alarm was raised: which detector objects, how far out, and which safe responses were most like it."""
+    console = Console(highlight=False, soft_wrap=True)
+    event = _in_file(events, alarm_id) if events is not None else _live(of, alarm_id)
+    if "worst" in event:
+        console.print(f"{alarm_id} sums {event['alarms']:,} alarms of {event['model']}; this is the worst of them")
+        event = {**event["worst"], "time": event["time"]}
+    made = Bundle.read(bundle)
+    promise = made.require_promise(bundle)
+    if event["bundle"] != made.digest:
+        raise ConfigError(f"{bundle}: the alarm was raised by {event['bundle'][:19]}, and this is {made.digest[:19]}")
+    told = [f"{event['severity']} alarm of {event['model']} at {event['time']}, p = {event['p']:.4g}"]
+    for name in ("version", "session", "method", "trace_id", "action"):
+        told += [f"{name} {event[name]}"] if event.get(name) else []
+    console.print(", ".join(told))
+    found = objections(promise, event)
+    rows = [
+        (
+            one.detector,
+            f"{one.score:.4g}",
+            f"{one.p:.3g}",
+            f"{one.median:.4g}",
+            f"{one.high:.4g}",
+            f"{one.highest:.4g}",
+            f"{one.threshold:.4g}",
+            one.told,
+        )
+        for one in found
+    ]
+    console.print()
+    columns = ("detector", "score", "p", "calibration median", "99%", "highest", f"{event['severity']} above", "")
+    print_table(console, columns, rows)
+    shown = None if safe is None else ScoredRecording(made, responses_of(made, safe, None))
+    scores = promise.reference if shown is None else np.asarray(shown.scores, np.float64)
+    near = neighbours(promise, event, scores)
+    which = "calibration responses" if safe is None else f"responses of {safe}"
+    console.print(f"\nthe {which} most like it, distance in spreads of the calibration scores:")
+    there = {} if shown is None else {name: shown.names(name) for name in ("time", "session") if name in shown.columns}
+    print_table(
+        console,
+        ("response", "distance", *promise.detectors),
+        [
+            (
+                " ".join([f"{one.row:,}", *(values[one.row] for values in there.values())]),
+                f"{one.distance:.3g}",
+                *(f"{score:.4g}" for score in one.scores.values()),
+            )
+            for one in near
+        ],
+    )
+
+
+def _in_file(path: Path, wanted: str) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if wanted in line and (event := json.loads(line))["id"] == wanted:
+                    return {**event["data"], "time": event["time"]}
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not JSON lines of events ({error})") from None
+    raise ConfigError(f"{path}: has no alarm {wanted}")
+
+
+def _live(address: str, wanted: str) -> dict[str, Any]:
+    try:
+        with urllib.request.urlopen(f"http://{address}/alarms", timeout=10) as answer:
+            events: list[dict[str, Any]] = json.load(answer)
+    except urllib.error.HTTPError as error:
+        told = "its page is turned off (page: false)" if error.code == 404 else str(error)
+        raise TocsinError(f"{address}: {told}; --events FILE reads alarms from a file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TocsinError(
+            f"{address}: no tocsin to be asked there ({reason}); --of names its metrics address"
+        ) from None
+    for event in events:
+        if event["id"] == wanted:
+            return event
+    raise ConfigError(
+        f"{address}: does not remember an alarm {wanted} (it has the last {len(events)}); --events FILE has older ones"
+    )

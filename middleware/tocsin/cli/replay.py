@@ -1,0 +1,78 @@
+"""tocsin replay"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from tocsin.cli.scored import GROUP, SESSION, ScoredRecording, responses_of, whole
+from tocsin.cli.tables import print_table
+from tocsin.errors import RecordingError
+from tocsin.replay.page import report, said
+from tocsin.replay.replay import replay as replayed
+from tocsin_calibration import Bundle, CalibrationError
+
+
+def replay(
+    data: Annotated[Path, typer.Argument(help="A recording: a Parquet file, or a folder of them.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle that would have judged it.")],
+    groups: Annotated[str, typer.Option(help="The column of groups, where the promise has them.")] = GROUP,
+    sessions: Annotated[str, typer.Option(help="The column of sessions, where the promise is for them.")] = SESSION,
+    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    delta: Annotated[float, typer.Option(help="Evidence pages at 1/delta, as with `tocsin rules`.")] = 0.01,
+    restart: Annotated[int, typer.Option(help="The model's `restart`.", min=1)] = 1_000,
+    leave_out_broken: Annotated[
+        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
+    ] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file.")] = None,
+) -> None:
+    """Say what would have happened on recorded traffic: which alarms, and when somebody would have been paged."""
+    console = Console(highlight=False, soft_wrap=True)
+    made = Bundle.read(bundle)
+    promise = made.require_promise(bundle)
+    if not 0 < delta < 1:
+        raise CalibrationError(f"--delta: a probability lies between 0 and 1, not {delta:g}")
+    recording = whole(responses_of(made, data, model), leave_out_broken, console)
+    if not recording.rows:
+        raise RecordingError(f"{data}: holds no responses")
+    shown = ScoredRecording(made, recording)
+    if not np.isfinite(shown.scores).all():
+        raise RecordingError(f"{data}: holds responses with NaN or infinity, which pass unscored: --leave-out-broken")
+    found = replayed(
+        promise,
+        shown.scores,
+        groups=shown.names(groups) if promise.groups and promise.sessions is None else None,
+        sessions=shown.names(sessions) if promise.sessions is not None else None,
+        delta=delta,
+        restart=restart,
+    )
+    for line in said(found, promise):
+        console.print(line)
+    there = [name for name in ("time", "version", "session", "group") if name in recording.columns()]
+    columns = {name: shown.names(name) for name in there}
+
+    def named(row: int) -> str:
+        known = [columns[name][row] for name in there if columns[name][row]]
+        return " ".join([f"{row:,}", *known])
+
+    if found.loudest:
+        rows = [
+            (named(one.row), one.severity, f"{one.p:.4g}", *(f"{p:.4g}" for p in one.detectors.values()))
+            for one in found.loudest[:10]
+        ]
+        console.print("\nthe loudest:")
+        print_table(console, ("response", "", "p", *promise.detectors), rows)
+    if as_json is not None:
+        as_json.write_text(json.dumps({"bundle": made.digest, **found.facts()}, indent=1) + "\n")
+        console.print(f"wrote {as_json}")
+    if html is not None:
+        about = [("bundle", f"{bundle} {made.digest}"), ("traffic", f"{data}: {recording.rows:,} responses")]
+        about += [(f"file {file.path.name}", f"sha256:{file.sha256}") for file in recording.files]
+        html.write_text(report(found, promise, f"{data.name} replayed with {bundle.name}", about, named))
+        console.print(f"wrote {html}")

@@ -1,0 +1,79 @@
+"""Why an alarm was raised: how far out each detector's score lies, and which safe responses were most like it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin_calibration import Promise
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Objection:
+    """What one detector says: its score and p-value, where calibration scores lie, and the score that alarms by itself.
+
+    `beyond` is how far the score lies above the highest calibration score, in spreads (highest less median); negative
+    when it does not.
+    """
+
+    detector: str
+    score: float
+    p: float
+    median: float
+    high: float  # 99% of calibration scores lie below
+    highest: float
+    threshold: float
+    beyond: float
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        if self.score > self.highest:
+            return f"above every calibration score, by {self.beyond:.2g} times their spread"
+        if self.score > self.high:
+            return "among the highest hundredth of calibration scores"
+        return "higher than usual" if self.p < 0.1 else "as usual"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A safe response whose scores are most like the alarm's: its row among those given, scores, and distance in
+    spreads.
+    """
+
+    row: int
+    scores: dict[str, float]
+    distance: float
+
+
+def objections(promise: Promise, alarm: dict[str, Any]) -> list[Objection]:
+    """What each detector says of an alarm's event data, the most telling first. Raises KeyError where it tells no score
+    of a detector.
+    """
+    found = []
+    thresholds = promise.detector_thresholds(alarm["severity"])
+    for column, name in enumerate(promise.detectors):
+        reference, score = promise.reference[:, column], float(alarm["scores"][name])
+        median, high, highest = (float(value) for value in np.quantile(reference, [0.5, 0.99, 1.0]))
+        beyond = (score - highest) / ((highest - median) or 1.0)
+        p = float(alarm["detectors"][name])
+        found.append(Objection(name, score, p, median, high, highest, thresholds[name], beyond))
+    return sorted(found, key=lambda one: (one.p, -one.beyond))
+
+
+def neighbours(promise: Promise, alarm: dict[str, Any], safe: Scores, most: int = 5) -> list[Neighbour]:
+    """The safe responses (n, d) whose scores are nearest, each detector's in its own spread."""
+    median, highest = np.quantile(promise.reference, [0.5, 1.0], axis=0)
+    spread = np.where(highest > median, highest - median, 1.0)
+    at = np.array([float(alarm["scores"][name]) for name in promise.detectors])
+    distances = np.sqrt((((safe - at) / spread) ** 2).sum(axis=1))
+    rows = np.argsort(distances, kind="stable")[:most].tolist()
+    return [
+        Neighbour(row, dict(zip(promise.detectors, safe[row].tolist(), strict=True)), float(distances[row]))
+        for row in rows
+    ]
