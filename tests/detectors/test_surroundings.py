@@ -11,7 +11,8 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score, roc_curve
 from tests.detectors.test_family import DIGITS, LATER, NOISE, SAFE
 
-from tocsin_detectors import DetectorError, Features, Observations, SignalError, compile
+from tocsin_detectors import DetectorError, Entropy, Features, Mahalanobis, Observations, Scorer, SignalError, compile
+from tocsin_detectors.costs import _alone, costs_by_detector
 from tocsin_detectors.features import parse_features
 from tocsin_detectors.judges import ATTACKS, resist_one_token
 from tocsin_detectors.registry import parse
@@ -91,6 +92,23 @@ def test_features_that_cannot_serve_are_refused_in_words(tmp_path: Path) -> None
         with pytest.raises(SignalError, match=told):
             act()
     onnx.checker.check_model(onnx.load_from_string(projector()))
+
+
+def test_each_detector_of_a_graph_is_timed_by_its_own_part_of_it() -> None:
+    safe = Observations({"probs": np.full((50, 3), 1 / 3), "embedding": np.random.default_rng(0).normal(size=(50, 8))})
+    scorer = compile([Entropy(), Mahalanobis()], fit_on=safe)
+    costs = costs_by_detector(scorer, 4)
+    assert list(costs) == ["entropy", "mahalanobis"] and all(cost > 0 for cost in costs.values())
+    graph = onnx.load_model_from_string(scorer.graph)
+    for column, name in ((0, "entropy"), (1, "mahalanobis")):
+        joined = next(node for node in graph.graph.node if node.op_type == "Concat")
+        part = _alone(graph, joined.input[column])
+        entry = part.metadata_props.add()
+        entry.key, entry.value = "detectors", name
+        alone = Scorer(part.SerializeToString())
+        assert list(alone.signals) == list({"entropy": ["probs"], "mahalanobis": ["embedding"]}[name])
+        signals = Observations({signal: safe[signal] for signal in alone.signals})
+        assert np.array_equal(alone(signals)[:, 0], scorer(safe)[:, column])
 
 
 def test_separation_is_scikit_learns() -> None:

@@ -79,6 +79,8 @@ def test_show_says_what_a_bundle_promises(made: Path) -> None:
 
 def test_verify_accepts_whole_bundles_only(made: Path, tmp_path: Path) -> None:
     assert "whole, unaltered, calibrated" in tocsin("bundle", "verify", made).stdout
+    timed = tocsin("bundle", "time", made, "--rows", "8").stdout
+    assert "in batches of 8" in timed and "all, as one graph" in timed and "entropy" in timed
     damaged = tmp_path / "damaged.tocsin"
     content = bytearray(made.read_bytes())
     content[len(content) // 2] ^= 1

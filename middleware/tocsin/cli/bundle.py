@@ -10,9 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from tocsin.cli.tables import print_table
 from tocsin.cli.traffic import Traffic, show_worth, traffic
+from tocsin.errors import ConfigError
 from tocsin_calibration import Bundle
 from tocsin_calibration.thresholds.joint import meaning
+from tocsin_detectors.costs import costs_by_detector
 
 app = typer.Typer(help="Look at bundles.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="A bundle.")]
@@ -89,6 +92,24 @@ def show(
     for step, facts in bundle.made.items():
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts.get("timestamp", 0)))
         console.print(f"{step:<10} on {facts.get('rows', 0):,} responses, {when}, tocsin {facts.get('tocsin', '?')}")
+
+
+@app.command("time")
+def time_(
+    file: File,
+    rows: Annotated[list[int] | None, typer.Option(min=1, help="Responses in a batch; may be given again.")] = None,
+) -> None:
+    """Time each detector of a bundle on this machine, one thread, on zeros."""
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
+        raise ConfigError("timing detectors one by one needs onnx: pip install 'tocsin[fit]'") from None
+    scorer, batches = Bundle.read(file).scorer, rows or [1, 8, 64]
+    alone = [costs_by_detector(scorer, size) for size in batches]
+    told = [[name, *(f"{1e6 * costs[name]:,.1f} us" for costs in alone)] for name in scorer.detectors]
+    told.append(["all, as one graph", *(f"{1e6 * scorer.cost(size):,.1f} us" for size in batches)])
+    console = Console(highlight=False, soft_wrap=True)
+    print_table(console, ("a response, alone", *(f"in batches of {size}" for size in batches)), told, right=True)
 
 
 @app.command()
