@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 from pydantic import BaseModel
-from tests.parts import settings
+from tests.parts import SIGNALS, free_port, running, settings
+from typer.testing import CliRunner
 
 from tocsin.action_config import AbstainConfig, BlockConfig, FallbackConfig, RetryConfig
 from tocsin.cli.main import app
 from tocsin.config import Config
-from tocsin.judgement.guard import Guard
+from tocsin.events_config import EventsConfig
 from tocsin.listener_config import Limits
 from tocsin.model_config import AdaptConfig, DiscoveryConfig, ModelConfig, RiskConfig
-from tocsin.relay.server import Relay
-from tocsin.reloading import Reloader
-from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.telemetry_config import TelemetryConfig
 from tocsin.unscored import REASONS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -80,11 +80,33 @@ def _leaves(command: Any) -> Iterator[Any]:
             yield from _leaves(one)
 
 
-def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path) -> None:
-    config = settings(1, bundle)
-    guard = Guard.open(config)
-    metrics = PrometheusSink(guard.models)
-    relay = Relay(config, guard)
-    families = [*metrics.collect(), *relay.collect(), *Reloader(None, relay, guard, metrics).collect()]
-    exported = {f.name + ("_total" if f.type == "counter" else "") for f in families}
-    assert set(first_cells("configuration.md", r"`(tocsin_\w+)`")) == exported
+def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path, tmp_path: Path) -> None:
+    more = {
+        "events": {"to": [{"file": tmp_path / "alarms.jsonl"}]},
+        "opentelemetry": {"endpoint": f"http://127.0.0.1:{free_port()}"},
+    }
+    with running(settings(1, bundle, **more)) as relay:
+        told = re.findall(r"^# TYPE (tocsin_\w+) ", relay.metrics, re.MULTILINE)
+    listed = first_cells("observability.md", r"`(tocsin_\w+)`")
+    of_workers = {"tocsin_workers", "tocsin_worker_restarts_total"}  # shown by the supervisor alone
+    assert len(listed) == len(set(listed)) and set(listed) - of_workers == set(told)
+
+
+def test_every_alert_and_every_setting_of_what_is_told_is_in_the_page(bundle: Path, tmp_path: Path) -> None:
+    page = (DOCS / "observability.md").read_text()
+    config = tmp_path / "tocsin.yaml"
+    model = {"bundle": str(bundle), "shadow": str(bundle), "signals": SIGNALS}
+    config.write_text(yaml.safe_dump({"models": {"digits": model}}))
+    done = CliRunner().invoke(app, ["rules", "-c", str(config), "--upstream-rate", "sum(rate(x[5m]))"])
+    alerts = {
+        rule["alert"] for group in yaml.safe_load(done.output)["groups"] for rule in group["rules"] if "alert" in rule
+    }
+    table = page.partition("## Alerts")[2].partition("## Metrics")[0]
+    assert set(re.findall(r"`(Tocsin\w+)`", "\n".join(first_lines(table)))) == alerts
+    for name, part in (("events", EventsConfig), ("opentelemetry", TelemetryConfig)):
+        for field in part.model_fields:
+            assert f"`{name}.{field}`" in page, field
+
+
+def first_lines(table: str) -> list[str]:
+    return [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
