@@ -12,8 +12,8 @@ TEST_PACKAGES := chromium curl nghttp2-client nghttp2-server nginx-light openssl
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/demo ## guard a real model server on this machine, and see the promise kept
-	$(BIN)/tocsin demo
+demo: $(VENV)/demo ## guard a real model server on this machine, and see the promise kept (DEMO=--keep: leave it open)
+	$(BIN)/tocsin demo $(DEMO)
 
 test: $(VENV)/dev ## run every test
 	@$(call debian,chromium curl h2load nghttpd nginx openssl promtool prometheus-alertmanager,$(TEST_PACKAGES))

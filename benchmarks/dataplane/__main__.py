@@ -29,8 +29,10 @@ from benchmarks.dataplane.hops import (
 )
 from benchmarks.dataplane.load import Figures, Shape, load, medians
 from benchmarks.dataplane.messages import PATH, STREAM_PATH, WIDTHS, make_bundle, request, response, stream, traffic
+from benchmarks.dataplane.receiver import Receiver
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.relay.messages import framed
+from tocsin_calibration import Bundle
 
 SHAPES = {"1x1": Shape(1, 1, 2_000), "4x8": Shape(4, 8, 12_000), "16x16": Shape(16, 16, 20_000)}
 SLOW = {"1x1": Shape(1, 1, 500), "4x8": Shape(4, 8, 2_000), "16x16": Shape(16, 16, 3_000)}
@@ -40,6 +42,8 @@ CPU_UNSCORED = {"1x1": 0.7, "4x8": 0.5, "16x16": 0.5}
 CPU_SCORED = {"1x1": 1.3, "4x8": 0.8, "16x16": 0.5}
 CPU_ENFORCED = {"4x8": 0.6}
 LATENCY_1X1 = 0.7
+UNTOLD, TOLD = "scored observe, nobody told", "scored observe, everybody told"
+TELLING, ALARMED = 5.0, 0.05  # us a response; the share of alarms in them
 P99 = 2_000.0  # us that a tail under load may be longer than Envoy's
 
 Table_ = dict[str, dict[str, Figures]]
@@ -63,6 +67,7 @@ def main() -> None:
                     "streams": bench.streams(),
                     "tls": bench.tls(),
                     "workers": bench.workers(),
+                    "telling": bench.telling(),
                 }
         finally:
             bench.end()
@@ -73,7 +78,10 @@ def main() -> None:
     facts = {
         name: {hop: {k: v._asdict() for k, v in row.items()} for hop, row in t.items()} for name, t in tables.items()
     }
-    finish({**facts, "spent_us": spent}, checks(tables["hops"]), options.json)
+    made = checks(tables["hops"])
+    if "telling" in tables:
+        made.append(at_most(f"telling, {ALARMED:.0%} alarmed: CPU a response, us", told_us(tables["telling"]), TELLING))
+    finish({**facts, "spent_us": spent}, made, options.json)
 
 
 class Bench:
@@ -162,6 +170,26 @@ class Bench:
             hops.append(self._relay(f"scored annotate, {workers} workers", "annotate", scored=True, more=more))
         return self._measured(hops, {"16x16": (PATH, "16x16")})
 
+    def telling(self) -> Table_:
+        """Every response judged, with nobody told, and with everybody: metrics, spans of 1%, an event file. All of the
+        responses are safe, or all of them alarm.
+        """
+        scores = Bundle.read(self._bundle)
+        severities = scores.require_promise().judge(scores.scorer(self.observations)).severities
+        found: Table_ = {}
+        with Receiver() as receiver:
+            telling = f"opentelemetry: {{endpoint: '{receiver.url}', protocol: http, traces: 0.01}}\n"
+            telling += f"events: {{to: [{{file: {self._work / 'alarms.jsonl'}}}]}}\n"
+            hops = []
+            for name, more in ((UNTOLD, "page: false\n"), (TOLD, telling)):
+                settings, counts = self._scored, name == TOLD
+                hops.append(start_relay(name, self._work, self._port, "observe", settings, more, counts=counts))
+            self._hops += hops
+            for column, row in (("safe", severities.index(None)), ("alarmed", severities.index("critical"))):
+                self._answer_with(framed(response(self.observations, row)))
+                self._fill(found, column, PATH, SHAPES["16x16"], hops)
+        return found
+
     def _some(self) -> list[Hop]:
         names = ("observe", "scored observe", "scored annotate", "scored enforce", "nginx", "envoy")
         return [Hop("direct", self._port), *(hop for hop in self._hops if hop.name in names)]
@@ -203,6 +231,12 @@ class Bench:
         for hop in (self._upstream, *self._hops):
             if hop.process is not None:
                 hop.process.terminate()
+
+
+def told_us(table: Table_) -> float:
+    """What telling adds to a response, of which so many alarm."""
+    more = {kind: table[TOLD][kind].cpu_us - table[UNTOLD][kind].cpu_us for kind in ("safe", "alarmed")}
+    return (1 - ALARMED) * more["safe"] + ALARMED * more["alarmed"]
 
 
 def checks(results: Table_) -> list[Check]:

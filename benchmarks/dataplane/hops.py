@@ -192,12 +192,18 @@ _ENVOY_PROCESSOR = """
         - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}"""
 
 
-def start_relay(name: str, work: Path, upstream: int, mode: str, settings: str, more: str = "") -> Hop:
-    """`tocsin serve` in front of the upstream; `settings` is the YAML under `models:`, `more` what stands above it."""
+def start_relay(
+    name: str, work: Path, upstream: int, mode: str, settings: str, more: str = "", *, counts: bool = True
+) -> Hop:
+    """`tocsin serve` in front of the upstream; `settings` is the YAML under `models:`, `more` what stands above it.
+    `counts`: it has a metrics port, without which nothing is counted.
+    """
     port = free_port()
+    metrics = f"127.0.0.1:{free_port()}" if counts else "null"
     config = work / f"{name.replace(' ', '-').replace(',', '')}.yaml"
     config.write_text(
-        f"listen: 127.0.0.1:{port}\nupstream: 127.0.0.1:{upstream}\nmode: {mode}\nmetrics: null\nadmin: null\n"
+        f"listen: 127.0.0.1:{port}\nupstream: 127.0.0.1:{upstream}\nmode: {mode}\nmetrics: {metrics}\n"
+        "admin: null\n"
         f"{more}models:\n{settings}"
     )
     return _start(name, port, [sys.executable, "-m", "tocsin", "serve", "-c", str(config)], work)

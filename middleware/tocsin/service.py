@@ -39,7 +39,7 @@ COLLECTS = 50_000, 20, 100  # how often garbage is looked for, by generation
 class Sidecar:
     """Everything that `tocsin serve` and `tocsin record` run.
 
-    `guard` judges (or records); a PrometheusSink is added to its sinks. `path` is the configuration's file, to be read
+    `guard` judges (or records); sinks are added for who is to be told. `path` is the configuration's file, to be read
     again when asked to. A `worker` shares its ports with others, and leaves metrics and health to who started it.
     Raises StartError from `start`.
     """
@@ -48,7 +48,8 @@ class Sidecar:
         self.config = config
         self.metrics = PrometheusSink(guard.models)
         self.events = EventSink(guard.models, config.events)
-        guard.sinks += [self.metrics, self.events]
+        guard.sinks += [self.metrics] if worker or counted(config) else []
+        guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
         self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events])
         self._rest = CollectorRegistry(auto_describe=False)
@@ -134,6 +135,12 @@ class Sidecar:
     async def _reload(self) -> None:
         with suppress(ReloadError):  # it is in the log and in the metrics
             await self.reloader.reload()
+
+
+def counted(config: Config) -> bool:
+    """Whether anybody can see what is counted."""
+    sent = config.opentelemetry is not None and config.opentelemetry.metrics is not None
+    return config.metrics is not None or sent
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

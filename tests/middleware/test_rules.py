@@ -161,8 +161,8 @@ def test_what_is_told_names_numbers(configured: Path, tmp_path: Path) -> None:
     series = {**PROMISE, **DISTURBED["TocsinPromiseBroken"]}
     claim = {"eval_time": "2h", "alertname": "TocsinPromiseBroken", "exp_alerts": []}
     told = unit_test(tmp_path, written(configured), series, alert_rule_test=[claim]).stderr
-    assert "digits: more critical alarms than promised (1% in the last hour, promised 1%)" in told
-    assert "e^7.0 to 1" in told
+    assert "digits: critical alarms now exceed what was promised (1% in five minutes, promised 1%" in told
+    assert "evidence e^7.0 to 1)" in told
 
 
 def test_the_recorded_ceiling_is_the_formula(configured: Path, tmp_path: Path) -> None:

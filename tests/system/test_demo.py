@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,23 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, f"the demo's real model server did not come up:\n{done.stdout}\n{done.stderr}"
     return json.loads(figures.read_text()), done.stdout
+
+
+def test_it_offers_its_page_and_leaves_it_open_when_asked(told: tuple[dict[str, Any], str]) -> None:
+    assert "tocsin demo --keep" in told[1]
+    command = [sys.executable, "-m", "tocsin", "demo", "--keep", "--work", str(ROOT / ".demo")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if found := re.search(r"The page is at (http://\S+/), with traffic", line):
+                break
+        else:
+            raise AssertionError("no page was offered")
+        with urllib.request.urlopen(f"{found[1]}snapshot") as answer:
+            (model,) = json.load(answer)["models"]
+        assert model["name"] == "digits" and model["judged"] >= 1_747
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
 
 
 def test_the_promise_holds_on_held_out_digits_by_its_law(told: tuple[dict[str, Any], str]) -> None:

@@ -56,9 +56,9 @@ def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) 
         "TocsinPromiseBroken",
         "critical",
         "\nor ".join(parts),
-        f"{{{{ $labels.model }}}}: more {{{{ $labels.{ALARM} }}}} alarms than promised ("
-        + _RATIO.format(window="1h")
-        + f" in the last hour, promised {_ALPHA})",
+        f"{{{{ $labels.model }}}}: {{{{ $labels.{ALARM} }}}} alarms now exceed what was promised ("
+        + _RATIO.format(window="5m")
+        + f' in five minutes, promised {_ALPHA}; evidence e^{{{{ $value | printf "%.1f" }}}} to 1)',
         "The traffic is not like the calibration traffic, or the model has changed: the evidence against the promise "
         f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {" ".join(sure)}',
         "promise-broken",

@@ -13,6 +13,7 @@ from tocsin.errors import ConfigError
 
 def demo(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running, with its page to look at.")] = False,
     work: Annotated[Path, typer.Option(help="Where everything that the demo makes is kept.")] = Path(".demo"),
 ) -> None:
     """Guard a real model server on this machine: record, fit, calibrate, serve, and measure the promise."""
@@ -21,4 +22,4 @@ def demo(
             raise ConfigError(f"the demo needs {needed}: pip install 'tocsin[demo]'")
     from tocsin.demo.story import tell
 
-    tell(work, json_file)
+    tell(work, json_file, keep=keep)

@@ -34,6 +34,7 @@ def print_report(console: Console, findings: Findings, work: Path, picture: Path
     for command, why in (
         (str(picture), "the scores, and the levels at which they alarm"),
         (f"tocsin bundle show {work / 'digits.tocsin'}", "what the bundle promises"),
-        (f"tocsin serve -c {work / 'tocsin.yaml'}", "what a sidecar runs; /metrics is for Prometheus"),
+        (f"tocsin serve -c {work / 'tocsin.yaml'}", "what a sidecar runs; /metrics is for Prometheus, / for people"),
+        ("tocsin demo --keep", "leaves all of this running, with its page to look at"),
     ):
         console.print(f"  {command:<45}  {why}", soft_wrap=True)

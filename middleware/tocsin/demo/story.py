@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import shutil
 import statistics
 import subprocess
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,10 @@ models:
 """
 
 
-def tell(work: Path, json_file: Path | None) -> None:
-    """Run the whole demo in the folder `work`. Raises StartError when a part of it cannot be started."""
+def tell(work: Path, json_file: Path | None, *, keep: bool = False) -> None:
+    """Run the whole demo in the folder `work`; `keep` leaves it running, with traffic, until Ctrl-C. Raises StartError
+    when a part of it cannot be started.
+    """
     console = Console(highlight=False)
     work.mkdir(parents=True, exist_ok=True)
     console.rule("[bold]A model server, guarded")
@@ -57,12 +61,19 @@ def tell(work: Path, json_file: Path | None) -> None:
         config = work / "tocsin.yaml"
         config.write_text(CONFIG.format(relay=relay, upstream=server.port, metrics=metrics))
         prepare(console, work, data, relay)
+        serve = ["serve", "-c", str(config)]
+        _say(console, serve)
+        running.enter_context(Tocsin(serve, relay, work / "serve.log"))
         findings = watch(console, work, data, server.port, relay, metrics)
-    picture = work / "demo.png"
-    draw(findings, picture)
-    print_report(console, findings, work, picture)
-    if json_file is not None:
-        json_file.write_text(json.dumps(findings.as_json(), indent=1) + "\n")
+        picture = work / "demo.png"
+        draw(findings, picture)
+        print_report(console, findings, work, picture)
+        if json_file is not None:
+            json_file.write_text(json.dumps(findings.as_json(), indent=1) + "\n")
+        if keep:
+            console.print(f"\nThe page is at [bold]http://127.0.0.1:{metrics}/[/], with traffic; Ctrl-C ends it.")
+            with suppress(KeyboardInterrupt):
+                stroll(data, relay)
 
 
 def prepare(console: Console, work: Path, data: Digits, relay: int) -> None:
@@ -82,16 +93,10 @@ def prepare(console: Console, work: Path, data: Digits, relay: int) -> None:
 
 
 def watch(console: Console, work: Path, data: Digits, upstream: int, relay: int, metrics: int) -> Findings:
-    """Serve behind the relay; send what is safe and what is not, each once, and compare with the server itself."""
+    """Send what is safe and what is not through the relay, each once, and compare with the server itself."""
     bundle = Bundle.read(work / "digits.tocsin")
     findings = Findings(bundle.require_promise())
-    serve = ["serve", "-c", str(work / "tocsin.yaml")]
-    _say(console, serve)
-    with (
-        Tocsin(serve, relay, work / "serve.log"),
-        Caller(f"127.0.0.1:{relay}") as guarded,
-        Caller(f"127.0.0.1:{upstream}") as direct,
-    ):
+    with Caller(f"127.0.0.1:{relay}") as guarded, Caller(f"127.0.0.1:{upstream}") as direct:
         batches: dict[str, Images] = {"safe": data.safe, **strange(data.safe)}
         for kind, images in batches.items():
             before = alarms(f"127.0.0.1:{metrics}")
@@ -111,6 +116,14 @@ def watch(console: Console, work: Path, data: Digits, upstream: int, relay: int,
                 findings.strange += len(images)
                 findings.kinds[kind] = raised / len(images)
     return findings
+
+
+def stroll(data: Digits, relay: int) -> None:
+    """Send safe digits for ever, twenty a second."""
+    with Caller(f"127.0.0.1:{relay}") as caller:
+        for number, image in enumerate(itertools.cycle(data.safe)):
+            caller.ask(image, number)
+            time.sleep(0.05)
 
 
 def _signals(answers: list[Answer], bundle: Bundle) -> dict[str, Any]:
