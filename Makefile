@@ -34,7 +34,9 @@ format: $(VENV)/dev ## put the code in shape
 bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx, and detectors beside pytorch-ood
 	@$(call debian,h2load nghttpd nginx openssl,$(BENCH_PACKAGES))
 	@# pytorch-ood wants torchvision, which has no build for this torch: apart, so that nothing else finds it
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check magika river xds-protos
+	@# xds-protos brings an old copy of OpenTelemetry's messages: apart, for the one process that needs it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check magika river
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/xds xds-protos
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/peers \
 	  pytorch-ood torchvision==0.28.0 tqdm
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.detectors --json detectors.json

@@ -231,6 +231,7 @@ class Bench:
         for hop in (self._upstream, *self._hops):
             if hop.process is not None:
                 hop.process.terminate()
+                hop.process.wait()
 
 
 def told_us(table: Table_) -> float:

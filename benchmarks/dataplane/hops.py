@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+XDS = Path("build/xds")  # where `make bench` puts Envoy's messages
 NEEDED = {"h2load": "nghttp2-client", "nghttpd": "nghttp2-server", "nginx": "nginx-light"}
 
 
@@ -218,16 +221,19 @@ def start_proxy(work: Path, upstream: int) -> Hop:
 
 
 def start_processor(work: Path, config: Path) -> Hop:
-    """An external processor for Envoy, that scores what it is sent."""
+    """An external processor for Envoy, that scores what it is sent. Envoy's messages are in a folder apart: their
+    package brings an old copy of OpenTelemetry's, which would hide the one that everybody else wants.
+    """
     port = free_port()
-    return _start(
-        "processor", port, [sys.executable, "-m", "benchmarks.dataplane.ext_proc", str(port), str(config)], work
-    )
+    command = [sys.executable, "-m", "benchmarks.dataplane.ext_proc", str(port), str(config)]
+    return _start("processor", port, command, work, {**os.environ, "PYTHONPATH": str(XDS.resolve())})
 
 
-def _start(name: str, port: int, command: list[str | None], work: Path) -> Hop:
+def _start(
+    name: str, port: int, command: Sequence[str | None], work: Path, env: Mapping[str, str] | None = None
+) -> Hop:
     log = (work / f"{name}.log").open("wb")
-    process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT, env=env)
     for _ in range(300):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

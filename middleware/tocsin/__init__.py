@@ -66,13 +66,12 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
     (registry or REGISTRY).register(sink)
 
 
-def export_spans(guard: Guard, provider: Any = None, share: float = 0.01) -> None:
-    """Make spans of the guard's calls that alarm, and of a `share` of the others, with an OpenTelemetry TracerProvider,
-    the global one unless told otherwise; it should keep what it is given (ALWAYS_ON). A sidecar does this by itself.
+def export_spans(guard: Guard, processor: Any, share: float = 0.01) -> None:
+    """Make spans of the guard's calls that alarm, and of a `share` of the others, for a span processor of the
+    OpenTelemetry SDK, such as BatchSpanProcessor(OTLPSpanExporter()). A sidecar does this by itself.
     """
-    from opentelemetry import trace
-
     from tocsin.sinks.spans import SpanSink
+    from tocsin.telemetry.exporters import resource
 
-    guard.sinks.append(SpanSink(provider or trace.get_tracer_provider(), share))
+    guard.sinks.append(SpanSink(processor, resource(), share))
     guard.timed = True

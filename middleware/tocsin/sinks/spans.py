@@ -15,41 +15,47 @@ from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.sink import Scored
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import TracerProvider
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.trace import SpanContext
 
 SPACE = 1 << 64
 
 
 class SpanSink:
-    """Makes spans of calls. `share` of those without an alarm are kept, by trace id, as the SDK's own sampler does;
-    `follow`: also those whose caller's trace is sampled. Of a stream, one span is made, another if it gets graver.
+    """Makes spans of calls, and hands them to a `processor` of the SDK as ended. `share` of those without an alarm are
+    kept, by trace id, as the SDK's own sampler does; `follow`: also those whose caller's trace is sampled. Of a stream,
+    one span is made, another if it gets graver.
     """
 
-    def __init__(self, provider: TracerProvider, share: float, *, follow: bool = False) -> None:
+    def __init__(self, processor: SpanProcessor, resource: Resource, share: float, *, follow: bool = False) -> None:
         from opentelemetry import trace
+        from opentelemetry.sdk.trace import ReadableSpan
+        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-        self._trace = trace
-        self._tracer = provider.get_tracer("tocsin")
+        self._processor, self._resource = processor, resource
         self._share, self._follow = share, follow
         self._below = f"{min(int(share * SPACE), SPACE - 1):016x}"
+        self._span, self._context, self._kind = ReadableSpan, trace.SpanContext, trace.SpanKind.SERVER
+        self._sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+        self._ids, self._scope = RandomIdGenerator(), InstrumentationScope("tocsin")
 
     def scored(self, batch: Scored) -> None:
         """Make spans of a batch's calls."""
-        at = 0
         for call in batch.calls:
             verdict = call.verdict
             assert verdict is not None
-            first, at = at, at + len(verdict.pvalues)
             if verdict.severity is None and not self._kept(call):
                 continue
             if call.whole is not None and not _news(call):
                 continue
-            self._make(call, batch.seconds, batch.scores[first:at].max(axis=0).tolist())
+            self._make(call)
 
     def unscored(self, call: Call) -> None:
         """Of calls that passed without judgement, a share too."""
         if self._kept(call) and (call.whole is None or _news(call)):
-            self._make(call, 0.0, [])
+            self._make(call)
 
     def acted(self, call: Call, action: str) -> None:
         """It is told with the verdict what is to be done."""
@@ -70,7 +76,7 @@ class SpanSink:
             stream.drawn = random.random() < self._share
         return stream.drawn
 
-    def _make(self, call: Call, seconds: float, scores: list[float]) -> None:
+    def _make(self, call: Call) -> None:
         verdict = call.verdict
         assert verdict is not None
         told: dict[str, Any] = {
@@ -87,35 +93,39 @@ class SpanSink:
         if verdict.unscored is not None:
             told["tocsin.unscored"] = verdict.unscored
         else:
-            told |= {
-                "tocsin.bundle": verdict.bundle,
-                "tocsin.p": min(verdict.pvalues),
-                "tocsin.rows": len(verdict.pvalues),
-                "tocsin.scoring.seconds": seconds,
-            }
-            for (name, p), score in zip(verdict.by_detector.items(), scores, strict=True):
+            told |= {"tocsin.bundle": verdict.bundle, "tocsin.p": min(verdict.pvalues)}
+            if len(verdict.pvalues) > 1:
+                told["tocsin.rows"] = len(verdict.pvalues)
+            for name, p in verdict.by_detector.items():
                 told[f"tocsin.detector.{name}.p"] = p
-                told[f"tocsin.detector.{name}.score"] = score
-        now = time.time_ns()
-        span = self._tracer.start_span(
-            call.method[1:], self._context(call), self._trace.SpanKind.SERVER, told, start_time=call.began or now
-        )
         if verdict.severity is not None:
-            span.set_attribute("tocsin.alarm", verdict.severity)
-            span.add_event("tocsin.alarm", {"severity": verdict.severity, "reasons": verdict.reasons}, now)
-        span.end(now)
+            told["tocsin.alarm"] = verdict.severity
+            told["tocsin.reasons"] = verdict.reasons
+        now = time.time_ns()
+        parent = self._parent(call)
+        trace = parent.trace_id if parent is not None else self._ids.generate_trace_id()
+        # Made as it is to be read: a span of the SDK's tracer, which may be written to, takes ten times as long.
+        span = self._span(
+            name=call.method[1:],
+            context=self._context(trace, self._ids.generate_span_id(), is_remote=False, trace_flags=self._sampled),
+            parent=parent,
+            resource=self._resource,
+            attributes=told,
+            kind=self._kind,
+            start_time=call.began or now,
+            end_time=now,
+            instrumentation_scope=self._scope,
+        )
+        self._processor.on_end(span)
 
-    def _context(self, call: Call) -> Any:
-        """The caller's span as the parent, a trace of its own where there is none."""
-        from opentelemetry.context import Context
-
+    def _parent(self, call: Call) -> SpanContext | None:
+        """The caller's span, None where there is none."""
         try:
             trace, span = int(call.trace, 16), int(call.parent[36:52], 16)
         except ValueError:
-            return Context()
-        flags = self._trace.TraceFlags(self._trace.TraceFlags.SAMPLED)
-        parent = self._trace.NonRecordingSpan(self._trace.SpanContext(trace, span, is_remote=True, trace_flags=flags))
-        return self._trace.set_span_in_context(parent, Context())
+            return None
+        parent = self._context(trace, span, is_remote=True, trace_flags=self._sampled)
+        return parent if parent.is_valid else None
 
 
 def _news(piece: Call) -> bool:

@@ -16,6 +16,8 @@ from tocsin.telemetry.exporters import metric_exporter, resource, span_exporter
 from tocsin.telemetry_config import TelemetryConfig
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     from tocsin.telemetry.metrics import MetricSender
 
 SIGNALS, OUTCOMES = ("traces", "metrics"), ("sent", "failed")
@@ -29,21 +31,19 @@ class Telemetry(Collector):
         self._config = config
         self._counts: Counter[tuple[str, str]] = Counter()
         self._resource = resource() if config.traces is not None or config.metrics is not None else None
-        self._provider: Any = None
+        self._processor: BatchSpanProcessor | None = None
         self._sender: MetricSender | None = None
 
     def trace(self, guard: Guard) -> None:
         """Send spans of the guard's calls, if that is configured."""
-        if self._config.traces is None:
+        if self._config.traces is None or self._resource is None:
             return
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-
         exporter = self._counted(span_exporter(self._config), "traces")
-        self._provider = TracerProvider(ALWAYS_ON, self._resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
-        guard.sinks.append(SpanSink(self._provider, self._config.traces, follow=self._config.follow_callers))
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        self._processor = BatchSpanProcessor(exporter)
+        share, follow = self._config.traces, self._config.follow_callers
+        guard.sinks.append(SpanSink(self._processor, self._resource, share, follow=follow))
         guard.timed = True
 
     def send(self, collect: Callable[[], Iterable[Metric]]) -> None:
@@ -57,8 +57,8 @@ class Telemetry(Collector):
 
     def close(self) -> None:
         """Send the last."""
-        if self._provider is not None:
-            self._provider.shutdown()
+        if self._processor is not None:
+            self._processor.shutdown()  # type: ignore[no-untyped-call]
         if self._sender is not None:
             self._sender.close()
 
