@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import threading
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +38,7 @@ class Heard(NamedTuple):
 class Stack(AbstractContextManager["Stack"]):
     """All three, watching the Tocsins on these ports, until the end of the block."""
 
-    def __init__(self, folder: Path, rules: Path, *tocsins: int) -> None:
+    def __init__(self, folder: Path, rules: Path, *tocsins: int, options: Sequence[str] = ()) -> None:
         for program in ("prometheus", "prometheus-alertmanager"):
             if shutil.which(program) is None:
                 raise StartError(f"{program} is missing: apt-get install prometheus prometheus-alertmanager")
@@ -63,11 +66,22 @@ class Stack(AbstractContextManager["Stack"]):
             ),
             _started(
                 folder, "prometheus", f"--config.file={folder}/prometheus.yml",
-                f"--storage.tsdb.path={folder}/prometheus", f"--web.listen-address=127.0.0.1:{self.port}",
+                f"--storage.tsdb.path={folder}/prometheus", f"--web.listen-address=127.0.0.1:{self.port}", *options,
             ),
         ]  # fmt: skip
         for port in (alertmanager, self.port):
             self._until_ready(f"http://127.0.0.1:{port}/-/ready")
+
+    def until_scraped(self) -> None:
+        """Until every Tocsin was read once more. Raises StartError when one cannot be."""
+        began, deadline = time.time(), time.monotonic() + WAITS
+        while time.monotonic() < deadline:
+            targets = self.ask("targets", state="active")["activeTargets"]
+            fresh = [one for one in targets if one["health"] == "up" and _seconds(one["lastScrape"]) > began]
+            if targets and len(fresh) == len(targets):
+                return
+            time.sleep(0.1)
+        raise StartError(f"Prometheus cannot read every Tocsin: {[one['lastError'] for one in targets]}")
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """An instant query's result."""
@@ -114,6 +128,11 @@ class Stack(AbstractContextManager["Stack"]):
             except OSError:
                 time.sleep(0.1)
         raise StartError(f"{address} does not become ready")
+
+
+def _seconds(stamp: str) -> float:
+    """Unix time of Prometheus' RFC 3339, whose nanoseconds Python does not read."""
+    return datetime.fromisoformat(re.sub(r"\.\d+", "", stamp)).timestamp()
 
 
 def _started(folder: Path, program: str, *options: str) -> subprocess.Popen[bytes]:

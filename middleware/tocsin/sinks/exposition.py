@@ -18,6 +18,7 @@ from prometheus_client.samples import Sample as Line
 from prometheus_client.utils import floatToGoString
 
 from tocsin.sinks.families import FAMILIES, Buckets, Family, Sample
+from tocsin.sinks.protobuf import CONTENT_TYPE, asked_for, delimited
 
 END = b"# EOF\n"
 Blocks = Mapping[Family, str]  # lines of some samples, by family
@@ -25,10 +26,14 @@ _Series = tuple[tuple[str, ...], Sequence[str], bool]  # labels, a histogram's b
 
 
 class Shown(Protocol):
-    """What can be shown as blocks of lines."""
+    """What can be shown as blocks of lines, or sample by sample."""
 
     def blocks(self, *, openmetrics: bool) -> Iterable[Blocks]:
         """The lines of all samples now."""
+        ...
+
+    def samples(self) -> Iterable[Sample]:
+        """All samples now."""
         ...
 
 
@@ -40,6 +45,8 @@ class Exposition:
 
     def answer(self, accept: str, encodings: str) -> tuple[list[tuple[str, str]], bytes]:
         """Headers and body, in the format and encoding that are asked for."""
+        if asked_for(accept):
+            return [("Content-Type", CONTENT_TYPE)], delimited(self._shown.samples(), self._rest.collect())
         encoder, kind = choose_encoder(accept)
         openmetrics = kind.startswith("application/openmetrics-text")
         content = encoder(self._rest).removesuffix(END)

@@ -25,14 +25,15 @@ class Family(NamedTuple):
 
 
 class Buckets(NamedTuple):
-    """A histogram's counts: upper bounds as text without +Inf, cumulative counts with it, the sum of all values, and
-    exemplars by bucket.
+    """A histogram's counts: upper bounds as text without +Inf, cumulative counts with it, the sum of all values,
+    exemplars by bucket, and where it is native too, counts by index (`histogram.NATIVE`).
     """
 
     bounds: Sequence[str]
     cumulative: Sequence[int]
     total: float
     exemplars: Mapping[int, Exemplar]
+    native: Mapping[int, int] | None = None
 
 
 class Sample(NamedTuple):

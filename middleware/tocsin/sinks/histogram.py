@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
@@ -15,17 +17,21 @@ from tocsin.sinks.families import Buckets
 
 FOLD = 1024  # values that wait before they are counted
 FEW = 48  # up to here plain Python is quicker than numpy's calls
+NATIVE = 8  # buckets of a native histogram for each doubling: index i holds (2^((i-1)/8), 2^(i/8)]
+ZERO = -1 << 20  # the index of what is 0 or less
 
 
 class Histogram:
     """Counts of values by bucket, one row of counts a series; values wait in a list and are counted many at a time.
 
-    `bounds` are the upper bounds of each series' buckets.
+    `bounds` are the upper bounds of each series' buckets. `native`: the only series is counted in exponential buckets
+    too, those of Prometheus' native histograms.
     """
 
-    __slots__ = ("_bounds", "_counts", "_exemplars", "_sums", "_texts", "_waiting")
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_native", "_sums", "_texts", "_waiting")
 
-    def __init__(self, *bounds: Iterable[float]) -> None:
+    def __init__(self, *bounds: Iterable[float], native: bool = False) -> None:
+        self._native: Counter[int] | None = Counter() if native else None
         self._bounds = [[float(bound) for bound in series] for series in bounds]
         self._texts = [[f"{bound:.6g}" for bound in series] for series in self._bounds]
         self._counts = [[0] * (len(series) + 1) for series in self._bounds]
@@ -60,6 +66,8 @@ class Histogram:
             columns = rows.T.tolist() if len(rows) <= FEW else list(rows.T)
         else:
             columns = [waiting if len(waiting) <= FEW else np.asarray(waiting, np.float64)]
+        if self._native is not None:
+            self._native.update(_indices(columns[0]))
         for i, column in enumerate(columns):
             counts = self._counts[i]
             if isinstance(column, list):
@@ -86,17 +94,25 @@ class Histogram:
         at = bisect_left(list(accumulate(counts)), share * total)
         return bounds[at] if at < len(bounds) else None
 
-    def take(self) -> list[tuple[list[int], float]]:
-        """What was counted of each series since this was last asked: counts by bucket, and the sum."""
+    def take(self) -> list[tuple[list[int], float, list[list[int]]]]:
+        """What was counted of each series since this was last asked: counts by bucket, the sum, and native counts as
+        pairs.
+        """
         self._fold()
-        taken = list(zip(self._counts, self._sums, strict=True))
+        native = [list(pair) for pair in (self._native or {}).items()]
+        taken = [(counts, total, native) for counts, total in zip(self._counts, self._sums, strict=True)]
+        if self._native is not None:
+            self._native = Counter()
         self._counts = [[0] * len(counts) for counts in self._counts]
         self._sums = [0.0] * len(self._sums)
         return taken
 
-    def absorb(self, taken: Sequence[tuple[Sequence[int], float]]) -> None:
+    def absorb(self, taken: Sequence[tuple[Sequence[int], float, Sequence[Sequence[int]]]]) -> None:
         """Count what another histogram of the same bounds has counted."""
-        for i, (counts, total) in enumerate(taken):
+        for i, (counts, total, native) in enumerate(taken):
+            if self._native is not None:
+                for index, count in native:
+                    self._native[index] += count
             self._counts[i] = [had + came for had, came in zip(self._counts[i], counts, strict=True)]
             self._sums[i] += total
 
@@ -104,6 +120,16 @@ class Histogram:
         """Each series' cumulative counts, as they are shown."""
         self._fold()
         return [
-            Buckets(bounds, list(accumulate(counts)), total, dict(self._exemplars))
+            Buckets(bounds, list(accumulate(counts)), total, dict(self._exemplars), self._native)
             for bounds, counts, total in zip(self._texts, self._counts, self._sums, strict=True)
         ]
+
+
+def _indices(values: Any) -> list[int]:
+    """The native bucket of each value."""
+    if isinstance(values, list):
+        return [ceil(log2(value) * NATIVE) if value > 0 else ZERO for value in values]
+    positive = values > 0
+    found = np.full(len(values), ZERO)
+    found[positive] = np.ceil(np.log2(values[positive]) * NATIVE)
+    return found.astype(int).tolist()

@@ -43,7 +43,7 @@ class PrometheusSink(Collector):
         self._series = {name: ModelSeries(model) for name, model in models.items()}
         self._series["other"] = ModelSeries(None)
         self._looks = self._all_looks()
-        self._added, self._batches = Histogram(SECONDS_BUCKETS), Histogram(ROWS_BUCKETS)
+        self._added, self._batches = Histogram(SECONDS_BUCKETS, native=True), Histogram(ROWS_BUCKETS)
         self._writer = Writer()
         self._lock = threading.Lock()  # between those who count and those who scrape
 
@@ -132,7 +132,11 @@ class PrometheusSink(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Everything counted so far, as the client library's families."""
-        return metrics([*(sample for look in self._weighed() for sample in self._told(look.samples)), *self._of_all()])
+        return metrics(self.samples())
+
+    def samples(self) -> list[Sample]:
+        """Everything counted so far."""
+        return [*(sample for look in self._weighed() for sample in self._told(look.samples)), *self._of_all()]
 
     def blocks(self, *, openmetrics: bool) -> Iterable[Mapping[Family, str]]:
         """The same as lines of text, model by model: nobody who counts waits for more than one model's."""

@@ -34,8 +34,8 @@ class ModelSeries:
         self.sessions: dict[str, int] = defaultdict(int)  # that ended, by worst severity or `none`
         self.actions: dict[str, int] = defaultdict(int)  # done in enforce
         self.shadows: dict[tuple[str, str], int] = defaultdict(int)  # candidate's severity, live severity
-        self.pvalue = Histogram(P_BUCKETS)
-        self.scoring = Histogram(SECONDS_BUCKETS)
+        self.pvalue = Histogram(P_BUCKETS, native=True)
+        self.scoring = Histogram(SECONDS_BUCKETS, native=True)
         self.changes = 0  # how often something was counted, so that what has not changed is not shown anew
         self.scores: Histogram | None = None
         self.evidence: Evidence | None = None
