@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
 from tocsin.protocols.protocol import preset

@@ -42,7 +42,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, {str(ROOT)!r})
 import tocsin.service, tocsin.cli, tocsin.inprocess.aio_channel, tocsin.inprocess.server
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
 guard = Guard.open(Config(models={{"digits": {{"bundle": {str(bundle)!r}, "signals": {{

@@ -13,13 +13,13 @@ from pydantic import BaseModel
 from tests.parts import SIGNALS, free_port, running, settings
 from typer.testing import CliRunner
 
-from tocsin.action_config import AbstainConfig, BlockConfig, FallbackConfig, RetryConfig
 from tocsin.cli.main import app
-from tocsin.config import Config
-from tocsin.events_config import EventsConfig
-from tocsin.listener_config import Limits
-from tocsin.model_config import AdaptConfig, DiscoveryConfig, ModelConfig, RiskConfig
-from tocsin.telemetry_config import TelemetryConfig
+from tocsin.configuration.actions import AbstainConfig, BlockConfig, FallbackConfig, RetryConfig
+from tocsin.configuration.config import Config
+from tocsin.configuration.events import EventsConfig
+from tocsin.configuration.listener import Limits
+from tocsin.configuration.model import AdaptConfig, DiscoveryConfig, ModelConfig, RiskConfig
+from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.unscored import REASONS
 
 DOCS = Path(__file__).parents[1] / "docs"

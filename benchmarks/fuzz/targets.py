@@ -15,7 +15,7 @@ from tests.parts import METHOD, quick_bundle, settings
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.fuzz.relayed import Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.descriptors import pool_of

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 
-from tocsin.config import Config
-from tocsin.config_fields import Address
+from tocsin.configuration.config import Config
+from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
 
 OWN = "/tocsin."  # what the methods begin with that need the token

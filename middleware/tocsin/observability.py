@@ -9,7 +9,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from tocsin.config_fields import Address
+from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
 from tocsin.page.page import Page
 from tocsin.sinks.exposition import Exposition

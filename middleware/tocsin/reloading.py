@@ -14,7 +14,7 @@ import grpc
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError, StartError, TocsinError
 from tocsin.judgement.guard import Guard, guarded_models
 from tocsin.judgement.model import GuardedModel

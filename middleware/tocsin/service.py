@@ -16,7 +16,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from tocsin.admin import AdminServer
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
 from tocsin.feedback import FeedbackService
 from tocsin.judgement.guard import Guard

@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 
 CHART = Path(__file__).parents[2] / "helm" / "tocsin"
 DIGITS = {

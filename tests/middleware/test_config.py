@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tocsin.config import Config
-from tocsin.config_fields import Address
+from tocsin.configuration.config import Config
+from tocsin.configuration.fields import Address
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 

@@ -28,13 +28,13 @@ from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, far_away, free_port, inference, running, safe_traffic, settings
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
+from tocsin.configuration.events import WebhookTarget
 from tocsin.errors import ConfigError
 from tocsin.events.delivery import Delivery
 from tocsin.events.spool import SEGMENT, Spool
 from tocsin.events.storms import Storms
 from tocsin.events.webhook import Webhook, signed
-from tocsin.events_config import WebhookTarget
 
 KEY = base64.b64encode(b"k" * 32).decode()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -13,7 +13,7 @@ from tests.middleware.served import SAFE, ask, grouped, metric, model, served
 from tests.parts import INFER, METHOD, far_away, inference
 
 import tocsin
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.feedback import report
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard

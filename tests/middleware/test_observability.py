@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from tests.model_server import model_server
 from tests.parts import INFER, METHOD, SIGNALS, far_away, inference, running, safe_traffic, settings
 
-from tocsin.config_fields import Address
+from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard

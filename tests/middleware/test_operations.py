@@ -32,7 +32,7 @@ from tests.parts import (
 
 import tocsin
 from tocsin.cli.reload import reload as reload_command
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError, StartError
 from tocsin.judgement.guard import Guard
 from tocsin.relay.frames import PREFACE

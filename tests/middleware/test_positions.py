@@ -14,7 +14,7 @@ from tests import ranker as acme
 from tests.parts import far_away, running, safe_traffic
 
 import tocsin
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.verdict import METADATA_KEY
 
 SAFE = safe_traffic(40, seed=11)

@@ -11,7 +11,7 @@ from tests.middleware.served import SAFE, ask, grouped, in_sessions, metric, mod
 from tests.parts import INFER, inference, quick_bundle
 
 import tocsin
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sessions import Sessions
 from tocsin.judgement.sink import Scored

@@ -19,7 +19,7 @@ from tests import ranker as acme
 from tests.parts import STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard

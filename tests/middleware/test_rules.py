@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from tocsin.alerting.rates import CHANCE, ceiling
 from tocsin.alerting.watched import Wishes, watched
 from tocsin.cli.main import app
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin_calibration import FalseAlarmLaw
 

@@ -9,7 +9,7 @@ import pytest
 from tests.detectors.test_surroundings import embedder
 from tests.parts import INFER
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip

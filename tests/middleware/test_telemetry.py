@@ -37,12 +37,12 @@ from tests.parts import (
 )  # fmt: skip
 
 import tocsin
+from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.protocol import preset
 from tocsin.telemetry.exporters import resource, span_exporter
-from tocsin.telemetry_config import TelemetryConfig
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = SAMPLED[:-1] + "0"

@@ -37,7 +37,7 @@ from tests.parts import (
 )
 
 import tocsin
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement import batching
 from tocsin.judgement.guard import Guard
 from tocsin_calibration import Bundle, calibrate

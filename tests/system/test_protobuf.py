@@ -28,7 +28,7 @@ for file in files.file:
 Own = message_factory.GetMessageClass(pool.FindMessageTypeByName("inference.ModelInferResponse"))
 
 import grpc, tocsin
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 signals = {name: f"response.outputs.{name}" for name in ("probs", "embedding")}
 guard = tocsin.Guard.open(Config(mode="enforce", models={"digits": {
     "bundle": sys.argv[2], "signals": signals, "on_alarm": {"critical": "block"}}}))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tocsin.alerting.rule import Alert, Group
 from tocsin.alerting.watched import Watched, Wishes
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 
 BLIND = 0.5  # the share of unscored responses from which nothing is watched any more
 FEW = 10  # responses in five minutes below which a share of them says nothing

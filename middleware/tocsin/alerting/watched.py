@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin_calibration import Bundle
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 
 app = typer.Typer(help="Look at configurations.", no_args_is_help=True)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tocsin.cli.serve import ConfigPath
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.recording.recorder import Recorder
 from tocsin.service import Sidecar, run_loop
 

@@ -14,7 +14,7 @@ from tocsin.alerting.promise import promise
 from tocsin.alerting.rule import as_file, as_manifest
 from tocsin.alerting.watched import Wishes, watched
 from tocsin.cli.serve import ConfigPath
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 
 RUNBOOKS = "docs/runbooks"

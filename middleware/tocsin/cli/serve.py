@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
 from tocsin.service import Sidecar, run_loop

@@ -1,3 +1,3 @@
-"""Alarms as events. A new destination is a file here with a `send`, a target in `tocsin.events_config`, and a line in
-`tocsin.events.delivery`.
+"""Alarms as events. A new destination is a file here with a `send`, a target in `tocsin.configuration.events`, and a
+line in `tocsin.events.delivery`.
 """

@@ -6,9 +6,9 @@ import json
 import time
 from typing import Any
 
+from tocsin.configuration.events import AlertmanagerTarget
 from tocsin.events.alarm import SUM, stamp
 from tocsin.events.webhook import post
-from tocsin.events_config import AlertmanagerTarget
 
 
 class Alertmanager:

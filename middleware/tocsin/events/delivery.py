@@ -10,12 +10,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
+from tocsin.configuration.events import (
+    LABELS,
+    AlertmanagerTarget,
+    EventsConfig,
+    FileTarget,
+    LogTarget,
+    Target,
+    WebhookTarget,
+)
 from tocsin.events.alertmanager import Alertmanager
 from tocsin.events.kafka import Kafka
 from tocsin.events.log import LogLines
 from tocsin.events.spool import Spool
 from tocsin.events.webhook import Rejected, Webhook
-from tocsin.events_config import LABELS, AlertmanagerTarget, EventsConfig, FileTarget, LogTarget, Target, WebhookTarget
 
 log = logging.getLogger("tocsin")
 

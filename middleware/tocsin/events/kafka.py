@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from tocsin.configuration.events import KafkaTarget
+from tocsin.configuration.pairs import read_pairs
 from tocsin.errors import ConfigError
 from tocsin.events.webhook import JSON_EVENT
-from tocsin.events_config import KafkaTarget
 
 WAITS = 30.0  # seconds for one event to be acknowledged
 
@@ -22,7 +22,9 @@ class Kafka:
         except ImportError:
             raise ConfigError("events: kafka needs its client: pip install 'tocsin[kafka]'") from None
         settings: dict[str, Any] = {"acks": "all", "enable.idempotence": True, "log_level": 3, "client.id": "tocsin"}
-        self._producer = Producer({**settings, **_settings(target.settings), "bootstrap.servers": target.kafka})
+        self._producer = Producer(
+            {**settings, **read_pairs(target.settings, "events"), "bootstrap.servers": target.kafka}
+        )
         self._topic = target.topic
 
     def send(self, line: bytes) -> None:
@@ -45,14 +47,3 @@ class Kafka:
     def close(self) -> None:
         """Nothing is left: every event was waited for."""
         self._producer.flush(0)
-
-
-def _settings(path: Path | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
-    except OSError as error:
-        raise ConfigError(f"events: {path}: cannot be read ({error.strerror})") from None
-    pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
-    return {name.strip(): value.strip() for name, _, value in pairs}

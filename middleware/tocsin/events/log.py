@@ -6,8 +6,8 @@ import json
 import logging
 from collections import Counter
 
+from tocsin.configuration.events import LogTarget
 from tocsin.events.alarm import SUM
-from tocsin.events_config import LogTarget
 
 log = logging.getLogger("tocsin.alarms")
 

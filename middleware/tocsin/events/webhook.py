@@ -12,8 +12,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tocsin.configuration.events import WebhookTarget
 from tocsin.errors import ConfigError
-from tocsin.events_config import WebhookTarget
 
 JSON_EVENT = "application/cloudevents+json; charset=utf-8"
 AGAIN = (408, 425, 429)  # statuses below 500 that may be otherwise next time

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from tocsin.config_fields import Address
+from tocsin.configuration.fields import Address
 
 _UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _channels: dict[str, grpc.Channel] = {}

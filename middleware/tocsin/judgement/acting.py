@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import grpc
 
-from tocsin.config_fields import Address
+from tocsin.configuration.fields import Address
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import WITHHOLDS, Replacement, failed_closed

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.news import News, and_more

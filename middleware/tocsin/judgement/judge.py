@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import AdaptiveLevels, DiscoveryLevels, Identifiers, Levels, rows_of
 from tocsin.judgement.sessions import Sessions
-from tocsin.model_config import ModelConfig
 from tocsin.verdict import Weighed
 from tocsin_calibration import Bundle, Costs, smoothed_pvalues, uniforms
 from tocsin_calibration.sessions.rule import Progress

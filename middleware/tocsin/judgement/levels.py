@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from tocsin.model_config import AdaptConfig, DiscoveryConfig
+from tocsin.configuration.model import AdaptConfig, DiscoveryConfig
 from tocsin_calibration import ACI, Addis, ConformalPID, DtACI, Feedback, LordPlusPlus, Saffron
 from tocsin_calibration.online.adaptive import Adaptive
 from tocsin_calibration.online.feedback import Outcome

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
-from tocsin.config_fields import CONNECTION, STREAM, VERSION
+from tocsin.configuration.fields import CONNECTION, STREAM, VERSION
+from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.judge import Judge
 from tocsin.judgement.policy import Policy
-from tocsin.model_config import ModelConfig
 from tocsin.protocols.method import Edit, Method, Opened, Reader
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.protocol import judged_every

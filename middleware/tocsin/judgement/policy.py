@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import grpc
 from google.protobuf.message import DecodeError
 
-from tocsin.action_config import AbstainConfig, RetryConfig
+from tocsin.configuration.actions import AbstainConfig, RetryConfig
+from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
-from tocsin.model_config import ModelConfig
 from tocsin.protocols.descriptors import message_class
 from tocsin.protocols.method import Method
 from tocsin.verdict import ACTIONS, Verdict, Weighed, action_of

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import RecordingError
 from tocsin.judgement.guard import Guard, Read
 from tocsin.judgement.model import GuardedModel

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from tocsin.config_fields import Address
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import UpstreamTls
 from tocsin.judgement.acting import Acting, Ask, Judge
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import failed_closed
-from tocsin.listener_config import UpstreamTls
 
 if TYPE_CHECKING:
     from tocsin.relay.holding import HeldStream

@@ -8,11 +8,11 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tocsin.config_fields import Address
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import UpstreamTls
 from tocsin.judgement.acting import acting, goes_out
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import Replacement, failed_closed
-from tocsin.listener_config import UpstreamTls
 from tocsin.protocols.method import Edit
 from tocsin.relay import frames
 from tocsin.relay.flow import Inflow, Outflow

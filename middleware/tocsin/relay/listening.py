@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tocsin.config_fields import Address
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import Listener
 from tocsin.errors import StartError
-from tocsin.listener_config import Listener
 from tocsin.relay.connection import Connection
 from tocsin.relay.side import Side
 from tocsin.relay.tls import Certificates

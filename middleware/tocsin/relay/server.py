@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client.metrics_core import Metric
 
-from tocsin.config import Config
-from tocsin.config_fields import Address
+from tocsin.configuration.config import Config
+from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from tocsin.configuration.listener import TlsConfig, UpstreamTls
 from tocsin.errors import StartError
-from tocsin.listener_config import TlsConfig, UpstreamTls
 
 H2 = ["h2"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
+from tocsin.configuration.events import EventsConfig
 from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
 from tocsin.events.delivery import Outlet, outlets
 from tocsin.events.health import Facts, facts, families
 from tocsin.events.storms import Storms
-from tocsin.events_config import EventsConfig
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import Identifiers
 from tocsin.judgement.model import GuardedModel

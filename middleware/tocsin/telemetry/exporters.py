@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from tocsin.configuration.pairs import read_pairs
+from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
-from tocsin.telemetry_config import TelemetryConfig
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricExporter
@@ -53,7 +54,7 @@ def _exporter(config: TelemetryConfig, signal: str, name: str) -> Any:
         raise ConfigError("opentelemetry: needs its SDK: pip install 'tocsin[otel]'") from None
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it tells of every export that is tried again
     endpoint, timeout = str(config.endpoint).rstrip("/"), config.timeout.total_seconds()
-    headers = _headers(config.headers)
+    headers = {name.lower(): value for name, value in read_pairs(config.headers, "opentelemetry").items()}
     if config.protocol == "http":
         ca = None if config.ca is None else str(config.ca)
         return made(f"{endpoint}/{_PATHS[signal]}", headers=headers, timeout=timeout, certificate_file=ca)
@@ -62,14 +63,6 @@ def _exporter(config: TelemetryConfig, signal: str, name: str) -> Any:
     secure = endpoint.startswith("https")
     credentials = grpc.ssl_channel_credentials(_read(config.ca) if config.ca is not None else None) if secure else None
     return made(endpoint, insecure=not secure, credentials=credentials, headers=headers, timeout=timeout)
-
-
-def _headers(path: Path | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    lines = [line.strip() for line in _read(path).decode().splitlines()]
-    pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def _read(path: Path) -> bytes:

@@ -10,10 +10,10 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.judgement.guard import Guard
 from tocsin.sinks.spans import SpanSink
 from tocsin.telemetry.exporters import metric_exporter, resource, span_exporter
-from tocsin.telemetry_config import TelemetryConfig
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor

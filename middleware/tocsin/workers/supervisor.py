@@ -21,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from tocsin.admin import AdminServer
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError, ReloadError, StartError
 from tocsin.events.alarm import Event
 from tocsin.events.health import families as event_families

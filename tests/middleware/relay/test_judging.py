@@ -256,7 +256,7 @@ def test_decompression_is_bounded(bundle: Path) -> None:
 
 
 def _address(text: str) -> Any:
-    from tocsin.config_fields import Address
+    from tocsin.configuration.fields import Address
 
     host, _, port = text.rpartition(":")
     return Address(host, int(port))

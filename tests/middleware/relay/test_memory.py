@@ -15,7 +15,7 @@ import yaml
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, free_port, inference, quick_bundle, running, safe_traffic, settings
 
-from tocsin.config import Config
+from tocsin.configuration.config import Config
 from tocsin.judgement.model import GuardedModel
 
 

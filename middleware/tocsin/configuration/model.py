@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tocsin.action_config import AbstainConfig, BlockConfig, FallbackConfig, ReactionField, RetryConfig
-from tocsin.config_fields import Duration, GroupField, SessionField, SignalField
+from tocsin.configuration.actions import AbstainConfig, BlockConfig, FallbackConfig, ReactionField, RetryConfig
+from tocsin.configuration.fields import Duration, GroupField, SessionField, SignalField
 from tocsin.protocols.protocol import Judged
 
 

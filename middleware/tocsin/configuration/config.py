@@ -12,13 +12,13 @@ import yaml
 from pydantic import ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
-from tocsin.config_fields import Address, AddressField, Duration
+from tocsin.configuration.events import EventsConfig
+from tocsin.configuration.fields import Address, AddressField, Duration
+from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamTls
+from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
-from tocsin.events_config import EventsConfig
-from tocsin.listener_config import Limits, Listener, TlsConfig, UpstreamTls
-from tocsin.model_config import ModelConfig
 from tocsin.protocols.protocol import ProtocolConfig, presets
-from tocsin.telemetry_config import TelemetryConfig
 
 PREFIX = "TOCSIN_"
 

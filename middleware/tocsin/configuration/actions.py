@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import grpc
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from tocsin.config_fields import AddressField, Duration
+from tocsin.configuration.fields import AddressField, Duration
 
 ActionName = Literal["pass", "flag", "retry", "fallback", "abstain", "block"]
 Settled = Literal["pass", "flag", "abstain", "block"]

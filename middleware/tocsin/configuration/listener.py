@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field
 
-from tocsin.config_fields import Address, AddressField, Duration
+from tocsin.configuration.fields import Address, AddressField, Duration
 
 
 class TlsConfig(BaseModel):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, HttpUrl, Tag, model_validator
 from pydantic.types import Discriminator
 
-from tocsin.config_fields import Duration
+from tocsin.configuration.fields import Duration
 
 
 class FileTarget(BaseModel):

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl
 
-from tocsin.config_fields import Duration
+from tocsin.configuration.fields import Duration
 
 
 class TelemetryConfig(BaseModel):

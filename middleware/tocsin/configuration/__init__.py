@@ -1,0 +1,1 @@
+"""What can be configured: one file each for what belongs together, put together in `config`."""
