@@ -19,32 +19,33 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """The demo's figures, what it printed, and what its page showed when it was left open."""
     figures = tmp_path_factory.mktemp("demo") / "demo.json"
-    command = [sys.executable, "-m", "tocsin", "demo", "--json", str(figures), "--work", str(ROOT / ".demo")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, f"the demo's real model server did not come up:\n{done.stdout}\n{done.stderr}"
-    return json.loads(figures.read_text()), done.stdout
-
-
-def test_it_offers_its_page_and_leaves_it_open_when_asked(told: tuple[dict[str, Any], str]) -> None:
-    assert "tocsin demo --keep" in told[1]
-    command = [sys.executable, "-m", "tocsin", "demo", "--keep", "--work", str(ROOT / ".demo")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    command = [sys.executable, "-m", "tocsin", "demo", "--keep", "--json", figures, "--work", ROOT / ".demo"]
+    said = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         for line in process.stdout:
+            said.append(line)
             if found := re.search(r"The page is at (http://\S+/), with traffic", line):
                 break
         else:
-            raise AssertionError("no page was offered")
+            raise AssertionError(f"the demo did not come to its end:\n{''.join(said)}")
         with urllib.request.urlopen(f"{found[1]}snapshot") as answer:
-            (model,) = json.load(answer)["models"]
-        assert model["name"] == "digits" and model["judged"] >= 1_747
+            shown = json.load(answer)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+    return json.loads(figures.read_text()), "".join(said), shown
 
 
-def test_the_promise_holds_on_held_out_digits_by_its_law(told: tuple[dict[str, Any], str]) -> None:
+def test_it_offers_its_page_and_leaves_it_open_when_asked(told: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
+    assert "tocsin demo --keep" in told[1]
+    (model,) = told[2]["models"]
+    assert model["name"] == "digits" and model["judged"] >= 1_747 and told[2]["alarms"]
+
+
+def test_the_promise_holds_on_held_out_digits_by_its_law(told: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
     safe = told[0]["safe"]
     law = Bundle.read(ROOT / ".demo" / "digits.tocsin").require_promise().laws["warning"]
     low, high = law.count_interval(safe["responses"], 0.9999)
@@ -53,7 +54,7 @@ def test_the_promise_holds_on_held_out_digits_by_its_law(told: tuple[dict[str, A
     assert safe["interval"] == list(law.count_interval(safe["responses"], 0.99))
 
 
-def test_far_inputs_are_alarmed_and_near_ones_more_often_than_safe_ones(told: tuple[dict[str, Any], str]) -> None:
+def test_far_inputs_are_alarmed_and_near_ones_more_often_than_safe_ones(told: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
     ood, safe = told[0]["ood"], told[0]["safe"]
     for kind in ("photo patches", "noise", "inverted"):
         assert ood["kinds"][kind] >= 0.9
@@ -62,7 +63,7 @@ def test_far_inputs_are_alarmed_and_near_ones_more_often_than_safe_ones(told: tu
     assert ood["responses"] == 200 * len(ood["kinds"])
 
 
-def test_no_response_is_altered_and_everything_is_told(told: tuple[dict[str, Any], str]) -> None:
+def test_no_response_is_altered_and_everything_is_told(told: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
     assert told[0]["altered_responses"] == 0
     assert told[0]["alpha"] == 0.05
     assert told[0]["added_latency_us"] > 0
