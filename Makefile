@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(wildcard proto/*)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
-TEST_PACKAGES := chromium curl nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager
+TEST_PACKAGES := chromium curl nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
 
 .PHONY: help demo test venv lint format bench soak fuzz alerts guarantees examples clean
 help: ## this list
@@ -16,7 +16,7 @@ demo: $(VENV)/demo ## guard a real model server on this machine, and see the pro
 	$(BIN)/tocsin demo $(DEMO)
 
 test: $(VENV)/dev ## run every test
-	@$(call debian,chromium curl h2load nghttpd nginx openssl promtool prometheus-alertmanager,$(TEST_PACKAGES))
+	@$(call debian,chromium curl h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server,$(TEST_PACKAGES))
 	$(BIN)/python -m pytest
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need

@@ -38,6 +38,7 @@ FIXED = (
     "page",
     "events",
     "opentelemetry",
+    "state",
     "admin",
     "workers",
     "max_memory",
@@ -115,7 +116,7 @@ def read_anew(path: Path, guard: Guard) -> tuple[Config, dict[str, GuardedModel]
     """
     try:
         config = Config.load(path)
-        models = guarded_models(config, guard.models)
+        models = guarded_models(config, guard.state, guard.models)
     except (TocsinError, CalibrationFault, DetectorError, OSError) as error:
         raise ReloadError(f"{error}") from None
     fixed = [name for name in FIXED if getattr(config, name) != getattr(guard.config, name)]

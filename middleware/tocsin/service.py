@@ -54,7 +54,7 @@ class Sidecar:
         self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events])
         self._rest = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._rest)
-        for collector in (self.relay, self.reloader, self.events):
+        for collector in (self.relay, self.reloader, self.events, guard.state):
             self._rest.register(collector)
         self.telemetry: Telemetry | None = None
         if config.opentelemetry is not None:
@@ -104,6 +104,7 @@ class Sidecar:
             await self._admin.drain()
         await self.relay.drain()
         await asyncio.to_thread(self.events.close)
+        await asyncio.to_thread(self.relay.guard.state.close)
         if self.telemetry is not None:
             await asyncio.to_thread(self.telemetry.close)
         await self._opened.aclose()

@@ -13,9 +13,9 @@ from tests.parts import INFER, inference, quick_bundle
 import tocsin
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
-from tocsin.judgement.sessions import Sessions
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.state.memory import MemorySessions
 from tocsin_calibration import (
     Bundle,
     SessionRule,
@@ -76,7 +76,7 @@ def test_a_session_is_judged_as_it_goes_on_as_it_would_be_at_once(tmp_path: Path
 
 def test_sessions_end_by_silence_or_number_and_are_counted_once() -> None:
     now = 0.0
-    sessions = Sessions(SessionRule(), idle=10, most=3, clock=lambda: now)
+    sessions = MemorySessions(SessionRule(), idle=10, most=3, clock=lambda: now)
     one = sessions.of("one")
     one.severity = "warning"
     assert sessions.of("one") is one and sessions.ended([("one", one)]) == []

@@ -54,7 +54,9 @@ def test_the_promise_holds_on_held_out_digits_by_its_law(told: tuple[dict[str, A
     assert safe["interval"] == list(law.count_interval(safe["responses"], 0.99))
 
 
-def test_far_inputs_are_alarmed_and_near_ones_more_often_than_safe_ones(told: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
+def test_far_inputs_are_alarmed_and_near_ones_more_often_than_safe_ones(
+    told: tuple[dict[str, Any], str, dict[str, Any]],
+) -> None:
     ood, safe = told[0]["ood"], told[0]["safe"]
     for kind in ("photo patches", "noise", "inverted"):
         assert ood["kinds"][kind] >= 0.9

@@ -56,6 +56,16 @@ class SessionRule:
         """A session's progress, before its first response."""
         return Progress(self)
 
+    def resume(self, last: Sequence[float], step: int, severity: str | None) -> Progress:
+        """A session's progress after `step` responses of its stretch, of which these joint scores were the last, and
+        that severity the worst so far.
+        """
+        made = Progress(self)
+        made.step, made.severity = step, severity
+        for score in last:
+            made._running.push(score)
+        return made
+
 
 class Progress:
     """How far one session has come: its window, its step, and the worst that was said of it."""

@@ -16,6 +16,7 @@ from tocsin.configuration.events import EventsConfig
 from tocsin.configuration.fields import Address, AddressField, Duration
 from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.state import StateConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
 from tocsin.protocols.protocol import ProtocolConfig, presets
@@ -57,6 +58,9 @@ class Config(BaseSettings):
     )
     opentelemetry: TelemetryConfig | None = Field(
         None, description="Spans of judged calls, and metrics, to an OTLP receiver; needs the extra `otel`."
+    )
+    state: StateConfig | None = Field(
+        None, description="A Redis that remembers sessions for all replicas; null: each process by itself."
     )
     admin: AddressField | None = Field(
         Address("127.0.0.1", 9465), description="Where the gRPC health service is served; null turns it off."
@@ -139,6 +143,8 @@ class Config(BaseSettings):
             self.events.resolve(folder)
         if self.opentelemetry is not None:
             self.opentelemetry.resolve(folder)
+        if self.state is not None:
+            self.state.resolve(folder)
         self.admin_token = self.admin_token and folder / self.admin_token
         if self.admin_tls is not None:
             self.admin_tls.resolve(folder)

@@ -20,6 +20,7 @@ from tocsin.judgement.sink import Scored, Sink
 from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method
 from tocsin.protocols.rows import Family
+from tocsin.state.opening import State
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
@@ -27,7 +28,6 @@ log = logging.getLogger("tocsin")
 
 TRACE_KEY = "traceparent"
 OTHER = "other"  # the label of models that are not configured
-INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
 NO_KEYS: Mapping[str, str] = {}
 
 
@@ -46,8 +46,15 @@ class Guard:
     needs_bundles: ClassVar[bool] = True
     timed = False
 
-    def __init__(self, config: Config, models: Mapping[str, GuardedModel], sinks: Iterable[Sink] = ()) -> None:
+    def __init__(
+        self,
+        config: Config,
+        models: Mapping[str, GuardedModel],
+        sinks: Iterable[Sink] = (),
+        state: State | None = None,
+    ) -> None:
         self.sinks = list(sinks)
+        self.state = state or State()
         self._news = News()
         self.take(config, models)
 
@@ -55,6 +62,7 @@ class Guard:
         """Judge by these from here on; what is being judged is finished by what it began with."""
         self.config = config
         self.models = dict(models)
+        self.state.keep([store for model in self.models.values() for store in model.stores])
         self.methods: dict[str, Method] = {}
         self._of_method: dict[str, list[GuardedModel]] = {}
         for model in self.models.values():
@@ -73,7 +81,7 @@ class Guard:
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         told_by |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
         self._keys = sorted(told_by - {""})
-        self.heavy = any(model.seconds > INLINE_SECONDS for model in self.models.values())
+        self.heavy = any(model.waits for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
         self._only = next(iter(self.models)) if len(self.models) == 1 else OTHER
@@ -86,7 +94,8 @@ class Guard:
         """
         if not isinstance(config, Config):
             config = Config.load(config)
-        return cls(config, guarded_models(config), sinks)
+        state = State(config.state)
+        return cls(config, guarded_models(config, state), sinks, state)
 
     @property
     def metadata_keys(self) -> list[str]:
@@ -307,9 +316,11 @@ class Guard:
                 log.error("sink %s failed, and what it was told is lost: %s", name, what_failed)
 
 
-def guarded_models(config: Config, before: Mapping[str, GuardedModel] | None = None) -> dict[str, GuardedModel]:
-    """The models of a configuration, their bundles read. Those of `before` that are still the same go on as they are,
-    with their sessions and levels. Raises ConfigError or BundleError.
+def guarded_models(
+    config: Config, state: State, before: Mapping[str, GuardedModel] | None = None
+) -> dict[str, GuardedModel]:
+    """The models of a configuration, their bundles read, their sessions kept in `state`. Those of `before` that are
+    still the same go on as they are, with their sessions and levels. Raises ConfigError or BundleError.
     """
     names = dict.fromkeys(model.protocol for model in config.models.values())
     spoken = {
@@ -317,7 +328,7 @@ def guarded_models(config: Config, before: Mapping[str, GuardedModel] | None = N
     }
     found = {}
     for name, model in config.models.items():
-        made = GuardedModel(name, model, spoken[model.protocol], threads=config.threads)
+        made = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)
         old = (before or {}).get(name)
         found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -13,10 +12,10 @@ from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import AdaptiveLevels, DiscoveryLevels, Identifiers, Levels, rows_of
-from tocsin.judgement.sessions import Sessions
+from tocsin.state.opening import State
+from tocsin.state.store import SessionStore
 from tocsin.verdict import Weighed
 from tocsin_calibration import Bundle, Costs, smoothed_pvalues, uniforms
-from tocsin_calibration.sessions.rule import Progress
 
 
 class Judgement(NamedTuple):
@@ -46,7 +45,7 @@ class Judge:
     Raises ConfigError when the configuration asks for what the bundle does not have.
     """
 
-    def __init__(self, name: str, config: ModelConfig, bundle: Bundle) -> None:
+    def __init__(self, name: str, config: ModelConfig, bundle: Bundle, state: State) -> None:
         self.promise = bundle.require_promise(config.bundle or "the bundle")
         where = f"models.{name}"
         if self.promise.sessions is not None and not config.session:
@@ -72,11 +71,9 @@ class Judge:
             raise ConfigError(f"{where}.smoothed: the bundle's promise is weighted, whose p-values are not smoothed")
         self.plain = not (grouped or self._risk or self.levels or self.promise.sessions or self._smoothed)
         self._identifiers = Identifiers()
-        self._lock = threading.Lock()
-        self._sessions = None
+        self.sessions: SessionStore | None = None
         if self.promise.sessions is not None:
-            idle = config.session_idle.total_seconds()
-            self._sessions = Sessions(self.promise.sessions, idle, config.max_sessions)
+            self.sessions = state.sessions(name, bundle.digest, self.promise, config)
 
     def __call__(
         self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: TellsApart
@@ -89,14 +86,15 @@ class Judge:
         if self._grouped:
             own = [group for group, rows in [(keys_of.group_of(c), n) for c, n, _ in batch] for _ in range(rows)]
         ended = None
-        if self._sessions is None:
+        if self.sessions is None:
             judged = self.promise.judge(scores, own)
         else:
-            with self._lock:
-                keys = [key for key, rows in [(keys_of.session_of(c), n) for c, n, _ in batch] for _ in range(rows)]
-                progress: list[Progress] = [self._sessions.of(key) for key in keys]
+            keys = [key for key, rows in [(keys_of.session_of(c), n) for c, n, _ in batch] for _ in range(rows)]
+            joint: list[float] = self.promise.joint(scores).tolist() if self.sessions.shared else []
+            with self.sessions.lock:
+                progress = self.sessions.begin(keys, joint)
                 judged = self.promise.judge(scores, sessions=progress)
-                ended = self._sessions.ended(zip(keys, progress, strict=True))
+                ended = self.sessions.end(keys, progress)
         severities, identifiers = judged.severities, []
         if self.levels is not None or self._smoothed:
             identifiers = [self._identifiers.next() for _ in batch]

@@ -16,10 +16,14 @@ from tocsin.protocols.method import Edit, Method, Opened, Reader
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.protocol import judged_every
 from tocsin.protocols.rows import Family, Kind, Reading
+from tocsin.state.opening import State
+from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
 from tocsin_calibration import Bundle
 
 log = logging.getLogger("tocsin")
+
+INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
 
 
 class GuardedModel:
@@ -29,7 +33,9 @@ class GuardedModel:
     fit each other.
     """
 
-    def __init__(self, name: str, config: ModelConfig, methods: Mapping[str, Method], *, threads: int = 1) -> None:
+    def __init__(
+        self, name: str, config: ModelConfig, methods: Mapping[str, Method], state: State, *, threads: int = 1
+    ) -> None:
         self.name = name
         self.config = config
         self.bundle = None if config.bundle is None else Bundle.read(config.bundle, threads=threads)
@@ -40,7 +46,7 @@ class GuardedModel:
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
             self.swallowed = self.scorer.swallowed()
-            self.judge = Judge(name, config, self.bundle)
+            self.judge = Judge(name, config, self.bundle, state)
             if self.bundle.model and self.bundle.model != name:
                 log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
         self.seconds = self.scorer.warm() if self.bundle is not None else 0.0  # that a batch of eight takes
@@ -58,13 +64,24 @@ class GuardedModel:
         self.shadow: GuardedModel | None = None
         if config.shadow is not None:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
-            self.shadow = GuardedModel(name, candidate, methods, threads=threads)
+            self.shadow = GuardedModel(name, candidate, methods, state, threads=threads)
 
     @property
     def digests(self) -> tuple[str, str]:
         """The digests of the bundle and of its shadow, empty where there is none."""
         own = self.digest if self.bundle is not None else ""
         return own, self.shadow.digest if self.shadow is not None else ""
+
+    @property
+    def stores(self) -> list[SessionStore]:
+        """Who remembers its sessions, and those of its shadow."""
+        own = [] if self.bundle is None or self.judge.sessions is None else [self.judge.sessions]
+        return own + (self.shadow.stores if self.shadow is not None else [])
+
+    @property
+    def waits(self) -> bool:
+        """Whether judging a batch may take so long that it should not hold up an event loop."""
+        return self.seconds > INLINE_SECONDS or any(store.shared for store in self.stores)
 
     def wants_request(self, method: str) -> bool:
         """Whether judging a response of that method, or acting on it, takes the request."""

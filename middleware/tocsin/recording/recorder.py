@@ -22,6 +22,7 @@ from tocsin.judgement.sink import Sink
 from tocsin.protocols.rows import Family, Rows
 from tocsin.recording.columns import SHAPE
 from tocsin.recording.reading import require_pyarrow
+from tocsin.state.opening import State
 
 log = logging.getLogger("tocsin")
 
@@ -46,8 +47,14 @@ class Recorder(Guard):
 
     needs_bundles: ClassVar[bool] = False
 
-    def __init__(self, config: Config, models: Mapping[str, GuardedModel], sinks: Iterable[Sink] = ()) -> None:
-        super().__init__(config, models, sinks)
+    def __init__(
+        self,
+        config: Config,
+        models: Mapping[str, GuardedModel],
+        sinks: Iterable[Sink] = (),
+        state: State | None = None,
+    ) -> None:
+        super().__init__(config, models, sinks, state)
         self.rows = self.dropped = 0
         self._max_rows = 0
         self._full: Callable[[], None] = lambda: None
@@ -60,7 +67,7 @@ class Recorder(Guard):
         bare = {
             name: model.model_copy(update={"bundle": None, "shadow": None}) for name, model in config.models.items()
         }
-        return super().open(config.model_copy(update={"models": bare}), sinks)
+        return super().open(config.model_copy(update={"models": bare, "state": None}), sinks)
 
     def start(self, directory: Path, max_rows: int, full: Callable[[], None] = lambda: None) -> None:
         """Begin to record into `directory`. Raises RecordingError when it cannot be written."""

@@ -278,8 +278,9 @@ def _check(config: Config, guard: Guard) -> None:
             continue
         if model.judge.levels is not None:
             raise ConfigError(f"workers: models.{name}: levels that move are those of one process: set workers: 1")
-        if model.promise.sessions is not None and model.config.session not in ("stream", "connection"):
+        apart = model.promise.sessions is not None and model.config.session not in ("stream", "connection")
+        if apart and config.state is None:
             raise ConfigError(
                 f"workers: models.{name}: the promise is for sessions, whose calls may come to different workers: set "
-                f"workers: 1, or session: stream or connection"
+                f"state, workers: 1, or session: stream or connection"
             )

@@ -1,29 +1,47 @@
-"""Sessions under way: bounded, forgotten when silent, and told when they have ended."""
+"""Sessions under way in this process: bounded, forgotten when silent, and told when they have ended."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tocsin_calibration import SessionRule
 from tocsin_calibration.sessions.rule import Progress
 
 
-class Sessions:
+class MemorySessions:
     """The progress of every session that has been heard of lately.
 
     `idle`: seconds of silence after which a session has ended; `most` of them are remembered, the longest silent one
-    ends when there are more. Not safe between threads.
+    ends when there are more. Safe between threads under `lock`.
     """
+
+    shared = False
 
     def __init__(self, rule: SessionRule, idle: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rule, self._idle, self._most, self._clock = rule, idle, most, clock
         self._under_way: OrderedDict[str, tuple[float, Progress]] = OrderedDict()  # longest silent first
         self._ended: list[str | None] = []
+        self.lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._under_way)
+
+    def begin(self, keys: Sequence[str], joint: Sequence[float]) -> list[Progress]:
+        """See SessionStore."""
+        del joint
+        return [self.of(key) for key in keys]
+
+    def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
+        """See SessionStore."""
+        return self.ended(zip(keys, progress, strict=True))
+
+    def under_way(self) -> Iterator[tuple[str, Progress]]:
+        """Every session that goes on, by key."""
+        for key, (_, progress) in self._under_way.items():
+            yield key, progress
 
     def of(self, key: str) -> Progress:
         """The progress of the session with that key, new if it is not known; without a key it is a session of its

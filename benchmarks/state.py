@@ -1,0 +1,167 @@
+"""Sessions that hop between eight processes, in one real Redis: decisions as of one process, how many a second, and how
+long judging waits while Redis is killed, paused and emptied.
+
+Each process judges batches of scores through the store that a relay uses; which process gets a session's next response
+is random. What is compared is every p-value with those of one process that sees everything.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import statistics
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import redis
+from rich.table import Table
+from tests.parts import SIGNALS
+from tests.redis_server import RedisServer, redis_server
+
+from benchmarks.report import arguments, at_most, console, finish
+from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.state import StateConfig
+from tocsin.state.memory import MemorySessions
+from tocsin.state.opening import State
+from tocsin.state.store import SessionStore
+from tocsin_calibration import Promise, SessionRule, Window, calibrate_sessions
+
+PROCESSES, BATCH = 8, 32
+TARGET = 20_000  # responses a second
+WAIT = 1.0  # ms that a batch may wait longer, 99 times of 100, while Redis is in trouble
+
+
+def main() -> None:
+    options = arguments(
+        __doc__ or "",
+        seconds={"type": float, "default": 10.0, "help": "of traffic, for throughput and for trouble each"},
+        sessions={"type": int, "default": 5_000, "help": "sessions under way"},
+    )
+    with redis_server() as server:
+        wrong, compared = hopping(server)
+        throughput = busy(server, options.seconds, options.sessions)
+        calm = waits(server, options.seconds, None)
+        troubles = {kind: waits(server, options.seconds, kind) for kind in ("killed", "paused", "emptied")}
+    table = Table("", "batches", "median", "99%", "longest", title="Judging a batch of 4, trouble every second")
+    for kind, times in {"calm": calm, **troubles}.items():
+        told = [statistics.median(times), float(np.quantile(times, 0.99)), max(times)]
+        table.add_row(kind, f"{len(times):,}", *(f"{1e3 * one:.2f} ms" for one in told))
+    console.print(table)
+    console.print(f"{throughput:,.0f} responses a second by {PROCESSES} processes in batches of {BATCH}")
+    console.print(f"{compared:,} p-values compared with those of one process")
+    tails = {kind: 1e3 * float(np.quantile(times, 0.99)) for kind, times in {"calm": calm, **troubles}.items()}
+    checks = [at_most("decisions that differ from one process's", wrong, 0)]
+    checks.append(at_most(f"{TARGET:,} responses a second, over those reached", TARGET / throughput, 1.0))
+    for kind in troubles:
+        checks.append(at_most(f"{kind}: a batch waits longer, 99%, ms", tails[kind] - tails["calm"], WAIT))
+    finish({"throughput": throughput, "compared": compared, "p99_ms": tails}, checks, options.json)
+
+
+def promise() -> Promise:
+    scores = np.random.default_rng(0).normal(size=(4_000, 4))
+    return calibrate_sessions(np.split(scores, 200), {"warning": 0.1, "critical": 0.02}, session=SessionRule(Window(5)))
+
+
+def opened(url: str, made: Promise, timeout: str = "20ms") -> tuple[State, SessionStore]:
+    state = State(StateConfig(redis=url, timeout=timeout))  # type: ignore[arg-type]
+    store = state.sessions("bench", "sha256:0", made, ModelConfig(signals=SIGNALS))  # type: ignore[arg-type]
+    state.keep([store])
+    return state, store
+
+
+def judged(store: SessionStore, made: Promise, keys: list[str], scores: Any) -> list[float]:
+    with store.lock:
+        progress = store.begin(keys, made.joint(scores).tolist())
+        found = made.judge(scores, sessions=progress)
+        store.end(keys, progress)
+    return found.pvalues
+
+
+def hopping(server: RedisServer, batches: int = 3_000) -> tuple[int, int]:
+    """How many p-values differ from those of one process that sees every batch in the same order; and of how many."""
+    made, choose, draw = promise(), random.Random(1), np.random.default_rng(1)
+    assert made.sessions is not None
+    alone = MemorySessions(made.sessions, 600, 100_000)
+    pairs = [opened(server.url, made) for _ in range(PROCESSES)]
+    wrong = compared = 0
+    for _ in range(batches):
+        keys = [f"s{choose.randrange(500)}" for _ in range(choose.randrange(1, 2 * BATCH))]
+        scores = draw.normal(size=(len(keys), 4))
+        expected = judged(alone, made, keys, scores)
+        found = judged(choose.choice(pairs)[1], made, keys, scores)
+        wrong += sum(a != b for a, b in zip(found, expected, strict=True))
+        compared += len(keys)
+    for state, _ in pairs:
+        state.close()
+    return wrong, compared
+
+
+def busy(server: RedisServer, seconds: float, sessions: int) -> float:
+    """Responses a second that the processes judge together."""
+    start = multiprocessing.get_context("spawn")
+    counts = start.Array("q", PROCESSES)
+    go = start.Barrier(PROCESSES + 1)
+    shared = (seconds, sessions, counts, go)
+    workers = [start.Process(target=_busy, args=(server.url, number, *shared)) for number in range(PROCESSES)]
+    for worker in workers:
+        worker.start()
+    go.wait()
+    for worker in workers:
+        worker.join()
+    return sum(counts) / seconds
+
+
+def _busy(url: str, number: int, seconds: float, sessions: int, counts: Any, go: Any) -> None:
+    made, choose, draw = promise(), random.Random(number), np.random.default_rng(number)
+    state, store = opened(url, made, "5s")  # eight processes share two cores
+    scores = draw.normal(size=(BATCH, 4))
+    go.wait()
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        judged(store, made, [f"s{choose.randrange(sessions)}" for _ in range(BATCH)], scores)
+        counts[number] += BATCH
+    (failed,) = [s.value for f in state.collect() for s in f.samples if s.labels.get("outcome") == "failed"]
+    if failed:  # what is judged without Redis is not what is measured
+        counts[number] = 0
+    state.close()
+
+
+def waits(server: RedisServer, seconds: float, trouble: str | None) -> list[float]:
+    """How long each batch takes, a thousand a second asked for, with trouble every second."""
+    made, draw = promise(), np.random.default_rng(2)
+    state, store = opened(server.url, made)
+    scores = draw.normal(size=(4, 4))
+    over = threading.Event()
+    troubling = threading.Thread(target=_trouble, args=(server, trouble, over))
+    troubling.start()
+    times, ends = [], time.monotonic() + seconds
+    while (began := time.monotonic()) < ends:
+        judged(store, made, ["a", "b", "c", "d"], scores)
+        times.append(time.monotonic() - began)
+        time.sleep(max(0.0, began + 1e-3 - time.monotonic()))
+    over.set()
+    troubling.join()
+    state.close()
+    return times
+
+
+def _trouble(server: RedisServer, kind: str | None, over: threading.Event) -> None:
+    while not over.wait(1.0):
+        if kind == "killed":
+            server.kill()
+            over.wait(0.5)
+            server.start()
+        elif kind == "paused":
+            server.pause()
+            over.wait(0.5)
+            server.go_on()
+        elif kind == "emptied":
+            with redis.Redis.from_url(server.url) as client:
+                client.flushall()
+                client.script_flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Where state is kept: in this process, or in Redis, as the configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.state import StateConfig
+from tocsin.state.memory import MemorySessions
+from tocsin.state.redis_connection import OUTCOMES, RedisConnection
+from tocsin.state.redis_sessions import RedisSessions
+from tocsin.state.store import SessionStore
+from tocsin_calibration import Promise
+
+
+class State(Collector):
+    """What is remembered between calls. Raises ConfigError when Redis is wanted and its client not installed."""
+
+    def __init__(self, config: StateConfig | None = None) -> None:
+        self._config = config
+        self._connection = None if config is None else RedisConnection(config)
+        self._stores: list[RedisSessions] = []
+
+    def sessions(self, model: str, digest: str, promise: Promise, config: ModelConfig) -> SessionStore:
+        """Whoever remembers the sessions of a model with that bundle; windows of another bundle are none of its own."""
+        assert promise.sessions is not None
+        idle, most = config.session_idle.total_seconds(), config.max_sessions
+        if self._config is None or self._connection is None:
+            return MemorySessions(promise.sessions, idle, most)
+        name = f"{self._config.prefix}:{model}:{digest.removeprefix('sha256:')[:16]}"
+        return RedisSessions(self._connection, name, promise.sessions, list(promise.alphas), idle, most)
+
+    def keep(self, stores: Iterable[SessionStore]) -> None:
+        """These are in use; the others are forgotten."""
+        self._stores = [store for store in stores if isinstance(store, RedisSessions)]
+        if self._connection is not None:
+            self._connection.looks = [store.look for store in self._stores]
+
+    def collect(self) -> Iterable[Metric]:
+        """How it goes with Redis; nothing where there is none."""
+        if self._connection is None:
+            return
+        up = GaugeMetricFamily("tocsin_state_up", "Whether Redis answered the last time.")
+        up.add_metric([], self._connection.up)
+        asked = CounterMetricFamily(
+            "tocsin_state_requests", "Round trips to Redis; skipped: while it was away.", labels=["outcome"]
+        )
+        for outcome in OUTCOMES:
+            asked.add_metric([outcome], self._connection.counts[outcome])
+        waiting = GaugeMetricFamily("tocsin_state_waiting_scores", "Scores that wait for Redis to come back.")
+        waiting.add_metric([], sum(store.waiting for store in self._stores))
+        lost = CounterMetricFamily("tocsin_state_lost", "Scores and severities that never reached Redis.")
+        lost.add_metric([], sum(store.lost for store in self._stores))
+        yield from (up, asked, waiting, lost)
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._connection is not None:
+            self._connection.close()

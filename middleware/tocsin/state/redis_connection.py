@@ -1,0 +1,160 @@
+"""The way to Redis: scripts in pipelines, one round trip each; and what happens while it is away."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tocsin.configuration.state import StateConfig
+from tocsin.errors import ConfigError
+
+log = logging.getLogger("tocsin")
+
+LOOKS = 1.0  # seconds between two looks at what has ended
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds before trying again
+
+OUTCOMES = ("done", "failed", "skipped")
+
+
+class Away(Exception):
+    """Redis is slow or gone."""
+
+
+class Asked(NamedTuple):
+    """A script, its one key, and its arguments."""
+
+    script: str
+    key: str
+    arguments: Sequence[str | int]
+
+
+class RedisConnection:
+    """Runs scripts. Once a round trip fails, nothing is asked any more until a thread of its own has found Redis again:
+    nobody waits for it twice. `looks` are called every second while it is there, and when it has come back.
+
+    Raises ConfigError when the client is not installed, a file cannot be read, or there is no cluster; that a single
+    Redis is away is no error.
+    """
+
+    def __init__(self, config: StateConfig) -> None:
+        self._client, self._error, self._missing = _client(config)
+        self._shas: dict[str, str] = {}
+        self._by_text = config.cluster  # the client's pipelines for clusters know no scripts by name
+        self._up = True
+        self._ending, self._lost = threading.Event(), threading.Event()
+        self.counts: Counter[str] = Counter()
+        self.looks: list[Callable[[], None]] = []
+        self._thread = threading.Thread(target=self._watch, name="tocsin-state", daemon=True)
+        self._starting = threading.Lock()
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis answered the last time."""
+        return self._up
+
+    def run(self, asked: Sequence[Asked]) -> list[Any]:
+        """What scripts answer, in one round trip. Raises Away. With the first of them the thread begins to look."""
+        if self._thread.ident is None:
+            with self._starting:
+                if self._thread.ident is None:
+                    self._thread.start()
+        if not self._up:
+            self.counts["skipped"] += 1
+            raise Away
+        try:
+            found = self._run(asked)
+        except self._error as error:
+            self.counts["failed"] += 1
+            self._up = False
+            log.warning("state: Redis is away, and this process goes on by itself: %s: %s", type(error).__name__, error)
+            self._lost.set()
+            raise Away from None
+        self.counts["done"] += 1
+        return found
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._ending.set()
+        self._lost.set()
+        if self._thread.ident is not None:
+            self._thread.join(2)
+        self._client.close()
+
+    def _run(self, asked: Sequence[Asked]) -> list[Any]:
+        for last in (False, True):
+            pipeline = self._client.pipeline(transaction=False)
+            for script, key, arguments in asked:
+                if self._by_text:
+                    pipeline.execute_command("EVAL", script, 1, key, *arguments)
+                else:
+                    pipeline.evalsha(self._shas.get(script) or self._load(script), 1, key, *arguments)
+            found = pipeline.execute(raise_on_error=False)
+            failed = next((one for one in found if isinstance(one, Exception)), None)
+            if failed is None:
+                return list(found)
+            if last or not isinstance(failed, self._missing):
+                raise failed
+            self._shas.clear()  # it has forgotten its scripts: a restart, or SCRIPT FLUSH
+        raise AssertionError
+
+    def _load(self, script: str) -> str:
+        sha = self._client.script_load(script)
+        self._shas[script] = sha if isinstance(sha, str) else sha.decode()
+        return self._shas[script]
+
+    def _watch(self) -> None:
+        wait = FIRST_WAIT
+        while not self._ending.is_set():
+            if self._up:
+                wait = FIRST_WAIT
+                self._lost.wait(LOOKS)
+            elif not self._ending.wait(wait):
+                wait = min(2 * wait, LONGEST_WAIT)
+                try:
+                    self._client.ping()
+                except self._error:
+                    continue
+                self._lost.clear()
+                self._up = True
+                log.info("state: Redis is back")
+            if self._up and not self._ending.is_set():
+                for look in self.looks:
+                    look()
+
+
+def _client(config: StateConfig) -> tuple[Any, type[Exception], type[Exception]]:
+    """A client that raises at once when something fails, what it raises, and what it raises for an unknown script."""
+    try:
+        import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError:
+        raise ConfigError("state: Redis needs its client: pip install 'tocsin[redis]'") from None
+    seconds = config.timeout.total_seconds()
+    how: dict[str, Any] = {"protocol": 3, "socket_timeout": seconds, "socket_connect_timeout": seconds}
+    how["decode_responses"] = True
+    if config.username:
+        how["username"] = config.username
+    if config.password is not None:
+        how["password"] = _read(config.password)
+    if config.ca is not None:
+        how["ssl_ca_certs"] = str(config.ca)
+    if config.cluster:
+        try:
+            client: Any = redis.RedisCluster.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)
+        except redis.RedisError as error:
+            raise ConfigError(f"state: {config.redis}: no node of a cluster to be had there ({error})") from None
+    else:
+        client = redis.Redis.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)
+    return client, redis.RedisError, redis.exceptions.NoScriptError
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigError(f"state: {path}: cannot be read ({error.strerror})") from None

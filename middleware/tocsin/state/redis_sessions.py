@@ -1,0 +1,203 @@
+"""Sessions in a Redis that replicas share: their calls may come to any of them, and are judged as by one.
+
+Before a batch, its sessions' windows are fetched and its scores appended, in one round trip; what comes of it is
+computed here, by the same code as without Redis. A severity that was raised is written back, which is rare.
+
+While Redis is away, sessions go on with what this process has seen since; what it has seen is appended when Redis is
+back, each batch once (a batch that was taken in although its answer was lost is known by its number).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from uuid import uuid4
+
+from tocsin.state.memory import MemorySessions
+from tocsin.state.redis_connection import Asked, Away, RedisConnection
+from tocsin.state.scripts import ENDED, FORGET, GRADE, HEARD, PUSH
+from tocsin_calibration import SessionRule
+from tocsin_calibration.sessions.rule import Progress
+
+UNSENT = 100_000  # scores that wait for Redis; those beyond are lost, and counted
+AT_ONCE = 500  # commands of one round trip
+
+
+class Chunk(NamedTuple):
+    """Scores of one session in one batch."""
+
+    batch: str
+    session: str
+    scores: tuple[float, ...]
+
+
+class _Open(NamedTuple):
+    """A session of the batch that is being judged: its grade and the number of its stretch before."""
+
+    session: str
+    progress: Progress
+    grade: int
+    stretch: int
+
+
+class RedisSessions:
+    """Sessions of one model, under `name`. `severities` are those of its promise, gravest first; `idle` seconds of
+    silence end a session, and the longest silent one ends when there are more than `most`.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        name: str,
+        rule: SessionRule,
+        severities: Sequence[str],
+        idle: float,
+        most: int,
+    ) -> None:
+        self._connection, self._name, self._rule = connection, name, rule
+        self._severities = list(severities)
+        self._idle, self._most = max(1, round(1e3 * idle)), most
+        self._alone = MemorySessions(rule, idle, most)  # while Redis is away
+        self._unsent: list[Chunk] = []
+        self._waiting = 0  # scores in them
+        self.lost = 0  # scores that found no room there
+        self._batches, self._process = itertools.count(1), uuid4().hex[:12]
+        self._open: list[_Open] = []
+        self._ended: list[str | None] = []
+        self._counted = threading.Lock()  # of what has ended
+        self.lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """Scores that wait for Redis to come back."""
+        return self._waiting
+
+    def begin(self, keys: Sequence[str], joint: Sequence[float]) -> list[Progress]:
+        """See SessionStore."""
+        by_session: dict[str, list[float]] = {}
+        for key, score in zip(keys, joint, strict=True):
+            if key:
+                by_session.setdefault(_hidden(key), []).append(score)
+        batch = f"{self._process}-{next(self._batches)}"
+        chunks = [Chunk(batch, session, tuple(scores)) for session, scores in by_session.items()]
+        known: dict[str, Progress] = {}
+        self._open = []
+        if chunks:
+            try:
+                if self._unsent:
+                    raise Away  # what came before must be there first
+                found = self._connection.run([*(self._push(one) for one in chunks), self._heard(by_session)])
+            except Away:
+                known = {session: self._alone.of(session) for session in by_session}
+                self._keep(chunks)
+            else:
+                for one, (steps, scores, grade, stretch, silent) in zip(chunks, found, strict=False):
+                    severity = None if grade == "-" else self._severities[int(grade)]
+                    progress = self._rule.resume([float(score) for score in scores.split()], int(steps), severity)
+                    known[one.session] = progress
+                    was = len(self._severities) if grade == "-" else int(grade)
+                    self._open.append(_Open(one.session, progress, was, int(stretch)))
+                    self._count(silent)
+        return [known[_hidden(key)] if key else self._rule.start() for key in keys]
+
+    def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
+        """See SessionStore."""
+        raised = []
+        for session, one, grade, stretch in self._open:
+            now = len(self._severities) if one.severity is None else self._severities.index(one.severity)
+            if now < (len(self._severities) if one.ended else grade):
+                raised.append(Asked(GRADE, self._key(session), [now, stretch + len(one.ended)]))
+        if raised:
+            try:
+                self._connection.run(raised)
+            except Away:
+                self.lost += len(raised)
+        here = {id(one.progress) for one in self._open}
+        alone = [(key, one) for key, one in zip(keys, progress, strict=True) if id(one) not in here]
+        ended = self._alone.ended(alone) if alone or not self._connection.up else []
+        for opened in self._open:
+            ended += opened.progress.ended
+            opened.progress.ended.clear()
+        with self._counted:
+            ended, self._ended = [*ended, *self._ended], []
+        return ended
+
+    def look(self) -> None:
+        """Bring what waits, and count the sessions that have ended. For the connection's own thread."""
+        try:
+            self._bring()
+            self._reap()
+        except Away:
+            return
+
+    def _bring(self) -> None:
+        """Bring what waits, without holding up those who judge meanwhile: they go on alone, and add to it."""
+        while chunks := self._unsent[:AT_ONCE]:
+            sessions = dict.fromkeys(one.session for one in chunks)
+            found = self._connection.run([*(self._push(one) for one in chunks), self._heard(sessions)])
+            for _, _, _, _, silent in found[:-1]:
+                self._count(silent)
+            with self.lock:
+                del self._unsent[: len(chunks)]
+                self._waiting -= sum(len(one.scores) for one in chunks)
+                if not self._unsent:
+                    self._tell_grades()
+
+    def _tell_grades(self) -> None:
+        """What alarmed while Redis was away. From here on it is Redis that remembers."""
+        raised = [
+            Asked(GRADE, self._key(session), [self._severities.index(one.severity), "*"])
+            for session, one in self._alone.under_way()
+            if one.severity is not None
+        ]
+        for start in range(0, len(raised), AT_ONCE):
+            self._connection.run(raised[start : start + AT_ONCE])
+        self._alone = MemorySessions(self._rule, self._idle / 1e3, self._most)
+
+    def _reap(self) -> None:
+        (found,) = self._connection.run([Asked(ENDED, self._names, [self._idle, self._most, AT_ONCE])])
+        silent, ended = int(found[0]), found[1:]
+        asked = [
+            Asked(FORGET, self._key(session), [self._idle if at < silent else -1]) for at, session in enumerate(ended)
+        ]
+        for grade in self._connection.run(asked) if asked else []:
+            self._count(grade)
+
+    def _count(self, grade: str) -> None:
+        """A session has ended with that grade; '' is none. A stretch that was not finished is none either."""
+        if grade != "" and self._rule.every is None:
+            with self._counted:
+                self._ended.append(None if grade == "-" else self._severities[int(grade)])
+
+    def _keep(self, chunks: Sequence[Chunk]) -> None:
+        for one in chunks:
+            if self._waiting + len(one.scores) > UNSENT:
+                self.lost += len(one.scores)
+            else:
+                self._unsent.append(one)
+                self._waiting += len(one.scores)
+
+    def _push(self, chunk: Chunk) -> Asked:
+        how: list[str | int] = [chunk.batch, self._rule.window.width, self._rule.every or 0, self._idle]
+        return Asked(PUSH, self._key(chunk.session), how + [repr(score) for score in chunk.scores])
+
+    def _heard(self, sessions: Iterable[str]) -> Asked:
+        told: list[str | int] = [self._idle]
+        return Asked(HEARD, self._names, told + list(sessions))
+
+    @property
+    def _names(self) -> str:
+        return f"{self._name}:heard"
+
+    def _key(self, session: str) -> str:
+        return f"{self._name}:session:{session}"
+
+
+def _hidden(session: str) -> str:
+    """A session's name in Redis: of bounded length, and nothing that callers told."""
+    return hashlib.blake2b(session.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,88 @@
+"""What is done inside Redis, one session or one model at a time: every script has one key, so that a cluster can run
+it.
+
+A session is a hash: `n` steps of the present stretch, `s` its last scores, `g` the grade of its gravest alarm (0 is the
+gravest), `k` the number of the stretch, `t` when it was last heard of, `b` the batches that were taken in lately.
+Scores pass as the text they came as, so that nothing is rounded. Redis keeps the time, so that replicas' clocks do not
+matter.
+"""
+
+from __future__ import annotations
+
+NOW = "local time = redis.call('TIME')\nlocal now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+
+# batch, window's width, steps of a stretch (0: endless), idle ms, scores... -> steps, scores, grade, stretch before;
+# and the grade that a session had which ended by silence, '' where none did.
+PUSH = (
+    NOW
+    + """
+local had = redis.call('HMGET', KEYS[1], 'n', 's', 'g', 'k', 't', 'b')
+local n, s, g, k = tonumber(had[1] or 0), had[2] or '', had[3] or '-', tonumber(had[4] or 0)
+local batches, ended = had[6] or '', ''
+local width, every, idle = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+if string.find(batches, ARGV[1], 1, true) then return {n, s, g, k, ''} end
+if had[5] and now - tonumber(had[5]) > idle then ended = g; n, s, g, k = 0, '', '-', k + 1 end
+local before = {n, s, g, k, ended}
+local last = {}
+for score in string.gmatch(s, '%S+') do last[#last + 1] = score end
+for at = 5, #ARGV do
+  if every > 0 and n == every then last, n, g, k = {}, 0, '-', k + 1 end
+  last[#last + 1] = ARGV[at]
+  if #last > width then table.remove(last, 1) end
+  n = n + 1
+end
+local kept = {ARGV[1]}
+for batch in string.gmatch(batches, '%S+') do if #kept < 16 then kept[#kept + 1] = batch end end
+redis.call('HSET', KEYS[1], 'n', n, 's', table.concat(last, ' '), 'g', g, 'k', k, 't', now,
+  'b', table.concat(kept, ' '))
+redis.call('PEXPIRE', KEYS[1], 3 * idle + 60000)
+return before
+"""
+)
+
+# grade, stretch ("*": the present one): the gravest alarm, unless there was a graver one or the stretch is over.
+GRADE = """
+local had = redis.call('HMGET', KEYS[1], 'g', 'k')
+if had[1] and (ARGV[2] == '*' or had[2] == ARGV[2]) and (had[1] == '-' or tonumber(had[1]) > tonumber(ARGV[1])) then
+  redis.call('HSET', KEYS[1], 'g', ARGV[1])
+end
+return 1
+"""
+
+# idle ms, sessions...: these were heard of now.
+HEARD = (
+    NOW
+    + """
+for at = 2, #ARGV do redis.call('ZADD', KEYS[1], now, ARGV[at]) end
+redis.call('PEXPIRE', KEYS[1], 3 * tonumber(ARGV[1]) + 60000)
+return 1
+"""
+)
+
+# idle ms, most sessions, at most so many now -> how many were silent, and the sessions that have ended, those first.
+ENDED = (
+    NOW
+    + """
+local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[1]), 'LIMIT', 0, tonumber(ARGV[3]))
+local silent = #ended
+local beyond = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[2]) - #ended
+if beyond > 0 and #ended < tonumber(ARGV[3]) then
+  local more = redis.call('ZRANGE', KEYS[1], #ended, #ended + math.min(beyond, tonumber(ARGV[3]) - #ended) - 1)
+  for at = 1, #more do ended[#ended + 1] = more[at] end
+end
+if #ended > 0 then redis.call('ZREM', KEYS[1], unpack(ended)) end
+table.insert(ended, 1, silent)
+return ended
+"""
+)
+
+# idle ms (0: whatever it is) -> the grade of a session that has ended, which is forgotten; '' if it goes on after all.
+FORGET = (
+    NOW
+    + """
+local had = redis.call('HMGET', KEYS[1], 'g', 't')
+if not had[1] or now - tonumber(had[2]) <= tonumber(ARGV[1]) then return '' end
+redis.call('DEL', KEYS[1])
+return had[1]
+"""
+)

@@ -1,0 +1,443 @@
+"""Claims about sessions that replicas share: decided as by one process, whatever happens to Redis."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import redis
+import yaml
+from pydantic import ValidationError
+from tests.middleware.served import in_sessions
+from tests.model_server import model_server
+from tests.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
+from tests.redis_server import RedisServer, redis_cluster, redis_server
+
+import tocsin
+from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.state import StateConfig
+from tocsin.errors import ConfigError
+from tocsin.state.memory import MemorySessions
+from tocsin.state.opening import State
+from tocsin.state.redis_connection import Asked, RedisConnection
+from tocsin.state.scripts import PUSH
+from tocsin.state.store import SessionStore
+from tocsin_calibration import Bundle, Promise, SessionRule, Window, calibrate_sessions
+
+SEVERITIES = {"warning": 0.2, "critical": 0.05}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def emptied(request: pytest.FixtureRequest) -> None:
+    if "server" in request.fixturenames:
+        redis.Redis.from_url(request.getfixturevalue("server").url).flushall()
+
+
+def promise_of(**rule: Any) -> Promise:
+    scores = np.random.default_rng(3).normal(size=(2_000, 2))
+    return calibrate_sessions(np.split(scores, 200), SEVERITIES, session=SessionRule(**rule), rule="all")
+
+
+def store_of(state: State, promise: Promise, **model: Any) -> SessionStore:
+    config = ModelConfig(signals=SIGNALS, **model)  # type: ignore[arg-type]
+    store = state.sessions("digits", "sha256:0123456789abcdef", promise, config)
+    state.keep([store])
+    return store
+
+
+def judged(
+    store: SessionStore, promise: Promise, keys: list[str], scores: Any
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """P-values and severities of rows, and what has ended."""
+    with store.lock:
+        progress = store.begin(keys, promise.joint(scores).tolist())
+        found = promise.judge(scores, sessions=progress)
+        return found.pvalues, found.severities, store.end(keys, progress)
+
+
+def until(true: Callable[[], Any], seconds: float = 15.0) -> None:
+    ends = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture(params=["memory", "redis"])
+def state(request: pytest.FixtureRequest) -> Iterator[State]:
+    config = None
+    if request.param == "redis":
+        server = request.getfixturevalue("server")
+        redis.Redis.from_url(server.url).flushall()
+        config = StateConfig(redis=server.url)
+    made = State(config)
+    yield made
+    made.close()
+
+
+RULES = [{}, {"window": Window(5, "mean")}, {"window": Window(3, "sum")}, {"style": "band"}, {"every": 4}]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_session_is_judged_as_promised_batch_after_batch(state: State, rule: dict[str, Any]) -> None:
+    promise = promise_of(**rule)
+    store = store_of(state, promise)
+    draw = np.random.default_rng(4)
+    whole = draw.normal(size=(60, 2)) * 1.3
+    expected = promise.judge(whole, sessions=[promise.sessions.start()] * 60)  # type: ignore[union-attr]
+    pvalues, severities, at = [], [], 0
+    while at < 60:
+        size = int(draw.integers(1, 14))
+        p, s, _ = judged(store, promise, ["one"] * len(whole[at : at + size]), whole[at : at + size])
+        pvalues, severities, at = pvalues + p, severities + s, at + size
+    assert pvalues == expected.pvalues and severities == expected.severities
+
+
+def test_silent_sessions_end_with_their_worst_and_begin_anew(state: State) -> None:
+    promise = promise_of()
+    store = store_of(state, promise, session_idle="300ms")
+    high, low = np.full((1, 2), 9.0), np.full((1, 2), -9.0)
+    ended: list[Any] = []
+    for key, score in (("bad", low), ("bad", high), ("good", low)):
+        ended += judged(store, promise, [key], score)[2]
+    assert ended == []
+    time.sleep(0.5)
+
+    def asked() -> bool:
+        ended.extend(judged(store, promise, [""], low)[2])  # a row that names none ends at once
+        return "critical" in ended and ended.count(None) >= 2
+
+    until(asked)
+    assert ended.count("critical") == 1
+    again, _, _ = judged(store, promise, ["bad"], low)
+    assert again == judged(store, promise, [""], low)[0]  # nothing of the old session is left
+
+
+def test_the_longest_silent_session_ends_when_there_are_too_many(state: State) -> None:
+    promise = promise_of()
+    store = store_of(state, promise, max_sessions=3)
+    low = np.full((1, 2), -9.0)
+    ended: list[Any] = []
+    for number in range(6):
+        ended += judged(store, promise, [f"s{number}"], low)[2]
+        time.sleep(0.01)
+
+    def asked() -> bool:
+        ended.extend(judged(store, promise, ["s5"], low)[2])
+        return len(ended) == 3
+
+    until(asked)
+    assert ended == [None] * 3
+
+
+def test_stretches_are_told_once_they_are_whole(state: State) -> None:
+    promise = promise_of(every=4)
+    store = store_of(state, promise)
+    ended: list[Any] = []
+    for score in [-9.0, 9.0, -9.0, -9.0, *[-9.0] * 4, -9.0]:
+        ended += judged(store, promise, ["endless"], np.full((1, 2), score))[2]
+    assert ended == ["critical", None]
+
+
+# -- replicas
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_sessions_that_hop_between_replicas_are_judged_as_by_one(server: RedisServer, rule: dict[str, Any]) -> None:
+    promise, draw = promise_of(**rule), np.random.default_rng(5)
+    choose = random.Random(5)
+    alone = MemorySessions(promise.sessions, 600, 10_000)  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        states = [State(StateConfig(redis=server.url)) for _ in range(3)]
+        for one in states:
+            stack.callback(one.close)
+        replicas = [store_of(one, promise) for one in states]
+        ended: list[Any] = []
+        alone_ended: list[Any] = []
+        for _ in range(150):
+            keys = [f"s{choose.randrange(12)}" for _ in range(choose.randrange(1, 9))]
+            scores = draw.normal(size=(len(keys), 2)) * 1.3
+            p, s, e = judged(choose.choice(replicas), promise, keys, scores)
+            expected = judged(alone, promise, keys, scores)
+            assert (p, s) == expected[:2]
+            ended, alone_ended = ended + e, alone_ended + expected[2]
+        assert ended == alone_ended  # stretches, where there are any
+
+
+def test_a_session_that_ends_is_counted_by_one_replica_alone(server: RedisServer) -> None:
+    promise = promise_of()
+    with ExitStack() as stack:
+        states = [State(StateConfig(redis=server.url)) for _ in range(3)]
+        for one in states:
+            stack.callback(one.close)
+        replicas = [store_of(one, promise, session_idle="500ms") for one in states]
+        for number in range(60):
+            score = 9.0 if number % 3 == 0 else -9.0
+            judged(replicas[number % 3], promise, [f"s{number}"], np.full((1, 2), score))
+        ended: list[Any] = []
+
+        def asked() -> bool:
+            for replica in replicas:
+                with replica.lock:
+                    ended.extend(replica.end([], replica.begin([], [])))
+            return len(ended) >= 60
+
+        until(asked)
+        time.sleep(1.5)
+        asked()
+    assert ended.count("critical") == 20 and ended.count(None) == 40
+    assert redis.Redis.from_url(server.url).keys("*") == []
+
+
+def test_two_relays_judge_hopping_calls_as_one_relay_does(server: RedisServer, tmp_path: Path) -> None:
+    bundle = in_sessions(tmp_path / "sessions.tocsin", window=Window(4, "mean"))
+    answers = safe_traffic(120, seed=9)
+    choose = random.Random(9)
+    route = [(row, f"s{choose.randrange(7)}", choose.randrange(2)) for row in range(120)]
+
+    def verdicts(relays: list[Running]) -> list[Any]:
+        with ExitStack() as stack:
+            channels = [stack.enter_context(grpc.insecure_channel(relay.target)) for relay in relays]
+            found = []
+            for row, session, which in route:
+                ask = channels[which % len(channels)].unary_unary(INFER)
+                _, call = ask.with_call(b"%d" % row, metadata=(("x-session", session),), timeout=10)
+                verdict = tocsin.verdict(call)
+                assert verdict is not None and verdict.unscored is None
+                found.append((list(verdict.pvalues), verdict.severity))
+        return found
+
+    model = {"bundle": bundle, "signals": SIGNALS, "session": "metadata.x-session", "scoring_budget": "5s"}
+    with model_server() as (upstream, address):
+        upstream.answers = {b"%d" % row: inference(answers, slice(row, row + 1)) for row in range(120)}
+        with running(settings(address, None, models={"digits": model})) as relay:
+            expected = verdicts([relay])
+        shared = {"models": {"digits": model}, "state": {"redis": server.url, "timeout": "1s"}}
+        with running(settings(address, None, **shared)) as one, running(settings(address, None, **shared)) as other:
+            assert verdicts([one, other]) == expected
+            assert "tocsin_state_up 1" in one.metrics
+
+
+def test_workers_share_sessions_by_metadata(server: RedisServer, tmp_path: Path) -> None:
+    path = in_sessions(tmp_path / "sessions.tocsin", window=Window(3, "sum"))
+    bundle, answers = Bundle.read(path), safe_traffic(40, seed=11)
+    promise, listen = bundle.require_promise(), free_port()
+    expected = promise.judge(bundle.scorer(answers), sessions=[promise.sessions.start()] * 40)  # type: ignore[union-attr]
+    with model_server() as (upstream, address):
+        upstream.answers = {b"%d" % row: inference(answers, slice(row, row + 1)) for row in range(40)}
+        model = {"bundle": str(path), "signals": SIGNALS, "session": "metadata.x-session", "scoring_budget": "5s"}
+        config = tmp_path / "tocsin.yaml"
+        config.write_text(yaml.safe_dump({
+            "listen": f"127.0.0.1:{listen}", "upstream": address, "mode": "annotate", "metrics": None, "admin": None,
+            "workers": 2, "state": {"redis": server.url, "timeout": "1s"}, "models": {"digits": model},
+        }))  # fmt: skip
+        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+        try:
+            seen = []
+            for row in range(40):
+                options = [("grpc.use_local_subchannel_pool", 1)]  # a connection each, to either worker
+                with grpc.insecure_channel(f"127.0.0.1:{listen}", options) as channel:
+                    _, call = channel.unary_unary(INFER).with_call(
+                        b"%d" % row, metadata=(("x-session", "one"),), wait_for_ready=True, timeout=20
+                    )
+                verdict = tocsin.verdict(call)
+                assert verdict is not None
+                seen += verdict.pvalues
+        finally:
+            process.terminate()
+            process.wait(30)
+    assert seen == pytest.approx(expected.pvalues, rel=1e-5)
+
+
+def test_a_cluster_holds_them_too(tmp_path: Path) -> None:
+    promise = promise_of(window=Window(3, "mean"))
+    alone = MemorySessions(promise.sessions, 600, 10_000)  # type: ignore[arg-type]
+    draw, choose = np.random.default_rng(8), random.Random(8)
+    with redis_cluster(tmp_path) as url, ExitStack() as stack:
+        states = [State(StateConfig(redis=url, cluster=True, timeout="1s")) for _ in range(2)]  # type: ignore[arg-type]
+        for one in states:
+            stack.callback(one.close)
+        replicas = [store_of(one, promise) for one in states]
+        for _ in range(40):
+            keys = [f"s{choose.randrange(12)}" for _ in range(5)]
+            scores = draw.normal(size=(5, 2)) * 1.3
+            assert judged(choose.choice(replicas), promise, keys, scores) == judged(alone, promise, keys, scores)
+        assert counted(states[0])["tocsin_state_requests_total failed"] == 0
+
+
+# -- Redis in trouble
+
+
+def test_a_batch_is_taken_in_once_however_often_it_is_sent(server: RedisServer) -> None:
+    connection = RedisConnection(StateConfig(redis=server.url))
+    try:
+        asked = Asked(PUSH, "k", ["batch-1", 5, 0, 60_000, "0.1", "0.25"])
+        for _ in range(3):
+            (found,) = connection.run([asked])
+        assert found == [2, "0.1 0.25", "-", 0, ""]
+        connection.run([Asked(PUSH, "k", ["batch-2", 5, 0, 60_000, "0.5"]), asked])
+        (found,) = connection.run([Asked(PUSH, "k", ["batch-3", 5, 0, 60_000, "1"])])
+        assert found[:2] == [3, "0.1 0.25 0.5"]
+    finally:
+        connection.close()
+
+
+def test_scripts_that_redis_has_forgotten_are_told_again(server: RedisServer) -> None:
+    promise = promise_of(window=Window(3, "mean"))
+    state = State(StateConfig(redis=server.url))
+    try:
+        store = store_of(state, promise)
+        judged(store, promise, ["one"], np.zeros((1, 2)))
+        redis.Redis.from_url(server.url).script_flush()
+        judged(store, promise, ["one"], np.zeros((1, 2)))
+        assert counted(state)["tocsin_state_requests_total failed"] == 0
+    finally:
+        state.close()
+
+
+def counted(state: State) -> dict[str, float]:
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in state.collect()
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize("trouble", ["killed", "paused"])
+def test_while_redis_is_away_judging_goes_on_and_what_was_seen_is_brought(trouble: str) -> None:
+    promise = promise_of(window=Window(4, "sum"))
+    whole = np.random.default_rng(6).normal(size=(40, 2))
+    expected = promise.judge(whole, sessions=[promise.sessions.start()] * 40).pvalues  # type: ignore[union-attr]
+    with redis_server() as server:
+        state = State(StateConfig(redis=server.url))
+        other = State(StateConfig(redis=server.url))
+        try:
+            store, elsewhere = store_of(state, promise), store_of(other, promise)
+            if trouble == "paused":
+                assert judged(store, promise, ["one"] * 10, whole[:10])[0] == expected[:10]
+                server.pause()
+                first = 10
+            else:
+                server.kill()
+                first = 0
+            for row in range(first, 20):
+                pvalues, _, _ = judged(store, promise, ["one"], whole[row : row + 1])
+                if first == 0 or row >= first + 3:  # the window holds what this process has seen
+                    assert pvalues == expected[row : row + 1]
+            told = counted(state)
+            assert told["tocsin_state_up"] == 0 and told["tocsin_state_requests_total failed"] == 1
+            assert told["tocsin_state_waiting_scores"] == 20 - first
+            server.go_on() if trouble == "paused" else server.start()
+            until(lambda: counted(state)["tocsin_state_up"] == 1 and counted(state)["tocsin_state_waiting_scores"] == 0)
+            until(lambda: counted(other)["tocsin_state_up"] == 1)
+            assert judged(elsewhere, promise, ["one"] * 20, whole[20:])[0] == expected[20:]
+            assert counted(state)["tocsin_state_lost_total"] == 0
+        finally:
+            state.close()
+            other.close()
+
+
+def test_callers_never_wait_for_a_redis_that_is_known_to_be_away() -> None:
+    promise = promise_of()
+    with redis_server() as server:
+        state = State(StateConfig(redis=server.url, timeout="200ms"))  # type: ignore[arg-type]
+        try:
+            store = store_of(state, promise)
+            server.pause()
+            asked = []
+            run = state._connection._client.pipeline  # type: ignore[union-attr]
+
+            def counting(*what: Any, **how: Any) -> Any:
+                if threading.current_thread() is threading.main_thread():
+                    asked.append(1)
+                return run(*what, **how)
+
+            state._connection._client.pipeline = counting  # type: ignore[union-attr]
+            for _ in range(200):
+                judged(store, promise, ["one"], np.zeros((1, 2)))
+            assert len(asked) == 1
+        finally:
+            server.go_on()
+            state.close()
+
+
+def test_alarms_of_an_outage_are_told_when_the_session_ends(server: RedisServer) -> None:
+    promise = promise_of()
+    with redis_server() as mortal:
+        state = State(StateConfig(redis=mortal.url))
+        try:
+            store = store_of(state, promise, session_idle="700ms")
+            mortal.kill()
+            judged(store, promise, ["one"], np.full((1, 2), 9.0))
+            mortal.start()
+            until(lambda: counted(state)["tocsin_state_up"] == 1 and counted(state)["tocsin_state_waiting_scores"] == 0)
+            ended: list[Any] = []
+
+            def asked() -> bool:
+                with store.lock:
+                    ended.extend(store.end([], store.begin([], [])))
+                return bool(ended)
+
+            until(asked)
+            assert ended == ["critical"]
+        finally:
+            state.close()
+
+
+def test_a_redis_that_wants_a_password_gets_the_one_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    promise = promise_of()
+    with redis_server("--requirepass", "s3cret") as server:
+        state = State(StateConfig(redis=server.url, password=tmp_path / "password"))
+        try:
+            judged(store_of(state, promise), promise, ["one"], np.zeros((1, 2)))
+            assert counted(state)["tocsin_state_up"] == 1
+        finally:
+            state.close()
+
+
+def test_sessions_have_no_callers_words_in_redis(server: RedisServer) -> None:
+    promise = promise_of()
+    state = State(StateConfig(redis=server.url))
+    try:
+        judged(store_of(state, promise), promise, ["alice@example.org"], np.zeros((1, 2)))
+        client = redis.Redis.from_url(server.url)
+        keys = b" ".join(client.keys("*"))
+        members = b" ".join(client.zrange("tocsin:digits:0123456789abcdef:heard", 0, -1))
+        assert keys and members and b"alice" not in keys + members
+    finally:
+        state.close()
+
+
+def test_what_cannot_work_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong, told in (("host:6379", "expected redis://"), ("redis://:s3cret@host", "belongs into a file")):
+        with pytest.raises(ValidationError, match=told):
+            StateConfig(redis=wrong)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        State(StateConfig(redis="redis://127.0.0.1:1", password=tmp_path / "none"))
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(ConfigError, match=r"pip install 'tocsin\[redis\]'"):
+        State(StateConfig(redis="redis://127.0.0.1:1"))
+
+
+def test_a_bundle_without_sessions_asks_redis_nothing(server: RedisServer, bundle: Path) -> None:
+    assert Bundle.read(bundle).require_promise().sessions is None
+    config = settings(1, bundle, state={"redis": server.url})
+    with running(config) as relay:
+        assert not relay.sidecar.relay.guard.heavy
+        assert 'tocsin_state_requests_total{outcome="done"} 0' in relay.metrics

@@ -1,0 +1,85 @@
+"""A real Redis, that can be paused, killed and started again."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.parts import free_port
+
+
+class RedisServer:
+    """On a port of this machine; its data is gone with its process."""
+
+    def __init__(self, port: int = 0, *options: str) -> None:
+        assert shutil.which("redis-server"), "redis-server is missing: apt-get install redis-server"
+        self.port = port or free_port()
+        self._options = options
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise AssertionError("redis-server did not start")
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def redis_cluster(folder: Path) -> Iterator[str]:
+    """Three nodes that share all slots; the address of one."""
+    nodes = []
+    for number in range(3):
+        options = ["--cluster-enabled", "yes", "--cluster-config-file", f"{number}.conf", "--dir", str(folder)]
+        nodes.append(RedisServer(0, *options, "--cluster-port", str(free_port())))
+    try:
+        addresses = [f"127.0.0.1:{node.port}" for node in nodes]
+        command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        deadline = time.monotonic() + 20
+        while not all(_settled(node.port) for node in nodes):
+            assert time.monotonic() < deadline, "the cluster does not settle"
+            time.sleep(0.05)
+        yield nodes[0].url
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+def _settled(port: int) -> bool:
+    told = subprocess.check_output(["redis-cli", "-p", str(port), "cluster", "info"], text=True)
+    return "cluster_state:ok" in told and "cluster_known_nodes:3" in told
+
+
+@contextmanager
+def redis_server(*options: str) -> Iterator[RedisServer]:
+    made = RedisServer(0, *options)
+    try:
+        yield made
+    finally:
+        made.go_on()
+        made.kill()
