@@ -57,27 +57,26 @@ class ModelSeries:
         self.changes += 1
         self.scoring.extend([batch.seconds] * len(batch.calls))
         self.scores.add(batch.scores)
-        total, alarmed = 0, False
+        total, alarmed, plain = 0, False, self._policy.plain
+        passed: dict[tuple[str, str], int] = {}
+        waiting: list[float] = []
         for call in batch.calls:
             verdict = call.verdict
             assert verdict is not None
-            version = self.version(verdict.version)
-            self.pvalue.extend(verdict.pvalues)
+            waiting += verdict.pvalues
             rows = len(verdict.pvalues)
             total += rows
-            flagged = 0
-            if verdict.severity is not None:
-                alarmed = True
-                flagged = self._count_alarms(version, verdict.severities, call.trace)
-            if verdict.weighed is None and self._policy.plain:
-                if flagged:
-                    self.responses[version, call.method, "flag"] += flagged
-                if flagged < rows:
-                    self.responses[version, call.method, "pass"] += rows - flagged
+            if verdict.severity is None and plain and verdict.weighed is None:  # most are so
+                key = verdict.version, call.method
+                passed[key] = passed.get(key, 0) + rows
             else:
-                self._count_actions(version, call, verdict)
+                alarmed = alarmed or verdict.severity is not None
+                self._count_other(call, verdict, rows)
             if call.trace:
                 self.pvalue.exemplar(min(verdict.pvalues), call.trace)
+        self.pvalue.extend(waiting)
+        for (version, method), rows in passed.items():
+            self.responses[self.version(version), method, "pass"] += rows
         self.evidence.add(batch, total, alarmed)
         for severity in batch.ended or ():
             self.sessions[severity or "none"] += 1
@@ -170,6 +169,19 @@ class ModelSeries:
                 if trace:
                     self.alarm_traces[version, severity] = Exemplar({"trace_id": trace}, 1.0, time.time())
         return flagged
+
+    def _count_other(self, call: Call, verdict: Verdict, rows: int) -> None:
+        """Count a call that alarms, or whose answer was weighed."""
+        version, flagged = self.version(verdict.version), 0
+        if verdict.severity is not None:
+            flagged = self._count_alarms(version, verdict.severities, call.trace)
+        if verdict.weighed is not None or not self._policy.plain:
+            self._count_actions(version, call, verdict)
+            return
+        if flagged:
+            self.responses[version, call.method, "flag"] += flagged
+        if flagged < rows:
+            self.responses[version, call.method, "pass"] += rows - flagged
 
     def _count_actions(self, version: str, call: Call, verdict: Verdict) -> None:
         for row, severity in enumerate(verdict.severities):
