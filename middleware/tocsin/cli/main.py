@@ -19,6 +19,7 @@ from tocsin.cli import (
     feedback,
     fit,
     harmonise,
+    inject,
     logs,
     plan,
     record,
@@ -57,6 +58,7 @@ app.command("top")(top.top)
 app.command("replay")(replay.replay)
 app.command("explain")(explain.explain)
 app.command("rules")(rules.rules)
+app.command("inject")(inject.inject)
 app.command("dashboards")(dashboards.dashboards)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
