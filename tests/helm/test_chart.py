@@ -52,6 +52,16 @@ FULL: dict[str, Any] = {
     "replicas": 3,
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "dashboards": {"enabled": True},
+    "podDisruptionBudget": {"enabled": True, "minAvailable": "50%"},
+    "networkPolicy": {"enabled": True, "scrapers": [{"namespaceSelector": {"matchLabels": {"a": "monitoring"}}}]},
+    "topologySpreadConstraints": [
+        {
+            "maxSkew": 1,
+            "topologyKey": "topology.kubernetes.io/zone",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"team": "x"}},
+        }
+    ],
     "serviceAccountName": "model",
     "imagePullSecrets": [{"name": "pull"}],
     "podAnnotations": {"a": "b"},
@@ -126,6 +136,25 @@ def test_service_probes_and_monitor_meet_the_relays_ports() -> None:
     labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
     for selector in (made["Service"]["spec"]["selector"], made["PodMonitor"]["spec"]["selector"]["matchLabels"]):
         assert selector.items() <= labels.items()
+
+
+def test_a_native_sidecar_is_the_same_container_that_starts_first() -> None:
+    plain = rendered(SMALL)["Deployment"]["spec"]["template"]["spec"]
+    native = rendered({**SMALL, "tocsin": {**SMALL["tocsin"], "native": True}})
+    kubernetes_validate.validate(native["Deployment"], "1.32", strict=True)
+    spec = native["Deployment"]["spec"]["template"]["spec"]
+    assert [one["name"] for one in spec["containers"]] == ["model"]
+    assert spec["initContainers"] == [{**plain["containers"][1], "restartPolicy": "Always"}]
+
+
+def test_a_network_policy_leaves_the_model_servers_own_port_shut() -> None:
+    made = rendered(FULL)
+    rules = made["NetworkPolicy"]["spec"]["ingress"]
+    assert [[port["port"] for port in rule["ports"]] for rule in rules] == [["grpc"], ["tocsin-metrics"]]
+    assert "from" not in rules[0] and rules[1]["from"]
+    labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert made["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
 def test_the_dashboards_come_as_they_are() -> None:
