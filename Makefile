@@ -8,7 +8,7 @@ SOURCES := pyproject.toml $(wildcard proto/*)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
 TEST_PACKAGES := chromium curl nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
 
-.PHONY: help demo test venv lint format bench soak fuzz alerts guarantees examples clean
+.PHONY: help demo test venv lint format bench soak fuzz alerts scrape state guarantees examples clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -51,6 +51,13 @@ fuzz: $(VENV)/dev ## a million broken cases, and bombs, for everything that read
 alerts: $(VENV)/dev ## a real Prometheus and Alertmanager: which alerts page, and how soon
 	@$(call debian,prometheus prometheus-alertmanager,prometheus prometheus-alertmanager)
 	$(BIN)/python -m benchmarks.alerts --json alerts.json
+
+scrape: $(VENV)/dev ## what a scrape of a thousand models costs
+	$(BIN)/python -m benchmarks.scrape --json scrape.json
+
+state: $(VENV)/dev ## sessions that hop between processes, in a real Redis that is killed, paused and emptied
+	@$(call debian,redis-server,redis-server)
+	$(BIN)/python -m benchmarks.state --json state.json
 
 guarantees: $(VENV)/dev ## hold every promise to its law on real data, beside crepes, MAPIE and venn-abers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check crepes MAPIE river venn-abers
