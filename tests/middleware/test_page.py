@@ -16,10 +16,13 @@ import grpc
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.model_server import model_server
-from tests.parts import INFER, Running, far_away, inference, running, safe_traffic, settings
+from tests.parts import INFER, SIGNALS, Running, far_away, inference, running, safe_traffic, settings
 
+from tocsin.judgement.guard import Guard
 from tocsin.page.history import History
 from tocsin.page.page import WATCHERS
+from tocsin.page.snapshot import SHOWN, snapshot
+from tocsin.sinks.prometheus import PrometheusSink
 
 CHROMIUM = Path("/usr/bin/chromium")
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -176,12 +179,33 @@ def test_history_tells_what_came_between_two_looks() -> None:
     history = History(lambda: counts, every=3_600)
     try:
         counts = {"m": (10, {"warning": 2})}
-        assert [point[1:] for point in history.of("m")] == [(10, {"warning": 2})]
+        assert [point[1:] for point in history.points()["m"]] == [(10, {"warning": 2})]
         counts = {"m": (4, {"warning": 1})}  # less than before: counted anew, as after a reload
         history._last = {"m": (10, {"warning": 2})}
-        assert [point[1:] for point in history.of("m")] == [(4, {"warning": 1})]
+        assert [point[1:] for point in history.points()["m"]] == [(4, {"warning": 1})]
     finally:
         history.close()
+
+
+def test_of_many_models_those_with_most_evidence_are_shown(bundle: Path) -> None:
+    model = {"bundle": bundle, "signals": SIGNALS}
+    guard = Guard.open(settings(1, None, models={f"m{number}": model for number in range(SHOWN + 5)}))
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+    for _ in range(30):
+        call = guard.call(INFER, {})
+        assert call is not None
+        judged = call.answered(inference(far_away(1), slice(0, 1), model="m24"))
+        assert judged is not None
+        guard.judge([judged])
+    history = History(sink.counts, every=3_600)
+    try:
+        told = snapshot(sink, [], history, "observe")
+    finally:
+        history.close()
+    first = told["models"][0]
+    assert first["name"] == "m24" and first["severities"][0]["broken"]
+    assert len(told["models"]) == SHOWN and told["more"] == 5
 
 
 def status(url: str, method: str = "GET") -> int:

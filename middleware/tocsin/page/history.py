@@ -25,9 +25,10 @@ class History:
         self._thread = threading.Thread(target=self._run, name="tocsin-history", daemon=True)
         self._thread.start()
 
-    def of(self, model: str) -> list[Point]:
-        """The points of a model, oldest first, and what came since the last of them."""
-        return [*self._points.get(model, ()), self._since(model, self._counts(), time.time())]
+    def points(self) -> dict[str, list[Point]]:
+        """The points of every model, oldest first, and what came since the last of them."""
+        now, counts = time.time(), self._counts()
+        return {model: [*self._points.get(model, ()), self._since(model, counts, now)] for model in counts}
 
     def close(self) -> None:
         """Look no more."""

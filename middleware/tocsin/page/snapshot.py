@@ -24,15 +24,15 @@ ALARMS = 20
 
 def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mode: str) -> dict[str, Any]:
     """What is to be shown now."""
-    figures = sink.figures()
-    guarded = {name: model for name, model in sink.models.items() if model.bundle is not None}
-    models = [_model(name, guarded[name], figures[name], history.of(name)) for name in guarded if name in figures]
-    models.sort(key=lambda one: -max([severity["evidence"] or 0.0 for severity in one["severities"]] or [0.0]))
+    figures, points = sink.figures(), history.points()
+    guarded = {name: model for name, model in sink.models.items() if model.bundle is not None and name in figures}
+    names = sorted(guarded, key=lambda name: -max(figures[name]["promise"].values(), default=0.0))
+    models = [_model(name, guarded[name], figures[name], points.get(name, [])) for name in names[:SHOWN]]
     return {
         "time": time.time(),
         "mode": mode,
-        "models": models[:SHOWN],
-        "more": max(0, len(models) - SHOWN),
+        "models": models,
+        "more": max(0, len(names) - SHOWN),
         "unguarded": sorted(set(sink.models) - set(guarded)),
         "added": sink.added_quantiles(),
         "alarms": shown(list(alarms)[-ALARMS:])[::-1],

@@ -66,9 +66,7 @@ class PrometheusSink(Collector):
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """What was counted of each model, as plain data for people to look at."""
-        looks = self._weighed()
-        with self._lock:
-            return {look.name: look.figures() for look in looks if look.name in self._models}
+        return {look.name: self._told(look.figures) for look in self._weighed() if look.name in self._models}
 
     def counts(self) -> dict[str, tuple[int, dict[str, int]]]:
         """How many were judged of each model, and their alarms by severity."""
