@@ -44,10 +44,11 @@ class _Axes:
 
     def _tick(self, share: float) -> None:
         x, y = self.x(share * self._x_max), self.y(share * self._y_max)
-        self.parts.append(
-            f'<text x="{x}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{share * self._x_max:.3g}</text>'
-        )
-        self.parts.append(f'<text x="{LEFT - 5}" y="{y + 4}" text-anchor="end">{share * self._y_max:.3g}</text>')
+        anchor = "end" if share == 1.0 else "middle"  # the last one stays inside
+        self.parts += [
+            f'<text x="{x}" y="{HEIGHT - BOTTOM + 13}" text-anchor="{anchor}">{_number(share * self._x_max)}</text>',
+            f'<text x="{LEFT - 5}" y="{y + 4}" text-anchor="end">{_number(share * self._y_max)}</text>',
+        ]
 
     def x(self, value: float) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * value / self._x_max, 1)
@@ -61,6 +62,10 @@ class _Axes:
             + "".join(self.parts)
             + "</svg>"
         )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"
 
 
 def lines(told: str, drawn: Sequence[Line], x_label: str, y_label: str, y_max: float | None = None) -> str:
