@@ -9,6 +9,7 @@ import grpc
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tocsin.configuration.fields import AddressField, Duration
+from tocsin.configuration.listener import UpstreamTls
 
 ActionName = Literal["pass", "flag", "retry", "fallback", "abstain", "block"]
 Settled = Literal["pass", "flag", "abstain", "block"]
@@ -68,6 +69,7 @@ class FallbackConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     upstream: AddressField = Field(description="Where it is: HOST:PORT or unix:/PATH.")
+    tls: UpstreamTls | None = Field(None, description="TLS towards it; null: none.")
     deadline: Duration = Field(timedelta(seconds=1), description="How long it may take.")
     otherwise: Settled = Field("abstain", description="What to do when it fails.")
 

@@ -137,6 +137,8 @@ class Config(BaseSettings):
         for model in self.models.values():
             model.bundle = model.bundle and folder / model.bundle
             model.shadow = model.shadow and folder / model.shadow
+            if model.fallback is not None and model.fallback.tls is not None:
+                model.fallback.tls.resolve(folder)
         for protocol in self.protocols.values():
             protocol.descriptors = protocol.descriptors and str(folder / protocol.descriptors)
         if self.events is not None:

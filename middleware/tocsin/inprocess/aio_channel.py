@@ -57,7 +57,7 @@ class _Callable:
             seconds = step.seconds if timeout is None else min(step.seconds, timeout)
             if step.upstream is not None:
                 assert call.request is not None
-                return await ask_fallback_aio(step.upstream, guarded.method, call.request, metadata, seconds)
+                return await ask_fallback_aio(step, guarded.method, call.request, metadata, seconds)
             try:
                 received: Received = await guarded.inner(
                     Sent(request, None), metadata=metadata, **{**more, "timeout": seconds}

@@ -188,7 +188,7 @@ class _Served:
         def ask(step: Ask) -> bytes | None:
             if step.upstream is not None:
                 metadata = context.invocation_metadata()
-                return ask_fallback(step.upstream, self._call.method, request.content, metadata, step.seconds)
+                return ask_fallback(step, self._call.method, request.content, metadata, step.seconds)
             return self._received(self._inner(request.message, context)).content
 
         return ask
@@ -197,7 +197,7 @@ class _Served:
         async def ask(step: Ask) -> bytes | None:
             if step.upstream is not None:
                 metadata = context.invocation_metadata()
-                return await ask_fallback_aio(step.upstream, self._call.method, request.content, metadata, step.seconds)
+                return await ask_fallback_aio(step, self._call.method, request.content, metadata, step.seconds)
             return self._received(await self._inner(request.message, context)).content
 
         return ask

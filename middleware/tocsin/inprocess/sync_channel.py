@@ -45,7 +45,7 @@ class _Callable:
             seconds = step.seconds if timeout is None else min(step.seconds, timeout)
             if step.upstream is not None:
                 assert call.request is not None
-                return ask_fallback(step.upstream, guarded.method, call.request, metadata, seconds)
+                return ask_fallback(step, guarded.method, call.request, metadata, seconds)
             try:
                 received: Received = guarded.inner(Sent(request, None), seconds, metadata, **more)
             except grpc.RpcError:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import grpc
 
 from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import UpstreamTls
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import WITHHOLDS, Replacement, failed_closed
@@ -21,6 +22,7 @@ class Ask(NamedTuple):
 
     upstream: Address | None
     seconds: float
+    tls: UpstreamTls | None = None  # towards that upstream
 
 
 class Judge(NamedTuple):
@@ -71,7 +73,8 @@ def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
         action = model.policy.settled("retry")
     if action == "fallback":
         if again and config.fallback is not None:
-            response = yield Ask(config.fallback.upstream, config.fallback.deadline.total_seconds())
+            fallback = config.fallback
+            response = yield Ask(fallback.upstream, fallback.deadline.total_seconds(), fallback.tls)
             if response is not None:
                 guard.acted(call, "fallback")
                 return Replacement(response, grpc.StatusCode.OK, "", b"")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from tocsin.channels import open_aio_channel
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
 from tocsin.judgement.acting import Acting, Ask, Judge
@@ -30,7 +31,6 @@ Metadata = list[tuple[str, str | bytes]]
 
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _OWN = (":", "grpc-", "te", "content-type", "user-agent", "connection", "host", "content-length")
-_UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 class Again:
@@ -67,7 +67,7 @@ class Again:
             await self._relay.batcher.judged(step.call)
             return None
         seconds = min(step.seconds, _deadline(stream.fields, stream.opened) - time.monotonic())
-        upstream, tls = (step.upstream, None) if step.upstream is not None else stream.upstream
+        upstream, tls = (step.upstream, step.tls) if step.upstream is not None else stream.upstream
         return await self._once(upstream, tls, call.method, request, _metadata(stream.fields), seconds)
 
     async def _once(
@@ -82,26 +82,20 @@ class Again:
         """One call's only response, None when it failed."""
         if seconds <= 0:
             return None
-        call = self._channel(address, tls).unary_unary(method)(request, timeout=seconds, metadata=metadata)
         try:
-            response: bytes = await call
+            channel = self._channel(address, tls)
+            response: bytes = await channel.unary_unary(method)(request, timeout=seconds, metadata=metadata)
         except grpc.RpcError:
+            return None
+        except OSError as error:
+            log.error("%s cannot be asked: %s: %s", address, error.filename, error.strerror)
             return None
         return response
 
     def _channel(self, address: Address, tls: UpstreamTls | None) -> grpc.aio.Channel:
         if address not in self._channels:
-            if tls is None:
-                self._channels[address] = grpc.aio.insecure_channel(str(address), options=_UNBOUNDED)
-            else:
-                options = [*_UNBOUNDED, *([("grpc.ssl_target_name_override", tls.name)] if tls.name else [])]
-                self._channels[address] = grpc.aio.secure_channel(str(address), _credentials(tls), options=options)
+            self._channels[address] = open_aio_channel(address, tls)
         return self._channels[address]
-
-
-def _credentials(tls: UpstreamTls) -> grpc.ChannelCredentials:
-    ca, key, certificate = (None if path is None else path.read_bytes() for path in (tls.ca, tls.key, tls.certificate))
-    return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
 def _deadline(fields: Sequence[tuple[str, str]], opened: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,10 +12,15 @@ from typing import Any
 import grpc
 import pytest
 from tests.by_hand import until
+from tests.certificates import Authority
 from tests.model_server import Model, model_server
 from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import UpstreamTls
+from tocsin.inprocess.asking import ask_fallback, ask_fallback_aio
+from tocsin.judgement.acting import Ask
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import DETAILS_KEY, ErrorInfo, RichStatus
 from tocsin.protocols import oip
@@ -127,6 +133,27 @@ def test_the_fallback_answers_with_the_callers_metadata_and_deadline(bundle: Pat
         with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback={"upstream": "127.0.0.1:1"}) as (relay, _):
             assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION
             assert counted(relay, 'tocsin_actions_total{action="abstain",model="digits"}') == 1
+
+
+def test_a_fallback_is_asked_over_tls_by_every_position(bundle: Path, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.sign("safer")
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    with model_server(credentials=credentials) as (safer, address):
+        safer.answers = {b"far": ANSWERS[b"safe 1"]}
+        fallback = {"upstream": address, "tls": {"ca": authority.ca}, "deadline": "5s"}
+        with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback=fallback) as (relay, _):
+            assert ask(relay, b"far")[:2] == (ANSWERS[b"safe 1"], grpc.StatusCode.OK)
+        step = Ask(Address("127.0.0.1", int(address.rpartition(":")[2])), 5.0, UpstreamTls(ca=authority.ca))
+        assert ask_fallback(step, INFER, b"far", (), 5.0) == ANSWERS[b"safe 1"]
+        assert asyncio.run(ask_fallback_aio(step, INFER, b"far", (), 5.0)) == ANSWERS[b"safe 1"]
+        stranger = Authority(tmp_path / "stranger")
+        for ca, told in ((stranger.ca, "strange"), (tmp_path / "none.pem", "missing")):
+            fallback = {"upstream": address, "tls": {"ca": ca}, "deadline": "2s"}
+            with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback=fallback) as (relay, _):
+                assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION, told
+        unreadable = step._replace(tls=UpstreamTls(ca=tmp_path / "none.pem"))
+        assert asyncio.run(ask_fallback_aio(unreadable, INFER, b"far", (), 5.0)) is None
 
 
 def test_retries_ask_the_same_model_until_an_answer_passes(bundle: Path) -> None:
