@@ -27,6 +27,7 @@ import tocsin
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import StateConfig
 from tocsin.errors import ConfigError
+from tocsin.judgement.guard import Guard
 from tocsin.state.memory import MemorySessions
 from tocsin.state.opening import State
 from tocsin.state.redis_connection import Asked, RedisConnection
@@ -280,6 +281,26 @@ def test_a_cluster_holds_them_too(tmp_path: Path) -> None:
         assert counted(states[0])["tocsin_state_requests_total failed"] == 0
 
 
+def test_a_shadow_of_the_same_bundle_has_sessions_of_its_own(server: RedisServer, tmp_path: Path) -> None:
+    path = in_sessions(tmp_path / "sessions.tocsin", window=Window(3, "sum"))
+    model = {"bundle": path, "shadow": path, "signals": SIGNALS, "session": "metadata.x-session"}
+    guard = Guard.open(settings(1, None, models={"digits": model}, state={"redis": server.url, "timeout": "1s"}))
+    bundle, answers = Bundle.read(path), safe_traffic(10, seed=12)
+    promise, seen = bundle.require_promise(), []
+    expected = promise.judge(bundle.scorer(answers), sessions=[promise.sessions.start()] * 10)  # type: ignore[union-attr]
+    for row in range(10):
+        call = guard.call(INFER, {"x-session": "one"})
+        assert call is not None
+        judged_call = call.answered(inference(answers, slice(row, row + 1)))
+        assert judged_call is not None
+        guard.judge([judged_call])
+        guard.shadow([judged_call])
+        assert judged_call.verdict is not None
+        seen += judged_call.verdict.pvalues
+    guard.state.close()
+    assert seen == pytest.approx(expected.pvalues, rel=1e-9)
+
+
 # -- Redis in trouble
 
 
@@ -293,6 +314,10 @@ def test_a_batch_is_taken_in_once_however_often_it_is_sent(server: RedisServer) 
         connection.run([Asked(PUSH, "k", ["batch-2", 5, 0, 60_000, "0.5"]), asked])
         (found,) = connection.run([Asked(PUSH, "k", ["batch-3", 5, 0, 60_000, "1"])])
         assert found[:2] == [3, "0.1 0.25 0.5"]
+        connection.run([Asked(PUSH, "k", ["batch-40", 9, 0, 60_000, "2"])])
+        connection.run([Asked(PUSH, "k", ["batch-4", 9, 0, 60_000, "3"])])  # another one, though its name begins alike
+        (found,) = connection.run([Asked(PUSH, "k", ["batch-5", 9, 0, 60_000, "4"])])
+        assert found[:2] == [6, "0.1 0.25 0.5 1 2 3"]
     finally:
         connection.close()
 

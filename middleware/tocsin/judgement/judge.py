@@ -40,12 +40,13 @@ class TellsApart(Protocol):
 
 
 class Judge:
-    """Judges scores by a bundle's promise and what is configured of the model. Safe between threads.
+    """Judges scores by a bundle's promise and what is configured of the model; its sessions are `kept_as`, by its name
+    unless told otherwise. Safe between threads.
 
     Raises ConfigError when the configuration asks for what the bundle does not have.
     """
 
-    def __init__(self, name: str, config: ModelConfig, bundle: Bundle, state: State) -> None:
+    def __init__(self, name: str, config: ModelConfig, bundle: Bundle, state: State, kept_as: str = "") -> None:
         self.promise = bundle.require_promise(config.bundle or "the bundle")
         where = f"models.{name}"
         if self.promise.sessions is not None and not config.session:
@@ -73,7 +74,7 @@ class Judge:
         self._identifiers = Identifiers()
         self.sessions: SessionStore | None = None
         if self.promise.sessions is not None:
-            self.sessions = state.sessions(name, bundle.digest, self.promise, config)
+            self.sessions = state.sessions(kept_as or name, bundle.digest, self.promise, config)
 
     def __call__(
         self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: TellsApart

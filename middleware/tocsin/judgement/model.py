@@ -34,7 +34,14 @@ class GuardedModel:
     """
 
     def __init__(
-        self, name: str, config: ModelConfig, methods: Mapping[str, Method], state: State, *, threads: int = 1
+        self,
+        name: str,
+        config: ModelConfig,
+        methods: Mapping[str, Method],
+        state: State,
+        *,
+        threads: int = 1,
+        kept_as: str = "",
     ) -> None:
         self.name = name
         self.config = config
@@ -46,7 +53,7 @@ class GuardedModel:
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
             self.swallowed = self.scorer.swallowed()
-            self.judge = Judge(name, config, self.bundle, state)
+            self.judge = Judge(name, config, self.bundle, state, kept_as)
             if self.bundle.model and self.bundle.model != name:
                 log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
         self.seconds = self.scorer.warm() if self.bundle is not None else 0.0  # that a batch of eight takes
@@ -64,7 +71,7 @@ class GuardedModel:
         self.shadow: GuardedModel | None = None
         if config.shadow is not None:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
-            self.shadow = GuardedModel(name, candidate, methods, state, threads=threads)
+            self.shadow = GuardedModel(name, candidate, methods, state, threads=threads, kept_as=f"{name}:shadow")
 
     @property
     def digests(self) -> tuple[str, str]:

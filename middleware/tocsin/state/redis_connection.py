@@ -123,7 +123,14 @@ class RedisConnection:
                 log.info("state: Redis is back")
             if self._up and not self._ending.is_set():
                 for look in self.looks:
-                    look()
+                    self._safely(look)
+
+    def _safely(self, look: Callable[[], None]) -> None:
+        """One that fails must not end the thread that finds Redis again."""
+        try:
+            look()
+        except Exception as error:
+            log.error("state: a look at Redis failed: %s: %s", type(error).__name__, error)
 
 
 def _client(config: StateConfig) -> tuple[Any, type[Exception], type[Exception]]:

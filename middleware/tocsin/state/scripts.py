@@ -20,7 +20,7 @@ local had = redis.call('HMGET', KEYS[1], 'n', 's', 'g', 'k', 't', 'b')
 local n, s, g, k = tonumber(had[1] or 0), had[2] or '', had[3] or '-', tonumber(had[4] or 0)
 local batches, ended = had[6] or '', ''
 local width, every, idle = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-if string.find(batches, ARGV[1], 1, true) then return {n, s, g, k, ''} end
+if string.find(' ' .. batches .. ' ', ' ' .. ARGV[1] .. ' ', 1, true) then return {n, s, g, k, ''} end
 if had[5] and now - tonumber(had[5]) > idle then ended = g; n, s, g, k = 0, '', '-', k + 1 end
 local before = {n, s, g, k, ended}
 local last = {}
@@ -76,7 +76,8 @@ return ended
 """
 )
 
-# idle ms (0: whatever it is) -> the grade of a session that has ended, which is forgotten; '' if it goes on after all.
+# idle ms (-1: however lately it was heard of) -> the grade of a session that has ended and is forgotten; '' if it goes
+# on after all.
 FORGET = (
     NOW
     + """
