@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 import yaml
 from benchmarks.alerts.stack import Stack
 from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from tests.model_server import model_server
 from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
 
-from tocsin.sinks.families import FAMILIES, PVALUE, Sample
+from tocsin.sinks.exposition import Exposition
+from tocsin.sinks.families import FAMILIES, PVALUE, Family, Sample
 from tocsin.sinks.histogram import NATIVE, ZERO, Histogram
 from tocsin.sinks.protobuf import CONTENT_TYPE, _Family, asked_for, delimited
 
@@ -32,6 +37,36 @@ def test_every_value_is_in_the_bucket_whose_bounds_it_lies_in() -> None:
         assert native is not None and sum(native.values()) == len(values)
         expected = [ZERO if v <= 0 else next(i for i in range(-900, 900) if v <= 2 ** (i / NATIVE)) for v in values]
         assert native == {index: expected.count(index) for index in set(expected)}
+
+
+def test_what_is_shown_stays_as_it_is_when_counting_goes_on() -> None:
+    histogram = Histogram([0.5], native=True)
+    histogram.add(0.1)
+    shown = histogram.buckets()[0]
+    histogram.add(0.9)
+    assert histogram.buckets()[0].cumulative == [1, 2]
+    assert shown.cumulative == [1, 1] and shown.native is not None and sum(shown.native.values()) == 1
+
+
+def test_protobuf_is_compressed_when_asked() -> None:
+    class Nothing:
+        def blocks(self, *, openmetrics: bool) -> list[dict[Family, str]]:
+            return []
+
+        def samples(self) -> list[Sample]:
+            return []
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(GaugeOfOne())
+    plain = Exposition(Nothing(), registry).answer(ASKED, "")
+    headers, packed = Exposition(Nothing(), registry).answer(ASKED, "gzip")
+    assert plain[0] == [("Content-Type", CONTENT_TYPE)] and ("Content-Encoding", "gzip") in headers
+    assert gzip.decompress(packed) == plain[1] != b""
+
+
+class GaugeOfOne(Collector):
+    def collect(self) -> list[Metric]:
+        return [GaugeMetricFamily("one", "One.", 1)]
 
 
 def test_another_processes_counts_are_added() -> None:

@@ -38,7 +38,7 @@ class Shown(Protocol):
 
 
 class Exposition:
-    """Answers scrapes: `lines` tells the blocks of samples now, `rest` has what is few."""
+    """Answers scrapes: `shown` has what is many, `rest` what is few."""
 
     def __init__(self, shown: Shown, rest: CollectorRegistry) -> None:
         self._shown, self._rest = shown, rest
@@ -46,18 +46,22 @@ class Exposition:
     def answer(self, accept: str, encodings: str) -> tuple[list[tuple[str, str]], bytes]:
         """Headers and body, in the format and encoding that are asked for."""
         if asked_for(accept):
-            return [("Content-Type", CONTENT_TYPE)], delimited(self._shown.samples(), self._rest.collect())
+            kind, content = CONTENT_TYPE, delimited(self._shown.samples(), self._rest.collect())
+        else:
+            kind, content = self._text(accept)
+        headers = [("Content-Type", kind)]
+        if "gzip" in encodings.lower():
+            packer = zlib.compressobj(1, wbits=31)  # quickly: it repeats itself
+            content = packer.compress(content) + packer.flush()
+            headers.append(("Content-Encoding", "gzip"))
+        return headers, content
+
+    def _text(self, accept: str) -> tuple[str, bytes]:
         encoder, kind = choose_encoder(accept)
         openmetrics = kind.startswith("application/openmetrics-text")
         content = encoder(self._rest).removesuffix(END)
         content += assembled(self._shown.blocks(openmetrics=openmetrics), openmetrics=openmetrics)
-        content += END if openmetrics else b""
-        headers = [("Content-Type", kind)]
-        if "gzip" in encodings.lower():
-            packer = zlib.compressobj(1, wbits=31)  # quickly: it is text that repeats itself
-            content = packer.compress(content) + packer.flush()
-            headers.append(("Content-Encoding", "gzip"))
-        return headers, content
+        return kind, content + (END if openmetrics else b"")
 
 
 def assembled(blocks: Iterable[Blocks], *, openmetrics: bool) -> bytes:

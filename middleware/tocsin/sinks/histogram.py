@@ -117,10 +117,11 @@ class Histogram:
             self._sums[i] += total
 
     def buckets(self) -> list[Buckets]:
-        """Each series' cumulative counts, as they are shown."""
+        """Each series' cumulative counts, as they are shown; they stay as they are when counting goes on."""
         self._fold()
+        native = None if self._native is None else dict(self._native)
         return [
-            Buckets(bounds, list(accumulate(counts)), total, dict(self._exemplars), self._native)
+            Buckets(bounds, list(accumulate(counts)), total, dict(self._exemplars), native)
             for bounds, counts, total in zip(self._texts, self._counts, self._sums, strict=True)
         ]
 
