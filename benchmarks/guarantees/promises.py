@@ -110,7 +110,7 @@ def _alarms(
 
 def _tied(promise: Promise) -> bool:
     """Whether the threshold is one of several equal scores, so that fewer alarms than alpha are no surprise."""
-    return bool((promise.nonconformity == promise.thresholds["alarm"]).sum() > 1)
+    return bool((promise.nonconformity.scores == promise.thresholds["alarm"]).sum() > 1)
 
 
 def _groups(judge: Judge, pair: Pair, blocks: list[Block]) -> None:

@@ -7,19 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tocsin_calibration.dividing import REFERENCE_SHARE, reference_rows, require_enough, with_reference
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.promise import Promise
 from tocsin_calibration.sessions.bands import Band
 from tocsin_calibration.sessions.rule import SessionRule
-from tocsin_calibration.thresholds.contaminated import bad_among
-from tocsin_calibration.thresholds.joint import LEARNT, Float64, JointScore, needed_of
-from tocsin_calibration.thresholds.learnt import combination_weights
+from tocsin_calibration.sweeps import Held, alphas_of, calibrate_in_sweeps, checked, combination_of
+from tocsin_calibration.thresholds.joint import Float64, JointScore, needed_of
 from tocsin_calibration.thresholds.limits import Terms
 
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
-REFERENCE_SHARE = 1 / 3  # part A only sets the detectors' scales; part B carries the promise and gets the rest
-MIN_REFERENCE = 20
-MOST_BAD = 0.5  # of calibration; of more there is nothing to learn
 
 
 def calibrate(
@@ -49,11 +46,7 @@ def calibrate(
     Raises CalibrationError when the scores are too few for an alpha (saying how many are needed), not finite, or
     of the wrong shape.
     """
-    alphas = _alphas(alpha)
-    values = _checked(scores)
-    needed_of(rule, values.shape[1])
-    part_a = _size_of_reference(len(values))
-    terms = Terms(confidence, _contaminated(contaminated, len(values), len(values) - part_a))
+    alphas, values = alphas_of(alpha), checked(scores)
     if weights is not None and (groups is not None or confidence is not None or contaminated):
         raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
     if groups is not None and contaminated:
@@ -63,18 +56,23 @@ def calibrate(
     for name, column in (("groups", groups), ("weights", weights)):
         if column is not None and len(np.asarray(column)) != len(values):
             raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(values)} responses")
-    carrying = max(terms.required_size(a) for a in alphas.values())
-    if len(values) - part_a < carrying:
-        strictest = min(alphas.values())
-        raise CalibrationError(
-            f"{len(values)} calibration responses cannot keep alpha = {strictest:g}: "
-            f"{responses_needed(strictest, Terms(confidence, contaminated))} are needed ({carrying} carry the promise, "
-            f"the others set the detectors' scales); record more safe traffic, or choose a larger alpha"
+    if groups is None and weights is None:
+        return calibrate_in_sweeps(
+            Held(values),
+            alphas,
+            rule=rule,
+            detectors=detectors,
+            seed=seed,
+            confidence=confidence,
+            contaminated=contaminated,
+            failures=failures,
         )
-    order = np.random.default_rng(seed).permutation(len(values))
-    a, b = order[:part_a], order[part_a:]
+    needed_of(rule, values.shape[1])
+    carrying = require_enough(len(values), alphas, confidence, 0.0)
+    a = reference_rows(len(values), seed)
+    b = np.setdiff1d(np.arange(len(values)), a, assume_unique=True)
     reference = np.sort(values[a], axis=0)
-    combination = _combination(rule, reference, values[a], failures)
+    combination = combination_of(rule, reference, values[a], failures)
     nonconformity = JointScore(reference, rule, combination)(values[b])[0]
     own, pooled = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
     return Promise(
@@ -83,7 +81,7 @@ def calibrate(
         alphas,
         rule,
         detectors,
-        terms=terms,
+        terms=Terms(confidence),
         weights=None if weights is None else np.asarray(weights, np.float64)[b],
         groups=own,
         pooled=pooled,
@@ -108,11 +106,11 @@ def calibrate_sessions(
     promise, each session as one. `failures` (m, d): responses of failed sessions, for the rule `learnt`. Raises
     CalibrationError as `calibrate` does; what must be many enough are sessions.
     """
-    alphas, terms = _alphas(alpha), Terms(confidence)
-    checked = [_checked(scores) for scores in sessions]
-    if empty := sum(not len(scores) for scores in checked):
+    alphas, terms = alphas_of(alpha), Terms(confidence)
+    sound = [checked(scores) for scores in sessions]
+    if empty := sum(not len(scores) for scores in sound):
         raise CalibrationError(f"{empty} sessions have no responses; leave them out")
-    cut = session.cut(checked)
+    cut = session.cut(sound)
     if session.every is not None and not cut:
         raise CalibrationError(f"no session has {session.every} steps; choose shorter stretches")
     part_a = max(2, round(len(cut) * REFERENCE_SHARE))
@@ -120,7 +118,7 @@ def calibrate_sessions(
     if len(cut) - part_a < carrying:
         raise CalibrationError(
             f"{len(cut)} safe sessions cannot keep alpha = {min(alphas.values()):g}: "
-            f"{_with_reference(carrying, 2)} are needed ({carrying} carry the promise, one session one score); "
+            f"{with_reference(carrying, 2)} are needed ({carrying} carry the promise, one session one score); "
             f"record more, or choose a larger alpha"
         )
     order = np.random.default_rng(seed).permutation(len(cut))
@@ -128,7 +126,7 @@ def calibrate_sessions(
     rows = np.concatenate(first)
     needed_of(rule, rows.shape[1])
     reference = np.sort(rows, axis=0)
-    combination = _combination(rule, reference, rows, failures)
+    combination = combination_of(rule, reference, rows, failures)
     score = JointScore(reference, rule, combination)
     if session.style == "band":
         courses = [session.window.over(score(one)[0]) for one in first]
@@ -152,45 +150,6 @@ def calibrate_sessions(
     )
 
 
-def responses_needed(alpha: float, terms: Terms = Terms()) -> int:
-    """How many calibration responses `calibrate` needs for the level alpha."""
-    n = _with_reference(terms.required_size(alpha), MIN_REFERENCE)
-    while terms.contaminated and not _enough(n, alpha, terms):
-        n += 1
-    return n
-
-
-def _enough(rows: int, alpha: float, terms: Terms) -> bool:
-    carrying = rows - _size_of_reference(rows)
-    return carrying >= Terms(None, _contaminated(terms.contaminated, rows, carrying)).required_size(alpha)
-
-
-def _contaminated(share: float, rows: int, carrying: int) -> float:
-    """The share of the rows that carry the promise that may be bad, when a share of all is: at worst all of them."""
-    if not 0 <= share < MOST_BAD:
-        raise CalibrationError(f"the share of bad calibration responses must lie in [0, {MOST_BAD:g}), not {share}")
-    return bad_among(rows, share) / carrying if share and carrying > 0 else share
-
-
-def _with_reference(carrying: int, least: int) -> int:
-    n = carrying + least
-    while n - max(least, round(n * REFERENCE_SHARE)) < carrying:
-        n += 1
-    return n
-
-
-def _size_of_reference(rows: int) -> int:
-    return max(MIN_REFERENCE, round(rows * REFERENCE_SHARE))
-
-
-def _combination(rule: str, reference: Float64, safe: Float64, failures: NDArray[np.floating] | None) -> Float64 | None:
-    if rule != LEARNT:
-        return None
-    scale = JointScore(reference, "any")
-    bad = None if failures is None else scale.evidence(_checked(failures))
-    return combination_weights(scale.evidence(safe), bad)
-
-
 def _divided(
     nonconformity: Float64, groups: Sequence[str] | None, carrying: int
 ) -> tuple[dict[str, Float64], list[str]]:
@@ -203,25 +162,3 @@ def _divided(
         {name: scores for name, scores in own.items() if len(scores) >= carrying},
         [name for name, scores in own.items() if len(scores) < carrying],
     )
-
-
-def _alphas(alpha: float | Mapping[str, float]) -> dict[str, float]:
-    alphas = dict(alpha) if isinstance(alpha, Mapping) else {"alarm": alpha}
-    if not alphas:
-        raise CalibrationError("there is no alpha to promise")
-    return alphas
-
-
-def _checked(scores: NDArray[np.floating]) -> Float64:
-    values = np.asarray(scores, np.float64)
-    if values.ndim == 1:
-        values = values[:, None]
-    if values.ndim != 2 or not values.shape[1]:
-        raise CalibrationError(f"scores must have the shape (responses, detectors), not {values.shape}")
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise CalibrationError(
-            f"{int((~finite).sum())} of {len(values)} calibration responses have a NaN or infinite score (the first "
-            f"is row {int(np.argmin(finite))}); leave them out, or mend the model"
-        )
-    return values

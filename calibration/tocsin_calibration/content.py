@@ -14,6 +14,7 @@ from tocsin_calibration.sessions.bands import Band
 from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sessions.windows import Window
 from tocsin_calibration.thresholds.limits import Terms
+from tocsin_calibration.thresholds.ordered import Ordered
 
 Arrays = dict[str, NDArray[np.float64]]
 
@@ -41,7 +42,9 @@ def facts_of(promise: Promise) -> dict[str, Any]:
 
 def arrays_of(promise: Promise) -> Arrays:
     """The arrays of a promise by name."""
-    arrays = {"reference": promise.reference, "nonconformity": promise.nonconformity}
+    arrays = {"reference": promise.reference, "nonconformity": promise.nonconformity.scores}
+    if promise.nonconformity.upto is not None:
+        arrays["upto"] = promise.nonconformity.upto.astype(np.float64)
     if promise.groups:
         arrays["groups"] = np.concatenate([limits.scores for limits in promise.groups.values()])
     if promise.limits.weighted is not None:
@@ -66,7 +69,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
     parts = np.split(grouped, np.cumsum(list(sizes.values()))[:-1]) if sizes else []
     return Promise(
         reference,
-        arrays["nonconformity"],
+        Ordered.kept(arrays["nonconformity"], arrays["upto"]) if "upto" in arrays else arrays["nonconformity"],
         {str(name): float(alpha) for name, alpha in facts["alphas"].items()},
         str(facts["rule"]),
         detectors,

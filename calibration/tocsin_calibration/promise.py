@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from tocsin_calibration.sessions.rule import Progress, SessionRule
 from tocsin_calibration.thresholds.joint import Float64, JointScore
 from tocsin_calibration.thresholds.limits import Limits, Terms
+from tocsin_calibration.thresholds.ordered import Ordered
 
 FEW = 8  # up to here plain Python is quicker than numpy's calls
 
@@ -37,7 +38,7 @@ class Promise:
     def __init__(
         self,
         reference: NDArray[np.floating],
-        nonconformity: NDArray[np.floating],
+        nonconformity: NDArray[np.floating] | Ordered,
         alphas: Mapping[str, float],
         rule: str,
         detectors: Sequence[str] = (),
@@ -60,7 +61,7 @@ class Promise:
         self.groups = {name: Limits(scores, self.alphas, terms) for name, scores in (groups or {}).items()}
         self.pooled = tuple(pooled)  # groups seen in calibration with too few responses for a promise of their own
         self.n, self.laws, self.thresholds = self.limits.n, self.limits.laws, self.limits.thresholds
-        self.nonconformity = self.limits.scores
+        self.nonconformity = self.limits.ordered
         self._score = JointScore(self.reference, rule, self.combination)
 
     @property

@@ -15,6 +15,7 @@ from tocsin_calibration.promise import Promise
 
 Float64 = NDArray[np.float64]
 DRAWS = 999
+MOST = 1 << 17  # calibration scores that are compared; of more as many that stand for all
 
 
 class Comparison(NamedTuple):
@@ -66,7 +67,7 @@ def compare(
         now = np.array(by_session(current, used, made_of).highest)
     old, new = kept_by_severity(current, before, was), kept_by_severity(candidate, after, limits)
     agree = float(np.mean([a == b for a, b in zip(before, after, strict=False)]))
-    shift, chance = _kolmogorov_smirnov(current.nonconformity, now, np.random.default_rng(seed))
+    shift, chance = _kolmogorov_smirnov(current.nonconformity.spread(MOST), now, np.random.default_rng(seed))
     return Comparison(unit, old, new, agree, shift, chance, _advice(old, new, chance))
 
 

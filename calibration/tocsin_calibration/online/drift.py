@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.online.urn import CELLS, cell_edges, drift_test
 from tocsin_calibration.online.watch import EVERY, Watch
+from tocsin_calibration.thresholds.ordered import Ordered
 
 
 class DriftWatch:
@@ -17,18 +18,18 @@ class DriftWatch:
     """
 
     def __init__(
-        self, calibration: NDArray[np.float64], *, cells: int = CELLS, every: int = EVERY, seed: int = 0
+        self, calibration: NDArray[np.float64] | Ordered, *, cells: int = CELLS, every: int = EVERY, seed: int = 0
     ) -> None:
-        self._calibration = calibration
-        self._edges = np.asarray(cell_edges(len(calibration), cells)[1:-1])
+        self._calibration = calibration if isinstance(calibration, Ordered) else Ordered.of(calibration)
+        n = self._calibration.n
+        self._edges = np.asarray(cell_edges(n, cells)[1:-1])
         self._rng = np.random.default_rng(seed)
-        self.watch = Watch(drift_test(len(calibration), cells), every)
+        self.watch = Watch(drift_test(n, cells), every)
 
     def add(self, scores: ArrayLike) -> None:
         """Take in new scores (m,)."""
         values = np.asarray(scores, np.float64)
-        below = np.searchsorted(self._calibration, values, side="left")
-        at_most = np.searchsorted(self._calibration, values, side="right")
+        below, at_most = self._calibration.below(values), self._calibration.at_most(values)
         gaps = below
         if (tied := at_most > below).any():
             gaps = below.copy()

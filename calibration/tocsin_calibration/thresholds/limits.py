@@ -16,9 +16,9 @@ from tocsin_calibration.thresholds.contaminated import (
     required_size_contaminated,
 )
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
-from tocsin_calibration.thresholds.lookup import pvalue_lookup
+from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.pac import rank_pac, required_size_pac
-from tocsin_calibration.thresholds.split import pvalues, rank, required_size, sorted_scores
+from tocsin_calibration.thresholds.split import rank, required_size
 from tocsin_calibration.thresholds.weighted import Weighted, effective_size
 
 Float64 = NDArray[np.float64]
@@ -57,7 +57,7 @@ class Terms:
 
 
 class Limits:
-    """Thresholds and p-values from nonconformity scores (n,), for alphas by severity, gravest first.
+    """Thresholds and p-values from nonconformity scores (n,), or `Ordered` ones, for alphas by severity, gravest first.
 
     `laws`: the law of false alarms; the worst one where calibration is contaminated, an approximate one where
     `weights` (n,) make the promise one for the traffic that they describe (see `weighted`). Raises CalibrationError
@@ -66,20 +66,26 @@ class Limits:
 
     def __init__(
         self,
-        scores: ArrayLike,
+        scores: ArrayLike | Ordered,
         alphas: Mapping[str, float],
         terms: Terms = Terms(),
         weights: ArrayLike | None = None,
     ) -> None:
-        self.weighted = None if weights is None else Weighted.of(scores, weights)
-        self.scores = sorted_scores(scores) if self.weighted is None else self.weighted.scores
-        self.n = len(self.scores)
+        self.weighted: Weighted | None = None
+        if isinstance(scores, Ordered):
+            self.ordered = scores
+        elif weights is None:
+            self.ordered = Ordered.of(scores)
+        else:
+            self.weighted = Weighted.of(scores, weights)
+            self.ordered = Ordered(self.weighted.scores, len(self.weighted.scores))
+        self.scores, self.n = self.ordered.scores, self.ordered.n
         self.effective = float(self.n) if self.weighted is None else effective_size(self.weighted.weights)
         self.laws: dict[str, FalseAlarmLaw] = {}
         self.thresholds: dict[str, float] = {}
         for name, alpha in alphas.items():
             k = terms.rank(self.n, alpha) if self.weighted is None else self.weighted.rank(alpha)
-            self.thresholds[name] = float(self.scores[k - 1])
+            self.thresholds[name] = self.ordered.at_rank(k)
             if self.weighted is None:
                 bad = bad_among(self.n, terms.contaminated)  # at worst all of them lie below the threshold
                 self.laws[name] = FalseAlarmLaw(self.n - bad, k - bad)
@@ -88,14 +94,16 @@ class Limits:
         self._levels = list(self.thresholds.items())
         self.quiet = min(self.thresholds.values())  # nothing up to here alarms
         # The p-value of one nonconformity score, to the bit as `pvalues` gives it.
-        self.pvalue: Callable[[float], float] = pvalue_lookup(self.scores)
-        if self.weighted is not None:
+        self.pvalue: Callable[[float], float]
+        if self.weighted is None:
+            self.pvalue = self.ordered.pvalue_of_one()
+        else:
             ordered, by_rank = self.scores.tolist(), self.weighted.pvalues(np.append(self.scores, np.inf)).tolist()
             self.pvalue = lambda score: by_rank[bisect_left(ordered, score)]
 
     def pvalues(self, joint: Float64) -> Float64:
         """P-values (m,) in (0, 1] of nonconformity scores (m,)."""
-        return pvalues(self.scores, joint) if self.weighted is None else self.weighted.pvalues(joint)
+        return self.ordered.pvalues(joint) if self.weighted is None else self.weighted.pvalues(joint)
 
     def severity(self, joint: float) -> str | None:
         """The gravest severity whose threshold the score exceeds, or None."""

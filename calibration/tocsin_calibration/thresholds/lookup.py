@@ -21,8 +21,13 @@ MOST_CELLS = 1 << 18  # two megabytes
 COVERED = 0.99  # of the calibration scores: a few far ones would make cells too wide for the many
 
 
-def pvalue_lookup(ordered: NDArray[np.float64]) -> Callable[[float], float]:
-    """p(s) = (1 + #{i: s_i >= s}) / (n+1) against sorted, finite calibration scores (n,)."""
+def pvalue_lookup(ordered: NDArray[np.float64], upto: NDArray[np.int64] | None = None) -> Callable[[float], float]:
+    """p(s) = (1 + #{i: s_i >= s}) / (n+1) against sorted, finite calibration scores (n,), or against some of n with
+    the numbers `upto` of those at or below each."""
+    if upto is not None:
+        kept, n = array("d", ordered.tolist()), int(upto[-1])
+        by_rank = array("d", ((1.0 + (n - np.append(0, upto))) / (n + 1.0)).tolist())
+        return lambda score: by_rank[bisect_left(kept, score)]
     scores, gaps = array("d", ordered.tolist()), float(len(ordered) + 1)
     lowest, highest = scores[0], scores[int(COVERED * (len(scores) - 1))]
     count = min(CELLS * len(scores), MOST_CELLS)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tocsin_calibration.thresholds.ordered import Ordered
+
 Float64 = NDArray[np.float64]
 
 
@@ -24,15 +26,15 @@ def uniforms(identifiers: Iterable[str | bytes | int], seed: int = 0) -> Float64
     return (words.astype(np.float64) + 0.5) / 2.0**53
 
 
-def smoothed_pvalues(calibration: Float64, scores: ArrayLike, u: ArrayLike) -> Float64:
+def smoothed_pvalues(calibration: Float64 | Ordered, scores: ArrayLike, u: ArrayLike) -> Float64:
     """P-values (m,) in (0, 1) of scores (m,) against sorted calibration scores (n,); u (m,) in (0, 1).
 
     Exactly uniform when scores and calibration are exchangeable and u is independent of them.
     """
     values = np.asarray(scores, np.float64)
-    above = len(calibration) - np.searchsorted(calibration, values, side="right")
-    at_least = len(calibration) - np.searchsorted(calibration, values, side="left")
-    return np.asarray((above + np.asarray(u) * (1 + at_least - above)) / (len(calibration) + 1.0), np.float64)
+    known = calibration if isinstance(calibration, Ordered) else Ordered(calibration, len(calibration))
+    above, at_least = known.n - known.at_most(values), known.n - known.below(values)
+    return np.asarray((above + np.asarray(u) * (1 + at_least - above)) / (known.n + 1.0), np.float64)
 
 
 def _bytes(identifier: str | bytes | int) -> bytes:

@@ -116,4 +116,4 @@ class Judge:
         limits = [self.promise.limits] * len(joint)
         if groups is not None:
             limits = [self.promise.groups.get(group, self.promise.limits) for group in groups]
-        return [float(smoothed_pvalues(own.scores, c, u)) for own, c, u in zip(limits, joint, drawn, strict=True)]
+        return [float(smoothed_pvalues(own.ordered, c, u)) for own, c, u in zip(limits, joint, drawn, strict=True)]

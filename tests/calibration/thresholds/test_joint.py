@@ -13,7 +13,7 @@ from scipy.stats import betabinom
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from tocsin_calibration import CalibrationError, Promise, calibrate
-from tocsin_calibration.calibrating import responses_needed
+from tocsin_calibration.dividing import responses_needed
 from tocsin_calibration.thresholds.joint import Evidence, JointScore
 from tocsin_detectors import Mahalanobis, Observations, RandomNetworkDistillation, compile
 

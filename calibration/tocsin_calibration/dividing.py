@@ -1,0 +1,76 @@
+"""How calibration responses are divided: part A sets the detectors' scales, part B carries the promise.
+
+A third sets the scales, up to MAX_REFERENCE: a scale is no better for more, and everything else is for the promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.thresholds.contaminated import bad_among
+from tocsin_calibration.thresholds.limits import Terms
+
+REFERENCE_SHARE = 1 / 3
+MIN_REFERENCE, MAX_REFERENCE = 20, 1 << 16
+MOST_BAD = 0.5  # of calibration; of more there is nothing to learn
+
+
+def size_of_reference(rows: int) -> int:
+    """How many of the responses are part A."""
+    return min(max(MIN_REFERENCE, round(rows * REFERENCE_SHARE)), MAX_REFERENCE)
+
+
+def reference_rows(rows: int, seed: int) -> NDArray[np.intp]:
+    """The positions of part A, ascending, drawn by the seed."""
+    drawn = np.random.default_rng(seed).choice(rows, min(rows, size_of_reference(rows)), replace=False)
+    return np.sort(drawn)
+
+
+def terms_of(rows: int, confidence: float | None, contaminated: float) -> Terms:
+    """The terms of part B, when a share of all the responses may be bad: at worst all of them are in it."""
+    if not 0 <= contaminated < MOST_BAD:
+        raise CalibrationError(
+            f"the share of bad calibration responses must lie in [0, {MOST_BAD:g}), not {contaminated}"
+        )
+    carrying = rows - size_of_reference(rows)
+    bad = bad_among(rows, contaminated) / carrying if contaminated and carrying > 0 else contaminated
+    return Terms(confidence, bad)
+
+
+def require_enough(rows: int, alphas: Mapping[str, float], confidence: float | None, contaminated: float) -> int:
+    """How many responses each alpha needs in part B, at most. Raises CalibrationError when there are fewer."""
+    terms = terms_of(rows, confidence, contaminated)
+    carrying = max(terms.required_size(a) for a in alphas.values())
+    if rows - size_of_reference(rows) < carrying:
+        strictest = min(alphas.values())
+        raise CalibrationError(
+            f"{rows} calibration responses cannot keep alpha = {strictest:g}: "
+            f"{responses_needed(strictest, Terms(confidence, contaminated))} are needed ({carrying} carry the promise, "
+            f"the others set the detectors' scales); record more safe traffic, or choose a larger alpha"
+        )
+    return carrying
+
+
+def responses_needed(alpha: float, terms: Terms = Terms()) -> int:
+    """How many calibration responses `calibrate` needs for the level alpha."""
+    n = with_reference(terms.required_size(alpha), MIN_REFERENCE)
+    while terms.contaminated and not _enough(n, alpha, terms):
+        n += 1
+    return n
+
+
+def with_reference(carrying: int, least: int) -> int:
+    """How many it takes in all for so many in part B, when part A has at `least` so many."""
+    n = carrying + least
+    while n - min(max(least, round(n * REFERENCE_SHARE)), MAX_REFERENCE) < carrying:
+        n += 1
+    return n
+
+
+def _enough(rows: int, alpha: float, terms: Terms) -> bool:
+    carrying = rows - size_of_reference(rows)
+    return carrying >= terms_of(rows, None, terms.contaminated).required_size(alpha)
