@@ -1,4 +1,4 @@
-"""Calibration on more responses than memory holds, wherever they lie: two sweeps over them, each scored once.
+"""Calibration on more responses than memory holds, wherever they lie, in two sweeps over their scores.
 
 The first sweep takes the responses of part A, from which the detectors' scales and the brackets of the thresholds come;
 the second counts all others. Counts of parts can be merged in any order, so that parts can be swept by many processes
@@ -48,7 +48,7 @@ class Responses(ABC):
     rows: int
 
     @abstractmethod
-    def at(self, rows: Rows) -> Float64:
+    def at(self, rows: Rows) -> NDArray[np.floating]:
         """The scores (a, d) of the responses at ascending positions."""
 
     @abstractmethod

@@ -32,6 +32,7 @@ from tocsin_calibration.thresholds.binomial import clopper_pearson
 from tocsin_detectors.separation import Separation, separation
 
 Float64 = NDArray[np.float64]
+BINS = 20
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Evaluation:
     unit: str
     severities: dict[str, Kept]
     groups: dict[str, Kept]
-    pvalues: list[int]  # counts of p-values in twenty bins of [0, 1]
+    pvalues: list[int]  # counts of p-values in BINS bins of [0, 1]
     drift: float | None
     seeds: SeedToSeed | None
     labelled: Labelled | None
@@ -158,7 +159,7 @@ def evaluate(
         unit,
         kept_by_severity(promise, severities, limits),
         by_group,
-        np.histogram(pvalues, 20, (0, 1))[0].tolist(),
+        np.histogram(pvalues, BINS, (0, 1))[0].tolist(),
         drift,
         seeds,
         None if correct is None else _labelled(joint, scores, np.asarray(correct, bool), groups, risk, costs, dcs),

@@ -61,8 +61,7 @@ def kept(law: FalseAlarmLaw, alpha: float, alarms: int, n: int) -> Kept:
     if not n:
         return Kept(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
     least, most = law.count_interval(n, 1 - 2 * SURPRISE)
-    chance = float(law.count_pmf(n)[alarms:].sum())
-    return Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, min(1.0, chance))
+    return Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, law.at_least(n, alarms))
 
 
 def kept_by_severity(

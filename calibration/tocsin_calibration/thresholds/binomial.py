@@ -6,7 +6,7 @@ from math import exp, lgamma, log, log1p
 
 from tocsin_calibration.errors import CalibrationError
 
-STEPS = 10_000  # of the continued fraction; it needs a few times the square root of the larger parameter
+STEPS = 100_000  # of the continued fraction; it needs a few times the square root of the larger parameter
 TINY = 1e-300
 
 

@@ -13,8 +13,11 @@ from rich.console import Console
 from tocsin.cli import calibrate_options as options
 from tocsin.cli.chosen import Choice, chosen
 from tocsin.cli.comparison import show_comparison
-from tocsin.cli.promising import Promised, Wanted, promise_of
-from tocsin.cli.scored import ScoredRecording, responses_of, whole
+from tocsin.cli.on import On, counted, in_parts
+from tocsin.cli.promising import Promised, Wanted, promise_in_sweeps, promise_of
+from tocsin.cli.scored import ScoredRecording, whole
+from tocsin.offline.engine import HERE, engine_of
+from tocsin.offline.scoring import responses_of
 from tocsin.recording.division import Division, calibration_rows, unseen_rows
 from tocsin.recording.reading import RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, SessionRule, Window, uniforms
@@ -55,6 +58,7 @@ def calibrate(
     leave_out_broken: options.LeaveOutBroken = False,
     share: options.Share = 1.0,
     seed: options.Seed = 0,
+    on: On = HERE,
 ) -> None:
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
     made = Bundle.read(bundle)
@@ -78,7 +82,6 @@ def calibrate(
     fresh = None
     if compare:
         fresh, unseen = _aside(unseen, sessions, seed)
-    known = ScoredRecording(made, unseen)
     wanted = Wanted(
         alphas={"warning": warning, "critical": critical},
         rule=rule,
@@ -99,7 +102,13 @@ def calibrate(
         model=model,
         seed=seed,
     )
-    promised = promise_of(made, known, wanted)
+    if in_parts(on, unseen.rows) and wanted.of_each_by_itself and fresh is None:
+        with counted(console, "counting", unseen.rows) as told:
+            promised = promise_in_sweeps(made, unseen, wanted, engine_of(on), told)
+    else:
+        _require_here(on)
+        known = ScoredRecording(made, unseen)
+        promised = promise_of(made, known, wanted)
     if fresh is not None:
         current, new = made.require_promise(bundle), ScoredRecording(made, fresh)
         names = None if sessions is None else (new.names(sessions), known.names(sessions))
@@ -127,6 +136,14 @@ def calibrate(
         f"{out or bundle} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:"
     )
     _say(console, promised, wanted)
+
+
+def _require_here(on: str) -> None:
+    if on != HERE:
+        raise CalibrationError(
+            "--groups, --weights, --target, --classes, --sessions, --correct and --compare need all scores in one "
+            "memory: leave --on out"
+        )
 
 
 def _aside(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:

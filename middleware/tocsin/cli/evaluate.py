@@ -10,11 +10,15 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import SESSION, ScoredRecording, failures_in, responses_of, whole
+from tocsin.cli.on import On, in_parts
+from tocsin.cli.scored import SESSION, ScoredRecording, failures_in, whole
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
+from tocsin.offline.engine import HERE, engine_of
+from tocsin.offline.evaluating import evaluate_files
+from tocsin.offline.scoring import Scoring, responses_of
 from tocsin.recording.division import require_whole_sessions, unseen_rows
-from tocsin.recording.reading import Mask, RecordedFile
+from tocsin.recording.reading import Mask, RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation, distributional_correctness
 from tocsin_calibration import evaluate as make_evaluation
 from tocsin_calibration.evaluation.evaluate import Labelled, Power
@@ -48,6 +52,7 @@ def evaluate(
     leave_out_broken: Annotated[
         bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
     ] = False,
+    on: On = HERE,
 ) -> None:
     """Say whether a bundle keeps its promises on data it has never seen, and what it is good for."""
     made = Bundle.read(bundle)
@@ -68,6 +73,17 @@ def evaluate(
     if not unseen.rows:
         raise CalibrationError(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"
+        )
+    if in_parts(on, unseen.rows) and not (by_session or groups or correct or label or failures):
+        found = evaluate_files(promise, Scoring.of(made), unseen, engine_of(on))
+        console.print(
+            "file by file: evidence of drift and calibrating anew on halves need all scores in memory, and are left out"
+        )
+        _tell(console, found, bundle, data, made, unseen, failures, as_json, html)
+        return
+    if on != HERE:
+        raise CalibrationError(
+            "--groups, --sessions, --correct, --label and --failures need all scores in one memory: leave --on out"
         )
     shown = ScoredRecording(made, unseen)
     bad = None if failures is None else failures_in(made, failures, model)
@@ -90,6 +106,21 @@ def evaluate(
         risk=made.risk,
         costs=costs,
     )
+    _tell(console, found, bundle, data, made, unseen, failures, as_json, html)
+
+
+def _tell(
+    console: Console,
+    found: Evaluation,
+    bundle: Path,
+    data: Path,
+    made: Bundle,
+    unseen: Recording,
+    failures: Path | None,
+    as_json: Path | None,
+    html: Path | None,
+) -> None:
+    """Print an evaluation, and write it where asked for."""
     show(console, found)
     if as_json is not None:
         as_json.write_text(json.dumps({"bundle": made.digest, "rows": unseen.rows, **found.facts()}, indent=1) + "\n")
@@ -101,7 +132,7 @@ def evaluate(
             *([("failures", str(failures))] if failures is not None else []),
             *((f"files, {file.path.name}", f"sha256:{file.sha256}") for file in unseen.files),
         ]
-        html.write_text(report(found, title=f"{bundle.name} on {data.name}", promise=str(promise), about=about))
+        html.write_text(report(found, title=f"{bundle.name} on {data.name}", promise=str(made.promise), about=about))
         console.print(f"wrote {html}")
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import ScoredRecording, responses_of
+from tocsin.cli.scored import ScoredRecording
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError, TocsinError
+from tocsin.offline.scoring import responses_of
 from tocsin.replay.explain import neighbours, objections
 from tocsin_calibration import Bundle
 

@@ -13,8 +13,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tocsin.cli.on import On
 from tocsin.cli.suggestions import show_suggestions
 from tocsin.errors import ConfigError
+from tocsin.offline.engine import HERE, engine_of
+from tocsin.offline.fitting import fit_detectors
 from tocsin.recording.division import Division, fitting_rows
 from tocsin.recording.reading import Recording, read_recording
 from tocsin_calibration import Bundle
@@ -64,6 +67,7 @@ def fit(
     memory: Annotated[
         int, typer.Option(min=1, help="Megabytes of signals to hold; what is larger is read again and again.")
     ] = 1024,
+    on: On = HERE,
 ) -> None:
     """Fit detectors on safe responses and write them as a bundle, still to be calibrated."""
     require_fitting()
@@ -83,9 +87,13 @@ def fit(
     safe: FittingData = mine.load() if mine.size <= memory << 20 else mine
     with _progress(console, mine) as told:
         seen = with_features(safe, before, signals_of(detectors))
-        for one in detectors:
-            with told(f"fitting {one.name} on {safe.rows:,} responses"):
-                one.fit(seen, seed=seed)
+        if on == HERE:
+            for one in detectors:
+                with told(f"fitting {one.name} on {safe.rows:,} responses"):
+                    one.fit(seen, seed=seed)
+        else:
+            with told(f"fitting {len(detectors)} detectors on {safe.rows:,} responses on {on}"):
+                detectors = fit_detectors(detectors, seen, seed, engine_of(on))
     scorer = Scorer(build_graph(detectors, safe, before))
     made = {
         "fitted": {
@@ -157,6 +165,7 @@ def _progress(console: Console, recording: Recording) -> Iterator[Any]:
 
             recording.on_read = read
             yield
+            recording.on_read = Recording.on_read
             progress.update(task, completed=1)
 
         yield told

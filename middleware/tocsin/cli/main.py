@@ -26,6 +26,7 @@ from tocsin.cli import (
     reload,
     replay,
     rules,
+    score,
     select,
     serve,
     sets,
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("record")(record.record)
 app.command("fit")(fit.fit)
+app.command("score")(score.score)
 app.command("calibrate")(calibrate.calibrate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("select")(select.select)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tocsin.cli.scored import ScoredRecording, Scores, failures_in, responses_of
+from tocsin.cli.scored import ScoredRecording, failures_in
+from tocsin.offline.calibrating import RecordedResponses
+from tocsin.offline.engine import Engine
+from tocsin.offline.scoring import Scores, Scoring, responses_of
+from tocsin.recording.reading import Recording
 from tocsin_calibration import (
     Bundle,
     CalibrationError,
@@ -23,6 +27,7 @@ from tocsin_calibration import (
     label_shift_weights,
 )
 from tocsin_calibration.sessions.grouping import rows_by_session
+from tocsin_calibration.sweeps import calibrate_in_sweeps
 from tocsin_calibration.thresholds.joint import LEARNT
 
 MOST_COVARIATES = 512  # numbers a response that likelihood ratios are learnt from
@@ -52,6 +57,12 @@ class Wanted:
     model: str | None
     seed: int
 
+    @property
+    def of_each_by_itself(self) -> bool:
+        """Whether nothing needs more than one response's scores at a time: no other columns, no sessions."""
+        columns = (self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
+        return not any(columns)
+
 
 class Promised(NamedTuple):
     """A promise, what answers are worth where labels told, and of how many failures how many are caught by severity."""
@@ -63,19 +74,8 @@ class Promised(NamedTuple):
 
 def promise_of(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Promised:
     """Calibrate. Raises CalibrationError or RecordingError on what cannot be had or does not go together."""
-    bad = None if wanted.failures is None else failures_in(made, wanted.failures, wanted.model).scores
-    teaching = measured = bad
-    if bad is not None and wanted.rule == LEARNT:  # what has taught the rule says nothing of what it catches
-        order = np.random.default_rng(wanted.seed).permutation(len(bad))
-        teaching, measured = (bad[part] for part in np.array_split(order, 2))
-    common: dict[str, Any] = {
-        "alpha": wanted.alphas,
-        "rule": wanted.rule,
-        "detectors": made.scorer.detectors,
-        "seed": wanted.seed,
-        "confidence": wanted.confidence,
-        "failures": teaching,
-    }
+    teaching, measured = _failures(made, wanted)
+    common = _common(made, wanted, teaching)
     risk = _risk(made, known, wanted)
     if wanted.sessions is not None:
         if wanted.groups or wanted.weights or wanted.target or wanted.classes or wanted.contaminated:
@@ -92,6 +92,39 @@ def promise_of(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Promised
         **common,
     )
     return Promised(promise, risk, None if measured is None else _power(promise, measured))
+
+
+def promise_in_sweeps(
+    made: Bundle, recording: Recording, wanted: Wanted, engine: Engine, told: Callable[[int], None]
+) -> Promised:
+    """The same of more responses than memory holds, where each stands by itself; `told` hears how many were counted."""
+    teaching, measured = _failures(made, wanted)
+    responses = RecordedResponses(Scoring.of(made), recording, engine, told)
+    promise = calibrate_in_sweeps(responses, contaminated=wanted.contaminated, **_common(made, wanted, teaching))
+    return Promised(promise, None, None if measured is None else _power(promise, measured))
+
+
+def _failures(made: Bundle, wanted: Wanted) -> tuple[Scores | None, Scores | None]:
+    """Scores of failures to learn from, and to measure on."""
+    if wanted.failures is None:
+        return None, None
+    bad = failures_in(made, wanted.failures, wanted.model).scores
+    if wanted.rule != LEARNT:
+        return bad, bad
+    order = np.random.default_rng(wanted.seed).permutation(len(bad))
+    teaching, measured = np.array_split(order, 2)  # what has taught the rule says nothing of what it catches
+    return bad[teaching], bad[measured]
+
+
+def _common(made: Bundle, wanted: Wanted, teaching: Scores | None) -> dict[str, Any]:
+    return {
+        "alpha": wanted.alphas,
+        "rule": wanted.rule,
+        "detectors": made.scorer.detectors,
+        "seed": wanted.seed,
+        "confidence": wanted.confidence,
+        "failures": teaching,
+    }
 
 
 def _risk(made: Bundle, known: ScoredRecording, wanted: Wanted) -> RiskPolicy | None:

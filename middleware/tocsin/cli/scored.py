@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,11 @@ from rich.console import Console
 
 from tocsin.cli.fit import without_broken
 from tocsin.errors import RecordingError
-from tocsin.recording.reading import Recording, read_recording
+from tocsin.offline.scoring import Scores, Scoring, responses_of
+from tocsin.recording.reading import Recording
 from tocsin_calibration import Bundle, CalibrationError
 
-Scores = NDArray[np.float32]
 SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
-
-
-def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[str] = ()) -> Recording:
-    """A recording's responses, with the signals that the bundle reads, and others."""
-    signals = dict.fromkeys([*bundle.scorer.signals, *also])
-    return read_recording(path, model or bundle.model or None, signals, free=bundle.scorer.free_lengths)
 
 
 def whole(recording: Recording, leave_out_broken: bool, console: Console) -> Recording:
@@ -39,9 +32,7 @@ class ScoredRecording:
         self._order = np.arange(recording.rows)
         if recording.rows and "time" in self.columns:
             self._order = np.argsort(recording.column("time"), kind="stable")
-        self.scores: Scores = np.zeros((0, len(bundle.scorer.detectors)), np.float32)
-        if recording.rows:
-            self.scores = np.concatenate([bundle.scorer(batch) for batch in recording.batches()])[self._order]
+        self.scores: Scores = Scoring.of(bundle).all(recording)[self._order]
 
     def names(self, column: str) -> list[str]:
         """A column as names (n,); what names nothing is ''."""

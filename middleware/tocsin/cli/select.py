@@ -10,8 +10,9 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import ScoredRecording, responses_of
+from tocsin.cli.scored import ScoredRecording
 from tocsin.errors import ConfigError
+from tocsin.offline.scoring import responses_of
 from tocsin.recording.division import unseen_rows
 from tocsin_calibration import Bundle, conformal_selection, optimised_selection, uniforms
 

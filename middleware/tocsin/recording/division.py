@@ -85,6 +85,8 @@ def _share(file: RecordedFile, rows: Mask, division: Division, step: int) -> Mas
     if division.sessions is not None:
         names = _names(file.path, file.sha256, division.sessions)
         return rows & (uniforms([f"{step}/{name}" for name in names], division.seed) <= division.share)
+    if division.share == 1:
+        return rows
     own = np.flatnonzero(rows)
     seeds = [division.seed, *([step] if step else []), int(file.sha256[:16], 16)]
     order = np.random.default_rng(seeds).permutation(len(own))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,31 +21,57 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.bool_]
 Shape = tuple[int, ...]
+SIGNAL = "signal."  # begins the name of a signal's column
 
 
 class RecordedFile(NamedTuple):
-    """One file of a recording, and which of its rows are meant."""
+    """One file of a recording, and which of its rows are meant: a bit each, so that many files take little memory."""
 
     path: Path
     sha256: str
-    kept: Mask
+    length: int
+    rows: int
+    bits: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, path: Path, sha256: str, kept: Mask) -> RecordedFile:
+        """From a mask of its rows."""
+        return cls(path, sha256, len(kept), int(kept.sum()), np.packbits(kept))
+
+    @property
+    def kept(self) -> Mask:
+        """A mask of its rows: those that are meant."""
+        return np.unpackbits(self.bits, count=self.length).astype(bool)
+
+    def keeping(self, kept: Mask) -> RecordedFile:
+        """The same file with other rows."""
+        return self.of(self.path, self.sha256, kept)
 
 
 class Recording(FittingData):
     """The responses of one model in a recording; only what is being looked at is in memory.
 
-    `on_read` is told how many rows each batch had.
+    `prefix` begins the names of the columns that are read as signals. `on_read` is told how many rows each batch had.
     """
 
     on_read: Callable[[int], None] = staticmethod(lambda rows: None)
 
     def __init__(
-        self, files: tuple[RecordedFile, ...], shapes: Mapping[str, Shape], free: Mapping[str, FreeLength]
+        self,
+        files: tuple[RecordedFile, ...],
+        shapes: Mapping[str, Shape],
+        free: Mapping[str, FreeLength],
+        prefix: str = SIGNAL,
     ) -> None:
         self.files = files
-        self.rows = sum(int(file.kept.sum()) for file in files)
+        self.prefix = prefix
+        self.rows = sum(file.rows for file in files)
         self._shapes = dict(shapes)
         self._free = dict(free)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs of it: all but who listens here."""
+        return {name: value for name, value in self.__dict__.items() if name != "on_read"}
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._shapes)
@@ -64,8 +90,9 @@ class Recording(FittingData):
     def batches(self, shuffle: np.random.Generator | None = None) -> Iterator[Observations]:
         order = np.arange(len(self.files)) if shuffle is None else shuffle.permutation(len(self.files))
         for file in (self.files[at] for at in order):
-            for start, table in _tables(file.path, self._shapes, shuffle):
-                kept = np.flatnonzero(file.kept[start : start + len(table)])
+            meant = file.kept
+            for start, table in _tables(file.path, self._columns(), shuffle):
+                kept = np.flatnonzero(meant[start : start + len(table)])
                 if not len(kept):
                     continue
                 part = Observations({name: self._values(file.path, name, table) for name in self._shapes})
@@ -77,9 +104,9 @@ class Recording(FittingData):
         every[index] = True
         files, start = [], 0
         for file in self.files:
-            kept, own = file.kept.copy(), int(file.kept.sum())
-            kept[file.kept] = every[start : (start := start + own)]
-            files.append(file._replace(kept=kept))
+            kept = file.kept
+            kept[kept] = every[start : (start := start + file.rows)]
+            files.append(file.keeping(kept))
         return self._of(files)
 
     def column(self, name: str, missing: object = None) -> NDArray[np.object_]:
@@ -92,7 +119,7 @@ class Recording(FittingData):
 
         parts = []
         for file in self.files:
-            there = [n for n in pq.read_schema(file.path).names if not n.startswith("signal.")]
+            there = [n for n in pq.read_schema(file.path).names if not n.startswith((SIGNAL, self.prefix))]
             if name not in there:
                 told = ", ".join(there) or "none"
                 raise RecordingError(f"{file.path}: has no column '{name}' (besides signals it has: {told})")
@@ -108,26 +135,34 @@ class Recording(FittingData):
         """The columns that every file has and that are no signals."""
         import pyarrow.parquet as pq
 
-        names = [{n for n in pq.read_schema(f.path).names if not n.startswith("signal.")} for f in self.files]
+        signals = SIGNAL, self.prefix
+        names = [{n for n in pq.read_schema(f.path).names if not n.startswith(signals)} for f in self.files]
         return set.intersection(*names) if names else set()
 
     def where(self, rows: Callable[[RecordedFile], Mask]) -> Recording:
         """The responses that `rows` picks in each file."""
-        return self._of([file._replace(kept=rows(file)) for file in self.files])
+        return self._of([file.keeping(rows(file)) for file in self.files])
 
     def finite_rows(self) -> Recording:
         """The responses whose signals hold no NaN or infinity: those that serving scores."""
         whole = [np.isfinite(np.hstack([part[name] for name in part])).all(axis=1) for part in self.batches()]
         return self.take(np.flatnonzero(np.concatenate(whole)) if whole else np.zeros(0, np.intp))
 
+    def parts(self) -> list[Recording]:
+        """A recording a file, in the order of the files."""
+        return [self._of([file]) for file in self.files]
+
+    def _columns(self) -> list[str]:
+        return [self.prefix + name for name in self._shapes]
+
     def _of(self, files: Iterable[RecordedFile]) -> Recording:
-        made = Recording(tuple(files), self._shapes, self._free)
+        made = Recording(tuple(files), self._shapes, self._free, self.prefix)
         made.on_read = self.on_read
         return made
 
     def _values(self, path: Path, name: str, table: pyarrow.Table) -> NDArray[np.float32]:
         free, shape = self._free.get(name), self._shapes[name]
-        values = _column(path, name, table, free)
+        values = _column(path, self.prefix + name, table, free)
         if free is not None and values.ndim == len(shape) + 1:
             values = lengthened(values, shape[free.axis], free)
         if values.shape[1:] != shape and int(np.prod(values.shape[1:])) != int(np.prod(shape)):
@@ -142,12 +177,13 @@ def read_recording(
     *,
     optional: Iterable[str] = (),
     free: Mapping[str, FreeLength] | None = None,
+    prefix: str = SIGNAL,
 ) -> Recording:
     """A recording: a Parquet file, or a folder of them. Only `signals`, or all there are; `optional` ones if there.
 
     A signal is a column named `signal.NAME` holding numbers, lists of them, or lists of lists, the same for all rows
-    except along the axis in which the signal is `free`. Raises RecordingError: no file, no such model or signal,
-    several models and none named, another shape than before.
+    except along the axis in which the signal is `free`; `prefix` may begin other columns to be read so. Raises
+    RecordingError: no file, no such model or signal, several models and none named, another shape than before.
     """
     require_pyarrow()
     path = Path(path)
@@ -160,19 +196,19 @@ def read_recording(
         found, kept = _rows_of(one, model)
         models |= found
         if kept.any():
-            files.append(RecordedFile(one, _sha256(one), kept))
+            files.append(RecordedFile.of(one, _sha256(one), kept))
     if model is None and len(models) > 1:
         raise RecordingError(f"{path}: holds several models ({', '.join(sorted(models))}); choose one with --model")
     if not files:
         raise RecordingError(f"{path}: holds no responses of model '{model}'")
-    names = _names(files[0].path, list(signals), list(optional))
+    names = _names(files[0].path, list(signals), list(optional), prefix)
     free = {name: length for name, length in (free or {}).items() if name in names}
-    shapes = [_shapes(file, names, free) for file in files]
+    shapes = [_shapes(file, names, free, prefix) for file in files]
     joint = dict(shapes[0])
     for file, own in zip(files, shapes, strict=True):
         for name, shape in own.items():
             joint[name] = _joint(file.path, files[0].path, name, joint[name], shape, free.get(name))
-    return Recording(tuple(files), joint, free)
+    return Recording(tuple(files), joint, free, prefix)
 
 
 def _rows_of(path: Path, model: str | None) -> tuple[set[str], Mask]:
@@ -194,23 +230,24 @@ def _rows_of(path: Path, model: str | None) -> tuple[set[str], Mask]:
     return models, np.asarray(compute.fill_null(compute.equal(column, model), False))
 
 
-def _names(path: Path, signals: list[str], optional: list[str]) -> list[str]:
+def _names(path: Path, signals: list[str], optional: list[str], prefix: str) -> list[str]:
     import pyarrow.parquet as pq
 
-    there = [n.removeprefix("signal.") for n in pq.read_schema(path).names if n.startswith("signal.")]
+    kind = prefix.removesuffix(".")
+    there = [n.removeprefix(prefix) for n in pq.read_schema(path).names if n.startswith(prefix)]
     for signal in signals or there or ["?"]:
         if signal not in there:
-            told = ", ".join(there) or "none; signals are columns named signal.NAME"
-            raise RecordingError(f"{path}: has no signal '{signal}' (it has: {told})")
+            told = ", ".join(there) or f"none; {kind}s are columns named {prefix}NAME"
+            raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {told})")
     return list(dict.fromkeys([*(signals or there), *(name for name in optional if name in there)]))
 
 
-def _shapes(file: RecordedFile, names: list[str], free: Mapping[str, FreeLength]) -> dict[str, Shape]:
+def _shapes(file: RecordedFile, names: list[str], free: Mapping[str, FreeLength], prefix: str) -> dict[str, Shape]:
     """Each signal's shape in a file: as in its first rows, and as long as the longest along a free axis."""
     shapes: dict[str, Shape] = {}
-    for _, table in _tables(file.path, names, None):
+    for _, table in _tables(file.path, [prefix + name for name in names], None):
         for name in names:
-            shape = _column(file.path, name, table, free.get(name)).shape[1:] or (1,)
+            shape = _column(file.path, prefix + name, table, free.get(name)).shape[1:] or (1,)
             before = shapes.get(name, shape)
             shapes[name] = _joint(file.path, file.path, name, before, shape, free.get(name))
         if not free:
@@ -231,7 +268,7 @@ def _joint(path: Path, first: Path, name: str, before: Shape, shape: Shape, free
 
 
 def _tables(
-    path: Path, names: Iterable[str], shuffle: np.random.Generator | None
+    path: Path, columns: Sequence[str], shuffle: np.random.Generator | None
 ) -> Iterator[tuple[int, pyarrow.Table]]:
     """A file's columns in batches, each with the number of its first row; row groups in any order when shuffled."""
     import pyarrow as pa
@@ -243,16 +280,17 @@ def _tables(
         order: Any = range(len(sizes)) if shuffle is None else shuffle.permutation(len(sizes))
         for group in order:
             start = int(starts[group])
-            for batch in file.iter_batches(BATCH, [int(group)], [f"signal.{name}" for name in names]):
+            for batch in file.iter_batches(BATCH, [int(group)], list(columns)):
                 yield start, pa.Table.from_batches([batch])
                 start += len(batch)
 
 
-def _column(path: Path, name: str, table: pyarrow.Table, free: FreeLength | None) -> NDArray[np.float32]:
-    column = f"signal.{name}"
+def _column(path: Path, column: str, table: pyarrow.Table, free: FreeLength | None) -> NDArray[np.float32]:
+    kind, _, name = column.partition(".")
     if column not in table.column_names:
-        raise RecordingError(f"{path}: has no signal '{name}', which other files of the recording have")
-    return to_array(table.column(column), f"{path}: signal '{name}'", declared_shape(table.schema.field(column)), free)
+        raise RecordingError(f"{path}: has no {kind} '{name}', which other files of the recording have")
+    where = f"{path}: {kind} '{name}'"
+    return to_array(table.column(column), where, declared_shape(table.schema.field(column)), free)
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,55 @@
+"""tocsin score"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tocsin.cli.on import On, counted
+from tocsin.cli.scored import whole
+from tocsin.errors import ConfigError
+from tocsin.offline.engine import HERE, engine_of
+from tocsin.offline.scoring import Scoring, responses_of, write_scores
+from tocsin.recording.division import unfitted_rows
+from tocsin.recording.reading import Recording
+from tocsin_calibration import Bundle
+
+
+def score(
+    bundle: Annotated[Path, typer.Argument(help="A fitted bundle.")],
+    data: Annotated[Path, typer.Argument(help="A recording. Rows the bundle was fitted on are left out.")],
+    out: Annotated[Path, typer.Argument(help="The folder for the scores: a file for each of the recording.")],
+    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    leave_out_broken: Annotated[
+        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
+    ] = False,
+    on: On = HERE,
+) -> None:
+    """Score a recording once, for calibrate and evaluate to read instead of scoring again; goes on where it stopped."""
+    made, console = Bundle.read(bundle), Console(stderr=True, highlight=False, soft_wrap=True)
+    recording = responses_of(made, data, model)
+    if out.resolve() in (data.resolve(), data.resolve().parent):
+        raise ConfigError(f"{out}: holds the recording itself; name another folder for its scores")
+    fitted = made.made.get("fitted", {})
+    unseen = whole(recording.where(lambda file: unfitted_rows(file, fitted)), leave_out_broken, console)
+    out.mkdir(parents=True, exist_ok=True)
+    parts = [part for part in unseen.parts() if part.rows]
+    done = 0
+    with counted(console, "scoring", unseen.rows) as told:
+        for part, written in zip(
+            parts, engine_of(on).map(_written, (Scoring.of(made), out.absolute()), parts), strict=True
+        ):
+            told(part.rows)
+            done += written
+    console.print(
+        f"{out} holds the scores of {unseen.rows:,} responses in {len(parts):,} files ({done:,} written now); next: "
+        f"tocsin calibrate {bundle} {out}"
+    )
+
+
+def _written(shared: tuple[Scoring, Path], part: Recording) -> bool:
+    scoring, directory = shared
+    return write_scores(scoring, part, directory) is not None

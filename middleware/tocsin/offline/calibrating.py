@@ -1,0 +1,76 @@
+"""Calibrating on many recorded files: each a part that is swept where the engine puts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin.offline.engine import Engine
+from tocsin.offline.scoring import Scores, Scoring
+from tocsin.recording.reading import Mask, Recording
+from tocsin_calibration import CalibrationError
+from tocsin_calibration.sweeps import Counting, Responses, Rows, checked
+from tocsin_calibration.thresholds.counting import RankCounts
+
+
+class Part(NamedTuple):
+    """One file, and positions among its responses."""
+
+    recording: Recording
+    rows: Rows
+
+
+class RecordedResponses(Responses):
+    """The responses of a recording, swept file by file; `told` hears how many have been counted."""
+
+    def __init__(
+        self, scoring: Scoring, recording: Recording, engine: Engine, told: Callable[[int], None] = lambda rows: None
+    ) -> None:
+        self.rows = recording.rows
+        self._scoring, self._engine, self._told = scoring, engine, told
+        self._parts = recording.parts()
+
+    def at(self, rows: Rows) -> Scores:
+        parts = [part for part in self._split(rows) if len(part.rows)]
+        return np.concatenate(list(self._engine.map(_scores_at, self._scoring, parts)))
+
+    def count(self, counting: Counting, without: Rows) -> RankCounts:
+        counts, parts = RankCounts(counting.edges, counting.brackets), self._split(without)
+        found = self._engine.map(_counts_of, (self._scoring, counting), parts)
+        for part, one in zip(parts, found, strict=True):
+            counts.merge(one)
+            self._told(part.recording.rows)
+        return counts
+
+    def _split(self, rows: Rows) -> Sequence[Part]:
+        ends = np.cumsum([part.rows for part in self._parts])
+        own = np.split(rows, np.searchsorted(rows, ends[:-1]))
+        starts = ends - [part.rows for part in self._parts]
+        return [Part(p, r - start) for p, r, start in zip(self._parts, own, starts, strict=True)]
+
+
+def _scores_at(scoring: Scoring, part: Part) -> Scores:
+    return scoring.all(part.recording, ~_others(part))
+
+
+def _counts_of(shared: tuple[Scoring, Counting], part: Part) -> RankCounts:
+    scoring, counting = shared
+    return counting.counted(_sound(part.recording, scoring(part.recording, _others(part))))
+
+
+def _others(part: Part) -> Mask:
+    others = np.ones(part.recording.rows, bool)
+    others[part.rows] = False
+    return others
+
+
+def _sound(recording: Recording, batches: Iterable[Scores]) -> Iterator[NDArray[np.float64]]:
+    """The batches. Raises CalibrationError naming the file when some scores are not finite."""
+    for scores in batches:
+        try:
+            yield checked(scores)
+        except CalibrationError as error:
+            raise CalibrationError(f"{recording.files[0].path}: {error}") from error

@@ -1,0 +1,91 @@
+"""What work over many files runs on: this process, or a Ray cluster."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from tocsin.errors import ConfigError
+
+Shared = TypeVar("Shared")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+HERE, RAY = "here", "ray"
+AHEAD = 4  # tasks under way for each processor: what comes later is not read before
+
+
+class Engine(ABC):
+    """Runs functions of modules on items; what is given and returned may travel to other machines."""
+
+    @abstractmethod
+    def map(
+        self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """`function(shared, item)` of each item, in their order."""
+
+
+class Here(Engine):
+    """One after the other in this process."""
+
+    def map(
+        self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
+    ) -> Iterator[Result]:
+        return (function(shared, item) for item in items)
+
+
+class OnRay(Engine):
+    """A task an item on a Ray cluster; what a worker took with it when it died is done again by another.
+
+    `address` is a cluster's, such as ray://host:10001; without one, the cluster that RAY_ADDRESS names, or as many
+    processes on this machine as it has processors. Files are read where tasks run, by the same paths. Raises
+    ConfigError when Ray is not installed, or the cluster cannot be reached.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError("working on a cluster needs Ray: pip install 'tocsin[ray]'") from None
+        self._ray: Any = ray
+        if not ray.is_initialized():
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"no Ray cluster at {address or os.environ.get('RAY_ADDRESS')}: {error}") from error
+
+    def map(
+        self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
+    ) -> Iterator[Result]:
+        ray = self._ray
+        task, everywhere = ray.remote(function), ray.put(shared)
+        ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        under_way: deque[Any] = deque()
+        for item in items:
+            if len(under_way) >= ahead:
+                yield self._result(under_way.popleft())
+            under_way.append(task.remote(everywhere, item))
+        while under_way:
+            yield self._result(under_way.popleft())
+
+    def _result(self, task: Any) -> Any:
+        try:
+            return self._ray.get(task)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # what the function itself raised
+
+
+def engine_of(name: str) -> Engine:
+    """`here`, `ray`, or a Ray cluster's address. Raises ConfigError on anything else."""
+    if name == HERE:
+        return Here()
+    if name == RAY:
+        return OnRay()
+    if name.startswith("ray://") or ":" in name:
+        return OnRay(name)
+    raise ConfigError(f"--on is here, ray, or a Ray cluster's address such as ray://host:10001, not '{name}'")

@@ -1,0 +1,25 @@
+"""Evaluating on many recorded files: alarms are counted file by file, and counts added up."""
+
+from __future__ import annotations
+
+from tocsin.offline.engine import Engine
+from tocsin.offline.scoring import Scoring
+from tocsin.recording.reading import Recording
+from tocsin_calibration import Evaluation, Promise
+from tocsin_calibration.evaluation.counted import AlarmCounts
+
+
+def evaluate_files(promise: Promise, scoring: Scoring, recording: Recording, engine: Engine) -> Evaluation:
+    """What `evaluate` says of the alarms among safe responses, in memory that does not grow with them."""
+    counts = AlarmCounts(promise)
+    for one in engine.map(_counts_of, (promise, scoring), recording.parts()):
+        counts.merge(one)
+    return counts.evaluation(promise)
+
+
+def _counts_of(shared: tuple[Promise, Scoring], part: Recording) -> AlarmCounts:
+    promise, scoring = shared
+    counts = AlarmCounts(promise)
+    for scores in scoring(part):
+        counts.add(promise, scores)
+    return counts
