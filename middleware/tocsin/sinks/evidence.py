@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import exp, log
 from statistics import fmean
 from typing import Any
@@ -16,7 +16,7 @@ GROUPS = 64  # watched by themselves, the largest of calibration: a scrape compu
 
 
 class Evidence:
-    """Watches of one model. Not safe between threads.
+    """Watches of one model. Not safe between threads. Counts of replicas can be added: then evidence is that of all.
 
     One watch a severity and group, of the largest groups; their mean is again evidence that exceeds 1/delta with
     probability at most delta. `run_length`: e-detectors instead of watches, whose mean does so once in 1/delta
@@ -64,6 +64,17 @@ class Evidence:
         if self._tally.rows >= FOLD:
             self._fold()
 
+    def counts(self) -> list[int]:
+        """What every watch has counted, one after the other: the same bundle gives the same places."""
+        self._fold()
+        return [count for watch in self._every() for count in watch.counts]
+
+    def add_counts(self, more: Sequence[int]) -> None:
+        """Take in what others have counted of the same promise, in the places of `counts`."""
+        left = iter(more)
+        for watch in self._every():
+            watch.add([next(left) for _ in watch.counts])
+
     def promise(self) -> dict[str, float]:
         """log of the evidence that the promise of each severity is exceeded; empty where there is none to hold to."""
         self._fold()
@@ -80,6 +91,12 @@ class Evidence:
         """log of the evidence that scores have drifted since calibration, None where it is not watched."""
         self._fold()
         return None if self._drift is None else self._drift.log_evidence()
+
+    def _every(self) -> Iterator[Watch]:
+        for watches in self._watches.values():
+            yield from watches.values()
+        if self._drift is not None:
+            yield self._drift.watch
 
     def _fold(self) -> None:
         tally = self._tally

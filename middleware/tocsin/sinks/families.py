@@ -93,13 +93,13 @@ EXPECTED = Family(
 EVIDENCE = Family(
     "tocsin_promise_log_evalue",
     "gauge",
-    "Log of the evidence since start that the promised rate is exceeded.",
+    "Log of the evidence since start that the promised rate is exceeded; with `state` in all replicas together.",
     ("model", "severity"),
 )
 DRIFT = Family(
     "tocsin_drift_log_evalue",
     "gauge",
-    "Log of the evidence since start that scores have drifted from calibration.",
+    "Log of the evidence since start that scores have drifted from calibration; with `state` in all replicas.",
     ("model",),
 )
 LEVEL = Family(

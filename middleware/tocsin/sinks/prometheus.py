@@ -23,6 +23,7 @@ from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS,
 from tocsin.sinks.histogram import Histogram
 from tocsin.sinks.look import Look
 from tocsin.sinks.series import ModelSeries
+from tocsin.state.store import Exchange
 
 Told = TypeVar("Told")
 
@@ -95,6 +96,19 @@ class PrometheusSink(Collector):
                     self._series[name].absorb(counts)
             self._added.absorb(taken["added"])
             self._batches.absorb(taken["batches"])
+
+    def exchange(self, shared: Exchange) -> None:
+        """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
+        with self._lock:
+            known = {
+                f"{name}:{self._models[name].digests[0]}": series
+                for name, series in self._series.items()
+                if series.evidence is not None
+            }
+            seen = {key: series.evidence.counts() for key, series in known.items() if series.evidence is not None}
+        for key, more in shared(seen).items():
+            with self._lock:
+                known[key].others_counted(more)
 
     def scored(self, batch: Scored) -> None:
         """Count a judged batch."""

@@ -153,6 +153,12 @@ class ModelSeries:
         if self.evidence is not None and "evidence" in taken:
             self.evidence.read(taken["evidence"])
 
+    def others_counted(self, more: Sequence[int]) -> None:
+        """Weigh what other replicas have counted as well."""
+        if self.evidence is not None:
+            self.changes += 1
+            self.evidence.add_counts(more)
+
     def succeed(self, before: ModelSeries, *, same_bundle: bool) -> None:
         """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""
         for name in (*_COUNTERS, *_HISTOGRAMS, "alarm_traces", "_versions"):

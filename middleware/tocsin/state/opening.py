@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -12,9 +13,12 @@ from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import StateConfig
 from tocsin.state.memory import MemorySessions
 from tocsin.state.redis_connection import OUTCOMES, RedisConnection
+from tocsin.state.redis_counts import SharedCounts
 from tocsin.state.redis_sessions import RedisSessions
-from tocsin.state.store import SessionStore
+from tocsin.state.store import Exchange, SessionStore
 from tocsin_calibration import Promise
+
+EXCHANGES = 3  # seconds, looks, between two exchanges of counts
 
 
 class State(Collector):
@@ -24,6 +28,7 @@ class State(Collector):
         self._config = config
         self._connection = None if config is None else RedisConnection(config)
         self._stores: list[RedisSessions] = []
+        self._exchange: list[Callable[[], None]] = []
 
     def sessions(self, model: str, digest: str, promise: Promise, config: ModelConfig) -> SessionStore:
         """Whoever remembers the sessions of a model with that bundle; windows of another bundle are none of its own."""
@@ -38,7 +43,24 @@ class State(Collector):
         """These are in use; the others are forgotten."""
         self._stores = [store for store in stores if isinstance(store, RedisSessions)]
         if self._connection is not None:
-            self._connection.looks = [store.look for store in self._stores]
+            self._connection.looks = [*(store.look for store in self._stores), *self._exchange]
+
+    def share(self, exchange: Callable[[Exchange], None]) -> None:
+        """Have counts exchanged with other replicas every few seconds; nothing where there is no Redis.
+
+        `exchange` is given what takes counts and tells those of others.
+        """
+        if self._config is None or self._connection is None:
+            return
+        shared, looks = SharedCounts(self._connection, self._config.prefix), itertools.count()
+
+        def look() -> None:
+            if next(looks) % EXCHANGES == 0:
+                exchange(shared.exchange)
+
+        self._exchange = [look]
+        self.keep(self._stores)
+        self._connection.start()
 
     def collect(self) -> Iterable[Metric]:
         """How it goes with Redis; nothing where there is none."""

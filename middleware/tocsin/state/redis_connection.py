@@ -58,10 +58,7 @@ class RedisConnection:
 
     def run(self, asked: Sequence[Asked]) -> list[Any]:
         """What scripts answer, in one round trip. Raises Away. With the first of them the thread begins to look."""
-        if self._thread.ident is None:
-            with self._starting:
-                if self._thread.ident is None:
-                    self._thread.start()
+        self.start()
         if not self._up:
             self.counts["skipped"] += 1
             raise Away
@@ -75,6 +72,13 @@ class RedisConnection:
             raise Away from None
         self.counts["done"] += 1
         return found
+
+    def start(self) -> None:
+        """Begin to look, if that has not begun."""
+        if self._thread.ident is None:
+            with self._starting:
+                if self._thread.ident is None:
+                    self._thread.start()
 
     def close(self) -> None:
         """Ask no more."""

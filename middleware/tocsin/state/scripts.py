@@ -87,3 +87,16 @@ redis.call('DEL', KEYS[1])
 return had[1]
 """
 )
+
+# replica, number of its report, ms to keep, epoch if there is none, then fields and increments by turns -> all fields.
+# A report that was taken in before adds nothing. The second key has the same hash tag as the first.
+COUNT = """
+local told = KEYS[1] .. ':' .. ARGV[1]
+if tonumber(redis.call('GET', told) or '0') < tonumber(ARGV[2]) then
+  for at = 5, #ARGV, 2 do redis.call('HINCRBY', KEYS[1], ARGV[at], ARGV[at + 1]) end
+  redis.call('SET', told, ARGV[2], 'PX', ARGV[3])
+end
+redis.call('HSETNX', KEYS[1], 'epoch', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return redis.call('HGETALL', KEYS[1])
+"""

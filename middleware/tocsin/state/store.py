@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Protocol
 
 from tocsin_calibration.sessions.rule import Progress
+
+# This replica's counts by name, those of others that it was told included -> what others have counted since.
+Exchange = Callable[[Mapping[str, Sequence[int]]], Mapping[str, Sequence[int]]]
 
 
 class SessionStore(Protocol):

@@ -59,6 +59,7 @@ class Supervisor:
         self._rest = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._rest)
         self._rest.register(self)
+        self._rest.register(guard.state)
         self._telemetry = None if config.opentelemetry is None else Telemetry(config.opentelemetry)
         self._workers: dict[int, _Worker] = {}
         self._retired: Facts = {}
@@ -94,6 +95,7 @@ class Supervisor:
             try:
                 await self._all_ready(until)
                 self._ready = not until.is_set()
+                self.guard.state.share(self.metrics.exchange)
                 if self._telemetry is not None:
                     self._telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
                 started()
@@ -106,6 +108,7 @@ class Supervisor:
                 for worker in self._workers.values():
                     worker.end()
                 await asyncio.gather(*keeping)
+                await asyncio.to_thread(self.guard.state.close)
                 if self._telemetry is not None:
                     await asyncio.to_thread(self._telemetry.close)
 

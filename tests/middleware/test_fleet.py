@@ -1,0 +1,248 @@
+"""Claims about evidence of a whole fleet: what replicas count is weighed together, each count once."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import redis
+import yaml
+from tests.model_server import model_server
+from tests.parts import INFER, SIGNALS, Running, far_away, free_port, inference, running, settings
+from tests.redis_server import RedisServer, redis_cluster, redis_server
+
+from tocsin.configuration.state import StateConfig
+from tocsin.sinks.evidence import Evidence
+from tocsin.sinks.tally import POOLED
+from tocsin.state.redis_connection import RedisConnection
+from tocsin.state.redis_counts import SharedCounts
+from tocsin_calibration import Promise, calibrate
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with redis_server() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def promise() -> Promise:
+    return calibrate(np.random.default_rng(0).normal(size=(3_000, 2)))
+
+
+class Replica:
+    """A replica's evidence, and its way to the others."""
+
+    def __init__(self, promise: Promise, url: str, **config: Any) -> None:
+        self.evidence = Evidence(promise, 1_000, fixed=True)
+        self.connection = RedisConnection(StateConfig(redis=url, **config))
+        self.shared = SharedCounts(self.connection, "test")
+
+    def see(self, promise: Promise, scores: Any) -> None:
+        judged = promise.judge(scores)
+        alarmed: dict[tuple[str, str], int] = {}
+        for severity in judged.severities:
+            if severity is not None:
+                alarmed[POOLED, severity] = alarmed.get((POOLED, severity), 0) + 1
+        facts = {"rows": len(scores), "of_group": {}, "joint": judged.joint, "sequence": []}
+        self.evidence.read({**facts, "alarmed": [[*key, count] for key, count in alarmed.items()]})
+
+    def exchange(self) -> None:
+        for more in self.shared.exchange({"digits": self.evidence.counts()}).values():
+            self.evidence.add_counts(more)
+
+
+def settled(replicas: list[Replica]) -> None:
+    for _ in range(2):
+        for one in replicas:
+            one.exchange()
+
+
+@pytest.fixture
+def replicas(server: RedisServer, promise: Promise) -> Iterator[list[Replica]]:
+    redis.Redis.from_url(server.url).flushall()
+    made = [Replica(promise, server.url, timeout="2s") for _ in range(4)]
+    yield made
+    for one in made:
+        one.connection.close()
+
+
+def test_the_counts_of_replicas_add_up_to_those_of_one(replicas: list[Replica], promise: Promise) -> None:
+    draw, choose = np.random.default_rng(1), random.Random(1)
+    alone = Evidence(promise, 1_000, fixed=True)
+    everything = []
+    for _ in range(60):
+        scores = draw.normal(size=(choose.randrange(1, 60), 2)) * 1.2
+        everything.append(scores)
+        one = choose.choice(replicas)
+        one.see(promise, scores)
+        if choose.random() < 0.5:
+            one.exchange()
+    settled(replicas)
+    whole = Replica.__new__(Replica)
+    whole.evidence = alone
+    whole.see(promise, np.concatenate(everything))
+    counts = [one.evidence.counts() for one in replicas]
+    assert counts == [alone.counts()] * 4
+    assert all(one.evidence.promise().keys() == {"warning", "critical"} for one in replicas)
+
+
+def test_a_rate_too_small_to_see_in_one_replica_is_seen_by_all(replicas: list[Replica], promise: Promise) -> None:
+    draw = np.random.default_rng(2)
+    alone = [Evidence(promise, 1_000, fixed=True) for _ in replicas]
+    for one, lonely in zip(replicas, alone, strict=True):
+        scores = draw.normal(size=(400, 2)) * 1.14
+        one.see(promise, scores)
+        kept, one.evidence = one.evidence, lonely
+        one.see(promise, scores)
+        one.evidence = kept
+    settled(replicas)
+    together = [one.evidence.promise()["warning"] for one in replicas]
+    assert min(together) > max(one.promise()["warning"] for one in alone) + 0.5
+
+
+def test_a_report_whose_answer_is_lost_is_counted_once(replicas: list[Replica], promise: Promise) -> None:
+    one, other = replicas[:2]
+    one.see(promise, np.zeros((100, 2)))
+    real = one.connection.run
+
+    def lose(asked: Any) -> Any:
+        real(asked)
+        from tocsin.state.redis_connection import Away
+
+        raise Away
+
+    one.connection.run = lose  # type: ignore[method-assign]
+    one.exchange()
+    one.see(promise, np.zeros((10, 2)))
+    one.connection.run = real  # type: ignore[method-assign]
+    settled([one, other])
+    settled([one, other])
+    assert other.evidence.counts() == one.evidence.counts()
+    assert sum(one.evidence.counts()[-20:]) == 110
+
+
+def test_a_redis_that_lost_its_memory_takes_nothing_back(
+    replicas: list[Replica], promise: Promise, server: RedisServer
+) -> None:
+    for one in replicas:
+        one.see(promise, np.zeros((50, 2)))
+    settled(replicas)
+    for _ in range(2):
+        redis.Redis.from_url(server.url).flushall()
+        for one in replicas:
+            one.see(promise, np.zeros((5, 2)))
+        settled(replicas)
+    assert [sum(one.evidence.counts()[-20:]) for one in replicas] == [240] * 4
+
+
+def test_a_replica_that_starts_later_knows_what_was_counted(
+    replicas: list[Replica], promise: Promise, server: RedisServer
+) -> None:
+    replicas[0].see(promise, np.zeros((70, 2)))
+    settled(replicas)
+    late = Replica(promise, server.url, timeout="2s")
+    late.exchange()
+    assert late.evidence.counts() == replicas[0].evidence.counts()
+    late.evidence = Evidence(promise, 1_000, fixed=True)  # its bundle was changed and changed back
+    late.see(promise, np.zeros((7, 2)))
+    settled([late, *replicas])
+    assert [sum(one.evidence.counts()[-20:]) for one in (late, *replicas)] == [77] * 5
+    late.connection.close()
+
+
+def test_replicas_go_on_while_redis_is_away_and_meet_again(promise: Promise) -> None:
+    own = RedisServer()
+    replicas = [Replica(promise, own.url, timeout="200ms") for _ in range(2)]
+    for one in replicas:
+        one.see(promise, np.zeros((50, 2)))
+    settled(replicas)
+    own.kill()
+    for one in replicas:
+        one.see(promise, np.zeros((5, 2)))
+        one.exchange()
+        assert sum(one.evidence.counts()[-20:]) == 105
+    own.start()  # empty
+    ends = time.monotonic() + 15
+    while not all(one.connection.up for one in replicas):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    settled(replicas)
+    assert [sum(one.evidence.counts()[-20:]) for one in replicas] == [110] * 2
+    for one in replicas:
+        one.connection.close()
+    own.kill()
+
+
+def test_a_cluster_adds_them_up_too(promise: Promise, tmp_path: Path) -> None:
+    with redis_cluster(tmp_path) as url:
+        replicas = [Replica(promise, url, cluster=True, timeout="2s") for _ in range(2)]
+        for one in replicas:
+            one.see(promise, np.zeros((50, 2)))
+        settled(replicas)
+        assert [sum(one.evidence.counts()[-20:]) for one in replicas] == [100] * 2
+        for one in replicas:
+            one.connection.close()
+
+
+def shown(relay: Running) -> tuple[float, float]:
+    """Evidence of drift, and against the warnings' promise."""
+    found = {}
+    for line in relay.metrics.splitlines():
+        name, _, value = line.rpartition(" ")
+        found[name] = value
+    drift = float(found['tocsin_drift_log_evalue{model="digits"}'])
+    return drift, float(found['tocsin_promise_log_evalue{model="digits",severity="warning"}'])
+
+
+def test_relays_show_the_evidence_of_all(server: RedisServer, bundle: Path) -> None:
+    redis.Redis.from_url(server.url).flushall()
+    shared = {"state": {"redis": server.url, "timeout": "1s"}}
+    with model_server() as (upstream, address):
+        upstream.answers = {b"far": inference(far_away(8), slice(0, 8))}
+        with running(settings(address, bundle, **shared)) as one, running(settings(address, bundle, **shared)) as other:
+            quiet = shown(other)
+            with grpc.insecure_channel(one.target) as channel:
+                for _ in range(6):
+                    channel.unary_unary(INFER)(b"far", timeout=10)
+            ends = time.monotonic() + 20
+            while shown(other) != shown(one) or shown(other) == quiet:  # only one of them has seen anything
+                assert time.monotonic() < ends
+                time.sleep(0.2)
+            assert shown(other)[1] > 4.6
+
+
+def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Path) -> None:
+    redis.Redis.from_url(server.url).flushall()
+    config, listen, metrics = tmp_path / "tocsin.yaml", free_port(), free_port()
+    with model_server() as (upstream, address):
+        upstream.answers = {b"far": inference(far_away(8), slice(0, 8))}
+        model = {"bundle": str(bundle), "signals": SIGNALS}
+        config.write_text(yaml.safe_dump({
+            "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
+            "workers": 2, "state": {"redis": server.url, "timeout": "1s"}, "models": {"digits": model},
+        }))  # fmt: skip
+        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+        try:
+            with running(settings(address, bundle, state={"redis": server.url, "timeout": "1s"})) as other:
+                with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
+                    for _ in range(6):
+                        channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=20)
+                ends = time.monotonic() + 20
+                while shown(other)[1] < 4.6:
+                    assert time.monotonic() < ends
+                    time.sleep(0.2)
+                with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics") as answer:
+                    assert b"\ntocsin_state_up 1.0\n" in answer.read()
+        finally:
+            process.terminate()
+            process.wait(20)
