@@ -30,6 +30,9 @@ class RedisServer:
     def start(self) -> None:
         command = ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", *self._options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._until_it_listens()
+
+    def _until_it_listens(self) -> None:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             with socket.socket() as probe:
@@ -83,3 +86,36 @@ def redis_server(*options: str) -> Iterator[RedisServer]:
     finally:
         made.go_on()
         made.kill()
+
+
+@contextmanager
+def redis_sentinels(folder: Path) -> Iterator[tuple[RedisServer, str]]:
+    """A master called `mine`, a replica of it, and two sentinels; the master, and the sentinels' address."""
+    master = RedisServer()
+    replica = RedisServer(0, "--replicaof", "127.0.0.1", str(master.port))
+    sentinels = []
+    for number in range(2):
+        file = folder / f"sentinel-{number}.conf"
+        file.write_text(
+            f"sentinel monitor mine 127.0.0.1 {master.port} 1\n"
+            "sentinel down-after-milliseconds mine 500\nsentinel failover-timeout mine 3000\n"
+        )
+        sentinels.append(Sentinel(file))
+    try:
+        yield master, "redis://" + ",".join(f"127.0.0.1:{one.port}" for one in sentinels) + "/0"
+    finally:
+        for one in (*sentinels, replica, master):
+            one.kill()
+
+
+class Sentinel(RedisServer):
+    """Watches a master as its file says."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        super().__init__()
+
+    def start(self) -> None:
+        command = ["redis-server", str(self._file), "--sentinel", "--port", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._until_it_listens()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from tocsin.errors import FeedbackError
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.levels import AdaptiveLevels
 from tocsin.protocols.descriptors import message_class
+from tocsin.state.redis_labels import Learn
 
 SERVICE = "tocsin.v1.Feedback"
 ReportRequest = message_class("feedback", "tocsin.v1.ReportRequest")
@@ -21,10 +23,18 @@ Label = tuple[str, str, bool]  # model, identifier, safe
 
 
 class FeedbackService:
-    """Teaches the levels of a guard's models. A label for a model without levels that follow is FAILED_PRECONDITION."""
+    """Teaches the levels of a guard's models, and leaves labels for other replicas where they share a Redis.
+
+    A label for a model without levels that follow is FAILED_PRECONDITION.
+    """
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+        self._elsewhere = guard.state.pass_labels(self._judges)
+
+    def _judges(self) -> dict[str, Learn]:
+        models = self._guard.models
+        return {models[name].judge.identifiers.name: levels.label for name, levels in self._levels.items()}
 
     @property
     def _levels(self) -> Mapping[str, Any]:
@@ -43,6 +53,10 @@ class FeedbackService:
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Report": report})
 
+    def _is_of_another(self, model: str, identifier: str) -> bool:
+        name, dash, _ = identifier.partition("-")
+        return bool(dash) and name != self._guard.models[model].judge.identifiers.name
+
     async def _report(self, request: Any, context: Any) -> Any:
         levels = self._levels
         for label in request.labels:
@@ -53,9 +67,16 @@ class FeedbackService:
                     f"model '{label.model}' does not follow feedback (these do: {told}); set models.NAME.adapt",
                 )
         response = ReportResponse()
+        others = []
         for label in request.labels:
+            if self._elsewhere is not None and self._is_of_another(label.model, label.id):
+                others.append((label.id, label.safe))
+                continue
             outcome = levels[label.model].label(label.id, label.safe)
             setattr(response, outcome, getattr(response, outcome) + 1)
+        if others and self._elsewhere is not None:
+            left = await asyncio.to_thread(self._elsewhere.leave, others)
+            response.forwarded, response.unknown = left * len(others), response.unknown + (not left) * len(others)
         return response
 
 
@@ -64,7 +85,7 @@ def report(address: str, labels: Iterable[Label], token: str = "", timeout: floa
 
     Raises FeedbackError when it cannot be reached or refuses.
     """
-    total = dict.fromkeys(("learnt", "bad", "duplicate", "unknown"), 0)
+    total = dict.fromkeys(("learnt", "bad", "duplicate", "unknown", "forwarded"), 0)
     request = ReportRequest()
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     with grpc.insecure_channel(address) as channel:

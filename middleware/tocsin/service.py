@@ -47,7 +47,8 @@ class Sidecar:
     def __init__(self, config: Config, guard: Guard, path: Path | None = None, *, worker: bool = False) -> None:
         self.config = config
         self.metrics = PrometheusSink(guard.models)
-        self.events = EventSink(guard.models, config.events)
+        repeat = 0.0 if config.events is None else config.events.repeat.total_seconds()
+        self.events = EventSink(guard.models, config.events, guard.state.once(repeat))
         guard.sinks += [self.metrics] if worker or counted(config) else []
         guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)

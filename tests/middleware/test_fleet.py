@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -18,12 +19,18 @@ import redis
 import yaml
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, Running, far_away, free_port, inference, running, settings
-from tests.redis_server import RedisServer, redis_cluster, redis_server
+from tests.redis_server import RedisServer, redis_cluster, redis_sentinels, redis_server
 
+import tocsin
 from tocsin.configuration.state import StateConfig
+from tocsin.events.delivery import Delivery
+from tocsin.events.spool import Spool
+from tocsin.feedback import report
 from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.tally import POOLED
-from tocsin.state.redis_connection import RedisConnection
+from tocsin.state.opening import State
+from tocsin.state.redis_claims import LEASE, RedisClaims
+from tocsin.state.redis_connection import Asked, RedisConnection
 from tocsin.state.redis_counts import SharedCounts
 from tocsin_calibration import Promise, calibrate
 
@@ -194,6 +201,33 @@ def test_a_cluster_adds_them_up_too(promise: Promise, tmp_path: Path) -> None:
             one.connection.close()
 
 
+def test_sentinels_lead_to_the_master_there_is(promise: Promise, tmp_path: Path) -> None:
+    with redis_sentinels(tmp_path) as (master, url):
+        replicas = [Replica(promise, url, sentinel="mine", timeout="1s") for _ in range(2)]
+        ends = time.monotonic() + 30
+        while (
+            replicas[0]
+            .connection.run([Asked("return redis.call('INFO', 'replication')", "k", [])])[0]
+            .count("state=online")
+            < 1
+        ):  # the replica follows
+            assert time.monotonic() < ends
+            time.sleep(0.1)
+        for one in replicas:
+            one.see(promise, np.zeros((50, 2)))
+        settled(replicas)
+        time.sleep(1.5)  # until the replica has it, and the sentinels know of each other
+        master.kill()
+        for one in replicas:
+            one.see(promise, np.zeros((5, 2)))
+        while {sum(one.evidence.counts()[-20:]) for one in replicas} != {110}:
+            assert time.monotonic() < ends
+            settled(replicas)
+            time.sleep(0.2)
+        for one in replicas:
+            one.connection.close()
+
+
 def shown(relay: Running) -> tuple[float, float]:
     """Evidence of drift, and against the warnings' promise."""
     found = {}
@@ -246,3 +280,119 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
         finally:
             process.terminate()
             process.wait(20)
+
+
+# -- alarms of one session, at several replicas
+
+
+class Told:
+    """A destination that notes what it is brought; `fails` so many times first."""
+
+    def __init__(self, fails: int = 0) -> None:
+        self.lines: list[bytes] = []
+        self.fails = fails
+
+    def send(self, line: bytes) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise OSError("not now")
+        self.lines.append(line)
+
+    def close(self) -> None:
+        pass
+
+
+def alarm_line(session: str, severity: str, number: int = 0) -> bytes:
+    data = {"model": "digits", "bundle": "sha256:0", "session": session, "severity": severity}
+    return json.dumps({"type": "tocsin.alarm.v1", "id": str(number), "data": data}).encode() + b"\n"
+
+
+def delivering(state: State, folder: Path, told: Told) -> Delivery:
+    return Delivery("webhook", told, Spool(folder, 1 << 20), state.once(300))
+
+
+def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisServer, tmp_path: Path) -> None:
+    redis.Redis.from_url(server.url).flushall()
+    states = [State(StateConfig(redis=server.url, timeout="2s")) for _ in range(3)]  # type: ignore[arg-type]
+    told = [Told(fails=1), Told(), Told()]
+    outlets = [
+        delivering(state, tmp_path / str(at), one) for at, (state, one) in enumerate(zip(states, told, strict=True))
+    ]
+    lines = [
+        alarm_line("s1", "warning"),
+        alarm_line("s1", "critical"),
+        alarm_line("", "warning"),
+        b'{"type":"sum","data":{}}\n',
+    ]
+    for outlet in outlets:
+        for line in lines:
+            outlet.put(line)
+    ends = time.monotonic() + 30
+    while sum(outlet.counts["delivered"] + outlet.counts["repeated"] for outlet in outlets) < 12:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    everything = [line for one in told for line in one.lines]
+    assert [everything.count(line) for line in lines] == [1, 1, 3, 3]  # those of no session stand alone
+    assert sum(outlet.counts["repeated"] for outlet in outlets) == 4
+    # Whoever told an alarm may tell it again: its own storms decide that.
+    teller = next(at for at, one in enumerate(told) if lines[0] in one.lines)
+    outlets[teller].put(alarm_line("s1", "warning", 2))
+    while outlets[teller].waiting:
+        time.sleep(0.02)
+    assert told[teller].lines[-1] == alarm_line("s1", "warning", 2)
+    for outlet, state in zip(outlets, states, strict=True):
+        outlet.close()
+        state.close()
+
+
+def test_a_teller_that_dies_leaves_its_alarm_to_the_others(server: RedisServer) -> None:
+    redis.Redis.from_url(server.url).flushall()
+    connections = [RedisConnection(StateConfig(redis=server.url, timeout="2s")) for _ in range(2)]  # type: ignore[arg-type]
+    dead, living = (RedisClaims(connection, "test", 300) for connection in connections)
+    assert dead.claim("a") == "ours" and living.claim("a") == "elsewhere"
+    assert 0 < redis.Redis.from_url(server.url).pttl("test:told:a") <= LEASE
+    redis.Redis.from_url(server.url).pexpire("test:told:a", 1)
+    time.sleep(0.05)
+    assert living.claim("a") == "ours"
+    living.told("a")
+    assert dead.claim("a") == "told"
+    for connection in connections:
+        connection.close()
+
+
+def test_without_redis_every_replica_tells_its_own() -> None:
+    connection = RedisConnection(StateConfig(redis=f"redis://127.0.0.1:{free_port()}", timeout="50ms"))  # type: ignore[arg-type]
+    claims = RedisClaims(connection, "test", 300)
+    assert claims.claim("a") == "ours"
+    claims.told("a")
+    connection.close()
+
+
+# -- labels that come to another replica
+
+
+def test_a_label_finds_the_replica_that_judged(server: RedisServer, bundle: Path) -> None:
+    redis.Redis.from_url(server.url).flushall()
+    model = {"bundle": bundle, "signals": SIGNALS, "adapt": {"method": "aci", "step": 0.02}}
+    shared = {
+        "models": {"digits": model}, "mode": "annotate", "admin": "127.0.0.1:0",
+        "state": {"redis": server.url, "timeout": "1s"},
+    }  # fmt: skip
+    with model_server() as (upstream, address):
+        upstream.answers = {b"far": inference(far_away(1), slice(0, 1))}
+        with running(settings(address, None, **shared)) as one, running(settings(address, None, **shared)) as other:
+            with grpc.insecure_channel(one.target) as channel:
+                _, call = channel.unary_unary(INFER).with_call(b"far", timeout=10)
+            verdict = tocsin.verdict(call)
+            assert verdict is not None
+            told = report(
+                other.sidecar.admin_address, [("digits", verdict.identifier, True), ("digits", "never", True)]
+            )
+            assert told == {"learnt": 0, "bad": 0, "duplicate": 0, "unknown": 1, "forwarded": 1}
+            ends = time.monotonic() + 15
+            learnt = 'tocsin_feedback_total{model="digits",outcome="learnt"} 1'
+            while learnt not in one.metrics:
+                assert time.monotonic() < ends
+                time.sleep(0.1)
+            assert 'tocsin_level{model="digits",severity="warning"} 0.031' in one.metrics
+            assert 'tocsin_level{model="digits",severity="warning"} 0.05\n' in other.metrics

@@ -5,18 +5,22 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tocsin.configuration.fields import Duration
 
 
 class StateConfig(BaseModel):
-    """A Redis that remembers sessions for all replicas."""
+    """A Redis that remembers for all replicas."""
 
     model_config = ConfigDict(extra="forbid")
 
     redis: str = Field(description="redis://HOST:PORT/DB, rediss:// for TLS, or unix:///PATH.")
     cluster: bool = Field(False, description="The address is that of a node of a cluster.")
+    sentinel: str = Field(
+        "",
+        description="The name of the master, where the address is that of sentinels: redis://HOST:PORT,HOST:PORT/DB.",
+    )
     username: str = Field("", description="The user, where there are ACLs.")
     password: Path | None = Field(None, description="A file with the password.")
     ca: Path | None = Field(None, description="A PEM file of authorities to trust; null: the system's.")
@@ -33,6 +37,25 @@ class StateConfig(BaseModel):
         if "@" in told:
             raise ValueError("the password belongs into a file: set username and password")
         return told
+
+    @model_validator(mode="after")
+    def _is_of_one_kind(self) -> StateConfig:
+        if self.cluster and self.sentinel:
+            raise ValueError("cluster and sentinel both say what the address leads to: set one")
+        if "," in self.redis and not self.sentinel:
+            raise ValueError("several addresses are those of sentinels: set sentinel to the master's name")
+        if self.sentinel:
+            self.sentinels()
+        return self
+
+    def sentinels(self) -> tuple[list[tuple[str, int]], int]:
+        """The sentinels' addresses, and the database. Raises ValueError on what is none."""
+        _, _, where = self.redis.partition("://")
+        hosts, _, database = where.partition("/")
+        found = [told.rpartition(":") for told in hosts.split(",")]
+        if not all(host and port.isdigit() for host, _, port in found) or not (database or "0").isdigit():
+            raise ValueError(f"sentinels are redis://HOST:PORT,HOST:PORT/DB, not '{self.redis}'")
+        return [(host, int(port)) for host, _, port in found], int(database or 0)
 
     def resolve(self, folder: Path) -> None:
         """Make paths relative to a folder."""

@@ -22,6 +22,7 @@ from tocsin.configuration.events import (
 from tocsin.events.alertmanager import Alertmanager
 from tocsin.events.kafka import Kafka
 from tocsin.events.log import LogLines
+from tocsin.events.once import Claim, Once, alarm_of
 from tocsin.events.spool import Spool
 from tocsin.events.webhook import Rejected, Webhook
 
@@ -64,8 +65,11 @@ class Outlet(Protocol):
         ...
 
 
-def outlets(config: EventsConfig) -> list[Outlet]:
-    """An outlet for every target. Raises ConfigError, or OSError when a folder cannot be used."""
+def outlets(config: EventsConfig, once: Once | None = None) -> list[Outlet]:
+    """An outlet for every target; those that bring events elsewhere ask `once` about each.
+
+    Raises ConfigError, or OSError when a folder cannot be used.
+    """
     found: list[Outlet] = []
     for number, target in enumerate(config.to):
         if isinstance(target, FileTarget):
@@ -76,15 +80,16 @@ def outlets(config: EventsConfig) -> list[Outlet]:
             assert config.spool is not None
             label = LABELS[type(target)]
             spool = Spool(config.spool / f"{number}-{label}", int(config.spool_size))
-            found.append(Delivery(label, _destination(target), spool))
+            found.append(Delivery(label, _destination(target), spool, once))
     return found
 
 
 class Delivery:
     """A thread that brings what is in a spool to a destination, in order."""
 
-    def __init__(self, label: str, destination: Destination, spool: Spool) -> None:
+    def __init__(self, label: str, destination: Destination, spool: Spool, once: Once | None = None) -> None:
         self.label = label
+        self._once = once
         self.counts: Counter[str] = Counter()
         self._destination, self._spool = destination, spool
         self._news, self._ending = threading.Event(), threading.Event()
@@ -124,7 +129,16 @@ class Delivery:
                     self._spool.adopt()
                 continue
             try:
+                alarm, claim = self._claimed(line)
+                if claim == "elsewhere":
+                    self._ending.wait(FIRST_WAIT)
+                    continue
+                if claim == "told":
+                    self._settled(line, "repeated")
+                    continue
                 self._destination.send(line)
+                if alarm is not None and self._once is not None:
+                    self._once.told(alarm)
             except Rejected as error:
                 self._settled(line, "rejected")
                 log.error("an event was refused and is lost: %s", error)
@@ -138,6 +152,14 @@ class Delivery:
             else:
                 self._settled(line, "delivered")
                 wait = FIRST_WAIT
+
+    def _claimed(self, line: bytes) -> tuple[str | None, Claim]:
+        """What of the event replicas share, if there is such a thing, and whether it is ours to tell at this target."""
+        alarm = None if self._once is None else alarm_of(line)
+        if alarm is None or self._once is None:
+            return None, "ours"
+        alarm = f"{self.label}:{alarm}"
+        return alarm, self._once.claim(alarm)
 
     def _settled(self, line: bytes, outcome: str) -> None:
         self._spool.done(line)

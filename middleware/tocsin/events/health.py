@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 
 from tocsin.events.delivery import Outlet
 
-OUTCOMES = ("delivered", "rejected", "dropped", "failed")
+OUTCOMES = ("delivered", "repeated", "rejected", "dropped", "failed")
 Facts = dict[str, dict[str, int]]  # metric -> labels, a space between -> number
 
 
@@ -28,7 +28,7 @@ def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
     """Facts as Prometheus families."""
     events = CounterMetricFamily(
         "tocsin_events",
-        "Alarms as events, by target and outcome; failed: attempts.",
+        "Alarms as events, by target and outcome; repeated: told by another replica; failed: attempts.",
         labels=["target", "outcome"],
     )
     waiting = GaugeMetricFamily(

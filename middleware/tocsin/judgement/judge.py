@@ -71,7 +71,7 @@ class Judge:
         if config.smoothed and self.promise.limits.weighted is not None:
             raise ConfigError(f"{where}.smoothed: the bundle's promise is weighted, whose p-values are not smoothed")
         self.plain = not (grouped or self._risk or self.levels or self.promise.sessions or self._smoothed)
-        self._identifiers = Identifiers()
+        self.identifiers = Identifiers()
         self.sessions: SessionStore | None = None
         if self.promise.sessions is not None:
             self.sessions = state.sessions(kept_as or name, bundle.digest, self.promise, config)
@@ -98,7 +98,7 @@ class Judge:
                 ended = self.sessions.end(keys, progress)
         severities, identifiers = judged.severities, []
         if self.levels is not None or self._smoothed:
-            identifiers = [self._identifiers.next() for _ in batch]
+            identifiers = [self.identifiers.next() for _ in batch]
             names = [name for one, (_, rows, _) in zip(identifiers, batch, strict=True) for name in rows_of(one, rows)]
             if self._smoothed:
                 judged = judged._replace(pvalues=self._smooth(judged.joint, own, names))

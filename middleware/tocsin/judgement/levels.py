@@ -79,12 +79,12 @@ class Identifiers:
     """Names of responses, unique over restarts and replicas."""
 
     def __init__(self) -> None:
-        self._prefix = secrets.token_hex(4)
+        self.name = secrets.token_hex(4)  # begins them all
         self._numbers = itertools.count(1)
 
     def next(self) -> str:
         """The next one."""
-        return f"{self._prefix}-{next(self._numbers)}"
+        return f"{self.name}-{next(self._numbers)}"
 
 
 def rows_of(identifier: str, rows: int) -> list[str]:

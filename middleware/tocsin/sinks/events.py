@@ -14,6 +14,7 @@ from tocsin.configuration.events import EventsConfig
 from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
 from tocsin.events.delivery import Outlet, outlets
 from tocsin.events.health import Facts, facts, families
+from tocsin.events.once import Once
 from tocsin.events.storms import Storms
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import Identifiers
@@ -25,14 +26,17 @@ LATEST = 100  # events kept in memory, for those who look at them
 
 class EventSink:
     """Makes events of alarms. `config` is None where nobody is told: then only the latest are kept to be looked at.
+    `once` knows what other replicas have told.
 
     Raises ConfigError, or OSError when a folder cannot be used.
     """
 
-    def __init__(self, models: Mapping[str, GuardedModel], config: EventsConfig | None) -> None:
+    def __init__(
+        self, models: Mapping[str, GuardedModel], config: EventsConfig | None, once: Once | None = None
+    ) -> None:
         self._models = dict(models)
         own = config or EventsConfig.model_construct(to=[])
-        self._outlets: Sequence[Outlet] = outlets(config) if config is not None else []
+        self._outlets: Sequence[Outlet] = outlets(config, once) if config is not None else []
         self._storms = Storms(own.window.total_seconds(), own.burst, own.repeat.total_seconds())
         self._payload = own.payload
         self._window = own.window.total_seconds()

@@ -11,9 +11,12 @@ from prometheus_client.registry import Collector
 
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import StateConfig
+from tocsin.events.once import Once
 from tocsin.state.memory import MemorySessions
+from tocsin.state.redis_claims import RedisClaims
 from tocsin.state.redis_connection import OUTCOMES, RedisConnection
 from tocsin.state.redis_counts import SharedCounts
+from tocsin.state.redis_labels import Learn, RedisLabels
 from tocsin.state.redis_sessions import RedisSessions
 from tocsin.state.store import Exchange, SessionStore
 from tocsin_calibration import Promise
@@ -28,7 +31,7 @@ class State(Collector):
         self._config = config
         self._connection = None if config is None else RedisConnection(config)
         self._stores: list[RedisSessions] = []
-        self._exchange: list[Callable[[], None]] = []
+        self._looks: list[Callable[[], None]] = []
 
     def sessions(self, model: str, digest: str, promise: Promise, config: ModelConfig) -> SessionStore:
         """Whoever remembers the sessions of a model with that bundle; windows of another bundle are none of its own."""
@@ -43,7 +46,13 @@ class State(Collector):
         """These are in use; the others are forgotten."""
         self._stores = [store for store in stores if isinstance(store, RedisSessions)]
         if self._connection is not None:
-            self._connection.looks = [*(store.look for store in self._stores), *self._exchange]
+            self._connection.looks = [*(store.look for store in self._stores), *self._looks]
+
+    def once(self, repeat: float) -> Once | None:
+        """Who knows which alarms replicas have told in so many seconds; None where there is no Redis."""
+        if self._config is None or self._connection is None:
+            return None
+        return RedisClaims(self._connection, self._config.prefix, repeat)
 
     def share(self, exchange: Callable[[Exchange], None]) -> None:
         """Have counts exchanged with other replicas every few seconds; nothing where there is no Redis.
@@ -58,7 +67,21 @@ class State(Collector):
             if next(looks) % EXCHANGES == 0:
                 exchange(shared.exchange)
 
-        self._exchange = [look]
+        self._look_also(look)
+
+    def pass_labels(self, judges: Callable[[], dict[str, Learn]]) -> RedisLabels | None:
+        """Have labels that were left for these judges brought to them, and leave others for theirs; None where there is
+        no Redis.
+        """
+        if self._config is None or self._connection is None:
+            return None
+        labels = RedisLabels(self._connection, self._config.prefix)
+        self._look_also(lambda: labels.fetch(judges()))
+        return labels
+
+    def _look_also(self, look: Callable[[], None]) -> None:
+        assert self._connection is not None
+        self._looks.append(look)
         self.keep(self._stores)
         self._connection.start()
 

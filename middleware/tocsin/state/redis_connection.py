@@ -159,6 +159,12 @@ def _client(config: StateConfig) -> tuple[Any, type[Exception], type[Exception]]
             client: Any = redis.RedisCluster.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)
         except redis.RedisError as error:
             raise ConfigError(f"state: {config.redis}: no node of a cluster to be had there ({error})") from None
+    elif config.sentinel:
+        addresses, database = config.sentinels()
+        how |= {"db": database, "retry": Retry(NoBackoff(), 0), "ssl": config.redis.startswith("rediss:")}
+        asked = {name: value for name, value in how.items() if name.startswith(("socket_", "ssl", "decode_"))}
+        sentinels: Any = redis.sentinel.Sentinel(addresses, sentinel_kwargs=asked, **how)  # type: ignore[no-untyped-call]
+        client = sentinels.master_for(config.sentinel, redis.Redis)
     else:
         client = redis.Redis.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)
     return client, redis.RedisError, redis.exceptions.NoScriptError

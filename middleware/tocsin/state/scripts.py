@@ -100,3 +100,29 @@ redis.call('HSETNX', KEYS[1], 'epoch', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return redis.call('HGETALL', KEYS[1])
 """
+
+# ms, most, labels... -> how many wait for the replica whose key this is; the oldest of more are lost.
+LEAVE = """
+for at = 3, #ARGV do redis.call('RPUSH', KEYS[1], ARGV[at]) end
+redis.call('LTRIM', KEYS[1], -tonumber(ARGV[2]), -1)
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+return redis.call('LLEN', KEYS[1])
+"""
+
+# at most so many -> the labels that wait, oldest first; they are taken away.
+FETCH = """
+local found = redis.call('LRANGE', KEYS[1], 0, tonumber(ARGV[1]) - 1)
+redis.call('LTRIM', KEYS[1], #found, -1)
+return found
+"""
+
+# who, ms -> what is known of an alarm: 'ours' to tell, for so long; 'elsewhere', where another is telling it; 'told'.
+CLAIM = """
+local had = redis.call('GET', KEYS[1])
+if not had or had == ARGV[1] then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]); return 'ours' end
+if had == 'told ' .. ARGV[1] then return 'ours' end
+return string.sub(had, 1, 5) == 'told ' and 'told' or 'elsewhere'
+"""
+
+# who, ms -> the alarm has been told, which holds for so long.
+TOLD = "return redis.call('SET', KEYS[1], 'told ' .. ARGV[1], 'PX', ARGV[2])"

@@ -1,0 +1,36 @@
+"""Which alarms have been told, for replicas that share a Redis; while it is away each tells its own."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from tocsin.events.once import Claim
+from tocsin.state.redis_connection import Asked, Away, RedisConnection
+from tocsin.state.scripts import CLAIM, TOLD
+
+LEASE = 10_000  # ms that an alarm is left to who wants to tell it
+
+
+class RedisClaims:
+    """See `Once`. What has been told is not told elsewhere for `repeat` seconds."""
+
+    def __init__(self, connection: RedisConnection, prefix: str, repeat: float) -> None:
+        self._connection, self._prefix, self._repeat = connection, prefix, max(1, round(1e3 * repeat))
+        self._process = uuid4().hex[:12]
+
+    def claim(self, alarm: str) -> Claim:
+        try:
+            (found,) = self._connection.run([self._asked(CLAIM, alarm, LEASE)])
+        except Away:
+            return "ours"
+        known: dict[str, Claim] = {"elsewhere": "elsewhere", "told": "told"}
+        return known.get(str(found), "ours")
+
+    def told(self, alarm: str) -> None:
+        try:
+            self._connection.run([self._asked(TOLD, alarm, self._repeat)])
+        except Away:
+            return
+
+    def _asked(self, script: str, alarm: str, milliseconds: int) -> Asked:
+        return Asked(script, f"{self._prefix}:told:{alarm}", [self._process, milliseconds])

@@ -1,0 +1,55 @@
+"""Labels on their way to the replica that judged the response, by way of Redis.
+
+An identifier begins with what names its judge, so a label that comes to another replica is left for that one, which
+fetches what was left for it every second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tocsin.state.redis_connection import Asked, Away, RedisConnection
+from tocsin.state.scripts import FETCH, LEAVE
+
+KEPT = 24 * 3600 * 1000  # ms that a label waits: whoever judged may have ended
+MOST = 100_000  # labels that wait for one judge
+AT_ONCE = 1_000
+
+Label = tuple[str, bool]  # identifier, safe
+Learn = Callable[[str, bool], object]
+
+
+class RedisLabels:
+    """Labels by the judge that they are for."""
+
+    def __init__(self, connection: RedisConnection, prefix: str) -> None:
+        self._connection, self._prefix = connection, prefix
+
+    def leave(self, labels: Iterable[Label]) -> bool:
+        """Leave labels for other judges; whether Redis has taken them."""
+        by_judge: dict[str, list[str | int]] = {}
+        for identifier, safe in labels:
+            judge = identifier.partition("-")[0]
+            by_judge.setdefault(judge, []).append(f"{int(safe)}{identifier}")
+        asked = [Asked(LEAVE, self._key(judge), [KEPT, MOST, *words]) for judge, words in by_judge.items()]
+        try:
+            self._connection.run(asked)
+        except Away:
+            return False
+        return True
+
+    def fetch(self, judges: dict[str, Learn]) -> None:
+        """Have every judge learn what was left for it."""
+        if not judges:
+            return
+        asked = [Asked(FETCH, self._key(judge), [AT_ONCE]) for judge in judges]
+        try:
+            found = self._connection.run(asked)
+        except Away:
+            return
+        for learn, labels in zip(judges.values(), found, strict=True):
+            for label in labels:
+                learn(label[1:], label[0] == "1")
+
+    def _key(self, judge: str) -> str:
+        return f"{self._prefix}:labels:{judge}"
