@@ -2,7 +2,8 @@
 long judging waits while Redis is killed, paused and emptied.
 
 Each process judges batches of scores through the store that a relay uses; which process gets a session's next response
-is random. What is compared is every p-value with those of one process that sees everything.
+is random. What is compared is every p-value with those of one process that sees everything; and, of calls through eight
+whole relays, every verdict in the trailers.
 """
 
 from __future__ import annotations
@@ -10,23 +11,33 @@ from __future__ import annotations
 import multiprocessing
 import random
 import statistics
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import redis
+import yaml
 from rich.table import Table
-from tests.parts import SIGNALS
+from tests.middleware.served import in_sessions
+from tests.model_server import model_server
+from tests.parts import INFER, SIGNALS, free_port, inference, safe_traffic
 from tests.redis_server import RedisServer, redis_server
 
+import tocsin
 from benchmarks.report import arguments, at_most, console, finish
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import StateConfig
 from tocsin.state.memory import MemorySessions
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
-from tocsin_calibration import Promise, SessionRule, Window, calibrate_sessions
+from tocsin_calibration import Bundle, Promise, SessionRule, Window, calibrate_sessions
 
 PROCESSES, BATCH = 8, 32
 TARGET = 20_000  # responses a second
@@ -41,6 +52,7 @@ def main() -> None:
     )
     with redis_server() as server:
         wrong, compared = hopping(server)
+        relayed_wrong, relayed = relays(server)
         throughput = busy(server, options.seconds, options.sessions)
         calm = waits(server, options.seconds, None)
         troubles = {kind: waits(server, options.seconds, kind) for kind in ("killed", "paused", "emptied")}
@@ -50,13 +62,16 @@ def main() -> None:
         table.add_row(kind, f"{len(times):,}", *(f"{1e3 * one:.2f} ms" for one in told))
     console.print(table)
     console.print(f"{throughput:,.0f} responses a second by {PROCESSES} processes in batches of {BATCH}")
-    console.print(f"{compared:,} p-values compared with those of one process")
+    console.print(
+        f"{compared:,} p-values compared with those of one process, {relayed:,} verdicts of {PROCESSES} relays"
+    )
     tails = {kind: 1e3 * float(np.quantile(times, 0.99)) for kind, times in {"calm": calm, **troubles}.items()}
     checks = [at_most("decisions that differ from one process's", wrong, 0)]
+    checks.append(at_most("relays' verdicts that differ from one's", relayed_wrong, 0))
     checks.append(at_most(f"{TARGET:,} responses a second, over those reached", TARGET / throughput, 1.0))
     for kind in troubles:
         checks.append(at_most(f"{kind}: a batch waits longer, 99%, ms", tails[kind] - tails["calm"], WAIT))
-    finish({"throughput": throughput, "compared": compared, "p99_ms": tails}, checks, options.json)
+    finish({"throughput": throughput, "compared": compared, "relayed": relayed, "p99_ms": tails}, checks, options.json)
 
 
 def promise() -> Promise:
@@ -96,6 +111,43 @@ def hopping(server: RedisServer, batches: int = 3_000) -> tuple[int, int]:
     for state, _ in pairs:
         state.close()
     return wrong, compared
+
+
+def relays(server: RedisServer, calls: int = 2_000) -> tuple[int, int]:
+    """The same of calls through whole relays: how many verdicts differ from what one process says, and of how many."""
+    choose, answers = random.Random(4), safe_traffic(200, seed=4)
+    with ExitStack() as opened_, tempfile.TemporaryDirectory() as folder:
+        path = in_sessions(Path(folder) / "sessions.tocsin", window=Window(4, "mean"))
+        bundle = Bundle.read(path)
+        made = bundle.require_promise()
+        assert made.sessions is not None
+        alone = MemorySessions(made.sessions, 600, 100_000)
+        scores = np.concatenate([bundle.scorer(answers.take(slice(row, row + 1))) for row in range(200)])
+        upstream, address = opened_.enter_context(model_server())
+        upstream.answers = {b"%d" % row: inference(answers, slice(row, row + 1)) for row in range(200)}
+        model = {"bundle": str(path), "signals": SIGNALS, "session": "metadata.x-session", "scoring_budget": "5s"}
+        ask = []
+        for number in range(PROCESSES):
+            port, config = free_port(), Path(folder) / f"{number}.yaml"
+            config.write_text(yaml.safe_dump({
+                "listen": f"127.0.0.1:{port}", "upstream": address, "mode": "annotate", "metrics": None, "admin": None,
+                "state": {"redis": server.url, "timeout": "5s"}, "models": {"digits": model},
+            }))  # fmt: skip
+            process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+            opened_.callback(process.wait)
+            opened_.callback(process.terminate)
+            ask.append(opened_.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}")).unary_unary(INFER))
+        wrong = 0
+        for _ in range(calls):
+            row, session = choose.randrange(200), f"s{choose.randrange(100)}"
+            expected = judged(alone, made, [session], scores[row : row + 1])
+            _, call = choose.choice(ask).with_call(
+                b"%d" % row, metadata=(("x-session", session),), wait_for_ready=True, timeout=60
+            )
+            verdict = tocsin.verdict(call)
+            judged_alike = verdict is not None and np.allclose(verdict.pvalues or [2.0], expected, atol=1e-6)
+            wrong += not judged_alike
+    return wrong, calls
 
 
 def busy(server: RedisServer, seconds: float, sessions: int) -> float:
