@@ -31,10 +31,8 @@ for at = 5, #ARGV do
   if #last > width then table.remove(last, 1) end
   n = n + 1
 end
-local kept = {ARGV[1]}
-for batch in string.gmatch(batches, '%S+') do if #kept < 16 then kept[#kept + 1] = batch end end
-redis.call('HSET', KEYS[1], 'n', n, 's', table.concat(last, ' '), 'g', g, 'k', k, 't', now,
-  'b', table.concat(kept, ' '))
+local kept = string.sub(ARGV[1] .. ' ' .. batches, 1, 320)
+redis.call('HSET', KEYS[1], 'n', n, 's', table.concat(last, ' '), 'g', g, 'k', k, 't', now, 'b', kept)
 redis.call('PEXPIRE', KEYS[1], 3 * idle + 60000)
 return before
 """
