@@ -1,4 +1,4 @@
-"""tocsin bundle show|verify"""
+"""tocsin bundle show|verify|fetch"""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from rich.console import Console
 from tocsin.cli.tables import print_table
 from tocsin.cli.traffic import Traffic, show_worth, traffic
 from tocsin.errors import ConfigError
+from tocsin.fetching import KINDS
+from tocsin.fetching import fetch as fetch_bundle
 from tocsin_calibration import Bundle
 from tocsin_calibration.thresholds.joint import meaning
 from tocsin_detectors.costs import costs_by_detector
 
-app = typer.Typer(help="Look at bundles.", no_args_is_help=True)
+app = typer.Typer(help="Look at bundles, and fetch them.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="A bundle.")]
 
 
@@ -150,3 +152,15 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
         "traffic": expected and expected.facts(),
         "made": bundle.made,
     }
+
+
+@app.command()
+def fetch(
+    source: Annotated[str, typer.Argument(help=f"Where it is kept: {KINDS}.")],
+    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    digest: Annotated[str, typer.Option(help="The bundle's own, as `tocsin bundle show` says it: sha256:...")],
+    plain_http: Annotated[bool, typer.Option("--plain-http", help="The registry has no TLS.")] = False,
+) -> None:
+    """Bring a bundle from where it is kept; only the one with that digest is taken. Does nothing if it is there."""
+    bundle = fetch_bundle(source, file, digest, plain_http=plain_http)
+    typer.echo(f"{file} is {bundle.digest}")

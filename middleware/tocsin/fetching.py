@@ -1,0 +1,110 @@
+"""Bringing a bundle from where it is kept: only the one that was meant, whatever lies there by now."""
+
+from __future__ import annotations
+
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tocsin.errors import ConfigError
+from tocsin_calibration import Bundle, BundleError
+
+LONGEST = 1 << 30  # bytes
+SECONDS = 30.0  # without a byte
+KINDS = "https://HOST/FILE, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY or oci://REGISTRY/REPOSITORY:TAG"
+
+
+def fetch(source: str, target: Path, digest: str, *, plain_http: bool = False) -> Bundle:
+    """Bring the bundle with that digest from `source` to the file `target`, atomically, or leave what is there.
+
+    Credentials are those of the environment: AWS_*, GOOGLE_* and AZURE_* variables, and Docker's config for registries.
+    `plain_http`: a registry without TLS. Raises ConfigError on a source that is none, cannot be reached, or needs a
+    package that is not installed; BundleError when what is there is no bundle, or another one.
+    """
+    if target.exists() and _is(target, digest):
+        return Bundle.read(target)
+    brought: dict[str, Callable[[str, Path], None]] = {
+        "http": _http,
+        "https": _http,
+        "s3": _object,
+        "gs": _object,
+        "az": _object,
+        "oci": partial(_artefact, plain_http=plain_http),
+    }
+    bring = brought.get(urlsplit(source).scheme)
+    if bring is None:
+        raise ConfigError(f"'{source}' is no place to fetch from: {KINDS}")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        staged = Path(folder) / target.name
+        bring(source, staged)
+        if staged.stat().st_size > LONGEST:
+            raise BundleError(f"{source}: has {staged.stat().st_size:,} bytes, more than {LONGEST:,}")
+        try:
+            bundle = Bundle.read(staged)
+        except BundleError as error:
+            raise BundleError(f"{source}: {str(error).partition(': ')[2]}") from error
+        if bundle.digest != digest:
+            raise BundleError(f"{source}: holds the bundle {bundle.digest}, not {digest}; nothing was taken")
+        staged.replace(target)
+    return bundle
+
+
+def _is(path: Path, digest: str) -> bool:
+    try:
+        return Bundle.read(path).digest == digest
+    except BundleError:
+        return False
+
+
+def _http(source: str, staged: Path) -> None:
+    try:
+        with urllib.request.urlopen(source, timeout=SECONDS) as answer, staged.open("wb") as file:
+            left = LONGEST + 1
+            while left and (part := answer.read(min(1 << 20, left))):
+                left -= file.write(part)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise ConfigError(f"{_without_secrets(source)}: cannot be fetched ({error})") from error
+
+
+def _object(source: str, staged: Path) -> None:
+    try:
+        import obstore
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    except ImportError:
+        raise ConfigError(f"{source}: fetching from object stores needs obstore: pip install 'tocsin[fetch]'") from None
+    place = urlsplit(source)
+    try:
+        store = from_url(f"{place.scheme}://{place.netloc}")
+        found = obstore.get(store, place.path.lstrip("/"))
+        if found.meta["size"] > LONGEST:
+            raise BundleError(f"{source}: has {found.meta['size']:,} bytes, more than {LONGEST:,}")
+        with staged.open("wb") as file:
+            for part in found.stream():
+                file.write(part)
+    except (BaseError, OSError) as error:
+        raise ConfigError(f"{source}: cannot be fetched ({str(error).splitlines()[0]})") from error
+
+
+def _artefact(source: str, staged: Path, plain_http: bool) -> None:
+    try:
+        from oras.client import OrasClient
+    except ImportError:
+        raise ConfigError(f"{source}: fetching from registries needs oras: pip install 'tocsin[fetch]'") from None
+    try:
+        client = OrasClient(insecure=plain_http)
+        files = client.pull(target=source.removeprefix("oci://"), outdir=str(staged.parent / "artefact"))
+    except Exception as error:  # oras raises ValueError, requests' errors and its own
+        raise ConfigError(f"{source}: cannot be fetched ({type(error).__name__}: {error})") from error
+    if len(files) != 1:
+        raise BundleError(f"{source}: holds {len(files)} files; push one bundle an artefact")
+    Path(files[0]).replace(staged)
+
+
+def _without_secrets(source: str) -> str:
+    """An address without what signs it."""
+    return source.partition("?")[0]
