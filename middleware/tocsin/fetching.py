@@ -28,13 +28,9 @@ def fetch(source: str, target: Path, digest: str, *, plain_http: bool = False) -
     if target.exists() and _is(target, digest):
         return Bundle.read(target)
     brought: dict[str, Callable[[str, Path], None]] = {
-        "http": _http,
-        "https": _http,
-        "s3": _object,
-        "gs": _object,
-        "az": _object,
+        "http": _http, "https": _http, "s3": _object, "gs": _object, "az": _object,
         "oci": partial(_artefact, plain_http=plain_http),
-    }
+    }  # fmt: skip
     bring = brought.get(urlsplit(source).scheme)
     if bring is None:
         raise ConfigError(f"'{source}' is no place to fetch from: {KINDS}")

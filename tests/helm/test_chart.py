@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
+import grpc
 import helm_python as helm
 import kubernetes_validate
 import pytest
+import typer
 import yaml
+from typer.testing import CliRunner
 
+from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 
 CHART = Path(__file__).parents[2] / "helm" / "tocsin"
@@ -74,11 +83,45 @@ FULL: dict[str, Any] = {
 }
 
 
-def rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    files = helm.Chart.load(str(CHART)).render(values, name="digits", namespace="models")
+DIGEST = f"sha256:{'0' * 64}"
+EVERYTHING: dict[str, Any] = {
+    **FULL,
+    "tocsin": {
+        **FULL["tocsin"],
+        "bundles": {},
+        "native": True,
+        "readiness": "grpc",
+        "fetch": [
+            {"source": "oci://registry/models/digits:v1", "digest": f"sha256:{'0' * 64}", "file": "digits.tocsin"}
+        ],
+        "fetchSecret": "store",
+        "tls": {"enabled": True, "clients": True},
+        "state": {"redis": "rediss://redis:6379/0", "passwordSecret": {"name": "redis", "key": "password"}},
+    },
+    "autoscaling": {"enabled": True},
+    "certificate": {"enabled": True, "issuerRef": {"name": "internal", "kind": "ClusterIssuer"}, "dnsNames": ["a.b"]},
+    "prometheusAnnotations": True,
+    "prometheusRule": {"enabled": True, "groups": [{"name": "g", "rules": []}], "labels": {"release": "prometheus"}},
+}
+GATEWAY: dict[str, Any] = {
+    "kind": "gateway",
+    "gateway": {"upstream": "triton.models:8001"},
+    "tocsin": {"models": {"digits": DIGITS}, "bundles": {"image": {"reference": "registry/bundles:v1"}}},
+    "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 30},
+    "podDisruptionBudget": {"enabled": True},
+}
+MATRIX = {"small": SMALL, "full": FULL, "everything": EVERYTHING, "gateway": GATEWAY}
+VOLUMES = (
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+)  # fmt: skip
+CUSTOM = {"PodMonitor", "PrometheusRule", "Certificate"}  # resources of which Kubernetes has no schema
+
+
+def rendered(values: dict[str, Any], chart: Path = CHART) -> dict[str, dict[str, Any]]:
+    files = helm.Chart.load(str(chart)).render(values, name="digits", namespace="models")
     texts = files.values() if isinstance(files, dict) else [files]
     documents = [d for text in texts if "kind:" in str(text) for d in yaml.safe_load_all(str(text)) if d]
-    named = {"-dashboards": "Dashboards"}  # a second one of its kind
+    named = {"-dashboards": "Dashboards", "-reachable": "Test"}  # second ones of their kind
     return {
         next(
             (key for end, key in named.items() if document["metadata"]["name"].endswith(end)), document["kind"]
@@ -87,18 +130,94 @@ def rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def pods(made: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The specs of all pods."""
+    for manifest in made.values():
+        if manifest["kind"] == "Deployment":
+            yield manifest["spec"]["template"]["spec"]
+        elif manifest["kind"] == "Pod":
+            yield manifest["spec"]
+
+
+def against_the_restricted_standard(pod: dict[str, Any]) -> list[str]:
+    """What the Pod Security Standard `restricted` would say of a pod."""
+    own, told = pod.get("securityContext", {}), []
+    for name in ("hostNetwork", "hostPID", "hostIPC"):
+        told += [name] if pod.get(name) else []
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "image",
+        "persistentVolumeClaim",
+        "projected",
+    }
+    for volume in pod.get("volumes", []):
+        told += [f"volume {kind}" for kind in volume if kind not in {"name", "secret", *allowed}]
+    for one in [*pod.get("initContainers", []), *pod["containers"]]:
+        has = one.get("securityContext", {})
+        profile = has.get("seccompProfile", own.get("seccompProfile", {})).get("type")
+        checks = {
+            "privileged": not has.get("privileged"),
+            "allowPrivilegeEscalation": has.get("allowPrivilegeEscalation") is False,
+            "runAsNonRoot": has.get("runAsNonRoot", own.get("runAsNonRoot")) is True,
+            "runAsUser": has.get("runAsUser", own.get("runAsUser", 1)) != 0,
+            "capabilities.drop": "ALL" in has.get("capabilities", {}).get("drop", []),
+            "capabilities.add": set(has.get("capabilities", {}).get("add", [])) <= {"NET_BIND_SERVICE"},
+            "seccompProfile": profile in ("RuntimeDefault", "Localhost"),
+            "hostPort": not any("hostPort" in port for port in one.get("ports", [])),
+        }
+        told += [f"{one['name']}: {name}" for name, holds in checks.items() if not holds]
+    return told
+
+
 def test_helm_lints_the_chart_without_an_error() -> None:
     assert helm.lint(str(CHART))["errors"] == []
 
 
 @pytest.mark.parametrize("version", ["1.29", "1.32", "1.34"])
-@pytest.mark.parametrize("values", [SMALL, FULL], ids=["small", "full"])
+@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_manifests_fit_kubernetes_schemas(values: dict[str, Any], version: str) -> None:
     made = rendered(values)
-    assert set(made) >= {"ConfigMap", "Deployment", "Service"}
-    for kind, manifest in made.items():
-        if kind != "PodMonitor":  # a custom resource, of which Kubernetes has no schema
+    assert set(made) >= {"ConfigMap", "Deployment", "Service", "Test"}
+    for manifest in made.values():
+        images = version < "1.31" and "registry/bundles:v1" in json.dumps(manifest)  # image volumes are younger
+        if manifest["kind"] not in CUSTOM and not images:
             kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
+def test_pods_meet_the_restricted_pod_security_standard(values: dict[str, Any]) -> None:
+    for pod in pods(rendered(values)):
+        assert against_the_restricted_standard(pod) == []
+        assert pod["automountServiceAccountToken"] is False
+
+
+def test_the_standard_is_held_to() -> None:
+    values = {**SMALL, "model": {**SMALL["model"], "securityContext": {"privileged": True}}, "podSecurityContext": None}
+    (pod, *_) = pods(rendered(values))
+    assert {"model: privileged", "model: seccompProfile"} <= set(against_the_restricted_standard(pod))
+
+
+def test_every_value_is_described_and_no_other_taken() -> None:
+    schema, values = (
+        json.loads((CHART / "values.schema.json").read_text()),
+        yaml.safe_load((CHART / "values.yaml").read_text()),
+    )
+
+    def undescribed(known: dict[str, Any], value: Any, path: str) -> list[str]:
+        found = [] if known.get("description") or not path else [path]
+        if isinstance(value, dict) and "properties" in known:
+            found += [f"{path}.{name} is not known" for name in value if name not in known["properties"]]
+            for name, one in known["properties"].items():
+                found += undescribed(one, value.get(name), f"{path}.{name}")
+        return found
+
+    assert undescribed(schema, values, "") == []
+    with pytest.raises(helm.HelmError, match="autoscalling"):
+        rendered({**SMALL, "autoscalling": {}})
 
 
 def test_the_relay_reads_the_configuration_that_the_chart_writes(tmp_path: Path) -> None:
@@ -187,3 +306,107 @@ def test_values_that_cannot_work_are_refused(change: dict[str, Any], told: str) 
     with pytest.raises(helm.HelmError) as caught:
         rendered({**SMALL, **change})
     assert told in str(caught.value)
+
+
+def test_a_gateway_is_the_relay_alone() -> None:
+    made = rendered(GATEWAY)
+    pod = made["Deployment"]["spec"]["template"]["spec"]
+    assert [one["name"] for one in pod["containers"]] == ["tocsin"] and "initContainers" not in pod
+    assert "replicas" not in made["Deployment"]["spec"]
+    scaler = made["HorizontalPodAutoscaler"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == made["Deployment"]["metadata"]["name"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 30)
+    config = yaml.safe_load(made["ConfigMap"]["data"]["tocsin.yaml"])
+    assert config["upstream"] == "triton.models:8001"
+    with pytest.raises(helm.HelmError, match=r"gateway\.upstream"):
+        rendered({**GATEWAY, "gateway": {}})
+
+
+def test_bundles_are_fetched_before_the_relay_starts() -> None:
+    pod = rendered(EVERYTHING)["Deployment"]["spec"]["template"]["spec"]
+    fetching, tocsin = pod["initContainers"]
+    source = "oci://registry/models/digits:v1"
+    assert fetching["args"] == ["tocsin", "bundle", "fetch", source, "/bundles/digits.tocsin", "--digest", DIGEST]
+    assert fetching["envFrom"] == [{"secretRef": {"name": "store"}}] and "restartPolicy" not in fetching
+    assert tocsin["restartPolicy"] == "Always"
+    assert {"name": "tocsin-bundles", "emptyDir": {"sizeLimit": "2Gi"}} in pod["volumes"]
+    command: Any = typer.main.get_command(app)
+    told = command.commands["bundle"].commands["fetch"].make_context("fetch", fetching["args"][3:]).params
+    assert told["source"] == source and told["digest"] == DIGEST
+
+
+def test_tls_and_state_come_from_secrets(tmp_path: Path) -> None:
+    made = rendered(EVERYTHING)
+    pod = made["Deployment"]["spec"]["template"]["spec"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in pod["initContainers"][1]["volumeMounts"]}
+    assert mounted["tocsin-tls"] == "/etc/tocsin-tls" and mounted["tocsin-state"] == "/etc/tocsin-state"
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+    assert secrets == {"tocsin-tls": "digits-tls", "tocsin-state": "redis"}
+    assert made["Certificate"]["spec"]["secretName"] == "digits-tls"
+    assert "digits.models.svc" in made["Certificate"]["spec"]["dnsNames"]
+    (tmp_path / "tocsin.yaml").write_text(made["ConfigMap"]["data"]["tocsin.yaml"])
+    config = Config.load(tmp_path / "tocsin.yaml")
+    assert config.tls is not None and str(config.tls.client_ca) == "/etc/tocsin-tls/ca.crt"
+    assert config.state is not None and str(config.state.password) == "/etc/tocsin-state/password"
+    with pytest.raises(helm.HelmError, match=r"tocsin\.tls\.enabled"):
+        rendered({**SMALL, "certificate": {"enabled": True, "issuerRef": {"name": "x"}}})
+
+
+def test_alerts_come_as_tocsin_rules_writes_them(bundle: Path, tmp_path: Path) -> None:
+    config = tmp_path / "tocsin.yaml"
+    model = {"bundle": str(bundle), "signals": DIGITS["signals"]}
+    config.write_text(yaml.safe_dump({"listen": "127.0.0.1:1", "upstream": "127.0.0.1:2", "models": {"digits": model}}))
+    run = CliRunner()
+    values = yaml.safe_load(run.invoke(app, ["rules", "-c", str(config), "--kind", "values", "--label", "a=b"]).stdout)
+    rule = rendered({**SMALL, **values})["PrometheusRule"]
+    plain = yaml.safe_load(run.invoke(app, ["rules", "-c", str(config)]).stdout)
+    assert rule["spec"] == plain and rule["metadata"]["labels"]["a"] == "b"
+
+
+def test_the_probe_of_a_helm_test_asks_the_service() -> None:
+    made = rendered(SMALL)
+    assert made["Test"]["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    (name, port) = made["Service"]["metadata"]["name"], made["Service"]["spec"]["ports"][0]["port"]
+    code = made["Test"]["spec"]["containers"][0]["args"][2]
+    assert f"'{name}:{port}'" in code
+    labels = made["Test"]["metadata"]["labels"]
+    assert not made["Service"]["spec"]["selector"].items() <= labels.items()  # it is no replica
+    listening = grpc.server(futures.ThreadPoolExecutor(1))
+    bound = listening.add_insecure_port("127.0.0.1:0")
+    listening.start()
+    subprocess.run([sys.executable, "-c", code.replace(f"{name}:{port}", f"127.0.0.1:{bound}")], check=True, timeout=60)
+    listening.stop(None)
+    secure = rendered(EVERYTHING)["Test"]["spec"]["containers"][0]["args"][2]
+    compile(secure, "test", "exec")
+
+
+def test_a_parent_chart_takes_the_container_into_its_own_pods(tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    shutil.copytree(CHART, parent / "charts" / "tocsin")
+    (parent / "templates").mkdir()
+    (parent / "Chart.yaml").write_text("apiVersion: v2\nname: parent\nversion: 0.1.0\n")
+    (parent / "values.yaml").write_text(yaml.safe_dump({"tocsin": {
+        "kind": "template", "model": {"port": 9000}, "tocsin": {**SMALL["tocsin"]},
+    }}))  # fmt: skip
+    (parent / "templates" / "deployment.yaml").write_text("""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: own}
+spec:
+  selector: {matchLabels: {app: own}}
+  template:
+    metadata: {labels: {app: own}}
+    spec:
+      containers:
+        - {name: own, image: own}
+        {{- include "tocsin.container" .Subcharts.tocsin | nindent 8 }}
+      volumes:
+        {{- include "tocsin.volumes" .Subcharts.tocsin | nindent 8 }}
+""")
+    made = rendered({}, parent)
+    assert set(made) == {"ConfigMap", "Deployment"}
+    kubernetes_validate.validate(made["Deployment"], "1.32", strict=True)
+    own = made["Deployment"]["spec"]["template"]["spec"]
+    usual = rendered(SMALL)["Deployment"]["spec"]["template"]["spec"]
+    assert own["containers"][1] == usual["containers"][1] and own["volumes"] == usual["volumes"]
+    assert "upstream: 127.0.0.1:9000" in made["ConfigMap"]["data"]["tocsin.yaml"]

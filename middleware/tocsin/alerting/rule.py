@@ -73,6 +73,12 @@ def as_manifest(groups: Sequence[Group], runbooks: str, name: str, labels: dict[
     return _yaml({**MANIFEST, "metadata": metadata, "spec": _groups(groups, runbooks)})
 
 
+def as_values(groups: Sequence[Group], runbooks: str, labels: dict[str, str]) -> str:
+    """Values for the Helm chart, which makes a PrometheusRule of them."""
+    rules: dict[str, Any] = {"enabled": True, **({"labels": labels} if labels else {}), **_groups(groups, runbooks)}
+    return _yaml({"prometheusRule": rules})
+
+
 def _groups(groups: Sequence[Group], runbooks: str) -> dict[str, Any]:
     return {"groups": [{"name": g.name, "rules": [rule.facts(runbooks) for rule in g.rules]} for g in groups]}
 

@@ -11,7 +11,7 @@ import typer
 
 from tocsin.alerting.monitor import monitor
 from tocsin.alerting.promise import promise
-from tocsin.alerting.rule import as_file, as_manifest
+from tocsin.alerting.rule import as_file, as_manifest, as_values
 from tocsin.alerting.watched import Wishes, watched
 from tocsin.cli.serve import ConfigPath
 from tocsin.configuration.config import Config
@@ -23,7 +23,8 @@ RUNBOOKS = "docs/runbooks"
 def rules(
     config: ConfigPath = Path("tocsin.yaml"),
     kind: Annotated[
-        Literal["file", "PrometheusRule"], typer.Option(help="A file for `rule_files`, or the operator's resource.")
+        Literal["file", "PrometheusRule", "values"],
+        typer.Option(help="A file for `rule_files`, the operator's resource, or values for the Helm chart."),
     ] = "file",
     delta: Annotated[float, typer.Option(help="Probability that evidence ever pages while promises are kept.")] = 0.01,
     run_length: Annotated[
@@ -46,6 +47,8 @@ def rules(
     groups = [promise(models, wishes), monitor(models, settings, wishes)]
     if kind == "file":
         typer.echo(as_file(groups, runbooks), nl=False)
+    elif kind == "values":
+        typer.echo(as_values(groups, runbooks, _labels(label or [])), nl=False)
     else:
         typer.echo(as_manifest(groups, runbooks, name, _labels(label or [])), nl=False)
 
