@@ -3,12 +3,13 @@ PYTHON ?= python3
 # The build of torch that fits a machine is its owner's choice; only fitting uses it.
 TORCH ?= torch==2.13.0
 VENV := .venv
+IMAGE ?= tocsin:0.1.0
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(wildcard proto/*)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
-TEST_PACKAGES := chromium curl nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
+TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
 
-.PHONY: help demo test venv lint format bench soak fuzz alerts scrape state guarantees examples clean
+.PHONY: help demo test venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples clean
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -16,7 +17,7 @@ demo: $(VENV)/demo ## guard a real model server on this machine, and see the pro
 	$(BIN)/tocsin demo $(DEMO)
 
 test: $(VENV)/dev ## run every test
-	@$(call debian,chromium curl h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server,$(TEST_PACKAGES))
+	@$(call debian,chromium curl docker-registry h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server,$(TEST_PACKAGES))
 	$(BIN)/python -m pytest
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
@@ -59,11 +60,26 @@ state: $(VENV)/dev ## sessions that hop between processes, in a real Redis that 
 	@$(call debian,redis-server,redis-server)
 	$(BIN)/python -m benchmarks.state --json state.json
 
+scale: $(VENV)/dev ## calibrate on up to a hundred million rows, here and on Ray, beside numpy
+	$(BIN)/python -m benchmarks.scale --json scale.json
+
 guarantees: $(VENV)/dev ## hold every promise to its law on real data, beside crepes, MAPIE and venn-abers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check crepes MAPIE river venn-abers
 	@# of aeon only the time series in its files are read; what it imports would pull an older numpy
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/peers aeon
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.guarantees --json guarantees.json
+
+image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
+	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac
+	docker build --build-arg BASE='$(BASE)' --tag '$(IMAGE)' .
+
+sbom: $(VENV)/dev ## what the image installs: a CycloneDX list in sbom.json, and its size
+	rm -rf build/serving && $(PYTHON) -m venv build/serving
+	build/serving/bin/python -m pip install --quiet --disable-pip-version-check '.[redis,otel,fetch]'
+	build/serving/bin/python -m pip uninstall --quiet --yes pip setuptools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom
+	$(BIN)/cyclonedx-py environment --output-format JSON --output-file sbom.json build/serving/bin/python
+	@du -sm build/serving | sed -E 's/([0-9]+).*/\1 MB installed, besides the base image/'
 
 examples: $(VENV)/dev ## run the worked examples
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
