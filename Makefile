@@ -60,8 +60,10 @@ state: $(VENV)/dev ## sessions that hop between processes, in a real Redis that 
 	@$(call debian,redis-server,redis-server)
 	$(BIN)/python -m benchmarks.state --json state.json
 
-scale: $(VENV)/dev ## calibrate on up to a hundred million rows, here and on Ray, beside numpy
+scale: $(VENV)/dev ## a hundred million rows, here and on Ray, beside numpy; ten thousand replicas
 	$(BIN)/python -m benchmarks.scale --json scale.json
+	@$(call debian,redis-server,redis-server)
+	$(BIN)/python -m benchmarks.fleet --json fleet.json
 
 guarantees: $(VENV)/dev ## hold every promise to its law on real data, beside crepes, MAPIE and venn-abers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check crepes MAPIE river venn-abers

@@ -21,7 +21,7 @@ from tocsin.state.redis_sessions import RedisSessions
 from tocsin.state.store import Exchange, SessionStore
 from tocsin_calibration import Promise
 
-EXCHANGES = 3  # seconds, looks, between two exchanges of counts
+EXCHANGES = 5  # seconds, looks, between two exchanges of counts
 
 
 class State(Collector):
