@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tocsin_detectors.errors import GraphError, SignalError
 from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.observation import Float32, Observations
+from tocsin_detectors.sharing import open_session
 
 SCORES = "tocsin.scores"  # no signal is called so
 DETECTORS, FREE = "detectors", "free"  # keys of the graph's metadata
@@ -35,10 +36,10 @@ class Scorer:
         # Spinning threads would burn the model server's cores while nothing is asked.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session, shared = open_session(graph, options)
         except Exception as error:  # ONNX Runtime raises a dozen types of its own
             raise GraphError(f"ONNX Runtime cannot load the scorer's graph: {error}") from error
-        self.graph = graph
+        self.graph = b"" if shared else graph  # who serves need not write it, and it may be large
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.units, self.free_lengths = _free(metadata.get(FREE, ""))
         self.signals = {i.name: _width(i.name, i.shape, i.name in self.units) for i in self._session.get_inputs()}

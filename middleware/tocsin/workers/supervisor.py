@@ -6,12 +6,14 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 import sys
+import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,7 @@ from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.telemetry.sending import Telemetry
 from tocsin.telemetry.sending import families as export_families
 from tocsin.workers.worker import LONGEST
+from tocsin_detectors.sharing import FOLDER
 
 log = logging.getLogger("tocsin")
 
@@ -79,6 +82,7 @@ class Supervisor:
         keeping: list[asyncio.Task[None]] = []
         self._reserve()
         async with AsyncExitStack() as opened:
+            folder = opened.enter_context(_shared_folder())
             if self.config.metrics is not None:
                 exposition = Exposition(self.metrics, self._rest)
                 self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self._ready, self._page())
@@ -88,7 +92,7 @@ class Supervisor:
                 admin = AdminServer(self.config, [reload_handler(self.reload)])
                 await admin.start()
                 opened.push_async_callback(admin.stop)
-            first = [_Worker(number, self._path) for number in range(self.config.workers)]
+            first = [_Worker(number, self._path, folder) for number in range(self.config.workers)]
             self._workers = {worker.number: worker for worker in first}
             await asyncio.gather(*(worker.start() for worker in first))
             keeping += [loop.create_task(self._keep(worker)) for worker in first]
@@ -204,8 +208,9 @@ class Supervisor:
 class _Worker:
     """One worker process, started and started again under the same number."""
 
-    def __init__(self, number: int, path: Path) -> None:
+    def __init__(self, number: int, path: Path, folder: str) -> None:
         self.number = number
+        self._environment = {**os.environ, FOLDER: folder} if folder else None
         self.relay: Facts = {}
         self.ready = asyncio.Event()
         self._ending = False
@@ -220,7 +225,9 @@ class _Worker:
         self.ready.clear()
         ours, theirs = socket.socketpair()
         command = ["-m", "tocsin", "serve", "-c", str(self._path), "--worker", str(theirs.fileno())]
-        self._process = await asyncio.create_subprocess_exec(sys.executable, *command, pass_fds=[theirs.fileno()])
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, pass_fds=[theirs.fileno()], env=self._environment
+        )
         theirs.close()
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST)
 
@@ -270,6 +277,19 @@ class _Worker:
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGTERM)
+
+
+@contextmanager
+def _shared_folder() -> Iterator[str]:
+    """A folder for what workers share; '' where no disk can be written, so that each has its own."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="tocsin-")
+    except OSError:
+        log.info("no folder for temporary files can be written: each worker holds its bundles' weights by itself")
+        yield ""
+        return
+    with made as folder:
+        yield folder
 
 
 def _check(config: Config, guard: Guard) -> None:
