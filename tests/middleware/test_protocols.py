@@ -121,6 +121,28 @@ def test_a_token_stream_is_judged_as_one_response_by_its_tokens(engine: str, tok
     assert verdict.pvalues == pytest.approx(scorer.require_promise().pvalues(scores))
 
 
+def test_what_only_sums_a_stream_up_is_not_judged_again(tokens: Path) -> None:
+    method, stream, _ = ENGINES["vllm"]
+    by = guard("vllm", tokens, judge="message", session="stream", fail="closed")
+    call = by.call(method, {})
+    assert call is not None
+    *chunks, complete = stream([-0.3, -0.3, -5.0])
+    pieces = [call.answered(m.SerializeToString()) for m in (*chunks, complete)]
+    by.judge([piece for piece in pieces if piece is not None])
+    assert [piece and piece.verdict and piece.verdict.severity for piece in pieces] == [None, None, "warning", None]
+    assert pieces[-1] is not None and pieces[-1].verdict is None
+    assert call.verdict is not None and call.verdict.severity == "warning"
+    alone = judged(by, method, complete)  # who does not stream sends nothing else
+    assert alone.verdict is not None and alone.verdict.unscored is None and len(alone.verdict.pvalues) == 1
+    empty = vllm.GenerateResponse(chunk=vllm.GenerateStreamChunk(token_ids=[1]))
+    again = by.call(method, {})
+    assert again is not None
+    pieces = [again.answered(m.SerializeToString()) for m in (chunks[0], empty)]
+    by.judge([piece for piece in pieces if piece is not None])
+    assert pieces[-1] is not None and pieces[-1].verdict is not None
+    assert pieces[-1].verdict.unscored == "missing_signal"  # a token without its probability is no summary
+
+
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_a_token_stream_can_be_judged_in_windows(engine: str, tokens: Path) -> None:
     method, stream, _ = ENGINES[engine]

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 from tests.model_server import model_server
 from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
 
@@ -27,6 +30,7 @@ from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.registry import parse
 
 SAFE = safe_traffic(30, seed=8)
+VLLM_LOGPROBS = "response.chunk.output_logprobs.token_logprobs | response.complete.output_logprobs.token_logprobs"
 ANSWERS = {b"%d" % row: inference(SAFE, slice(row, row + 1)) for row in range(30)}
 ANSWERS[b"batch"] = inference(SAFE, slice(0, 6))
 
@@ -55,6 +59,51 @@ def test_signals_are_kept_row_by_row_with_their_keys(tmp_path: Path) -> None:
     assert table.column("session").to_pylist()[:4] == ["s0", "s1", "s2", "s0"]
     assert set(table.column("model").to_pylist()) == {"digits"}
     assert set(table.column("version").to_pylist()) == {"v1"}
+
+
+@pytest.mark.parametrize("judge", ["message", "end"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_signals_that_callers_did_not_ask_for_are_recorded_and_taken_out(
+    tmp_path: Path, judge: str, streamed: bool
+) -> None:
+    def generate(request: vllm.GenerateRequest, context: Any) -> Iterator[vllm.GenerateResponse]:
+        assert request.sampling_params.logprobs == 2  # whoever asked
+        told = vllm.OutputLogProbs(token_logprobs=[-0.5], token_ids=[7])
+        for _ in range(3 if request.stream else 0):
+            yield vllm.GenerateResponse(chunk=vllm.GenerateStreamChunk(token_ids=[7], output_logprobs=told))
+        whole = vllm.GenerateComplete(output_ids=[7, 7, 7], finish_reason="stop")
+        if not request.stream:
+            whole.output_logprobs.token_logprobs.extend([-0.5] * 3)
+        yield vllm.GenerateResponse(complete=whole)
+
+    method = grpc.unary_stream_rpc_method_handler(
+        generate,
+        request_deserializer=vllm.GenerateRequest.FromString,
+        response_serializer=vllm.GenerateResponse.SerializeToString,
+    )
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    handler = grpc.method_handlers_generic_handler("vllm.grpc.engine.VllmEngine", {"Generate": method})
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    model = {"protocol": "vllm", "ask": 2, "judge": judge, "signals": {"token_logprobs": VLLM_LOGPROBS}}
+    recorder = Recorder.open(settings(port, None, mode="observe", models={"m": model}))
+    recorder.start(tmp_path, 1000)
+    try:
+        with running(recorder.config, recorder) as relay, grpc.insecure_channel(relay.target) as channel:
+            ask = channel.unary_stream(
+                "/vllm.grpc.engine.VllmEngine/Generate",
+                request_serializer=vllm.GenerateRequest.SerializeToString,
+                response_deserializer=vllm.GenerateResponse.FromString,
+            )
+            came = list(ask(vllm.GenerateRequest(text="x", stream=streamed), timeout=10))
+    finally:
+        server.stop(0).wait()
+    recorder.close()
+    assert [list(m.chunk.token_ids) for m in came[:-1]] == [[7]] * (3 if streamed else 0)
+    assert list(came[-1].complete.output_ids) == [7, 7, 7]
+    assert not any(m.chunk.HasField("output_logprobs") or m.complete.HasField("output_logprobs") for m in came)
+    assert recorder.rows == (3 if streamed and judge == "message" else 1)
 
 
 def test_recording_is_bounded_and_traffic_goes_on(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class Call:
     version = ""
     verdict: Verdict | None = None
     whole: StreamedCall | None = None  # the call that this is a piece of
+    later = False  # than another piece of it
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.reads = reads
@@ -97,6 +98,7 @@ class StreamedCall(Call):
         self._every = every
         self._collected: list[bytes] = []
         self._serial = 0
+        self._begun = False
 
     streams = True
 
@@ -120,7 +122,7 @@ class StreamedCall(Call):
         return self._piece(self._collected.pop(), None) if self._collected else None
 
     def judged(self, piece: Call) -> None:
-        """A piece has its verdict."""
+        """A piece has its verdict, or none."""
         self.model, self.version = piece.model, piece.version
         if piece.verdict is not None and (self.verdict is None or piece.verdict.rank >= self.verdict.rank):
             self.verdict = piece.verdict
@@ -136,5 +138,6 @@ class StreamedCall(Call):
         piece.fault = fault or self.fault
         piece.hint, piece.origin, piece.whole = self.hint, self.origin, self
         piece.parent, piece.began = self.parent, self.began
+        piece.later, self._begun = self._begun, True
         self._collected = []
         return piece

@@ -128,7 +128,10 @@ class Guard:
         batches: dict[Family, list[Read]] = {}
         for call in calls:
             try:
-                family, read = self._read(call)
+                found = self._read(call)
+                if found is None:
+                    continue
+                family, read = found
             except Unscored as why:
                 self._pass_unscored(call, why)
             except Exception as error:
@@ -200,7 +203,8 @@ class Guard:
         for sink in self.sinks:
             self._safely(sink.acted, call, action)
 
-    def _read(self, call: Call) -> tuple[Family, Read]:
+    def _read(self, call: Call) -> tuple[Family, Read] | None:
+        """What is to be scored; None of a piece that only sums up what was judged before."""
         call.model = self._only
         if call.fault is not None:
             raise Unscored(*call.fault)
@@ -218,6 +222,8 @@ class Guard:
             call.version = call.keys.get(reads.version_key, "")
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
+        if call.later and all(one.sums_up for one in opened):
+            return None
         rows, family, raws = model.read(call.method, opened, call.request)
         return family, (call, rows, raws)
 

@@ -23,7 +23,8 @@ from tocsin.unscored import Unscored
 
 class FieldMethod:
     """A method found in a descriptor. `model` and `version` are where calls tell them, as `request.PATH`,
-    `response.PATH` or `metadata.KEY`; `signals` are places that users need not name; `asks` what it can be asked for.
+    `response.PATH` or `metadata.KEY`; `summary` the field of a stream's last message that sums up what was streamed;
+    `signals` are places that users need not name; `asks` what it can be asked for.
 
     Raises ValueError where a path does not fit the messages.
     """
@@ -35,6 +36,7 @@ class FieldMethod:
         model: str = "",
         version: str = "",
         every: int = 1,
+        summary: str = "",
         signals: Mapping[str, SignalPath] | None = None,
         forms: Mapping[str, TensorForm] | None = None,
         asks: Ask | None = None,
@@ -52,6 +54,9 @@ class FieldMethod:
         self.model_key, self.version_key = _metadata_key(model), _metadata_key(version)
         self._model, self._version = self._told_at(model), self._told_at(version)
         self._asks = asks
+        if summary:
+            resolve(self._response.DESCRIPTOR, summary)
+        self._summary = summary
         for path in self.signals.values():
             finder(self._side(path.side).DESCRIPTOR, path, self._forms)
 
@@ -61,7 +66,8 @@ class FieldMethod:
         asked = None
         if "request" in (self._model[0], self._version[0]) and request is not None:
             asked = _parsed(self._request, request, "request")
-        return OpenedMessage(_told(self._model, message, asked), _told(self._version, message, asked), message)
+        sums_up = bool(self._summary) and message.HasField(self._summary)
+        return OpenedMessage(_told(self._model, message, asked), _told(self._version, message, asked), message, sums_up)
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
         """How to read these signals. Raises ValueError where a path does not fit the messages."""
@@ -110,6 +116,7 @@ class OpenedMessage(NamedTuple):
     model: str
     version: str
     message: Any
+    sums_up: bool
 
 
 class FieldReader:

@@ -16,13 +16,19 @@ AT_END = 0  # judge once, when the stream has ended
 
 
 class Opened(Protocol):
-    """A response whose model is known, as its method's readers want it: what the call says of model and version."""
+    """A response whose model is known, as its method's readers want it: what the call says of model and version.
+
+    `sums_up`: of a stream, it says again what came before.
+    """
 
     @property
     def model(self) -> str: ...
 
     @property
     def version(self) -> str: ...
+
+    @property
+    def sums_up(self) -> bool: ...
 
 
 class Reader(Protocol):

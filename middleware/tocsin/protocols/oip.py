@@ -63,6 +63,7 @@ class Message(NamedTuple):
     version: str
     layout: Layout
     raw: Any  # a sequence of bytes
+    sums_up: bool = False
 
 
 _layouts: dict[tuple[object, ...], Layout] = {}

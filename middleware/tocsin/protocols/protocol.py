@@ -55,6 +55,11 @@ class MethodConfig(BaseModel):
     judge: Judged = Field(
         "message", description="Of a stream: message judges each, a number so many together, end the whole."
     )
+    summary: str = Field(
+        "",
+        description="The field of a stream's last message that sums up what was streamed; where that was judged, such "
+        "a message is not judged again.",
+    )
     signals: dict[str, Any] = Field({}, description="Places of signals that models need not name.")
     attributes: dict[str, str] = Field({}, description="What spans of its calls say besides (OpenTelemetry).")
     ask: AskConfig | None = Field(None, description="How to ask for signals, for models with `ask`.")
@@ -116,6 +121,7 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         model=config.model,
         version=config.version,
         every=judged_every(config.judge),
+        summary=config.summary,
         signals={name: signal_path(place) for name, place in config.signals.items()},
         forms=forms,
         asks=None if ask is None else Ask(ask.unless, ask.set, ask.strip),

@@ -198,11 +198,10 @@ class HeldStream(Stream):
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what it covers, or do what it says."""
         self._waiting = max(0, self._waiting - 1)
-        verdict = call.verdict
-        if self._done or self._free or verdict is None:
+        verdict, relay = call.verdict, self._connection.relay
+        if self._done or self._free:
             return
-        relay = self._connection.relay
-        if relay.enforces:
+        if relay.enforces and verdict is not None:  # who only records gives none
             if not goes_out(call):
                 self._act(call)
                 return

