@@ -9,9 +9,9 @@ SOURCES := pyproject.toml $(wildcard proto/*)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
 
-.PHONY: help demo test venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples clean
+.PHONY: help demo test venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm clean
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/demo ## guard a real model server on this machine, and see the promise kept (DEMO=--keep: leave it open)
 	$(BIN)/tocsin demo $(DEMO)
@@ -87,6 +87,10 @@ examples: $(VENV)/dev ## run the worked examples
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
 	$(BIN)/python examples/sentences.py
 	$(BIN)/python examples/judge.py
+
+demo-llm: $(VENV)/dev ## guard a language model between a real gateway and its engine; a picture of its tokens
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	$(BIN)/python examples/llm/demo.py --out .demo/llm
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -69,7 +69,7 @@ class Model:
 
     @torch.no_grad()
     def run(self, batch: list[Sequence], told: Any) -> None:
-        """Run sequences to their ends; `told(sequence, finish)` after each token of each, finish empty until the last."""
+        """Run sequences to their ends; `told(sequence, finish)` after each token, finish empty until the last."""
         longest = max(len(one.prompt) for one in batch)
         pad = self.tokenizer.pad_token_id or 0
         ids = torch.tensor([[pad] * (longest - len(one.prompt)) + one.prompt for one in batch])

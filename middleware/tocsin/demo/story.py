@@ -6,6 +6,7 @@ import itertools
 import json
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -72,6 +73,7 @@ def tell(work: Path, json_file: Path | None, *, keep: bool = False) -> None:
             json_file.write_text(json.dumps(findings.as_json(), indent=1) + "\n")
         if keep:
             console.print(f"\nThe page is at [bold]http://127.0.0.1:{metrics}/[/], with traffic; Ctrl-C ends it.")
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever started it ignores them
             with suppress(KeyboardInterrupt):
                 stroll(data, relay)
 
