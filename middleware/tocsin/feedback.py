@@ -13,6 +13,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.judgement.levels import AdaptiveLevels
 from tocsin.protocols.descriptors import message_class
 from tocsin.state.redis_labels import Learn
+from tocsin.state.store import Exchange
 
 SERVICE = "tocsin.v1.Feedback"
 ReportRequest = message_class("feedback", "tocsin.v1.ReportRequest")
@@ -31,6 +32,17 @@ class FeedbackService:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
         self._elsewhere = guard.state.pass_labels(self._judges)
+
+    def exchange(self, shared: Exchange) -> None:
+        """Give what levels have learnt from to `shared`, and follow what other replicas have learnt from."""
+        models = self._guard.models
+        known = {
+            f"{name}:{models[name].digests[0]}:{levels.kind}": levels
+            for name, levels in self._levels.items()
+            if levels.additive
+        }
+        for key, more in shared({key: levels.counts() for key, levels in known.items()}).items():
+            known[key].add_counts(more)
 
     def _judges(self) -> dict[str, Learn]:
         models = self._guard.models

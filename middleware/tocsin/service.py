@@ -87,7 +87,8 @@ class Sidecar:
                 opened.push_async_callback(self._admin.stop)
             await self.relay.start()
             if not self._worker:
-                self.relay.guard.state.share(self.metrics.exchange)
+                for exchange in (self.metrics.exchange, self._feedback.exchange):
+                    self.relay.guard.state.share(exchange)
             if self.telemetry is not None and not self._worker:
                 self.telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
             self._opened = opened.pop_all()

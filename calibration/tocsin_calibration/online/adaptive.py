@@ -34,6 +34,14 @@ class Adaptive(Protocol):
         ...
 
 
+class Additive(Adaptive, Protocol):
+    """A level that is a function of two counts, so that what several have learnt can be added up."""
+
+    def add(self, safe: int, alarmed: int) -> None:
+        """So many responses were safe elsewhere, and so many of them were alarmed there."""
+        ...
+
+
 class ACI:
     """Adaptive conformal inference: level += gamma (alpha - err) (Gibbs and Candès 2021, arXiv:2106.00170)."""
 
@@ -48,6 +56,10 @@ class ACI:
         """A response was safe, and was alarmed or not; its p-value is not needed."""
         del pvalue
         self.level += self.gamma * (self.alpha - alarmed)
+
+    def add(self, safe: int, alarmed: int) -> None:
+        """See Additive."""
+        self.level += self.gamma * (self.alpha * safe - alarmed)
 
 
 class DtACI:
@@ -113,8 +125,12 @@ class ConformalPID:
     def learn(self, pvalue: float, alarmed: bool) -> None:
         """A response was safe, and was alarmed or not; its p-value is not needed."""
         del pvalue
-        self._seen += 1
-        error = alarmed - self.alpha
+        self.add(1, alarmed)
+
+    def add(self, safe: int, alarmed: int) -> None:
+        """See Additive."""
+        self._seen += safe
+        error = alarmed - self.alpha * safe
         self._tracked += self._rate * error
         self._sum += error
 

@@ -7,11 +7,11 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from tocsin.configuration.model import AdaptConfig, DiscoveryConfig
 from tocsin_calibration import ACI, Addis, ConformalPID, DtACI, Feedback, LordPlusPlus, Saffron
-from tocsin_calibration.online.adaptive import Adaptive
+from tocsin_calibration.online.adaptive import Adaptive, Additive
 from tocsin_calibration.online.feedback import Outcome
 from tocsin_calibration.selection.online_fdr import OnlineFDR
 
@@ -35,6 +35,8 @@ class AdaptiveLevels:
         self.outcomes: Counter[Outcome] = Counter()
         self._lock = threading.Lock()
         self._feedback = {name: Feedback(_adaptive(config, alpha), config.remembered) for name, alpha in alphas.items()}
+        self._others = [0] * (2 * len(alphas))
+        self.kind = f"{config.method}/{config.step:g}"
 
     def decide(self, identifiers: Sequence[str], pvalues: Sequence[float]) -> list[str | None]:
         with self._lock:
@@ -50,6 +52,24 @@ class AdaptiveLevels:
             outcomes = [feedback.label(identifier, safe) for feedback in self._feedback.values()]
             self.outcomes[outcomes[0]] += 1
         return outcomes[0]
+
+    @property
+    def additive(self) -> bool:
+        """Whether levels are functions of counts, which replicas can add up."""
+        return all(hasattr(feedback.adaptive, "add") for feedback in self._feedback.values())
+
+    def counts(self) -> list[int]:
+        """Of each severity how many labelled responses were safe, and how many of those alarmed, here and elsewhere."""
+        with self._lock:
+            own = [count for f in self._feedback.values() for count in (f.safe, f.false_alarms)]
+            return [mine + theirs for mine, theirs in zip(own, self._others, strict=True)]
+
+    def add_counts(self, more: Sequence[int]) -> None:
+        """Follow what other replicas have learnt, in the places of `counts`."""
+        with self._lock:
+            self._others = [had + new for had, new in zip(self._others, more, strict=True)]
+            for at, feedback in enumerate(self._feedback.values()):
+                cast(Additive, feedback.adaptive).add(more[2 * at], more[2 * at + 1])
 
     def now(self) -> dict[str, float]:
         with self._lock:
