@@ -180,7 +180,7 @@ async def test_an_aio_server_interceptor(guard: tocsin.Guard) -> None:
         for name, call in calls.items():
             assert await call == oip.Response.FromString(ANSWERS[name])
             assert ("kept", "yes") in list(await call.trailing_metadata())
-            assert (await tocsin.verdict(call)).alarm == (name == b"far")
+            assert ((await tocsin.verdict(call)).severity == "critical") == (name == b"far")
         assert await channel.unary_unary("/any/Other")(b"x") == b"x"
 
 
