@@ -28,7 +28,6 @@ from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 NAME = "smollm2"
-BATCH = 16  # sequences run together
 GATHER = 0.03  # seconds that the first request waits for others
 LONGEST = 2048  # tokens of prompt and answer
 
@@ -117,8 +116,8 @@ class Model:
 class Engine(service.VllmEngineServicer):  # type: ignore[misc]
     """The service. Batches run in a thread, one after the other."""
 
-    def __init__(self, model: Model, folder: Path) -> None:
-        self._model, self._folder = model, folder
+    def __init__(self, model: Model, folder: Path, batch: int) -> None:
+        self._model, self._folder, self._batch = model, folder, batch
         self._waiting: asyncio.Queue[Sequence] = asyncio.Queue()
         self._under_way: dict[str, list[Sequence]] = {}
         self._started = time.time()
@@ -129,7 +128,7 @@ class Engine(service.VllmEngineServicer):  # type: ignore[misc]
         while True:
             batch = [await self._waiting.get()]
             await asyncio.sleep(GATHER)
-            while len(batch) < BATCH and not self._waiting.empty():
+            while len(batch) < self._batch and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
 
             def told(one: Sequence, finish: str) -> None:
@@ -228,13 +227,13 @@ def _seed(one: Sequence) -> int:
     return (sampling.seed if sampling.HasField("seed") else int.from_bytes(os.urandom(4))) + one.index
 
 
-async def serve(port: int, folder: Path) -> None:
+async def serve(port: int, folder: Path, batch: int) -> None:
     """Serve until stopped."""
     model = Model()
     folder.mkdir(parents=True, exist_ok=True)
     model.save_for_gateway(folder)
     server = grpc.aio.server()
-    engine = Engine(model, folder)
+    engine = Engine(model, folder, batch)
     service.add_VllmEngineServicer_to_server(engine, server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
@@ -246,5 +245,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=50051)
     parser.add_argument("--model-folder", type=Path, required=True)
+    parser.add_argument("--batch", type=int, default=16, help="sequences that are run together at most")
     options = parser.parse_args()
-    asyncio.run(serve(options.port, options.model_folder))
+    asyncio.run(serve(options.port, options.model_folder, options.batch))

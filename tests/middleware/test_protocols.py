@@ -58,7 +58,7 @@ def judged(by: Guard, method: str, *responses: Any, request: Any = None) -> Call
     if request is not None:
         call.asked(request.SerializeToString())
     pieces = [piece for response in responses if (piece := call.answered(response.SerializeToString())) is not None]
-    if (last := call.ended()) is not None:
+    for last in call.ended():
         pieces.append(last)
     by.judge(pieces)
     return call
@@ -150,9 +150,9 @@ def test_a_token_stream_can_be_judged_in_windows(engine: str, tokens: Path) -> N
     call = by.call(method, {})
     assert call is not None
     pieces = [call.answered(m.SerializeToString()) for m in stream([-0.3] * 4 + [-5.0] * 4 + [-0.3] * 2)[:10]]
-    found = [piece for piece in [*pieces, call.ended()] if piece is not None]
+    found = [piece for piece in [*pieces, *call.ended()] if piece is not None]
     by.judge(found)
-    assert [piece.covers for piece in found] == [4, 4, 2]
+    assert [len(piece.places) for piece in found] == [4, 4, 2]
     assert [piece.verdict.severity for piece in found if piece.verdict] == [None, "warning", None]
     assert call.verdict is found[1].verdict
 

@@ -50,14 +50,23 @@ class AbstainConfig(BaseModel):
 
     response: dict[str, Any] | None = Field(None, description="Fields of the response message; null: the status.")
     keep: list[str] = Field([], description="Fields of the withheld response to copy into it, such as id.")
+    ending: dict[str, Any] | None = Field(
+        None,
+        description="Of a stream, fields of a last message that ends it, with status OK, such as "
+        "{complete: {finish_reason: content_filter}}; null: the status.",
+    )
     status: StatusField = Field("FAILED_PRECONDITION", description="The gRPC status where there is no response.")
     message: str = Field("the monitor abstains from this answer", description="The status message.")
 
 
 class BlockConfig(BaseModel):
-    """The status of a blocked call."""
+    """What callers of a blocked call get: a status, or of a stream the message that ends it."""
 
     model_config = ConfigDict(extra="forbid")
+
+    ending: dict[str, Any] | None = Field(
+        None, description="Of a stream, fields of a last message that ends it, with status OK; null: the status."
+    )
 
     status: StatusField = Field("PERMISSION_DENIED", description="The gRPC status.")
     message: str = Field("the monitor blocks this answer", description="The status message.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -102,11 +102,9 @@ class _GuardedCall:
         self._ask = ask
         self._withheld: grpc.aio.AioRpcError | None = None
 
-    async def _settle(self, piece: Call | None) -> Settled:
-        if piece is None:
-            return self._holding.passing()
-        settled = await self._holding.settle_aio(piece, self._batcher, self._ask)
-        if settled.instead is not None and settled.instead.response is None:
+    async def _settle(self, pieces: Sequence[Call]) -> Settled:
+        settled = await self._holding.settle_aio(pieces, self._batcher, self._ask)
+        if settled.instead is not None and not settled.instead.responses:
             self._withheld = withheld_aio(settled.instead, self._holding.call)
         return settled
 
@@ -176,10 +174,10 @@ class _OneResponse(_GuardedCall):
         settled = await self._settle(self._holding.take(received))
         if settled.instead is None:
             return received.message
-        if settled.instead.response is None:
+        if not settled.instead.responses:
             assert self._withheld is not None
             raise self._withheld
-        return self._guarded.deserialize(settled.instead.response).message
+        return self._guarded.deserialize(settled.instead.responses[0]).message
 
 
 class _ManyResponses(_GuardedCall):
@@ -208,17 +206,21 @@ class _ManyResponses(_GuardedCall):
 
     async def _advance(self) -> None:
         """Take one more message, or the end."""
-        received = await self._inner.read()
+        try:
+            received = await self._inner.read()
+        except BaseException:
+            self._holding.over()
+            raise
         if received is grpc.aio.EOF:
             self._finished = True
             settled = await self._settle(self._holding.end())
+            self._holding.over()
         else:
             settled = await self._settle(self._holding.take(received))
         self._ready.extend(one.message for one in settled.messages)
         if settled.instead is not None:
             self._finished = True
-            if settled.instead.response is not None:
-                self._ready.append(self._guarded.deserialize(settled.instead.response).message)
+            self._ready.extend(self._guarded.deserialize(one).message for one in settled.instead.responses)
             self._inner.cancel()
 
 

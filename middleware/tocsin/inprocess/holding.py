@@ -1,11 +1,13 @@
 """Responses of one call in a program, as they come and as they go on: the same for clients and servers, sync and aio.
 
-`take` and `end` tell what is to be judged; `settle` and `settle_aio` judge it and tell what goes on.
+`take` and `end` tell what is to be judged; `settle` and `settle_aio` judge it and tell what goes on; `over` tells that
+nothing more comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from tocsin.inprocess.capture import Received
@@ -23,9 +25,6 @@ class Settled(NamedTuple):
     instead: Replacement | None = None
 
 
-NOTHING = Settled([])
-
-
 class Holding:
     """One call's responses. Outside of enforce, messages go on at once."""
 
@@ -35,68 +34,92 @@ class Holding:
         self._asks = asks
         self.holds = guard.config.mode == "enforce"
         self.instead: Replacement | None = None  # what took the response's place
-        self._held: list[Received] = []
+        self._held: deque[Received] = deque()
+        self._first = 0  # the place in the response of the first that is held
+        self._cleared: set[int] = set()  # places of those that may go on
         self._begun = False
 
-    def take(self, received: Received) -> Call | None:
+    def take(self, received: Received) -> list[Call]:
         """A message has come; what is to be judged now."""
         self._held.append(received)
-        return self.call.answered(received.content)
+        piece = self.call.answered(received.content)
+        return [] if piece is None else [piece]
 
-    def end(self) -> Call | None:
+    def end(self) -> list[Call]:
         """No more messages come; what is to be judged still."""
         return self.call.ended()
 
-    def passing(self) -> Settled:
-        """What goes on when nothing is to be judged now."""
-        if self.holds or not self._held:
-            return NOTHING
-        return self._release()
+    def over(self) -> None:
+        """The call has ended, and what came of it is judged."""
+        self._guard.over(self.call)
 
-    def settle(self, piece: Call, ask: Callable[[Ask], bytes | None]) -> Settled:
-        """Judge a piece, and do what its verdict says."""
-        guard = self._guard
-        guard.judge([piece])
-        if guard.shadows:
-            guard.shadow([piece])
-        if not self.holds or self._goes_out(piece):
-            return self._release()
-        steps = acting(guard, piece, begun=self._begun, asks=self._asks)
-        came = None
-        try:
-            while True:
-                step = steps.send(came)
-                came = None
-                if isinstance(step, Ask):
-                    came = ask(step)
-                else:
-                    guard.judge([step.call])
-        except StopIteration as done:
-            return self._done(done.value)
+    def settle(self, pieces: Sequence[Call], ask: Callable[[Ask], bytes | None]) -> Settled:
+        """Judge pieces, and do what their verdicts say."""
+        guard, messages = self._guard, self._passing()
+        for piece in pieces:
+            guard.judge([piece])
+            if guard.shadows:
+                guard.shadow([piece])
+            if not self.holds or self._goes_out(piece):
+                messages += self._release(piece)
+                continue
+            steps = acting(guard, piece, begun=self._begun, asks=self._asks)
+            came = None
+            try:
+                while True:
+                    step = steps.send(came)
+                    came = None
+                    if isinstance(step, Ask):
+                        came = ask(step)
+                    else:
+                        guard.judge([step.call])
+            except StopIteration as done:
+                if self._replaced(done.value, piece, messages):
+                    break
+        return Settled(messages, self.instead)
 
-    async def settle_aio(self, piece: Call, batcher: Batcher, ask: Callable[[Ask], Awaitable[bytes | None]]) -> Settled:
+    async def settle_aio(
+        self, pieces: Sequence[Call], batcher: Batcher, ask: Callable[[Ask], Awaitable[bytes | None]]
+    ) -> Settled:
         """The same in an event loop, judged with what else came in this turn of it."""
-        request, response = piece.request, piece.response
-        await batcher.judged(piece)
-        if not self.holds or self._goes_out(piece):
-            return self._release()
-        piece.request, piece.response = request, response
-        steps = acting(self._guard, piece, begun=self._begun, asks=self._asks)
-        came = None
-        try:
-            while True:
-                step = steps.send(came)
-                came = None
-                if isinstance(step, Ask):
-                    came = await ask(step)
-                else:
-                    await batcher.judged(step.call)
-        except StopIteration as done:
-            return self._done(done.value)
+        messages = self._passing()
+        for piece in pieces:
+            request, response = piece.request, piece.response
+            await batcher.judged(piece)
+            if not self.holds or self._goes_out(piece):
+                messages += self._release(piece)
+                continue
+            piece.request, piece.response = request, response
+            steps = acting(self._guard, piece, begun=self._begun, asks=self._asks)
+            came = None
+            try:
+                while True:
+                    step = steps.send(came)
+                    came = None
+                    if isinstance(step, Ask):
+                        came = await ask(step)
+                    else:
+                        await batcher.judged(step.call)
+            except StopIteration as done:
+                if self._replaced(done.value, piece, messages):
+                    break
+        return Settled(messages, self.instead)
 
-    def _done(self, instead: Replacement | None) -> Settled:
+    def _passing(self) -> list[Received]:
+        """What goes on without judgement: everything outside of enforce."""
+        if self.holds:
+            return []
+        held, self._held = self._held, deque()
+        self._first += len(held)
+        return list(held)
+
+    def _replaced(self, instead: Replacement | None, piece: Call, messages: list[Received]) -> bool:
         self.instead = instead
-        return self._release() if instead is None else Settled([], instead)
+        if instead is None:
+            messages += self._release(piece)
+        else:
+            self.over()
+        return instead is not None
 
     def _goes_out(self, piece: Call) -> bool:
         if not goes_out(piece):
@@ -105,7 +128,13 @@ class Holding:
             self._guard.acted(piece, piece.verdict.action)
         return True
 
-    def _release(self) -> Settled:
-        held, self._held = self._held, []
-        self._begun = True
-        return Settled(held)
+    def _release(self, piece: Call) -> list[Received]:
+        """The messages that may go on once a piece may, in their order."""
+        self._cleared.update(piece.places)
+        ready = []
+        while self._held and self._first in self._cleared:
+            self._cleared.discard(self._first)
+            self._first += 1
+            ready.append(self._held.popleft())
+        self._begun = self._begun or bool(ready)
+        return ready

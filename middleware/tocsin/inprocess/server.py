@@ -91,68 +91,65 @@ class _Served:
 
     def one(self, request: Any, context: Any) -> bytes:
         received = self._received(self._inner(self._asked(request), context))
-        piece = self._holding.take(received)
-        settled = (
-            self._holding.passing() if piece is None else self._holding.settle(piece, self._asker(request, context))
-        )
-        if settled.instead is not None and settled.instead.response is None:
+        settled = self._holding.settle(self._holding.take(received), self._asker(request, context))
+        if settled.instead is not None and not settled.instead.responses:
             self._annotate(context, settled)
             context.abort(settled.instead.status, settled.instead.message)
         self._annotate(context, settled)
-        return received.content if settled.instead is None else settled.instead.response or b""
+        return received.content if settled.instead is None else settled.instead.responses[0]
 
     async def one_aio(self, request: Any, context: Any) -> bytes:
         received = self._received(await self._inner(self._asked_aio(request), context))
-        piece = self._holding.take(received)
-        if piece is None:
-            settled = self._holding.passing()
-        else:
-            ask = self._asker_aio(request, context)
-            settled = await self._holding.settle_aio(piece, self._by.batcher, ask)
+        ask = self._asker_aio(request, context)
+        settled = await self._holding.settle_aio(self._holding.take(received), self._by.batcher, ask)
         self._annotate(context, settled)
-        if settled.instead is not None and settled.instead.response is None:
+        if settled.instead is not None and not settled.instead.responses:
             await context.abort(settled.instead.status, settled.instead.message)
-        return received.content if settled.instead is None else settled.instead.response or b""
+        return received.content if settled.instead is None else settled.instead.responses[0]
 
     def stream(self, request: Any, context: Any) -> Iterator[bytes]:
         answers = iter(self._inner(self._asked(request), context))
         ended = False
-        while not ended:
-            try:
-                piece = self._holding.take(self._received(next(answers)))
-            except StopIteration:
-                ended, piece = True, self._holding.end()
-            settled = self._holding.passing() if piece is None else self._holding.settle(piece, lambda step: None)
-            yield from (received.content for received in settled.messages)
-            if settled.instead is not None:
-                self._annotate(context, settled)
-                if settled.instead.response is None:
-                    context.abort(settled.instead.status, settled.instead.message)
-                yield settled.instead.response or b""
-                return
-        self._annotate(context, Settled([]))
+        try:
+            while not ended:
+                try:
+                    pieces = self._holding.take(self._received(next(answers)))
+                except StopIteration:
+                    ended, pieces = True, self._holding.end()
+                settled = self._holding.settle(pieces, lambda step: None)
+                yield from (received.content for received in settled.messages)
+                if settled.instead is not None:
+                    self._annotate(context, settled)
+                    if not settled.instead.responses:
+                        context.abort(settled.instead.status, settled.instead.message)
+                    yield from settled.instead.responses
+                    return
+            self._annotate(context, Settled([]))
+        finally:
+            self._holding.over()
 
     async def stream_aio(self, request: Any, context: Any) -> AsyncIterator[bytes]:
         answers = aiter(self._inner(self._asked_aio(request), context))
         ended = False
-        while not ended:
-            try:
-                piece = self._holding.take(self._received(await anext(answers)))
-            except StopAsyncIteration:
-                ended, piece = True, self._holding.end()
-            if piece is None:
-                settled = self._holding.passing()
-            else:
-                settled = await self._holding.settle_aio(piece, self._by.batcher, _nobody)
-            for received in settled.messages:
-                yield received.content
-            if settled.instead is not None:
-                self._annotate(context, settled)
-                if settled.instead.response is None:
-                    await context.abort(settled.instead.status, settled.instead.message)
-                yield settled.instead.response or b""
-                return
-        self._annotate(context, Settled([]))
+        try:
+            while not ended:
+                try:
+                    pieces = self._holding.take(self._received(await anext(answers)))
+                except StopAsyncIteration:
+                    ended, pieces = True, self._holding.end()
+                settled = await self._holding.settle_aio(pieces, self._by.batcher, _nobody)
+                for received in settled.messages:
+                    yield received.content
+                if settled.instead is not None:
+                    self._annotate(context, settled)
+                    if not settled.instead.responses:
+                        await context.abort(settled.instead.status, settled.instead.message)
+                    for response in settled.instead.responses:
+                        yield response
+                    return
+            self._annotate(context, Settled([]))
+        finally:
+            self._holding.over()
 
     def _received(self, response: Any) -> Received:
         content: bytes = self._serialize(response) if self._serialize is not None else response

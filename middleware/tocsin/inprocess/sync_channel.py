@@ -56,13 +56,12 @@ class _Callable:
 
     def _only(self, holding: Holding, received: Received, inner: Any, ask: Asker) -> Any:
         """The message that goes on as a response of one message. Raises Withheld."""
-        piece = holding.take(received)
-        settled = holding.passing() if piece is None else holding.settle(piece, ask)
+        settled = holding.settle(holding.take(received), ask)
         if settled.instead is None:
             return received.message
-        if settled.instead.response is None:
+        if not settled.instead.responses:
             raise Withheld(settled.instead, holding.call, inner)
-        return self._guarded.deserialize(settled.instead.response).message
+        return self._guarded.deserialize(settled.instead.responses[0]).message
 
 
 class _OneResponse(_Callable):
@@ -232,18 +231,22 @@ class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
     def _advance(self) -> None:
         """Take one more message, or the end."""
         try:
-            piece = self._holding.take(next(self._inner))
+            pieces = self._holding.take(next(self._inner))
         except StopIteration:
             self._finished = True
-            piece = self._holding.end()
-        settled = self._holding.passing() if piece is None else self._holding.settle(piece, lambda step: None)
+            pieces = self._holding.end()
+        except BaseException:
+            self._holding.over()
+            raise
+        settled = self._holding.settle(pieces, lambda step: None)
+        if self._finished:
+            self._holding.over()
         self._ready.extend(received.message for received in settled.messages)
         if settled.instead is None:
             return
         self._finished = True
-        if settled.instead.response is not None:
-            self._ready.append(self._guarded.deserialize(settled.instead.response).message)
-        else:
+        self._ready.extend(self._guarded.deserialize(one).message for one in settled.instead.responses)
+        if not settled.instead.responses:
             self._withheld = Withheld(settled.instead, self._holding.call, self._inner)
         self._inner.cancel()
 

@@ -69,7 +69,7 @@ def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
                 if tried.verdict is not None and tried.verdict.action not in WITHHOLDS:
                     call.verdict = tried.verdict
                     guard.acted(call, "retry")
-                    return Replacement(response, grpc.StatusCode.OK, "", b"")
+                    return Replacement((response,), grpc.StatusCode.OK, "", b"")
         action = model.policy.settled("retry")
     if action == "fallback":
         if again and config.fallback is not None:
@@ -77,7 +77,7 @@ def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
             response = yield Ask(fallback.upstream, fallback.deadline.total_seconds(), fallback.tls)
             if response is not None:
                 guard.acted(call, "fallback")
-                return Replacement(response, grpc.StatusCode.OK, "", b"")
+                return Replacement((response,), grpc.StatusCode.OK, "", b"")
         action = model.policy.settled("fallback")
     guard.acted(call, action)
     return model.policy.replacement(action, call, withheld, begun=begun) if action in WITHHOLDS else None

@@ -1,8 +1,8 @@
 """One guarded call, as whoever carries it (relay, client wrapper, server interceptor) tells it to judgement.
 
 Whoever carries a call tells its messages with `asked` and `answered`, and `ended` when the response is complete; the
-last two return what is to be judged now: the call itself where the response is one message, a piece of it where
-responses stream. A piece covers so many of the messages told, in their order.
+last two return what is to be judged now: the call itself where the response is one message, pieces of it where
+responses stream. A piece covers some of the messages told, and knows their places.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Call:
     version = ""
     verdict: Verdict | None = None
     whole: StreamedCall | None = None  # the call that this is a piece of
-    later = False  # than another piece of it
+    places: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
+    sequence = 0  # which of several parallel answers it belongs to; known once it is read
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.reads = reads
@@ -47,11 +48,6 @@ class Call:
         self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
-
-    @property
-    def covers(self) -> int:
-        """How many messages this judges."""
-        return 1 + len(self.earlier)
 
     streams = False  # whether more than one message may be judged
 
@@ -67,9 +63,9 @@ class Call:
         self.fault = self.fault or fault
         return self
 
-    def ended(self) -> Call | None:
-        """The response is complete."""
-        return None
+    def ended(self) -> list[Call]:
+        """The response is complete; what was not judged yet."""
+        return []
 
     def with_response(self, response: bytes) -> Call:
         """The same call with another response, not judged yet."""
@@ -88,56 +84,82 @@ class Call:
 class StreamedCall(Call):
     """A call whose response is a stream, judged every so many messages, or at the end where `every` is 0.
 
-    Its verdict is the gravest of its pieces', the latest where they are alike.
+    Its verdict is the gravest of its pieces', the latest where they are alike. Messages of parallel sequences are
+    judged apart, unless they are wanted `together`. `begun`: the sequences that something was read of; `over`: no more
+    messages come; `pending`: pieces that have no verdict yet;
+    `complete`: the sequences whose end has passed.
     """
 
-    def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool, every: int) -> None:
+    def __init__(
+        self,
+        reads: Method,
+        keys: Mapping[str, str],
+        trace: str,
+        wants_request: bool,
+        every: int,
+        *,
+        together: bool = False,
+    ) -> None:
         super().__init__(reads, keys, trace, wants_request)
         self.spanned = -2  # the rank of the gravest piece that a span was made of
         self.drawn: bool | None = None  # whether spans are made of it without an alarm
+        self.begun: set[int] = set()
+        self.complete: set[int] = set()
+        self.over = False
+        self.pending = 0
         self._every = every
-        self._collected: list[bytes] = []
+        self._apart = reads.parallel and every != 1 and not together
+        self._collected: dict[int, list[tuple[int, bytes]]] = {}  # by sequence: places and messages
+        self._told = 0  # messages
         self._serial = 0
-        self._begun = False
 
     streams = True
 
-    @property
-    def serial(self) -> str:
-        """What tells this stream from all others of this process."""
+    def session(self, sequence: int) -> str:
+        """What tells a sequence of this stream from all others of this process."""
         self._serial = self._serial or next(_serials)
-        return f"stream {self._serial}"
+        return f"stream {self._serial}" if not sequence else f"stream {self._serial}/{sequence}"
 
     def answered(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
         """A message of the stream; what it completes."""
+        place, self._told = self._told, self._told + 1
         if content is None:
-            return self._piece(None, fault)
-        if self._every and len(self._collected) + 1 >= self._every:
-            return self._piece(content, None)
-        self._collected.append(content)
-        return None
+            return self._piece([(place, None)], fault)
+        if self._every == 1:
+            return self._piece([(place, content)])
+        own = self._collected.setdefault(self.reads.sequence(content) if self._apart else 0, [])
+        own.append((place, content))
+        if not self._every or len(own) < self._every:
+            return None
+        piece = self._piece(own)
+        own.clear()
+        return piece
 
-    def ended(self) -> Call | None:
-        """The stream is complete; what was not judged yet."""
-        return self._piece(self._collected.pop(), None) if self._collected else None
+    def ended(self) -> list[Call]:
+        """The stream is complete; what was not judged yet, of each sequence."""
+        left, self._collected = self._collected, {}
+        return [self._piece(own) for own in left.values() if own]
 
     def judged(self, piece: Call) -> None:
         """A piece has its verdict, or none."""
+        self.pending -= 1
         self.model, self.version = piece.model, piece.version
         if piece.verdict is not None and (self.verdict is None or piece.verdict.rank >= self.verdict.rank):
             self.verdict = piece.verdict
 
     def forget(self) -> None:
         """Nobody waits any more: what was collected is not needed."""
-        self._collected = []
+        self._collected = {}
         self.request = None
 
-    def _piece(self, content: bytes | None, fault: Fault | None) -> Call:
+    def _piece(self, messages: Sequence[tuple[int, bytes | None]], fault: Fault | None = None) -> Call:
         piece = Call(self.reads, self.keys, self.trace, self.wants_request)
-        piece.request, piece.response, piece.earlier = self.request, content, self._collected
+        piece.request, piece.response = self.request, messages[-1][1]
+        if len(messages) > 1:
+            piece.earlier = [content for _, content in messages[:-1] if content is not None]
+        piece.places = [place for place, _ in messages]
         piece.fault = fault or self.fault
         piece.hint, piece.origin, piece.whole = self.hint, self.origin, self
         piece.parent, piece.began = self.parent, self.began
-        piece.later, self._begun = self._begun, True
-        self._collected = []
+        self.pending += 1
         return piece

@@ -112,7 +112,8 @@ class Guard:
         parent = metadata.get(TRACE_KEY, "")
         trace = _trace_id(parent) if parent else ""
         if reads.streams:
-            made: Call = StreamedCall(reads, keys, trace, wants_request, every)
+            together = any(model.together for model in self._of_method[method])
+            made: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together)
         else:
             made = Call(reads, keys, trace, wants_request)
         made.hint, made.origin = hint, origin
@@ -146,7 +147,7 @@ class Guard:
             self._score_safely(family.model, family, batch, started)
         for call in calls:
             if call.whole is not None:
-                call.whole.judged(call)
+                self._settled(call.whole, call)
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
@@ -179,6 +180,15 @@ class Guard:
         """Let a call pass unscored for a reason found by whoever carries it."""
         call.model = call.model or self._only
         self._pass_unscored(call, Unscored(reason, detail))
+        if call.whole is not None:
+            self._settled(call.whole, call)
+
+    def over(self, call: Call) -> None:
+        """No more of a call comes: where it is a session, that has ended once all of it is judged."""
+        if isinstance(call, StreamedCall) and not call.over:
+            call.over = True
+            if not call.pending:
+                self._end_sessions(call)
 
     def edits(self, call: Call) -> list[Edit]:
         """What may be asked for besides, on a call whose model is not known yet: it is asked for each in turn."""
@@ -222,8 +232,12 @@ class Guard:
             call.version = call.keys.get(reads.version_key, "")
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
-        if call.later and all(one.sums_up for one in opened):
-            return None
+        call.sequence = opened[-1].sequence
+        if call.whole is not None:
+            if call.sequence in call.whole.begun and all(one.sums_up for one in opened):
+                call.whole.complete.add(call.sequence)
+                return None
+            call.whole.begun.add(call.sequence)
         rows, family, raws = model.read(call.method, opened, call.request)
         return family, (call, rows, raws)
 
@@ -296,6 +310,24 @@ class Guard:
             scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended)
             for sink in self.sinks:
                 self._safely(sink.scored, scored)
+
+    def _settled(self, whole: StreamedCall, piece: Call) -> None:
+        whole.judged(piece)
+        if whole.over and not whole.pending:
+            self._end_sessions(whole)
+
+    def _end_sessions(self, whole: StreamedCall) -> None:
+        """Tell that the sessions have ended which a stream's sequences are."""
+        model = self.models.get(whole.model)
+        if model is None or model.bundle is None or not model.streams_are_sessions:
+            return
+        ended = model.judge.finish([whole.session(sequence) for sequence in whole.begun])
+        if model.shadow is not None:
+            model.shadow.judge.finish([whole.session(sequence) for sequence in whole.begun])
+        if ended:
+            none = np.empty((0, len(model.scorer.detectors)), np.float32)
+            for sink in self.sinks:
+                self._safely(sink.scored, Scored(model.name, [], none, 0.0, ended=ended))
 
     def _pass_unscored(self, call: Call, why: Unscored) -> None:
         model = call.model or OTHER

@@ -12,6 +12,7 @@ from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import AdaptiveLevels, DiscoveryLevels, Identifiers, Levels, rows_of
+from tocsin.state.memory import MemorySessions
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.verdict import Weighed
@@ -109,6 +110,14 @@ class Judge:
             found = self._risk.weigh(scores, self._costs)
             weighed = Weighed(found.p_correct.tolist(), found.served.tolist(), list(found.decisions))
         return Judgement(judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended)
+
+    def finish(self, keys: Sequence[str]) -> list[str | None]:
+        """These sessions have ended; the worst severity of each that was known, and of others that have ended since
+        this was last asked.
+        """
+        assert isinstance(self.sessions, MemorySessions)  # for keys that one process alone knows
+        with self.sessions.lock:
+            return self.sessions.finish(keys)
 
     def _smooth(self, joint: Sequence[float], groups: Sequence[str] | None, names: Sequence[str]) -> list[float]:
         """P-values of rows with these names, against their groups' calibration scores."""

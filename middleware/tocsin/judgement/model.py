@@ -63,6 +63,7 @@ class GuardedModel:
         self._why_not: dict[str, str] = {}
         self._reads_request: set[str] = set()
         self._read_methods(wanted, methods)
+        self.together = False
         self.every = None if config.judge is None else judged_every(config.judge)
         self._session = self._key(config.session, methods)
         self._group = self._key(config.group, methods)
@@ -93,6 +94,11 @@ class GuardedModel:
     def wants_request(self, method: str) -> bool:
         """Whether judging a response of that method, or acting on it, takes the request."""
         return method in self._reads_request or self.policy.asks_again or method in self.edits
+
+    @property
+    def streams_are_sessions(self) -> bool:
+        """Whether a session ends with its stream."""
+        return self.config.session == STREAM and self.judge.sessions is not None
 
     @property
     def metadata_keys(self) -> list[str]:
@@ -171,7 +177,7 @@ class GuardedModel:
         if told == VERSION:
             return lambda call: call.version
         if told == STREAM:
-            return lambda call: call.whole.serial if call.whole is not None else ""
+            return lambda call: call.whole.session(call.sequence) if call.whole is not None else ""
         if told == CONNECTION:
             return lambda call: call.origin
         side, _, key = told.partition(".")

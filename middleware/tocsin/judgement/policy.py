@@ -28,9 +28,9 @@ WITHHOLDS = frozenset({"retry", "fallback", "abstain", "block"})  # actions unde
 
 
 class Replacement(NamedTuple):
-    """What goes out in place of a response: a message, or a status with its details (a google.rpc.Status)."""
+    """What goes out in place of a response: messages, or a status with its details (a google.rpc.Status)."""
 
-    response: bytes | None
+    responses: tuple[bytes, ...]
     status: grpc.StatusCode
     message: str
     details: bytes
@@ -49,7 +49,12 @@ class Policy:
         actions = {action for action, _ in self._reactions.values()}
         self.tries = 0 if config.retry is None else _worthwhile(config.retry)
         self.asks_again = bool(actions & {"retry", "fallback"})
-        self._answers = _answers(name, config.abstain, methods)
+        self._answers = _answers(f"models.{name}.abstain.response", config.abstain.response, methods)
+        self._kept = _kept(f"models.{name}.abstain.keep", config.abstain, methods, self._answers)
+        self._endings = {
+            action: _answers(f"models.{name}.{action}.ending", told.ending, methods)
+            for action, told in (("abstain", config.abstain), ("block", config.block))
+        }
 
     def action(
         self, severity: str | None, severities: Sequence[str | None], weighed: Weighed | None, call: Call
@@ -79,16 +84,20 @@ class Policy:
         return action
 
     def replacement(self, action: str, call: Call, withheld: bytes | None, *, begun: bool = False) -> Replacement:
-        """What callers get when `action` (abstain or block) is done to a call in place of the message `withheld`; a
-        status where part of a stream has gone out already, as `begun` tells.
+        """What callers get when `action` (abstain or block) is done to a call in place of the message `withheld`.
+
+        Where part of a stream has gone out already, as `begun` tells, it is ended: by the `ending` that is configured,
+        one for each sequence under way, else by a status.
         """
-        if action == "abstain":
-            template = None if begun else self._answers.get(call.method)
-            if template is not None:
-                return Replacement(template.fill(withheld), grpc.StatusCode.OK, "", b"")
-            told: Any = self._config.abstain
-        else:
-            told = self._config.block
+        told: Any = self._config.abstain if action == "abstain" else self._config.block
+        answer = self._answers.get(call.method) if action == "abstain" and not begun else None
+        if answer is not None:
+            return Replacement((_filled(answer, withheld, self._kept),), grpc.StatusCode.OK, "", b"")
+        ending = self._endings[action].get(call.method)
+        if ending is not None and call.whole is not None:
+            under_way = sorted(call.whole.begun - call.whole.complete)
+            responses = tuple(call.reads.numbered(ending, sequence) for sequence in under_way)
+            return Replacement(responses, grpc.StatusCode.OK, "", b"")
         return _status(told.status, told.message, _REASONS[action], call.verdict)
 
 
@@ -98,51 +107,50 @@ def failed_closed(verdict: Verdict | None) -> Replacement:
     return _status("UNAVAILABLE", f"the monitor could not judge this answer ({reason})", "UNSCORED", verdict)
 
 
-class _Answer(NamedTuple):
-    """An abstain response and the fields that it takes over from the withheld one."""
-
-    method: Method
-    content: Mapping[str, Any]
-    keep: tuple[str, ...]
-
-    def fill(self, withheld: bytes | None) -> bytes:
-        message = self.method.answer(self.content)
-        if self.keep and withheld is not None:
-            try:
-                other = type(message).FromString(withheld)
-            except DecodeError:
-                return bytes(message.SerializeToString())
-            kept = type(message)()
-            for field in self.keep:
-                part = type(message)()
-                part.CopyFrom(other)
-                for described in type(message).DESCRIPTOR.fields:
-                    if described.name != field:
-                        part.ClearField(described.name)
-                part.DiscardUnknownFields()
-                kept.MergeFrom(part)
-            kept.MergeFrom(message)
-            message = kept
-        return bytes(message.SerializeToString())
-
-
-def _answers(name: str, config: AbstainConfig, methods: Sequence[Method]) -> dict[str, _Answer]:
-    """The abstain response of each method whose message has its fields; the others get a status."""
-    found, problems = {}, []
-    for method in methods if config.response is not None else ():
+def _filled(answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
+    """An answer with the fields that it takes over from the withheld one."""
+    if keep and withheld is not None:
         try:
-            message = method.answer(config.response or {})
+            other = type(answer).FromString(withheld)
+        except DecodeError:
+            return bytes(answer.SerializeToString())
+        kept = type(answer)()
+        for field in keep:
+            part = type(answer)()
+            part.CopyFrom(other)
+            for described in type(answer).DESCRIPTOR.fields:
+                if described.name != field:
+                    part.ClearField(described.name)
+            part.DiscardUnknownFields()
+            kept.MergeFrom(part)
+        kept.MergeFrom(answer)
+        answer = kept
+    return bytes(answer.SerializeToString())
+
+
+def _answers(where: str, content: dict[str, Any] | None, methods: Sequence[Method]) -> dict[str, Any]:
+    """A message of each method whose responses have these fields; the others get a status."""
+    found, problems = {}, []
+    for method in methods if content is not None else ():
+        try:
+            found[method.name] = method.answer(content or {})
         except ValueError as error:
             problems.append(f"{method.name}: {error}")
+    if problems and not found:
+        raise ConfigError(f"{where}: fits no method: {'; '.join(problems)}")
+    return found
+
+
+def _kept(where: str, config: AbstainConfig, methods: Sequence[Method], answers: Mapping[str, Any]) -> list[str]:
+    for method in methods:
+        answer = answers.get(method.name)
+        if answer is None:
             continue
         for field in config.keep:
-            if field not in message.DESCRIPTOR.fields_by_name:
-                told = ", ".join(message.DESCRIPTOR.fields_by_name)
-                raise ConfigError(f"models.{name}.abstain.keep: there is no field '{field}' (there are: {told})")
-        found[method.name] = _Answer(method, config.response or {}, tuple(config.keep))
-    if problems and not found:
-        raise ConfigError(f"models.{name}.abstain.response: fits no method: {'; '.join(problems)}")
-    return found
+            if field not in answer.DESCRIPTOR.fields_by_name:
+                told = ", ".join(answer.DESCRIPTOR.fields_by_name)
+                raise ConfigError(f"{where}: there is no field '{field}' (there are: {told})")
+    return config.keep
 
 
 def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Replacement:
@@ -160,7 +168,7 @@ def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Re
     info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=facts)
     packed = info.SerializeToString(deterministic=True)
     rich.details.add(type_url="type.googleapis.com/google.rpc.ErrorInfo", value=packed)
-    return Replacement(None, status, message, rich.SerializeToString())
+    return Replacement((), status, message, rich.SerializeToString())
 
 
 def _worthwhile(config: RetryConfig) -> int:

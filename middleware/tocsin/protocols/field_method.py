@@ -24,7 +24,8 @@ from tocsin.unscored import Unscored
 class FieldMethod:
     """A method found in a descriptor. `model` and `version` are where calls tell them, as `request.PATH`,
     `response.PATH` or `metadata.KEY`; `summary` the field of a stream's last message that sums up what was streamed;
-    `signals` are places that users need not name; `asks` what it can be asked for.
+    `sequence` where a message tells which of several parallel sequences it belongs to; `signals` are places that users
+    need not name; `asks` what it can be asked for.
 
     Raises ValueError where a path does not fit the messages.
     """
@@ -37,6 +38,7 @@ class FieldMethod:
         version: str = "",
         every: int = 1,
         summary: str = "",
+        sequence: str = "",
         signals: Mapping[str, SignalPath] | None = None,
         forms: Mapping[str, TensorForm] | None = None,
         asks: Ask | None = None,
@@ -57,6 +59,9 @@ class FieldMethod:
         if summary:
             resolve(self._response.DESCRIPTOR, summary)
         self._summary = summary
+        self.parallel = bool(sequence)
+        self._places = [way.split(".") for way in _ways(sequence)]
+        self._sequence = [resolve(self._response.DESCRIPTOR, way).follow for way in _ways(sequence)]
         for path in self.signals.values():
             finder(self._side(path.side).DESCRIPTOR, path, self._forms)
 
@@ -67,7 +72,21 @@ class FieldMethod:
         if "request" in (self._model[0], self._version[0]) and request is not None:
             asked = _parsed(self._request, request, "request")
         sums_up = bool(self._summary) and message.HasField(self._summary)
-        return OpenedMessage(_told(self._model, message, asked), _told(self._version, message, asked), message, sums_up)
+        model, version = _told(self._model, message, asked), _told(self._version, message, asked)
+        return OpenedMessage(model, version, message, sums_up, self._sequence_of(message) if self.parallel else 0)
+
+    def sequence(self, response: bytes) -> int:
+        """Which sequence a message belongs to."""
+        try:
+            return self._sequence_of(self._response.FromString(response))
+        except DecodeError:
+            return 0  # found out when it is judged
+
+    def _sequence_of(self, message: Any) -> int:
+        for follow in self._sequence:
+            if (found := follow(message)) is not None:
+                return int(found)
+        return 0
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
         """How to read these signals. Raises ValueError where a path does not fit the messages."""
@@ -93,6 +112,19 @@ class FieldMethod:
         except ParseError as error:
             raise ValueError(str(error)) from None
 
+    def numbered(self, response: Any, sequence: int) -> bytes:
+        """A response as one of that sequence."""
+        made = type(response)()
+        made.CopyFrom(response)
+        for follow, (*owners, field) in zip(self._sequence, self._places, strict=True):
+            if follow(made) is not None:
+                owner = made
+                for name in owners:
+                    owner = getattr(owner, name)
+                setattr(owner, field, sequence)
+                break
+        return bytes(made.SerializeToString())
+
     def request_field(self, path: str) -> Callable[[bytes], str]:
         """A function that finds a field's text in a request."""
         return text_at(self._request, path)
@@ -117,6 +149,7 @@ class OpenedMessage(NamedTuple):
     version: str
     message: Any
     sums_up: bool
+    sequence: int
 
 
 class FieldReader:
@@ -155,6 +188,11 @@ class FieldReader:
             kinds.append((name, "FP32", own))
             raws.append(found.values.tobytes())
         return one_count(counts), self._shapes.family(tuple(kinds)), raws
+
+
+def _ways(path: str) -> list[str]:
+    """The alternatives of a path in responses, none of an empty one."""
+    return [way.strip().removeprefix("response.") for way in path.split("|")] if path else []
 
 
 def _metadata_key(path: str) -> str:

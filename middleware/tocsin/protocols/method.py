@@ -18,7 +18,7 @@ AT_END = 0  # judge once, when the stream has ended
 class Opened(Protocol):
     """A response whose model is known, as its method's readers want it: what the call says of model and version.
 
-    `sums_up`: of a stream, it says again what came before.
+    `sums_up`: of a stream, it says again what came before; `sequence`: which of several parallel answers it belongs to.
     """
 
     @property
@@ -29,6 +29,9 @@ class Opened(Protocol):
 
     @property
     def sums_up(self) -> bool: ...
+
+    @property
+    def sequence(self) -> int: ...
 
 
 class Reader(Protocol):
@@ -56,7 +59,7 @@ class Method(Protocol):
 
     `attributes` are what spans of its calls say besides; `model_key` and `version_key` the metadata that tell model and
     version, where messages do not; `streams`: responses are a stream; `requests_stream`: requests are; `every`: of so
-    many response messages, one judgement, AT_END for all of them.
+    many response messages, one judgement, AT_END for all of them; `parallel`: a stream may carry several sequences.
     """
 
     name: str
@@ -64,11 +67,16 @@ class Method(Protocol):
     streams: bool
     requests_stream: bool
     every: int
+    parallel: bool
     model_key: str
     version_key: str
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored `undecodable`."""
+        ...
+
+    def sequence(self, response: bytes) -> int:
+        """Which of several parallel sequences a message belongs to; 0 where that is not told."""
         ...
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> Reader:
@@ -85,6 +93,10 @@ class Method(Protocol):
 
     def answer(self, content: Mapping[str, Any]) -> Any:
         """A response message of these fields. Raises ValueError."""
+        ...
+
+    def numbered(self, response: Any, sequence: int) -> bytes:
+        """A response message of `answer`, encoded, as one of that sequence."""
         ...
 
     def request_field(self, path: str) -> Any:

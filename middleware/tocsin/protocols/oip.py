@@ -64,6 +64,7 @@ class Message(NamedTuple):
     layout: Layout
     raw: Any  # a sequence of bytes
     sums_up: bool = False
+    sequence: int = 0
 
 
 _layouts: dict[tuple[object, ...], Layout] = {}

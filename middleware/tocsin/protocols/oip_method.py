@@ -43,12 +43,18 @@ class InferMethod:
         self.attributes: Mapping[str, str] = {}
         self.streams = self.requests_stream = streams
         self.every = 1
+        self.parallel = False
         self.model_key = self.version_key = ""
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
         del request
         return oip.read_stream_response(response) if self.streams else oip.read_response(response)
+
+    def sequence(self, response: bytes) -> int:
+        """There are no parallel sequences."""
+        del response
+        return 0
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> TensorReader:
         """How to read these signals. Raises ValueError where a path names no tensor."""
@@ -73,6 +79,11 @@ class InferMethod:
             return ParseDict(dict(content), oip.StreamResponse() if self.streams else oip.Response())
         except ParseError as error:
             raise ValueError(str(error)) from None
+
+    def numbered(self, response: Any, sequence: int) -> bytes:
+        """There are no sequences to tell apart."""
+        del sequence
+        return bytes(response.SerializeToString())
 
     def request_field(self, path: str) -> Callable[[bytes], str]:
         """A function that finds a field's text in a request, such as parameters[session].string_param."""

@@ -60,6 +60,9 @@ class MethodConfig(BaseModel):
         description="The field of a stream's last message that sums up what was streamed; where that was judged, such "
         "a message is not judged again.",
     )
+    sequence: str = Field(
+        "", description="Where a stream's message tells which of several parallel sequences it belongs to."
+    )
     signals: dict[str, Any] = Field({}, description="Places of signals that models need not name.")
     attributes: dict[str, str] = Field({}, description="What spans of its calls say besides (OpenTelemetry).")
     ask: AskConfig | None = Field(None, description="How to ask for signals, for models with `ask`.")
@@ -122,6 +125,7 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         version=config.version,
         every=judged_every(config.judge),
         summary=config.summary,
+        sequence=config.sequence,
         signals={name: signal_path(place) for name, place in config.signals.items()},
         forms=forms,
         asks=None if ask is None else Ask(ask.unless, ask.set, ask.strip),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from asyncio import Task
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,9 @@ class HeldStream(Stream):
         assert connection.responses is not None and connection.from_server is not None
         self._outflow: Outflow = connection.responses
         self._inflow: Inflow = connection.from_server
-        self._messages: deque[bytes] = deque()  # framed
+        self._messages: deque[bytes] = deque()  # framed, in their order
+        self._first = 0  # the place of the first of them in the response
+        self._cleared: set[int] = set()  # places of those that may go
         self.opened = time.monotonic()
 
     @property
@@ -176,8 +179,9 @@ class HeldStream(Stream):
             call.model = call.verdict.model
             self.judged(call)
             return
-        elif (piece := call.ended()) is not None:
-            self._submit(piece)
+        elif pieces := call.ended():
+            for piece in pieces:
+                self._submit(piece)
         elif not call.streams and not self._waiting and call.verdict is None and not self._done:
             if call.response is not None or call.fault is not None:
                 self._submit(call)  # it waited for the trailers
@@ -206,7 +210,7 @@ class HeldStream(Stream):
                 self._act(call)
                 return
             relay.guard.acted(call, verdict.action)
-        self._go(call.covers)
+        self._go(call.places)
 
     def late(self) -> None:
         """The scoring budget is spent."""
@@ -221,8 +225,11 @@ class HeldStream(Stream):
             self._end()
         self._connection.written()
 
-    def _go(self, covers: int) -> None:
-        for _ in range(min(covers, len(self._messages))):
+    def _go(self, places: Iterable[int]) -> None:
+        self._cleared.update(places)
+        while self._messages and self._first in self._cleared:
+            self._cleared.discard(self._first)
+            self._first += 1
             whole = self._messages.popleft()
             self._size -= len(whole)
             self._connection.relay.memory.left += len(whole)
@@ -290,7 +297,7 @@ class HeldStream(Stream):
         if self._done:
             return
         if instead is None:
-            self._go(call.covers)
+            self._go(call.places)
         else:
             self.replace(instead)
 
@@ -306,8 +313,8 @@ class HeldStream(Stream):
         self._held = ()
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
-        if instead.response is not None:
-            self._outflow.send(self._id, framed(instead.response))
+        for response in instead.responses:
+            self._outflow.send(self._id, framed(response))
         trailers = replaced(self._id, instead, self.call.verdict, answered=self.answered)
         self._outflow.follow(self._id, trailers)
         if not self.request_ended:

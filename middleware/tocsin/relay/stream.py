@@ -149,10 +149,10 @@ class Stream:
             if call.streams:
                 call.forget()
             return  # a failed call has no response to judge; of a stream, what came before counts
-        piece = call.ended()
-        if piece is not None:
+        pieces = call.ended()
+        for piece in pieces:
             self._submit(piece)
-        elif not call.streams and call.verdict is None and not self._waiting:
+        if not pieces and not call.streams and call.verdict is None and not self._waiting:
             if call.response is not None or call.fault is not None:  # it waited for the trailers
                 self._waiting += 1
                 self._connection.submit(call, self)
@@ -206,6 +206,8 @@ class Stream:
             self._request.forget()
         if self._response is not None:
             self._response.forget()
+        if self.call is not None:
+            self._connection.relay.guard.over(self.call)
 
 
 def accepted_verdict(told: str) -> Verdict | None:

@@ -38,6 +38,15 @@ class MemorySessions:
         """See SessionStore."""
         return self.ended(zip(keys, progress, strict=True))
 
+    def finish(self, keys: Sequence[str]) -> list[str | None]:
+        """End the sessions with these keys; the same as `end` tells."""
+        for key in keys:
+            found = self._under_way.pop(key, None)
+            if found is not None:
+                self._end(found[1])
+        told, self._ended = self._ended, []
+        return told
+
     def under_way(self) -> Iterator[tuple[str, Progress]]:
         """Every session that goes on, by key."""
         for key, (_, progress) in self._under_way.items():

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from tocsin.configuration.fields import CONNECTION, STREAM
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import StateConfig
 from tocsin.events.once import Once
@@ -37,7 +38,8 @@ class State(Collector):
         """Whoever remembers the sessions of a model with that bundle; windows of another bundle are none of its own."""
         assert promise.sessions is not None
         idle, most = config.session_idle.total_seconds(), config.max_sessions
-        if self._config is None or self._connection is None:
+        here = config.session in (STREAM, CONNECTION)  # which live and end in one process
+        if here or self._config is None or self._connection is None:
             return MemorySessions(promise.sessions, idle, most)
         name = f"{self._config.prefix}:{model}:{digest.removeprefix('sha256:')[:16]}"
         return RedisSessions(self._connection, name, promise.sessions, list(promise.alphas), idle, most)

