@@ -130,6 +130,7 @@ class Holding:
 
     def _release(self, piece: Call) -> list[Received]:
         """The messages that may go on once a piece may, in their order."""
+        piece.goes_on()
         self._cleared.update(piece.places)
         ready = []
         while self._held and self._first in self._cleared:

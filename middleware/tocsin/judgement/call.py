@@ -40,6 +40,7 @@ class Call:
     verdict: Verdict | None = None
     whole: StreamedCall | None = None  # the call that this is a piece of
     places: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
+    sums_up = False  # what was judged before: it has no verdict of its own
     sequence = 0  # which of several parallel answers it belongs to; known once it is read
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
@@ -75,6 +76,11 @@ class Call:
         made.parent, made.began = self.parent, self.began
         return made
 
+    def goes_on(self) -> None:
+        """In enforce, its messages go out."""
+        if self.sums_up and self.whole is not None:
+            self.whole.complete.add(self.sequence)
+
     def forget(self) -> None:
         """Judged: the messages are not needed any more."""
         self.request = self.response = None
@@ -87,7 +93,7 @@ class StreamedCall(Call):
     Its verdict is the gravest of its pieces', the latest where they are alike. Messages of parallel sequences are
     judged apart, unless they are wanted `together`. `begun`: the sequences that something was read of; `over`: no more
     messages come; `pending`: pieces that have no verdict yet;
-    `complete`: the sequences whose end has passed.
+    `complete`: the sequences whose end has gone out.
     """
 
     def __init__(

@@ -235,7 +235,7 @@ class Guard:
         call.sequence = opened[-1].sequence
         if call.whole is not None:
             if call.sequence in call.whole.begun and all(one.sums_up for one in opened):
-                call.whole.complete.add(call.sequence)
+                call.sums_up = True
                 return None
             call.whole.begun.add(call.sequence)
         rows, family, raws = model.read(call.method, opened, call.request)

@@ -62,8 +62,8 @@ class GuardedModel:
         self.edits: dict[str, Edit] = {}
         self._why_not: dict[str, str] = {}
         self._reads_request: set[str] = set()
+        self.together = False  # whether parallel answers are judged as one response
         self._read_methods(wanted, methods)
-        self.together = False
         self.every = None if config.judge is None else judged_every(config.judge)
         self._session = self._key(config.session, methods)
         self._group = self._key(config.group, methods)
@@ -93,7 +93,9 @@ class GuardedModel:
 
     def wants_request(self, method: str) -> bool:
         """Whether judging a response of that method, or acting on it, takes the request."""
-        return method in self._reads_request or self.policy.asks_again or method in self.edits
+        if method in self._reads_request or self.policy.asks_again or method in self.edits:
+            return True
+        return self.policy.withholds and method in self.served and self.served[method].stops
 
     @property
     def streams_are_sessions(self) -> bool:
@@ -150,6 +152,7 @@ class GuardedModel:
                 if missing:
                     raise ValueError(f"nothing says where '{missing[0]}' stands")
                 chosen: dict[str, SignalPath] = {signal: places[signal] for signal in wanted} or places
+                self.together = self.together or any(path.sequences for path in chosen.values())
                 self._readers[name] = method.reader(chosen, self)
                 if not wanted:
                     self._widths.update(dict.fromkeys(chosen, 0))

@@ -48,6 +48,7 @@ class Policy:
         self.plain = not self._reactions
         actions = {action for action, _ in self._reactions.values()}
         self.tries = 0 if config.retry is None else _worthwhile(config.retry)
+        self.withholds = bool(actions & WITHHOLDS) or config.risk is not None
         self.asks_again = bool(actions & {"retry", "fallback"})
         self._answers = _answers(f"models.{name}.abstain.response", config.abstain.response, methods)
         self._kept = _kept(f"models.{name}.abstain.keep", config.abstain, methods, self._answers)

@@ -13,7 +13,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tocsin.protocols.field_edit import Ask, FieldEdit
 from tocsin.protocols.field_paths import resolve, text_at
-from tocsin.protocols.field_values import Array, Find, TensorForm, finder
+from tocsin.protocols.field_signals import Alternatives, Part, Read, signal_of
+from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.method import Opened
 from tocsin.protocols.oip_method import one_count
 from tocsin.protocols.paths import SignalPath
@@ -21,11 +22,20 @@ from tocsin.protocols.rows import Kind, Reading, Shapes
 from tocsin.unscored import Unscored
 
 
+class Abort(NamedTuple):
+    """A method that stops calls: the field of its request that takes their names, and of theirs the one that is it."""
+
+    method: MethodDescriptor
+    ids: str
+    id: str
+
+
 class FieldMethod:
     """A method found in a descriptor. `model` and `version` are where calls tell them, as `request.PATH`,
     `response.PATH` or `metadata.KEY`; `summary` the field of a stream's last message that sums up what was streamed;
     `sequence` where a message tells which of several parallel sequences it belongs to; `signals` are places that users
-    need not name; `asks` what it can be asked for.
+    need not name; `asks` what it can be asked for; `alternatives` where the likeliest tokens of each place are told;
+    `abort` the call that stops it.
 
     Raises ValueError where a path does not fit the messages.
     """
@@ -42,6 +52,8 @@ class FieldMethod:
         signals: Mapping[str, SignalPath] | None = None,
         forms: Mapping[str, TensorForm] | None = None,
         asks: Ask | None = None,
+        alternatives: Alternatives | None = None,
+        abort: Abort | None = None,
         attributes: Mapping[str, str] | None = None,
     ) -> None:
         self.attributes: Mapping[str, str] = dict(attributes or {})
@@ -56,6 +68,12 @@ class FieldMethod:
         self.model_key, self.version_key = _metadata_key(model), _metadata_key(version)
         self._model, self._version = self._told_at(model), self._told_at(version)
         self._asks = asks
+        self._alternatives = alternatives
+        self._abort = abort
+        self.stops = abort is not None
+        if abort is not None:
+            resolve(self._request.DESCRIPTOR, abort.id)
+            resolve(abort.method.input_type, abort.ids)
         if summary:
             resolve(self._response.DESCRIPTOR, summary)
         self._summary = summary
@@ -63,7 +81,7 @@ class FieldMethod:
         self._places = [way.split(".") for way in _ways(sequence)]
         self._sequence = [resolve(self._response.DESCRIPTOR, way).follow for way in _ways(sequence)]
         for path in self.signals.values():
-            finder(self._side(path.side).DESCRIPTOR, path, self._forms)
+            self._signal(path)
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
@@ -90,10 +108,7 @@ class FieldMethod:
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
         """How to read these signals. Raises ValueError where a path does not fit the messages."""
-        found = [
-            (name, path.side == "request", finder(self._side(path.side).DESCRIPTOR, path, self._forms))
-            for name, path in signals.items()
-        ]
+        found = [(name, path.side == "request", self._signal(path)) for name, path in signals.items()]
         return FieldReader(found, self._request, shapes)
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
@@ -112,6 +127,15 @@ class FieldMethod:
         except ParseError as error:
             raise ValueError(str(error)) from None
 
+    def stop(self, request: bytes) -> tuple[str, bytes] | None:
+        """The method, and the request to it, that tell the server to stop answering this request."""
+        if self._abort is None:
+            return None
+        name = text_at(self._request, self._abort.id)(request)
+        told = ParseDict({self._abort.ids: [name]}, GetMessageClass(self._abort.method.input_type)())
+        path = f"/{self._abort.method.containing_service.full_name}/{self._abort.method.name}"
+        return (path, told.SerializeToString()) if name else None
+
     def numbered(self, response: Any, sequence: int) -> bytes:
         """A response as one of that sequence."""
         made = type(response)()
@@ -128,6 +152,9 @@ class FieldMethod:
     def request_field(self, path: str) -> Callable[[bytes], str]:
         """A function that finds a field's text in a request."""
         return text_at(self._request, path)
+
+    def _signal(self, path: SignalPath) -> Read:
+        return signal_of(self._side(path.side).DESCRIPTOR, path, self._forms, self._alternatives)
 
     def _side(self, side: str) -> Any:
         return self._request if side == "request" else self._response
@@ -155,7 +182,7 @@ class OpenedMessage(NamedTuple):
 class FieldReader:
     """Reads a model's signals. Messages that are judged together are put together along the first axis."""
 
-    def __init__(self, signals: Sequence[tuple[str, bool, list[Find]]], request: Any, shapes: Shapes) -> None:
+    def __init__(self, signals: Sequence[tuple[str, bool, Read]], request: Any, shapes: Shapes) -> None:
         self._signals = list(signals)
         self._request = request
         self._wants_request = any(in_request for _, in_request, _ in self._signals)
@@ -171,9 +198,9 @@ class FieldReader:
         raws: list[bytes] = []
         kinds: list[Kind] = []
         counts: dict[str, int] = {}
-        for name, in_request, ways in self._signals:
-            messages = [asked] if in_request else [one.message for one in opened]
-            found = _first(ways, messages, self._shapes.width(name))
+        parts = [Part(one.message, one.sequence) for one in opened]
+        for name, in_request, signal in self._signals:
+            found = signal([Part(asked, 0)] if in_request else parts, self._shapes.width(name))
             if found is None:
                 side = "request" if in_request else "response"
                 raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")
@@ -197,24 +224,6 @@ def _ways(path: str) -> list[str]:
 
 def _metadata_key(path: str) -> str:
     return path.removeprefix("metadata.") if path.startswith("metadata.") else ""
-
-
-def _first(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:
-    """The first way by which some message has values; those of all messages together: rows where each has the width
-    that detectors were fitted on, else one behind the other.
-    """
-    for way in ways:
-        arrays = [array for message in messages if (array := way(message)) is not None]
-        if len(arrays) == 1:
-            return arrays[0]
-        if arrays:
-            if arrays[0].rows is False and all(array.values.size == width for array in arrays):
-                return Array(np.stack([array.values for array in arrays]), True)
-            try:
-                return Array(np.concatenate([array.values for array in arrays]), arrays[0].rows)
-            except ValueError:
-                raise Unscored("shape", "messages that are judged together have values of different shapes") from None
-    return None
 
 
 def _told(where: tuple[str, Callable[[Any], Any] | None], response: Any, request: Any) -> str:

@@ -59,7 +59,8 @@ class Method(Protocol):
 
     `attributes` are what spans of its calls say besides; `model_key` and `version_key` the metadata that tell model and
     version, where messages do not; `streams`: responses are a stream; `requests_stream`: requests are; `every`: of so
-    many response messages, one judgement, AT_END for all of them; `parallel`: a stream may carry several sequences.
+    many response messages, one judgement, AT_END for all of them; `parallel`: a stream may carry several sequences;
+    `stops`: there is a call that stops an answer.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Method(Protocol):
     requests_stream: bool
     every: int
     parallel: bool
+    stops: bool
     model_key: str
     version_key: str
 
@@ -93,6 +95,10 @@ class Method(Protocol):
 
     def answer(self, content: Mapping[str, Any]) -> Any:
         """A response message of these fields. Raises ValueError."""
+        ...
+
+    def stop(self, request: bytes) -> tuple[str, bytes] | None:
+        """A method, and a request to it, that tell the server to stop answering; None where there is none."""
         ...
 
     def numbered(self, response: Any, sequence: int) -> bytes:

@@ -43,7 +43,7 @@ class InferMethod:
         self.attributes: Mapping[str, str] = {}
         self.streams = self.requests_stream = streams
         self.every = 1
-        self.parallel = False
+        self.parallel = self.stops = False
         self.model_key = self.version_key = ""
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
@@ -59,7 +59,7 @@ class InferMethod:
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> TensorReader:
         """How to read these signals. Raises ValueError where a path names no tensor."""
         for path in signals.values():
-            if path.dtype or not path.path.startswith(_PLACES[path.side]):
+            if path.dtype or path.choices or path.sequences or not path.path.startswith(_PLACES[path.side]):
                 raise ValueError(f"expected request.inputs.NAME or response.outputs.NAME, not '{path}'")
         return TensorReader(signals, shapes)
 
@@ -79,6 +79,11 @@ class InferMethod:
             return ParseDict(dict(content), oip.StreamResponse() if self.streams else oip.Response())
         except ParseError as error:
             raise ValueError(str(error)) from None
+
+    def stop(self, request: bytes) -> tuple[str, bytes] | None:
+        """There is no such call."""
+        del request
+        return None
 
     def numbered(self, response: Any, sequence: int) -> bytes:
         """There are no sequences to tell apart."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+BEST = "best"  # the token at which the choices together are likeliest
+
 _SIDES = ("request", "response")
 _TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
 _INDEX = re.compile(r"\[([^\]]*)\]")
@@ -13,13 +15,17 @@ _INDEX = re.compile(r"\[([^\]]*)\]")
 class SignalPath(NamedTuple):
     """A signal's place: its side, `request` or `response`, and the path of its values there; `a | b` takes `a`, or `b`
     where `a` is empty. `dtype` and `shape` are given for values packed as bytes: a datatype or the path of one; the
-    path of a shape, or a shape.
+    path of a shape, or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`.
+    `sequences`: parallel answers become rows, `padded` or each the `sum` of its values.
     """
 
     side: str
     path: str
     dtype: str = ""
     shape: str | tuple[int, ...] = ()
+    choices: tuple[tuple[int, ...], ...] = ()
+    at: int | str = 0
+    sequences: str = ""
 
     def __str__(self) -> str:
         return f"{self.side}.{self.path}"
@@ -36,6 +42,12 @@ def signal_path(value: Any) -> SignalPath:
     """What a configuration says of a signal's place. Raises ValueError telling what was expected."""
     if isinstance(value, SignalPath):
         return value
+    if isinstance(value, dict) and "choices" in value:
+        return _choices(value)
+    if isinstance(value, dict) and "sequences" in value:
+        if value.keys() - {"sequences", "sum"} or not isinstance(value.get("sum", False), bool):
+            raise ValueError("parallel answers are told as {sequences: PATH}, or {sequences: PATH, sum: true}")
+        return signal_path(value["sequences"])._replace(sequences="sum" if value.get("sum") else "padded")
     if isinstance(value, dict):
         strange = value.keys() - {"bytes", "dtype", "shape"}
         if strange or "bytes" not in value or "dtype" not in value:
@@ -54,6 +66,21 @@ def signal_path(value: Any) -> SignalPath:
             f"not '{value}'"
         )
     return SignalPath(side, "|".join(part.strip().removeprefix(f"{side}.") for part in path.split("|")))
+
+
+def _choices(value: dict[str, Any]) -> SignalPath:
+    """Choices among tokens: `{choices: [[330, 49], [389]], at: 0}`."""
+    told, at = value["choices"], value.get("at", 0)
+    listed = isinstance(told, list) and all(isinstance(ids, list | int) and not isinstance(ids, bool) for ids in told)
+    choices = [ids if isinstance(ids, list) else [ids] for ids in told] if listed else []
+    whole = all(ids and all(isinstance(token, int) for token in ids) for ids in choices)
+    place = at == BEST or (isinstance(at, int) and not isinstance(at, bool))
+    if value.keys() - {"choices", "at"} or len(choices) < 2 or not whole or not place:
+        raise ValueError(
+            "choices are told as {choices: [[330, 49], [389]], at: 0}: the token ids of two choices or more, and which "
+            f"token of the answer tells the choice (0 is the first, or '{BEST}')"
+        )
+    return SignalPath("response", "", choices=tuple(tuple(ids) for ids in choices), at=at)
 
 
 def steps(path: str) -> list[Step]:

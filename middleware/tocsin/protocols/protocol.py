@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tocsin.protocols.descriptors import Pool, find_method, pool
 from tocsin.protocols.field_edit import Ask
-from tocsin.protocols.field_method import FieldMethod
+from tocsin.protocols.field_method import Abort, FieldMethod
+from tocsin.protocols.field_signals import Alternatives
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.method import AT_END, Method
 from tocsin.protocols.oip_method import InferMethod
@@ -45,6 +46,25 @@ class AskConfig(BaseModel):
     strip: list[str] = Field(description="Fields to clear in responses.")
 
 
+class AlternativesConfig(BaseModel):
+    """Where messages tell the likeliest tokens of each place."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tokens: str = Field(description="The path of their ids, an axis of places and one of alternatives.")
+    logprobs: str = Field(description="The path of their log-probabilities, likewise.")
+
+
+class AbortConfig(BaseModel):
+    """The call by which a server is told that an answer is not wanted any more."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: str = Field(description="The method, as /package.Service/Method.")
+    ids: str = Field(description="The field of its request that names calls.")
+    id: str = Field(description="The field of a guarded request that names it.")
+
+
 class MethodConfig(BaseModel):
     """A guarded method."""
 
@@ -64,7 +84,13 @@ class MethodConfig(BaseModel):
         "", description="Where a stream's message tells which of several parallel sequences it belongs to."
     )
     signals: dict[str, Any] = Field({}, description="Places of signals that models need not name.")
+    alternatives: AlternativesConfig | None = Field(
+        None, description="Where the likeliest tokens stand, for signals that are told by choices."
+    )
     attributes: dict[str, str] = Field({}, description="What spans of its calls say besides (OpenTelemetry).")
+    abort: AbortConfig | None = Field(
+        None, description="How to tell the server that a stream was stopped, besides resetting it."
+    )
     ask: AskConfig | None = Field(None, description="How to ask for signals, for models with `ask`.")
 
 
@@ -104,7 +130,8 @@ def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str
     made: dict[str, Method] = {}
     for name, method in config.methods.items():
         try:
-            made[name] = _method(find_method(known, name), method, forms)
+            abort = None if method.abort is None else find_method(known, method.abort.method)
+            made[name] = _method(find_method(known, name), method, forms, abort)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return made
@@ -117,8 +144,8 @@ def judged_every(judge: Judged) -> int:
     return AT_END if judge == "end" else 1
 
 
-def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm]) -> FieldMethod:
-    ask = config.ask
+def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm], abort: Any) -> FieldMethod:
+    ask, told = config.ask, config.alternatives
     return FieldMethod(
         described,
         model=config.model,
@@ -129,5 +156,7 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         signals={name: signal_path(place) for name, place in config.signals.items()},
         forms=forms,
         asks=None if ask is None else Ask(ask.unless, ask.set, ask.strip),
+        abort=None if config.abort is None else Abort(abort, config.abort.ids, config.abort.id),
+        alternatives=None if told is None else Alternatives(signal_path(told.tokens), signal_path(told.logprobs)),
         attributes=config.attributes,
     )

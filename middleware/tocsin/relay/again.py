@@ -1,4 +1,5 @@
-"""Asking again: the same request, once more to the same model, or to the fallback that is configured.
+"""Asking again: the same request, once more to the same model, or to the fallback that is configured; and asking a
+model to stop.
 
 Seldom needed, so a client library does it: grpc.aio, on connections of its own.
 """
@@ -29,6 +30,8 @@ log = logging.getLogger("tocsin")
 
 Metadata = list[tuple[str, str | bytes]]
 
+STOPPING = 5.0  # seconds that telling an upstream to stop may take
+
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _OWN = (":", "grpc-", "te", "content-type", "user-agent", "connection", "host", "content-length")
 
@@ -39,12 +42,21 @@ class Again:
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._channels: dict[Address, grpc.aio.Channel] = {}
+        self._stopping: set[asyncio.Task[bytes | None]] = set()
 
     def start(
         self, stream: HeldStream, call: Call, request: bytes, steps: Acting, first: Ask | Judge
     ) -> asyncio.Task[None]:
         """Do these steps for a call with that request, and tell the stream what came of them."""
         return asyncio.get_running_loop().create_task(self._run(stream, call, request, steps, first))
+
+    def stop(self, stream: HeldStream, request: bytes) -> None:
+        """Tell the upstream that the answer to this request is not wanted any more, where its protocol has a call."""
+        told = stream.call.reads.stop(request)
+        if told is not None:
+            task = asyncio.get_running_loop().create_task(self._once(*stream.upstream, *told, [], STOPPING))
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
 
     async def close(self) -> None:
         """Close the connections."""

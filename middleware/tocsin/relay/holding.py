@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class HeldStream(Stream):
     """A guarded stream in enforce, or one whose responses are changed because more was asked for than the caller did.
 
-    Messages wait in their order, each until the judgement that covers it; trailers come last.
+    In enforce, messages wait in their order, each until the judgement that covers it; trailers come last.
     """
 
     _size = 0  # of the messages that wait
@@ -129,6 +129,11 @@ class HeldStream(Stream):
         self._tell(self.call.answered(content, None))
 
     def _keep(self, whole: bytes) -> None:
+        """Until it is judged; where nothing is done about verdicts, it goes on at once."""
+        if not self._connection.relay.enforces:
+            self._send(whole)
+            self._connection.written()
+            return
         self._messages.append(whole)
         self._size += len(whole)
         self._connection.relay.memory.left -= len(whole)
@@ -210,6 +215,7 @@ class HeldStream(Stream):
                 self._act(call)
                 return
             relay.guard.acted(call, verdict.action)
+        call.goes_on()
         self._go(call.places)
 
     def late(self) -> None:
@@ -319,6 +325,9 @@ class HeldStream(Stream):
         self._outflow.follow(self._id, trailers)
         if not self.request_ended:
             self._outflow.follow(self._id, frames.reset(self._id, frames.NO_ERROR))
+        relay = self._connection.relay
+        if not self._ended and self.call.request is not None and relay.again is not None:
+            relay.again.stop(self, self.call.request)
         self._connection.replaced(self._id, upstream_ended=self._ended and self.request_ended)
 
     def _give_back(self) -> None:

@@ -1,0 +1,116 @@
+"""Signals of messages that are judged together: their values as one, choices among tokens, one row a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf.descriptor import Descriptor
+from numpy.typing import NDArray
+
+from tocsin.protocols.field_values import Array, Find, TensorForm, finder
+from tocsin.protocols.paths import BEST, SignalPath
+from tocsin.unscored import Unscored
+
+Float32 = NDArray[np.float32]
+
+
+class Part(NamedTuple):
+    """One message of several that are judged together, and the sequence that it belongs to."""
+
+    message: Any
+    sequence: int
+
+
+Read = Callable[[Sequence[Part], int], Array | None]  # messages, and the width that detectors were fitted on, 0 if free
+
+
+class Alternatives(NamedTuple):
+    """Where messages tell the likeliest tokens of each place: their ids and their log-probabilities, (T, K) each."""
+
+    tokens: SignalPath
+    logprobs: SignalPath
+
+
+def signal_of(
+    root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm], alternatives: Alternatives | None
+) -> Read:
+    """How to read a signal of messages of a type. Raises ValueError telling why that cannot be."""
+    if path.choices:
+        if alternatives is None:
+            raise ValueError("choices: nothing says where the likeliest tokens of each place stand")
+        tokens, logprobs = (finder(root, place, forms) for place in alternatives)
+        return _among(tokens, logprobs, [np.array(ids, np.float32) for ids in path.choices], path.at)
+    ways = finder(root, path, forms)
+    if path.sequences:
+        return _by_sequence(ways, path.sequences)
+    return lambda parts, width: _joined(ways, [part.message for part in parts], width)
+
+
+def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:
+    """The first way by which some message has values; those of all messages together: rows where each has the width
+    that detectors were fitted on, else one behind the other.
+    """
+    for way in ways:
+        arrays = [array for message in messages if (array := way(message)) is not None]
+        if len(arrays) == 1:
+            return arrays[0]
+        if arrays:
+            if arrays[0].rows is False and all(array.values.size == width for array in arrays):
+                return Array(np.stack([array.values for array in arrays]), True)
+            try:
+                return Array(np.concatenate([array.values for array in arrays]), arrays[0].rows)
+            except ValueError:
+                raise Unscored("shape", "messages that are judged together have values of different shapes") from None
+    return None
+
+
+def _among(tokens: Sequence[Find], logprobs: Sequence[Find], choices: Sequence[Float32], at: int | str) -> Read:
+    """The probabilities of the choices (C,) at one place of an answer, of the mass that all of them have there. Each
+    choice is told by the tokens that say it.
+    """
+
+    def read(parts: Sequence[Part], width: int) -> Array | None:
+        del width
+        messages = [part.message for part in parts]
+        ids, logs = _joined(tokens, messages, 0), _joined(logprobs, messages, 0)
+        if ids is None or logs is None:
+            return None
+        if ids.values.shape != logs.values.shape or ids.values.ndim != 2:
+            raise Unscored("shape", "the likeliest tokens and their log-probabilities are not of one shape")
+        probs = np.exp(logs.values)
+        mass = np.stack([np.where(np.isin(ids.values, choice), probs, 0).sum(axis=1) for choice in choices], axis=1)
+        total = mass.sum(axis=1)
+        place = int(total.argmax()) if at == BEST else int(at)
+        if not -len(total) <= place < len(total):
+            raise Unscored("missing_signal", f"the answer has {len(total)} tokens, and choices stand at {place}")
+        if not total[place]:
+            raise Unscored("missing_signal", f"none of the choices is among the {ids.values.shape[1]} likeliest tokens")
+        return Array((mass[place] / total[place]).astype(np.float32), False)
+
+    return read
+
+
+def _by_sequence(ways: Sequence[Find], kind: str) -> Read:
+    """One row a sequence: its values filled up with -1 (S, T), or their sum (S,)."""
+
+    def read(parts: Sequence[Part], width: int) -> Array | None:
+        del width
+        own: dict[int, list[Any]] = {}
+        for part in parts:
+            own.setdefault(part.sequence, []).append(part.message)
+        rows = []
+        for sequence in sorted(own):
+            found = _joined(ways, own[sequence], 0)
+            if found is None:
+                return None
+            rows.append(found.values.ravel())
+        if kind == "sum":
+            return Array(np.array([row.sum() for row in rows], np.float32), False)
+        stacked = np.full((len(rows), max(len(row) for row in rows)), -1, np.float32)
+        for at, row in enumerate(rows):
+            stacked[at, : len(row)] = row
+        return Array(stacked, False)
+
+    return read

@@ -1,0 +1,319 @@
+"""Claims about token streams: parallel answers are judged apart or together, choices are read, and streams end well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
+from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
+from tests.parts import Running, running
+
+import tocsin
+from tocsin.configuration.config import Config
+from tocsin.errors import ConfigError
+from tocsin.judgement.call import Call
+from tocsin.judgement.guard import Guard
+from tocsin_calibration import Bundle, calibrate, calibrate_sessions
+from tocsin_detectors import Observations, compile
+from tocsin_detectors.registry import parse
+
+METHOD = "/vllm.grpc.engine.VllmEngine/Generate"
+RNG = np.random.default_rng(8)
+USUAL, STRANGE = -0.3, -6.0  # log-probabilities of tokens
+
+
+def made(path: Path, specs: list[str], safe: Observations, *, sessions: bool = False) -> Path:
+    scorer = compile([parse(spec) for spec in specs], fit_on=safe)
+    scores, levels = scorer(safe), {"warning": 0.1}
+    if sessions:
+        promise = calibrate_sessions(np.split(scores, len(scores) // 4), levels, detectors=scorer.detectors)
+    else:
+        promise = calibrate(scores, levels, detectors=scorer.detectors)
+    Bundle(scorer, promise, "m").write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("streams")
+
+
+@pytest.fixture(scope="module")
+def tokens(folder: Path) -> Path:
+    """Judges the tokens of a whole answer."""
+    logprobs = np.log(RNG.uniform(0.3, 1, (300, 6))).astype(np.float32)
+    return made(folder / "tokens.tocsin", ["mean_surprisal"], Observations({"token_logprobs": logprobs}))
+
+
+@pytest.fixture(scope="module")
+def each(folder: Path) -> Path:
+    """Judges each token, with a promise for the stream."""
+    logprobs = np.log(RNG.uniform(0.3, 1, (400, 1))).astype(np.float32)
+    safe = Observations({"token_logprobs": logprobs})
+    return made(folder / "each.tocsin", ["max_surprisal"], safe, sessions=True)
+
+
+def chunk(index: int, token: int, logprob: float, tops: dict[int, float] | None = None) -> Any:
+    told = vllm.OutputLogProbs(token_logprobs=[logprob], token_ids=[token])
+    if tops is not None:
+        told.top_logprobs.add(token_ids=list(tops), values=[float(np.log(p)) for p in tops.values()])
+    body = vllm.GenerateStreamChunk(token_ids=[token], output_logprobs=told, index=index)
+    return vllm.GenerateResponse(chunk=body)
+
+
+def complete(index: int, *logprobs: float) -> Any:
+    told = vllm.OutputLogProbs(token_logprobs=logprobs, token_ids=range(len(logprobs)))
+    body = vllm.GenerateComplete(finish_reason="stop", index=index, output_logprobs=told if logprobs else None)
+    return vllm.GenerateResponse(complete=body)
+
+
+def interleaved(*sequences: list[float]) -> list[Any]:
+    """The chunks of parallel answers as they come, then their ends."""
+    longest = max(len(one) for one in sequences)
+    chunks = [
+        chunk(index, at, one[at]) for at in range(longest) for index, one in enumerate(sequences) if at < len(one)
+    ]
+    return [*chunks, *(complete(index) for index in range(len(sequences)))]
+
+
+def guard(bundle: Path, **more: Any) -> Guard:
+    return Guard.open(Config(models={"m": {"bundle": bundle, "protocol": "vllm", **more}}))
+
+
+def told(by: Guard, messages: list[Any]) -> tuple[Call, list[Call]]:
+    call = by.call(METHOD, {})
+    assert call is not None
+    pieces = [piece for one in messages if (piece := call.answered(one.SerializeToString())) is not None]
+    pieces += call.ended()
+    by.judge(pieces)
+    return call, pieces
+
+
+def test_parallel_answers_are_judged_apart(tokens: Path) -> None:
+    messages = interleaved([USUAL] * 6, [STRANGE] * 6, [USUAL] * 4)
+    call, pieces = told(guard(tokens), messages)
+    assert [piece.sequence for piece in pieces] == [0, 1, 2]
+    assert [piece.verdict and piece.verdict.severity for piece in pieces] == [None, "warning", None]
+    assert sorted(place for piece in pieces for place in piece.places) == list(range(len(messages)))
+    assert call.verdict is pieces[1].verdict
+    bundle = Bundle.read(tokens)
+    alone = Observations({"token_logprobs": np.full((1, 4), USUAL, np.float32)})
+    assert pieces[2].verdict is not None
+    assert pieces[2].verdict.pvalues == bundle.require_promise().judge(bundle.scorer(alone)).pvalues
+    _, pieces = told(guard(tokens, judge=3), messages)
+    assert [(piece.sequence, len(piece.places)) for piece in pieces[:5]] == [(0, 3), (1, 3), (2, 3), (0, 3), (1, 3)]
+
+
+def test_answers_that_are_not_streamed_are_judged_apart_too(tokens: Path) -> None:
+    _, pieces = told(guard(tokens, judge="message"), [complete(0, *[USUAL] * 5), complete(1, *[STRANGE] * 5)])
+    assert [piece.verdict and piece.verdict.severity for piece in pieces] == [None, "warning"]
+
+
+def test_a_session_that_is_a_stream_ends_with_it_each_answer_its_own(each: Path) -> None:
+    class Ended:
+        found: list[str | None] = []  # noqa: RUF012
+
+        def scored(self, batch: Any) -> None:
+            self.found += batch.ended or []
+
+        def unscored(self, call: Any) -> None:
+            raise AssertionError(call.verdict)
+
+    by = guard(each, judge="message", session="stream")
+    by.sinks.append(Ended())  # type: ignore[arg-type]
+    call, pieces = told(by, interleaved([USUAL] * 5, [USUAL, USUAL, STRANGE]))
+    assert not Ended.found
+    sessions = [by.models["m"].session_of(piece) for piece in pieces if piece.verdict]
+    assert len(set(sessions)) == 2 and sessions[0] != sessions[1]
+    by.over(call)
+    by.over(call)
+    assert sorted(Ended.found, key=str) == [None, "warning"]
+    assert len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]
+    late = by.call(METHOD, {})
+    assert late is not None
+    piece = late.answered(chunk(0, 1, USUAL).SerializeToString())
+    by.over(late)  # what was told last is judged still
+    assert piece is not None and len(Ended.found) == 2
+    by.judge([piece])
+    assert len(Ended.found) == 3
+
+
+CHOICES = {"choices": [[330, 49], [389], [41]]}
+
+
+def test_choices_are_read_where_they_stand(folder: Path) -> None:
+    probs = RNG.dirichlet([60, 1, 1], 300).astype(np.float32)
+    bundle = made(folder / "choice.tocsin", ["entropy:choice_probs"], Observations({"choice_probs": probs}))
+    by = guard(bundle, signals={"choice_probs": CHOICES})
+    sure = [
+        chunk(0, 330, -0.1, {330: 0.5, 49: 0.25, 7: 0.2, 41: 0.05}),
+        chunk(0, 9, -0.1, {9: 0.97, 1: 0.01, 2: 0.01, 3: 0.01}),
+    ]
+    call, pieces = told(by, sure)
+    rows, _, raws = by.models["m"].read(METHOD, [pieces[0].reads.open(m.SerializeToString(), None) for m in sure], None)
+    assert rows == 1 and np.frombuffer(raws[0], np.float32) == pytest.approx([0.75 / 0.8, 0, 0.05 / 0.8])
+    assert call.verdict is not None and call.verdict.unscored is None
+    lost = [chunk(0, 5, -0.1, {5: 0.9, 6: 0.1}), chunk(0, 389, -0.1, {389: 0.6, 41: 0.4})]
+    call, _ = told(by, lost)
+    assert call.verdict is not None and call.verdict.unscored == "missing_signal"
+    for at in ("best", 1, -1):
+        call, _ = told(guard(bundle, signals={"choice_probs": {**CHOICES, "at": at}}), lost)
+        assert call.verdict is not None and call.verdict.severity == "warning"
+    call, _ = told(guard(bundle, signals={"choice_probs": {**CHOICES, "at": 2}}), lost)
+    assert call.verdict is not None and call.verdict.unscored == "missing_signal"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"choices": [[1]]}, {"choices": "AB"}, {"choices": [[1], []]}, {**CHOICES, "at": "end"}, {**CHOICES, "of": 1}],
+)
+def test_choices_that_are_none_are_told(folder: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="choices are told as"):
+        Config(models={"m": {"protocol": "vllm", "signals": {"choice_probs": wrong}}})
+    with pytest.raises(ConfigError, match="nothing says where the likeliest tokens"):
+        guard(folder / "choice.tocsin", protocol="tei", signals={"choice_probs": CHOICES})
+
+
+def test_answers_to_one_question_are_compared(folder: Path) -> None:
+    words = [RNG.integers(0, 5, 4).tolist() for _ in range(300)]  # of one vocabulary, so that answers agree
+    answers = np.array([[sorted(one), sorted(one), [*sorted(one[:3]), -1]] for one in words], np.float32)
+    sums = -RNG.uniform(0.5, 1, (300, 3))
+    safe = Observations({"answer_tokens": answers, "answer_logprobs": sums})
+    bundle = made(folder / "several.tocsin", ["lexical_disagreement", "predictive_entropy"], safe)
+    signals = {
+        "answer_tokens": {"sequences": "response.chunk.token_ids | response.complete.output_ids"},
+        "answer_logprobs": {"sequences": "response.chunk.output_logprobs.token_logprobs", "sum": True},
+    }
+    by = guard(bundle, signals=signals)
+    alike = interleaved([-0.2] * 4, [-0.2] * 4, [-0.2] * 3)
+    call, pieces = told(by, alike)
+    assert len(pieces) == 1 and call.verdict is not None and call.verdict.severity is None
+    opened = [pieces[0].reads.open(m.SerializeToString(), None) for m in alike]
+    _, family, (tokens, logprobs) = by.models["m"].read(METHOD, opened, None)
+    assert family.shapes["answer_tokens"] == (3, 4)
+    assert np.frombuffer(tokens, np.float32).reshape(3, 4)[2].tolist() == [0, 1, 2, -1]
+    assert np.frombuffer(logprobs, np.float32) == pytest.approx([-0.8, -0.8, -0.6])
+    apart = [chunk(index, 10 * index + at, -3.0) for at in range(4) for index in range(3)]
+    call, _ = told(by, apart)
+    assert call.verdict is not None and call.verdict.severity == "warning"
+    call, _ = told(by, interleaved([-0.2] * 4, [-0.2] * 4))  # the detectors want three
+    assert call.verdict is not None and call.verdict.unscored == "shape"
+
+
+# -- on the wire
+
+
+class Engine(service.VllmEngineServicer):  # type: ignore[misc]
+    """Sends messages, and notes who has cancelled."""
+
+    def __init__(self, messages: Callable[[Any], Iterator[Any]]) -> None:
+        self._messages = messages
+        self.requests: list[Any] = []
+        self.cancelled = futures.Future[bool]()
+        self.aborted = futures.Future[list[str]]()
+
+    def Generate(self, request: Any, context: Any) -> Iterator[Any]:
+        self.requests.append(request)
+        context.add_callback(lambda: self.cancelled.done() or self.cancelled.set_result(not context.is_active()))
+        yield from self._messages(request)
+
+    def Abort(self, request: Any, context: Any) -> Any:
+        self.aborted.set_result(list(request.request_ids))
+        return vllm.AbortResponse()
+
+
+@contextmanager
+def engine(messages: Callable[[Any], Iterator[Any]]) -> Iterator[tuple[Engine, str]]:
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    own = Engine(messages)
+    service.add_VllmEngineServicer_to_server(own, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield own, f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+
+
+@contextmanager
+def guarded(bundle: Path, upstream: str, **more: Any) -> Iterator[tuple[Running, Any]]:
+    mode = more.pop("mode", "enforce")
+    config = Config(
+        listen="127.0.0.1:0", upstream=upstream, mode=mode, metrics=None, admin=None, scoring_budget="2s",
+        models={"m": {"bundle": bundle, "protocol": "vllm", "session": "stream", **more}},
+    )  # fmt: skip
+    with running(config) as relay, grpc.insecure_channel(relay.target) as channel:
+        yield relay, service.VllmEngineStub(channel)
+
+
+REQUEST = vllm.GenerateRequest(request_id="r1", text="2 + 2 =", sampling_params=vllm.SamplingParams(n=2), stream=True)
+ENDING = {"complete": {"finish_reason": "content_filter"}}
+BLOCKS = {"judge": "message", "on_alarm": {"warning": "block"}}
+
+
+def test_a_stopped_stream_ends_as_the_caller_knows_it_one_end_for_each_answer(each: Path) -> None:
+    astray = interleaved([USUAL] * 3, [USUAL, USUAL, STRANGE, USUAL])
+    with engine(lambda request: iter(astray)) as (_own, upstream):
+        with guarded(each, upstream, **BLOCKS, block={"ending": ENDING}) as (_, stub):
+            call = stub.Generate(REQUEST, timeout=5)
+            got = list(call)
+            assert call.code() is grpc.StatusCode.OK
+            assert tocsin.verdict(call).action == "block"
+        assert [message.chunk.index for message in got[:5]] == [0, 1, 0, 1, 0]
+        ends = [(one.complete.index, one.complete.finish_reason) for one in got[5:]]
+        assert ends == [(0, "content_filter"), (1, "content_filter")]
+        with guarded(each, upstream, **BLOCKS) as (_, stub):
+            call = stub.Generate(REQUEST, timeout=5)
+            with pytest.raises(grpc.RpcError) as caught:
+                list(call)
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_the_engine_is_told_that_a_stream_was_stopped(each: Path) -> None:
+    def endless(request: Any) -> Iterator[Any]:
+        yield chunk(0, 1, STRANGE)
+        own.cancelled.result(timeout=5)  # not until it is told
+
+    with engine(endless) as (own, upstream), guarded(each, upstream, **BLOCKS) as (_, stub):
+        with pytest.raises(grpc.RpcError):
+            list(stub.Generate(REQUEST, timeout=5))
+        assert own.cancelled.result(timeout=5)
+        assert own.aborted.result(timeout=5) == ["r1"]
+
+
+@pytest.mark.parametrize("mode", ["observe", "annotate", "enforce"])
+def test_answers_reach_the_caller_in_their_order(tokens: Path, mode: str) -> None:
+    messages = interleaved([USUAL] * 7, [USUAL] * 5, [USUAL] * 2)
+    with engine(lambda request: iter(messages)) as (_, upstream):
+        for judge in ("message", 2, "end"):
+            with guarded(tokens, upstream, mode=mode, judge=judge, ask=3) as (_, stub):
+                got = list(stub.Generate(REQUEST, timeout=5))
+            for one in messages:
+                one.chunk.ClearField("output_logprobs") if one.HasField("chunk") else None
+            assert got == messages, judge
+            messages = interleaved([USUAL] * 7, [USUAL] * 5, [USUAL] * 2)
+
+
+@pytest.mark.parametrize("mode", ["observe", "annotate"])
+def test_outside_of_enforce_no_token_waits_for_its_judgement(tokens: Path, mode: str) -> None:
+    seen = futures.Future[bool]()
+
+    def messages(request: Any) -> Iterator[Any]:
+        assert request.sampling_params.logprobs == 3
+        yield chunk(0, 1, USUAL)
+        seen.result(timeout=5)  # no end before the first token was seen
+        yield complete(0)
+
+    with engine(messages) as (_, upstream), guarded(tokens, upstream, mode=mode, judge="end", ask=3) as (_, stub):
+        got = []
+        for message in stub.Generate(REQUEST, timeout=10):
+            got.append(message)
+            seen.done() or seen.set_result(True)
+    assert len(got) == 2 and not got[0].chunk.HasField("output_logprobs")
