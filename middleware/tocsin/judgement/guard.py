@@ -234,7 +234,7 @@ class Guard:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         call.sequence = opened[-1].sequence
         if call.whole is not None:
-            if call.sequence in call.whole.begun and all(one.sums_up for one in opened):
+            if opened[-1].sums_up and call.sequence in call.whole.begun and all(one.sums_up for one in opened):
                 call.sums_up = True
                 return None
             call.whole.begun.add(call.sequence)

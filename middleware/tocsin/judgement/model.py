@@ -140,7 +140,10 @@ class GuardedModel:
 
     def family(self, signals: tuple[Kind, ...]) -> Family:
         """The family of responses with these signals."""
-        return self._families.setdefault(signals, Family(self, signals))
+        found = self._families.get(signals)
+        if found is None:
+            found = self._families[signals] = Family(self, signals)
+        return found
 
     # -- made once
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
-import numpy as np
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError
@@ -18,7 +18,7 @@ from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.method import Opened
 from tocsin.protocols.oip_method import one_count
 from tocsin.protocols.paths import SignalPath
-from tocsin.protocols.rows import Kind, Reading, Shapes
+from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading, Shapes
 from tocsin.unscored import Unscored
 
 
@@ -67,6 +67,7 @@ class FieldMethod:
         self._forms = dict(forms or {})
         self.model_key, self.version_key = _metadata_key(model), _metadata_key(version)
         self._model, self._version = self._told_at(model), self._told_at(version)
+        self._silent = not (self._model[1] or self._version[1])  # calls tell neither
         self._asks = asks
         self._alternatives = alternatives
         self._abort = abort
@@ -86,12 +87,15 @@ class FieldMethod:
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
         message = _parsed(self._response, response, "response")
+        sums_up = message.HasField(self._summary) if self._summary else False
+        sequence = self._sequence_of(message) if self.parallel else 0
+        if self._silent:
+            return OpenedMessage("", "", message, sums_up, sequence)
         asked = None
         if "request" in (self._model[0], self._version[0]) and request is not None:
             asked = _parsed(self._request, request, "request")
-        sums_up = bool(self._summary) and message.HasField(self._summary)
         model, version = _told(self._model, message, asked), _told(self._version, message, asked)
-        return OpenedMessage(model, version, message, sums_up, self._sequence_of(message) if self.parallel else 0)
+        return OpenedMessage(model, version, message, sums_up, sequence)
 
     def sequence(self, response: bytes) -> int:
         """Which sequence a message belongs to."""
@@ -187,6 +191,7 @@ class FieldReader:
         self._request = request
         self._wants_request = any(in_request for _, in_request, _ in self._signals)
         self._shapes = shapes
+        self._plans: dict[tuple[tuple[tuple[int, ...], bool | None], ...], tuple[int, Family]] = {}
 
     def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
         """Rows, family and raw contents. Raises Unscored."""
@@ -195,26 +200,39 @@ class FieldReader:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
             asked = _parsed(self._request, request, "request")
-        raws: list[bytes] = []
-        kinds: list[Kind] = []
-        counts: dict[str, int] = {}
         parts = [Part(one.message, one.sequence) for one in opened]
+        raws: list[bytes] = []
+        layout: list[tuple[tuple[int, ...], bool | None]] = []
         for name, in_request, signal in self._signals:
             found = signal([Part(asked, 0)] if in_request else parts, self._shapes.width(name))
             if found is None:
                 side = "request" if in_request else "response"
                 raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")
-            shape = found.values.shape
-            if found.rows is None:
+            layout.append((found.shape, found.rows))
+            raws.append(found.raw)
+        key = tuple(layout)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plan(key)
+            if len(self._plans) >= KEPT_LAYOUTS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return *plan, raws
+
+    def _plan(self, layout: Sequence[tuple[tuple[int, ...], bool | None]]) -> tuple[int, Family]:
+        """The rows and the family of messages with these shapes. Raises Unscored."""
+        kinds: list[Kind] = []
+        counts: dict[str, int] = {}
+        for (name, _, _), (shape, by_rows) in zip(self._signals, layout, strict=True):
+            if by_rows is None:
                 rows, own = self._shapes.rows(name, shape)
             else:
-                rows, own = (shape[0], shape[1:] or (1,)) if found.rows else (1, shape)
-            if rows and (told := self._shapes.misfit(name, int(np.prod(own)))):
+                rows, own = (shape[0], shape[1:] or (1,)) if by_rows else (1, shape)
+            if rows and (told := self._shapes.misfit(name, prod(own))):
                 raise Unscored("shape", told)
             counts[name] = rows
             kinds.append((name, "FP32", own))
-            raws.append(found.values.tobytes())
-        return one_count(counts), self._shapes.family(tuple(kinds)), raws
+        return one_count(counts), self._shapes.family(tuple(kinds))
 
 
 def _ways(path: str) -> list[str]:

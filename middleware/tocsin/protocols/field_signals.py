@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +46,17 @@ def signal_of(
     ways = finder(root, path, forms)
     if path.sequences:
         return _by_sequence(ways, path.sequences)
-    return lambda parts, width: _joined(ways, [part.message for part in parts], width)
+
+    def read(parts: Sequence[Part], width: int) -> Array | None:
+        if len(parts) > 1:
+            return _joined(ways, [part.message for part in parts], width)
+        message = parts[0].message  # the usual case
+        for way in ways:
+            if (found := way(message)) is not None:
+                return found
+        return None
+
+    return read
 
 
 def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:
@@ -57,12 +68,13 @@ def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array 
         if len(arrays) == 1:
             return arrays[0]
         if arrays:
-            if arrays[0].rows is False and all(array.values.size == width for array in arrays):
-                return Array(np.stack([array.values for array in arrays]), True)
-            try:
-                return Array(np.concatenate([array.values for array in arrays]), arrays[0].rows)
-            except ValueError:
-                raise Unscored("shape", "messages that are judged together have values of different shapes") from None
+            first = arrays[0]
+            if any(array.shape[1:] != first.shape[1:] for array in arrays):
+                raise Unscored("shape", "messages that are judged together have values of different shapes")
+            raw = b"".join([array.raw for array in arrays])
+            if first.rows is False and prod(first.shape) == width and all(a.shape == first.shape for a in arrays):
+                return Array((len(arrays), *first.shape), raw, True)
+            return Array((sum(array.shape[0] for array in arrays), *first.shape[1:]), raw, first.rows)
     return None
 
 
@@ -77,7 +89,7 @@ def _among(tokens: Sequence[Find], logprobs: Sequence[Find], choices: Sequence[F
         ids, logs = _joined(tokens, messages, 0), _joined(logprobs, messages, 0)
         if ids is None or logs is None:
             return None
-        if ids.values.shape != logs.values.shape or ids.values.ndim != 2:
+        if ids.shape != logs.shape or len(ids.shape) != 2:
             raise Unscored("shape", "the likeliest tokens and their log-probabilities are not of one shape")
         probs = np.exp(logs.values)
         mass = np.stack([np.where(np.isin(ids.values, choice), probs, 0).sum(axis=1) for choice in choices], axis=1)
@@ -86,8 +98,8 @@ def _among(tokens: Sequence[Find], logprobs: Sequence[Find], choices: Sequence[F
         if not -len(total) <= place < len(total):
             raise Unscored("missing_signal", f"the answer has {len(total)} tokens, and choices stand at {place}")
         if not total[place]:
-            raise Unscored("missing_signal", f"none of the choices is among the {ids.values.shape[1]} likeliest tokens")
-        return Array((mass[place] / total[place]).astype(np.float32), False)
+            raise Unscored("missing_signal", f"none of the choices is among the {ids.shape[1]} likeliest tokens")
+        return Array.of(mass[place] / total[place], False)
 
     return read
 
@@ -107,10 +119,10 @@ def _by_sequence(ways: Sequence[Find], kind: str) -> Read:
                 return None
             rows.append(found.values.ravel())
         if kind == "sum":
-            return Array(np.array([row.sum() for row in rows], np.float32), False)
+            return Array.of(np.array([row.sum() for row in rows]), False)
         stacked = np.full((len(rows), max(len(row) for row in rows)), -1, np.float32)
         for at, row in enumerate(rows):
             stacked[at, : len(row)] = row
-        return Array(stacked, False)
+        return Array.of(stacked, False)
 
     return read

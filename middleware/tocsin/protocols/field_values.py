@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -28,10 +29,21 @@ class TensorForm(NamedTuple):
 
 
 class Array(NamedTuple):
-    """A signal of one message: its values, and how its first axis is meant."""
+    """A signal of one message: its shape, its values as the bytes of float32, and how its first axis is meant."""
 
-    values: Float32
+    shape: tuple[int, ...]
+    raw: bytes
     rows: bool | None  # True: of responses; False: there is one response; None: as the detectors' width says
+
+    @property
+    def values(self) -> Float32:
+        """The values in their shape."""
+        return np.frombuffer(self.raw, np.float32).reshape(self.shape)
+
+    @classmethod
+    def of(cls, values: NDArray[Any], rows: bool | None) -> Array:
+        """An array of numbers."""
+        return cls(values.shape, values.astype(np.float32, copy=False).tobytes(), rows)
 
 
 Find = Callable[[Any], Array | None]  # None where the message does not have it
@@ -60,19 +72,27 @@ def _numbers(found: FieldPath, path: str) -> Find:
 
     def find(message: Any) -> Array | None:
         value = follow(message)
-        if value is None or (not isinstance(value, int | float) and len(value) == 0):
+        if value is None:
+            return None
+        if isinstance(value, int | float):
+            return Array((1,), array("f", (value,)).tobytes(), by_rows)
+        length = len(value)
+        if not length:
             return None
         try:
-            array = np.asarray(value if isinstance(value, list) else _plain(value), np.float32)
+            if not isinstance(value, list) or isinstance(value[0], int | float):
+                return Array((length,), array("f", value).tobytes(), by_rows)
+            if isinstance(value[0], list) or value[0] is None:  # more axes, or something missing
+                return Array.of(np.asarray(value, np.float32), by_rows)
+            width = len(value[0])
+            raw = b"".join([array("f", one).tobytes() for one in value])
         except (TypeError, ValueError):  # ragged, or a message lacks what others have
-            raise Unscored("shape", f"the values at '{path}' are not of one length") from None
-        return Array(array if array.ndim else array.reshape(1), by_rows)
+            raw, width = b"", -1
+        if len(raw) != 4 * length * width or any(len(one) != width for one in value):
+            raise Unscored("shape", f"the values at '{path}' are not of one length")
+        return Array((length, width), raw, by_rows)
 
     return find
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | float) else list(value)
 
 
 def _packed(root: Descriptor, path: str, whole: SignalPath) -> Find:
@@ -93,10 +113,10 @@ def _packed(root: Descriptor, path: str, whole: SignalPath) -> Find:
         named = kind or _named(kind_at, message, path)
         values = _unpacked(content, named, path)
         if shape_at is not None:
-            return Array(_shaped(values, _lengths(shape_at.follow(message)), path), None)
+            return Array.of(_shaped(values, _lengths(shape_at.follow(message)), path), None)
         if whole.shape:
-            return Array(_shaped(values, (-1, *whole.shape), path), True)
-        return Array(values, False)
+            return Array.of(_shaped(values, (-1, *whole.shape), path), True)
+        return Array.of(values, False)
 
     return find
 
@@ -112,14 +132,14 @@ def _tensor(owner: Descriptor, form: TensorForm, path: str) -> Find:
         lengths = _lengths(shape_at.follow(message))
         content = packed.follow(message) if packed is not None else None
         if content:
-            return Array(_shaped(_unpacked(content, named, path), lengths, path), None)
+            return Array.of(_shaped(_unpacked(content, named, path), lengths, path), None)
         held = typed.get(named)
         values = np.asarray(list(held.follow(message)) if held else [], np.float64)
         if named in ("FP16", "BF16") and len(values):  # kept as the bits of the number
             values = to_float32(values.astype(np.uint16).tobytes(), named).astype(np.float64)
         if len(values) == 1 and prod(lengths) > 1:
             values = np.full(prod(lengths), values[0])
-        return Array(_shaped(values.astype(np.float32), lengths, path), None)
+        return Array.of(_shaped(values.astype(np.float32), lengths, path), None)
 
     return find
 
