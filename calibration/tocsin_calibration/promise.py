@@ -114,18 +114,25 @@ class Promise:
         self, joint: list[float], by_detector: list[list[float]], sessions: Sequence[Progress] | None
     ) -> Judged:
         assert self.sessions is not None
-        pvalues, severities, values = [], [], []
-        for row, one in enumerate(joint):
-            progress = self.sessions.start() if sessions is None else sessions[row]
+        if sessions is None:
+            sessions = [self.sessions.start() for _ in joint]
+        pvalues: list[float] = []
+        severities: list[str | None] = []
+        values: list[float] = []
+        limits, by_step = self.limits, self.sessions.style == "step"
+        for progress, one in zip(sessions, joint, strict=True):
             value = progress.push(one)
-            limits = self.limits
-            if self.sessions.style == "step":
-                limits = self.groups.get(str(progress.step), limits)
-            severity = limits.severity(value)
-            progress.severity = self.gravest([progress.severity, severity])
-            pvalues.append(limits.pvalue(value))
+            if by_step:
+                limits = self.groups.get(str(progress.step), self.limits)
+                pvalues.append(limits.pvalue(value))
+            severity = limits.severity(value) if value > limits.quiet else None
+            if severity is not None:
+                progress.severity = self.gravest([progress.severity, severity])
             severities.append(severity)
             values.append(value)
+        if not by_step:
+            few = len(values) <= FEW
+            pvalues = [limits.pvalue(c) for c in values] if few else limits.pvalues(np.array(values)).tolist()
         return Judged(pvalues, by_detector, severities, values)
 
     def gravest(self, severities: Sequence[str | None]) -> str | None:

@@ -5,6 +5,7 @@ TocsinError
 ├── RecordingError   a recording cannot be written or read
 ├── FeedbackError    labels cannot be read or delivered
 ├── ReloadError      a configuration read anew while serving that cannot be used
+├── CheckError       something to be checked that cannot be asked, or says nothing that can be read
 └── StartError       a port, a socket or a server that the command needs
 
 Errors of the other two components (`tocsin_detectors.DetectorError`, `tocsin_calibration.CalibrationFault`) pass
@@ -30,6 +31,10 @@ class FeedbackError(TocsinError):
 
 class ReloadError(TocsinError):
     """A configuration that cannot be used while serving; the old one stays in force."""
+
+
+class CheckError(TocsinError):
+    """Something that was to be checked cannot be asked, or its answers cannot be read."""
 
 
 class StartError(TocsinError):

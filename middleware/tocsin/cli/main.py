@@ -11,6 +11,7 @@ from rich.console import Console
 from tocsin.cli import (
     bundle,
     calibrate,
+    check,
     config,
     dashboards,
     demo,
@@ -64,6 +65,7 @@ app.command("inject")(inject.inject)
 app.command("dashboards")(dashboards.dashboards)
 app.command("demo")(demo.demo)
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(check.app, name="check")
 app.add_typer(config.app, name="config")
 app.add_typer(plan.app, name="plan")
 

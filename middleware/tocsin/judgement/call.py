@@ -51,6 +51,7 @@ class Call:
         self.wants_request = wants_request
 
     streams = False  # whether more than one message may be judged
+    kept = 0  # bytes of messages that wait to be judged with others
 
     def asked(self, content: bytes | None, fault: Fault | None = None) -> None:
         """A message of the caller; of a stream, the newest one counts."""
@@ -136,14 +137,16 @@ class StreamedCall(Call):
         own = self._collected.setdefault(self.reads.sequence(content) if self._apart else 0, [])
         own.append((place, content))
         if not self._every or len(own) < self._every:
+            self.kept += len(content)
             return None
         piece = self._piece(own)
+        self.kept -= sum(len(one) for _, one in own[:-1])
         own.clear()
         return piece
 
     def ended(self) -> list[Call]:
         """The stream is complete; what was not judged yet, of each sequence."""
-        left, self._collected = self._collected, {}
+        left, self._collected, self.kept = self._collected, {}, 0
         return [self._piece(own) for own in left.values() if own]
 
     def judged(self, piece: Call) -> None:
@@ -155,7 +158,7 @@ class StreamedCall(Call):
 
     def forget(self) -> None:
         """Nobody waits any more: what was collected is not needed."""
-        self._collected = {}
+        self._collected, self.kept = {}, 0
         self.request = None
 
     def _piece(self, messages: Sequence[tuple[int, bytes | None]], fault: Fault | None = None) -> Call:

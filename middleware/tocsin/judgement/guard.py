@@ -146,8 +146,11 @@ class Guard:
         for family, batch in batches.items():
             self._score_safely(family.model, family, batch, started)
         for call in calls:
-            if call.whole is not None:
-                self._settled(call.whole, call)
+            whole = call.whole
+            if whole is not None:
+                whole.judged(call)
+                if whole.over and not whole.pending:
+                    self._end_sessions(whole)
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
@@ -180,8 +183,11 @@ class Guard:
         """Let a call pass unscored for a reason found by whoever carries it."""
         call.model = call.model or self._only
         self._pass_unscored(call, Unscored(reason, detail))
-        if call.whole is not None:
-            self._settled(call.whole, call)
+        whole = call.whole
+        if whole is not None:
+            whole.judged(call)
+            if whole.over and not whole.pending:
+                self._end_sessions(whole)
 
     def over(self, call: Call) -> None:
         """No more of a call comes: where it is a session, that has ended once all of it is judged."""
@@ -310,11 +316,6 @@ class Guard:
             scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended)
             for sink in self.sinks:
                 self._safely(sink.scored, scored)
-
-    def _settled(self, whole: StreamedCall, piece: Call) -> None:
-        whole.judged(piece)
-        if whole.over and not whole.pending:
-            self._end_sessions(whole)
 
     def _end_sessions(self, whole: StreamedCall) -> None:
         """Tell that the sessions have ended which a stream's sequences are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -72,6 +73,7 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
     owner: Descriptor | None = root
     field: FieldDescriptor | None = None
     repeated = by_rows = False
+    plain: list[str] = []  # fields one in the other, nothing taken of them
     at = 0
     while at < len(wanted):
         step = wanted[at]
@@ -82,6 +84,8 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
         if field is None:
             told = ", ".join(owner.fields_by_name)
             raise ValueError(f"'{path}': {owner.full_name} has no field '{step.field}' (it has: {told})")
+        if len(plain) == len(parts):
+            plain.append(step.field)
         parts.append(_get(step.field, field.has_presence))
         repeated = _is_repeated(field)
         takes = list(step.takes)
@@ -104,6 +108,8 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
                     raise ValueError(f"'{path}': '{step.field}' is not repeated, so it takes no [{takes[1]}]")
                 by_rows = take == ROWS
                 rest = _resolve_rest(field, wanted[at:], path)
+                if len(plain) == len(parts):
+                    parts = [attrgetter(".".join(plain))]  # what is not there has no values
                 parts.append(_each(rest.follow if rest else None))
                 last = rest or FieldPath(_nothing, field, False, False)
                 return FieldPath(_chain(parts), last.field, last.repeated, by_rows)
@@ -112,6 +118,8 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
         if repeated and at < len(wanted):
             raise ValueError(f"'{path}': '{step.field}' is repeated: say [] for all, [*] for responses, or which one")
     assert field is not None
+    if repeated and len(plain) == len(parts):
+        parts = [attrgetter(".".join(plain))]
     return FieldPath(_chain(parts), field, repeated, by_rows)
 
 
@@ -129,7 +137,7 @@ def _resolve_rest(field: FieldDescriptor, rest: Sequence[Step], path: str) -> Fi
 def _get(name: str, presence: bool) -> Follow:
     if presence:
         return lambda message: getattr(message, name) if message.HasField(name) else None
-    return lambda message: getattr(message, name)
+    return attrgetter(name)
 
 
 def _at_key(key: Any) -> Follow:

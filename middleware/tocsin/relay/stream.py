@@ -81,21 +81,17 @@ class Stream:
     def _answered(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
         """A whole message of the response."""
         memory = self._connection.relay.memory
-        if content is not None and call.streams:
-            if memory.left < len(content):
-                content, fault = None, ("memory", "a message was not kept")
-            else:
-                memory.left -= len(content)
-                self._kept += len(content)
+        if content is not None and call.streams and memory.left < len(content):
+            content, fault = None, ("memory", "a message was not kept")
         piece = call.answered(content, fault)
+        if call.kept != self._kept:
+            memory.left -= call.kept - self._kept
+            self._kept = call.kept
         if piece is not None:
             self._submit(piece)
 
     def _submit(self, piece: Call) -> None:
         relay = self._connection.relay
-        if self._kept:
-            relay.memory.left += self._kept
-            self._kept = 0
         if relay.accepts and self.call is piece:
             return  # the trailers tell whether somebody has judged already
         self._waiting += 1
@@ -150,6 +146,8 @@ class Stream:
                 call.forget()
             return  # a failed call has no response to judge; of a stream, what came before counts
         pieces = call.ended()
+        relay.memory.left += self._kept
+        self._kept = 0
         for piece in pieces:
             self._submit(piece)
         if not pieces and not call.streams and call.verdict is None and not self._waiting:

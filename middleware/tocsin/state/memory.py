@@ -11,6 +11,15 @@ from tocsin_calibration import SessionRule
 from tocsin_calibration.sessions.rule import Progress
 
 
+class _Known:
+    """A session under way, and when it was heard of."""
+
+    __slots__ = ("heard", "progress")
+
+    def __init__(self, heard: float, progress: Progress) -> None:
+        self.heard, self.progress = heard, progress
+
+
 class MemorySessions:
     """The progress of every session that has been heard of lately.
 
@@ -22,7 +31,7 @@ class MemorySessions:
 
     def __init__(self, rule: SessionRule, idle: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rule, self._idle, self._most, self._clock = rule, idle, most, clock
-        self._under_way: OrderedDict[str, tuple[float, Progress]] = OrderedDict()  # longest silent first
+        self._under_way: OrderedDict[str, _Known] = OrderedDict()  # longest silent first
         self._ended: list[str | None] = []
         self.lock = threading.Lock()
 
@@ -32,7 +41,17 @@ class MemorySessions:
     def begin(self, keys: Sequence[str], joint: Sequence[float]) -> list[Progress]:
         """See SessionStore."""
         del joint
-        return [self.of(key) for key in keys]
+        now, under_way = self._clock(), self._under_way
+        found = []
+        for key in keys:
+            known = under_way.get(key)
+            if known is not None and now - known.heard <= self._idle:
+                known.heard = now
+                under_way.move_to_end(key)
+                found.append(known.progress)
+            else:
+                found.append(self.of(key))
+        return found
 
     def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
         """See SessionStore."""
@@ -43,14 +62,14 @@ class MemorySessions:
         for key in keys:
             found = self._under_way.pop(key, None)
             if found is not None:
-                self._end(found[1])
+                self._end(found.progress)
         told, self._ended = self._ended, []
         return told
 
     def under_way(self) -> Iterator[tuple[str, Progress]]:
         """Every session that goes on, by key."""
-        for key, (_, progress) in self._under_way.items():
-            yield key, progress
+        for key, known in self._under_way.items():
+            yield key, known.progress
 
     def of(self, key: str) -> Progress:
         """The progress of the session with that key, new if it is not known; without a key it is a session of its
@@ -60,13 +79,12 @@ class MemorySessions:
             return self._rule.start()
         now = self._clock()
         found = self._under_way.pop(key, None)
-        if found is not None and now - found[0] > self._idle:
-            self._end(found[1])
+        if found is not None and now - found.heard > self._idle:
+            self._end(found.progress)
             found = None
-        progress = self._rule.start() if found is None else found[1]
-        self._under_way[key] = now, progress
+        known = self._under_way[key] = _Known(now, self._rule.start() if found is None else found.progress)
         self._forget(now)
-        return progress
+        return known.progress
 
     def ended(self, touched: Iterable[tuple[str, Progress]]) -> list[str | None]:
         """The worst severity of each session, or stretch of one, that has ended since this was last asked.
@@ -74,22 +92,22 @@ class MemorySessions:
         `touched`: the sessions that went on since then, by key.
         """
         for key, progress in touched:
-            if key:
+            if not key:
+                self._end(progress)
+            elif progress.ended:
                 self._ended += progress.ended
                 progress.ended.clear()
-            else:
-                self._end(progress)
         self._forget(self._clock())
         told, self._ended = self._ended, []
         return told
 
     def _forget(self, now: float) -> None:
         while self._under_way:
-            key, (heard, progress) = next(iter(self._under_way.items()))
-            if len(self._under_way) <= self._most and now - heard <= self._idle:
+            key, known = next(iter(self._under_way.items()))
+            if len(self._under_way) <= self._most and now - known.heard <= self._idle:
                 return
             del self._under_way[key]
-            self._end(progress)
+            self._end(known.progress)
 
     def _end(self, progress: Progress) -> None:
         self._ended += progress.ended

@@ -1,0 +1,1 @@
+"""Checks of what stands around models, before it guards anything."""

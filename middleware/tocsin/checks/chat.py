@@ -1,0 +1,51 @@
+"""A chat model behind an OpenAI-compatible API, asked for the likeliest first tokens of its answer."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from tocsin.errors import CheckError
+
+ALTERNATIVES = 20  # the most that the API gives
+
+
+class Chat:
+    """One model at `url`, such as http://127.0.0.1:30000/v1; `key` is sent as a bearer token where it is not empty."""
+
+    def __init__(self, url: str, model: str, key: str = "", timeout: float = 60.0) -> None:
+        self._url, self._model, self._timeout = f"{url.rstrip('/')}/chat/completions", model, timeout
+        self._headers = {"Content-Type": "application/json", "User-Agent": "tocsin"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    def first_token(self, prompt: str) -> dict[str, float]:
+        """The likeliest first tokens of the answer, without blanks around them, and their log-probabilities.
+
+        Raises CheckError when the model cannot be asked or does not tell.
+        """
+        asked = {
+            "model": self._model, "messages": [{"role": "user", "content": prompt}], "max_tokens": 1,
+            "temperature": 0, "logprobs": True, "top_logprobs": ALTERNATIVES,
+        }  # fmt: skip
+        request = urllib.request.Request(self._url, json.dumps(asked).encode(), self._headers)
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout) as answer:
+                told: Any = json.load(answer)
+            listed = told["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            found: dict[str, float] = {}
+            for one in listed:
+                token = str(one["token"]).strip()
+                found[token] = max(found.get(token, float("-inf")), float(one["logprob"]))
+        except urllib.error.HTTPError as error:
+            raise CheckError(f"{self._url}: HTTP {error.code}: {error.read(500).decode(errors='replace')}") from None
+        except (OSError, ValueError) as error:
+            raise CheckError(f"{self._url}: the model cannot be asked ({error})") from None
+        except (KeyError, IndexError, TypeError):
+            raise CheckError(
+                f"{self._url}: the answer has no choices[0].logprobs.content[0].top_logprobs; the server must give "
+                f"log-probabilities when asked for them"
+            ) from None
+        return found
