@@ -167,8 +167,10 @@ class StreamedCall(Call):
         if len(messages) > 1:
             piece.earlier = [content for _, content in messages[:-1] if content is not None]
         piece.places = [place for place, _ in messages]
-        piece.fault = fault or self.fault
+        if fault or self.fault:
+            piece.fault = fault or self.fault
         piece.hint, piece.origin, piece.whole = self.hint, self.origin, self
-        piece.parent, piece.began = self.parent, self.began
+        if self.began:
+            piece.parent, piece.began = self.parent, self.began
         self.pending += 1
         return piece

@@ -195,16 +195,16 @@ class FieldReader:
 
     def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
         """Rows, family and raw contents. Raises Unscored."""
-        asked = None
+        asked: Sequence[Part] = ()
         if self._wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
-            asked = _parsed(self._request, request, "request")
-        parts = [Part(one.message, one.sequence) for one in opened]
+            message = _parsed(self._request, request, "request")
+            asked = [OpenedMessage("", "", message, False, 0)]
         raws: list[bytes] = []
         layout: list[tuple[tuple[int, ...], bool | None]] = []
         for name, in_request, signal in self._signals:
-            found = signal([Part(asked, 0)] if in_request else parts, self._shapes.width(name))
+            found = signal(asked if in_request else opened, self._shapes.width(name))
             if found is None:
                 side = "request" if in_request else "response"
                 raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor
@@ -17,11 +17,14 @@ from tocsin.unscored import Unscored
 Float32 = NDArray[np.float32]
 
 
-class Part(NamedTuple):
+class Part(Protocol):
     """One message of several that are judged together, and the sequence that it belongs to."""
 
-    message: Any
-    sequence: int
+    @property
+    def message(self) -> Any: ...
+
+    @property
+    def sequence(self) -> int: ...
 
 
 Read = Callable[[Sequence[Part], int], Array | None]  # messages, and the width that detectors were fitted on, 0 if free

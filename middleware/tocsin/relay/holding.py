@@ -131,8 +131,7 @@ class HeldStream(Stream):
     def _keep(self, whole: bytes) -> None:
         """Until it is judged; where nothing is done about verdicts, it goes on at once."""
         if not self._connection.relay.enforces:
-            self._send(whole)
-            self._connection.written()
+            self._send(whole)  # written at the end of this turn, with what else has come
             return
         self._messages.append(whole)
         self._size += len(whole)
@@ -232,7 +231,9 @@ class HeldStream(Stream):
         self._connection.written()
 
     def _go(self, places: Iterable[int]) -> None:
-        self._cleared.update(places)
+        sent = False
+        if self._messages:
+            self._cleared.update(places)
         while self._messages and self._first in self._cleared:
             self._cleared.discard(self._first)
             self._first += 1
@@ -240,9 +241,12 @@ class HeldStream(Stream):
             self._size -= len(whole)
             self._connection.relay.memory.left += len(whole)
             self._send(whole)
+            sent = True
         if self._trailers is not None and not self._waiting:
             self._end()
-        self._connection.written()
+            sent = True
+        if sent:
+            self._connection.written()
 
     def _send(self, whole: bytes) -> None:
         self._begun = True
