@@ -32,7 +32,7 @@ class Hop:
         if self.process is None:
             return 0.0
         pids = _family(self.process.pid) + (_family(self.also.pid) if self.also is not None else [])
-        return sum(_cpu_ns(pid) for pid in pids) / 1e3
+        return sum(cpu_ns(pid) for pid in pids) / 1e3
 
 
 def missing() -> str:
@@ -256,7 +256,8 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _cpu_ns(pid: int) -> int:
+def cpu_ns(pid: int) -> int:
+    """CPU time of a process so far, in nanoseconds."""
     total = 0
     for file in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         try:

@@ -22,6 +22,7 @@ from benchmarks.report import console
 from benchmarks.streams import questions
 from benchmarks.streams.questions import Question
 
+KEY = ("part", "prompt", "lead")
 PORT, BATCH, ALTERNATIVES = 50251, 48, 20
 ENGINE = Path(__file__).parents[2] / "examples" / "llm" / "engine.py"
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -35,6 +36,11 @@ class Wanted(NamedTuple):
     question: Question
     samples: int = 1
     temperature: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells it from all others."""
+        return self.part, self.question.prompt, self.question.lead
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,32 @@ def wanted() -> list[Wanted]:
     found += [Wanted("long", one) for one in questions.long()]
     for kind, prompts in questions.mixed().items():
         found += [Wanted(kind, Question(kind, prompt, "")) for prompt in prompts]
-    found += [Wanted("story", Question("story", f"Tell me about {one}.", "", 96)) for one in _subjects()]
+    found += [
+        Wanted("story", Question("story", f"Tell me about the {one}.", "", 160)) for one in questions.PLURALS[:80]
+    ]
     return found
 
 
-def _subjects() -> list[str]:
-    return [f"the {word}" for word in questions.PLURALS[:110]]
-
-
 def rebuild(path: Path, folder: Path) -> None:
-    """Ask everything, and write what came."""
-    with engine(folder):
-        asyncio.run(_ask_all(wanted(), path))
+    """Ask whatever the file does not have yet, and write it anew."""
+    asked, known = wanted(), _kept(path)
+    missing = [at for at, one in enumerate(asked) if one.key not in known]
+    if missing:
+        with engine(folder):
+            came = asyncio.run(_ask_all([asked[at] for at in missing]))
+        known |= {asked[at].key: messages for at, messages in zip(missing, came, strict=True)}
+    keys = [one.key for one in asked]
+    columns = {name: [key[at] for key in keys] for at, name in enumerate(KEY)}
+    staged = path.with_suffix(".part")
+    pq.write_table(pa.table({**columns, "messages": [known[key] for key in keys]}), staged, compression="zstd")
+    staged.replace(path)
+
+
+def _kept(path: Path) -> dict[tuple[str, str, str], list[bytes]]:
+    if not path.exists():
+        return {}
+    rows = pq.read_table(path).to_pylist()
+    return {(row["part"], row["prompt"], row["lead"]): row["messages"] for row in rows}
 
 
 @contextmanager
@@ -96,7 +116,7 @@ def engine(folder: Path) -> Iterator[None]:
             running.terminate()
 
 
-async def _ask_all(asked: list[Wanted], path: Path) -> None:
+async def _ask_all(asked: list[Wanted]) -> list[list[bytes]]:
     from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
 
     order = sorted(range(len(asked)), key=lambda at: (asked[at].question.tokens, len(asked[at].question.prompt)))
@@ -112,11 +132,7 @@ async def _ask_all(asked: list[Wanted], path: Path) -> None:
                 console.print(f"{len(answers)} of {len(asked)} prompts answered, {time.monotonic() - began:.0f} s")
 
         await asyncio.gather(*(ask(at) for at in order))
-    columns = {"part": [one.part for one in asked], "prompt": [one.question.prompt for one in asked]}
-    table = pa.table({**columns, "messages": [answers[at] for at in range(len(asked))]})
-    staged = path.with_suffix(".part")
-    pq.write_table(table, staged, compression="zstd")
-    staged.replace(path)
+    return [answers[at] for at in range(len(asked))]
 
 
 def request(one: Wanted, name: str, logprobs: int | None = ALTERNATIVES) -> Any:
@@ -124,7 +140,7 @@ def request(one: Wanted, name: str, logprobs: int | None = ALTERNATIVES) -> Any:
     from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
     question = one.question
-    text = TURN.format(question.prompt) + ("Answer:" if question.choices else "")
+    text = TURN.format(question.prompt) + question.lead
     sampling = vllm.SamplingParams(
         temperature=one.temperature, max_tokens=question.tokens, n=one.samples, logprobs=logprobs, seed=7
     )
@@ -136,18 +152,15 @@ def read(path: Path) -> dict[str, list[Answer]]:
     from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
     decode = _decoder()
-    asked = {(one.part, one.question.prompt): one for one in wanted()}
-    table, found = pq.read_table(path), {}
-    for part, prompt, messages in zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True):
-        one = asked.pop((part, prompt), None)
-        if one is None:
-            raise SystemExit(f"{path} was made of other questions: make it anew with --rebuild")
+    known, found = _kept(path), {}
+    for one in wanted():
+        messages = known.get(one.key)
+        if messages is None:
+            raise SystemExit(f"{path} lacks answers that are wanted: ask for them with --rebuild")
         parsed = [vllm.GenerateResponse.FromString(message) for message in messages]
         for index in range(one.samples):
             own = [(m, p) for m, p in zip(messages, parsed, strict=True) if _index(p) == index]
-            found.setdefault(part, []).append(_answer(one.question, index, own, decode))
-    if asked:
-        raise SystemExit(f"{path} lacks {len(asked)} prompts: make it anew with --rebuild")
+            found.setdefault(one.part, []).append(_answer(one.question, index, own, decode))
     return found
 
 

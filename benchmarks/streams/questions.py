@@ -29,33 +29,36 @@ PLURALS = _NOUNS.split()
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt. `answer` is what a right answer holds; of multiple choice, `choices` are told and `answer` is its
-    letter; of a `sequence`, every item that is written counts, in its order.
+    """One prompt, and the words that the answer begins with. `answer` is what a right answer holds; of multiple choice,
+    `choices` are told and `answer` is its letter; of a `sequence`, every item that is written counts, in its order.
     """
 
     task: str
     prompt: str
     answer: str
     tokens: int = 12
+    lead: str = ""
     choices: tuple[str, ...] = ()
     sequence: tuple[str, ...] = ()
     key: str = field(default="")  # the same question in another order has the same one
 
     def right(self, text: str) -> bool:
-        """Whether an answer is right: numbers as the first number, words anywhere, letters at the beginning."""
+        """Whether an answer is right: numbers as the last number, words anywhere, letters at the beginning."""
         if self.choices:
-            return text.strip().removeprefix("Answer:").strip()[:1] == self.answer
+            return text.strip()[:1] == self.answer
         if self.sequence:
             return self.strays(text) is None
         if self.answer.lstrip("-").isdigit():
             numbers = re.findall(r"-?\d+", text.replace(",", ""))
-            return bool(numbers) and numbers[0] == self.answer
+            return bool(numbers) and numbers[-1] == self.answer
         return re.search(rf"\b{re.escape(self.answer)}\b", text, re.IGNORECASE) is not None
 
     def strays(self, text: str) -> int | None:
         """The place in the text of the first item of a sequence that is wrong, None when none is."""
         for at, found in enumerate(re.finditer(r"\d+|[A-Za-z]+", text)):
-            wanted = self.sequence[at] if at < len(self.sequence) else ""
+            if at == len(self.sequence):
+                return None
+            wanted = self.sequence[at]
             if found[0].casefold() != wanted.casefold():
                 return None if found.end() == len(text) and wanted.startswith(found[0]) else found.start()
         return None
@@ -78,27 +81,20 @@ def choices(seed: int = 1, orders: int = 1) -> list[Question]:
             told = [*(shown[at] for at in order), IDK]
             lines = "\n".join(f"{letter}. {one}" for letter, one in zip(LETTERS, told, strict=True))
             text = f"{prompt}\n{lines}\nAnswer with one letter."
-            found.append(Question("choice", text, LETTERS[told.index(right)], 1, tuple(told), key=f"choice {key}"))
+            letter = LETTERS[told.index(right)]
+            found.append(Question("choice", text, letter, 1, "Answer:", tuple(told), key=f"choice {key}"))
     return found
 
 
-def long(seed: int = 2) -> list[Question]:
+def long() -> list[Question]:
     """Sequences, of which it is known where they go wrong."""
-    draw = np.random.default_rng(seed)
     found = []
-    for start in range(1, 61):
-        step, count = int(draw.integers(1, 5)), 16
-        told = tuple(str(start + step * at) for at in range(count))
-        how = f"Continue the list: {told[0]}, {told[1]}, {told[2]}, up to {told[-1]}. Write the numbers only."
-        found.append(Question("sequence", f"{how} Begin with {told[0]}.", told[0], 72, sequence=told))
-    for start in range(1, 81):
-        told = tuple(str(start + at) for at in range(20))
-        prompt = f"Count from {told[0]} to {told[-1]}. Write the numbers only, with commas between."
-        found.append(Question("sequence", prompt, told[0], 72, sequence=told))
-    for start in range(60):
-        told = tuple(str(start + 30 - at) for at in range(20))
-        prompt = f"Count down from {told[0]} to {told[-1]}. Write the numbers only, with commas between."
-        found.append(Question("sequence", prompt, told[0], 72, sequence=told))
+    for step in (1, 2, 3, 5, -1):
+        for start in range(1, 41):
+            told = [str((start if step > 0 else start + 60) + step * at) for at in range(20)]
+            prompt = f"Count from {told[0]} to {told[-1]} in steps of {step}. Write the numbers only."
+            lead = f"{', '.join(told[:3])},"
+            found.append(Question("sequence", prompt, told[3], 64, lead, sequence=tuple(told[3:])))
     return found
 
 
@@ -108,9 +104,9 @@ def _arithmetic(draw: np.random.Generator) -> Iterator[Question]:
         for a, b in _distinct(draw, low, high, count):
             sign = "+" if draw.random() < 0.5 or a < b else "-"
             answer = a + b if sign == "+" else a - b
-            yield Question(f"arithmetic, {digits} digits", _number(f"What is {a} {sign} {b}?"), str(answer))
+            yield _number(f"arithmetic, {digits} digits", f"What is {a} {sign} {b}?", answer)
     for a, b in _distinct(draw, 2, 13, 100):
-        yield Question("multiplication", _number(f"What is {a} times {b}?"), str(a * b))
+        yield _number("multiplication", f"What is {a} times {b}?", a * b)
 
 
 def _countries() -> Iterator[Question]:
@@ -127,8 +123,7 @@ def _elements() -> Iterator[Question]:
     for element in list(periodictable.elements)[1:93]:
         asked = f"What is the chemical symbol of {element.name}? Answer with the symbol only."
         yield Question("elements", asked, element.symbol)
-        asked = f"What is the atomic number of {element.name}? Answer with the number only."
-        yield Question("atomic numbers", asked, str(element.number))
+        yield _number("atomic numbers", f"What is the atomic number of {element.name}?", element.number)
 
 
 def _units(draw: np.random.Generator) -> Iterator[Question]:
@@ -143,16 +138,15 @@ def _units(draw: np.random.Generator) -> Iterator[Question]:
             answer = round(known.Quantity(int(count), large).to(small).magnitude)
             many = "feet" if large == "foot" else f"{large}s"
             parts = {"foot": "feet", "inch": "inches"}.get(small, f"{small}s")
-            yield Question("units", _number(f"How many {parts} are in {count} {many}?"), str(answer))
+            yield _number("units", f"How many {parts} are in {count} {many}?", answer)
 
 
 def _digits(draw: np.random.Generator) -> Iterator[Question]:
     for length in (3, 4, 5, 6, 8):
         for _ in range(24):
             text = "".join(str(d) for d in draw.integers(1, 10, length))
-            yield Question("repeat digits", f"Repeat this number exactly: {text}", text, 16)
-            asked = f"What is the largest digit in {text}? Answer with the digit only."
-            yield Question("largest digit", asked, max(text))
+            yield Question("repeat digits", f"Repeat this number exactly: {text}", text, 12, "The number is")
+            yield _number("largest digit", f"What is the largest digit in {text}?", int(max(text)))
 
 
 def _words() -> Iterator[Question]:
@@ -186,8 +180,8 @@ def _known() -> list[dict[str, str]]:
     return sorted((c for c in found if c["capital"]), key=lambda c: -c["population"])
 
 
-def _number(text: str) -> str:
-    return f"{text} Answer with the number only."
+def _number(task: str, asked: str, answer: int) -> Question:
+    return Question(task, f"{asked} Answer with the number only.", str(answer), 8, "The answer is")
 
 
 def _distinct(draw: np.random.Generator, low: int, high: int, count: int) -> list[tuple[int, int]]:

@@ -1,6 +1,8 @@
 """A fast stand-in for an engine: it answers every Generate with a recorded stream, message by message, frame by frame.
 
-    python -m benchmarks.streams.replayed PORT FILE      # FILE: recorded messages, as `write` leaves them
+    python -m benchmarks.streams.replayed PORT FILE [SECONDS]    # FILE: recorded messages, as `write` leaves them
+
+SECONDS is the time from one message to the next, none unless told.
 
 It writes HTTP/2 frames that were made beforehand, within the client's flow control, so that what is measured is what
 stands before it. Health and model information are answered too, so that a gateway takes it for an engine.
@@ -26,6 +28,7 @@ from tocsin.relay.messages import framed
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BEGIN = Encoder().encode([(":status", "200"), ("content-type", "application/grpc")], huffman=False)
+UNKNOWN = BEGIN + Encoder().encode([("grpc-status", "12")], huffman=False)
 END = Encoder().encode([("grpc-status", "0")], huffman=False)
 WINDOW = 65_535
 LARGE = 1 << 30
@@ -63,6 +66,7 @@ class Engine(asyncio.Protocol):
 
     streams: Sequence[Sequence[bytes]]  # each message framed as gRPC frames it
     turn = itertools.count()
+    pace = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
@@ -120,14 +124,23 @@ class Engine(asyncio.Protocol):
 
     def _answer(self, stream: int) -> None:
         method = self._paths.pop(stream, "").rpartition("/")[2]
-        self._out.append(frames.frame(HEADERS, frames.END_HEADERS, stream, BEGIN))
         self._windows.setdefault(stream, self._initial)
-        messages = ANSWERS.get(method)
-        if messages is None:
-            messages = self.streams[next(self.turn) % len(self.streams)]
-        for message in messages:
-            self._waiting.append((stream, message, 0))
-        self._waiting.append((stream, END, END_STREAM))
+        if method != "Generate" and method not in ANSWERS:
+            self._out.append(frames.frame(HEADERS, frames.END_HEADERS | END_STREAM, stream, UNKNOWN))
+            return
+        self._out.append(frames.frame(HEADERS, frames.END_HEADERS, stream, BEGIN))
+        messages = ANSWERS.get(method) or self.streams[next(self.turn) % len(self.streams)]
+        parts = [(stream, message, 0) for message in messages] + [(stream, END, END_STREAM)]
+        if not self.pace or method != "Generate":
+            self._waiting += parts
+            return
+        loop = asyncio.get_running_loop()
+        for place, part in enumerate(parts):
+            loop.call_later(self.pace * place, self._later, part)
+
+    def _later(self, part: tuple[int, bytes, int]) -> None:
+        self._waiting.append(part)
+        self._send()
 
     def _send(self) -> None:
         while self._waiting:
@@ -162,8 +175,9 @@ ANSWERS = {
 }  # fmt: skip
 
 
-async def serve(port: int, path: Path) -> None:
+async def serve(port: int, path: Path, pace: float) -> None:
     """Serve until stopped."""
+    Engine.pace = pace
     Engine.streams = [[framed(message) for message in messages] for messages in read(path)]
     server = await asyncio.get_running_loop().create_server(Engine, "127.0.0.1", port)
     print(f"replaying on 127.0.0.1:{port}", flush=True)
@@ -171,4 +185,4 @@ async def serve(port: int, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2])))
+    uvloop.run(serve(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 0.0))

@@ -33,6 +33,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ENGINE, RELAY, GATEWAY, METRICS = 50151, 50152, 30150, 19461  # ports
+URL = f"http://127.0.0.1:{GATEWAY}/v1"
 NAME, ALTERNATIVES, WINDOW, TOKENS = "smollm2", 5, 4, 24
 HERE = Path(__file__).parent
 
@@ -76,6 +77,8 @@ def main() -> None:
             say("the same questions and stranger ones, watched")
             usual = ask(client, USUAL)
             strange = [ask(client, question) for question in ASTRAY]
+            say(f"is this model fit to judge answers? tocsin check judge --url {URL} --model {NAME}")
+            subprocess.run([*map(str, tocsin("check")), "judge", "--url", URL, "--model", NAME], check=False)
         write(config, "enforce")
         with process([*tocsin("serve"), "-c", config], out / "enforce.log", "->"), gateway(out) as client:
             say("and now stopped where they go astray")
@@ -160,7 +163,7 @@ def write(config: Path, mode: str) -> None:
     model = {
         "protocol": "vllm", "bundle": "llm.tocsin", "ask": ALTERNATIVES, "judge": "message", "session": "stream",
         "scoring_budget": "100ms", "on_alarm": {"critical": "block"},
-        "block": {"status": "ABORTED", "message": "the answer went astray"},
+        "block": {"ending": {"complete": {"finish_reason": "content_filter"}}},
     }  # fmt: skip
     config.write_text(yaml.safe_dump({
         "listen": f"127.0.0.1:{RELAY}", "upstream": f"127.0.0.1:{ENGINE}", "mode": mode, "admin": None,
@@ -179,11 +182,10 @@ def gateway(out: Path) -> Iterator[openai.OpenAI]:
     ]  # fmt: skip
     with process(command, out / "gateway.log", ""):
         ends = time.monotonic() + 90
-        url = f"http://127.0.0.1:{GATEWAY}/v1"
-        client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+        client = openai.OpenAI(base_url=URL, api_key="none", max_retries=0)
         while True:
             with suppress(OSError):
-                if NAME in fetched(f"{url}/models") and ask(client, USUAL).tokens:  # its tokenizer comes later
+                if NAME in fetched(f"{URL}/models") and ask(client, USUAL).tokens:  # its tokenizer comes later
                     break
             if time.monotonic() > ends:
                 raise SystemExit(f"the gateway did not find the engine: see {out / 'gateway.log'}")

@@ -1,0 +1,59 @@
+"""Token streams of a real language model behind a real protocol: evidence for what docs/llm.md says.
+
+    python -m benchmarks.streams --rebuild           # asks SmolLM2; takes half an hour on two cores
+    python -m benchmarks.streams --json streams.json # from the answers that are kept
+
+The model answers questions from tables that come with packages; its answers are kept as they were on the wire.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.report import arguments, console, finish
+from benchmarks.streams import answers
+from benchmarks.streams.alarming import alarm
+from benchmarks.streams.choosing import choose
+from benchmarks.streams.cost import cost
+from benchmarks.streams.questions import mixed
+from benchmarks.streams.stopping import stop
+from benchmarks.streams.telling import select, tell
+
+EMBEDDER = Path(__file__).parents[2] / "examples" / "llm" / "embedder.py"
+
+
+def main() -> None:
+    options = arguments(
+        __doc__ or "",
+        kept={"type": Path, "default": Path(".demo/streams"), "help": "where answers and models are kept"},
+        rebuild={"action": "store_true", "help": "ask the model what is not kept yet"},
+        only={"nargs": "*", "help": "telling, selecting, choosing, alarming, stopping, cost"},
+    )
+    kept: Path = options.kept
+    kept.mkdir(parents=True, exist_ok=True)
+    path, model, embedder = kept / "answers.parquet", kept / "model", kept / "embedder.onnx"
+    if options.rebuild or not path.exists():
+        console.print("asking SmolLM2-135M-Instruct; what is kept already is not asked again")
+        answers.rebuild(path, model)
+    found = answers.read(path)
+    if not embedder.exists():
+        subprocess.run([sys.executable, EMBEDDER, embedder, "--samples", str(answers.SAMPLES)], check=True)
+    parts = {
+        "telling": lambda: tell(found["short"], found["samples"], embedder),
+        "selecting": lambda: select(found["short"]),
+        "choosing": lambda: choose(found["choice"]),
+        "alarming": lambda: alarm(found["short"], {kind: found[kind] for kind in mixed()}),
+        "stopping": lambda: stop(found["long"], found["story"]),
+        "cost": lambda: cost(found["short"], model, kept),
+    }
+    results, checks = {}, []
+    for name in options.only or parts:
+        results[name], more = parts[name]()
+        checks += more
+    finish(results, checks, options.json)
+
+
+if __name__ == "__main__":
+    main()
