@@ -46,7 +46,7 @@ def main() -> None:
         "choosing": lambda: choose(found["choice"]),
         "alarming": lambda: alarm(found["short"], {kind: found[kind] for kind in mixed()}),
         "stopping": lambda: stop(found["long"], found["story"]),
-        "cost": lambda: cost(found["short"], model, kept),
+        "cost": lambda: cost([*found["long"], *found["story"]], model, kept),
     }
     results, checks = {}, []
     for name in options.only or parts:

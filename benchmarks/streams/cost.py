@@ -48,8 +48,8 @@ class Load(NamedTuple):
 
 def cost(answers: Sequence[Answer], model: Path, work: Path) -> tuple[dict[str, Any], list[Check]]:
     """Throughput of engine alone, with the relay, with a gateway, with both; then latency, token by token."""
-    streams = [_shortened(one.messages) for one in answers]
-    replayed.write(work / "streams.bin", streams)
+    replayed.write(work / "streams.bin", [_shortened(one.messages, ALTERNATIVES) for one in answers])
+    replayed.write(work / "plain.bin", [_shortened(one.messages, None) for one in answers])
     tokens = [len(one.ids) for one in answers]
     _bundle(answers, work / "tokens.tocsin")
     total = sum(tokens[at % len(tokens)] for at in range(STREAMS))
@@ -60,10 +60,11 @@ def cost(answers: Sequence[Answer], model: Path, work: Path) -> tuple[dict[str, 
             with relay(work, mode, ask=0) as process:
                 found[f"relay, {mode}"] = _direct(RELAY, work, total, process)
         if _gateway_there():
-            with gateway(model, ENGINE, work):
-                found["gateway"] = _through_gateway(work, total, None)
             with relay(work, "observe", ask=ALTERNATIVES) as process, gateway(model, RELAY, work):
                 found["gateway, relay that asks, observe"] = _through_gateway(work, total, process)
+    if _gateway_there():
+        with engine(work, file="plain.bin"), gateway(model, ENGINE, work):  # which was not asked for log-probabilities
+            found["gateway"] = _through_gateway(work, total, None)
     table = Table(
         "path",
         "tokens/s",
@@ -131,15 +132,17 @@ def _timed(port: int) -> tuple[float, list[float]]:
     return float(np.median(firsts[10:])), gaps
 
 
-def _shortened(messages: Sequence[bytes]) -> list[bytes]:
-    """The messages with as many alternatives as are asked for here."""
+def _shortened(messages: Sequence[bytes], alternatives: int | None) -> list[bytes]:
+    """The messages with so many alternatives a token, or without log-probabilities."""
     from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
     found = []
     for raw in messages:
         message = vllm.GenerateResponse.FromString(raw)
         for top in message.chunk.output_logprobs.top_logprobs if message.HasField("chunk") else ():
-            del top.values[ALTERNATIVES:], top.token_ids[ALTERNATIVES:]
+            del top.values[alternatives:], top.token_ids[alternatives:]
+        if alternatives is None and message.HasField("chunk"):
+            message.chunk.ClearField("output_logprobs")
         found.append(message.SerializeToString())
     return found
 
@@ -164,9 +167,9 @@ def _bundle(answers: Sequence[Answer], path: Path) -> None:
 
 
 @contextmanager
-def engine(work: Path, pace: float = 0.0) -> Iterator[None]:
+def engine(work: Path, pace: float = 0.0, file: str = "streams.bin") -> Iterator[None]:
     """The engine that replays."""
-    command = ["-m", "benchmarks.streams.replayed", str(ENGINE), str(work / "streams.bin"), str(pace)]
+    command = ["-m", "benchmarks.streams.replayed", str(ENGINE), str(work / file), str(pace)]
     with _running([sys.executable, *command], work / "engine.log", ENGINE):
         yield
 

@@ -30,6 +30,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BEGIN = Encoder().encode([(":status", "200"), ("content-type", "application/grpc")], huffman=False)
 UNKNOWN = BEGIN + Encoder().encode([("grpc-status", "12")], huffman=False)
 END = Encoder().encode([("grpc-status", "0")], huffman=False)
+SERVICE = "/vllm.grpc.engine.VllmEngine"
 WINDOW = 65_535
 LARGE = 1 << 30
 
@@ -123,9 +124,9 @@ class Engine(asyncio.Protocol):
             self._answer(stream)
 
     def _answer(self, stream: int) -> None:
-        method = self._paths.pop(stream, "").rpartition("/")[2]
+        service, _, method = self._paths.pop(stream, "").rpartition("/")
         self._windows.setdefault(stream, self._initial)
-        if method != "Generate" and method not in ANSWERS:
+        if service != SERVICE or (method != "Generate" and method not in ANSWERS):
             self._out.append(frames.frame(HEADERS, frames.END_HEADERS | END_STREAM, stream, UNKNOWN))
             return
         self._out.append(frames.frame(HEADERS, frames.END_HEADERS, stream, BEGIN))
@@ -160,24 +161,27 @@ class Engine(asyncio.Protocol):
             self._out = []
 
 
-ANSWERS = {
-    "HealthCheck": [framed(vllm.HealthCheckResponse(healthy=True).SerializeToString())],
-    "GetModelInfo": [
-        framed(
-            vllm.GetModelInfoResponse(
-                served_model_name="smollm2", is_generation=True, max_context_length=2048, max_req_input_len=2048,
-                vocab_size=49152, model_type="llama", architectures=["LlamaForCausalLM"], eos_token_ids=[2],
-            ).SerializeToString()
-        )
-    ],
-    "GetServerInfo": [framed(vllm.GetServerInfoResponse(server_type="vllm-grpc").SerializeToString())],
-    "Abort": [framed(b"")],
-}  # fmt: skip
+ANSWERS: dict[str, list[bytes]] = {}
+
+
+def answers(model: str) -> dict[str, list[bytes]]:
+    """What a gateway asks besides, `model` being the folder that its tokenizer is in."""
+    info = vllm.GetModelInfoResponse(
+        model_path=model, tokenizer_path=model, served_model_name="smollm2", is_generation=True,
+        max_context_length=2048, max_req_input_len=2048, vocab_size=49152, model_type="llama",
+        architectures=["LlamaForCausalLM"], eos_token_ids=[2],
+    )  # fmt: skip
+    told = {
+        "HealthCheck": vllm.HealthCheckResponse(healthy=True), "GetModelInfo": info, "Abort": vllm.AbortResponse(),
+        "GetServerInfo": vllm.GetServerInfoResponse(server_type="vllm-grpc"),
+    }  # fmt: skip
+    return {method: [framed(message.SerializeToString())] for method, message in told.items()}
 
 
 async def serve(port: int, path: Path, pace: float) -> None:
     """Serve until stopped."""
     Engine.pace = pace
+    ANSWERS.update(answers(str(path.parent.resolve() / "model")))
     Engine.streams = [[framed(message) for message in messages] for messages in read(path)]
     server = await asyncio.get_running_loop().create_server(Engine, "127.0.0.1", port)
     print(f"replaying on 127.0.0.1:{port}", flush=True)
