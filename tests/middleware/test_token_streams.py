@@ -170,9 +170,48 @@ def test_choices_are_read_where_they_stand(folder: Path) -> None:
     assert call.verdict is not None and call.verdict.unscored == "missing_signal"
 
 
+def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) -> None:
+    safe = Observations({"choice_probs": RNG.dirichlet([60, 1, 1], 300).astype(np.float32)})
+    bundle = made(folder / "orders.tocsin", ["entropy:choice_probs"], safe)
+    signals = {"choice_probs": {"choices": [[1], [2], [3]], "order": "metadata.x-order"}}
+    by = guard(bundle, signals=signals, session="metadata.x-question")
+    seen: list[np.ndarray] = []
+    score = by.score
+
+    def noted(model: Any, family: Any, batch: Any, started: float) -> None:
+        seen.append(np.frombuffer(batch[0][2][0], np.float32))
+        score(model, family, batch, started)
+
+    by.score = noted  # type: ignore[method-assign]
+
+    def asked(order: str, *probs: float, question: str = "q1") -> Call:
+        call = by.call(METHOD, {"x-order": order, "x-question": question})
+        assert call is not None
+        call.answered(chunk(0, 1, -0.1, dict(zip((1, 2, 3), probs, strict=True))).SerializeToString())
+        by.judge(call.ended())
+        return call
+
+    asked("", 0.7, 0.2, 0.1)
+    asked("2,0,1", 0.6, 0.3, 0.1)  # the place shown first holds choice 2
+    asked("1,0,2", 0.5, 0.4, 0.1, question="q2")
+    assert seen[0] == pytest.approx([0.7, 0.2, 0.1])
+    assert seen[1] == pytest.approx([(0.7 + 0.3) / 2, (0.2 + 0.1) / 2, (0.1 + 0.6) / 2])
+    assert seen[2] == pytest.approx([0.4, 0.5, 0.1])
+    for wrong in ("0,1", "0,0,1", "a,b,c", "0,1,2,x"):
+        verdict = asked(wrong, 0.7, 0.2, 0.1).verdict
+        assert verdict is not None and verdict.unscored == "shape"
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"choices": [[1]]}, {"choices": "AB"}, {"choices": [[1], []]}, {**CHOICES, "at": "end"}, {**CHOICES, "of": 1}],
+    [
+        {"choices": [[1]]},
+        {"choices": "AB"},
+        {"choices": [[1], []]},
+        {**CHOICES, "at": "end"},
+        {**CHOICES, "of": 1},
+        {**CHOICES, "order": "request.x"},
+    ],
 )
 def test_choices_that_are_none_are_told(folder: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="choices are told as"):

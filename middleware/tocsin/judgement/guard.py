@@ -245,6 +245,8 @@ class Guard:
                 return None
             call.whole.begun.add(call.sequence)
         rows, family, raws = model.read(call.method, opened, call.request)
+        if model.orders is not None:
+            raws = model.orders.put_in_order(raws, call.keys, model.session_of(call))
         return family, (call, rows, raws)
 
     def _model_of(self, call: Call, told: str) -> GuardedModel:

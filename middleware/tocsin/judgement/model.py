@@ -11,6 +11,7 @@ from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.judge import Judge
+from tocsin.judgement.orders import ChoiceOrders
 from tocsin.judgement.policy import Policy
 from tocsin.protocols.method import Edit, Method, Opened, Reader
 from tocsin.protocols.paths import SignalPath
@@ -64,6 +65,8 @@ class GuardedModel:
         self._reads_request: set[str] = set()
         self.together = False  # whether parallel answers are judged as one response
         self._read_methods(wanted, methods)
+        told = {name: path.order for name, path in config.signals.items() if path.order}
+        self.orders = ChoiceOrders(list(self._widths), told, config.max_sessions) if told else None
         self.every = None if config.judge is None else judged_every(config.judge)
         self._session = self._key(config.session, methods)
         self._group = self._key(config.group, methods)
@@ -106,7 +109,8 @@ class GuardedModel:
     def metadata_keys(self) -> list[str]:
         """The request metadata that tell sessions and groups apart."""
         told = (self.config.session or "", self.config.group or "")
-        return [key.removeprefix("metadata.") for key in told if key.startswith("metadata.")]
+        own = [] if self.orders is None else self.orders.keys
+        return [*own, *(key.removeprefix("metadata.") for key in told if key.startswith("metadata."))]
 
     def group_of(self, call: Call) -> str:
         """The group that a call's responses belong to, nothing where none is configured."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -80,6 +81,8 @@ class FieldMethod:
         self._summary = summary
         self.parallel = bool(sequence)
         self._places = [way.split(".") for way in _ways(sequence)]
+        if self._places:  # where an owner is missing, its number is 0
+            self._sequences = attrgetter(*(".".join(way) for way in self._places))
         self._sequence = [resolve(self._response.DESCRIPTOR, way).follow for way in _ways(sequence)]
         for path in self.signals.values():
             self._signal(path)
@@ -105,10 +108,8 @@ class FieldMethod:
             return 0  # found out when it is judged
 
     def _sequence_of(self, message: Any) -> int:
-        for follow in self._sequence:
-            if (found := follow(message)) is not None:
-                return int(found)
-        return 0
+        found: Any = self._sequences(message)
+        return int(max(found) if len(self._places) > 1 else found)
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
         """How to read these signals. Raises ValueError where a path does not fit the messages."""

@@ -26,13 +26,15 @@ class FieldPath(NamedTuple):
     """A resolved path. `follow` gives a message's value, None where it is not there; values along axes are lists.
 
     `field` is the last field; `repeated` tells that its values are not told apart by the path; `by_rows` that the
-    outermost axis is one of responses.
+    outermost axis is one of responses; `straight` that the path is one of fields alone, so that `follow` gives all
+    values of the last one, none where an owner is missing.
     """
 
     follow: Follow
     field: FieldDescriptor
     repeated: bool
     by_rows: bool
+    straight: bool = False
 
     @property
     def numeric(self) -> bool:
@@ -118,9 +120,10 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
         if repeated and at < len(wanted):
             raise ValueError(f"'{path}': '{step.field}' is repeated: say [] for all, [*] for responses, or which one")
     assert field is not None
-    if repeated and len(plain) == len(parts):
+    straight = repeated and len(plain) == len(parts)
+    if straight:
         parts = [attrgetter(".".join(plain))]
-    return FieldPath(_chain(parts), field, repeated, by_rows)
+    return FieldPath(_chain(parts), field, repeated, by_rows, straight)
 
 
 def _resolve_rest(field: FieldDescriptor, rest: Sequence[Step], path: str) -> FieldPath | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -46,6 +47,8 @@ class Array(NamedTuple):
         return cls(values.shape, values.astype(np.float32, copy=False).tobytes(), rows)
 
 
+_FEW = [struct.Struct(f"{length}f").pack for length in range(65)]  # faster than an array
+
 Find = Callable[[Any], Array | None]  # None where the message does not have it
 
 
@@ -67,26 +70,46 @@ def _finder(root: Descriptor, path: str, whole: SignalPath, forms: Mapping[str, 
     return _numbers(found, path)
 
 
+def float32_bytes(values: Sequence[float], length: int) -> bytes:
+    """So many numbers as the bytes of float32; those beyond its range are infinite."""
+    try:
+        if length < len(_FEW):
+            return _FEW[length](*values)
+    except OverflowError:
+        pass
+    return array("f", values).tobytes()
+
+
 def _numbers(found: FieldPath, path: str) -> Find:
     follow, by_rows = found.follow, found.by_rows
+    if found.straight:
+
+        def straight(message: Any) -> Array | None:
+            values = follow(message)
+            length = len(values)
+            return Array((length,), float32_bytes(values, length), by_rows) if length else None
+
+        return straight
 
     def find(message: Any) -> Array | None:
         value = follow(message)
         if value is None:
             return None
         if isinstance(value, int | float):
-            return Array((1,), array("f", (value,)).tobytes(), by_rows)
+            return Array((1,), float32_bytes((value,), 1), by_rows)
         length = len(value)
         if not length:
             return None
         try:
             if not isinstance(value, list) or isinstance(value[0], int | float):
-                return Array((length,), array("f", value).tobytes(), by_rows)
+                return Array((length,), float32_bytes(value, length), by_rows)
             if isinstance(value[0], list) or value[0] is None:  # more axes, or something missing
                 return Array.of(np.asarray(value, np.float32), by_rows)
             width = len(value[0])
-            raw = b"".join([array("f", one).tobytes() for one in value])
-        except (TypeError, ValueError):  # ragged, or a message lacks what others have
+            if length == 1:
+                return Array((1, width), float32_bytes(value[0], width), by_rows)
+            raw = b"".join([float32_bytes(one, width) for one in value])
+        except (TypeError, ValueError, struct.error):  # ragged, or a message lacks what others have
             raw, width = b"", -1
         if len(raw) != 4 * length * width or any(len(one) != width for one in value):
             raise Unscored("shape", f"the values at '{path}' are not of one length")

@@ -15,7 +15,8 @@ _INDEX = re.compile(r"\[([^\]]*)\]")
 class SignalPath(NamedTuple):
     """A signal's place: its side, `request` or `response`, and the path of its values there; `a | b` takes `a`, or `b`
     where `a` is empty. `dtype` and `shape` are given for values packed as bytes: a datatype or the path of one; the
-    path of a shape, or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`.
+    path of a shape, or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`;
+    `order` is the metadata key that tells in which order a call shows them.
     `sequences`: parallel answers become rows, `padded` or each the `sum` of its values.
     """
 
@@ -25,6 +26,7 @@ class SignalPath(NamedTuple):
     shape: str | tuple[int, ...] = ()
     choices: tuple[tuple[int, ...], ...] = ()
     at: int | str = 0
+    order: str = ""
     sequences: str = ""
 
     def __str__(self) -> str:
@@ -75,12 +77,16 @@ def _choices(value: dict[str, Any]) -> SignalPath:
     choices = [ids if isinstance(ids, list) else [ids] for ids in told] if listed else []
     whole = all(ids and all(isinstance(token, int) for token in ids) for ids in choices)
     place = at == BEST or (isinstance(at, int) and not isinstance(at, bool))
-    if value.keys() - {"choices", "at"} or len(choices) < 2 or not whole or not place:
+    order = str(value.get("order", "metadata."))
+    place = place and order.startswith("metadata.")
+    if value.keys() - {"choices", "at", "order"} or len(choices) < 2 or not whole or not place:
         raise ValueError(
             "choices are told as {choices: [[330, 49], [389]], at: 0}: the token ids of two choices or more, and which "
-            f"token of the answer tells the choice (0 is the first, or '{BEST}')"
+            f"token of the answer tells the choice (0 is the first, or '{BEST}'); order, if told, is metadata.KEY"
         )
-    return SignalPath("response", "", choices=tuple(tuple(ids) for ids in choices), at=at)
+    return SignalPath(
+        "response", "", choices=tuple(tuple(ids) for ids in choices), at=at, order=order.partition(".")[2]
+    )
 
 
 def steps(path: str) -> list[Step]:

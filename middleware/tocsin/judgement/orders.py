@@ -1,0 +1,63 @@
+"""Choices that were shown in several orders: probabilities put back in one order, and averaged over a session.
+
+A model prefers some places to others. Whoever asks the same question with its choices in several orders tells each
+call's order in metadata, `2,0,1`: what stands first is choice 2. The calls of a session are one question.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin.unscored import Unscored
+
+
+class ChoiceOrders:
+    """Reorders the signals of `keys`, by the metadata that tell their order, and averages them over the session's calls
+    so far, of which the newest `most` sessions are remembered. Safe between threads.
+    """
+
+    def __init__(self, signals: Sequence[str], keys: Mapping[str, str], most: int) -> None:
+        self._places = [(at, keys[signal]) for at, signal in enumerate(signals) if signal in keys]
+        self._most = most
+        self._sums: OrderedDict[tuple[str, int], tuple[NDArray[np.float64], int]] = OrderedDict()
+        self._lock = threading.Lock()
+        self.keys = [key for _, key in self._places]
+
+    def put_in_order(self, raws: list[bytes], told: Mapping[str, str], session: str) -> list[bytes]:
+        """A response's signals, with choices in one order, averaged. Raises Unscored where the order is none."""
+        found = list(raws)
+        for at, key in self._places:
+            probs = np.frombuffer(raws[at], np.float32)
+            ordered = np.zeros(len(probs))
+            ordered[_order(told.get(key, ""), key, len(probs))] = probs
+            found[at] = self._averaged((session, at), ordered).astype(np.float32).tobytes()
+        return found
+
+    def _averaged(self, session: tuple[str, int], probs: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not session[0]:
+            return probs
+        with self._lock:
+            total, count = self._sums.pop(session, (np.zeros(len(probs)), 0))
+            total, count = total + probs, count + 1
+            self._sums[session] = total, count
+            if len(self._sums) > self._most:
+                self._sums.popitem(last=False)
+        return total / count
+
+
+def _order(text: str, key: str, choices: int) -> list[int]:
+    """Which choice each place shows; the usual order where nothing is told."""
+    if not text:
+        return list(range(choices))
+    parts = [part.strip() for part in text.split(",")]
+    order = [int(part) for part in parts if part.isdigit()]
+    if sorted(order) != list(range(choices)) or len(order) != len(parts):
+        raise Unscored(
+            "shape", f"metadata '{key}' must tell an order of {choices} choices, such as 1,0,2, not '{text}'"
+        )
+    return order
