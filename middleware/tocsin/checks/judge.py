@@ -61,6 +61,18 @@ class Finding(NamedTuple):
     apart: float
     resistance: Resistance
 
+    @property
+    def unfit(self) -> list[str]:
+        """Why the judge is not fit, nothing when it is."""
+        found = []
+        if self.good <= self.bad:
+            found.append("it rates good answers no higher than bad ones")
+        if self.swaps > 0.5:
+            found.append("it prefers a place to an answer")
+        if self.resistance.passed:
+            found.append(str(self.resistance))
+        return found
+
 
 def read_pairs(path: Path | None) -> list[Pair]:
     """The pairs of a YAML file, or those that come with this. Raises CheckError naming what is wrong."""

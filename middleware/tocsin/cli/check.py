@@ -36,7 +36,9 @@ def judge(
     ] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable that holds the API key.")] = "OPENAI_API_KEY",
 ) -> None:
-    """Is a model fit to judge answers? Exit code 3 when an answer that says nothing passes."""
+    """Is a model fit to judge answers? Exit code 3 when an answer that says nothing passes, good answers are rated no
+    higher than bad ones, or the order decides.
+    """
     console = Console(highlight=False)
     chat = Chat(url, model, os.environ.get(key_env, ""))
     found = check_judge(
@@ -54,6 +56,9 @@ def judge(
         ("answers that say nothing and pass", f"{found.resistance.rate:.0%} of {found.resistance.asked}"),
     ]
     print_table(console, ["of the judge", "found"], rows)
-    console.print(str(found.resistance), markup=False)
-    if found.resistance.passed:
-        raise typer.Exit(NOT_FIT)
+    if not found.unfit:
+        console.print(f"fit: {found.resistance}", markup=False, soft_wrap=True)
+        return
+    for why in found.unfit:
+        console.print(f"not fit: {why}", markup=False, soft_wrap=True)
+    raise typer.Exit(NOT_FIT)

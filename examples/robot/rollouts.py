@@ -1,0 +1,124 @@
+"""Rollouts of trained policies: what the policy was asked and answered, and how it came out.
+
+    python examples/robot/rollouts.py .demo/robot           # every task; half an hour on two cores, kept for later
+
+Of each query it keeps the embedding and all sampled chunks, which is what a monitor sees on the wire.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from policy import Served, make
+from tasks import EXECUTED, SHIFTS, TASKS, Shift, World
+
+USUAL, SHIFTED = 330, 50  # rollouts of each task: as in training, and of each kind of shift
+
+
+class Rollout(NamedTuple):
+    """One attempt: T queries with embeddings (T, E) and chunks (T, S, 16, 4), and the step of each (T,)."""
+
+    kind: str
+    success: bool
+    steps: int
+    embeddings: NDArray[np.float32]
+    chunks: NDArray[np.float16]
+    asked: NDArray[np.int32]
+
+
+def roll_out(world: World, policy: Served, kind: str, seed: int) -> Rollout:
+    """One attempt at a task, the policy's first sample done."""
+    episode = world.begin(seed, Shift.drawn(kind, seed))
+    embeddings, chunks, asked = [], [], []
+    while not episode.over:
+        asked.append(episode.steps)
+        actions, embedding = policy(episode.observe())
+        embeddings.append(embedding)
+        chunks.append(actions.astype(np.float16))
+        for action in actions[0, :EXECUTED].astype(np.float64):
+            episode.act(action)
+            if episode.over:
+                break
+    return Rollout(
+        kind, episode.success, episode.steps, np.array(embeddings), np.array(chunks), np.array(asked, np.int32)
+    )
+
+
+def collect(task: str, folder: Path, usual: int, shifted: int) -> str:
+    """Train the task's policy where there is none yet, and write its rollouts."""
+    torch.set_num_threads(1)
+    began, model, path = time.monotonic(), folder / f"{task}.onnx", folder / f"{task}.npz"
+    if not model.exists():
+        make(task, model)
+    if path.exists():
+        return f"{task}: kept"
+    world, policy = World(task), Served(model, seed=1)
+    found = [roll_out(world, policy, "usual", seed) for seed in range(usual)]
+    for at, kind in enumerate(SHIFTS):
+        found += [roll_out(world, policy, kind, 10_000 * (at + 1) + seed) for seed in range(shifted)]
+    write(path, found)
+    done = {kind: np.mean([one.success for one in found if one.kind == kind]) for kind in ("usual", *SHIFTS)}
+    told = ", ".join(f"{kind} {share:.0%}" for kind, share in done.items())
+    return f"{task}: {len(found)} rollouts, success {told}; {time.monotonic() - began:.0f} s"
+
+
+def write(path: Path, rollouts: list[Rollout]) -> None:
+    """Keep rollouts in one file."""
+    staged = path.with_suffix(".part.npz")
+    np.savez(
+        staged,
+        kinds=[one.kind for one in rollouts],
+        success=[one.success for one in rollouts],
+        steps=[one.steps for one in rollouts],
+        lengths=[len(one.asked) for one in rollouts],
+        embeddings=np.concatenate([one.embeddings for one in rollouts]),
+        chunks=np.concatenate([one.chunks for one in rollouts]),
+        asked=np.concatenate([one.asked for one in rollouts]),
+    )
+    staged.replace(path)
+
+
+def read(path: Path) -> list[Rollout]:
+    """The rollouts of a file."""
+    with np.load(path) as kept:
+        content = {name: kept[name] for name in kept.files}
+    ends = np.cumsum(content["lengths"])
+    found = []
+    for at, end in enumerate(ends.tolist()):
+        own = slice(end - int(content["lengths"][at]), end)
+        found.append(
+            Rollout(
+                str(content["kinds"][at]), bool(content["success"][at]), int(content["steps"][at]),
+                content["embeddings"][own], content["chunks"][own], content["asked"][own],
+            )
+        )  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--usual", type=int, default=USUAL)
+    parser.add_argument("--shifted", type=int, default=SHIFTED)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(options.processes) as pool:
+        jobs = [pool.submit(collect, task, options.folder, options.usual, options.shifted) for task in options.tasks]
+        for job in jobs:
+            print(job.result(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
