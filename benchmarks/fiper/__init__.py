@@ -1,0 +1,1 @@
+"""FIPER reproduced: failures of a generative robot policy, predicted from safe rollouts alone."""
