@@ -1,1 +1,1 @@
-"""FIPER reproduced: failures of a generative robot policy, predicted from safe rollouts alone."""
+"""Scores of a generative robot policy's rollouts, from which failures are to be predicted (FIPER)."""

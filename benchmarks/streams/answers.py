@@ -52,7 +52,6 @@ class Answer:
     text: str
     ids: NDArray[np.int64]  # (T,)
     logprobs: NDArray[np.float32]  # (T,)
-    top_ids: NDArray[np.int64]  # (T, K)
     top_logprobs: NDArray[np.float32]  # (T, K)
     messages: list[bytes]
     ends: tuple[int, ...]  # where in the text each token ends
@@ -177,7 +176,6 @@ def _answer(question: Question, index: int, own: Iterable[tuple[bytes, Any]], de
     return Answer(
         question, index, texts[-1] if texts else "", ids,
         np.array([p for chunk in chunks for p in chunk.output_logprobs.token_logprobs], np.float32),
-        np.array([list(top.token_ids) for top in tops], np.int64),
         np.array([list(top.values) for top in tops], np.float32),
         [raw for raw, _ in pairs], tuple(len(text) for text in texts),
     )  # fmt: skip

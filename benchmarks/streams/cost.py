@@ -21,10 +21,11 @@ from benchmarks.dataplane.hops import cpu_ns
 from benchmarks.report import Check, console
 from benchmarks.streams import replayed
 from benchmarks.streams.answers import Answer
+from benchmarks.streams.signals import by_token, stacked
 from tocsin.relay.messages import framed
 from tocsin_calibration import Bundle, SessionRule, calibrate_sessions
 from tocsin_calibration.sessions.windows import Window
-from tocsin_detectors import Observations, compile
+from tocsin_detectors import compile
 from tocsin_detectors.registry import parse
 
 ENGINE, RELAY, GATEWAY, METRICS = 50351, 50352, 30351, 19777  # ports
@@ -149,15 +150,8 @@ def _shortened(messages: Sequence[bytes], alternatives: int | None) -> list[byte
 
 def _bundle(answers: Sequence[Answer], path: Path) -> None:
     """Surprisal and entropy of each token, with a promise for the stream."""
-    parts = [
-        Observations(
-            {"token_logprobs": one.logprobs[:, None], "top_logprobs": one.top_logprobs[:, None, :ALTERNATIVES]}
-        )
-        for one in answers[:400]
-    ]
-    whole = Observations(
-        {name: np.concatenate([part[name].reshape(-1, *part.shape(name)) for part in parts]) for name in parts[0]}
-    )
+    parts = [by_token(one, ALTERNATIVES) for one in answers[:400]]
+    whole = stacked(parts)
     scorer = compile([parse("max_surprisal"), parse("token_entropy")], fit_on=whole)
     rule = SessionRule(Window(4))
     promise = calibrate_sessions(

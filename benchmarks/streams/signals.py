@@ -48,6 +48,18 @@ def observed(answers: Sequence[Answer], alternatives: int = 5) -> Observations:
     return Observations({"token_logprobs": logprobs, "top_logprobs": tops, "tokens": tokens})
 
 
+def by_token(one: Answer, alternatives: int = 5) -> Observations:
+    """An answer's tokens, one a row."""
+    tops = one.top_logprobs[:, None, :alternatives]
+    return Observations({"token_logprobs": one.logprobs[:, None], "top_logprobs": tops})
+
+
+def stacked(parts: Sequence[Observations]) -> Observations:
+    """The rows of several, one behind the other."""
+    names = list(parts[0])
+    return Observations({n: np.concatenate([part[n].reshape(-1, *part.shape(n)) for part in parts]) for n in names})
+
+
 def several(answers: Sequence[Answer], samples: int) -> Observations:
     """Answers to the same questions, (questions, samples, ...)."""
     seen = observed(answers)

@@ -11,12 +11,13 @@ from rich.table import Table
 from benchmarks.report import Check, console
 from benchmarks.streams.answers import Answer
 from benchmarks.streams.questions import loops
+from benchmarks.streams.signals import by_token, stacked
 from tocsin_calibration import Promise, SessionRule, calibrate_sessions
 from tocsin_calibration.sessions.windows import Window
 from tocsin_detectors import Observations, compile
 from tocsin_detectors.registry import parse
 
-ALPHA, FAILURE, ALTERNATIVES = 0.05, 1e-4, 5
+ALPHA, FAILURE = 0.05, 1e-4
 WINDOWS = (1, 2, 4, 8)
 BLOCK = 32  # tokens that are looked at together for repetition
 
@@ -57,7 +58,7 @@ def _stopped(name: str, answers: Sequence[Answer], astray: Any, specs: list[str]
     if min(len(fit), len(fresh)) < 5 or len(known) < 19 or not bad:
         console.print(f"{name}: {len(good)} good and {len(bad)} bad streams are too few to calibrate and judge")
         return {"good": len(good), "bad": len(bad)}, [Check(f"{name}: streams to judge", len(bad), ">= 1", False)]
-    scorer = compile([parse(spec) for spec in specs], fit_on=_stacked([seen[at][0] for at in fit]))
+    scorer = compile([parse(spec) for spec in specs], fit_on=stacked([seen[at][0] for at in fit]))
     streams = [
         Stream(len(one.ids), scorer(observed), ends, place)
         for one, (observed, ends), place in zip(answers, seen, places, strict=True)
@@ -116,10 +117,7 @@ def _stop_of(promise: Promise, stream: Stream) -> int | None:
 
 
 def _by_token(one: Answer) -> tuple[Observations, list[int]]:
-    seen = Observations(
-        {"token_logprobs": one.logprobs[:, None], "top_logprobs": one.top_logprobs[:, None, :ALTERNATIVES]}
-    )
-    return seen, list(range(1, len(one.ids) + 1))
+    return by_token(one), list(range(1, len(one.ids) + 1))
 
 
 def _by_block(one: Answer) -> tuple[Observations, list[int]]:
@@ -129,12 +127,6 @@ def _by_block(one: Answer) -> tuple[Observations, list[int]]:
         block = one.ids[max(0, end - BLOCK) : end]
         blocks[row, : len(block)] = block
     return Observations({"tokens": blocks}), ends
-
-
-def _stacked(parts: Sequence[Observations]) -> Observations:
-    return Observations(
-        {name: np.concatenate([part[name].reshape(-1, *part.shape(name)) for part in parts]) for name in parts[0]}
-    )
 
 
 def _first_wrong(one: Answer) -> int | None:

@@ -1,6 +1,7 @@
 """Rollouts of trained policies: what the policy was asked and answered, and how it came out.
 
-    python examples/robot/rollouts.py .demo/robot           # every task; half an hour on two cores, kept for later
+    pip install -e '.[robot]'
+    python examples/robot/rollouts.py .demo/robot           # every task; ten minutes on two cores, kept for later
 
 Of each query it keeps the embedding and all sampled chunks, which is what a monitor sees on the wire.
 """

@@ -7,11 +7,11 @@ nothing more comes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import NamedTuple
 
 from tocsin.inprocess.capture import Received
-from tocsin.judgement.acting import Ask, acting, goes_out
+from tocsin.judgement.acting import Ask, Judge, acting, goes_out
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
@@ -55,71 +55,58 @@ class Holding:
 
     def settle(self, pieces: Sequence[Call], ask: Callable[[Ask], bytes | None]) -> Settled:
         """Judge pieces, and do what their verdicts say."""
-        guard, messages = self._guard, self._passing()
-        for piece in pieces:
-            guard.judge([piece])
-            if guard.shadows:
-                guard.shadow([piece])
-            if not self.holds or self._goes_out(piece):
-                messages += self._release(piece)
-                continue
-            steps = acting(guard, piece, begun=self._begun, asks=self._asks)
-            came = None
-            try:
-                while True:
-                    step = steps.send(came)
-                    came = None
-                    if isinstance(step, Ask):
-                        came = ask(step)
-                    else:
-                        guard.judge([step.call])
-            except StopIteration as done:
-                if self._replaced(done.value, piece, messages):
-                    break
-        return Settled(messages, self.instead)
+        guard, steps, came = self._guard, self._settling(pieces), None
+        try:
+            while True:
+                step = steps.send(came)
+                came = None
+                if isinstance(step, Ask):
+                    came = ask(step)
+                else:
+                    guard.judge([step.call])
+                    if guard.shadows and step.call in pieces:
+                        guard.shadow([step.call])
+        except StopIteration as done:
+            settled: Settled = done.value
+            return settled
 
     async def settle_aio(
         self, pieces: Sequence[Call], batcher: Batcher, ask: Callable[[Ask], Awaitable[bytes | None]]
     ) -> Settled:
         """The same in an event loop, judged with what else came in this turn of it."""
-        messages = self._passing()
+        steps, came = self._settling(pieces), None
+        while True:
+            try:
+                step = steps.send(came)
+            except StopIteration as done:
+                settled: Settled = done.value
+                return settled
+            came = None
+            if isinstance(step, Ask):
+                came = await ask(step)
+            else:
+                await batcher.judged(step.call)
+
+    def _settling(self, pieces: Sequence[Call]) -> Generator[Ask | Judge, bytes | None, Settled]:
+        """What is to be asked and judged, one after the other, and what goes on then."""
+        messages: list[Received] = []
+        if not self.holds:
+            messages, self._held = list(self._held), deque()
         for piece in pieces:
             request, response = piece.request, piece.response
-            await batcher.judged(piece)
-            if not self.holds or self._goes_out(piece):
+            yield Judge(piece)
+            if not self.holds:
+                continue
+            if self._goes_out(piece):
                 messages += self._release(piece)
                 continue
             piece.request, piece.response = request, response
-            steps = acting(self._guard, piece, begun=self._begun, asks=self._asks)
-            came = None
-            try:
-                while True:
-                    step = steps.send(came)
-                    came = None
-                    if isinstance(step, Ask):
-                        came = await ask(step)
-                    else:
-                        await batcher.judged(step.call)
-            except StopIteration as done:
-                if self._replaced(done.value, piece, messages):
-                    break
-        return Settled(messages, self.instead)
-
-    def _passing(self) -> list[Received]:
-        """What goes on without judgement: everything outside of enforce."""
-        if self.holds:
-            return []
-        held, self._held = self._held, deque()
-        self._first += len(held)
-        return list(held)
-
-    def _replaced(self, instead: Replacement | None, piece: Call, messages: list[Received]) -> bool:
-        self.instead = instead
-        if instead is None:
+            self.instead = yield from acting(self._guard, piece, begun=self._begun, asks=self._asks)
+            if self.instead is not None:
+                self.over()
+                break
             messages += self._release(piece)
-        else:
-            self.over()
-        return instead is not None
+        return Settled(messages, self.instead)
 
     def _goes_out(self, piece: Call) -> bool:
         if not goes_out(piece):

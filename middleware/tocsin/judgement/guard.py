@@ -75,6 +75,7 @@ class Guard:
                 self.methods[name],
                 told or any(m.wants_request(name) for m in models),
                 _every(self.methods[name], models),
+                any(model.together for model in models),
             )
             for name, models in self._of_method.items()
         }
@@ -107,12 +108,11 @@ class Guard:
         known = self._begun.get(method)
         if known is None:
             return None
-        reads, wants_request, every = known
+        reads, wants_request, every, together = known
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
         parent = metadata.get(TRACE_KEY, "")
         trace = _trace_id(parent) if parent else ""
         if reads.streams:
-            together = any(model.together for model in self._of_method[method])
             made: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together)
         else:
             made = Call(reads, keys, trace, wants_request)
@@ -324,9 +324,10 @@ class Guard:
         model = self.models.get(whole.model)
         if model is None or model.bundle is None or not model.streams_are_sessions:
             return
-        ended = model.judge.finish([whole.session(sequence) for sequence in whole.begun])
-        if model.shadow is not None:
-            model.shadow.judge.finish([whole.session(sequence) for sequence in whole.begun])
+        keys = [whole.session(sequence) for sequence in whole.begun]
+        ended = model.judge.finish(keys)
+        if model.shadow is not None and model.shadow.streams_are_sessions:
+            model.shadow.judge.finish(keys)
         if ended:
             none = np.empty((0, len(model.scorer.detectors)), np.float32)
             for sink in self.sinks:

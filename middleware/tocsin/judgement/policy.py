@@ -87,16 +87,16 @@ class Policy:
     def replacement(self, action: str, call: Call, withheld: bytes | None, *, begun: bool = False) -> Replacement:
         """What callers get when `action` (abstain or block) is done to a call in place of the message `withheld`.
 
-        Where part of a stream has gone out already, as `begun` tells, it is ended: by the `ending` that is configured,
-        one for each sequence under way, else by a status.
+        A stream gets the `ending` that is configured, one for each sequence under way; without one, a status where
+        part of it has gone out already, as `begun` tells.
         """
         told: Any = self._config.abstain if action == "abstain" else self._config.block
         answer = self._answers.get(call.method) if action == "abstain" and not begun else None
         if answer is not None:
             return Replacement((_filled(answer, withheld, self._kept),), grpc.StatusCode.OK, "", b"")
         ending = self._endings[action].get(call.method)
-        if ending is not None and call.whole is not None:
-            under_way = sorted(call.whole.begun - call.whole.complete)
+        under_way = sorted(call.whole.begun - call.whole.complete) if call.whole is not None else []
+        if ending is not None and under_way:
             responses = tuple(call.reads.numbered(ending, sequence) for sequence in under_way)
             return Replacement(responses, grpc.StatusCode.OK, "", b"")
         return _status(told.status, told.message, _REASONS[action], call.verdict)

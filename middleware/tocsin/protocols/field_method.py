@@ -81,9 +81,10 @@ class FieldMethod:
         self._summary = summary
         self.parallel = bool(sequence)
         self._places = [way.split(".") for way in _ways(sequence)]
+        for way in _ways(sequence):
+            resolve(self._response.DESCRIPTOR, way)
         if self._places:  # where an owner is missing, its number is 0
             self._sequences = attrgetter(*(".".join(way) for way in self._places))
-        self._sequence = [resolve(self._response.DESCRIPTOR, way).follow for way in _ways(sequence)]
         for path in self.signals.values():
             self._signal(path)
 
@@ -145,12 +146,9 @@ class FieldMethod:
         """A response as one of that sequence."""
         made = type(response)()
         made.CopyFrom(response)
-        for follow, (*owners, field) in zip(self._sequence, self._places, strict=True):
-            if follow(made) is not None:
-                owner = made
-                for name in owners:
-                    owner = getattr(owner, name)
-                setattr(owner, field, sequence)
+        for *owners, field in self._places:
+            if not owners or made.HasField(owners[0]):
+                setattr(attrgetter(".".join(owners))(made) if owners else made, field, sequence)
                 break
         return bytes(made.SerializeToString())
 
