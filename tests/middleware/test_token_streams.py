@@ -356,3 +356,12 @@ def test_outside_of_enforce_no_token_waits_for_its_judgement(tokens: Path, mode:
             got.append(message)
             seen.done() or seen.set_result(True)
     assert len(got) == 2 and not got[0].chunk.HasField("output_logprobs")
+
+
+def test_a_candidate_without_a_promise_for_sessions_is_not_asked_to_end_one(each: Path, folder: Path) -> None:
+    logprobs = np.log(RNG.uniform(0.3, 1, (300, 1))).astype(np.float32)
+    candidate = made(folder / "candidate.tocsin", ["max_surprisal"], Observations({"token_logprobs": logprobs}))
+    by = guard(each, judge="message", session="stream", shadow=candidate)
+    call, pieces = told(by, [chunk(0, 1, USUAL), complete(0)])
+    by.over(call)
+    assert len(pieces) == 2 and len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]
