@@ -39,7 +39,7 @@ class Rollout(NamedTuple):
 
 def roll_out(world: World, policy: Served, kind: str, seed: int) -> Rollout:
     """One attempt at a task, the policy's first sample done."""
-    episode = world.begin(seed, Shift.drawn(kind, seed))
+    episode = world.begin(seed, Shift.drawn(world.task, kind, seed))
     embeddings, chunks, asked = [], [], []
     while not episode.over:
         asked.append(episode.steps)

@@ -22,6 +22,8 @@ TASKS = ("reach-v3", "push-v3", "drawer-open-v3", "button-press-v3", "pick-place
 STEPS = 160  # of an episode at most
 STATE, ACTIONS = 39, 4
 CHUNK, EXECUTED = 16, 8  # actions of a chunk, and how many of them are done before the policy is asked again
+APART = 0.15  # metres at least between an object and its goal
+FIXTURES = {"drawer-open-v3": "drawer", "button-press-v3": "box"}  # what stands still, and its part that moves
 SHIFTS = ("outside", "noise", "weak", "delay", "pushed", "heavy")
 
 
@@ -31,25 +33,29 @@ class Shift:
 
     `outside`: object and goal lie up to `amount` of their range beyond it; `noise`: observations have Gaussian noise of
     `amount` metres; `weak`: the arm moves by the share `amount` less than told; `delay`: each action is done `amount`
-    steps later; `pushed`: in the middle the object is moved by `amount` metres; `heavy`: masses and friction of what
-    moves are `amount` times theirs.
+    steps later; `pushed`: in the middle the object, or what it is part of, is moved by up to `amount` metres along each
+    axis; `heavy`: mass, friction and damping of what moves are `amount` times theirs.
     """
 
     kind: str = "usual"
     amount: float = 0.0
 
     @classmethod
-    def drawn(cls, kind: str, seed: int) -> Shift:
+    def drawn(cls, task: str, kind: str, seed: int) -> Shift:
         """One of that kind, of an amount that the seed draws, so that some attempts succeed and others do not."""
         if kind == "usual":
             return cls()
-        low, high = AMOUNTS[kind]
+        low, high = (OF_FIXTURES if task in FIXTURES else OF_OBJECTS)[kind]
         return cls(kind, float(np.random.default_rng([seed, 23]).uniform(low, high)))
 
 
-AMOUNTS = {
+OF_OBJECTS = {
     "outside": (0.2, 1.0), "noise": (0.002, 0.012), "weak": (0.1, 0.5), "delay": (1.0, 7.0), "pushed": (0.02, 0.1),
     "heavy": (1.5, 8.0),
+}  # fmt: skip
+OF_FIXTURES = {  # what is fixed forgives more
+    "outside": (0.8, 3.0), "noise": (0.05, 0.2), "weak": (0.3, 0.8), "delay": (4.0, 20.0), "pushed": (0.05, 0.25),
+    "heavy": (100.0, 2000.0),
 }  # fmt: skip
 
 
@@ -59,10 +65,7 @@ class Episode:
     def __init__(self, world: World, seed: int, shift: Shift) -> None:
         self._world, self._shift = world, shift
         self._random = np.random.default_rng([seed, 17])
-        low, high = world.space
-        place = self._random.uniform(low, high)
-        if shift.kind == "outside":
-            place = _beyond(self._random, low, high, shift.amount)
+        place = _place(self._random, world.space, shift.amount if shift.kind == "outside" else 0.0)
         self._state = world.reset(place, shift.amount if shift.kind == "heavy" else 1.0)
         self._hit = int(self._random.integers(20, 45))
         self._late: list[Float] = []
@@ -103,10 +106,12 @@ class World:
 
     def __init__(self, task: str) -> None:
         self.task = task
-        self._env: Any = gymnasium.make("Meta-World/MT1", env_name=task, seed=0)
-        self._inner: Any = self._env.unwrapped
+        made = gymnasium.make("Meta-World/MT1", env_name=task, seed=0)
+        made.reset()
+        self._inner: Any = made.unwrapped  # what wraps it would put the object at one of fifty places
         self._masses = self._inner.model.body_mass.copy()
         self._friction = self._inner.model.geom_friction.copy()
+        self._damping = self._inner.model.dof_damping.copy()
         space = self._inner._random_reset_space
         self.space: tuple[Float, Float] = (space.low.astype(np.float64), space.high.astype(np.float64))
         self.expert: Any = ENV_POLICY_MAP[task]()
@@ -120,28 +125,31 @@ class World:
         inner = self._inner
         inner.model.body_mass[:] = self._masses
         inner.model.geom_friction[:] = self._friction
+        inner.model.dof_damping[:] = self._damping
         if heaviness != 1:
             bodies = [at for at in range(inner.model.nbody) if _moves(inner.model.body(at).name)]
             inner.model.body_mass[bodies] *= heaviness
             geoms = [at for at in range(inner.model.ngeom) if int(inner.model.geom_bodyid[at]) in bodies]
             inner.model.geom_friction[geoms] *= heaviness
+            inner.model.dof_damping[[at for at, body in enumerate(inner.model.dof_bodyid) if body in bodies]] *= heaviness
         inner._freeze_rand_vec, inner._last_rand_vec = True, place.copy()
-        state, _ = self._env.reset()
+        state, _ = inner.reset()
         return np.asarray(state, np.float64)
 
     def step(self, action: Float) -> tuple[Float, bool]:
         """The next state, and whether the task is done."""
-        state, _, _, _, info = self._env.step(action.astype(np.float32))
+        state, _, _, _, info = self._inner.step(action.astype(np.float32))
         return np.asarray(state, np.float64), bool(info["success"] > 0.5)
 
     def push_object(self, by: Float) -> None:
-        """Move the object sideways, or the first joint of what cannot be moved freely."""
+        """Move the object sideways, or the fixture that it is part of."""
         inner = self._inner
+        if self.task in FIXTURES:
+            inner.model.body(FIXTURES[self.task]).pos[:2] += by
+            inner._target_pos[:2] += by
+            return
         qpos, qvel = inner.data.qpos.copy(), inner.data.qvel.copy()
-        if len(qpos) >= 12:  # a free object stands at 9..11
-            qpos[9:11] += by
-        else:
-            qpos[9] += by[0]
+        qpos[9:11] += by
         inner.set_state(qpos, qvel)
 
     def frame(self) -> NDArray[np.uint8]:
@@ -153,14 +161,15 @@ def _moves(name: str) -> bool:
     return any(word in name.lower() for word in ("obj", "puck", "drawer", "button"))
 
 
-def _beyond(random: np.random.Generator, low: Float, high: Float, amount: float) -> Float:
-    """A place outside the range in the plane, by up to `amount` of its width."""
-    width = high - low
-    place = random.uniform(low - amount * width, high + amount * width)
-    for axis in range(len(place)):
-        if axis % 3 == 2:  # heights stay
-            place[axis] = random.uniform(low[axis], high[axis])
-    first = int(random.integers(0, 2))
-    side = random.uniform(0.1, amount) * width[first]
-    place[first] = low[first] - side if random.random() < 0.5 else high[first] + side
-    return place
+def _place(random: np.random.Generator, space: tuple[Float, Float], amount: float) -> Float:
+    """Where object and goal are: in their range, or one of them outside it in the plane, by up to `amount` widths."""
+    low, high = space
+    while True:
+        place = random.uniform(low, high)
+        if amount:
+            ways = [axis for axis in range(len(place)) if axis % 3 != 2 and high[axis] > low[axis]]
+            way = int(random.choice(ways))
+            side = random.uniform(0.1, amount) * (high - low)[way]
+            place[way] = low[way] - side if random.random() < 0.5 else high[way] + side
+        if len(place) < 6 or np.linalg.norm(place[:2] - place[3:5]) >= APART:
+            return place
