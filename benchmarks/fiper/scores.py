@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rollouts import Rollout, read
 
+from benchmarks.fiper.tried import Transition, clock
 from benchmarks.report import console
 from tocsin_detectors import Observations, compile
 from tocsin_detectors.errors import SaturationWarning
 from tocsin_detectors.registry import parse
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "robot"))
-from rollouts import Rollout, read
 
 FITTED = 60  # safe rollouts that detectors are fitted on
 EXECUTED = 8
@@ -30,35 +28,53 @@ OF_ACTIONS = {
 OF_EMBEDDINGS = {
     "RND": "rnd", "logpZO": "logpzo", "Mahalanobis": "mahalanobis", "PCA and k-means": "kmeans_distance",
 }  # fmt: skip
+TRIED = ("transition", "clock")
+NAMES = (*OF_ACTIONS, "STAC", *TRIED, *OF_EMBEDDINGS)
 AT_ONCE = 64
 
 
 class Scored(NamedTuple):
-    """One rollout: scores (T, d), one row a query."""
+    """One rollout: its mean embedding (E,), and scores (T, d) in the order of NAMES, one row a query."""
 
     kind: str
     success: bool
+    embedding: NDArray[np.float32]
     scores: NDArray[np.float64]
 
 
-def scored(folder: Path, task: str, seed: int) -> tuple[list[str], list[Scored]]:
-    """Names of the scores, and all rollouts but those that detectors were fitted on."""
-    rollouts = read(folder / f"{task}.npz")
+def scored(path: Path, seeds: int) -> list[list[Scored]]:
+    """For each seed of the detectors, all rollouts of a file but those that detectors were fitted on."""
+    kept = path.with_suffix(".scores.npz")
+    of_file = [path.stat().st_size, path.stat().st_mtime_ns, seeds]
+    if kept.exists():
+        with np.load(kept) as content:
+            if content["of_file"].tolist() == of_file:
+                return _apart(content)
+    rollouts = read(path)
     safe = [one for one in rollouts if one.kind == "usual" and one.success]
     fit, fitted = safe[:FITTED], {id(one) for one in safe[:FITTED]}
     others = [one for one in rollouts if id(one) not in fitted]
-    kept = folder / f"{task}.actions.npz"
-    if not kept.exists():
-        console.print(f"{task}: scoring {sum(len(one.asked) for one in others):,} queries by their actions")
-        np.savez(kept, of_actions=_by_actions(fit, others))
+    console.print(f"{path.stem}: scoring {sum(len(one.asked) for one in others):,} queries; kept for next time")
+    surprise = Transition(fit)
+    tried = np.array([np.concatenate([of(one) for one in others]) for of in (surprise, clock)]).T
+    of_actions = np.concatenate([_by_actions(fit, others), tried], axis=1)
+    by_seed = [np.concatenate([of_actions, _by_embeddings(fit, others, seed)], axis=1) for seed in range(seeds)]
+    np.savez(
+        kept, of_file=of_file, by_seed=by_seed, kinds=[one.kind for one in others],
+        success=[one.success for one in others], lengths=[len(one.asked) for one in others],
+        embeddings=[one.embeddings.mean(axis=0) for one in others],
+    )  # fmt: skip
     with np.load(kept) as content:
-        of_actions = content["of_actions"]
-    names, of_embeddings = _by_embeddings(fit, others, seed)
-    columns = np.concatenate([of_actions, of_embeddings], axis=1)
-    ends = np.cumsum([len(one.asked) for one in others])
-    parts = np.split(columns, ends[:-1])
-    found = [Scored(one.kind, one.success, part) for one, part in zip(others, parts, strict=True)]
-    return [*OF_ACTIONS, "STAC", *names], found
+        return _apart(content)
+
+
+def _apart(content: Mapping[str, NDArray[Any]]) -> list[list[Scored]]:
+    ends = np.cumsum(content["lengths"])[:-1]
+    told = list(zip(content["kinds"].tolist(), content["success"].tolist(), content["embeddings"], strict=True))
+    return [
+        [Scored(*one, part) for one, part in zip(told, np.split(columns, ends), strict=True)]
+        for columns in content["by_seed"]
+    ]
 
 
 def _by_actions(fit: Sequence[Rollout], others: Sequence[Rollout]) -> NDArray[np.float64]:
@@ -88,13 +104,12 @@ def _by_actions(fit: Sequence[Rollout], others: Sequence[Rollout]) -> NDArray[np
     return np.concatenate([*found, told], axis=1).astype(np.float64)
 
 
-def _by_embeddings(
-    fit: Sequence[Rollout], others: Sequence[Rollout], seed: int
-) -> tuple[list[str], NDArray[np.float64]]:
+def _by_embeddings(fit: Sequence[Rollout], others: Sequence[Rollout], seed: int) -> NDArray[np.float64]:
+    """(queries of `others`, scores of embeddings)."""
     seen = Observations({"embedding": np.concatenate([one.embeddings for one in fit])})
     scorer = compile([parse(spec) for spec in OF_EMBEDDINGS.values()], fit_on=seen, seed=seed)
     whole = Observations({"embedding": np.concatenate([one.embeddings for one in others])})
-    return list(OF_EMBEDDINGS), scorer(whole).astype(np.float64)
+    return scorer(whole).astype(np.float64)
 
 
 def _chunks(rollouts: Sequence[Rollout]) -> NDArray[np.float32]:

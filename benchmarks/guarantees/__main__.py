@@ -7,9 +7,9 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.guarantees import online, peers, risk
-from benchmarks.guarantees.judge import FAILURE, Judge
 from benchmarks.guarantees.pairs import courses, pairs
 from benchmarks.guarantees.promises import responses, sessions
+from benchmarks.judge import FAILURE, Judge
 from benchmarks.report import Check, arguments, console, finish
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 from scipy.stats import binom
 
-from benchmarks.guarantees.judge import FAILURE
+from benchmarks.judge import FAILURE
 from benchmarks.report import Check, at_most, console
 from tocsin_calibration import DriftWatch, FalseAlarmLaw, ShiryaevRoberts, Watch, promise_test
 from tocsin_calibration.online.urn import MULTIPLES

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from benchmarks.guarantees.judge import Judge
 from benchmarks.guarantees.pairs import Course, Pair, Rows
+from benchmarks.judge import Judge
 from tocsin_calibration import (
     FalseAlarmLaw,
     Promise,

@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
-from benchmarks.guarantees.judge import FAILURE, Judge
 from benchmarks.guarantees.pairs import Pair, yeast
+from benchmarks.judge import FAILURE, Judge
 from benchmarks.report import Check, at_most, console
 from tocsin_calibration import (
     FalseAlarmLaw,

@@ -131,7 +131,9 @@ class World:
             inner.model.body_mass[bodies] *= heaviness
             geoms = [at for at in range(inner.model.ngeom) if int(inner.model.geom_bodyid[at]) in bodies]
             inner.model.geom_friction[geoms] *= heaviness
-            inner.model.dof_damping[[at for at, body in enumerate(inner.model.dof_bodyid) if body in bodies]] *= heaviness
+            inner.model.dof_damping[[at for at, body in enumerate(inner.model.dof_bodyid) if body in bodies]] *= (
+                heaviness
+            )
         inner._freeze_rand_vec, inner._last_rand_vec = True, place.copy()
         state, _ = inner.reset()
         return np.asarray(state, np.float64)

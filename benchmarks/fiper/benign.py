@@ -1,0 +1,115 @@
+"""The known weakness: rollouts that are shifted and succeed all the same, and what a few of them win back.
+
+Of the successful rollouts of all kinds of shift together, n are taken to adapt and the others judged. `added`: they
+join the safe ones that calibrate. `weighted`: the safe ones count by how much they are like the n (logistic regression
+on mean embeddings). `a group of its own`: the n alone carry a promise (Mondrian), on the scales of the safe ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.fiper.rules import First, Promised
+from benchmarks.fiper.scores import Scored
+from benchmarks.fiper.splits import Split
+from benchmarks.report import console
+from tocsin_calibration import CalibrationError, Promise
+from tocsin_calibration.thresholds.weighted import covariate_weights
+
+ALPHA, KNOWN = 0.10, 150  # of 5%, ten rollouts could carry no promise
+ADAPTING = (10, 20, 50)
+COMPONENTS = 5  # of the embeddings, by which likeness is told
+
+Way = Callable[[Promised, Sequence[Scored], Sequence[Scored], int], First | None]
+
+
+def shifted(tasks: Mapping[str, Sequence[Sequence[Scored]]], rule: Promised) -> list[dict[str, Any]]:
+    """Alarms on shifted successes, on safe rollouts, and on failures, by way and n, meaned over tasks and seeds."""
+    rows = []
+    for task, by_seed in tasks.items():
+        for seed, rollouts in enumerate(by_seed):
+            split = Split.drawn(rollouts, KNOWN, seed)
+            benign = [one for one in split.others if one.success]
+            order = np.random.default_rng([seed, 5]).permutation(len(benign))
+            judged = [benign[at] for at in order[max(ADAPTING) :]]
+            failed = [one for one in split.others if not one.success]
+            for n in ADAPTING:
+                some = [benign[at] for at in order[:n]]
+                for name, way in WAYS.items():
+                    first = way(rule, split.known, some, seed)
+                    shares = (
+                        [np.nan] * 3
+                        if first is None
+                        else [_share(first, part) for part in (judged, split.fresh, failed)]
+                    )
+                    rows.append(
+                        {"task": task, "seed": seed, "n": n, "way": name} | dict(zip(PARTS, shares, strict=True))
+                    )
+    _show(rows)
+    return rows
+
+
+PARTS = ("shifted and successful", "safe", "failed")
+
+
+def _none(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> First:
+    del some
+    return rule.calibrated([one.scores for one in known], ALPHA, seed)
+
+
+def _added(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> First:
+    return rule.calibrated([one.scores for one in (*known, *some)], ALPHA, seed)
+
+
+def _group(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> First | None:
+    whole = rule.promise([one.scores for one in known], ALPHA, seed)
+    return _carried(rule, whole, some)
+
+
+def _weighted(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> First | None:
+    half = len(known) // 2
+    whole = rule.promise([one.scores for one in known[:half]], ALPHA, seed)
+    rest = known[half:]
+    embeddings = np.array([one.embedding for one in (*rest, *some)], np.float64)
+    embeddings -= embeddings.mean(axis=0)
+    axes = np.linalg.svd(embeddings, full_matrices=False)[2][:COMPONENTS]
+    places = embeddings @ axes.T
+    weights = covariate_weights(places[: len(rest)], places[len(rest) :])
+    return _carried(rule, whole, rest, weights)
+
+
+def _carried(rule: Promised, whole: Promise, by: Sequence[Scored], weights: Any = None) -> First | None:
+    """The promise that these rollouts carry, on the scales of the whole; None where they are too few for it."""
+    assert whole.sessions is not None
+    worst = np.array([whole.sessions.course(whole.joint(one.scores[:, rule.columns])).max() for one in by])
+    try:
+        made = Promise(
+            whole.reference, worst, whole.alphas, whole.rule, weights=weights, combination=whole.combination,
+            sessions=whole.sessions,
+        )  # fmt: skip
+    except CalibrationError:
+        return None
+    return rule.of(made)
+
+
+WAYS: Mapping[str, Way] = {"as it was": _none, "added": _added, "weighted": _weighted, "a group of its own": _group}
+
+
+def _share(first: First, part: Sequence[Scored]) -> float:
+    return float(np.mean([first(one.scores) is not None for one in part])) if part else float("nan")
+
+
+def _show(rows: Sequence[Mapping[str, Any]]) -> None:
+    title = f"Alarms at alpha {ALPHA:.0%}, mean over tasks and seeds, when n shifted successes are known"
+    table = Table("way", "n", *PARTS, "refused", title=title)
+    for way in WAYS:
+        for n in ADAPTING:
+            own = [row for row in rows if row["way"] == way and row["n"] == n]
+            refused = np.mean([np.isnan(row["safe"]) for row in own])
+            shares = [float(np.nanmean([row[part] for row in own])) if refused < 1 else float("nan") for part in PARTS]
+            table.add_row(way, f"{n}", *(f"{share:.1%}" for share in shares), f"{refused:.0%}")
+    console.print(table)

@@ -1,0 +1,105 @@
+"""Rules that make alarms of scores: the published one, and the promise for whole rollouts, on the same scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.fiper.scores import NAMES
+from tocsin_calibration import Promise, calibrate_sessions
+from tocsin_calibration.sessions.rule import SessionRule, Style
+from tocsin_calibration.sessions.windows import How, Window
+
+Float = NDArray[np.float64]
+First = Callable[[Float], int | None]  # scores (T, d) of a rollout -> the first query that alarms, from 0
+
+
+class Rule(Protocol):
+    """What safe rollouts' scores and a level make an alarm of."""
+
+    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> First:
+        """From scores (T_i, d) of safe rollouts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Promised:
+    """The promise for whole rollouts: joint conformal calibration of these detectors, windowed, at one exact alpha."""
+
+    detectors: tuple[str, ...]
+    rule: str = "any"
+    window: int = 1
+    style: Style = "max"
+    how: How = "mean"
+
+    def promise(self, safe: Sequence[Float], alpha: float, seed: int) -> Promise:
+        """As `tocsin calibrate` makes it."""
+        session = SessionRule(Window(self.window, self.how), self.style)
+        return calibrate_sessions(
+            [one[:, self.columns] for one in safe], {"alarm": alpha}, session=session, rule=self.rule, seed=seed
+        )
+
+    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> First:
+        return self.of(self.promise(safe, alpha, seed))
+
+    def of(self, promise: Promise) -> First:
+        """The first alarm by a promise that has been made."""
+        rule, threshold = promise.sessions, promise.thresholds["alarm"]
+        assert rule is not None
+        return lambda scores: _first(rule.course(promise.joint(scores[:, self.columns])) > threshold)
+
+    @property
+    def columns(self) -> list[int]:
+        """Where its detectors' scores stand."""
+        return [NAMES.index(name) for name in self.detectors]
+
+    def __str__(self) -> str:
+        joined = {"any": " or ", "all": " and "}.get(self.rule, ", ").join(self.detectors)
+        learnt = f" ({self.rule})" if self.rule not in ("any", "all") else ""
+        window = "each query" if self.window == 1 else f"{self.how} of {self.window}"
+        return f"{joined}{learnt}, {window}" + ("" if self.style == "max" else f", {self.style}")
+
+
+@dataclass(frozen=True)
+class Published:
+    """FIPER as published: each score's windowed sum against a plain quantile of its own, and all must exceed it.
+
+    `constant`: the quantile of safe rollouts' maxima; `step`: of their values at each step (beyond the last that two
+    rollouts reached, as there).
+    """
+
+    detectors: tuple[str, ...]
+    window: int
+    style: Literal["constant", "step"] = "constant"
+
+    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> First:
+        del seed
+        window, columns = Window(self.window, "sum"), [NAMES.index(name) for name in self.detectors]
+
+        def windowed(scores: Float) -> Float:
+            return np.array([window.over(scores[:, column]) for column in columns])  # (d, T)
+
+        courses = [windowed(one) for one in safe]
+        if self.style == "constant":
+            thresholds = np.quantile([one.max(axis=1) for one in courses], 1 - alpha, axis=0)[:, None]
+        else:
+            reached = sorted((one.shape[1] for one in courses), reverse=True)[1]
+            steps = [[one[:, t] for one in courses if one.shape[1] > t] for t in range(reached)]
+            thresholds = np.array([np.quantile(step, 1 - alpha, axis=0) for step in steps]).T
+
+        def first(scores: Float) -> int | None:
+            at = np.minimum(np.arange(len(scores)), thresholds.shape[1] - 1)
+            return _first((windowed(scores) > thresholds[:, at]).all(axis=0))
+
+        return first
+
+    def __str__(self) -> str:
+        return f"{' and '.join(self.detectors)}, sum of {self.window}, {self.style} quantile"
+
+
+def _first(alarms: NDArray[np.bool_]) -> int | None:
+    return int(np.argmax(alarms)) if alarms.any() else None
