@@ -57,6 +57,18 @@ def test_ace_is_fipers_definition(per_dimension: bool, factor: float) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", [0.03, 0.4])  # cells that are too many for a table, and few
+def test_what_is_not_finite_shows_in_its_own_row_alone(factor: float) -> None:
+    scorer = compile([parse(f"ace,factor={factor}")], fit_on=Observations({"actions": ACTIONS}))
+    usual = scorer(Observations({"actions": ACTIONS}))[:, 0]
+    for bad in (np.nan, np.inf, -np.inf):
+        broken = ACTIONS.copy()
+        broken[3, 2, 1, 0] = bad
+        got = scorer(Observations({"actions": broken}))[:, 0]
+        assert np.isnan(got[3])
+        np.testing.assert_allclose(np.delete(got, 3), np.delete(usual, 3), rtol=1e-6)
+
+
 def test_ace_chooses_cells_that_leave_room_and_warns_when_there_are_none() -> None:
     spread = RNG.normal(size=(60, 16, 4, 4))
     with pytest.warns(UserWarning, match=r"ace: safe responses reach 4\.0 of 4\.0 bits .* leaves no room"):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tocsin_detectors.actions.cells import count_logs
 from tocsin_detectors.actions.samples import Chunks
 from tocsin_detectors.detector import fitted
 from tocsin_detectors.errors import SaturationWarning
-from tocsin_detectors.nonfinite import showing
 
 if TYPE_CHECKING:
     from spox import Var
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 NARROW, WIDE = 0.03, 0.5  # cell widths to choose from, as shares of a dimension's range; the first is FIPER's
 ROOM = 0.5  # the share of the largest entropy that safe responses may take up
-CELLS = 4096  # of a dimension that are told apart: what lies beyond shares the last
 PADDING = 0.01  # of a batch's own range, below its smallest value
 SAMPLE = 1_000  # responses looked at to choose a cell width
 
@@ -98,43 +97,17 @@ class ActionChunkEntropy:
         import spox.opset.ai.onnx.v18 as op
 
         chunks = fitted(self._chunks, self.name)
-        actions = chunks.apart(signals[0])
+        columns = chunks.steps * chunks.dimensions
+        actions = op.reshape(signals[0], op.const(np.array([0, chunks.samples, columns])))
         first = op.const(np.array([1]))
         low, high = op.reduce_min(actions, first, keepdims=1), op.reduce_max(actions, first, keepdims=1)
         start = op.sub(low, op.mul(op.sub(high, low), op.const(np.float32(PADDING))))
-        indices = op.floor(op.div(op.sub(actions, start), op.const(self._cells.astype(np.float32))))
-        if self.per_dimension:
-            keys = op.transpose(indices, perm=[0, 2, 3, 1])  # (n, H, A, S)
-        else:
-            keys = op.transpose(self._joined(indices), perm=[0, 2, 1])  # (n, H, S)
-        # Equal keys come to stand side by side, runs of them are numbered, and the number says whom to count with.
-        order, _ = op.top_k(keys, op.const(np.array([chunks.samples])))
-        last, all_but_one = op.const(np.array([-1])), op.const(np.array([chunks.samples - 1]))
-        before = op.slice(order, op.const(np.array([0])), all_but_one, last)
-        after = op.slice(order, op.const(np.array([1])), op.const(np.array([chunks.samples])), last)
-        runs = op.cumsum(op.cast(op.not_(op.equal(before, after)), to=np.int64), op.const(np.array(-1)))
-        ones = op.constant_of_shape(op.shape(runs), value=np.ones(1, np.float32))
-        none = op.constant_of_shape(op.shape(order), value=np.zeros(1, np.float32))
-        first_one = np.eye(1, chunks.samples, dtype=np.float32)[0]
-        counts = op.add(op.scatter_elements(none, runs, ones, axis=-1, reduction="add"), op.const(first_one))
-        logs = op.mul(counts, op.log(op.max([counts, op.const(np.float32(1))])))
-        total = op.reduce_sum(op.flatten(logs, axis=1), first, keepdims=1)
-        views = chunks.steps * (chunks.dimensions if self.per_dimension else 1)
-        share = op.mul(total, op.const(np.float32(1 / (np.log(2) * chunks.samples * chunks.steps))))
-        bits = op.sub(op.const(np.float32(np.log2(chunks.samples) * views / chunks.steps)), share)
-        return showing(bits, signals[0])
-
-    def _joined(self, indices: Var) -> Var:
-        """One number for each cell, (n, S, H), from its indices (n, S, H, A): a sum of random whole multiples.
-
-        Every sum is exact in double precision. Two cells share a number with a probability below 2^-30.
-        """
-        import spox.opset.ai.onnx.v18 as op
-
-        free = 52 - int(np.ceil(np.log2(CELLS))) - int(np.ceil(np.log2(len(self._cells))))
-        multiples = np.random.default_rng(0).integers(1, 2**free, len(self._cells)).astype(np.float64)
-        kept = op.cast(op.min([indices, op.const(np.float32(CELLS - 1))]), to=np.float64)
-        return op.reduce_sum(op.mul(kept, op.const(multiples)), op.const(np.array([-1])), keepdims=0)
+        cells = op.const(np.tile(self._cells, chunks.steps).astype(np.float32))
+        indices, highest = (op.floor(op.div(op.sub(values, start), cells)) for values in (actions, high))
+        groups, width = (columns, 1) if self.per_dimension else (chunks.steps, chunks.dimensions)
+        logs = op.reduce_sum(count_logs(indices, highest, chunks.samples, groups, width), first, keepdims=1)
+        share = op.mul(logs, op.const(np.float32(1 / (np.log(2) * chunks.samples * chunks.steps))))
+        return op.sub(op.const(np.float32(np.log2(chunks.samples) * groups / chunks.steps)), share)
 
 
 def _entropy(cells: NDArray[np.intp]) -> float:
