@@ -1,4 +1,8 @@
-"""How well failures are told, and how soon, by task and on average, on rollouts that nothing was chosen on."""
+"""How well failures are told, and how soon, by task and on average, on rollouts that nothing was chosen on.
+
+Choices (windows, styles, which detectors are joined and how) are made on rollouts of other policies than those judged:
+trained anew on other demonstrations. Either on those of all tasks, or on one task's alone, which is then left out.
+"""
 
 from __future__ import annotations
 
@@ -10,109 +14,111 @@ from numpy.typing import NDArray
 from rich.table import Table
 from scipy.stats import t as student
 
-from benchmarks.fiper.choosing import ALPHA, CALIBRATING, DEVELOPMENT, QUANTILES, chosen, mean_twa, published
+from benchmarks.fiper import choosing
+from benchmarks.fiper.choosing import ALPHA, CALIBRATING, OURS, PUBLISHED, QUANTILES, chosen, families
 from benchmarks.fiper.rules import Rule
 from benchmarks.fiper.scores import NAMES, Scored
 from benchmarks.fiper.splits import Told, over_seeds
 from benchmarks.report import Check, console
 
 BySeed = Sequence[Sequence[Scored]]
-OPTIMISTIC = "published FIPER, chosen on test"
+ONE_TASK = "push-v3"
+HINDSIGHT = "published FIPER, chosen on test"
 FIGURES = ("tpr", "tnr", "balanced_accuracy", "detection_time", "twa")
+ALARMS = ("safe_alarms", "benign_alarms")
 
 
-def tell(tasks: Mapping[str, BySeed]) -> tuple[dict[str, Any], list[Check], dict[str, Rule]]:
-    """Choose on the development task, judge on the others."""
-    rules, tried = chosen(tasks[DEVELOPMENT])
-    others = {task: by_seed for task, by_seed in tasks.items() if task != DEVELOPMENT}
-    found = {
-        name: {task: over_seeds(rule, by_seed, ALPHA, CALIBRATING) for task, by_seed in tasks.items()}
-        for name, rule in rules.items()
-    }
-    found[OPTIMISTIC] = {task: _optimistic(by_seed) for task, by_seed in tasks.items()}
-    for task in tasks:
-        _show(task, {name: own[task] for name, own in found.items()}, rules)
-    means = {name: [_mean([own[task][at] for task in others]) for at in _seeds(own)] for name, own in found.items()}
-    _show_means(means)
-    twa = {name: np.array([row["twa"] for row in rows]) for name, rows in means.items()}
-    single = max((name for name in NAMES), key=lambda name: twa[name].mean())
-    results = {
-        "development": DEVELOPMENT,
-        "chosen": {name: str(rule) for name, rule in rules.items()},
-        "tried": tried,
-        "by task": {
-            name: {t: [_figures(one) for one in seeds] for t, seeds in own.items()} for name, own in found.items()
-        },
-        "means": means,
-        "best single": single,
-    }
-    checks = [
-        _ahead("mean TWA, Tocsin - published FIPER", twa["Tocsin"] - twa["published FIPER"], 0.0),
-        _ahead("mean TWA, Tocsin - published FIPER chosen on test", twa["Tocsin"] - twa[OPTIMISTIC], 0.0),
-        _ahead(f"mean TWA, Tocsin - {single}, the best single", twa["Tocsin"] - twa[single], 0.05),
-    ]
-    return results, checks, rules
+def tell(
+    tasks: Mapping[str, BySeed], known: Mapping[str, choosing.Table], here: Mapping[str, choosing.Table]
+) -> tuple[dict[str, Any], list[Check], dict[str, Rule]]:
+    """`known`: how rules did on the rollouts that choices are made on; `here`: on those that are judged, for what
+    hindsight would have chosen.
+    """
+    results: dict[str, Any] = {}
+    checks: list[Check] = []
+    hindsight = {task: _published_in_hindsight(by_seed) for task, by_seed in tasks.items()}
+    for told_by, own in {"all tasks": list(tasks), f"{ONE_TASK} alone": [ONE_TASK]}.items():
+        rules = chosen([known[task] for task in own])
+        judged = [task for task in tasks if own != [task]]
+        found = {
+            name: {task: over_seeds(rule, tasks[task], ALPHA, CALIBRATING) for task in judged}
+            for name, (rule, _) in rules.items()
+        }
+        found[HINDSIGHT] = {task: hindsight[task] for task in judged}
+        _show_chosen(told_by, rules)
+        if len(judged) == len(tasks):
+            for task in judged:
+                _show(f"{task}", {name: [_figures(one) for one in by[task]] for name, by in found.items()})
+            first = {name: rule for name, (rule, _) in rules.items()}
+        means = {name: _over_tasks(by) for name, by in found.items()}
+        _show(f"Mean over {len(judged)} tasks; chosen on {told_by}, other policies; alpha {ALPHA:g}", means)
+        twa = {name: np.array([row["twa"] for row in rows]) for name, rows in means.items()}
+        single = max(NAMES, key=lambda name: twa[name].mean())
+        checks += [
+            _ahead(f"chosen on {told_by}: TWA, Tocsin - published", twa[OURS] - twa[PUBLISHED], 0.0),
+            _ahead(f"chosen on {told_by}: TWA, Tocsin - {single}, the best single", twa[OURS] - twa[single], 0.05),
+        ]
+        results[told_by] = {
+            "chosen": {name: str(rule) for name, (rule, _) in rules.items()},
+            "by task": {n: {t: [_figures(one) for one in seeds] for t, seeds in by.items()} for n, by in found.items()},
+            "means": means,
+        }
+    results["hindsight"] = _hindsight(here)
+    return results, checks, first
 
 
-def _optimistic(by_seed: BySeed) -> list[Told]:
+def _published_in_hindsight(by_seed: BySeed) -> list[Told]:
     """As published: window, style and quantile are those that do best on the rollouts that are judged."""
-    pairs = [(rule, alpha) for rule in published() for alpha in QUANTILES]
-    rule, alpha = max(pairs, key=lambda pair: mean_twa(pair[0], by_seed, pair[1]))
-    return over_seeds(rule, by_seed, alpha, CALIBRATING)
+    runs = [over_seeds(rule, by_seed, alpha, CALIBRATING) for rule in families()[PUBLISHED] for alpha in QUANTILES]
+    return max(runs, key=lambda run: np.mean([one.metrics.twa for one in run]))
 
 
-def _seeds(own: Mapping[str, list[Told]]) -> range:
-    return range(len(next(iter(own.values()))))
+def _hindsight(here: Mapping[str, choosing.Table]) -> dict[str, float]:
+    """The best that any rule of a family could have done, had it been chosen on the very rollouts, for each task."""
+    best = {name: float(np.mean([table[name].mean(axis=1).max() for table in here.values()])) for name in families()}
+    table = Table("family", "rules", "mean TWA", title="In hindsight: each task's best rule, chosen on what it judges")
+    for name, twa in sorted(best.items(), key=lambda pair: -pair[1]):
+        table.add_row(name, f"{len(families()[name])}", f"{twa:.3f}")
+    console.print(table)
+    return best
 
 
 def _figures(one: Told) -> dict[str, float]:
-    alarms = {"safe_alarms": one.safe[0] / one.safe[1], "benign_alarms": one.benign[0] / max(one.benign[1], 1)}
-    return one.metrics._asdict() | alarms
+    alarms = (one.safe[0] / one.safe[1], one.benign[0] / max(one.benign[1], 1))
+    return one.metrics._asdict() | dict(zip(ALARMS, alarms, strict=True))
 
 
-def _mean(some: Sequence[Told]) -> dict[str, float]:
-    rows = [_figures(one) for one in some]
-    return {name: float(np.nanmean([row[name] for row in rows])) for name in rows[0]}
+def _over_tasks(by_task: Mapping[str, Sequence[Told]]) -> list[dict[str, float]]:
+    """For each seed, the mean over tasks."""
+    by_seed = zip(*by_task.values(), strict=True)
+    rows = [[_figures(one) for one in some] for some in by_seed]
+    return [{name: float(np.nanmean([row[name] for row in some])) for name in some[0]} for some in rows]
 
 
-def interval(values: NDArray[np.float64] | Sequence[float]) -> float:
+def interval(values: NDArray[np.float64]) -> float:
     """Half of the width of the 95% interval of a mean over seeds."""
-    values = np.asarray(values)
     return float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
-def _row(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    cells = []
-    for name in (*FIGURES, "safe_alarms", "benign_alarms"):
-        values = [row[name] for row in rows]
-        share = name.endswith("alarms")
-        told = f"{np.nanmean(values):.1%}" if share else f"{np.nanmean(values):.2f}"
-        cells.append(f"{np.nanmean(values):.3f} ± {interval(values):.3f}" if name == "twa" else told)
-    return cells
-
-
-def _table(title: str) -> Table:
-    return Table(
-        "rule", "TPR", "TNR", "bal. acc.", "detection", "TWA", "alarms, safe", "alarms, shifted and successful",
-        title=title,
-    )  # fmt: skip
-
-
-def _show(task: str, found: Mapping[str, list[Told]], rules: Mapping[str, Rule]) -> None:
-    failed = next(iter(found.values()))[0]
-    table = _table(f"{task}{', development' if task == DEVELOPMENT else ''} ({failed.benign[1]} shifted successes)")
-    for name, seeds in found.items():
-        table.add_row(name, *_row([_figures(one) for one in seeds]))
+def _show(title: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    table = Table(
+        "rule", "TPR", "TNR", "bal. acc.", "detection", "TWA", "alarms, safe", "shifted, successful", title=title
+    )
+    for name, rows in sorted(found.items(), key=lambda pair: -np.mean([row["twa"] for row in pair[1]])):
+        cells = [f"{np.nanmean([row[figure] for row in rows]):.2f}" for figure in FIGURES[:-1]]
+        twa = np.array([row["twa"] for row in rows])
+        alarms = [f"{np.mean([row[kind] for row in rows]):.1%}" for kind in ALARMS]
+        table.add_row(name, *cells, f"{twa.mean():.3f} ± {interval(twa):.3f}", *alarms)
     console.print(table)
 
 
-def _show_means(means: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    table = _table(f"Mean over the tasks but {DEVELOPMENT}, alpha {ALPHA:g}, {CALIBRATING} safe rollouts calibrate")
-    for name, rows in sorted(means.items(), key=lambda pair: -np.mean([row["twa"] for row in pair[1]])):
-        table.add_row(name, *_row(rows))
+def _show_chosen(told_by: str, rules: Mapping[str, tuple[Rule, float]]) -> None:
+    table = Table("family", "of", "taken", "TWA there", title=f"Chosen on {told_by}, other policies")
+    for name, (rule, twa) in rules.items():
+        table.add_row(name, f"{len(families()[name])}", str(rule), f"{twa:.3f}")
     console.print(table)
 
 
 def _ahead(name: str, differences: NDArray[np.float64], wanted: float) -> Check:
-    told = f">= {wanted:g} (± {interval(differences):.3f})"
-    return Check(name, round(float(differences.mean()), 4), told, bool(differences.mean() >= wanted))
+    mean = float(differences.mean())
+    return Check(name, round(mean, 4), f">= {wanted:g} (± {interval(differences):.3f})", mean >= wanted)

@@ -55,18 +55,18 @@ def roll_out(world: World, policy: Served, kind: str, seed: int) -> Rollout:
     )
 
 
-def collect(task: str, folder: Path, usual: int, shifted: int) -> str:
+def collect(task: str, folder: Path, usual: int, shifted: int, seed: int = 0) -> str:
     """Train the task's policy where there is none yet, and write its rollouts."""
     torch.set_num_threads(1)
     began, model, path = time.monotonic(), folder / f"{task}.onnx", folder / f"{task}.npz"
     if not model.exists():
-        make(task, model)
+        make(task, model, seed)
     if path.exists():
         return f"{task}: kept"
-    world, policy = World(task), Served(model, seed=1)
-    found = [roll_out(world, policy, "usual", seed) for seed in range(usual)]
-    for at, kind in enumerate(SHIFTS):
-        found += [roll_out(world, policy, kind, 10_000 * (at + 1) + seed) for seed in range(shifted)]
+    world, policy, first = World(task), Served(model, seed=seed + 1), 100_000 * seed
+    found = [roll_out(world, policy, "usual", first + episode) for episode in range(usual)]
+    for at, kind in enumerate(SHIFTS, 1):
+        found += [roll_out(world, policy, kind, first + 10_000 * at + episode) for episode in range(shifted)]
     write(path, found)
     done = {kind: np.mean([one.success for one in found if one.kind == kind]) for kind in ("usual", *SHIFTS)}
     told = ", ".join(f"{kind} {share:.0%}" for kind, share in done.items())
@@ -112,11 +112,15 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
     parser.add_argument("--usual", type=int, default=USUAL)
     parser.add_argument("--shifted", type=int, default=SHIFTED)
+    parser.add_argument("--seed", type=int, default=0, help="of demonstrations, training and episodes")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(options.processes) as pool:
-        jobs = [pool.submit(collect, task, options.folder, options.usual, options.shifted) for task in options.tasks]
+        jobs = [
+            pool.submit(collect, task, options.folder, options.usual, options.shifted, options.seed)
+            for task in options.tasks
+        ]
         for job in jobs:
             print(job.result(), flush=True)
 

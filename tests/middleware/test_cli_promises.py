@@ -122,6 +122,20 @@ def test_sessions_are_promised_for_and_evaluated_as_sessions(folder: Path, style
     assert "over the mean of the last 3" in tocsin("bundle", "show", folder / f"{style}.tocsin").stdout
 
 
+def test_only_sessions_that_went_well_are_learnt_from(folder: Path) -> None:
+    good = folder / "good.txt"
+    good.write_text("".join(f"s{at}\n" for at in range(0, 400, 2)) + "never-recorded\n")
+    fitted, made = folder / "good.fitted.tocsin", folder / "good.tocsin"
+    only = ["--sessions", "session", "--only", good]
+    said = tocsin("fit", folder / "safe.parquet", "-o", fitted, "-d", "mahalanobis:embedding", *only).stderr
+    assert "kept " in said and Bundle.read(fitted).made["fitted"]["rows"] < 0.25 * 3_200
+    said = tocsin("calibrate", fitted, folder / "safe.parquet", "-o", made, "--critical", "0.05", *only).stdout
+    sessions = Bundle.read(fitted).made["fitted"]["rows"] // 8
+    assert f"on {(200 - sessions) * 8:,} responses" in said.replace("1600", "1,600")
+    told = tocsin("evaluate", made, folder / "fresh.parquet", "--only", good).stdout
+    assert "kept 100 of 200 sessions" in told
+
+
 def test_failures_measure_what_an_alarm_is_worth(folder: Path) -> None:
     made, said = calibrated(folder, "learnt", "--rule", "learnt", "--failures", folder / "bad.parquet")
     assert "evidence is weighted: " in said
@@ -270,6 +284,8 @@ def test_plans_are_told_in_words() -> None:
         ),
         (["calibrate", "{f}", "{s}", "--exclude", "yesterday"], "--exclude is START/END"),
         (["calibrate", "{f}", "{s}", "--newest", "9", "--sample", "9"], "choose one"),
+        (["calibrate", "{f}", "{s}", "--only", "/none/good.txt"], "--only /none/good.txt: cannot be read"),
+        (["calibrate", "{f}", "{s}", "--only", __file__], "names in it is in the column 'session'"),
         (["calibrate", "{f}", "{s}", "--compare"], "fitted but not calibrated"),
         (["evaluate", "{f}", "{s}"], "fitted but not calibrated"),
         (["evaluate", "{g}", "{n}", "--correct", "correct", "--label", "truth"], "both say which answers were right"),

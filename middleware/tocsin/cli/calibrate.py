@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from tocsin.cli import calibrate_options as options
-from tocsin.cli.chosen import Choice, chosen
+from tocsin.cli.chosen import Choice, chosen, of_sessions
 from tocsin.cli.comparison import show_comparison
 from tocsin.cli.on import On, counted, in_parts
 from tocsin.cli.promising import Promised, Wanted, promise_in_sweeps, promise_of
@@ -19,7 +19,7 @@ from tocsin.cli.scored import ScoredRecording, whole
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.scoring import responses_of
 from tocsin.recording.division import Division, calibration_rows, unseen_rows
-from tocsin.recording.reading import RecordedFile, Recording
+from tocsin.recording.reading import SESSION, RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, SessionRule, Window, uniforms
 from tocsin_calibration import compare as compare_promises
 
@@ -50,6 +50,7 @@ def calibrate(
     correct_by: options.CorrectBy = "venn_abers",
     max_error: options.MaxError = None,
     max_error_by: options.MaxErrorBy = "crc",
+    only: options.Only = None,
     exclude: options.Exclude = None,
     newest: options.Newest = None,
     sample: options.Sample = None,
@@ -74,7 +75,8 @@ def calibrate(
         own = calibration_rows(file, fitted, division)
         return own & unseen_rows(file, made.made) if compare else own
 
-    unseen = whole(recording.where(rows), leave_out_broken, console)
+    meant = of_sessions(recording.where(rows), only, sessions or SESSION, console)
+    unseen = whole(meant, leave_out_broken, console)
     unseen = chosen(unseen, Choice(exclude or [], newest, sample, seed, sessions), console, data)
     if not unseen.rows:
         by = "fitting, or for the calibration to compare with" if compare else "fitting"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.scored import GROUP, SESSION
+from tocsin.recording.reading import GROUP, SESSION
 
 PROMISE, SESSIONS, WORTH, DATA = "The promise", "Sessions", "What is caught, what answers are worth", "Which responses"
 
@@ -117,6 +117,12 @@ MaxErrorBy = Annotated[
 Exclude = Annotated[
     list[str] | None,
     typer.Option(help="Leave an incident out: START/END in ISO 8601, UTC; may be repeated.", rich_help_panel=DATA),
+]
+Only = Annotated[
+    Path | None,
+    typer.Option(
+        help="Only sessions that this file names, one a line: those known to have gone well.", rich_help_panel=DATA
+    ),
 ]
 Newest = Annotated[int | None, typer.Option(min=1, help="Only so many of the newest responses.", rich_help_panel=DATA)]
 Sample = Annotated[int | None, typer.Option(min=1, help="Only so many responses, drawn by lot.", rich_help_panel=DATA)]

@@ -1,4 +1,4 @@
-"""Which responses of a recording to calibrate on, chosen by time and by lot, never by score."""
+"""Which responses of a recording to learn from, chosen by how their sessions went, by time, by lot: never by score."""
 
 from __future__ import annotations
 
@@ -53,6 +53,26 @@ def chosen(recording: Recording, choice: Choice, console: Console, path: Path) -
         left = left[~np.isin(names[left].astype(str), names[spoilt].astype(str))]
     console.print(f"kept {len(left):,} of {recording.rows:,} responses ({spoilt.sum():,} came during the incidents)")
     return recording.take(left)
+
+
+def of_sessions(recording: Recording, named: Path | None, column: str, console: Console) -> Recording:
+    """The responses of sessions that a file names, one a line; all of them without a file.
+
+    Raises ConfigError when it names none that was recorded.
+    """
+    if named is None:
+        return recording
+    try:
+        wanted = set(named.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--only {named}: cannot be read: {error}") from None
+    names = recording.column(column, "").astype(str)
+    kept = np.flatnonzero(np.isin(names, list(wanted)))
+    if not len(kept):
+        raise ConfigError(f"--only {named}: none of the {len(wanted):,} names in it is in the column '{column}'")
+    there, took = len(np.unique(names)), len(np.unique(names[kept]))
+    console.print(f"kept {took:,} of {there:,} sessions, {len(kept):,} of {recording.rows:,} responses ({named})")
+    return recording.take(kept)
 
 
 def _seconds(times: NDArray[np.object_], path: Path) -> NDArray[np.float64]:

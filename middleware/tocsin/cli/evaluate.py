@@ -10,15 +10,16 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from tocsin.cli.chosen import of_sessions
 from tocsin.cli.on import On, in_parts
-from tocsin.cli.scored import SESSION, ScoredRecording, failures_in, whole
+from tocsin.cli.scored import ScoredRecording, failures_in, whole
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.evaluating import evaluate_files
 from tocsin.offline.scoring import Scoring, responses_of
 from tocsin.recording.division import require_whole_sessions, unseen_rows
-from tocsin.recording.reading import Mask, RecordedFile, Recording
+from tocsin.recording.reading import SESSION, Mask, RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation, distributional_correctness
 from tocsin_calibration import evaluate as make_evaluation
 from tocsin_calibration.evaluation.evaluate import Labelled, Power
@@ -34,6 +35,9 @@ def evaluate(
     sessions: Annotated[
         str, typer.Option(help="The column that names each response's session, where the promise is for sessions.")
     ] = SESSION,
+    only: Annotated[
+        Path | None, typer.Option(help="Of the safe responses, only sessions that this file names, one a line.")
+    ] = None,
     correct: Annotated[str | None, typer.Option(help="The column that says whether each answer was right.")] = None,
     label: Annotated[
         str | None, typer.Option(help="The column that holds the right choice, from 0; instead of --correct.")
@@ -69,7 +73,7 @@ def evaluate(
                 require_whole_sessions(file, record, sessions)
         return unseen_rows(file, made.made)
 
-    unseen = whole(recording.where(rows), leave_out_broken, console)
+    unseen = whole(of_sessions(recording.where(rows), only, sessions, console), leave_out_broken, console)
     if not unseen.rows:
         raise CalibrationError(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"

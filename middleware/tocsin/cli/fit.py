@@ -13,13 +13,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from tocsin.cli.chosen import of_sessions
 from tocsin.cli.on import On
 from tocsin.cli.suggestions import show_suggestions
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.fitting import fit_detectors
 from tocsin.recording.division import Division, fitting_rows
-from tocsin.recording.reading import Recording, read_recording
+from tocsin.recording.reading import SESSION, Recording, read_recording
 from tocsin_calibration import Bundle
 from tocsin_detectors import Detector, Features, FittingData, Scorer
 from tocsin_detectors.features import parse_features, with_features
@@ -61,6 +62,10 @@ def fit(
     sessions: Annotated[
         str | None, typer.Option(help="Keep sessions whole, told apart by this column, for a promise a session.")
     ] = None,
+    only: Annotated[
+        Path | None,
+        typer.Option(help="Only sessions that this file names, one a line: those known to have gone well."),
+    ] = None,
     leave_out_broken: Annotated[
         bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
     ] = False,
@@ -82,6 +87,7 @@ def fit(
     recording = open_recording(data, model, detectors, before)
     division = Division(share, seed, sessions)
     mine = recording.where(lambda file: fitting_rows(file, division))
+    mine = of_sessions(mine, only, sessions or SESSION, console)
     if leave_out_broken:
         mine = without_broken(mine, console)
     safe: FittingData = mine.load() if mine.size <= memory << 20 else mine

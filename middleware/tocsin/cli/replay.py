@@ -10,10 +10,11 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import GROUP, SESSION, ScoredRecording, whole
+from tocsin.cli.scored import ScoredRecording, whole
 from tocsin.cli.tables import print_table
 from tocsin.errors import RecordingError
 from tocsin.offline.scoring import responses_of
+from tocsin.recording.reading import GROUP, SESSION
 from tocsin.replay.page import report, said
 from tocsin.replay.replay import replay as replayed
 from tocsin_calibration import Bundle, CalibrationError

@@ -14,8 +14,6 @@ from tocsin.offline.scoring import Scores, Scoring, responses_of
 from tocsin.recording.reading import Recording
 from tocsin_calibration import Bundle, CalibrationError
 
-SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
-
 
 def whole(recording: Recording, leave_out_broken: bool, console: Console) -> Recording:
     """The recording, or what of it holds no NaN or infinity."""

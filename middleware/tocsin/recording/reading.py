@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Mask = NDArray[np.bool_]
 Shape = tuple[int, ...]
 SIGNAL = "signal."  # begins the name of a signal's column
+SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
 
 
 class RecordedFile(NamedTuple):
