@@ -9,7 +9,7 @@ SOURCES := pyproject.toml $(wildcard proto/*)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
 
-.PHONY: help demo test venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm clean
+.PHONY: help demo test venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -91,6 +91,13 @@ examples: $(VENV)/dev ## run the worked examples
 demo-llm: $(VENV)/dev ## guard a language model between a real gateway and its engine; a picture of its tokens
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
 	$(BIN)/python examples/llm/demo.py --out .demo/llm
+
+demo-robot: $(VENV)/dev ## a robot policy that is stopped before it fails; a picture of one failure
+	@ldconfig -p | grep -q libOSMesa || { $(call debian,,libosmesa6); }
+	$(BIN)/python examples/robot/demo.py --out .demo/robot/demo --picture
+
+fiper: $(VENV)/dev ## five robot tasks: are failures foreseen, and is the promise kept (half an hour the first time)
+	$(BIN)/python -m benchmarks.fiper --json fiper.json
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,7 +13,6 @@ import argparse
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +24,9 @@ import numpy as np
 import openai
 import yaml
 from prompts import ASTRAY, SAFE, USUAL
+
+sys.path.append(str(Path(__file__).parents[1]))
+from running import fetched, process, run, say, tocsin
 
 from tocsin_calibration import Bundle
 from tocsin_detectors import Observations
@@ -191,41 +193,6 @@ def gateway(out: Path) -> Iterator[openai.OpenAI]:
                 raise SystemExit(f"the gateway did not find the engine: see {out / 'gateway.log'}")
             time.sleep(0.2)
         yield client
-
-
-@contextmanager
-def process(command: list[object], log: Path, ready: str) -> Iterator[None]:
-    """A process that has said it is ready, ended at the end."""
-    with log.open("w") as file:
-        started = subprocess.Popen([str(word) for word in command], stdout=file, stderr=subprocess.STDOUT)
-        try:
-            ends = time.monotonic() + 180
-            while ready not in log.read_text():
-                if started.poll() is not None or time.monotonic() > ends:
-                    raise SystemExit(f"{command[0]} did not start: see {log}")
-                time.sleep(0.1)
-            yield
-        finally:
-            started.terminate()
-            started.wait(30)
-
-
-def fetched(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=5) as answer:
-        return str(answer.read().decode())
-
-
-def tocsin(verb: str) -> list[object]:
-    return [sys.executable, "-m", "tocsin", verb]
-
-
-def run(verb: str, *words: object) -> None:
-    say(f"tocsin {verb} {' '.join(map(str, words))}")
-    subprocess.run([str(word) for word in (*tocsin(verb), *words)], check=True)
-
-
-def say(what: str) -> None:
-    print(f"\n== {what}", flush=True)
 
 
 if __name__ == "__main__":

@@ -135,10 +135,10 @@ class Served:
         return actions, embedding[0]
 
 
-def make(task: str, path: Path, seed: int = 0) -> None:
+def make(task: str, path: Path, seed: int = 0, *, demonstrations: int = DEMONSTRATIONS, epochs: int = EPOCHS) -> None:
     """Demonstrate, train and export."""
-    states, chunks = demonstrate(task, seed=seed)
-    export(train(states, chunks, seed=seed), path)
+    states, chunks = demonstrate(task, demonstrations, seed)
+    export(train(states, chunks, seed=seed, epochs=epochs), path)
 
 
 if __name__ == "__main__":

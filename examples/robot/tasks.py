@@ -102,11 +102,14 @@ class Episode:
 
 
 class World:
-    """A simulated task, one episode at a time."""
+    """A simulated task, one episode at a time, seen by a `camera` of the simulator's (which needs OpenGL)."""
 
-    def __init__(self, task: str) -> None:
-        self.task = task
-        made = gymnasium.make("Meta-World/MT1", env_name=task, seed=0)
+    def __init__(self, task: str, camera: str | None = None) -> None:
+        self.task, self.camera = task, camera
+        seen = (
+            {} if camera is None else {"render_mode": "rgb_array", "camera_name": camera, "width": 320, "height": 320}
+        )
+        made = gymnasium.make("Meta-World/MT1", env_name=task, seed=0, **seen)
         made.reset()
         self._inner: Any = made.unwrapped  # what wraps it would put the object at one of fifty places
         self._masses = self._inner.model.body_mass.copy()
@@ -155,7 +158,7 @@ class World:
         inner.set_state(qpos, qvel)
 
     def frame(self) -> NDArray[np.uint8]:
-        """A picture of it."""
+        """A picture (320, 320, 3) of it."""
         return np.asarray(self._inner.render())
 
 
