@@ -9,6 +9,7 @@ relay. A session is a rollout. Watched first (observe), then stopped (enforce); 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -34,12 +35,16 @@ SESSIONS = ("--sessions", "session")
 
 
 class Row(NamedTuple):
-    """Rollouts of one kind: how many failed when watched, and how many of which were stopped later."""
+    """One rollout, and how it came out."""
 
     kind: str
     shift: Shift
     seed: int
     outcome: Outcome
+
+    def facts(self) -> dict[str, object]:
+        """As JSON."""
+        return {"kind": self.kind, "amount": self.shift.amount, "seed": self.seed, **self.outcome._asdict()}
 
 
 def main() -> None:
@@ -93,7 +98,11 @@ def main() -> None:
             stopped = roll(world, judged)
             metrics = fetched(f"http://127.0.0.1:{METRICS}/metrics")
     show(watched, stopped)
-    print("\n".join(line for line in metrics.splitlines() if line.startswith(("tocsin_actions_", "tocsin_sessions_"))))
+    counted = [line for line in metrics.splitlines() if line.startswith(("tocsin_actions_", "tocsin_sessions_"))]
+    print("\n".join(counted))
+    told_of = {"recorded": done, "watched": watched, "stopped": stopped}
+    facts = {name: [row.facts() for row in rows] for name, rows in told_of.items()}
+    (out / "demo.json").write_text(json.dumps({"metrics": counted, **facts}, indent=1) + "\n")
 
 
 def roll(world: World, wanted: Iterable[tuple[str, int]]) -> list[Row]:
