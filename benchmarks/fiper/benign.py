@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from benchmarks.fiper.rules import First, Promised
+from benchmarks.fiper.rules import Alarms, Promised
 from benchmarks.fiper.scores import Scored
 from benchmarks.fiper.splits import Split
 from benchmarks.report import console
@@ -24,7 +24,7 @@ ALPHA, KNOWN = 0.10, 150  # of 5%, ten rollouts could carry no promise
 ADAPTING = (10, 20, 50)
 COMPONENTS = 5  # of the embeddings, by which likeness is told
 
-Way = Callable[[Promised, Sequence[Scored], Sequence[Scored], int], First | None]
+Way = Callable[[Promised, Sequence[Scored], Sequence[Scored], int], Alarms | None]
 
 
 def shifted(tasks: Mapping[str, Sequence[Sequence[Scored]]], rule: Promised) -> list[dict[str, Any]]:
@@ -40,11 +40,11 @@ def shifted(tasks: Mapping[str, Sequence[Sequence[Scored]]], rule: Promised) -> 
             for n in ADAPTING:
                 some = [benign[at] for at in order[:n]]
                 for name, way in WAYS.items():
-                    first = way(rule, split.known, some, seed)
+                    alarms = way(rule, split.known, some, seed)
                     shares = (
                         [np.nan] * 3
-                        if first is None
-                        else [_share(first, part) for part in (judged, split.fresh, failed)]
+                        if alarms is None
+                        else [_share(alarms, part) for part in (judged, split.fresh, failed)]
                     )
                     rows.append(
                         {"task": task, "seed": seed, "n": n, "way": name} | dict(zip(PARTS, shares, strict=True))
@@ -56,21 +56,21 @@ def shifted(tasks: Mapping[str, Sequence[Sequence[Scored]]], rule: Promised) -> 
 PARTS = ("shifted and successful", "safe", "failed")
 
 
-def _none(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> First:
+def _none(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> Alarms:
     del some
     return rule.calibrated([one.scores for one in known], ALPHA, seed)
 
 
-def _added(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> First:
+def _added(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> Alarms:
     return rule.calibrated([one.scores for one in (*known, *some)], ALPHA, seed)
 
 
-def _group(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> First | None:
+def _group(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> Alarms | None:
     whole = rule.promise([one.scores for one in known], ALPHA, seed)
     return _carried(rule, whole, some)
 
 
-def _weighted(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> First | None:
+def _weighted(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], seed: int) -> Alarms | None:
     half = len(known) // 2
     whole = rule.promise([one.scores for one in known[:half]], ALPHA, seed)
     rest = known[half:]
@@ -82,10 +82,9 @@ def _weighted(rule: Promised, known: Sequence[Scored], some: Sequence[Scored], s
     return _carried(rule, whole, rest, weights)
 
 
-def _carried(rule: Promised, whole: Promise, by: Sequence[Scored], weights: Any = None) -> First | None:
+def _carried(rule: Promised, whole: Promise, by: Sequence[Scored], weights: Any = None) -> Alarms | None:
     """The promise that these rollouts carry, on the scales of the whole; None where they are too few for it."""
-    assert whole.sessions is not None
-    worst = np.array([whole.sessions.course(whole.joint(one.scores[:, rule.columns])).max() for one in by])
+    worst = np.array([course.max() for course in rule.courses(whole, [one.scores for one in by])])
     try:
         made = Promise(
             whole.reference, worst, whole.alphas, whole.rule, weights=weights, combination=whole.combination,
@@ -99,8 +98,8 @@ def _carried(rule: Promised, whole: Promise, by: Sequence[Scored], weights: Any 
 WAYS: Mapping[str, Way] = {"as it was": _none, "added": _added, "weighted": _weighted, "a group of its own": _group}
 
 
-def _share(first: First, part: Sequence[Scored]) -> float:
-    return float(np.mean([first(one.scores) is not None for one in part])) if part else float("nan")
+def _share(alarms: Alarms, part: Sequence[Scored]) -> float:
+    return float(np.mean([at is not None for at in alarms([one.scores for one in part])])) if part else float("nan")
 
 
 def _show(rows: Sequence[Mapping[str, Any]]) -> None:

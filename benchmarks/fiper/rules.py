@@ -15,13 +15,13 @@ from tocsin_calibration.sessions.rule import SessionRule, Style
 from tocsin_calibration.sessions.windows import How, Window
 
 Float = NDArray[np.float64]
-First = Callable[[Float], int | None]  # scores (T, d) of a rollout -> the first query that alarms, from 0
+Alarms = Callable[[Sequence[Float]], list[int | None]]  # scores (T_i, d) of rollouts -> their first alarms, from 0
 
 
 class Rule(Protocol):
     """What safe rollouts' scores and a level make an alarm of."""
 
-    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> First:
+    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> Alarms:
         """From scores (T_i, d) of safe rollouts."""
         ...
 
@@ -43,14 +43,20 @@ class Promised:
             [one[:, self.columns] for one in safe], {"alarm": alpha}, session=session, rule=self.rule, seed=seed
         )
 
-    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> First:
+    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> Alarms:
         return self.of(self.promise(safe, alpha, seed))
 
-    def of(self, promise: Promise) -> First:
-        """The first alarm by a promise that has been made."""
-        rule, threshold = promise.sessions, promise.thresholds["alarm"]
-        assert rule is not None
-        return lambda scores: _first(rule.course(promise.joint(scores[:, self.columns])) > threshold)
+    def of(self, promise: Promise) -> Alarms:
+        """Alarms by a promise that has been made."""
+        threshold = promise.thresholds["alarm"]
+        return lambda rollouts: [_first(course > threshold) for course in self.courses(promise, rollouts)]
+
+    def courses(self, promise: Promise, rollouts: Sequence[Float]) -> list[Float]:
+        """What is compared with the threshold, one array (T_i,) a rollout."""
+        assert promise.sessions is not None
+        joint = promise.joint(np.concatenate(rollouts)[:, self.columns])
+        ends = np.cumsum([len(one) for one in rollouts])[:-1]
+        return [promise.sessions.course(one) for one in np.split(joint, ends)]
 
     @property
     def columns(self) -> list[int]:
@@ -76,7 +82,7 @@ class Published:
     window: int
     style: Literal["constant", "step"] = "constant"
 
-    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> First:
+    def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> Alarms:
         del seed
         window, columns = Window(self.window, "sum"), [NAMES.index(name) for name in self.detectors]
 
@@ -95,7 +101,7 @@ class Published:
             at = np.minimum(np.arange(len(scores)), thresholds.shape[1] - 1)
             return _first((windowed(scores) > thresholds[:, at]).all(axis=0))
 
-        return first
+        return lambda rollouts: [first(one) for one in rollouts]
 
     def __str__(self) -> str:
         return f"{' and '.join(self.detectors)}, sum of {self.window}, {self.style} quantile"

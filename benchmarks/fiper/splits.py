@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.fiper.rules import First, Rule
+from benchmarks.fiper.rules import Alarms, Rule
 from benchmarks.fiper.scores import Scored
 from tocsin_calibration.sessions.metrics import SessionMetrics, session_metrics
 
@@ -36,19 +36,17 @@ class Told(NamedTuple):
     benign: tuple[int, int]
 
 
-def told(first: First, split: Split) -> Told:
+def told(alarms: Alarms, split: Split) -> Told:
     """Judge what did not calibrate."""
-    alarms = {id(one): first(one.scores) for one in (*split.fresh, *split.others)}
     judged = [*split.fresh, *split.others]
-    metrics = session_metrics(
-        [alarms[id(one)] for one in judged], [len(one.scores) for one in judged], [not one.success for one in judged]
-    )
-    benign = [one for one in split.others if one.success]
+    first = alarms([one.scores for one in judged])
+    metrics = session_metrics(first, [len(one.scores) for one in judged], [not one.success for one in judged])
+    safe, others = first[: len(split.fresh)], zip(first[len(split.fresh) :], split.others, strict=True)
+    return Told(metrics, _counted(safe), _counted([at for at, one in others if one.success]))
 
-    def counted(some: Sequence[Scored]) -> tuple[int, int]:
-        return sum(alarms[id(one)] is not None for one in some), len(some)
 
-    return Told(metrics, counted(split.fresh), counted(benign))
+def _counted(first: Sequence[int | None]) -> tuple[int, int]:
+    return sum(at is not None for at in first), len(first)
 
 
 def over_seeds(rule: Rule, by_seed: Sequence[Sequence[Scored]], alpha: float, calibrating: int) -> list[Told]:
