@@ -32,27 +32,27 @@ def keep(
                     promise = ours.promise(known, alpha, seed)
                     alarms, of = told(ours.of(promise), split).safe
                     law = [(promise.laws["alarm"], of)]
-                    judge.counts(f"Tocsin, {size} rollouts, {alpha:.0%}", alpha, law, alarms, pool=seed)
+                    judge.counts(f"Tocsin, {size:3} rollouts, {alpha:3.0%}", alpha, law, alarms, pool=seed)
                     if size == CALIBRATING:
-                        judge.counts(f"Tocsin, {task}, {alpha:.0%}", alpha, law, alarms)
+                        judge.counts(f"Tocsin, {task}, {alpha:3.0%}", alpha, law, alarms)
                     plain = [(FalseAlarmLaw.at(size, alpha), of)]
                     for name, detectors in {"RND and ACE": PAIR, "RND alone": PAIR[:1]}.items():
                         rule = Published(detectors, theirs.window, theirs.style)
                         alarms, _ = told(rule.calibrated(known, alpha, seed), split).safe
                         published.counts(
-                            f"published, {name}, {size} rollouts, {alpha:.0%}", alpha, plain, alarms, pool=seed
+                            f"published, {name}, {size:3} rollouts, {alpha:3.0%}", alpha, plain, alarms, pool=seed
                         )
     judge.judge_pools()
     published.judge_pools()
     checks = [Check(f"kept: {name}", round(judge.findings[name].realised, 4), f"{found.nominal:g}, by the law",
-                    judge.kept(name)) for name, found in judge.findings.items()]  # fmt: skip
+                    judge.kept(name)) for name, found in sorted(judge.findings.items())]  # fmt: skip
     return _shown(judge) + _shown(published), checks
 
 
 def _shown(judge: Judge) -> list[dict[str, Any]]:
     table = Table("rule", "nominal", "realised", "of safe rollouts", "least tail, times tails", "by the law")
     rows = []
-    for name, surprise in judge.surprises().items():
+    for name, surprise in sorted(judge.surprises().items()):
         found = judge.findings[name]
         word = "kept" if judge.kept(name) else "not kept"
         table.add_row(

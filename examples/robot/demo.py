@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -30,6 +31,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from running import fetched, process, run, say, tocsin
 
 SERVER, RELAY, METRICS = 50161, 50162, 19471  # ports
+IDLE = 5  # seconds of silence after which a rollout has ended
 HERE = Path(__file__).parent
 SESSIONS = ("--sessions", "session")
 
@@ -78,7 +80,7 @@ def main() -> None:
             good.write_text("\n".join(went_well) + "\n")
             print(f"{len(went_well)} succeeded: {good}")
         run("fit", out / "safe", "-o", bundle, "-d", "rnd", "-d", "ace", *SESSIONS, "--share", "0.3", "--only", good)
-        told = ["--style", "band", "--window", "3", "--warning", options.alpha, "--critical", options.alpha / 2]
+        told = ["--style", "band", "--rule", "learnt", "--warning", options.alpha, "--critical", options.alpha / 2]
         run("calibrate", bundle, out / "safe", *SESSIONS, "--only", good, *told)
         judged = [(kind, 2_000 + at) for kind in ("usual", *SHIFTS) for at in range(options.each)]
         configured(config, task, "observe")
@@ -96,6 +98,7 @@ def main() -> None:
         with process([*tocsin("serve"), "-c", config], out / "enforce.log", "->"):
             say("the same again, and now stopped")
             stopped = roll(world, judged)
+            time.sleep(IDLE + 1)  # then all sessions have ended, and count
             metrics = fetched(f"http://127.0.0.1:{METRICS}/metrics")
     show(watched, stopped)
     counted = [line for line in metrics.splitlines() if line.startswith(("tocsin_actions_", "tocsin_sessions_"))]
@@ -118,7 +121,7 @@ def roll(world: World, wanted: Iterable[tuple[str, int]]) -> list[Row]:
 
 def configured(config: Path, task: str, mode: str) -> None:
     model = {
-        "bundle": "robot.tocsin", "session": "metadata.x-session-id", "session_idle": "5s",
+        "bundle": "robot.tocsin", "session": "metadata.x-session-id", "session_idle": f"{IDLE}s",
         "on_alarm": {"warning": "block", "critical": "block"},
         "signals": {"actions": "response.outputs.actions", "embedding": "response.outputs.embedding"},
     }  # fmt: skip

@@ -53,9 +53,9 @@ def picture(task: str, policy: Remote, bundle: Path, seed: int, shift: Shift, pa
         axis.set_ylabel(name, fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlim(-0.5, len(frames) - 0.5)
+        axis.set_xticks(range(len(frames)) if line == len(lines) else [])
         if line < len(lines):
             axis.axhspan(0, float(np.quantile(promise.reference[:, line - 1], 0.95)), color="#9aa7b5", alpha=0.25)
-            axis.set_xticks([])
         else:
             axis.axhline(threshold, color="#b3261e", linestyle="--")
             axis.set_ylim(min(0.0, float(course.min())), min(TALL * threshold, 1.1 * float(course.max())))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin_detectors.actions.cells import count_logs
+from tocsin_detectors.actions.cells import count_logs, multiples
 from tocsin_detectors.actions.samples import Chunks
 from tocsin_detectors.detector import fitted
 from tocsin_detectors.errors import SaturationWarning
@@ -111,7 +111,7 @@ class ActionChunkEntropy:
 
 
 def _entropy(cells: NDArray[np.intp]) -> float:
-    """In bits, of the distribution of rows (S, A) over equal ones."""
-    _, counts = np.unique(cells, axis=0, return_counts=True)
+    """In bits, of the distribution of rows (S, A) over equal ones, told apart as in the graph."""
+    _, counts = np.unique(cells @ multiples(cells.shape[1]), return_counts=True)
     shares = counts / counts.sum()
     return float(-(shares * np.log2(shares)).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from spox import Var
@@ -42,9 +43,8 @@ def count_logs(indices: Var, highest: Var, samples: int, groups: int, width: int
 
     def by_order() -> list[Var]:
         """Equal cells come to stand side by side, runs of them are numbered, and the number says whom to count with."""
-        random = np.random.default_rng(0).integers(1, 2**MULTIPLES, width)
-        multiples = block * np.tile(random, groups)[:, None]
-        numbers = op.matmul(op.cast(indices, to=np.float64), op.const(multiples))
+        columns = block * np.tile(multiples(width), groups)[:, None]
+        numbers = op.matmul(op.cast(indices, to=np.float64), op.const(columns))
         order, _ = op.top_k(op.transpose(numbers, perm=[0, 2, 1]), op.const(np.array([samples])))
         start, second, last, end = (op.const(np.array([at])) for at in (0, 1, samples - 1, samples))
         before, after = (
@@ -57,6 +57,11 @@ def count_logs(indices: Var, highest: Var, samples: int, groups: int, width: int
         return [_sum(runs, both, op.shape(order), op.const(alone))]
 
     return op.if_(op.less_or_equal(size, op.const(np.float32(FEW))), then_branch=by_table, else_branch=by_order)[0]
+
+
+def multiples(width: int) -> NDArray[np.int64]:
+    """Random whole numbers (width,): sums of so many multiples of them tell cells apart, all but surely."""
+    return np.random.default_rng(0).integers(1, 2**MULTIPLES, width)
 
 
 def _sum(cells: Var, finite: Var, shape: Var, more: Var) -> Var:
