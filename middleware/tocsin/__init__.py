@@ -61,7 +61,7 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
 
     from tocsin.sinks.prometheus import PrometheusSink
 
-    sink = PrometheusSink(guard.models)
+    sink = PrometheusSink(guard.models, before=guard.end_silent_sessions)
     guard.sinks.append(sink)
     (registry or REGISTRY).register(sink)
 

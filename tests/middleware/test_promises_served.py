@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from tests.middleware.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
 from tests.parts import INFER, inference, quick_bundle
 
@@ -107,6 +109,31 @@ def test_a_stretch_that_ends_in_a_late_call_is_counted_too(tmp_path: Path) -> No
     assert [len(batch.ended or ()) for batch in told] == [0, 1] and told[1].scores.shape == (0, 2)
     (sessions,) = [family for family in metrics.collect() if family.name == "tocsin_sessions"]
     assert sum(sample.value for sample in sessions.samples) == 1
+
+
+def test_the_last_sessions_are_counted_although_no_traffic_comes_after_them(tmp_path: Path) -> None:
+    bundle = in_sessions(tmp_path / "s.tocsin")
+    with served(bundle, session_idle="200ms") as relay:
+        for name in ("one", "two"):
+            ask(relay, b"1", ("x-session", name))
+        until = time.monotonic() + 20
+        while (counted := _sessions(relay.metrics)) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+    assert counted == 2
+    guard = Guard.open(Config(**model(bundle, session_idle="50ms")))
+    registry = CollectorRegistry()
+    tocsin.export_metrics(guard, registry)
+    call = guard.call(INFER, {"x-session": "one"})
+    assert call is not None
+    call.response = inference(SAFE, slice(0, 1))
+    guard.judge([call])
+    time.sleep(0.1)
+    assert _sessions(generate_latest(registry).decode()) == 1
+
+
+def _sessions(metrics: str) -> float:
+    lines = [line for line in metrics.splitlines() if line.startswith("tocsin_sessions_total{")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 def test_stretches_of_an_endless_session_are_counted_as_they_end(tmp_path: Path) -> None:

@@ -319,6 +319,18 @@ class Guard:
             for sink in self.sinks:
                 self._safely(sink.scored, scored)
 
+    def end_silent_sessions(self) -> None:
+        """Tell of sessions that have been silent for long enough. For whoever looks now and then, traffic or not."""
+        for model in list(self.models.values()):
+            if model.bundle is not None:
+                self._tell_ended(model, model.judge.silent())
+
+    def _tell_ended(self, model: GuardedModel, ended: list[str | None]) -> None:
+        if ended:
+            none = np.empty((0, len(model.scorer.detectors)), np.float32)
+            for sink in self.sinks:
+                self._safely(sink.scored, Scored(model.name, [], none, 0.0, ended=ended))
+
     def _end_sessions(self, whole: StreamedCall) -> None:
         """Tell that the sessions have ended which a stream's sequences are."""
         model = self.models.get(whole.model)
@@ -328,10 +340,7 @@ class Guard:
         ended = model.judge.finish(keys)
         if model.shadow is not None and model.shadow.streams_are_sessions:
             model.shadow.judge.finish(keys)
-        if ended:
-            none = np.empty((0, len(model.scorer.detectors)), np.float32)
-            for sink in self.sinks:
-                self._safely(sink.scored, Scored(model.name, [], none, 0.0, ended=ended))
+        self._tell_ended(model, ended)
 
     def _pass_unscored(self, call: Call, why: Unscored) -> None:
         model = call.model or OTHER

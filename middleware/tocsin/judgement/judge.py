@@ -119,6 +119,13 @@ class Judge:
         with self.sessions.lock:
             return self.sessions.finish(keys)
 
+    def silent(self) -> list[str | None]:
+        """The worst severity of each session that has ended since this was last asked, by silence or otherwise."""
+        if self.sessions is None:
+            return []
+        with self.sessions.lock:
+            return self.sessions.end([], [])
+
     def _smooth(self, joint: Sequence[float], groups: Sequence[str] | None, names: Sequence[str]) -> list[float]:
         """P-values of rows with these names, against their groups' calibration scores."""
         drawn = uniforms(names)

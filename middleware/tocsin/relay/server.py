@@ -26,7 +26,7 @@ from tocsin.relay.stream import Stream
 
 log = logging.getLogger("tocsin")
 
-LOOKS = 1.0  # seconds between looks for idle connections and changed certificates
+LOOKS = 1.0  # seconds between looks for idle connections, silent sessions and changed certificates
 
 
 class Relay:
@@ -152,10 +152,13 @@ class Relay:
         self.batcher.close()
 
     async def _look(self) -> None:
-        """Use certificates that have changed, and send idle connections away where that is configured."""
+        """Use certificates that have changed, count sessions that have fallen silent, and send idle connections away
+        where that is configured.
+        """
         looked = self.now()
         while True:
             await asyncio.sleep(LOOKS)
+            self.guard.end_silent_sessions()
             if self.now() - looked >= self.config.reload_certificates.total_seconds():
                 looked = self.now()
                 try:

@@ -36,10 +36,11 @@ class PrometheusSink(Collector):
     """The sink that Prometheus scrapes: register it, or let `registry` do so.
 
     Labels are bounded: models are those of the configuration and `other`, detectors and severities those of their
-    bundles, methods those of the protocols, versions the first 50 of a model.
+    bundles, methods those of the protocols, versions the first 50 of a model. `before` is called before each `collect`.
     """
 
-    def __init__(self, models: Mapping[str, GuardedModel]) -> None:
+    def __init__(self, models: Mapping[str, GuardedModel], before: Callable[[], None] = lambda: None) -> None:
+        self._before = before
         self._models = dict(models)
         self._series = {name: ModelSeries(model) for name, model in models.items()}
         self._series["other"] = ModelSeries(None)
@@ -144,6 +145,7 @@ class PrometheusSink(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Everything counted so far, as the client library's families."""
+        self._before()
         return metrics(self.samples())
 
     def samples(self) -> list[Sample]:

@@ -123,6 +123,7 @@ class RedisSessions:
         for opened in self._open:
             ended += opened.progress.ended
             opened.progress.ended.clear()
+        self._open = []
         with self._counted:
             ended, self._ended = [*ended, *self._ended], []
         return ended
