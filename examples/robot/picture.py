@@ -46,7 +46,7 @@ def picture(task: str, policy: Remote, bundle: Path, seed: int, shift: Shift, pa
         stopped = len(alarmed) and at >= alarmed[0]
         axis.set_title(f"query {at}", fontsize=9, color="#b3261e" if stopped else "black")
         axis.set_axis_off()
-    lines = [*zip(made.scorer.detectors, scores.T, strict=True), ("evidence, windowed", course)]
+    lines = [*zip(made.scorer.detectors, scores.T, strict=True), ("evidence", course)]
     for line, (name, values) in enumerate(lines, 1):
         axis = figure.add_subplot(grid[line, :])
         axis.plot(values, color="#1b4f9c", marker="o", markersize=4)
