@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -14,13 +13,13 @@ from google.protobuf.message_factory import GetMessageClass
 
 from tocsin.protocols.field_edit import Ask, FieldEdit
 from tocsin.protocols.field_paths import resolve, text_at
-from tocsin.protocols.field_signals import Alternatives, Part, Read, signal_of
+from tocsin.protocols.field_reader import FieldReader, KnownMessage, OpenedMessage, Signal, parsed
+from tocsin.protocols.field_signals import Alternatives, Read, plain, signal_of
 from tocsin.protocols.field_values import TensorForm
+from tocsin.protocols.layouts import Layouts
 from tocsin.protocols.method import Opened
-from tocsin.protocols.oip_method import one_count
 from tocsin.protocols.paths import SignalPath
-from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading, Shapes
-from tocsin.unscored import Unscored
+from tocsin.protocols.rows import Shapes
 
 
 class Abort(NamedTuple):
@@ -81,8 +80,8 @@ class FieldMethod:
         self._summary = summary
         self.parallel = bool(sequence)
         self._places = [way.split(".") for way in _ways(sequence)]
-        for way in _ways(sequence):
-            resolve(self._response.DESCRIPTOR, way)
+        told_by = [resolve(self._response.DESCRIPTOR, way).field for way in _ways(sequence)]
+        self._layouts = Layouts(self._response.DESCRIPTOR, {field.full_name for field in told_by})
         if self._places:  # where an owner is missing, its number is 0
             self._sequences = attrgetter(*(".".join(way) for way in self._places))
         for path in self.signals.values():
@@ -90,19 +89,24 @@ class FieldMethod:
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
-        message = _parsed(self._response, response, "response")
+        if self._silent and (known := self._layouts.of(response)) is not None:
+            return KnownMessage(response, known, self._response)
+        message = parsed(self._response, response, "response")
         sums_up = message.HasField(self._summary) if self._summary else False
         sequence = self._sequence_of(message) if self.parallel else 0
         if self._silent:
+            self._layouts.learn(response, sums_up, sequence)
             return OpenedMessage("", "", message, sums_up, sequence)
         asked = None
         if "request" in (self._model[0], self._version[0]) and request is not None:
-            asked = _parsed(self._request, request, "request")
+            asked = parsed(self._request, request, "request")
         model, version = _told(self._model, message, asked), _told(self._version, message, asked)
         return OpenedMessage(model, version, message, sums_up, sequence)
 
     def sequence(self, response: bytes) -> int:
         """Which sequence a message belongs to."""
+        if (known := self._layouts.of(response)) is not None:
+            return known.sequence
         try:
             return self._sequence_of(self._response.FromString(response))
         except DecodeError:
@@ -114,8 +118,16 @@ class FieldMethod:
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
         """How to read these signals. Raises ValueError where a path does not fit the messages."""
-        found = [(name, path.side == "request", self._signal(path)) for name, path in signals.items()]
-        return FieldReader(found, self._request, shapes)
+        found = [
+            Signal(
+                name,
+                path.side == "request",
+                self._signal(path),
+                path.side != "request" and plain(self._response.DESCRIPTOR, path),
+            )
+            for name, path in signals.items()
+        ]
+        return FieldReader(found, self._request, self._response, shapes)
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
         """Whether some signal, or whose response it is, stands in the request."""
@@ -172,68 +184,6 @@ class FieldMethod:
         return side, found.follow
 
 
-class OpenedMessage(NamedTuple):
-    """A response whose model is known, where the call tells it."""
-
-    model: str
-    version: str
-    message: Any
-    sums_up: bool
-    sequence: int
-
-
-class FieldReader:
-    """Reads a model's signals. Messages that are judged together are put together along the first axis."""
-
-    def __init__(self, signals: Sequence[tuple[str, bool, Read]], request: Any, shapes: Shapes) -> None:
-        self._signals = list(signals)
-        self._request = request
-        self._wants_request = any(in_request for _, in_request, _ in self._signals)
-        self._shapes = shapes
-        self._plans: dict[tuple[tuple[tuple[int, ...], bool | None], ...], tuple[int, Family]] = {}
-
-    def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
-        """Rows, family and raw contents. Raises Unscored."""
-        asked: Sequence[Part] = ()
-        if self._wants_request:
-            if request is None:
-                raise Unscored("missing_signal", "there is no request to read a signal from")
-            message = _parsed(self._request, request, "request")
-            asked = [OpenedMessage("", "", message, False, 0)]
-        raws: list[bytes] = []
-        layout: list[tuple[tuple[int, ...], bool | None]] = []
-        for name, in_request, signal in self._signals:
-            found = signal(asked if in_request else opened, self._shapes.width(name))
-            if found is None:
-                side = "request" if in_request else "response"
-                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")
-            layout.append((found.shape, found.rows))
-            raws.append(found.raw)
-        key = tuple(layout)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plan(key)
-            if len(self._plans) >= KEPT_LAYOUTS:
-                self._plans.clear()
-            self._plans[key] = plan
-        return *plan, raws
-
-    def _plan(self, layout: Sequence[tuple[tuple[int, ...], bool | None]]) -> tuple[int, Family]:
-        """The rows and the family of messages with these shapes. Raises Unscored."""
-        kinds: list[Kind] = []
-        counts: dict[str, int] = {}
-        for (name, _, _), (shape, by_rows) in zip(self._signals, layout, strict=True):
-            if by_rows is None:
-                rows, own = self._shapes.rows(name, shape)
-            else:
-                rows, own = (shape[0], shape[1:] or (1,)) if by_rows else (1, shape)
-            if rows and (told := self._shapes.misfit(name, prod(own))):
-                raise Unscored("shape", told)
-            counts[name] = rows
-            kinds.append((name, "FP32", own))
-        return one_count(counts), self._shapes.family(tuple(kinds))
-
-
 def _ways(path: str) -> list[str]:
     """The alternatives of a path in responses, none of an empty one."""
     return [way.strip().removeprefix("response.") for way in path.split("|")] if path else []
@@ -248,10 +198,3 @@ def _told(where: tuple[str, Callable[[Any], Any] | None], response: Any, request
     message = request if side == "request" else response
     value = None if follow is None or message is None else follow(message)
     return "" if value is None else str(value)
-
-
-def _parsed(kind: Any, content: bytes, side: str) -> Any:
-    try:
-        return kind.FromString(content)
-    except DecodeError as error:
-        raise Unscored("undecodable", f"the {side} is no {kind.DESCRIPTOR.full_name} ({error})") from None

@@ -10,6 +10,7 @@ import numpy as np
 from google.protobuf.descriptor import Descriptor
 from numpy.typing import NDArray
 
+from tocsin.protocols.field_paths import resolve
 from tocsin.protocols.field_values import Array, Find, TensorForm, finder
 from tocsin.protocols.paths import BEST, SignalPath
 from tocsin.unscored import Unscored
@@ -60,6 +61,12 @@ def signal_of(
         return None
 
     return read
+
+
+def plain(root: Descriptor, path: SignalPath) -> bool:
+    """Whether a signal is numbers as they stand, in a shape that a message's structure tells."""
+    made = path.dtype or path.choices or path.sequences
+    return not made and all(resolve(root, way).numeric for way in path.path.split("|"))
 
 
 def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:

@@ -1,0 +1,163 @@
+"""Reads a model's signals out of messages, parsed or of a structure that was met before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from tocsin.protocols.field_signals import Part, Read
+from tocsin.protocols.layouts import Layout, Spans
+from tocsin.protocols.oip_method import one_count
+from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading, Shapes
+from tocsin.unscored import Unscored
+
+
+class OpenedMessage(NamedTuple):
+    """A response whose model is known, where the call tells it."""
+
+    model: str
+    version: str
+    message: Any
+    sums_up: bool
+    sequence: int
+
+
+class KnownMessage:
+    """A response of a structure that was met before; parsed only for whoever wants that."""
+
+    __slots__ = ("_kind", "layout", "raw")
+    model = version = ""
+
+    def __init__(self, raw: bytes, layout: Layout, kind: Any) -> None:
+        self.raw, self.layout, self._kind = raw, layout, kind
+
+    @property
+    def sums_up(self) -> bool:
+        return self.layout.sums_up
+
+    @property
+    def sequence(self) -> int:
+        return self.layout.sequence
+
+    @property
+    def message(self) -> Any:
+        return parsed(self._kind, self.raw, "response")
+
+
+class Signal(NamedTuple):
+    """A signal of a model: whether it stands in the request, how it is read, and whether it is plain numbers."""
+
+    name: str
+    in_request: bool
+    read: Read
+    plain: bool
+
+
+Shaped = tuple[tuple[tuple[int, ...], bool | None], ...]  # of each signal its shape, and how its first axis is meant
+Known = tuple[int, Family, Callable[[bytes], list[bytes]]]  # rows, family, and the raw contents of a message
+_UNTRIED: Any = object()
+
+
+class FieldReader:
+    """Reads a model's signals. Messages that are judged together are put together along the first axis."""
+
+    def __init__(self, signals: Sequence[Signal], request: Any, response: Any, shapes: Shapes) -> None:
+        self._signals = list(signals)
+        self._request, self._response = request, response
+        self._wants_request = any(signal.in_request for signal in self._signals)
+        self._plain = all(signal.plain for signal in self._signals)
+        self._shapes = shapes
+        self._plans: dict[Shaped, tuple[int, Family]] = {}
+        self._of_layout: dict[Layout, Known | None] = {}  # None: have to be parsed
+
+    def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
+        """Rows, family and raw contents. Raises Unscored."""
+        if len(opened) == 1 and self._plain and type(opened[0]) is KnownMessage:
+            message = opened[0]
+            known = self._of_layout.get(message.layout, _UNTRIED)
+            if known is _UNTRIED:
+                known = self._of_layout[message.layout] = self._known(message.layout)
+            if known is not None:
+                return known[0], known[1], known[2](message.raw)
+        asked: Sequence[Part] = ()
+        if self._wants_request:
+            if request is None:
+                raise Unscored("missing_signal", "there is no request to read a signal from")
+            asked = [OpenedMessage("", "", parsed(self._request, request, "request"), False, 0)]
+        shaped, raws = self._found(opened, asked)
+        return *self._planned(shaped), raws
+
+    def _found(self, opened: Sequence[Part], asked: Sequence[Part]) -> tuple[Shaped, list[bytes]]:
+        """Shapes and raw contents of the signals. Raises Unscored."""
+        raws: list[bytes] = []
+        layout: list[tuple[tuple[int, ...], bool | None]] = []
+        for name, in_request, signal, _ in self._signals:
+            found = signal(asked if in_request else opened, self._shapes.width(name))
+            if found is None:
+                side = "request" if in_request else "response"
+                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")
+            layout.append((found.shape, found.rows))
+            raws.append(found.raw)
+        return tuple(layout), raws
+
+    def _known(self, layout: Layout) -> Known | None:
+        """How to read messages of this structure without parsing; None where they have to be."""
+        shaped: Shaped = ()
+
+        def read(raw: bytes) -> list[bytes]:
+            nonlocal shaped
+            shaped, raws = self._found([KnownMessage(raw, layout, self._response)], ())
+            return raws
+
+        try:
+            spans = layout.spans(read)
+            return None if spans is None else (*self._planned(shaped), _taking(spans))
+        except Unscored:
+            return None
+
+    def _planned(self, shaped: Shaped) -> tuple[int, Family]:
+        """The rows and the family of messages with these shapes, remembered. Raises Unscored."""
+        plan = self._plans.get(shaped)
+        if plan is None:
+            plan = self._plan(shaped)
+            if len(self._plans) >= KEPT_LAYOUTS:
+                self._plans.clear()
+            self._plans[shaped] = plan
+        return plan
+
+    def _plan(self, layout: Sequence[tuple[tuple[int, ...], bool | None]]) -> tuple[int, Family]:
+        """The rows and the family of messages with these shapes. Raises Unscored."""
+        kinds: list[Kind] = []
+        counts: dict[str, int] = {}
+        for (name, *_), (shape, by_rows) in zip(self._signals, layout, strict=True):
+            if by_rows is None:
+                rows, own = self._shapes.rows(name, shape)
+            else:
+                rows, own = (shape[0], shape[1:] or (1,)) if by_rows else (1, shape)
+            if rows and (told := self._shapes.misfit(name, prod(own))):
+                raise Unscored("shape", told)
+            counts[name] = rows
+            kinds.append((name, "FP32", own))
+        return one_count(counts), self._shapes.family(tuple(kinds))
+
+
+def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:
+    """How to take the bytes of each signal."""
+    if any(len(of_signal) != 1 for of_signal in spans):
+        return lambda raw: [b"".join([raw[start:end] for start, end in of_signal]) for of_signal in spans]
+    if len(spans) == 1:
+        ((start, end),) = spans[0]
+        return lambda raw: [raw[start:end]]
+    take = itemgetter(*(slice(*of_signal[0]) for of_signal in spans))
+    return lambda raw: list(take(raw))
+
+
+def parsed(kind: Any, content: bytes, side: str) -> Any:
+    try:
+        return kind.FromString(content)
+    except DecodeError as error:
+        raise Unscored("undecodable", f"the {side} is no {kind.DESCRIPTOR.full_name} ({error})") from None

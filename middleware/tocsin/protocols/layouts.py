@@ -1,0 +1,189 @@
+"""Messages whose like was met before, read without parsing them.
+
+A token stream's messages differ in their numbers and seldom in their structure, which protobuf tells by tags, lengths
+and the lengths of varints. A structure that was parsed once is remembered as a mask over the bytes that tell it; in
+another message with the same bytes under the mask, all floats stand at the same places. Where those of a signal stand
+is found by trial: messages of that structure with other floats in them are parsed and read in the usual way.
+
+What the mask leaves out: floats and other numbers of fixed size, what varints hold (not how long they are), bytes, and
+packed varints but for their last byte's end. Text is kept, since it may be no text. So nothing is read otherwise than
+by parsing it, but for one: packed varints that are too long to be numbers are not found out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+
+import numpy as np
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+Spans = list[tuple[int, int]]  # of bytes, each from and to
+
+LARGEST, ROOM = 65_536, 4_194_304  # bytes of a message, and of all that are remembered
+FIRST, PAYS = 64, 50  # structures to remember at once; then one for so many messages that were met again
+MASKS = 8  # of one length
+TRIALS = 3
+
+_VARINTS = frozenset(
+    (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_UINT64,
+     FieldDescriptor.TYPE_SINT32, FieldDescriptor.TYPE_SINT64, FieldDescriptor.TYPE_BOOL, FieldDescriptor.TYPE_ENUM)
+)  # fmt: skip
+_FIXED = {
+    5: (FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_FIXED32, FieldDescriptor.TYPE_SFIXED32),
+    1: (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED64),
+}
+_SIZES = {5: 4, 1: 8}
+
+
+class Layout:
+    """One structure: what it says of its messages, and where their floats stand."""
+
+    __slots__ = ("_floats", "_like", "sequence", "sums_up")
+
+    def __init__(self, like: bytes, floats: list[int], sums_up: bool, sequence: int) -> None:
+        self._like, self._floats = like, floats
+        self.sums_up, self.sequence = sums_up, sequence
+
+    def spans(self, read: Callable[[bytes], list[bytes]]) -> list[Spans] | None:
+        """Where the values stand that `read` finds in messages of this structure, float32 a signal; None where they
+        are not floats of it as they stand.
+        """
+        found: list[list[int]] | None = None
+        random = np.random.default_rng(0)
+        for _ in range(TRIALS):
+            marks = random.permutation(len(self._floats)).astype("<f4") + 1
+            trial = bytearray(self._like)
+            for at, mark in zip(self._floats, marks, strict=True):
+                trial[at : at + 4] = mark.tobytes()
+            where = dict(zip(marks.tolist(), self._floats, strict=True))
+            told = [np.frombuffer(raw, np.float32).tolist() for raw in read(bytes(trial))]
+            if any(value not in where for values in told for value in values):
+                return None
+            places = [[where[value] for value in values] for values in told]
+            if found is not None and places != found:
+                return None
+            found = places
+        return [_joined(places) for places in found or []]
+
+
+class Layouts:
+    """The structures of one type of message that are remembered. `exact`: full names of fields whose values are part
+    of the structure.
+    """
+
+    def __init__(self, kind: Descriptor, exact: Set[str] = frozenset()) -> None:
+        self._kind, self._exact = kind, exact
+        self._known: dict[int, list[tuple[int, dict[int, Layout]]]] = {}  # by length: masks, and what they show
+        self._held = self._learnt = self._met = 0
+
+    def of(self, message: bytes) -> Layout | None:
+        """The structure of a message, if it is remembered."""
+        masks = self._known.get(len(message))
+        if masks is None:
+            return None
+        number = int.from_bytes(message, "big")
+        for mask, layouts in masks:
+            layout = layouts.get(number & mask)
+            if layout is not None:
+                self._met += 1
+                return layout
+        return None
+
+    def learn(self, message: bytes, sums_up: bool, sequence: int) -> Layout | None:
+        """Remember the structure of a message that could be parsed, unless there is no room or it does not pay."""
+        length = len(message)
+        if not 0 < length <= LARGEST or self._held + length > ROOM or self._learnt > FIRST + self._met // PAYS:
+            return None
+        self._learnt += 1
+        bits, floats = bytearray(b"\xff" * length), list[int]()
+        try:
+            if not self._walk(message, 0, length, self._kind, bits, floats):
+                return None
+        except IndexError:  # a varint that does not end
+            return None
+        mask = int.from_bytes(bits, "big")
+        masks = self._known.setdefault(length, [])
+        layouts = next((known for other, known in masks if other == mask), None)
+        if layouts is None:
+            if len(masks) == MASKS:
+                return None
+            layouts = {}
+            masks.append((mask, layouts))
+        self._held += length
+        layout = layouts[int.from_bytes(message, "big") & mask] = Layout(message, floats, sums_up, sequence)
+        return layout
+
+    def _walk(self, raw: bytes, at: int, end: int, kind: Descriptor, bits: bytearray, floats: list[int]) -> bool:
+        """Unmask what is no structure, and note where floats are. False where it is something unusual."""
+        while at < end:
+            tag, at = _varint(raw, at)
+            field, wire = kind.fields_by_number.get(tag >> 3), tag & 7
+            if wire == 0:
+                start, (_, at) = at, _varint(raw, at)
+                if field is not None and field.type not in _VARINTS:
+                    return False
+                if field is None or field.full_name not in self._exact:
+                    bits[start:at] = b"\x80" * (at - start)
+            elif wire in _SIZES:
+                if field is not None and field.type not in _FIXED[wire]:
+                    return False
+                if field is not None and field.type == FieldDescriptor.TYPE_FLOAT:
+                    floats.append(at)
+                bits[at : at + _SIZES[wire]] = bytes(_SIZES[wire])
+                at += _SIZES[wire]
+            elif wire == 2:
+                length, at = _varint(raw, at)
+                if at + length > end or not self._within(raw, at, at + length, field, bits, floats):
+                    return False
+                at += length
+            else:
+                return False
+        return at == end
+
+    def _within(
+        self, raw: bytes, at: int, end: int, field: FieldDescriptor | None, bits: bytearray, floats: list[int]
+    ) -> bool:
+        """The same of a field with a length."""
+        if field is not None and field.type == FieldDescriptor.TYPE_MESSAGE:
+            entry = field.message_type.GetOptions().map_entry
+            return not entry and self._walk(raw, at, end, field.message_type, bits, floats)
+        if field is not None and field.type == FieldDescriptor.TYPE_STRING:
+            return True
+        if field is not None and field.type == FieldDescriptor.TYPE_GROUP:
+            return False
+        bits[at:end] = bytes(end - at)
+        if field is None or field.type == FieldDescriptor.TYPE_BYTES:
+            return True
+        if field.full_name in self._exact:
+            return False
+        if field.type in _VARINTS:
+            if end > at:
+                bits[end - 1] = 0x80
+        elif field.type in _FIXED[5]:
+            if field.type == FieldDescriptor.TYPE_FLOAT:
+                floats.extend(range(at, end, 4))
+            return (end - at) % 4 == 0
+        return field.type in _VARINTS or (end - at) % 8 == 0
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    """The number that begins there, and where it has ended. Raises IndexError where it does not end."""
+    value = shift = 0
+    while True:
+        byte = raw[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _joined(places: list[int]) -> Spans:
+    """Places of four bytes each as spans."""
+    spans: Spans = []
+    for at in places:
+        if spans and spans[-1][1] == at:
+            spans[-1] = (spans[-1][0], at + 4)
+        else:
+            spans.append((at, at + 4))
+    return spans

@@ -1,0 +1,178 @@
+"""Claims about messages of a known structure: they are read as by parsing them, whatever is in them."""
+
+from __future__ import annotations
+
+import struct
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from tocsin.protocols import layouts
+from tocsin.protocols.field_reader import KnownMessage
+from tocsin.protocols.protocol import preset
+from tocsin.unscored import Unscored
+
+GENERATE = {
+    "vllm": "/vllm.grpc.engine.VllmEngine/Generate", "sglang": "/sglang.grpc.scheduler.SglangScheduler/Generate",
+    "trtllm": "/trtllm.TrtllmService/Generate",
+}  # fmt: skip
+READ = ("token_logprobs", "top_logprobs")
+
+
+class Both:
+    """A method and a reader of its signals, with structures remembered and without."""
+
+    def __init__(self, protocol: str) -> None:
+        shapes = SimpleNamespace(
+            rows=lambda name, shape: (1, shape), width=lambda name: 0, misfit=lambda name, width: "",
+            family=lambda kinds: kinds,
+        )  # fmt: skip
+        preset.cache_clear()
+        self.method: Any = preset(protocol)[GENERATE[protocol]]
+        self.reader = self.method.reader({name: self.method.signals[name] for name in READ}, shapes)
+        self.known = self.method._layouts
+
+    def told(self, raw: bytes) -> Any:
+        """What is read, or why nothing can be."""
+        try:
+            opened = self.method.open(raw, None)
+            rows, family, raws = self.reader.read([opened], None)
+            return opened.sums_up, opened.sequence, self.method.sequence(raw), rows, family, tuple(raws)
+        except Unscored as why:
+            return why.reason
+
+    def parsed(self, raw: bytes) -> Any:
+        """The same with nothing remembered."""
+        kept, self.method._layouts = self.method._layouts, layouts.Layouts(self.method._response.DESCRIPTOR)
+        try:
+            return self.told(raw)
+        finally:
+            self.method._layouts = kept
+
+
+def message(kind: Any, random: np.random.Generator, alternatives: int, tokens: int, complete: bool) -> Any:
+    """A response of a few tokens, with random numbers in all that it has."""
+
+    def floats(count: int) -> list[float]:
+        bits = random.integers(0, 2**32, count, dtype=np.uint32)
+        return np.where(random.random(count) < 0.5, bits.view(np.float32), -random.random(count)).tolist()
+
+    made = kind()
+    one = made.complete if complete else made.chunk
+    ids = random.integers(0, 20_000, tokens).tolist()
+    for field, value in (("output_ids", ids), ("token_ids", ids)):
+        if field in one.DESCRIPTOR.fields_by_name:
+            getattr(one, field).extend(value)
+    for field in ("prompt_tokens", "completion_tokens"):
+        if field in one.DESCRIPTOR.fields_by_name:
+            setattr(one, field, int(random.integers(0, 300)))
+    place = next(name for name in ("index", "sequence_index") if name in one.DESCRIPTOR.fields_by_name)
+    setattr(one, place, int(random.integers(0, 3)))
+    if complete and "finish_reason" in one.DESCRIPTOR.fields_by_name:
+        one.finish_reason = str(random.choice(["stop", "length", "Ende – ñ"]))
+    fill(one, ids, floats, alternatives, random)
+    return made
+
+
+def fill(one: Any, ids: list[int], floats: Any, alternatives: int, random: np.random.Generator) -> None:
+    """Log-probabilities, as each engine names them."""
+    names = one.DESCRIPTOR.fields_by_name
+    if "output_logprobs" in names:
+        held = one.output_logprobs
+        held.token_logprobs.extend(floats(len(ids)))
+        held.token_ids.extend(ids)
+        for _ in ids:
+            held.top_logprobs.add(values=floats(alternatives), token_ids=random.integers(0, 50_000, alternatives))
+    else:  # trtllm: one message a token
+        for logprob, token in zip(floats(len(ids)), ids, strict=True):
+            added = one.logprobs.add(token_id=token, logprob=logprob)
+            for other, near in zip(floats(alternatives), random.integers(0, 50_000, alternatives), strict=True):
+                added.top_logprobs.add(token_id=int(near), logprob=other)
+
+
+@pytest.mark.parametrize("protocol", GENERATE)
+def test_messages_are_read_as_by_parsing_them(protocol: str) -> None:
+    both, random = Both(protocol), np.random.default_rng(1)
+    for _ in range(3_000):
+        complete = bool(random.random() < 0.1)
+        made = message(
+            both.method._response, random, int(random.choice([0, 2, 5])), int(random.integers(1, 3)), complete
+        )
+        raw = made.SerializeToString()
+        if random.random() < 0.3:  # a field that nobody here knows, behind all others
+            raw += bytes([15 << 3 | 5]) + random.bytes(4)
+        assert both.told(raw) == both.parsed(raw)
+    assert both.known._met > 500
+
+
+@pytest.mark.parametrize("protocol", GENERATE)
+def test_broken_messages_are_read_as_by_parsing_them(protocol: str) -> None:
+    both, random = Both(protocol), np.random.default_rng(2)
+    whole = [
+        message(both.method._response, random, 5, 1, complete).SerializeToString() for complete in (False, True)
+    ] * 8
+    for raw in whole * 3:
+        both.told(raw)
+    met = both.known._met
+    for raw in whole:
+        for at in range(len(raw)):
+            for to in (raw[at] ^ 0x80, raw[at] ^ 0x01, int(random.integers(0, 256))):
+                broken = raw[:at] + bytes([to]) + raw[at + 1 :]
+                assert both.told(broken) == both.parsed(broken), (raw.hex(), at, to)
+    assert both.known._met > met + 1_000
+
+
+def test_a_message_that_is_known_can_be_parsed_all_the_same() -> None:
+    both, random = Both("vllm"), np.random.default_rng(3)
+    made = message(both.method._response, random, 5, 1, False)
+    for _ in range(2):
+        opened = both.method.open(made.SerializeToString(), None)
+    assert isinstance(opened, KnownMessage) and opened.message == made
+
+
+def test_what_never_comes_again_costs_little_to_have_been_seen() -> None:
+    both, random = Both("vllm"), np.random.default_rng(4)
+    for count in range(1, 2_000):
+        one = both.method._response()
+        one.chunk.token_ids.extend(random.integers(0, 2**14, count).tolist())
+        both.told(one.SerializeToString())
+    assert both.known._learnt <= layouts.FIRST + 1
+    assert both.known._held <= layouts.ROOM
+    assert both.told(b"") == both.parsed(b"") and both.told(b"\x08\xff") == "undecodable"
+
+
+ODD = """
+name: "odd.proto" syntax: "proto3" message_type {
+  name: "Answer"
+  field { name: "by" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE type_name: ".Answer.ByEntry" }
+  field { name: "one" number: 2 label: LABEL_OPTIONAL type: TYPE_FLOAT }
+  field { name: "two" number: 3 label: LABEL_OPTIONAL type: TYPE_DOUBLE }
+  nested_type {
+    name: "ByEntry" options { map_entry: true }
+    field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+    field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_FLOAT }
+  }
+}
+"""
+
+
+def test_groups_and_maps_are_left_to_the_parser() -> None:
+    pool = DescriptorPool()
+    pool.Add(text_format.Parse(ODD, FileDescriptorProto()))
+    kind = pool.FindMessageTypeByName("Answer")
+    known = layouts.Layouts(kind)
+    mapped = b"\x0a\x08\x0a\x01x\x15" + struct.pack("<f", 1.0)
+    group = b"\x1b\x1c"
+    for raw in (mapped, group, b"\x10\x01"):  # the last: a float's number, of another kind
+        assert known.learn(raw, False, 0) is None and known.of(raw) is None
+    plain = b"\x15" + struct.pack("<f", 2.0) + b"\x19" + struct.pack("<d", 3.0)
+    learnt = known.learn(plain, False, 0)
+    assert learnt is not None and known.of(b"\x15" + struct.pack("<f", 7.0) + b"\x19" + bytes(8)) is learnt
+    assert learnt.spans(lambda raw: [raw[1:5]]) == [[(1, 5)]]
+    assert learnt.spans(lambda raw: [np.float32(2.0).tobytes()]) is None  # no float of the message
+    assert learnt.spans(lambda raw: [(np.frombuffer(raw[1:5], "<f4") * 2).tobytes()]) is None
