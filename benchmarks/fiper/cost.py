@@ -11,6 +11,7 @@ import numpy as np
 from policy import SAMPLES, Served
 from rich.table import Table
 from rollouts import read
+from tasks import STATE
 
 from benchmarks.report import Check, at_most, console
 from tocsin_calibration import calibrate_sessions
@@ -34,7 +35,7 @@ def cost(folder: Path, task: str) -> tuple[dict[str, Any], list[Check]]:
     promise = calibrate_sessions(
         np.split(scorer(Observations(seen)), ends), {"alarm": 0.05}, session=SessionRule(Window(6))
     )
-    policy, state = Served(folder / f"{task}.onnx"), np.zeros(39, np.float32)
+    policy, state = Served(folder / f"{task}.onnx"), np.zeros(STATE, np.float32)
     assert promise.sessions is not None
     progress = promise.sessions.start()
     one = Observations({name: values[:1] for name, values in seen.items()})

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from rollouts import Rollout, read
+from tasks import EXECUTED
 
 from benchmarks.fiper.tried import Transition, clock
 from benchmarks.report import console
@@ -18,7 +19,6 @@ from tocsin_detectors.errors import SaturationWarning
 from tocsin_detectors.registry import parse
 
 FITTED = 60  # safe rollouts that detectors are fitted on
-EXECUTED = 8
 OF_ACTIONS = {
     "ACE, published cells": "ace,factor=0.03",
     "ACE, joint cells": "ace",

@@ -31,7 +31,9 @@ ALARMS = ("safe_alarms", "benign_alarms")
 def tell(
     tasks: Mapping[str, BySeed], known: Mapping[str, choosing.Table], here: Mapping[str, choosing.Table]
 ) -> tuple[dict[str, Any], list[Check], dict[str, Rule]]:
-    """`known`: how rules did on the rollouts that choices are made on; `here`: on those that are judged, for what
+    """Figures, checks, and the rules chosen on all tasks.
+
+    `known`: how rules did on the rollouts that choices are made on; `here`: on those that are judged, for what
     hindsight would have chosen.
     """
     results: dict[str, Any] = {}
@@ -48,8 +50,7 @@ def tell(
         _show_chosen(told_by, rules)
         if len(judged) == len(tasks):
             for task in judged:
-                _show(f"{task}", {name: [_figures(one) for one in by[task]] for name, by in found.items()})
-            first = {name: rule for name, (rule, _) in rules.items()}
+                _show(task, {name: [_figures(one) for one in by[task]] for name, by in found.items()})
         means = {name: _over_tasks(by) for name, by in found.items()}
         _show(f"Mean over {len(judged)} tasks; chosen on {told_by}, other policies; alpha {ALPHA:g}", means)
         twa = {name: np.array([row["twa"] for row in rows]) for name, rows in means.items()}
@@ -64,7 +65,7 @@ def tell(
             "means": means,
         }
     results["hindsight"] = _hindsight(here)
-    return results, checks, first
+    return results, checks, {name: rule for name, (rule, _) in chosen(list(known.values())).items()}
 
 
 def _published_in_hindsight(by_seed: BySeed) -> list[Told]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rollouts import Rollout
 from sklearn.kernel_ridge import KernelRidge
+from tasks import EXECUTED
 
-EXECUTED = 8
 STRENGTHS, WIDTHS = (0.01, 0.1, 1.0), (0.001, 0.003, 0.01, 0.03)  # of which those that predict a fifth best are taken
 
 Float = NDArray[np.float64]

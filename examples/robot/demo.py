@@ -90,10 +90,13 @@ def main() -> None:
             if options.picture:
                 from picture import picture
 
-                failed = min((row for row in watched if not row.outcome.success), key=lambda row: row.kind != "pushed")
-                with grpc.insecure_channel(f"127.0.0.1:{RELAY}") as channel:
-                    picture(task, Remote(channel, task), bundle, failed.seed, failed.shift, out / "failure.png")
-                say(f"a rollout that failed, frame by frame: {out / 'failure.png'}")
+                failed = sorted(
+                    (row for row in watched if not row.outcome.success), key=lambda row: row.kind != "pushed"
+                )
+                for row in failed[:1]:
+                    with grpc.insecure_channel(f"127.0.0.1:{RELAY}") as channel:
+                        picture(task, Remote(channel, task), bundle, row.seed, row.shift, out / "failure.png")
+                    say(f"a rollout that failed, frame by frame: {out / 'failure.png'}")
         configured(config, task, "enforce")
         with process([*tocsin("serve"), "-c", config], out / "enforce.log", "->"):
             say("the same again, and now stopped")

@@ -133,6 +133,7 @@ def test_a_message_that_is_known_can_be_parsed_all_the_same() -> None:
     for _ in range(2):
         opened = both.method.open(made.SerializeToString(), None)
     assert isinstance(opened, KnownMessage) and opened.message == made
+    assert opened.message is opened.message  # several signals of many messages are read, and each is parsed once
 
 
 def test_what_never_comes_again_costs_little_to_have_been_seen() -> None:

@@ -131,6 +131,25 @@ def test_the_last_sessions_are_counted_although_no_traffic_comes_after_them(tmp_
     assert _sessions(generate_latest(registry).decode()) == 1
 
 
+def test_looking_for_silent_sessions_does_not_wait_for_a_batch_that_is_judged(tmp_path: Path) -> None:
+    guard = Guard.open(Config(**model(in_sessions(tmp_path / "s.tocsin"), session_idle="50ms")))
+    told: list[Scored] = []
+    guard.sinks.append(SimpleNamespace(scored=told.append, unscored=lambda call: None))
+    call = guard.call(INFER, {"x-session": "one"})
+    assert call is not None
+    call.response = inference(SAFE, slice(0, 1))
+    guard.judge([call])
+    told.clear()
+    time.sleep(0.1)
+    sessions = guard.models["digits"].judge.sessions
+    assert sessions is not None
+    with sessions.lock:  # as whoever judges holds it, through a round trip to Redis
+        guard.end_silent_sessions()
+        assert not told
+    guard.end_silent_sessions()
+    assert [len(batch.ended or ()) for batch in told] == [1]
+
+
 def _sessions(metrics: str) -> float:
     lines = [line for line in metrics.splitlines() if line.startswith("tocsin_sessions_total{")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)

@@ -63,7 +63,7 @@ def of_sessions(recording: Recording, named: Path | None, column: str, console: 
     if named is None:
         return recording
     try:
-        wanted = set(named.read_text(encoding="utf-8").split())
+        wanted = {name for line in named.read_text(encoding="utf-8").splitlines() if (name := line.strip())}
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--only {named}: cannot be read: {error}") from None
     names = recording.column(column, "").astype(str)

@@ -120,11 +120,16 @@ class Judge:
             return self.sessions.finish(keys)
 
     def silent(self) -> list[str | None]:
-        """The worst severity of each session that has ended since this was last asked, by silence or otherwise."""
-        if self.sessions is None:
+        """The worst severity of each session that has ended since this was last asked, by silence or otherwise.
+
+        Nothing while a batch is being judged, which may wait for a round trip: that will tell of them itself.
+        """
+        if self.sessions is None or not self.sessions.lock.acquire(blocking=False):
             return []
-        with self.sessions.lock:
+        try:
             return self.sessions.end([], [])
+        finally:
+            self.sessions.lock.release()
 
     def _smooth(self, joint: Sequence[float], groups: Sequence[str] | None, names: Sequence[str]) -> list[float]:
         """P-values of rows with these names, against their groups' calibration scores."""

@@ -27,13 +27,13 @@ class OpenedMessage(NamedTuple):
 
 
 class KnownMessage:
-    """A response of a structure that was met before; parsed only for whoever wants that."""
+    """A response of a structure that was met before; parsed only for whoever wants that, and once."""
 
-    __slots__ = ("_kind", "layout", "raw")
+    __slots__ = ("_kind", "_message", "layout", "raw")
     model = version = ""
 
     def __init__(self, raw: bytes, layout: Layout, kind: Any) -> None:
-        self.raw, self.layout, self._kind = raw, layout, kind
+        self.raw, self.layout, self._kind, self._message = raw, layout, kind, None
 
     @property
     def sums_up(self) -> bool:
@@ -45,7 +45,9 @@ class KnownMessage:
 
     @property
     def message(self) -> Any:
-        return parsed(self._kind, self.raw, "response")
+        if self._message is None:
+            self._message = parsed(self._kind, self.raw, "response")
+        return self._message
 
 
 class Signal(NamedTuple):
