@@ -15,6 +15,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from tocsin.protocols import layouts
 from tocsin.protocols.field_reader import KnownMessage
 from tocsin.protocols.protocol import preset
+from tocsin.protocols.rows import Family
 from tocsin.unscored import Unscored
 
 GENERATE = {
@@ -30,7 +31,7 @@ class Both:
     def __init__(self, protocol: str) -> None:
         shapes = SimpleNamespace(
             rows=lambda name, shape: (1, shape), width=lambda name: 0, misfit=lambda name, width: "",
-            family=lambda kinds: kinds,
+            family=lambda kinds: Family(None, kinds),
         )  # fmt: skip
         preset.cache_clear()
         self.method: Any = preset(protocol)[GENERATE[protocol]]
@@ -42,7 +43,7 @@ class Both:
         try:
             opened = self.method.open(raw, None)
             rows, family, raws = self.reader.read([opened], None)
-            return opened.sums_up, opened.sequence, self.method.sequence(raw), rows, family, tuple(raws)
+            return opened.sums_up, opened.sequence, self.method.sequence(raw), rows, family.shapes, tuple(raws)
         except Unscored as why:
             return why.reason
 

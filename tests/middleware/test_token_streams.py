@@ -176,13 +176,14 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
     signals = {"choice_probs": {"choices": [[1], [2], [3]], "order": "metadata.x-order"}}
     by = guard(bundle, signals=signals, session="metadata.x-question")
     seen: list[np.ndarray] = []
-    score = by.score
+    scorer = by.models["m"].scorer
+    run = scorer.run
 
-    def noted(model: Any, family: Any, batch: Any, started: float) -> None:
-        seen.append(np.frombuffer(batch[0][2][0], np.float32))
-        score(model, family, batch, started)
+    def noted(signals: Any) -> Any:
+        seen.append(signals["choice_probs"][0])
+        return run(signals)
 
-    by.score = noted  # type: ignore[method-assign]
+    scorer.run = noted  # type: ignore[method-assign]
 
     def asked(order: str, *probs: float, question: str = "q1") -> Call:
         call = by.call(METHOD, {"x-order": order, "x-question": question})

@@ -99,13 +99,14 @@ def test_a_scorer_that_hangs_and_the_queue_before_it(bundle: Path, fail: str, mo
     guard = Guard.open(settings(1, bundle))
     guard.models["digits"].seconds = 1.0  # too heavy for the loop
     goes_on = threading.Event()
-    judge = guard.judge
+    scorer = guard.models["digits"].scorer
+    run = scorer.run
 
-    def hang(calls: Any) -> None:
+    def hang(signals: Any) -> Any:
         goes_on.wait(20)
-        judge(calls)
+        return run(signals)
 
-    guard.judge = hang  # type: ignore[method-assign]
+    scorer.run = hang  # type: ignore[method-assign]
     with served(bundle, guard, fail=fail, scoring_budget="50ms") as relay:
         try:
             with grpc.insecure_channel(relay.target) as channel:

@@ -32,7 +32,8 @@ class Call:
     earlier: Sequence[bytes] = ()
     fault: Fault | None = None
     late = False
-    hint = origin = ""
+    hint = ""
+    origin = ""
     parent = ""  # the caller's traceparent
     began = 0  # when the call was, in nanoseconds of Unix time, where somebody wants to know
     model = ""  # known once the response is read

@@ -131,7 +131,8 @@ class FieldMethod:
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
         """Whether some signal, or whose response it is, stands in the request."""
-        return "request" in (self._model[0], self._version[0], *(path.side for path in signals.values()))
+        sides = [self._model[0], self._version[0], *(path.side for path in signals.values())]
+        return "request" in sides
 
     def edit(self, signals: Mapping[str, SignalPath], amount: int) -> FieldEdit | None:
         """How to ask for what the protocol gives on demand."""

@@ -30,10 +30,12 @@ class KnownMessage:
     """A response of a structure that was met before; parsed only for whoever wants that, and once."""
 
     __slots__ = ("_kind", "_message", "layout", "raw")
-    model = version = ""
+    model = ""
+    version = ""
 
     def __init__(self, raw: bytes, layout: Layout, kind: Any) -> None:
-        self.raw, self.layout, self._kind, self._message = raw, layout, kind, None
+        self.raw, self.layout, self._kind = raw, layout, kind
+        self._message: Any = None
 
     @property
     def sums_up(self) -> bool:
@@ -91,7 +93,8 @@ class FieldReader:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
             asked = [OpenedMessage("", "", parsed(self._request, request, "request"), False, 0)]
         shaped, raws = self._found(opened, asked)
-        return *self._planned(shaped), raws
+        rows, family = self._planned(shaped)
+        return rows, family, raws
 
     def _found(self, opened: Sequence[Part], asked: Sequence[Part]) -> tuple[Shaped, list[bytes]]:
         """Shapes and raw contents of the signals. Raises Unscored."""
@@ -117,9 +120,12 @@ class FieldReader:
 
         try:
             spans = layout.spans(read)
-            return None if spans is None else (*self._planned(shaped), _taking(spans))
+            if spans is None:
+                return None
+            rows, family = self._planned(shaped)
         except Unscored:
             return None
+        return rows, family, _taking(spans)
 
     def _planned(self, shaped: Shaped) -> tuple[int, Family]:
         """The rows and the family of messages with these shapes, remembered. Raises Unscored."""

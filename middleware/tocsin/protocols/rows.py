@@ -43,7 +43,9 @@ class Family:
         rows = len(values) // sum(width for _, _, width in self._signals)
         stacked, start = {}, 0
         for name, _, width in self._signals:
-            stacked[name] = values[start : (start := start + rows * width)].reshape(rows, width)
+            end = start + rows * width
+            stacked[name] = values[start:end].reshape(rows, width)
+            start = end
         return stacked
 
 

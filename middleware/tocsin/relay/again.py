@@ -52,7 +52,7 @@ class Again:
 
     def stop(self, stream: HeldStream, request: bytes) -> None:
         """Tell the upstream that the answer to this request is not wanted any more, where its protocol has a call."""
-        told = stream.call.reads.stop(request)
+        told = stream.guarded.reads.stop(request)
         if told is not None:
             task = asyncio.get_running_loop().create_task(self._once(*stream.upstream, *told, [], STOPPING))
             self._stopping.add(task)

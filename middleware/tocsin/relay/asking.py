@@ -46,7 +46,7 @@ class AskingStream(HeldStream):
                 return True
             whole = framed(message.content, compressed=message.compressed)
             content, fault = self._plain(message, self.request_encoding)
-            self.call.asked(content, fault)
+            self.guarded.asked(content, fault)
             if content is not None:
                 whole = self._with_more(content) or whole
             requests.send(self._id, whole + self._asking.left(), END_STREAM if ended else 0)
@@ -64,13 +64,13 @@ class AskingStream(HeldStream):
     def _with_more(self, content: bytes) -> bytes | None:
         """The request that asks for signals, framed; None where the caller asks for them anyway."""
         guard = self._connection.relay.guard
-        for edit in guard.edits(self.call):
+        for edit in guard.edits(self.guarded):
             try:
                 changed = edit.ask(content)
             except Unscored:
                 return None
             if changed is not None:
                 self.strip(edit, content)
-                self.call.asked(changed)
+                self.guarded.asked(changed)
                 return framed(changed)
         return None

@@ -34,14 +34,18 @@ class HeldStream(Stream):
 
     _size = 0  # of the messages that wait
     _trailers: bytes | None = None  # the block
-    _accepted = _begun = _free = _done = _ended = False
+    _accepted = False
+    _begun = False
+    _free = False
+    _done = False
+    _ended = False
     _stripping: tuple[Edit, bytes] | None = None
     _again: Task[None] | None = None
     owed = 0  # bytes that the upstream is credited once the client has caught up
-    call: Call
 
     def __init__(self, connection: Connection, stream_id: int, call: Call) -> None:
         super().__init__(connection, stream_id, call)
+        self.guarded = call
         assert connection.responses is not None and connection.from_server is not None
         self._outflow: Outflow = connection.responses
         self._inflow: Inflow = connection.from_server
@@ -112,7 +116,7 @@ class HeldStream(Stream):
                 self._message(whole, content)
             else:
                 self._keep(whole)
-                self._tell(self.call.answered(None, fault))
+                self._tell(self.guarded.answered(None, fault))
         if self._free and (left := self._response.left()):
             self._send(left)
 
@@ -126,7 +130,7 @@ class HeldStream(Stream):
         if self._connection.relay.memory.left < 0:
             self._cannot_hold(Message(False, None, "memory"), b"")
             return
-        self._tell(self.call.answered(content, None))
+        self._tell(self.guarded.answered(content, None))
 
     def _keep(self, whole: bytes) -> None:
         """Until it is judged; where nothing is done about verdicts, it goes on at once."""
@@ -140,7 +144,7 @@ class HeldStream(Stream):
     def _tell(self, piece: Call | None) -> None:
         if piece is None:
             return
-        if self._connection.relay.accepts and piece is self.call:
+        if self._connection.relay.accepts and piece is self.guarded:
             return  # the trailers tell whether somebody has judged already
         self._submit(piece)
 
@@ -149,14 +153,14 @@ class HeldStream(Stream):
         self._waiting += 1
         self._connection.submit(piece, self)
         if self._timer is None:
-            self._timer = self._connection.relay.limit(self, self.call)
+            self._timer = self._connection.relay.limit(self, self.guarded)
 
     def _cannot_hold(self, message: Message, rest: bytes) -> None:
         """A message is too large to be held: it and all that follows pass, or nothing does."""
         relay = self._connection.relay
-        relay.guard.give_up(self.call, message.fault or "memory", "a response is larger than what may be held")
-        if relay.guard.closed(self.call):
-            self._refuse(self.call)
+        relay.guard.give_up(self.guarded, message.fault or "memory", "a response is larger than what may be held")
+        if relay.guard.closed(self.guarded):
+            self._refuse(self.guarded)
             return
         self._pass_the_rest()
         if rest:
@@ -167,15 +171,15 @@ class HeldStream(Stream):
         self._ended = True
         if self._done:
             return b""
-        if told and self._connection.relay.accepts and not self.call.streams and not self._waiting:
-            self.call.verdict = accepted_verdict(told)
-            self._accepted = self.call.verdict is not None
+        if told and self._connection.relay.accepts and not self.guarded.streams and not self._waiting:
+            self.guarded.verdict = accepted_verdict(told)
+            self._accepted = self.guarded.verdict is not None
         self._trailers = block
         self._finish_held(status)
         return b""
 
     def _finish_held(self, status: str) -> None:
-        call, relay = self.call, self._connection.relay
+        call, relay = self.guarded, self._connection.relay
         if self._free:
             pass
         elif self._accepted and call.verdict is not None:
@@ -221,9 +225,9 @@ class HeldStream(Stream):
         """The scoring budget is spent."""
         if self._done or not self._waiting:
             return
-        self.call.late = True
-        if self._connection.relay.guard.closed(self.call):
-            self._refuse(self.call)
+        self.guarded.late = True
+        if self._connection.relay.guard.closed(self.guarded):
+            self._refuse(self.guarded)
             return
         self._pass_the_rest()
         if self._trailers is not None:
@@ -262,8 +266,8 @@ class HeldStream(Stream):
             self._send(whole)
         if left:
             self._send(left)
-        if self.call.streams:
-            self.call.forget()
+        if self.guarded.streams:
+            self.guarded.forget()
 
     def _end(self) -> None:
         """Everything went out but the trailers."""
@@ -325,13 +329,13 @@ class HeldStream(Stream):
             self._connection.relay.added(time.perf_counter() - self._arrived)
         for response in instead.responses:
             self._outflow.send(self._id, framed(response))
-        trailers = replaced(self._id, instead, self.call.verdict, answered=self.answered)
+        trailers = replaced(self._id, instead, self.guarded.verdict, answered=self.answered)
         self._outflow.follow(self._id, trailers)
         if not self.request_ended:
             self._outflow.follow(self._id, frames.reset(self._id, frames.NO_ERROR))
         relay = self._connection.relay
-        if not self._ended and self.call.request is not None and relay.again is not None:
-            relay.again.stop(self, self.call.request)
+        if not self._ended and self.guarded.request is not None and relay.again is not None:
+            relay.again.stop(self, self.guarded.request)
         self._connection.replaced(self._id, upstream_ended=self._ended and self.request_ended)
 
     def _give_back(self) -> None:

@@ -35,6 +35,8 @@ class Side(asyncio.Protocol):
     frame that is passing has ended. `orderly` tells that other things are written to the peer than what is read here.
     """
 
+    __deletable__ = ("connection",)  # where this is compiled: by whoever parts the two
+
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.transport: asyncio.Transport | None = None

@@ -28,9 +28,11 @@ class Stream:
     headers, kept where the request may be sent again.
     """
 
-    answered = request_ended = False
+    answered = False
+    request_ended = False
     fields: Sequence[tuple[str, str]] = ()
-    request_encoding = response_encoding = ""
+    request_encoding = ""
+    response_encoding = ""
     _waiting = 0  # judgements that are not there yet
     _kept = 0  # bytes that the call keeps of a stream, until they are judged
     _arrived = 0.0

@@ -73,7 +73,7 @@ class Histogram:
             if isinstance(column, list):
                 for value in column:
                     counts[bisect_left(self._bounds[i], value)] += 1
-                self._sums[i] += sum(column)
+                self._sums[i] += sum(column, start=0.0)
                 continue
             found = np.bincount(np.searchsorted(self._bounds[i], column, side="left"), minlength=len(counts))
             self._counts[i] = [had + came for had, came in zip(counts, found.tolist(), strict=True)]

@@ -118,12 +118,22 @@ def read(stream: bytes) -> dict[int, list[Any]]:
     return found
 
 
+def unconnected(relay: Relay) -> Any:
+    """The relay's first port, which connects to nobody: the test is both peers."""
+    port: Any = relay.ports[0]
+
+    async def nobody(protocol: Any) -> None:
+        del protocol
+
+    port.connect_upstream, port.keep_alive = nobody, lambda transport: None
+    return port
+
+
 async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[bytes]) -> tuple[bytes, bytes]:
     """What reaches the server and the client when the bytes arrive in these pieces."""
     relay = Relay(config, guard)
     relay.batcher = Batcher(guard, relay._flushed)
-    connection = Connection(relay, relay.ports[0])
-    connection.made = lambda transport: None  # type: ignore[method-assign]
+    connection = Connection(relay, unconnected(relay))
     to_client, to_server = Pipe(), Pipe()
     connection.server.connection_made(to_server)  # type: ignore[arg-type]
     connection.client.connection_made(to_client)  # type: ignore[arg-type]
@@ -248,8 +258,7 @@ async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Pat
     config = settings(1, bundle, mode="enforce")
     relay = Relay(config, Guard.open(config))
     relay.batcher = Batcher(relay.guard, relay._flushed)
-    connection = Connection(relay, relay.ports[0])
-    connection.made = lambda transport: None  # type: ignore[method-assign]
+    connection = Connection(relay, unconnected(relay))
     to_client, to_server = Pipe(), Pipe()
     connection.server.connection_made(to_server)  # type: ignore[arg-type]
     connection.client.connection_made(to_client)  # type: ignore[arg-type]

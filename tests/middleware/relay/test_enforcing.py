@@ -213,13 +213,14 @@ def test_a_late_verdict_follows_the_fail_policy(bundle: Path, fail: str) -> None
         config = settings(address, bundle, mode="enforce", fail=fail, scoring_budget="20ms")
         guard = Guard.open(config)
         guard.heavy = True
-        judge = guard.judge
+        scorer = guard.models["digits"].scorer
+        run = scorer.run
 
-        def slow(calls: Any) -> None:
+        def slow(signals: Any) -> Any:
             time.sleep(0.3)
-            judge(calls)
+            return run(signals)
 
-        guard.judge = slow  # type: ignore[method-assign]
+        scorer.run = slow  # type: ignore[method-assign]
         with running(config, guard) as relay:
             started = time.monotonic()
             response, status, _ = ask(relay, b"safe 1")

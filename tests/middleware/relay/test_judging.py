@@ -201,13 +201,14 @@ def test_a_late_verdict_lets_the_response_go_and_is_counted(bundle: Path) -> Non
     config = settings(1, bundle, scoring_budget="20ms")
     guard = Guard.open(config)
     guard.heavy = True
-    judge = guard.judge
+    scorer = guard.models["digits"].scorer
+    run = scorer.run
 
-    def slow(calls: Any) -> None:
+    def slow(signals: Any) -> Any:
         time.sleep(0.3)
-        judge(calls)
+        return run(signals)
 
-    guard.judge = slow  # type: ignore[method-assign]
+    scorer.run = slow  # type: ignore[method-assign]
     with model_server() as (model, address):
         model.answers = ANSWERS
         with running(config.model_copy(update={"upstream": _address(address)}), guard) as relay:

@@ -1,0 +1,62 @@
+"""What pyproject.toml cannot say: the interception path may be compiled, from the same source, by mypyc.
+
+    TOCSIN_COMPILE=1 pip install .     # takes a C compiler and two minutes; without the variable nothing is compiled
+"""
+
+import os
+import sys
+from tempfile import NamedTemporaryFile
+
+from setuptools import setup
+
+# What every relayed byte and every judged response passes through. A file belongs here when a benchmark tells so.
+HOT = """
+    middleware/tocsin/relay/{asking,client_side,connection,flow,frames,headers,holding,limits,messages}.py
+    middleware/tocsin/relay/{refusal,server_side,side,stream}.py
+    middleware/tocsin/judgement/{batching,call,guard,judge,model}.py
+    middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,rows}.py
+    middleware/tocsin/sinks/{histogram,series,tally}.py
+    middleware/tocsin/state/memory.py
+    middleware/tocsin/{unscored,verdict}.py
+    calibration/tocsin_calibration/promise.py
+    calibration/tocsin_calibration/sessions/{rule,windows}.py
+    calibration/tocsin_calibration/thresholds/{joint,limits,lookup}.py
+"""
+COMPILES = os.environ.get("TOCSIN_COMPILE", "") not in ("", "0")
+COMPILER = ["mypy[mypyc]>=1.11", "numpy>=1.26"]  # numpy for its types alone
+# Of other packages only stubs are looked into: all that is installed would take minutes and gigabytes.
+TYPES = """
+[mypy]
+python_version = 3.11
+mypy_path = middleware:calibration:detectors
+ignore_missing_imports = true
+follow_imports = skip
+[mypy-tocsin.*,tocsin_calibration.*,tocsin_detectors.*,numpy.*]
+follow_imports = silent
+"""
+
+
+def files() -> list[str]:
+    """The paths that HOT stands for."""
+    found = []
+    for line in HOT.split():
+        before, _, rest = line.partition("{")
+        names, _, after = rest.partition("}")
+        found += [before + name + after for name in names.split(",")]
+    return found
+
+
+def compiled() -> list[object]:
+    """The modules to compile. None while pip only asks what the package is, and what building it takes."""
+    if not COMPILES or not {"bdist_wheel", "build_ext", "editable_wheel"}.intersection(sys.argv):
+        return []
+    from mypyc.build import mypycify
+
+    with NamedTemporaryFile("w", suffix=".ini") as config:
+        config.write(TYPES)
+        config.flush()
+        return list(mypycify([f"--config-file={config.name}", *files()], group_name="tocsin"))
+
+
+if __name__ == "__main__":
+    setup(ext_modules=compiled(), setup_requires=COMPILER if COMPILES else [])
