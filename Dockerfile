@@ -1,11 +1,18 @@
 # The relay's image: what serving needs, no torch, no root, nothing to build with.
 #   make image BASE=python:3.12-slim-bookworm@sha256:...
 # BASE is pinned by its digest, which `docker buildx imagetools inspect python:3.12-slim-bookworm` tells.
+# The interception path is compiled, for which the first stage has a compiler; --build-arg COMPILE=0 leaves that out.
 ARG BASE
 FROM ${BASE} AS build
+ARG COMPILE=1
+# hadolint ignore=DL3008
+RUN if [ "${COMPILE}" != 0 ]; then \
+      apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
+    fi
+ENV TOCSIN_COMPILE=${COMPILE}
 WORKDIR /src
 RUN python -m venv /opt/tocsin
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY proto ./proto
 COPY detectors ./detectors
 COPY calibration ./calibration

@@ -5,11 +5,16 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 IMAGE ?= tocsin:0.1.0
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml $(wildcard proto/*)
+SOURCES := pyproject.toml setup.py $(wildcard proto/*)
+# Tests that drive what is compiled.
+COMPILED_TESTS := tests/calibration $(addprefix tests/middleware/,relay test_compiled.py test_inprocess.py \
+  test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
+  test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
+  test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
 
-.PHONY: help demo test venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-compiled compiled venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -19,6 +24,11 @@ demo: $(VENV)/demo ## guard a real model server on this machine, and see the pro
 test: $(VENV)/dev ## run every test
 	@$(call debian,chromium curl docker-registry h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server,$(TEST_PACKAGES))
 	$(BIN)/python -m pytest
+
+test-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
+	PYTHONPATH=build/compiled $(BIN)/python -m pytest -o "pythonpath=build/compiled ." $(COMPILED_TESTS)
+
+compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, two minutes)
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
 
@@ -119,6 +129,12 @@ $(VENV)/demo: $(VENV)/torch $(SOURCES)
 $(VENV)/dev: $(VENV)/torch $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/demo
+
+build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')
+	@$(call debian,cc,gcc libc6-dev python3-dev)
+	rm -rf build/compiled
+	TOCSIN_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .
+	@touch $@
 
 # debian(programs, packages): install the packages when a program is missing and we may, else say what is missing.
 define debian

@@ -16,6 +16,7 @@ from typing import Any
 from rich.table import Table
 from tests.certificates import Authority
 
+from benchmarks.compiled import kinds, named
 from benchmarks.dataplane.breakdown import breakdown
 from benchmarks.dataplane.hops import (
     Hop,
@@ -29,7 +30,7 @@ from benchmarks.dataplane.hops import (
     start_upstream,
 )
 from benchmarks.dataplane.load import Figures, Shape, load, medians
-from benchmarks.dataplane.messages import PATH, STREAM_PATH, WIDTHS, make_bundle, request, response, stream, traffic
+from benchmarks.dataplane.messages import PATH, STREAM_PATH, WIDTHS, make_bundle, request, response, smallest, stream, traffic
 from benchmarks.dataplane.receiver import Receiver
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.relay.messages import framed
@@ -38,6 +39,7 @@ from tocsin_calibration import Bundle
 SHAPES = {"1x1": Shape(1, 1, 2_000), "4x8": Shape(4, 8, 12_000), "16x16": Shape(16, 16, 20_000)}
 SHORT = Shape(16, 16, 5_000)
 SLOW = {"1x1": Shape(1, 1, 500), "4x8": Shape(4, 8, 2_000), "16x16": Shape(16, 16, 3_000)}
+SMALLEST = "0.1 KB"
 SIZES = {"0.4 KB": 0, "10 KB": 10_000, "100 KB": 100_000, "1 MB": 1_000_000}
 MESSAGES = 1_000  # of a stream
 CPU_UNSCORED = {"1x1": 0.7, "4x8": 0.5, "16x16": 0.5}
@@ -117,8 +119,9 @@ class Bench:
         self._upstream.process.wait()
         self._upstream = self._answering(content, path)
 
-    def _relay(self, name: str, mode: str, *, scored: bool, more: str = "") -> Hop:
-        hop = start_relay(name, self._work, self._port, mode, self._scored if scored else self._unscored, more)
+    def _relay(self, name: str, mode: str, *, scored: bool, more: str = "", compiled: bool = False) -> Hop:
+        settings = self._scored if scored else self._unscored
+        hop = start_relay(named(name, compiled), self._work, self._port, mode, settings, more, compiled=compiled)
         self._hops.append(hop)
         return hop
 
@@ -127,8 +130,12 @@ class Bench:
         work, port = self._work, self._port
         hops = [
             Hop("direct", port),
-            *(self._relay(mode, mode, scored=False) for mode in ("observe", "annotate", "enforce")),
-            *(self._relay(f"scored {mode}", mode, scored=True) for mode in ("observe", "annotate", "enforce")),
+            *(
+                self._relay(f"scored {mode}" if scored else mode, mode, scored=scored, compiled=compiled)
+                for compiled in kinds()
+                for scored in (False, True)
+                for mode in ("observe", "annotate", "enforce")
+            ),
         ]
         others = [start_nginx(work, port), start_envoy(work, port), start_proxy(work, port)]
         processor = start_processor(work, work / "scored-annotate.yaml")
@@ -138,8 +145,13 @@ class Bench:
         return self._measured([*hops, *others], {shape: (PATH, shape) for shape in SHAPES})
 
     def sizes(self) -> Table_:
-        """Responses from the usual size to large, 4x4."""
+        """Responses from small to large, 4x4; the smallest lacks what detectors read, and is for those who do not
+        judge.
+        """
         found: Table_ = {}
+        self._answer_with(framed(smallest(self.observations)))
+        unjudged = [hop for hop in self._some() if not hop.name.startswith("scored")]
+        self._fill(found, SMALLEST, PATH, Shape(4, 4, 4_000), unjudged)
         for name, padding in SIZES.items():
             self._answer_with(framed(response(self.observations, 0, padding=padding)))
             shape = Shape(4, 4, 4_000 if padding < 100_000 else 800 if padding < 1_000_000 else 160)
@@ -205,7 +217,8 @@ class Bench:
         return found
 
     def _some(self) -> list[Hop]:
-        names = ("observe", "scored observe", "scored annotate", "scored enforce", "nginx", "envoy")
+        relays = ("observe", "scored observe", "scored annotate", "scored enforce")
+        names = {named(name, compiled) for name in relays for compiled in kinds()} | {"nginx", "envoy"}
         return [Hop("direct", self._port), *(hop for hop in self._hops if hop.name in names)]
 
     def _fill(self, found: Table_, column: str, path: str, shape: Shape, hops: list[Hop]) -> None:
@@ -264,15 +277,16 @@ def checks(results: Table_) -> list[Check]:
                 at_most(f"{name} {shape}: CPU of Envoy's", results[name][shape].cpu_us / envoy[shape].cpu_us, limit)
             )
 
-    cpu("observe", CPU_UNSCORED)
-    cpu("annotate", CPU_UNSCORED)
-    cpu("enforce", CPU_ENFORCED)
-    cpu("scored annotate", CPU_SCORED)
-    for name in ("observe", "annotate"):
+    for compiled in kinds():
+        cpu(named("observe", compiled), CPU_UNSCORED)
+        cpu(named("annotate", compiled), CPU_UNSCORED)
+        cpu(named("enforce", compiled), CPU_ENFORCED)
+        cpu(named("scored annotate", compiled), CPU_SCORED)
+    for name in [named(mode, compiled) for compiled in kinds() for mode in ("observe", "annotate")]:
         added = results[name]["1x1"].latency_us - direct["1x1"].latency_us
         envoys = envoy["1x1"].latency_us - direct["1x1"].latency_us
         found.append(at_most(f"{name} 1x1: added latency of Envoy's", added / envoys, LATENCY_1X1))
-    for name in ("scored annotate", "scored enforce"):
+    for name in [named(mode, compiled) for compiled in kinds() for mode in ("scored annotate", "scored enforce")]:
         for shape in ("4x8", "16x16"):
             longer = results[name][shape].p99_us - envoy[shape].p99_us
             found.append(at_most(f"{name} {shape}: p99 beyond Envoy's, us", longer, P99))

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.compiled import environment
+
 XDS = Path("build/xds")  # where `make bench` puts Envoy's messages
 NEEDED = {"h2load": "nghttp2-client", "nghttpd": "nghttp2-server", "nginx": "nginx-light"}
 
@@ -196,7 +198,15 @@ _ENVOY_PROCESSOR = """
 
 
 def start_relay(
-    name: str, work: Path, upstream: int, mode: str, settings: str, more: str = "", *, counts: bool = True
+    name: str,
+    work: Path,
+    upstream: int,
+    mode: str,
+    settings: str,
+    more: str = "",
+    *,
+    counts: bool = True,
+    compiled: bool = False,
 ) -> Hop:
     """`tocsin serve` in front of the upstream; `settings` is the YAML under `models:`, `more` what stands above it.
     `counts`: it has a metrics port, without which nothing is counted.
@@ -209,7 +219,8 @@ def start_relay(
         "admin: null\n"
         f"{more}models:\n{settings}"
     )
-    return _start(name, port, [sys.executable, "-m", "tocsin", "serve", "-c", str(config)], work)
+    command = [sys.executable, "-m", "tocsin", "serve", "-c", str(config)]
+    return _start(name, port, command, work, environment(compiled))
 
 
 def start_proxy(work: Path, upstream: int) -> Hop:

@@ -51,6 +51,11 @@ def response(observations: Observations, row: int, *, padding: int = 0) -> bytes
     return bytes(message.SerializeToString())
 
 
+def smallest(observations: Observations) -> bytes:
+    """An inference response of a hundred bytes: probabilities alone."""
+    return response(Observations({"probs": observations["probs"]}), 0)
+
+
 def stream(message: bytes, many: int) -> bytes:
     """So many framed messages of a stream of inferences."""
     return framed(oip.StreamEnvelope(infer_response=message).SerializeToString()) * many

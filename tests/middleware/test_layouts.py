@@ -128,6 +128,33 @@ def test_broken_messages_are_read_as_by_parsing_them(protocol: str) -> None:
     assert both.known._met > met + 1_000
 
 
+@pytest.mark.parametrize("protocol", GENERATE)
+def test_what_was_asked_for_is_taken_out_of_them_as_by_parsing_them(protocol: str) -> None:
+    both, random = Both(protocol), np.random.default_rng(5)
+    edit, kind = both.method.edit(both.method.signals, 5), both.method._response
+    cut = 0
+    for _ in range(2_000):
+        complete = bool(random.random() < 0.1)
+        made = message(kind, random, int(random.choice([0, 5])), int(random.integers(1, 3)), complete)
+        raw = made.SerializeToString()
+        if random.random() < 0.3:
+            raw += bytes([15 << 3 | 5]) + random.bytes(4)
+        both.told(raw)
+        known = both.known.of(raw)
+        left = edit.strip(b"", raw)
+        assert left == edit._parsed(raw)
+        cut += known is not None and edit._left[known] is not None
+        for at in random.integers(0, len(raw), 3):  # broken, it may still be a message
+            broken = raw[:at] + bytes([raw[at] ^ int(random.choice([0x80, 0x01, 0x10]))]) + raw[at + 1 :]
+            try:
+                expected = kind.FromString(edit._parsed(broken))
+            except Unscored:
+                continue
+            found = kind.FromString(edit.strip(b"", broken))
+            assert found.SerializeToString(deterministic=True) == expected.SerializeToString(deterministic=True)
+    assert cut > 500
+
+
 def test_a_message_that_is_known_can_be_parsed_all_the_same() -> None:
     both, random = Both("vllm"), np.random.default_rng(3)
     made = message(both.method._response, random, 5, 1, False)

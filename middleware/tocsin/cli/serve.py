@@ -14,6 +14,7 @@ import typer
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
+from tocsin.relay import frames
 from tocsin.service import Sidecar, run_loop
 
 log = logging.getLogger("tocsin")
@@ -79,7 +80,8 @@ def _told(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None) 
     metrics = f", metrics on http://{http.address}/metrics" if http is not None else ""
     if http is not None and config.page:
         metrics += f", a page to look at on http://{http.address}/"
+    compiled = "" if str(frames.__file__).endswith(".py") else " (compiled)"
     for address, listener in zip(addresses, config.every_listener, strict=True):
-        log.info("%s: %s -> %s%s", config.mode, address, listener.upstream, metrics)
+        log.info("%s%s: %s -> %s%s", config.mode, compiled, address, listener.upstream, metrics)
     if config.workers > 1:
         log.info("%d workers", config.workers)

@@ -132,15 +132,15 @@ class StreamedCall(Call):
         """A message of the stream; what it completes."""
         place, self._told = self._told, self._told + 1
         if content is None:
-            return self._piece([(place, None)], fault)
+            return self._piece((place,), None, (), fault)
         if self._every == 1:
-            return self._piece([(place, content)])
+            return self._piece((place,), content)
         own = self._collected.setdefault(self.reads.sequence(content) if self._apart else 0, [])
         own.append((place, content))
         if not self._every or len(own) < self._every:
             self.kept += len(content)
             return None
-        piece = self._piece(own)
+        piece = self._piece_of(own)
         self.kept -= sum(len(one) for _, one in own[:-1])
         own.clear()
         return piece
@@ -148,7 +148,7 @@ class StreamedCall(Call):
     def ended(self) -> list[Call]:
         """The stream is complete; what was not judged yet, of each sequence."""
         left, self._collected, self.kept = self._collected, {}, 0
-        return [self._piece(own) for own in left.values() if own]
+        return [self._piece_of(own) for own in left.values() if own]
 
     def judged(self, piece: Call) -> None:
         """A piece has its verdict, or none."""
@@ -162,12 +162,21 @@ class StreamedCall(Call):
         self._collected, self.kept = {}, 0
         self.request = None
 
-    def _piece(self, messages: Sequence[tuple[int, bytes | None]], fault: Fault | None = None) -> Call:
+    def _piece_of(self, messages: Sequence[tuple[int, bytes]]) -> Call:
+        places, contents = [place for place, _ in messages], [content for _, content in messages]
+        return self._piece(places, contents[-1], contents[:-1])
+
+    def _piece(
+        self,
+        places: Sequence[int],
+        response: bytes | None,
+        earlier: Sequence[bytes] = (),
+        fault: Fault | None = None,
+    ) -> Call:
         piece = Call(self.reads, self.keys, self.trace, self.wants_request)
-        piece.request, piece.response = self.request, messages[-1][1]
-        if len(messages) > 1:
-            piece.earlier = [content for _, content in messages[:-1] if content is not None]
-        piece.places = [place for place, _ in messages]
+        piece.request, piece.response, piece.places = self.request, response, places
+        if earlier:
+            piece.earlier = earlier
         if fault or self.fault:
             piece.fault = fault or self.fault
         piece.hint, piece.origin, piece.whole = self.hint, self.origin, self

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from tocsin.protocols.field_paths import resolve
+from tocsin.protocols.layouts import Layout, Layouts, varint
 from tocsin.unscored import Unscored
 
 
@@ -24,11 +26,19 @@ class Ask(NamedTuple):
     strip: Sequence[str]
 
 
-class FieldEdit:
-    """An `Ask` for one method's messages. Raises ValueError where a path does not fit them."""
+Part = bytes | slice  # of a message without some fields: bytes as they are, or where they stand in the whole
+_UNTRIED: Any = object()
 
-    def __init__(self, ask: Ask, request: Any, response: Any, amount: int) -> None:
-        self._request, self._response = request, response
+
+class FieldEdit:
+    """An `Ask` for one method's messages. Responses whose structure is among `layouts` are cut without parsing them.
+
+    Raises ValueError where a path does not fit the messages.
+    """
+
+    def __init__(self, ask: Ask, request: Any, response: Any, amount: int, layouts: Layouts) -> None:
+        self._request, self._response, self._layouts = request, response, layouts
+        self._left: dict[Layout, list[Part] | None] = {}  # None: have to be parsed
         self._unless = resolve(request.DESCRIPTOR, ask.unless)
         self._set = []
         for path, value in ask.set.items():
@@ -55,6 +65,17 @@ class FieldEdit:
     def strip(self, request: bytes, response: bytes) -> bytes:
         """The response without what was asked for. Raises Unscored."""
         del request
+        layout = self._layouts.of(response)
+        if layout is not None:
+            left = self._left.get(layout, _UNTRIED)
+            if left is _UNTRIED:
+                left = self._left[layout] = self._learnt(layout.like)
+            if left is not None:
+                return _joined(left, response)
+        return self._parsed(response)
+
+    def _parsed(self, response: bytes) -> bytes:
+        """The same by parsing it. Raises Unscored."""
         message = self._parse(self._response, response)
         for *parents, last in self._strip:
             owner = message
@@ -66,8 +87,56 @@ class FieldEdit:
                 owner.ClearField(last)
         return bytes(message.SerializeToString())
 
+    def _learnt(self, like: bytes) -> list[Part] | None:
+        """What is left of messages like this one; None where cutting does not give what parsing does."""
+        left = _left(like, 0, len(like), self._response.DESCRIPTOR, self._strip)
+        same = self._parse(self._response, _joined(left, like)) == self._parse(self._response, self._parsed(like))
+        return left if same else None
+
     def _parse(self, kind: Any, content: bytes) -> Any:
         try:
             return kind.FromString(content)
         except DecodeError as error:
             raise Unscored("undecodable", f"a message is no {kind.DESCRIPTOR.full_name} ({error})") from None
+
+
+def _joined(parts: Sequence[Part], whole: bytes) -> bytes:
+    return b"".join([whole[part] if isinstance(part, slice) else part for part in parts])
+
+
+def _left(raw: bytes, at: int, end: int, kind: Descriptor, strip: Sequence[Sequence[str]]) -> list[Part]:
+    """The parts of a message without the fields at these paths; what holds one of them is told its new length."""
+    found: list[Part] = []
+    while at < end:
+        start = at
+        tag, at = varint(raw, at)
+        field, wire = kind.fields_by_number.get(tag >> 3), tag & 7
+        name, began = "" if field is None else field.name, at
+        if wire == 0:
+            _, at = varint(raw, at)
+        elif wire == 2:
+            length, began = varint(raw, at)
+            at = began + length
+        else:
+            at += 8 if wire == 1 else 4
+        inner = [path[1:] for path in strip if path[0] == name]
+        if not all(inner):
+            continue
+        if not inner:
+            found.append(slice(start, at))
+            continue
+        assert field is not None
+        within = _left(raw, began, at, field.message_type, inner)
+        size = sum(part.stop - part.start if isinstance(part, slice) else len(part) for part in within)
+        found += [_number(tag) + _number(size), *within]
+    return found
+
+
+def _number(value: int) -> bytes:
+    """A varint."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

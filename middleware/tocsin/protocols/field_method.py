@@ -137,7 +137,9 @@ class FieldMethod:
     def edit(self, signals: Mapping[str, SignalPath], amount: int) -> FieldEdit | None:
         """How to ask for what the protocol gives on demand."""
         del signals
-        return None if self._asks is None else FieldEdit(self._asks, self._request, self._response, amount)
+        return (
+            None if self._asks is None else FieldEdit(self._asks, self._request, self._response, amount, self._layouts)
+        )
 
     def answer(self, content: Mapping[str, Any]) -> Any:
         """A response message of these fields. Raises ValueError."""

@@ -36,12 +36,12 @@ _SIZES = {5: 4, 1: 8}
 
 
 class Layout:
-    """One structure: what it says of its messages, and where their floats stand."""
+    """One structure: what it says of its messages, where their floats stand, and a message that is like all others."""
 
-    __slots__ = ("_floats", "_like", "sequence", "sums_up")
+    __slots__ = ("_floats", "like", "sequence", "sums_up")
 
     def __init__(self, like: bytes, floats: list[int], sums_up: bool, sequence: int) -> None:
-        self._like, self._floats = like, floats
+        self.like, self._floats = like, floats
         self.sums_up, self.sequence = sums_up, sequence
 
     def spans(self, read: Callable[[bytes], list[bytes]]) -> list[Spans] | None:
@@ -52,7 +52,7 @@ class Layout:
         random = np.random.default_rng(0)
         for _ in range(TRIALS):
             marks = random.permutation(len(self._floats)).astype("<f4") + 1
-            trial = bytearray(self._like)
+            trial = bytearray(self.like)
             for at, mark in zip(self._floats, marks, strict=True):
                 trial[at : at + 4] = mark.tobytes()
             where = dict(zip(marks.tolist(), self._floats, strict=True))
@@ -116,10 +116,10 @@ class Layouts:
     def _walk(self, raw: bytes, at: int, end: int, kind: Descriptor, bits: bytearray, floats: list[int]) -> bool:
         """Unmask what is no structure, and note where floats are. False where it is something unusual."""
         while at < end:
-            tag, at = _varint(raw, at)
+            tag, at = varint(raw, at)
             field, wire = kind.fields_by_number.get(tag >> 3), tag & 7
             if wire == 0:
-                start, (_, at) = at, _varint(raw, at)
+                start, (_, at) = at, varint(raw, at)
                 if field is not None and field.type not in _VARINTS:
                     return False
                 if field is None or field.full_name not in self._exact:
@@ -132,7 +132,7 @@ class Layouts:
                 bits[at : at + _SIZES[wire]] = bytes(_SIZES[wire])
                 at += _SIZES[wire]
             elif wire == 2:
-                length, at = _varint(raw, at)
+                length, at = varint(raw, at)
                 if at + length > end or not self._within(raw, at, at + length, field, bits, floats):
                     return False
                 at += length
@@ -166,7 +166,7 @@ class Layouts:
         return field.type in _VARINTS or (end - at) % 8 == 0
 
 
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
+def varint(raw: bytes, at: int) -> tuple[int, int]:
     """The number that begins there, and where it has ended. Raises IndexError where it does not end."""
     value = shift = 0
     while True:

@@ -1,0 +1,23 @@
+"""Claims about the compiled interception path: what is told to be compiled is there, and is what these tests run."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FILES = [Path(one) for one in runpy.run_path(str(ROOT / "setup.py"))["files"]()]
+
+
+def test_every_file_that_is_compiled_is_there() -> None:
+    assert len(FILES) > 30
+    assert [str(file) for file in FILES if not (ROOT / file).exists()] == []
+
+
+def test_tests_run_on_compiled_modules_where_they_are_meant_to() -> None:
+    meant = any(Path(entry).resolve() == ROOT / "build" / "compiled" for entry in sys.path if entry)
+    for file in FILES:
+        module = importlib.import_module(".".join(file.with_suffix("").parts[1:]))
+        assert str(module.__file__).endswith(".py") != meant, module.__file__
