@@ -15,6 +15,7 @@ HOT = """
     middleware/tocsin/relay/{refusal,server_side,side,stream}.py
     middleware/tocsin/judgement/{batching,call,guard,judge,model}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,rows}.py
+    middleware/tocsin/recording/recorder.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
     middleware/tocsin/{unscored,verdict}.py

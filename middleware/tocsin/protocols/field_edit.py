@@ -26,7 +26,7 @@ class Ask(NamedTuple):
     strip: Sequence[str]
 
 
-Part = bytes | slice  # of a message without some fields: bytes as they are, or where they stand in the whole
+Part = bytes | tuple[int, int]  # of a message without some fields: bytes, or from where to where they stand in it
 _UNTRIED: Any = object()
 
 
@@ -101,7 +101,7 @@ class FieldEdit:
 
 
 def _joined(parts: Sequence[Part], whole: bytes) -> bytes:
-    return b"".join([whole[part] if isinstance(part, slice) else part for part in parts])
+    return b"".join([part if isinstance(part, bytes) else whole[part[0] : part[1]] for part in parts])
 
 
 def _left(raw: bytes, at: int, end: int, kind: Descriptor, strip: Sequence[Sequence[str]]) -> list[Part]:
@@ -123,11 +123,11 @@ def _left(raw: bytes, at: int, end: int, kind: Descriptor, strip: Sequence[Seque
         if not all(inner):
             continue
         if not inner:
-            found.append(slice(start, at))
+            found.append((start, at))
             continue
         assert field is not None
         within = _left(raw, began, at, field.message_type, inner)
-        size = sum(part.stop - part.start if isinstance(part, slice) else len(part) for part in within)
+        size = sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in within)
         found += [_number(tag) + _number(size), *within]
     return found
 

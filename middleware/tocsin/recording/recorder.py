@@ -79,8 +79,8 @@ class Recorder(Guard):
         if not os.access(directory, os.W_OK):
             raise RecordingError(f"{directory}: cannot be written to")
         self._max_rows, self._full = max_rows, full
-        self._thread = threading.Thread(target=_write_segments, args=(self._queue, directory), name="tocsin-recorder")
-        self._thread.start()
+        self._writing = threading.Thread(target=_write_segments, args=(self._queue, directory), name="tocsin-recorder")
+        self._writing.start()
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Keep the batch's rows."""
@@ -109,7 +109,7 @@ class Recorder(Guard):
     def close(self) -> None:
         """Write what is left."""
         self._queue.put(None)
-        self._thread.join()
+        self._writing.join()
 
 
 def _write_segments(batches: queue.Queue[_Batch | None], directory: Path) -> None:

@@ -107,8 +107,8 @@ class Histogram:
         self._sums = [0.0] * len(self._sums)
         return taken
 
-    def absorb(self, taken: Sequence[tuple[Sequence[int], float, Sequence[Sequence[int]]]]) -> None:
-        """Count what another histogram of the same bounds has counted."""
+    def absorb(self, taken: Sequence[Sequence[Any]]) -> None:
+        """Count what another histogram of the same bounds has counted, as its `take` says it, or JSON of that."""
         for i, (counts, total, native) in enumerate(taken):
             if self._native is not None:
                 for index, count in native:
