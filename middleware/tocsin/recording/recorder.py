@@ -16,7 +16,7 @@ import numpy as np
 
 from tocsin.configuration.config import Config
 from tocsin.errors import RecordingError
-from tocsin.judgement.guard import Guard, Read
+from tocsin.judgement.guard import Guard, Read, guarded_models
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Sink
 from tocsin.protocols.rows import Family, Rows
@@ -67,7 +67,8 @@ class Recorder(Guard):
         bare = {
             name: model.model_copy(update={"bundle": None, "shadow": None}) for name, model in config.models.items()
         }
-        return super().open(config.model_copy(update={"models": bare, "state": None}), sinks)
+        alone, state = config.model_copy(update={"models": bare, "state": None}), State()
+        return cls(alone, guarded_models(alone, state), sinks, state)
 
     def start(self, directory: Path, max_rows: int, full: Callable[[], None] = lambda: None) -> None:
         """Begin to record into `directory`. Raises RecordingError when it cannot be written."""

@@ -28,7 +28,7 @@ def without_the_collector() -> Iterator[None]:
 
 def there() -> set[int]:
     """The connections that the process holds, by identity: nothing holds them for the sake of being asked."""
-    return {id(one) for one in gc.get_objects() if isinstance(one, Connection)}
+    return {id(one) for one in gc.get_objects() if type(one) is Connection}
 
 
 def gone(known: set[int]) -> bool:
@@ -79,7 +79,7 @@ def test_a_reload_leaves_no_model_behind(tmp_path: Path, without_the_collector: 
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content))
     with running(Config.load(path), path=path) as relay:
-        before = sum(isinstance(one, GuardedModel) for one in gc.get_objects())
+        before = sum(type(one) is GuardedModel for one in gc.get_objects())
         for _ in range(3):
             relay.call(relay.sidecar.reloader.reload())
-        assert sum(isinstance(one, GuardedModel) for one in gc.get_objects()) == before
+        assert sum(type(one) is GuardedModel for one in gc.get_objects()) == before
