@@ -30,7 +30,17 @@ from benchmarks.dataplane.hops import (
     start_upstream,
 )
 from benchmarks.dataplane.load import Figures, Shape, load, medians
-from benchmarks.dataplane.messages import PATH, STREAM_PATH, WIDTHS, make_bundle, request, response, smallest, stream, traffic
+from benchmarks.dataplane.messages import (
+    PATH,
+    STREAM_PATH,
+    WIDTHS,
+    make_bundle,
+    request,
+    response,
+    smallest,
+    stream,
+    traffic,
+)
 from benchmarks.dataplane.receiver import Receiver
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.relay.messages import framed
