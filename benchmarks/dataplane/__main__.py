@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ LATENCY_1X1 = 0.7
 UNTOLD, TOLD = "scored observe, nobody told", "scored observe, everybody told"
 TELLING, ALARMED = 5.0, 0.05  # us a response; a share of them that alarms
 TELLING_ROUNDS = 8  # times as many as elsewhere, and shorter: it is a small difference, taken pair by pair
+LOADED = 0.7  # of what Envoy answers at most, where all hops are given the same
 P99 = 2_000.0  # us that a tail under load may be longer than Envoy's
 
 Table_ = dict[str, dict[str, Figures]]
@@ -78,6 +79,7 @@ def main() -> None:
             tables = {"hops": bench.shapes()}
             if not options.quick:
                 tables |= {
+                    "same load": bench.same_load(tables["hops"]["envoy"]["16x16"].requests_per_s),
                     "sizes": bench.sizes(),
                     "streams": bench.streams(),
                     "tls": bench.tls(),
@@ -94,6 +96,8 @@ def main() -> None:
         name: {hop: {k: v._asdict() for k, v in row.items()} for hop, row in t.items()} for name, t in tables.items()
     }
     made = checks(tables["hops"])
+    if "same load" in tables:
+        made += tail_checks(tables["same load"], ["scored annotate", "scored enforce"], "at the same load: ")
     if "telling" in tables:
         for share in (0.0, ALARMED):
             more = told_us(bench.telling_us, share)
@@ -153,6 +157,13 @@ class Bench:
         others[-1].also = processor.process
         self._hops += [*others, processor]
         return self._measured([*hops, *others], {shape: (PATH, shape) for shape in SHAPES})
+
+    def same_load(self, most: float) -> Table_:
+        """As many requests a second for each hop: a share of the most that Envoy answers."""
+        rate = LOADED * most
+        found: Table_ = {}
+        self._fill(found, f"{rate:,.0f} requests/s", PATH, SHAPES["16x16"]._replace(rate=rate), self._some())
+        return found
 
     def sizes(self) -> Table_:
         """Responses from small to large, 4x4; the smallest lacks what detectors read, and is for those who do not
@@ -296,10 +307,17 @@ def checks(results: Table_) -> list[Check]:
         added = results[name]["1x1"].latency_us - direct["1x1"].latency_us
         envoys = envoy["1x1"].latency_us - direct["1x1"].latency_us
         found.append(at_most(f"{name} 1x1: added latency of Envoy's", added / envoys, LATENCY_1X1))
-    for name in [named(mode, compiled) for compiled in kinds() for mode in ("scored annotate", "scored enforce")]:
-        for shape in ("4x8", "16x16"):
-            longer = results[name][shape].p99_us - envoy[shape].p99_us
-            found.append(at_most(f"{name} {shape}: p99 beyond Envoy's, us", longer, P99))
+    judged = {name: {shape: results[name][shape] for shape in ("4x8", "16x16")} for name in results}
+    return found + tail_checks(judged, ["scored annotate", "scored enforce"])
+
+
+def tail_checks(results: Table_, names: Sequence[str], where: str = "") -> list[Check]:
+    """How much longer the slowest of a hundred wait than Envoy's."""
+    found = []
+    for name in [named(mode, compiled) for compiled in kinds() for mode in names]:
+        for shape, figures in results[name].items():
+            longer = figures.p99_us - results["envoy"][shape].p99_us
+            found.append(at_most(f"{where}{name} {shape}: p99 beyond Envoy's, us", longer, P99))
     return found
 
 

@@ -13,11 +13,14 @@ from benchmarks.dataplane.hops import Hop
 
 
 class Shape(NamedTuple):
-    """How many connections, calls at a time on each, and calls in all."""
+    """How many connections, calls at a time on each, and calls in all; so many a second where `rate` is not 0, else as
+    fast as they are answered.
+    """
 
     connections: int
     streams: int
     requests: int
+    rate: float = 0.0
 
 
 class Figures(NamedTuple):
@@ -38,6 +41,7 @@ def load(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
             str(shutil.which("h2load")), "-n", str(shape.requests), "-c", str(shape.connections),
             "-m", str(shape.streams), "-d", str(request), "-w", "24", "-W", "24", f"--log-file={log.name}",
             "-H", "content-type: application/grpc", "-H", "te: trailers",
+            *([f"--rps={shape.rate / shape.connections:.0f}"] if shape.rate else []),
             f"{scheme}://127.0.0.1:{hop.port}{path}",
         ]  # fmt: skip
         said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
