@@ -42,7 +42,7 @@ format: $(VENV)/dev ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/dev ## measure the data plane beside Envoy and nginx, and detectors beside pytorch-ood
+bench: build/compiled/.made ## measure the data plane beside Envoy and nginx, and detectors beside pytorch-ood
 	@$(call debian,h2load nghttpd nginx openssl,$(BENCH_PACKAGES))
 	@# pytorch-ood wants torchvision, which has no build for this torch: apart, so that nothing else finds it
 	@# xds-protos brings an old copy of OpenTelemetry's messages: apart, for the one process that needs it
