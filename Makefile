@@ -12,6 +12,7 @@ COMPILED_TESTS := tests/calibration $(addprefix tests/middleware/,relay test_com
   test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
+TEST_PROGRAMS := chromium curl docker-registry h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
 
 .PHONY: help demo test test-compiled compiled venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
@@ -22,10 +23,11 @@ demo: $(VENV)/demo ## guard a real model server on this machine, and see the pro
 	$(BIN)/tocsin demo $(DEMO)
 
 test: $(VENV)/dev ## run every test
-	@$(call debian,chromium curl docker-registry h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server,$(TEST_PACKAGES))
+	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
 	$(BIN)/python -m pytest
 
 test-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
+	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
 	PYTHONPATH=build/compiled $(BIN)/python -m pytest -o "pythonpath=build/compiled ." $(COMPILED_TESTS)
 
 compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, two minutes)
