@@ -19,7 +19,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault("MUJOCO_GL", "osmesa")  # draws without a screen
+# MuJoCo looks for its way to draw when it is imported: OSMesa needs no screen, and no picture needs neither.
+os.environ.setdefault("MUJOCO_GL", "osmesa" if "--picture" in sys.argv else "off")
 
 import grpc
 import yaml
