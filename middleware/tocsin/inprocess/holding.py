@@ -73,7 +73,7 @@ class Holding:
     async def settle_aio(
         self, pieces: Sequence[Call], batcher: Batcher, ask: Callable[[Ask], Awaitable[bytes | None]]
     ) -> Settled:
-        """The same in an event loop, judged with what else came in this turn of it."""
+        """The same in an event loop, judged with what else comes in it."""
         steps, came = self._settling(pieces), None
         while True:
             try:

@@ -1,7 +1,8 @@
-"""Natural batching: what became complete in one turn of the event loop is judged as one batch.
+"""Natural batching: what becomes complete in one turn of the event loop is judged as one batch.
 
-There is no timer and no batch size: at load batches grow by themselves. When a bundle is too heavy to hold up the
-loop, batches run in a worker thread, where ONNX Runtime releases the interpreter: one in flight, the next filling.
+There is no timer and no batch size: at load batches grow by themselves. Judging costs as much a batch as it costs for
+half a dozen responses, so while each turn brings more, a few turns share one. When a bundle is too heavy to hold up
+the loop, batches run in a worker thread, where ONNX Runtime releases the interpreter: one in flight, the next filling.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 
 MOST_WAITING = 10_000  # calls that may wait for a batch in flight
+TURNS = 4  # of the loop that may share a batch
 
 
 class Waiting(Protocol):
@@ -26,7 +28,7 @@ class Waiting(Protocol):
 
 
 class Batcher:
-    """Collects calls until the turn ends, judges them together, and tells those who wait.
+    """Collects calls for as long as each turn brings more, judges them together, and tells those who wait.
 
     `after_flush` runs once every batch, when all of its calls were told.
     """
@@ -38,6 +40,7 @@ class Batcher:
         self._calls: list[Call] = []
         self._waiting: list[Waiting] = []
         self._scheduled = False
+        self._turns = self._seen = 0  # of the batch that grows: turns so far, and calls at the last of them
         self._pool: ThreadPoolExecutor | None = None
         self._in_flight = False
 
@@ -48,11 +51,11 @@ class Batcher:
 
     @property
     def inline(self) -> bool:
-        """Whether a call submitted now is judged before this turn of the loop ends."""
+        """Whether a call submitted now is judged in this thread, and within a few turns of the loop."""
         return not self._guard.heavy and not self._in_flight
 
     def submit(self, call: Call, waiting: Waiting) -> None:
-        """Judge the call with this turn's others; when too many wait already, it passes unscored at once."""
+        """Judge the call with others; when too many wait already, it passes unscored at once."""
         if len(self._calls) >= MOST_WAITING:
             self._loop.call_soon(self._give_up, call, waiting)
             return
@@ -63,7 +66,7 @@ class Batcher:
             self._loop.call_soon(self._flush)
 
     async def judged(self, call: Call) -> None:
-        """Judge the call with this turn's others, and wait for its verdict."""
+        """Judge the call with others, and wait for its verdict."""
         waiting = _Future(self._loop.create_future())
         self.submit(call, waiting)
         await waiting.future
@@ -82,6 +85,13 @@ class Batcher:
         self._scheduled = False
         if self._in_flight:
             return  # the batch in flight schedules the next one
+        if len(self._calls) > self._seen and self._turns < TURNS:
+            self._seen = len(self._calls)
+            self._turns += 1
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+            return
+        self._turns = self._seen = 0
         calls, waiting = self._calls, self._waiting
         self._calls, self._waiting = [], []
         if not calls:

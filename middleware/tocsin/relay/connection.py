@@ -184,7 +184,7 @@ class Connection:
     # -- writing
 
     def submit(self, call: Call, stream: Stream) -> None:
-        """Judge a response; where that happens in this turn of the loop, what follows is written after it."""
+        """Judge a response; where that happens within a few turns of the loop, what follows is written after it."""
         batcher = self.relay.batcher
         batcher.submit(call, stream)
         if batcher.inline and self.relay.annotates and not self._deferred:
@@ -201,7 +201,7 @@ class Connection:
         self.settled(stream_id)
 
     def written(self) -> None:
-        """Something was put for the client: write it, unless this turn's verdicts are still to come."""
+        """Something was put for the client: write it, unless verdicts of this batch are still to come."""
         if not self._deferred:
             self.client.write()
 
@@ -211,7 +211,7 @@ class Connection:
         self.flush(self.client)
 
     def flush(self, side: Side) -> None:
-        """Write what waits for a side, unless it waits for a verdict of this turn."""
+        """Write what waits for a side, unless it waits for a verdict of this batch."""
         if side is self.client:
             if self._goaway_owed and self.server.between_frames:
                 self._goaway_owed = False

@@ -125,7 +125,7 @@ class Relay:
         return True
 
     def limit(self, stream: Stream, call: Call) -> asyncio.TimerHandle | None:
-        """The scoring budget of a stream whose response waits; none where the verdict comes in this turn."""
+        """The scoring budget of a stream whose response waits; none where the verdict comes at once."""
         if self.batcher.inline:
             return None
         return asyncio.get_running_loop().call_later(self.guard.budget(call), stream.late)

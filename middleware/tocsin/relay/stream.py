@@ -67,7 +67,7 @@ class Stream:
                 call.asked(*self._plain(message, self.request_encoding))
 
     def response_data(self, payload: bytes) -> None:
-        """A piece of the response, on a guarded stream; once a message is complete, it is judged in this turn."""
+        """A piece of the response, on a guarded stream; once a message is complete, it is judged."""
         call = self.call
         if call is None or (not call.streams and (self._waiting or call.verdict is not None)):
             return
