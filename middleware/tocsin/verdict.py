@@ -114,12 +114,12 @@ class Verdict:
         template = _template(self.model, self.version, self.bundle, self._detectors)
         more = "" if self.weighed is None and not self.identifier else self._more()
         if len(self.pvalues) == 1:
-            return template % (alarm, self.action, "%.6g" % self.pvalues[0], *self._details[0], more)
+            return template % (alarm, self.action, _short(self.pvalues[0]), *map(_short, self._details[0]), more)
         alarmed = {row: severity for row, severity in enumerate(self.severities) if severity}
         told = dict(list(alarmed.items())[:ROWS_TOLD])
         rows = f',"rows":{len(self.pvalues)},"alarmed":{_text(told)}'
-        p = ",".join(["%.6g" % p for p in self.pvalues[:ROWS_TOLD]])
-        return template % (alarm, self.action, p, *self.by_detector.values(), rows + more)
+        p = ",".join(map(_short, self.pvalues[:ROWS_TOLD]))
+        return template % (alarm, self.action, p, *map(_short, self.by_detector.values()), rows + more)
 
     def _more(self) -> str:
         """What is configured to be told besides."""
@@ -185,6 +185,12 @@ def _weighed(content: Mapping[str, Any]) -> Weighed | None:
 _text = json.JSONEncoder(separators=(",", ":")).encode
 
 
+@lru_cache(maxsize=1 << 14)
+def _short(pvalue: float) -> str:
+    """A p-value as text: there are not many, since each is a rank among calibration scores."""
+    return "%.6g" % pvalue
+
+
 @lru_cache(maxsize=1024)
 def _head(model: str, version: str) -> str:
     return f'{{"model":{_text(model)}' + (f',"version":{_text(version)}' if version else "")
@@ -193,7 +199,7 @@ def _head(model: str, version: str) -> str:
 @lru_cache(maxsize=1024)
 def _template(model: str, version: str, bundle: str, detectors: tuple[str, ...]) -> str:
     """The JSON of a verdict with %-places for alarm, action, p-values, each detector's p-value, and rows."""
-    told = ",".join(f"{_text(name)}:%.6g".replace("%.6g", "\0").replace("%", "%%") for name in detectors)
+    told = ",".join(f"{_text(name)}:\0".replace("%", "%%") for name in detectors)
     head = _head(model, version).replace("%", "%%")
     tail = f',"bundle":"{bundle[:19]}"}}'
-    return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{told}}}%s{tail}'.replace("\0", "%.6g")
+    return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{told}}}%s{tail}'.replace("\0", "%s")

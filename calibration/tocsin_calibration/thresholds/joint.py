@@ -81,13 +81,10 @@ class Evidence:
         self.start = np.concatenate([knots[:1], knots])
         self.value = np.concatenate([evidence[:1], evidence])
         self.slope = np.concatenate([[0.0], slopes, [1.0 / excess]])
-        self._lists = tuple(a.tolist() for a in (knots, self.start, self.value, self.slope, self.p_at_least))
 
-    def of(self, score: float) -> tuple[float, float]:
-        """Evidence >= 0 and p-value in (0, 1] of one score."""
-        knots, start, value, slope, p_at_least = self._lists
-        piece = bisect_left(knots, score)
-        return value[piece] + slope[piece] * (score - start[piece]), p_at_least[piece]
+    def lists(self) -> tuple[list[float], ...]:
+        """Knots, starts, values, slopes and p-values of the pieces, for who looks up one score at a time."""
+        return tuple(a.tolist() for a in (self.knots, self.start, self.value, self.slope, self.p_at_least))
 
     def score_at(self, evidence: float) -> float:
         """The largest score whose evidence does not exceed `evidence`: from there on it does."""
@@ -105,6 +102,7 @@ class JointScore:
     def __init__(self, reference: Float64, rule: str, weights: Sequence[float] | Float64 | None = None) -> None:
         self.rule = rule
         self.scales = [Evidence(column) for column in np.asarray(reference, np.float64).T]
+        self._lists = [scale.lists() for scale in self.scales]
         self._needed = needed_of(rule, len(self.scales))
         self._weights = [1.0] * len(self.scales) if weights is None else [float(w) for w in weights]
         if len(self._weights) != len(self.scales) or not all(0 <= w < inf for w in self._weights):
@@ -130,8 +128,12 @@ class JointScore:
 
     def of(self, scores: list[float]) -> tuple[float, list[float]]:
         """The same for one response, to the bit."""
-        pairs = [scale.of(score) for scale, score in zip(self.scales, scores, strict=True)]
-        return self._join([e for e, _ in pairs]), [p for _, p in pairs]
+        evidence, pvalues = [], []
+        for (knots, start, value, slope, p_at_least), score in zip(self._lists, scores, strict=True):
+            piece = bisect_left(knots, score)
+            evidence.append(value[piece] + slope[piece] * (score - start[piece]))
+            pvalues.append(p_at_least[piece])
+        return self._join(evidence), pvalues
 
     def _evidence(self, scores: NDArray[np.floating]) -> tuple[Float64, NDArray[np.intp]]:
         columns = scores.T.astype(np.float64)

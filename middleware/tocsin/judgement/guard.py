@@ -232,7 +232,8 @@ class Guard:
         opened = [reads.open(call.response, call.request)]
         if call.earlier:
             opened = [*(reads.open(message, call.request) for message in call.earlier), *opened]
-        model = self._model_of(call, opened[0].model or call.hint)
+        told = opened[0].model or call.hint
+        model = self.models.get(told) or self._model_of(call, told)
         call.model, call.version = model.name, opened[0].version
         if reads.version_key:
             call.version = call.keys.get(reads.version_key, "")
@@ -250,9 +251,7 @@ class Guard:
         return family, (call, rows, raws)
 
     def _model_of(self, call: Call, told: str) -> GuardedModel:
-        model = self.models.get(told)
-        if model is not None:
-            return model
+        """The model of a call that tells none that is configured, where only one can be meant. Raises Unscored."""
         served = self._of_method.get(call.method, [])
         if not told and len(served) == 1:
             return served[0]
@@ -268,7 +267,7 @@ class Guard:
             if len(batch) == 1:
                 raise
             scores = _NONE  # such as one token id beyond an embedder's table
-        if not (np.isfinite(scores).all() and all(np.isfinite(signals[name]).all() for name in model.swallowed)):
+        if not (_finite(scores) and all(_finite(signals[name]) for name in model.swallowed)):
             if len(batch) > 1:  # find the broken one without spoiling the others
                 for read in batch:
                     self._score_safely(model, family, [read], started)
@@ -286,6 +285,7 @@ class Guard:
         at = 0
         calls = []
         late: set[int] = set()  # rows that nobody waits for any more
+        plain, detectors, digest = model.policy.plain, model.scorer.detectors, model.digest
         for number, (call, rows, _) in enumerate(batch):
             first, at = at, at + rows
             if call.late or (call.whole is not None and call.whole.late):
@@ -299,15 +299,15 @@ class Guard:
             call.verdict = Verdict(
                 call.model,
                 call.version,
-                model.digest,
+                digest,
                 pvalues[first:at],
                 severities[first:at],
-                model.scorer.detectors,
+                detectors,
                 by_detector[first:at],
                 severity,
                 worth,
                 identifiers[number] if identifiers else "",
-                action=None if model.policy.plain else model.policy.action(severity, severities[first:at], worth, call),
+                action=None if plain else model.policy.action(severity, severities[first:at], worth, call),
             )
             calls.append(call)
         if calls or ended:
@@ -383,6 +383,11 @@ def guarded_models(
         old = (before or {}).get(name)
         found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
     return found
+
+
+def _finite(values: NDArray[np.float32]) -> bool:
+    """Whether all of them are, without the detour that `all` takes."""
+    return b"\0" not in np.isfinite(values).tobytes()
 
 
 def _every(method: Method, models: Sequence[GuardedModel]) -> int:

@@ -19,18 +19,13 @@ from tocsin.unscored import Unscored
 _PLACES = {"request": "inputs.", "response": "outputs."}
 
 
-class Place(NamedTuple):
-    """Where one signal's bytes stand."""
-
-    in_request: bool
-    position: int
-    size: int  # bytes
-
-
 class Plan(NamedTuple):
-    """How to read all signals from messages of given layouts: one place a signal."""
+    """How to read all signals from messages of given layouts: each one's place among the raw contents, which of them
+    are the request's, and their sizes in bytes.
+    """
 
-    places: tuple[Place, ...]
+    places: tuple[tuple[bool, int], ...]
+    sizes: list[int]
     rows: int
     family: Family
 
@@ -118,19 +113,17 @@ class TensorReader:
         plan = self._plans.get((response.layout, asked_layout))
         if plan is None:
             plan = self._plan(response.layout, asked_layout)
-        raws = []
         try:
-            for in_request, position, size in plan.places:
-                content = (asked if in_request else shown)[position]
-                if len(content) != size:
-                    raise Unscored("shape", f"a tensor holds {len(content)} bytes where its shape says {size}")
-                raws.append(content)
+            raws = [(asked if in_request else shown)[position] for in_request, position in plan.places]
         except IndexError:
             raise Unscored("shape", "there are fewer raw contents than tensors") from None
+        if list(map(len, raws)) != plan.sizes:
+            held, size = next((len(raw), size) for raw, size in zip(raws, plan.sizes, strict=True) if len(raw) != size)
+            raise Unscored("shape", f"a tensor holds {held} bytes where its shape says {size}")
         return plan.rows, plan.family, raws
 
     def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
-        places, signals, counts = [], [], {}
+        places, sizes, signals, counts = [], [], [], {}
         for signal, side, name in self._paths:
             layout = response if side == "response" else request
             assert layout is not None
@@ -142,10 +135,11 @@ class TensorReader:
             if rows and (told := self._shapes.misfit(signal, prod(shape))):
                 raise Unscored("shape", told)
             counts[signal] = rows
-            places.append(Place(side == "request", tensor.position, prod(tensor.shape) * size))
+            places.append((side == "request", tensor.position))
+            sizes.append(prod(tensor.shape) * size)
             signals.append((signal, tensor.datatype, shape))
         family = self._shapes.family(tuple(signals))
-        plan = Plan(tuple(places), one_count(counts), family)
+        plan = Plan(tuple(places), sizes, one_count(counts), family)
         if len(self._plans) >= KEPT_LAYOUTS:
             self._plans.clear()
         self._plans[response, request] = plan

@@ -29,6 +29,7 @@ class Family:
         self._signals = [(name, datatype, prod(shape)) for name, datatype, shape in signals]
         datatypes = {datatype for _, datatype, _ in signals}
         self._datatype = datatypes.pop() if len(datatypes) == 1 else None
+        self._width = sum(width for _, _, width in self._signals)
 
     def stack(self, raws: list[list[bytes]]) -> Rows:
         """The signals of several responses, (rows of all, width), from their raw contents, a list a response."""
@@ -40,12 +41,11 @@ class Family:
             }
         # All of one datatype, as models usually answer: converted at once, each signal a part of one array.
         values = to_float32(b"".join(chain.from_iterable(columns)), self._datatype)
-        rows = len(values) // sum(width for _, _, width in self._signals)
+        rows = len(values) // self._width
         stacked, start = {}, 0
         for name, _, width in self._signals:
-            end = start + rows * width
-            stacked[name] = values[start:end].reshape(rows, width)
-            start = end
+            stacked[name] = np.ndarray((rows, width), np.float32, values, start)
+            start += 4 * rows * width
         return stacked
 
 

@@ -1,13 +1,14 @@
 """Verdicts as Prometheus metrics.
 
-Counting happens on the serving path, so it is plain integers in plain dictionaries; the client library's families
-are made of them only when somebody scrapes.
+Counting happens on the serving path, so it is plain integers in plain dictionaries, a few small batches at a time;
+the client library's families are made of them only when somebody scrapes.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
-from tocsin.sinks.histogram import Histogram
+from tocsin.sinks.histogram import FOLD, Histogram
 from tocsin.sinks.look import Look
 from tocsin.sinks.series import ModelSeries
 from tocsin.state.store import Exchange
@@ -30,6 +31,7 @@ Told = TypeVar("Told")
 # Seconds of one look that evidence may take, and lines that have changed: a thousand busy models would hold up whoever
 # serves. What is left over is shown as it was, and comes first the next time.
 WEIGHING, WRITING = 0.015, 0.03
+WAITING = 16  # small batches that are counted together
 
 
 class PrometheusSink(Collector):
@@ -47,12 +49,15 @@ class PrometheusSink(Collector):
         self._looks = self._all_looks()
         self._added, self._batches = Histogram(SECONDS_BUCKETS, native=True), Histogram(ROWS_BUCKETS)
         self._writer = Writer()
+        self._waiting: deque[Scored] = deque()  # judged, and not counted yet
+        self._waits: list[float] = []  # of trailers, not counted yet
         self._lock = threading.Lock()  # between those who count and those who scrape
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
         """Count these models from here on; those that were there before go on from what they had."""
         series = {name: ModelSeries(model) for name, model in models.items()}
         with self._lock:
+            self._count()
             for name, made in series.items():
                 before = self._models.get(name)
                 if before is not None:
@@ -73,16 +78,19 @@ class PrometheusSink(Collector):
     def counts(self) -> dict[str, tuple[int, dict[str, int]]]:
         """How many were judged of each model, and their alarms by severity."""
         with self._lock:
+            self._count()
             return {name: self._series[name].totals() for name in self._models}
 
     def added_quantiles(self) -> dict[str, float | None]:
         """How long trailers waited for their verdict, in seconds."""
         with self._lock:
+            self._count()
             return {"median": self._added.quantile(0.5), "p99": self._added.quantile(0.99)}
 
     def take(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data."""
         with self._lock:
+            self._count()
             return {
                 "models": {name: series.take() for name, series in self._series.items()},
                 "added": self._added.take(),
@@ -101,6 +109,7 @@ class PrometheusSink(Collector):
     def exchange(self, shared: Exchange) -> None:
         """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
         with self._lock:
+            self._count()
             known = {
                 f"{name}:{self._models[name].digests[0]}": series
                 for name, series in self._series.items()
@@ -112,12 +121,11 @@ class PrometheusSink(Collector):
                 known[key].others_counted(more)
 
     def scored(self, batch: Scored) -> None:
-        """Count a judged batch."""
-        with self._lock:
-            series = self._series.get(batch.model)
-            if series is not None:  # else it has left the configuration meanwhile
-                series.count(batch)
-                self._batches.add(len(batch.scores))
+        """Count a judged batch, or let it wait for others while it is small."""
+        self._waiting.append(batch)
+        if len(self._waiting) >= WAITING or len(batch.calls) >= WAITING:
+            with self._lock:
+                self._count()
 
     def unscored(self, call: Call) -> None:
         """Count a call that passed without judgement."""
@@ -140,8 +148,10 @@ class PrometheusSink(Collector):
 
     def added(self, seconds: float) -> None:
         """Count the time that a response's trailers waited for their verdict."""
-        with self._lock:
-            self._added.add(seconds)
+        self._waits.append(seconds)
+        if len(self._waits) >= FOLD:
+            with self._lock:
+                self._count()
 
     def collect(self) -> Iterable[Metric]:
         """Everything counted so far, as the client library's families."""
@@ -161,6 +171,18 @@ class PrometheusSink(Collector):
             yield self._told(partial(look.lines, openmetrics=openmetrics, kept=late))
         yield self._writer.lines(self._of_all(), openmetrics=openmetrics)
 
+    def _count(self) -> None:
+        """Count what waits. Under the lock."""
+        waits = self._waits[:]
+        del self._waits[: len(waits)]  # others may have come meanwhile
+        self._added.extend(waits)
+        while self._waiting:
+            batch = self._waiting.popleft()
+            series = self._series.get(batch.model)
+            if series is not None:  # else it has left the configuration meanwhile
+                series.count(batch)
+                self._batches.add(len(batch.scores))
+
     def _told(self, tell: Callable[[], Told]) -> Told:
         with self._lock:
             return tell()
@@ -171,6 +193,8 @@ class PrometheusSink(Collector):
 
     def _weighed(self) -> list[Look]:
         """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
+        with self._lock:
+            self._count()
         looks, ends = self._looks, time.perf_counter() + WEIGHING
         for look in sorted(looks, key=lambda one: one.weighed_at):
             with self._lock:

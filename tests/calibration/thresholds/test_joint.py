@@ -14,7 +14,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from tocsin_calibration import CalibrationError, Promise, calibrate
 from tocsin_calibration.dividing import responses_needed
-from tocsin_calibration.thresholds.joint import Evidence, JointScore
+from tocsin_calibration.thresholds.joint import JointScore
 from tocsin_detectors import Mahalanobis, Observations, RandomNetworkDistillation, compile
 
 FAILURE = 1e-4  # the probability with which a whole test of a guarantee may fail although the guarantee holds
@@ -104,14 +104,14 @@ def test_the_joint_rate_is_alpha_on_average_and_joined_thresholds_fail_the_same_
     st.lists(st.floats(-3, 12, allow_nan=False), min_size=1, max_size=30),
 )
 def test_evidence_increases_with_the_score_and_ties_change_nothing(reference: list[int], new: list[float]) -> None:
-    scale = Evidence(np.array(reference, float))
-    found = [scale.of(score) for score in sorted(new)]
+    scale = JointScore(np.array(reference, float)[:, None], "any")
+    found = [scale.of([score]) for score in sorted(new)]
     assert [e for e, _ in found] == sorted(e for e, _ in found)
-    for score, (evidence, p) in zip(sorted(new), found, strict=True):
+    for score, (evidence, [p]) in zip(sorted(new), found, strict=True):
         assert p == (1 + sum(r >= score for r in reference)) / (len(reference) + 1)
         assert evidence >= 0
-    at = scale.of(max(reference))[0]
-    assert scale.of(max(reference) + 1)[0] > at
+    at = scale.of([max(reference)])[0]
+    assert scale.of([max(reference) + 1])[0] > at
 
 
 @hypothesis_settings(max_examples=40)
