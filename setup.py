@@ -14,7 +14,7 @@ HOT = """
     middleware/tocsin/relay/{asking,client_side,connection,flow,frames,headers,holding,limits,messages}.py
     middleware/tocsin/relay/{refusal,server_side,side,stream}.py
     middleware/tocsin/judgement/{batching,call,guard,judge,model}.py
-    middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,rows}.py
+    middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
     middleware/tocsin/recording/recorder.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py

@@ -16,8 +16,8 @@ from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError, StartError, TocsinError
-from tocsin.judgement.guard import Guard, guarded_models
-from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.guard import Guard
+from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.protocols.descriptors import message_class
 from tocsin.relay.server import Relay
 from tocsin_calibration import CalibrationFault

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
-from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.news import News, and_more
-from tocsin.judgement.sink import Scored, Sink
-from tocsin.protocols.loading import methods_of
+from tocsin.judgement.shadow import by_candidates
+from tocsin.judgement.sink import Scored, Sink, Sinks
 from tocsin.protocols.method import Edit, Method
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State
@@ -53,7 +52,7 @@ class Guard:
         sinks: Iterable[Sink] = (),
         state: State | None = None,
     ) -> None:
-        self.sinks = list(sinks)
+        self.sinks = Sinks(sinks)
         self.state = state or State()
         self._news = News()
         self.take(config, models)
@@ -154,23 +153,8 @@ class Guard:
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
-        for call in calls:
-            model = self.models.get(call.model)
-            verdict = call.verdict
-            if model is None or model.shadow is None or verdict is None or verdict.unscored or call.response is None:
-                continue
-            try:
-                opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
-                rows, family, raws = model.shadow.read(call.method, opened, call.request)
-                scores = model.shadow.scorer.run(family.stack([raws]))
-                judged = model.shadow.judge(scores, [(call, rows, raws)], model)
-            except Exception as error:
-                log.debug("model %s: the shadow bundle failed: %s", model.name, error)
-                told: str | None = "failed"
-            else:
-                told = model.shadow.promise.gravest(judged.severities)
-            for sink in self.sinks:
-                self._safely(sink.shadowed, call, told)
+        for call, told in by_candidates(self.models, calls):
+            self.sinks.shadowed(call, told)
 
     def _score_safely(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         try:
@@ -216,8 +200,7 @@ class Guard:
 
     def acted(self, call: Call, action: str) -> None:
         """What was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
-        for sink in self.sinks:
-            self._safely(sink.acted, call, action)
+        self.sinks.acted(call, action)
 
     def _read(self, call: Call) -> tuple[Family, Read] | None:
         """What is to be scored; None of a piece that only sums up what was judged before."""
@@ -316,8 +299,7 @@ class Guard:
                 joint = [value for row, value in enumerate(joint) if row not in late]
                 own = own and [group for row, group in enumerate(own) if row not in late]
             scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended)
-            for sink in self.sinks:
-                self._safely(sink.scored, scored)
+            self.sinks.scored(scored)
 
     def end_silent_sessions(self) -> None:
         """Tell of sessions that have been silent for long enough. For whoever looks now and then, traffic or not."""
@@ -328,8 +310,7 @@ class Guard:
     def _tell_ended(self, model: GuardedModel, ended: list[str | None]) -> None:
         if ended:
             none = np.empty((0, len(model.scorer.detectors)), np.float32)
-            for sink in self.sinks:
-                self._safely(sink.scored, Scored(model.name, [], none, 0.0, ended=ended))
+            self.sinks.scored(Scored(model.name, [], none, 0.0, ended=ended))
 
     def _end_sessions(self, whole: StreamedCall) -> None:
         """Tell that the sessions have ended which a stream's sequences are."""
@@ -345,8 +326,7 @@ class Guard:
     def _pass_unscored(self, call: Call, why: Unscored) -> None:
         model = call.model or OTHER
         call.verdict = Verdict(model, call.version, unscored=why.reason, action="block" if self.closed(call) else None)
-        for sink in self.sinks:
-            self._safely(sink.unscored, call)
+        self.sinks.unscored(call)
         if why.reason == "no_bundle":
             return  # told at start
         if (kept := self._news.of(model, why.reason)) is not None:
@@ -355,34 +335,6 @@ class Guard:
             log.warning(
                 "model %s: response %s unscored (%s): %s%s", model, passed, why.reason, why, and_more(kept), extra=told
             )
-
-    def _safely(self, tell: Callable[..., None], *what: object) -> None:
-        """Tell a sink; one that fails takes nothing with it."""
-        try:
-            tell(*what)
-        except Exception as error:
-            name = type(getattr(tell, "__self__", tell)).__name__
-            if (kept := self._news.of(name, "sink")) is not None:
-                what_failed = f"{type(error).__name__}: {error}{and_more(kept)}"
-                log.error("sink %s failed, and what it was told is lost: %s", name, what_failed)
-
-
-def guarded_models(
-    config: Config, state: State, before: Mapping[str, GuardedModel] | None = None
-) -> dict[str, GuardedModel]:
-    """The models of a configuration, their bundles read, their sessions kept in `state`. Those of `before` that are
-    still the same go on as they are, with their sessions and levels. Raises ConfigError or BundleError.
-    """
-    names = dict.fromkeys(model.protocol for model in config.models.values())
-    spoken = {
-        name: methods_of(name, config.protocols, lambda: grpc.insecure_channel(str(config.upstream))) for name in names
-    }
-    found = {}
-    for name, model in config.models.items():
-        made = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)
-        old = (before or {}).get(name)
-        found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
-    return found
 
 
 def _finite(values: NDArray[np.float32]) -> bool:

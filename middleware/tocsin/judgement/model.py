@@ -1,4 +1,4 @@
-"""A guarded model: where its signals stand, the bundle that judges them, and what is done about it."""
+"""Guarded models: where their signals stand, the bundles that judge them, and what is done about it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
+import grpc
+
+from tocsin.configuration.config import Config
 from tocsin.configuration.fields import CONNECTION, STREAM, VERSION
 from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
@@ -13,6 +16,7 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.judge import Judge
 from tocsin.judgement.orders import ChoiceOrders
 from tocsin.judgement.policy import Policy
+from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method, Opened, Reader
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.protocol import judged_every
@@ -201,3 +205,21 @@ class GuardedModel:
                 raise ConfigError(f"models.{self.name}: {told}: {name}: {error}") from None
         self._reads_request.update(finders)
         return lambda call: finders[call.method](call.request) if call.request is not None else ""
+
+
+def guarded_models(
+    config: Config, state: State, before: Mapping[str, GuardedModel] | None = None
+) -> dict[str, GuardedModel]:
+    """The models of a configuration, their bundles read, their sessions kept in `state`. Those of `before` that are
+    still the same go on as they are, with their sessions and levels. Raises ConfigError or BundleError.
+    """
+    names = dict.fromkeys(model.protocol for model in config.models.values())
+    spoken = {
+        name: methods_of(name, config.protocols, lambda: grpc.insecure_channel(str(config.upstream))) for name in names
+    }
+    found = {}
+    for name, model in config.models.items():
+        made = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)
+        old = (before or {}).get(name)
+        found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
+    return found

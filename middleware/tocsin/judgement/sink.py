@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.judgement.call import Call
+from tocsin.judgement.news import News, and_more
+
+log = logging.getLogger("tocsin")
 
 
 class Scored(NamedTuple):
@@ -41,3 +45,49 @@ class Sink(Protocol):
     def shadowed(self, call: Call, severity: str | None) -> None:
         """A judged call was scored by a candidate bundle too; `failed` when it could not be."""
         ...
+
+
+class Sinks(list[Sink]):
+    """All who take note. One that fails takes nothing with it, and is told of in the log."""
+
+    def __init__(self, sinks: Iterable[Sink] = ()) -> None:
+        super().__init__(sinks)
+        self._news = News()
+
+    def scored(self, batch: Scored) -> None:
+        """See Sink."""
+        for sink in self:
+            try:
+                sink.scored(batch)
+            except Exception as error:
+                self._failed(sink, error)
+
+    def unscored(self, call: Call) -> None:
+        """See Sink."""
+        for sink in self:
+            try:
+                sink.unscored(call)
+            except Exception as error:
+                self._failed(sink, error)
+
+    def acted(self, call: Call, action: str) -> None:
+        """See Sink."""
+        for sink in self:
+            try:
+                sink.acted(call, action)
+            except Exception as error:
+                self._failed(sink, error)
+
+    def shadowed(self, call: Call, severity: str | None) -> None:
+        """See Sink."""
+        for sink in self:
+            try:
+                sink.shadowed(call, severity)
+            except Exception as error:
+                self._failed(sink, error)
+
+    def _failed(self, sink: Sink, error: Exception) -> None:
+        name = type(sink).__name__
+        if (kept := self._news.of(name)) is not None:
+            what_failed = f"{type(error).__name__}: {error}{and_more(kept)}"
+            log.error("sink %s failed, and what it was told is lost: %s", name, what_failed)

@@ -16,8 +16,8 @@ import numpy as np
 
 from tocsin.configuration.config import Config
 from tocsin.errors import RecordingError
-from tocsin.judgement.guard import Guard, Read, guarded_models
-from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.guard import Guard, Read
+from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.sink import Sink
 from tocsin.protocols.rows import Family, Rows
 from tocsin.recording.columns import SHAPE

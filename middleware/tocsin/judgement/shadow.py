@@ -1,0 +1,32 @@
+"""Candidates beside the bundles that judge: what they would have said of the same responses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+from tocsin.judgement.call import Call
+from tocsin.judgement.model import GuardedModel
+
+log = logging.getLogger("tocsin")
+
+FAILED = "failed"  # what is told in place of a severity
+
+
+def by_candidates(models: Mapping[str, GuardedModel], calls: Sequence[Call]) -> Iterator[tuple[Call, str | None]]:
+    """Each judged call of a model that has a candidate, and the severity by that: None for no alarm, or FAILED."""
+    for call in calls:
+        model = models.get(call.model)
+        verdict = call.verdict
+        if model is None or model.shadow is None or verdict is None or verdict.unscored or call.response is None:
+            continue
+        try:
+            opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
+            rows, family, raws = model.shadow.read(call.method, opened, call.request)
+            scores = model.shadow.scorer.run(family.stack([raws]))
+            judged = model.shadow.judge(scores, [(call, rows, raws)], model)
+        except Exception as error:
+            log.debug("model %s: the shadow bundle failed: %s", model.name, error)
+            yield call, FAILED
+        else:
+            yield call, model.shadow.promise.gravest(judged.severities)
