@@ -62,8 +62,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_upstream(work: Path, answers: dict[str, bytes], port: int = 0) -> Hop:
-    """nghttpd, answering each path with these bytes of gRPC messages and status OK."""
+def start_upstream(work: Path, answers: dict[str, bytes], port: int = 0, window: int = 16) -> Hop:
+    """nghttpd, answering each path with these bytes of gRPC messages and status OK, its windows of 2^`window` bytes for
+    requests.
+    """
     root = work / "root"
     for path, content in answers.items():
         file = root / path.lstrip("/")
@@ -76,6 +78,8 @@ def start_upstream(work: Path, answers: dict[str, bytes], port: int = 0) -> Hop:
         "-d",
         str(root),
         "--trailer=grpc-status: 0",
+        f"-w{window}",
+        f"-W{window}",
         "-a",
         "127.0.0.1",
         str(port),
