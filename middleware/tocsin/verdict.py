@@ -199,7 +199,7 @@ def _head(model: str, version: str) -> str:
 @lru_cache(maxsize=1024)
 def _template(model: str, version: str, bundle: str, detectors: tuple[str, ...]) -> str:
     """The JSON of a verdict with %-places for alarm, action, p-values, each detector's p-value, and rows."""
-    told = ",".join(f"{_text(name)}:\0".replace("%", "%%") for name in detectors)
+    told = ",".join(_text(name).replace("%", "%%") + ":%s" for name in detectors)
     head = _head(model, version).replace("%", "%%")
     tail = f',"bundle":"{bundle[:19]}"}}'
-    return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{told}}}%s{tail}'.replace("\0", "%s")
+    return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{told}}}%s{tail}'

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -82,6 +83,14 @@ def test_plain_calls_and_futures_are_judged_once(guard: tocsin.Guard, server: st
         if sample.name == "tocsin_responses_total"
     )
     assert total == 2
+
+
+def test_who_takes_note_of_a_call_keeps_none_of_its_messages(bundle: Path, server: str) -> None:
+    guard, told = tocsin.Guard.open(settings(1, bundle)), list[Any]()
+    guard.sinks.append(SimpleNamespace(scored=lambda batch: told.extend(batch.calls)))  # type: ignore[arg-type]
+    with tocsin.guard_channel(grpc.insecure_channel(server), guard) as channel:
+        channel.unary_unary(INFER)(b"far")
+    assert [(call.request, call.response) for call in told] == [(None, None)]
 
 
 def test_errors_and_other_kinds_of_call_pass_as_they_are(guard: tocsin.Guard, server: str) -> None:

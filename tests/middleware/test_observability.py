@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import urllib.error
 import urllib.request
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,27 @@ def test_what_was_not_counted_since_is_not_made_anew_and_what_was_is(bundle: Pat
         call.response = inference(safe_traffic(1), slice(0, 1))
         guard.judge([call])
         assert judged() == judged() == count
+
+
+def test_what_depends_on_the_response_is_counted_while_it_is_there(bundle: Path) -> None:
+    half = {"on_alarm": {"critical": {"action": "block", "share": 0.5}}}
+    config = settings(1, bundle, mode="enforce", models={"digits": {"bundle": bundle, "signals": SIGNALS, **half}})
+    guard = Guard.open(config)
+    sink = PrometheusSink(guard.models)
+    guard.sinks.append(sink)
+    done: Counter[str] = Counter()
+    embedding = 30 + np.random.default_rng(0).normal(size=(12, 8))  # fewer than are counted together
+    strange = Observations({"probs": np.full((12, 10), 0.1), "embedding": embedding})
+    for row in range(strange.rows):
+        call = Call(METHOD, {}, "", False)
+        call.response = inference(strange, slice(row, row + 1))
+        guard.judge([call])
+        call.forget()
+        assert call.verdict is not None
+        done[call.verdict.action] += 1
+    assert set(done) == {"flag", "block"}
+    samples = [s for f in sink.collect() for s in f.samples if s.name == "tocsin_responses_total"]
+    assert {s.labels["decision"]: s.value for s in samples} == done
 
 
 def test_versions_beyond_the_bound_fold_into_other(bundle: Path) -> None:

@@ -66,6 +66,7 @@ class Holding:
                     guard.judge([step.call])
                     if guard.shadows and step.call in pieces:
                         guard.shadow([step.call])
+                    step.call.forget()
         except StopIteration as done:
             settled: Settled = done.value
             return settled
@@ -102,6 +103,7 @@ class Holding:
                 continue
             piece.request, piece.response = request, response
             self.instead = yield from acting(self._guard, piece, begun=self._begun, asks=self._asks)
+            piece.forget()
             if self.instead is not None:
                 self.over()
                 break

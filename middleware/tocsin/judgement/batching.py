@@ -119,7 +119,7 @@ class Batcher:
         if self._guard.shadows:
             self._guard.shadow(calls)
         for call in calls:
-            call.request = call.response = None
+            call.forget()
 
 
 class _Future(NamedTuple):

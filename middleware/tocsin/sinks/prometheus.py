@@ -46,6 +46,7 @@ class PrometheusSink(Collector):
         self._models = dict(models)
         self._series = {name: ModelSeries(model) for name, model in models.items()}
         self._series["other"] = ModelSeries(None)
+        self._acting = _acting(models)
         self._looks = self._all_looks()
         self._added, self._batches = Histogram(SECONDS_BUCKETS, native=True), Histogram(ROWS_BUCKETS)
         self._writer = Writer()
@@ -63,7 +64,7 @@ class PrometheusSink(Collector):
                 if before is not None:
                     made.succeed(self._series[name], same_bundle=before.digests[0] == models[name].digests[0])
             series["other"] = self._series["other"]
-            self._models, self._series = dict(models), series
+            self._models, self._series, self._acting = dict(models), series, _acting(models)
             self._looks = self._all_looks()
 
     @property
@@ -121,9 +122,9 @@ class PrometheusSink(Collector):
                 known[key].others_counted(more)
 
     def scored(self, batch: Scored) -> None:
-        """Count a judged batch, or let it wait for others while it is small."""
+        """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
         self._waiting.append(batch)
-        if len(self._waiting) >= WAITING or len(batch.calls) >= WAITING:
+        if len(self._waiting) >= WAITING or len(batch.calls) >= WAITING or batch.model in self._acting:
             with self._lock:
                 self._count()
 
@@ -205,3 +206,8 @@ class PrometheusSink(Collector):
 
     def _all_looks(self) -> list[Look]:
         return [Look(name, series, self._models.get(name)) for name, series in self._series.items()]
+
+
+def _acting(models: Mapping[str, GuardedModel]) -> set[str]:
+    """The models of whose alarms something is done, which may depend on the response's own bytes."""
+    return {name for name, model in models.items() if not model.policy.plain}
