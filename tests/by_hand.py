@@ -12,6 +12,8 @@ from typing import Any
 from hpack import Encoder
 from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
 
+from tocsin.relay.server import Relay
+
 
 class Pipe:
     """What a transport is to the relay: takes bytes, may be closed."""
@@ -94,3 +96,14 @@ def until(claim: Callable[[], Any], seconds: float = 20.0) -> None:
                 return
         assert time.monotonic() < ends, "it did not come true"
         time.sleep(0.05)
+
+
+def unconnected(relay: Relay) -> Any:
+    """The relay's first port, which connects to nobody: the test is both peers."""
+    port: Any = relay.ports[0]
+
+    async def nobody(protocol: Any) -> None:
+        del protocol
+
+    port.connect_upstream, port.keep_alive = nobody, lambda transport: None
+    return port

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.by_hand import Pipe
+from tests.by_hand import Pipe, unconnected
 from tests.parts import settings
 
 from benchmarks.fuzz.outcomes import Failure, peak
@@ -22,6 +22,7 @@ from tocsin.relay.frames import PREFACE, SETTINGS, frame
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY
 
+JUDGED = 3  # turns of the loop after which what has come is judged
 BOMB_SECONDS = 10.0
 
 
@@ -78,8 +79,7 @@ class Relayed:
     def _connected(self) -> tuple[Relay, Connection, Pipe, Pipe]:
         relay = Relay(self._config, self._guard)
         relay.batcher, relay.again = Batcher(self._guard, relay._flushed), Again(relay)
-        connection = Connection(relay, relay.ports[0])
-        connection.made = lambda transport: None  # type: ignore[method-assign]
+        connection = Connection(relay, unconnected(relay))
         to_client, to_server = Pipe(), Pipe()
         connection.server.connection_made(to_server)  # type: ignore[arg-type]
         connection.client.connection_made(to_client)  # type: ignore[arg-type]
@@ -88,12 +88,14 @@ class Relayed:
     async def _run(self, client: bytes, server: bytes) -> bytes:
         relay, connection, to_client, to_server = self._connected()
         said, answered = PREFACE + client, server
-        for _ in range(3):
+        for part in (2, 2, 1):  # half of it, half of what is left, and the rest
             for side, pipe, content in ((connection.client, to_client, said), (connection.server, to_server, answered)):
-                piece = content[: len(content) // 2 + 1]
+                piece = content[: len(content) // part + 1]
                 if piece and not pipe.closed:
                     side.data_received(piece)
-            said, answered = said[len(said) // 2 + 1 :], answered[len(answered) // 2 + 1 :]
+            said, answered = said[len(said) // part + 1 :], answered[len(answered) // part + 1 :]
+            await asyncio.sleep(0)
+        for _ in range(JUDGED):
             await asyncio.sleep(0)
         connection.client.connection_lost(None)
         connection.server.connection_lost(None)

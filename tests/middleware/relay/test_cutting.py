@@ -24,7 +24,7 @@ from hyperframe.frame import (
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.by_hand import Pipe
+from tests.by_hand import Pipe, unconnected
 from tests.parts import INFER, inference, safe_traffic, settings
 
 from tocsin.judgement.batching import Batcher
@@ -116,17 +116,6 @@ def read(stream: bytes) -> dict[int, list[Any]]:
             said = "settings", dict(one.settings)
         found.setdefault(one.stream_id, []).append(said)
     return found
-
-
-def unconnected(relay: Relay) -> Any:
-    """The relay's first port, which connects to nobody: the test is both peers."""
-    port: Any = relay.ports[0]
-
-    async def nobody(protocol: Any) -> None:
-        del protocol
-
-    port.connect_upstream, port.keep_alive = nobody, lambda transport: None
-    return port
 
 
 async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[bytes]) -> tuple[bytes, bytes]:
