@@ -5,9 +5,9 @@ One run, interleaved, medians over rounds. The upstream is nghttpd, the load gen
 rows judge every response: four detectors in one graph, joint p-value, metrics. Then the same with wide windows, sizes,
 streams, TLS and workers.
 
-nghttpd takes 64 KB of requests a connection at a time, as HTTP/2 begins. Of sixteen calls at once that is a little
-more than all; whoever has to wait does so in the load generator, some calls much longer than others, and Envoy, which
-has one connection for all its clients, waits more. With wide windows nobody waits for the upstream's leave.
+nghttpd takes 64 KB of requests a connection at a time, as HTTP/2 begins, and tells of new room now and then. Sixteen
+calls at once wait for that, some much longer than others, with no hop at all too. With wide windows nobody waits for
+the upstream's leave.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ LATENCY_1X1 = 0.7
 UNTOLD, TOLD = "scored observe, nobody told", "scored observe, everybody told"
 TELLING, ALARMED = 5.0, 0.05  # us a response; a share of them that alarms
 TELLING_ROUNDS = 8  # times as many as elsewhere, and shorter: it is a small difference, taken pair by pair
-WIDE = 24  # bits of the windows that hold nothing back
+NARROW, WIDE = 16, 24  # bits of the upstream's windows: as HTTP/2 begins, and such that hold nothing back
 LOADED = 0.7  # of what Envoy answers at most, where all hops are given the same
 P99 = 2_000.0  # us that a tail under load may be longer than Envoy's
 
@@ -124,7 +124,7 @@ class Bench:
         self._request = work / "request.bin"
         self._request.write_bytes(request())
         self._port = free_port()
-        self._window = 16
+        self._window = NARROW
         self._upstream = self._answering(framed(response(self.observations, 0)))
         self._hops: list[Hop] = []
         self.telling_us: dict[str, float] = {}  # what telling adds to a response, by whether it alarms
@@ -174,7 +174,7 @@ class Bench:
         slow = ("ext_proc", "aio", "processor")
         quick = [Hop("direct", self._port), *(hop for hop in self._hops if not any(word in hop.name for word in slow))]
         found = self._measured(quick, {shape: (PATH, shape) for shape in SHAPES})
-        self._window = 16
+        self._window = NARROW
         self._answer_with(framed(response(self.observations, 0)))
         return found
 

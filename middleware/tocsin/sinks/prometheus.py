@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -57,8 +58,7 @@ class PrometheusSink(Collector):
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
         """Count these models from here on; those that were there before go on from what they had."""
         series = {name: ModelSeries(model) for name, model in models.items()}
-        with self._lock:
-            self._count()
+        with self._counted():
             for name, made in series.items():
                 before = self._models.get(name)
                 if before is not None:
@@ -78,20 +78,17 @@ class PrometheusSink(Collector):
 
     def counts(self) -> dict[str, tuple[int, dict[str, int]]]:
         """How many were judged of each model, and their alarms by severity."""
-        with self._lock:
-            self._count()
+        with self._counted():
             return {name: self._series[name].totals() for name in self._models}
 
     def added_quantiles(self) -> dict[str, float | None]:
         """How long trailers waited for their verdict, in seconds."""
-        with self._lock:
-            self._count()
+        with self._counted():
             return {"median": self._added.quantile(0.5), "p99": self._added.quantile(0.99)}
 
     def take(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data."""
-        with self._lock:
-            self._count()
+        with self._counted():
             return {
                 "models": {name: series.take() for name, series in self._series.items()},
                 "added": self._added.take(),
@@ -109,8 +106,7 @@ class PrometheusSink(Collector):
 
     def exchange(self, shared: Exchange) -> None:
         """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
-        with self._lock:
-            self._count()
+        with self._counted():
             known = {
                 f"{name}:{self._models[name].digests[0]}": series
                 for name, series in self._series.items()
@@ -172,6 +168,13 @@ class PrometheusSink(Collector):
             yield self._told(partial(look.lines, openmetrics=openmetrics, kept=late))
         yield self._writer.lines(self._of_all(), openmetrics=openmetrics)
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """The lock, and nothing that waits: for whoever looks."""
+        with self._lock:
+            self._count()
+            yield
+
     def _count(self) -> None:
         """Count what waits. Under the lock."""
         waits = self._waits[:]
@@ -194,9 +197,9 @@ class PrometheusSink(Collector):
 
     def _weighed(self) -> list[Look]:
         """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
-        with self._lock:
-            self._count()
-        looks, ends = self._looks, time.perf_counter() + WEIGHING
+        with self._counted():
+            looks = self._looks
+        ends = time.perf_counter() + WEIGHING
         for look in sorted(looks, key=lambda one: one.weighed_at):
             with self._lock:
                 look.weigh()
