@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -34,6 +36,8 @@ from tocsin.telemetry.sending import Telemetry
 log = logging.getLogger("tocsin")
 
 COLLECTS = 50_000, 20, 100  # how often garbage is looked for, by generation
+KEPT = 2 << 20  # bytes: larger blocks, and more than this at the end of the heap, go back to the system once free
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 class Sidecar:
@@ -131,6 +135,7 @@ class Sidecar:
             gc.collect()
             gc.freeze()  # what start-up made stays; collecting it again and again would only take time
             gc.set_threshold(*COLLECTS)
+            give_back()
             started()
             await until.wait()
             log.info("draining")
@@ -140,6 +145,19 @@ class Sidecar:
     async def _reload(self) -> None:
         with suppress(ReloadError):  # it is in the log and in the metrics
             await self.reloader.reload()
+
+
+def give_back() -> None:
+    """Have glibc return the memory of large messages once they are gone. By itself it takes the first for a sign that
+    more will follow, and keeps twice its size. Nothing is changed where the environment says how (`MALLOC_...`), or
+    where another allocator is at work.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, KEPT)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def counted(config: Config) -> bool:

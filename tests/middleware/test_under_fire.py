@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import signal
 import socket
@@ -206,6 +207,37 @@ def test_the_bound_on_memory_is_kept(bundle: Path, fail: str) -> None:
         assert unscored(relay, "memory") + unscored(relay, "undecodable") == 12
         assert relay.sidecar.relay.memory.left == relay.sidecar.config.max_memory
         assert outcome(relay) == ANSWER
+
+
+LARGE_MESSAGES = """
+import sys
+from pathlib import Path
+from tocsin.service import give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+if "give back" in sys.argv:
+    give_back()
+bytearray(20 << 20)  # glibc now expects more of that size
+before, large, small = resident(), [], []
+for _ in range(16):
+    large.append(b"x" * (4 << 20))
+    small.append(b"y" * 100_000)
+large.clear()
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="it is glibc's heap that keeps what is free")
+def test_the_memory_of_large_messages_goes_back_to_the_system() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    kept = {}
+    for how in ("give back", "leave"):
+        command = [sys.executable, "-c", LARGE_MESSAGES, how]
+        kept[how] = int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+    assert kept["leave"] > 60 << 20  # what this is against
+    assert kept["give back"] < 4 << 20
 
 
 # -- peers
