@@ -32,6 +32,9 @@ class Figures(NamedTuple):
     cpu_us: float
 
 
+Table = dict[str, dict[str, Figures]]  # by hop and column
+
+
 def load(hop: Hop, path: str, request: Path, shape: Shape) -> Figures:
     """Drive a hop. Raises SystemExit when a request fails."""
     scheme = "https" if hop.tls else "http"
