@@ -1,0 +1,1 @@
+"""Mixed traffic through all modes, while things are broken on purpose."""

@@ -1,0 +1,169 @@
+"""The run: callers, faults and watching, all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+from tests.parts import SIGNALS, quick_bundle
+
+from benchmarks.dataplane.hops import free_port
+from benchmarks.report import console
+from benchmarks.soak.calls import Wish, observed, wished
+from benchmarks.soak.process import Part
+
+MODES = ("observe", "annotate", "enforce")
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
+           ("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100),
+           ("grpc.max_reconnect_backoff_ms", 500)]  # fmt: skip
+CALLERS = 3  # connections of each mode
+AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
+SETTLES = 3.0  # seconds after a fault in which calls may still fail
+EVERY = 2.0  # seconds between looks at memory
+
+
+class Soak:
+    """The whole run."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._folder, self._seed = folder, seed
+        quick_bundle(folder / "soak.tocsin")
+        self._port = free_port()
+        self._server = Part("server", [sys.executable, "-m", "benchmarks.soak.server", str(self._port)], folder)
+        self._targets: dict[str, str] = {}
+        self.relays: dict[str, Part] = {}
+        for mode in MODES:
+            self._targets[mode] = f"127.0.0.1:{free_port()}"
+            self._configure(mode)
+            command = [sys.executable, "-m", "tocsin", "serve", "-c", str(folder / f"{mode}.yaml")]
+            self.relays[mode] = Part(mode, command, folder)
+        self.faults: list[tuple[float, float, str]] = []  # from when, until when, what
+        self.calls: Counter[str] = Counter()
+        self.altered: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self.excused: Counter[str] = Counter()
+        self.told: list[str] = []
+        self.began = 0.0
+
+    def _configure(self, mode: str, *, broken: bool = False) -> None:
+        content = {
+            "listen": self._targets[mode], "upstream": f"127.0.0.1:{self._port}", "mode": mode, "metrics": None,
+            "admin": None, "models": {"digits": {"bundle": "soak.tocsin", "signals": SIGNALS}},
+        }  # fmt: skip
+        text = "models: [" if broken else yaml.safe_dump(content)
+        (self._folder / f"{mode}.yaml").write_text(text)
+
+    async def run(self, seconds: float) -> None:
+        """Traffic, faults and watching, all at once."""
+        await self._ready()
+        self.began = time.monotonic()
+        ends = self.began + seconds
+        callers = [self._call(mode, number, ends) for mode in MODES for number in range(CALLERS)]
+        await asyncio.gather(*callers, self._break(ends), self._watch(ends))
+
+    async def _ready(self) -> None:
+        for target in (f"127.0.0.1:{self._port}", *self._targets.values()):
+            async with grpc.aio.insecure_channel(target) as channel:
+                await asyncio.wait_for(channel.channel_ready(), 60)
+
+    async def _call(self, mode: str, number: int, ends: float) -> None:
+        dice = random.Random(f"{self._seed} {mode} {number}")
+        async with (
+            grpc.aio.insecure_channel(f"127.0.0.1:{self._port}", options=OPTIONS) as direct,
+            grpc.aio.insecure_channel(self._targets[mode], options=OPTIONS) as relayed,
+        ):
+            while time.monotonic() < ends:
+                wishes = [wished(dice) for _ in range(dice.choice(AT_ONCE))]
+                began = time.monotonic()
+                expected = await asyncio.gather(*(observed(direct, wish) for wish in wishes))
+                got = await asyncio.gather(*(observed(relayed, wish) for wish in wishes))
+                excuse = self._excuse(began, time.monotonic())
+                for wish, with_it, without in zip(wishes, got, expected, strict=True):
+                    self.calls[mode] += 1
+                    if with_it == without:
+                        continue
+                    if excuse and (with_it["code"] != "OK" or without["code"] != "OK"):
+                        self.excused[excuse] += 1
+                    else:
+                        self._blame(mode, wish, without, with_it)
+
+    def _excuse(self, began: float, ended: float) -> str:
+        return next((what for start, stop, what in self.faults if began < stop and ended > start), "")
+
+    def _blame(self, mode: str, wish: Wish, expected: dict[str, Any], got: dict[str, Any]) -> None:
+        failed = got["code"] != "OK" and expected["code"] == "OK"
+        (self.lost if failed else self.altered)[mode] += 1
+        what = [key for key in expected if expected.get(key) != got.get(key)]
+        if len(self.told) < 20:
+            sizes = [len(message) for message in wish.messages]
+            told = f"{mode} {wish.kind} {sizes} cancel={wish.cancel} timeout={wish.timeout}: " + "; ".join(
+                f"{key}: {str(expected[key])[:120]} -> {str(got.get(key))[:120]}" for key in what
+            )
+            told += f" ({got.get('details', '')})"
+            self.told.append(told)
+            console.print(f"[red]{told}[/]")
+
+    async def _break(self, ends: float) -> None:
+        """One fault after the other, with calm between."""
+        dice = random.Random(self._seed)
+        faults = [self._kill_server, self._stop_server, self._reload, self._restart_relay]
+        while True:
+            await asyncio.sleep(dice.uniform(6, 12))
+            if time.monotonic() > ends - 12:
+                return
+            if time.monotonic() > (self.began + ends) / 2:  # memory is looked at over the later half, undisturbed
+                faults = [fault for fault in faults if fault != self._restart_relay]
+            await dice.choice(faults)(dice)
+
+    def _breaks(self, what: str, seconds: float) -> None:
+        self.faults.append((time.monotonic() - 0.5, time.monotonic() + seconds + SETTLES, what))
+
+    async def _kill_server(self, dice: random.Random) -> None:
+        self._breaks("server killed", 4)
+        self._server.signal(signal.SIGKILL)
+        self._server.process.wait()
+        await asyncio.sleep(dice.uniform(0.1, 1))
+        self._server.again()
+
+    async def _stop_server(self, dice: random.Random) -> None:
+        self._breaks("server stopped", 2)
+        self._server.signal(signal.SIGSTOP)
+        await asyncio.sleep(dice.uniform(0.2, 1.5))
+        self._server.signal(signal.SIGCONT)
+
+    async def _reload(self, dice: random.Random) -> None:
+        """No call may notice this."""
+        mode = dice.choice(MODES)
+        self._configure(mode, broken=True)
+        self.relays[mode].signal(signal.SIGHUP)
+        await asyncio.sleep(1)
+        self._configure(mode)
+        self.relays[mode].signal(signal.SIGHUP)
+
+    async def _restart_relay(self, dice: random.Random) -> None:
+        mode = dice.choice(MODES)
+        self._breaks("relay restarted", 8)
+        relay = self.relays[mode]
+        relay.signal(signal.SIGTERM)
+        while relay.process.poll() is None:
+            await asyncio.sleep(0.05)
+        relay.again()
+
+    async def _watch(self, ends: float) -> None:
+        while time.monotonic() < ends:
+            await asyncio.sleep(EVERY)
+            for relay in self.relays.values():
+                relay.sample()
+
+    def end(self) -> None:
+        """End every process."""
+        for part in (self._server, *self.relays.values()):
+            part.end()
