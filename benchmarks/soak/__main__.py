@@ -3,7 +3,8 @@
 Every call is made twice, to the model server itself and through a relay, and everything that a caller can observe is
 compared: messages, status, details, metadata. Meanwhile the model server is killed, stopped and started again, relays
 are told to reload broken and good files, and one is ended and started again. A call that overlaps such a fault may
-fail; it may never be altered. Memory and file descriptors of the relays are watched.
+fail; it may never be altered. Memory of the relays is watched, what is resident and what is in use of it (much finer),
+and so are file descriptors.
 """
 
 from __future__ import annotations
@@ -43,31 +44,37 @@ def results(soak: Soak) -> dict[str, Any]:
     """What happened, by mode."""
     modes = {}
     for mode, relay in soak.relays.items():
-        slope, noise = relay.slope()
         modes[mode] = {
             "calls": soak.calls[mode],
             "altered": soak.altered[mode],
             "lost": soak.lost[mode],
-            "slope_mb_an_hour": slope,
-            "noise_mb_an_hour": noise,
-            "resident_mb": statistics.median(sample.megabytes for sample in relay.samples),
-            "descriptors": sorted({sample.descriptors for sample in relay.samples}),
-            "memory": [[round(sample.at - soak.began), round(sample.megabytes, 2)] for sample in relay.samples],
+            "used_mb_an_hour": relay.used_slope(),
+            "resident_mb_an_hour": relay.resident_slope(),
+            "samples": [sample._replace(at=sample.at - soak.began)._asdict() for sample in relay.samples],
         }
     faults = Counter(fault for _, _, fault in soak.faults)
     return {"modes": modes, "faults": faults, "excused": dict(soak.excused), "told": soak.told}
 
 
 def tell(soak: Soak) -> None:
-    table = Table("mode", "calls", "altered", "lost", "memory", "grows an hour", "descriptors", title="Soak")
-    for mode, row in results(soak)["modes"].items():
-        few, many = min(row["descriptors"]), max(row["descriptors"])
+    table = Table(
+        "mode", "calls", "altered", "lost", "resident", "grows an hour", "in use grows an hour", "descriptors",
+        title="Soak",
+    )  # fmt: skip
+    for mode, relay in soak.relays.items():
+        held = [sample.descriptors for sample in relay.samples]
         table.add_row(
-            mode, f"{row['calls']:,}", str(row["altered"]), str(row["lost"]), f"{row['resident_mb']:.1f} MB",
-            f"{row['slope_mb_an_hour']:+.2f} ± {row['noise_mb_an_hour']:.2f} MB", f"{few} to {many}",
+            mode, f"{soak.calls[mode]:,}", str(soak.altered[mode]), str(soak.lost[mode]),
+            f"{statistics.median(sample.resident for sample in relay.samples):.1f} MB", grows(relay.resident_slope()),
+            grows(relay.used_slope()), f"{min(held)} to {max(held)}",
         )  # fmt: skip
     console.print(table)
-    console.print(f"faults: {dict(results(soak)['faults'])}; calls that failed in them: {dict(soak.excused)}")
+    faults = Counter(fault for _, _, fault in soak.faults)
+    console.print(f"faults: {dict(faults)}; calls that failed in them: {dict(soak.excused)}")
+
+
+def grows(slope: tuple[float, float]) -> str:
+    return f"{slope[0]:+.1f} ± {slope[1]:.1f} MB"
 
 
 def checks(soak: Soak) -> list[Check]:
@@ -76,8 +83,9 @@ def checks(soak: Soak) -> list[Check]:
         at_most("calls lost beyond the faults", sum(soak.lost.values()), 0),
     ]
     for mode, relay in soak.relays.items():
-        slope, noise = relay.slope()
-        found.append(at_most(f"{mode}: memory grows more than noise, MB an hour", max(0.0, slope - noise), SLOPE))
+        for what, (slope, noise) in {"in use": relay.used_slope(), "resident": relay.resident_slope()}.items():
+            more = max(0.0, slope - noise)
+            found.append(at_most(f"{mode}: memory {what} grows more than noise, MB an hour", more, SLOPE))
         held = [sample.descriptors for sample in relay.samples]
         found.append(at_most(f"{mode}: file descriptors, most over median", max(held) - statistics.median(held), 16))
     return found

@@ -1,76 +1,110 @@
-"""A process of the run, which can be broken, and is watched."""
+"""Processes of the run, which can be broken, and what they hold."""
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
+from numpy.typing import NDArray
 
-BLOCKS = 12  # of samples, whose medians are fitted
-
-
-class Sample(NamedTuple):
-    """What a process held: seconds on the monotonic clock, megabytes, file descriptors."""
-
-    at: float
-    megabytes: float
-    descriptors: int
+BLOCK = 128  # bytes of a block of Python's own heap, more than most take
+SWINGS = 5  # samples for which resident memory may stay above or below what it is in the long run
 
 
 class Part:
     """A process that can be killed and started again."""
 
     def __init__(self, name: str, command: list[str], folder: Path) -> None:
-        self.name = name
-        self._command = command
+        self._command = [sys.executable, "-m", *command]
         self._log = (folder / f"{name}.log").open("ab")
         self.process = self._start()
-        self.samples: list[Sample] = []  # since it was last started
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
 
     def again(self) -> None:
-        """Start it anew; what it held before is forgotten."""
-        self.samples.clear()
+        """Start it anew."""
         self.process = self._start()
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def sample(self) -> None:
-        """Take note of what it holds, if it runs."""
-        if self.process.poll() is None:
-            self.samples.append(Sample(time.monotonic(), self._resident(), self._descriptors()))
-
     def end(self) -> None:
         """Kill it."""
         self.process.kill()
         self.process.wait()
 
-    def slope(self) -> tuple[float, float]:
-        """Megabytes an hour over the later half of the time since it was last started, and how far noise may take that
-        with probability 1%; infinitely many where there is too little to tell.
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
+
+
+class Sample(NamedTuple):
+    """What a relay holds: when (seconds on the monotonic clock), megabytes that are resident and that are in use, and
+    file descriptors.
+    """
+
+    at: float
+    resident: float
+    used: float
+    descriptors: int
+
+
+class RelayPart(Part):
+    """A relay, and what it held whenever it was looked at since it was last started."""
+
+    def __init__(self, name: str, config: Path, folder: Path) -> None:
+        super().__init__(name, ["benchmarks.soak.relay", "serve", "-c", str(config)], folder)
+        self.samples: list[Sample] = []
+
+    def again(self) -> None:
+        """Start it anew; what it held before is forgotten."""
+        self.samples.clear()
+        super().again()
+
+    def sample(self) -> None:
+        """Take note of what it holds, if it runs."""
+        process = self.process
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            blocks, heap = json.loads(process.stdout.readline())
+            folder = Path(f"/proc/{process.pid}")
+            rollup = (folder / "smaps_rollup").read_text().splitlines()
+            resident = next(int(line.split()[1]) for line in rollup if line.startswith("Private_Dirty:"))
+            descriptors = len(list((folder / "fd").iterdir()))
+        except (OSError, ValueError):  # it is being restarted
+            return
+        used = (blocks * BLOCK + heap) / (1 << 20)
+        if process is self.process:
+            self.samples.append(Sample(time.monotonic(), resident / 1024, used, descriptors))
+
+    def used_slope(self) -> tuple[float, float]:
+        """Megabytes in use an hour over the later half of the samples, and how far noise may take that with probability
+        1%; infinitely many where there is too little to tell.
         """
-        later = np.array([sample[:2] for sample in self.samples[len(self.samples) // 2 :]])
-        if len(later) < 2 * BLOCKS:
-            return math.inf, 0.0
-        times, sizes = np.array([np.median(block, axis=0) for block in np.array_split(later, BLOCKS)]).T
-        fitted = scipy.stats.linregress(times / 3_600, sizes)
-        return float(fitted.slope), float(scipy.stats.t.ppf(0.99, BLOCKS - 2) * fitted.stderr)
+        return _slope(np.array([(sample.at, sample.used) for sample in self._later()]))
 
-    def _resident(self) -> float:
-        """Megabytes that it has to itself."""
-        for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Private_Dirty:"):
-                return int(line.split()[1]) / 1024
-        return 0.0
+    def resident_slope(self) -> tuple[float, float]:
+        """The same of resident memory, whose samples are not independent: the heap is returned to the system in steps,
+        and keeps its size for a while. Medians of as many samples as that may last are fitted.
+        """
+        several = np.array([(sample.at, sample.resident) for sample in self._later()])
+        count = len(several) // SWINGS
+        return _slope(np.array([np.median(block, axis=0) for block in np.array_split(several, count)] if count else []))
 
-    def _descriptors(self) -> int:
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+    def _later(self) -> list[Sample]:
+        return self.samples[len(self.samples) // 2 :]
+
+
+def _slope(points: NDArray[np.float64]) -> tuple[float, float]:
+    if len(points) < 4:
+        return math.inf, 0.0
+    times, sizes = points.T
+    fitted = scipy.stats.linregress(times / 3_600, sizes)
+    return float(fitted.slope), float(scipy.stats.t.ppf(0.99, len(points) - 2) * fitted.stderr)

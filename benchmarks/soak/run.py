@@ -1,11 +1,13 @@
-"""The run: callers, faults and watching, all at once."""
+"""The run: callers, faults and watching, all at once.
+
+Now and then all callers pause, so that what relays hold is looked at while no call is under way.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,7 +20,7 @@ from tests.parts import SIGNALS, quick_bundle
 from benchmarks.dataplane.hops import free_port
 from benchmarks.report import console
 from benchmarks.soak.calls import Wish, observed, wished
-from benchmarks.soak.process import Part
+from benchmarks.soak.process import Part, RelayPart
 
 MODES = ("observe", "annotate", "enforce")
 OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
@@ -27,7 +29,8 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 CALLERS = 3  # connections of each mode
 AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
 SETTLES = 3.0  # seconds after a fault in which calls may still fail
-EVERY = 2.0  # seconds between looks at memory
+EVERY = 10.0  # seconds between looks at memory
+RESTS = 0.3  # seconds after the last call until it is looked at
 
 
 class Soak:
@@ -37,14 +40,13 @@ class Soak:
         self._folder, self._seed = folder, seed
         quick_bundle(folder / "soak.tocsin")
         self._port = free_port()
-        self._server = Part("server", [sys.executable, "-m", "benchmarks.soak.server", str(self._port)], folder)
+        self._server = Part("server", ["benchmarks.soak.server", str(self._port)], folder)
         self._targets: dict[str, str] = {}
-        self.relays: dict[str, Part] = {}
+        self.relays: dict[str, RelayPart] = {}
         for mode in MODES:
             self._targets[mode] = f"127.0.0.1:{free_port()}"
             self._configure(mode)
-            command = [sys.executable, "-m", "tocsin", "serve", "-c", str(folder / f"{mode}.yaml")]
-            self.relays[mode] = Part(mode, command, folder)
+            self.relays[mode] = RelayPart(mode, folder / f"{mode}.yaml", folder)
         self.faults: list[tuple[float, float, str]] = []  # from when, until when, what
         self.calls: Counter[str] = Counter()
         self.altered: Counter[str] = Counter()
@@ -52,6 +54,8 @@ class Soak:
         self.excused: Counter[str] = Counter()
         self.told: list[str] = []
         self.began = 0.0
+        self._busy = 0  # callers
+        self._may_call, self._all_rest = asyncio.Event(), asyncio.Event()
 
     def _configure(self, mode: str, *, broken: bool = False) -> None:
         content = {
@@ -64,6 +68,7 @@ class Soak:
     async def run(self, seconds: float) -> None:
         """Traffic, faults and watching, all at once."""
         await self._ready()
+        self._may_call.set()
         self.began = time.monotonic()
         ends = self.began + seconds
         callers = [self._call(mode, number, ends) for mode in MODES for number in range(CALLERS)]
@@ -81,11 +86,16 @@ class Soak:
             grpc.aio.insecure_channel(self._targets[mode], options=OPTIONS) as relayed,
         ):
             while time.monotonic() < ends:
+                await self._may_call.wait()
+                self._busy += 1
                 wishes = [wished(dice) for _ in range(dice.choice(AT_ONCE))]
                 began = time.monotonic()
                 expected = await asyncio.gather(*(observed(direct, wish) for wish in wishes))
                 got = await asyncio.gather(*(observed(relayed, wish) for wish in wishes))
                 excuse = self._excuse(began, time.monotonic())
+                self._busy -= 1
+                if not self._busy:
+                    self._all_rest.set()
                 for wish, with_it, without in zip(wishes, got, expected, strict=True):
                     self.calls[mode] += 1
                     if with_it == without:
@@ -158,10 +168,16 @@ class Soak:
         relay.again()
 
     async def _watch(self, ends: float) -> None:
-        while time.monotonic() < ends:
+        while time.monotonic() < ends - EVERY:
             await asyncio.sleep(EVERY)
+            self._may_call.clear()
+            self._all_rest.clear()
+            if self._busy:
+                await self._all_rest.wait()
+            await asyncio.sleep(RESTS)
             for relay in self.relays.values():
-                relay.sample()
+                await asyncio.to_thread(relay.sample)
+            self._may_call.set()
 
     def end(self) -> None:
         """End every process."""

@@ -1,0 +1,36 @@
+"""`tocsin serve` that tells, for each line on its standard input, what memory it has in use."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+import threading
+
+from tocsin.cli.main import app
+
+
+class Heap(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+                     "keepcost")
+    ]  # fmt: skip
+
+
+def answer() -> None:
+    """Blocks that Python has of its own heap, and bytes that it and libraries have of glibc's."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = Heap
+    for _ in sys.stdin:
+        gc.collect()
+        heap = mallinfo2()
+        print(json.dumps([sys.getallocatedblocks(), heap.uordblks + heap.hblkhd]), flush=True)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=answer, daemon=True).start()
+    app()
