@@ -20,7 +20,7 @@ from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.descriptors import pool_of
 from tocsin.relay.frames import header_block, read_settings, unpadded
-from tocsin.relay.headers import HeaderError, HeaderReader, without
+from tocsin.relay.headers import HeaderError, HeaderReader, WantedFields, without
 from tocsin.relay.messages import Assembler, Memory
 from tocsin.relay.side import FrameError
 from tocsin.verdict import Verdict
@@ -74,11 +74,11 @@ def targets(folder: Path) -> list[Target]:
 
 
 def headers(case: bytes) -> None:
-    reader = HeaderReader((":path", "grpc-status", "x-session"))
+    reader = HeaderReader(WantedFields((":path", "grpc-status", "x-session")))
     for read in (
         reader.read,
         lambda one: without(one, "content-length", 28),
-        HeaderReader((":path",), stateful=True).read_all,
+        HeaderReader(WantedFields((":path",)), stateful=True).read_all,
     ):
         with contextlib.suppress(HeaderError):
             read(case)

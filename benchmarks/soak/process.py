@@ -15,7 +15,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 BLOCK = 128  # bytes of a block of Python's own heap, more than most take
-SWINGS = 5  # samples for which resident memory may stay above or below what it is in the long run
+SWINGS = 6  # samples for which resident memory may stay above or below what it is in the long run
 
 
 class Part:
@@ -85,21 +85,21 @@ class RelayPart(Part):
             self.samples.append(Sample(time.monotonic(), resident / 1024, used, descriptors))
 
     def used_slope(self) -> tuple[float, float]:
-        """Megabytes in use an hour over the later half of the samples, and how far noise may take that with probability
-        1%; infinitely many where there is too little to tell.
+        """Megabytes in use an hour, once warm, and how far noise may take that with probability 1%; infinitely many
+        where there is too little to tell.
         """
-        return _slope(np.array([(sample.at, sample.used) for sample in self._later()]))
+        return _slope(np.array([(sample.at, sample.used) for sample in self._warm()]))
 
     def resident_slope(self) -> tuple[float, float]:
         """The same of resident memory, whose samples are not independent: the heap is returned to the system in steps,
         and keeps its size for a while. Medians of as many samples as that may last are fitted.
         """
-        several = np.array([(sample.at, sample.resident) for sample in self._later()])
+        several = np.array([(sample.at, sample.resident) for sample in self._warm()])
         count = len(several) // SWINGS
         return _slope(np.array([np.median(block, axis=0) for block in np.array_split(several, count)] if count else []))
 
-    def _later(self) -> list[Sample]:
-        return self.samples[len(self.samples) // 2 :]
+    def _warm(self) -> list[Sample]:
+        return self.samples[len(self.samples) // 3 :]
 
 
 def _slope(points: NDArray[np.float64]) -> tuple[float, float]:

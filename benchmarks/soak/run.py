@@ -29,7 +29,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 CALLERS = 3  # connections of each mode
 AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
 SETTLES = 3.0  # seconds after a fault in which calls may still fail
-EVERY = 10.0  # seconds between looks at memory
+EVERY = 6.0  # seconds between looks at memory
 RESTS = 0.3  # seconds after the last call until it is looked at
 
 

@@ -15,8 +15,8 @@ from hpack.huffman_table import decode_huffman
 
 STATIC_TABLE = 61
 CONTENT_LENGTH = ("content-length", 28)  # a name, and its place in the static table
-CACHED_BLOCKS = 1024
-CACHED_BLOCK_SIZE = 2048
+KEPT_BLOCKS, KEPT_EARLY = 1_024, 64  # of all connections together; of one that has not heard yet
+KEPT_SIZE = 1_024  # bytes of a block that is kept
 
 # The names of the static table (RFC 7541, appendix A) that anything here asks for, and the values that come with one.
 _STATIC_NAMES = {4: ":path", 5: ":path", **dict.fromkeys(range(8, 15), ":status"), 31: "content-type"}
@@ -29,76 +29,30 @@ class HeaderError(Exception):
     """A block that is malformed, or that refers to a dynamic table which does not exist."""
 
 
-class HeaderReader:
-    """Reads the wanted fields of one direction's header blocks.
-
-    `wanted` are lower-case names. While `stateful`, blocks go through a full decoder; call `forget_state` once the
-    peer has acknowledged a table of size 0.
+class WantedFields:
+    """The lower-case names that are wanted of header blocks, and what the blocks say that were read lately. Connections
+    share one: most calls are alike, and where none are, thousands of connections must not keep what each has read.
     """
 
-    def __init__(self, wanted: Iterable[str], *, stateful: bool = False) -> None:
-        self._wanted = frozenset(wanted)
-        self._names = _spellings(self._wanted)
-        self._decoder: Decoder | None = None
-        if stateful:
-            self._decoder = Decoder(max_header_list_size=1 << 20)
-        self._seen: dict[bytes, dict[str, str]] = {}
-        self._decoded: dict[bytes, list[tuple[str, str]]] = {}  # while the dynamic table is as it is now
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+        self.spellings = _spellings(self.names)
+        self._read: dict[bytes, dict[str, str]] = {}
 
-    def forget_state(self) -> None:
-        """From here on every block stands alone."""
-        self._decoder = None
-        self._decoded.clear()
-
-    def read(self, block: bytes) -> dict[str, str]:
-        """The wanted fields of a block, the last value of a repeated name. Raises HeaderError."""
-        if self._decoder is not None:
-            return self._decode(block)
-        fields = self._seen.get(block)
+    def of(self, block: bytes) -> dict[str, str]:
+        """Those of a block that depends on none before it, the last value of a repeated name. Raises HeaderError."""
+        fields = self._read.get(block)
         if fields is None:
             fields = self._walk(block)
-            if len(block) <= CACHED_BLOCK_SIZE:
-                if len(self._seen) >= CACHED_BLOCKS:
-                    self._seen.clear()
-                self._seen[block] = fields
+            if len(block) <= KEPT_SIZE:
+                if len(self._read) >= KEPT_BLOCKS:
+                    self._read.clear()
+                self._read[block] = fields
         return fields
-
-    @property
-    def stateful(self) -> bool:
-        """Whether a block may still depend on those before it."""
-        return self._decoder is not None
-
-    def read_all(self, block: bytes) -> tuple[dict[str, str], list[tuple[str, str]]]:
-        """The wanted fields, and every field in its order. Raises HeaderError."""
-        fields = self._fields(self._decoder or Decoder(max_header_list_size=1 << 20), block)
-        return {name: value for name, value in fields if name in self._wanted}, fields
-
-    def _decode(self, block: bytes) -> dict[str, str]:
-        assert self._decoder is not None
-        return {name: value for name, value in self._fields(self._decoder, block) if name in self._wanted}
-
-    def _fields(self, decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
-        """A block's fields. Early calls are alike: while the dynamic table is the same, so is what a block says."""
-        known = self._decoded.get(block) if decoder is self._decoder else None
-        if known is not None:
-            return known
-        entries = decoder.header_table.dynamic_entries
-        before = len(entries), entries[0] if entries else None
-        try:
-            fields = decoder.decode(block, raw=True)
-        except HPACKError as error:
-            raise HeaderError(f"the header block cannot be decoded ({error})") from error
-        found = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
-        if decoder is self._decoder:
-            if before[0] != len(entries) or before[1] is not (entries[0] if entries else None):
-                self._decoded.clear()
-            elif len(self._decoded) < CACHED_BLOCKS:
-                self._decoded[block] = found
-        return found
 
     def _walk(self, block: bytes) -> dict[str, str]:
         found: dict[str, str] = {}
-        names, wanted = self._names, self._wanted
+        spellings, wanted = self.spellings, self.names
         at, end = 0, len(block)
         try:
             while at < end:
@@ -124,7 +78,7 @@ class HeaderReader:
                 else:
                     huffman = block[at] & 0x80
                     length, at = _integer(block, at, 0x7F)
-                    name = names.get((huffman, block[at : at + length]))
+                    name = spellings.get((huffman, block[at : at + length]))
                     at += length
                 huffman = block[at] & 0x80
                 length, at = _integer(block, at, 0x7F)
@@ -132,16 +86,77 @@ class HeaderReader:
                     raise HeaderError("the header block ends inside a value")
                 if name is not None:
                     raw = block[at : at + length]
-                    found[name] = _huffman(raw) if huffman else raw.decode("latin-1")
+                    if huffman:
+                        found[name] = (_kept_huffman if length <= KEPT_SIZE else _huffman)(raw)
+                    else:
+                        found[name] = raw.decode("latin-1")
                 at += length
         except IndexError:
             raise HeaderError("the header block ends inside a field") from None
         return found
 
 
-@lru_cache(maxsize=1024)
+class HeaderReader:
+    """Reads the wanted fields of one direction's header blocks.
+
+    While `stateful`, blocks go through a full decoder; call `forget_state` once the peer has acknowledged a table of
+    size 0.
+    """
+
+    def __init__(self, wanted: WantedFields, *, stateful: bool = False) -> None:
+        self._wanted = wanted
+        self._decoder = Decoder(max_header_list_size=1 << 20) if stateful else None
+        self._early: dict[bytes, list[tuple[str, str]]] = {}  # while the dynamic table is as it is now
+
+    def forget_state(self) -> None:
+        """From here on every block stands alone."""
+        self._decoder = None
+        self._early.clear()
+
+    def read(self, block: bytes) -> dict[str, str]:
+        """The wanted fields of a block, the last value of a repeated name. Raises HeaderError."""
+        if self._decoder is None:
+            return self._wanted.of(block)
+        names = self._wanted.names
+        return {name: value for name, value in self._fields(self._decoder, block) if name in names}
+
+    @property
+    def stateful(self) -> bool:
+        """Whether a block may still depend on those before it."""
+        return self._decoder is not None
+
+    def read_all(self, block: bytes) -> tuple[dict[str, str], list[tuple[str, str]]]:
+        """The wanted fields, and every field in its order. Raises HeaderError."""
+        fields = self._fields(self._decoder or Decoder(max_header_list_size=1 << 20), block)
+        names = self._wanted.names
+        return {name: value for name, value in fields if name in names}, fields
+
+    def _fields(self, decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
+        """A block's fields. Early calls are alike: while the dynamic table is the same, so is what a block says."""
+        known = self._early.get(block) if decoder is self._decoder else None
+        if known is not None:
+            return known
+        entries = decoder.header_table.dynamic_entries
+        before = len(entries), entries[0] if entries else None
+        try:
+            fields = decoder.decode(block, raw=True)
+        except HPACKError as error:
+            raise HeaderError(f"the header block cannot be decoded ({error})") from error
+        found = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+        if decoder is self._decoder:
+            if before[0] != len(entries) or before[1] is not (entries[0] if entries else None):
+                self._early.clear()
+            elif len(self._early) < KEPT_EARLY and len(block) <= KEPT_SIZE:
+                self._early[block] = found
+        return found
+
+
 def without(block: bytes, name: str, index: int) -> bytes:
     """A stateless block without the fields of that name, at `index` of the static table. Raises HeaderError."""
+    return (_kept_without if len(block) <= KEPT_SIZE else _without)(block, name, index)
+
+
+def _without(block: bytes, name: str, index: int) -> bytes:
     if not block:
         return block
     spellings = _spellings_of(name)
@@ -170,6 +185,9 @@ def without(block: bytes, name: str, index: int) -> bytes:
     except IndexError:
         raise HeaderError("the header block ends inside a field") from None
     return b"".join(kept)
+
+
+_kept_without = lru_cache(maxsize=1024)(_without)
 
 
 def literal(name: str, value: str) -> bytes:
@@ -227,12 +245,14 @@ def _integer(data: bytes, at: int, mask: int) -> tuple[int, int]:
             raise HeaderError("the header block holds an integer that is too long")
 
 
-@lru_cache(maxsize=4096)
 def _huffman(raw: bytes) -> str:
     try:
         return decode_huffman(raw).decode("latin-1")
     except HPACKError as error:
         raise HeaderError(f"the header block holds a damaged string ({error})") from error
+
+
+_kept_huffman = lru_cache(maxsize=1024)(_huffman)
 
 
 @lru_cache(maxsize=64)

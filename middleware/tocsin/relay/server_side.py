@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from tocsin.relay import frames
 from tocsin.relay.flow import STREAM_WINDOW
 from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PADDED, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, without
+from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, WantedFields, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.verdict import METADATA_KEY
@@ -16,13 +16,15 @@ from tocsin.verdict import METADATA_KEY
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
+RESPONSE_FIELDS = WantedFields(("grpc-encoding", "grpc-status", METADATA_KEY))
+
 
 class ServerSide(Side):
     """The upstream's socket."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self._reader = HeaderReader(("grpc-encoding", "grpc-status", METADATA_KEY))
+        self._reader = HeaderReader(RESPONSE_FIELDS)
 
     @property
     def peer(self) -> Side:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
 from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.relay.headers import HeaderError, HeaderReader, block, literal
+from tocsin.relay.headers import HeaderError, HeaderReader, WantedFields, block, literal
 
 WANTED = (":path", ":status", "content-type", "grpc-encoding", "grpc-status", "traceparent")
 names = st.sampled_from(WANTED) | st.from_regex(r"x-[a-z]{1,20}", fullmatch=True)
@@ -23,12 +27,12 @@ def wanted_of(pairs: list[tuple[str, str]]) -> dict[str, str]:
 def test_a_walk_reads_what_an_encoder_without_a_table_wrote(pairs: list[tuple[str, str]], huffman: bool) -> None:
     encoder = Encoder()
     encoder.header_table_size = 0
-    assert HeaderReader(WANTED).read(encoder.encode(pairs, huffman=huffman)) == wanted_of(pairs)
+    assert HeaderReader(WantedFields(WANTED)).read(encoder.encode(pairs, huffman=huffman)) == wanted_of(pairs)
 
 
 @given(st.lists(fields, max_size=5))
 def test_a_stateful_reader_follows_an_encoder_with_a_table(blocks: list[list[tuple[str, str]]]) -> None:
-    encoder, reader = Encoder(), HeaderReader(WANTED, stateful=True)
+    encoder, reader = Encoder(), HeaderReader(WantedFields(WANTED), stateful=True)
     for pairs in blocks:
         assert reader.read(encoder.encode(pairs)) == wanted_of(pairs)
 
@@ -52,7 +56,7 @@ def test_appending_a_literal_adds_one_field_and_changes_no_state(
 def test_indexed_statuses_are_known(status: str) -> None:
     encoder = Encoder()
     encoder.header_table_size = 0
-    assert HeaderReader(WANTED).read(encoder.encode([(":status", status)])) == {":status": status}
+    assert HeaderReader(WantedFields(WANTED)).read(encoder.encode([(":status", status)])) == {":status": status}
 
 
 @pytest.mark.parametrize(
@@ -62,13 +66,13 @@ def test_indexed_statuses_are_known(status: str) -> None:
 )
 def test_a_damaged_block_is_an_error_and_nothing_else(broken: bytes) -> None:
     with pytest.raises(HeaderError):
-        HeaderReader(WANTED).read(broken)
+        HeaderReader(WantedFields(WANTED)).read(broken)
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
     try:
-        found = HeaderReader(WANTED).read(content)
+        found = HeaderReader(WantedFields(WANTED)).read(content)
     except HeaderError:
         found = {}
     assert found.keys() <= set(WANTED)
@@ -76,9 +80,49 @@ def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
 
 @given(fields)
 def test_a_reader_that_has_seen_many_blocks_still_reads_right(pairs: list[tuple[str, str]]) -> None:
-    encoder, reader = Encoder(), HeaderReader(WANTED)
+    encoder, reader = Encoder(), HeaderReader(WantedFields(WANTED))
     encoder.header_table_size = 0
     for number in range(3):
         numbered = [*pairs, ("x-number", str(number))]
         assert reader.read(encoder.encode(numbered)) == wanted_of(pairs)
         assert reader.read(encoder.encode(numbered)) == wanted_of(pairs)
+
+
+def memory_of(reading: Callable[[], object]) -> int:
+    """Bytes that it leaves behind."""
+    tracemalloc.start()
+    try:
+        kept = reading()
+        gc.collect()
+        assert kept is not None
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_many_connections_keep_no_more_than_one(stateful: bool) -> None:
+    blocks = [
+        block([(":path", "/a/b"), ("traceparent", f"{number:055}"), ("x", "y" * 400)]) for number in range(20_000)
+    ]
+
+    def connections() -> list[HeaderReader]:
+        wanted = WantedFields(WANTED)
+        readers = [HeaderReader(wanted, stateful=stateful) for _ in range(40)]
+        for number, one in enumerate(blocks):
+            readers[number % 40].read(one)
+        return readers
+
+    assert memory_of(connections) < 6 << 20
+
+
+def test_what_a_client_sends_before_it_has_heard_is_not_kept_where_it_is_large() -> None:
+    blocks = [block([(":path", "/a/b"), ("x", f"{number:016000}")]) for number in range(300)]
+
+    def connection() -> HeaderReader:
+        reader = HeaderReader(WantedFields(WANTED), stateful=True)
+        for one in blocks:
+            reader.read(one)
+        return reader
+
+    assert memory_of(connection) < 1 << 20
