@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
-from tocsin.relay.flow import STREAM_WINDOW, window_update
+from tocsin.relay.flow import STREAM_WINDOW, pass_on, window_update
 from tocsin.relay.frames import ACK, END_STREAM, PADDED, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import HeaderError, HeaderReader
 from tocsin.relay.limits import Allowance
@@ -147,11 +147,7 @@ class ClientSide(Side):
             self._allowance.control()
         found = connection.streams.get(stream)
         if found is None:
-            if stream in connection.gone:
-                if length:
-                    self.put(window_update(0, length))
-                return True
-            return False
+            return self._for_nobody(stream, length, length if flags & PADDED else len(payload))
         taken = False
         if connection.requests is not None:
             taken = self._pass_on(found, stream, flags, payload, length)
@@ -162,36 +158,50 @@ class ClientSide(Side):
         return taken
 
     def _pass_on(self, found: Stream, stream: int, flags: int, payload: bytes, length: int) -> bool:
-        """Requests within the upstream's windows, where some of them are changed."""
-        connection = self.connection
-        assert connection.requests is not None and connection.from_client is not None
-        size = length if flags & PADDED else len(payload)
-        connection.from_client.credit(stream, size, ended=bool(flags & END_STREAM))
-        if isinstance(found, AskingStream) and found.take_request(payload, bool(flags & END_STREAM)):
+        """Requests within the upstream's windows; whether this one was taken, and is not to pass as it came."""
+        requests, from_client = self.connection.requests, self.connection.from_client
+        assert requests is not None and from_client is not None
+        size, ended = length if flags & PADDED else len(payload), bool(flags & END_STREAM)
+        if isinstance(found, AskingStream) and found.take_request(payload, ended):
+            from_client.credit(stream, size, ended=ended)  # `max_memory` bounds what it keeps
             return True
         if found.call is not None:
             found.request_data(payload)
-        if connection.requests.passes(stream, length):
+        if requests.passes(stream, length):
+            from_client.credit(stream, size, ended=ended)
             return False
-        connection.requests.send(stream, payload, flags & END_STREAM)
+        pass_on(requests, from_client, stream, payload, size, flags)
+        return True
+
+    def _for_nobody(self, stream: int, length: int, came: int) -> bool:
+        """DATA of a stream that has ended, of which so much has come; whether it is dropped."""
+        connection = self.connection
+        if connection.from_client is not None:
+            if stream not in connection.gone:  # the upstream has answered before it was asked all, and knows no end
+                connection.remember(stream)
+                connection.server.put(frames.reset(stream, frames.CANCEL))
+            connection.from_client.credit(stream, came, ended=True)
+        elif stream not in connection.gone:
+            return False
+        elif length:
+            self.put(window_update(0, length))
         return True
 
     def more_data(self, stream: int, flags: int, payload: bytes, taken: bool) -> None:
         connection = self.connection
-        if connection.from_client is not None:
-            connection.from_client.credit(stream, len(payload), ended=bool(flags & END_STREAM))
         found = connection.streams.get(stream)
+        requests, from_client = connection.requests, connection.from_client
+        ended = bool(flags & END_STREAM)
+        keeps = isinstance(found, AskingStream) and taken and found.take_request(payload, ended)
+        if from_client is not None and (found is None or not taken or keeps):
+            from_client.credit(stream, len(payload), ended=ended or found is None)
         if found is None:
             return
-        if not taken:
-            if found.call is not None:
-                found.request_data(payload)
-        elif not (isinstance(found, AskingStream) and found.take_request(payload, bool(flags & END_STREAM))):
-            assert connection.requests is not None
-            if found.call is not None:
-                found.request_data(payload)
-            connection.requests.send(stream, payload, flags & END_STREAM)
-        if flags & END_STREAM:
+        if found.call is not None and not keeps:
+            found.request_data(payload)
+        if requests is not None and from_client is not None and taken and not keeps:
+            pass_on(requests, from_client, stream, payload, len(payload), flags)
+        if ended:
             found.request_ended = True
 
     def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
@@ -202,14 +212,14 @@ class ClientSide(Side):
                 if connection.requests is None:
                     return None
                 connection.server.put(whole)
-                connection.requests.acknowledged()
+                connection.upstream_caught_up(connection.requests.acknowledged())
                 return b""
             self._allowance.control()
             return self._settings(whole)
         if kind == WINDOW_UPDATE:
             if connection.responses is None:
                 return None
-            connection.caught_up(connection.responses.credit(stream, whole[frames.HEADER_SIZE :]))
+            connection.client_caught_up(connection.responses.credit(stream, whole[frames.HEADER_SIZE :]))
             return b""
         if kind == RST_STREAM:
             if stream not in connection.streams:

@@ -29,8 +29,8 @@ REMEMBERED = 1_024  # streams ended by the relay, of which frames may still come
 class Connection:
     """Both sides, the streams between them, and what ends them.
 
-    Where responses are held or changed, `responses` and `from_server` keep flow control towards client and upstream;
-    where requests are changed, `requests` and `from_client` do the same the other way.
+    Where responses are held or changed, the relay keeps flow control: `responses` go to the client within its windows,
+    and the upstream is given some `from_server`; `requests` and `from_client` are the same the other way.
     """
 
     def __init__(self, relay: Relay, port: Port) -> None:
@@ -41,14 +41,13 @@ class Connection:
         self._port = port
         self.streams: dict[int, Stream] = {}
         self.gone: dict[int, bool] = {}  # streams that the relay has ended itself
-        self.owed: dict[int, int] = {}  # bytes of streams that the upstream is credited once the client catches up
         self.client = ClientSide(self)
         self.server = ServerSide(self)
         manages = relay.enforces or relay.asks
         self.responses = Outflow(self.client) if manages else None
         self.from_server = Inflow(self.server) if manages else None
-        self.requests = Outflow(self.server) if relay.asks else None
-        self.from_client = Inflow(self.client) if relay.asks else None
+        self.requests = Outflow(self.server) if manages else None
+        self.from_client = Inflow(self.client) if manages else None
         self.server.orderly = self.client.orderly = manages  # credits go to the upstream while requests are read
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE  # that the client takes
         self.refusing = ""  # why the upstream is not there
@@ -93,14 +92,13 @@ class Connection:
         self.relay.calls[call is not None] += 1
         if self.responses is None or call is None:
             stream = Stream(self, stream_id, call)
-        elif self.requests is not None and self.relay.guard.edits(call):
+        elif self.relay.asks and self.relay.guard.edits(call):
             stream = AskingStream(self, stream_id, call)
         else:
             stream = HeldStream(self, stream_id, call)
         self.streams[stream_id] = stream
-        if self.responses is not None:
+        if self.responses is not None and self.requests is not None:
             self.responses.open(stream_id)
-        if self.requests is not None:
             self.requests.open(stream_id)
         return stream
 
@@ -122,7 +120,7 @@ class Connection:
         """The client has reset a stream: nothing that waits for it is wanted any more."""
         if self.responses is not None and self.from_server is not None:
             self.responses.close(stream_id)
-            self.from_server.credit(stream_id, self.owed.pop(stream_id, 0), ended=True)
+            self.from_server.settle(stream_id, ended=True)
         self.end(stream_id)
 
     def settled(self, stream_id: int) -> None:
@@ -157,23 +155,28 @@ class Connection:
 
     def _close_lanes(self, stream_id: int) -> None:
         assert self.responses is not None and self.from_server is not None
+        assert self.requests is not None and self.from_client is not None
         self.responses.close(stream_id)
         self.from_server.close(stream_id)
-        if self.requests is not None and self.from_client is not None:
-            self.requests.close(stream_id)
-            self.from_client.close(stream_id)
+        self.requests.close(stream_id)
+        self.from_client.close(stream_id)
 
-    def caught_up(self, streams: list[int]) -> None:
-        """The client has made room, and nothing waits any more of these streams."""
+    def upstream_caught_up(self, streams: list[int]) -> None:
+        """The upstream has made room, and nothing waits any more of these requests."""
+        for stream_id in streams:
+            assert self.from_client is not None
+            stream = self.streams.get(stream_id)
+            self.from_client.settle(stream_id, ended=stream is None or stream.request_ended)
+        self.server.write()
+
+    def client_caught_up(self, streams: list[int]) -> None:
+        """The client has made room, and nothing waits any more of these responses."""
         for stream_id in streams:
             assert self.from_server is not None
             stream = self.streams.get(stream_id)
-            if (owed := self.owed.pop(stream_id, 0)) > 0:
-                self.from_server.credit(stream_id, owed, ended=stream is None)
+            self.from_server.settle(stream_id, ended=stream is None or stream.response_ended)
             if stream is None:
                 self._close_lanes(stream_id)
-            else:
-                stream.unblocked()
         if streams:
             self.server.write()
             if self.server.closed:

@@ -2,7 +2,8 @@
 
 In observe and annotate every byte of DATA passes as it came, and windows are the peers' own affair. A response that is
 held, replaced or changed is another: then the relay keeps to the windows that the receiver gives (`Outflow`), and
-gives the sender windows of its own (`Inflow`).
+gives the sender windows of its own (`Inflow`), in both directions: callers who wait for answers that are held should
+not wait for the upstream's leave to ask as well.
 """
 
 from __future__ import annotations
@@ -184,12 +185,15 @@ class Outflow:
 
 
 class Inflow:
-    """Windows that one sender is given: what it has sent is credited once it is out of the way."""
+    """Windows that one sender is given: what it has sent is credited once it is out of the way, at once or when the
+    receiver has caught up (`owe`, `settle`).
+    """
 
     def __init__(self, side: Writes) -> None:
         self._side = side
-        self._owed = 0  # to the connection
-        self._streams: dict[int, int] = {}
+        self._connection = 0  # bytes to be credited, to the connection
+        self._streams: dict[int, int] = {}  # and to streams
+        self._later: dict[int, int] = {}  # of streams of which something waits for the receiver
         self._begun = False
 
     def begin(self) -> bytes:
@@ -201,23 +205,42 @@ class Inflow:
 
     def credit(self, stream: int, size: int, *, ended: bool = False) -> None:
         """So many bytes of a stream have gone on, or were dropped."""
-        self._owed += size
-        if self._owed >= _MUCH_OF_CONNECTION:
-            self._side.put(window_update(0, self._owed))
-            self._owed = 0
+        self._connection += size
+        if self._connection >= _MUCH_OF_CONNECTION:
+            self._side.put(window_update(0, self._connection))
+            self._connection = 0
         if ended:
             if self._streams:
                 self._streams.pop(stream, None)
             return
-        owed = self._streams.get(stream, 0) + size
-        if owed >= _MUCH_OF_STREAM:
-            self._side.put(window_update(stream, owed))
-            owed = 0
-        self._streams[stream] = owed
+        due = self._streams.get(stream, 0) + size
+        if due >= _MUCH_OF_STREAM:
+            self._side.put(window_update(stream, due))
+            due = 0
+        self._streams[stream] = due
+
+    def owe(self, stream: int, size: int) -> None:
+        """So many bytes of a stream wait for the receiver."""
+        self._later[stream] = self._later.get(stream, 0) + size
+
+    def settle(self, stream: int, *, ended: bool) -> None:
+        """The receiver of a stream has caught up, or none of it is wanted any more."""
+        if stream in self._later:
+            self.credit(stream, self._later.pop(stream), ended=ended)
 
     def close(self, stream: int) -> None:
         """The stream has ended."""
+        self.settle(stream, ended=True)
         self._streams.pop(stream, None)
+
+
+def pass_on(outflow: Outflow, inflow: Inflow, stream: int, payload: bytes, size: int, flags: int) -> None:
+    """Send DATA, which took `size` bytes of its sender's windows, as the receiver's allow."""
+    outflow.send(stream, payload, flags & END_STREAM)
+    if outflow.blocked(stream):
+        inflow.owe(stream, size)
+    else:
+        inflow.credit(stream, size, ended=bool(flags & END_STREAM))
 
 
 def window_update(stream: int, increment: int) -> bytes:

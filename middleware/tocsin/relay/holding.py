@@ -38,10 +38,8 @@ class HeldStream(Stream):
     _begun = False
     _free = False
     _done = False
-    _ended = False
     _stripping: tuple[Edit, bytes] | None = None
     _again: Task[None] | None = None
-    owed = 0  # bytes that the upstream is credited once the client has caught up
 
     def __init__(self, connection: Connection, stream_id: int, call: Call) -> None:
         super().__init__(connection, stream_id, call)
@@ -72,7 +70,7 @@ class HeldStream(Stream):
     def take(self, payload: bytes, size: int, ended: bool) -> None:
         """A piece of the response, `size` bytes of a window."""
         if self._outflow.blocked(self._id):
-            self.owed += size
+            self._inflow.owe(self._id, size)
         else:
             self._inflow.credit(self._id, size, ended=ended)
         if self._done:
@@ -83,15 +81,9 @@ class HeldStream(Stream):
         else:
             self._assemble(payload)
         if ended:
-            self._ended = True
+            self.response_ended = True
             self._trailers = b""
             self._finish_held("")
-
-    def unblocked(self) -> None:
-        """The client has caught up: let the upstream send on."""
-        owed, self.owed = self.owed, 0
-        if owed:
-            self._inflow.credit(self._id, owed, ended=self._ended)
 
     def _assemble(self, payload: bytes) -> None:
         relay = self._connection.relay
@@ -168,7 +160,7 @@ class HeldStream(Stream):
 
     def trailers(self, block: bytes, status: str, told: str = "") -> bytes | None:
         """The response ends with `block`, which waits for what is judged."""
-        self._ended = True
+        self.response_ended = True
         if self._done:
             return b""
         if told and self._connection.relay.accepts and not self.guarded.streams and not self._waiting:
@@ -275,7 +267,7 @@ class HeldStream(Stream):
         self._done = True
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
-        if self._ended and not self._trailers:
+        if self.response_ended and not self._trailers:
             self._outflow.send(self._id, b"", frames.END_STREAM)
         else:
             self._outflow.follow(self._id, self._told(self._trailers))
@@ -334,9 +326,9 @@ class HeldStream(Stream):
         if not self.request_ended:
             self._outflow.follow(self._id, frames.reset(self._id, frames.NO_ERROR))
         relay = self._connection.relay
-        if not self._ended and self.guarded.request is not None and relay.again is not None:
+        if not self.response_ended and self.guarded.request is not None and relay.again is not None:
             relay.again.stop(self, self.guarded.request)
-        self._connection.replaced(self._id, upstream_ended=self._ended and self.request_ended)
+        self._connection.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
 
     def _give_back(self) -> None:
         self._connection.relay.memory.left += self._size
@@ -351,6 +343,5 @@ class HeldStream(Stream):
         self._done = True
         self._give_back()
         self._messages.clear()
-        if self.owed:
-            self.unblocked()
+        self._inflow.settle(self._id, ended=self.response_ended)
         super().drop()

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
-from tocsin.relay.flow import STREAM_WINDOW
+from tocsin.relay.flow import STREAM_WINDOW, pass_on
 from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PADDED, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, WantedFields, without
 from tocsin.relay.holding import HeldStream
@@ -102,7 +102,7 @@ class ServerSide(Side):
         if passes:
             inflow.credit(stream, length if flags & PADDED else len(payload), ended=ended)
         else:
-            self._queue(stream, payload, flags)
+            pass_on(outflow, inflow, stream, payload, length if flags & PADDED else len(payload), flags)
         if ended:
             connection.end(stream)
         return not passes
@@ -119,21 +119,12 @@ class ServerSide(Side):
             if isinstance(found, HeldStream):
                 found.take(payload, len(payload), ended)
                 return
-            self._queue(stream, payload, flags)
+            assert connection.responses is not None and connection.from_server is not None
+            pass_on(connection.responses, connection.from_server, stream, payload, len(payload), flags)
         if found.call is not None:
             found.response_data(payload)
         if ended:
             connection.end(stream)
-
-    def _queue(self, stream: int, payload: bytes, flags: int) -> None:
-        """Send DATA on once the client's windows allow; the upstream is credited then."""
-        connection = self.connection
-        assert connection.responses is not None and connection.from_server is not None
-        connection.responses.send(stream, payload, flags & END_STREAM)
-        if connection.responses.blocked(stream):
-            connection.owed[stream] = connection.owed.get(stream, 0) + len(payload)
-        else:
-            connection.from_server.credit(stream, len(payload), ended=bool(flags & END_STREAM))
 
     def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
         connection = self.connection
@@ -141,7 +132,7 @@ class ServerSide(Side):
             if connection.responses is None:
                 return None
             connection.client.put(whole)
-            connection.caught_up(connection.responses.acknowledged())
+            connection.client_caught_up(connection.responses.acknowledged())
             return b""
         if kind == SETTINGS:
             payload = whole[frames.HEADER_SIZE :]
@@ -153,7 +144,7 @@ class ServerSide(Side):
             return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_client.begin()
         if kind == WINDOW_UPDATE:
             if connection.requests is not None:
-                connection.requests.credit(stream, whole[frames.HEADER_SIZE :])
+                connection.upstream_caught_up(connection.requests.credit(stream, whole[frames.HEADER_SIZE :]))
                 return b""
             return b"" if stream in connection.gone else None
         if kind == RST_STREAM:

@@ -86,6 +86,8 @@ class Side(asyncio.Protocol):
             self.connection.abort(self, error)
             return
         self.connection.flush(self.peer)
+        if self.out:  # such as credit for what was read
+            self.connection.flush(self)
 
     def _cut(self, data: bytes) -> None:
         if self._tail:

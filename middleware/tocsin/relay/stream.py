@@ -30,6 +30,7 @@ class Stream:
 
     answered = False
     request_ended = False
+    response_ended = False
     fields: Sequence[tuple[str, str]] = ()
     request_encoding = ""
     response_encoding = ""
@@ -110,9 +111,6 @@ class Stream:
         except Unscored as why:
             return None, (why.reason, str(why))
         return content, None
-
-    def unblocked(self) -> None:
-        """The client has caught up."""
 
     def trailers(self, block: bytes, status: str, told: str = "") -> bytes | None:
         """The response ends with `block`: what to send in its place, nothing while it is held; None for the same.
