@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,12 +11,19 @@ from pathlib import Path
 import grpc
 import pytest
 from benchmarks.dataplane.hops import start_upstream
-from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame
-from tests.by_hand import fields, upstream
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
+from tests.by_hand import Pipe, unconnected
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
 
+from tocsin.judgement.batching import Batcher
+from tocsin.judgement.guard import Guard
+from tocsin.relay.connection import Connection
+from tocsin.relay.flow import CONNECTION_WINDOW, INITIAL_WINDOW
+from tocsin.relay.frames import PREFACE
+from tocsin.relay.headers import block
 from tocsin.relay.messages import framed
+from tocsin.relay.server import Relay
 
 MODES = ["observe", "annotate", "enforce", "annotate, asking"]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -93,30 +98,46 @@ def test_large_messages_pass_between_peers_that_say_nothing_else(
     assert "6 succeeded, 0 failed" in said, said
 
 
-@pytest.mark.parametrize("reset", [True, False])
-@pytest.mark.parametrize("mode", MODES)
-def test_an_upstream_that_answers_before_it_was_asked_all_leaves_the_connection_usable(
-    bundle: Path, mode: str, reset: bool
-) -> None:
-    """Other calls of the connection go on, however much of the request follows."""
-    answer = b"\0" + struct.pack(">L", 2) + b"ok"
+async def test_what_follows_of_a_request_that_is_answered_already_goes_nowhere(bundle: Path) -> None:
+    config = settings(1, bundle, mode="enforce")
+    relay = Relay(config, Guard.open(config))
+    relay.batcher = Batcher(relay.guard, relay._flushed)
+    connection = Connection(relay, unconnected(relay))
+    to_client, to_server = Pipe(), Pipe()
+    connection.server.connection_made(to_server)  # type: ignore[arg-type]
+    connection.client.connection_made(to_client)  # type: ignore[arg-type]
+    hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
+    ask = block([(":method", "POST"), (":path", "/test.Model/Up"), ("content-type", "application/grpc")])
+    piece = DataFrame(1, data=b"x" * 16_000).serialize()
+    connection.client.data_received(PREFACE + hello + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize())
+    connection.client.data_received(piece)
+    connection.server.data_received(hello + answer(1))
+    asked = len(to_server.written)
+    for _ in range(100):
+        connection.client.data_received(piece)
+    told = frames_of(to_server.written[asked:])
+    assert [(type(frame), frame.stream_id) for frame in told] == [(RstStreamFrame, 1)]
+    credited = [f.window_increment for f in frames_of(to_client.written) if isinstance(f, WindowUpdateFrame)]
+    begun_with = CONNECTION_WINDOW - INITIAL_WINDOW
+    assert sum(credited) - begun_with > 101 * 16_000 - CONNECTION_WINDOW // 4  # but for what is not worth a frame yet
 
-    def behave(peer: socket.socket, stream: int) -> None:
-        early = head(stream) + DataFrame(stream, data=answer).serialize() + trailers(stream)
-        peer.sendall(early + (RstStreamFrame(stream, error_code=0).serialize() if reset else b""))
 
-    with upstream(behave) as port, relayed(port, bundle, mode) as relay:
-        with grpc.insecure_channel(relay.target, options=UNLIMITED) as channel:
-            for _ in range(3):
-                up = channel.stream_unary("/test.Model/Up")
-                assert up(iter([b"x" * 50_000] * 40), timeout=20) == b"ok"
-
-
-def head(stream: int) -> bytes:
-    block = fields((":status", "200"), ("content-type", "application/grpc"))
-    return bytes(HeadersFrame(stream, data=block, flags=["END_HEADERS"]).serialize())
+def answer(stream: int) -> bytes:
+    head = block([(":status", "200"), ("content-type", "application/grpc")])
+    tail = block([("grpc-status", "0")])
+    frames = [
+        HeadersFrame(stream, data=head, flags=["END_HEADERS"]),
+        DataFrame(stream, data=framed(b"ok")),
+        HeadersFrame(stream, data=tail, flags=["END_HEADERS", "END_STREAM"]),
+    ]
+    return b"".join(frame.serialize() for frame in frames)
 
 
-def trailers(stream: int) -> bytes:
-    block = fields(("grpc-status", "0"))
-    return bytes(HeadersFrame(stream, data=block, flags=["END_HEADERS", "END_STREAM"]).serialize())
+def frames_of(written: bytes | bytearray) -> list[Frame]:
+    found, left = [], memoryview(bytes(written))
+    while left:
+        frame, length = Frame.parse_frame_header(left[:9])
+        frame.parse_body(left[9 : 9 + length])
+        found.append(frame)
+        left = left[9 + length :]
+    return found
