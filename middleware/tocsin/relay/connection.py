@@ -44,9 +44,9 @@ class Connection:
         self.client = ClientSide(self)
         self.server = ServerSide(self)
         manages = relay.enforces or relay.asks
-        self.responses = Outflow(self.client) if manages else None
+        self.responses = Outflow(self.client, relay.memory) if manages else None
         self.from_server = Inflow(self.server) if manages else None
-        self.requests = Outflow(self.server) if manages else None
+        self.requests = Outflow(self.server, relay.memory) if manages else None
         self.from_client = Inflow(self.client) if manages else None
         self.server.orderly = self.client.orderly = manages  # credits go to the upstream while requests are read
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE  # that the client takes
@@ -317,6 +317,9 @@ class Connection:
         for stream in self.streams.values():
             stream.drop()
         self.streams.clear()
+        for outflow in (self.responses, self.requests):
+            if outflow is not None:
+                outflow.drop()
         self.relay.connections.discard(self)
         if self._connecting is not None:
             self._connecting.cancel()

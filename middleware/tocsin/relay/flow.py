@@ -14,6 +14,7 @@ from typing import Protocol
 
 from tocsin.relay import frames
 from tocsin.relay.frames import DATA, END_STREAM, WINDOW_UPDATE, FrameError
+from tocsin.relay.messages import Memory
 
 INITIAL_WINDOW = 65_535  # that every peer begins with
 LARGEST_WINDOW = (1 << 31) - 1
@@ -45,10 +46,11 @@ class Lane:
 
 
 class Outflow:
-    """DATA towards one receiver, within the windows it has given."""
+    """DATA towards one receiver, within the windows it has given. What waits for them counts as `memory`."""
 
-    def __init__(self, side: Writes) -> None:
+    def __init__(self, side: Writes, memory: Memory) -> None:
         self._side = side
+        self._memory = memory
         self._room = INITIAL_WINDOW
         self._initial = INITIAL_WINDOW
         self._announced: deque[int | None] = deque()
@@ -84,7 +86,7 @@ class Outflow:
         if lane.queue is None:
             lane.queue = deque()
         lane.queue.append((payload, flags))
-        self.waiting += size
+        self._wait(size)
         if stream not in self._blocked:
             self._pump(stream, lane)
 
@@ -143,8 +145,19 @@ class Outflow:
         """The stream has ended, or nobody reads it any more."""
         lane = self._lanes.pop(stream, None)
         if lane is not None and lane.queue:
-            self.waiting -= sum(len(payload) for payload, flags in lane.queue if flags is not None)
+            self._wait(-sum(len(payload) for payload, flags in lane.queue if flags is not None))
             self._blocked.pop(stream, None)
+
+    def drop(self) -> None:
+        """The receiver is gone."""
+        self._wait(-self.waiting)
+        self._lanes.clear()
+        self._blocked.clear()
+
+    def _wait(self, size: int) -> None:
+        """So many bytes more wait for a window, or fewer."""
+        self.waiting += size
+        self._memory.left -= size
 
     def _lane(self, stream: int) -> Lane:
         lane = self._lanes.get(stream)
@@ -176,7 +189,7 @@ class Outflow:
                 queue.popleft()
             self._room -= size
             lane.room -= size
-            self.waiting -= size
+            self._wait(-size)
         if queue:
             self._blocked[stream] = None
             return False

@@ -8,7 +8,7 @@ PREFIX = 5  # a compression flag and a length of four bytes
 
 
 class Memory:
-    """A bound on the bytes of unfinished messages that all streams together may keep."""
+    """A bound on the bytes that all streams together may keep: unfinished messages, and what is held or waits."""
 
     __slots__ = ("left",)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tocsin.relay.flow import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, Inflow, Outflow
 from tocsin.relay.frames import DATA, DEFAULT_MAX_FRAME_SIZE, END_STREAM, HEADER, HEADERS, FrameError, frame
+from tocsin.relay.messages import Memory
 
 STREAMS = (1, 3, 5)
 
@@ -51,7 +52,7 @@ STEP = st.one_of(
 @given(st.lists(STEP, max_size=60))
 def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str, int, int]]) -> None:
     receiver = Receiver()
-    outflow = Outflow(receiver)
+    outflow = Outflow(receiver, Memory(1 << 20))
     sent = dict.fromkeys(STREAMS, b"")
     for stream in STREAMS:
         outflow.open(stream)
@@ -103,7 +104,7 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
     ],
 )
 def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: bytes, told: str) -> None:
-    outflow = Outflow(Receiver())
+    outflow = Outflow(Receiver(), Memory(1 << 20))
     outflow.open(1)
     with pytest.raises(FrameError, match=told):
         outflow.credit(stream, payload)
@@ -111,7 +112,7 @@ def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: b
 
 def test_streams_that_have_ended_are_forgotten() -> None:
     receiver = Receiver()
-    outflow, inflow = Outflow(receiver), Inflow(receiver)
+    outflow, inflow = Outflow(receiver, Memory(1 << 20)), Inflow(receiver)
     for stream in range(1, 2_001, 2):
         outflow.open(stream)
         outflow.send(stream, b"x" * 10)

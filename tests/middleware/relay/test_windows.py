@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from collections.abc import Iterator
@@ -98,20 +99,30 @@ def test_large_messages_pass_between_peers_that_say_nothing_else(
     assert "6 succeeded, 0 failed" in said, said
 
 
+async def test_what_waits_for_a_slow_caller_counts_as_memory_until_it_is_gone(bundle: Path) -> None:
+    """Ten answers of which each fills the windows alone."""
+    relay, connection, to_client, _ = by_hand(bundle)
+    ask = block([(":method", "POST"), (":path", INFER), ("content-type", "application/grpc")])
+    streams = range(1, 21, 2)
+    connection.client.data_received(PREFACE + HELLO)
+    for stream in streams:
+        connection.client.data_received(HeadersFrame(stream, data=ask, flags=["END_HEADERS", "END_STREAM"]).serialize())
+    connection.server.data_received(HELLO + b"".join(answer(stream, b"z" * 70_000) for stream in streams))
+    await asyncio.sleep(0.1)  # a few turns, in which they are judged
+    sent = sum(len(f.data) for f in frames_of(to_client.written) if isinstance(f, DataFrame))
+    assert sent == INITIAL_WINDOW
+    assert relay.config.max_memory - relay.memory.left == 10 * len(framed(b"z" * 70_000)) - sent
+    connection.client.connection_lost(None)
+    assert relay.memory.left == relay.config.max_memory
+
+
 async def test_what_follows_of_a_request_that_is_answered_already_goes_nowhere(bundle: Path) -> None:
-    config = settings(1, bundle, mode="enforce")
-    relay = Relay(config, Guard.open(config))
-    relay.batcher = Batcher(relay.guard, relay._flushed)
-    connection = Connection(relay, unconnected(relay))
-    to_client, to_server = Pipe(), Pipe()
-    connection.server.connection_made(to_server)  # type: ignore[arg-type]
-    connection.client.connection_made(to_client)  # type: ignore[arg-type]
-    hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
+    _, connection, to_client, to_server = by_hand(bundle)
     ask = block([(":method", "POST"), (":path", "/test.Model/Up"), ("content-type", "application/grpc")])
     piece = DataFrame(1, data=b"x" * 16_000).serialize()
-    connection.client.data_received(PREFACE + hello + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize())
+    connection.client.data_received(PREFACE + HELLO + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize())
     connection.client.data_received(piece)
-    connection.server.data_received(hello + answer(1))
+    connection.server.data_received(HELLO + answer(1, b"ok"))
     asked = len(to_server.written)
     for _ in range(100):
         connection.client.data_received(piece)
@@ -122,12 +133,27 @@ async def test_what_follows_of_a_request_that_is_answered_already_goes_nowhere(b
     assert sum(credited) - begun_with > 101 * 16_000 - CONNECTION_WINDOW // 4  # but for what is not worth a frame yet
 
 
-def answer(stream: int) -> bytes:
+HELLO = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
+
+
+def by_hand(bundle: Path) -> tuple[Relay, Connection, Pipe, Pipe]:
+    """A relay that enforces, a connection of it, and what it writes to client and server."""
+    config = settings(1, bundle, mode="enforce")
+    relay = Relay(config, Guard.open(config))
+    relay.batcher = Batcher(relay.guard, relay._flushed)
+    connection = Connection(relay, unconnected(relay))
+    to_client, to_server = Pipe(), Pipe()
+    connection.server.connection_made(to_server)  # type: ignore[arg-type]
+    connection.client.connection_made(to_client)  # type: ignore[arg-type]
+    return relay, connection, to_client, to_server
+
+
+def answer(stream: int, content: bytes) -> bytes:
     head = block([(":status", "200"), ("content-type", "application/grpc")])
-    tail = block([("grpc-status", "0")])
+    tail, whole = block([("grpc-status", "0")]), framed(content)
     frames = [
         HeadersFrame(stream, data=head, flags=["END_HEADERS"]),
-        DataFrame(stream, data=framed(b"ok")),
+        *(DataFrame(stream, data=whole[at : at + 16_000]) for at in range(0, len(whole), 16_000)),
         HeadersFrame(stream, data=tail, flags=["END_HEADERS", "END_STREAM"]),
     ]
     return b"".join(frame.serialize() for frame in frames)
