@@ -24,7 +24,7 @@ from hyperframe.frame import (
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.by_hand import Pipe, unconnected
+from tests.by_hand import Pipe, enforcing_by_hand, unconnected
 from tests.parts import INFER, inference, safe_traffic, settings
 
 from tocsin.judgement.batching import Batcher
@@ -244,13 +244,7 @@ async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(
 
 async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("tocsin.relay.flow._MUCH_OF_CONNECTION", 70_000)  # credited when the caller has caught up
-    config = settings(1, bundle, mode="enforce")
-    relay = Relay(config, Guard.open(config))
-    relay.batcher = Batcher(relay.guard, relay._flushed)
-    connection = Connection(relay, unconnected(relay))
-    to_client, to_server = Pipe(), Pipe()
-    connection.server.connection_made(to_server)  # type: ignore[arg-type]
-    connection.client.connection_made(to_client)  # type: ignore[arg-type]
+    _, connection, to_client, to_server = enforcing_by_hand(bundle)
     hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
     ask = block([(":method", "POST"), (":path", "/test.Model/Both"), ("content-type", "application/grpc")])
     asking = DataFrame(1, data=b"\xb3" * 5_000, flags=["END_STREAM"]).serialize()

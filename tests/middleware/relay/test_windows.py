@@ -13,18 +13,14 @@ import grpc
 import pytest
 from benchmarks.dataplane.hops import start_upstream
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
-from tests.by_hand import Pipe, unconnected
+from tests.by_hand import enforcing_by_hand
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
 
-from tocsin.judgement.batching import Batcher
-from tocsin.judgement.guard import Guard
-from tocsin.relay.connection import Connection
 from tocsin.relay.flow import CONNECTION_WINDOW, INITIAL_WINDOW
 from tocsin.relay.frames import PREFACE
 from tocsin.relay.headers import block
 from tocsin.relay.messages import framed
-from tocsin.relay.server import Relay
 
 MODES = ["observe", "annotate", "enforce", "annotate, asking"]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -101,7 +97,7 @@ def test_large_messages_pass_between_peers_that_say_nothing_else(
 
 async def test_what_waits_for_a_slow_caller_counts_as_memory_until_it_is_gone(bundle: Path) -> None:
     """Ten answers of which each fills the windows alone."""
-    relay, connection, to_client, _ = by_hand(bundle)
+    relay, connection, to_client, _ = enforcing_by_hand(bundle)
     ask = block([(":method", "POST"), (":path", INFER), ("content-type", "application/grpc")])
     streams = range(1, 21, 2)
     connection.client.data_received(PREFACE + HELLO)
@@ -117,7 +113,7 @@ async def test_what_waits_for_a_slow_caller_counts_as_memory_until_it_is_gone(bu
 
 
 async def test_what_follows_of_a_request_that_is_answered_already_goes_nowhere(bundle: Path) -> None:
-    _, connection, to_client, to_server = by_hand(bundle)
+    _, connection, to_client, to_server = enforcing_by_hand(bundle)
     ask = block([(":method", "POST"), (":path", "/test.Model/Up"), ("content-type", "application/grpc")])
     piece = DataFrame(1, data=b"x" * 16_000).serialize()
     connection.client.data_received(PREFACE + HELLO + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize())
@@ -134,18 +130,6 @@ async def test_what_follows_of_a_request_that_is_answered_already_goes_nowhere(b
 
 
 HELLO = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
-
-
-def by_hand(bundle: Path) -> tuple[Relay, Connection, Pipe, Pipe]:
-    """A relay that enforces, a connection of it, and what it writes to client and server."""
-    config = settings(1, bundle, mode="enforce")
-    relay = Relay(config, Guard.open(config))
-    relay.batcher = Batcher(relay.guard, relay._flushed)
-    connection = Connection(relay, unconnected(relay))
-    to_client, to_server = Pipe(), Pipe()
-    connection.server.connection_made(to_server)  # type: ignore[arg-type]
-    connection.client.connection_made(to_client)  # type: ignore[arg-type]
-    return relay, connection, to_client, to_server
 
 
 def answer(stream: int, content: bytes) -> bytes:
