@@ -51,8 +51,8 @@ STEP = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STEP, max_size=60))
 def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str, int, int]]) -> None:
-    receiver = Receiver()
-    outflow = Outflow(receiver, Memory(1 << 20))
+    receiver, memory = Receiver(), Memory(1 << 20)
+    outflow = Outflow(receiver, memory)
     sent = dict.fromkeys(STREAMS, b"")
     for stream in STREAMS:
         outflow.open(stream)
@@ -85,6 +85,7 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
         for one in STREAMS:
             assert sent[one].startswith(receiver.content.get(one, b""))
         assert outflow.waiting == sum(len(sent[one]) - len(receiver.content.get(one, b"")) for one in STREAMS)
+        assert memory.left == (1 << 20) - outflow.waiting
     for stream in STREAMS:
         outflow.follow(stream, frame(HEADERS, END_STREAM, stream, b""))
     credit(0, 10_000_000)
