@@ -18,7 +18,7 @@ from tocsin.relay.stream import Stream
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
-STREAMS_A_CONTROL = 64  # calls under way that make SETTINGS count once more among control frames
+STREAMS_A_CONTROL = 16  # calls waiting for windows that make SETTINGS count once more among control frames
 WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
 
 
@@ -267,8 +267,9 @@ class ClientSide(Side):
         connection = self.connection
         payload = whole[frames.HEADER_SIZE :]
         wanted = frames.read_settings(payload)
-        # A change of windows concerns every call that is under way, and costs as much.
-        self._allowance.control(1 + len(connection.streams) // STREAMS_A_CONTROL)
+        # A change of windows concerns every call that waits for one, and costs as much.
+        waiting = 0 if connection.responses is None else connection.responses.streams_waiting
+        self._allowance.control(1 + waiting // STREAMS_A_CONTROL)
         self.take_frames_up_to(wanted.get(frames.MAX_FRAME_SIZE))
         if connection.responses is None:
             return frames.stateless_settings(payload)
