@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.flow import STREAM_WINDOW, pass_on, window_update
-from tocsin.relay.frames import ACK, END_STREAM, PING, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
+from tocsin.relay.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import HeaderError, HeaderReader
 from tocsin.relay.limits import Allowance
 from tocsin.relay.refusal import RESOURCE_EXHAUSTED, UNAVAILABLE
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
 STREAMS_A_CONTROL = 16  # calls waiting for windows that make SETTINGS count once more among control frames
+UPDATES_A_FRAME, FREE_UPDATES = 16, 64  # window updates for each frame of DATA, and for frames that are none
+SMALL_BLOCK = 1_024  # bytes of headers that are not counted, where only what judgement reads of them is kept
 WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
 
 
@@ -31,6 +34,8 @@ class ClientSide(Side):
         self._preface = True  # still to come
         self._allowance = Allowance(connection.relay)
         self.half_closed = False
+        self._data_at_ping = 0  # frames of DATA when the last PING came
+        self._updates = 0
 
     @property
     def peer(self) -> Side:
@@ -83,8 +88,8 @@ class ClientSide(Side):
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         known = connection.streams.get(stream)
-        if known is None and stream in connection.gone:
-            return b""
+        if known is None and not connection.is_new(stream):
+            return self._of_no_call(stream, block)
         every: list[tuple[str, str]] = []
         readable = True
         try:
@@ -113,6 +118,8 @@ class ClientSide(Side):
                 opened.request_encoding = fields["grpc-encoding"]
             if every:
                 opened.fields = every
+            if every or len(block) > SMALL_BLOCK:
+                opened.keep_headers(len(block))
         else:
             opened = known
         if flags & END_STREAM:
@@ -124,6 +131,14 @@ class ClientSide(Side):
         ):
             return opened.request_headers(flags, block)
         return None
+
+    def _of_no_call(self, stream: int, block: bytes) -> bytes | None:
+        """Headers of a stream that has ended, such as trailers that crossed the answer."""
+        if self._reader.stateful:  # what follows may depend on it, here and at the upstream, which knows the stream too
+            with suppress(HeaderError):
+                self._reader.read(block)
+            return None
+        return b"" if self.connection.responses is not None or stream in self.connection.gone else None
 
     def _refusal(self, block: bytes, readable: bool) -> tuple[str, str] | None:
         """Why a new stream is not taken: a status and the reason."""
@@ -145,7 +160,7 @@ class ClientSide(Side):
     def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         connection = self.connection
         if payload:
-            connection.data_flows = True
+            connection.data_frames += 1
         elif not length and not flags & END_STREAM:
             self._allowance.control()
         found = connection.streams.get(stream)
@@ -224,6 +239,9 @@ class ClientSide(Side):
         if kind == WINDOW_UPDATE:
             if stream:
                 connection.check_begun(stream)
+            self._updates += 1
+            if self._updates > UPDATES_A_FRAME * (connection.data_frames + connection.last_stream + FREE_UPDATES):
+                self._allowance.control()
             if connection.responses is None:
                 return None
             connection.client_caught_up(connection.responses.credit(stream, whole[frames.HEADER_SIZE :]))
@@ -240,6 +258,9 @@ class ClientSide(Side):
             raise frames.FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
+            self._allowance.control()
+        elif kind == PRIORITY:
+            self._allowance.control()
         return None
 
     def _ping(self, flags: int, whole: bytes) -> bytes | None:
@@ -253,10 +274,9 @@ class ClientSide(Side):
             else:
                 self._allowance.control()
             return None if connection.responses is None else b""
-        if connection.data_flows:
-            connection.data_flows = False
-        else:
+        if connection.data_frames == self._data_at_ping:
             self._allowance.control()
+        self._data_at_ping = connection.data_frames
         if connection.responses is None and not connection.refusing:
             return None
         # DATA may wait here that the upstream would miss between two PINGs: the relay answers each side itself.

@@ -36,7 +36,7 @@ class Writes(Protocol):
 
 
 class Lane:
-    """One stream's DATA towards the receiver: its window, beyond the initial one that all have, and what waits for it."""
+    """One stream's DATA towards the receiver: its window beyond the initial one, and what waits for it."""
 
     __slots__ = ("is_ready", "queue", "room")
 
@@ -62,6 +62,7 @@ class Outflow:
         self._lanes: dict[int, Lane] = {}
         self._blocked: dict[int, None] = {}  # streams that have something waiting
         self._ready: deque[int] = deque()  # those that do not wait for a window of their own, in turn
+        self._widest = 0  # the largest window beyond the initial one that a stream ever had
         self._unwritten = 0
         self.is_paused = False  # the socket takes no more
         self.waiting = 0  # bytes that wait
@@ -137,6 +138,8 @@ class Outflow:
             if lane is None:  # it has ended
                 return []
             lane.room += increment
+            if lane.room > self._widest:
+                self._widest = lane.room
             if self._initial + lane.room > LARGEST_WINDOW:
                 raise StreamError(stream, FLOW_CONTROL_ERROR, f"the window of stream {stream} is too large")
             return [stream] if stream in self._blocked and self._pump(stream, lane) else []
@@ -157,11 +160,13 @@ class Outflow:
 
     def acknowledged(self) -> list[int]:
         """The oldest SETTINGS announced are acknowledged, and the receiver goes by them from here on; the streams of
-        which nothing waits any more.
+        which nothing waits any more. Raises FrameError where a window becomes too large by that.
         """
         window = self._announced.popleft() if self._announced else None
         if window is None or window == self._initial:
             return []
+        if window + self._widest > LARGEST_WINDOW:
+            raise FrameError(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE makes a stream's window too large")
         self._initial = window
         for stream in self._blocked:
             lane = self._lanes[stream]
