@@ -168,6 +168,11 @@ class ClientSide(Side):
             connection.from_client.admit(stream, length)
         if found is None:
             return self._for_nobody(stream, length, size)
+        if found.request_ended:  # nothing has a place behind the end
+            if connection.from_client is not None:
+                connection.from_client.credit(stream, size, ended=True)
+                return True
+            return False
         taken = False
         if connection.requests is not None:
             taken = self._pass_on(found, stream, flags, payload, length, size)
@@ -213,6 +218,10 @@ class ClientSide(Side):
         found = connection.streams.get(stream)
         requests, from_client = connection.requests, connection.from_client
         ended = bool(flags & END_STREAM)
+        if found is not None and found.request_ended:
+            if from_client is not None:
+                from_client.credit(stream, size, ended=True)
+            return
         keeps = isinstance(found, AskingStream) and taken and found.take_request(payload, ended)
         if from_client is not None and (found is None or not taken or keeps):
             from_client.credit(stream, size, ended=ended or found is None)
@@ -303,6 +312,8 @@ class ClientSide(Side):
             return False
         self.half_closed = True
         server = self.connection.server.transport
+        if self.connection.requests is not None:
+            return True  # something may still be written to the upstream: what waits for it, or credit
         if server is not None and not server.is_closing() and server.can_write_eof():
             server.write_eof()
         return True

@@ -135,7 +135,7 @@ class Connection:
             self.idle_since = self.relay.now()
             if self._draining or self.client.half_closed:
                 # Not now: what this turn has read may not be written yet.
-                asyncio.get_running_loop().call_soon(self._close_when_idle)
+                asyncio.get_running_loop().call_soon(self.close_when_idle)
 
     def forsake(self, stream_id: int) -> None:
         """The client has reset a stream: nothing that waits for it is wanted any more."""
@@ -229,7 +229,7 @@ class Connection:
             if self.server.closed:
                 self.upstream_lost("")
             elif not self.streams and (self._draining or self.client.half_closed):
-                asyncio.get_running_loop().call_soon(self._close_when_idle)
+                asyncio.get_running_loop().call_soon(self.close_when_idle)
 
     def caught_up(self, side: Side) -> None:
         """A socket has taken what was written: send what waited for that."""
@@ -370,7 +370,7 @@ class Connection:
         if self.raw:
             return  # there is no saying where it could be cut: it has until the end of draining
         if not self.streams:
-            self._close_when_idle()
+            self.close_when_idle()
             return
         self._goaway_owed = True
         self.flush(self.client)
@@ -427,9 +427,13 @@ class Connection:
         client.close()
         asyncio.get_running_loop().call_later(CUT_OFF_LINGERS, client.abort)
 
-    def _close_when_idle(self) -> None:
-        if self.streams or (self.responses is not None and self.responses.waiting):
+    def close_when_idle(self) -> None:
+        """Close once no call is under way, and nothing waits that could still go out."""
+        if self.streams:
             return
+        responses = self.responses
+        if responses is not None and responses.waiting and (responses.may_go_on or not self.client.half_closed):
+            return  # a client that has left can open no window, but the socket may still take something
         if self._draining and self.server.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.
             self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))

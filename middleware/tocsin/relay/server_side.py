@@ -51,6 +51,8 @@ class ServerSide(Side):
         if found is None:
             # Where responses are judged, none passes that belongs to no call; not even after the upstream has reset it.
             return b"" if connection.responses is not None or stream in connection.gone else None
+        if found.response_ended:
+            return b""
         fields: dict[str, str] = {}
         if found.call is not None:
             try:
@@ -58,6 +60,7 @@ class ServerSide(Side):
             except HeaderError:
                 connection.relay.not_understood["headers"] += 1
         if flags & END_STREAM:
+            found.response_ended = True
             instead = found.trailers(block, fields.get("grpc-status", ""), fields.get(METADATA_KEY, ""))
             if isinstance(found, HeldStream):
                 return instead
@@ -86,6 +89,8 @@ class ServerSide(Side):
         outflow, inflow = connection.responses, connection.from_server
         ended = bool(flags & END_STREAM)
         if outflow is None or inflow is None:
+            if found is not None and found.response_ended:
+                return True
             if found is not None:
                 if found.call is not None:
                     found.response_data(payload)
@@ -93,7 +98,7 @@ class ServerSide(Side):
                     connection.end(stream)
             return False
         inflow.admit(stream, length)
-        if found is None:
+        if found is None or found.response_ended:
             inflow.credit(stream, size, ended=True)
             return True
         if isinstance(found, HeldStream):
@@ -119,6 +124,10 @@ class ServerSide(Side):
         if found is None:
             return
         if taken:
+            if found.response_ended:  # nothing has a place behind the end
+                if connection.from_server is not None:
+                    connection.from_server.credit(stream, size, ended=True)
+                return
             if isinstance(found, HeldStream):
                 found.take(payload, size, ended)
                 return
