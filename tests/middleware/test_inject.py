@@ -458,3 +458,39 @@ def test_the_model_server_that_would_end_too_soon_is_told(tmp_path: Path) -> Non
     assert pod(documents(done.stdout))["terminationGracePeriodSeconds"] > 47
     patient = serving(lifecycle={"preStop": {"sleep": {"seconds": 7}}})
     assert "preStop" not in run(tmp_path, manifests(patient), config=config).stderr
+
+
+@pytest.mark.parametrize(("port", "shuts_out"), [(9000, True), ("grpc", True), ("tocsin", False), (8001, False)])
+def test_a_network_policy_that_shuts_callers_out_is_told(port: int | str, shuts_out: bool, tmp_path: Path) -> None:
+    policy = {
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "callers", "namespace": "models"},
+        "spec": {"podSelector": {"matchLabels": LABELS}, "ingress": [{"ports": [{"port": port}]}]},
+    }  # fmt: skip
+    told = run(tmp_path, manifests(DEPLOYMENT, SERVICE, policy)).stderr
+    assert ("NetworkPolicy callers: lets callers to port 9000 of the pods, past tocsin" in told) is shuts_out
+
+
+def test_services_of_the_namespace_do_not_disturb_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes tells every container of every Service in environment variables, TOCSIN_METRICS_PORT among them."""
+    inside = documents(run(tmp_path, manifests(DEPLOYMENT)).stdout)["ConfigMap/digits-tocsin"]["data"]["tocsin.yaml"]
+    (tmp_path / "inside.yaml").write_text(inside)
+    before = Config.load(tmp_path / "inside.yaml")
+    for name in (
+        "TOCSIN",
+        "TOCSIN_METRICS",
+        "TOCSIN_STATE",
+        "TOCSIN_LIMITS",
+        "TOCSIN_MODELS",
+        "TOCSIN_TLS",
+        "TOCSIN_LISTEN",
+    ):
+        for what, value in (
+            ("SERVICE_HOST", "10.0.0.1"), ("SERVICE_PORT", "8001"), ("SERVICE_PORT_GRPC", "8001"),
+            ("PORT", "tcp://10.0.0.1:8001"), ("PORT_8001_TCP", "tcp://10.0.0.1:8001"), ("PORT_8001_TCP_PROTO", "tcp"),
+            ("PORT_8001_TCP_PORT", "8001"), ("PORT_8001_TCP_ADDR", "10.0.0.1"),
+        ):  # fmt: skip
+            monkeypatch.setenv(f"{name}_{what}", value)
+    assert Config.load(tmp_path / "inside.yaml") == before

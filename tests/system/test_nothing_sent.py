@@ -128,10 +128,12 @@ def prepared(folder: Path, target: str) -> dict[str, int]:
     Bundle(scorer, promise, "digits").write(folder / "m.tocsin")
     recorded(folder / "safe.parquet", safe_traffic(400))
     recorded(folder / "far.parquet", far_away(40))
-    ports = {name: free_port() for name in ("listen", "metrics", "admin")}
+    ports = {name: free_port() for name in ("listen", "metrics", "admin", "webhook", "otlp")}
     config = {
-        **{name: f"127.0.0.1:{port}" for name, port in ports.items()},
-        "upstream": target, "mode": "annotate", "drain": "1s",
+        **{name: f"127.0.0.1:{ports[name]}" for name in ("listen", "metrics", "admin")},
+        "upstream": target, "mode": "annotate", "drain": "1s", "drain_delay": "0s",
+        "events": {"to": [{"webhook": f"http://127.0.0.1:{ports['webhook']}/"}], "spool": "spool"},
+        "opentelemetry": {"endpoint": f"http://127.0.0.1:{ports['otlp']}", "traces": 1, "metrics": "1s"},
         "models": {"digits": {"bundle": "m.tocsin", "signals": SIGNALS, "adapt": {"method": "aci"}}},
     }  # fmt: skip
     (folder / "tocsin.yaml").write_text(yaml.safe_dump(config))
@@ -220,7 +222,7 @@ def test_a_command_touches_what_it_is_given_alone(name: str, place: Place) -> No
 def test_recording_speaks_to_the_model_server_alone(place: Place) -> None:
     config = yaml.safe_load((place.folder / "tocsin.yaml").read_text())
     listen = free_port()
-    config |= {"listen": f"127.0.0.1:{listen}", "metrics": None, "admin": None}
+    config |= {"listen": f"127.0.0.1:{listen}", "metrics": None, "admin": None, "events": None, "opentelemetry": None}
     (place.folder / "recording.yaml").write_text(yaml.safe_dump(config))
     log = place.logs / "record"
     words = ["record", "-c", "recording.yaml", "-o", "recorded", "--rows", "3", "--stop-when-full"]
@@ -256,8 +258,8 @@ def test_ray_asks_nobody_but_what_the_docs_list(place: Place) -> None:
     assert place.clear() <= {".ray", "ray"}
 
 
-def test_serving_speaks_to_callers_and_the_model_server_alone(place: Place) -> None:
+def test_serving_speaks_to_what_is_configured_alone(place: Place) -> None:
     time.sleep(max(0.0, place.started + SERVED_SECONDS - time.time()))
     assert place.process.poll() is None
     traced.terminate(place.process)
-    holds(place, traced.traces(place.log, place.folder), "upstream")
+    holds(place, traced.traces(place.log, place.folder), "upstream", "webhook", "otlp")

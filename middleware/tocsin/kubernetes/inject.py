@@ -9,7 +9,7 @@ from typing import Any
 
 from tocsin.errors import ConfigError
 from tocsin.kubernetes.files import CONFIG_FILE
-from tocsin.kubernetes.services import Guarded, headless_before, leads, pointed
+from tocsin.kubernetes.services import Guarded, headless_before, leads, pointed, shut_out
 from tocsin.kubernetes.sidecar import NAME, VOLUMES, Listening, Sidecar
 from tocsin.kubernetes.workloads import (
     Document,
@@ -77,6 +77,8 @@ def inject(documents: Iterable[Document], sidecar: Sidecar) -> tuple[list[Docume
     for document in made:
         told += pointed(document, guarded, secure) if document.get("kind") == "Service" else []
     for pods in guarded:
+        for document in made:
+            told += shut_out(document, pods) if document.get("kind") == "NetworkPolicy" else []
         for one in pods.listening:
             if not any(leads(document, pods, one) for document in made if document.get("kind") == "Service"):
                 told.append(

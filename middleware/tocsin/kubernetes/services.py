@@ -82,3 +82,19 @@ def leads(service: Document, pods: Guarded, one: Listening) -> bool:
     """Whether a Service has a port that leads to this port of the sidecar."""
     ports = (service.get("spec") or {}).get("ports") or []
     return selects(service, pods.namespace, pods.labels) and any(port.get("targetPort") == one.name for port in ports)
+
+
+def shut_out(policy: Document, pods: Guarded) -> list[str]:
+    """What a NetworkPolicy says that lets callers to the model server's port, and not to the sidecar's."""
+    spec = policy.get("spec") or {}
+    selector = spec.get("podSelector") or {}
+    labels = selector.get("matchLabels") or {}
+    if namespace_of(policy) != pods.namespace or not labels.items() <= pods.labels.items():
+        return []
+    ports = {port.get("port") for rule in spec.get("ingress") or [] for port in (rule or {}).get("ports") or []}
+    return [
+        f"{called(policy)}: lets callers to port {one.upstream} of the pods, past {one.name}, and not to {one.port}: "
+        f"let them to port {one.name} instead"
+        for one in pods.listening
+        if ports & {one.upstream, *pods.names.get(one.upstream, ())} and not ports & {one.name, one.port}
+    ]
