@@ -494,3 +494,17 @@ def test_services_of_the_namespace_do_not_disturb_the_configuration(
         ):  # fmt: skip
             monkeypatch.setenv(f"{name}_{what}", value)
     assert Config.load(tmp_path / "inside.yaml") == before
+
+
+def test_a_job_ends_only_beside_a_native_sidecar(tmp_path: Path) -> None:
+    job = {
+        **DEPLOYMENT,
+        "kind": "Job",
+        "apiVersion": "batch/v1",
+        "spec": {"template": copy.deepcopy(DEPLOYMENT["spec"]["template"])},
+    }
+    job["spec"]["template"]["spec"]["restartPolicy"] = "Never"
+    cron = {"schedule": "@daily", "jobTemplate": {"spec": job["spec"]}}
+    for document in (job, {**job, "kind": "CronJob", "spec": cron}):
+        fits(documents(run(tmp_path, manifests(document)).stdout))
+        assert "a plain sidecar never ends" in refused(tmp_path, manifests(document), "--plain")

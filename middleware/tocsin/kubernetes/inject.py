@@ -51,6 +51,10 @@ def inject(documents: Iterable[Document], sidecar: Sidecar) -> tuple[list[Docume
             ports = ", ".join(str(one.upstream) for one in sidecar.listening)
             told.append(f"{called(document)}: no container has the port {ports}, so it is left as it is")
             continue
+        if document.get("kind") in ("Job", "CronJob") and not sidecar.native:
+            raise ConfigError(
+                f"{called(document)}: a plain sidecar never ends, and so neither would it: leave --plain out"
+            )
         _refuse_clashes(document, pod, sidecar)
         pods = _guarded(document, pod, sidecar.listening)
         listening, said = _before_headless(made, document, pod, pods, sidecar)
