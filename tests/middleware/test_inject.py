@@ -280,7 +280,7 @@ def test_files_come_into_the_pod_or_it_is_told_how(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"listen": "0.0.0.0:9000"}, "listen: port 9000 is the model server's"),
+        ({"listen": "0.0.0.0:9000"}, "9000"),
         ({"metrics": "0.0.0.0:8080"}, "metrics: port 8080 is taken in Deployment digits, by its container other"),
         ({"admin": "127.0.0.1:8080"}, "admin: port 8080 is taken"),
         ({"listen": "0.0.0.0:8080"}, "listen: port 8080 is taken"),
@@ -356,8 +356,9 @@ def test_callers_of_a_headless_service_meet_the_sidecar_at_their_port(
     assert pod(normal)["containers"][0] == {**deployment["spec"]["template"]["spec"]["containers"][0]}
 
 
-def test_a_headless_service_whose_model_server_cannot_be_moved_is_told(tmp_path: Path) -> None:
-    done = run(tmp_path, manifests(DEPLOYMENT, HEADLESS))
+@pytest.mark.parametrize("words", [[], ["--other=9000"], ["--grpc-port=9000", "--metrics-port=8001"]])
+def test_a_headless_service_whose_model_server_cannot_be_moved_is_told(words: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, manifests(serving(*words), HEADLESS))
     assert documents(done.stdout)["Service/digits"] == HEADLESS
     assert "Service digits: is headless, and its callers connect to port 9000 of the pods, past tocsin" in done.stderr
     assert "leads to tocsin\n" not in done.stderr

@@ -88,24 +88,14 @@ def declared(pod: Document, own: str) -> Iterator[tuple[Document, Document]]:
 
 def moved(container: Document, old: int, new: int) -> bool:
     """Have the container's server listen on `new` instead of `old`, in place; whether its arguments or environment say
-    where it listens, so that it can be done.
+    where it listens, and nothing of it listens on `new`, so that it can be done.
     """
-    words = {key: [str(word) for word in container[key]] for key in ("command", "args") if container.get(key)}
-    found = False
-    for key, told in words.items():
-        for at, word in enumerate(told):
-            option, equals, value = word.partition("=")
-            if equals and PORT_OPTION.fullmatch(option) and value == str(old):
-                told[at], found = f"{option}={new}", True
-            elif at and word == str(old) and PORT_OPTION.fullmatch(told[at - 1]):
-                told[at], found = str(new), True
-        if told != [str(word) for word in container[key]]:
-            container[key] = told
-    for variable in container.get("env") or []:
-        if "PORT" in str(variable.get("name", "")).upper() and str(variable.get("value", "")) == str(old):
-            variable["value"], found = str(new), True
-    if not found:
+    told = list(_ports_told(container))
+    if str(old) not in (value for *_, value in told) or str(new) in (value for *_, value in told):
         return False
+    for holder, key, prefix, value in told:
+        if value == str(old):
+            holder[key] = f"{prefix}{new}"
     for port in container.get("ports") or []:
         if port.get("containerPort") == old:
             port["containerPort"] = new
@@ -115,3 +105,17 @@ def moved(container: Document, old: int, new: int) -> bool:
             if asked.get("port") == old:
                 asked["port"] = new
     return True
+
+
+def _ports_told(container: Document) -> Iterator[tuple[Any, Any, str, str]]:
+    """Where a container is told a port: what holds the text, its key there, what stands before the port, the port."""
+    for words in (container.get("command") or [], container.get("args") or []):
+        for at, word in enumerate(words):
+            option, equals, value = str(word).partition("=")
+            if equals and PORT_OPTION.fullmatch(option):
+                yield words, at, f"{option}=", value
+            elif at and PORT_OPTION.fullmatch(str(words[at - 1])):
+                yield words, at, "", str(word)
+    for variable in container.get("env") or []:
+        if "PORT" in str(variable.get("name", "")).upper():
+            yield variable, "value", "", str(variable.get("value", ""))

@@ -69,7 +69,7 @@ class Supervisor:
         self._alarms: deque[Event] = deque(maxlen=LATEST)
         self._restarts = 0
         self._ready = False
-        self._ended_by = signal.SIGTERM
+        self._ended_by = signal.SIGINT  # unless SIGTERM comes: then callers may still come too
         self._reloads = {"done": 0, "failed": 0}
         self._reserved: list[socket.socket] = []
         self.http: HttpEndpoint | None = None
