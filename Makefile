@@ -12,8 +12,8 @@ COMPILED_TESTS := tests/calibration $(addprefix tests/middleware/,relay test_com
   test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
-TEST_PROGRAMS := chromium curl docker-registry h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server
-TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
+TEST_PROGRAMS := chromium curl docker-registry h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server strace
+TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server strace
 
 .PHONY: help demo test test-compiled compiled venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list

@@ -105,11 +105,24 @@ class Sidecar:
         show = partial(snapshot, self.metrics, self.events.latest, history)
         return Page(lambda: show(self.relay.config.mode), lambda: shown(self.events.latest), history)
 
-    async def stop(self) -> None:
-        """Drain: unready at once, calls in flight finish, then everything closes."""
+    async def _take_last_callers(self, hurried: asyncio.Event) -> None:
+        """Serve on for `drain_delay`, unready, or until `hurried`."""
+        delay = self.relay.config.drain_delay.total_seconds()
+        await self._become_unready()
+        if delay:
+            log.info("unready, and draining in %g s", delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await hurried.wait()
+
+    async def _become_unready(self) -> None:
         self._ready = False
         if self._admin is not None:
             await self._admin.drain()
+
+    async def stop(self) -> None:
+        """Drain: unready at once, calls in flight finish, then everything closes."""
+        await self._become_unready()
         await self.relay.drain()
         await asyncio.to_thread(self.events.close)
         await asyncio.to_thread(self.relay.guard.state.close)
@@ -118,10 +131,25 @@ class Sidecar:
         await self._opened.aclose()
 
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:
-        """Start, call `started`, and serve until SIGTERM, SIGINT or `until`; then drain. SIGHUP reloads."""
+        """Start, call `started`, and serve until SIGTERM, SIGINT or `until`; then drain. SIGHUP reloads.
+
+        SIGTERM comes while load balancers still send callers here: `drain_delay` later draining begins, or at once
+        when another signal comes.
+        """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, until.set)
+        hurried = asyncio.Event()
+        delays = False
+
+        def end(*, delay: bool) -> None:
+            nonlocal delays
+            if until.is_set():
+                hurried.set()
+            else:
+                delays = delay
+                until.set()
+
+        loop.add_signal_handler(signal.SIGTERM, partial(end, delay=True))
+        loop.add_signal_handler(signal.SIGINT, partial(end, delay=False))
         reloading: set[asyncio.Task[None]] = set()
 
         def hang_up() -> None:
@@ -138,6 +166,8 @@ class Sidecar:
             give_back()
             started()
             await until.wait()
+            if delays:
+                await self._take_last_callers(hurried)
             log.info("draining")
         finally:
             await self.stop()

@@ -83,6 +83,11 @@ class Config(BaseSettings):
     )
     connect_timeout: Duration = Field(timedelta(seconds=5), description="How long a connection upstream may take.")
     drain: Duration = Field(timedelta(seconds=30), description="How long calls in flight may finish after SIGTERM.")
+    drain_delay: Duration = Field(
+        timedelta(seconds=5),
+        description="How long after SIGTERM new connections and calls are still taken, while /readyz says no; then "
+        "draining begins.",
+    )
     limits: Limits = Field(Limits(), description="What callers may use of the relay.")
     accept_verdicts: bool = Field(
         False,
