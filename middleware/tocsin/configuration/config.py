@@ -46,6 +46,11 @@ class Config(BaseSettings):
     fail: Literal["open", "closed"] = Field(
         "open", description="In enforce, whether responses that cannot be scored pass (open) or are refused (closed)."
     )
+    unguarded: Literal["pass", "refuse"] = Field(
+        "pass",
+        description="In enforce, whether calls of methods that no model has pass, or are refused with "
+        "PERMISSION_DENIED; health and reflection always pass.",
+    )
     protocols: dict[str, ProtocolConfig] = Field({}, description="Protocols of your own, beside the presets.")
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)
     metrics: AddressField | None = Field(

@@ -6,12 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
+from tocsin.relay.admission import Admission
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.flow import STREAM_WINDOW, pass_on, window_update
 from tocsin.relay.frames import ACK, END_STREAM, PADDED, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.relay.headers import HeaderError, HeaderReader
 from tocsin.relay.limits import Allowance
-from tocsin.relay.refusal import RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.relay.stream import Stream
 
@@ -26,7 +25,7 @@ class ClientSide(Side):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self._reader = HeaderReader(connection.relay.request_fields, stateful=True)
+        self._admission = Admission(connection)
         self._preface = True  # still to come
         self._allowance = Allowance(connection.relay)
         self.half_closed = False
@@ -80,66 +79,7 @@ class ClientSide(Side):
         return data[len(expected) :]
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
-        connection = self.connection
-        known = connection.streams.get(stream)
-        if known is None and stream in connection.gone:
-            return b""
-        every: list[tuple[str, str]] = []
-        readable = True
-        try:
-            if connection.relay.keeps_fields and known is None:
-                fields, every = self._reader.read_all(block)
-            else:
-                fields = self._reader.read(block)
-        except HeaderError:
-            connection.relay.not_understood["headers"] += 1
-            fields, readable = {}, False
-        if known is None:
-            if connection.outdated and not self._reader.stateful:
-                self.put(frames.reset(stream, frames.REFUSED_STREAM))  # which clients send again by themselves
-                connection.remember(stream)
-                connection.written()
-                return b""
-            relay = connection.relay
-            if len(connection.streams) >= relay.most_streams or len(block) > relay.longest_headers or not readable:
-                refusal = self._refusal(block, readable)
-                if refusal is not None:
-                    connection.refuse_stream(stream, *refusal, ended=bool(flags & END_STREAM))
-                    return b""
-            path = fields.get(":path", "")
-            opened = connection.begin(stream, relay.guard.call(path, fields, connection.model, connection.name))
-            if "grpc-encoding" in fields:
-                opened.request_encoding = fields["grpc-encoding"]
-            if every:
-                opened.fields = every
-        else:
-            opened = known
-        if flags & END_STREAM:
-            opened.request_ended = True
-        if (
-            connection.requests is not None
-            and isinstance(opened, AskingStream)
-            and (known is None or flags & END_STREAM)
-        ):
-            return opened.request_headers(flags, block)
-        return None
-
-    def _refusal(self, block: bytes, readable: bool) -> tuple[str, str] | None:
-        """Why a new stream is not taken: a status and the reason."""
-        relay = self.connection.relay
-        why = None
-        if len(self.connection.streams) >= relay.most_streams:
-            why = "streams", RESOURCE_EXHAUSTED, f"more than {relay.most_streams:,} calls at once on a connection"
-        elif len(block) > relay.longest_headers:
-            why = "headers", RESOURCE_EXHAUSTED, f"the header block holds {len(block):,} bytes"
-        elif not readable and relay.closed:
-            why = "unreadable", UNAVAILABLE, "the header block cannot be read, and nothing may pass unread"
-        if why is None:
-            return None
-        relay.limited[why[0]] += 1
-        if self._reader.stateful:  # to leave a block out would put the upstream's decoder in disorder
-            raise frames.FrameError(frames.ENHANCE_YOUR_CALM, why[2])
-        return why[1:]
+        return self._admission.headers(stream, flags, block)
 
     def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
         connection = self.connection
@@ -208,7 +148,7 @@ class ClientSide(Side):
         connection = self.connection
         if kind == SETTINGS:
             if flags & ACK:
-                self._reader.forget_state()
+                self._admission.forget_state()
                 if connection.requests is None:
                     return None
                 connection.server.put(whole)

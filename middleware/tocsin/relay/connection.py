@@ -85,14 +85,14 @@ class Connection:
 
     # -- streams
 
-    def begin(self, stream_id: int, call: Call | None) -> Stream:
-        """A stream's first HEADERS have come."""
+    def begin(self, stream_id: int, call: Call | None, *, asks: bool = True) -> Stream:
+        """A stream's first HEADERS have come; `asks`: its request may be changed to ask for more."""
         if stream_id > self._last_stream:
             self._last_stream = stream_id
         self.relay.calls[call is not None] += 1
         if self.responses is None or call is None:
             stream = Stream(self, stream_id, call)
-        elif self.relay.asks and self.relay.guard.edits(call):
+        elif asks and self.relay.asks and self.relay.guard.edits(call):
             stream = AskingStream(self, stream_id, call)
         else:
             stream = HeldStream(self, stream_id, call)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" where there is none
 
-NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_http2")
-LIMITED = ("connections", "streams", "resets", "controls", "headers", "unreadable", "idle")
+NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2")
+LIMITED = ("connections", "streams", "resets", "controls", "headers", "unreadable", "idle", "unguarded", "handshake", "descriptors")
 
 _GAUGES = {
     "connections": "Client connections that are open.",

@@ -19,10 +19,11 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.relay.again import Again
 from tocsin.relay.connection import Connection
-from tocsin.relay.headers import WantedFields
 from tocsin.relay.health import facts, families
 from tocsin.relay.listening import Port
 from tocsin.relay.messages import Memory
+from tocsin.relay.method_paths import MethodPaths
+from tocsin.relay.request_block import RequestFields
 from tocsin.relay.stream import Stream
 
 log = logging.getLogger("tocsin")
@@ -78,7 +79,9 @@ class Relay:
         self.max_message = int(config.max_message)
         self.accepts = config.accept_verdicts
         self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
-        self.request_fields = WantedFields((":path", "grpc-encoding", *self.guard.metadata_keys))
+        self.request_fields = RequestFields(("content-type", "grpc-encoding", *self.guard.metadata_keys))
+        self.paths = MethodPaths(self.guard.methods)
+        self.refuses_unguarded = self.enforces and config.unguarded == "refuse"
         if before != (self.enforces, self.asks):
             for connection in list(self.connections):
                 connection.outdate()
