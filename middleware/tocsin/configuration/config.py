@@ -86,6 +86,11 @@ class Config(BaseSettings):
         description="Bytes of unfinished messages kept at any time; beyond it they pass unscored.",
     )
     connect_timeout: Duration = Field(timedelta(seconds=5), description="How long a connection upstream may take.")
+    upstream_health: Literal["ignore", "ready", "listen"] = Field(
+        "ignore",
+        description="What follows whether the upstream takes connections: nothing (ignore), /readyz and gRPC health "
+        "(ready), or also the port, which refuses connections meanwhile (listen).",
+    )
     drain: Duration = Field(timedelta(seconds=30), description="How long calls in flight may finish after SIGTERM.")
     limits: Limits = Field(Limits(), description="What callers may use of the relay.")
     accept_verdicts: bool = Field(
@@ -135,7 +140,23 @@ class Config(BaseSettings):
         for listener in self.listeners:
             if listener.model and listener.model not in self.models:
                 raise ValueError(f"listeners: there is no model '{listener.model}'")
+        self._refuse_loops()
         return self
+
+    def _refuse_loops(self) -> None:
+        """Raises ValueError where calls to one of the ports would come back to it."""
+        listeners = self.every_listener
+        for number, first in enumerate(listeners):
+            passed = [first]
+            while following := next((one for one in listeners if passed[-1].upstream.reaches(one.listen)), None):
+                if following is first:
+                    raise ValueError(
+                        f"{'listeners' if number else 'upstream'}: {first.upstream} leads back to {first.listen}, where "
+                        f"the relay itself listens; it must be the model server's address"
+                    )
+                if following in passed:
+                    break  # a loop that `first` only leads to
+                passed.append(following)
 
     def _resolve(self, folder: Path) -> None:
         """Make the paths of files relative to the configuration's folder."""

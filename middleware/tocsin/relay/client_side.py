@@ -31,6 +31,11 @@ class ClientSide(Side):
         self.half_closed = False
 
     @property
+    def greeted(self) -> bool:
+        """Whether the client has said what it speaks."""
+        return not self._preface
+
+    @property
     def peer(self) -> Side:
         return self.connection.server
 
@@ -44,6 +49,9 @@ class ClientSide(Side):
         if self._preface:
             data = self._greet(data)
         if connection.raw:
+            if connection.refusing:
+                connection.close()
+                return
             server.out.append(data)
             server.write()
         elif data:
@@ -76,6 +84,8 @@ class ClientSide(Side):
             return b""
         self._preface = False
         self.connection.server.out.append(frames.PREFACE)
+        if self.connection.refusing:
+            self.connection.greet_refused()
         return data[len(expected) :]
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
@@ -189,7 +199,7 @@ class ClientSide(Side):
 
     def eof_received(self) -> bool:
         """The client writes no more; what is under way may still be answered."""
-        if not self.connection.streams:
+        if not self.connection.streams and not self.connection.raw:
             return False
         self.half_closed = True
         server = self.connection.server.transport

@@ -184,6 +184,7 @@ class ServerSide(Side):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         connection = self.connection
+        connection.doubt_upstream()
         connection.upstream_lost(f"upstream {connection.listener.upstream} closed the connection")
         if connection.client.closed:
             connection.part()

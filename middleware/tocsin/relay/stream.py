@@ -64,7 +64,7 @@ class Stream:
         return False
 
     def _count_unread(self, call: Call, status: str, why: str) -> None:
-        """An answer with status 200 might be a model's; any other tells a failure, of which there is nothing to judge."""
+        """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
         relay = self._connection.relay
         relay.not_understood["not_grpc"] += 1
         if status == "200":
