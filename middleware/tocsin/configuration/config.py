@@ -150,9 +150,10 @@ class Config(BaseSettings):
             passed = [first]
             while following := next((one for one in listeners if passed[-1].upstream.reaches(one.listen)), None):
                 if following is first:
+                    where = "listeners" if number else "upstream"
                     raise ValueError(
-                        f"{'listeners' if number else 'upstream'}: {first.upstream} leads back to {first.listen}, where "
-                        f"the relay itself listens; it must be the model server's address"
+                        f"{where}: {first.upstream} leads back to {first.listen}, where the relay itself listens; it "
+                        f"must be the model server's address"
                     )
                 if following in passed:
                     break  # a loop that `first` only leads to
