@@ -15,17 +15,9 @@ Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" w
 
 NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2")
 LIMITED = (
-    "connections",
-    "streams",
-    "resets",
-    "controls",
-    "headers",
-    "unreadable",
-    "idle",
-    "unguarded",
-    "handshake",
-    "descriptors",
-)
+    "connections", "streams", "resets", "controls", "headers", "unreadable", "idle", "memory", "unread", "unguarded",
+    "handshake", "descriptors",
+)  # fmt: skip
 
 _GAUGES = {
     "connections": "Client connections that are open.",

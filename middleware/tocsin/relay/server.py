@@ -23,7 +23,7 @@ from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.handshake import Handshake
 from tocsin.relay.health import facts, families
 from tocsin.relay.listening import Port
-from tocsin.relay.messages import Memory
+from tocsin.relay.memory import MemoryBudget
 from tocsin.relay.method_paths import MethodPaths
 from tocsin.relay.request_block import RequestFields
 from tocsin.relay.stream import Stream
@@ -51,7 +51,7 @@ class Relay:
         self.guard = guard
         self.added = added
         self.shares_port = shares_port
-        self.memory = Memory(int(config.max_memory))
+        self.memory = MemoryBudget(int(config.max_memory))
         self.connections: set[Connection] = set()
         self.handshakes: set[Handshake] = set()
         self.descriptors = Descriptors()

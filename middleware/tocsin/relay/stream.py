@@ -80,7 +80,7 @@ class Stream:
             if found is not None:
                 call.asked(found)
                 return
-            self._request = Assembler(self._connection.relay.max_message, self._connection.relay.memory)
+            self._request = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._request.feed(payload):
             if call.request is None or call.streams:
                 call.asked(*self._plain(message, self.request_encoding))
@@ -95,18 +95,21 @@ class Stream:
             if found is not None:
                 self._answered(call, found, None)
                 return
-            self._response = Assembler(self._connection.relay.max_message, self._connection.relay.memory)
+            self._response = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._response.feed(payload):
             self._answered(call, *self._plain(message, self.response_encoding))
 
     def _answered(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
         """A whole message of the response."""
-        memory = self._connection.relay.memory
-        if content is not None and call.streams and memory.left < len(content):
+        memory = self._connection.memory
+        if content is not None and call.streams and memory.lacks_room:
             content, fault = None, ("memory", "a message was not kept")
         piece = call.answered(content, fault)
         if call.kept != self._kept:
-            memory.left -= call.kept - self._kept
+            if call.kept > self._kept:
+                memory.charge(call.kept - self._kept)
+            else:
+                memory.release(self._kept - call.kept)
             self._kept = call.kept
         if piece is not None:
             self._submit(piece)
@@ -164,7 +167,7 @@ class Stream:
                 call.forget()
             return  # a failed call has no response to judge; of a stream, what came before counts
         pieces = call.ended()
-        relay.memory.left += self._kept
+        self._connection.memory.release(self._kept)
         self._kept = 0
         for piece in pieces:
             self._submit(piece)
@@ -208,7 +211,7 @@ class Stream:
 
     def _last_frames(self, block: bytes) -> bytes:
         """The frames of the trailers."""
-        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.largest_frame)
+        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.client.largest_frame)
 
     def drop(self) -> None:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""
@@ -216,7 +219,7 @@ class Stream:
             self._timer.cancel()
         self._held = ()
         if self._kept:
-            self._connection.relay.memory.left += self._kept
+            self._connection.memory.release(self._kept)
             self._kept = 0
         if self._request is not None:
             self._request.forget()
