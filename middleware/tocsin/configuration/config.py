@@ -140,24 +140,7 @@ class Config(BaseSettings):
         for listener in self.listeners:
             if listener.model and listener.model not in self.models:
                 raise ValueError(f"listeners: there is no model '{listener.model}'")
-        self._refuse_loops()
         return self
-
-    def _refuse_loops(self) -> None:
-        """Raises ValueError where calls to one of the ports would come back to it."""
-        listeners = self.every_listener
-        for number, first in enumerate(listeners):
-            passed = [first]
-            while following := next((one for one in listeners if passed[-1].upstream.reaches(one.listen)), None):
-                if following is first:
-                    where = "listeners" if number else "upstream"
-                    raise ValueError(
-                        f"{where}: {first.upstream} leads back to {first.listen}, where the relay itself listens; it "
-                        f"must be the model server's address"
-                    )
-                if following in passed:
-                    break  # a loop that `first` only leads to
-                passed.append(following)
 
     def _resolve(self, folder: Path) -> None:
         """Make the paths of files relative to the configuration's folder."""

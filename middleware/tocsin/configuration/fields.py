@@ -17,9 +17,6 @@ VERSION = "version"  # as a group
 STREAM, CONNECTION = "stream", "connection"  # as sessions
 
 
-_EVERYWHERE = ("0.0.0.0", "::")
-
-
 class Address(NamedTuple):
     """Where to listen or connect: a host and port, or the path of a Unix socket."""
 
@@ -27,28 +24,10 @@ class Address(NamedTuple):
     port: int = 0
     path: str = ""
 
-    def reaches(self, listen: Address) -> bool:
-        """Whether who connects to this finds itself at what listens on `listen`, as far as names tell."""
-        if self.path or listen.path:
-            return self.path == listen.path
-        if self.port != listen.port or not self.port:
-            return False
-        if self.host == listen.host:
-            return True
-        if self.host in _EVERYWHERE:  # which connects to loopback
-            return _is_loopback(listen.host)
-        if listen.host in _EVERYWHERE:
-            return _is_loopback(self.host)
-        return _is_loopback(listen.host) and "localhost" in (self.host, listen.host) and _is_loopback(self.host)
-
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.") or host in ("::1", *_EVERYWHERE)
 
 
 def _address(value: Any) -> Address:
@@ -56,13 +35,9 @@ def _address(value: Any) -> Address:
         return value
     text = str(value)
     if text.startswith("unix:") and len(text) > 5:
-        path = text[5:]
-        return Address(path=f"/{path.lstrip('/')}" if path.startswith("//") else path)  # as unix:///PATH
-    scheme, separator, rest = text.partition("://")
-    if separator:
-        raise ValueError(f"expected HOST:PORT or unix:/PATH without '{scheme}://', such as {rest or 'model:8081'}")
+        return Address(path=text[5:])
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535 or not host or re.search(r"[\s/@]", host):
+    if not colon or not port.isdigit() or int(port) > 65535 or not host:
         raise ValueError(f"expected HOST:PORT or unix:/PATH, not '{text}'")
     return Address(host.strip("[]"), int(port))
 

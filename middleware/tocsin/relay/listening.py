@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import Listener
 from tocsin.errors import StartError
 from tocsin.relay.connection import Connection
-from tocsin.relay.handshake import Handshake
+from tocsin.relay.handshake import TlsServer
 from tocsin.relay.side import Side
 from tocsin.relay.tls import Certificates
 from tocsin.relay.upstream_watch import UpstreamWatch
@@ -33,7 +34,7 @@ class Port:
         self.listener = listener
         self._relay = relay
         self._address: Address | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._server: asyncio.AbstractServer | TlsServer | None = None
         self._certificates = Certificates(listener.tls, listener.upstream_tls)
         self._follows = relay.config.upstream_health
         self._watch: UpstreamWatch | None = None
@@ -116,13 +117,16 @@ class Port:
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
     async def _serve(self, bound: socket.socket) -> None:
+        if self._certificates.served is not None:
+            self._server = TlsServer(self._relay, bound, self._context, self._make_side, backlog=BACKLOG)
+            return
         loop = asyncio.get_running_loop()
         make = loop.create_unix_server if self.listener.listen.path else loop.create_server
-        self._server = await make(self._accept, sock=bound, backlog=BACKLOG)
+        self._server = await make(self._make_side, sock=bound, backlog=BACKLOG)
 
-    def _accept(self) -> asyncio.Protocol:
-        context = self._certificates.served
-        return self._make_side() if context is None else Handshake(self._relay, self._make_side, context)
+    def _context(self) -> ssl.SSLContext:
+        assert self._certificates.served is not None
+        return self._certificates.served
 
     def _make_side(self) -> Side:
         return Connection(self._relay, self).client

@@ -20,7 +20,6 @@ from tocsin.judgement.guard import Guard
 from tocsin.relay.again import Again
 from tocsin.relay.connection import Connection
 from tocsin.relay.descriptors import Descriptors
-from tocsin.relay.handshake import Handshake
 from tocsin.relay.health import facts, families
 from tocsin.relay.listening import Port
 from tocsin.relay.memory import MemoryBudget
@@ -53,7 +52,7 @@ class Relay:
         self.shares_port = shares_port
         self.memory = MemoryBudget(int(config.max_memory))
         self.connections: set[Connection] = set()
-        self.handshakes: set[Handshake] = set()
+        self.handshakes: set[asyncio.Task[None]] = set()
         self.descriptors = Descriptors()
         self.enforces = self.asks = False
         self.follow(config)
@@ -169,7 +168,7 @@ class Relay:
         for port in self.ports:
             port.close()
         for handshake in list(self.handshakes):
-            handshake.abort()
+            handshake.cancel()
         for connection in list(self.connections):
             connection.drain()
         deadline = asyncio.get_running_loop().time() + self.config.drain.total_seconds()

@@ -201,6 +201,18 @@ def test_padding_is_not_read_as_fields(served: Served) -> None:
     assert outcome(served, head + rest + content) == JUDGED
 
 
+def test_the_reserved_bit_of_a_stream_is_no_part_of_its_number(served: Served) -> None:
+    odd = 1 << 31 | 1
+    request = frames.frame(HEADERS, END_HEADERS, odd, TARGET + PATH + REST)
+    request += frames.frame(DATA, 0, odd, framed(b"ask"))
+    for rest in (
+        frames.frame(HEADERS, END_HEADERS | END_STREAM, 1, field("x", "y")),
+        frames.frame(DATA, END_STREAM, 1),
+        frames.frame(DATA, END_STREAM, odd),
+    ):
+        assert outcome(served, request + rest) == JUDGED
+
+
 @pytest.mark.parametrize("stream", [0, 2])
 def test_streams_that_are_not_for_clients_to_open_end_the_connection(served: Served, stream: int) -> None:
     before = len(served.server.asked)
