@@ -18,6 +18,7 @@ from tocsin.relay.request_block import RequestHead, RequestReader, every_field
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
+SMALL_BLOCK = 1_024  # bytes of headers that are not counted, where only what judgement reads of them is kept
 SHOWN_PATH = 200  # characters of a path in a refusal
 
 Refusal = tuple[str, str, str]  # the limit's name among the counts, a status, and the reason
@@ -33,7 +34,6 @@ class Admission:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._reader = RequestReader(connection.relay.longest_headers)
-        self._newest = 0  # the last stream that the client has opened
         self._writes_anew = False
 
     def forget_state(self) -> None:
@@ -43,12 +43,8 @@ class Admission:
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         """A header block; what to hand on in its place, None for the same bytes. Raises FrameError."""
         connection = self._connection
-        if not stream & 1:
-            raise FrameError(frames.PROTOCOL_ERROR, f"HEADERS on stream {stream}, which is not for clients to open")
         stateful = self._reader.stateful
-        is_new = stream > self._newest
-        if is_new:
-            self._newest = stream
+        is_new = connection.is_new(stream)
         if len(block) > connection.relay.longest_headers and (is_new or stateful):
             return self._refuse(stream, flags, self._too_long(f"{len(block):,} bytes"), dropped=not stateful)
         fields: list[tuple[str, str]] | None = None
@@ -106,6 +102,8 @@ class Admission:
             opened.request_encoding = head.fields["grpc-encoding"]
         if call is not None and relay.keeps_fields:
             opened.fields = _every(block) if fields is None else fields
+        if opened.fields or len(block) > SMALL_BLOCK:
+            opened.keep_headers(len(block))
         if flags & END_STREAM:
             opened.request_ended = True
         if connection.requests is not None and isinstance(opened, AskingStream):

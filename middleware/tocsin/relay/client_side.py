@@ -9,7 +9,7 @@ from tocsin.relay import frames
 from tocsin.relay.admission import Admission
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.flow import STREAM_WINDOW, pass_on, window_update
-from tocsin.relay.frames import ACK, END_STREAM, PING, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
+from tocsin.relay.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.limits import Allowance
 from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.relay.stream import Stream
@@ -17,7 +17,8 @@ from tocsin.relay.stream import Stream
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
-STREAMS_A_CONTROL = 64  # calls under way that make SETTINGS count once more among control frames
+STREAMS_A_CONTROL = 16  # calls waiting for windows that make SETTINGS count once more among control frames
+UPDATES_A_FRAME, FREE_UPDATES = 16, 64  # window updates for each frame of DATA, and for frames that are none
 WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
 
 
@@ -30,6 +31,8 @@ class ClientSide(Side):
         self._preface = True  # still to come
         self._allowance = Allowance(connection.relay)
         self.half_closed = False
+        self._data_at_ping = 0  # frames of DATA when the last PING came
+        self._updates = 0
 
     @property
     def greeted(self) -> bool:
@@ -95,7 +98,7 @@ class ClientSide(Side):
     def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         connection = self.connection
         if payload:
-            connection.data_flows = True
+            connection.data_frames += 1
         elif not length and not flags & END_STREAM:
             self._allowance.control()
         found = connection.streams.get(stream)
@@ -174,6 +177,9 @@ class ClientSide(Side):
         if kind == WINDOW_UPDATE:
             if stream:
                 connection.check_begun(stream)
+            self._updates += 1
+            if self._updates > UPDATES_A_FRAME * (connection.data_frames + connection.last_stream + FREE_UPDATES):
+                self._allowance.control()
             if connection.responses is None:
                 return None
             connection.client_caught_up(connection.responses.credit(stream, whole[frames.HEADER_SIZE :]))
@@ -190,6 +196,9 @@ class ClientSide(Side):
             raise frames.FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
+            self._allowance.control()
+        elif kind == PRIORITY:
+            self._allowance.control()
         return None
 
     def _ping(self, flags: int, whole: bytes) -> bytes | None:
@@ -203,10 +212,9 @@ class ClientSide(Side):
             else:
                 self._allowance.control()
             return None if connection.responses is None else b""
-        if connection.data_flows:
-            connection.data_flows = False
-        else:
+        if connection.data_frames == self._data_at_ping:
             self._allowance.control()
+        self._data_at_ping = connection.data_frames
         if connection.responses is None and not connection.refusing:
             return None
         # DATA may wait here that the upstream would miss between two PINGs: the relay answers each side itself.
@@ -217,8 +225,9 @@ class ClientSide(Side):
         connection = self.connection
         payload = whole[frames.HEADER_SIZE :]
         wanted = frames.read_settings(payload)
-        # A change of windows concerns every call that is under way, and costs as much.
-        self._allowance.control(1 + len(connection.streams) // STREAMS_A_CONTROL)
+        # A change of windows concerns every call that waits for one, and costs as much.
+        waiting = 0 if connection.responses is None else connection.responses.streams_waiting
+        self._allowance.control(1 + waiting // STREAMS_A_CONTROL)
         self.take_frames_up_to(wanted.get(frames.MAX_FRAME_SIZE))
         if connection.responses is None:
             return frames.stateless_settings(payload)

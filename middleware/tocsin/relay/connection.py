@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from tocsin.judgement.batching import MOST_WAITING
 from tocsin.judgement.call import Call
 from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 REFUSAL_WAITS = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
 REFUSAL_LINGERS = 0.1  # seconds to let it read the answer
+MOST_JUDGING = MOST_WAITING // 4  # responses of one connection that may wait for the scorer
 CUT_OFF_LINGERS = 1.0  # seconds to let a client read why it is cut off
 REMEMBERED = 1_024  # streams ended by the relay, of which frames may still come
 
@@ -59,11 +61,12 @@ class Connection:
         self._draining = False
         self._goaway_owed = False
         self._connecting: asyncio.Task[None] | None = None
-        self._last_stream = 0
+        self.last_stream = 0
         self._last_goaway = frames.LAST_STREAM  # that the client has been told
         self._is_cut_off = False
+        self._judging = 0  # responses that wait for the scorer in a thread
         self._held_after_loss: set[int] = set()  # calls that wait for verdicts, while the upstream is gone
-        self.data_flows = False  # in either direction, since the client's last PING
+        self.data_frames = 0  # in either direction, of guarded calls and others
         self.pings_to_client = 0  # which it has not answered yet
 
     def _manage_windows(self) -> None:
@@ -107,8 +110,8 @@ class Connection:
 
     def begin(self, stream_id: int, call: Call | None, *, asks: bool = True) -> Stream:
         """A stream's first HEADERS have come; `asks`: its request may be changed to ask for more."""
-        if stream_id > self._last_stream:
-            self._last_stream = stream_id
+        if stream_id > self.last_stream:
+            self.last_stream = stream_id
         self.relay.calls[call is not None] += 1
         if self.responses is None or call is None:
             stream = Stream(self, stream_id, call)
@@ -164,7 +167,7 @@ class Connection:
 
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
         """Answer a new stream without asking the upstream."""
-        self._last_stream = max(self._last_stream, stream_id)
+        self.last_stream = max(self.last_stream, stream_id)
         answer = refused(stream_id, status, reason)
         if not ended:
             self.remember(stream_id)
@@ -181,13 +184,20 @@ class Connection:
         self.forsake(error.stream)
         side.write()
 
+    def is_new(self, stream_id: int) -> bool:
+        """Whether a stream of that id may begin: ids are odd and grow. Raises FrameError where it cannot be one."""
+        if not stream_id & 1:
+            raise FrameError(frames.PROTOCOL_ERROR, f"a client begins stream {stream_id}")
+        return stream_id > self.last_stream
+
     def check_begun(self, stream_id: int) -> None:
         """Raises FrameError where a client speaks of a stream that it has not begun."""
-        if stream_id > self._last_stream or not stream_id & 1:
+        if stream_id > self.last_stream or not stream_id & 1:
             raise FrameError(frames.PROTOCOL_ERROR, f"a frame of stream {stream_id}, which has not begun")
 
     def remember(self, stream_id: int) -> None:
         """The relay has ended a stream itself: frames of it that still come are for nobody."""
+        self.last_stream = max(self.last_stream, stream_id)
         self.gone[stream_id] = True
         if len(self.gone) > REMEMBERED:
             del self.gone[next(iter(self.gone))]
@@ -242,10 +252,34 @@ class Connection:
     def submit(self, call: Call, stream: Stream) -> None:
         """Judge a response; where that happens within a few turns of the loop, what follows is written after it."""
         batcher = self.relay.batcher
+        if not batcher.inline:
+            self._submit_with_others(call, stream)
+            return
         batcher.submit(call, stream)
-        if batcher.inline and self.relay.annotates and not self._deferred:
+        if self.relay.annotates and not self._deferred:
             self._deferred = True
             self.relay.after_flush.append(self)
+
+    def _submit_with_others(self, call: Call, stream: Stream) -> None:
+        """Judge a response that has to wait for its turn; one connection may not fill the queue that all share."""
+        size = call.size
+        if self._judging >= MOST_JUDGING:
+            fault = "queue_full", f"{MOST_JUDGING:,} responses of one connection wait for the scorer already"
+        elif self.memory.lacks_room:
+            fault = "memory", "a response that waits for the scorer was not kept"
+        else:
+            self._judging += 1
+            self.memory.charge(size)
+            self.relay.batcher.submit(call, Queued(self, stream, size))
+            return
+        self.relay.guard.give_up(call, *fault)
+        asyncio.get_running_loop().call_soon(stream.judged, call)
+
+    def judged(self, call: Call, stream: Stream, size: int) -> None:
+        """A response that waited for its turn has its verdict."""
+        self._judging -= 1
+        self.memory.release(size)
+        stream.judged(call)
 
     def released(self, stream_id: int, held: list[bytes]) -> None:
         """A stream's held frames may go: it has ended."""
@@ -309,7 +343,7 @@ class Connection:
         self._answer_unavailable()
         if self.streams:
             return  # their responses wait for verdicts, and then go out
-        self.client.out.append(self._goaway(self._last_stream, frames.NO_ERROR, "upstream is unavailable"))
+        self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
         asyncio.get_running_loop().call_later(REFUSAL_LINGERS, self.close)
 
     def _answer_unavailable(self) -> None:
@@ -340,7 +374,7 @@ class Connection:
                 self._held_after_loss = set(self.streams)
                 self.flush(self.client)
                 return
-            self.client.put(self._goaway(self._last_stream, frames.NO_ERROR, "upstream closed"))
+            self.client.put(self._goaway(self.last_stream, frames.NO_ERROR, "upstream closed"))
         self._deferred = False
         if self.responses is not None and self.responses.waiting and self.server.between_frames:
             self.client.write()
@@ -370,7 +404,7 @@ class Connection:
         self.relay.not_understood["malformed"] += 1
         if side.peer.between_frames:
             if side is self.client:
-                side.out.append(self._goaway(self._last_stream, error.code, f"{error}"))
+                side.out.append(self._goaway(self.last_stream, error.code, f"{error}"))
             else:
                 side.out.append(frames.goaway(0, error.code, f"{error}"))
         self.close()
@@ -408,7 +442,7 @@ class Connection:
         if self.client.is_paused or not self.server.between_frames or client.is_closing():
             client.abort()
             return
-        client.write(self._goaway(self._last_stream, frames.ENHANCE_YOUR_CALM, reason))
+        client.write(self._goaway(self.last_stream, frames.ENHANCE_YOUR_CALM, reason))
         client.close()
         asyncio.get_running_loop().call_later(CUT_OFF_LINGERS, client.abort)
 
@@ -417,7 +451,7 @@ class Connection:
             return
         if self._draining and self.server.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.
-            self.client.out.append(self._goaway(self._last_stream, frames.NO_ERROR, "draining"))
+            self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))
         self.close()
 
     def close(self) -> None:
@@ -446,4 +480,20 @@ class Connection:
         """Both sides are gone, and nothing comes from them any more: what they hold is given back at once, instead of
         when the collector finds that they hold each other.
         """
+        self.client.outflow = self.server.outflow = None
         del self.client.connection, self.server.connection
+
+
+class Queued:
+    """A response that waits for its turn with the scorer, and the memory that it takes meanwhile."""
+
+    __slots__ = ("_connection", "_size", "_stream")
+
+    def __init__(self, connection: Connection, stream: Stream, size: int) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._size = size
+
+    def judged(self, call: Call) -> None:
+        """The call has its verdict."""
+        self._connection.judged(call, self._stream, self._size)

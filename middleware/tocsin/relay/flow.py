@@ -36,12 +36,12 @@ class Writes(Protocol):
 
 
 class Lane:
-    """One stream's DATA towards the receiver: its window, and what waits for it."""
+    """One stream's DATA towards the receiver: its window beyond the initial one, and what waits for it."""
 
     __slots__ = ("is_ready", "queue", "room")
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self) -> None:
+        self.room = 0
         self.queue: deque[tuple[bytes | memoryview, int | None]] | None = None  # payload, flags; None: a whole frame
         self.is_ready = False  # it has a turn among those that wait for the connection's window or the socket
 
@@ -62,12 +62,15 @@ class Outflow:
         self._lanes: dict[int, Lane] = {}
         self._blocked: dict[int, None] = {}  # streams that have something waiting
         self._ready: deque[int] = deque()  # those that do not wait for a window of their own, in turn
+        self._widest = 0  # the largest window beyond the initial one that a stream ever had
         self._unwritten = 0
         self.is_paused = False  # the socket takes no more
         self.waiting = 0  # bytes that wait
 
-    def __len__(self) -> int:
-        return len(self._lanes)
+    @property
+    def streams_waiting(self) -> int:
+        """How many streams have something waiting."""
+        return len(self._blocked)
 
     def blocked(self, stream: int) -> bool:
         """Whether something of a stream waits."""
@@ -80,7 +83,7 @@ class Outflow:
     def passes(self, stream: int, length: int) -> bool:
         """Whether a whole DATA frame of that length may pass now as it is; then it is accounted for."""
         lane = self._lane(stream)
-        if stream in self._blocked or length > self._room or length > lane.room or self.is_paused:
+        if stream in self._blocked or length > self._room or length > self._initial + lane.room or self.is_paused:
             return False
         self._room -= length
         lane.room -= length
@@ -135,7 +138,9 @@ class Outflow:
             if lane is None:  # it has ended
                 return []
             lane.room += increment
-            if lane.room > LARGEST_WINDOW:
+            if lane.room > self._widest:
+                self._widest = lane.room
+            if self._initial + lane.room > LARGEST_WINDOW:
                 raise StreamError(stream, FLOW_CONTROL_ERROR, f"the window of stream {stream} is too large")
             return [stream] if stream in self._blocked and self._pump(stream, lane) else []
         if not increment:
@@ -160,12 +165,15 @@ class Outflow:
         window = self._announced.popleft() if self._announced else None
         if window is None or window == self._initial:
             return []
-        change, self._initial = window - self._initial, window
-        for lane in self._lanes.values():
-            lane.room += change
-            if lane.room > LARGEST_WINDOW:
-                raise FrameError(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE makes a window too large")
-        return [one for one in list(self._blocked) if self._pump(one, self._lanes[one])]
+        if window + self._widest > LARGEST_WINDOW:
+            raise FrameError(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE makes a stream's window too large")
+        self._initial = window
+        for stream in self._blocked:
+            lane = self._lanes[stream]
+            if window + lane.room > 0 and not lane.is_ready:
+                lane.is_ready = True
+                self._ready.append(stream)
+        return self.pump()
 
     def pump(self) -> list[int]:
         """Send what the connection's window and the socket allow, stream by stream in turn; the streams of which
@@ -216,13 +224,12 @@ class Outflow:
     def _lane(self, stream: int) -> Lane:
         lane = self._lanes.get(stream)
         if lane is None:
-            lane = self._lanes[stream] = Lane(self._initial)
+            lane = self._lanes[stream] = Lane()
         return lane
 
     def _allows(self, lane: Lane, size: int) -> bool:
-        return (
-            size <= self._room and size <= lane.room and not self.is_paused and self._unwritten + size <= MOST_UNWRITTEN
-        )
+        room = min(self._room, self._initial + lane.room, MOST_UNWRITTEN - self._unwritten)
+        return size <= room and not self.is_paused
 
     def _pump(self, stream: int, lane: Lane) -> bool:
         """Send what the windows and the socket allow; whether nothing is left."""
@@ -239,7 +246,7 @@ class Outflow:
             if size:
                 if self.is_paused or self._unwritten >= MOST_UNWRITTEN:
                     break
-                room = min(self._room, lane.room, frames.DEFAULT_MAX_FRAME_SIZE)
+                room = min(self._room, self._initial + lane.room, frames.DEFAULT_MAX_FRAME_SIZE)
                 if room <= 0:
                     break
                 if size > room:
@@ -259,7 +266,7 @@ class Outflow:
             self._wait(-size)
         if queue:
             self._blocked[stream] = None
-            if lane.room > 0 and not lane.is_ready:
+            if self._initial + lane.room > 0 and not lane.is_ready:
                 lane.is_ready = True
                 self._ready.append(stream)
             return False

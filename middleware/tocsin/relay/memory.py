@@ -61,13 +61,15 @@ class MemoryAccount:
 
     def evict(self) -> None:
         """Cut the connection off."""
+        cut_off = self._evict
         self.close()
-        self._evict()
+        cut_off()
 
     def close(self) -> None:
         """The connection is gone, and all that it kept with it."""
         if self.is_open:
             self.is_open = False
+            self._evict = _nothing  # which holds the connection
             self._budget.close(self)
 
 
@@ -107,6 +109,10 @@ class MemoryBudget:
             if greediest is account and self.left >= -self.overdraft:
                 return
             greediest.evict()
+
+
+def _nothing() -> None:
+    """Nobody is left to be cut off."""
 
 
 def _used(account: MemoryAccount) -> int:

@@ -50,7 +50,8 @@ class ServerSide(Side):
         connection = self.connection
         found = connection.streams.get(stream)
         if found is None:
-            return b"" if stream in connection.gone else None
+            # Where responses are judged, none passes that belongs to no call; not even after the upstream has reset it.
+            return b"" if connection.responses is not None or stream in connection.gone else None
         fields: dict[str, str] = {}
         if found.call is not None:
             try:
@@ -87,7 +88,7 @@ class ServerSide(Side):
 
     def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         connection = self.connection
-        connection.data_flows = True
+        connection.data_frames += 1
         found = connection.streams.get(stream)
         outflow, inflow = connection.responses, connection.from_server
         ended = bool(flags & END_STREAM)
@@ -177,7 +178,7 @@ class ServerSide(Side):
         connection = self.connection
         found = connection.streams.get(stream)
         if found is None:
-            if connection.gone.pop(stream, None):
+            if connection.gone.pop(stream, None) or connection.responses is not None:
                 return b""
         elif found.holding or isinstance(found, HeldStream):
             found.hold(whole)

@@ -36,6 +36,7 @@ class Stream:
     response_encoding = ""
     _waiting = 0  # judgements that are not there yet
     _kept = 0  # bytes that the call keeps of a stream, until they are judged
+    _header_size = 0
     _arrived = 0.0
     _held: Sequence[bytes] = ()
     _timer: TimerHandle | None = None
@@ -69,6 +70,11 @@ class Stream:
         relay.not_understood["not_grpc"] += 1
         if status == "200":
             relay.guard.give_up(call, "not_grpc", why)
+
+    def keep_headers(self, size: int) -> None:
+        """Of the request's headers so many bytes are kept for as long as the stream is open."""
+        self._header_size = size
+        self._connection.memory.charge(size)
 
     def request_data(self, payload: bytes) -> None:
         """A piece of the caller's messages, on a guarded stream."""
@@ -218,6 +224,9 @@ class Stream:
         if self._timer is not None:
             self._timer.cancel()
         self._held = ()
+        if self._header_size:
+            self._connection.memory.release(self._header_size)
+            self._header_size = 0
         if self._kept:
             self._connection.memory.release(self._kept)
             self._kept = 0
