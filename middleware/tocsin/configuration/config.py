@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ByteSize, Field, ValidationError, model_validator
@@ -50,6 +50,10 @@ class Config(BaseSettings):
         "pass",
         description="In enforce, whether calls of methods that no model has pass, or are refused with "
         "PERMISSION_DENIED; health and reflection always pass.",
+    )
+    unguarded_allow: list[Annotated[str, Field(pattern=r"^/[^/\s*]+/([^/\s*]+|\*)$")]] = Field(
+        [],
+        description="Methods that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for a service.",
     )
     protocols: dict[str, ProtocolConfig] = Field({}, description="Protocols of your own, beside the presets.")
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)

@@ -11,7 +11,6 @@ from tocsin.relay.content_types import is_grpc
 from tocsin.relay.frames import END_STREAM, PADDED, FrameError
 from tocsin.relay.headers import HeaderError, HeadersTooLong
 from tocsin.relay.headers import block as block_of
-from tocsin.relay.method_paths import passes_unguarded
 from tocsin.relay.refusal import PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.request_block import RequestHead, RequestReader, every_field
 
@@ -132,7 +131,7 @@ class Admission:
             return "unreadable", UNAVAILABLE, f"{told}, and nothing may pass unread"
         if call is None and relay.refuses_unguarded:
             path = head.paths[-1] if head.paths else ""
-            if not passes_unguarded(path):
+            if not relay.allowed_methods.allows(path):
                 told = f"no model has the method {path[:SHOWN_PATH]}, and other methods are refused"
                 return "unguarded", PERMISSION_DENIED, told
         return None

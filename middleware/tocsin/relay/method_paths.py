@@ -39,9 +39,19 @@ class MethodPaths:
         return method
 
 
-def passes_unguarded(path: str) -> bool:
-    """Whether a method passes also with `unguarded: refuse`: health and reflection, which hold no model's answers."""
-    return path.startswith(ALWAYS_PASS)
+class AllowedMethods:
+    """The methods that pass with `unguarded: refuse` too: those configured as `/SERVICE/METHOD` or `/SERVICE/*`, health
+    and reflection.
+    """
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        names = frozenset(allowed)
+        self._methods = frozenset(name for name in names if not name.endswith("/*"))
+        self._services = (*ALWAYS_PASS, *(name[:-1] for name in names - self._methods))
+
+    def allows(self, path: str) -> bool:
+        """Whether the method at a path passes."""
+        return path in self._methods or path.startswith(self._services)
 
 
 def _last_two(path: str) -> str:

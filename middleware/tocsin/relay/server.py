@@ -23,7 +23,7 @@ from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.health import facts, families
 from tocsin.relay.listening import Port
 from tocsin.relay.memory import MemoryBudget
-from tocsin.relay.method_paths import MethodPaths
+from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 from tocsin.relay.request_block import RequestFields
 from tocsin.relay.stream import Stream
 
@@ -84,6 +84,7 @@ class Relay:
         self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
         self.request_fields = RequestFields(("content-type", "grpc-encoding", *self.guard.metadata_keys))
         self.paths = MethodPaths(self.guard.methods)
+        self.allowed_methods = AllowedMethods(config.unguarded_allow)
         self.refuses_unguarded = self.enforces and config.unguarded == "refuse"
         if before != (self.enforces, self.asks):
             for connection in list(self.connections):

@@ -60,7 +60,7 @@ def served(bundle: Path) -> Iterator[Served]:
         "on_alarm": {"warning": "block", "critical": "block"},
     }
     try:
-        config = settings(port, bundle, mode="enforce", fail="closed", models={"digits": model})
+        config = settings(port, bundle, mode="enforce", fail="closed", scoring_budget="20s", models={"digits": model})
         with running(config) as relay:
             yield Served(handler, f"127.0.0.1:{port}", relay)
     finally:

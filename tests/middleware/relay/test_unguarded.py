@@ -13,6 +13,7 @@ import pytest
 import yaml
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from tests.by_hand import until
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
 from tests.raw_client import field, raw_client
@@ -60,6 +61,17 @@ def test_methods_without_a_model_are_refused_and_the_connection_stays(bundle: Pa
             assert channel.unary_unary(INFER)(b"safe", timeout=10) == ANSWER
         assert limited(relay, "unguarded") == 2
         assert len(relay.sidecar.relay.connections) == 1
+
+
+def test_methods_that_are_allowed_pass(bundle: Path) -> None:
+    allow = ["/test.Model/Unary", "/other.Service/*"]
+    with served(bundle, mode="enforce", unguarded="refuse", unguarded_allow=allow) as relay:
+        assert code(relay.target, "/test.Model/Unary") is None
+        assert code(relay.target, "/other.Service/Unary") is None
+        for method in ("/test.Model/Down", "/test.Model/Unary/", "/other.Service2/Unary", "/other.Service"):
+            assert code(relay.target, method) is grpc.StatusCode.PERMISSION_DENIED, method
+    with pytest.raises(ValueError, match="unguarded_allow"):
+        settings(1, bundle, unguarded_allow=["test.Model/Unary"])
 
 
 @pytest.mark.parametrize("more", [{"mode": "enforce"}, {"mode": "annotate", "unguarded": "refuse"}])
@@ -111,7 +123,7 @@ def test_keys_are_read_however_a_caller_encodes_their_names(bundle: Path) -> Non
             for number, key in enumerate(STATIC_KEYS)
         }
         models["digits"] = {"bundle": bundle, "signals": SIGNALS}
-        config = settings(address, bundle, models=models)
+        config = settings(address, bundle, models=models, scoring_budget="20s")
         with (
             running(config, Guard.open(config).__class__.open(config, [sink])) as relay,
             raw_client(relay.target) as client,
@@ -134,6 +146,7 @@ def test_keys_are_read_however_a_caller_encodes_their_names(bundle: Path) -> Non
             client.send(frames.frame(HEADERS, END_HEADERS, 21, start + bytes(0x80 | at for at in STATIC_KEYS.values())))
             client.send(frames.frame(DATA, END_STREAM, 21, framed(b"safe")))
             assert client.answer(21).status == "0"
+        until(lambda: len(sink.seen) == len(ways) + 1)
     assert sink.seen == [dict.fromkeys(STATIC_KEYS, "me")] * len(ways) + [dict.fromkeys(STATIC_KEYS, "")]
 
 
@@ -146,6 +159,7 @@ def test_a_key_that_a_reload_adds_is_read_on_open_connections(bundle: Path, tmp_
             "upstream": address,
             "mode": "annotate",
             "metrics": None,
+            "scoring_budget": "20s",
             "admin": None,
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }
@@ -163,4 +177,5 @@ def test_a_key_that_a_reload_adds_is_read_on_open_connections(bundle: Path, tmp_
             relay.call(relay.sidecar.reloader.reload())
             ask(b"safe", timeout=10, metadata=[("x-user", "me")])
             assert len(relay.sidecar.relay.connections) == 1
+            until(lambda: len(sink.seen) == 3)
     assert sink.seen == [{}, {}, {"x-user": "me"}]
