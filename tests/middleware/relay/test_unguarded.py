@@ -124,10 +124,8 @@ def test_keys_are_read_however_a_caller_encodes_their_names(bundle: Path) -> Non
         }
         models["digits"] = {"bundle": bundle, "signals": SIGNALS}
         config = settings(address, bundle, models=models, scoring_budget="20s")
-        with (
-            running(config, Guard.open(config).__class__.open(config, [sink])) as relay,
-            raw_client(relay.target) as client,
-        ):
+        guard = Guard.open(config, [sink])  # type: ignore[list-item]
+        with running(config, guard) as relay, raw_client(relay.target) as client:
             start = field(":method", "POST") + field(":scheme", "http") + field(":path", INFER)
             start += field(":authority", "x") + field("te", "trailers") + field("content-type", "application/grpc")
             ways = [
