@@ -29,6 +29,7 @@ from tocsin.relay.headers import (
 PATH, METHOD, SCHEME, AUTHORITY, REGULAR = 1, 2, 4, 8, 16
 PSEUDO_HEADERS = {":path": PATH, ":method": METHOD, ":scheme": SCHEME, ":authority": AUTHORITY}
 IRREGULAR = ":"  # the meaning of names that servers treat in different ways
+COOKIE = "cookie"
 REPEATABLE = (TRACE_KEY,)  # wanted, and of no consequence to judgement
 
 _FIRST_REGULAR = 8  # places of the static table before it hold pseudo-headers
@@ -50,10 +51,13 @@ class RequestHead:
 
 
 class RequestFields(WantedFields):
-    """The lower-case names that are wanted of requests, and what the blocks say that were read lately."""
+    """The lower-case names that are wanted of requests, and what the blocks say that were read lately. A full decoder
+    stops at `largest` bytes (RFC 9113, 6.5.2).
+    """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], largest: int = LARGEST_LIST) -> None:
         super().__init__(names)
+        self._largest = largest
         self._heads: dict[bytes, RequestHead] = {}
 
     def head(self, block: bytes) -> RequestHead:
@@ -90,6 +94,8 @@ class RequestFields(WantedFields):
             meaning = self._meaning(name)
             if meaning == IRREGULAR:
                 irregular = irregular or "a name in upper case, or with spaces, that is read in lower case"
+            elif meaning == COOKIE and COOKIE in wanted:
+                wanted[COOKIE] += f"; {value}"  # which callers may send in pieces (RFC 9113, 8.2.3)
             elif meaning:
                 if wanted.get(meaning, value) != value and meaning not in REPEATABLE:
                     irregular = irregular or f"two values of {meaning}"
@@ -115,7 +121,7 @@ class RequestFields(WantedFields):
 
     def _decoded(self, block: bytes) -> RequestHead:
         """The same by a full decoder. Raises HeaderError."""
-        return self.head_of(every_field(block))
+        return self.head_of(every_field(block, self._largest))
 
     def _walk_head(self, block: bytes) -> RequestHead | None:
         """What an ordinary block says, None where it is not one. Raises HeaderError."""
@@ -236,10 +242,10 @@ class RequestReader:
         return None
 
 
-def every_field(block: bytes) -> list[tuple[str, str]]:
+def every_field(block: bytes, largest: int = LARGEST_LIST) -> list[tuple[str, str]]:
     """Every field of a block that depends on none before it, in their order. Raises HeaderError."""
     try:
-        fields = Decoder(max_header_list_size=LARGEST_LIST).decode(block, raw=True)
+        fields = Decoder(max_header_list_size=largest).decode(block, raw=True)
     except HPACKError as error:
         raise HeaderError(f"the header block cannot be decoded ({error})") from error
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]

@@ -82,7 +82,8 @@ class Relay:
         self.max_message = int(config.max_message)
         self.accepts = config.accept_verdicts
         self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
-        self.request_fields = RequestFields(("content-type", "grpc-encoding", *self.guard.metadata_keys))
+        names = ("content-type", "grpc-encoding", *self.guard.metadata_keys)
+        self.request_fields = RequestFields(names, self.longest_headers)
         self.paths = MethodPaths(self.guard.methods)
         self.allowed_methods = AllowedMethods(config.unguarded_allow)
         self.refuses_unguarded = self.enforces and config.unguarded == "refuse"

@@ -90,6 +90,17 @@ def test_a_walk_reads_a_request_as_a_full_decoder_does(pairs: list[tuple[str, st
     assert walked.fields == decoded.fields and list(walked.paths) == list(decoded.paths)
 
 
+def test_pieces_of_a_cookie_are_one_and_two_keys_are_none() -> None:
+    requests = RequestFields(["cookie", "x-session"])
+    path = field(":path", "/a/b")
+    whole = requests.head(path + field("cookie", "a=1") + field("", "b=2", index=32) + field("cookie", "c=3"))
+    assert (whole.fields, whole.irregular) == ({"cookie": "a=1; b=2; c=3"}, "")
+    same = requests.head(path + field("x-session", "me") + field("x-session", "me"))
+    assert (same.fields, same.irregular) == ({"x-session": "me"}, "")
+    both = requests.head(path + field("x-session", "me") + field("x-session", "you"))
+    assert both.fields == {"x-session": "you"} and "x-session" in both.irregular
+
+
 @pytest.mark.parametrize("surplus", [b"\xff", b"\xff\xff\xff\xff"], ids=["padding", "EOS"])
 def test_a_string_whose_padding_is_not_as_it_should_be_is_an_error(surplus: bytes) -> None:
     for broken in (

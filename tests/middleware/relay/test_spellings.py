@@ -19,6 +19,7 @@ from tocsin.relay import frames
 from tocsin.relay.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HAS_PRIORITY, HEADERS, PADDED
 from tocsin.relay.headers import STATIC_FIELDS
 from tocsin.relay.messages import framed
+from tocsin.relay.refusal import RESOURCE_EXHAUSTED
 
 BAD = inference(far_away(1), slice(0, 1))  # alarms, and is blocked
 OTHER = "/other.Service/Method"
@@ -251,6 +252,28 @@ def test_an_early_refusal_leaves_the_others_alone(served: Served) -> None:
         assert client.answer(1).status == REFUSED
         assert client.answer(3).status == JUDGED
     assert served.server.asked[before:] in ([INFER], [])  # asked before or after it was looked at
+
+
+LONG = {"fields": bytes((0x90,)) * 60_000, "bytes": TARGET + PATH + field("x", "y" * 70_000)}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("acknowledges", [True, False])
+def test_what_is_too_long_is_refused_before_it_is_decoded(served: Served, name: str, acknowledges: bool) -> None:
+    size, block = frames.DEFAULT_MAX_FRAME_SIZE, LONG[name]
+    request = frames.frame(HEADERS, END_STREAM, 1, block[:size])
+    for at in range(size, len(block), size):
+        request += frames.frame(CONTINUATION, 0, 1, block[at : at + size])
+    request += frames.frame(CONTINUATION, END_HEADERS, 1)
+    limited = served.relay.sidecar.relay.limited
+    before = limited["headers"], limited["unreadable"]
+    seen = outcome(served, request, acknowledges=acknowledges)
+    if not acknowledges:
+        assert seen == "goaway" and limited["headers"] == before[0] + 1
+    elif name == "fields":
+        assert seen == REFUSED and limited["unreadable"] == before[1] + 1
+    else:
+        assert seen == RESOURCE_EXHAUSTED and limited["headers"] == before[0] + 1
 
 
 names = st.sampled_from(
