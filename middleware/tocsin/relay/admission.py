@@ -92,13 +92,18 @@ class Admission:
             connection.remember(stream)
             connection.written()
             return b""
-        call = self._call(head)
-        refusal = self._refusal(head, call)
-        if refusal is not None:
-            return self._refuse(stream, flags, refusal, dropped=not stateful or fields is not None)
-        opened = connection.begin(stream, call, asks=is_grpc(head.fields.get("content-type", "")))
-        if "grpc-encoding" in head.fields:
-            opened.request_encoding = head.fields["grpc-encoding"]
+        said, paths = head.fields, head.paths
+        call = relay.guard.call(paths[0], said, connection.model, connection.name) if len(paths) == 1 else None
+        if call is None:
+            call = self._call(head)
+        if head.irregular or call is None or len(connection.streams) >= relay.most_streams:
+            refusal = self._refusal(head, call)
+            if refusal is not None:
+                return self._refuse(stream, flags, refusal, dropped=not stateful or fields is not None)
+        opened = connection.begin(stream, call, asks=relay.asks and is_grpc(said.get("content-type", "")))
+        encoding = said.get("grpc-encoding")
+        if encoding is not None:
+            opened.request_encoding = encoding
         if call is not None and relay.keeps_fields:
             opened.fields = _every(block) if fields is None else fields
         if opened.fields or len(block) > SMALL_BLOCK:
@@ -110,7 +115,7 @@ class Admission:
         return instead
 
     def _call(self, head: RequestHead) -> Call | None:
-        """The guarded call that some server may take this for, None where none does."""
+        """The guarded call that some server may take this for, although it is not written so; None where none does."""
         connection = self._connection
         relay = connection.relay
         for path in reversed(head.paths):

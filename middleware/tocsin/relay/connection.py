@@ -108,14 +108,14 @@ class Connection:
 
     # -- streams
 
-    def begin(self, stream_id: int, call: Call | None, *, asks: bool = True) -> Stream:
+    def begin(self, stream_id: int, call: Call | None, *, asks: bool) -> Stream:
         """A stream's first HEADERS have come; `asks`: its request may be changed to ask for more."""
         if stream_id > self.last_stream:
             self.last_stream = stream_id
         self.relay.calls[call is not None] += 1
         if self.responses is None or call is None:
             stream = Stream(self, stream_id, call)
-        elif asks and self.relay.asks and self.relay.guard.edits(call):
+        elif asks and self.relay.guard.edits(call):
             stream = AskingStream(self, stream_id, call)
         else:
             stream = HeldStream(self, stream_id, call)
