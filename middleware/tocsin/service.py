@@ -26,6 +26,7 @@ from tocsin.observability import HttpEndpoint
 from tocsin.page.history import History
 from tocsin.page.page import Page
 from tocsin.page.snapshot import shown, snapshot
+from tocsin.relay.descriptors import raise_limit
 from tocsin.relay.server import Relay
 from tocsin.reloading import Reloader, reload_handler
 from tocsin.sinks.events import EventSink
@@ -78,12 +79,17 @@ class Sidecar:
         """Where the admin port is, empty where there is none."""
         return str(self._admin.address) if self._admin is not None else ""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether new calls are welcome."""
+        return self._ready and not any(self.relay.unready.values())
+
     async def start(self) -> None:
         """Listen everywhere, or, when an address cannot be had, nowhere."""
         async with AsyncExitStack() as opened:
             if self.config.metrics is not None and not self._worker:
                 exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self._ready, self._page())
+                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
                 opened.callback(self.http.close)
             if self.config.admin is not None and not self._worker:
                 self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
@@ -95,6 +101,9 @@ class Sidecar:
                     self.relay.guard.state.share(exchange)
             if self.telemetry is not None and not self._worker:
                 self.telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
+            if self._admin is not None:
+                readiness = asyncio.create_task(self._admin.follow(lambda: self.is_ready))
+                opened.callback(readiness.cancel)
             self._opened = opened.pop_all()
         self._ready = True
 
@@ -158,6 +167,7 @@ class Sidecar:
             task.add_done_callback(reloading.discard)
 
         loop.add_signal_handler(signal.SIGHUP, hang_up)
+        raise_limit()
         await self.start()
         try:
             gc.collect()

@@ -22,6 +22,13 @@ RichStatus = message_class("status", "google.rpc.Status")
 ErrorInfo = message_class("status", "google.rpc.ErrorInfo")
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "tocsin"
+_OF_HTTP = {
+    "400": "INTERNAL",
+    "401": "UNAUTHENTICATED",
+    "403": "PERMISSION_DENIED",
+    "404": "UNIMPLEMENTED",
+    **dict.fromkeys(("429", "502", "503", "504"), "UNAVAILABLE"),
+}  # as gRPC's http-grpc-status-mapping.md says
 _REASONS = {"abstain": "ABSTAINED", "block": "BLOCKED"}
 
 WITHHOLDS = frozenset({"retry", "fallback", "abstain", "block"})  # actions under which the answer does not go out
@@ -106,6 +113,14 @@ def failed_closed(verdict: Verdict | None) -> Replacement:
     """What callers get when a response could not be scored and must not pass unscored."""
     reason = verdict.unscored if verdict is not None and verdict.unscored else "late"
     return _status("UNAVAILABLE", f"the monitor could not judge this answer ({reason})", "UNSCORED", verdict)
+
+
+def not_grpc(status: str, why: str, verdict: Verdict | None) -> Replacement:
+    """What callers get in place of an answer that is not gRPC: the status that an HTTP `status` means to gRPC clients,
+    and UNAVAILABLE in place of one that looks like success.
+    """
+    code = "UNAVAILABLE" if status == "200" else _OF_HTTP.get(status, "UNKNOWN")
+    return _status(code, f"the monitor could not judge this answer: {why}", "UNSCORED", verdict)
 
 
 def _filled(answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:

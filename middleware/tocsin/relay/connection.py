@@ -77,6 +77,11 @@ class Connection:
         self.from_client = Inflow(self.client, self.requests, self.memory)
         self.server.orderly = self.client.orderly = True  # credits go to the upstream while requests are read
 
+    @property
+    def upstream_is_open(self) -> bool:
+        """Whether there is a connection to the model server."""
+        return self.server.transport is not None and not self.server.closed
+
     def made(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
         self._port.keep_alive(transport)
@@ -93,7 +98,8 @@ class Connection:
         except TimeoutError:
             self.refuse(f"upstream {upstream} did not answer the connection in time")
         except OSError as error:
-            self.refuse(f"upstream {upstream} cannot be reached: {error.strerror or error}")
+            why = self.relay.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
+            self.refuse(f"{why}: {error.strerror or error}")
         else:
             if self.client.closed:
                 self.server.close()
@@ -102,14 +108,14 @@ class Connection:
 
     # -- streams
 
-    def begin(self, stream_id: int, call: Call | None) -> Stream:
-        """A stream's first HEADERS have come."""
+    def begin(self, stream_id: int, call: Call | None, *, asks: bool) -> Stream:
+        """A stream's first HEADERS have come; `asks`: its request may be changed to ask for more."""
         if stream_id > self.last_stream:
             self.last_stream = stream_id
         self.relay.calls[call is not None] += 1
         if self.responses is None or call is None:
             stream = Stream(self, stream_id, call)
-        elif self.relay.asks and self.relay.guard.edits(call):
+        elif asks and self.relay.guard.edits(call):
             stream = AskingStream(self, stream_id, call)
         else:
             stream = HeldStream(self, stream_id, call)
@@ -314,12 +320,21 @@ class Connection:
         """
         self.refusing = reason
         self.relay.upstream_failures += 1
-        self.client.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
-        self.answer_refused()
+        self._port.doubt_upstream()
+        if self.raw:  # which has no words for it that the relay knows
+            self.close()
+            return
+        if self.client.greeted:
+            self.greet_refused()
         self.client.write()
         if self.client.transport is not None and not self.client.closed:
             self.client.transport.resume_reading()
         asyncio.get_running_loop().call_later(REFUSAL_WAITS, self.close)
+
+    def greet_refused(self) -> None:
+        """Be the server that is not there, for a client that has shown that it speaks HTTP/2."""
+        self.client.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
+        self.answer_refused()
 
     def answer_refused(self) -> None:
         """End the open streams with UNAVAILABLE towards the client, and ask for no more on this connection."""
@@ -343,6 +358,10 @@ class Connection:
             else:
                 self.client.put(answer)
             stream.drop()
+
+    def doubt_upstream(self) -> None:
+        """The connection to the model server has ended."""
+        self._port.doubt_upstream()
 
     def upstream_lost(self, reason: str) -> None:
         """The upstream has closed: once nothing waits, end the open calls and close the client's side."""

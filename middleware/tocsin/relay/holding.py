@@ -13,7 +13,7 @@ from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
 from tocsin.judgement.acting import acting, goes_out
 from tocsin.judgement.call import Call
-from tocsin.judgement.policy import Replacement, failed_closed
+from tocsin.judgement.policy import Replacement, failed_closed, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay import frames
 from tocsin.relay.flow import Inflow, Outflow
@@ -37,6 +37,7 @@ class HeldStream(Stream):
     _accepted = False
     _begun = False
     _free = False
+    _unread = False  # what passes is not gRPC
     _done = False
     _stripping: tuple[Edit, bytes] | None = None
     _again: Task[None] | None = None
@@ -72,6 +73,17 @@ class HeldStream(Stream):
         self._stripping = edit, request
 
     # -- what the upstream sends
+
+    def pass_unread(self, status: str, why: str) -> bool:
+        relay, call = self._connection.relay, self.guarded
+        self._count_unread(call, status, why)
+        if relay.guard.closed(call):
+            relay.guard.acted(call, "refused")
+            self.replace(not_grpc(status, why, call.verdict))
+            return True
+        self._unread = True
+        self._pass_the_rest()
+        return False
 
     def take(self, payload: bytes, size: int, ended: bool) -> None:
         """A piece of the response, `size` bytes of a window."""
@@ -293,7 +305,7 @@ class HeldStream(Stream):
 
     def _told(self, block: bytes) -> bytes:
         """The trailers with the verdict, unless it came in them, or callers are not told."""
-        if self._accepted or not self._connection.relay.annotates:
+        if self._accepted or self._unread or not self._connection.relay.annotates:
             return self._last_frames(block)
         return self._annotated(block)
 

@@ -12,6 +12,7 @@ from tocsin.verdict import METADATA_KEY, Verdict
 
 UNAVAILABLE = "14"
 RESOURCE_EXHAUSTED = "8"
+PERMISSION_DENIED = "7"
 UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
 
 

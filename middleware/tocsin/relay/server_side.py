@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
+from tocsin.relay.content_types import foreign_answer
 from tocsin.relay.flow import STREAM_WINDOW, pass_on
 from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, WantedFields, without
@@ -16,7 +17,7 @@ from tocsin.verdict import METADATA_KEY
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
-RESPONSE_FIELDS = WantedFields(("grpc-encoding", "grpc-status", METADATA_KEY))
+RESPONSE_FIELDS = WantedFields((":status", "content-type", "grpc-encoding", "grpc-status", METADATA_KEY))
 
 
 class ServerSide(Side):
@@ -71,9 +72,15 @@ class ServerSide(Side):
                 connection.responses.follow(stream, instead or whole)
                 return b""
             return instead
+        status = fields.get(":status", "")
+        if status.startswith("1"):  # informational: the answer is still to come
+            return None
+        foreign = foreign_answer(status, fields.get("content-type", "")) if found.call is not None else ""
+        if foreign and found.pass_unread(status, foreign):
+            return b""
         found.answered = True
         found.response_encoding = fields.get("grpc-encoding", "")
-        if isinstance(found, HeldStream):
+        if isinstance(found, HeldStream) and not foreign:
             try:
                 shorter = without(block, *CONTENT_LENGTH)
             except HeaderError:
@@ -198,6 +205,7 @@ class ServerSide(Side):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         connection = self.connection
+        connection.doubt_upstream()
         connection.upstream_lost(f"upstream {connection.listener.upstream} closed the connection")
         if connection.client.closed:
             connection.part()

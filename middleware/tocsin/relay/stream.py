@@ -53,6 +53,24 @@ class Stream:
         """Whether frames wait here for a verdict."""
         return bool(self._held)
 
+    def pass_unread(self, status: str, why: str) -> bool:
+        """The response begins with this HTTP status and is not gRPC: let it pass as it comes, or refuse it; whether it
+        was refused.
+        """
+        call = self.call
+        if call is not None:
+            self._count_unread(call, status, why)
+            self.drop()
+            self.call = None
+        return False
+
+    def _count_unread(self, call: Call, status: str, why: str) -> None:
+        """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
+        relay = self._connection.relay
+        relay.not_understood["not_grpc"] += 1
+        if status == "200":
+            relay.guard.give_up(call, "not_grpc", why)
+
     def keep_headers(self, size: int) -> None:
         """Of the request's headers so many bytes are kept for as long as the stream is open."""
         self._header_size = size

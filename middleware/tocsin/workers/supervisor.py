@@ -93,7 +93,7 @@ class Supervisor:
             folder = opened.enter_context(_shared_folder())
             if self.config.metrics is not None:
                 exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self._ready, self._page())
+                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
                 opened.callback(self.http.close)
             admin = None
             if self.config.admin is not None:
@@ -110,6 +110,9 @@ class Supervisor:
                 self.guard.state.share(self.metrics.exchange)
                 if self._telemetry is not None:
                     self._telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
+                if admin is not None:
+                    readiness = loop.create_task(admin.follow(lambda: self.is_ready))
+                    opened.callback(readiness.cancel)
                 started()
                 await until.wait()
                 log.info("draining")
@@ -126,6 +129,11 @@ class Supervisor:
     def _end_workers(self, number: signal.Signals) -> None:
         for worker in self._workers.values():
             worker.end(number)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new calls are welcome, at every worker."""
+        return self._ready and not any(any(one.relay.get("unready", {}).values()) for one in self._workers.values())
 
     def _page(self) -> Page | None:
         if not self.config.page:
