@@ -14,6 +14,7 @@ from tocsin.relay.limits import Allowance
 from tocsin.relay.refusal import RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.relay.stream import Stream
+from tocsin.relay.verdict_fields import MAX_HEADER_LIST_SIZE, USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
@@ -241,6 +242,7 @@ class ClientSide(Side):
         wanted = frames.read_settings(payload)
         largest = wanted.get(frames.MAX_FRAME_SIZE, connection.largest_frame)
         connection.largest_frame = max(frames.DEFAULT_MAX_FRAME_SIZE, min(largest, frames.LARGEST_FRAME))
+        connection.largest_list = min(wanted.get(MAX_HEADER_LIST_SIZE, connection.largest_list), USUAL_LIST_SIZE)
         if connection.responses is None:
             return frames.stateless_settings(payload)
         assert connection.from_server is not None

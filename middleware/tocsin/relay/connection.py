@@ -16,6 +16,7 @@ from tocsin.relay.refusal import refused, unavailable
 from tocsin.relay.server_side import ServerSide
 from tocsin.relay.side import Side
 from tocsin.relay.stream import Stream
+from tocsin.relay.verdict_fields import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
     from tocsin.relay.listening import Port
@@ -50,6 +51,7 @@ class Connection:
         self.from_client = Inflow(self.client) if manages else None
         self.server.orderly = self.client.orderly = manages  # credits go to the upstream while requests are read
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE  # that the client takes
+        self.largest_list = USUAL_LIST_SIZE  # header list that the client takes
         self.refusing = ""  # why the upstream is not there
         self.outdated = False  # begun under a configuration that asked for less
         self.raw = False  # not HTTP/2: bytes pass unread

@@ -11,12 +11,12 @@ from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PADDED, RST_STREAM, SET
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, WantedFields, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.side import LAST_KNOWN, Side
-from tocsin.verdict import METADATA_KEY
+from tocsin.relay.verdict_fields import ResponseBlock, separate
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
-RESPONSE_FIELDS = WantedFields(("grpc-encoding", "grpc-status", METADATA_KEY))
+RESPONSE_FIELDS = WantedFields(("grpc-encoding", "grpc-status"))
 
 
 class ServerSide(Side):
@@ -51,17 +51,21 @@ class ServerSide(Side):
         if found is None:
             return b"" if stream in connection.gone else None
         fields: dict[str, str] = {}
-        if found.call is not None:
-            try:
-                fields = self._reader.read(block)
-            except HeaderError:
-                connection.relay.not_understood["headers"] += 1
+        try:
+            received = separate(block)
+            if found.call is not None:
+                fields = self._reader.read(received.block)
+        except HeaderError:
+            connection.relay.not_understood["headers"] += 1
+            received = ResponseBlock(block, (), len(block))
         if flags & END_STREAM:
-            instead = found.trailers(block, fields.get("grpc-status", ""), fields.get(METADATA_KEY, ""))
+            instead = found.trailers(received, fields.get("grpc-status", ""))
             if isinstance(found, HeldStream):
                 return instead
             if not found.holding:
                 connection.end(stream)
+            if instead is None and received.verdicts:
+                instead = self._whole(stream, received.block, END_STREAM)
             if connection.responses is not None and connection.responses.blocked(stream):
                 whole = frames.header_frames(stream, block, end_stream=True)
                 connection.responses.follow(stream, instead or whole)
@@ -71,12 +75,17 @@ class ServerSide(Side):
         found.response_encoding = fields.get("grpc-encoding", "")
         if isinstance(found, HeldStream):
             try:
-                shorter = without(block, *CONTENT_LENGTH)
+                shorter = without(received.block, *CONTENT_LENGTH)
             except HeaderError:
                 return None
-            if shorter != block:  # what goes out may have another length
-                return frames.header_frames(stream, shorter, end_stream=False, largest=connection.largest_frame)
-        return None
+            if shorter is not received.block and shorter != received.block:  # what goes out may have another length
+                return self._whole(stream, shorter, 0)
+        return self._whole(stream, received.block, 0) if received.verdicts else None
+
+    def _whole(self, stream: int, block: bytes, flags: int) -> bytes:
+        """A header block as frames for the client."""
+        ended = bool(flags & END_STREAM)
+        return frames.header_frames(stream, block, end_stream=ended, largest=self.connection.largest_frame)
 
     def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
         connection = self.connection
