@@ -62,7 +62,9 @@ class Sending(NamedTuple):
 def forward_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, str | bytes]]:
     """A caller's metadata as it goes along with another call for the same request."""
     return [
-        (key, value) for key, value in metadata or () if key.lower() not in CONNECTION_METADATA and not key.startswith(":")
+        (key, value)
+        for key, value in metadata or ()
+        if key.lower() not in CONNECTION_METADATA and not key.startswith(":")
     ]
 
 

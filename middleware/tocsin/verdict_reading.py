@@ -48,7 +48,7 @@ def _verdict(content: Mapping[str, Any]) -> Verdict:
     told = content.get("action")
     action = told if isinstance(told, str) and told in ACTIONS else None
     if content.get("unscored") is not None:
-        return Verdict(model, version, unscored=_word(content, "unscored"), action=action)
+        return Verdict(model, version, pvalues=[], unscored=_word(content, "unscored"), action=action)
     severity = None if content.get("alarm") is None else _severity(content, "alarm")
     pvalues = _numbers(content, "p", 0.0, 1.0)
     if not pvalues:

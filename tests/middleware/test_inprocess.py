@@ -16,7 +16,7 @@ from tests.model_server import Model, model_server
 from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
 
 import tocsin
-from tocsin.inprocess.capture import deserializing
+from tocsin.inprocess.capture import Capture
 from tocsin.protocols import oip
 from tocsin.verdict import METADATA_KEY
 
@@ -207,4 +207,6 @@ def test_a_verdict_is_read_from_metadata_itself_and_absence_is_none() -> None:
 
 
 def test_a_missing_deserializer_means_bytes() -> None:
-    assert deserializing(None)(b"x").message == b"x"
+    capture = Capture(None, None)
+    message = capture.deserialize(b"x")
+    assert message == b"x" and capture.content_of(message) == b"x"

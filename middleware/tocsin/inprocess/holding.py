@@ -54,6 +54,10 @@ class Holding:
         if self._guard.config.accept_verdicts and not self.call.streams and (texts := verdicts_in(trailing)):
             accept_verdict(self._guard, self.call, texts[-1])
 
+    def failed(self, error: Any, without: Callable[[Any], Any]) -> Any:
+        """A call's error as the program sees it: `without` the verdict that was written behind, unless that holds."""
+        return error if self._guard.config.accept_verdicts else without(error)
+
     def end(self) -> list[Call]:
         """No more messages come; what is to be judged still."""
         return self.call.ended()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import OTHER, Guard
 from tocsin.unscored import REASONS
-from tocsin.verdict import Verdict
 from tocsin.verdict_reading import read_verdict
 
 USUAL_SEVERITIES = ("warning", "critical")  # where there is no bundle here that names them

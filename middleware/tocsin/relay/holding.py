@@ -197,11 +197,11 @@ class HeldStream(Stream):
     def _finish_held(self, status: str) -> None:
         call, relay, trailing = self.guarded, self._connection.relay, self._trailing
         assert trailing is not None
-        if not self._free and self._response is not None and (rest := self._response.left()):
-            if status in ("0", "") or not relay.guard.closed(call):  # else the status tells that it failed
-                self._surplus(rest, "the response ends inside a message")
-                if self._done:
-                    return
+        rest = self._response.left() if self._response is not None and not self._free else b""
+        if rest and (status in ("0", "") or not relay.guard.closed(call)):  # else the status tells that it failed
+            self._surplus(rest, "the response ends inside a message")
+            if self._done:
+                return
         if self._free:
             pass
         elif self._accepts(call, trailing, status):

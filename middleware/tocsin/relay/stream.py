@@ -223,4 +223,3 @@ class Stream:
             self._response.forget()
         if self.call is not None:
             self._connection.relay.guard.over(self.call)
-

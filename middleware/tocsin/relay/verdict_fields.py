@@ -144,4 +144,3 @@ def _decoded(raw: bytes, most: int) -> str:
                     return "".join(symbols)
                 length = code = 0
     return "".join(symbols)
-
