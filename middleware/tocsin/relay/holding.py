@@ -40,6 +40,7 @@ class HeldStream(Stream):
     _came = 0  # messages so far
     _accepted = False  # whether the verdict was made behind
     _asked_again = False
+    _early = False  # the only verdict was there before whoever brings it
     _begun = False
     _free = False
     _done = False
@@ -232,7 +233,7 @@ class HeldStream(Stream):
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what it covers, or do what it says."""
         self._waiting = max(0, self._waiting - 1)
-        if self._done or self._free:
+        if self._done or self._free or self._early:
             return
         if self._again is not None:  # what becomes of the response is not known yet
             self._deferred.append((call, call.response))
@@ -252,6 +253,12 @@ class HeldStream(Stream):
     def late(self) -> None:
         """The scoring budget is spent."""
         if self._done or not self._waiting or self._again is not None:
+            return
+        if not self.guarded.streams and self.guarded.verdict is not None:  # it is there, its bearer on the way
+            self._early = True
+            self._waiting = 0
+            self._decide(self.guarded)
+            self._connection.written()
             return
         self.guarded.late = True
         self._late = self._connection.relay.guard.late(self.guarded)

@@ -180,11 +180,14 @@ class Stream:
             self._release()
 
     def late(self) -> None:
-        """The scoring budget is spent: the trailers go, and say so."""
-        if self._trailing is not None and self.call is not None:
-            self.call.late = True
-            self._late = self._connection.relay.guard.late(self.call)
-            self._release()
+        """The scoring budget is spent: the trailers go, and say so, unless the verdict has come in this very moment."""
+        call = self.call
+        if self._trailing is None or call is None:
+            return
+        if call.streams or call.verdict is None:
+            call.late = True
+            self._late = self._connection.relay.guard.late(call)
+        self._release()
 
     def _release(self) -> None:
         if self._timer is not None:
