@@ -11,8 +11,29 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.policy import Replacement
 
 
-class _EndedCall(grpc.RpcError, grpc.Call):  # type: ignore[misc]
-    """An error that is its call, as those of grpcio are."""
+class _EndedCall(grpc.RpcError, grpc.Call, grpc.Future):  # type: ignore[misc]
+    """An error that is its call, and a future that has failed, as those of grpcio are: interceptors ask it as one."""
+
+    def cancelled(self) -> bool:
+        return False
+
+    def running(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float | None = None) -> Any:
+        raise self
+
+    def exception(self, timeout: float | None = None) -> Any:
+        return self
+
+    def traceback(self, timeout: float | None = None) -> Any:
+        return self.__traceback__
+
+    def add_done_callback(self, fn: Any) -> None:
+        fn(self)
 
     def is_active(self) -> bool:
         return False
