@@ -10,6 +10,8 @@ from typing import NamedTuple
 METADATA_KEY = "tocsin-verdict"
 ACTIONS = ("pass", "flag", "retry", "fallback", "abstain", "block")  # mildest first
 ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
+USUAL_LIST_SIZE = 8_192  # a header list that every gRPC library takes; C-core throws away some that are larger
+FIELD_OVERHEAD = 32  # bytes of a header list besides each field's name and value (RFC 9113, section 6.5.2)
 _SHORTER = (64, 16, 4, 1)  # rows listed where less has room; after that the detectors are left out too
 
 

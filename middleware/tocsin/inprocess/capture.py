@@ -10,9 +10,12 @@ from typing import Any
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
-from tocsin.verdict import METADATA_KEY
+from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY
 
 Codec = Callable[[Any], Any] | None
+
+
+STATUS_SIZE = 1_024  # bytes of a header list that are left for the status and its message
 
 
 class Capture:
@@ -76,17 +79,26 @@ def text_metadata(metadata: Iterable[tuple[str, Any]] | None) -> Mapping[str, st
 
 
 def with_verdict(
-    metadata: Iterable[tuple[str, Any]] | None, call: Call, instead: Replacement | None = None
+    metadata: Iterable[tuple[str, Any]] | None,
+    call: Call,
+    instead: Replacement | None = None,
+    *,
+    limit: int | None = None,
 ) -> list[tuple[str, Any]]:
     """Trailing metadata with the call's verdict, and nobody else's; of a response that something took the place of,
-    none but that and the status' details.
+    none but that and the status' details. Where it is sent, the verdict is shortened or left out for what would be more
+    than `limit` bytes of a header list.
     """
     entries = without_verdicts(metadata) if instead is None else []
     if instead is not None and instead.details:
         entries.append((DETAILS_KEY, instead.details))
-    if call.verdict is not None:
-        entries.append((METADATA_KEY, call.verdict.to_metadata()))
-    return entries
+    if call.verdict is None:
+        return entries
+    text: str | None = call.verdict.to_metadata()
+    if limit is not None:
+        size = sum(len(key) + len(value) + FIELD_OVERHEAD for key, value in [*entries, (METADATA_KEY, "")])
+        text = call.verdict.shortened(limit - size - STATUS_SIZE)
+    return entries if text is None else [*entries, (METADATA_KEY, text)]
 
 
 def without_verdicts(metadata: Iterable[tuple[str, Any]] | None) -> list[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.outbound import Sending, Target, aio_channels, channels, forward_metadata
+from tocsin.verdict import USUAL_LIST_SIZE
 
 _MAKERS = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -281,7 +282,9 @@ class _Served:
         if self._by.guard.config.mode == "observe":
             self._strip(context)
             return
-        context.set_trailing_metadata(tuple(with_verdict(context.trailing_metadata(), self._call, settled.instead)))
+        trailing = context.trailing_metadata()
+        entries = with_verdict(trailing, self._call, settled.instead, limit=USUAL_LIST_SIZE)
+        context.set_trailing_metadata(tuple(entries))
 
     def _strip(self, context: Any) -> None:
         """Take out a verdict that the handler wrote, unless it is this call's own."""

@@ -14,7 +14,8 @@ from tocsin.relay.limits import Allowance
 from tocsin.relay.refusal import RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.relay.stream import Stream
-from tocsin.relay.verdict_fields import MAX_HEADER_LIST_SIZE, USUAL_LIST_SIZE
+from tocsin.relay.verdict_fields import MAX_HEADER_LIST_SIZE
+from tocsin.verdict import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection

@@ -16,7 +16,7 @@ from tocsin.relay.refusal import refused, unavailable
 from tocsin.relay.server_side import ServerSide
 from tocsin.relay.side import Side
 from tocsin.relay.stream import Stream
-from tocsin.relay.verdict_fields import USUAL_LIST_SIZE
+from tocsin.verdict import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
     from tocsin.relay.listening import Port

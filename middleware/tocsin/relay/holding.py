@@ -114,7 +114,7 @@ class HeldStream(Stream):
             if fault is None and content is not None:
                 self._message(whole, content)
             elif self._came and not self.guarded.streams:
-                self._surplus(whole, SECOND_MESSAGE)
+                self._pass_unjudged(whole, SECOND_MESSAGE)
             else:
                 self._keep(whole)
                 self._tell(self.guarded.answered(None, fault))
@@ -124,7 +124,7 @@ class HeldStream(Stream):
     def _message(self, whole: bytes, content: bytes) -> None:
         """A message as it came, and without framing and compression."""
         if self._came and not self.guarded.streams:
-            self._surplus(whole, SECOND_MESSAGE)
+            self._pass_unjudged(whole, SECOND_MESSAGE)
             return
         if self._stripping is not None:
             edit, request = self._stripping
@@ -171,7 +171,7 @@ class HeldStream(Stream):
         if rest:
             self._send(rest)
 
-    def _surplus(self, whole: bytes, what: str) -> None:
+    def _pass_unjudged(self, whole: bytes, what: str) -> None:
         """Something came that is no part of a response to be judged: it goes out behind what is, as callers would see
         it without Tocsin, or nothing does.
         """
@@ -182,6 +182,8 @@ class HeldStream(Stream):
         if guard.closed(unjudged):
             self._refuse(unjudged)
             return
+        if not self._came:
+            self.guarded.verdict = unjudged.verdict
         self._cleared.add(self._first + len(self._messages))
         self._keep(whole)
         self._send_cleared()
@@ -200,7 +202,7 @@ class HeldStream(Stream):
         assert trailing is not None
         rest = self._response.left() if self._response is not None and not self._free else b""
         if rest and (status in ("0", "") or not relay.guard.closed(call)):  # else the status tells that it failed
-            self._surplus(rest, "the response ends inside a message")
+            self._pass_unjudged(rest, "the response ends inside a message")
             if self._done:
                 return
         if self._free:

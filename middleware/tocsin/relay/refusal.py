@@ -8,7 +8,7 @@ from urllib.parse import quote
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
 from tocsin.relay import frames
 from tocsin.relay.headers import block
-from tocsin.relay.verdict_fields import own_verdict, separate
+from tocsin.relay.verdict_fields import split_verdicts, verdict_field
 from tocsin.verdict import Verdict
 
 UNAVAILABLE = "14"
@@ -35,7 +35,7 @@ def replaced(
     stream: int, instead: Replacement, verdict: Verdict | None, *, answered: bool, limit: int
 ) -> tuple[bytes, str]:
     """The trailers of what took a response's place: its status with details, and the verdict, as large as a header list
-    of `limit` bytes allows; and how the verdict was cut for that (see `own_verdict`).
+    of `limit` bytes allows; and how the verdict was cut for that (see `verdict_field`).
     """
     fields = [("grpc-status", str(instead.status.value[0]))]
     if instead.message:
@@ -45,7 +45,7 @@ def replaced(
     content = block(fields if answered else [*_OPENING, *fields])
     cut = ""
     if verdict is not None:
-        field, cut = own_verdict(verdict, separate(content).size, limit)
+        field, cut = verdict_field(verdict, split_verdicts(content).size, limit)
         content = b"".join((content, *field))
     return frames.header_frames(stream, content, end_stream=True), cut
 

@@ -11,7 +11,7 @@ from tocsin.judgement.call import Call, Fault
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
 from tocsin.relay.messages import Assembler, Message, whole_message
-from tocsin.relay.verdict_fields import ResponseBlock, own_verdict, verdict_text
+from tocsin.relay.verdict_fields import ResponseBlock, verdict_field, verdict_text
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
@@ -203,7 +203,7 @@ class Stream:
         verdict = self._late or (self.call.verdict if self.call is not None else None)
         if verdict is None:
             return self._last_frames(block.block)
-        field, cut = own_verdict(verdict, block.size, self._connection.largest_list)
+        field, cut = verdict_field(verdict, block.size, self._connection.largest_list)
         if cut:
             self._connection.relay.cut_verdicts[cut] += 1
         return self._last_frames(b"".join((block.block, *field)))

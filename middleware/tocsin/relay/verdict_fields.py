@@ -11,12 +11,10 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
 
 from tocsin.relay.headers import KEPT_SIZE, STATIC_TABLE, HeaderError, _integer, literal_parts
-from tocsin.verdict import METADATA_KEY, Verdict
+from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, Verdict
 from tocsin.verdict_reading import MAX_TEXT
 
 MAX_HEADER_LIST_SIZE = 0x6  # SETTINGS_MAX_HEADER_LIST_SIZE
-USUAL_LIST_SIZE = 8_192  # what grpc-java takes at most, and what C-core throws trailers away beyond, by chance
-FIELD_OVERHEAD = 32  # that RFC 9113, section 6.5.2, adds to each field's name and value
 
 _KEY = METADATA_KEY.encode()
 _FIELD_SIZES = [len(name) + len(value) + FIELD_OVERHEAD for name, value in HeaderTable.STATIC_TABLE]
@@ -36,9 +34,9 @@ class ResponseBlock(NamedTuple):
     size: int
 
 
-def separate(block: bytes) -> ResponseBlock:
+def split_verdicts(block: bytes) -> ResponseBlock:
     """A stateless block and the verdicts in it, however their name is spelt. Raises HeaderError."""
-    return (_kept_separate if len(block) <= KEPT_SIZE else _separate)(block)
+    return (_kept_split if len(block) <= KEPT_SIZE else _split)(block)
 
 
 def verdict_text(encoded: tuple[bool, bytes]) -> str:
@@ -49,7 +47,7 @@ def verdict_text(encoded: tuple[bool, bytes]) -> str:
     return _decoded(raw, MAX_TEXT) if huffman else raw.decode("latin-1")
 
 
-def own_verdict(verdict: Verdict, size: int, limit: int) -> tuple[tuple[bytes, ...], str]:
+def verdict_field(verdict: Verdict, size: int, limit: int) -> tuple[tuple[bytes, ...], str]:
     """The verdict as a field to append to a block of that list size, in parts, and how it was cut so that the list does
     not exceed `limit`: not at all, `shortened`, or `left_out`.
     """
@@ -63,7 +61,7 @@ def own_verdict(verdict: Verdict, size: int, limit: int) -> tuple[tuple[bytes, .
     return literal_parts(METADATA_KEY, text), cut
 
 
-def _separate(block: bytes) -> ResponseBlock:
+def _split(block: bytes) -> ResponseBlock:
     kept: list[bytes] = []
     verdicts: list[tuple[bool, bytes]] = []
     at, start, size, end = 0, 0, 0, len(block)
@@ -99,7 +97,7 @@ def _separate(block: bytes) -> ResponseBlock:
     return ResponseBlock(b"".join((*kept, block[start:])), tuple(verdicts), size)
 
 
-_kept_separate = lru_cache(maxsize=_KEPT_BLOCKS)(_separate)
+_kept_split = lru_cache(maxsize=_KEPT_BLOCKS)(_split)
 
 
 def _static(index: int) -> int:
