@@ -11,7 +11,7 @@ from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PADDED, RST_STREAM, SET
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, WantedFields, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.side import LAST_KNOWN, Side
-from tocsin.relay.verdict_fields import ResponseBlock, split_verdicts
+from tocsin.relay.verdict_fields import KNOWN_BLOCKS, ResponseBlock, split_verdicts
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
@@ -52,7 +52,7 @@ class ServerSide(Side):
             return b"" if stream in connection.gone else None
         fields: dict[str, str] = {}
         try:
-            received = split_verdicts(block)
+            received = KNOWN_BLOCKS.get(block) or split_verdicts(block)
             if found.call is not None:
                 fields = self._reader.read(received.block)
         except HeaderError:

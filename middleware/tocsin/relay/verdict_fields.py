@@ -4,13 +4,12 @@ written only as large as its reader takes it.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
 
-from tocsin.relay.headers import KEPT_SIZE, STATIC_TABLE, HeaderError, _integer, literal_parts
+from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, STATIC_TABLE, HeaderError, _integer, literal_parts
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, Verdict
 from tocsin.verdict_reading import MAX_TEXT
 
@@ -21,7 +20,6 @@ _FIELD_SIZES = [len(name) + len(value) + FIELD_OVERHEAD for name, value in Heade
 _NAME_SIZES = [len(name) for name, _ in HeaderTable.STATIC_TABLE]
 _SYMBOLS = {pair: chr(at) for at, pair in enumerate(zip(REQUEST_CODES_LENGTH, REQUEST_CODES, strict=True)) if at < 256}
 _NAME_BYTES = 4 * len(_KEY) + 1  # that hold the name and a symbol more, or padding
-_KEPT_BLOCKS = 1_024
 
 
 class ResponseBlock(NamedTuple):
@@ -34,9 +32,19 @@ class ResponseBlock(NamedTuple):
     size: int
 
 
+KNOWN_BLOCKS: dict[bytes, ResponseBlock] = {}  # what blocks hold that were read lately: most are alike
+
+
 def split_verdicts(block: bytes) -> ResponseBlock:
     """A stateless block and the verdicts in it, however their name is spelt. Raises HeaderError."""
-    return (_kept_split if len(block) <= KEPT_SIZE else _split)(block)
+    known = KNOWN_BLOCKS.get(block)
+    if known is None:
+        known = _split(block)
+        if len(block) <= KEPT_SIZE:
+            if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
+                KNOWN_BLOCKS.clear()
+            KNOWN_BLOCKS[block] = known
+    return known
 
 
 def verdict_text(encoded: tuple[bool, bytes]) -> str:
@@ -95,9 +103,6 @@ def _split(block: bytes) -> ResponseBlock:
     if not verdicts:
         return ResponseBlock(block, (), size)
     return ResponseBlock(b"".join((*kept, block[start:])), tuple(verdicts), size)
-
-
-_kept_split = lru_cache(maxsize=_KEPT_BLOCKS)(_split)
 
 
 def _static(index: int) -> int:
