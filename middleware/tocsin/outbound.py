@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,8 @@ CONNECTION_METADATA = frozenset(
         "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "user-agent",
     }
 )  # fmt: skip
+
+_NAME = re.compile(r"[0-9a-z_.-]+")
 
 
 class Target(NamedTuple):
@@ -69,12 +72,17 @@ def forward_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> list
 
 
 def forward_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str | bytes]]:
-    """The same of header fields as they were on the wire; values of `-bin` keys that cannot be decoded are left out."""
+    """The same of header fields as they were on the wire; what a client library would refuse to send is left out: names
+    and values of other characters than gRPC has, and values of `-bin` keys that cannot be decoded.
+    """
     found: list[tuple[str, str | bytes]] = []
     for name, value in forward_metadata(fields):
         assert isinstance(value, str)
+        if not _NAME.fullmatch(name):
+            continue
         if not name.endswith("-bin"):
-            found.append((name, value))
+            if value.isascii() and (value.isprintable() or not value):
+                found.append((name, value))
         elif value.startswith("\0"):  # as it is, where both peers have said that they understand it
             found.append((name, value[1:].encode("latin-1")))
         else:
@@ -111,7 +119,7 @@ class Channels:
                     call.cancel()
                     break
             return responses.all
-        except (grpc.RpcError, OSError, ValueError, TypeError) as error:
+        except Exception as error:  # grpcio raises several kinds for what it cannot send
             _report(target, error)
             return None
 
@@ -146,7 +154,7 @@ class AioChannels:
                     call.cancel()
                     break
             return responses.all
-        except (grpc.RpcError, OSError, ValueError, TypeError) as error:
+        except Exception as error:  # grpcio raises several kinds for what it cannot send
             _report(target, error)
             return None
         finally:
