@@ -16,6 +16,7 @@ from tocsin.relay.verdict_fields import KNOWN_BLOCKS, ResponseBlock, split_verdi
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
+COMPRESSION_ERROR = 0x9  # of HTTP/2
 RESPONSE_FIELDS = WantedFields(("grpc-encoding", "grpc-status"))
 
 
@@ -48,16 +49,20 @@ class ServerSide(Side):
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         found = connection.streams.get(stream)
-        if found is None:
-            return b"" if stream in connection.gone else None
+        if found is None and stream in connection.gone:
+            return b""
         fields: dict[str, str] = {}
         try:
             received = KNOWN_BLOCKS.get(block) or split_verdicts(block)
-            if found.call is not None:
+            if found is not None and found.call is not None:
                 fields = self._reader.read(received.block)
-        except HeaderError:
+        except HeaderError as error:
             connection.relay.not_understood["headers"] += 1
+            if connection.relay.closed:  # who knows what the caller reads in it, and what it does to his table
+                raise frames.FrameError(COMPRESSION_ERROR, f"{error}") from None
             received = ResponseBlock(block, (), len(block))
+        if found is None:
+            return self._whole(stream, received.block, flags) if received.verdicts else None
         if flags & END_STREAM:
             instead = found.trailers(received, fields.get("grpc-status", ""))
             if isinstance(found, HeldStream):

@@ -156,6 +156,26 @@ def test_so_are_those_that_are_spelt_otherwise(mode: str, spelling: str, bundle:
             assert verdicts(seen.initial_metadata()) == [] and "x" not in verdicts(seen.trailing_metadata())
 
 
+def test_a_forged_verdict_in_the_callers_table_is_refused_where_nothing_may_pass_unread(bundle: Path) -> None:
+    """A block on a stream that nobody opened puts a field into the caller's table, which the relay has said is empty;
+    trailers then name the entry.
+    """
+
+    def behave(peer: socket.socket, stream: int) -> None:
+        indexed = b"\x40" + literal(METADATA_KEY, FORGED)[1:]
+        first = headers(stream + 2, OPENING + indexed)
+        trailers = headers(stream, fields(("grpc-status", "0")) + b"\xbe", "END_STREAM")
+        peer.sendall(headers(stream, OPENING) + first + DataFrame(stream, data=framed(FAR)).serialize() + trailers)
+
+    with upstream(behave) as port:
+        for mode, fail in (("annotate", "open"), ("enforce", "open"), ("enforce", "closed")):
+            with running(settings(port, bundle, mode=mode, fail=fail)) as relay:
+                seen = call(relay.target)
+                assert FORGED not in verdicts(seen.trailing_metadata())
+                assert counted(relay, 'tocsin_relay_not_understood_total{what="headers"}') >= 1
+                assert fail == "open" or seen.code() is grpc.StatusCode.UNAVAILABLE
+
+
 # -- accept_verdicts
 
 
