@@ -107,4 +107,4 @@ def _judged(
 def _replaced_by(guard: Guard, call: Call, verdict: Verdict, responses: Sequence[bytes]) -> Replacement:
     call.conclude(verdict)
     guard.acted(call, verdict.action)
-    return Replacement(tuple(responses), grpc.StatusCode.OK, "", b"")
+    return Replacement(tuple(responses), grpc.StatusCode.OK, "", b"", further=True)

@@ -28,12 +28,16 @@ WITHHOLDS = frozenset({"retry", "fallback", "abstain", "block"})  # actions unde
 
 
 class Replacement(NamedTuple):
-    """What goes out in place of a response: messages, or a status with its details (a google.rpc.Status)."""
+    """What goes out in place of a response: messages, or a status with its details (a google.rpc.Status).
+
+    `further`: the messages are another response to the request as it was sent, not an answer of Tocsin's own.
+    """
 
     responses: tuple[bytes, ...]
     status: grpc.StatusCode
     message: str
     details: bytes
+    further: bool = False
 
 
 class Policy:

@@ -126,15 +126,19 @@ class HeldStream(Stream):
         if self._came and not self.guarded.streams:
             self._pass_unjudged(whole, SECOND_MESSAGE)
             return
-        if self._stripping is not None:
-            edit, request = self._stripping
-            with suppress(Unscored):  # else as it came
-                whole = framed(edit.strip(request, content))
-        self._keep(whole)
+        self._keep(self._stripped(content) or whole)
         if self._connection.relay.memory.left < 0:
             self._cannot_hold(Message(False, None, "memory"), b"")
             return
         self._tell(self.guarded.answered(content, None))
+
+    def _stripped(self, content: bytes) -> bytes | None:
+        """A message without what the caller did not ask for, framed; None where there is nothing to take out of it."""
+        if self._stripping is not None:
+            edit, request = self._stripping
+            with suppress(Unscored):  # else as it came
+                return framed(edit.strip(request, content))
+        return None
 
     def _keep(self, whole: bytes) -> None:
         """Until it is judged; where nothing is done about verdicts, it goes on at once."""
@@ -386,7 +390,7 @@ class HeldStream(Stream):
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
         for response in instead.responses:
-            self._outflow.send(self._id, framed(response))
+            self._outflow.send(self._id, (instead.further and self._stripped(response)) or framed(response))
         relay, verdict = self._connection.relay, self._late or self.guarded.verdict
         limit = self._connection.largest_list
         trailers, cut = replaced(self._id, instead, verdict, answered=self.answered, limit=limit)

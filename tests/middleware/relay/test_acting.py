@@ -14,6 +14,7 @@ import pytest
 from hpack import Decoder
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, SettingsFrame
 from tests.by_hand import fields, until, upstream
+from tests.model_server import model_server
 from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
@@ -61,10 +62,10 @@ def stream(target: str) -> tuple[list[bytes], Any]:
         return received, call
 
 
-def unary_as_it_came(target: str) -> tuple[list[bytes], Any]:
+def unary_as_it_came(target: str, request: bytes = b"x") -> tuple[list[bytes], Any]:
     """The messages of ModelInfer, read as a stream: a caller's library shows no second one."""
     with grpc.insecure_channel(target) as channel:
-        call = channel.unary_stream(INFER)(b"x", timeout=10)
+        call = channel.unary_stream(INFER)(request, timeout=10)
         received: list[bytes] = []
         with suppress(grpc.RpcError):
             received.extend(call)
@@ -207,3 +208,29 @@ def test_an_abstained_answer_in_a_stream_is_a_message_of_the_stream(bundle: Path
         assert call.code() is grpc.StatusCode.OK
         answer = oip.StreamResponse.FromString(received).infer_response
         assert (answer.model_name, answer.id, [one.name for one in answer.outputs]) == ("digits", "42", ["label"])
+
+
+@pytest.mark.parametrize("way", ["retry", "fallback"])
+def test_another_answer_holds_no_more_than_the_caller_asked_for(way: str, bundle: Path) -> None:
+    asks = oip.Request(model_name="digits")
+    asks.outputs.add(name="label")
+    request, edited = asks.SerializeToString(), oip.Request.FromString(asks.SerializeToString())
+    for name in ("probs", "embedding"):
+        edited.outputs.add(name=name)
+
+    def with_label(answer: bytes) -> bytes:
+        message = oip.Response.FromString(answer)
+        message.outputs.add(name="label", datatype="INT32").shape.append(1)
+        message.raw_output_contents.append(b"\1\0\0\0")
+        return bytes(message.SerializeToString())
+
+    key = bytes(edited.SerializeToString())
+    with model_server() as (model, address), model_server() as (safer, elsewhere):
+        model.sequence = {key: [with_label(FAR), with_label(GOOD)]}
+        safer.answers = {key: with_label(GOOD)}
+        how = {"retry": {"most": 1}} if way == "retry" else {"fallback": {"upstream": elsewhere, "deadline": "5s"}}
+        port = int(address.rpartition(":")[2])
+        with running(config(port, bundle, ask=True, on_alarm={"critical": way}, **how)) as relay:
+            (received,), call = unary_as_it_came(relay.target, request)
+            assert tocsin.verdict(call).action == way
+            assert [output.name for output in oip.Response.FromString(received).outputs] == ["label"]
