@@ -217,8 +217,8 @@ def _options(sending: Sending) -> dict[str, object]:
 def _report(target: Target, error: Exception) -> None:
     if isinstance(error, grpc.RpcError):
         return  # it is counted by what is done instead
-    told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-    log.error("%s cannot be asked: %s", target.address, told)
+    reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    log.error("%s cannot be asked: %s", target.address, reason)
 
 
 def _binary(value: str) -> bytes | None:

@@ -133,26 +133,26 @@ class Verdict:
                 return text
         return None
 
-    def _text(self, told_rows: int, detectors: tuple[str, ...]) -> str:
+    def _text(self, max_rows: int, detectors: tuple[str, ...]) -> str:
         alarm = _text(self.severity) if self.severity else "null"
         template = _template(self.model, self.version, self.bundle, detectors)
-        more = "" if self.weighed is None and not self.identifier else self._more(told_rows)
+        more = "" if self.weighed is None and not self.identifier else self._more(max_rows)
         by_detector = map(_short, self.by_detector.values() if detectors else ())
         if self.rows == 1:
             return template % (alarm, self.action, _short(self.pvalues[0]), *by_detector, more)
         alarmed = {row: severity for row, severity in enumerate(self.severities) if severity}
-        told = dict(list(alarmed.items())[:told_rows])
+        told = dict(list(alarmed.items())[:max_rows])
         rows = f',"rows":{self.rows},"alarmed":{_text(told)}'
-        p = ",".join(map(_short, self.pvalues[:told_rows]))
+        p = ",".join(map(_short, self.pvalues[:max_rows]))
         return template % (alarm, self.action, p, *by_detector, rows + more)
 
-    def _more(self, told_rows: int) -> str:
+    def _more(self, max_rows: int) -> str:
         """What is configured to be told besides."""
         told = f',"id":{_text(self.identifier)}' if self.identifier else ""
         if self.weighed is not None:
-            right = ",".join(["%.4g" % p for p in self.weighed.p_correct[:told_rows]])
-            worth = ",".join(["%.4g" % value for value in self.weighed.worth[:told_rows]])
-            told += f',"p_correct":[{right}],"worth":[{worth}],"decide":{_text(self.weighed.decisions[:told_rows])}'
+            right = ",".join(["%.4g" % p for p in self.weighed.p_correct[:max_rows]])
+            worth = ",".join(["%.4g" % value for value in self.weighed.worth[:max_rows]])
+            told += f',"p_correct":[{right}],"worth":[{worth}],"decide":{_text(self.weighed.decisions[:max_rows])}'
         return told
 
     @classmethod

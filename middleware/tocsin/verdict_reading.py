@@ -28,8 +28,8 @@ def read_verdict(text: str | bytes) -> Verdict:
     try:
         return _verdict(_content(text))
     except (ValueError, RecursionError) as error:
-        told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise ValueError(f"'{METADATA_KEY}' does not hold a verdict ({told})") from None
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise ValueError(f"'{METADATA_KEY}' does not hold a verdict ({reason})") from None
 
 
 def _content(text: str | bytes) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def _verdict(content: Mapping[str, Any]) -> Verdict:
     model, version = _name(content, "model"), _name(content, "version", "")
     if not model:
         raise ValueError("it names no model")
-    told = content.get("action")
-    action = told if isinstance(told, str) and told in ACTIONS else None
+    wanted = content.get("action")
+    action = wanted if isinstance(wanted, str) and wanted in ACTIONS else None
     if content.get("unscored") is not None:
         return Verdict(model, version, pvalues=[], unscored=_word(content, "unscored"), action=action)
     severity = None if content.get("alarm") is None else _severity(content, "alarm")
@@ -76,15 +76,15 @@ def _verdict(content: Mapping[str, Any]) -> Verdict:
     )
 
 
-def _severities(content: Mapping[str, Any], worst: str | None, told: int, rows: int) -> list[str | None]:
-    severities: list[str | None] = [None] * told
+def _severities(content: Mapping[str, Any], worst: str | None, listed: int, rows: int) -> list[str | None]:
+    severities: list[str | None] = [None] * listed
     if rows == 1:
         severities[0] = worst
     alarmed = _mapping(content, "alarmed")
     for row in alarmed:
         if not _DIGITS.fullmatch(row) or int(row) >= rows:
             raise ValueError("alarmed names a row that there is not")
-        if int(row) < told:
+        if int(row) < listed:
             severities[int(row)] = _severity(alarmed, row)
     return severities
 

@@ -42,8 +42,8 @@ class _Callable:
         ask = self._asker(request, call, metadata, more)
         callable_, capture = guarded.open(call)
         inner = callable_(request, metadata=metadata, **more)
-        made = _CALLS[self.request_streams, self.response_streams]
-        return made(inner, holding, guarded, self._batcher, capture, ask)
+        call_class = _CALLS[self.request_streams, self.response_streams]
+        return call_class(inner, holding, guarded, self._batcher, capture, ask)
 
     def _asker(self, message: Any, call: Call, metadata: Any, more: dict[str, Any]) -> Asker:
         """Sends the call's request once more."""

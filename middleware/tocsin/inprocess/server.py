@@ -246,8 +246,8 @@ class _Served:
     def _asker(self, request: Any, context: Any) -> Callable[[Ask], Outcome]:
         def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
-                told = self._to_fallback(step, request, context)
-                return None if told is None else channels.send(*told)
+                outbound = self._to_fallback(step, request, context)
+                return None if outbound is None else channels.send(*outbound)
             before = context.code()
             try:
                 response = self.inner(request, context)
@@ -267,8 +267,8 @@ class _Served:
 
         async def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
-                told = self._to_fallback(step, request, context)
-                return None if told is None else await aio_channels().send(*told)
+                outbound = self._to_fallback(step, request, context)
+                return None if outbound is None else await aio_channels().send(*outbound)
             try:
                 return await asyncio.wait_for(again(), step.seconds)
             except grpc.aio.AbortError:  # the handler has ended the call
