@@ -13,7 +13,6 @@ import threading
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
-from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -173,12 +172,18 @@ class AioChannels:
 
 
 channels = Channels()  # of this program
-_of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, AioChannels] = WeakKeyDictionary()
+_of_loops: dict[asyncio.AbstractEventLoop, AioChannels] = {}
 
 
 def aio_channels() -> AioChannels:
-    """Those of the running event loop."""
-    return _of_loops.setdefault(asyncio.get_running_loop(), AioChannels())
+    """Those of the running event loop; those of loops that have ended are let go."""
+    running = asyncio.get_running_loop()
+    known = _of_loops.get(running)
+    if known is None:
+        for loop in [loop for loop in list(_of_loops) if loop.is_closed()]:
+            _of_loops.pop(loop, None)
+        known = _of_loops[running] = AioChannels()
+    return known
 
 
 class _Responses:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,15 @@ def test_many_calls_of_a_loop_share_one_connection() -> None:
         asyncio.run(several())
         asyncio.run(several())
     assert len(set(model.peers)) <= 2  # one of each loop, or grpcio lets them share it
+
+
+def test_channels_of_loops_that_have_ended_are_let_go() -> None:
+    async def once() -> AioChannels:
+        return aio_channels()
+
+    several = [weakref.ref(asyncio.run(once())) for _ in range(3)]
+    gc.collect()
+    assert [one() is None for one in several] == [True, True, False]
 
 
 @pytest.mark.parametrize("limit", [6, 5])
