@@ -267,12 +267,15 @@ class HeldStream(Stream):
             self._connection.written()
             return
         self.guarded.late = True
-        self._late = self._connection.relay.guard.late(self.guarded)
         self._waiting = 0
-        if self._connection.relay.guard.closed(self.guarded):
-            self._connection.relay.guard.acted(self.guarded, "refused")
-            self.replace(failed_closed(self._late))
+        guard, late = self._connection.relay.guard, self._connection.relay.guard.late(self.guarded)
+        if guard.closed(self.guarded):
+            self._late = late
+            guard.acted(self.guarded, "refused")
+            self.replace(failed_closed(late))
             return
+        if self.guarded.verdict is None:  # of a stream, what was judged in time counts
+            self._late = late
         self._pass_the_rest()
         if self._trailing is not None:
             self._end()

@@ -184,8 +184,8 @@ class Stream:
         call = self.call
         if self._trailing is None or call is None:
             return
-        if call.streams or call.verdict is None:
-            call.late = True
+        call.late = call.streams or call.verdict is None
+        if call.verdict is None:  # of a stream, what was judged in time counts
             self._late = self._connection.relay.guard.late(call)
         self._release()
 
