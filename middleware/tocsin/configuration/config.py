@@ -106,7 +106,7 @@ class Config(BaseSettings):
     accept_verdicts: bool = Field(
         False,
         description="Take the verdict that a Tocsin behind this one made, instead of scoring again: judging waits for "
-        "the trailers.",
+        "the trailers. Otherwise verdicts from behind are removed.",
     )
     workers: int = Field(1, ge=1, le=64, description="Processes that share the port; metrics are those of all.")
     reload_certificates: Duration = Field(

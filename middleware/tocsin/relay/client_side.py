@@ -13,6 +13,8 @@ from tocsin.relay.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, R
 from tocsin.relay.limits import Allowance
 from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.relay.stream import Stream
+from tocsin.relay.verdict_fields import MAX_HEADER_LIST_SIZE
+from tocsin.verdict import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
@@ -238,6 +240,7 @@ class ClientSide(Side):
         waiting = 0 if connection.responses is None else connection.responses.streams_waiting
         self._allowance.control(1 + waiting // STREAMS_A_CONTROL)
         self.take_frames_up_to(wanted.get(frames.MAX_FRAME_SIZE))
+        connection.largest_list = min(wanted.get(MAX_HEADER_LIST_SIZE, connection.largest_list), USUAL_LIST_SIZE)
         if connection.responses is None:
             return frames.stateless_settings(payload)
         assert connection.from_server is not None

@@ -17,6 +17,7 @@ from tocsin.relay.refusal import refused, unavailable
 from tocsin.relay.server_side import ServerSide
 from tocsin.relay.side import Side
 from tocsin.relay.stream import Stream
+from tocsin.verdict import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
     from tocsin.relay.listening import Port
@@ -47,6 +48,7 @@ class Connection:
         self.memory = relay.memory.open(self._evicted)
         self.client = ClientSide(self)
         self.server = ServerSide(self)
+        self.largest_list = USUAL_LIST_SIZE  # header list that the client takes
         self.responses: Outflow | None = None
         self.requests: Outflow | None = None
         self.from_server: Inflow | None = None

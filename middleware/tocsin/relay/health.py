@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" where there is none
 
-NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2")
+NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2", "verdict")
+CUT = ("shortened", "left_out")
 LIMITED = (
     "connections", "streams", "resets", "controls", "headers", "unreadable", "idle", "memory", "unread", "unguarded",
     "handshake", "descriptors",
@@ -33,6 +34,7 @@ _COUNTERS = {
     "upstream_failures": ("", "Upstream connections that failed."),
     "upstream_goaways": ("", "GOAWAY frames from the upstream."),
     "accepted_verdicts": ("", "Verdicts that somebody behind has made."),
+    "cut_verdicts": ("how", "Verdicts that were too large for the caller's limit on trailers."),
 }
 
 
@@ -51,6 +53,7 @@ def facts(relay: Relay) -> Facts:
         "upstream_failures": {"": relay.upstream_failures},
         "upstream_goaways": {"": relay.goaways},
         "accepted_verdicts": {"": relay.accepted},
+        "cut_verdicts": {how: relay.cut_verdicts[how] for how in CUT},
     }
 
 

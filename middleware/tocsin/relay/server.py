@@ -63,6 +63,7 @@ class Relay:
         self.upstream_failures = 0
         self.goaways = 0
         self.accepted = 0  # verdicts that somebody behind has made
+        self.cut_verdicts: Counter[str] = Counter()
         self.again: Again | None = None
         self.now = time.monotonic
         self._names = itertools.count(1)
