@@ -73,6 +73,11 @@ class ModelConfig(BaseModel):
         description="Of a stream: message judges each, a number so many messages together, end the whole; null: as the "
         "protocol says.",
     )
+    in_turn: bool = Field(
+        False,
+        description="Of a stream of requests (ModelStreamInfer): each has exactly one response, so that responses to "
+        "requests without an id, or with the same id, are matched by their order.",
+    )
     ask: bool | int = Field(
         False,
         description="Ask the model server for signals that callers did not ask for, and take them out again; a number: "

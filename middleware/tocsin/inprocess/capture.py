@@ -31,7 +31,7 @@ def serializing(serializer: Codec) -> Callable[[Sent], bytes]:
 
     def serialize(sent: Sent) -> bytes:
         content: bytes = serializer(sent.message) if serializer is not None else sent.message
-        if sent.call is not None and (sent.call.request is None or sent.call.streams):
+        if sent.call is not None:
             sent.call.asked(content)
         return content
 

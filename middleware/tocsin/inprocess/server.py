@@ -164,7 +164,7 @@ class _Served:
 
     def _each(self, requests: Iterator[Received]) -> Iterator[Any]:
         for request in requests:
-            self._note(request)
+            self._call.asked(request.content)
             yield request.message
 
     def _asked_aio(self, request: Any) -> Any:
@@ -174,12 +174,8 @@ class _Served:
 
     async def _each_aio(self, requests: AsyncIterator[Received]) -> AsyncIterator[Any]:
         async for request in requests:
-            self._note(request)
-            yield request.message
-
-    def _note(self, request: Received) -> None:
-        if self._call.request is None or self._call.streams:
             self._call.asked(request.content)
+            yield request.message
 
     def _asker(self, request: Any, context: Any) -> Callable[[Ask], bytes | None]:
         def ask(step: Ask) -> bytes | None:

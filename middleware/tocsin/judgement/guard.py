@@ -17,7 +17,7 @@ from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.news import News, and_more
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
-from tocsin.protocols.method import Edit, Method
+from tocsin.protocols.method import Edit, Method, Opened
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State
 from tocsin.unscored import Unscored
@@ -31,6 +31,7 @@ NO_KEYS: Mapping[str, str] = {}
 
 
 _NONE = np.full((1, 1), np.nan, np.float32)
+_OF_EMPTY = ("missing_signal", "unknown_model", "unmatched_request", "no_bundle")  # no fault where nothing is carried
 _NO_BUNDLE = Unscored("no_bundle", "no model has a bundle")
 
 Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its rows, and each signal's raw contents
@@ -76,6 +77,7 @@ class Guard:
                 told or any(m.wants_request(name) for m in models),
                 _every(self.methods[name], models),
                 any(model.together for model in models),
+                self.methods[name].in_turn or all(model.config.in_turn for model in models),
             )
             for name, models in self._of_method.items()
         }
@@ -108,12 +110,12 @@ class Guard:
         known = self._begun.get(method)
         if known is None:
             return None
-        reads, wants_request, every, together = known
+        reads, wants_request, every, together, in_turn = known
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
         parent = metadata.get(TRACE_KEY, "")
         trace = _trace_id(parent) if parent else ""
         if reads.streams:
-            made: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together)
+            made: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together, in_turn=in_turn)
         else:
             made = Call(reads, keys, trace, wants_request)
         made.hint, made.origin = hint, origin
@@ -208,7 +210,9 @@ class Guard:
         self.sinks.acted(call, action)
 
     def _read(self, call: Call) -> tuple[Family, Read] | None:
-        """What is to be scored; None of a piece that only sums up what was judged before."""
+        """What is to be scored; None of a piece of a stream that carries nothing to judge: it sums up what was judged
+        before, or has neither content nor signals.
+        """
         call.model = self._only
         if call.fault is not None:
             raise Unscored(*call.fault)
@@ -218,6 +222,16 @@ class Guard:
         opened = [reads.open(call.response, call.request)]
         if call.earlier:
             opened = [*(reads.open(message, call.request) for message in call.earlier), *opened]
+        try:
+            return self._found(call, opened)
+        except Unscored as why:
+            if call.whole is None or why.reason not in _OF_EMPTY or not all(one.empty for one in opened):
+                raise
+            return None
+
+    def _found(self, call: Call, opened: Sequence[Opened]) -> tuple[Family, Read] | None:
+        """Whose response it is, and its signals. Raises Unscored."""
+        reads = call.reads
         told = opened[0].model or call.hint
         model = self.models.get(told) or self._model_of(call, told)
         call.model, call.version = model.name, opened[0].version
@@ -226,10 +240,13 @@ class Guard:
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         call.sequence = opened[-1].sequence
-        if call.whole is not None:
-            if opened[-1].sums_up and call.sequence in call.whole.begun and all(one.sums_up for one in opened):
-                call.sums_up = True
-                return None
+        begun = call.whole.begun if call.whole is not None else ()
+        if call.sequence in begun and all(one.sums_up for one in opened):
+            call.sums_up = True
+            return None
+        if call.is_unmatched and model.reads_request(call.method):
+            raise Unscored("unmatched_request", "of the requests on the stream, it is not known which one it answers")
+        if call.whole is not None and not all(one.empty for one in opened):
             call.whole.begun.add(call.sequence)
         rows, family, raws = model.read(call.method, opened, call.request)
         if model.orders is not None:

@@ -20,7 +20,7 @@ from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method, Opened, Reader
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.protocol import judged_every
-from tocsin.protocols.rows import Family, Kind, Reading
+from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
@@ -104,6 +104,10 @@ class GuardedModel:
             return True
         return self.policy.withholds and method in self.served and self.served[method].stops
 
+    def reads_request(self, method: str) -> bool:
+        """Whether signals, session or group of a response of that method stand in its request."""
+        return method in self._reads_request
+
     @property
     def streams_are_sessions(self) -> bool:
         """Whether a session ends with its stream."""
@@ -150,6 +154,8 @@ class GuardedModel:
         """The family of responses with these signals."""
         found = self._families.get(signals)
         if found is None:
+            if len(self._families) >= KEPT_LAYOUTS:
+                self._families.clear()
             found = self._families[signals] = Family(self, signals)
         return found
 

@@ -13,6 +13,7 @@ from tocsin.protocols.field_signals import Part, Read
 from tocsin.protocols.layouts import Layout, Spans
 from tocsin.protocols.oip_method import one_count
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading, Shapes
+from tocsin.protocols.single_fields import SingleFields
 from tocsin.unscored import Unscored
 
 
@@ -24,6 +25,7 @@ class OpenedMessage(NamedTuple):
     message: Any
     sums_up: bool
     sequence: int
+    empty: bool = False
 
 
 class KnownMessage:
@@ -36,6 +38,10 @@ class KnownMessage:
     def __init__(self, raw: bytes, layout: Layout, kind: Any) -> None:
         self.raw, self.layout, self._kind = raw, layout, kind
         self._message: Any = None
+
+    @property
+    def empty(self) -> bool:
+        return self.layout.empty
 
     @property
     def sums_up(self) -> bool:
@@ -73,6 +79,7 @@ class FieldReader:
         self._signals = list(signals)
         self._request, self._response = request, response
         self._wants_request = any(signal.in_request for signal in self._signals)
+        self._single = SingleFields(request.DESCRIPTOR) if self._wants_request else None
         self._plain = all(signal.plain for signal in self._signals)
         self._shapes = shapes
         self._plans: dict[Shaped, tuple[int, Family]] = {}
@@ -91,7 +98,7 @@ class FieldReader:
         if self._wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
-            asked = [OpenedMessage("", "", parsed(self._request, request, "request"), False, 0)]
+            asked = [OpenedMessage("", "", parsed(self._request, request, "request", self._single), False, 0)]
         shaped, raws = self._found(opened, asked)
         rows, family = self._planned(shaped)
         return rows, family, raws
@@ -164,8 +171,12 @@ def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:
     return lambda raw: list(take(raw))
 
 
-def parsed(kind: Any, content: bytes, side: str) -> Any:
+def parsed(kind: Any, content: bytes, side: str, single: SingleFields | None = None) -> Any:
+    """A message of a kind, with no field twice where `single` is given. Raises Unscored `undecodable`."""
     try:
-        return kind.FromString(content)
+        message = kind.FromString(content)
     except DecodeError as error:
         raise Unscored("undecodable", f"the {side} is no {kind.DESCRIPTOR.full_name} ({error})") from None
+    if single is not None:
+        single.require(content, side)
+    return message

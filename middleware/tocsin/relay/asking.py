@@ -42,6 +42,7 @@ class AskingStream(HeldStream):
         for message in self._asking.feed(payload):
             self._asked = True
             if message.content is None:
+                self.guarded.asked(*self._plain(message, ""))
                 requests.send(self._id, self._asking.rest, END_STREAM if ended else 0)
                 return True
             whole = framed(message.content, compressed=message.compressed)
@@ -49,7 +50,9 @@ class AskingStream(HeldStream):
             self.guarded.asked(content, fault)
             if content is not None:
                 whole = self._with_more(content) or whole
-            requests.send(self._id, whole + self._asking.left(), END_STREAM if ended else 0)
+            behind = self._asking.left()
+            self.request_data(behind)
+            requests.send(self._id, whole + behind, END_STREAM if ended else 0)
             return True
         if ended:
             self._asked = True
@@ -71,6 +74,6 @@ class AskingStream(HeldStream):
                 return None
             if changed is not None:
                 self.strip(edit, content)
-                self.guarded.asked(changed)
+                self.guarded.replace_request(changed)
                 return framed(changed)
         return None

@@ -109,6 +109,7 @@ class HeldStream(Stream):
             else:
                 self._keep(whole)
                 self._tell(self.guarded.answered(None, fault))
+                self._count_requests(self.guarded)
         if self._free and (left := self._response.left()):
             self._send(left)
 
@@ -123,6 +124,7 @@ class HeldStream(Stream):
             self._cannot_hold(Message(False, None, "memory"), b"")
             return
         self._tell(self.guarded.answered(content, None))
+        self._count_requests(self.guarded)
 
     def _keep(self, whole: bytes) -> None:
         """Until it is judged; where nothing is done about verdicts, it goes on at once."""
@@ -265,6 +267,8 @@ class HeldStream(Stream):
         """Everything went out but the trailers."""
         assert self._trailers is not None
         self._done = True
+        self.guarded.forget_requests()
+        self._give_back_kept()
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
         if self.response_ended and not self._trailers:
@@ -314,6 +318,8 @@ class HeldStream(Stream):
     def replace(self, instead: Replacement) -> None:
         """Drop what is held, send this in its place, and end the stream on both sides."""
         self._done = True
+        self.guarded.forget_requests()
+        self._give_back_kept()
         self._give_back()
         self._messages.clear()
         self._held = ()
