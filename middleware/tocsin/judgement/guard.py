@@ -270,12 +270,13 @@ class Guard:
             if len(batch) == 1:
                 raise
             scores = _NONE  # such as one token id beyond an embedder's table
-        if not (_finite(scores) and all(_finite(signals[name]) for name in model.swallowed)):
+        masked = model.scorer.masked
+        if not (_finite(scores) and all(_meaningful(signals[name], name in masked) for name in model.swallowed)):
             if len(batch) > 1:  # find the broken one without spoiling the others
                 for read in batch:
                     self._score_safely(model, family, [read], started)
                 return
-            broken = [name for name, values in signals.items() if not np.isfinite(values).all()]
+            broken = [name for name, values in signals.items() if not _meaningful(values, name in masked)]
             told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0][0], Unscored("not_finite", told))
             return
@@ -360,6 +361,11 @@ class Guard:
 def _finite(values: NDArray[np.float32]) -> bool:
     """Whether all of them are, without the detour that `all` takes."""
     return b"\0" not in np.isfinite(values).tobytes()
+
+
+def _meaningful(values: NDArray[np.float32], masked: bool) -> bool:
+    """Whether all of a signal's values are finite, or, where it is `masked`, the logarithm of a probability of 0."""
+    return b"\0" not in np.less(values, np.inf).tobytes() if masked else _finite(values)
 
 
 def _every(method: Method, models: Sequence[GuardedModel]) -> int:
