@@ -12,6 +12,7 @@ from tocsin.configuration.config import Config
 from tocsin.configuration.fields import CONNECTION, STREAM, VERSION
 from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
+from tocsin.judgement.batch_axis import is_batched
 from tocsin.judgement.call import Call
 from tocsin.judgement.judge import Judge
 from tocsin.judgement.orders import ChoiceOrders
@@ -138,9 +139,22 @@ class GuardedModel:
     # -- what readers ask (protocols.rows.Shapes)
 
     def rows(self, signal: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-        """The first axis is the batch's, unless the values as a whole have the width that detectors were fitted on."""
-        batched = bool(shape) and prod(shape) != self._widths[signal]
-        return (shape[0], shape[1:] or (1,)) if batched else (1, shape or (1,))
+        """The first axis is the batch's as the configuration says. Where it does not, it is unless the values as a whole
+        have the width that detectors were fitted on, or while recording, unless the signal's name says otherwise.
+        Raises Unscored `rows` where nothing tells.
+        """
+        batched = self._batched(signal)
+        if batched is None and shape:
+            if width := self._widths[signal]:
+                batched = prod(shape) != width
+            else:
+                batched = is_batched(self.name, signal, shape, has_free_length=self.bundle is not None)
+        return (shape[0], shape[1:] or (1,)) if batched and shape else (1, shape or (1,))
+
+    def _batched(self, signal: str) -> bool | None:
+        """What the configuration says of a signal's first axis."""
+        told = self.config.batched
+        return told.get(signal) if isinstance(told, dict) else told
 
     def width(self, signal: str) -> int:
         """The width of a row that detectors were fitted on, 0 where that is free."""
