@@ -125,11 +125,20 @@ class Guard:
             made.hint = keys.get(reads.model_key, hint)
         return made
 
-    def judge(self, calls: Sequence[Call]) -> None:
-        """Give every call its verdict, scoring those of one model as one batch. Never raises."""
+    def judge(self, calls: Sequence[Call], most_rows: int = 0) -> list[tuple[Call, int]]:
+        """Give every call its verdict, scoring those of one model as one batch. Never raises.
+
+        With `most_rows`, no more than so many rows are scored: returns the calls that have no verdict for that reason,
+        each with its rows, 0 where these are not known yet.
+        """
         started = time.perf_counter()
         batches: dict[Family, list[Read]] = {}
+        rows = 0
+        left: list[tuple[Call, int]] = []
         for call in calls:
+            if most_rows and rows >= most_rows:
+                left.append((call, 0))
+                continue
             if self._blind and call.fault is None and call.response is not None:
                 call.model = self._only
                 self._pass_unscored(call, _NO_BUNDLE)
@@ -144,6 +153,10 @@ class Guard:
             except Exception as error:
                 self._pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
             else:
+                if most_rows and rows + read[1] > most_rows:
+                    left.append((call, read[1]))
+                    continue
+                rows += read[1]
                 batch = batches.get(family)
                 if batch is None:
                     batches[family] = [read]
@@ -151,12 +164,14 @@ class Guard:
                     batch.append(read)
         for family, batch in batches.items():
             self._score_safely(family.model, family, batch, started)
+        waiting = {id(call) for call, _ in left}
         for call in calls:
             whole = call.whole
-            if whole is not None:
+            if whole is not None and id(call) not in waiting:
                 whole.judged(call)
                 if whole.over and not whole.pending:
                     self._end_sessions(whole)
+        return left
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""

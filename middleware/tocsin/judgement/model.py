@@ -139,8 +139,8 @@ class GuardedModel:
     # -- what readers ask (protocols.rows.Shapes)
 
     def rows(self, signal: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-        """The first axis is the batch's as the configuration says. Where it does not, it is unless the values as a whole
-        have the width that detectors were fitted on, or while recording, unless the signal's name says otherwise.
+        """The first axis is the batch's as the configuration says. Where it does not say, it is unless the values as a
+        whole have the width that detectors were fitted on; while recording, as shape and name of the signal say.
         Raises Unscored `rows` where nothing tells.
         """
         batched = self._batched(signal)

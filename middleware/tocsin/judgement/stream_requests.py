@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict, deque
 
+from tocsin.names import bounded
 from tocsin.protocols.method import Method
 from tocsin.unscored import Unscored
 
@@ -14,7 +14,6 @@ BYTES_WAITING = 67_108_864  # of those requests
 MOST_ANSWERED = 64  # requests with an answer that are kept, since further answers may come
 BYTES_ANSWERED = 4_194_304  # of those
 OVERHEAD = 256  # bytes that keeping a request, or an id, takes besides
-LONGEST_ID = 64  # longer ids are kept as their digest
 
 
 class _Requests:
@@ -52,7 +51,7 @@ class StreamRequests:
     def add(self, content: bytes) -> None:
         """A request was sent."""
         try:
-            name = _short(self._method.request_id(content))
+            name = bounded(self._method.request_id(content))
         except Unscored:
             name = ""  # it is found out when the request is read
         with self._lock:
@@ -80,7 +79,7 @@ class StreamRequests:
         except Unscored:
             return None
         with self._lock:
-            name = self._meant(_short(name))
+            name = self._meant(bounded(name))
             known = self._waiting.get(name)
             if known is None:
                 found = self._answered.get(name)
@@ -175,10 +174,3 @@ class StreamRequests:
         self._ambiguous.clear()
         self._is_lost = True
         self.kept = self._waiting_count = self._answered_bytes = 0
-
-
-def _short(name: str) -> str:
-    """An id of bounded length."""
-    if len(name) <= LONGEST_ID:
-        return name
-    return "digest:" + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

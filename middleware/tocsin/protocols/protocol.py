@@ -34,6 +34,11 @@ class TensorConfig(BaseModel):
     shape: str = Field(description="The path of its shape.")
     bytes: str = Field("", description="The path of its values as packed bytes.")
     values: dict[str, str] = Field({}, description="The field of its values, by datatype (FP32, INT64, ...).")
+    repeats_last: bool | None = Field(
+        None,
+        description="Whether fewer values than the shape says are followed by the last over and over, none by zeros, "
+        "as in TensorFlow; null: of tensorflow.TensorProto.",
+    )
 
 
 class AskConfig(BaseModel):
@@ -144,7 +149,7 @@ def preset(name: str) -> dict[str, Method]:
 def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str, Method]:
     """The methods of a protocol, by name. Raises ValueError naming the method and what does not fit it."""
     known = descriptors()
-    forms = {name: TensorForm(**tensor.model_dump()) for name, tensor in config.tensors.items()}
+    forms = {name: _form(name, tensor) for name, tensor in config.tensors.items()}
     made: dict[str, Method] = {}
     for name, method in config.methods.items():
         try:
@@ -153,6 +158,11 @@ def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return made
+
+
+def _form(name: str, tensor: TensorConfig) -> TensorForm:
+    repeats = name == "tensorflow.TensorProto" if tensor.repeats_last is None else tensor.repeats_last
+    return TensorForm(tensor.dtype, tensor.shape, tensor.bytes, tensor.values, repeats)
 
 
 def judged_every(judge: Judged) -> int:
