@@ -216,7 +216,7 @@ class FieldMethod:
 def _content_at(root: Any, path: str) -> Callable[[Any], Any]:
     """How to find what a stream's messages carry; what is there has a length."""
     found = resolve(root, path)
-    if found.numeric and not found.repeated:
+    if found.numeric and not found.repeated and "[]" not in path and "[*]" not in path:
         raise ValueError(f"content: '{path}' is one number, which messages carry always: name a repeated field")
     return found.follow
 

@@ -120,6 +120,7 @@ class HeldStream(Stream):
             with suppress(Unscored):  # else as it came
                 whole = framed(edit.strip(request, content))
         self._keep(whole)
+        self._count_requests(self.guarded)
         if self._connection.relay.memory.left < 0:
             self._cannot_hold(Message(False, None, "memory"), b"")
             return

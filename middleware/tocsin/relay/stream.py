@@ -69,15 +69,13 @@ class Stream:
             call.asked(*self._plain(message, self.request_encoding))
         self._count_requests(call)
 
-    def _count_requests(self, call: Call) -> None:
-        """Requests that wait for their responses take memory; where there is none left, the oldest are forgotten."""
-        if call.kept_requests == self._kept_requests:
-            return
+    def _count_requests(self, call: Call, wanted: int = 0) -> None:
+        """Count the requests that wait for their responses; where less than `wanted` is left, give up the oldest."""
         memory = self._connection.relay.memory
         while True:
             memory.left -= call.kept_requests - self._kept_requests
             self._kept_requests = call.kept_requests
-            if memory.left >= 0 or not call.forget_request():
+            if memory.left >= wanted or not self._kept_requests or not call.forget_request():
                 return
 
     def response_data(self, payload: bytes) -> None:
@@ -97,6 +95,8 @@ class Stream:
     def _answered(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
         """A whole message of the response."""
         memory = self._connection.relay.memory
+        if content is not None and call.streams and memory.left < len(content):
+            self._count_requests(call, len(content))
         if content is not None and call.streams and memory.left < len(content):
             content, fault = None, ("memory", "a message was not kept")
         piece = call.answered(content, fault)
