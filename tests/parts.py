@@ -63,7 +63,7 @@ def inference(observations: Observations, rows: slice, *, model: str = "digits",
 
 def streamed(content: bytes) -> bytes:
     """A ModelStreamInferResponse around a ModelInferResponse."""
-    return bytes(oip.StreamEnvelope(infer_response=[content]).SerializeToString())
+    return bytes(oip.StreamEnvelope(infer_response=content).SerializeToString())
 
 
 def far_away(rows: int) -> Observations:

@@ -58,4 +58,4 @@ def smallest(observations: Observations) -> bytes:
 
 def stream(message: bytes, many: int) -> bytes:
     """So many framed messages of a stream of inferences."""
-    return framed(oip.StreamEnvelope(infer_response=[message]).SerializeToString()) * many
+    return framed(oip.StreamEnvelope(infer_response=message).SerializeToString()) * many

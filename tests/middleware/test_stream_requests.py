@@ -25,6 +25,7 @@ from tocsin.protocols.protocol import preset
 
 SAFE = safe_traffic(30, seed=4)
 SIGNALS = {"probs": "response.outputs.probs", "embedding": "request.inputs.x"}
+PATIENT = {"scoring_budget": "30s"}  # however slow the machine is that tests run on
 STRANGE = np.full((1, 8), 40.0, np.float32)
 METHOD = preset("oip")[STREAM_INFER]
 
@@ -118,7 +119,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def guard(bundle: Path, mode: str = "annotate", **model: Any) -> tuple[Guard, Counts]:
-    config = settings(1, bundle, mode=mode, models={"digits": {"bundle": bundle, "signals": SIGNALS, **model}})
+    config = settings(
+        1, bundle, mode=mode, models={"digits": {"bundle": bundle, "signals": SIGNALS, **PATIENT, **model}}
+    )
     counts = Counts()
     return Guard.open(config, [counts]), counts
 
@@ -130,7 +133,7 @@ def ask(channel: Any, requests: list[bytes]) -> int:
 def through_relay(behaviour: Any, bundle: Path, requests: list[bytes], mode: str, **model: Any) -> tuple[int, Counts]:
     with server(behaviour) as address:
         config: Config = settings(
-            address, bundle, mode=mode, models={"digits": {"bundle": bundle, "signals": SIGNALS, **model}}
+            address, bundle, mode=mode, models={"digits": {"bundle": bundle, "signals": SIGNALS, **PATIENT, **model}}
         )
         counts = Counts()
         with running(config, Guard.open(config, [counts])) as relay, grpc.insecure_channel(relay.target) as channel:
@@ -197,7 +200,7 @@ def test_without_ids_requests_are_matched_in_turn_where_each_has_one_response(th
 
 def test_with_fail_closed_what_cannot_be_matched_is_refused(bundle: Path) -> None:
     with server(late) as address:
-        models = {"digits": {"bundle": bundle, "signals": SIGNALS}}
+        models = {"digits": {"bundle": bundle, "signals": SIGNALS, **PATIENT}}
         config = settings(address, bundle, mode="enforce", fail="closed", models=models)
         with running(config) as relay, grpc.insecure_channel(relay.target) as channel:
             call = channel.stream_stream(STREAM_INFER)(iter([request("", STRANGE)] * 2), timeout=20)
@@ -290,7 +293,7 @@ def test_what_waits_is_bounded_and_what_is_forgotten_is_not_matched(monkeypatch:
 
 def test_requests_that_wait_count_as_memory_and_are_forgotten_when_there_is_none(bundle: Path) -> None:
     big = [request(f"{at}" + "n" * 4_000, SAFE["embedding"][at : at + 1]) for at in range(20)]
-    models = {"digits": {"bundle": bundle, "signals": SIGNALS}}
+    models = {"digits": {"bundle": bundle, "signals": SIGNALS, **PATIENT}}
     with server(late) as address:
         counts = Counts()
         config = settings(address, bundle, max_memory="40KiB", max_message="8KiB", models=models)

@@ -150,6 +150,7 @@ class FieldMethod:
                 path.side == "request",
                 self._signal(path),
                 path.side != "request" and plain(self._response.DESCRIPTOR, path),
+                path.path,
             )
             for name, path in signals.items()
         ]

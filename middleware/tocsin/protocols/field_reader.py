@@ -59,12 +59,13 @@ class KnownMessage:
 
 
 class Signal(NamedTuple):
-    """A signal of a model: whether it stands in the request, how it is read, and whether it is plain numbers."""
+    """A signal of a model: whether it stands in the request, how it is read, whether it is plain numbers, and where."""
 
     name: str
     in_request: bool
     read: Read
     plain: bool
+    path: str
 
 
 Shaped = tuple[tuple[tuple[int, ...], bool | None], ...]  # of each signal its shape, and how its first axis is meant
@@ -107,11 +108,12 @@ class FieldReader:
         """Shapes and raw contents of the signals. Raises Unscored."""
         raws: list[bytes] = []
         layout: list[tuple[tuple[int, ...], bool | None]] = []
-        for name, in_request, signal, _ in self._signals:
+        for name, in_request, signal, _, path in self._signals:
             found = signal(asked if in_request else opened, self._shapes.width(name))
             if found is None:
                 side = "request" if in_request else "response"
-                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")
+                where = f" at '{path}'" if path else ""
+                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'{where}")
             layout.append((found.shape, found.rows))
             raws.append(found.raw)
         return tuple(layout), raws

@@ -26,11 +26,14 @@ RequestEnvelope = message_class("open_inference", "inference.ModelInferRequestEn
 ResponseEnvelope = message_class("open_inference", "inference.ModelInferResponseEnvelope")
 StreamResponse = message_class("open_inference", "inference.ModelStreamInferResponse")
 StreamEnvelope = message_class("open_inference", "inference.ModelStreamInferResponseEnvelope")
-TensorEnvelope = message_class("open_inference", "inference.InferTensorEnvelope")
+Single = message_class("open_inference", "inference.ModelInferSingle")
+StreamSingle = message_class("open_inference", "inference.ModelStreamInferSingle")
+TensorSingle = message_class("open_inference", "inference.InferTensorSingle")
 
 FINAL = "triton_final_response"  # the parameter by which Triton tells a request's last response
 SHARED = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
 
+SMALL = 65_536  # bytes of a message that is cheaply written again
 LARGEST, ROOM = 16_384, 4_194_304  # bytes of a message's tensor descriptions, and of all that are remembered
 
 _TYPED = {
@@ -99,7 +102,7 @@ class LayoutCache:
         Raises Unscored `undecodable` where tensors would be read differently by others.
         """
         for one in described:
-            _require_single(side, TensorEnvelope.FromString(one))
+            _require_single(TensorSingle, one, f"a tensor of the {side}")
         found: dict[str, Tensor] = {}
         position = 0
         for tensor in tensors:
@@ -133,21 +136,21 @@ def read_stream_response(content: bytes) -> Message:
     error, content = _streamed(content)
     envelope = _envelope(ResponseEnvelope, content, "response")
     message = _response(envelope, content)
-    without = not envelope.outputs and not envelope.raw_output_contents
-    return message._replace(empty=True) if without and (error or _is_final(envelope, content)) else message
+    if not message.layout.tensors and not message.raw and (error or _is_final(envelope, content)):
+        return message._replace(empty=True)
+    return message
 
 
 def answer_of(content: bytes) -> Answer:
     """The request that a ModelStreamInferResponse answers. Raises Unscored `undecodable`."""
     error, content = _streamed(content)
     envelope = _envelope(ResponseEnvelope, content, "response")
-    return Answer(envelope.id[0] if envelope.id else "", bool(error) or _is_final(envelope, content))
+    return Answer(envelope.id, bool(error) or _is_final(envelope, content))
 
 
 def request_id(content: bytes) -> str:
     """The id of a ModelInferRequest, empty where it has none. Raises Unscored `undecodable`."""
-    envelope = _envelope(RequestEnvelope, content, "request")
-    return str(envelope.id[0]) if envelope.id else ""
+    return str(_envelope(RequestEnvelope, content, "request").id)
 
 
 def read_request(content: bytes) -> Message:
@@ -174,21 +177,21 @@ def _response(envelope: Any, content: bytes) -> Message:
     return _read_raw(envelope, Response, "response", "outputs", content, tuple(envelope.outputs), raw)
 
 
-def _envelope(kind: Any, content: bytes, side: str) -> Any:
-    """A message with what is nested left as bytes. Raises Unscored `undecodable`, also where a field is there twice."""
+def _envelope(kind: Any, content: bytes, side: str, single: Any = Single) -> Any:
+    """A message with what is nested left as bytes. Raises Unscored `undecodable`, also where a field is there twice.
+
+    A message that is as long when it is written again has nothing twice: of such fields, one is lost.
+    """
     envelope = parse(kind, content, side)
-    if len(envelope.model_name) > 1 or len(envelope.model_version) > 1 or len(envelope.id) > 1:
-        raise Unscored("undecodable", f"the {side} is several messages, or has a field twice")
+    if len(content) > SMALL or envelope.ByteSize() != len(content):
+        _require_single(single, content, f"the {side}")
     return envelope
 
 
 def _streamed(content: bytes) -> tuple[str, bytes]:
     """The error and the response in a ModelStreamInferResponse. Raises Unscored `undecodable`."""
-    envelope = parse(StreamEnvelope, content, "response")
-    error, response = envelope.error_message, envelope.infer_response
-    if len(error) > 1 or len(response) > 1:
-        raise Unscored("undecodable", "the response is several messages, or has a field twice")
-    return error[0] if error else "", response[0] if response else b""
+    envelope = _envelope(StreamEnvelope, content, "response", StreamSingle)
+    return envelope.error_message, envelope.infer_response
 
 
 def _is_final(envelope: Any, content: bytes) -> bool:
@@ -212,8 +215,7 @@ def _read_raw(
         layout = layouts.learn(key, sum(map(len, key)), side, tensors, getattr(envelope, field))
     if len(raw) != layout.contents:
         raise Unscored("shape", f"the {side} has {len(raw)} raw contents of {layout.contents} tensors")
-    model, version = envelope.model_name, envelope.model_version
-    return Message(model[0] if model else "", version[0] if version else "", layout, raw)
+    return Message(envelope.model_name, envelope.model_version, layout, raw)
 
 
 def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any) -> Message:
@@ -237,13 +239,14 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
         layout = layouts.learn(key, size, side, tensors, described)
     else:
         for one in described:
-            _require_single(side, TensorEnvelope.FromString(one))
+            _require_single(TensorSingle, one, f"a tensor of the {side}")
     if layout.contents != len(raw):  # those in shared memory have none
         raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED not in t.parameters]
     return Message(message.model_name, message.model_version, layout, raw)
 
 
-def _require_single(side: str, tensor: Any) -> None:
-    """Raises Unscored `undecodable` where a tensor has a field twice."""
-    if len(tensor.name) > 1 or len(tensor.datatype) > 1 or len(tensor.contents) > 1:
-        raise Unscored("undecodable", f"the {side} has a tensor with a field twice")
+def _require_single(kind: Any, content: bytes, whose: str) -> None:
+    """Raises Unscored `undecodable` where a message has a field twice that it has once."""
+    for field, values in kind.FromString(content).ListFields():
+        if len(values) > 1:
+            raise Unscored("undecodable", f"{whose} is several messages, or has the field '{field.name}' twice")
