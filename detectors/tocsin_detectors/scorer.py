@@ -15,7 +15,7 @@ from tocsin_detectors.onnx_runtime import onnxruntime
 from tocsin_detectors.sharing import open_session
 
 SCORES = "tocsin.scores"  # no signal is called so
-DETECTORS, FREE = "detectors", "free"  # keys of the graph's metadata
+DETECTORS, FREE, MASKED = "detectors", "free", "masked"  # keys of the graph's metadata
 TRIED = 32  # steps of a signal of free length when the graph is tried out
 
 
@@ -23,8 +23,8 @@ class Scorer:
     """Runs a graph made by `compile` on batches of responses.
 
     `signals` maps each signal the graph reads to its width, 0 where that is free; `units` maps those to the number
-    that a width must be a multiple of, and `free_lengths` to how shorter ones are filled up to share an array.
-    `detectors` names the columns of the scores.
+    that a width must be a multiple of, and `free_lengths` to how shorter ones are filled up to share an array. In
+    `masked` signals, -inf is the logarithm of a probability of 0. `detectors` names the columns of the scores.
     Raises GraphError when `graph` is not such a graph. `threads` bounds the threads a run may use.
     """
 
@@ -42,6 +42,7 @@ class Scorer:
         self.graph = b"" if shared else graph  # who serves need not write it, and it may be large
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.units, self.free_lengths = _free(metadata.get(FREE, ""))
+        self.masked = frozenset(filter(None, metadata.get(MASKED, "").split(",")))
         self.signals = {i.name: _width(i.name, i.shape, i.name in self.units) for i in self._session.get_inputs()}
         outputs = [output.name for output in self._session.get_outputs()]
         if outputs != [SCORES]:

@@ -73,6 +73,16 @@ class ModelConfig(BaseModel):
         description="Of a stream: message judges each, a number so many messages together, end the whole; null: as the "
         "protocol says.",
     )
+    in_turn: bool = Field(
+        False,
+        description="Of a stream of requests (ModelStreamInfer): each has exactly one response, so that responses to "
+        "requests without an id, or with the same id, are matched by their order.",
+    )
+    batched: bool | dict[str, bool] | None = Field(
+        None,
+        description="Whether the first axis of tensors is one of responses, for all signals or by signal; null: as the "
+        "width that detectors were fitted on says, and while recording the shape and the signal's name.",
+    )
     ask: bool | int = Field(
         False,
         description="Ask the model server for signals that callers did not ask for, and take them out again; a number: "
@@ -136,6 +146,13 @@ class ModelConfig(BaseModel):
     def _one_way_to_alarm(self) -> ModelConfig:
         if self.adapt is not None and self.discoveries is not None:
             raise ValueError("adapt and discoveries both say when to alarm: choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _batched_signals(self) -> ModelConfig:
+        strange = [name for name in self.batched if name not in self.signals] if isinstance(self.batched, dict) else []
+        if strange and self.protocol == "oip":
+            raise ValueError(f"batched: there is no signal '{strange[0]}' (there are: {', '.join(self.signals)})")
         return self
 
     @model_validator(mode="after")

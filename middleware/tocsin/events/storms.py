@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tocsin.names import bounded
+
 SESSIONS = 10_000  # remembered
 
 
@@ -38,7 +40,7 @@ class Storms:
 
     def admits(self, model: str, session: str, grade: int, now: float) -> bool:
         """Whether an alarm is to be told by itself; `grade` is 0 for the gravest severity."""
-        window = self._sums.get(model)
+        session, window = bounded(session), self._sums.get(model)
         if window is None:
             window = self._sums[model] = Sum(model, now)
         if session:
@@ -65,7 +67,7 @@ class Storms:
             one.lowest, one.worst = pvalue, tell()
         one.detectors[detector] += 1
         if session and len(one.sessions) < SESSIONS:
-            one.sessions.add(session)
+            one.sessions.add(bounded(session))
 
     def ended(self, now: float, *, all_of_them: bool = False) -> list[Sum]:
         """The windows that have ended and hold sums; they are forgotten."""

@@ -12,6 +12,7 @@ from tocsin.configuration.config import Config
 from tocsin.configuration.fields import CONNECTION, STREAM, VERSION
 from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
+from tocsin.judgement.batch_axis import is_batched
 from tocsin.judgement.call import Call
 from tocsin.judgement.judge import Judge
 from tocsin.judgement.orders import ChoiceOrders
@@ -20,7 +21,7 @@ from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method, Opened, Reader
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.protocol import judged_every
-from tocsin.protocols.rows import Family, Kind, Reading
+from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
@@ -109,6 +110,10 @@ class GuardedModel:
             return True
         return self.policy.withholds and method in self.served and self.served[method].stops
 
+    def reads_request(self, method: str) -> bool:
+        """Whether signals, session or group of a response of that method stand in its request."""
+        return method in self._reads_request
+
     @property
     def streams_are_sessions(self) -> bool:
         """Whether a session ends with its stream."""
@@ -139,9 +144,22 @@ class GuardedModel:
     # -- what readers ask (protocols.rows.Shapes)
 
     def rows(self, signal: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-        """The first axis is the batch's, unless the values as a whole have the width that detectors were fitted on."""
-        batched = bool(shape) and prod(shape) != self._widths[signal]
-        return (shape[0], shape[1:] or (1,)) if batched else (1, shape or (1,))
+        """The first axis is the batch's as the configuration says. Where it does not say, it is unless the values as a
+        whole have the width that detectors were fitted on; while recording, as shape and name of the signal say.
+        Raises Unscored `rows` where nothing tells.
+        """
+        batched = self._batched(signal)
+        if batched is None and shape:
+            if width := self._widths[signal]:
+                batched = prod(shape) != width
+            else:
+                batched = is_batched(self.name, signal, shape, has_free_length=self.bundle is not None)
+        return (shape[0], shape[1:] or (1,)) if batched and shape else (1, shape or (1,))
+
+    def _batched(self, signal: str) -> bool | None:
+        """What the configuration says of a signal's first axis."""
+        told = self.config.batched
+        return told.get(signal) if isinstance(told, dict) else told
 
     def width(self, signal: str) -> int:
         """The width of a row that detectors were fitted on, 0 where that is free."""
@@ -155,6 +173,8 @@ class GuardedModel:
         """The family of responses with these signals."""
         found = self._families.get(signals)
         if found is None:
+            if len(self._families) >= KEPT_LAYOUTS:
+                self._families.clear()
             found = self._families[signals] = Family(self, signals)
         return found
 
