@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ByteSize, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tocsin.configuration.environment import PREFIX, Override, overrides
 from tocsin.configuration.events import EventsConfig
 from tocsin.configuration.fields import Address, AddressField, Duration
 from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.ports import check_ports
+from tocsin.configuration.reading import read_settings
 from tocsin.configuration.state import StateConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
 from tocsin.protocols.protocol import ProtocolConfig, presets
-
-PREFIX = "TOCSIN_"
 
 
 class Config(BaseSettings):
@@ -106,12 +107,14 @@ class Config(BaseSettings):
         Raises ConfigError naming the file, the path inside it, and what was expected.
         """
         path = Path(path)
-        content = _read(path)
-        overrides = EnvSettingsSource(cls, env_prefix=PREFIX, env_nested_delimiter="__")()
+        content = read_settings(path)
+        over, single = overrides(os.environ, content, cls.model_fields)
         try:
-            config = cls(**_merge(content, overrides))
+            config = cls(**_merge(content, over))
         except ValidationError as error:
-            raise ConfigError("\n".join(_told(path, problem) for problem in error.errors())) from None
+            raise ConfigError("\n".join(_told(path, problem, single) for problem in error.errors())) from None
+        except RecursionError:
+            raise ConfigError(f"{path}: is nested too deeply") from None
         config._resolve(path.parent)
         return config
 
@@ -130,6 +133,7 @@ class Config(BaseSettings):
         for listener in self.listeners:
             if listener.model and listener.model not in self.models:
                 raise ValueError(f"listeners: there is no model '{listener.model}'")
+        check_ports(self.every_listener, {"metrics": self.metrics, "admin": self.admin})
         return self
 
     def _resolve(self, folder: Path) -> None:
@@ -156,37 +160,21 @@ class Config(BaseSettings):
                     tls.resolve(folder)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not YAML ({told})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold settings by name (listen, upstream, models, ...)")
-    strange = [name for name in content if not isinstance(name, str)]
-    if strange:
-        raise ConfigError(f"{path}: {strange[0]!r}: there is no such setting; `tocsin config schema` lists them")
-    return content
-
-
 def _merge(under: Any, over: Any) -> Any:
     if isinstance(under, Mapping) and isinstance(over, Mapping):
         return {**under, **{key: _merge(under.get(key), value) for key, value in over.items()}}
     return over
 
 
-def _told(path: Path, problem: Any) -> str:
+def _told(path: Path, problem: Any, single: Sequence[Override]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
+    place = tuple(str(part) for part in problem["loc"])
+    by = next((one.variable for one in single if place[: len(one.place)] == one.place), "")
     what = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         what = "there is no such setting; `tocsin config schema` lists them"
-    if problem["type"] == "value_error" and (named := re.match(r"([a-z_]+(?:\.[a-z_]+)*): (.*)", what, re.DOTALL)):
+    if problem["type"] == "value_error" and (named := re.match(r"([a-z_]+(?:\.\w+)*): (.*)", what, re.DOTALL)):
         where, what = ".".join(part for part in (where, named[1]) if part), named[2]
     if problem["type"] == "missing":
         what = "is required"
-    return f"{path}: {where}: {what}"
+    return f"{path}: {where}: {what}" + (f" (the environment's {by} says so)" if by else "")
