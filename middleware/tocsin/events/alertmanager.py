@@ -8,7 +8,7 @@ from typing import Any
 
 from tocsin.configuration.events import AlertmanagerTarget
 from tocsin.events.alarm import SUM, stamp
-from tocsin.events.webhook import post
+from tocsin.events.post import post
 
 
 class Alertmanager:

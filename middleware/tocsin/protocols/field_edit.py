@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
-from tocsin.protocols.field_paths import resolve
+from tocsin.protocols.field_paths import FieldPath, resolve
 from tocsin.protocols.layouts import Layout, Layouts, varint
 from tocsin.unscored import Unscored
 
@@ -39,14 +39,22 @@ class FieldEdit:
     def __init__(self, ask: Ask, request: Any, response: Any, amount: int, layouts: Layouts) -> None:
         self._request, self._response, self._layouts = request, response, layouts
         self._left: dict[Layout, list[Part] | None] = {}  # None: have to be parsed
-        self._unless = resolve(request.DESCRIPTOR, ask.unless)
+        self._unless = _found("unless", request, ask.unless)
         self._set = []
         for path, value in ask.set.items():
-            resolve(request.DESCRIPTOR, path)
+            _found("set", request, path)
             self._set.append((path.split("."), amount if value == "amount" else value))
         for path in ask.strip:
-            resolve(response.DESCRIPTOR, path)
+            _found("strip", response, path)
         self._strip = [path.split(".") for path in ask.strip]
+
+    def try_out(self) -> None:
+        """Raises ValueError where fields cannot be set or cleared as they are told to be."""
+        try:
+            self.ask(b"")
+            self._parsed(b"")
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"ask: {error}") from None
 
     def ask(self, request: bytes) -> bytes | None:
         """The request that asks for the signals too, None when the caller has. Raises Unscored."""
@@ -98,6 +106,13 @@ class FieldEdit:
             return kind.FromString(content)
         except DecodeError as error:
             raise Unscored("undecodable", f"a message is no {kind.DESCRIPTOR.full_name} ({error})") from None
+
+
+def _found(setting: str, kind: Any, path: str) -> FieldPath:
+    try:
+        return resolve(kind.DESCRIPTOR, path)
+    except ValueError as error:
+        raise ValueError(f"ask.{setting}: {error}") from None
 
 
 def _joined(parts: Sequence[Part], whole: bytes) -> bytes:

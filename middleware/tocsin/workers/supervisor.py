@@ -54,7 +54,7 @@ class Supervisor:
     """
 
     def __init__(self, config: Config, guard: Guard, path: Path) -> None:
-        _check(config, guard)
+        check_workers(config, guard)
         self.config = config
         self.guard = guard
         self.metrics = PrometheusSink(guard.models)
@@ -292,7 +292,8 @@ def _shared_folder() -> Iterator[str]:
         yield folder
 
 
-def _check(config: Config, guard: Guard) -> None:
+def check_workers(config: Config, guard: Guard) -> None:
+    """Raises ConfigError where several workers could not listen, or not keep the promise."""
     for listener in config.every_listener:
         if listener.listen.path or not listener.listen.port:
             raise ConfigError(f"workers: {listener.listen} cannot be shared: listen on a TCP port, or set workers: 1")
