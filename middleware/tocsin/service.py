@@ -125,6 +125,8 @@ class Sidecar:
         reloading: set[asyncio.Task[None]] = set()
 
         def hang_up() -> None:
+            if len(reloading) > 1:
+                return  # one is under way, and the next one will read what the file says then
             task = loop.create_task(self._reload())
             reloading.add(task)
             task.add_done_callback(reloading.discard)

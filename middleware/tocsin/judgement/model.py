@@ -24,7 +24,8 @@ from tocsin.protocols.rows import Family, Kind, Reading
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
-from tocsin_calibration import Bundle
+from tocsin_calibration import Bundle, BundleError
+from tocsin_detectors import DetectorError
 
 log = logging.getLogger("tocsin")
 
@@ -57,11 +58,10 @@ class GuardedModel:
             self.promise = self.bundle.require_promise(config.bundle or "the bundle")
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
-            self.swallowed = self.scorer.swallowed()
             self.judge = Judge(name, config, self.bundle, state, kept_as)
             if self.bundle.model and self.bundle.model != name:
                 log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
-        self.seconds = self.scorer.warm() if self.bundle is not None else 0.0  # that a batch of eight takes
+        self.seconds, self.swallowed = self._tried_out()
         self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
@@ -80,6 +80,15 @@ class GuardedModel:
         if config.shadow is not None:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
             self.shadow = GuardedModel(name, candidate, methods, state, threads=threads, kept_as=f"{name}:shadow")
+
+    def _tried_out(self) -> tuple[float, list[str]]:
+        """The seconds that a batch of eight takes, and the signals in which NaN passes unseen. Raises BundleError."""
+        if self.bundle is None:
+            return 0.0, []
+        try:
+            return self.scorer.warm(), self.scorer.swallowed()
+        except DetectorError as error:
+            raise BundleError(f"{self.config.bundle}: {error}") from error
 
     @property
     def digests(self) -> tuple[str, str]:
