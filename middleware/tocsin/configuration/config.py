@@ -19,7 +19,7 @@ from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamT
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.ports import check_ports
 from tocsin.configuration.reading import read_settings
-from tocsin.configuration.state import StateConfig
+from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
 from tocsin.protocols.protocol import ProtocolConfig, presets
@@ -72,7 +72,8 @@ class Config(BaseSettings):
     admin_tls: TlsConfig | None = Field(None, description="The certificate of the admin port; null: plain text.")
     scoring_budget: Duration = Field(
         timedelta(milliseconds=5),
-        description="How long a response waits for its verdict; a later one is counted as late.",
+        description="How long a response waits for its verdict; a later one is counted as late. Unless it is set, "
+        "models whose sessions are in the Redis of `state` have four times state.timeout besides.",
     )
     max_message: ByteSize = Field(
         ByteSize(32 << 20), description="Larger messages pass unscored.", ge=1024, le=(1 << 31) - 1
@@ -123,6 +124,26 @@ class Config(BaseSettings):
         """Where callers connect, and the model server behind each: the first of them told on top."""
         first = Listener(listen=self.listen, upstream=self.upstream, tls=self.tls, upstream_tls=self.upstream_tls)
         return [first, *self.listeners]
+
+    @property
+    def round_trip(self) -> timedelta:
+        """How long a round trip to the Redis of `state` may take: as configured, else as budgets leave room for."""
+        if self.state is not None and self.state.timeout is not None:
+            return self.state.timeout
+        told = [self._told_budget(model) for model in self.models.values() if model.session and model.sessions_hop]
+        return min([TIMEOUT, *(budget / ROUND_TRIPS for budget in told if budget is not None)])
+
+    def budget(self, model: str, *, shares_sessions: bool) -> timedelta:
+        """How long a response of a model may wait for its verdict. Where that `shares_sessions` by Redis, and no budget
+        is configured, there is room for round trips besides.
+        """
+        told = self._told_budget(self.models[model])
+        if told is not None:
+            return told
+        return self.scoring_budget + (ROUND_TRIPS * self.round_trip if shares_sessions else timedelta())
+
+    def _told_budget(self, model: ModelConfig) -> timedelta | None:
+        return model.scoring_budget or (self.scoring_budget if "scoring_budget" in self.model_fields_set else None)
 
     @model_validator(mode="after")
     def _known(self) -> Config:

@@ -82,6 +82,10 @@ class Guard:
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         told_by |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
         self._keys = sorted(told_by - {""})
+        self._budgets = {
+            name: max(config.budget(m.name, shares_sessions=m.shares_sessions) for m in models).total_seconds()
+            for name, models in self._of_method.items()
+        }
         self.heavy = any(model.waits for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
@@ -95,7 +99,7 @@ class Guard:
         """
         if not isinstance(config, Config):
             config = Config.load(config)
-        state = State(config.state)
+        state = State(config.state, config.round_trip)
         return cls(config, guarded_models(config, state), sinks, state)
 
     @property
@@ -192,8 +196,8 @@ class Guard:
 
     def budget(self, call: Call) -> float:
         """How many seconds a call may wait for its verdict."""
-        told = [model.config.scoring_budget for model in self._of_method.get(call.method, [])]
-        return max((own or self.config.scoring_budget).total_seconds() for own in told or [None])
+        found = self._budgets.get(call.method)
+        return self.config.scoring_budget.total_seconds() if found is None else found
 
     def closed(self, call: Call) -> bool:
         """Whether a call that could not be scored must not pass."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from math import prod
 
 import grpc
@@ -11,6 +12,7 @@ import grpc
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import CONNECTION, STREAM, VERSION
 from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.state import ROUND_TRIPS
 from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.judge import Judge
@@ -105,7 +107,12 @@ class GuardedModel:
     @property
     def waits(self) -> bool:
         """Whether judging a batch may take so long that it should not hold up an event loop."""
-        return self.seconds > INLINE_SECONDS or any(store.shared for store in self.stores)
+        return self.seconds > INLINE_SECONDS or self.shares_sessions
+
+    @property
+    def shares_sessions(self) -> bool:
+        """Whether judging asks a Redis that replicas share."""
+        return any(store.shared for store in self.stores)
 
     def wants_request(self, method: str) -> bool:
         """Whether judging a response of that method, or acting on it, takes the request."""
@@ -229,6 +236,21 @@ def guarded_models(
     found = {}
     for name, model in config.models.items():
         made = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)
+        if made.shares_sessions:
+            _check_budget(config, name, state.round_trip)
         old = (before or {}).get(name)
         found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
     return found
+
+
+def _check_budget(config: Config, name: str, round_trip: timedelta) -> None:
+    """Raises ConfigError where a Redis that is slow, and not too slow, would make every verdict late."""
+    budget = config.budget(name, shares_sessions=True)
+    if budget < ROUND_TRIPS * round_trip:
+        wanted = ROUND_TRIPS * round_trip / timedelta(milliseconds=1)
+        least = budget / ROUND_TRIPS / timedelta(milliseconds=1)
+        raise ConfigError(
+            f"models.{name}: scoring_budget is {budget / timedelta(milliseconds=1):g}ms, and state.timeout "
+            f"{round_trip / timedelta(milliseconds=1):g}ms: a response may wait for {ROUND_TRIPS} round trips; set "
+            f"scoring_budget to {wanted:g}ms or more, or state.timeout to {least:g}ms or less"
+        )
