@@ -30,6 +30,7 @@ class Judgement(NamedTuple):
     weighed: Weighed | None
     identifiers: list[str]  # one a call, empty where nobody needs them
     ended: list[str | None] | None
+    keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
 
 
 class TellsApart(Protocol):
@@ -84,14 +85,15 @@ class Judge:
         if self.plain:
             judged = self.promise.judge(scores)
             return Judgement(*judged, None, None, [], None)
-        own = None
+        own = ended = None
+        groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped else []
+        sessions = [keys_of.session_of(call) for call, _, _ in batch] if self.sessions is not None else []
         if self._grouped:
-            own = [group for group, rows in [(keys_of.group_of(c), n) for c, n, _ in batch] for _ in range(rows)]
-        ended = None
+            own = [group for group, (_, rows, _) in zip(groups, batch, strict=True) for _ in range(rows)]
         if self.sessions is None:
             judged = self.promise.judge(scores, own)
         else:
-            keys = [key for key, rows in [(keys_of.session_of(c), n) for c, n, _ in batch] for _ in range(rows)]
+            keys = [key for key, (_, rows, _) in zip(sessions, batch, strict=True) for _ in range(rows)]
             joint: list[float] = self.promise.joint(scores).tolist() if self.sessions.shared else []
             with self.sessions.lock:
                 progress = self.sessions.begin(keys, joint)
@@ -109,7 +111,10 @@ class Judge:
         if self._risk is not None:
             found = self._risk.weigh(scores, self._costs)
             weighed = Weighed(found.p_correct.tolist(), found.served.tolist(), list(found.decisions))
-        return Judgement(judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended)
+        keyless = sessions.count(""), groups.count("")
+        return Judgement(
+            judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended, keyless
+        )
 
     def finish(self, keys: Sequence[str]) -> list[str | None]:
         """These sessions have ended; the worst severity of each that was known, and of others that have ended since

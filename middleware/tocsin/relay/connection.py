@@ -232,7 +232,7 @@ class Connection:
         upstream if that is back.
         """
         self.refusing = reason
-        self.relay.upstream_failures += 1
+        self.relay.upstream_failed(reason)
         self.client.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
         self.answer_refused()
         self.client.write()
