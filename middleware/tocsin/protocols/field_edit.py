@@ -50,11 +50,15 @@ class FieldEdit:
 
     def try_out(self) -> None:
         """Raises ValueError where fields cannot be set or cleared as they are told to be."""
+        for path, value in self._set:
+            try:
+                _assign(self._request(), path, value)
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"ask.set: '{'.'.join(path)}' cannot be {value!r}") from None
         try:
-            self.ask(b"")
             self._parsed(b"")
         except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"ask: {error}") from None
+            raise ValueError(f"ask.strip: {error}") from None
 
     def ask(self, request: bytes) -> bytes | None:
         """The request that asks for the signals too, None when the caller has. Raises Unscored."""
@@ -62,12 +66,8 @@ class FieldEdit:
         asked = self._unless.follow(message)
         if asked or (asked is not None and self._unless.field.has_presence):
             return None
-        for (*parents, last), value in self._set:
-            owner = message
-            for name in parents:
-                owner = getattr(owner, name)
-                owner.SetInParent()
-            setattr(owner, last, value)
+        for path, value in self._set:
+            _assign(message, path, value)
         return bytes(message.SerializeToString())
 
     def strip(self, request: bytes, response: bytes) -> bytes:
@@ -113,6 +113,14 @@ def _found(setting: str, kind: Any, path: str) -> FieldPath:
         return resolve(kind.DESCRIPTOR, path)
     except ValueError as error:
         raise ValueError(f"ask.{setting}: {error}") from None
+
+
+def _assign(message: Any, path: Sequence[str], value: Any) -> None:
+    *parents, last = path
+    for name in parents:
+        message = getattr(message, name)
+        message.SetInParent()
+    setattr(message, last, value)
 
 
 def _joined(parts: Sequence[Part], whole: bytes) -> bytes:
