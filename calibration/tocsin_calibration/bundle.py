@@ -94,6 +94,8 @@ class Bundle:
             promise = None if facts is None else promise_from(facts, arrays, scorer.detectors)
             risk = None if policy is None else RiskPolicy.from_content(policy, arrays, len(scorer.detectors))
             model, detectors, made = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
+            if not all(isinstance(facts, dict) for facts in (*detectors, *made.values())):
+                raise TypeError("detectors and made hold facts by name")
         except (CalibrationFault, GraphError) as error:
             raise BundleError(f"{path}: {error}") from error
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

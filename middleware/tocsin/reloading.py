@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -30,6 +32,7 @@ log = logging.getLogger("tocsin")
 Anew = TypeVar("Anew")
 
 SERVICE = "tocsin.v1.Admin"
+READING = "tocsin-reload"  # the name of threads that read
 DEADLINE = 60.0  # seconds for reading everything anew; what takes longer is left to itself, and changes nothing
 ReloadRequest = message_class("admin", "tocsin.v1.ReloadRequest")
 ReloadResponse = message_class("admin", "tocsin.v1.ReloadResponse")
@@ -161,11 +164,21 @@ async def within_deadline(read: Callable[..., Anew], *arguments: Any) -> Anew:
             else:
                 loop.call_soon_threadsafe(settle, answer.set_result, found)
 
-    threading.Thread(target=run, name="tocsin-reload", daemon=True).start()
+    threading.Thread(target=run, name=READING, daemon=True).start()
     try:
         return await asyncio.wait_for(answer, DEADLINE)
     except TimeoutError:
         raise ReloadError(f"configuration and bundles could not be read within {DEADLINE:g} s") from None
+
+
+def leave_readers() -> None:
+    """End the process at once where a thread still reads what nobody waits for: the interpreter's own end would pull it
+    out of the midst of ONNX Runtime, and abort. For when all else is done.
+    """
+    if any(thread.name == READING for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def in_words(error: Exception) -> str:

@@ -27,7 +27,7 @@ from tocsin.page.history import History
 from tocsin.page.page import Page
 from tocsin.page.snapshot import shown, snapshot
 from tocsin.relay.server import Relay
-from tocsin.reloading import Reloader, reload_handler
+from tocsin.reloading import Reloader, leave_readers, reload_handler
 from tocsin.sinks.events import EventSink
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
@@ -177,3 +177,4 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
+    leave_readers()
