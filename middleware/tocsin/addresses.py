@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 
 def shown(url: str) -> str:
@@ -14,3 +14,9 @@ def shown(url: str) -> str:
         return "a URL that cannot be read"
     host = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def named(source: str) -> str:
+    """A source with its path, for people: without a user, and without a query, which may sign it."""
+    parts = urlsplit(source)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

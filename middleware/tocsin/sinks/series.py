@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,9 @@ VERSIONS = 50  # further versions of a model fold into `other`
 
 
 class ModelSeries:
-    """What is counted of one model."""
+    """What is counted of one model, or where that is None, of calls that tell no known one, by these `methods`."""
 
-    def __init__(self, model: GuardedModel | None) -> None:
+    def __init__(self, model: GuardedModel | None, methods: Iterable[str] = ()) -> None:
         self.responses: dict[tuple[str, str, str], int] = defaultdict(int)  # version, method, decision
         self.alarms: dict[tuple[str, str], int] = defaultdict(int)  # version, severity
         self.alarm_traces: dict[tuple[str, str], Exemplar] = {}
@@ -52,6 +52,7 @@ class ModelSeries:
         if model is not None:
             self._policy = model.policy
         self._model = model
+        self._methods = list(methods if model is None else model.served)
         self._versions: set[str] = set()
         self._begin_at_zero()
 
@@ -218,6 +219,7 @@ class ModelSeries:
             if reason != ("unknown_model" if self._model is not None else "no_bundle"):
                 self.unscored[reason] += 0
         if self._model is None:
+            self._version_at_zero("")
             return
         for action in (*self._model.policy.actions, "refused"):
             self.actions[action] += 0
@@ -239,10 +241,11 @@ class ModelSeries:
     def _version_at_zero(self, version: str) -> None:
         for severity in self._severities:
             self.alarms[version, severity] += 0
-        if self._model is not None:
-            judged = () if self._model.bundle is None else ("pass", *self._model.policy.actions)
-            for method, decision in itertools.product(self._model.served, (*judged, "unscored")):
-                self.responses[version, method, decision] += 0
+        judged: tuple[str, ...] = ()
+        if self._model is not None and self._model.bundle is not None:
+            judged = ("pass", *self._model.policy.actions)
+        for method, decision in itertools.product(self._methods, (*judged, "unscored")):
+            self.responses[version, method, decision] += 0
 
 
 def _score_buckets(reference: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:
