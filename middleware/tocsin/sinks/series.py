@@ -23,6 +23,7 @@ from tocsin.verdict import Verdict
 _COUNTERS = ("responses", "alarms", "unscored", "sessions", "keyless", "actions", "shadows")
 _HISTOGRAMS = ("pvalue", "scoring")
 KEYS = "session", "group"  # what a call may leave unnamed
+LONGEST = 100  # characters of a version: a model server may say anything
 VERSIONS = 50  # further versions of a model fold into `other`
 
 
@@ -205,7 +206,8 @@ class ModelSeries:
             self.responses[version, call.method, action] += 1
 
     def version(self, version: str) -> str:
-        """The version as a label, `other` once there are too many."""
+        """The version as a label, cut where it is long, `other` once there are too many."""
+        version = version[:LONGEST]
         if version not in self._versions:
             if len(self._versions) >= VERSIONS:
                 return "other"
