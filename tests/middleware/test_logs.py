@@ -121,6 +121,11 @@ def test_a_line_for_people_stays_one_printable_line_of_bounded_length() -> None:
     assert line.isprintable() and len(line) < 2_200 and r"m\r\n2026-01-01" in line and r"\x1b[2J\x9b31m\u2028" in line
 
 
+def test_what_grows_by_being_escaped_is_bounded_too() -> None:
+    (line,) = log_of("text", "log.warning(chr(27) * 2_000)")
+    assert line.isprintable() and len(line) < 2_200 and line.endswith("(2,000 characters in all)")
+
+
 def test_a_traceback_holds_no_line_that_looks_like_an_entry() -> None:
     lines = log_of("text", RAISES)
     assert lines[0].endswith("ERROR failed") and len(lines) > 3
