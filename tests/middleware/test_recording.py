@@ -60,6 +60,9 @@ def test_signals_are_kept_row_by_row_with_their_keys(tmp_path: Path) -> None:
     assert table.column("session").to_pylist()[:4] == ["s0", "s1", "s2", "s0"]
     assert set(table.column("model").to_pylist()) == {"digits"}
     assert set(table.column("version").to_pylist()) == {"v1"}
+    assert {file.path.stat().st_mode & 0o077 for file in recording.files} == {
+        0
+    }  # others may not read what was answered
 
 
 @pytest.mark.parametrize("judge", ["message", "end"])

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tocsin.configuration.actions import AbstainConfig, BlockConfig, FallbackConfig, ReactionField, RetryConfig
-from tocsin.configuration.fields import Duration, GroupField, SessionField, SignalField
+from tocsin.configuration.fields import CONNECTION, STREAM, Duration, GroupField, SessionField, SignalField
 from tocsin.protocols.protocol import Judged
 
 
@@ -141,6 +141,11 @@ class ModelConfig(BaseModel):
         description="windows: evidence that may never cry wolf; run_length: an e-detector, sooner at late changes, "
         "whose value exceeds log(N) by chance once in N responses on average at most.",
     )
+
+    @property
+    def sessions_hop(self) -> bool:
+        """Whether a session's calls may come to several processes, so that a shared Redis is what remembers it."""
+        return self.session not in (STREAM, CONNECTION)
 
     @model_validator(mode="after")
     def _one_way_to_alarm(self) -> ModelConfig:

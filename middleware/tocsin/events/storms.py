@@ -10,6 +10,7 @@ from typing import Any
 from tocsin.names import bounded
 
 SESSIONS = 10_000  # remembered
+VERSIONS = 50  # of a model, in one sum
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Sum:
     model: str
     began: float
     severities: Counter[str] = field(default_factory=Counter)
+    versions: set[str] = field(default_factory=set)
     sessions: set[str] = field(default_factory=set)
     lowest: float = 1.0
     worst: dict[str, Any] = field(default_factory=dict)  # what is to be told of the alarm with the lowest p-value
@@ -58,7 +60,14 @@ class Storms:
         return True
 
     def add(
-        self, model: str, session: str, severity: str, pvalue: float, detector: str, tell: Callable[[], dict[str, Any]]
+        self,
+        model: str,
+        session: str,
+        severity: str,
+        pvalue: float,
+        detector: str,
+        tell: Callable[[], dict[str, Any]],
+        version: str = "",
     ) -> None:
         """Sum an alarm that was not admitted; it is asked to `tell` of itself where it is the worst so far."""
         one = self._sums[model]
@@ -66,6 +75,8 @@ class Storms:
         if pvalue < one.lowest or not one.worst:
             one.lowest, one.worst = pvalue, tell()
         one.detectors[detector] += 1
+        if len(one.versions) < VERSIONS:
+            one.versions.add(version)
         if session and len(one.sessions) < SESSIONS:
             one.sessions.add(bounded(session))
 

@@ -27,6 +27,7 @@ from tocsin.verdict import Verdict
 log = logging.getLogger("tocsin")
 
 TRACE_KEY = "traceparent"
+HEX, NO_TRACE = "0123456789abcdef", "0" * 32
 OTHER = "other"  # the label of models that are not configured
 NO_KEYS: Mapping[str, str] = {}
 
@@ -64,6 +65,7 @@ class Guard:
         """Judge by these from here on; what is being judged is finished by what it began with."""
         self.config = config
         self.models = dict(models)
+        self._keyless: set[tuple[str, str]] = set()  # models, and what calls were told not to name
         self.state.keep([store for model in self.models.values() for store in model.stores])
         self.methods: dict[str, Method] = {}
         self._of_method: dict[str, list[GuardedModel]] = {}
@@ -85,6 +87,10 @@ class Guard:
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         told_by |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
         self._keys = sorted(told_by - {""})
+        self._budgets = {
+            name: max(config.budget(m.name, shares_sessions=m.shares_sessions) for m in models).total_seconds()
+            for name, models in self._of_method.items()
+        }
         self.heavy = any(model.waits for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
@@ -98,7 +104,7 @@ class Guard:
         """
         if not isinstance(config, Config):
             config = Config.load(config)
-        state = State(config.state)
+        state = State(config.state, config.round_trip)
         return cls(config, guarded_models(config, state), sinks, state)
 
     @property
@@ -228,8 +234,8 @@ class Guard:
 
     def budget(self, call: Call) -> float:
         """How many seconds a call may wait for its verdict."""
-        told = [model.config.scoring_budget for model in self._of_method.get(call.method, [])]
-        return max((own or self.config.scoring_budget).total_seconds() for own in told or [None])
+        found = self._budgets.get(call.method)
+        return self.config.scoring_budget.total_seconds() if found is None else found
 
     def closed(self, call: Call) -> bool:
         """Whether a call that could not be scored must not pass."""
@@ -319,7 +325,9 @@ class Guard:
     def _tell(self, model: GuardedModel, batch: list[Read], scores: NDArray[np.float32], started: float) -> None:
         """Give the batch's calls their verdicts, and tell the sinks."""
         judged = model.judge(scores, batch, model)
-        pvalues, by_detector, severities, joint, own, weighed, identifiers, ended = judged
+        pvalues, by_detector, severities, joint, own, weighed, identifiers, ended, keyless = judged
+        if keyless != (0, 0):
+            self._tell_keyless(model, keyless)
         at = 0
         calls = []
         late: set[int] = set()  # rows that nobody waits for any more
@@ -353,8 +361,24 @@ class Guard:
                 scores = np.delete(scores, list(late), axis=0)
                 joint = [value for row, value in enumerate(joint) if row not in late]
                 own = own and [group for row, group in enumerate(own) if row not in late]
-            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended)
+            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended, keyless)
             self.sinks.scored(scored)
+
+    def _tell_keyless(self, model: GuardedModel, keyless: tuple[int, int]) -> None:
+        """Tell once of calls that name no session or no group; they are counted besides."""
+        told = ("session", model.config.session), ("group", model.config.group)
+        for (what, key), count in zip(told, keyless, strict=True):
+            if count and (model.name, what) not in self._keyless:
+                self._keyless.add((model.name, what))
+                instead = "as a session of its own" if what == "session" else "by the pooled promise"
+                log.warning(
+                    "model %s: a call names no %s (%s is missing or empty) and is judged %s; "
+                    "tocsin_keyless_calls_total counts all of them",
+                    model.name,
+                    what,
+                    key,
+                    instead,
+                )
 
     def end_silent_sessions(self) -> None:
         """Tell of sessions that have been silent for long enough. For whoever looks now and then, traffic or not."""
@@ -409,6 +433,7 @@ def _every(method: Method, models: Sequence[GuardedModel]) -> int:
 
 def _trace_id(traceparent: str) -> str:
     """The trace id of a W3C traceparent, or nothing."""
-    if len(traceparent) < 55 or traceparent[35] != "-":
+    if len(traceparent) < 55 or not traceparent[2] == traceparent[35] == traceparent[52] == "-":
         return ""
-    return traceparent[3:35]
+    trace = traceparent[3:35]
+    return "" if trace.strip(HEX) or trace == NO_TRACE else trace  # stripped of digits, nothing is left of an id

@@ -33,6 +33,7 @@ class Judgement(NamedTuple):
     weighed: Weighed | None
     identifiers: list[str]  # one a call, empty where nobody needs them
     ended: list[str | None] | None
+    keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
 
 
 class TellsApart(Protocol):
@@ -87,14 +88,15 @@ class Judge:
         if self.plain:
             judged = self.promise.judge(scores) if len(scores) <= AT_ONCE else self._judge_slices(scores, None)
             return Judgement(*judged, None, None, [], None)
-        own = None
+        own = ended = None
+        groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped else []
+        sessions = [keys_of.session_of(call) for call, _, _ in batch] if self.sessions is not None else []
         if self._grouped:
-            own = [group for group, rows in [(keys_of.group_of(c), n) for c, n, _ in batch] for _ in range(rows)]
-        ended = None
+            own = [group for group, (_, rows, _) in zip(groups, batch, strict=True) for _ in range(rows)]
         if self.sessions is None:
             judged = self._judge_slices(scores, own)
         else:
-            keys = [key for key, rows in [(keys_of.session_of(c), n) for c, n, _ in batch] for _ in range(rows)]
+            keys = [key for key, (_, rows, _) in zip(sessions, batch, strict=True) for _ in range(rows)]
             judged, ended = self._judge_sessions(self.sessions, scores, keys)
         severities, identifiers = judged.severities, []
         if self.levels is not None or self._smoothed:
@@ -108,7 +110,10 @@ class Judge:
         if self._risk is not None:
             found = self._risk.weigh(scores, self._costs)
             weighed = Weighed(found.p_correct.tolist(), found.served.tolist(), list(found.decisions))
-        return Judgement(judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended)
+        keyless = sessions.count(""), groups.count("")
+        return Judgement(
+            judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended, keyless
+        )
 
     def _judge_sessions(
         self, sessions: SessionStore, scores: NDArray[np.float32], keys: list[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from math import prod
 
 import grpc
@@ -11,6 +12,7 @@ import grpc
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import CONNECTION, STREAM, VERSION
 from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.state import ROUND_TRIPS
 from tocsin.errors import ConfigError
 from tocsin.judgement.batch_axis import is_batched
 from tocsin.judgement.call import Call
@@ -25,7 +27,8 @@ from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
-from tocsin_calibration import Bundle
+from tocsin_calibration import Bundle, BundleError
+from tocsin_detectors import DetectorError
 
 log = logging.getLogger("tocsin")
 
@@ -58,7 +61,6 @@ class GuardedModel:
             self.promise = self.bundle.require_promise(config.bundle or "the bundle")
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
-            self.swallowed = self.scorer.swallowed()
             self.judge = Judge(name, config, self.bundle, state, kept_as)
             if strange := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
                 known = ", ".join(self.promise.alphas)
@@ -67,7 +69,7 @@ class GuardedModel:
                 )
             if self.bundle.model and self.bundle.model != name:
                 log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
-        self.seconds = self.scorer.warm() if self.bundle is not None else 0.0  # that a batch of eight takes
+        self.seconds, self.swallowed = self._tried_out()
         self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
@@ -87,6 +89,15 @@ class GuardedModel:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
             self.shadow = GuardedModel(name, candidate, methods, state, threads=threads, kept_as=f"{name}:shadow")
 
+    def _tried_out(self) -> tuple[float, list[str]]:
+        """The seconds that a batch of eight takes, and the signals in which NaN passes unseen. Raises BundleError."""
+        if self.bundle is None:
+            return 0.0, []
+        try:
+            return self.scorer.warm(), self.scorer.swallowed()
+        except DetectorError as error:
+            raise BundleError(f"{self.config.bundle}: {error}") from error
+
     @property
     def digests(self) -> tuple[str, str]:
         """The digests of the bundle and of its shadow, empty where there is none."""
@@ -102,7 +113,12 @@ class GuardedModel:
     @property
     def waits(self) -> bool:
         """Whether judging a batch may take so long that it should not hold up an event loop."""
-        return self.seconds > INLINE_SECONDS or any(store.shared for store in self.stores)
+        return self.seconds > INLINE_SECONDS or self.shares_sessions
+
+    @property
+    def shares_sessions(self) -> bool:
+        """Whether judging asks a Redis that replicas share."""
+        return any(store.shared for store in self.stores)
 
     def wants_request(self, method: str) -> bool:
         """Whether judging a response of that method, or acting on it, takes the request."""
@@ -245,6 +261,21 @@ def guarded_models(
     found = {}
     for name, model in config.models.items():
         made = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)
+        if made.shares_sessions:
+            _check_budget(config, name, state.round_trip)
         old = (before or {}).get(name)
         found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
     return found
+
+
+def _check_budget(config: Config, name: str, round_trip: timedelta) -> None:
+    """Raises ConfigError where a Redis that is slow, and not too slow, would make every verdict late."""
+    budget = config.budget(name, shares_sessions=True)
+    if budget < ROUND_TRIPS * round_trip:
+        wanted = ROUND_TRIPS * round_trip / timedelta(milliseconds=1)
+        least = budget / ROUND_TRIPS / timedelta(milliseconds=1)
+        raise ConfigError(
+            f"models.{name}: scoring_budget is {budget / timedelta(milliseconds=1):g}ms, and state.timeout "
+            f"{round_trip / timedelta(milliseconds=1):g}ms: a response may wait for {ROUND_TRIPS} round trips; set "
+            f"scoring_budget to {wanted:g}ms or more, or state.timeout to {least:g}ms or less"
+        )

@@ -103,6 +103,8 @@ class FieldMethod:
             self._sequences = attrgetter(*(".".join(way) for way in self._places))
         for path in self.signals.values():
             self._signal(path)
+        if asks is not None:
+            FieldEdit(asks, self._request, self._response, 1, self._layouts).try_out()
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
