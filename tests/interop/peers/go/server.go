@@ -1,0 +1,188 @@
+package main
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// A gate holds handlers until another call opens it; an ending is how the server saw a call end.
+type board struct {
+	sync.Mutex
+	gates   map[string]chan struct{}
+	endings map[string]string
+}
+
+var state = board{gates: map[string]chan struct{}{}, endings: map[string]string{}}
+
+func (b *board) gate(name string) chan struct{} {
+	b.Lock()
+	defer b.Unlock()
+	if b.gates[name] == nil {
+		b.gates[name] = make(chan struct{})
+	}
+	return b.gates[name]
+}
+
+func (b *board) end(tag, how string) {
+	b.Lock()
+	defer b.Unlock()
+	b.endings[tag] = how
+}
+
+func (b *board) ending(tag string) string {
+	for i := 0; i < 100; i++ {
+		b.Lock()
+		how := b.endings[tag]
+		b.Unlock()
+		if how != "" {
+			return how
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return "unknown"
+}
+
+func serve() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	server := grpc.NewServer(grpc.UnknownServiceHandler(handle), grpc.MaxRecvMsgSize(1<<30), grpc.MaxSendMsgSize(1<<30))
+	say(map[string]int{"port": listener.Addr().(*net.TCPAddr).Port})
+	panic(server.Serve(listener))
+}
+
+func handle(_ interface{}, s grpc.ServerStream) error {
+	asked, _ := metadata.FromIncomingContext(s.Context())
+	tag := first(asked, "do-tag")
+	err := answer(asked, s)
+	if tag != "" {
+		if s.Context().Err() != nil {
+			state.end(tag, "cancelled")
+		} else {
+			state.end(tag, "finished")
+		}
+	}
+	return err
+}
+
+func answer(asked metadata.MD, s grpc.ServerStream) error {
+	if tag := first(asked, "do-ending"); tag != "" {
+		message := []byte(state.ending(tag))
+		return s.SendMsg(&message)
+	}
+	if name := first(asked, "do-open"); name != "" {
+		close(state.gate(name))
+	}
+	received := sums{all: sha256.New()}
+	_, deadline := s.Context().Deadline()
+	entries := metadata.MD{}
+	for key, values := range asked {
+		if strings.HasPrefix(key, "x-") {
+			entries[key] = values
+		}
+	}
+	bare := first(asked, "do-bare") != ""
+	if !bare {
+		if err := s.SendHeader(entries); err != nil {
+			return err
+		}
+	}
+	trailers := func() {
+		s.SetTrailer(metadata.Join(entries, metadata.Pairs("seen-messages", received.String(), "seen-deadline", strconv.FormatBool(deadline), "seen-bin", "\x00\xff\x80")))
+	}
+	if name := first(asked, "do-gate"); name != "" {
+		select {
+		case <-state.gate(name):
+		case <-s.Context().Done():
+			return s.Context().Err()
+		}
+	}
+	send := func() error { return s.SendMsg(file(first(asked, "do-answer"))) }
+	if first(asked, "do-early") == "" {
+		for {
+			var message []byte
+			if err := s.RecvMsg(&message); err == io.EOF {
+				break
+			} else if err != nil {
+				return err
+			}
+			received.add(message)
+			if first(asked, "do-each") != "" {
+				if err := send(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if !wait(s, number(asked, "do-wait-ms", 0)) {
+		return s.Context().Err()
+	}
+	if !bare && first(asked, "do-each") == "" && first(asked, "do-early") == "" {
+		for i := number(asked, "do-count", 1); i > 0; i-- {
+			if err := send(); err != nil {
+				return err
+			}
+			if !wait(s, number(asked, "do-pause-ms", 0)) {
+				return s.Context().Err()
+			}
+		}
+	}
+	trailers()
+	if code := number(asked, "do-status", 0); code != 0 {
+		return status.Error(codes.Code(code), "details: 100% schlecht, ü and \n more")
+	}
+	return nil
+}
+
+func wait(s grpc.ServerStream, ms int) bool {
+	if ms == 0 {
+		return s.Context().Err() == nil
+	}
+	select {
+	case <-time.After(time.Duration(ms) * time.Millisecond):
+		return true
+	case <-s.Context().Done():
+		return false
+	}
+}
+
+func first(entries metadata.MD, key string) string {
+	if values := entries.Get(key); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+func number(entries metadata.MD, key string, otherwise int) int {
+	if value, err := strconv.Atoi(first(entries, key)); err == nil {
+		return value
+	}
+	return otherwise
+}
+
+// Sums digest what was received: how many messages and bytes, and a hash of the hashes.
+type sums struct {
+	count, bytes int
+	all          hash.Hash
+}
+
+func (s *sums) add(message []byte) {
+	one := sha256.Sum256(message)
+	s.count, s.bytes = s.count+1, s.bytes+len(message)
+	s.all.Write(one[:])
+}
+
+func (s *sums) String() string { return fmt.Sprintf("%d:%d:%x", s.count, s.bytes, s.all.Sum(nil)[:6]) }

@@ -1,0 +1,156 @@
+// Node's own HTTP/2 as a client and as a server, gRPC's framing by hand.
+'use strict';
+const { once } = require('events');
+const http2 = require('http2');
+const zlib = require('zlib');
+const { decode, digest, file, pairs } = require('./values');
+
+function frame(message, compress) {
+  const content = compress ? zlib.gzipSync(message) : message;
+  const head = Buffer.alloc(5);
+  head[0] = compress ? 1 : 0;
+  head.writeUInt32BE(content.length, 1);
+  return Buffer.concat([head, content]);
+}
+
+// The messages of a readable stream, which is read no faster than they are taken.
+async function* deframe(stream) {
+  let parts = [];
+  let size = 0;
+  let needed = 5;
+  for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
+    parts.push(chunk);
+    size += chunk.length;
+    while (size >= needed) {
+      let whole = parts.length === 1 ? parts[0] : Buffer.concat(parts);
+      const end = 5 + whole.readUInt32BE(1);
+      needed = end;
+      parts = [whole];
+      if (size < end) break;
+      const content = whole.subarray(5, end);
+      yield whole[0] ? zlib.gunzipSync(content) : content;
+      whole = whole.subarray(end);
+      parts = [whole];
+      size = whole.length;
+      needed = 5;
+    }
+  }
+}
+
+// Entries as headers: a key that is repeated has an array, a binary value is base64 without padding.
+function headersOf(entries) {
+  const headers = {};
+  for (const [key, value] of entries) {
+    const text = Buffer.isBuffer(value) ? value.toString('base64').replace(/=+$/, '') : value;
+    headers[key] = key in headers ? [].concat(headers[key], text) : text;
+  }
+  return headers;
+}
+
+const OWN = /^(:.*|content-type|te|date|grpc-(status|message|timeout|encoding|accept-encoding))$/;
+
+function entriesOf(rawHeaders) {
+  const entries = [];
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const key = rawHeaders[i];
+    if (!OWN.test(key)) entries.push([key, decode(key, rawHeaders[i + 1])]);
+  }
+  return entries;
+}
+
+async function write(stream, bytes) {
+  if (!stream.write(bytes)) await Promise.race([once(stream, 'drain'), once(stream, 'close')]).catch(() => {});
+}
+
+function connect(scenario, folder) {
+  const session = http2.connect(`http://${scenario.target}`);
+  session.on('error', () => {});
+  return { close: () => session.destroy(), call: (call, reading) => one(session, folder, call, reading) };
+}
+
+async function one(session, folder, call, reading) {
+  const seen = { messages: [], code: -1, text: '', initial: [], trailing: [] };
+  const close = (code, text) => { if (seen.code < 0) Object.assign(seen, { code, text }); };
+  let stream;
+  try {
+    stream = session.request({
+      ':method': 'POST', ':path': call.method, 'content-type': 'application/grpc', te: 'trailers',
+      'grpc-timeout': `${call.timeout_ms}m`, ...(call.compress ? { 'grpc-encoding': 'gzip' } : {}),
+      ...headersOf(call.metadata.map(([key, value]) => [key, decode(key, value)])),
+    });
+  } catch (error) {
+    return { ...seen, code: 14, text: error.code };
+  }
+  const status = (headers) => {
+    if (headers['grpc-status'] !== undefined) {
+      close(Number(headers['grpc-status']), decodeURIComponent(headers['grpc-message'] || ''));
+    }
+  };
+  stream.on('response', (headers, flags, raw) => {
+    seen[headers['grpc-status'] === undefined ? 'initial' : 'trailing'] = pairs(entriesOf(raw));
+    status(headers);
+  });
+  stream.on('trailers', (headers, flags, raw) => {
+    seen.trailing = pairs(entriesOf(raw));
+    status(headers);
+  });
+  stream.on('error', () => {});
+  const closed = new Promise((done) => stream.once('close', done));
+  const deadline = setTimeout(() => { close(4, 'deadline'); stream.close(8); }, call.timeout_ms);
+  (async () => {
+    for (const name of call.send) await write(stream, frame(file(folder, name), call.compress));
+    stream.end();
+  })();
+  if (reading) await reading;
+  try {
+    for await (const message of deframe(stream)) {
+      seen.messages.push(digest(message));
+      if (seen.messages.length === call.cancel_after) {
+        close(1, 'cancelled');
+        stream.close(8);
+        break;
+      }
+    }
+  } catch { /* the reset's code is read below */ }
+  await closed;
+  clearTimeout(deadline);
+  close(13, `reset with ${stream.rstCode}`);
+  return seen;
+}
+
+function serve(answer) {
+  const server = http2.createServer();
+  server.on('session', (session) => session.on('error', () => {}));
+  server.on('stream', (stream, headers, flags, raw) => {
+    const status = (code, text) => ({ 'grpc-status': String(code), ...(text ? { 'grpc-message': encodeURIComponent(text) } : {}) });
+    const ordinary = { ':status': 200, 'content-type': 'application/grpc' };
+    const compress = headers['grpc-encoding'] === 'gzip';
+    let trailers = null;
+    let begun = false;
+    const call = {
+      metadata: entriesOf(raw),
+      deadline: headers['grpc-timeout'] !== undefined,
+      messages: deframe(stream),
+      gone: false,
+      initial(entries) {
+        begun = true;
+        const encoding = compress ? { 'grpc-encoding': 'gzip' } : {};
+        stream.respond({ ...ordinary, ...encoding, ...headersOf(entries) }, { waitForTrailers: true });
+      },
+      send: (message) => write(stream, frame(message, compress)),
+      finish(code, text, entries) {
+        trailers = { ...status(code, text), ...headersOf(entries) };
+        if (begun) stream.end();
+        else stream.respond({ ...ordinary, ...trailers }, { endStream: true });
+      },
+      reset: (code) => stream.close(code),
+    };
+    stream.on('wantTrailers', () => stream.sendTrailers(trailers || status(0, '')));
+    stream.on('error', () => {});
+    call.cancelled = new Promise((done) => stream.on('close', () => { call.gone = true; done(); }));
+    answer(call).catch(() => {}); // the call is gone
+  });
+  return new Promise((done) => server.listen(0, '127.0.0.1', () => done(server.address().port)));
+}
+
+module.exports = { connect, serve };
