@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import time
-from collections.abc import Iterator
+import json
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,7 @@ class World:
             content["call"]["metadata"].append(("do-tag", tag))
         seen = self._client(client).ask(content)
         observed: dict[str, Any] = {
-            "outcomes": [[_comparable(outcome, scenario), count] for outcome, count in seen["outcomes"]],
+            "outcomes": _merged((_comparable(outcome, scenario), count) for outcome, count in seen["outcomes"]),
             "background": [_comparable(outcome, scenario) for outcome in seen["background"]],
         }
         if scenario.ending:
@@ -130,8 +130,6 @@ class World:
     @contextmanager
     def _late(self, upstream: int) -> Iterator[int]:
         """A port that refuses connections for the first second."""
-        import threading
-
         forwarder = Forwarder(upstream)
         timer = threading.Timer(1.0, forwarder.open)
         timer.start()
@@ -157,9 +155,20 @@ def _comparable(outcome: dict[str, Any], scenario: Scenario) -> dict[str, Any]:
             if key not in WRITTEN_ON_THE_WAY:
                 values.setdefault(key, []).append(value)
         outcome[part] = values
+    if scenario.messages is None:
+        del outcome["messages"]
     if not scenario.text:
         del outcome["text"]
     return outcome
+
+
+def _merged(outcomes: Iterable[tuple[dict[str, Any], int]]) -> list[tuple[dict[str, Any], int]]:
+    """Equal outcomes once, with how often they came."""
+    counts: dict[str, int] = {}
+    for outcome, count in outcomes:
+        line = json.dumps(outcome, sort_keys=True)
+        counts[line] = counts.get(line, 0) + count
+    return [(json.loads(line), count) for line, count in counts.items()]
 
 
 def _ending(server: int, tag: str) -> str:

@@ -74,7 +74,9 @@ class Client:
             counts += worker.result()
         return [[json.loads(line), count] for line, count in counts.items()]
 
-    def _call(self, channel: grpc.Channel, call: dict[str, Any], before_reading: Callable[[], Any] | None = None) -> Any:
+    def _call(
+        self, channel: grpc.Channel, call: dict[str, Any], before_reading: Callable[[], Any] | None = None
+    ) -> Any:
         metadata = [(k, base64.b64decode(v) if k.endswith("-bin") else v) for k, v in call["metadata"]]
         sent = ((self._folder / name).read_bytes() for name in call["send"])
         stub = getattr(channel, STUBS[call["kind"]])(call["method"])

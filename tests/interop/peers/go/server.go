@@ -107,7 +107,7 @@ func answer(asked metadata.MD, s grpc.ServerStream) error {
 		select {
 		case <-state.gate(name):
 		case <-s.Context().Done():
-			return s.Context().Err()
+			return ended(s)
 		}
 	}
 	send := func() error { return s.SendMsg(file(first(asked, "do-answer"))) }
@@ -128,7 +128,7 @@ func answer(asked metadata.MD, s grpc.ServerStream) error {
 		}
 	}
 	if !wait(s, number(asked, "do-wait-ms", 0)) {
-		return s.Context().Err()
+		return ended(s)
 	}
 	if !bare && first(asked, "do-each") == "" && first(asked, "do-early") == "" {
 		for i := number(asked, "do-count", 1); i > 0; i-- {
@@ -136,7 +136,7 @@ func answer(asked metadata.MD, s grpc.ServerStream) error {
 				return err
 			}
 			if !wait(s, number(asked, "do-pause-ms", 0)) {
-				return s.Context().Err()
+				return ended(s)
 			}
 		}
 	}
@@ -146,6 +146,9 @@ func answer(asked metadata.MD, s grpc.ServerStream) error {
 	}
 	return nil
 }
+
+// Ended is the status of a call whose context is done.
+func ended(s grpc.ServerStream) error { return status.FromContextError(s.Context().Err()).Err() }
 
 func wait(s grpc.ServerStream, ms int) bool {
 	if ms == 0 {

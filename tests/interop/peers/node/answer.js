@@ -16,7 +16,7 @@ function gate(name) {
 }
 
 // A call: metadata (entries), deadline (boolean), messages (async iterable), cancelled (promise), gone (boolean), and
-// initial(entries), send(message), finish(code, text, entries), reset(code).
+// initial(entries), send(message), finish(code, text, entries); where it can reset, flush(message) and reset(code).
 async function answer(call, folder) {
   const asked = Object.fromEntries(call.metadata);
   if (asked['do-ending']) return ending(call, asked['do-ending']);
@@ -53,7 +53,7 @@ async function respond(call, asked, folder) {
   if (!asked['do-bare'] && !asked['do-each'] && !asked['do-early']) {
     for (let left = Number(asked['do-count'] || 1); left > 0 && !call.gone; left--) {
       if (asked['do-reset'] && left === 1) {
-        send(); // the reset goes right behind it
+        await call.flush(file(folder, asked['do-answer'])); // the reset goes right behind it
         return call.reset(Number(asked['do-reset']));
       }
       await send();

@@ -5,6 +5,8 @@ const http2 = require('http2');
 const zlib = require('zlib');
 const { decode, digest, file, pairs } = require('./values');
 
+const MEMORY = 1000; // megabytes of a connection that wait to be written, beyond which Node ends streams
+
 function frame(message, compress) {
   const content = compress ? zlib.gzipSync(message) : message;
   const head = Buffer.alloc(5);
@@ -63,7 +65,7 @@ async function write(stream, bytes) {
 }
 
 function connect(scenario, folder) {
-  const session = http2.connect(`http://${scenario.target}`);
+  const session = http2.connect(`http://${scenario.target}`, { maxSessionMemory: MEMORY });
   session.on('error', () => {});
   return { close: () => session.destroy(), call: (call, reading) => one(session, folder, call, reading) };
 }
@@ -112,6 +114,7 @@ async function one(session, folder, call, reading) {
       }
     }
   } catch { /* the reset's code is read below */ }
+  if (seen.code >= 0 && !stream.closed) stream.close(8); // answered before everything was sent
   await closed;
   clearTimeout(deadline);
   close(13, `reset with ${stream.rstCode}`);
@@ -119,7 +122,7 @@ async function one(session, folder, call, reading) {
 }
 
 function serve(answer) {
-  const server = http2.createServer();
+  const server = http2.createServer({ maxSessionMemory: MEMORY });
   server.on('session', (session) => session.on('error', () => {}));
   server.on('stream', (stream, headers, flags, raw) => {
     const status = (code, text) => ({ 'grpc-status': String(code), ...(text ? { 'grpc-message': encodeURIComponent(text) } : {}) });
@@ -143,6 +146,7 @@ function serve(answer) {
         if (begun) stream.end();
         else stream.respond({ ...ordinary, ...trailers }, { endStream: true });
       },
+      flush: (message) => new Promise((done) => stream.write(frame(message, compress), done)),
       reset: (code) => stream.close(code),
     };
     stream.on('wantTrailers', () => stream.sendTrailers(trailers || status(0, '')));
