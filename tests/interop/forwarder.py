@@ -58,6 +58,8 @@ class Forwarder:
             return
         try:
             await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+        except asyncio.CancelledError:
+            pass  # closed: asyncio would report a server's task that ends so as an error
         finally:
             back.close()
             writer.close()

@@ -8,8 +8,9 @@ A client (`PEER client FOLDER`) reads scenarios and writes what came of each; me
            "metadata": [["x-key", "value"], ["x-key-bin", "base64"]], "timeout_ms": 20000, "compress": false,
            "cancel_after": 0, "wait_for_ready": false}
 
-One connection serves a scenario. Calls in the background are begun and sent, but not read; after `settle_ms` the call is
-made `repeat` times by `parallel` workers, together `rate` a second (0: as fast as they can); then the background is read.
+One connection serves a scenario. Calls in the background are begun and sent, but not read; after `settle_ms` the call
+is made `repeat` times by `parallel` workers, together `rate` a second (0: as fast as they can); then the background is
+read.
 
     {"background": [OBSERVATION...], "outcomes": [[OBSERVATION, how often]...]}
     OBSERVATION: {"messages": ["SIZE:SHA-256"...], "code": 0, "text": "", "initial": [[key, value]...], "trailing": ...}

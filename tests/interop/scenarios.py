@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ BULK = 30_000_000
 class Scenario:
     """A call, what else goes on meanwhile, and what must come of it without a relay.
 
-    `code`: the status expected of each call. `messages`: how many it receives, None where clients differ. `ending`: how the server sees the call end, where
-    that is asked for. `quick`: part of every run of the tests. `heavy`: seconds of work, so tried on fewer pairs.
-    `text`: whether the status text is the server's, not the client's.
+    `code`: the status expected of each call. `messages`: how many it receives, None where that varies. `ending`: how
+    the server sees the call end, where that is asked for. `text`: whether the status text is the server's, not the
+    client's. `late`: the server is there a second after the call is made. `quick`: part of every run of the tests.
+    `heavy`: seconds of work, so tried on fewer pairs. `without`: other proxies that do not carry it.
     """
 
     call: Call
@@ -49,10 +50,10 @@ class Scenario:
     text: bool = True
     quick: bool = False
     heavy: bool = False
-    late: bool = False  # the server is there a second after the call is made
+    late: bool = False
     clients: Sequence[str] = CLIENTS
     servers: Sequence[str] = SERVERS
-    without: Sequence[str] = field(default=())  # hops that do not carry it by themselves
+    without: Sequence[str] = ()
 
     def json(self, target: str) -> dict[str, Any]:
         return {
@@ -90,12 +91,7 @@ SCENARIOS = {
         stream("up", send=["megabyte.bin"] * 8, method=UNGUARDED, asks={"early": "1", "status": "8"}),
         code=8,
         messages=0,
-        servers=[
-            "go",
-            "node",
-            "http2",
-            "java",
-        ],  # C-core's own answer varies: with headers of its own, or trailers only
+        servers=["go", "node", "http2", "java"],  # C-core's varies: with headers of its own, or trailers only
         without=("envoy", "nginx"),
     ),
     "compressed": Scenario(unary(compress=True, asks={"compress": "1"}), quick=True),
