@@ -11,8 +11,8 @@ from tests.interop.world import World
 
 @pytest.fixture(scope="session")
 def world(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("interop"), bundle)
+    opened = World(tmp_path_factory.mktemp("interop"), bundle)
     try:
-        yield made
+        yield opened
     finally:
-        made.close()
+        opened.close()

@@ -25,8 +25,8 @@ A server (`PEER server FOLDER`) writes {"port": N}, and does with a call what th
     do-compress      answers in gzip                   do-reset N      RST_STREAM right behind the last answer
     do-tag TAG       remembers how the call ended      do-ending TAG   answers with that: finished, cancelled
 
-Metadata that begins with x- comes back in initial and trailing metadata; trailers also carry `seen-messages` (number,
-bytes and hash of the requests), `seen-deadline` and a binary value.
+Metadata that begins with x- comes back in initial and trailing metadata; trailers also carry `received-messages`
+(number, bytes and hash of the requests), `has-deadline` and a binary value.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 PEERS = Path(__file__).parent / "peers"
 BUILD = Path(__file__).parents[2] / "build" / "interop"
 GO_PATH = Path("/usr/share/gocode")
-NODE_MODULES = BUILD / "node" / "node_modules"
+NODE_MODULES = BUILD / "node" / "node_modules"  # by `make interop`
 JARS = Path("/usr/share/java")
 JAVA_NEEDS = (
     "grpc-api", "grpc-context", "grpc-core", "grpc-netty", "grpc-stub", "gson", "guava", "netty-buffer", "netty-codec",
@@ -37,13 +37,15 @@ def missing(stack: str) -> str:
         if not shutil.which("node"):
             return "Node: apt-get install nodejs npm"
         if stack == "node" and not (NODE_MODULES / "@grpc/grpc-js").is_dir():
-            return "@grpc/grpc-js: make build/interop/node"
+            return "@grpc/grpc-js: npm install --prefix build/interop/node @grpc/grpc-js"
         return ""
     if stack == "java":
         lacking = [name for name in JAVA_NEEDS if not (JARS / f"{name}.jar").exists()]
         if shutil.which("javac") and not lacking:
             return ""
-        return "Java and grpc-java: apt-get install default-jdk-headless libgrpc-java libnetty-java libgoogle-gson-java"
+        return (
+            "Java and grpc-java: apt-get install default-jdk-headless libgrpc-java libgoogle-gson-java libperfmark-java"
+        )
     return ""
 
 

@@ -38,7 +38,7 @@ class World:
     def __init__(self, folder: Path, bundle: Path) -> None:
         self._folder = folder
         self._bundle = bundle
-        self._begun: dict[Any, Any] = {}
+        self._running: dict[Any, Any] = {}
         self._direct: dict[Any, Any] = {}
         self._tags = itertools.count()
         self._stack = ExitStack()
@@ -75,10 +75,10 @@ class World:
             call["metadata"] = [(key, tag if value == "TAG" else value) for key, value in call["metadata"]]
         if scenario.ending:
             content["call"]["metadata"].append(("do-tag", tag))
-        seen = self._client(client).ask(content)
+        observation = self._client(client).ask(content)
         observed: dict[str, Any] = {
-            "outcomes": _merged((_comparable(outcome, scenario), count) for outcome, count in seen["outcomes"]),
-            "background": [_comparable(outcome, scenario) for outcome in seen["background"]],
+            "outcomes": _merged((_comparable(outcome, scenario), count) for outcome, count in observation["outcomes"]),
+            "background": [_comparable(outcome, scenario) for outcome in observation["background"]],
         }
         if scenario.ending:
             observed["ending"] = _ending(server, tag)
@@ -86,9 +86,9 @@ class World:
 
     def _client(self, stack: str) -> Peer:
         key = "client", stack
-        if key not in self._begun or not self._begun[key].is_running:
-            self._begun[key] = self._peer(stack, "client")
-        peer: Peer = self._begun[key]
+        if key not in self._running or not self._running[key].is_running:
+            self._running[key] = self._peer(stack, "client")
+        peer: Peer = self._running[key]
         return peer
 
     def _server(self, stack: str) -> Peer:
@@ -140,9 +140,9 @@ class World:
             forwarder.close()
 
     def _once(self, key: Any, begin: Any) -> Any:
-        if key not in self._begun:
-            self._begun[key] = begin()
-        return self._begun[key]
+        if key not in self._running:
+            self._running[key] = begin()
+        return self._running[key]
 
 
 def _comparable(outcome: dict[str, Any], scenario: Scenario) -> dict[str, Any]:

@@ -124,60 +124,62 @@ class Server(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.stream_stream_rpc_method_handler(self._handle)
 
     def _handle(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        asked = dict(context.invocation_metadata())
+        instructions = dict(context.invocation_metadata())
         done = threading.Event()
         finished: list[bool] = []
 
         def ended() -> None:
             done.set()
-            if "do-tag" in asked:
-                self._endings[asked["do-tag"]] = "finished" if finished else "cancelled"
+            if "do-tag" in instructions:
+                self._endings[instructions["do-tag"]] = "finished" if finished else "cancelled"
 
         context.add_callback(ended)
-        if "do-ending" in asked:
-            yield self._ending(asked["do-ending"]).encode()
+        if "do-ending" in instructions:
+            yield self._ending(instructions["do-ending"]).encode()
         else:
-            yield from self._answer(asked, requests, context, done)
+            yield from self._answer(instructions, requests, context, done)
         if not done.is_set():
             finished.append(True)
 
-    def _answer(self, asked: dict[str, str], requests: Iterator[bytes], context: Any, done: Any) -> Iterator[bytes]:
-        if "do-open" in asked:
-            self._gates[asked["do-open"]].set()
+    def _answer(
+        self, instructions: dict[str, str], requests: Iterator[bytes], context: Any, done: Any
+    ) -> Iterator[bytes]:
+        if "do-open" in instructions:
+            self._gates[instructions["do-open"]].set()
         entries = [(key, value) for key, value in context.invocation_metadata() if key.startswith("x-")]
-        if "do-compress" in asked:
+        if "do-compress" in instructions:
             context.set_compression(grpc.Compression.Gzip)
-        if "do-bare" not in asked:
+        if "do-bare" not in instructions:
             context.send_initial_metadata(entries)
-        if "do-gate" in asked:
-            while not done.is_set() and not self._gates[asked["do-gate"]].wait(0.02):
+        if "do-gate" in instructions:
+            while not done.is_set() and not self._gates[instructions["do-gate"]].wait(0.02):
                 pass
         count = total = 0
         hashes = hashlib.sha256()
-        answer = (self._folder / asked["do-answer"]).read_bytes() if "do-answer" in asked else b""
-        if "do-early" not in asked:
+        answer = (self._folder / instructions["do-answer"]).read_bytes() if "do-answer" in instructions else b""
+        if "do-early" not in instructions:
             for request in requests:
                 count, total = count + 1, total + len(request)
                 hashes.update(hashlib.sha256(request).digest())
-                if "do-each" in asked:
+                if "do-each" in instructions:
                     yield answer
-        if done.wait(int(asked.get("do-wait-ms", 0)) / 1e3):
+        if done.wait(int(instructions.get("do-wait-ms", 0)) / 1e3):
             return
-        if not {"do-bare", "do-each", "do-early"} & asked.keys():
-            for _ in range(int(asked.get("do-count", 1))):
+        if not {"do-bare", "do-each", "do-early"} & instructions.keys():
+            for _ in range(int(instructions.get("do-count", 1))):
                 yield answer
-                if done.wait(int(asked.get("do-pause-ms", 0)) / 1e3):
+                if done.wait(int(instructions.get("do-pause-ms", 0)) / 1e3):
                     return
         context.set_trailing_metadata(
             (
                 *entries,
-                ("seen-messages", f"{count}:{total}:{hashes.hexdigest()[:12]}"),
-                ("seen-deadline", "true" if (context.time_remaining() or 1e9) < 1e6 else "false"),
-                ("seen-bin", b"\0\xff\x80"),
+                ("received-messages", f"{count}:{total}:{hashes.hexdigest()[:12]}"),
+                ("has-deadline", "true" if (context.time_remaining() or 1e9) < 1e6 else "false"),
+                ("answer-bin", b"\0\xff\x80"),
             )
         )
-        if "do-status" in asked:
-            code = next(code for code in grpc.StatusCode if code.value[0] == int(asked["do-status"]))
+        if "do-status" in instructions:
+            code = next(code for code in grpc.StatusCode if code.value[0] == int(instructions["do-status"]))
             context.set_code(code)
             context.set_details("details: 100% schlecht, ü and \n more")
 

@@ -65,7 +65,7 @@ func run(s scenario) interface{} {
 		unread.Add(1)
 		go func() {
 			defer unread.Done()
-			background[i] = one(conn, c, read)
+			background[i] = makeCall(conn, c, read)
 		}()
 	}
 	if len(s.Background) > 0 {
@@ -98,7 +98,7 @@ func repeat(conn *grpc.ClientConn, s scenario) []interface{} {
 				if s.Rate > 0 {
 					time.Sleep(time.Until(begin.Add(time.Duration(number) * time.Second / time.Duration(s.Rate))))
 				}
-				line, _ := json.Marshal(one(conn, s.Call, nil))
+				line, _ := json.Marshal(makeCall(conn, s.Call, nil))
 				lock.Lock()
 				counts[string(line)]++
 				lock.Unlock()
@@ -113,7 +113,7 @@ func repeat(conn *grpc.ClientConn, s scenario) []interface{} {
 	return outcomes
 }
 
-func one(conn *grpc.ClientConn, c call, read chan struct{}) observation {
+func makeCall(conn *grpc.ClientConn, c call, read chan struct{}) observation {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.TimeoutMs)*time.Millisecond)
 	defer cancel()
 	for _, pair := range c.Metadata {
@@ -124,10 +124,10 @@ func one(conn *grpc.ClientConn, c call, read chan struct{}) observation {
 		options = append(options, grpc.UseCompressor(gzip.Name))
 	}
 	streams := grpc.StreamDesc{ServerStreams: c.Kind == "down" || c.Kind == "both", ClientStreams: c.Kind == "up" || c.Kind == "both"}
-	seen := observation{Messages: []string{}}
+	observation := observation{Messages: []string{}}
 	stream, err := conn.NewStream(ctx, &streams, c.Method, options...)
 	if err != nil {
-		return finish(seen, err)
+		return finish(observation, err)
 	}
 	go func() {
 		for _, name := range c.Send {
@@ -143,8 +143,8 @@ func one(conn *grpc.ClientConn, c call, read chan struct{}) observation {
 	for err == nil {
 		var message []byte
 		if err = stream.RecvMsg(&message); err == nil {
-			seen.Messages = append(seen.Messages, digest(message))
-			if len(seen.Messages) == c.CancelAfter {
+			observation.Messages = append(observation.Messages, digest(message))
+			if len(observation.Messages) == c.CancelAfter {
 				cancel()
 				for err == nil {
 					err = stream.RecvMsg(&message)
@@ -156,17 +156,17 @@ func one(conn *grpc.ClientConn, c call, read chan struct{}) observation {
 		}
 	}
 	if header, failed := stream.Header(); failed == nil {
-		seen.Initial = pairs(header)
+		observation.Initial = pairs(header)
 	}
-	seen.Trailing = pairs(stream.Trailer())
-	return finish(seen, err)
+	observation.Trailing = pairs(stream.Trailer())
+	return finish(observation, err)
 }
 
-func finish(seen observation, err error) observation {
+func finish(observation observation, err error) observation {
 	if err != nil && err != io.EOF {
-		seen.Code, seen.Text = int(status.Code(err)), status.Convert(err).Message()
+		observation.Code, observation.Text = int(status.Code(err)), status.Convert(err).Message()
 	}
-	return seen
+	return observation
 }
 
 func digest(message []byte) string {

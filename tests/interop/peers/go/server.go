@@ -65,9 +65,9 @@ func serve() {
 }
 
 func handle(_ interface{}, s grpc.ServerStream) error {
-	asked, _ := metadata.FromIncomingContext(s.Context())
-	tag := first(asked, "do-tag")
-	err := answer(asked, s)
+	instructions, _ := metadata.FromIncomingContext(s.Context())
+	tag := first(instructions, "do-tag")
+	err := answer(instructions, s)
 	if tag != "" {
 		if s.Context().Err() != nil {
 			state.end(tag, "cancelled")
@@ -78,40 +78,40 @@ func handle(_ interface{}, s grpc.ServerStream) error {
 	return err
 }
 
-func answer(asked metadata.MD, s grpc.ServerStream) error {
-	if tag := first(asked, "do-ending"); tag != "" {
+func answer(instructions metadata.MD, s grpc.ServerStream) error {
+	if tag := first(instructions, "do-ending"); tag != "" {
 		message := []byte(state.ending(tag))
 		return s.SendMsg(&message)
 	}
-	if name := first(asked, "do-open"); name != "" {
+	if name := first(instructions, "do-open"); name != "" {
 		close(state.gate(name))
 	}
 	received := sums{all: sha256.New()}
 	_, deadline := s.Context().Deadline()
 	entries := metadata.MD{}
-	for key, values := range asked {
+	for key, values := range instructions {
 		if strings.HasPrefix(key, "x-") {
 			entries[key] = values
 		}
 	}
-	bare := first(asked, "do-bare") != ""
+	bare := first(instructions, "do-bare") != ""
 	if !bare {
 		if err := s.SendHeader(entries); err != nil {
 			return err
 		}
 	}
 	trailers := func() {
-		s.SetTrailer(metadata.Join(entries, metadata.Pairs("seen-messages", received.String(), "seen-deadline", strconv.FormatBool(deadline), "seen-bin", "\x00\xff\x80")))
+		s.SetTrailer(metadata.Join(entries, metadata.Pairs("received-messages", received.String(), "has-deadline", strconv.FormatBool(deadline), "answer-bin", "\x00\xff\x80")))
 	}
-	if name := first(asked, "do-gate"); name != "" {
+	if name := first(instructions, "do-gate"); name != "" {
 		select {
 		case <-state.gate(name):
 		case <-s.Context().Done():
 			return ended(s)
 		}
 	}
-	send := func() error { return s.SendMsg(file(first(asked, "do-answer"))) }
-	if first(asked, "do-early") == "" {
+	send := func() error { return s.SendMsg(file(first(instructions, "do-answer"))) }
+	if first(instructions, "do-early") == "" {
 		for {
 			var message []byte
 			if err := s.RecvMsg(&message); err == io.EOF {
@@ -120,28 +120,28 @@ func answer(asked metadata.MD, s grpc.ServerStream) error {
 				return err
 			}
 			received.add(message)
-			if first(asked, "do-each") != "" {
+			if first(instructions, "do-each") != "" {
 				if err := send(); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	if !wait(s, number(asked, "do-wait-ms", 0)) {
+	if !wait(s, number(instructions, "do-wait-ms", 0)) {
 		return ended(s)
 	}
-	if !bare && first(asked, "do-each") == "" && first(asked, "do-early") == "" {
-		for i := number(asked, "do-count", 1); i > 0; i-- {
+	if !bare && first(instructions, "do-each") == "" && first(instructions, "do-early") == "" {
+		for i := number(instructions, "do-count", 1); i > 0; i-- {
 			if err := send(); err != nil {
 				return err
 			}
-			if !wait(s, number(asked, "do-pause-ms", 0)) {
+			if !wait(s, number(instructions, "do-pause-ms", 0)) {
 				return ended(s)
 			}
 		}
 	}
 	trailers()
-	if code := number(asked, "do-status", 0); code != 0 {
+	if code := number(instructions, "do-status", 0); code != 0 {
 		return status.Error(codes.Code(code), "details: 100% schlecht, ü and \n more")
 	}
 	return nil
@@ -183,9 +183,9 @@ type sums struct {
 }
 
 func (s *sums) add(message []byte) {
-	one := sha256.Sum256(message)
+	digest := sha256.Sum256(message)
 	s.count, s.bytes = s.count+1, s.bytes+len(message)
-	s.all.Write(one[:])
+	s.all.Write(digest[:])
 }
 
 func (s *sums) String() string { return fmt.Sprintf("%d:%d:%x", s.count, s.bytes, s.all.Sum(nil)[:6]) }

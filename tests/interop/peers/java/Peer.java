@@ -106,12 +106,12 @@ final class Peer {
   public static void main(String[] arguments) throws Exception {
     folder = Path.of(arguments[1]);
     if (arguments[0].equals("server")) {
-      System.out.println(JSON.toJson(Map.of("port", Answering.serve())));
+      System.out.println(JSON.toJson(Map.of("port", Server.serve())));
       Thread.currentThread().join();
     }
     BufferedReader lines = new BufferedReader(new InputStreamReader(System.in));
     for (String line = lines.readLine(); line != null; line = lines.readLine()) {
-      System.out.println(JSON.toJson(Asking.run(JSON.fromJson(line, Asking.Scenario.class))));
+      System.out.println(JSON.toJson(Client.run(JSON.fromJson(line, Client.Scenario.class))));
     }
     System.exit(0);
   }

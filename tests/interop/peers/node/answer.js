@@ -18,12 +18,12 @@ function gate(name) {
 // A call: metadata (entries), deadline (boolean), messages (async iterable), cancelled (promise), gone (boolean), and
 // initial(entries), send(message), finish(code, text, entries); where it can reset, flush(message) and reset(code).
 async function answer(call, folder) {
-  const asked = Object.fromEntries(call.metadata);
-  if (asked['do-ending']) return ending(call, asked['do-ending']);
+  const instructions = Object.fromEntries(call.metadata);
+  if (instructions['do-ending']) return ending(call, instructions['do-ending']);
   let finished = false;
-  call.cancelled.then(() => { if (asked['do-tag']) endings.set(asked['do-tag'], finished ? 'finished' : 'cancelled'); });
-  await respond(call, asked, folder);
-  if (asked['do-tag'] && !call.gone) { finished = true; endings.set(asked['do-tag'], 'finished'); }
+  call.cancelled.then(() => { if (instructions['do-tag']) endings.set(instructions['do-tag'], finished ? 'finished' : 'cancelled'); });
+  await respond(call, instructions, folder);
+  if (instructions['do-tag'] && !call.gone) { finished = true; endings.set(instructions['do-tag'], 'finished'); }
 }
 
 async function ending(call, tag) {
@@ -33,38 +33,38 @@ async function ending(call, tag) {
   call.finish(0, '', []);
 }
 
-async function respond(call, asked, folder) {
-  if (asked['do-open']) gate(asked['do-open']).open();
+async function respond(call, instructions, folder) {
+  if (instructions['do-open']) gate(instructions['do-open']).open();
   const entries = call.metadata.filter(([key]) => key.startsWith('x-'));
-  if (!asked['do-bare']) call.initial(entries);
-  if (asked['do-gate']) await Promise.race([gate(asked['do-gate']).opened, call.cancelled]);
-  const send = () => call.send(file(folder, asked['do-answer']));
+  if (!instructions['do-bare']) call.initial(entries);
+  if (instructions['do-gate']) await Promise.race([gate(instructions['do-gate']).opened, call.cancelled]);
+  const send = () => call.send(file(folder, instructions['do-answer']));
   const hashes = createHash('sha256');
   let [count, bytes] = [0, 0];
-  if (!asked['do-early']) {
+  if (!instructions['do-early']) {
     for await (const message of call.messages) {
       count += 1;
       bytes += message.length;
       hashes.update(sha(message));
-      if (asked['do-each']) await send();
+      if (instructions['do-each']) await send();
     }
   }
-  if (asked['do-wait-ms']) await Promise.race([sleep(Number(asked['do-wait-ms'])), call.cancelled]);
-  if (!asked['do-bare'] && !asked['do-each'] && !asked['do-early']) {
-    for (let left = Number(asked['do-count'] || 1); left > 0 && !call.gone; left--) {
-      if (asked['do-reset'] && left === 1) {
-        await call.flush(file(folder, asked['do-answer'])); // the reset goes right behind it
-        return call.reset(Number(asked['do-reset']));
+  if (instructions['do-wait-ms']) await Promise.race([sleep(Number(instructions['do-wait-ms'])), call.cancelled]);
+  if (!instructions['do-bare'] && !instructions['do-each'] && !instructions['do-early']) {
+    for (let remaining = Number(instructions['do-count'] || 1); remaining > 0 && !call.gone; remaining--) {
+      if (instructions['do-reset'] && remaining === 1) {
+        await call.flush(file(folder, instructions['do-answer'])); // the reset goes right behind it
+        return call.reset(Number(instructions['do-reset']));
       }
       await send();
-      if (asked['do-pause-ms']) await sleep(Number(asked['do-pause-ms']));
+      if (instructions['do-pause-ms']) await sleep(Number(instructions['do-pause-ms']));
     }
   }
   if (call.gone) return;
   const sums = `${count}:${bytes}:${hashes.digest('hex').slice(0, 12)}`;
-  const trailers = [...entries, ['seen-messages', sums], ['seen-deadline', String(call.deadline)]];
-  trailers.push(['seen-bin', Buffer.from([0, 255, 128])]);
-  const failed = Number(asked['do-status'] || 0);
+  const trailers = [...entries, ['received-messages', sums], ['has-deadline', String(call.deadline)]];
+  trailers.push(['answer-bin', Buffer.from([0, 255, 128])]);
+  const failed = Number(instructions['do-status'] || 0);
   call.finish(failed, failed ? 'details: 100% schlecht, ü and \n more' : '', trailers);
 }
 

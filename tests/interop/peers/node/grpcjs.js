@@ -31,7 +31,7 @@ function connect(scenario, folder) {
   const options = { ...UNLIMITED, 'grpc.use_local_subchannel_pool': 1 };
   if (scenario.call.compress) options['grpc.default_compression_algorithm'] = 2; // gzip
   const client = new grpc.Client(scenario.target, grpc.credentials.createInsecure(), options);
-  return { close: () => client.close(), call: (call, reading) => one(client, folder, call, reading) };
+  return { close: () => client.close(), call: (call, reading) => makeCall(client, folder, call, reading) };
 }
 
 function begin(client, folder, call, onMessage) {
@@ -48,7 +48,7 @@ function begin(client, folder, call, onMessage) {
   }
 }
 
-async function one(client, folder, call, reading) {
+async function makeCall(client, folder, call, reading) {
   const messages = [];
   let initial = [];
   const stream = begin(client, folder, call, (message) => messages.push(digest(message)));

@@ -24,16 +24,16 @@ async function* deframe(stream) {
     parts.push(chunk);
     size += chunk.length;
     while (size >= needed) {
-      let whole = parts.length === 1 ? parts[0] : Buffer.concat(parts);
-      const end = 5 + whole.readUInt32BE(1);
+      let content = parts.length === 1 ? parts[0] : Buffer.concat(parts);
+      const end = 5 + content.readUInt32BE(1);
       needed = end;
-      parts = [whole];
+      parts = [content];
       if (size < end) break;
-      const content = whole.subarray(5, end);
-      yield whole[0] ? zlib.gunzipSync(content) : content;
-      whole = whole.subarray(end);
-      parts = [whole];
-      size = whole.length;
+      const message = content.subarray(5, end);
+      yield content[0] ? zlib.gunzipSync(message) : message;
+      content = content.subarray(end);
+      parts = [content];
+      size = content.length;
       needed = 5;
     }
   }
@@ -67,12 +67,12 @@ async function write(stream, bytes) {
 function connect(scenario, folder) {
   const session = http2.connect(`http://${scenario.target}`, { maxSessionMemory: MEMORY });
   session.on('error', () => {});
-  return { close: () => session.destroy(), call: (call, reading) => one(session, folder, call, reading) };
+  return { close: () => session.destroy(), call: (call, reading) => makeCall(session, folder, call, reading) };
 }
 
-async function one(session, folder, call, reading) {
-  const seen = { messages: [], code: -1, text: '', initial: [], trailing: [] };
-  const close = (code, text) => { if (seen.code < 0) Object.assign(seen, { code, text }); };
+async function makeCall(session, folder, call, reading) {
+  const observation = { messages: [], code: -1, text: '', initial: [], trailing: [] };
+  const close = (code, text) => { if (observation.code < 0) Object.assign(observation, { code, text }); };
   let stream;
   try {
     stream = session.request({
@@ -81,7 +81,7 @@ async function one(session, folder, call, reading) {
       ...headersOf(call.metadata.map(([key, value]) => [key, decode(key, value)])),
     });
   } catch (error) {
-    return { ...seen, code: 14, text: error.code };
+    return { ...observation, code: 14, text: error.code };
   }
   const status = (headers) => {
     if (headers['grpc-status'] !== undefined) {
@@ -89,11 +89,11 @@ async function one(session, folder, call, reading) {
     }
   };
   stream.on('response', (headers, flags, raw) => {
-    seen[headers['grpc-status'] === undefined ? 'initial' : 'trailing'] = pairs(entriesOf(raw));
+    observation[headers['grpc-status'] === undefined ? 'initial' : 'trailing'] = pairs(entriesOf(raw));
     status(headers);
   });
   stream.on('trailers', (headers, flags, raw) => {
-    seen.trailing = pairs(entriesOf(raw));
+    observation.trailing = pairs(entriesOf(raw));
     status(headers);
   });
   stream.on('error', () => {});
@@ -106,19 +106,19 @@ async function one(session, folder, call, reading) {
   if (reading) await reading;
   try {
     for await (const message of deframe(stream)) {
-      seen.messages.push(digest(message));
-      if (seen.messages.length === call.cancel_after) {
+      observation.messages.push(digest(message));
+      if (observation.messages.length === call.cancel_after) {
         close(1, 'cancelled');
         stream.close(8);
         break;
       }
     }
   } catch { /* the reset's code is read below */ }
-  if (seen.code >= 0 && !stream.closed) stream.close(8); // answered before everything was sent
+  if (observation.code >= 0 && !stream.closed) stream.close(8); // answered before everything was sent
   await closed;
   clearTimeout(deadline);
   close(13, `reset with ${stream.rstCode}`);
-  return seen;
+  return observation;
 }
 
 function serve(answer) {
@@ -129,21 +129,21 @@ function serve(answer) {
     const ordinary = { ':status': 200, 'content-type': 'application/grpc' };
     const compress = headers['grpc-encoding'] === 'gzip';
     let trailers = null;
-    let begun = false;
+    let hasHeaders = false;
     const call = {
       metadata: entriesOf(raw),
       deadline: headers['grpc-timeout'] !== undefined,
       messages: deframe(stream),
       gone: false,
       initial(entries) {
-        begun = true;
+        hasHeaders = true;
         const encoding = compress ? { 'grpc-encoding': 'gzip' } : {};
         stream.respond({ ...ordinary, ...encoding, ...headersOf(entries) }, { waitForTrailers: true });
       },
       send: (message) => write(stream, frame(message, compress)),
       finish(code, text, entries) {
         trailers = { ...status(code, text), ...headersOf(entries) };
-        if (begun) stream.end();
+        if (hasHeaders) stream.end();
         else stream.respond({ ...ordinary, ...trailers }, { endStream: true });
       },
       flush: (message) => new Promise((done) => stream.write(frame(message, compress), done)),

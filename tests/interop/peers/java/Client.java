@@ -19,7 +19,7 @@ import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 
-final class Asking {
+final class Client {
   static final class Call {
     String method;
     String kind;
@@ -56,7 +56,7 @@ final class Asking {
     CountDownLatch read = new CountDownLatch(1); // counted down when what is left unread is read
     try {
       List<Future<Observation>> background = new ArrayList<>();
-      for (Call call : scenario.background) background.add(threads.submit(() -> one(channel, call, read)));
+      for (Call call : scenario.background) background.add(threads.submit(() -> makeCall(channel, call, read)));
       if (!background.isEmpty()) Thread.sleep(scenario.settle_ms);
       List<Object> outcomes = repeat(channel, threads, scenario);
       read.countDown();
@@ -84,7 +84,7 @@ final class Asking {
                     long due = begin + 1_000_000_000L * number / scenario.rate;
                     TimeUnit.NANOSECONDS.sleep(Math.max(0, due - System.nanoTime()));
                   }
-                  counts.merge(Peer.JSON.toJson(one(channel, scenario.call, null)), 1, Integer::sum);
+                  counts.merge(Peer.JSON.toJson(makeCall(channel, scenario.call, null)), 1, Integer::sum);
                 }
                 return null;
               }));
@@ -95,29 +95,29 @@ final class Asking {
     return outcomes;
   }
 
-  static Observation one(ManagedChannel channel, Call asked, CountDownLatch read) throws InterruptedException {
-    CallOptions options = CallOptions.DEFAULT.withDeadlineAfter(asked.timeout_ms, TimeUnit.MILLISECONDS);
-    if (asked.compress) options = options.withCompression("gzip");
-    if (asked.wait_for_ready) options = options.withWaitForReady();
-    MethodDescriptor<byte[], byte[]> method = Peer.method(asked.method, asked.kind);
+  static Observation makeCall(ManagedChannel channel, Call request, CountDownLatch read) throws InterruptedException {
+    CallOptions options = CallOptions.DEFAULT.withDeadlineAfter(request.timeout_ms, TimeUnit.MILLISECONDS);
+    if (request.compress) options = options.withCompression("gzip");
+    if (request.wait_for_ready) options = options.withWaitForReady();
+    MethodDescriptor<byte[], byte[]> method = Peer.method(request.method, request.kind);
     ClientCall<byte[], byte[]> call = channel.newCall(method, options);
     Metadata metadata = new Metadata();
-    for (List<String> pair : asked.metadata) Peer.put(metadata, pair.get(0), pair.get(1));
-    Observation seen = new Observation();
+    for (List<String> pair : request.metadata) Peer.put(metadata, pair.get(0), pair.get(1));
+    Observation observation = new Observation();
     CountDownLatch done = new CountDownLatch(1);
     Semaphore ready = new Semaphore(0);
     call.start(
         new ClientCall.Listener<>() {
           @Override
           public void onHeaders(Metadata headers) {
-            seen.initial = Peer.pairs(headers);
+            observation.initial = Peer.pairs(headers);
           }
 
           @Override
           public void onMessage(byte[] message) {
-            if (asked.cancel_after > 0 && seen.messages.size() >= asked.cancel_after) return;
-            seen.messages.add(Peer.digest(message));
-            if (seen.messages.size() == asked.cancel_after) call.cancel("cancelled by the caller", null);
+            if (request.cancel_after > 0 && observation.messages.size() >= request.cancel_after) return;
+            observation.messages.add(Peer.digest(message));
+            if (observation.messages.size() == request.cancel_after) call.cancel("cancelled by the caller", null);
             else call.request(1);
           }
 
@@ -128,17 +128,17 @@ final class Asking {
 
           @Override
           public void onClose(Status status, Metadata trailers) {
-            seen.code = status.getCode().value();
-            seen.text = status.getDescription() == null ? "" : status.getDescription();
-            seen.trailing = Peer.pairs(trailers);
+            observation.code = status.getCode().value();
+            observation.text = status.getDescription() == null ? "" : status.getDescription();
+            observation.trailing = Peer.pairs(trailers);
             done.countDown();
             ready.release();
           }
         },
         metadata);
-    if (asked.compress) call.setMessageCompression(true);
+    if (request.compress) call.setMessageCompression(true);
     if (read == null) call.request(1);
-    for (String name : asked.send) {
+    for (String name : request.send) {
       while (!call.isReady() && done.getCount() > 0 && method.getType() != MethodDescriptor.MethodType.UNARY
           && method.getType() != MethodDescriptor.MethodType.SERVER_STREAMING) {
         ready.tryAcquire(50, TimeUnit.MILLISECONDS);
@@ -152,6 +152,6 @@ final class Asking {
       call.request(1);
     }
     done.await();
-    return seen;
+    return observation;
   }
 }

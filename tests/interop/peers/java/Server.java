@@ -21,7 +21,7 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 
-final class Answering extends ServerCall.Listener<byte[]> implements Runnable {
+final class Server extends ServerCall.Listener<byte[]> implements Runnable {
   static final Map<String, CountDownLatch> GATES = new ConcurrentHashMap<>();
   static final Map<String, String> ENDINGS = new ConcurrentHashMap<>();
   static final byte[] END = new byte[0];
@@ -34,9 +34,9 @@ final class Answering extends ServerCall.Listener<byte[]> implements Runnable {
           public ServerMethodDefinition<?, ?> lookupMethod(String name, String authority) {
             ServerCallHandler<byte[], byte[]> handler =
                 (call, headers) -> {
-                  Answering answering = new Answering(call, headers, Context.current().getDeadline() != null);
-                  THREADS.execute(answering);
-                  return answering;
+                  Server server = new Server(call, headers, Context.current().getDeadline() != null);
+                  THREADS.execute(server);
+                  return server;
                 };
             return ServerMethodDefinition.create(Peer.method("/" + name, "both"), handler);
           }
@@ -56,7 +56,7 @@ final class Answering extends ServerCall.Listener<byte[]> implements Runnable {
   private final Semaphore ready = new Semaphore(0);
   private final CountDownLatch gone = new CountDownLatch(1);
 
-  Answering(ServerCall<byte[], byte[]> call, Metadata headers, boolean deadline) {
+  Server(ServerCall<byte[], byte[]> call, Metadata headers, boolean deadline) {
     this.call = call;
     this.headers = headers;
     this.deadline = deadline;
@@ -90,7 +90,7 @@ final class Answering extends ServerCall.Listener<byte[]> implements Runnable {
   }
 
   private void ending(String how) {
-    if (asked("do-tag") != null) ENDINGS.put(asked("do-tag"), how);
+    if (instruction("do-tag") != null) ENDINGS.put(instruction("do-tag"), how);
   }
 
   @Override
@@ -103,28 +103,28 @@ final class Answering extends ServerCall.Listener<byte[]> implements Runnable {
   }
 
   private void answer() throws Exception {
-    if (asked("do-ending") != null) {
-      for (int i = 0; i < 100 && !ENDINGS.containsKey(asked("do-ending")); i++) Thread.sleep(50);
+    if (instruction("do-ending") != null) {
+      for (int i = 0; i < 100 && !ENDINGS.containsKey(instruction("do-ending")); i++) Thread.sleep(50);
       call.sendHeaders(new Metadata());
-      call.sendMessage(ENDINGS.getOrDefault(asked("do-ending"), "unknown").getBytes());
+      call.sendMessage(ENDINGS.getOrDefault(instruction("do-ending"), "unknown").getBytes());
       call.close(Status.OK, new Metadata());
       return;
     }
-    if (asked("do-open") != null) gate(asked("do-open")).countDown();
+    if (instruction("do-open") != null) gate(instruction("do-open")).countDown();
     Metadata entries = new Metadata();
     for (String[] pair : Peer.pairs(headers)) {
       if (pair[0].startsWith("x-")) Peer.put(entries, pair[0], pair[1]);
     }
-    boolean bare = asked("do-bare") != null;
-    boolean each = asked("do-each") != null;
-    boolean early = asked("do-early") != null;
+    boolean bare = instruction("do-bare") != null;
+    boolean each = instruction("do-each") != null;
+    boolean early = instruction("do-early") != null;
     if (!bare) {
-      if (asked("do-compress") != null) call.setCompression("gzip");
+      if (instruction("do-compress") != null) call.setCompression("gzip");
       call.sendHeaders(entries);
-      call.setMessageCompression(asked("do-compress") != null);
+      call.setMessageCompression(instruction("do-compress") != null);
     }
-    if (asked("do-gate") != null) {
-      while (gone.getCount() > 0 && !gate(asked("do-gate")).await(20, TimeUnit.MILLISECONDS)) {}
+    if (instruction("do-gate") != null) {
+      while (gone.getCount() > 0 && !gate(instruction("do-gate")).await(20, TimeUnit.MILLISECONDS)) {}
     }
     MessageDigest hashes = MessageDigest.getInstance("SHA-256");
     int count = 0;
@@ -141,7 +141,7 @@ final class Answering extends ServerCall.Listener<byte[]> implements Runnable {
     }
     if (gone.await(number("do-wait-ms", 0), TimeUnit.MILLISECONDS)) return;
     if (!bare && !each && !early) {
-      for (int left = number("do-count", 1); left > 0; left--) {
+      for (int remaining = number("do-count", 1); remaining > 0; remaining--) {
         send();
         if (gone.await(number("do-pause-ms", 0), TimeUnit.MILLISECONDS)) return;
       }
@@ -149,9 +149,9 @@ final class Answering extends ServerCall.Listener<byte[]> implements Runnable {
     Metadata trailers = new Metadata();
     trailers.merge(entries);
     String sums = count + ":" + bytes + ":" + Peer.hex(hashes.digest()).substring(0, 12);
-    Peer.put(trailers, "seen-messages", sums);
-    Peer.put(trailers, "seen-deadline", String.valueOf(deadline));
-    Peer.put(trailers, "seen-bin", "AP+A");
+    Peer.put(trailers, "received-messages", sums);
+    Peer.put(trailers, "has-deadline", String.valueOf(deadline));
+    Peer.put(trailers, "answer-bin", "AP+A");
     Status status = Status.fromCodeValue(number("do-status", 0));
     if (!status.isOk()) status = status.withDescription("details: 100% schlecht, ü and \n more");
     call.close(status, trailers);
@@ -159,15 +159,15 @@ final class Answering extends ServerCall.Listener<byte[]> implements Runnable {
 
   private void send() throws InterruptedException {
     while (!call.isReady() && gone.getCount() > 0) ready.tryAcquire(50, TimeUnit.MILLISECONDS);
-    if (gone.getCount() > 0) call.sendMessage(Peer.file(asked("do-answer")));
+    if (gone.getCount() > 0) call.sendMessage(Peer.file(instruction("do-answer")));
   }
 
-  private String asked(String key) {
+  private String instruction(String key) {
     return headers.get(Metadata.Key.of(key, Metadata.ASCII_STRING_MARSHALLER));
   }
 
   private int number(String key, int otherwise) {
-    return asked(key) == null ? otherwise : Integer.parseInt(asked(key));
+    return instruction(key) == null ? otherwise : Integer.parseInt(instruction(key));
   }
 
   private static CountDownLatch gate(String name) {
