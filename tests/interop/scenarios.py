@@ -175,7 +175,7 @@ SCENARIOS = {
         clients=["go", "java"],
         servers=["go", "java"],
     ),
-    "rate-few": Scenario(unary(), repeat=500, parallel=8, quick=True),
+    "rate-few": Scenario(unary(), repeat=200, parallel=8, quick=True),
     "wait-for-ready": Scenario(unary(wait_for_ready=True, timeout_ms=15_000), late=True, clients=GRPC),
 }
 
