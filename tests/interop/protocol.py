@@ -23,6 +23,8 @@ A server (`PEER server FOLDER`) writes {"port": N}, and does with a call what th
     do-bare          nothing but trailers              do-early        does not read the requests
     do-gate NAME     reads nothing before it is open   do-open NAME    opens it
     do-compress      answers in gzip                   do-reset N      RST_STREAM right behind the last answer
+    do-http N        plain HTTP of status N, with     do-type TYPE     as content type: the answer is the body
+    do-truncate      ten bytes of answers are missing
     do-tag TAG       remembers how the call ended      do-ending TAG   answers with that: finished, cancelled
 
 Metadata that begins with x- comes back in initial and trailing metadata; trailers also carry `received-messages`

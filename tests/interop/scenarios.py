@@ -11,6 +11,7 @@ from tests.interop.protocol import INFER, STREAM_INFER, UNGUARDED, Call
 from tests.parts import inference, safe_traffic, streamed
 
 from tocsin.protocols import oip
+from tocsin.relay.messages import framed
 
 METADATA: tuple[tuple[str, str | bytes], ...] = (
     ("x-one", "1"),
@@ -24,22 +25,25 @@ METADATA: tuple[tuple[str, str | bytes], ...] = (
 )
 CLIENTS = ("go", "node", "http2", "java", "core")
 SERVERS = ("go", "node", "http2", "java", "core")
+PASSING = ("observe", "annotate", "open")  # modes in which what cannot be judged passes
 GRPC = ("go", "node", "java", "core")  # what is more than HTTP/2
 BULK = 30_000_000
+WEB_TRAILERS = b"grpc-status: 0\r\nx-one: 1\r\n"
+WEB = "application/grpc-web+proto"
 
 
 @dataclass(frozen=True)
 class Scenario:
     """A call, what else goes on meanwhile, and what must come of it without a relay.
 
-    `code`: the status expected of each call. `messages`: how many it receives, None where that varies. `ending`: how
+    `code`: the status expected of each call, `messages`: how many it receives; None where clients differ. `ending`: how
     the server sees the call end, where that is asked for. `text`: whether the status text is the server's, not the
     client's. `late`: the server is there a second after the call is made. `quick`: part of every run of the tests.
     `heavy`: seconds of work, so tried on fewer pairs. `without`: other proxies that do not carry it.
     """
 
     call: Call
-    code: int = 0
+    code: int | None = 0
     messages: int | None = 1
     background: Sequence[Call] = ()
     background_messages: int = 0
@@ -53,6 +57,7 @@ class Scenario:
     late: bool = False
     clients: Sequence[str] = CLIENTS
     servers: Sequence[str] = SERVERS
+    modes: Sequence[str] = (*PASSING, "closed")
     without: Sequence[str] = ()
 
     def json(self, target: str) -> dict[str, Any]:
@@ -144,6 +149,47 @@ SCENARIOS = {
         quick=True,
         without=("envoy", "nginx"),
     ),
+    "truncated": Scenario(unary(asks={"truncate": "1"}), code=None, messages=None, servers=["http2"], modes=PASSING),
+    "two-answers": Scenario(
+        unary(asks={"count": "2"}), messages=2, clients=["http2"], servers=["http2"], modes=PASSING
+    ),
+    "http-error": Scenario(
+        unary("page.html", asks={"http": "502", "type": "text/html"}),
+        code=14,
+        messages=0,
+        text=False,  # Java quotes everything, with the date
+        clients=GRPC,
+        servers=["http2"],
+    ),
+    "http-error-page": Scenario(
+        unary("page.html", asks={"http": "502", "type": "text/html"}), code=502, clients=["http2"], servers=["http2"]
+    ),
+    "connect": Scenario(
+        unary(
+            "response.bin",
+            metadata=[("content-type", "application/proto")],
+            asks={"http": "200", "type": "application/proto"},
+        ),
+        code=200,
+        clients=["http2"],
+        servers=["http2"],
+    ),
+    "connect-error": Scenario(
+        unary(
+            "part.bin",
+            metadata=[("content-type", "application/proto")],
+            asks={"http": "400", "type": "application/json"},
+        ),
+        code=400,
+        clients=["http2"],
+        servers=["http2"],
+    ),
+    "grpc-web": Scenario(
+        unary("web.bin", metadata=[("content-type", WEB)], asks={"http": "200", "type": WEB}),
+        code=200,
+        clients=["http2"],
+        servers=["http2"],
+    ),
     "30MB-response": Scenario(unary("bulk-response.bin"), quick=True),
     "30MB-request": Scenario(unary(send="bulk-request.bin")),
     "30MB-both": Scenario(unary("bulk-response.bin", send="bulk-request.bin"), heavy=True),
@@ -211,6 +257,8 @@ def write_messages(folder: Path) -> None:
         "streamed.bin": streamed(response()),
         "megabyte-streamed.bin": streamed(megabyte),
         "bulk-streamed.bin": streamed(bulk),
+        "page.html": b"<h1>Bad Gateway</h1>",
+        "web.bin": framed(response()) + b"\x80" + len(WEB_TRAILERS).to_bytes(4, "big") + WEB_TRAILERS,
         "part.bin": b"not an inference",
         "megabyte.bin": bytes(1 << 20),
         "bulk.bin": bytes(range(256)) * (BULK // 256),

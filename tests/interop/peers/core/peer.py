@@ -91,7 +91,7 @@ class Client:
             running = stub.future(request, **options)
             if before_reading is not None:
                 before_reading()
-            if running.exception() is None:
+            if running.exception() is None and running.result() is not None:  # None: OK without a message
                 messages.append(digest(running.result()))
         else:
             running = stub(request, **options)

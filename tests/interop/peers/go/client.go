@@ -124,7 +124,7 @@ func makeCall(conn *grpc.ClientConn, c call, read chan struct{}) observation {
 		options = append(options, grpc.UseCompressor(gzip.Name))
 	}
 	streams := grpc.StreamDesc{ServerStreams: c.Kind == "down" || c.Kind == "both", ClientStreams: c.Kind == "up" || c.Kind == "both"}
-	observation := observation{Messages: []string{}}
+	observation := observation{Messages: []string{}, Initial: [][2]string{}, Trailing: [][2]string{}}
 	stream, err := conn.NewStream(ctx, &streams, c.Method, options...)
 	if err != nil {
 		return finish(observation, err)

@@ -90,6 +90,7 @@ final class Peer {
     List<String[]> all = new ArrayList<>();
     if (metadata == null) return all;
     for (String key : new TreeSet<>(metadata.keys())) {
+      if (key.startsWith(":")) continue; // of an HTTP error
       if (key.endsWith("-bin")) {
         for (byte[] value : metadata.getAll(Metadata.Key.of(key, Metadata.BINARY_BYTE_MARSHALLER))) {
           all.add(new String[] {key, Base64.getEncoder().encodeToString(value)});

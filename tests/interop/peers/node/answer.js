@@ -16,7 +16,8 @@ function gate(name) {
 }
 
 // A call: metadata (entries), deadline (boolean), messages (async iterable), cancelled (promise), gone (boolean), and
-// initial(entries), send(message), finish(code, text, entries); where it can reset, flush(message) and reset(code).
+// initial(entries), send(message), finish(code, text, entries); of HTTP/2
+// itself flush(message), reset(code), truncate(message) and plain(status, type, body).
 async function answer(call, folder) {
   const instructions = Object.fromEntries(call.metadata);
   if (instructions['do-ending']) return ending(call, instructions['do-ending']);
@@ -34,6 +35,9 @@ async function ending(call, tag) {
 }
 
 async function respond(call, instructions, folder) {
+  if (instructions['do-http']) {
+    return call.plain(Number(instructions['do-http']), instructions['do-type'], file(folder, instructions['do-answer']));
+  }
   if (instructions['do-open']) gate(instructions['do-open']).open();
   const entries = call.metadata.filter(([key]) => key.startsWith('x-'));
   if (!instructions['do-bare']) call.initial(entries);
@@ -56,7 +60,8 @@ async function respond(call, instructions, folder) {
         await call.flush(file(folder, instructions['do-answer'])); // the reset goes right behind it
         return call.reset(Number(instructions['do-reset']));
       }
-      await send();
+      if (instructions['do-truncate']) await call.truncate(file(folder, instructions['do-answer']));
+      else await send();
       if (instructions['do-pause-ms']) await sleep(Number(instructions['do-pause-ms']));
     }
   }

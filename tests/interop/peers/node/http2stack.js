@@ -37,6 +37,13 @@ async function* deframe(stream) {
       needed = 5;
     }
   }
+  if (size) throw new Error(TRUNCATED);
+}
+
+async function* body(stream) {
+  const parts = [];
+  for await (const chunk of stream.iterator({ destroyOnReturn: false })) parts.push(chunk);
+  yield Buffer.concat(parts);
 }
 
 // Entries as headers: a key that is repeated has an array, a binary value is base64 without padding.
@@ -49,6 +56,8 @@ function headersOf(entries) {
   return headers;
 }
 
+const TRUNCATED = 'the last message is truncated';
+const GRPC = /^application\/grpc(\+|$)/;
 const OWN = /^(:.*|content-type|te|date|grpc-(status|message|timeout|encoding|accept-encoding))$/;
 
 function entriesOf(rawHeaders) {
@@ -71,6 +80,7 @@ function connect(scenario, folder) {
 }
 
 async function makeCall(session, folder, call, reading) {
+  const type = Object.fromEntries(call.metadata)['content-type'] || 'application/grpc';
   const observation = { messages: [], code: -1, text: '', initial: [], trailing: [] };
   const close = (code, text) => { if (observation.code < 0) Object.assign(observation, { code, text }); };
   let stream;
@@ -88,7 +98,11 @@ async function makeCall(session, folder, call, reading) {
       close(Number(headers['grpc-status']), decodeURIComponent(headers['grpc-message'] || ''));
     }
   };
+  let isGrpc = true;
+  const responded = new Promise((done) => stream.once('response', done));
   stream.on('response', (headers, flags, raw) => {
+    isGrpc = headers[':status'] === 200 && GRPC.test(headers['content-type']);
+    if (!isGrpc) close(headers[':status'], headers['content-type']);
     observation[headers['grpc-status'] === undefined ? 'initial' : 'trailing'] = pairs(entriesOf(raw));
     status(headers);
   });
@@ -100,12 +114,16 @@ async function makeCall(session, folder, call, reading) {
   const closed = new Promise((done) => stream.once('close', done));
   const deadline = setTimeout(() => { close(4, 'deadline'); stream.close(8); }, call.timeout_ms);
   (async () => {
-    for (const name of call.send) await write(stream, frame(file(folder, name), call.compress));
+    for (const name of call.send) {
+      const message = file(folder, name);
+      await write(stream, GRPC.test(type) ? frame(message, call.compress) : message);
+    }
     stream.end();
   })();
   if (reading) await reading;
   try {
-    for await (const message of deframe(stream)) {
+    await Promise.race([responded, closed]);
+    for await (const message of isGrpc ? deframe(stream) : body(stream)) {
       observation.messages.push(digest(message));
       if (observation.messages.length === call.cancel_after) {
         close(1, 'cancelled');
@@ -113,7 +131,9 @@ async function makeCall(session, folder, call, reading) {
         break;
       }
     }
-  } catch { /* the reset's code is read below */ }
+  } catch (error) { // of a reset, the code is read below
+    if (error.message === TRUNCATED) Object.assign(observation, { code: 13, text: TRUNCATED });
+  }
   if (observation.code >= 0 && !stream.closed) stream.close(8); // answered before everything was sent
   await closed;
   clearTimeout(deadline);
@@ -147,6 +167,12 @@ function serve(answer) {
         else stream.respond({ ...ordinary, ...trailers }, { endStream: true });
       },
       flush: (message) => new Promise((done) => stream.write(frame(message, compress), done)),
+      truncate: (message) => write(stream, frame(message, compress).subarray(0, -10)),
+      plain(httpStatus, type, body) {
+        stream.resume();
+        stream.respond({ ':status': httpStatus, 'content-type': type });
+        stream.end(body);
+      },
       reset: (code) => stream.close(code),
     };
     stream.on('wantTrailers', () => stream.sendTrailers(trailers || status(0, '')));
