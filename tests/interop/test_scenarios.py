@@ -21,6 +21,7 @@ HEAVY_PAIRS = [*SAME, ("go", "core"), ("core", "go"), ("node", "go"), ("java", "
 FAR_PAIRS = [*SAME, ("go", "core"), ("core", "go")]
 PROXIED_PAIRS = [("go", "go"), ("core", "core"), ("node", "node")]
 QUICK_PAIRS = [("go", "go"), ("node", "node"), ("node", "http2"), ("go", "http2")]
+TWO = ("annotate", "closed")  # the mode that appends and the one that holds
 
 
 def _fits(scenario: Scenario, client: str, server: str, mode: str, hop: str = "") -> bool:
@@ -34,17 +35,17 @@ def everything() -> Iterator[tuple[str, str, str, str, str]]:
         for (client, server), mode in itertools.product(itertools.product(CLIENTS, SERVERS), MODES):
             if _fits(scenario, client, server, mode) and (not scenario.heavy or (client, server) in HEAVY_PAIRS):
                 yield client, server, mode, "near", name
-        for (client, server), mode, place in itertools.product(FAR_PAIRS, MODES, ("before", "behind")):
+        for (client, server), mode, place in itertools.product(FAR_PAIRS, TWO, ("before", "behind")):
             if _fits(scenario, client, server, mode) and not scenario.late and scenario.rate == 0:
                 yield client, server, mode, f"delay-{place}", name
-        for (client, server), mode, place in itertools.product(PROXIED_PAIRS, MODES, ("before", "behind")):
+        for (client, server), mode, place in itertools.product(PROXIED_PAIRS, TWO, ("before", "behind")):
             for hop in ("envoy", "nginx"):
                 if _fits(scenario, client, server, mode, hop) and not (scenario.late or scenario.heavy):
                     yield client, server, mode, f"{hop}-{place}", name
 
 
 def quick() -> Iterator[tuple[str, str, str, str, str]]:
-    for (client, server), mode in itertools.product(QUICK_PAIRS, ("annotate", "closed")):
+    for (client, server), mode in itertools.product(QUICK_PAIRS, TWO):
         for name, scenario in SCENARIOS.items():
             is_raw = scenario.servers == ["http2"]
             if scenario.quick and _fits(scenario, client, server, mode) and is_raw == (server == "http2"):
