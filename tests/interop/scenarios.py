@@ -198,7 +198,7 @@ SCENARIOS = {
     "30MB-parallel": Scenario(unary("bulk-response.bin"), repeat=4, parallel=2, heavy=True),
     "unread-down": Scenario(
         unary(timeout_ms=8_000),
-        background=[stream("down", "megabyte-streamed.bin", asks={"count": "16"})] * 4,
+        background=[stream("down", "megabyte-streamed.bin", asks={"count": "16"})] * 6,
         background_messages=16,
         quick=True,
         heavy=True,
@@ -206,7 +206,7 @@ SCENARIOS = {
     ),
     "unread-up": Scenario(
         unary(timeout_ms=8_000, asks={"open": "TAG"}),
-        background=[stream("up", send=["megabyte-request.bin"] * 8, asks={"gate": "TAG"})] * 4,
+        background=[stream("up", send=["megabyte-request.bin"] * 8, asks={"gate": "TAG"})] * 6,
         background_messages=1,
         quick=True,
         heavy=True,

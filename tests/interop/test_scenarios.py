@@ -21,7 +21,7 @@ HEAVY_PAIRS = [*SAME, ("go", "core"), ("core", "go"), ("node", "go"), ("java", "
 FAR_PAIRS = [*SAME, ("go", "core"), ("core", "go")]
 PROXIED_PAIRS = [("go", "go"), ("core", "core"), ("node", "node")]
 QUICK_PAIRS = [("go", "go"), ("node", "node"), ("node", "http2"), ("go", "http2")]
-TWO = ("annotate", "closed")  # the mode that appends and the one that holds
+APPENDING_AND_HOLDING = ("annotate", "closed")
 
 
 def _fits(scenario: Scenario, client: str, server: str, mode: str, hop: str = "") -> bool:
@@ -35,17 +35,19 @@ def everything() -> Iterator[tuple[str, str, str, str, str]]:
         for (client, server), mode in itertools.product(itertools.product(CLIENTS, SERVERS), MODES):
             if _fits(scenario, client, server, mode) and (not scenario.heavy or (client, server) in HEAVY_PAIRS):
                 yield client, server, mode, "near", name
-        for (client, server), mode, place in itertools.product(FAR_PAIRS, TWO, ("before", "behind")):
+        for (client, server), mode, place in itertools.product(FAR_PAIRS, APPENDING_AND_HOLDING, ("before", "behind")):
             if _fits(scenario, client, server, mode) and not scenario.late and scenario.rate == 0:
                 yield client, server, mode, f"delay-{place}", name
-        for (client, server), mode, place in itertools.product(PROXIED_PAIRS, TWO, ("before", "behind")):
+        for (client, server), mode, place in itertools.product(
+            PROXIED_PAIRS, APPENDING_AND_HOLDING, ("before", "behind")
+        ):
             for hop in ("envoy", "nginx"):
                 if _fits(scenario, client, server, mode, hop) and not (scenario.late or scenario.heavy):
                     yield client, server, mode, f"{hop}-{place}", name
 
 
 def quick() -> Iterator[tuple[str, str, str, str, str]]:
-    for (client, server), mode in itertools.product(QUICK_PAIRS, TWO):
+    for (client, server), mode in itertools.product(QUICK_PAIRS, APPENDING_AND_HOLDING):
         for name, scenario in SCENARIOS.items():
             is_raw = scenario.servers == ["http2"]
             if scenario.quick and _fits(scenario, client, server, mode) and is_raw == (server == "http2"):
@@ -92,4 +94,4 @@ def compare(world: World, client: str, server: str, mode: str, way: str, name: s
     for outcome in expected["background"]:
         assert (outcome["code"], len(outcome["messages"])) == (0, scenario.background_messages), "without the relay"
     assert expected.get("ending", "") == scenario.ending, "without the relay"
-    assert world.observe(name, scenario, client, server, hop, mode, place) == expected
+    assert world.observe(scenario, client, server, hop, mode, place) == expected

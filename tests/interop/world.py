@@ -47,25 +47,25 @@ class World:
     def close(self) -> None:
         self._stack.close()
 
-    def observe(self, name: str, scenario: Scenario, client: str, server: str, hop: str, relay: str, place: str) -> Any:
-        """What comes of a scenario: from client to server through `hop` (or ``), with a relay of a mode (or ``)
-        before or behind the hop.
+    def observe(self, scenario: Scenario, client: str, server: str, hop: str, mode: str, place: str) -> Any:
+        """What comes of a scenario, from client to server, with a delay or another proxy (`hop`) `before` or `behind` a
+        relay of this mode. Hop and mode may be empty: there is none.
         """
-        upstream = self._server(server).port
+        upstream = self._peer(server, "server").port
         if scenario.late:
             with self._late(upstream) as port:
-                return self._ask(scenario, client, self._relayed(port, relay), upstream)
-        if place == "before":  # the hop
-            port = self._hop(hop, self._relayed(upstream, relay))
+                return self._ask(scenario, client, self._relayed(port, mode), upstream)
+        if place == "before":
+            port = self._hop(hop, self._relayed(upstream, mode))
         else:
-            port = self._relayed(self._hop(hop, upstream), relay)
+            port = self._relayed(self._hop(hop, upstream), mode)
         return self._ask(scenario, client, port, upstream)
 
     def direct(self, name: str, scenario: Scenario, client: str, server: str, hop: str) -> Any:
         """The same without a relay; observed once."""
         key = name, client, server, hop
         if key not in self._direct:
-            self._direct[key] = self.observe(name, scenario, client, server, hop, "", "")
+            self._direct[key] = self.observe(scenario, client, server, hop, "", "")
         return self._direct[key]
 
     def _ask(self, scenario: Scenario, client: str, port: int, server: int) -> Any:
@@ -75,7 +75,7 @@ class World:
             call["metadata"] = [(key, tag if value == "TAG" else value) for key, value in call["metadata"]]
         if scenario.ending:
             content["call"]["metadata"].append(("do-tag", tag))
-        observation = self._client(client).ask(content)
+        observation = self._peer(client, "client").ask(content)
         observed: dict[str, Any] = {
             "outcomes": _merged((_comparable(outcome, scenario), count) for outcome, count in observation["outcomes"]),
             "background": [_comparable(outcome, scenario) for outcome in observation["background"]],
@@ -84,20 +84,11 @@ class World:
             observed["ending"] = _ending(server, tag)
         return observed
 
-    def _client(self, stack: str) -> Peer:
-        key = "client", stack
-        if key not in self._running or not self._running[key].is_running:
-            self._running[key] = self._peer(stack, "client")
-        peer: Peer = self._running[key]
-        return peer
-
-    def _server(self, stack: str) -> Peer:
-        peer: Peer = self._once(("server", stack), lambda: self._peer(stack, "server"))
-        return peer
-
     def _peer(self, stack: str, role: str) -> Peer:
-        peer = Peer(stack, role, self._folder)
-        self._stack.callback(peer.close)
+        peer: Peer | None = self._running.get((stack, role))
+        if peer is None or not peer.is_running:
+            peer = self._running[stack, role] = Peer(stack, role, self._folder)
+            self._stack.callback(peer.close)
         return peer
 
     def _relayed(self, upstream: int, mode: str) -> int:
