@@ -14,9 +14,10 @@ COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev
 JAVA_PACKAGES := default-jdk-headless libgrpc-java libgoogle-gson-java libnetty-java libperfmark-java
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
-TEST_PROGRAMS := chromium curl docker-registry go h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server
+TEST_PROGRAMS := chromium curl docker-registry go h2load nghttpd nginx openssl promtool prometheus-alertmanager \
+  redis-server strace
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus \
-  prometheus-alertmanager redis-server $(GO_PACKAGES)
+  prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
 .PHONY: help demo test test-compiled compiled venv lint format bench interop soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean

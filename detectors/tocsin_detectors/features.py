@@ -42,7 +42,8 @@ class Features:
         padding: float = 0,
     ) -> None:
         import onnx
-        import onnxruntime
+
+        from tocsin_detectors.onnx_runtime import onnxruntime
 
         told = "the model" if isinstance(model, bytes) else str(model)
         try:

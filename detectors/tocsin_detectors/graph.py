@@ -12,6 +12,7 @@ from tocsin_detectors.errors import DetectorError
 from tocsin_detectors.features import Features, with_features
 from tocsin_detectors.fitting import FittingData
 from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.precision import in_double_precision
 from tocsin_detectors.scorer import DETECTORS, FREE, SCORES, Scorer
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequ
     signals: dict[str, Var] = dict(inputs)
     for feature in features:
         signals[feature.name] = feature.graph(*(signals[s] for s in feature.reads))
-    columns = [d.graph(*(signals[s] for s in d.reads)) for d in detectors]
+    columns = [_scores(detector, [signals[name] for name in detector.reads]) for detector in detectors]
     model = spox.build(inputs, {SCORES: op.concat(columns, axis=1) if len(columns) > 1 else columns[0]})
     facts = {
         DETECTORS: ",".join(column_names(detectors)),
@@ -82,6 +83,16 @@ def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequ
         entry.key, entry.value = key, value
     graph: bytes = model.SerializeToString(deterministic=True)
     return graph
+
+
+def _scores(detector: Detector, signals: list[Var]) -> Var:
+    """A detector's scores, (n, 1), computed in double precision."""
+    import spox
+
+    arguments = {f"signal{place}": spox.argument(signal.unwrap_tensor()) for place, signal in enumerate(signals)}
+    model = spox.build(arguments, {"score": detector.graph(*arguments.values())})
+    fed = dict(zip(arguments, signals, strict=True))
+    return spox.inline(in_double_precision(model, getattr(detector, "resolution", 0)))(**fed)["score"]
 
 
 def column_names(detectors: Sequence[Detector]) -> list[str]:

@@ -6,12 +6,12 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from tocsin_detectors.errors import GraphError, SignalError
 from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.observation import Float32, Observations
+from tocsin_detectors.onnx_runtime import onnxruntime
 from tocsin_detectors.sharing import open_session
 
 SCORES = "tocsin.scores"  # no signal is called so

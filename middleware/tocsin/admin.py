@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
 
+LOOKS = 0.5  # seconds between looks whether new calls are welcome
 OWN = "/tocsin."  # what the methods begin with that need the token
 
 
@@ -31,6 +33,7 @@ class AdminServer:
 
         self._servicer = health.aio.HealthServicer()
         self._serving = health_pb2.HealthCheckResponse.SERVING
+        self._not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
         self._server = grpc.aio.server(interceptors=[TokenInterceptor(self._token())])
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
         self._server.add_generic_rpc_handlers(self._handlers)
@@ -44,14 +47,27 @@ class AdminServer:
             raise StartError(f"admin: cannot listen on {self._address}") from error
         if not self._address.path:
             self._address = Address(self._address.host, port)
-        for service in ("", "tocsin"):
-            await self._servicer.set(service, self._serving)
+        await self.tell(ready=True)
         await self._server.start()
 
     @property
     def address(self) -> Address:
         """Where it listens, with the port that the system chose for port 0."""
         return self._address
+
+    async def tell(self, *, ready: bool) -> None:
+        """Say SERVING or NOT_SERVING."""
+        for service in ("", "tocsin"):
+            await self._servicer.set(service, self._serving if ready else self._not_serving)
+
+    async def follow(self, is_ready: Callable[[], bool]) -> None:
+        """Say what /readyz says, for as long as this runs."""
+        was_ready = True
+        while True:
+            await asyncio.sleep(LOOKS)
+            if is_ready() != was_ready:
+                was_ready = not was_ready
+                await self.tell(ready=was_ready)
 
     async def drain(self) -> None:
         """Say NOT_SERVING from here on."""

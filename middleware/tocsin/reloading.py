@@ -34,6 +34,7 @@ FIXED = (
     "tls",
     "upstream_tls",
     "listeners",
+    "upstream_health",
     "metrics",
     "page",
     "events",

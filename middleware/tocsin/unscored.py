@@ -18,6 +18,7 @@ REASONS = {
     "late": "the verdict was not there within the scoring budget",
     "scorer_error": "the scorer failed",
     "no_response": "the call succeeded without a response message",
+    "not_grpc": "the answer is not gRPC",
 }
 
 

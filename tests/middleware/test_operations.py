@@ -415,7 +415,7 @@ def test_a_verdict_made_behind_is_taken_and_not_made_again(bundle: Path) -> None
                 _, done = call.with_call(b"safe", timeout=5)
                 values = [value for key, value in done.trailing_metadata() if key == "tocsin-verdict"]
                 assert len(values) == 1
-                assert _status(call, b"far") is grpc.StatusCode.OK  # the one behind said flag
+                assert _status(call, b"far") is grpc.StatusCode.PERMISSION_DENIED  # as this one does about alarms
                 assert metric(before, "tocsin_relay_accepted_verdicts_total") == 2
                 assert "tocsin_responses_total{" not in before.metrics
 

@@ -28,6 +28,7 @@ class TokenEntropy(OfTokens):
 
     name: ClassVar[str] = "token_entropy"
     source: ClassVar[str] = "Malinin and Gales 2021, arXiv:2002.07650"
+    resolution: ClassVar[float] = 2.0**-30
 
     def __init__(self, signal: str = "top_logprobs", *, alternatives: int = 0) -> None:
         super().__init__(signal)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import ByteSize, Field, ValidationError, model_validator
@@ -46,6 +46,15 @@ class Config(BaseSettings):
     fail: Literal["open", "closed"] = Field(
         "open", description="In enforce, whether responses that cannot be scored pass (open) or are refused (closed)."
     )
+    unguarded: Literal["pass", "refuse"] = Field(
+        "pass",
+        description="In enforce, whether calls of methods that no model has pass, or are refused with "
+        "PERMISSION_DENIED; health and reflection always pass.",
+    )
+    unguarded_allow: list[Annotated[str, Field(pattern=r"^/[^/\s*]+/([^/\s*]+|\*)$")]] = Field(
+        [],
+        description="Methods that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for a service.",
+    )
     protocols: dict[str, ProtocolConfig] = Field({}, description="Protocols of your own, beside the presets.")
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)
     metrics: AddressField | None = Field(
@@ -78,16 +87,26 @@ class Config(BaseSettings):
     )
     max_memory: ByteSize = Field(
         ByteSize(256 << 20),
-        description="Bytes that may wait in the relay at any time, of all connections together; beyond it messages pass "
-        "unscored, and the connection that keeps most is cut off.",
+        description="Bytes that may wait in the relay at any time, of all connections together; beyond it messages "
+        "pass unscored, and the connection that keeps most is cut off.",
     )
     connect_timeout: Duration = Field(timedelta(seconds=5), description="How long a connection upstream may take.")
+    upstream_health: Literal["ignore", "ready", "listen"] = Field(
+        "ignore",
+        description="What follows whether the upstream takes connections: nothing (ignore), /readyz and gRPC health "
+        "(ready), or also the port, which refuses connections meanwhile (listen).",
+    )
     drain: Duration = Field(timedelta(seconds=30), description="How long calls in flight may finish after SIGTERM.")
+    drain_delay: Duration = Field(
+        timedelta(seconds=5),
+        description="How long after SIGTERM new connections and calls are still taken, while /readyz says no; then "
+        "draining begins.",
+    )
     limits: Limits = Field(Limits(), description="What callers may use of the relay.")
     accept_verdicts: bool = Field(
         False,
         description="Take the verdict that a Tocsin behind this one made, instead of scoring again: judging waits for "
-        "the trailers.",
+        "the trailers. Otherwise verdicts from behind are removed.",
     )
     workers: int = Field(1, ge=1, le=64, description="Processes that share the port; metrics are those of all.")
     reload_certificates: Duration = Field(

@@ -70,13 +70,26 @@ class Call:
         """The response is complete; what was not judged yet."""
         return []
 
-    def with_response(self, response: bytes) -> Call:
-        """The same call with another response, not judged yet."""
-        made = Call(self.reads, self.keys, self.trace, self.wants_request)
-        made.request, made.response = self.request, response
-        made.hint, made.origin = self.hint, self.origin
-        made.parent, made.began = self.parent, self.began
-        return made
+    def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
+        """The same call with another response to its request, and what is to be judged of that."""
+        if self.whole is not None:
+            return self.whole.answered_anew(request, responses)
+        another = Call(self.reads, self.keys, self.trace, self.wants_request)
+        self._describe(another, request)
+        another.response = responses[0]
+        return another, [another]
+
+    def _describe(self, another: Call, request: bytes | None) -> None:
+        """Tell another call what is told of this one besides its response."""
+        another.request = request
+        another.hint, another.origin = self.hint, self.origin
+        another.parent, another.began = self.parent, self.began
+
+    def conclude(self, verdict: Verdict) -> None:
+        """This verdict was acted upon: callers see it, whatever else is judged of the response."""
+        self.verdict = verdict
+        if self.whole is not None:
+            self.whole.conclude(verdict)
 
     @property
     def size(self) -> int:
@@ -125,6 +138,7 @@ class StreamedCall(Call):
         self._apart = reads.parallel and every != 1 and not together
         self._collected: dict[int, list[tuple[int, bytes]]] = {}  # by sequence: places and messages
         self._told = 0  # messages
+        self._concluded = False
         self._serial = 0
 
     streams = True
@@ -156,10 +170,24 @@ class StreamedCall(Call):
         left, self._collected, self.kept = self._collected, {}, 0
         return [self._piece_of(own) for own in left.values() if own]
 
+    def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
+        """The same call with another stream in response, and its pieces."""
+        another = StreamedCall(self.reads, self.keys, self.trace, self.wants_request, self._every)
+        another._apart = self._apart
+        self._describe(another, request)
+        pieces = [piece for response in responses if (piece := another.answered(response)) is not None]
+        return another, pieces + another.ended()
+
+    def conclude(self, verdict: Verdict) -> None:
+        """This verdict was acted upon."""
+        self.verdict, self._concluded = verdict, True
+
     def judged(self, piece: Call) -> None:
         """A piece has its verdict, or none."""
         self.pending -= 1
         self.model, self.version = piece.model, piece.version
+        if self._concluded:
+            return
         if piece.verdict is not None and (self.verdict is None or piece.verdict.rank >= self.verdict.rank):
             self.verdict = piece.verdict
 

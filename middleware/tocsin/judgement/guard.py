@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -177,6 +178,24 @@ class Guard:
             whole.judged(call)
             if whole.over and not whole.pending:
                 self._end_sessions(whole)
+
+    def late(self, call: Call) -> Verdict:
+        """What callers are told of a call for whose verdict nobody waits any more. It is counted once that is there."""
+        call.model = self.model_of(call)
+        return Verdict(call.model, call.version, unscored="late", action="block" if self.closed(call) else None)
+
+    def model_of(self, call: Call) -> str:
+        """The name of a call's model as far as it can be known before it is judged."""
+        if call.model:
+            return call.model
+        served = self._of_method.get(call.method, ())
+        name = call.hint
+        if not name and len(served) > 1 and call.response is not None:
+            with suppress(Unscored):
+                name = call.reads.open(call.response, call.request).model
+        if name in self.models:
+            return name
+        return served[0].name if len(served) == 1 else OTHER
 
     def over(self, call: Call) -> None:
         """No more of a call comes: where it is a session, that has ended once all of it is judged."""

@@ -59,6 +59,11 @@ class GuardedModel:
             self.digest = self.bundle.digest
             self.swallowed = self.scorer.swallowed()
             self.judge = Judge(name, config, self.bundle, state, kept_as)
+            if strange := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
+                known = ", ".join(self.promise.alphas)
+                raise ConfigError(
+                    f"models.{name}.on_alarm.{strange[0]}: the bundle has no such severity (it has: {known})"
+                )
             if self.bundle.model and self.bundle.model != name:
                 log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
         self.seconds = self.scorer.warm() if self.bundle is not None else 0.0  # that a batch of eight takes

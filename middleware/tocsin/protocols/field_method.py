@@ -148,6 +148,10 @@ class FieldMethod:
         except ParseError as error:
             raise ValueError(str(error)) from None
 
+    def body(self, response: Any) -> Any:
+        """The message itself."""
+        return response
+
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
         """The method, and the request to it, that tell the server to stop answering this request."""
         if self._abort is None:

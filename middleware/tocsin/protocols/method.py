@@ -97,6 +97,10 @@ class Method(Protocol):
         """A response message of these fields. Raises ValueError."""
         ...
 
+    def body(self, response: Any) -> Any:
+        """The part of a response message that fields are told of: mostly the message itself."""
+        ...
+
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
         """A method, and a request to it, that tell the server to stop answering; None where there is none."""
         ...

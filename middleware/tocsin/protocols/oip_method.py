@@ -69,11 +69,18 @@ class InferMethod:
         return None if self.streams or not wanted else RequestedOutputs(wanted)
 
     def answer(self, content: Mapping[str, Any]) -> Any:
-        """A ModelInferResponse. Raises ValueError."""
+        """A ModelInferResponse of these fields, in a stream as the message that carries one. Raises ValueError."""
+        message = oip.StreamResponse() if self.streams else oip.Response()
+        wraps = self.streams and not set(content) <= set(message.DESCRIPTOR.fields_by_name)
         try:
-            return ParseDict(dict(content), oip.StreamResponse() if self.streams else oip.Response())
+            ParseDict(dict(content), self.body(message) if wraps else message)
         except ParseError as error:
             raise ValueError(str(error)) from None
+        return message
+
+    def body(self, response: Any) -> Any:
+        """The ModelInferResponse, which a stream's message carries."""
+        return response.infer_response if self.streams else response
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
         """There is no such call."""

@@ -69,6 +69,7 @@ class Supervisor:
         self._alarms: deque[Event] = deque(maxlen=LATEST)
         self._restarts = 0
         self._ready = False
+        self._ended_by = signal.SIGINT  # unless SIGTERM comes: then callers may still come too
         self._reloads = {"done": 0, "failed": 0}
         self._reserved: list[socket.socket] = []
         self.http: HttpEndpoint | None = None
@@ -76,8 +77,15 @@ class Supervisor:
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:
         """Start, call `started` when all workers listen, and serve until SIGTERM, SIGINT or `until`; then drain."""
         loop = asyncio.get_running_loop()
+
+        def end(number: signal.Signals) -> None:
+            if until.is_set():  # one more: workers need not wait for last callers
+                self._end_workers(number)
+            self._ended_by = number
+            until.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, until.set)
+            loop.add_signal_handler(number, partial(end, number))
         loop.add_signal_handler(signal.SIGHUP, lambda: keeping.append(loop.create_task(self._hang_up())))
         keeping: list[asyncio.Task[None]] = []
         self._reserve()
@@ -85,7 +93,7 @@ class Supervisor:
             folder = opened.enter_context(_shared_folder())
             if self.config.metrics is not None:
                 exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self._ready, self._page())
+                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
                 opened.callback(self.http.close)
             admin = None
             if self.config.admin is not None:
@@ -102,6 +110,9 @@ class Supervisor:
                 self.guard.state.share(self.metrics.exchange)
                 if self._telemetry is not None:
                     self._telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
+                if admin is not None:
+                    readiness = loop.create_task(admin.follow(lambda: self.is_ready))
+                    opened.callback(readiness.cancel)
                 started()
                 await until.wait()
                 log.info("draining")
@@ -109,12 +120,20 @@ class Supervisor:
                 self._ready = False
                 if admin is not None:
                     await admin.drain()
-                for worker in self._workers.values():
-                    worker.end()
+                self._end_workers(self._ended_by)
                 await asyncio.gather(*keeping)
                 await asyncio.to_thread(self.guard.state.close)
                 if self._telemetry is not None:
                     await asyncio.to_thread(self._telemetry.close)
+
+    def _end_workers(self, number: signal.Signals) -> None:
+        for worker in self._workers.values():
+            worker.end(number)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new calls are welcome, at every worker."""
+        return self._ready and not any(any(one.relay.get("unready", {}).values()) for one in self._workers.values())
 
     def _page(self) -> Page | None:
         if not self.config.page:
@@ -271,12 +290,12 @@ class _Worker:
         """Whether it was told to end."""
         return self._ending
 
-    def end(self) -> None:
-        """Have it drain and end."""
+    def end(self, number: signal.Signals) -> None:
+        """Have it drain and end, by SIGTERM (after `drain_delay`) or SIGINT."""
         self._ending = True
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+                self._process.send_signal(number)
 
 
 @contextmanager
