@@ -1,0 +1,320 @@
+"""HTTP/2 peers that send whatever bytes a test gives them: a client, and a server that follows a script (RFC 9113)."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import NamedTuple
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+MAX_WINDOW = (1 << 31) - 1
+RESERVED_BIT = 1 << 31
+GRPC = "application/grpc"
+
+END_STREAM = ACK = 0x1
+END_HEADERS = 0x4
+PADDED = 0x8
+PRIORITY_FLAG = 0x20
+
+
+class Kind(IntEnum):
+    """Frame types (section 6)."""
+
+    DATA = 0
+    HEADERS = 1
+    PRIORITY = 2
+    RST_STREAM = 3
+    SETTINGS = 4
+    PUSH_PROMISE = 5
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+
+
+class ErrorCode(IntEnum):
+    """Error codes (section 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    ENHANCE_YOUR_CALM = 11
+
+
+class Setting(IntEnum):
+    """Settings (section 6.5.2)."""
+
+    HEADER_TABLE_SIZE = 1
+    ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
+    INITIAL_WINDOW_SIZE = 4
+    MAX_FRAME_SIZE = 5
+    MAX_HEADER_LIST_SIZE = 6
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame; `stream` has 32 bits, with the reserved one."""
+    return struct.pack(">L", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">L", stream) + payload
+
+
+def settings(*pairs: tuple[int, int]) -> bytes:
+    """A SETTINGS frame."""
+    return frame(Kind.SETTINGS, 0, 0, b"".join(struct.pack(">HL", *pair) for pair in pairs))
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """A WINDOW_UPDATE frame; `increment` has 32 bits, with the reserved one."""
+    return frame(Kind.WINDOW_UPDATE, 0, stream, struct.pack(">L", increment))
+
+
+def reset(stream: int, code: int = ErrorCode.CANCEL) -> bytes:
+    """A RST_STREAM frame."""
+    return frame(Kind.RST_STREAM, 0, stream, struct.pack(">L", code))
+
+
+def goaway(last_stream: int, code: int = ErrorCode.NO_ERROR) -> bytes:
+    """A GOAWAY frame."""
+    return frame(Kind.GOAWAY, 0, 0, struct.pack(">LL", last_stream, code))
+
+
+def integer(number: int, bits: int, first: int = 0) -> bytes:
+    """An HPACK integer with a prefix of so many bits, below the bits of `first` (RFC 7541, section 5.1)."""
+    limit = (1 << bits) - 1
+    if number < limit:
+        return bytes((first | number,))
+    out, number = bytearray((first | limit,)), number - limit
+    while number >= 128:
+        out.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*out, number))
+
+
+def literal(name: str | bytes, value: str | bytes) -> bytes:
+    """A field as a literal without indexing and without Huffman (RFC 7541, section 6.2.2)."""
+    parts = [part if isinstance(part, bytes) else part.encode("latin-1") for part in (name, value)]
+    return b"\x00" + b"".join(integer(len(part), 7) + part for part in parts)
+
+
+def block(*fields: tuple[str, str]) -> bytes:
+    """A header block of literals."""
+    return b"".join(literal(name, value) for name, value in fields)
+
+
+def request_block(path: str, *more: tuple[str, str], content_type: str = GRPC) -> bytes:
+    """The header block of a gRPC request."""
+    pseudo = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "test")]
+    return block(*pseudo, ("te", "trailers"), ("content-type", content_type), *more)
+
+
+def message(content: bytes) -> bytes:
+    """A gRPC message, uncompressed."""
+    return b"\0" + struct.pack(">L", len(content)) + content
+
+
+def call(stream: int, path: str, content: bytes) -> bytes:
+    """A whole unary call."""
+    opening = frame(Kind.HEADERS, END_HEADERS, stream, request_block(path))
+    return opening + frame(Kind.DATA, END_STREAM, stream, message(content))
+
+
+class Frame(NamedTuple):
+    """A frame that was received; `fields` where it ended a header block."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+class RawPeer:
+    """One end of a connection. A thread collects what is received into `frames`, acknowledges SETTINGS if it
+    `acknowledges`, and hands each frame to `on_frame`. `closed` once the other end is gone.
+    """
+
+    def __init__(
+        self, connection: socket.socket, *, acknowledges: bool = True, on_frame: Callable[[Frame], None] | None = None
+    ) -> None:
+        self.socket = connection
+        self.frames: list[Frame] = []
+        self.closed = False
+        self.acknowledges = acknowledges
+        self._on_frame = on_frame
+        self._decoder = Decoder(max_header_list_size=1 << 20)
+        self._block = b""
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def send(self, *parts: bytes) -> bool:
+        """Send bytes; False when the other end is gone."""
+        try:
+            self.socket.sendall(b"".join(parts))
+        except OSError:
+            return False
+        return True
+
+    def until(self, claim: Callable[[], object], seconds: float = 10.0) -> bool:
+        """Wait until a claim about what was received comes true; whether it did."""
+        with self._changed:
+            return bool(self._changed.wait_for(claim, seconds))
+
+    def of(self, kind: int, stream: int | None = None) -> list[Frame]:
+        """The frames of a type that were received, of one stream or of all."""
+        return [one for one in list(self.frames) if one.kind == kind and stream in (None, one.stream)]
+
+    def data(self, stream: int | None = None) -> bytes:
+        """The DATA that was received, of one stream or of all."""
+        return b"".join(one.payload for one in self.of(Kind.DATA, stream))
+
+    def fields(self, stream: int) -> dict[str, str]:
+        """The header and trailer fields of a stream."""
+        return {name: value for one in self.of(Kind.HEADERS, stream) for name, value in one.fields}
+
+    def has_ended(self, stream: int) -> bool:
+        """Whether a stream has ended or was reset."""
+        ended = any(one.kind in (0, 1) and one.flags & END_STREAM for one in list(self.frames) if one.stream == stream)
+        return ended or bool(self.of(Kind.RST_STREAM, stream))
+
+    def ping(self, seconds: float = 10.0) -> bool:
+        """A PING, waited for; whether it was acknowledged."""
+        payload = struct.pack(">Q", 1 + len(self.of(Kind.PING)))
+        self.send(frame(Kind.PING, 0, 0, payload))
+        self.until(lambda: self.closed or self._acknowledged(payload), seconds)
+        return self._acknowledged(payload)
+
+    def _acknowledged(self, payload: bytes) -> bool:
+        return any(one.flags & ACK and one.payload == payload for one in self.of(Kind.PING))
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError), self.socket.makefile("rb") as stream:
+            while len(head := stream.read(9)) == 9:
+                length = int.from_bytes(head[:3], "big")
+                payload = stream.read(length)
+                self._received(head[3], head[4], int.from_bytes(head[5:], "big"), payload)
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()
+
+    def _received(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        fields: tuple[tuple[str, str], ...] = ()
+        if kind in (Kind.HEADERS, Kind.CONTINUATION):
+            self._block += payload
+            if flags & END_HEADERS:
+                with contextlib.suppress(HPACKError, UnicodeDecodeError):
+                    fields = tuple((str(name), str(value)) for name, value in self._decoder.decode(self._block))
+                self._block = b""
+        one = Frame(kind, flags, stream, payload, fields)
+        with self._changed:
+            self.frames.append(one)
+            self._changed.notify_all()
+        if kind == Kind.SETTINGS and not flags & ACK and self.acknowledges:
+            self.send(frame(Kind.SETTINGS, ACK, 0))
+        if self._on_frame is not None:
+            self._on_frame(one)
+
+
+def connect(target: str, *opening: bytes, greets: bool = True, receive_buffer: int = 0) -> RawPeer:
+    """A client: connected, its preface and first SETTINGS sent (`opening` in their place where there is any), and the
+    server's SETTINGS acknowledged.
+    """
+    connection = socket.socket()
+    if receive_buffer:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    connection.settimeout(20)
+    host, _, port = target.rpartition(":")
+    connection.connect((host, int(port)))
+    connection.settimeout(None)
+    if greets:  # before anything is read: nothing may go out ahead of the preface
+        connection.sendall(b"".join((PREFACE, *(opening or (settings(),)))))
+    peer = RawPeer(connection)
+    if greets:
+        peer.until(lambda: peer.closed or len(peer.of(Kind.SETTINGS)) >= 2)
+    return peer
+
+
+class ScriptedUpstream:
+    """A server that sends by hand: `script(peer, stream)` is called, in a thread of its connection, once a request's
+    header block is complete. `opening` are its first SETTINGS.
+    """
+
+    def __init__(self) -> None:
+        self.script: Callable[[RawPeer, int], None] = lambda peer, stream: None
+        self.opening = settings()
+        self.peers: list[RawPeer] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            left = len(PREFACE)
+            while left and (got := connection.recv(left)):
+                left -= len(got)
+            if left:
+                connection.close()
+                return
+            peers: list[RawPeer] = []
+            ready = threading.Event()
+
+            def on_frame(one: Frame) -> None:
+                if one.fields and (one.kind == Kind.HEADERS or one.kind == Kind.CONTINUATION):
+                    ready.wait(10)
+                    self.script(peers[0], one.stream)
+
+            peers.append(RawPeer(connection, on_frame=on_frame))
+            self.peers.append(peers[0])
+            peers[0].send(self.opening)
+            ready.set()
+
+    def close(self) -> None:
+        """Close everything."""
+        self._listener.close()
+        for peer in self.peers:
+            peer.close()
+
+
+@contextmanager
+def scripted_upstream() -> Iterator[ScriptedUpstream]:
+    """A scripted server, closed at the end."""
+    server = ScriptedUpstream()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def eventually(claim: Callable[[], object], seconds: float = 10.0) -> bool:
+    """Whether a claim that is looked at every few milliseconds comes true."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if claim():
+            return True
+        time.sleep(0.01)
+    return bool(claim())
