@@ -143,22 +143,22 @@ class Frame(NamedTuple):
 
 
 class RawPeer:
-    """One end of a connection. A thread collects what is received into `frames`, acknowledges SETTINGS if it
-    `acknowledges`, and hands each frame to `on_frame`. `closed` once the other end is gone.
+    """One end of a connection. If it `reads`, a thread collects what is received into `frames`, acknowledges SETTINGS,
+    and hands each frame to `on_frame`. `closed` once the other end is gone.
     """
 
     def __init__(
-        self, connection: socket.socket, *, acknowledges: bool = True, on_frame: Callable[[Frame], None] | None = None
+        self, connection: socket.socket, *, reads: bool = True, on_frame: Callable[[Frame], None] | None = None
     ) -> None:
         self.socket = connection
         self.frames: list[Frame] = []
         self.closed = False
-        self.acknowledges = acknowledges
         self._on_frame = on_frame
         self._decoder = Decoder(max_header_list_size=1 << 20)
         self._block = b""
         self._changed = threading.Condition()
-        threading.Thread(target=self._read, daemon=True).start()
+        if reads:
+            threading.Thread(target=self._read, daemon=True).start()
 
     def send(self, *parts: bytes) -> bool:
         """Send bytes; False when the other end is gone."""
@@ -228,15 +228,15 @@ class RawPeer:
         with self._changed:
             self.frames.append(one)
             self._changed.notify_all()
-        if kind == Kind.SETTINGS and not flags & ACK and self.acknowledges:
+        if kind == Kind.SETTINGS and not flags & ACK:
             self.send(frame(Kind.SETTINGS, ACK, 0))
         if self._on_frame is not None:
             self._on_frame(one)
 
 
-def connect(target: str, *opening: bytes, greets: bool = True, receive_buffer: int = 0) -> RawPeer:
-    """A client: connected, its preface and first SETTINGS sent (`opening` in their place where there is any), and the
-    server's SETTINGS acknowledged.
+def connect(target: str, first: bytes | None = None, *, receive_buffer: int = 0, reads: bool = True) -> RawPeer:
+    """A client. It has sent `first`, and nothing else; or else its preface and empty SETTINGS, and the server's are
+    acknowledged. One that does not read never empties its receive buffer.
     """
     connection = socket.socket()
     if receive_buffer:
@@ -245,10 +245,9 @@ def connect(target: str, *opening: bytes, greets: bool = True, receive_buffer: i
     host, _, port = target.rpartition(":")
     connection.connect((host, int(port)))
     connection.settimeout(None)
-    if greets:  # before anything is read: nothing may go out ahead of the preface
-        connection.sendall(b"".join((PREFACE, *(opening or (settings(),)))))
-    peer = RawPeer(connection)
-    if greets:
+    connection.sendall(PREFACE + settings() if first is None else first)  # an acknowledgement must not go out before
+    peer = RawPeer(connection, reads=reads)
+    if first is None and reads:
         peer.until(lambda: peer.closed or len(peer.of(Kind.SETTINGS)) >= 2)
     return peer
 

@@ -133,11 +133,9 @@ BEGINNINGS = {
 @pytest.mark.parametrize("name", BEGINNINGS)
 def test_connections_that_do_not_begin_as_they_must_end(surroundings: Surroundings, name: str, mode: str) -> None:
     relay = surroundings.relays[mode]
-    peer = connect(relay.target, greets=False)
-    peer.send(BEGINNINGS[name])
+    peer = connect(relay.target, BEGINNINGS[name])
     if not peer.until(lambda: peer.closed, 5):
-        by_itself = connect(surroundings.direct, greets=False)
-        by_itself.send(BEGINNINGS[name])
+        by_itself = connect(surroundings.direct, BEGINNINGS[name])
         assert not by_itself.until(lambda: by_itself.closed, 5), "the upstream ends it, the relay does not"
         by_itself.close()
     assert mode != "enforce" or not peer.data()
@@ -151,8 +149,7 @@ def test_connections_that_do_not_begin_as_they_must_end(surroundings: Surroundin
 def test_a_connection_that_breaks_off_anywhere_leaves_nothing(surroundings: Surroundings, cut: int, mode: str) -> None:
     """5.4.1: an end of the connection ends its streams."""
     relay = surroundings.relays[mode]
-    peer = connect(relay.target, greets=False)
-    peer.send((PREFACE + settings() + call(1, INFER, b"ok"))[:-cut])
+    peer = connect(relay.target, (PREFACE + settings() + call(1, INFER, b"ok"))[:-cut])
     peer.close()
     assert is_served(relay.target)
     assert gives_everything_back(relay)
