@@ -146,15 +146,17 @@ def is_served(target: str) -> bool:
 
 
 def unjudged(peer: RawPeer, mode: str) -> list[str]:
-    """What went out without having been judged although `mode` judges."""
+    """Answers of the guarded model that went out without having been judged although `mode` judges."""
     if mode == "observe":
         return []
     found = []
-    for stream in {one.stream for one in peer.of(Kind.HEADERS)}:
-        fields = peer.fields(stream)
+    for stream in {one.stream for one in peer.of(Kind.DATA)}:
+        if FAR not in peer.data(stream) and SAFE not in peer.data(stream):
+            continue
         if mode == "annotate" and peer.of(Kind.RST_STREAM, stream):
             continue  # what follows a reset is for nobody
         wanted = '"p":' if mode == "enforce" else '"model":'  # in annotate, one that says why it is not judged will do
+        fields = peer.fields(stream)
         if fields.get("grpc-status") == "0" and wanted not in fields.get(METADATA_KEY, ""):
             found.append(f"stream {stream} was answered without a verdict: {fields}")
     if mode == "enforce" and FAR in peer.data():
