@@ -247,9 +247,19 @@ def connect(target: str, first: bytes | None = None, *, receive_buffer: int = 0,
     connection.settimeout(None)
     connection.sendall(PREFACE + settings() if first is None else first)  # an acknowledgement must not go out before
     peer = RawPeer(connection, reads=reads)
+    _clients.append(peer)
     if first is None and reads:
         peer.until(lambda: peer.closed or len(peer.of(Kind.SETTINGS)) >= 2)
     return peer
+
+
+_clients: list[RawPeer] = []
+
+
+def close_clients() -> None:
+    """Close every client that is still open, such as those of a test that has failed."""
+    while _clients:
+        _clients.pop().close()
 
 
 class ScriptedUpstream:

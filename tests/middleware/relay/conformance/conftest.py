@@ -12,6 +12,7 @@ import pytest
 from tests.middleware.relay.conformance.harness import ANSWERS, MODES, Surroundings, Trial
 from tests.model_server import Model
 from tests.parts import SIGNALS, running, settings
+from tests.raw_http2 import close_clients
 
 ENFORCED = {"critical": "block", "warning": "block"}
 
@@ -33,6 +34,13 @@ def surroundings(bundle: Path) -> Iterator[Surroundings]:
             config = settings(direct, bundle, mode=mode, fail=fail, drain="1s", models={"digits": guarded})
             relays[mode] = stack.enter_context(running(config))
         yield Surroundings(direct, relays)
+
+
+@pytest.fixture(autouse=True)
+def clients_are_closed() -> Iterator[None]:
+    """A case that fails leaves nothing behind for the next."""
+    yield
+    close_clients()
 
 
 @pytest.fixture(scope="session")
