@@ -21,7 +21,8 @@ from tocsin.judgement.guard import Guard
 from tocsin.protocols.descriptors import pool_of
 from tocsin.relay.frames import header_block, read_settings, unpadded
 from tocsin.relay.headers import HeaderError, HeaderReader, WantedFields, without
-from tocsin.relay.messages import Assembler, Memory
+from tocsin.relay.memory import MemoryBudget
+from tocsin.relay.messages import Assembler
 from tocsin.relay.side import FrameError
 from tocsin.verdict import Verdict
 from tocsin_calibration import Bundle, CalibrationFault
@@ -85,9 +86,9 @@ def headers(case: bytes) -> None:
 
 
 def messages(case: bytes) -> None:
-    memory = Memory(1 << 16)
+    memory = MemoryBudget(1 << 16)
     for keeps in (False, True):
-        assembler = Assembler(1 << 15, memory, keeps=keeps)
+        assembler = Assembler(1 << 15, memory.open(lambda: None), keeps=keeps)
         for at in range(0, len(case), 7 + len(case) // 5):
             for message in assembler.feed(case[at : at + 7 + len(case) // 5]):
                 if message.content is not None and len(message.content) > 1 << 15:

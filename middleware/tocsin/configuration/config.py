@@ -78,7 +78,8 @@ class Config(BaseSettings):
     )
     max_memory: ByteSize = Field(
         ByteSize(256 << 20),
-        description="Bytes of unfinished messages kept at any time; beyond it they pass unscored.",
+        description="Bytes that may wait in the relay at any time, of all connections together; beyond it messages pass "
+        "unscored, and the connection that keeps most is cut off.",
     )
     connect_timeout: Duration = Field(timedelta(seconds=5), description="How long a connection upstream may take.")
     drain: Duration = Field(timedelta(seconds=30), description="How long calls in flight may finish after SIGTERM.")

@@ -78,6 +78,12 @@ class Call:
         made.parent, made.began = self.parent, self.began
         return made
 
+    @property
+    def size(self) -> int:
+        """Bytes of the messages that it keeps until it is judged."""
+        own = len(self.request or b"") + len(self.response or b"")
+        return own + sum([len(message) for message in self.earlier])
+
     def goes_on(self) -> None:
         """In enforce, its messages go out."""
         if self.sums_up and self.whole is not None:

@@ -36,21 +36,24 @@ class AskingStream(HeldStream):
             return False
         relay = self._connection.relay
         if self._asking is None:
-            self._asking = Assembler(relay.max_message, relay.memory, keeps=True)
+            self._asking = Assembler(relay.max_message, self._connection.memory, keeps=True)
         requests = self._connection.requests
         assert requests is not None
         for message in self._asking.feed(payload):
-            self._asked = True
             if message.content is None:
-                requests.send(self._id, self._asking.rest, END_STREAM if ended else 0)
-                return True
+                self._asked = True
+                requests.send(self._id, self._asking.rest)
+                break
             whole = framed(message.content, compressed=message.compressed)
             content, fault = self._plain(message, self.request_encoding)
-            self.guarded.asked(content, fault)
-            if content is not None:
+            if not self._asked or self.guarded.streams:
+                self.guarded.asked(content, fault)
+            if content is not None and not self._asked:
                 whole = self._with_more(content) or whole
-            requests.send(self._id, whole + self._asking.left(), END_STREAM if ended else 0)
-            return True
+            self._asked = True
+            requests.send(self._id, whole)
+        if self._asked and (rest := self._asking.left()):
+            requests.send(self._id, rest)
         if ended:
             self._asked = True
             requests.send(self._id, self._asking.left(), END_STREAM)

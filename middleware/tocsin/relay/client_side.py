@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.flow import STREAM_WINDOW, pass_on, window_update
-from tocsin.relay.frames import ACK, END_STREAM, PADDED, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
+from tocsin.relay.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import HeaderError, HeaderReader
 from tocsin.relay.limits import Allowance
 from tocsin.relay.refusal import RESOURCE_EXHAUSTED, UNAVAILABLE
@@ -18,6 +19,9 @@ from tocsin.relay.stream import Stream
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
+STREAMS_A_CONTROL = 16  # calls waiting for windows that make SETTINGS count once more among control frames
+UPDATES_A_FRAME, FREE_UPDATES = 16, 64  # window updates for each frame of DATA, and for frames that are none
+SMALL_BLOCK = 1_024  # bytes of headers that are not counted, where only what judgement reads of them is kept
 WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
 
 
@@ -30,6 +34,8 @@ class ClientSide(Side):
         self._preface = True  # still to come
         self._allowance = Allowance(connection.relay)
         self.half_closed = False
+        self._data_at_ping = 0  # frames of DATA when the last PING came
+        self._updates = 0
 
     @property
     def peer(self) -> Side:
@@ -61,8 +67,8 @@ class ClientSide(Side):
 
     def _greet(self, data: bytes) -> bytes:
         """Pass the preface on; what follows it. Anything else than HTTP/2 is relayed unread, or not at all."""
-        data = self._tail + data
-        self._tail = b""
+        data = bytes(self._tail) + data
+        self._tail = bytearray()
         expected = frames.PREFACE[: len(data)]
         if data[: len(expected)] != expected:
             self._preface = False
@@ -73,7 +79,7 @@ class ClientSide(Side):
             self.connection.raw = True
             return data
         if len(expected) < len(frames.PREFACE):
-            self._tail = data
+            self._tail += data
             return b""
         self._preface = False
         self.connection.server.out.append(frames.PREFACE)
@@ -82,8 +88,8 @@ class ClientSide(Side):
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         known = connection.streams.get(stream)
-        if known is None and stream in connection.gone:
-            return b""
+        if known is None and not connection.is_new(stream):
+            return self._of_no_call(stream, block)
         every: list[tuple[str, str]] = []
         readable = True
         try:
@@ -112,6 +118,8 @@ class ClientSide(Side):
                 opened.request_encoding = fields["grpc-encoding"]
             if every:
                 opened.fields = every
+            if every or len(block) > SMALL_BLOCK:
+                opened.keep_headers(len(block))
         else:
             opened = known
         if flags & END_STREAM:
@@ -123,6 +131,14 @@ class ClientSide(Side):
         ):
             return opened.request_headers(flags, block)
         return None
+
+    def _of_no_call(self, stream: int, block: bytes) -> bytes | None:
+        """Headers of a stream that has ended, such as trailers that crossed the answer."""
+        if self._reader.stateful:  # what follows may depend on it, here and at the upstream, which knows the stream too
+            with suppress(HeaderError):
+                self._reader.read(block)
+            return None
+        return b"" if self.connection.responses is not None or stream in self.connection.gone else None
 
     def _refusal(self, block: bytes, readable: bool) -> tuple[str, str] | None:
         """Why a new stream is not taken: a status and the reason."""
@@ -141,27 +157,31 @@ class ClientSide(Side):
             raise frames.FrameError(frames.ENHANCE_YOUR_CALM, why[2])
         return why[1:]
 
-    def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
+    def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         connection = self.connection
-        if not length and not flags & END_STREAM:
+        if payload:
+            connection.data_frames += 1
+        elif not length and not flags & END_STREAM:
             self._allowance.control()
         found = connection.streams.get(stream)
+        if connection.from_client is not None:
+            connection.from_client.admit(stream, length)
         if found is None:
-            return self._for_nobody(stream, length, length if flags & PADDED else len(payload))
+            return self._for_nobody(stream, length, size)
         taken = False
         if connection.requests is not None:
-            taken = self._pass_on(found, stream, flags, payload, length)
+            taken = self._pass_on(found, stream, flags, payload, length, size)
         elif found.call is not None:
             found.request_data(payload)
         if flags & END_STREAM:
             found.request_ended = True
         return taken
 
-    def _pass_on(self, found: Stream, stream: int, flags: int, payload: bytes, length: int) -> bool:
+    def _pass_on(self, found: Stream, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         """Requests within the upstream's windows; whether this one was taken, and is not to pass as it came."""
         requests, from_client = self.connection.requests, self.connection.from_client
         assert requests is not None and from_client is not None
-        size, ended = length if flags & PADDED else len(payload), bool(flags & END_STREAM)
+        ended = bool(flags & END_STREAM)
         if isinstance(found, AskingStream) and found.take_request(payload, ended):
             from_client.credit(stream, size, ended=ended)  # `max_memory` bounds what it keeps
             return True
@@ -176,6 +196,7 @@ class ClientSide(Side):
     def _for_nobody(self, stream: int, length: int, came: int) -> bool:
         """DATA of a stream that has ended, of which so much has come; whether it is dropped."""
         connection = self.connection
+        connection.check_begun(stream)
         if connection.from_client is not None:
             if stream not in connection.gone:  # the upstream has answered before it was asked all, and knows no end
                 connection.remember(stream)
@@ -187,20 +208,20 @@ class ClientSide(Side):
             self.put(window_update(0, length))
         return True
 
-    def more_data(self, stream: int, flags: int, payload: bytes, taken: bool) -> None:
+    def more_data(self, stream: int, flags: int, payload: bytes, size: int, taken: bool) -> None:
         connection = self.connection
         found = connection.streams.get(stream)
         requests, from_client = connection.requests, connection.from_client
         ended = bool(flags & END_STREAM)
         keeps = isinstance(found, AskingStream) and taken and found.take_request(payload, ended)
         if from_client is not None and (found is None or not taken or keeps):
-            from_client.credit(stream, len(payload), ended=ended or found is None)
+            from_client.credit(stream, size, ended=ended or found is None)
         if found is None:
             return
         if found.call is not None and not keeps:
             found.request_data(payload)
         if requests is not None and from_client is not None and taken and not keeps:
-            pass_on(requests, from_client, stream, payload, len(payload), flags)
+            pass_on(requests, from_client, stream, payload, size, flags)
         if ended:
             found.request_ended = True
 
@@ -214,33 +235,62 @@ class ClientSide(Side):
                 connection.server.put(whole)
                 connection.upstream_caught_up(connection.requests.acknowledged())
                 return b""
-            self._allowance.control()
             return self._settings(whole)
         if kind == WINDOW_UPDATE:
+            if stream:
+                connection.check_begun(stream)
+            self._updates += 1
+            if self._updates > UPDATES_A_FRAME * (connection.data_frames + connection.last_stream + FREE_UPDATES):
+                self._allowance.control()
             if connection.responses is None:
                 return None
             connection.client_caught_up(connection.responses.credit(stream, whole[frames.HEADER_SIZE :]))
             return b""
         if kind == RST_STREAM:
+            connection.check_begun(stream)
             if stream not in connection.streams:
                 return b"" if connection.gone.pop(stream, None) else None
             self._allowance.reset()
             connection.forsake(stream)
         elif kind == PING:
-            if not flags & ACK:
-                self._allowance.control()
-                if connection.refusing:
-                    self.out.append(frames.frame(PING, ACK, 0, whole[frames.HEADER_SIZE :]))
+            return self._ping(flags, whole)
+        elif kind == PUSH_PROMISE:
+            raise frames.FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
+            self._allowance.control()
+        elif kind == PRIORITY:
+            self._allowance.control()
         return None
+
+    def _ping(self, flags: int, whole: bytes) -> bytes | None:
+        """A PING, or the answer to one. Clients that measure the bandwidth send one with every round trip of data, so
+        only those count as a flood that come while no data does.
+        """
+        connection = self.connection
+        if flags & ACK:
+            if connection.pings_to_client:
+                connection.pings_to_client -= 1
+            else:
+                self._allowance.control()
+            return None if connection.responses is None else b""
+        if connection.data_frames == self._data_at_ping:
+            self._allowance.control()
+        self._data_at_ping = connection.data_frames
+        if connection.responses is None and not connection.refusing:
+            return None
+        # DATA may wait here that the upstream would miss between two PINGs: the relay answers each side itself.
+        self.reply(frames.frame(PING, ACK, 0, whole[frames.HEADER_SIZE :]))
+        return b""
 
     def _settings(self, whole: bytes) -> bytes:
         connection = self.connection
         payload = whole[frames.HEADER_SIZE :]
         wanted = frames.read_settings(payload)
-        largest = wanted.get(frames.MAX_FRAME_SIZE, connection.largest_frame)
-        connection.largest_frame = max(frames.DEFAULT_MAX_FRAME_SIZE, min(largest, frames.LARGEST_FRAME))
+        # A change of windows concerns every call that waits for one, and costs as much.
+        waiting = 0 if connection.responses is None else connection.responses.streams_waiting
+        self._allowance.control(1 + waiting // STREAMS_A_CONTROL)
+        self.take_frames_up_to(wanted.get(frames.MAX_FRAME_SIZE))
         if connection.responses is None:
             return frames.stateless_settings(payload)
         assert connection.from_server is not None

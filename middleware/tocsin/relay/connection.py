@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from tocsin.judgement.batching import MOST_WAITING
 from tocsin.judgement.call import Call
 from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.client_side import ClientSide
 from tocsin.relay.flow import Inflow, Outflow
-from tocsin.relay.frames import ACK, SETTINGS, FrameError
+from tocsin.relay.frames import ACK, SETTINGS, FrameError, StreamError
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.refusal import refused, unavailable
 from tocsin.relay.server_side import ServerSide
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 REFUSAL_WAITS = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
 REFUSAL_LINGERS = 0.1  # seconds to let it read the answer
+MOST_JUDGING = MOST_WAITING // 4  # responses of one connection that may wait for the scorer
+CUT_OFF_LINGERS = 1.0  # seconds to let a client read why it is cut off
 REMEMBERED = 1_024  # streams ended by the relay, of which frames may still come
 
 
@@ -41,15 +44,15 @@ class Connection:
         self._port = port
         self.streams: dict[int, Stream] = {}
         self.gone: dict[int, bool] = {}  # streams that the relay has ended itself
+        self.memory = relay.memory.open(self._evicted)
         self.client = ClientSide(self)
         self.server = ServerSide(self)
-        manages = relay.enforces or relay.asks
-        self.responses = Outflow(self.client, relay.memory) if manages else None
-        self.from_server = Inflow(self.server) if manages else None
-        self.requests = Outflow(self.server, relay.memory) if manages else None
-        self.from_client = Inflow(self.client) if manages else None
-        self.server.orderly = self.client.orderly = manages  # credits go to the upstream while requests are read
-        self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE  # that the client takes
+        self.responses: Outflow | None = None
+        self.requests: Outflow | None = None
+        self.from_server: Inflow | None = None
+        self.from_client: Inflow | None = None
+        if relay.enforces or relay.asks:
+            self._manage_windows()
         self.refusing = ""  # why the upstream is not there
         self.outdated = False  # begun under a configuration that asked for less
         self.raw = False  # not HTTP/2: bytes pass unread
@@ -58,7 +61,21 @@ class Connection:
         self._draining = False
         self._goaway_owed = False
         self._connecting: asyncio.Task[None] | None = None
-        self._last_stream = 0
+        self.last_stream = 0
+        self._last_goaway = frames.LAST_STREAM  # that the client has been told
+        self._is_cut_off = False
+        self._judging = 0  # responses that wait for the scorer in a thread
+        self._held_after_loss: set[int] = set()  # calls that wait for verdicts, while the upstream is gone
+        self.data_frames = 0  # in either direction, of guarded calls and others
+        self.pings_to_client = 0  # which it has not answered yet
+
+    def _manage_windows(self) -> None:
+        """Keep flow control here, instead of leaving it to the peers."""
+        self.responses = self.client.outflow = Outflow(self.client, self.memory)
+        self.requests = self.server.outflow = Outflow(self.server, self.memory)
+        self.from_server = Inflow(self.server, self.responses, self.memory)
+        self.from_client = Inflow(self.client, self.requests, self.memory)
+        self.server.orderly = self.client.orderly = True  # credits go to the upstream while requests are read
 
     def made(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
@@ -87,8 +104,8 @@ class Connection:
 
     def begin(self, stream_id: int, call: Call | None) -> Stream:
         """A stream's first HEADERS have come."""
-        if stream_id > self._last_stream:
-            self._last_stream = stream_id
+        if stream_id > self.last_stream:
+            self.last_stream = stream_id
         self.relay.calls[call is not None] += 1
         if self.responses is None or call is None:
             stream = Stream(self, stream_id, call)
@@ -110,6 +127,10 @@ class Connection:
         stream.drop()
         if self.responses is not None and not self.responses.blocked(stream_id):
             self._close_lanes(stream_id)
+        if stream_id in self._held_after_loss:
+            self._held_after_loss.discard(stream_id)
+            if not self._held_after_loss:  # not now: what this turn has to say of the stream may not be said yet
+                asyncio.get_running_loop().call_soon(self.upstream_lost, "")
         if not self.streams:
             self.idle_since = self.relay.now()
             if self._draining or self.client.half_closed:
@@ -140,15 +161,37 @@ class Connection:
 
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
         """Answer a new stream without asking the upstream."""
-        self._last_stream = max(self._last_stream, stream_id)
-        self.client.put(refused(stream_id, status, reason))
+        self.last_stream = max(self.last_stream, stream_id)
+        answer = refused(stream_id, status, reason)
         if not ended:
             self.remember(stream_id)
-            self.client.put(frames.reset(stream_id, frames.NO_ERROR))
+            answer += frames.reset(stream_id, frames.NO_ERROR)
+        self.client.reply(answer)
         self.written()
+
+    def end_faulty_stream(self, side: Side, error: StreamError) -> None:
+        """A peer broke the protocol on one stream: end that on both sides, and nothing else."""
+        self.relay.not_understood["malformed"] += 1
+        self.remember(error.stream)
+        side.reply(frames.reset(error.stream, error.code))
+        side.peer.put(frames.reset(error.stream, frames.CANCEL))
+        self.forsake(error.stream)
+        side.write()
+
+    def is_new(self, stream_id: int) -> bool:
+        """Whether a stream of that id may begin: ids are odd and grow. Raises FrameError where it cannot be one."""
+        if not stream_id & 1:
+            raise FrameError(frames.PROTOCOL_ERROR, f"a client begins stream {stream_id}")
+        return stream_id > self.last_stream
+
+    def check_begun(self, stream_id: int) -> None:
+        """Raises FrameError where a client speaks of a stream that it has not begun."""
+        if stream_id > self.last_stream or not stream_id & 1:
+            raise FrameError(frames.PROTOCOL_ERROR, f"a frame of stream {stream_id}, which has not begun")
 
     def remember(self, stream_id: int) -> None:
         """The relay has ended a stream itself: frames of it that still come are for nobody."""
+        self.last_stream = max(self.last_stream, stream_id)
         self.gone[stream_id] = True
         if len(self.gone) > REMEMBERED:
             del self.gone[next(iter(self.gone))]
@@ -163,36 +206,74 @@ class Connection:
 
     def upstream_caught_up(self, streams: list[int]) -> None:
         """The upstream has made room, and nothing waits any more of these requests."""
+        assert self.from_client is not None
         for stream_id in streams:
-            assert self.from_client is not None
             stream = self.streams.get(stream_id)
             self.from_client.settle(stream_id, ended=stream is None or stream.request_ended)
+        self.from_client.resume()
         self.server.write()
+        if self.client.out:
+            self.flush(self.client)
 
     def client_caught_up(self, streams: list[int]) -> None:
         """The client has made room, and nothing waits any more of these responses."""
+        assert self.from_server is not None
+        self.from_server.resume()
         for stream_id in streams:
-            assert self.from_server is not None
             stream = self.streams.get(stream_id)
             self.from_server.settle(stream_id, ended=stream is None or stream.response_ended)
             if stream is None:
                 self._close_lanes(stream_id)
+        self.server.write()
         if streams:
-            self.server.write()
             if self.server.closed:
                 self.upstream_lost("")
             elif not self.streams and (self._draining or self.client.half_closed):
                 asyncio.get_running_loop().call_soon(self._close_when_idle)
+
+    def caught_up(self, side: Side) -> None:
+        """A socket has taken what was written: send what waited for that."""
+        if self.responses is None or self.requests is None:
+            return
+        if side is self.client:
+            self.client_caught_up(self.responses.pump())
+            self.written()
+        else:
+            self.upstream_caught_up(self.requests.pump())
 
     # -- writing
 
     def submit(self, call: Call, stream: Stream) -> None:
         """Judge a response; where that happens within a few turns of the loop, what follows is written after it."""
         batcher = self.relay.batcher
+        if not batcher.inline:
+            self._submit_with_others(call, stream)
+            return
         batcher.submit(call, stream)
-        if batcher.inline and self.relay.annotates and not self._deferred:
+        if self.relay.annotates and not self._deferred:
             self._deferred = True
             self.relay.after_flush.append(self)
+
+    def _submit_with_others(self, call: Call, stream: Stream) -> None:
+        """Judge a response that has to wait for its turn; one connection may not fill the queue that all share."""
+        size = call.size
+        if self._judging >= MOST_JUDGING:
+            fault = "queue_full", f"{MOST_JUDGING:,} responses of one connection wait for the scorer already"
+        elif self.memory.lacks_room:
+            fault = "memory", "a response that waits for the scorer was not kept"
+        else:
+            self._judging += 1
+            self.memory.charge(size)
+            self.relay.batcher.submit(call, Queued(self, stream, size))
+            return
+        self.relay.guard.give_up(call, *fault)
+        asyncio.get_running_loop().call_soon(stream.judged, call)
+
+    def judged(self, call: Call, stream: Stream, size: int) -> None:
+        """A response that waited for its turn has its verdict."""
+        self._judging -= 1
+        self.memory.release(size)
+        stream.judged(call)
 
     def released(self, stream_id: int, held: list[bytes]) -> None:
         """A stream's held frames may go: it has ended."""
@@ -218,7 +299,7 @@ class Connection:
         if side is self.client:
             if self._goaway_owed and self.server.between_frames:
                 self._goaway_owed = False
-                side.out.append(frames.goaway(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
+                side.out.append(self._goaway(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
             if self._deferred:
                 return
         side.write()
@@ -244,29 +325,37 @@ class Connection:
         """End the open streams with UNAVAILABLE towards the client, and ask for no more on this connection."""
         if not self.streams:
             return
-        for stream_id in list(self.streams):
-            self._answer_unavailable(stream_id)
-        self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream is unavailable"))
+        self._answer_unavailable()
+        if self.streams:
+            return  # their responses wait for verdicts, and then go out
+        self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
         asyncio.get_running_loop().call_later(REFUSAL_LINGERS, self.close)
 
-    def _answer_unavailable(self, stream_id: int) -> None:
-        stream = self.streams.pop(stream_id)
-        answer = unavailable(stream_id, self.refusing, answered=stream.answered)
-        if self.responses is not None:
-            self.responses.follow(stream_id, answer)
-        else:
-            self.client.put(answer)
-        stream.drop()
+    def _answer_unavailable(self) -> None:
+        """End the open streams with UNAVAILABLE towards the client, but for those whose response is there."""
+        for stream_id, stream in list(self.streams.items()):
+            if stream.holding:
+                continue
+            del self.streams[stream_id]
+            answer = unavailable(stream_id, self.refusing, answered=stream.answered)
+            if self.responses is not None:
+                self.responses.follow(stream_id, answer)
+            else:
+                self.client.put(answer)
+            stream.drop()
 
     def upstream_lost(self, reason: str) -> None:
         """The upstream has closed: once nothing waits, end the open calls and close the client's side."""
-        if self.client.closed or any(stream.holding for stream in self.streams.values()):
+        if self.client.closed or self._held_after_loss:
             return
         if self.streams and self.server.between_frames and not self.raw:
             self.refusing = reason or f"upstream {self.listener.upstream} closed the connection"
-            for stream_id in list(self.streams):
-                self._answer_unavailable(stream_id)
-            self.client.put(frames.goaway(self._last_stream, frames.NO_ERROR, "upstream closed"))
+            self._answer_unavailable()
+            if self.streams:
+                self._held_after_loss = set(self.streams)
+                self.flush(self.client)
+                return
+            self.client.put(self._goaway(self.last_stream, frames.NO_ERROR, "upstream closed"))
         self._deferred = False
         if self.responses is not None and self.responses.waiting and self.server.between_frames:
             self.client.write()
@@ -295,15 +384,55 @@ class Connection:
         """A peer broke the protocol: tell it, as its peer would, and close both sides."""
         self.relay.not_understood["malformed"] += 1
         if side.peer.between_frames:
-            side.out.append(frames.goaway(self._last_stream, error.code, f"{error}"))
+            if side is self.client:
+                side.out.append(self._goaway(self.last_stream, error.code, f"{error}"))
+            else:
+                side.out.append(frames.goaway(0, error.code, f"{error}"))
         self.close()
+
+    def _goaway(self, last_stream: int, code: int, message: str) -> bytes:
+        """A GOAWAY for the client, which never names a later stream than one before it."""
+        self._last_goaway = min(self._last_goaway, last_stream)
+        return frames.goaway(self._last_goaway, code, message)
+
+    def goaway_from_upstream(self, whole: bytes) -> bytes | None:
+        """The upstream takes no more streams; what to hand on in its place, None for the same bytes."""
+        last = int.from_bytes(whole[frames.HEADER_SIZE : frames.HEADER_SIZE + 4], "big") & frames.LAST_STREAM
+        if last <= self._last_goaway:
+            self._last_goaway = last
+            return None
+        start = frames.HEADER_SIZE
+        return whole[:start] + self._last_goaway.to_bytes(4, "big") + whole[start + 4 :]
+
+    def _evicted(self) -> None:
+        self.cut_off("memory", "more is kept for this connection than there is memory for")
+
+    def cut_off(self, limit: str, reason: str) -> None:
+        """Others need what this client takes: end its connection without waiting for it to read anything."""
+        if self._is_cut_off:
+            return
+        self._is_cut_off = True
+        self.relay.limited[limit] += 1
+        self.memory.close()
+        self._deferred = False
+        client, server = self.client.transport, self.server.transport
+        if server is not None:
+            server.abort()
+        if client is None:
+            return
+        if self.client.is_paused or not self.server.between_frames or client.is_closing():
+            client.abort()
+            return
+        client.write(self._goaway(self.last_stream, frames.ENHANCE_YOUR_CALM, reason))
+        client.close()
+        asyncio.get_running_loop().call_later(CUT_OFF_LINGERS, client.abort)
 
     def _close_when_idle(self) -> None:
         if self.streams or (self.responses is not None and self.responses.waiting):
             return
         if self._draining and self.server.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.
-            self.client.out.append(frames.goaway(self._last_stream, frames.NO_ERROR, "draining"))
+            self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))
         self.close()
 
     def close(self) -> None:
@@ -320,6 +449,7 @@ class Connection:
         for outflow in (self.responses, self.requests):
             if outflow is not None:
                 outflow.drop()
+        self.memory.close()
         self.relay.connections.discard(self)
         if self._connecting is not None:
             self._connecting.cancel()
@@ -331,4 +461,20 @@ class Connection:
         """Both sides are gone, and nothing comes from them any more: what they hold is given back at once, instead of
         when the collector finds that they hold each other.
         """
+        self.client.outflow = self.server.outflow = None
         del self.client.connection, self.server.connection
+
+
+class Queued:
+    """A response that waits for its turn with the scorer, and the memory that it takes meanwhile."""
+
+    __slots__ = ("_connection", "_size", "_stream")
+
+    def __init__(self, connection: Connection, stream: Stream, size: int) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._size = size
+
+    def judged(self, call: Call) -> None:
+        """The call has its verdict."""
+        self._connection.judged(call, self._stream, self._size)

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections import deque
 from struct import Struct
-from typing import Protocol
+from typing import Any, Protocol
 
 from tocsin.relay import frames
-from tocsin.relay.frames import DATA, END_STREAM, WINDOW_UPDATE, FrameError
-from tocsin.relay.messages import Memory
+from tocsin.relay.frames import DATA, END_STREAM, FLOW_CONTROL_ERROR, WINDOW_UPDATE, FrameError, StreamError
+from tocsin.relay.memory import MemoryAccount
 
 INITIAL_WINDOW = 65_535  # that every peer begins with
 LARGEST_WINDOW = (1 << 31) - 1
 STREAM_WINDOW = 1 << 20  # that senders are given, a stream
 CONNECTION_WINDOW = 1 << 22  # and a connection
-FLOW_CONTROL_ERROR = 0x3
+MOST_UNWRITTEN = 1 << 18  # bytes that leave a queue before the socket has taken those before them
 
 _MUCH_OF_STREAM, _MUCH_OF_CONNECTION = STREAM_WINDOW // 4, CONNECTION_WINDOW // 4  # credited at once
 
@@ -36,27 +36,41 @@ class Writes(Protocol):
 
 
 class Lane:
-    """One stream's DATA towards the receiver: its window, and what waits for it."""
+    """One stream's DATA towards the receiver: its window beyond the initial one, and what waits for it."""
 
-    __slots__ = ("queue", "room")
+    __slots__ = ("is_ready", "queue", "room")
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self) -> None:
+        self.room = 0
         self.queue: deque[tuple[bytes | memoryview, int | None]] | None = None  # payload, flags; None: a whole frame
+        self.is_ready = False  # it has a turn among those that wait for the connection's window or the socket
 
 
 class Outflow:
-    """DATA towards one receiver, within the windows it has given. What waits for them counts as `memory`."""
+    """DATA towards one receiver, within the windows it has given, and no faster than its socket takes it.
 
-    def __init__(self, side: Writes, memory: Memory) -> None:
+    What waits is charged to `memory`. No step costs more for the streams that wait for windows of their own, except
+    a change of SETTINGS_INITIAL_WINDOW_SIZE, which concerns all of them.
+    """
+
+    def __init__(self, side: Writes, memory: MemoryAccount) -> None:
         self._side = side
         self._memory = memory
         self._room = INITIAL_WINDOW
         self._initial = INITIAL_WINDOW
         self._announced: deque[int | None] = deque()
         self._lanes: dict[int, Lane] = {}
-        self._blocked: dict[int, None] = {}  # streams that have something waiting, in turn
-        self.waiting = 0  # bytes that wait for a window
+        self._blocked: dict[int, None] = {}  # streams that have something waiting
+        self._ready: deque[int] = deque()  # those that do not wait for a window of their own, in turn
+        self._widest = 0  # the largest window beyond the initial one that a stream ever had
+        self._unwritten = 0
+        self.is_paused = False  # the socket takes no more
+        self.waiting = 0  # bytes that wait
+
+    @property
+    def streams_waiting(self) -> int:
+        """How many streams have something waiting."""
+        return len(self._blocked)
 
     def blocked(self, stream: int) -> bool:
         """Whether something of a stream waits."""
@@ -69,7 +83,7 @@ class Outflow:
     def passes(self, stream: int, length: int) -> bool:
         """Whether a whole DATA frame of that length may pass now as it is; then it is accounted for."""
         lane = self._lane(stream)
-        if stream in self._blocked or length > self._room or length > lane.room:
+        if stream in self._blocked or length > self._room or length > self._initial + lane.room or self.is_paused:
             return False
         self._room -= length
         lane.room -= length
@@ -78,15 +92,25 @@ class Outflow:
     def send(self, stream: int, payload: bytes, flags: int = 0) -> None:
         """Send DATA as soon as the windows allow, after what waits of this stream."""
         lane, size = self._lane(stream), len(payload)
-        if not lane.queue and size <= frames.DEFAULT_MAX_FRAME_SIZE and size <= self._room and size <= lane.room:
+        if not size and not flags:
+            return
+        queue = lane.queue
+        if not queue and size <= frames.DEFAULT_MAX_FRAME_SIZE and (not size or self._allows(lane, size)):
             self._room -= size
             lane.room -= size
+            self._unwritten += size
             self._side.put(frames.frame(DATA, flags, stream, payload))
             return
-        if lane.queue is None:
-            lane.queue = deque()
-        lane.queue.append((payload, flags))
+        if queue is None:
+            queue = lane.queue = deque()
         self._wait(size)
+        if queue:
+            last, last_flags = queue[-1]
+            if last_flags == 0 and len(last) + size <= frames.DEFAULT_MAX_FRAME_SIZE:
+                # Many small pieces would take far more memory than they hold.
+                queue[-1] = bytes(last) + payload, flags
+                return
+        queue.append((payload, flags))
         if stream not in self._blocked:
             self._pump(stream, lane)
 
@@ -96,30 +120,35 @@ class Outflow:
         if lane is None or not lane.queue:
             self._side.put(whole)
         else:
+            self._wait(len(whole))
             lane.queue.append((whole, None))
 
     def credit(self, stream: int, payload: bytes) -> list[int]:
         """A WINDOW_UPDATE has come; the streams of which nothing waits any more.
 
-        Raises FrameError where it is malformed, or opens a window too far.
+        Raises FrameError or StreamError where it is malformed, or opens a window too far.
         """
         if len(payload) != _INCREMENT.size:
             raise FrameError(frames.FRAME_SIZE_ERROR, f"WINDOW_UPDATE of {len(payload)} bytes")
         increment = _INCREMENT.unpack(payload)[0] & LARGEST_WINDOW
-        if not increment:
-            raise FrameError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
         if stream:
+            if not increment:
+                raise StreamError(stream, frames.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
             lane = self._lanes.get(stream)
             if lane is None:  # it has ended
                 return []
             lane.room += increment
-            if lane.room > LARGEST_WINDOW:
-                raise FrameError(FLOW_CONTROL_ERROR, f"the window of stream {stream} is too large")
+            if lane.room > self._widest:
+                self._widest = lane.room
+            if self._initial + lane.room > LARGEST_WINDOW:
+                raise StreamError(stream, FLOW_CONTROL_ERROR, f"the window of stream {stream} is too large")
             return [stream] if stream in self._blocked and self._pump(stream, lane) else []
+        if not increment:
+            raise FrameError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
         self._room += increment
         if self._room > LARGEST_WINDOW:
             raise FrameError(FLOW_CONTROL_ERROR, "the connection's window is too large")
-        return [one for one in list(self._blocked) if self._room and self._pump(one, self._lanes[one])]
+        return self.pump()
 
     def announced(self, window: int | None) -> None:
         """SETTINGS have come, with SETTINGS_INITIAL_WINDOW_SIZE or none; they count once acknowledged. Raises
@@ -131,21 +160,50 @@ class Outflow:
 
     def acknowledged(self) -> list[int]:
         """The oldest SETTINGS announced are acknowledged, and the receiver goes by them from here on; the streams of
-        which nothing waits any more.
+        which nothing waits any more. Raises FrameError where a window becomes too large by that.
         """
         window = self._announced.popleft() if self._announced else None
-        if window is None:
+        if window is None or window == self._initial:
             return []
-        change, self._initial = window - self._initial, window
-        for lane in self._lanes.values():
-            lane.room += change
-        return [one for one in list(self._blocked) if self._pump(one, self._lanes[one])]
+        if window + self._widest > LARGEST_WINDOW:
+            raise FrameError(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE makes a stream's window too large")
+        self._initial = window
+        for stream in self._blocked:
+            lane = self._lanes[stream]
+            if window + lane.room > 0 and not lane.is_ready:
+                lane.is_ready = True
+                self._ready.append(stream)
+        return self.pump()
+
+    def pump(self) -> list[int]:
+        """Send what the connection's window and the socket allow, stream by stream in turn; the streams of which
+        nothing waits any more.
+        """
+        finished = []
+        for _ in range(len(self._ready)):
+            if self._room <= 0 or self.is_paused or self._unwritten >= MOST_UNWRITTEN:
+                break
+            stream = self._ready.popleft()
+            lane = self._lanes.get(stream)
+            if lane is None or not lane.is_ready:  # it has ended meanwhile
+                continue
+            lane.is_ready = False
+            if self._pump(stream, lane):
+                finished.append(stream)
+        return finished
+
+    def written(self) -> bool:
+        """The socket has been given what was put; whether more could follow now."""
+        if not self._unwritten:
+            return False
+        self._unwritten = 0
+        return bool(self._ready) and self._room > 0 and not self.is_paused
 
     def close(self, stream: int) -> None:
         """The stream has ended, or nobody reads it any more."""
         lane = self._lanes.pop(stream, None)
         if lane is not None and lane.queue:
-            self._wait(-sum(len(payload) for payload, flags in lane.queue if flags is not None))
+            self._wait(-sum([len(payload) for payload, _ in lane.queue]))
             self._blocked.pop(stream, None)
 
     def drop(self) -> None:
@@ -153,57 +211,81 @@ class Outflow:
         self._wait(-self.waiting)
         self._lanes.clear()
         self._blocked.clear()
+        self._ready.clear()
 
     def _wait(self, size: int) -> None:
-        """So many bytes more wait for a window, or fewer."""
+        """So many bytes more wait, or fewer."""
         self.waiting += size
-        self._memory.left -= size
+        if size > 0:
+            self._memory.charge(size)
+        else:
+            self._memory.release(-size)
 
     def _lane(self, stream: int) -> Lane:
         lane = self._lanes.get(stream)
         if lane is None:
-            lane = self._lanes[stream] = Lane(self._initial)
+            lane = self._lanes[stream] = Lane()
         return lane
 
+    def _allows(self, lane: Lane, size: int) -> bool:
+        room = min(self._room, self._initial + lane.room, MOST_UNWRITTEN - self._unwritten)
+        return size <= room and not self.is_paused
+
     def _pump(self, stream: int, lane: Lane) -> bool:
-        """Send what the windows allow; whether nothing is left."""
+        """Send what the windows and the socket allow; whether nothing is left."""
         put, queue = self._side.put, lane.queue
         assert queue is not None
         while queue:
             payload, flags = queue[0]
+            size = len(payload)
             if flags is None:
                 put(bytes(payload))
                 queue.popleft()
+                self._wait(-size)
                 continue
-            room = min(self._room, lane.room, frames.DEFAULT_MAX_FRAME_SIZE)
-            size = len(payload)
-            if size > room and room <= 0:
-                break
-            if size > room:
-                rest = memoryview(payload)
-                put(frames.frame(DATA, flags & ~END_STREAM, stream, bytes(rest[:room])))
-                queue[0] = (rest[room:], flags)
-                size = room
+            if size:
+                if self.is_paused or self._unwritten >= MOST_UNWRITTEN:
+                    break
+                room = min(self._room, self._initial + lane.room, frames.DEFAULT_MAX_FRAME_SIZE)
+                if room <= 0:
+                    break
+                if size > room:
+                    rest = memoryview(payload)
+                    put(frames.frame(DATA, flags & ~END_STREAM, stream, bytes(rest[:room])))
+                    queue[0] = (_lean(rest[room:]), flags)
+                    size = room
+                else:
+                    put(frames.frame(DATA, flags, stream, bytes(payload)))
+                    queue.popleft()
             else:
-                put(frames.frame(DATA, flags, stream, bytes(payload)))
+                put(frames.frame(DATA, flags, stream))
                 queue.popleft()
             self._room -= size
             lane.room -= size
+            self._unwritten += size
             self._wait(-size)
         if queue:
             self._blocked[stream] = None
+            if self._initial + lane.room > 0 and not lane.is_ready:
+                lane.is_ready = True
+                self._ready.append(stream)
             return False
         self._blocked.pop(stream, None)
         return True
 
 
 class Inflow:
-    """Windows that one sender is given: what it has sent is credited once it is out of the way, at once or when the
-    receiver has caught up (`owe`, `settle`).
+    """Windows that one sender is given, and that it must keep to.
+
+    The connection's window is given back as soon as the relay has the bytes, so that no stream that is not read stops
+    another; a stream's once they are out of the way, at once or when the receiver has caught up (`owe`, `settle`).
+    Where a slow receiver lets too much pile up in `outflow`, the connection's waits as well.
     """
 
-    def __init__(self, side: Writes) -> None:
+    def __init__(self, side: Writes, outflow: Outflow, memory: MemoryAccount) -> None:
         self._side = side
+        self._outflow = outflow
+        self._memory = memory
         self._connection = 0  # bytes to be credited, to the connection
         self._streams: dict[int, int] = {}  # and to streams
         self._later: dict[int, int] = {}  # of streams of which something waits for the receiver
@@ -216,12 +298,47 @@ class Inflow:
         self._begun = True
         return window_update(0, CONNECTION_WINDOW - INITIAL_WINDOW)
 
+    def admit(self, stream: int, length: int) -> None:
+        """A DATA frame of that length has begun. Raises FrameError where it exceeds the windows that were given."""
+        if self._connection + length > CONNECTION_WINDOW:
+            raise FrameError(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
+        uncredited = self._streams.get(stream, 0)
+        if self._later:
+            uncredited += self._later.get(stream, 0)
+        if uncredited + length > STREAM_WINDOW:
+            raise FrameError(FLOW_CONTROL_ERROR, f"DATA beyond the window of stream {stream}")
+
     def credit(self, stream: int, size: int, *, ended: bool = False) -> None:
         """So many bytes of a stream have gone on, or were dropped."""
         self._connection += size
         if self._connection >= _MUCH_OF_CONNECTION:
+            self.resume()
+        self._credit_stream(stream, size, ended)
+
+    def owe(self, stream: int, size: int) -> None:
+        """So many bytes of a stream wait for the receiver."""
+        self._connection += size
+        if self._connection >= _MUCH_OF_CONNECTION:
+            self.resume()
+        self._later[stream] = self._later.get(stream, 0) + size
+
+    def settle(self, stream: int, *, ended: bool) -> None:
+        """The receiver of a stream has caught up, or none of it is wanted any more."""
+        if stream in self._later:
+            self._credit_stream(stream, self._later.pop(stream), ended)
+
+    def resume(self) -> None:
+        """Give the connection's window back, unless too much waits for the receiver."""
+        if self._connection >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._outflow.waiting):
             self._side.put(window_update(0, self._connection))
             self._connection = 0
+
+    def close(self, stream: int) -> None:
+        """The stream has ended."""
+        self.settle(stream, ended=True)
+        self._streams.pop(stream, None)
+
+    def _credit_stream(self, stream: int, size: int, ended: bool) -> None:
         if ended:
             if self._streams:
                 self._streams.pop(stream, None)
@@ -232,19 +349,11 @@ class Inflow:
             due = 0
         self._streams[stream] = due
 
-    def owe(self, stream: int, size: int) -> None:
-        """So many bytes of a stream wait for the receiver."""
-        self._later[stream] = self._later.get(stream, 0) + size
 
-    def settle(self, stream: int, *, ended: bool) -> None:
-        """The receiver of a stream has caught up, or none of it is wanted any more."""
-        if stream in self._later:
-            self.credit(stream, self._later.pop(stream), ended=ended)
-
-    def close(self, stream: int) -> None:
-        """The stream has ended."""
-        self.settle(stream, ended=True)
-        self._streams.pop(stream, None)
+def _lean(rest: memoryview) -> bytes | memoryview:
+    """What is left of a payload, which may not keep all of it in memory for ever."""
+    kept: Any = rest.obj
+    return rest if len(rest) > len(kept) >> 1 else bytes(rest)
 
 
 def pass_on(outflow: Outflow, inflow: Inflow, stream: int, payload: bytes, size: int, flags: int) -> None:

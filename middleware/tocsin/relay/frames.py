@@ -16,7 +16,8 @@ END_HEADERS = 0x4
 PADDED = 0x8
 HAS_PRIORITY = 0x20
 
-NO_ERROR, PROTOCOL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0x0, 0x1, 0x6, 0x7, 0x8, 0xB
+NO_ERROR, PROTOCOL_ERROR, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR = 0x0, 0x1, 0x3, 0x6
+REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0x7, 0x8, 0xB
 
 HEADER_TABLE_SIZE = 0x1
 INITIAL_WINDOW_SIZE = 0x4
@@ -26,6 +27,8 @@ LARGEST_FRAME = (1 << 24) - 1
 LAST_STREAM = (1 << 31) - 1
 
 _SETTING = Struct(">HL")
+_LENGTHS = {RST_STREAM: 4, PING: 8}
+_OF_CONNECTIONS = frozenset((SETTINGS, PING, GOAWAY))
 
 
 class FrameError(Exception):
@@ -33,6 +36,15 @@ class FrameError(Exception):
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
+        self.code = code
+
+
+class StreamError(Exception):
+    """A frame that ends its stream and nothing else, with the HTTP/2 error code to end it with."""
+
+    def __init__(self, stream: int, code: int, message: str) -> None:
+        super().__init__(message)
+        self.stream = stream
         self.code = code
 
 
@@ -81,6 +93,24 @@ def stateless_settings(payload: bytes, window: int | None = None) -> bytes:
     read_settings(payload)  # for what is malformed
     kept = [pair for pair in _SETTING.iter_unpack(payload) if pair[0] not in said]
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in [*kept, *said.items()]))
+
+
+def check_control(kind: int, flags: int, stream: int, length: int) -> None:
+    """Whether a frame other than DATA, HEADERS and CONTINUATION has the length and the stream that it must have.
+
+    Raises FrameError (RFC 9113, sections 6.4 to 6.9).
+    """
+    if kind == WINDOW_UPDATE or kind > CONTINUATION:
+        return  # its length is checked where it is read; what is unknown has no rules
+    wanted = _LENGTHS.get(kind)
+    if wanted is not None and length != wanted:
+        raise FrameError(FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
+    if kind == SETTINGS and flags & ACK and length:
+        raise FrameError(FRAME_SIZE_ERROR, "an acknowledgement of SETTINGS with content")
+    if kind == GOAWAY and length < 8:
+        raise FrameError(FRAME_SIZE_ERROR, f"GOAWAY of {length} bytes")
+    if (kind in _OF_CONNECTIONS) == (stream != 0):
+        raise FrameError(PROTOCOL_ERROR, f"a frame of type {kind} of {'a' if stream else 'no'} stream")
 
 
 def reset(stream: int, code: int) -> bytes:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" where there is none
 
 NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_http2")
-LIMITED = ("connections", "streams", "resets", "controls", "headers", "unreadable", "idle")
+LIMITED = (
+    "connections", "streams", "resets", "controls", "headers", "unreadable", "idle", "memory", "unread",
+)  # fmt: skip
 
 _GAUGES = {
     "connections": "Client connections that are open.",

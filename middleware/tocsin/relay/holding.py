@@ -40,6 +40,7 @@ class HeldStream(Stream):
     _done = False
     _stripping: tuple[Edit, bytes] | None = None
     _again: Task[None] | None = None
+    _is_reset = False  # by the upstream, in place of trailers
 
     def __init__(self, connection: Connection, stream_id: int, call: Call) -> None:
         super().__init__(connection, stream_id, call)
@@ -54,7 +55,12 @@ class HeldStream(Stream):
 
     @property
     def holding(self) -> bool:
-        return not self._done and (self._waiting > 0 or self._trailers is not None or self._again is not None)
+        return not self._done and (self._waiting > 0 or self._is_ending or self._again is not None)
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the upstream has said its last."""
+        return self._trailers is not None or self._is_reset
 
     @property
     def upstream(self) -> tuple[Address, UpstreamTls | None]:
@@ -92,7 +98,7 @@ class HeldStream(Stream):
             if found is not None:
                 self._message(payload, found)
                 return
-            self._response = Assembler(relay.max_message, relay.memory, keeps=True)
+            self._response = Assembler(relay.max_message, self._connection.memory, keeps=True)
         for message in self._response.feed(payload):
             if self._done:
                 return
@@ -119,7 +125,7 @@ class HeldStream(Stream):
             with suppress(Unscored):  # else as it came
                 whole = framed(edit.strip(request, content))
         self._keep(whole)
-        if self._connection.relay.memory.left < 0:
+        if self._connection.memory.lacks_room:
             self._cannot_hold(Message(False, None, "memory"), b"")
             return
         self._tell(self.guarded.answered(content, None))
@@ -131,7 +137,7 @@ class HeldStream(Stream):
             return
         self._messages.append(whole)
         self._size += len(whole)
-        self._connection.relay.memory.left -= len(whole)
+        self._connection.memory.charge(len(whole))
 
     def _tell(self, piece: Call | None) -> None:
         if piece is None:
@@ -194,8 +200,16 @@ class HeldStream(Stream):
             self._end()
 
     def hold(self, whole: bytes) -> None:
-        """The upstream resets the stream behind its trailers."""
+        """The upstream resets the stream, behind its trailers or in their place: what came before goes first."""
         self._held = [*self._held, whole]
+        if self._is_ending:
+            return
+        self.response_ended = self._is_reset = True
+        if not self._free:
+            for piece in self.guarded.ended():
+                self._submit(piece)
+        if not self._waiting and self._again is None:
+            self._end()
 
     # -- verdicts
 
@@ -222,7 +236,7 @@ class HeldStream(Stream):
             self._refuse(self.guarded)
             return
         self._pass_the_rest()
-        if self._trailers is not None:
+        if self._is_ending:
             self._end()
         self._connection.written()
 
@@ -235,10 +249,10 @@ class HeldStream(Stream):
             self._first += 1
             whole = self._messages.popleft()
             self._size -= len(whole)
-            self._connection.relay.memory.left += len(whole)
+            self._connection.memory.release(len(whole))
             self._send(whole)
             sent = True
-        if self._trailers is not None and not self._waiting:
+        if self._is_ending and not self._waiting:
             self._end()
             sent = True
         if sent:
@@ -263,11 +277,12 @@ class HeldStream(Stream):
 
     def _end(self) -> None:
         """Everything went out but the trailers."""
-        assert self._trailers is not None
         self._done = True
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
-        if self.response_ended and not self._trailers:
+        if self._trailers is None:
+            self._give_back()  # of a message that was cut off
+        elif self.response_ended and not self._trailers:
             self._outflow.send(self._id, b"", frames.END_STREAM)
         else:
             self._outflow.follow(self._id, self._told(self._trailers))
@@ -331,7 +346,7 @@ class HeldStream(Stream):
         self._connection.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
 
     def _give_back(self) -> None:
-        self._connection.relay.memory.left += self._size
+        self._connection.memory.release(self._size)
         self._size = 0
         if self._response is not None:
             self._response.forget()

@@ -29,9 +29,9 @@ class Allowance:
         if self._resets > self._relay.config.limits.resets and self._full():
             self._refuse("resets", "too many calls begun and reset")
 
-    def control(self) -> None:
+    def control(self, cost: int = 1) -> None:
         """SETTINGS, PING, or DATA with nothing in it."""
-        self._controls += 1
+        self._controls += cost
         if self._controls > self._relay.config.limits.controls and self._full():
             self._refuse("controls", "too many control frames")
 

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tocsin.relay.memory import MemoryAccount
+
 PREFIX = 5  # a compression flag and a length of four bytes
-
-
-class Memory:
-    """A bound on the bytes that all streams together may keep: unfinished messages, and what is held or waits."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, limit: int) -> None:
-        self.left = limit
 
 
 class Message:
@@ -48,81 +41,75 @@ class Assembler:
     is what it has of that message and of what follows.
     """
 
-    __slots__ = ("_kept", "_limit", "_memory", "_parts", "_skip", "_skipped", "keeps", "rest")
+    __slots__ = ("_buffer", "_limit", "_memory", "_skip", "_skipped", "keeps", "rest")
 
-    def __init__(self, limit: int, memory: Memory, *, keeps: bool = False) -> None:
+    def __init__(self, limit: int, memory: MemoryAccount, *, keeps: bool = False) -> None:
         self._limit = limit
         self._memory = memory
         self.keeps = keeps
         self.rest = b""
-        self._parts: list[bytes] = []
-        self._kept = 0
+        self._buffer = bytearray()  # of one message; a list of many small pieces would take far more than they hold
         self._skip = 0
         self._skipped: Message | None = None
 
     def feed(self, payload: bytes) -> Iterator[Message]:
         """The messages that `payload` completes."""
-        while payload:
+        at, end = 0, len(payload)
+        while at < end:
             if self._skip:
-                used = min(self._skip, len(payload))
+                used = min(self._skip, end - at)
                 self._skip -= used
-                payload = payload[used:]
+                at += used
                 if not self._skip and self._skipped is not None:
                     message, self._skipped = self._skipped, None
                     yield message
                 continue
-            self._keep(payload)
-            payload = b""
-            if self._kept < PREFIX:
-                return
-            head = self._parts[0]
-            if len(head) < PREFIX:
-                head = self._join()
-                self._parts = [head]
-            length = int.from_bytes(head[1:PREFIX], "big")
-            if self._kept < PREFIX + length:
-                fault = "too_large" if length > self._limit else "memory" if self._memory.left < 0 else None
-                if fault is None:
+            buffer = self._buffer
+            if not buffer and end - at >= PREFIX:  # whole messages need not be copied together
+                length = int.from_bytes(payload[at + 1 : at + PREFIX], "big")
+                if PREFIX + length <= end - at and length <= self._limit:
+                    start, at = at, at + PREFIX + length
+                    yield Message(payload[start] != 0, payload[start + PREFIX : at])
+                    continue
+            missing = PREFIX - len(buffer)
+            if missing > 0:
+                at += self._keep(payload[at : at + missing])
+                if len(buffer) < PREFIX:
                     return
+            compressed = buffer[0] != 0
+            length = int.from_bytes(buffer[1:PREFIX], "big")
+            fault = "too_large" if length > self._limit else None
+            missing = PREFIX + length - len(buffer)
+            if fault is None and missing > end - at and self._memory.lacks_room:
+                fault = "memory"
+            if fault is not None:
                 if self.keeps:
-                    yield self._stop(fault)
+                    self.rest = bytes(buffer) + payload[at:]
+                    self.forget()
+                    yield Message(compressed, None, fault)
                     return
-                self._skip = PREFIX + length - self._kept
-                self._skipped = Message(head[0] != 0, None, fault)
                 self.forget()
-                return
-            if length > self._limit and self.keeps:
-                yield self._stop("too_large")
-                return
-            whole = self._join()
-            self.forget()
-            payload = whole[PREFIX + length :]
-            if length > self._limit:
-                yield Message(whole[0] != 0, None, "too_large")
-            else:
-                yield Message(whole[0] != 0, whole[PREFIX : PREFIX + length])
+                self._skip, self._skipped = missing, Message(compressed, None, fault)
+                continue
+            at += self._keep(payload[at : at + missing])
+            if len(buffer) == PREFIX + length:
+                content = bytes(memoryview(buffer)[PREFIX:])
+                self.forget()
+                yield Message(compressed, content)
 
     def left(self) -> bytes:
         """What was fed and belongs to no complete message; it is given up here."""
-        found = self._join() if self._parts else b""
+        unfinished = bytes(self._buffer)
         self.forget()
-        return found
+        return unfinished
 
-    def _stop(self, fault: str) -> Message:
-        self.rest = self._join()
-        self.forget()
-        return Message(self.rest[0] != 0, None, fault)
-
-    def _keep(self, payload: bytes) -> None:
-        self._parts.append(payload)
-        self._kept += len(payload)
-        self._memory.left -= len(payload)
-
-    def _join(self) -> bytes:
-        return b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
+    def _keep(self, payload: bytes) -> int:
+        self._buffer += payload
+        self._memory.charge(len(payload))
+        return len(payload)
 
     def forget(self) -> None:
         """Give back what is kept of an unfinished message."""
-        self._memory.left += self._kept
-        self._parts = []
-        self._kept = 0
+        if self._buffer:
+            self._memory.release(len(self._buffer))
+            self._buffer = bytearray()

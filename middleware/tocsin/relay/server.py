@@ -22,7 +22,7 @@ from tocsin.relay.connection import Connection
 from tocsin.relay.headers import WantedFields
 from tocsin.relay.health import facts, families
 from tocsin.relay.listening import Port
-from tocsin.relay.messages import Memory
+from tocsin.relay.memory import MemoryBudget
 from tocsin.relay.stream import Stream
 
 log = logging.getLogger("tocsin")
@@ -48,7 +48,7 @@ class Relay:
         self.guard = guard
         self.added = added
         self.shares_port = shares_port
-        self.memory = Memory(int(config.max_memory))
+        self.memory = MemoryBudget(int(config.max_memory))
         self.connections: set[Connection] = set()
         self.enforces = self.asks = False
         self.follow(config)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
 from tocsin.relay.flow import STREAM_WINDOW, pass_on
-from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PADDED, RST_STREAM, SETTINGS, WINDOW_UPDATE
+from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, WantedFields, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.side import LAST_KNOWN, Side
@@ -49,7 +49,8 @@ class ServerSide(Side):
         connection = self.connection
         found = connection.streams.get(stream)
         if found is None:
-            return b"" if stream in connection.gone else None
+            # Where responses are judged, none passes that belongs to no call; not even after the upstream has reset it.
+            return b"" if connection.responses is not None or stream in connection.gone else None
         fields: dict[str, str] = {}
         if found.call is not None:
             try:
@@ -75,11 +76,12 @@ class ServerSide(Side):
             except HeaderError:
                 return None
             if shorter != block:  # what goes out may have another length
-                return frames.header_frames(stream, shorter, end_stream=False, largest=connection.largest_frame)
+                return frames.header_frames(stream, shorter, end_stream=False, largest=connection.client.largest_frame)
         return None
 
-    def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
+    def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         connection = self.connection
+        connection.data_frames += 1
         found = connection.streams.get(stream)
         outflow, inflow = connection.responses, connection.from_server
         ended = bool(flags & END_STREAM)
@@ -90,37 +92,38 @@ class ServerSide(Side):
                 if ended:
                     connection.end(stream)
             return False
+        inflow.admit(stream, length)
         if found is None:
-            inflow.credit(stream, length if flags & PADDED else len(payload), ended=True)
+            inflow.credit(stream, size, ended=True)
             return True
         if isinstance(found, HeldStream):
-            found.take(payload, length if flags & PADDED else len(payload), ended)
+            found.take(payload, size, ended)
             return True
         if found.call is not None:
             found.response_data(payload)
         passes = outflow.passes(stream, length)
         if passes:
-            inflow.credit(stream, length if flags & PADDED else len(payload), ended=ended)
+            inflow.credit(stream, size, ended=ended)
         else:
-            pass_on(outflow, inflow, stream, payload, length if flags & PADDED else len(payload), flags)
+            pass_on(outflow, inflow, stream, payload, size, flags)
         if ended:
             connection.end(stream)
         return not passes
 
-    def more_data(self, stream: int, flags: int, payload: bytes, taken: bool) -> None:
+    def more_data(self, stream: int, flags: int, payload: bytes, size: int, taken: bool) -> None:
         connection = self.connection
         found = connection.streams.get(stream)
         ended = bool(flags & END_STREAM)
         if connection.from_server is not None and (found is None or not taken):
-            connection.from_server.credit(stream, len(payload), ended=ended or found is None)
+            connection.from_server.credit(stream, size, ended=ended or found is None)
         if found is None:
             return
         if taken:
             if isinstance(found, HeldStream):
-                found.take(payload, len(payload), ended)
+                found.take(payload, size, ended)
                 return
             assert connection.responses is not None and connection.from_server is not None
-            pass_on(connection.responses, connection.from_server, stream, payload, len(payload), flags)
+            pass_on(connection.responses, connection.from_server, stream, payload, size, flags)
         if found.call is not None:
             found.response_data(payload)
         if ended:
@@ -136,10 +139,11 @@ class ServerSide(Side):
             return b""
         if kind == SETTINGS:
             payload = whole[frames.HEADER_SIZE :]
+            wanted = frames.read_settings(payload)
+            self.take_frames_up_to(wanted.get(frames.MAX_FRAME_SIZE))
             if connection.requests is None:
                 return frames.stateless_settings(payload)
             assert connection.from_client is not None
-            wanted = frames.read_settings(payload)
             connection.requests.announced(wanted.get(frames.INITIAL_WINDOW_SIZE))
             return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_client.begin()
         if kind == WINDOW_UPDATE:
@@ -151,6 +155,14 @@ class ServerSide(Side):
             return self._reset(stream, whole)
         if kind == GOAWAY:
             connection.relay.goaways += 1
+            return connection.goaway_from_upstream(whole)
+        if kind == PING:
+            if connection.responses is not None:
+                if not flags & ACK:
+                    self.reply(frames.frame(PING, ACK, 0, whole[frames.HEADER_SIZE :]))
+                return b""
+            if not flags & ACK:
+                connection.pings_to_client += 1
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
         return None
@@ -159,9 +171,9 @@ class ServerSide(Side):
         connection = self.connection
         found = connection.streams.get(stream)
         if found is None:
-            if connection.gone.pop(stream, None):
+            if connection.gone.pop(stream, None) or connection.responses is not None:
                 return b""
-        elif found.holding:
+        elif found.holding or isinstance(found, HeldStream):
             found.hold(whole)
             return b""
         else:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tocsin.relay import frames
+from tocsin.relay.flow import Outflow
 from tocsin.relay.frames import (
     CONTINUATION,
     DATA,
@@ -14,8 +15,10 @@ from tocsin.relay.frames import (
     HAS_PRIORITY,
     HEADER,
     HEADERS,
+    LAST_STREAM,
     PADDED,
     FrameError,
+    StreamError,
 )
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 LARGEST_CONTROL = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
 MOST_CONTINUATIONS = 64
+MOST_UNREAD = 1 << 20  # bytes of the relay's own answers that a peer which does not read them may leave waiting
 FEW, LITTLE = 2, 1 << 16  # pieces, and bytes, up to which joining them is quicker than writing them one by one
 LAST_KNOWN = CONTINUATION
 DRESSED = PADDED | HAS_PRIORITY
@@ -33,6 +37,7 @@ class Side(asyncio.Protocol):
 
     `out` is what waits to be written to this peer, `waiting` whole frames for which there is no place in it until a
     frame that is passing has ended. `orderly` tells that other things are written to the peer than what is read here.
+    `largest_frame` is the largest that this peer takes, `outflow` its windows where the relay keeps to them.
     """
 
     __deletable__ = ("connection",)  # where this is compiled: by whoever parts the two
@@ -42,10 +47,23 @@ class Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.out: list[bytes] = []
         self.waiting: list[bytes] = []
+        self.outflow: Outflow | None = None
         self.orderly = False
         self.closed = False
-        self._tail = b""
+        self.is_paused = False  # the peer does not read what was written
+        self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE
+        self._memory = connection.memory
+        self._unsent = 0  # bytes that the socket does not take, as they were charged
+        self._unread = 0  # of the relay's own answers, since the peer stopped reading
+        self._tail = bytearray()  # of a frame that is unfinished
+        self._needed = 0  # bytes until it is finished, or more is known of it
+        self._block = bytearray()  # a header block whose continuations are to come
+        self._block_frames = bytearray()  # the same as it came
+        self._block_stream = 0
+        self._block_flags = 0
+        self._continuations = 0
         self._inside = 0  # bytes of a DATA payload still to come
+        self._inside_padding = 0  # how many of them are padding
         self._inside_stream = 0
         self._inside_flags = 0
         self._inside_taken = False
@@ -64,13 +82,16 @@ class Side(asyncio.Protocol):
         """A header block; what to hand on in its place, None for the same bytes."""
         raise AssertionError("a side is of one direction")
 
-    def data(self, stream: int, flags: int, payload: bytes, length: int) -> bool:
-        """The first piece of a DATA payload, mostly all of it, of `length` bytes with padding: whether it is taken,
-        so that the frame is not handed on. END_STREAM is in the flags of the last piece alone.
+    def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
+        """The first piece of a DATA frame's content, mostly all of it: whether it is taken, so that the frame is not
+        handed on.
+
+        `length` is what the whole frame takes of windows, `size` what this piece of it does: padding counts too.
+        END_STREAM is in the flags of the last piece alone.
         """
         raise AssertionError("a side is of one direction")
 
-    def more_data(self, stream: int, flags: int, payload: bytes, taken: bool) -> None:
+    def more_data(self, stream: int, flags: int, payload: bytes, size: int, taken: bool) -> None:
         """A further piece, of a frame that was taken or not."""
         raise AssertionError("a side is of one direction")
 
@@ -91,11 +112,18 @@ class Side(asyncio.Protocol):
 
     def _cut(self, data: bytes) -> None:
         if self._tail:
-            data = self._tail + data
-            self._tail = b""
+            self._tail += data
+            self._memory.charge(len(data))
+            if len(self._tail) < self._needed:
+                return
+            data = bytes(self._tail)
+            self._memory.release(len(data))
+            self._tail = bytearray()
         out, orderly = self.peer.out, self.orderly
+        largest = self.peer.largest_frame
         end = len(data)
         start = at = 0  # what lies between start and at goes on unchanged
+        needed = 9
         if self._inside:
             at = self._finish_data(data, end)
             start = at if self._inside_taken else 0
@@ -103,51 +131,90 @@ class Side(asyncio.Protocol):
                 if at > start:
                     out.append(data[start:at])
                 start = at
-                out += self.peer.waiting
-                self.peer.waiting.clear()
+                self.peer.place_waiting()
         while end - at >= 9:
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
-            stop = at + 9 + (high << 8 | low)
+            length = high << 8 | low
+            stop = at + 9 + length
+            reserved = stream > LAST_STREAM
+            if reserved:  # the reserved bit, which means nothing
+                stream &= LAST_STREAM
+            if length > largest:
+                raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
             if orderly and at > start:  # what is written while this frame is read comes after those before it
                 out.append(data[start:at])
                 start = at
+            if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
+                raise FrameError(frames.PROTOCOL_ERROR, "HEADERS without END_HEADERS are followed by another frame")
             if kind == DATA:
+                if not stream:
+                    raise FrameError(frames.PROTOCOL_ERROR, "DATA of no stream")
                 if stop > end:
+                    padding = 0
+                    content = at + 9
                     if flags & PADDED:
-                        break
-                    taken = self.data(stream, flags & ~END_STREAM, data[at + 9 : end], high << 8 | low)
-                    self._inside, self._inside_stream, self._inside_flags = stop - end, stream, flags
-                    self._inside_taken = taken
+                        if content >= end:
+                            needed = 10
+                            break
+                        padding = data[content]
+                        content += 1
+                        if padding >= length:
+                            raise FrameError(frames.PROTOCOL_ERROR, "DATA padding longer than the frame")
+                    piece = data[content : max(content, min(end, stop - padding))]
+                    taken = self.data(stream, flags & ~END_STREAM, piece, length, end - at - 9)
+                    self._inside, self._inside_padding = stop - end, padding
+                    self._inside_stream, self._inside_flags, self._inside_taken = stream, flags, taken
                     if taken:
                         if at > start:
                             out.append(data[start:at])
                         start = end
+                    elif reserved:
+                        out += [data[start:at], HEADER.pack(high, low, kind, flags, stream)]
+                        start = at + 9
                     at = end
                     break
                 payload = data[at + 9 : stop]
-                content = frames.unpadded(payload) if flags & PADDED else payload
-                if self.data(stream, flags, content, len(payload)):
+                if flags & PADDED:
+                    payload = frames.unpadded(payload)
+                if self.data(stream, flags, payload, length, length):
                     if at > start:
                         out.append(data[start:at])
                     start = stop
+                elif reserved:
+                    out += [data[start:at], HEADER.pack(high, low, kind, flags, stream)]
+                    start = at + 9
                 at = stop
                 continue
-            if stop - at > LARGEST_CONTROL:
-                raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {stop - at - 9} bytes")
+            if length > LARGEST_CONTROL:
+                raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
             if stop > end:
+                needed = stop - at
                 break
+            whole = data[at:stop]
+            if reserved:
+                whole = HEADER.pack(high, low, kind, flags, stream) + whole[9:]
             if kind == HEADERS:
+                if not stream:
+                    raise FrameError(frames.PROTOCOL_ERROR, "HEADERS of no stream")
                 block = data[at + 9 : stop]
                 if flags & DRESSED:
                     block = frames.header_block(flags, block)
-                if not flags & END_HEADERS:
-                    joined = self._continued(data, stop, stream, block)
-                    if joined is None:
-                        break
-                    block, stop = joined
-                instead = self.headers(stream, flags, block)
+                if flags & END_HEADERS:
+                    instead = self.headers(stream, flags, block)
+                else:
+                    self._begin_block(stream, flags, block, whole)
+                    instead = b""
+            elif kind == CONTINUATION:
+                instead = self._continue_block(stream, flags, whole)
             else:
-                instead = self.control(kind, flags, stream, data[at:stop])
+                frames.check_control(kind, flags, stream, length)
+                try:
+                    instead = self.control(kind, flags, stream, whole)
+                except StreamError as error:
+                    self.connection.end_faulty_stream(self, error)
+                    instead = b""
+            if instead is None and reserved:
+                instead = whole
             if instead is not None:
                 if at > start:
                     out.append(data[start:at])
@@ -156,44 +223,87 @@ class Side(asyncio.Protocol):
             at = stop
         if at > start:
             out.append(data if start == 0 and at == end else data[start:at])
-        self._tail = data[at:]
+        if at < end:
+            self._tail += data[at:]
+            self._needed = needed
+            self._memory.charge(end - at)
 
     def _finish_data(self, data: bytes, end: int) -> int:
         """The rest of a DATA payload that began earlier; the position after what there is of it."""
         stop = min(self._inside, end)
         flags = self._inside_flags if stop == self._inside else self._inside_flags & ~END_STREAM
-        self.more_data(self._inside_stream, flags, data[:stop], self._inside_taken)
+        content = max(0, min(stop, self._inside - self._inside_padding))
+        self.more_data(self._inside_stream, flags, data[:content], stop, self._inside_taken)
         self._inside -= stop
         return stop
 
-    def _continued(self, data: bytes, at: int, stream: int, block: bytes) -> tuple[bytes, int] | None:
-        """A block with its CONTINUATION frames and the position after them, None while some are missing."""
-        parts = [block]
-        size = len(block)
-        while len(data) - at >= 9:
-            high, low, kind, flags, owner = HEADER.unpack_from(data, at)
-            stop = at + 9 + (high << 8 | low)
-            if kind != CONTINUATION or owner != stream:
-                raise FrameError(frames.PROTOCOL_ERROR, "HEADERS without END_HEADERS are followed by another frame")
-            size += stop - at - 9
-            if size > LARGEST_CONTROL or len(parts) > MOST_CONTINUATIONS:
-                raise FrameError(frames.ENHANCE_YOUR_CALM, "a header block that is too long")
-            if stop > len(data):
-                return None
-            parts.append(data[at + 9 : stop])
-            at = stop
-            if flags & END_HEADERS:
-                return b"".join(parts), at
-        return None
+    def _begin_block(self, stream: int, flags: int, block: bytes, whole: bytes) -> None:
+        """A header block that goes on in CONTINUATION frames."""
+        self._block_stream, self._block_flags, self._continuations = stream, flags, 0
+        self._block += block
+        self._block_frames += whole
+        self._memory.charge(len(block) + len(whole))
+
+    def _continue_block(self, stream: int, flags: int, whole: bytes) -> bytes | None:
+        """A CONTINUATION; what to hand on once the block is complete."""
+        if not self._block_stream:
+            raise FrameError(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self._continuations += 1
+        length = len(whole) - 9
+        if len(self._block) + length > LARGEST_CONTROL or self._continuations > MOST_CONTINUATIONS:
+            raise FrameError(frames.ENHANCE_YOUR_CALM, "a header block that is too long")
+        self._block += whole[9:]
+        self._block_frames += whole
+        self._memory.charge(length + len(whole))
+        if not flags & END_HEADERS:
+            return b""
+        block, as_it_came = bytes(self._block), bytes(self._block_frames)
+        self._memory.release(len(block) + len(as_it_came))
+        self._block, self._block_frames, self._block_stream = bytearray(), bytearray(), 0
+        instead = self.headers(stream, self._block_flags, block)
+        return as_it_came if instead is None else instead
 
     def put(self, whole: bytes) -> None:
         """Write a whole frame to this peer, not into the middle of another."""
         (self.out if self.peer.between_frames else self.waiting).append(whole)
 
+    def take_frames_up_to(self, size: int | None) -> None:
+        """This peer takes frames up to that size, as its SETTINGS say; None: they do not say."""
+        if size is not None:
+            if not frames.DEFAULT_MAX_FRAME_SIZE <= size <= frames.LARGEST_FRAME:
+                raise FrameError(frames.PROTOCOL_ERROR, f"SETTINGS_MAX_FRAME_SIZE of {size:,}")
+            self.largest_frame = size
+
+    def place_waiting(self) -> None:
+        """No frame is passing any more: what waited for its end follows."""
+        self.out += self.waiting
+        self.waiting.clear()
+        if not self.is_paused:
+            self._forget_unread()
+
+    def _forget_unread(self) -> None:
+        self._memory.release(self._unread)
+        self._unread = 0
+
+    def reply(self, whole: bytes) -> None:
+        """Write an answer of the relay's own, which nothing else holds back: a peer that does not read what it asks
+        for is cut off.
+        """
+        if self.is_paused or self.waiting:
+            self._unread += len(whole)
+            self._memory.charge(len(whole))
+            if self._unread > MOST_UNREAD:
+                self.connection.cut_off("unread", "answers are not read")
+                return
+        self.put(whole)
+
     def write(self) -> None:
         """Write what waits, once there is a socket."""
         transport, out = self.transport, self.out
-        if transport is None or not out or transport.is_closing():
+        if transport is None or not out:
+            return
+        if transport.is_closing():
+            out.clear()
             return
         if len(out) == 1:
             transport.write(out[0])
@@ -202,18 +312,38 @@ class Side(asyncio.Protocol):
         else:
             transport.writelines(out)  # without another copy of what is large
         out.clear()
+        if self.outflow is not None and self.outflow.written():
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The socket has taken what was written: more may follow."""
+        if not self.closed:
+            self.connection.caught_up(self)
 
     def pause_writing(self) -> None:
-        """This peer reads slowly: stop reading from the other one."""
+        """This peer reads slowly: stop reading from the other one, and count what waits."""
+        self.is_paused = True
+        if self.outflow is not None:
+            self.outflow.is_paused = True
+        if self.transport is not None:
+            self._unsent = self.transport.get_write_buffer_size()
+            self._memory.charge(self._unsent)
         other = self.peer.transport
         if other is not None and not other.is_closing():
             other.pause_reading()
 
     def resume_writing(self) -> None:
         """This peer has caught up."""
+        self.is_paused = False
+        self._memory.release(self._unsent)
+        self._unsent = 0
+        self._forget_unread()
         other = self.peer.transport
         if other is not None and not other.is_closing():
             other.resume_reading()
+        if self.outflow is not None:
+            self.outflow.is_paused = False
+            self.connection.caught_up(self)
 
     def close(self) -> None:
         """Write what waits and close the socket."""

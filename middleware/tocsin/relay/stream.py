@@ -36,6 +36,7 @@ class Stream:
     response_encoding = ""
     _waiting = 0  # judgements that are not there yet
     _kept = 0  # bytes that the call keeps of a stream, until they are judged
+    _header_size = 0
     _arrived = 0.0
     _held: Sequence[bytes] = ()
     _timer: TimerHandle | None = None
@@ -52,6 +53,11 @@ class Stream:
         """Whether frames wait here for a verdict."""
         return bool(self._held)
 
+    def keep_headers(self, size: int) -> None:
+        """Of the request's headers so many bytes are kept for as long as the stream is open."""
+        self._header_size = size
+        self._connection.memory.charge(size)
+
     def request_data(self, payload: bytes) -> None:
         """A piece of the caller's messages, on a guarded stream."""
         call = self.call
@@ -62,7 +68,7 @@ class Stream:
             if found is not None:
                 call.asked(found)
                 return
-            self._request = Assembler(self._connection.relay.max_message, self._connection.relay.memory)
+            self._request = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._request.feed(payload):
             if call.request is None or call.streams:
                 call.asked(*self._plain(message, self.request_encoding))
@@ -77,18 +83,21 @@ class Stream:
             if found is not None:
                 self._answered(call, found, None)
                 return
-            self._response = Assembler(self._connection.relay.max_message, self._connection.relay.memory)
+            self._response = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._response.feed(payload):
             self._answered(call, *self._plain(message, self.response_encoding))
 
     def _answered(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
         """A whole message of the response."""
-        memory = self._connection.relay.memory
-        if content is not None and call.streams and memory.left < len(content):
+        memory = self._connection.memory
+        if content is not None and call.streams and memory.lacks_room:
             content, fault = None, ("memory", "a message was not kept")
         piece = call.answered(content, fault)
         if call.kept != self._kept:
-            memory.left -= call.kept - self._kept
+            if call.kept > self._kept:
+                memory.charge(call.kept - self._kept)
+            else:
+                memory.release(self._kept - call.kept)
             self._kept = call.kept
         if piece is not None:
             self._submit(piece)
@@ -146,7 +155,7 @@ class Stream:
                 call.forget()
             return  # a failed call has no response to judge; of a stream, what came before counts
         pieces = call.ended()
-        relay.memory.left += self._kept
+        self._connection.memory.release(self._kept)
         self._kept = 0
         for piece in pieces:
             self._submit(piece)
@@ -190,15 +199,18 @@ class Stream:
 
     def _last_frames(self, block: bytes) -> bytes:
         """The frames of the trailers."""
-        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.largest_frame)
+        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.client.largest_frame)
 
     def drop(self) -> None:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""
         if self._timer is not None:
             self._timer.cancel()
         self._held = ()
+        if self._header_size:
+            self._connection.memory.release(self._header_size)
+            self._header_size = 0
         if self._kept:
-            self._connection.relay.memory.left += self._kept
+            self._connection.memory.release(self._kept)
             self._kept = 0
         if self._request is not None:
             self._request.forget()

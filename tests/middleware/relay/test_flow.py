@@ -10,8 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tocsin.relay.flow import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, Inflow, Outflow
-from tocsin.relay.frames import DATA, DEFAULT_MAX_FRAME_SIZE, END_STREAM, HEADER, HEADERS, FrameError, frame
-from tocsin.relay.messages import Memory
+from tocsin.relay.frames import (
+    DATA,
+    DEFAULT_MAX_FRAME_SIZE,
+    END_STREAM,
+    HEADER,
+    HEADERS,
+    FrameError,
+    StreamError,
+    frame,
+)
+from tocsin.relay.memory import MemoryAccount, MemoryBudget
 
 STREAMS = (1, 3, 5)
 
@@ -40,19 +49,28 @@ class Receiver:
             self.ended.append(stream)
 
 
+def unreachable() -> None:
+    raise AssertionError("nobody is cut off")
+
+
+def account() -> MemoryAccount:
+    return MemoryBudget(1 << 20).open(unreachable)
+
+
 STEP = st.one_of(
     st.tuples(st.just("send"), st.sampled_from(STREAMS), st.integers(0, 60_000)),
     st.tuples(st.just("pass"), st.sampled_from(STREAMS), st.integers(0, 16_384)),
     st.tuples(st.just("credit"), st.sampled_from((0, *STREAMS)), st.integers(1, 90_000)),
     st.tuples(st.just("initial"), st.just(0), st.integers(0, 200_000)),
+    st.tuples(st.just("write"), st.just(0), st.just(0)),
 )
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STEP, max_size=60))
 def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str, int, int]]) -> None:
-    receiver, memory = Receiver(), Memory(1 << 20)
-    outflow = Outflow(receiver, memory)
+    receiver, memory = Receiver(), MemoryBudget(1 << 30)
+    outflow = Outflow(receiver, memory.open(unreachable))
     sent = dict.fromkeys(STREAMS, b"")
     for stream in STREAMS:
         outflow.open(stream)
@@ -64,6 +82,8 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
         else:
             receiver.room += increment
         outflow.credit(stream, struct.pack(">L", increment))
+        while outflow.written():
+            outflow.pump()
 
     for number, (what, stream, amount) in enumerate(steps):
         content = bytes([number % 256]) * amount
@@ -74,6 +94,9 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
             if outflow.passes(stream, amount):
                 receiver.put(frame(DATA, 0, stream, content))
                 sent[stream] += content
+        elif what == "write":
+            outflow.written()
+            outflow.pump()
         elif what == "credit":
             credit(stream, amount)
         else:
@@ -85,7 +108,7 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
         for one in STREAMS:
             assert sent[one].startswith(receiver.content.get(one, b""))
         assert outflow.waiting == sum(len(sent[one]) - len(receiver.content.get(one, b"")) for one in STREAMS)
-        assert memory.left == (1 << 20) - outflow.waiting
+        assert memory.left == (1 << 30) - outflow.waiting
     for stream in STREAMS:
         outflow.follow(stream, frame(HEADERS, END_STREAM, stream, b""))
     credit(0, 10_000_000)
@@ -100,20 +123,23 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
     [
         (0, b"\0\0\0", "WINDOW_UPDATE of 3 bytes"),
         (0, b"\0\0\0\0", "WINDOW_UPDATE of nothing"),
+        (1, b"\0\0\0\0", "WINDOW_UPDATE of nothing"),
         (0, b"\x7f\xff\xff\xff", "the connection's window is too large"),
         (1, b"\x7f\xff\xff\xff", "the window of stream 1 is too large"),
     ],
 )
 def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: bytes, told: str) -> None:
-    outflow = Outflow(Receiver(), Memory(1 << 20))
+    outflow = Outflow(Receiver(), account())
     outflow.open(1)
-    with pytest.raises(FrameError, match=told):
+    with pytest.raises(StreamError if stream else FrameError, match=told):
         outflow.credit(stream, payload)
 
 
 def test_streams_that_have_ended_are_forgotten() -> None:
     receiver = Receiver()
-    outflow, inflow = Outflow(receiver, Memory(1 << 20)), Inflow(receiver)
+    memory = account()
+    outflow = Outflow(receiver, memory)
+    inflow = Inflow(receiver, outflow, memory)
     for stream in range(1, 2_001, 2):
         outflow.open(stream)
         outflow.send(stream, b"x" * 10)
@@ -134,7 +160,8 @@ def test_a_sender_gets_back_every_byte_before_its_windows_are_spent() -> None:
             self.rooms[HEADER.unpack_from(whole)[4]] += int.from_bytes(whole[9:], "big")
 
     sender = Sender()
-    inflow = Inflow(sender)
+    memory = account()
+    inflow = Inflow(sender, Outflow(Receiver(), memory), memory)
     for _ in range(2_000):
         sender.rooms[0] -= 10_000
         sender.rooms[1] -= 10_000

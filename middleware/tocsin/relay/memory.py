@@ -1,0 +1,119 @@
+"""The relay's memory budget: what every connection keeps, and who must give way when there is no more.
+
+Whatever waits is charged to the connection that it waits for: unfinished frames and messages, responses that are held,
+queues behind flow-control windows, and what a peer's socket does not take. Nobody's use is another's loss: when the
+budget is spent, the connection that keeps most is cut off, and the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+LEAST_OVERDRAFT = 1 << 20  # bytes by which the greediest may exceed the budget before it is cut off
+
+
+class MemoryAccount:
+    """What one connection keeps. `close` gives everything back; what is released later is ignored."""
+
+    __slots__ = ("_budget", "_evict", "is_open", "used")
+
+    def __init__(self, budget: MemoryBudget, evict: Callable[[], None]) -> None:
+        self._budget = budget
+        self._evict = evict
+        self.used = 0
+        self.is_open = True
+
+    def charge(self, size: int) -> None:
+        """So many bytes are kept; where the budget is spent by that, whoever keeps most is cut off."""
+        if not self.is_open:
+            return
+        self.used += size
+        budget = self._budget
+        budget.left -= size
+        if budget.left < 0:
+            budget.relieve(self)
+
+    def release(self, size: int) -> None:
+        """So many bytes are kept no longer."""
+        if self.is_open:
+            self.used -= size
+            self._budget.left += size
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether no further message may be kept for this connection.
+
+        A quarter of the budget is for those who keep little; a connection that keeps much does without it.
+        """
+        budget = self._budget
+        if budget.left >= budget.reserve:
+            return False
+        if self.used > budget.much:
+            return True
+        if budget.left < 0:
+            budget.relieve(self)
+        return budget.left < 0
+
+    def is_held_back(self, waiting: int) -> bool:
+        """Whether the sender of what waits for a slow receiver, so many bytes, should wait too."""
+        budget = self._budget
+        return waiting > budget.much and budget.left < budget.limit >> 1
+
+    def evict(self) -> None:
+        """Cut the connection off."""
+        cut_off = self._evict
+        self.close()
+        cut_off()
+
+    def close(self) -> None:
+        """The connection is gone, and all that it kept with it."""
+        if self.is_open:
+            self.is_open = False
+            self._evict = _nothing  # which holds the connection
+            self._budget.close(self)
+
+
+class MemoryBudget:
+    """A bound on the bytes that all connections of a relay keep together."""
+
+    __slots__ = ("_accounts", "left", "limit", "much", "overdraft", "reserve")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.left = limit
+        self.reserve = limit >> 2
+        self.much = limit >> 4
+        self.overdraft = max(limit >> 3, LEAST_OVERDRAFT)
+        self._accounts: dict[MemoryAccount, None] = {}
+
+    def open(self, evict: Callable[[], None]) -> MemoryAccount:
+        """The account of a new connection, with what cuts it off."""
+        account = MemoryAccount(self, evict)
+        self._accounts[account] = None
+        return account
+
+    def close(self, account: MemoryAccount) -> None:
+        """An account is closed, and what it kept is free."""
+        self._accounts.pop(account, None)
+        self.left += account.used
+        account.used = 0
+
+    def relieve(self, account: MemoryAccount) -> None:
+        """The budget is overdrawn for `account`: cut off whoever keeps most.
+
+        Where that is the account itself, its next messages are not kept (`lacks_room`); it is cut off only where what
+        it keeps grows all the same.
+        """
+        while self.left < 0 and self._accounts:
+            greediest = max(self._accounts, key=_used)
+            if greediest is account and self.left >= -self.overdraft:
+                return
+            greediest.evict()
+
+
+def _nothing() -> None:
+    """Nobody is left to be cut off."""
+
+
+def _used(account: MemoryAccount) -> int:
+    return account.used
