@@ -156,17 +156,16 @@ class RawPeer:
         self._on_frame = on_frame
         self._decoder = Decoder(max_header_list_size=1 << 20)
         self._block = b""
-        self._changed = threading.Condition()
+        self._changed, self._sending = threading.Condition(), threading.Lock()
         if reads:
             threading.Thread(target=self._read, daemon=True).start()
 
     def send(self, *parts: bytes) -> bool:
         """Send bytes; False when the other end is gone."""
-        try:
+        with self._sending, contextlib.suppress(OSError):
             self.socket.sendall(b"".join(parts))
-        except OSError:
-            return False
-        return True
+            return True
+        return False
 
     def until(self, claim: Callable[[], object], seconds: float = 10.0) -> bool:
         """Wait until a claim about what was received comes true; whether it did."""
@@ -319,7 +318,7 @@ def scripted_upstream() -> Iterator[ScriptedUpstream]:
         server.close()
 
 
-def eventually(claim: Callable[[], object], seconds: float = 10.0) -> bool:
+def eventually(claim: Callable[[], object], seconds: float = 5.0) -> bool:
     """Whether a claim that is looked at every few milliseconds comes true."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
