@@ -94,6 +94,8 @@ def outcome(peer: RawPeer, stream: int, waits: float) -> Outcome:
     answers_ping = peer.ping(5)
     if answers_ping and not _has_failed(peer):
         peer.until(lambda: peer.closed or _has_failed(peer) or peer.has_ended(stream), waits)
+        if peer.has_ended(stream) and peer.fields(stream).get("grpc-status") != "0":
+            peer.ping(5)  # whether the stream alone has ended
     if _has_failed(peer) or peer.closed:
         ended = peer.until(lambda: peer.closed, 5)
         codes = [int.from_bytes(one.payload[4:8], "big") for one in peer.of(Kind.GOAWAY)]
@@ -111,7 +113,7 @@ def outcome(peer: RawPeer, stream: int, waits: float) -> Outcome:
 
 
 def _has_failed(peer: RawPeer) -> bool:
-    return any(int.from_bytes(one.payload[4:8], "big") for one in peer.of(Kind.GOAWAY))
+    return bool(peer.of(Kind.GOAWAY))
 
 
 def attempt(target: str, case: Case) -> tuple[Outcome, RawPeer]:
