@@ -112,7 +112,7 @@ def checks(results: dict[str, dict[str, Any]]) -> list[Check]:
         limit = row["max_memory_mb"] + SLACK
         found += [
             at_most(f"{name}: resident memory over that at rest, MiB", row["grown_mb"], limit),
-            at_most(f"{name}: the ordinary caller's median, times that in peace", row["median_ms"] / row["peace_ms"], SLOWER),
+            at_most(f"{name}: the caller's median, times that in peace", row["median_ms"] / row["peace_ms"], SLOWER),
             at_most(f"{name}: calls lost", len(row["lost"]), 0),
             at_most(f"{name}: threads started", row["threads"], THREADS),
         ]

@@ -15,6 +15,7 @@ import grpc
 from tests.parts import INFER
 
 import tocsin
+from benchmarks.siege.messages import FAR, OK
 
 DEADLINE = 10.0
 PAUSE = 0.005
@@ -29,10 +30,10 @@ def wrong_with(channel: grpc.Channel, request: bytes, judges: bool) -> str:
         _, call = channel.unary_unary(INFER).with_call(request, timeout=DEADLINE)
     except grpc.RpcError as error:
         blocked = error.code() == grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]
-        return "" if blocked and request == b"far" and judges else f"lost ({error.code().name}: {error.details()})"  # type: ignore[attr-defined]
+        return "" if blocked and request == FAR and judges else f"lost ({error.code().name}: {error.details()})"  # type: ignore[attr-defined]
     verdict = tocsin.verdict(call)
     judged = verdict is not None and verdict.unscored is None
-    return "unjudged" if judges and (not judged or request == b"far") else ""
+    return "unjudged" if judges and (not judged or request == FAR) else ""
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt), grpc.insecure_channel(target, OPTIONS) as channel:
         while True:
             number += 1
-            request, is_new = (b"far" if number % 5 == 0 else b"ok"), number % EVERY == 0
+            request, is_new = (FAR if number % 5 == 0 else OK), number % EVERY == 0
             began = time.monotonic()
             if is_new:
                 with grpc.insecure_channel(target, OPTIONS) as new:

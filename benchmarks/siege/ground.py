@@ -1,4 +1,4 @@
-"""Where an attack takes place: a model server, a relay and an ordinary caller, each a process, and an upstream by hand."""
+"""Where an attack takes place: a model server, a relay and an ordinary caller, each a process of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import yaml
 from tests.certificates import Authority
 from tests.middleware.served import in_sessions
 from tests.parts import SIGNALS, free_port, quick_bundle
-from tests.raw_http2 import RawPeer, ScriptedUpstream, close_clients, connect
+from tests.raw_peers import RawPeer, ScriptedUpstream, close_clients, connect
 
 from tocsin_calibration import Window
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import grpc
-import numpy as np
 from tests.parts import INFER
 from tests.raw_http2 import (
     END_HEADERS,
@@ -18,7 +17,6 @@ from tests.raw_http2 import (
     PADDED,
     PREFACE,
     Kind,
-    RawPeer,
     Setting,
     block,
     call,
@@ -28,9 +26,10 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
+from tests.raw_peers import RawPeer
 
 from benchmarks.siege.ground import Ground
-from tocsin.protocols import oip
+from benchmarks.siege.messages import OK, SAFE_IMAGE, request
 
 LONGEST = 8.0  # seconds that an attack goes on
 UP, DOWN = "/test.Model/Up", "/test.Model/Down"
@@ -112,7 +111,7 @@ def held_answers_unread(ground: Ground) -> None:
     """Guarded calls whose callers never read from their sockets."""
     for _ in range(20):
         peer = ground.open(first=PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, 1 << 30)), reads=False)
-        pour(peer, (call(stream, INFER, b"ok") for stream in range(1, 1_001, 2)))
+        pour(peer, (call(stream, INFER, OK) for stream in range(1, 1_001, 2)))
 
 
 def refusals_unread(ground: Ground) -> None:
@@ -121,8 +120,8 @@ def refusals_unread(ground: Ground) -> None:
     for _ in range(2):
         peer = ground.open(reads=False)
         peer.send(frame(Kind.SETTINGS, 1, 0))
-        pour(peer, (frame(Kind.HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, unreadable) for number in range(40_000)),
-             10 << 20)  # fmt: skip
+        flags, streams = END_HEADERS | END_STREAM, range(1, 80_001, 2)
+        pour(peer, (frame(Kind.HEADERS, flags, stream, unreadable) for stream in streams), 10 << 20)
 
 
 def pings_unread(ground: Ground) -> None:
@@ -135,13 +134,9 @@ def layouts(ground: Ground) -> None:
     with grpc.insecure_channel(ground.target) as channel:
         ends = time.monotonic() + LONGEST
         for number in range(150):
-            request = oip.Request(model_name="digits")
-            tensor = request.inputs.add(name="image", datatype="FP32")
-            tensor.shape.extend([1, 8])
-            tensor.parameters["note"].string_param = f"{number}" + "n" * 1_000_000
-            request.raw_input_contents.append(np.zeros(8, np.float32).tobytes())
+            asked = request("ok", SAFE_IMAGE, f"{number}" + "n" * 1_000_000)
             with suppress(grpc.RpcError):
-                channel.unary_unary(INFER)(request.SerializeToString(), timeout=5)
+                channel.unary_unary(INFER)(asked, timeout=5)
             if time.monotonic() > ends:
                 return
 
@@ -151,7 +146,7 @@ def session_names(ground: Ground) -> None:
     peer = ground.open()
     pour(peer, (
         frame(Kind.HEADERS, END_HEADERS, stream, request_block(INFER, ("x-session", f"{stream}" + "s" * 7_000)))
-        + frame(Kind.DATA, END_STREAM, stream, message(b"ok")) for stream in range(1, 12_001, 2)
+        + frame(Kind.DATA, END_STREAM, stream, message(OK)) for stream in range(1, 12_001, 2)
     ))  # fmt: skip
 
 
@@ -184,7 +179,7 @@ def gzip_bombs(ground: Ground) -> None:
     peer = ground.open(ground.to_evil, wide)
     peer.send(window_update(0, 1 << 26))
     for stream in (1, 3, 5, 7):
-        peer.send(call(stream, INFER, b"ok"))
+        peer.send(call(stream, INFER, OK))
     peer.until(lambda: peer.closed or all(peer.has_ended(stream) for stream in (1, 3, 5, 7)), LONGEST)
     if ground.mode == "enforce" and peer.data():
         ground.leaks.append("an answer that unpacks to 256 MB went out unjudged")
@@ -195,7 +190,9 @@ def upstream_floods(ground: Ground) -> None:
     head = block((":status", "200"), ("content-type", GRPC))
 
     def answer(peer: RawPeer, stream: int) -> None:
-        peer.send(frame(Kind.HEADERS, END_HEADERS, stream, head), frame(Kind.DATA, 0, stream, message(bytes(30 << 20))[:5]))
+        peer.send(
+            frame(Kind.HEADERS, END_HEADERS, stream, head), frame(Kind.DATA, 0, stream, message(bytes(30 << 20))[:5])
+        )
         threading.Thread(
             target=pour, args=(peer, (frame(Kind.DATA, 0, stream, PIECE) * 16 for _ in range(1_000))), daemon=True
         ).start()
@@ -203,7 +200,7 @@ def upstream_floods(ground: Ground) -> None:
     ground.evil.script = answer
     for path in (INFER, DOWN) * 4:
         peer = ground.open(ground.to_evil, NO_WINDOW, reads=False)
-        peer.send(frame(Kind.SETTINGS, 1, 0), call(1, path, b"ok"))
+        peer.send(frame(Kind.SETTINGS, 1, 0), call(1, path, OK))
     time.sleep(4)
 
 

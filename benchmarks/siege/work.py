@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import struct
 import time
+from contextlib import suppress
 
 import grpc
 from tests.parts import INFER
@@ -13,7 +14,6 @@ from tests.raw_http2 import (
     END_STREAM,
     PREFACE,
     Kind,
-    RawPeer,
     Setting,
     call,
     frame,
@@ -23,9 +23,11 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
+from tests.raw_peers import RawPeer
 
 from benchmarks.siege.ground import Ground
 from benchmarks.siege.memory import LONGEST, NO_WINDOW, pour
+from benchmarks.siege.messages import GIANT, OK
 
 WAITING = 4_000  # answers that wait for a window
 SILENT = 400  # connections
@@ -37,7 +39,7 @@ def _waiting(ground: Ground) -> RawPeer:
     ends = time.monotonic() + LONGEST
     for begin in range(0, WAITING, 200):
         streams = range(2 * begin + 1, 2 * begin + 401, 2)
-        peer.send(*(call(stream, INFER, b"ok") for stream in streams))
+        peer.send(*(call(stream, INFER, OK) for stream in streams))
         peer.until(lambda last=streams[-1]: peer.closed or peer.of(Kind.HEADERS, last), 2)  # type: ignore[misc]
         if time.monotonic() > ends:
             break
@@ -83,10 +85,8 @@ def silent_connections(ground: Ground) -> None:
 def half_handshakes(ground: Ground) -> None:
     """Hundreds of TLS handshakes that stop after their first flight."""
     context, incoming, outgoing = ssl.create_default_context(), ssl.MemoryBIO(), ssl.MemoryBIO()
-    try:
+    with suppress(ssl.SSLWantReadError):
         context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
-    except ssl.SSLWantReadError:
-        pass
     hello = outgoing.read()
     for number in range(SILENT):
         ground.dial(ground.tls, hello if number % 2 else hello[:20])
@@ -109,10 +109,8 @@ def giant_batch(ground: Ground) -> None:
     options = [("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(ground.target, options) as channel:
         for _ in range(2):
-            try:
-                channel.unary_unary(INFER)(b"giant", timeout=LONGEST)
-            except grpc.RpcError:
-                continue
+            with suppress(grpc.RpcError):
+                channel.unary_unary(INFER)(GIANT, timeout=LONGEST)
 
 
 def pings(ground: Ground) -> None:
@@ -141,7 +139,7 @@ def window_updates(ground: Ground) -> None:
     """WINDOW_UPDATE of the connection and of streams that do not exist any more."""
     _flood(ground, frame(Kind.WINDOW_UPDATE, 0, 0, struct.pack(">L", 1)))
     peer = ground.open()
-    peer.send(call(1, INFER, b"ok"))
+    peer.send(call(1, INFER, OK))
     peer.until(lambda: peer.closed or peer.has_ended(1))
     pour(peer, (window_update(1, 1) * 100 for _ in range(1_000)))
 

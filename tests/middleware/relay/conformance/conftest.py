@@ -12,7 +12,7 @@ import pytest
 from tests.middleware.relay.conformance.harness import ANSWERS, MODES, Surroundings, Trial
 from tests.model_server import Model
 from tests.parts import SIGNALS, running, settings
-from tests.raw_http2 import close_clients
+from tests.raw_peers import close_clients
 
 ENFORCED = {"critical": "block", "warning": "block"}
 

@@ -16,13 +16,11 @@ from tests.raw_http2 import (
     END_STREAM,
     ErrorCode,
     Kind,
-    RawPeer,
-    connect,
-    eventually,
     frame,
     message,
     request_block,
 )
+from tests.raw_peers import RawPeer, connect, eventually
 
 from tocsin.verdict import METADATA_KEY
 

@@ -27,29 +27,36 @@ from tests.raw_http2 import (
     RESERVED_BIT,
     ErrorCode,
     Kind,
-    RawPeer,
-    ScriptedUpstream,
     Setting,
     block,
     call,
-    connect,
     frame,
     goaway,
     message,
     reset,
-    scripted_upstream,
     settings,
     window_update,
 )
+from tests.raw_peers import RawPeer, ScriptedUpstream, connect, scripted_upstream
 
 import tocsin
 
 PROTOCOL, SIZE, FLOW = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR, ErrorCode.FLOW_CONTROL_ERROR
 STREAM = 1
 HEAD, TAIL = block((":status", "200"), ("content-type", GRPC)), block(("grpc-status", "0"))
-OPENING = frame(Kind.HEADERS, END_HEADERS, STREAM, HEAD)
+
+
+def headers(content: bytes, flags: int = END_HEADERS) -> bytes:
+    return frame(Kind.HEADERS, flags, STREAM, content)
+
+
+def data(content: bytes) -> bytes:
+    return frame(Kind.DATA, 0, STREAM, content)
+
+
+OPENING = headers(HEAD)
 ENDING = frame(Kind.HEADERS, END_HEADERS | END_STREAM, STREAM, TAIL)
-GOOD, BAD = frame(Kind.DATA, 0, STREAM, message(SAFE)), frame(Kind.DATA, 0, STREAM, message(FAR))
+GOOD, BAD = data(message(SAFE)), data(message(FAR))
 REST = BAD + ENDING
 FAILS, SERVED = "fails", "OK"
 R = RESERVED_BIT | STREAM
@@ -73,16 +80,17 @@ class Answer(NamedTuple):
 
 FORMAT = [
     Answer("4.1", "everything as it should be", OPENING + GOOD + ENDING, SERVED),
-    Answer("4.1", "frames of unknown type", frame(0x16, 0xFF, 0, b"x") + OPENING + frame(0x99, 1, STREAM) + GOOD + ENDING, SERVED),
+    Answer("4.1", "frames of unknown type",
+           frame(0x16, 0xFF, 0, b"x") + OPENING + frame(0x99, 1, STREAM) + GOOD + ENDING, SERVED),
     Answer("4.1", "reserved bits of a safe answer", frame(Kind.HEADERS, END_HEADERS, R, HEAD)
            + frame(Kind.DATA, 0, R, message(SAFE)) + frame(Kind.HEADERS, END_HEADERS | END_STREAM, R, TAIL), SERVED),
     Answer("4.1", "reserved bits of an answer that is to be blocked", frame(Kind.HEADERS, END_HEADERS, R, HEAD)
            + frame(Kind.DATA, 0, R, message(FAR)) + ENDING, SERVED),
     Answer("4.1", "a reserved bit of DATA alone", OPENING + frame(Kind.DATA, 0, R, message(FAR)) + ENDING, SERVED),
-    Answer("4.2", "DATA over SETTINGS_MAX_FRAME_SIZE", OPENING + frame(Kind.DATA, 0, STREAM, message(bytes(1 << 23))) + ENDING,
+    Answer("4.2", "DATA over SETTINGS_MAX_FRAME_SIZE", OPENING + data(message(bytes(1 << 23))) + ENDING,
            codes=(SIZE,)),
     Answer("4.2", "HEADERS over SETTINGS_MAX_FRAME_SIZE",
-           frame(Kind.HEADERS, END_HEADERS, STREAM, HEAD + block(*[("x-many", "v" * 1_000)] * 600)), codes=(SIZE,)),
+           headers(HEAD + block(*[("x-many", "v" * 1_000)] * 600)), codes=(SIZE,)),
     Answer("4.3", "another frame inside of a header block", frame(Kind.HEADERS, 0, STREAM, HEAD[:5]) + BAD
            + frame(Kind.CONTINUATION, END_HEADERS, STREAM, HEAD[5:]) + ENDING, codes=(PROTOCOL,)),
     Answer("5.1", "DATA on an idle stream", frame(Kind.DATA, 0, 77, message(FAR)) + OPENING + REST),
@@ -90,23 +98,27 @@ FORMAT = [
     Answer("5.1", "DATA after the end", OPENING + GOOD + ENDING + BAD, SERVED),
     Answer("5.1", "HEADERS after the end", OPENING + GOOD + ENDING + OPENING + REST, SERVED),
     Answer("5.1", "an answer after RST_STREAM", reset(STREAM) + OPENING + REST),
-    Answer("5.1", "RST_STREAM in the middle of a message", OPENING + frame(Kind.DATA, 0, STREAM, message(FAR)[:40]) + reset(STREAM)),
+    Answer("5.1", "RST_STREAM in the middle of a message", OPENING + data(message(FAR)[:40]) + reset(STREAM)),
     Answer("5.1", "RST_STREAM behind a whole message", OPENING + BAD + reset(STREAM, ErrorCode.INTERNAL_ERROR)),
 ]  # fmt: skip
 
 FRAMES = [
     Answer("6.1", "DATA on stream 0", OPENING + frame(Kind.DATA, 0, 0, message(FAR)) + ENDING),
     Answer("6.1", "DATA before HEADERS", BAD + OPENING + ENDING),
-    Answer("6.1", "padding as long as the payload", OPENING + frame(Kind.DATA, PADDED, STREAM, b"\x05" + b"four") + ENDING, codes=(PROTOCOL,)),
-    Answer("6.1", "padded DATA without a pad length", OPENING + frame(Kind.DATA, PADDED, STREAM) + ENDING, codes=(PROTOCOL, SIZE)),
+    Answer("6.1", "padding as long as the payload",
+           OPENING + frame(Kind.DATA, PADDED, STREAM, b"\x05" + b"four") + ENDING, codes=(PROTOCOL,)),
+    Answer("6.1", "padded DATA without a pad length",
+           OPENING + frame(Kind.DATA, PADDED, STREAM) + ENDING, codes=(PROTOCOL, SIZE)),
     Answer("6.2", "HEADERS on stream 0", frame(Kind.HEADERS, END_HEADERS, 0, HEAD) + OPENING + REST),
-    Answer("6.2", "padding longer than the payload", frame(Kind.HEADERS, END_HEADERS | PADDED, STREAM, b"\xff" + HEAD), codes=(PROTOCOL,)),
+    Answer("6.2", "padding longer than the payload",
+           frame(Kind.HEADERS, END_HEADERS | PADDED, STREAM, b"\xff" + HEAD), codes=(PROTOCOL,)),
     Answer("6.4", "RST_STREAM of three bytes", OPENING + frame(Kind.RST_STREAM, 0, STREAM, bytes(3))),
     Answer("6.4", "RST_STREAM on stream 0", frame(Kind.RST_STREAM, 0, 0, bytes(4)) + OPENING + REST),
     Answer("6.5", "half a setting", frame(Kind.SETTINGS, 0, 0, bytes(5)) + OPENING + REST, codes=(SIZE,)),
     Answer("6.5", "SETTINGS on a stream", frame(Kind.SETTINGS, 0, STREAM) + OPENING + REST),
     Answer("6.5", "an acknowledgement with settings", frame(Kind.SETTINGS, ACK, 0, bytes(6)) + OPENING + REST),
-    Answer("6.5.2", "INITIAL_WINDOW_SIZE over its limit", settings((Setting.INITIAL_WINDOW_SIZE, 1 << 31)) + OPENING + REST, codes=(FLOW,)),
+    Answer("6.5.2", "INITIAL_WINDOW_SIZE over its limit",
+           settings((Setting.INITIAL_WINDOW_SIZE, 1 << 31)) + OPENING + REST, codes=(FLOW,)),
     Answer("6.5.2", "MAX_FRAME_SIZE under its limit", settings((Setting.MAX_FRAME_SIZE, 1)) + OPENING + REST),
     Answer("6.5.2", "unknown settings", settings((0x77, 1), (0xFE03, 1)) + OPENING + GOOD + ENDING, SERVED),
     Answer("6.6", "PUSH_PROMISE", frame(Kind.PUSH_PROMISE, END_HEADERS, STREAM, b"\0\0\0\2" + HEAD) + OPENING + REST),
@@ -117,9 +129,12 @@ FRAMES = [
     Answer("6.8", "GOAWAY of four bytes", frame(Kind.GOAWAY, 0, 0, bytes(4)) + OPENING + REST),
     Answer("6.9", "WINDOW_UPDATE of 0 on the connection", window_update(0, 0) + OPENING + REST, codes=(PROTOCOL,)),
     Answer("6.9", "WINDOW_UPDATE of 0 on the stream", OPENING + window_update(STREAM, 0) + REST, codes=(PROTOCOL,)),
-    Answer("6.9", "WINDOW_UPDATE of five bytes", frame(Kind.WINDOW_UPDATE, 0, 0, bytes(5)) + OPENING + REST, codes=(SIZE,)),
-    Answer("6.9.1", "the connection's window over its limit", window_update(0, MAX_WINDOW) * 2 + OPENING + REST, codes=(FLOW,)),
-    Answer("6.9.1", "the stream's window over its limit", OPENING + window_update(STREAM, MAX_WINDOW) * 2 + REST, codes=(FLOW,)),
+    Answer("6.9", "WINDOW_UPDATE of five bytes",
+           frame(Kind.WINDOW_UPDATE, 0, 0, bytes(5)) + OPENING + REST, codes=(SIZE,)),
+    Answer("6.9.1", "the connection's window over its limit",
+           window_update(0, MAX_WINDOW) * 2 + OPENING + REST, codes=(FLOW,)),
+    Answer("6.9.1", "the stream's window over its limit",
+           OPENING + window_update(STREAM, MAX_WINDOW) * 2 + REST, codes=(FLOW,)),
     Answer("6.10", "header blocks in many frames", frame(Kind.HEADERS, 0, STREAM, HEAD[:3])
            + frame(Kind.CONTINUATION, 0, STREAM) + frame(Kind.CONTINUATION, END_HEADERS, STREAM, HEAD[3:]) + GOOD
            + frame(Kind.HEADERS, END_STREAM, STREAM) + frame(Kind.CONTINUATION, END_HEADERS, STREAM, TAIL), SERVED),
@@ -130,21 +145,24 @@ FRAMES = [
 
 HEADERS = [
     Answer("8.1", "two header blocks before the message", OPENING + OPENING + REST),
-    Answer("8.1", "an informational answer first", frame(Kind.HEADERS, END_HEADERS, STREAM, block((":status", "103"))) + OPENING + GOOD + ENDING, SERVED),
+    Answer("8.1", "an informational answer first",
+           headers(block((":status", "103"))) + OPENING + GOOD + ENDING, SERVED),
     Answer("8.1", "DATA with END_STREAM and no trailers", OPENING + frame(Kind.DATA, END_STREAM, STREAM, message(FAR))),
     Answer("8.1", "trailers alone", frame(Kind.HEADERS, END_HEADERS | END_STREAM, STREAM, HEAD + TAIL)),
-    Answer("8.1", "a truncated message before the trailers", OPENING + frame(Kind.DATA, 0, STREAM, message(FAR)[:60]) + ENDING),
+    Answer("8.1", "a truncated message before the trailers", OPENING + data(message(FAR)[:60]) + ENDING),
     Answer("8.1", "two messages where one is meant", OPENING + GOOD + BAD + ENDING),
-    Answer("8.3.2", "no status", frame(Kind.HEADERS, END_HEADERS, STREAM, block(("content-type", GRPC))) + REST),
-    Answer("gRPC", "grpc-status twice", OPENING + BAD + frame(Kind.HEADERS, 5, STREAM, TAIL + block(("grpc-status", "3")))),
-    Answer("7541 2.3.3", "an index beyond the tables", frame(Kind.HEADERS, END_HEADERS, STREAM, HEAD + b"\xff\xa0\x1f") + REST),
-    Answer("7541 2.3.3", "an entry of a table that does not exist", frame(Kind.HEADERS, END_HEADERS, STREAM, HEAD + b"\xbe") + REST),
-    Answer("7541 5.1", "an integer of ten bytes", frame(Kind.HEADERS, END_HEADERS, STREAM, HEAD + b"\xff" * 10 + b"\x01") + REST),
-    Answer("7541 5.2", "a value longer than the block", frame(Kind.HEADERS, END_HEADERS, STREAM, HEAD + b"\0\1x\x30abc") + REST),
-    Answer("7541 5.2", "EOS in a Huffman value", frame(Kind.HEADERS, END_HEADERS, STREAM, HEAD + b"\0\1x\x84\xff\xff\xff\xff") + REST),
-    Answer("7541 6.1", "index 0", frame(Kind.HEADERS, END_HEADERS, STREAM, HEAD + b"\x80") + REST),
-    Answer("7541 6.3", "a size update above the limit", frame(Kind.HEADERS, END_HEADERS, STREAM, b"\x3f\xe1\xff\x03" + HEAD) + REST),
-    Answer("7541 4.2", "a size update in trailers' middle", OPENING + BAD + frame(Kind.HEADERS, 5, STREAM, TAIL + b"\x20")),
+    Answer("8.3.2", "no status", headers(block(("content-type", GRPC))) + REST),
+    Answer("gRPC", "grpc-status twice",
+           OPENING + BAD + frame(Kind.HEADERS, 5, STREAM, TAIL + block(("grpc-status", "3")))),
+    Answer("7541 2.3.3", "an index beyond the tables", headers(HEAD + b"\xff\xa0\x1f") + REST),
+    Answer("7541 2.3.3", "an entry of a table that does not exist", headers(HEAD + b"\xbe") + REST),
+    Answer("7541 5.1", "an integer of ten bytes", headers(HEAD + b"\xff" * 10 + b"\x01") + REST),
+    Answer("7541 5.2", "a value longer than the block", headers(HEAD + b"\0\1x\x30abc") + REST),
+    Answer("7541 5.2", "EOS in a Huffman value", headers(HEAD + b"\0\1x\x84\xff\xff\xff\xff") + REST),
+    Answer("7541 6.1", "index 0", headers(HEAD + b"\x80") + REST),
+    Answer("7541 6.3", "a size update above the limit", headers(b"\x3f\xe1\xff\x03" + HEAD) + REST),
+    Answer("7541 4.2", "a size update in trailers' middle",
+           OPENING + BAD + frame(Kind.HEADERS, 5, STREAM, TAIL + b"\x20")),
 ]  # fmt: skip
 
 
@@ -214,7 +232,9 @@ def test_answers(scene: Scene, answer: Answer, mode: str) -> None:
         if str(answer) not in scene.by_itself:
             scene.by_itself[str(answer)] = status_of(f"127.0.0.1:{upstream.port}")
         blocked = mode == "enforce" and seen in ("PERMISSION_DENIED", "UNAVAILABLE")  # judged, and not let go
-        assert blocked or seen == scene.by_itself[str(answer)], f"{seen}, without the relay {scene.by_itself[str(answer)]}"
+        assert blocked or seen == scene.by_itself[str(answer)], (
+            f"{seen}, without the relay {scene.by_itself[str(answer)]}"
+        )
     if answer.codes and mode == "enforce":
         assert behind.until(lambda: behind.closed or codes_told(behind)), "the upstream is not told"
         told = codes_told(behind)

@@ -29,7 +29,6 @@ from tests.raw_http2 import (
     RESERVED_BIT,
     ErrorCode,
     Kind,
-    RawPeer,
     Setting,
     frame,
     message,
@@ -37,6 +36,7 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
+from tests.raw_peers import RawPeer
 
 PROTOCOL, SIZE, FLOW = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR, ErrorCode.FLOW_CONTROL_ERROR
 COMPRESSION = ErrorCode.COMPRESSION_ERROR
@@ -44,7 +44,6 @@ BLOCK = request_block(INFER)
 ASK = message(b"ok")
 UNFINISHED = frame(Kind.HEADERS, 0, STREAM, BLOCK[:10])
 REST = frame(Kind.CONTINUATION, END_HEADERS, STREAM, BLOCK[10:])
-
 
 
 def too_large(peer: RawPeer) -> int:
@@ -57,11 +56,13 @@ def too_large(peer: RawPeer) -> int:
 
 FORMAT = [
     Case("4.1", "a frame of unknown type is ignored", frame(0x16, 0xFF, 0, b"x" * 8) + CALL, SERVED),
-    Case("4.1", "a frame of unknown type on the stream is ignored", OPENING + frame(0x16, 0, STREAM) + QUESTION, SERVED),
+    Case("4.1", "a frame of unknown type on the stream is ignored",
+         OPENING + frame(0x16, 0, STREAM) + QUESTION, SERVED),
     Case("4.1", "flags without a meaning are ignored", frame(Kind.PING, 0xFE, 0, b"12345678") + CALL, SERVED),
     Case(
         "4.1", "flags of DATA and HEADERS without a meaning are ignored",
-        frame(Kind.HEADERS, END_HEADERS | 0x82, STREAM, BLOCK) + frame(Kind.DATA, END_STREAM | 0xF6, STREAM, ASK), SERVED,
+        frame(Kind.HEADERS, END_HEADERS | 0x82, STREAM, BLOCK)
+        + frame(Kind.DATA, END_STREAM | 0xF6, STREAM, ASK), SERVED,
     ),
     Case(
         "4.1", "the reserved bit of a stream's id is ignored",
@@ -86,7 +87,8 @@ FORMAT = [
         "4.1", "the reserved bit is ignored on the connection's stream",
         frame(Kind.PING, 0, RESERVED_BIT, b"12345678") + frame(Kind.SETTINGS, 0, RESERVED_BIT) + CALL, SERVED,
     ),
-    Case("4.2", "DATA of 16,384 bytes passes", OPENING + frame(Kind.DATA, 0, STREAM, b"\0\0\0\xff\xff" + bytes(16_379)), IGNORED),
+    Case("4.2", "DATA of 16,384 bytes passes",
+         OPENING + frame(Kind.DATA, 0, STREAM, b"\0\0\0\xff\xff" + bytes(16_379)), IGNORED),
     Case(
         "4.2", "DATA over SETTINGS_MAX_FRAME_SIZE",
         lambda peer: peer.send(OPENING, frame(Kind.DATA, 0, STREAM, message(bytes(1 << 23))[: too_large(peer)])),
@@ -118,21 +120,25 @@ FORMAT = [
 
 DATA_AND_HEADERS = [
     Case("6.1", "DATA on stream 0", frame(Kind.DATA, 0, 0, b"x"), connection_error(PROTOCOL)),
-    Case("6.1", "padding is no content", OPENING + frame(Kind.DATA, END_STREAM | PADDED, STREAM, b"\4" + ASK + bytes(4)),
+    Case("6.1", "padding is no content",
+         OPENING + frame(Kind.DATA, END_STREAM | PADDED, STREAM, b"\4" + ASK + bytes(4)),
          SERVED),
     Case("6.1", "an empty DATA frame ends a stream", OPENING + frame(Kind.DATA, 0, STREAM, ASK)
          + frame(Kind.DATA, END_STREAM, STREAM), SERVED),
     Case("6.1", "padding alone ends a stream", OPENING + frame(Kind.DATA, 0, STREAM, ASK)
          + frame(Kind.DATA, END_STREAM | PADDED, STREAM, b"\2\0\0"), SERVED),
-    Case("6.1", "padding as long as the payload", OPENING + frame(Kind.DATA, END_STREAM | PADDED, STREAM, b"\6" + b"hello"),
+    Case("6.1", "padding as long as the payload",
+         OPENING + frame(Kind.DATA, END_STREAM | PADDED, STREAM, b"\6" + b"hello"),
          connection_error(PROTOCOL), relay_decides=True),
     Case("6.1", "padded DATA without a pad length", OPENING + frame(Kind.DATA, END_STREAM | PADDED, STREAM),
          connection_error(PROTOCOL, SIZE), relay_decides=True),
     Case("6.2", "HEADERS on stream 0", frame(Kind.HEADERS, END_HEADERS, 0, BLOCK), connection_error(PROTOCOL)),
     Case("6.2", "padding and priority are no content",
-         frame(Kind.HEADERS, END_HEADERS | PADDED | PRIORITY_FLAG, STREAM, b"\3" + bytes(4) + b"\x10" + BLOCK + bytes(3))
+         frame(Kind.HEADERS, END_HEADERS | PADDED | PRIORITY_FLAG, STREAM, b"\3" + bytes(4) + b"\x10" + BLOCK
+         + bytes(3))
          + QUESTION, SERVED),
-    Case("6.2", "padding longer than the payload", frame(Kind.HEADERS, END_HEADERS | PADDED, STREAM, b"\xff" + BLOCK[:20]),
+    Case("6.2", "padding longer than the payload",
+         frame(Kind.HEADERS, END_HEADERS | PADDED, STREAM, b"\xff" + BLOCK[:20]),
          connection_error(PROTOCOL), relay_decides=True),
     Case("6.2", "padded HEADERS without a pad length", frame(Kind.HEADERS, END_HEADERS | PADDED, STREAM),
          connection_error(PROTOCOL, SIZE), relay_decides=True),
@@ -161,7 +167,8 @@ SHORT_FRAMES = [
          connection_error(PROTOCOL)),
     Case("6.5.2", "MAX_FRAME_SIZE over its limit", settings((Setting.MAX_FRAME_SIZE, 1 << 24)),
          connection_error(PROTOCOL)),
-    Case("6.6", "PUSH_PROMISE from a client", OPENING + frame(Kind.PUSH_PROMISE, END_HEADERS, STREAM, bytes(3) + b"\2" + BLOCK),
+    Case("6.6", "PUSH_PROMISE from a client",
+         OPENING + frame(Kind.PUSH_PROMISE, END_HEADERS, STREAM, bytes(3) + b"\2" + BLOCK),
          connection_error(PROTOCOL)),
     Case("6.7", "a PING acknowledgement is not answered", frame(Kind.PING, ACK, 0, b"unwanted") + CALL, SERVED),
     Case("6.7", "PING on a stream", frame(Kind.PING, 0, STREAM, bytes(8)), connection_error(PROTOCOL)),
@@ -196,9 +203,11 @@ CONTINUATIONS = [
     Case("6.10", "a header block in many frames", frame(Kind.HEADERS, 0, STREAM, b"") + b"".join(
         frame(Kind.CONTINUATION, 0, STREAM, BLOCK[at : at + 8]) for at in range(0, len(BLOCK), 8))
         + frame(Kind.CONTINUATION, END_HEADERS, STREAM) + QUESTION, SERVED),
-    Case("6.10", "CONTINUATION followed by DATA", UNFINISHED + frame(Kind.CONTINUATION, 0, STREAM, BLOCK[10:]) + QUESTION,
+    Case("6.10", "CONTINUATION followed by DATA",
+         UNFINISHED + frame(Kind.CONTINUATION, 0, STREAM, BLOCK[10:]) + QUESTION,
          connection_error(PROTOCOL)),
-    Case("6.10", "CONTINUATION of another stream", UNFINISHED + frame(Kind.CONTINUATION, END_HEADERS, STREAM + 2, BLOCK[10:]),
+    Case("6.10", "CONTINUATION of another stream",
+         UNFINISHED + frame(Kind.CONTINUATION, END_HEADERS, STREAM + 2, BLOCK[10:]),
          connection_error(PROTOCOL)),
     Case("6.10", "CONTINUATION on stream 0", UNFINISHED + frame(Kind.CONTINUATION, END_HEADERS, 0, BLOCK[10:]),
          connection_error(PROTOCOL)),
@@ -209,7 +218,8 @@ CONTINUATIONS = [
     Case("6.10", "CONTINUATION after DATA", OPENING + frame(Kind.DATA, 0, STREAM, ASK)
          + frame(Kind.CONTINUATION, END_HEADERS, STREAM, BLOCK), connection_error(PROTOCOL)),
     Case("7", "unknown error codes change nothing",
-         frame(Kind.HEADERS, END_HEADERS, STREAM - 2 + 4, BLOCK) + frame(Kind.RST_STREAM, 0, STREAM + 2, struct.pack(">L", 0xFFFF)),
+         frame(Kind.HEADERS, END_HEADERS, STREAM - 2 + 4, BLOCK) + frame(Kind.RST_STREAM, 0, STREAM
+         + 2, struct.pack(">L", 0xFFFF)),
          IGNORED),
 ]  # fmt: skip
 

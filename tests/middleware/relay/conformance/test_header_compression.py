@@ -28,7 +28,6 @@ from tests.raw_http2 import (
     PREFACE,
     ErrorCode,
     Kind,
-    connect,
     frame,
     integer,
     literal,
@@ -36,6 +35,7 @@ from tests.raw_http2 import (
     request_block,
     settings,
 )
+from tests.raw_peers import connect
 
 COMPRESSION, PROTOCOL = ErrorCode.COMPRESSION_ERROR, ErrorCode.PROTOCOL_ERROR
 PATH = INFER.encode()
@@ -75,12 +75,13 @@ def right(section: str, name: str, block: bytes) -> Case:
 
 
 PADDED_NAME = padded_with(b":path", "0")
-assert PADDED_NAME != huffman(b":path")
+assert huffman(b":path") != PADDED_NAME
 HUFFMAN_PATH = b"\x04" + string(huffman(PATH), huffman=True)
 
 SPELLINGS = [
     right("6.2.1", "a literal with indexing, its name by index", AHEAD + b"\x44" + string(PATH) + AFTER),
-    right("6.2.1", "a literal with indexing, its name as a string", AHEAD + b"\x40" + string(b":path") + string(PATH) + AFTER),
+    right("6.2.1", "a literal with indexing, its name as a string",
+          AHEAD + b"\x40" + string(b":path") + string(PATH) + AFTER),
     right("6.2.2", "a literal without indexing, its name by the other index", AHEAD + b"\x05" + string(PATH) + AFTER),
     right("6.2.3", "a literal that is never indexed, its name by index", AHEAD + b"\x14" + string(PATH) + AFTER),
     right("6.2.3", "a literal that is never indexed, its name as a string",
@@ -88,7 +89,8 @@ SPELLINGS = [
     right("5.2", "a Huffman value", AHEAD + HUFFMAN_PATH + AFTER),
     right("5.2", "a Huffman name", AHEAD + b"\x00" + string(huffman(b":path"), huffman=True) + string(PATH) + AFTER),
     right("6.1", "method and scheme by index", b"\x83\x86" + literal(":path", INFER) + AFTER),
-    right("5.1", "a length in more bytes than it needs", BLOCK + b"\x00" + string(b"x-pad") + b"\x7f\x80\x00" + b"p" * 127),
+    right("5.1", "a length in more bytes than it needs",
+          BLOCK + b"\x00" + string(b"x-pad") + b"\x7f\x80\x00" + b"p" * 127),
     right("4.2", "a size update at the beginning", b"\x20" + BLOCK),
     right("4.2", "two size updates at the beginning", b"\x20\x20" + BLOCK),
     right("8.1 of 9113", "fields of every size", BLOCK + literal("x-long", "v" * 5_000) + literal("x-empty", "")),
@@ -106,8 +108,10 @@ FAULTS = [
     wrong("5.2", "a value longer than the block", BLOCK + b"\x00" + string(b"x") + string(b"short", length=50)),
     wrong("5.2", "a name longer than the block", BLOCK + b"\x00" + string(b"x", length=50)),
     wrong("5.2", "a block that ends after a name", BLOCK + b"\x00" + string(b"x")),
-    wrong("5.2", "Huffman padding of zeros", AHEAD + b"\x04" + string(padded_with(PATH + b"0", "0"), huffman=True) + AFTER),
-    wrong("5.2", "a byte of Huffman padding too much", AHEAD + b"\x04" + string(huffman(PATH) + b"\xff", huffman=True) + AFTER),
+    wrong("5.2", "Huffman padding of zeros",
+          AHEAD + b"\x04" + string(padded_with(PATH + b"0", "0"), huffman=True) + AFTER),
+    wrong("5.2", "a byte of Huffman padding too much",
+          AHEAD + b"\x04" + string(huffman(PATH) + b"\xff", huffman=True) + AFTER),
     wrong("5.2", "EOS in a Huffman value", AHEAD + b"\x04" + string(huffman(PATH) + b"\xff" * 4, huffman=True) + AFTER),
     wrong("5.2", "a Huffman name with padding of zeros",
           AHEAD + b"\x00" + string(PADDED_NAME, huffman=True) + string(PATH) + AFTER),

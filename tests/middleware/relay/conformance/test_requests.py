@@ -17,7 +17,15 @@ from tests.middleware.relay.conformance.harness import (
     stream_error,
 )
 from tests.parts import INFER
-from tests.raw_http2 import END_HEADERS, END_STREAM, GRPC, ErrorCode, Kind, block, frame, message
+from tests.raw_http2 import (
+    END_HEADERS,
+    END_STREAM,
+    GRPC,
+    Kind,
+    block,
+    frame,
+    message,
+)
 
 # A malformed request is an error of its stream. Servers that are lenient may serve it, and then it is to be judged.
 MALFORMED = stream_error() | connection_error(*ANY_ERROR)
@@ -41,7 +49,8 @@ def path(value: str) -> tuple[tuple[str, str], ...]:
 
 
 FRAMING = [
-    Case("8.1", "HEADERS again without END_STREAM", OPENING + frame(Kind.HEADERS, END_HEADERS, STREAM, block(*WHOLE, *REST)) + BAD,
+    Case("8.1", "HEADERS again without END_STREAM",
+         OPENING + frame(Kind.HEADERS, END_HEADERS, STREAM, block(*WHOLE, *REST)) + BAD,
          LENIENT),
     Case("8.1", "trailers end a request", OPENING + frame(Kind.DATA, 0, STREAM, message(b"bad"))
          + frame(Kind.HEADERS, END_HEADERS | END_STREAM, STREAM, block(("x-trailer", "1"))), LENIENT),
@@ -49,8 +58,10 @@ FRAMING = [
          + frame(Kind.HEADERS, END_HEADERS | END_STREAM, STREAM, block((":path", "/other/Method"))), LENIENT),
     Case("8.1", "HEADERS with END_STREAM and no message",
          frame(Kind.HEADERS, END_HEADERS | END_STREAM, STREAM, block(*WHOLE, *REST)), MALFORMED),
-    Case("8.1.1", "content-length that is too short", frame(Kind.HEADERS, END_HEADERS, STREAM, block(*WHOLE, *REST, ("content-length", "1"))) + BAD, LENIENT),
-    Case("8.1.1", "content-length that is too long", frame(Kind.HEADERS, END_HEADERS, STREAM, block(*WHOLE, *REST, ("content-length", "999"))) + BAD, LENIENT),
+    Case("8.1.1", "content-length that is too short",
+         frame(Kind.HEADERS, END_HEADERS, STREAM, block(*WHOLE, *REST, ("content-length", "1"))) + BAD, LENIENT),
+    Case("8.1.1", "content-length that is too long",
+         frame(Kind.HEADERS, END_HEADERS, STREAM, block(*WHOLE, *REST, ("content-length", "999"))) + BAD, LENIENT),
 ]  # fmt: skip
 
 FIELDS = [
@@ -59,7 +70,8 @@ FIELDS = [
     request("8.2.1", "a value with a line feed", *WHOLE, *REST, ("x-a", "1\n2")),
     request("8.2.1", "a value with NUL", *WHOLE, *REST, ("x-a", "1\x002")),
     request("8.2.1", "an empty name", *WHOLE, *REST, ("", "1")),
-    request("8.2.2", "connection-specific fields", *WHOLE, *REST, ("connection", "close"), ("transfer-encoding", "chunked")),
+    request("8.2.2", "connection-specific fields",
+            *WHOLE, *REST, ("connection", "close"), ("transfer-encoding", "chunked")),
     request("8.2.2", "TE other than trailers", *WHOLE, ("te", "gzip"), TYPE),
     request("8.3", "an unknown pseudo-header", *WHOLE, (":unknown", "1"), *REST),
     request("8.3", "a response's pseudo-header", *WHOLE, (":status", "200"), *REST),

@@ -8,7 +8,6 @@ from tests.middleware.relay.conformance.harness import (
     IGNORED,
     MODES,
     OPENING,
-    QUESTION,
     SERVED,
     STREAM,
     Case,
@@ -27,9 +26,7 @@ from tests.raw_http2 import (
     PREFACE,
     ErrorCode,
     Kind,
-    RawPeer,
     call,
-    connect,
     frame,
     message,
     request_block,
@@ -37,6 +34,7 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
+from tests.raw_peers import RawPeer, connect
 
 PROTOCOL, CLOSED, FLOW = ErrorCode.PROTOCOL_ERROR, ErrorCode.STREAM_CLOSED, ErrorCode.FLOW_CONTROL_ERROR
 BLOCK = request_block(INFER)
@@ -68,14 +66,16 @@ IDLE = [
 ]  # fmt: skip
 
 HALF_CLOSED = [
-    Case("5.1", "DATA after the end of a request", CALL + DATA, stream_error(CLOSED) | connection_error(CLOSED) | IGNORED),
+    Case("5.1", "DATA after the end of a request",
+         CALL + DATA, stream_error(CLOSED) | connection_error(CLOSED) | IGNORED),
     Case("5.1", "HEADERS after the end of a request",
          CALL + frame(Kind.HEADERS, END_HEADERS | END_STREAM, STREAM, BLOCK),
          stream_error(CLOSED, PROTOCOL) | connection_error(CLOSED, PROTOCOL) | IGNORED),
     Case("5.1", "CONTINUATION after the end of a request", CALL + frame(Kind.CONTINUATION, END_HEADERS, STREAM, BLOCK),
          connection_error(PROTOCOL, CLOSED)),
     Case("5.1", "WINDOW_UPDATE after the end of a request", CALL + window_update(STREAM, 100), SERVED),
-    Case("5.1", "PRIORITY after the end of a request", CALL + frame(Kind.PRIORITY, 0, STREAM, bytes(4) + b"\x10"), SERVED),
+    Case("5.1", "PRIORITY after the end of a request",
+         CALL + frame(Kind.PRIORITY, 0, STREAM, bytes(4) + b"\x10"), SERVED),
 ]  # fmt: skip
 
 CLOSED_STREAMS = [
@@ -85,7 +85,8 @@ CLOSED_STREAMS = [
     Case("5.1", "a whole call again after RST_STREAM",
          OPENING + reset(STREAM) + frame(Kind.HEADERS, END_HEADERS, STREAM, BLOCK) + DATA
          + frame(Kind.DATA, END_STREAM, STREAM), MUST_NOT_END),
-    Case("5.1", "CONTINUATION after RST_STREAM", OPENING + reset(STREAM) + frame(Kind.CONTINUATION, END_HEADERS, STREAM, BLOCK),
+    Case("5.1", "CONTINUATION after RST_STREAM",
+         OPENING + reset(STREAM) + frame(Kind.CONTINUATION, END_HEADERS, STREAM, BLOCK),
          connection_error(PROTOCOL, CLOSED)),
     Case("5.1", "WINDOW_UPDATE after RST_STREAM", OPENING + reset(STREAM) + window_update(STREAM, 100), IGNORED),
     Case("5.1", "RST_STREAM after RST_STREAM", OPENING + reset(STREAM) * 3, IGNORED),

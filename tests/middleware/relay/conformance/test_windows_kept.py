@@ -22,18 +22,15 @@ from tests.raw_http2 import (
     PREFACE,
     ErrorCode,
     Kind,
-    RawPeer,
     Setting,
     call,
-    connect,
-    eventually,
     frame,
     message,
     request_block,
-    scripted_upstream,
     settings,
     window_update,
 )
+from tests.raw_peers import RawPeer, connect, eventually, scripted_upstream
 
 WHOLE = len(message(SAFE))
 INITIAL = 65_535
