@@ -15,7 +15,7 @@ BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
 TEST_PROGRAMS := chromium curl docker-registry h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
 
-.PHONY: help demo test test-compiled compiled venv lint format bench soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-compiled compiled venv lint format bench soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -60,6 +60,9 @@ soak: $(VENV)/dev ## ten minutes of mixed traffic in every mode, with faults, co
 
 fuzz: $(VENV)/dev ## a million broken cases, and bombs, for everything that reads bytes from elsewhere
 	$(BIN)/python -m benchmarks.fuzz --json fuzz.json
+
+siege: $(VENV)/dev ## attacks on a relay's memory and time, each beside an ordinary caller
+	$(BIN)/python -m benchmarks.siege --json siege.json
 
 alerts: $(VENV)/dev ## a real Prometheus and Alertmanager: which alerts page, and how soon
 	@$(call debian,prometheus prometheus-alertmanager,prometheus prometheus-alertmanager)
