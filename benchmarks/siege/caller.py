@@ -40,6 +40,7 @@ def main() -> None:
     target, judges = sys.argv[1], sys.argv[2] == "enforce"
     number = 0
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt), grpc.insecure_channel(target, OPTIONS) as channel:
+        grpc.channel_ready_future(channel).result(60)
         while True:
             number += 1
             request, is_new = (FAR if number % 5 == 0 else OK), number % EVERY == 0

@@ -1,4 +1,8 @@
-"""Where an attack takes place: a model server, a relay and an ordinary caller, each a process of its own."""
+"""Where an attack takes place: a relay, an ordinary caller and its model server, and another one that is attacked.
+
+Each is a process of its own; the ordinary caller's model server has nothing else to do, so that what it waits for is
+the relay.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ from tests.raw_peers import RawPeer, ScriptedUpstream, close_clients, connect
 
 from tocsin_calibration import Window
 
-PEACE, AFTER = 2.0, 1.5  # seconds without an attack, before and after it
+PEACE, AFTER = 1.5, 1.5  # seconds without an attack, before and after it
 LASTS = 2.0  # seconds that an attack stands at least, with what it has opened
 DESCRIPTORS = 1_024  # that a relay may have open
 
@@ -48,32 +52,38 @@ class Ground:
         self.evil = ScriptedUpstream()
         self._held: list[socket.socket] = []
         self._processes: list[subprocess.Popen[Any]] = []
-        upstream, ports = free_port(), [free_port() for _ in range(5)]
-        self.target, self.tls, self.to_evil, self.metrics, self.admin = (f"127.0.0.1:{port}" for port in ports)
+        upstream, busy, *ports = [free_port() for _ in range(8)]
+        addresses = [f"127.0.0.1:{port}" for port in ports]
+        self.target, self.attacked, self.tls, self.to_evil, self.metrics, self.admin = addresses
         giant = ["giant"] if options.pop("giant", False) else []
         self._log = (folder / "siege.log").open("ab")
-        self._start(["benchmarks.siege.server", str(upstream), *giant], subprocess.DEVNULL)
-        config = self._config(folder, upstream, options)
+        self._start(["benchmarks.siege.server", str(upstream)], subprocess.DEVNULL)
+        self._start(["benchmarks.siege.server", str(busy), *giant], subprocess.DEVNULL, politeness=10)
+        config = self._config(folder, upstream, busy, options)
         file = folder / "siege.yaml"
         file.write_text(yaml.safe_dump(config))
         self.max_memory = int(config["max_memory"].removesuffix("MiB"))
-        self._wait(f"127.0.0.1:{upstream}")
         self.relay = self._start(["tocsin", "serve", "-c", str(file)], subprocess.DEVNULL, limited=True)
-        self._wait(self.target)
+        for port in (upstream, busy):
+            self._wait(f"127.0.0.1:{port}")
         caller = self._start(["benchmarks.siege.caller", self.target, mode], subprocess.PIPE)
         threading.Thread(target=self._listen, args=(caller,), daemon=True).start()
 
-    def _config(self, folder: Path, upstream: int, options: dict[str, Any]) -> dict[str, Any]:
+    def _config(self, folder: Path, upstream: int, busy: int, options: dict[str, Any]) -> dict[str, Any]:
         bundle = folder / "siege.tocsin"
         signals, session = dict(SIGNALS), {}
         if options.pop("sessions", False):
             bundle = folder / "sessions.tocsin"
-            in_sessions(bundle, window=Window(3), style="max")
+            if not bundle.exists():
+                in_sessions(bundle, window=Window(3), style="max")
             session = {"session": "metadata.x-session"}
         else:
-            quick_bundle(bundle)
+            if not bundle.exists():
+                quick_bundle(bundle)
         signals.update(options.pop("signals", {}))
-        cert, key = Authority(folder / "tls").sign("siege")
+        cert, key = folder / "tls" / "siege.pem", folder / "tls" / "siege.key"
+        if not cert.exists():
+            Authority(folder / "tls").sign("siege")
         model = {"bundle": str(bundle), "signals": signals, **session}
         if self.mode == "enforce":
             model["on_alarm"] = {"critical": "block", "warning": "flag"}
@@ -81,6 +91,7 @@ class Ground:
             "listen": self.target, "upstream": f"127.0.0.1:{upstream}", "mode": self.mode, "metrics": self.metrics,
             "fail": "closed" if self.mode == "enforce" else "open", "admin": self.admin, "max_memory": "32MiB",
             "listeners": [
+                {"listen": self.attacked, "upstream": f"127.0.0.1:{busy}"},
                 {"listen": self.tls, "upstream": f"127.0.0.1:{upstream}",
                  "tls": {"certificate": str(cert), "key": str(key)}},
                 {"listen": self.to_evil, "upstream": f"127.0.0.1:{self.evil.port}"},
@@ -88,13 +99,17 @@ class Ground:
             "models": {"digits": model}, **options,
         }  # fmt: skip
 
-    def _start(self, module: list[str], out: int, *, limited: bool = False) -> subprocess.Popen[str]:
+    def _start(
+        self, module: list[str], out: int, *, limited: bool = False, politeness: int = 0
+    ) -> subprocess.Popen[str]:
         def limit() -> None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+            os.nice(politeness)
+            if limited:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
 
         process = subprocess.Popen(
             [sys.executable, "-m", *module], stdout=out, stderr=self._log, text=True,
-            preexec_fn=limit if limited else None,
+            preexec_fn=limit,
         )  # fmt: skip
         self._processes.append(process)
         return process
@@ -118,7 +133,7 @@ class Ground:
 
     def open(self, target: str = "", first: bytes | None = None, *, reads: bool = True) -> RawPeer:
         """A client of the relay."""
-        return connect(target or self.target, first, reads=reads, receive_buffer=0 if reads else 4_096)
+        return connect(target or self.attacked, first, reads=reads, receive_buffer=0 if reads else 4_096)
 
     def dial(self, target: str, first: bytes = b"") -> None:
         """A connection that says `first`, and nothing more."""

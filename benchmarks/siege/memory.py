@@ -29,7 +29,7 @@ from tests.raw_http2 import (
 from tests.raw_peers import RawPeer
 
 from benchmarks.siege.ground import Ground
-from benchmarks.siege.messages import OK, SAFE_IMAGE, request
+from benchmarks.siege.messages import OK, SAFE_IMAGE, WIDE, request
 
 LONGEST = 8.0  # seconds that an attack goes on
 UP, DOWN = "/test.Model/Up", "/test.Model/Down"
@@ -108,10 +108,10 @@ def cut(content: bytes) -> list[bytes]:
 
 
 def held_answers_unread(ground: Ground) -> None:
-    """Guarded calls whose callers never read from their sockets."""
+    """Guarded calls with answers of 140 KB, whose callers never read from their sockets."""
+    wide = PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, 1 << 30)) + window_update(0, 1 << 30)
     for _ in range(20):
-        peer = ground.open(first=PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, 1 << 30)), reads=False)
-        pour(peer, (call(stream, INFER, OK) for stream in range(1, 1_001, 2)))
+        ground.open(first=wide, reads=False).send(*(call(stream, INFER, WIDE) for stream in range(1, 41, 2)))
 
 
 def refusals_unread(ground: Ground) -> None:
@@ -131,7 +131,7 @@ def pings_unread(ground: Ground) -> None:
 
 def layouts(ground: Ground) -> None:
     """Requests of 1 MB whose tensors differ in a parameter, one after the other."""
-    with grpc.insecure_channel(ground.target) as channel:
+    with grpc.insecure_channel(ground.attacked) as channel:
         ends = time.monotonic() + LONGEST
         for number in range(150):
             asked = request("ok", SAFE_IMAGE, f"{number}" + "n" * 1_000_000)

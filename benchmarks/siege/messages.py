@@ -24,4 +24,5 @@ def request(name: str, image: np.ndarray, note: str = "") -> bytes:
 SAFE_IMAGE = np.asarray(SAFE["embedding"])[0]
 OK = request("ok", SAFE_IMAGE)  # a safe answer
 FAR = request("far", np.asarray(far_away(1)["embedding"])[0])  # one that is to be blocked
+WIDE = request("wide", SAFE_IMAGE)  # one of 2,000 rows
 GIANT = request("giant", SAFE_IMAGE)  # one of 400,000 rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import struct
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 import grpc
@@ -46,17 +47,19 @@ def _waiting(ground: Ground) -> RawPeer:
     return peer
 
 
-def windows_drip(ground: Ground) -> None:
+def windows_drip(ground: Ground) -> Iterator[None]:
     """Thousands of answers wait; 65 KB of WINDOW_UPDATE open the connection's window byte by byte."""
     peer = _waiting(ground)
+    yield
     peer.send(window_update(0, 1) * 5_000)
     peer.send(window_update(1, 1) * 5_000)
     peer.ping(LONGEST)
 
 
-def settings_flips(ground: Ground) -> None:
+def settings_flips(ground: Ground) -> Iterator[None]:
     """Thousands of answers wait; SETTINGS change the window of all of them again and again."""
     peer = _waiting(ground)
+    yield
     flip = settings((Setting.INITIAL_WINDOW_SIZE, 1)) + settings((Setting.INITIAL_WINDOW_SIZE, 0))
     pour(peer, (flip * 10 for _ in range(100)))
     peer.ping(LONGEST)
@@ -79,7 +82,7 @@ def early_header_blocks(ground: Ground) -> None:
 def silent_connections(ground: Ground) -> None:
     """Hundreds of connections that send nothing, or half a preface."""
     for number in range(SILENT):
-        ground.dial(ground.target, PREFACE[:9] if number % 2 else b"")
+        ground.dial(ground.attacked, PREFACE[:9] if number % 2 else b"")
 
 
 def half_handshakes(ground: Ground) -> None:
@@ -107,7 +110,7 @@ def silent_on_admin(ground: Ground) -> None:
 def giant_batch(ground: Ground) -> None:
     """Answers of 400,000 rows."""
     options = [("grpc.max_receive_message_length", -1)]
-    with grpc.insecure_channel(ground.target, options) as channel:
+    with grpc.insecure_channel(ground.attacked, options) as channel:
         for _ in range(2):
             with suppress(grpc.RpcError):
                 channel.unary_unary(INFER)(GIANT, timeout=LONGEST)

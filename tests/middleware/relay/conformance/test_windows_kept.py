@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,4 +252,19 @@ def test_credit_of_padding_and_of_dropped_data_is_returned(surroundings: Surroun
         assert peer.until(lambda: peer.has_ended(5))
         assert peer.fields(5)["grpc-status"] == "0"
     peer.close()
+    assert gives_everything_back(relay)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_waits_for_a_window_is_given_up_once_the_caller_can_give_none(
+    surroundings: Surroundings, mode: str
+) -> None:
+    """A caller that has closed its side for writing sends no WINDOW_UPDATE any more."""
+    relay = surroundings.relays[mode]
+    peer = narrow(relay, 0)
+    peer.send(call(1, INFER, b"ok"), frame(Kind.HEADERS, END_HEADERS, 3, request_block(INFER)))
+    assert peer.until(lambda: peer.of(Kind.HEADERS, 1))
+    assert peer.ping()
+    peer.socket.shutdown(socket.SHUT_WR)
+    assert peer.until(lambda: peer.closed, 10), "the connection is kept although nothing can come of it"
     assert gives_everything_back(relay)
