@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent import futures
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,17 @@ def test_recording_is_bounded_and_traffic_goes_on(tmp_path: Path) -> None:
 
 
 DRAW = np.random.default_rng(6)
+
+
+@pytest.mark.parametrize("kind", ["list_view", "large_list_view", "decimal"])
+def test_lists_of_every_kind_hold_the_same_numbers(tmp_path: Path, kind: str) -> None:
+    rows = [[3, 1], [0, 9]]
+    if kind == "decimal":
+        column = pa.array([[Decimal(value) for value in row] for row in rows], pa.list_(pa.decimal128(5)))
+    else:
+        column = pa.array(rows, getattr(pa, kind)(pa.float64()))
+    pq.write_table(pa.table({"signal.x": column}), tmp_path / "a.parquet")
+    assert read_recording(tmp_path).load()["x"].tolist() == rows
 
 
 @pytest.mark.parametrize(
