@@ -340,6 +340,14 @@ def test_detectors_learn_the_same_from_disk_as_from_memory(tmp_path: Path, monke
     assert np.median(compile([parse("rnd,epochs=1")], recording)(safe)) > 1.5 * np.median(learnt[0])
 
 
+def test_masked_alternatives_break_no_row(tmp_path: Path) -> None:
+    tops = [[0.0, -np.inf], [-0.7, -0.7], [np.nan, -1.0], [np.inf, -1.0]]
+    parquet(tmp_path / "a.parquet", {"signal.top_logprobs": tops, "signal.x": [[1.0], [-np.inf], [1.0], [1.0]]})
+    recording = read_recording(tmp_path, signals=["top_logprobs"])
+    assert (recording.finite_rows({"top_logprobs"}).rows, recording.finite_rows().rows) == (2, 1)
+    assert read_recording(tmp_path).finite_rows({"top_logprobs"}).rows == 1, "elsewhere it is broken"
+
+
 def test_broken_rows_are_left_out_on_demand(tmp_path: Path) -> None:
     values = [[1.0, 2.0], [float("nan"), 1.0], [3.0, float("inf")], [5.0, 6.0]]
     recording = read_recording(parquet(tmp_path / "x.parquet", {"signal.a": values}))
