@@ -62,7 +62,8 @@ class RawClient:
             if owner != stream:
                 continue
             if kind in (HEADERS, CONTINUATION):
-                answer.fields |= {str(name): str(value) for name, value in self._decoder.decode(payload)}
+                fields = self._decoder.decode(payload, raw=True)  # C-core repeats what it does not like as it came
+                answer.fields |= {name.decode("latin-1"): value.decode("latin-1") for name, value in fields}
             elif kind == DATA:
                 answer.content += payload
             if kind == RST_STREAM:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent import futures
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def test_recording_is_bounded_and_traffic_goes_on(tmp_path: Path) -> None:
 
 
 DRAW = np.random.default_rng(6)
+
+
+@pytest.mark.parametrize("kind", ["list_view", "large_list_view", "decimal"])
+def test_lists_of_every_kind_hold_the_same_numbers(tmp_path: Path, kind: str) -> None:
+    rows = [[3, 1], [0, 9]]
+    if kind == "decimal":
+        column = pa.array([[Decimal(value) for value in row] for row in rows], pa.list_(pa.decimal128(5)))
+    else:
+        column = pa.array(rows, getattr(pa, kind)(pa.float64()))
+    pq.write_table(pa.table({"signal.x": column}), tmp_path / "a.parquet")
+    assert read_recording(tmp_path).load()["x"].tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -329,6 +341,14 @@ def test_detectors_learn_the_same_from_disk_as_from_memory(tmp_path: Path, monke
     learnt = [compile([parse("rnd,epochs=20")], recording)(safe) for _ in range(2)]
     np.testing.assert_array_equal(*learnt)
     assert np.median(compile([parse("rnd,epochs=1")], recording)(safe)) > 1.5 * np.median(learnt[0])
+
+
+def test_masked_alternatives_break_no_row(tmp_path: Path) -> None:
+    tops = [[0.0, -np.inf], [-0.7, -0.7], [np.nan, -1.0], [np.inf, -1.0]]
+    parquet(tmp_path / "a.parquet", {"signal.top_logprobs": tops, "signal.x": [[1.0], [-np.inf], [1.0], [1.0]]})
+    recording = read_recording(tmp_path, signals=["top_logprobs"])
+    assert (recording.finite_rows({"top_logprobs"}).rows, recording.finite_rows().rows) == (2, 1)
+    assert read_recording(tmp_path).finite_rows({"top_logprobs"}).rows == 1, "elsewhere it is broken"
 
 
 def test_broken_rows_are_left_out_on_demand(tmp_path: Path) -> None:

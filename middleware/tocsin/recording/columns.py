@@ -48,6 +48,8 @@ def to_array(
         array = array.flatten()
         if _is_list(array.type) and array.null_count:
             raise RecordingError(f"{where} holds lists with nothing in their place")
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
     if not (pa.types.is_floating(array.type) or pa.types.is_integer(array.type) or pa.types.is_boolean(array.type)):
         raise RecordingError(f"{where} is {array.type}, not numbers")
     values = array.to_numpy(zero_copy_only=False).astype(np.float32)
@@ -73,4 +75,13 @@ def lengthened(array: NDArray[np.float32], length: int, free: FreeLength) -> NDA
 def _is_list(kind: pyarrow.DataType) -> bool:
     import pyarrow as pa
 
-    return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind))
+    lists = (pa.types.is_list, pa.types.is_fixed_size_list, pa.types.is_large_list)
+    return any(is_one(kind) for is_one in lists) or _is_view(kind)
+
+
+def _is_view(kind: pyarrow.DataType) -> bool:
+    """Whether it is a list view, which pyarrow has from version 16 on."""
+    import pyarrow as pa
+
+    names = ("is_list_view", "is_large_list_view")
+    return any(getattr(pa.types, name)(kind) for name in names if hasattr(pa.types, name))
