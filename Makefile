@@ -20,7 +20,7 @@ TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server ngi
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-compiled compiled venv lint format bench interop soak fuzz alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-compiled compiled venv lint format bench interop soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -73,6 +73,9 @@ soak: $(VENV)/dev ## ten minutes of mixed traffic in every mode, with faults, co
 
 fuzz: $(VENV)/dev ## a million broken cases, and bombs, for everything that reads bytes from elsewhere
 	$(BIN)/python -m benchmarks.fuzz --json fuzz.json
+
+siege: $(VENV)/dev ## attacks on a relay's memory and time, each beside an ordinary caller
+	$(BIN)/python -m benchmarks.siege --json siege.json
 
 alerts: $(VENV)/dev ## a real Prometheus and Alertmanager: which alerts page, and how soon
 	@$(call debian,prometheus prometheus-alertmanager,prometheus prometheus-alertmanager)

@@ -12,6 +12,7 @@ import yaml
 from tests import ranker as acme
 from tests.parts import METHOD, quick_bundle, settings
 
+from benchmarks.fuzz import called
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.fuzz.relayed import Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
@@ -55,6 +56,8 @@ def targets(folder: Path) -> list[Target]:
     client, server = conversations()
     for mode in ("annotate", "enforce"):
         Relayed(bundle, mode).understood()
+    client_of_server = called.Called(bundle)
+    client_of_server.understood()
     return [
         Target("headers", [REQUEST, RESPONSE, TRAILERS], headers, 0.2),
         Target("messages", [b"\0\0\0\0\5hello\0\0\0\0\0", gzip.compress(bytes(100_000))], messages, 0.15),
@@ -68,6 +71,8 @@ def targets(folder: Path) -> list[Target]:
         Target("inferences", INFERENCES, Judged(settings(1, bundle, mode="enforce", fail="closed")).infer, 0.12),
         Target("fields", [acme.answer(SAFE, row) for row in range(4)], Judged(ranked(bundle, folder)).rank, 0.06),
         Target("verdicts", [b'{"model":"m","p":[0.5],"alarm":null}'], verdicts, 0.03),
+        Target("called-blocks", called.blocks(), client_of_server.block, 0.002),
+        Target("called-frames", called.conversations(), client_of_server.frames, 0.001),
         Target("bundles", [bundle.read_bytes()], Bundles(folder).feed, 0.01),
         Target("descriptors", [acme.descriptor_set()], descriptors, 0.01),
         Target("configurations", [CONFIGURATION], Configurations(folder).feed, 0.02),

@@ -4,7 +4,8 @@ Every call is made twice, to the model server itself and through a relay, and ev
 compared: messages, status, details, metadata. Meanwhile the model server is killed, stopped and started again, relays
 are told to reload broken and good files, and one is ended and started again. A call that overlaps such a fault may
 fail; it may never be altered. Memory of the relays is watched, what is resident and what is in use of it (much finer),
-and so are file descriptors.
+and so are file descriptors. Beside them all, a caller of each
+relay misbehaves: it ignores windows, never reads, floods, breaks rules or vanishes; nobody else may notice.
 """
 
 from __future__ import annotations
@@ -53,7 +54,13 @@ def results(soak: Soak) -> dict[str, Any]:
             "samples": [sample._replace(at=sample.at - soak.began)._asdict() for sample in relay.samples],
         }
     faults = Counter(fault for _, _, fault in soak.faults)
-    return {"modes": modes, "faults": faults, "excused": dict(soak.excused), "told": soak.told}
+    return {
+        "modes": modes,
+        "faults": faults,
+        "excused": dict(soak.excused),
+        "misbehaved": dict(soak.misbehaved),
+        "told": soak.told,
+    }
 
 
 def tell(soak: Soak) -> None:
@@ -71,6 +78,7 @@ def tell(soak: Soak) -> None:
     console.print(table)
     faults = Counter(fault for _, _, fault in soak.faults)
     console.print(f"faults: {dict(faults)}; calls that failed in them: {dict(soak.excused)}")
+    console.print(f"callers that misbehaved: {dict(soak.misbehaved)}")
 
 
 def grows(slope: tuple[float, float]) -> str:

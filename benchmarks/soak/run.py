@@ -20,6 +20,7 @@ from tests.parts import SIGNALS, quick_bundle
 from benchmarks.dataplane.hops import free_port
 from benchmarks.report import console
 from benchmarks.soak.calls import Wish, observed, wished
+from benchmarks.soak.misbehaving import misbehave
 from benchmarks.soak.process import Part, RelayPart
 
 MODES = ("observe", "annotate", "enforce")
@@ -30,6 +31,7 @@ CALLERS = 3  # connections of each mode
 AT_ONCE = (1, 1, 2, 4, 8, 16)  # calls on one of them
 SETTLES = 3.0  # seconds after a fault in which calls may still fail
 EVERY = 6.0  # seconds between looks at memory
+BEFORE_THE_END = 3.0  # seconds in which nobody misbehaves any more
 RESTS = 0.3  # seconds after the last call until it is looked at
 
 
@@ -52,6 +54,7 @@ class Soak:
         self.altered: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.excused: Counter[str] = Counter()
+        self.misbehaved: Counter[str] = Counter()
         self.told: list[str] = []
         self.began = 0.0
         self._busy = 0  # callers
@@ -73,7 +76,8 @@ class Soak:
         self.began = time.monotonic()
         ends = self.began + seconds
         callers = [self._call(mode, number, ends) for mode in MODES for number in range(CALLERS)]
-        await asyncio.gather(*callers, self._break(ends), self._watch(ends))
+        rude = [self._misbehave(mode, ends) for mode in MODES]
+        await asyncio.gather(*callers, *rude, self._break(ends), self._watch(ends))
 
     async def _ready(self) -> None:
         for target in (f"127.0.0.1:{self._port}", *self._targets.values()):
@@ -121,6 +125,18 @@ class Soak:
             told += f" ({got.get('details', '')})"
             self.told.append(told)
             console.print(f"[red]{told}[/]")
+
+    async def _misbehave(self, mode: str, ends: float) -> None:
+        """A caller that no other may notice; it pauses with the others, so that what it leaves behind is seen."""
+        dice = random.Random(f"{self._seed} {mode} misbehaving")
+        while time.monotonic() < ends - BEFORE_THE_END:
+            await self._may_call.wait()
+            self._busy += 1
+            self.misbehaved[await asyncio.to_thread(misbehave, self._targets[mode], dice)] += 1
+            self._busy -= 1
+            if not self._busy:
+                self._all_rest.set()
+            await asyncio.sleep(dice.uniform(0.2, 1.0))
 
     async def _break(self, ends: float) -> None:
         """One fault after the other, with calm between."""

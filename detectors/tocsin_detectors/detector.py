@@ -24,6 +24,7 @@ class Detector(Protocol):
     labels, as far as they are there. `padding`: the number that fills up a signal whose length differs between
     responses (token streams); a detector that has one must not care how much of it there is. `resolution`: what scores
     are multiples of, for a formula that takes the small difference of large numbers; its last digits would be noise.
+    `reads_masked`: what it reads are log-probabilities of alternatives, of which -inf is one of 0.
     """
 
     name: ClassVar[str]

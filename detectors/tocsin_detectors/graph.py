@@ -13,7 +13,7 @@ from tocsin_detectors.features import Features, with_features
 from tocsin_detectors.fitting import FittingData
 from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.precision import in_double_precision
-from tocsin_detectors.scorer import DETECTORS, FREE, SCORES, Scorer
+from tocsin_detectors.scorer import DETECTORS, FREE, MASKED, SCORES, Scorer
 
 if TYPE_CHECKING:
     from spox import Var
@@ -47,6 +47,13 @@ def free_lengths(detectors: Iterable[Detector], features: Iterable[Features] = (
     return {signal: free for signal, free in agreed.items() if free is not None}
 
 
+def masked_signals(detectors: Iterable[Detector], features: Iterable[Features] = ()) -> tuple[str, ...]:
+    """The signals in which -inf is a probability of 0 to every detector that reads them."""
+    readers: list[Detector | Features] = [*detectors, *features]
+    others = {s for reader in readers if not getattr(reader, "reads_masked", False) for s in reader.reads}
+    return tuple(dict.fromkeys(s for reader in readers for s in reader.reads if s not in others))
+
+
 def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequence[Features] = ()) -> bytes:
     """One ONNX model of fitted detectors.
 
@@ -78,6 +85,8 @@ def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequ
             f"{s}={length.unit(like.shape(s))}/{length.padding}/{length.axis}" for s, length in free.items()
         ),
     }
+    if masked := [s for s in masked_signals(detectors, features) if s in inputs]:
+        facts[MASKED] = ",".join(masked)
     for key, value in facts.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value

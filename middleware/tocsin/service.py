@@ -28,7 +28,7 @@ from tocsin.page.page import Page
 from tocsin.page.snapshot import shown, snapshot
 from tocsin.relay.descriptors import raise_limit
 from tocsin.relay.server import Relay
-from tocsin.reloading import Reloader, reload_handler
+from tocsin.reloading import Reloader, leave_readers, reload_handler
 from tocsin.sinks.events import EventSink
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
@@ -162,6 +162,8 @@ class Sidecar:
         reloading: set[asyncio.Task[None]] = set()
 
         def hang_up() -> None:
+            if len(reloading) > 1:
+                return  # one is under way, and the next one will read what the file says then
             task = loop.create_task(self._reload())
             reloading.add(task)
             task.add_done_callback(reloading.discard)
@@ -215,3 +217,4 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
+    leave_readers()

@@ -18,7 +18,7 @@ def monitor(models: Sequence[Watched], config: Config, wishes: Wishes) -> Group:
     alerts = [_gone(models, wishes), *_unscored(wishes), _unguarded(wishes)]
     if wishes.upstream_rate:
         alerts.append(_bypassed(wishes))
-    budget = max((config.models[model.name].scoring_budget or config.scoring_budget) for model in models)
+    budget = max(config.budget(model.name, shares_sessions=model.shares_sessions) for model in models)
     alerts += [_slow(budget.total_seconds(), wishes), _unreachable(wishes), _reload(wishes), _workers(wishes)]
     return Group("tocsin.monitor", alerts)
 

@@ -23,6 +23,7 @@ class Watched:
     fixed: bool
     run_length: bool
     shadowed: bool
+    shares_sessions: bool  # by the Redis of `state`
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def watched(config: Config) -> list[Watched]:
                 model.adapt is None and model.discoveries is None and not step,
                 model.evidence == "run_length",
                 model.shadow is not None,
+                promise.sessions is not None and config.state is not None and model.sessions_hop,
             )
         )
     if not found:

@@ -33,9 +33,8 @@ class Capture:
     def serialize(self, message: Any) -> bytes:
         """The bytes of a message that is sent."""
         content: bytes = self._serializer(message) if self._serializer is not None else message
-        call = self._call
-        if call is not None and (call.request is None or call.streams):
-            call.asked(content)
+        if self._call is not None:
+            self._call.asked(content)
         return content
 
     def deserialize(self, content: bytes) -> Any:

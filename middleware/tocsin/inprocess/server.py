@@ -223,7 +223,7 @@ class _Served:
 
     def _note(self, request: Any) -> None:
         content = self.requests.content_of(request)
-        if content is not None and (self._call.request is None or self._call.streams):
+        if content is not None:
             self._call.asked(content)
 
     def _to_fallback(self, step: Ask, request: Any, context: Any) -> tuple[Target, Sending] | None:

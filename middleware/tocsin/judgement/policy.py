@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -50,6 +50,7 @@ class Replacement(NamedTuple):
 class Policy:
     """The reactions configured for one model. Raises ConfigError when they do not fit its protocol or each other.
 
+    `actions` are those that may be done about an alarm.
     `asks_again`: some reaction sends the request once more, so that it must be kept; `tries` is how often at most.
     """
 
@@ -58,6 +59,8 @@ class Policy:
         self._reactions = {severity: (r.action, r.share) for severity, r in config.on_alarm.items()}
         self.plain = not self._reactions
         actions = {action for action, _ in self._reactions.values()}
+        weighs = ("flag", "abstain") if config.risk is not None else ()
+        self.actions = sorted({"flag", *actions, *self._in_place_of(actions), *weighs} - {"pass"}, key=ACTIONS.index)
         self.tries = 0 if config.retry is None else _worthwhile(config.retry)
         self.withholds = bool(actions & WITHHOLDS) or config.risk is not None
         self.asks_again = bool(actions & {"retry", "fallback"})
@@ -86,6 +89,11 @@ class Policy:
         if share < 1 and zlib.crc32(call.response or b"") >= share * 2**32:
             return "flag"  # a response falls in or out by its own bytes, so that every position does the same
         return action
+
+    def _in_place_of(self, actions: Collection[str]) -> set[str]:
+        """What is done where these are in vain."""
+        first = {self.settled(action) for action in actions}
+        return first | {self.settled(action) for action in first}
 
     def settled(self, action: str) -> str:
         """What is done when asking again was in vain."""

@@ -321,7 +321,7 @@ class Connection:
         upstream if that is back.
         """
         self.refusing = reason
-        self.relay.upstream_failures += 1
+        self.relay.upstream_failed(reason)
         self._port.doubt_upstream()
         if self.raw:  # which has no words for it that the relay knows
             self.close()

@@ -136,6 +136,7 @@ class HeldStream(Stream):
             else:
                 self._keep(whole)
                 self._tell(self.guarded.answered(None, fault))
+                self._count_requests(self.guarded)
         if self._free and (left := self._response.left()):
             self._send(left)
 
@@ -145,10 +146,12 @@ class HeldStream(Stream):
             self._pass_unjudged(whole, SECOND_MESSAGE)
             return
         self._keep(self._stripped(content) or whole)
+        self._count_requests(self.guarded)
         if self._connection.memory.lacks_room:
             self._cannot_hold(Message(False, None, "memory"), b"")
             return
         self._tell(self.guarded.answered(content, None))
+        self._count_requests(self.guarded)
 
     def _stripped(self, content: bytes) -> bytes | None:
         """A message without what the caller did not ask for, framed; None where there is nothing to take out of it."""
@@ -350,6 +353,8 @@ class HeldStream(Stream):
     def _end(self) -> None:
         """Everything went out but the trailers."""
         self._done = True
+        self.guarded.forget_requests()
+        self._give_back_kept()
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
         if self._trailing is None:
@@ -410,6 +415,8 @@ class HeldStream(Stream):
     def replace(self, instead: Replacement) -> None:
         """Drop what is held, send this in its place, and end the stream on both sides."""
         self._done = True
+        self.guarded.forget_requests()
+        self._give_back_kept()
         if self._again is not None:
             self._again.cancel()
             self._again = None

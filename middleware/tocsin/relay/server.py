@@ -17,6 +17,7 @@ from tocsin.errors import StartError
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.news import News, and_more
 from tocsin.relay.again import Again
 from tocsin.relay.connection import Connection
 from tocsin.relay.descriptors import Descriptors
@@ -61,6 +62,7 @@ class Relay:
         self.not_understood: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()
         self.upstream_failures = 0
+        self._news = News()
         self.goaways = 0
         self.accepted = 0  # verdicts that somebody behind has made
         self.cut_verdicts: Counter[str] = Counter()
@@ -122,6 +124,12 @@ class Relay:
     def addresses(self) -> list[Address]:
         """Where every port listens."""
         return [port.address for port in self.ports]
+
+    def upstream_failed(self, reason: str) -> None:
+        """Count a connection to the model server that failed, and tell of the first of its kind within a minute."""
+        self.upstream_failures += 1
+        if (kept := self._news.of(reason)) is not None:
+            log.warning("%s%s", reason, and_more(kept))
 
     def name_connection(self) -> str:
         """What tells a connection from all others of this process."""

@@ -38,6 +38,7 @@ class Stream:
     _waiting = 0  # judgements that are not there yet
     _kept = 0  # bytes that the call keeps of a stream, until they are judged
     _header_size = 0
+    _kept_requests = 0  # and of requests, until they are answered
     _arrived = 0.0
     _trailing: ResponseBlock | None = None  # the trailers that wait for the verdict
     _held: Sequence[bytes] = ()  # frames behind them
@@ -82,17 +83,32 @@ class Stream:
     def request_data(self, payload: bytes) -> None:
         """A piece of the caller's messages, on a guarded stream."""
         call = self.call
-        if call is None or not call.wants_request or (call.request is not None and not call.streams):
+        if call is None or not call.wants_request:
             return
         if self._request is None:
             found = whole_message(payload, self._connection.relay.max_message)
             if found is not None:
                 call.asked(found)
+                self._count_requests(call)
                 return
             self._request = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._request.feed(payload):
-            if call.request is None or call.streams:
-                call.asked(*self._plain(message, self.request_encoding))
+            call.asked(*self._plain(message, self.request_encoding))
+        self._count_requests(call)
+
+    def _count_requests(self, call: Call) -> None:
+        """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""
+        if call.kept_requests == self._kept_requests == 0:
+            return
+        memory = self._connection.memory
+        while True:
+            if call.kept_requests > self._kept_requests:
+                memory.charge(call.kept_requests - self._kept_requests)
+            else:
+                memory.release(self._kept_requests - call.kept_requests)
+            self._kept_requests = call.kept_requests
+            if not self._kept_requests or not memory.lacks_room or not call.forget_request():
+                return
 
     def response_data(self, payload: bytes) -> None:
         """A piece of the response, on a guarded stream; once a message is complete, it is judged."""
@@ -112,6 +128,8 @@ class Stream:
         """A whole message of the response."""
         memory = self._connection.memory
         if content is not None and call.streams and memory.lacks_room:
+            self._count_requests(call)
+        if content is not None and call.streams and memory.lacks_room:
             content, fault = None, ("memory", "a message was not kept")
         piece = call.answered(content, fault)
         if call.kept != self._kept:
@@ -120,6 +138,7 @@ class Stream:
             else:
                 memory.release(self._kept - call.kept)
             self._kept = call.kept
+        self._count_requests(call)
         if piece is not None:
             self._submit(piece)
 
@@ -182,10 +201,10 @@ class Stream:
         if status != "0":
             if call.streams:
                 call.forget()
+                self._give_back_kept()
             return  # a failed call has no response to judge; of a stream, what came before counts
         pieces = call.ended()
-        self._connection.memory.release(self._kept)
-        self._kept = 0
+        self._give_back_kept()
         for piece in pieces:
             self._submit(piece)
         if not pieces and not call.streams and call.verdict is None and not self._waiting:
@@ -194,6 +213,11 @@ class Stream:
                 self._connection.submit(call, self)
             else:
                 relay.guard.give_up(call, "no_response", "the call succeeded without a response message")
+
+    def _give_back_kept(self) -> None:
+        """Nothing is kept of the stream any more."""
+        self._connection.memory.release(self._kept + self._kept_requests)
+        self._kept = self._kept_requests = 0
 
     def hold(self, whole: bytes) -> None:
         """A frame that must stay behind the trailers that wait."""
@@ -247,9 +271,9 @@ class Stream:
         if self._header_size:
             self._connection.memory.release(self._header_size)
             self._header_size = 0
-        if self._kept:
-            self._connection.memory.release(self._kept)
-            self._kept = 0
+        if self.call is not None:
+            self.call.forget_requests()
+        self._give_back_kept()
         if self._request is not None:
             self._request.forget()
         if self._response is not None:

@@ -1,0 +1,1 @@
+"""Attacks on a relay's memory and time, each beside an ordinary caller."""
