@@ -45,10 +45,12 @@ class Forwarder:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(10):  # what has just been accepted begins a task after those that there are now
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0.01)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -91,3 +93,4 @@ class Forwarder:
                 await delivering
         finally:
             delivering.cancel()
+            await asyncio.gather(delivering, return_exceptions=True)

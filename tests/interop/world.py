@@ -54,7 +54,8 @@ class World:
         upstream = self._peer(server, "server").port
         if scenario.late:
             with self._late(upstream) as port:
-                return self._ask(scenario, client, self._relayed(port, mode), upstream)
+                relayed = self._relayed(port, mode, upstream_health="listen")
+                return self._ask(scenario, client, relayed, upstream)
         if place == "before":
             port = self._hop(hop, self._relayed(upstream, mode))
         else:
@@ -91,10 +92,10 @@ class World:
             self._stack.callback(peer.close)
         return peer
 
-    def _relayed(self, upstream: int, mode: str) -> int:
+    def _relayed(self, upstream: int, mode: str, **more: Any) -> int:
         if not mode:
             return upstream
-        config = settings(upstream, self._bundle, drain="1s", **MODES[mode])
+        config = settings(upstream, self._bundle, drain="1s", **MODES[mode], **more)
         begin = partial(self._stack.enter_context, running(config))
         return int(self._once(("relay", upstream, mode), begin).target.rpartition(":")[2])
 
