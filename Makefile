@@ -7,15 +7,20 @@ IMAGE ?= tocsin:0.1.0
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard proto/*)
 # Tests that drive what is compiled.
-COMPILED_TESTS := tests/calibration $(addprefix tests/middleware/,relay test_compiled.py test_inprocess.py \
+COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_inprocess.py \
   test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
   test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
+GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev
+JAVA_PACKAGES := default-jdk-headless libgrpc-java libgoogle-gson-java libnetty-java libperfmark-java
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
-TEST_PROGRAMS := chromium curl docker-registry h2load nghttpd nginx openssl promtool prometheus-alertmanager redis-server
-TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus prometheus-alertmanager redis-server
+TEST_PROGRAMS := chromium curl docker-registry go h2load nghttpd nginx openssl promtool prometheus-alertmanager \
+  redis-server strace
+TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus \
+  prometheus-alertmanager redis-server strace $(GO_PACKAGES)
+GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-compiled compiled venv lint format bench soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-compiled compiled venv lint format bench interop soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -24,6 +29,7 @@ demo: $(VENV)/demo ## guard a real model server on this machine, and see the pro
 
 test: $(VENV)/dev ## run every test
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
+	@$(MAKE) --no-print-directory $(GRPC_JS) || echo 'GRPC IN NODE IS NOT TESTED: npm or @grpc/grpc-js is missing' >&2
 	$(BIN)/python -m pytest
 
 test-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
@@ -54,6 +60,13 @@ bench: build/compiled/.made ## measure the data plane beside Envoy and nginx, an
 	  pytorch-ood torchvision==0.28.0 tqdm
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.detectors --json detectors.json
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
+
+interop: $(VENV)/dev ## clients and servers in Go, Node, Java and C-core, through each mode (INTEROP='-k go-go')
+	@$(call debian,go h2load nghttpd nginx,$(GO_PACKAGES) $(BENCH_PACKAGES))
+	@test -d /usr/share/gocode/src/google.golang.org/grpc || { $(call debian,,$(GO_PACKAGES)); }
+	@$(MAKE) --no-print-directory $(GRPC_JS)
+	@test -f /usr/share/java/grpc-netty.jar || ( $(call debian,,$(JAVA_PACKAGES)) ) || echo 'JAVA IS NOT TESTED' >&2
+	$(BIN)/python -m pytest tests/interop -m interop $(INTEROP)
 
 soak: $(VENV)/dev ## ten minutes of mixed traffic in every mode, with faults, compared call by call
 	$(BIN)/python -m benchmarks.soak --minutes 10 --json soak.json
@@ -134,6 +147,10 @@ $(VENV)/demo: $(VENV)/torch $(SOURCES)
 $(VENV)/dev: $(VENV)/torch $(SOURCES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/demo
+
+$(GRPC_JS):
+	@$(call debian,node npm,nodejs npm)
+	npm install --silent --no-audit --no-fund --prefix build/interop/node @grpc/grpc-js@1.14.7
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')
 	@$(call debian,cc,gcc libc6-dev python3-dev)

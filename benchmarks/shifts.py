@@ -118,7 +118,8 @@ def _breast_cancer() -> Iterator[Pair]:
 def _files() -> Iterator[Pair]:
     """Magika, a deployed classifier of files: source files, and files of compiled code and compressed data."""
     import magika
-    import onnxruntime
+
+    from tocsin_detectors.onnx_runtime import onnxruntime
 
     session = onnxruntime.InferenceSession(Path(magika.__file__).parent / "models" / "standard_v3_3" / "model.onnx")
     name = session.get_inputs()[0].name

@@ -18,7 +18,8 @@ KINDS = {"Unary": (False, False), "Down": (False, True), "Up": (True, False), "B
 class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
     """`/test.Model/KIND` echoes; ModelInfer answers `answers[request]`, or echoes what it does not know.
 
-    `sequence` holds answers that change from call to call. `asked` counts calls by request, `seen` is their metadata.
+    `sequence` holds answers that change from call to call. `asked` counts calls by request, `seen` is their metadata,
+    `peers` are who they came from.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.sequence: dict[bytes, list[bytes]] = {}
         self.asked: Counter[bytes] = Counter()
         self.seen: list[dict[str, Any]] = []
+        self.peers: list[str] = []
         self.cancelled = 0
 
     def service(self, details: Any) -> Any:
@@ -48,6 +50,7 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def _begin(self, context: Any) -> dict[str, str]:
         self.seen.append(dict(context.invocation_metadata()))
+        self.peers.append(context.peer())
         asked = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         entries = [(k, v) for k, v in context.invocation_metadata() if k.startswith(("x-", "b-"))]
         context.add_callback(lambda: None)

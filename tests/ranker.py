@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,35 @@ def answer(observations: Observations, row: int) -> bytes:
 
 
 class Ranker(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Answers each request with `answers[query]`; Sum answers what was asked last, and Watch each word by itself."""
+    """Answers each request with `answers[query]`; Sum answers what was asked last, and Watch each word by itself.
 
-    def __init__(self) -> None:
-        self.answers: dict[str, bytes] = {}
+    `sequence` holds answers that change from one time to the next. `asked` are the queries answered, `calls` the kinds
+    of call, `metadata` what came with each.
+    """
+
+    def __init__(self, answers: dict[str, bytes] | None = None, sequence: dict[str, list[bytes]] | None = None) -> None:
+        self.answers = answers or {}
+        self.sequence = sequence or {}
         self.asked: list[str] = []
+        self.calls: list[str] = []
+        self.metadata: list[list[tuple[str, Any]]] = []
+        self.delay = 0.0  # seconds before an answer
+        self.silent = False  # streams end without an answer, calls of one answer fail
 
     def _say(self, request: Any) -> Any:
+        before = self.asked.count(request.query)
         self.asked.append(request.query)
+        if request.query in self.sequence:
+            several = self.sequence[request.query]
+            return Response.FromString(several[min(before, len(several) - 1)])
         return Response.FromString(self.answers[request.query])
+
+    def _note(self, kind: str, context: Any) -> None:
+        self.calls.append(kind)
+        self.metadata.append([(key, value) for key, value in context.invocation_metadata()])
+        time.sleep(self.delay)
+        if self.silent and kind in ("Rank", "Sum"):
+            raise ValueError("silent")
 
     def service(self, details: Any) -> Any:
         kind = details.method.rpartition("/")[2]
@@ -123,17 +144,21 @@ class Ranker(grpc.GenericRpcHandler):  # type: ignore[misc]
         return make(behaviour, request_deserializer=Request.FromString, response_serializer=Response.SerializeToString)
 
     def rank(self, request: Any, context: Any) -> Any:
+        self._note("Rank", context)
         context.set_trailing_metadata((("x-ranker", "yes"),))
         return self._say(request)
 
     def watch(self, request: Any, context: Any) -> Iterator[Any]:
-        for query in request.query.split():
+        self._note("Watch", context)
+        for query in [] if self.silent else request.query.split():
             yield self._say(Request(query=query))
 
     def sum(self, requests: Iterator[Any], context: Any) -> Any:
+        self._note("Sum", context)
         return [self._say(request) for request in requests][-1]
 
     def chat(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        self._note("Chat", context)
         for request in requests:
             yield self._say(request)
 
@@ -142,26 +167,34 @@ class AioRanker(Ranker):
     """The same in an event loop."""
 
     async def rank(self, request: Any, context: Any) -> Any:
+        self._note("Rank", context)
         context.set_trailing_metadata((("x-ranker", "yes"),))
         return self._say(request)
 
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # type: ignore[override]
-        for query in request.query.split():
+        self._note("Watch", context)
+        for query in [] if self.silent else request.query.split():
             yield self._say(Request(query=query))
 
     async def sum(self, requests: Any, context: Any) -> Any:
+        self._note("Sum", context)
         return [self._say(request) async for request in requests][-1]
 
     async def chat(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+        self._note("Chat", context)
         async for request in requests:
             yield self._say(request)
 
 
 @contextmanager
-def ranker(answers: dict[str, bytes], *interceptors: Any, reflecting: bool = False) -> Iterator[tuple[Ranker, str]]:
+def ranker(
+    answers: dict[str, bytes],
+    *interceptors: Any,
+    reflecting: bool = False,
+    sequence: dict[str, list[bytes]] | None = None,
+) -> Iterator[tuple[Ranker, str]]:
     """The service, and where it listens."""
-    made = Ranker()
-    made.answers = answers
+    made = Ranker(answers, sequence)
     server = grpc.server(futures.ThreadPoolExecutor(16), interceptors=interceptors)
     server.add_generic_rpc_handlers((made,))
     if reflecting:
@@ -178,6 +211,19 @@ def ranker(answers: dict[str, bytes], *interceptors: Any, reflecting: bool = Fal
         yield made, f"127.0.0.1:{port}"
     finally:
         server.stop(0).wait()
+
+
+@asynccontextmanager
+async def aio_ranker(service: AioRanker, *interceptors: Any) -> AsyncIterator[str]:
+    """Where the service listens in the running event loop."""
+    server = grpc.aio.server(interceptors=list(interceptors))
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
 
 
 def far(rows: int) -> Observations:

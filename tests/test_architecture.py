@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -65,6 +66,18 @@ print("judged", sorted(set(sys.modules) & set({FITTING_ONLY!r})))
 def test_importing_the_detectors_is_quick_and_without_torch() -> None:
     program = "import sys, tocsin_detectors; print(sorted({'torch', 'onnx', 'spox'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_onnx_runtime_is_imported_where_its_telemetry_is_turned_off_first() -> None:
+    others = [path for folder in ("benchmarks", "examples", "tests") for path in (ROOT / folder).rglob("*.py")]
+    importing = set()
+    for path in [*SOURCES, *others]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] == "onnxruntime" for name in names):
+                importing.add(path.relative_to(ROOT).as_posix())
+    assert importing == {"detectors/tocsin_detectors/onnx_runtime.py"}
 
 
 def test_nothing_unpickles_or_evaluates() -> None:

@@ -63,6 +63,7 @@ class Soak:
     def _configure(self, mode: str, *, broken: bool = False) -> None:
         content = {
             "listen": self._targets[mode], "upstream": f"127.0.0.1:{self._port}", "mode": mode, "metrics": None,
+            "drain_delay": "0s",
             "admin": None, "models": {"digits": {"bundle": "soak.tocsin", "signals": SIGNALS}},
         }  # fmt: skip
         text = "models: [" if broken else yaml.safe_dump(content)

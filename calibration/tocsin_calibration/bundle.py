@@ -94,10 +94,16 @@ class Bundle:
             promise = None if facts is None else promise_from(facts, arrays, scorer.detectors)
             risk = None if policy is None else RiskPolicy.from_content(policy, arrays, len(scorer.detectors))
             model, detectors, made = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
+            if not all(isinstance(facts, dict) for facts in (*detectors, *made.values())):
+                raise TypeError("detectors and made hold facts by name")
         except (CalibrationFault, GraphError) as error:
             raise BundleError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise BundleError(f"{path}: lacks or garbles a field ({error}); make the bundle anew") from error
+        except RecursionError as error:
+            raise BundleError(f"{path}: is nested too deeply to be a bundle") from error
+        except MemoryError as error:
+            raise BundleError(f"{path}: does not fit into the memory that is left") from error
         return cls(scorer, promise, model, detectors, made, manifest["digest"], risk)
 
     def require_promise(self, path: Path | str = "the bundle") -> Promise:

@@ -20,9 +20,11 @@ class Detector(Protocol):
     A detector is fitted on safe responses alone, and then writes itself down as ONNX operators. Fitting may use
     torch or numpy; scoring is only ever the ONNX graph.
 
-    Two more attributes say what most detectors do not need. `fits_on`: signals looked at in fitting only, such as
+    Three more attributes say what most detectors do not need. `fits_on`: signals looked at in fitting only, such as
     labels, as far as they are there. `padding`: the number that fills up a signal whose length differs between
-    responses (token streams); a detector that has one must not care how much of it there is.
+    responses (token streams); a detector that has one must not care how much of it there is. `resolution`: what scores
+    are multiples of, for a formula that takes the small difference of large numbers; its last digits would be noise.
+    `reads_masked`: what it reads are log-probabilities of alternatives, of which -inf is one of 0.
     """
 
     name: ClassVar[str]

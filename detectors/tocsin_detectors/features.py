@@ -29,7 +29,7 @@ class Features:
     flattened. An input without a fixed shape, such as token ids, is of free length, filled up with `padding` while
     fitting: the model must not care (give it its attention mask).
 
-    Raises SignalError when the file is no ONNX model or lacks the output.
+    Raises SignalError when the file is no ONNX model, lacks the output, or takes batches of one size only.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class Features:
         padding: float = 0,
     ) -> None:
         import onnx
-        import onnxruntime
+
+        from tocsin_detectors.onnx_runtime import onnxruntime
 
         told = "the model" if isinstance(model, bytes) else str(model)
         try:
@@ -62,6 +63,8 @@ class Features:
             if chosen not in own:
                 raise SignalError(f"features '{name}': {told} has no input '{chosen}' (it has: {', '.join(own)})")
         self.reads = tuple((inputs or {}).get(found.name, found.name) for found in self._inputs)
+        self._told = told
+        self._require_free_batch()
         fixed = all(isinstance(size, int) for found in self._inputs for size in found.shape[1:])
         self.free_length = None if fixed else FreeLength(padding)
 
@@ -74,8 +77,26 @@ class Features:
                 found.name: rows[signal].reshape(rows.rows, *_sizes(found.shape)).astype(_dtype(found.type))
                 for found, signal in zip(self._inputs, self.reads, strict=True)
             }
-            parts.append(self._session.run([self.output], fed)[0].reshape(rows.rows, -1).astype(np.float32))
+            try:
+                computed = self._session.run([self.output], fed)[0].reshape(rows.rows, -1)
+            except Exception as error:  # ONNX Runtime raises a dozen types of its own
+                raise SignalError(
+                    f"features '{self.name}': {self._told} cannot compute {rows.rows} rows of {', '.join(self.reads)}: "
+                    f"{error}"
+                ) from error
+            parts.append(computed.astype(np.float32))
         return np.concatenate(parts)
+
+    def _require_free_batch(self) -> None:
+        """Raises SignalError where an input's first axis, or the output's, has a fixed size."""
+        output = next(found for found in self._session.get_outputs() if found.name == self.output)
+        for kind, found in [*(("input", one) for one in self._inputs), ("output", output)]:
+            if found.shape and isinstance(found.shape[0], int):
+                raise SignalError(
+                    f"features '{self.name}': {self._told} takes batches of {found.shape[0]} only (its {kind} "
+                    f"'{found.name}' has the shape {found.shape}); export it with a free first axis (`dynamic_axes` "
+                    f"or `dynamic_shapes` of torch.onnx.export)"
+                )
 
     def graph(self, *signals: Var) -> Var:
         """(n, width) each -> (n, width of the output)."""

@@ -66,10 +66,11 @@ class FittingData(ABC):
             return self.load()
         return self.take(np.sort(np.random.default_rng(seed).choice(self.rows, rows, replace=False))).load()
 
-    def finite(self, *names: str) -> Iterator[tuple[Float64, ...]]:
+    def finite(self, *names: str, masked: bool = False) -> Iterator[tuple[Float64, ...]]:
         """The signals batch by batch, each (rows, width), float64, checked for fitting.
 
-        Raises SignalError: fewer than two rows, or NaN or infinity, naming the first offending row.
+        Raises SignalError: fewer than two rows, or NaN or infinity, naming the first offending row. `masked`: -inf is
+        the logarithm of a probability of 0, and passes.
         """
         for name in names:
             self.shape(name)
@@ -78,7 +79,7 @@ class FittingData(ABC):
         before = 0
         for batch in self.batches():
             for name in names:
-                _require_finite(name, batch[name], before)
+                _require_finite(name, batch[name], before, masked)
             yield tuple(batch[name].astype(np.float64) for name in names)
             before += batch.rows
 
@@ -113,8 +114,8 @@ class FittingData(ABC):
             pass
 
 
-def _require_finite(name: str, values: NDArray[np.float32], before: int) -> None:
-    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+def _require_finite(name: str, values: NDArray[np.float32], before: int, masked: bool) -> None:
+    broken = np.flatnonzero(~(values < np.inf if masked else np.isfinite(values)).all(axis=1))
     if broken.size:
         raise SignalError(
             f"signal '{name}' holds NaN or infinity in {broken.size} of {len(values)} rows (the first is row "

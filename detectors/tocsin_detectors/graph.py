@@ -12,7 +12,8 @@ from tocsin_detectors.errors import DetectorError
 from tocsin_detectors.features import Features, with_features
 from tocsin_detectors.fitting import FittingData
 from tocsin_detectors.free_length import FreeLength
-from tocsin_detectors.scorer import DETECTORS, FREE, SCORES, Scorer
+from tocsin_detectors.precision import in_double_precision
+from tocsin_detectors.scorer import DETECTORS, FREE, MASKED, SCORES, Scorer
 
 if TYPE_CHECKING:
     from spox import Var
@@ -46,6 +47,13 @@ def free_lengths(detectors: Iterable[Detector], features: Iterable[Features] = (
     return {signal: free for signal, free in agreed.items() if free is not None}
 
 
+def masked_signals(detectors: Iterable[Detector], features: Iterable[Features] = ()) -> tuple[str, ...]:
+    """The signals in which -inf is a probability of 0 to every detector that reads them."""
+    readers: list[Detector | Features] = [*detectors, *features]
+    others = {s for reader in readers if not getattr(reader, "reads_masked", False) for s in reader.reads}
+    return tuple(dict.fromkeys(s for reader in readers for s in reader.reads if s not in others))
+
+
 def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequence[Features] = ()) -> bytes:
     """One ONNX model of fitted detectors.
 
@@ -69,7 +77,7 @@ def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequ
     signals: dict[str, Var] = dict(inputs)
     for feature in features:
         signals[feature.name] = feature.graph(*(signals[s] for s in feature.reads))
-    columns = [d.graph(*(signals[s] for s in d.reads)) for d in detectors]
+    columns = [_scores(detector, [signals[name] for name in detector.reads]) for detector in detectors]
     model = spox.build(inputs, {SCORES: op.concat(columns, axis=1) if len(columns) > 1 else columns[0]})
     facts = {
         DETECTORS: ",".join(column_names(detectors)),
@@ -77,11 +85,23 @@ def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequ
             f"{s}={length.unit(like.shape(s))}/{length.padding}/{length.axis}" for s, length in free.items()
         ),
     }
+    if masked := [s for s in masked_signals(detectors, features) if s in inputs]:
+        facts[MASKED] = ",".join(masked)
     for key, value in facts.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = key, value
     graph: bytes = model.SerializeToString(deterministic=True)
     return graph
+
+
+def _scores(detector: Detector, signals: list[Var]) -> Var:
+    """A detector's scores, (n, 1), computed in double precision."""
+    import spox
+
+    arguments = {f"signal{place}": spox.argument(signal.unwrap_tensor()) for place, signal in enumerate(signals)}
+    model = spox.build(arguments, {"score": detector.graph(*arguments.values())})
+    fed = dict(zip(arguments, signals, strict=True))
+    return spox.inline(in_double_precision(model, getattr(detector, "resolution", 0)))(**fed)["score"]
 
 
 def column_names(detectors: Sequence[Detector]) -> list[str]:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from tocsin_detectors.errors import GraphError, SignalError
 from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.observation import Float32, Observations
+from tocsin_detectors.onnx_runtime import onnxruntime
 from tocsin_detectors.sharing import open_session
 
 SCORES = "tocsin.scores"  # no signal is called so
-DETECTORS, FREE = "detectors", "free"  # keys of the graph's metadata
+DETECTORS, FREE, MASKED = "detectors", "free", "masked"  # keys of the graph's metadata
 TRIED = 32  # steps of a signal of free length when the graph is tried out
+TRIAL = 20.0  # seconds after which a run that tries the graph out is ended: it may have no end by itself
 
 
 class Scorer:
     """Runs a graph made by `compile` on batches of responses.
 
     `signals` maps each signal the graph reads to its width, 0 where that is free; `units` maps those to the number
-    that a width must be a multiple of, and `free_lengths` to how shorter ones are filled up to share an array.
-    `detectors` names the columns of the scores.
+    that a width must be a multiple of, and `free_lengths` to how shorter ones are filled up to share an array. In
+    `masked` signals, -inf is the logarithm of a probability of 0. `detectors` names the columns of the scores.
     Raises GraphError when `graph` is not such a graph. `threads` bounds the threads a run may use.
     """
 
@@ -42,6 +44,7 @@ class Scorer:
         self.graph = b"" if shared else graph  # who serves need not write it, and it may be large
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.units, self.free_lengths = _free(metadata.get(FREE, ""))
+        self.masked = frozenset(filter(None, metadata.get(MASKED, "").split(",")))
         self.signals = {i.name: _width(i.name, i.shape, i.name in self.units) for i in self._session.get_inputs()}
         outputs = [output.name for output in self._session.get_outputs()]
         if outputs != [SCORES]:
@@ -75,33 +78,59 @@ class Scorer:
         scores: Float32 = self._session.run(self._outputs, signals)[0]
         return scores
 
+    def try_out(self, signals: Mapping[str, Float32]) -> Float32:
+        """The same for a graph that nobody knows yet. Raises GraphError where it fails, or takes longer than TRIAL."""
+        how = onnxruntime.RunOptions()
+        how.log_severity_level = 4  # what fails is raised
+        watch = threading.Timer(TRIAL, lambda: setattr(how, "terminate", True))
+        watch.daemon = True
+        watch.start()
+        try:
+            scores: Float32 = self._session.run(self._outputs, signals, how)[0]
+        except Exception as error:  # ONNX Runtime raises a dozen types of its own
+            if how.terminate:
+                rows = max((len(values) for values in signals.values()), default=0)
+                told = f"the graph did not come to an end within {TRIAL:g} s on {rows} responses of zeros or ones"
+                raise GraphError(told) from None
+            raise GraphError(f"the graph cannot be run: {' '.join(str(error).split())}") from error
+        finally:
+            watch.cancel()
+        return scores
+
     def warm(self) -> float:
-        """Run on zeros until nothing is left to set up; the seconds that a batch of eight then takes."""
-        for n in (1, 64, 8, 8, 8):
-            zeros = {name: np.zeros((n, width), np.float32) for name, width in self._widths().items()}
-            started = time.perf_counter()
-            self.run(zeros)
-        return time.perf_counter() - started
+        """Run on zeros until nothing is left to set up; the seconds that a batch of eight then takes. Raises GraphError
+        where a run fails or does not end.
+        """
+        for n in (1, 64, 8):
+            scores = self.try_out(self._zeros(n))
+            expected = (n, len(self.detectors))
+            if scores.shape != expected:
+                raise GraphError(f"the graph gives scores of shape {scores.shape} for {n} responses, not {expected}")
+        return [self._timed(self._zeros(8)) for _ in range(2)][-1]
 
     def cost(self, rows: int) -> float:
-        """Seconds a response in batches of `rows`: the median of 30 runs on zeros."""
-        zeros = {name: np.zeros((rows, width), np.float32) for name, width in self._widths().items()}
-        took = []
-        for _ in range(35):
-            started = time.perf_counter()
-            self.run(zeros)
-            took.append(time.perf_counter() - started)
-        return float(np.median(took[5:])) / rows
+        """Seconds a response in batches of `rows`: the median of 30 runs on zeros. Raises GraphError as `warm` does."""
+        zeros = self._zeros(rows)
+        self.try_out(zeros)
+        return float(np.median([self._timed(zeros) for _ in range(34)][4:])) / rows
 
     def swallowed(self) -> list[str]:
         """The signals in which a NaN or an infinity may pass without making any score NaN or infinite.
 
         Whoever runs the scorer must look at those themselves; for the others, finite scores mean finite signals.
-        Found by trying every position of every signal.
+        Found by trying every position of every signal. Raises GraphError where ones cannot be scored.
         """
         ones = {name: np.ones((1, width), np.float32) for name, width in self._widths().items()}
-        usual = np.isfinite(self.run(ones)[0])
+        usual = np.isfinite(self.try_out(ones)[0])
         return [name for name in self.signals if not all(self._notices(name, bad, usual) for bad in (np.nan, np.inf))]
+
+    def _timed(self, signals: Mapping[str, Float32]) -> float:
+        started = time.perf_counter()
+        self.run(signals)
+        return time.perf_counter() - started
+
+    def _zeros(self, rows: int) -> dict[str, Float32]:
+        return {name: np.zeros((rows, width), np.float32) for name, width in self._widths().items()}
 
     def _widths(self) -> dict[str, int]:
         """Widths to try the graph with."""
@@ -114,8 +143,8 @@ class Scorer:
             tried = {name: np.ones((rows, width), np.float32) for name, width in widths.items()}
             tried[signal][np.arange(rows), start + np.arange(rows)] = bad
             try:
-                scores = self.run(tried)
-            except Exception:  # ONNX Runtime's own, such as for a NaN that was to be an index
+                scores = self.try_out(tried)
+            except GraphError:  # such as for a NaN that was to be an index
                 return False
             if not (~np.isfinite(scores) & usual).any(axis=1).all():
                 return False

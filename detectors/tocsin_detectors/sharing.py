@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import onnxruntime
+from tocsin_detectors.onnx_runtime import onnxruntime
 
 FOLDER = "TOCSIN_SHARED_GRAPHS"  # the environment variable that names a folder of this process and its children alone
 LEAST = 1 << 20  # bytes of a graph that are worth it

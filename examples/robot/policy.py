@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from tasks import ACTIONS, CHUNK, STATE, TASKS, World
 from torch import nn
+
+from tocsin_detectors.onnx_runtime import onnxruntime
 
 Float32 = NDArray[np.float32]
 

@@ -29,9 +29,13 @@ __all__ = [
 
 
 def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any:
-    """The same channel with its unary calls judged; read a call's verdict with `tocsin.verdict(call)`.
+    """The same channel with the calls of guarded methods judged, of all four kinds. `channel` may have interceptors,
+    and may be given to `grpc.intercept_channel` afterwards: they see the program's own messages.
 
-    Nothing of a call is altered; the verdict is added to what `trailing_metadata()` returns.
+    A call's verdict is in what `trailing_metadata()` returns, in place of one that the server wrote; read it with
+    `tocsin.verdict(call)`, or `await tocsin.verdict(call)` for grpc.aio. In observe and annotate messages are those of
+    the channel; in enforce, what `on_alarm` and `fail` say is done about them, and calls whose answer is withheld raise
+    grpc.RpcError (grpc.aio.AioRpcError) with the configured status.
     """
     if isinstance(channel, grpc.aio.Channel):
         from tocsin.inprocess.aio_channel import GuardedAioChannel
@@ -43,9 +47,11 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
 
 
 def server_interceptor(guard: Guard) -> Any:
-    """An interceptor for grpc.server(interceptors=[...]) or grpc.aio.server(interceptors=[...]).
+    """An interceptor for grpc.server(interceptors=[...]) or grpc.aio.server(interceptors=[...]), at any place among
+    others: they see the server's own messages.
 
-    In mode annotate the verdict is added to the call's trailing metadata, where callers in any language see it.
+    In annotate and enforce the verdict is in the call's trailing metadata, where callers in any language see it; in
+    enforce, what `on_alarm` and `fail` say is done.
     """
     from tocsin.inprocess.server import GuardInterceptor
 

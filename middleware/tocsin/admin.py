@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -11,7 +12,9 @@ import grpc
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
+from tocsin.relay.tls import Certificates
 
+LOOKS = 0.5  # seconds between looks whether new calls are welcome
 OWN = "/tocsin."  # what the methods begin with that need the token
 
 
@@ -31,11 +34,12 @@ class AdminServer:
 
         self._servicer = health.aio.HealthServicer()
         self._serving = health_pb2.HealthCheckResponse.SERVING
-        self._server = grpc.aio.server(interceptors=[TokenInterceptor(self._token())])
+        self._not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+        token, credentials = self._token(), self._credentials()
+        self._server = grpc.aio.server(interceptors=[TokenInterceptor(token)])
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, self._server)
         self._server.add_generic_rpc_handlers(self._handlers)
         try:
-            credentials = self._credentials()
             if credentials is None:
                 port = self._server.add_insecure_port(str(self._address))
             else:
@@ -44,14 +48,32 @@ class AdminServer:
             raise StartError(f"admin: cannot listen on {self._address}") from error
         if not self._address.path:
             self._address = Address(self._address.host, port)
-        for service in ("", "tocsin"):
-            await self._servicer.set(service, self._serving)
+        await self.tell(ready=True)
         await self._server.start()
 
     @property
     def address(self) -> Address:
         """Where it listens, with the port that the system chose for port 0."""
         return self._address
+
+    def check(self) -> None:
+        """Look at token and certificates without listening. Raises StartError naming what cannot be used."""
+        self._token()
+        self._credentials()
+
+    async def tell(self, *, ready: bool) -> None:
+        """Say SERVING or NOT_SERVING."""
+        for service in ("", "tocsin"):
+            await self._servicer.set(service, self._serving if ready else self._not_serving)
+
+    async def follow(self, is_ready: Callable[[], bool]) -> None:
+        """Say what /readyz says, for as long as this runs."""
+        was_ready = True
+        while True:
+            await asyncio.sleep(LOOKS)
+            if is_ready() != was_ready:
+                was_ready = not was_ready
+                await self.tell(ready=was_ready)
 
     async def drain(self) -> None:
         """Say NOT_SERVING from here on."""
@@ -66,9 +88,11 @@ class AdminServer:
         """The token that callers must show, nothing where none is needed. Raises StartError."""
         path, tls = self._config.admin_token, self._config.admin_tls
         if path is not None:
-            token = _read("admin_token", path).decode().strip()
+            token = _read("admin_token", path).decode("utf-8", "replace").strip()
             if not token:
                 raise StartError(f"admin_token: {path} is empty")
+            if not (token.isascii() and token.isprintable()):
+                raise StartError(f"admin_token: {path} holds more than one line of printable ASCII")
             return token
         near = self._address.path or self._address.host in ("127.0.0.1", "::1", "localhost")
         if not near and (tls is None or tls.client_ca is None):
@@ -82,6 +106,7 @@ class AdminServer:
         tls = self._config.admin_tls
         if tls is None:
             return None
+        Certificates(tls, None, ("admin_tls", "")).read()  # gRPC itself would only say that it cannot listen
         pair = _read("admin_tls", tls.key), _read("admin_tls", tls.certificate)
         authority = None if tls.client_ca is None else _read("admin_tls", tls.client_ca)
         return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)

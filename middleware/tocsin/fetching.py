@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tocsin.addresses import named
 from tocsin.errors import ConfigError
 from tocsin_calibration import Bundle, BundleError
 
@@ -33,18 +34,18 @@ def fetch(source: str, target: Path, digest: str, *, plain_http: bool = False) -
     }  # fmt: skip
     bring = brought.get(urlsplit(source).scheme)
     if bring is None:
-        raise ConfigError(f"'{source}' is no place to fetch from: {KINDS}")
+        raise ConfigError(f"'{named(source)}' is no place to fetch from: {KINDS}")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         staged = Path(folder) / target.name
         bring(source, staged)
         if staged.stat().st_size > LONGEST:
-            raise BundleError(f"{source}: has {staged.stat().st_size:,} bytes, more than {LONGEST:,}")
+            raise BundleError(f"{named(source)}: has {staged.stat().st_size:,} bytes, more than {LONGEST:,}")
         try:
             bundle = Bundle.read(staged)
         except BundleError as error:
-            raise BundleError(f"{source}: {str(error).partition(': ')[2]}") from error
+            raise BundleError(f"{named(source)}: {str(error).partition(': ')[2]}") from error
         if bundle.digest != digest:
-            raise BundleError(f"{source}: holds the bundle {bundle.digest}, not {digest}; nothing was taken")
+            raise BundleError(f"{named(source)}: holds the bundle {bundle.digest}, not {digest}; nothing was taken")
         staged.replace(target)
     return bundle
 
@@ -63,7 +64,7 @@ def _http(source: str, staged: Path) -> None:
             while left and (part := answer.read(min(1 << 20, left))):
                 left -= file.write(part)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ConfigError(f"{_without_secrets(source)}: cannot be fetched ({error})") from error
+        raise ConfigError(f"{named(source)}: cannot be fetched ({error})") from error
 
 
 def _object(source: str, staged: Path) -> None:
@@ -72,35 +73,34 @@ def _object(source: str, staged: Path) -> None:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ImportError:
-        raise ConfigError(f"{source}: fetching from object stores needs obstore: pip install 'tocsin[fetch]'") from None
+        raise ConfigError(
+            f"{named(source)}: fetching from object stores needs obstore: pip install 'tocsin[fetch]'"
+        ) from None
     place = urlsplit(source)
     try:
         store = from_url(f"{place.scheme}://{place.netloc}")
         found = obstore.get(store, place.path.lstrip("/"))
         if found.meta["size"] > LONGEST:
-            raise BundleError(f"{source}: has {found.meta['size']:,} bytes, more than {LONGEST:,}")
+            raise BundleError(f"{named(source)}: has {found.meta['size']:,} bytes, more than {LONGEST:,}")
         with staged.open("wb") as file:
             for part in found.stream():
                 file.write(part)
     except (BaseError, OSError) as error:
-        raise ConfigError(f"{source}: cannot be fetched ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{named(source)}: cannot be fetched ({str(error).splitlines()[0]})") from error
 
 
 def _artefact(source: str, staged: Path, plain_http: bool) -> None:
     try:
         from oras.client import OrasClient
     except ImportError:
-        raise ConfigError(f"{source}: fetching from registries needs oras: pip install 'tocsin[fetch]'") from None
+        raise ConfigError(
+            f"{named(source)}: fetching from registries needs oras: pip install 'tocsin[fetch]'"
+        ) from None
     try:
         client = OrasClient(insecure=plain_http)
         files = client.pull(target=source.removeprefix("oci://"), outdir=str(staged.parent / "artefact"))
     except Exception as error:  # oras raises ValueError, requests' errors and its own
-        raise ConfigError(f"{source}: cannot be fetched ({type(error).__name__}: {error})") from error
+        raise ConfigError(f"{named(source)}: cannot be fetched ({type(error).__name__}: {error})") from error
     if len(files) != 1:
-        raise BundleError(f"{source}: holds {len(files)} files; push one bundle an artefact")
+        raise BundleError(f"{named(source)}: holds {len(files)} files; push one bundle an artefact")
     Path(files[0]).replace(staged)
-
-
-def _without_secrets(source: str) -> str:
-    """An address without what signs it."""
-    return source.partition("?")[0]

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
+import sys
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import grpc
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.config import Config
-from tocsin.errors import ReloadError, StartError, TocsinError
+from tocsin.errors import ReloadError, TocsinError
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.protocols.descriptors import message_class
@@ -25,7 +29,11 @@ from tocsin_detectors import DetectorError
 
 log = logging.getLogger("tocsin")
 
+Anew = TypeVar("Anew")
+
 SERVICE = "tocsin.v1.Admin"
+READING = "tocsin-reload"  # the name of threads that read
+DEADLINE = 60.0  # seconds for reading everything anew; what takes longer is left to itself, and changes nothing
 ReloadRequest = message_class("admin", "tocsin.v1.ReloadRequest")
 ReloadResponse = message_class("admin", "tocsin.v1.ReloadResponse")
 FIXED = (
@@ -34,6 +42,7 @@ FIXED = (
     "tls",
     "upstream_tls",
     "listeners",
+    "upstream_health",
     "metrics",
     "page",
     "events",
@@ -65,16 +74,20 @@ class Reloader:
         self._busy = asyncio.Lock()
 
     async def reload(self) -> str:
-        """Read everything anew; what has changed, in words. Raises ReloadError telling what is wrong; then nothing has
-        changed.
+        """Read everything anew; what has changed, in words. Raises ReloadError telling what is wrong, whatever that is;
+        then nothing has changed. It goes on where whoever asked does not wait.
         """
+        return await asyncio.shield(asyncio.ensure_future(self._counted()))
+
+    async def _counted(self) -> str:
         async with self._busy:
             try:
                 told = await self._reload()
-            except (ReloadError, StartError) as error:
+            except Exception as error:
                 self._counts["failed"] += 1
-                log.error("reloading failed, and the old configuration stays in force: %s", error)
-                raise ReloadError(f"{error}") from None
+                why = in_words(error)
+                log.error("reloading failed, and the old configuration stays in force: %s", why)
+                raise ReloadError(why) from None
             finally:
                 gc.collect()  # models that were read and not kept hold much memory that the collector cannot see
             self._counts["done"] += 1
@@ -85,12 +98,13 @@ class Reloader:
         if self._path is None:
             raise ReloadError("there is no file to read again")
         before, had = self._guard.config, self._guard.models
-        config, models = await asyncio.to_thread(read_anew, self._path, self._guard)
+        config, models = await within_deadline(read_anew, self._path, self._guard)
         renewed = await self._relay.renew_certificates(look=True)
-        for sink in self._sinks:
-            sink.follow(models)
-        self._guard.take(config, models)
-        self._relay.follow(config)
+        try:
+            self._follow(config, models)
+        except Exception:
+            self._follow(before, had)
+            raise
         told = [
             f"model {name} ({model.digests[0][:19] or 'no bundle'})"
             for name, model in models.items()
@@ -100,6 +114,12 @@ class Reloader:
         told += ["certificates"] if renewed else []
         told += [f"mode {config.mode}"] if config.mode != before.mode else []
         return ", ".join(told) or "nothing has changed"
+
+    def _follow(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
+        for sink in self._sinks:
+            sink.follow(models)
+        self._guard.take(config, models)
+        self._relay.follow(config)
 
     def collect(self) -> Iterable[Metric]:
         """How often it was done."""
@@ -112,17 +132,61 @@ class Reloader:
 def read_anew(path: Path, guard: Guard) -> tuple[Config, dict[str, GuardedModel]]:
     """The configuration as its file says now, and its models; those that are the same stay the same objects.
 
-    Raises ReloadError telling what is wrong, or what cannot change while serving.
+    Raises ReloadError telling what is wrong, whatever that is, or what cannot change while serving.
     """
     try:
         config = Config.load(path)
         models = guarded_models(config, guard.state, guard.models)
-    except (TocsinError, CalibrationFault, DetectorError, OSError) as error:
-        raise ReloadError(f"{error}") from None
+    except Exception as error:  # ONNX Runtime's own kinds, MemoryError, RecursionError, ...
+        raise ReloadError(in_words(error)) from None
     fixed = [name for name in FIXED if getattr(config, name) != getattr(guard.config, name)]
     if fixed:
         raise ReloadError(f"{path}: {', '.join(fixed)}: cannot change while serving; restart for that")
     return config, models
+
+
+async def within_deadline(read: Callable[..., Anew], *arguments: Any) -> Anew:
+    """What `read` gives, from a thread that nobody waits for once DEADLINE has passed: not the next reload, and not the
+    end of the process. Raises ReloadError then, and otherwise what it raises.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Anew] = loop.create_future()
+
+    def settle(set_answer: Callable[[Any], None], what: Any) -> None:
+        if not answer.done():
+            set_answer(what)
+
+    def run() -> None:
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            try:
+                found = read(*arguments)
+            except Exception as error:
+                loop.call_soon_threadsafe(settle, answer.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(settle, answer.set_result, found)
+
+    threading.Thread(target=run, name=READING, daemon=True).start()
+    try:
+        return await asyncio.wait_for(answer, DEADLINE)
+    except TimeoutError:
+        raise ReloadError(f"configuration and bundles could not be read within {DEADLINE:g} s") from None
+
+
+def leave_readers() -> None:
+    """End the process at once where a thread still reads what nobody waits for: the interpreter's own end would pull it
+    out of the midst of ONNX Runtime, and abort. For when all else is done.
+    """
+    if any(thread.name == READING for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong; of what is no mistake of the user's, its kind too."""
+    if isinstance(error, TocsinError | CalibrationFault | DetectorError | OSError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 def reload_handler(reload: Callable[[], Awaitable[str]]) -> Any:

@@ -26,8 +26,9 @@ from tocsin.observability import HttpEndpoint
 from tocsin.page.history import History
 from tocsin.page.page import Page
 from tocsin.page.snapshot import shown, snapshot
+from tocsin.relay.descriptors import raise_limit
 from tocsin.relay.server import Relay
-from tocsin.reloading import Reloader, reload_handler
+from tocsin.reloading import Reloader, leave_readers, reload_handler
 from tocsin.sinks.events import EventSink
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
@@ -78,12 +79,17 @@ class Sidecar:
         """Where the admin port is, empty where there is none."""
         return str(self._admin.address) if self._admin is not None else ""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether new calls are welcome."""
+        return self._ready and not any(self.relay.unready.values())
+
     async def start(self) -> None:
         """Listen everywhere, or, when an address cannot be had, nowhere."""
         async with AsyncExitStack() as opened:
             if self.config.metrics is not None and not self._worker:
                 exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self._ready, self._page())
+                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
                 opened.callback(self.http.close)
             if self.config.admin is not None and not self._worker:
                 self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
@@ -95,6 +101,9 @@ class Sidecar:
                     self.relay.guard.state.share(exchange)
             if self.telemetry is not None and not self._worker:
                 self.telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
+            if self._admin is not None:
+                readiness = asyncio.create_task(self._admin.follow(lambda: self.is_ready))
+                opened.callback(readiness.cancel)
             self._opened = opened.pop_all()
         self._ready = True
 
@@ -105,11 +114,24 @@ class Sidecar:
         show = partial(snapshot, self.metrics, self.events.latest, history)
         return Page(lambda: show(self.relay.config.mode), lambda: shown(self.events.latest), history)
 
-    async def stop(self) -> None:
-        """Drain: unready at once, calls in flight finish, then everything closes."""
+    async def _take_last_callers(self, hurried: asyncio.Event) -> None:
+        """Serve on for `drain_delay`, unready, or until `hurried`."""
+        delay = self.relay.config.drain_delay.total_seconds()
+        await self._become_unready()
+        if delay:
+            log.info("unready, and draining in %g s", delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await hurried.wait()
+
+    async def _become_unready(self) -> None:
         self._ready = False
         if self._admin is not None:
             await self._admin.drain()
+
+    async def stop(self) -> None:
+        """Drain: unready at once, calls in flight finish, then everything closes."""
+        await self._become_unready()
         await self.relay.drain()
         await asyncio.to_thread(self.events.close)
         await asyncio.to_thread(self.relay.guard.state.close)
@@ -118,18 +140,36 @@ class Sidecar:
         await self._opened.aclose()
 
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:
-        """Start, call `started`, and serve until SIGTERM, SIGINT or `until`; then drain. SIGHUP reloads."""
+        """Start, call `started`, and serve until SIGTERM, SIGINT or `until`; then drain. SIGHUP reloads.
+
+        SIGTERM comes while load balancers still send callers here: `drain_delay` later draining begins, or at once
+        when another signal comes.
+        """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, until.set)
+        hurried = asyncio.Event()
+        delays = False
+
+        def end(*, delay: bool) -> None:
+            nonlocal delays
+            if until.is_set():
+                hurried.set()
+            else:
+                delays = delay
+                until.set()
+
+        loop.add_signal_handler(signal.SIGTERM, partial(end, delay=True))
+        loop.add_signal_handler(signal.SIGINT, partial(end, delay=False))
         reloading: set[asyncio.Task[None]] = set()
 
         def hang_up() -> None:
+            if len(reloading) > 1:
+                return  # one is under way, and the next one will read what the file says then
             task = loop.create_task(self._reload())
             reloading.add(task)
             task.add_done_callback(reloading.discard)
 
         loop.add_signal_handler(signal.SIGHUP, hang_up)
+        raise_limit()
         await self.start()
         try:
             gc.collect()
@@ -138,6 +178,8 @@ class Sidecar:
             give_back()
             started()
             await until.wait()
+            if delays:
+                await self._take_last_callers(hurried)
             log.info("draining")
         finally:
             await self.stop()
@@ -175,3 +217,4 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
+    leave_readers()

@@ -10,7 +10,8 @@ REASONS = {
     "rows": "signals of one response have different numbers of rows, or none",
     "dtype": "a tensor is not numeric",
     "not_finite": "a signal or a score is NaN or infinite",
-    "undecodable": "the message is damaged, or not of the protocol",
+    "undecodable": "the message is damaged, not of the protocol, or read differently by different servers",
+    "unmatched_request": "on a stream of requests, it is not known which of them the response answers",
     "encoding": "the message is compressed by a codec that is not available",
     "too_large": "the message exceeds max_message",
     "memory": "unfinished messages together exceed max_memory",
@@ -18,6 +19,7 @@ REASONS = {
     "late": "the verdict was not there within the scoring budget",
     "scorer_error": "the scorer failed",
     "no_response": "the call succeeded without a response message",
+    "not_grpc": "the answer is not gRPC",
 }
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 METADATA_KEY = "tocsin-verdict"
 ACTIONS = ("pass", "flag", "retry", "fallback", "abstain", "block")  # mildest first
 ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
+USUAL_LIST_SIZE = 8_192  # a header list that every gRPC library takes; C-core throws away some that are larger
+FIELD_OVERHEAD = 32  # bytes of a header list besides each field's name and value (RFC 9113, section 6.5.2)
+_SHORTER = (64, 16, 4, 1)  # rows listed where less has room; after that the detectors are left out too
 
 
 class Weighed(NamedTuple):
@@ -29,15 +32,16 @@ class Weighed(NamedTuple):
 class Verdict:
     """P-values, alarm, action and reasons for the rows of one response message.
 
-    `pvalues`: the joint p-value of each row, in (0, 1]. `severities`: each row's alarm, `warning`, `critical` or None;
-    `severity` is that of the worst row. `weighed`: what answers are worth, where that is configured. `identifier`:
-    what to call the response when its truth becomes known, where levels follow feedback. `unscored`: why there is no
-    judgement, or None. `action`: what is to be done, one of ACTIONS; `flag` is an alarm, or an answer worth a review.
+    `pvalues`: the joint p-value of each row, in (0, 1]; in metadata the first of them, and `rows` is how many there
+    are. `severities`: each row's alarm, `warning`, `critical` or None; `severity` is that of the worst row. `weighed`:
+    what answers are worth, where that is configured. `identifier`: what to call the response when its truth becomes
+    known, where levels follow feedback. `unscored`: why there is no judgement, or None. `action`: what was done in
+    enforce, and elsewhere what would be; one of ACTIONS. `flag` is an alarm, or an answer worth a review.
     """
 
     __slots__ = (
-        "_details", "_detectors", "action", "bundle", "identifier", "model", "pvalues", "severities", "severity",
-        "unscored", "version", "weighed",
+        "_details", "_detectors", "action", "bundle", "identifier", "model", "pvalues", "rows", "severities",
+        "severity", "unscored", "version", "weighed",
     )  # fmt: skip
 
     def __init__(
@@ -55,11 +59,13 @@ class Verdict:
         *,
         unscored: str | None = None,
         action: str | None = None,
+        rows: int = 0,
     ) -> None:
         self.model = model
         self.version = version
         self.bundle = bundle
         self.pvalues = pvalues
+        self.rows = rows or len(pvalues)
         self.severities = severities
         self.severity = severity
         self.weighed = weighed
@@ -110,55 +116,51 @@ class Verdict:
         if self.unscored is not None:
             done = "" if self.action == "pass" else f',"action":"{self.action}"'
             return _head(self.model, self.version) + f',"unscored":"{self.unscored}"{done}}}'
-        alarm = f'"{self.severity}"' if self.severity else "null"
-        template = _template(self.model, self.version, self.bundle, self._detectors)
-        more = "" if self.weighed is None and not self.identifier else self._more()
-        if len(self.pvalues) == 1:
-            return template % (alarm, self.action, _short(self.pvalues[0]), *map(_short, self._details[0]), more)
-        alarmed = {row: severity for row, severity in enumerate(self.severities) if severity}
-        told = dict(list(alarmed.items())[:ROWS_TOLD])
-        rows = f',"rows":{len(self.pvalues)},"alarmed":{_text(told)}'
-        p = ",".join(map(_short, self.pvalues[:ROWS_TOLD]))
-        return template % (alarm, self.action, p, *map(_short, self.by_detector.values()), rows + more)
+        return self._text(ROWS_TOLD, self._detectors)
 
-    def _more(self) -> str:
+    def shortened(self, limit: int) -> str | None:
+        """The same in `limit` characters at most: fewer rows, then no detectors either. None where even that is too
+        long.
+        """
+        text = self.to_metadata()
+        if len(text) <= limit:
+            return text
+        if self.unscored is None:
+            for rows in _SHORTER:
+                if rows < len(self.pvalues) and len(text := self._text(rows, self._detectors)) <= limit:
+                    return text
+            if len(text := self._text(1, ())) <= limit:
+                return text
+        return None
+
+    def _text(self, max_rows: int, detectors: tuple[str, ...]) -> str:
+        alarm = _text(self.severity) if self.severity else "null"
+        template = _template(self.model, self.version, self.bundle, detectors)
+        more = "" if self.weighed is None and not self.identifier else self._more(max_rows)
+        by_detector = map(_short, self.by_detector.values() if detectors else ())
+        if self.rows == 1:
+            return template % (alarm, self.action, _short(self.pvalues[0]), *by_detector, more)
+        alarmed = {row: severity for row, severity in enumerate(self.severities) if severity}
+        told = dict(list(alarmed.items())[:max_rows])
+        rows = f',"rows":{self.rows},"alarmed":{_text(told)}'
+        p = ",".join(map(_short, self.pvalues[:max_rows]))
+        return template % (alarm, self.action, p, *by_detector, rows + more)
+
+    def _more(self, max_rows: int) -> str:
         """What is configured to be told besides."""
         told = f',"id":{_text(self.identifier)}' if self.identifier else ""
         if self.weighed is not None:
-            right = ",".join(["%.4g" % p for p in self.weighed.p_correct[:ROWS_TOLD]])
-            worth = ",".join(["%.4g" % value for value in self.weighed.worth[:ROWS_TOLD]])
-            told += f',"p_correct":[{right}],"worth":[{worth}],"decide":{_text(self.weighed.decisions[:ROWS_TOLD])}'
+            right = ",".join(["%.4g" % p for p in self.weighed.p_correct[:max_rows]])
+            worth = ",".join(["%.4g" % value for value in self.weighed.worth[:max_rows]])
+            told += f',"p_correct":[{right}],"worth":[{worth}],"decide":{_text(self.weighed.decisions[:max_rows])}'
         return told
 
     @classmethod
     def from_metadata(cls, text: str | bytes) -> Verdict:
-        """The verdict of a `tocsin-verdict` value. Raises ValueError when it is not one."""
-        try:
-            content = json.loads(text)
-            pvalues = [float(p) for p in content.get("p", [])]
-            severities: list[str | None] = [None] * len(pvalues)
-            if len(pvalues) == 1:
-                severities[0] = content.get("alarm")
-            for row, severity in content.get("alarmed", {}).items():
-                if int(row) < len(severities):
-                    severities[int(row)] = severity
-            by_detector = {str(name): float(p) for name, p in content.get("detectors", {}).items()}
-            return cls(
-                str(content["model"]),
-                str(content.get("version", "")),
-                str(content.get("bundle", "")),
-                pvalues=pvalues,
-                severities=severities,
-                detectors=tuple(by_detector),
-                details=[list(by_detector.values())] if by_detector else [],
-                severity=content.get("alarm"),
-                weighed=_weighed(content),
-                identifier=str(content.get("id", "")),
-                unscored=content.get("unscored"),
-                action=content.get("action") if content.get("action") in ACTIONS else None,
-            )
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise ValueError(f"'{METADATA_KEY}' does not hold a verdict ({error})") from None
+        """The verdict of a `tocsin-verdict` value, whoever wrote it. Raises ValueError when it is not one."""
+        from tocsin.verdict_reading import read_verdict  # which builds verdicts, and so imports this
+
+        return read_verdict(text)
 
 
 def action_of(severity: str | None, decision: str = "serve") -> str:
@@ -173,13 +175,6 @@ def gravest_action(severity: str | None, weighed: Weighed | None) -> str:
     if weighed is None:
         return "flag" if severity else "pass"
     return max((action_of(severity, decision) for decision in weighed.decisions), key=ACTIONS.index)
-
-
-def _weighed(content: Mapping[str, Any]) -> Weighed | None:
-    if "decide" not in content:
-        return None
-    p_correct, worth = ([float(x) for x in content[name]] for name in ("p_correct", "worth"))
-    return Weighed(p_correct, worth, [str(d) for d in content["decide"]])
 
 
 _text = json.JSONEncoder(separators=(",", ":")).encode
@@ -201,5 +196,5 @@ def _template(model: str, version: str, bundle: str, detectors: tuple[str, ...])
     """The JSON of a verdict with %-places for alarm, action, p-values, each detector's p-value, and rows."""
     told = ",".join(_text(name).replace("%", "%%") + ":%s" for name in detectors)
     head = _head(model, version).replace("%", "%%")
-    tail = f',"bundle":"{bundle[:19]}"}}'
+    tail = f',"bundle":{_text(bundle[:19])}}}'.replace("%", "%%")
     return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{told}}}%s{tail}'

@@ -11,7 +11,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from tocsin_detectors import Observations, Scorer, SignalError, compile
-from tocsin_detectors.graph import build_graph
+from tocsin_detectors.graph import build_graph, masked_signals
 from tocsin_detectors.registry import parse
 
 RNG = np.random.default_rng(3)
@@ -185,6 +185,29 @@ def test_token_scores_are_their_formulas_at_any_length(
     broken = rows[0].reshape(1, -1).copy()
     broken[0, -1] = np.nan
     assert np.isnan(scorer.run({signal: broken})).all()
+
+
+def test_masked_alternatives_are_a_probability_of_zero() -> None:
+    """A grammar leaves one token or two at some places; the others have the log-probability -inf."""
+    masked = [row.copy() for row in TOPS]
+    for row in masked:
+        row[::2] = [np.log(0.75), np.log(0.25), -np.inf, -np.inf, -np.inf]
+        row[-1] = [0, -np.inf, -np.inf, -np.inf, -np.inf]
+    for fitted_on in (TOPS, masked):
+        scorer = compile([parse("token_entropy")], fit_on=Observations({"top_logprobs": padded(fitted_on, 1)}))
+        assert scorer.masked == {"top_logprobs"} <= set(scorer.swallowed())
+        wanted = [token_entropy(row) for row in masked]
+        got = scorer(Observations({"top_logprobs": padded(masked, 1)}))[:, 0]
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    for broken in (np.nan, np.inf):
+        odd = padded(TOPS, 1)
+        odd[0, 0, 0] = broken
+        with pytest.raises(SignalError, match="NaN or infinity"):
+            score("token_entropy", top_logprobs=odd)
+    both = [parse("token_entropy"), parse("mean_surprisal:top_logprobs")]
+    assert masked_signals(both) == (), "to another reader of the signal, it is no probability of 0"
+    with pytest.raises(SignalError, match="NaN or infinity"):
+        score("mean_surprisal", token_logprobs=np.array([[-1.0, -np.inf], [-1.0, -2.0]]))
 
 
 def test_what_is_no_logprob_or_no_multiple_is_refused() -> None:

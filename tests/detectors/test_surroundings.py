@@ -22,6 +22,16 @@ from tocsin_detectors.suggest import suggest
 PROJECTION = np.random.default_rng(0).normal(size=(64, 12)).astype(np.float32)
 
 
+def of_one_batch(first: int | str = 1, out: int | str = 1) -> bytes:
+    """An embedder as it is exported with the one example that was tried."""
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [first, 4])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [out, 4])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    made.ir_version = 8
+    return bytes(made.SerializeToString())
+
+
 def projector() -> bytes:
     """(n, 8, 8) float16 images -> (n, 3, 4)."""
     from spox import Tensor, argument, build
@@ -86,6 +96,8 @@ def test_features_that_cannot_serve_are_refused_in_words(tmp_path: Path) -> None
         (lambda: Features("f", tmp_path / "bad.onnx"), "bad.onnx cannot be loaded"),
         (lambda: Features("f", projector(), output="z"), r"has no output 'z' \(it has: unused, projected\)"),
         (lambda: Features("f", projector(), inputs={"z": "a"}), r"has no input 'z' \(it has: image\)"),
+        (lambda: Features("f", of_one_batch()), r"takes batches of 1 only \(its input 'x' .*free first axis"),
+        (lambda: Features("f", of_one_batch("n")), r"takes batches of 1 only \(its output 'y'"),
         (lambda: parse_features("f"), "told as SIGNAL=FILE.onnx"),
         (lambda: compile([parse("entropy")], SAFE, features=[Features("f", projector())]), "no signal 'image'"),
     ):

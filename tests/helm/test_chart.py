@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
+from tocsin.kubernetes.files import WAYS
 
 CHART = Path(__file__).parents[2] / "helm" / "tocsin"
 DIGITS = {
@@ -90,7 +91,6 @@ EVERYTHING: dict[str, Any] = {
         **FULL["tocsin"],
         "bundles": {},
         "native": True,
-        "readiness": "grpc",
         "fetch": [
             {"source": "oci://registry/models/digits:v1", "digest": f"sha256:{'0' * 64}", "file": "digits.tocsin"}
         ],
@@ -410,3 +410,105 @@ spec:
     usual = rendered(SMALL)["Deployment"]["spec"]["template"]["spec"]
     assert own["containers"][1] == usual["containers"][1] and own["volumes"] == usual["volumes"]
     assert "upstream: 127.0.0.1:9000" in made["ConfigMap"]["data"]["tocsin.yaml"]
+
+
+def having(values: dict[str, Any], **tocsin: Any) -> dict[str, Any]:
+    """The values with others for the relay."""
+    return {**values, "tocsin": {**values["tocsin"], **tocsin}}
+
+
+def test_containers_wait_before_they_end_or_do_as_they_are_told() -> None:
+    for values in (SMALL, GATEWAY):
+        for container in rendered(values)["Deployment"]["spec"]["template"]["spec"]["containers"]:
+            assert container["lifecycle"] == {"preStop": {"exec": {"command": ["sleep", "5"]}}}
+    own = {"preStop": {"sleep": {"seconds": 7}}}
+    values = {**having(SMALL, lifecycle=own), "model": {**SMALL["model"], "lifecycle": own}}
+    made = rendered(values)["Deployment"]
+    kubernetes_validate.validate(made, "1.32", strict=True)
+    assert [one["lifecycle"] for one in made["spec"]["template"]["spec"]["containers"]] == [own, own]
+    none = {**having(SMALL, drainDelay="4s"), "preStopSeconds": 0}
+    made = rendered(none)
+    assert not any("lifecycle" in one for one in made["Deployment"]["spec"]["template"]["spec"]["containers"])
+    assert yaml.safe_load(made["ConfigMap"]["data"]["tocsin.yaml"])["drain_delay"] == "4s"
+
+
+def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
+    made = rendered({**having(GATEWAY, address="[::]"), "gateway": {"upstream": "[fd00::1]:8001"}})
+    (tmp_path / "tocsin.yaml").write_text(made["ConfigMap"]["data"]["tocsin.yaml"])
+    config = Config.load(tmp_path / "tocsin.yaml")
+    assert (str(config.listen), str(config.metrics)) == ("[::]:8001", "[::]:9464")
+    assert str(config.upstream) == "[fd00::1]:8001"
+
+
+def test_bundles_come_from_a_config_map_of_the_releases_name_unless_told() -> None:
+    made = rendered(having(SMALL, bundles={}))
+    pod = made["Deployment"]["spec"]["template"]["spec"]
+    assert {"name": "tocsin-bundles", "configMap": {"name": "digits-bundles"}} in pod["volumes"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][1]["volumeMounts"]}
+    assert mounts["tocsin-bundles"] == "/bundles"
+    mounted = {"volumeMounts": [{"name": "mine", "mountPath": "/bundles"}], "bundles": {}}
+    pod = rendered({**having(SMALL, **mounted), "volumes": [{"name": "mine", "emptyDir": {}}]})["Deployment"]
+    assert "tocsin-bundles" not in json.dumps(pod)
+    assert "/bundles" not in json.dumps(rendered(having(SMALL, bundles={}, models={"a": {"protocol": "vllm"}})))
+
+
+def test_the_service_says_what_the_relay_speaks() -> None:
+    for values, protocol in ((SMALL, "kubernetes.io/h2c"), (having(SMALL, tls={"enabled": True}), "https")):
+        assert rendered(values)["Service"]["spec"]["ports"][0]["appProtocol"] == protocol
+
+
+FILE = {"certificate": "/etc/more/tls.crt", "key": "/etc/more/tls.key"}
+OWN = {"own": {"methods": {"/a.B/C": {}}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"port": 8081}, r"tocsin\.port: port 8081 is model\.port as well"),
+        ({"metricsPort": 8001}, r"tocsin\.port: port 8001 is tocsin\.metricsPort"),
+        ({"port": 9465}, r"tocsin\.port: port 9465 is the relay's admin port"),
+        ({"settings": {"admin": "0.0.0.0:8081"}}, r"model\.port: port 8081 is the relay's admin port"),
+        ({"settings": {"listeners": [{"listen": "0.0.0.0:9464"}]}}, r"port 9464 is tocsin\.settings\.listeners\.0"),
+        ({"settings": {"listen": "0.0.0.0:1"}}, r"tocsin\.settings\.listen: the chart writes it"),
+        ({"tls": {"enabled": True}, "settings": {"tls": FILE}}, r"tocsin\.settings\.tls: the chart writes it"),
+        ({"settings": {"admin_token": "token"}}, r"tocsin\.settings\.admin_token: nothing is mounted at token"),
+        ({"settings": {"admin_tls": FILE}}, r"tocsin\.settings\.admin_tls\.certificate: nothing is mounted"),
+        ({"settings": {"events": {"to": [{"file": "/var/a"}]}}}, r"settings\.events\.to\.0\.file: nothing"),
+        (
+            {"settings": {"protocols": {"own": {"descriptors": "own.binpb", **OWN["own"]}}}},
+            r"own\.descriptors: nothing",
+        ),
+        ({"models": {"digits": {**DIGITS, "fallback": {"upstream": "a:1", "tls": {"ca": "a"}}}}}, r"fallback\.tls\.ca"),
+        ({"native": True, "settings": {"protocols": {"own": {"reflection": True, **OWN["own"]}}}}, r"own\.reflection"),
+        ({"readiness": "grpc", "tls": {"enabled": True}}, r"tocsin\.readiness: the kubelet's gRPC probe speaks no TLS"),
+        ({"drain": "1m"}, r"terminationGracePeriodSeconds: .* take 65 s together"),
+    ],
+)
+def test_what_a_pod_could_not_start_with_is_refused(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(helm.HelmError, match=told):
+        rendered(having(SMALL, **change))
+
+
+def test_settings_may_name_files_that_are_mounted(tmp_path: Path) -> None:
+    settings = {
+        "admin_tls": FILE,
+        "events": {"to": [{"file": "/var/lib/tocsin/alarms.jsonl"}]},
+        "limits": {"headers": "32KiB"},
+    }
+    mounts = [{"name": "more", "mountPath": "/etc/more"}, {"name": "data", "mountPath": "/var/lib/tocsin/"}]
+    volumes = [{"name": "more", "secret": {"secretName": "x"}}, {"name": "data", "emptyDir": {}}]
+    made = rendered({**having(SMALL, settings=settings, volumeMounts=mounts), "volumes": volumes})
+    kubernetes_validate.validate(made["Deployment"], "1.32", strict=True)
+    (tmp_path / "tocsin.yaml").write_text(made["ConfigMap"]["data"]["tocsin.yaml"])
+    assert Config.load(tmp_path / "tocsin.yaml").admin_tls is not None
+
+
+def test_every_setting_that_names_a_file_is_looked_at() -> None:
+    text = (CHART / "templates" / "_checks.tpl").read_text()
+    for pattern in WAYS:
+        assert f'"{pattern.rpartition(".")[2]}"' in text or pattern.endswith((".bundle", ".shadow")), pattern
+
+
+def test_readiness_may_be_what_the_model_server_says() -> None:
+    tocsin = rendered(having(SMALL, readiness="grpc"))["Deployment"]["spec"]["template"]["spec"]["containers"][1]
+    assert tocsin["readinessProbe"]["grpc"] == {"port": 8001}

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.middleware.served import in_sessions, model
 from tests.parts import METHOD, inference, quick_bundle, safe_traffic, settings
 
-from tocsin.judgement.batching import TURNS, Batcher
+from tocsin.judgement.batching import INLINE_BYTES, INLINE_ROWS, TURNS, Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.judge import AT_ONCE
+from tocsin.judgement.sink import Scored
+from tocsin_calibration import Window
 
 
 @pytest.mark.parametrize(
@@ -47,3 +52,80 @@ def test_turns_that_bring_more_share_a_batch(tmp_path: Path, arrivals: list[int]
     calls = asyncio.run(arrive())
     assert told == batches
     assert all(call.verdict is not None and call.verdict.unscored is None for call in calls)
+
+
+def call_of(content: bytes) -> Call:
+    call = Call(METHOD, {}, "", False)
+    call.response = content
+    return call
+
+
+class Threads:
+    """A sink that notes in which thread responses were judged, by their rows."""
+
+    def __init__(self) -> None:
+        self.judged: list[tuple[int, bool]] = []
+
+    def scored(self, batch: Scored) -> None:
+        self.judged.append((len(batch.scores), threading.current_thread() is threading.main_thread()))
+
+
+def test_large_responses_are_judged_beside_the_loop_and_nobody_waits_for_them(tmp_path: Path) -> None:
+    bundle = tmp_path / "quick.tocsin"
+    quick_bundle(bundle)
+    threads = Threads()
+    guard = Guard.open(settings(1, bundle), [threads])  # type: ignore[list-item]
+    many = safe_traffic(20_000)
+    few, by_rows = inference(many, slice(0, 1)), inference(many, slice(0, INLINE_ROWS + 1))
+    by_bytes = inference(many, slice(0, 20_000))
+    assert len(by_rows) < INLINE_BYTES < len(by_bytes)
+
+    async def arrive() -> list[Call]:
+        batcher, order = Batcher(guard), list[Call]()
+
+        async def judged(call: Call) -> None:
+            await batcher.judged(call)
+            order.append(call)
+
+        calls = [call_of(content) for content in (by_bytes, by_rows, few)]
+        await asyncio.wait_for(asyncio.gather(*map(judged, calls)), 60)
+        batcher.close()
+        assert order[0] is calls[2], "the small one is told first"
+        return calls
+
+    calls = asyncio.run(arrive())
+    assert sorted(threads.judged) == [(1, True), (INLINE_ROWS + 1, False), (20_000, False)]
+    expected = guard.models["digits"].promise.judge(guard.models["digits"].scorer(many)).pvalues
+    assert calls[0].verdict is not None and calls[0].verdict.pvalues == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: Path) -> None:
+    bundle = tmp_path / "quick.tocsin"
+    quick_bundle(bundle)
+    threads = Threads()
+    guard = Guard.open(settings(1, bundle), [threads])  # type: ignore[list-item]
+    content = inference(safe_traffic(200), slice(0, 200))
+
+    async def arrive() -> list[Call]:
+        batcher = Batcher(guard)
+        calls = [call_of(content) for _ in range(7)]
+        await asyncio.wait_for(asyncio.gather(*map(batcher.judged, calls)), 60)
+        batcher.close()
+        return calls
+
+    calls = asyncio.run(arrive())
+    assert all(call.verdict is not None and call.verdict.unscored is None for call in calls)
+    assert [here for _, here in threads.judged] == [True] * len(threads.judged)
+    assert sum(rows for rows, _ in threads.judged) == 1_400
+    assert max(rows for rows, _ in threads.judged) <= INLINE_ROWS
+
+
+def test_sessions_of_many_rows_are_judged_as_at_once(tmp_path: Path) -> None:
+    bundle = in_sessions(tmp_path / "sessions.tocsin", window=Window(5), style="max")
+    guard = Guard.open(settings(1, bundle, models=model(bundle)["models"]))
+    judge, rows = guard.models["digits"].judge, 3 * AT_ONCE + 7
+    scores = guard.models["digits"].scorer(safe_traffic(rows))
+    call = Call(METHOD, {"x-session": "one"}, "", False)
+    found = judge(scores, [(call, rows, None)], guard.models["digits"])
+    alone = judge.promise.judge(scores, sessions=[judge.promise.sessions.start()] * rows)
+    assert (found.pvalues, found.severities) == (alone.pvalues, alone.severities)

@@ -35,6 +35,7 @@ from tocsin.events.delivery import Delivery
 from tocsin.events.spool import SEGMENT, Spool
 from tocsin.events.storms import Storms
 from tocsin.events.webhook import Webhook, signed
+from tocsin.names import LONGEST
 
 KEY = base64.b64encode(b"k" * 32).decode()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -178,6 +179,17 @@ def test_the_burst_bounds_what_is_told_by_model_and_window() -> None:
     assert (one.severities["critical"], len(one.sessions), one.lowest) == (3, 3, 0.01 / 5)
     assert one.worst == {"worst": 2}
     assert storms.admits("m", "s9", 0, 11.0)
+
+
+def test_long_names_of_sessions_are_told_apart_and_kept_short() -> None:
+    storms = Storms(window=10, burst=100, repeat=300)
+    long = ["s" * 7_500 + end for end in "ab"]
+    assert [storms.admits("m", name, 1, 0) for name in (*long, *long)] == [True, True, False, False]
+    for name in long:
+        storms.add("m", name, "critical", 0.01, "entropy", dict)
+    (one,) = storms.ended(11.0)
+    assert len(one.sessions) == 2
+    assert max(len(name) for name in (*one.sessions, *(name for _, name in storms._sessions))) <= LONGEST
 
 
 # -- the spool

@@ -136,3 +136,11 @@ def test_from_an_object_store(kept: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_place_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no place to fetch from: https"):
         fetch("ftp://example/x", tmp_path / "b.tocsin", "sha256:0")
+
+
+@pytest.mark.parametrize("scheme", ["http", "s3", "ftp"])
+def test_what_signs_an_address_is_not_told(tmp_path: Path, scheme: str) -> None:
+    source = f"{scheme}://us3r:passw0rd@127.0.0.1:{free_port()}/bundles/digits.tocsin?X-Signature=s1gned"
+    with pytest.raises((ConfigError, BundleError)) as caught:
+        fetch(source, tmp_path / "b.tocsin", "sha256:0")
+    assert not any(secret in str(caught.value) for secret in ("us3r", "passw0rd", "s1gned"))

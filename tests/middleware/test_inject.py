@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import copy
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
+from tocsin.errors import ConfigError
+from tocsin.kubernetes.files import WAYS, places
 
 CONFIG: dict[str, Any] = {
     "listen": "127.0.0.1:8001",
@@ -62,11 +67,28 @@ UNRELATED: dict[str, Any] = {
 }
 
 
-def run(folder: Path, text: str, *options: str, code: int = 0) -> Any:
-    (folder / "tocsin.yaml").write_text(yaml.safe_dump(CONFIG))
-    done = CliRunner().invoke(app, ["inject", "-", "-c", str(folder / "tocsin.yaml"), *options], input=text)
+BUNDLES = ("--bundles", "configmap:digits-bundles")
+
+
+def run(folder: Path, text: str, *options: str, code: int = 0, config: dict[str, Any] = CONFIG) -> Any:
+    (folder / "tocsin.yaml").write_text(yaml.safe_dump(config))
+    words = [
+        "inject",
+        "-",
+        "-c",
+        str(folder / "tocsin.yaml"),
+        *(options if "--bundles" in options else BUNDLES + options),
+    ]
+    done = CliRunner().invoke(app, words, input=text)
     assert (done.exit_code == 0) == (code == 0), (done.output, done.exception)
     return done
+
+
+def refused(folder: Path, text: str, *options: str, config: dict[str, Any] = CONFIG) -> str:
+    """What is told; such errors end the command with exit code 2."""
+    exception = run(folder, text, *options, code=2, config=config).exception
+    assert isinstance(exception, ConfigError)
+    return str(exception)
 
 
 def documents(text: str) -> dict[str, Any]:
@@ -104,7 +126,7 @@ def test_callers_of_the_service_come_through_the_sidecar_and_others_as_before(tm
 
 def test_the_configuration_inside_is_one_that_tocsin_reads(tmp_path: Path) -> None:
     made = documents(run(tmp_path, manifests(DEPLOYMENT), "--bundles", "pvc:bundles").stdout)
-    written = made["ConfigMap/tocsin"]
+    written = made["ConfigMap/digits-tocsin"]
     assert written["metadata"]["namespace"] == "models"
     (tmp_path / "inside.yaml").write_text(written["data"]["tocsin.yaml"])
     config = Config.load(tmp_path / "inside.yaml")
@@ -126,7 +148,7 @@ def test_doing_it_again_changes_nothing_and_another_way_replaces_the_first(tmp_p
 def test_a_list_as_kubectl_prints_it_is_read(tmp_path: Path) -> None:
     listed = {"apiVersion": "v1", "kind": "List", "items": [DEPLOYMENT, SERVICE]}
     assert set(documents(run(tmp_path, manifests(listed)).stdout)) == {
-        "Deployment/digits", "Service/digits", "ConfigMap/tocsin",
+        "Deployment/digits", "Service/digits", "ConfigMap/digits-tocsin",
     }  # fmt: skip
 
 
@@ -135,3 +157,355 @@ def test_what_cannot_be_done_is_told(tmp_path: Path) -> None:
     assert "is not YAML" in str(run(tmp_path, "a: [", code=1).exception)
     wrong = run(tmp_path, manifests(DEPLOYMENT), "--bundles", "s3://bucket", code=1)
     assert "expected configmap:NAME" in str(wrong.exception)
+
+
+def changed(document: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """A Service with other settings."""
+    return {**document, "spec": {**document["spec"], **spec}}
+
+
+def serving(*words: str, port: int = 9000, **container: Any) -> dict[str, Any]:
+    """The Deployment with another model server."""
+    made = copy.deepcopy(DEPLOYMENT)
+    model = made["spec"]["template"]["spec"]["containers"][0]
+    model.update({"args": list(words), "ports": [{"name": "grpc", "containerPort": port}], **container})
+    return made
+
+
+def configuration(made: dict[str, Any], name: str = "digits-tocsin") -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load(made[f"ConfigMap/{name}"]["data"]["tocsin.yaml"])
+    return read
+
+
+def pod(made: dict[str, Any], name: str = "digits") -> dict[str, Any]:
+    spec: dict[str, Any] = made[f"Deployment/{name}"]["spec"]["template"]["spec"]
+    return spec
+
+
+def fits(made: dict[str, Any]) -> None:
+    for manifest in made.values():
+        kubernetes_validate.validate(manifest, "1.34", strict=True)
+
+
+FILES: dict[str, Any] = {
+    "tls": {"certificate": "tls/tls.crt", "key": "tls/tls.key", "client_ca": "tls/ca.crt"},
+    "upstream_tls": {"ca": "up/upstream-ca.pem"},
+    "admin_token": "token",
+    "admin_tls": {"certificate": "admin.crt", "key": "admin.key"},
+    "events": {
+        "to": [
+            {"webhook": "https://events.example/", "secret": "whsec"},
+            {"kafka": "kafka:9092", "settings": "kafka.txt"},
+            {"file": "alarms.jsonl"},
+        ],
+        "spool": "spool",
+    },
+    "opentelemetry": {"headers": "otlp.txt", "ca": "otlp.pem"},
+    "state": {"redis": "rediss://redis:6379/0", "password": "password", "ca": "redis.pem"},
+    "protocols": {"own": {"descriptors": "own.binpb", "methods": {"/a.B/C": {}}}},
+}
+FALLBACK = {"upstream": "fallback:9000", "tls": {"ca": "fallback.pem", "certificate": "f.crt", "key": "f.key"}}
+
+
+def with_files() -> dict[str, Any]:
+    model = {**CONFIG["models"]["digits"], "fallback": FALLBACK}
+    listener = {
+        "listen": "127.0.0.1:8002",
+        "upstream": "127.0.0.1:9001",
+        "tls": {"certificate": "l.crt", "key": "l.key"},
+    }
+    return {**CONFIG, **FILES, "models": {"digits": model}, "listeners": [listener]}
+
+
+def test_every_setting_that_names_a_file_has_a_way_into_the_pod() -> None:
+    def paths(model: type[BaseModel], where: str, seen: tuple[Any, ...]) -> set[str]:
+        found = set()
+        for name, field in model.model_fields.items():
+            for kind in flat(field.annotation):
+                more = "*." if is_of_many(field.annotation) else ""
+                if kind is Path or name == "descriptors":
+                    found.add(f"{where}{name}")
+                elif isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
+                    found |= paths(kind, f"{where}{name}.{more}", (*seen, kind))
+        return found
+
+    def flat(annotation: Any) -> set[Any]:
+        inside = getattr(annotation, "__args__", ())
+        return {annotation}.union(*(flat(one) for one in inside)) if inside else {annotation}
+
+    def is_of_many(annotation: Any) -> bool:
+        return getattr(annotation, "__origin__", None) in (dict, list)
+
+    assert paths(Config, "", ()) == set(WAYS)
+
+
+def test_files_come_into_the_pod_or_it_is_told_how(tmp_path: Path) -> None:
+    told = refused(tmp_path, manifests(DEPLOYMENT), "--plain", config=with_files())
+    assert "protocols.own.descriptors" in told and "own.binpb cannot be read" in told
+    assert "kubectl create secret generic tocsin" in told and "--from-file=tls.key=tls/tls.key" in told
+    (tmp_path / "own.binpb").write_bytes(b"\x0a\x00descriptors")
+    options = ("--secret", "digits-files", "--secret", "digits-tls")
+    done = run(tmp_path, manifests(DEPLOYMENT, SERVICE), *options, config=with_files())
+    made = documents(done.stdout)
+    fits(made)
+    (sidecar,) = pod(made)["initContainers"]
+    mounts = {mount["name"]: mount for mount in sidecar["volumeMounts"]}
+    assert {mount["mountPath"] for mount in mounts.values()} == {
+        "/etc/tocsin", "/bundles", "/etc/tocsin-secrets", "/var/lib/tocsin",
+    }  # fmt: skip
+    assert "readOnly" not in mounts["tocsin-data"]
+    volumes = {volume["name"]: volume for volume in pod(made)["volumes"]}
+    sources = volumes["tocsin-secrets"]["projected"]["sources"]
+    assert [source["secret"]["name"] for source in sources] == ["digits-files", "digits-tls"]
+    assert volumes["tocsin-data"]["emptyDir"] == {}
+    carried = made["ConfigMap/digits-tocsin"]["binaryData"]
+    assert base64.b64decode(carried["own.binpb"]) == (tmp_path / "own.binpb").read_bytes()
+
+    (tmp_path / "etc").mkdir()
+    inside = tmp_path / "etc" / "tocsin.yaml"
+    inside.write_text(made["ConfigMap/digits-tocsin"]["data"]["tocsin.yaml"])
+    config = Config.load(inside)
+    assert config.protocols["own"].descriptors == str(tmp_path / "etc" / "own.binpb")  # beside it, as ConfigMaps are
+    assert config.tls is not None and str(config.tls.key) == "/etc/tocsin-secrets/tls.key"
+    assert config.listeners[0].tls is not None and str(config.listeners[0].tls.key) == "/etc/tocsin-secrets/l.key"
+    assert config.events is not None and str(config.events.spool) == "/var/lib/tocsin/spool"
+    assert str(config.models["digits"].fallback.tls.ca) == "/etc/tocsin-secrets/fallback.pem"  # type: ignore[union-attr]
+    for pattern in WAYS:
+        for holder, key, where in places(yaml.safe_load(inside.read_text()), pattern.split(".")):
+            assert holder[key].startswith(("/bundles/", "/etc/tocsin-secrets/", "/var/lib/tocsin/", "own.binpb")), where
+    again = run(tmp_path, done.stdout, *options, config=with_files())
+    assert documents(again.stdout) == made
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"listen": "0.0.0.0:9000"}, "9000"),
+        ({"metrics": "0.0.0.0:8080"}, "metrics: port 8080 is taken in Deployment digits, by its container other"),
+        ({"admin": "127.0.0.1:8080"}, "admin: port 8080 is taken"),
+        ({"listen": "0.0.0.0:8080"}, "listen: port 8080 is taken"),
+        ({"upstream": "digits.models:9000"}, "is not inside the pod"),
+        ({"upstream": "unix:/run/model.sock"}, "inside a pod both are HOST:PORT"),
+        ({"state": {"redis": "unix:///run/redis.sock"}}, "state.redis"),
+        ({"admin_token": "tls/token", "opentelemetry": {"headers": "otlp/token"}}, "as another file is: rename one"),
+        ({"admin_token": "a token"}, "'a token' cannot be a key"),
+        (
+            {"protocols": {"own": {"reflection": True, "methods": {"/a.B/C": {}}}}},
+            "protocols.own.reflection: a native sidecar starts before the model server",
+        ),
+    ],
+)
+def test_what_a_pod_could_not_start_with_is_refused(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    deployment = copy.deepcopy(DEPLOYMENT)
+    deployment["spec"]["template"]["spec"]["containers"][1]["ports"] = [{"containerPort": 8080}]
+    options = ("--secret", "files")
+    assert told in refused(tmp_path, manifests(deployment), *options, config={**CONFIG, **change})
+
+
+def test_bundles_need_a_source_and_names_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "tocsin.yaml").write_text(yaml.safe_dump(CONFIG))
+    words = ["inject", "-", "-c", str(tmp_path / "tocsin.yaml")]
+    done = CliRunner().invoke(app, words, input=manifests(DEPLOYMENT))
+    told = str(done.exception)
+    assert isinstance(done.exception, ConfigError) and not done.stdout
+    assert "models.digits.bundle" in told and "--from-file=made/digits.tocsin" in told and "--bundles" in told
+    alike = {**CONFIG["models"]["digits"], "shadow": "next/digits.tocsin"}
+    told = refused(tmp_path, manifests(DEPLOYMENT), config={**CONFIG, "models": {"digits": alike}})
+    assert "models.digits.shadow" in told and "/bundles/digits.tocsin" in told
+
+
+def test_reflection_is_for_plain_sidecars_which_start_again_until_it_answers(tmp_path: Path) -> None:
+    protocols = {"own": {"reflection": True, "methods": {"/a.B/C": {}}}}
+    done = run(tmp_path, manifests(DEPLOYMENT), "--plain", config={**CONFIG, "protocols": protocols})
+    assert "until the model server answers" in done.stderr
+
+
+HEADLESS = changed(SERVICE, clusterIP="None")
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        {"args": ["--grpc-port=9000", "--http-port", "8080"]},
+        {"args": ["--grpc-port", "9000"]},
+        {"command": ["serve", "--port", "9000"], "args": []},
+        {"env": [{"name": "MLSERVER_GRPC_PORT", "value": "9000"}]},
+    ],
+)
+def test_callers_of_a_headless_service_meet_the_sidecar_at_their_port(
+    container: dict[str, Any], tmp_path: Path
+) -> None:
+    deployment = serving(**container, readinessProbe={"grpc": {"port": 9000}})
+    done = run(tmp_path, manifests(deployment, HEADLESS))
+    made = documents(done.stdout)
+    fits(made)
+    model, _ = pod(made)["containers"]
+    words = str([model.get("command"), model.get("args"), model.get("env")])
+    assert "9000" not in words and "8001" in words
+    assert model["ports"][0]["containerPort"] == model["readinessProbe"]["grpc"]["port"] == 8001
+    (sidecar,) = pod(made)["initContainers"]
+    assert sidecar["ports"][0] == {"name": "tocsin", "containerPort": 9000}
+    inside = configuration(made)
+    assert inside["listen"] == "0.0.0.0:9000" and inside["upstream"] == "127.0.0.1:8001"
+    assert made["Service/digits"]["spec"]["ports"][0]["targetPort"] == "tocsin"
+    assert "is headless, so tocsin listens on the model server's port 9000" in done.stderr
+    assert documents(run(tmp_path, done.stdout).stdout) == made
+    normal = documents(
+        run(tmp_path, manifests(made["Deployment/digits"], SERVICE)).stdout
+    )  # the Service has an address by now
+    assert pod(normal)["containers"][0] == {**deployment["spec"]["template"]["spec"]["containers"][0]}
+
+
+@pytest.mark.parametrize("words", [[], ["--other=9000"], ["--grpc-port=9000", "--metrics-port=8001"]])
+def test_a_headless_service_whose_model_server_cannot_be_moved_is_told(words: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, manifests(serving(*words), HEADLESS))
+    assert documents(done.stdout)["Service/digits"] == HEADLESS
+    assert "Service digits: is headless, and its callers connect to port 9000 of the pods, past tocsin" in done.stderr
+    assert "leads to tocsin\n" not in done.stderr
+    moved = {**CONFIG, "listen": "0.0.0.0:9000", "upstream": "127.0.0.1:9001"}
+    done = run(tmp_path, manifests(serving(port=9001), HEADLESS), config=moved)  # as it was told
+    assert "is headless" not in done.stderr and "leads to tocsin" in done.stderr
+
+
+def test_two_services_of_a_namespace_have_each_their_configuration(tmp_path: Path) -> None:
+    first = documents(run(tmp_path, manifests(DEPLOYMENT)).stdout)
+    other = copy.deepcopy(DEPLOYMENT)
+    other["metadata"]["name"] = "letters"
+    second = documents(run(tmp_path, manifests(other), config={**CONFIG, "mode": "observe"}).stdout)
+    assert not {name for name in first if name.startswith("ConfigMap")} & set(second)
+    for made, name in ((first, "digits"), (second, "letters")):
+        assert {"name": "tocsin-config", "configMap": {"name": f"{name}-tocsin"}} in pod(made, name)["volumes"]
+    named = documents(run(tmp_path, manifests(DEPLOYMENT), "--config-map", "mine").stdout)
+    assert "ConfigMap/mine" in named
+    taken = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "mine", "namespace": "models"},
+        "data": {"a": "b"},
+    }
+    assert "holds something else" in refused(tmp_path, manifests(DEPLOYMENT, taken), "--config-map", "mine")
+
+
+def test_a_service_of_another_namespace_is_left_alone(tmp_path: Path) -> None:
+    elsewhere = {**SERVICE, "metadata": {"name": "digits", "namespace": "staging"}}
+    done = run(tmp_path, manifests(DEPLOYMENT, elsewhere))
+    assert documents(done.stdout)["Service/digits"] == elsewhere
+    assert "no Service here leads to tocsin" in done.stderr
+
+
+def test_every_listener_has_its_port_and_its_service(tmp_path: Path) -> None:
+    deployment = copy.deepcopy(DEPLOYMENT)
+    deployment["spec"]["template"]["spec"]["containers"][1]["ports"] = [{"name": "more", "containerPort": 9001}]
+    more = {**SERVICE, "metadata": {"name": "more", "namespace": "models"}}
+    more = changed(more, ports=[{"port": 80, "targetPort": "more"}])
+    config = {**CONFIG, "listeners": [{"listen": "127.0.0.1:8002", "upstream": "127.0.0.1:9001"}]}
+    made = documents(run(tmp_path, manifests(deployment, SERVICE, more), config=config).stdout)
+    fits(made)
+    (sidecar,) = pod(made)["initContainers"]
+    assert [port["containerPort"] for port in sidecar["ports"]] == [8001, 8002, 9464]
+    assert made["Service/digits"]["spec"]["ports"][0]["targetPort"] == "tocsin"
+    assert made["Service/more"]["spec"]["ports"][0]["targetPort"] == "tocsin-2"
+    assert configuration(made)["listeners"] == [{"listen": "0.0.0.0:8002", "upstream": "127.0.0.1:9001"}]
+
+
+@pytest.mark.parametrize("name", ["listen", "metrics"])
+def test_addresses_of_ipv6_stay_so(name: str, tmp_path: Path) -> None:
+    config = {**CONFIG, name: "[::]:8123", "upstream": "[::1]:9000"}
+    inside = configuration(documents(run(tmp_path, manifests(DEPLOYMENT), config=config).stdout))
+    assert inside["upstream"] == "[::1]:9000"
+    assert inside["listen"].startswith("[::]:") and inside["metrics"].startswith("[::]:")  # kubelet and callers alike
+
+
+def test_a_services_protocol_is_what_the_relay_speaks(tmp_path: Path) -> None:
+    (tmp_path / "own.binpb").write_bytes(b"")
+    port = {"port": 9000, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"}
+    plain = run(tmp_path, manifests(DEPLOYMENT, changed(SERVICE, ports=[port])))
+    assert documents(plain.stdout)["Service/digits"]["spec"]["ports"][0]["appProtocol"] == "kubernetes.io/h2c"
+    config = {**CONFIG, "tls": FILES["tls"]}
+    secure = run(tmp_path, manifests(DEPLOYMENT, changed(SERVICE, ports=[port])), "--secret", "x", config=config)
+    assert documents(secure.stdout)["Service/digits"]["spec"]["ports"][0]["appProtocol"] == "https"
+    assert "appProtocol kubernetes.io/h2c is https now" in secure.stderr
+
+
+def test_the_configuration_is_text_that_people_read(tmp_path: Path) -> None:
+    text = run(tmp_path, manifests(DEPLOYMENT)).stdout
+    assert "  tocsin.yaml: |\n" in text and "\n    models:\n" in text
+    assert "&id" not in text and "*id" not in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "told"),
+    [
+        ("InferenceService", "serving.kserve.io/v1beta1", "examples/kubernetes/kserve.yaml"),
+        ("Rollout", "argoproj.io/v1alpha1", "does not write into Rollouts"),
+        ("Service", "serving.knative.dev/v1", "Knative"),
+    ],
+)
+def test_kinds_that_others_make_pods_of_are_refused_with_the_reason(
+    kind: str, version: str, told: str, tmp_path: Path
+) -> None:
+    foreign = {**DEPLOYMENT, "kind": kind, "apiVersion": version}
+    message = refused(tmp_path, manifests(foreign))
+    assert f"{kind} digits" in message and told in message
+
+
+def test_the_model_server_that_would_end_too_soon_is_told(tmp_path: Path) -> None:
+    config = {**CONFIG, "drain": "40s", "drain_delay": "7s"}
+    done = run(tmp_path, manifests(DEPLOYMENT), config=config)
+    assert (
+        "container model gets SIGTERM while callers still come: give it a preStop hook that sleeps for 7 s"
+        in done.stderr
+    )
+    assert pod(documents(done.stdout))["terminationGracePeriodSeconds"] > 47
+    patient = serving(lifecycle={"preStop": {"sleep": {"seconds": 7}}})
+    assert "preStop" not in run(tmp_path, manifests(patient), config=config).stderr
+
+
+@pytest.mark.parametrize(("port", "shuts_out"), [(9000, True), ("grpc", True), ("tocsin", False), (8001, False)])
+def test_a_network_policy_that_shuts_callers_out_is_told(port: int | str, shuts_out: bool, tmp_path: Path) -> None:
+    policy = {
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "callers", "namespace": "models"},
+        "spec": {"podSelector": {"matchLabels": LABELS}, "ingress": [{"ports": [{"port": port}]}]},
+    }  # fmt: skip
+    told = run(tmp_path, manifests(DEPLOYMENT, SERVICE, policy)).stderr
+    assert ("NetworkPolicy callers: lets callers to port 9000 of the pods, past tocsin" in told) is shuts_out
+
+
+def test_services_of_the_namespace_do_not_disturb_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubernetes tells every container of every Service in environment variables, TOCSIN_METRICS_PORT among them."""
+    inside = documents(run(tmp_path, manifests(DEPLOYMENT)).stdout)["ConfigMap/digits-tocsin"]["data"]["tocsin.yaml"]
+    (tmp_path / "inside.yaml").write_text(inside)
+    before = Config.load(tmp_path / "inside.yaml")
+    for name in (
+        "TOCSIN",
+        "TOCSIN_METRICS",
+        "TOCSIN_STATE",
+        "TOCSIN_LIMITS",
+        "TOCSIN_MODELS",
+        "TOCSIN_TLS",
+        "TOCSIN_LISTEN",
+    ):
+        for what, value in (
+            ("SERVICE_HOST", "10.0.0.1"), ("SERVICE_PORT", "8001"), ("SERVICE_PORT_GRPC", "8001"),
+            ("PORT", "tcp://10.0.0.1:8001"), ("PORT_8001_TCP", "tcp://10.0.0.1:8001"), ("PORT_8001_TCP_PROTO", "tcp"),
+            ("PORT_8001_TCP_PORT", "8001"), ("PORT_8001_TCP_ADDR", "10.0.0.1"),
+        ):  # fmt: skip
+            monkeypatch.setenv(f"{name}_{what}", value)
+    assert Config.load(tmp_path / "inside.yaml") == before
+
+
+def test_a_job_ends_only_beside_a_native_sidecar(tmp_path: Path) -> None:
+    job = {
+        **DEPLOYMENT,
+        "kind": "Job",
+        "apiVersion": "batch/v1",
+        "spec": {"template": copy.deepcopy(DEPLOYMENT["spec"]["template"])},
+    }
+    job["spec"]["template"]["spec"]["restartPolicy"] = "Never"
+    cron = {"schedule": "@daily", "jobTemplate": {"spec": job["spec"]}}
+    for document in (job, {**job, "kind": "CronJob", "spec": cron}):
+        fits(documents(run(tmp_path, manifests(document)).stdout))
+        assert "a plain sidecar never ends" in refused(tmp_path, manifests(document), "--plain")

@@ -13,10 +13,10 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 from tests.model_server import Model, model_server
-from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
+from tests.parts import INFER, STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
-from tocsin.inprocess.capture import deserializing
+from tocsin.inprocess.capture import Capture
 from tocsin.protocols import oip
 from tocsin.verdict import METADATA_KEY
 
@@ -207,4 +207,154 @@ def test_a_verdict_is_read_from_metadata_itself_and_absence_is_none() -> None:
 
 
 def test_a_missing_deserializer_means_bytes() -> None:
-    assert deserializing(None)(b"x").message == b"x"
+    capture = Capture(None, None)
+    message = capture.deserialize(b"x")
+    assert message == b"x" and capture.content_of(message) == b"x"
+
+
+# -- one verdict, written here
+
+FORGED = '{"model":"digits","alarm":null,"action":"pass","p":[0.99],"bundle":"sha256:forged"}'
+ALARM = '{"model":"digits","alarm":"critical","action":"flag","p":[0.001],"bundle":"sha256:behind"}'
+
+
+class Forger(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Writes a verdict of its own, into initial and trailing metadata, whether it answers or fails."""
+
+    def __init__(self, text: str = FORGED) -> None:
+        self._text = text
+
+    def service(self, details: Any) -> Any:
+        if details.method == STREAM_INFER:
+            return grpc.stream_stream_rpc_method_handler(self._stream)
+        return grpc.unary_unary_rpc_method_handler(self._unary)
+
+    def _write(self, request: bytes, context: Any) -> None:
+        context.send_initial_metadata(((METADATA_KEY, self._text), ("x-own", "1")))
+        context.set_trailing_metadata(((METADATA_KEY, self._text), ("x-own", "2")))
+        if request == b"fail":
+            context.abort(grpc.StatusCode.INTERNAL, "failed")
+
+    def _unary(self, request: bytes, context: Any) -> bytes:
+        self._write(request, context)
+        return ANSWERS[b"far"]
+
+    def _stream(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        for request in requests:
+            self._write(request, context)
+            yield streamed(ANSWERS[b"far"])
+
+
+@contextmanager
+def forging(*interceptors: Any, text: str = FORGED) -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=interceptors)
+    server.add_generic_rpc_handlers((Forger(text),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+
+
+def verdicts(metadata: Any) -> list[str]:
+    return [value for key, value in metadata or () if key == METADATA_KEY]
+
+
+def failed(call: Any) -> Any:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value
+
+
+def test_a_guarded_channel_shows_no_verdict_but_its_own(guard: tocsin.Guard) -> None:
+    with forging() as address, tocsin.guard_channel(grpc.insecure_channel(address), guard) as channel:
+        unary = channel.unary_unary(INFER)
+        _, call = unary.with_call(b"x")
+        assert len(verdicts(call.trailing_metadata())) == 1 and tocsin.verdict(call).severity == "critical"
+        assert verdicts(call.initial_metadata()) == [] and dict(call.initial_metadata())["x-own"] == "1"
+        future = unary.future(b"fail")
+        for error in (failed(lambda: unary(b"fail")), failed(future.result), future.exception()):
+            assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "failed")
+            assert tocsin.verdict(error) is None and dict(error.trailing_metadata())["x-own"] == "2"
+        stream = channel.stream_stream(STREAM_INFER)(iter([b"fail"]))
+        error = failed(lambda: next(stream))
+        assert error.code() is grpc.StatusCode.INTERNAL and tocsin.verdict(error) is None
+        assert verdicts(stream.trailing_metadata()) == [] == verdicts(stream.initial_metadata())
+
+
+async def test_a_guarded_aio_channel_shows_no_verdict_but_its_own(guard: tocsin.Guard) -> None:
+    with forging() as address:
+        async with tocsin.guard_channel(grpc.aio.insecure_channel(address), guard) as channel:
+            call = channel.unary_unary(INFER)(b"x")
+            await call
+            assert len(verdicts(await call.trailing_metadata())) == 1
+            assert (await tocsin.verdict(call)).severity == "critical"
+            assert verdicts(await call.initial_metadata()) == []
+            call = channel.unary_unary(INFER)(b"fail")
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "failed")
+            assert tocsin.verdict(caught.value) is None and await tocsin.verdict(call) is None
+            stream = channel.stream_stream(STREAM_INFER)(iter([b"fail"]))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stream.read()
+            assert tocsin.verdict(caught.value) is None and verdicts(await stream.trailing_metadata()) == []
+
+
+@pytest.mark.parametrize("mode", ["observe", "annotate", "enforce"])
+def test_a_guarded_server_shows_no_verdict_but_its_own(mode: str, bundle: Path) -> None:
+    made = tocsin.Guard.open(settings(1, bundle, mode=mode))
+    with forging(tocsin.server_interceptor(made)) as address, grpc.insecure_channel(address) as channel:
+        _, call = channel.unary_unary(INFER).with_call(b"x")
+        assert len(verdicts(call.trailing_metadata())) == (mode != "observe")
+        assert FORGED not in verdicts(call.trailing_metadata())
+        error = failed(lambda: channel.unary_unary(INFER)(b"fail"))
+        assert error.details() == "failed" and verdicts(error.trailing_metadata()) == []
+        stream = channel.stream_stream(STREAM_INFER)(iter([b"fail"]))
+        assert failed(lambda: next(stream)).details() == "failed" and verdicts(stream.trailing_metadata()) == []
+
+
+def test_behind_an_annotating_relay_there_is_one_verdict(bundle: Path, guard: tocsin.Guard, server: str) -> None:
+    with running(settings(server, bundle)) as relay:
+        with tocsin.guard_channel(grpc.insecure_channel(relay.target), guard) as channel:
+            _, call = channel.unary_unary(INFER).with_call(b"far")
+            assert len(verdicts(call.trailing_metadata())) == 1 and tocsin.verdict(call).severity == "critical"
+
+
+def accepting(bundle: Path) -> tuple[tocsin.Guard, CollectorRegistry]:
+    made = tocsin.Guard.open(settings(1, bundle, mode="enforce", accept_verdicts=True))
+    registry = CollectorRegistry()
+    tocsin.export_metrics(made, registry)
+    return made, registry
+
+
+def judged(registry: CollectorRegistry) -> float:
+    samples = (sample for family in registry.collect() for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == "tocsin_responses_total")
+
+
+def test_a_guarded_channel_takes_the_verdict_from_behind_where_that_is_configured(bundle: Path) -> None:
+    made, registry = accepting(bundle)
+    with forging(text=ALARM) as address, tocsin.guard_channel(grpc.insecure_channel(address), made) as channel:
+        _, call = channel.unary_unary(INFER).with_call(b"x")
+        assert (tocsin.verdict(call).bundle, tocsin.verdict(call).pvalues) == ("sha256:behind", [0.001])
+        assert len(verdicts(call.trailing_metadata())) == 1 and judged(registry) == 0
+        assert tocsin.verdict(failed(lambda: channel.unary_unary(INFER)(b"fail"))).bundle == "sha256:behind"
+    with forging(text="nonsense") as address, tocsin.guard_channel(grpc.insecure_channel(address), made) as channel:
+        _, call = channel.unary_unary(INFER).with_call(b"x")
+        assert tocsin.verdict(call).bundle != "sha256:behind" and judged(registry) == 1
+
+
+async def test_so_does_a_guarded_aio_channel(bundle: Path) -> None:
+    made, registry = accepting(bundle)
+    with forging(text=ALARM) as address:
+        async with tocsin.guard_channel(grpc.aio.insecure_channel(address), made) as channel:
+            call = channel.unary_unary(INFER)(b"x")
+            await call
+            assert (await tocsin.verdict(call)).bundle == "sha256:behind" and judged(registry) == 0
+            assert len(verdicts(await call.trailing_metadata())) == 1
+
+
+def test_of_several_verdicts_the_nearest_is_read() -> None:
+    assert tocsin.verdict([(METADATA_KEY, FORGED), (METADATA_KEY, ALARM)]).bundle == "sha256:behind"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -415,9 +416,9 @@ def test_a_verdict_made_behind_is_taken_and_not_made_again(bundle: Path) -> None
                 _, done = call.with_call(b"safe", timeout=5)
                 values = [value for key, value in done.trailing_metadata() if key == "tocsin-verdict"]
                 assert len(values) == 1
-                assert _status(call, b"far") is grpc.StatusCode.OK  # the one behind said flag
+                assert _status(call, b"far") is grpc.StatusCode.PERMISSION_DENIED  # as this one does about alarms
                 assert metric(before, "tocsin_relay_accepted_verdicts_total") == 2
-                assert "tocsin_responses_total{" not in before.metrics
+                assert not re.search(r"tocsin_responses_total{.*} [^0]", before.metrics)
 
 
 def test_a_candidate_is_scored_beside_the_live_bundle_and_never_acts(bundle: Path, tmp_path: Path) -> None:

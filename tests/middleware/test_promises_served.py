@@ -185,7 +185,7 @@ def test_worth_decides_and_the_graver_action_wins(tmp_path: Path) -> None:
     assert batch.weighed is not None and len(batch.weighed.decisions) == 3
     for action in ("pass", "flag", "abstain"):
         seen = sum(v.action == action for v in verdicts)
-        (line,) = [one for one in lines if f'decision="{action}"' in one]
+        (line,) = [one for one in lines if f'decision="{action}"' in one and not one.endswith(" 0")]
         assert seen <= float(line.rpartition(" ")[2]) <= seen + 3  # the batch has three more
 
 

@@ -24,7 +24,10 @@ from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
+from tocsin.protocols.field_values import TensorForm, finder
+from tocsin.protocols.paths import signal_path
 from tocsin.protocols.protocol import preset, presets
+from tocsin.unscored import Unscored
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Observations, compile
 from tocsin_detectors.registry import parse
@@ -242,6 +245,31 @@ def test_tensors_of_tensorflow_serving_are_read_typed_and_packed(bundle: Path) -
     assert judged(by, predict.name, short, request=asked).verdict.unscored == "shape"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kept", [0, 1, 2, 9])
+def test_tensors_of_tensorflow_that_repeat_their_last_value_are_read(kept: int) -> None:
+    """TensorFlow leaves out the end of a tensor that repeats one value, and all values where they are zero."""
+    form = TensorForm("dtype", "tensor_shape.dim[].size", "tensor_content", {"FP32": "float_val"}, repeats_last=True)
+    predict: Any = preset("tfserving")["/tensorflow.serving.PredictionService/Predict"]
+    (find,) = finder(predict._response.DESCRIPTOR, signal_path("response.outputs.x"), {"tensorflow.TensorProto": form})
+    whole = np.array([*range(1, kept + 1), *[kept] * (10 - kept)], np.float32)
+    dims = [{"size": "2"}, {"size": "5"}]
+    told = {"dtype": "DT_FLOAT", "tensorShape": {"dim": dims}, "floatVal": whole[:kept].tolist()}
+    found = find(predict.answer({"outputs": {"x": told}}))
+    assert found is not None and found.shape == (2, 5)
+    np.testing.assert_array_equal(found.values.ravel(), whole)
+    huge = predict.answer({"outputs": {"x": {**told, "tensorShape": {"dim": [{"size": "1000000000000"}]}}}})
+    with pytest.raises(Unscored, match="stands for"):
+        find(huge)
+    both = predict.answer({"outputs": {"x": {**told, "floatVal": [1.0], "intVal": [1]}}})
+    (strict,) = finder(
+        predict._response.DESCRIPTOR,
+        signal_path("response.outputs.x"),
+        {"tensorflow.TensorProto": form._replace(values={"FP32": "float_val", "INT32": "int_val"}, repeats_last=False)},
+    )
+    with pytest.raises(Unscored, match="several fields"):
+        strict(both)
+
+
 def test_classifications_and_embeddings_need_no_mapping(tmp_path: Path) -> None:
     by = guard("tfserving", bundle_of(tmp_path / "p.tocsin", ["entropy"], Observations({"probs": SAFE["probs"]})))
     classify = preset("tfserving")["/tensorflow.serving.PredictionService/Classify"]
@@ -416,5 +444,6 @@ def test_streamed_inferences_are_judged_one_by_one(bundle: Path) -> None:
     failed = oip.StreamResponse(error_message="no such model").SerializeToString()
     pieces = [call.answered(message) for message in (*messages, failed)]
     by.judge([piece for piece in pieces if piece is not None])
-    assert [piece.verdict and piece.verdict.unscored for piece in pieces if piece] == [None, None, "no_response"]
+    assert [piece and piece.verdict and piece.verdict.unscored for piece in pieces] == [None, None, None]
+    assert pieces[2] is not None and pieces[2].verdict is None  # a failed call is no answer
     assert call.verdict is not None and call.verdict.severity == "critical"

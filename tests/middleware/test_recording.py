@@ -22,6 +22,7 @@ from tests.model_server import model_server
 from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
 
 from tocsin.errors import RecordingError
+from tocsin.protocols import oip
 from tocsin.recording.division import Division, calibration_rows, fitting_rows, unseen_rows
 from tocsin.recording.reading import read_recording
 from tocsin.recording.recorder import Recorder
@@ -59,6 +60,9 @@ def test_signals_are_kept_row_by_row_with_their_keys(tmp_path: Path) -> None:
     assert table.column("session").to_pylist()[:4] == ["s0", "s1", "s2", "s0"]
     assert set(table.column("model").to_pylist()) == {"digits"}
     assert set(table.column("version").to_pylist()) == {"v1"}
+    assert {file.path.stat().st_mode & 0o077 for file in recording.files} == {
+        0
+    }  # others may not read what was answered
 
 
 @pytest.mark.parametrize("judge", ["message", "end"])
@@ -110,6 +114,50 @@ def test_recording_is_bounded_and_traffic_goes_on(tmp_path: Path) -> None:
     recorder = recorded(tmp_path, [b"%d" % row for row in range(30)] + [b"batch"], rows=10)
     assert recorder.rows == 10
     assert read_recording(tmp_path).rows == 10
+
+
+DRAW = np.random.default_rng(6)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "batched", "rows"),
+    [
+        ({"probs": (10,), "embedding": (48,)}, None, {"probs": 10, "embedding": 48}),
+        ({"probs": (1, 10), "embedding": (48,)}, None, {"probs": 10, "embedding": 48}),
+        ({"probs": (1, 10), "embedding": (1, 48)}, None, {"probs": 10, "embedding": 48}),
+        ({"embedding": (48,)}, None, {"embedding": 48}),
+        ({"prediction": (3,)}, None, {"prediction": 1}),
+        ({"mine": (6,)}, None, {}),
+        ({"mine": (6,)}, False, {"mine": 6}),
+        ({"mine": (6,)}, True, {"mine": 1}),
+        ({"mine": (2, 3)}, False, {"mine": 6}),
+        ({"mine": (2, 3), "embedding": (4,)}, {"mine": False}, {"mine": 6, "embedding": 4}),
+        ({"mine": (1,)}, None, {"mine": 1}),
+    ],
+)
+def test_outputs_without_a_batch_axis_are_one_response_a_call_or_an_error_that_says_what_to_set(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]], batched: Any, rows: dict[str, int], caplog: Any
+) -> None:
+    signals = {name: f"response.outputs.{name}" for name in shapes}
+    model = {"signals": signals} if batched is None else {"signals": signals, "batched": batched}
+    recorder = Recorder.open(settings(1, None, models={"m": model}))
+    recorder.start(tmp_path, 100)
+    message = oip.Response(model_name="m")
+    for name, shape in shapes.items():
+        message.outputs.add(name=name, datatype="FP32", shape=shape)
+        message.raw_output_contents.append(DRAW.random(shape).astype("<f4").tobytes())
+    for _ in range(3):
+        call = recorder.call(INFER, {})
+        assert call is not None and call.answered(message.SerializeToString()) is call
+        recorder.judge([call])
+    recorder.close()
+    one_number = set(rows.values()) == {1} and len(shapes) == 1
+    assert recorder.rows == (3 * int(np.prod(*shapes.values())) if one_number else 3 if rows else 0)
+    if not rows:
+        assert "models.m.batched" in caplog.text and "{mine: false}" in caplog.text
+        return
+    recording = read_recording(tmp_path)
+    assert {name: recording.width(name) for name in recording.names()} == rows
 
 
 def test_a_kill_loses_no_finished_segment_and_leaves_no_broken_file(tmp_path: Path) -> None:

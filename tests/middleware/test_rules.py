@@ -157,6 +157,64 @@ def test_an_alert_fires_for_its_cause_alone(name: str, configured: Path, tmp_pat
     assert found <= {name} | ALONGSIDE.get(name, set())
 
 
+def in_namespace(series: dict[str, str], namespace: str) -> dict[str, str]:
+    """The same series as Prometheus finds them in one of several deployments."""
+    told = f'namespace="{namespace}"'
+    return {
+        (name.replace("{", f"{{{told},") if "{" in name else f"{name}{{{told}}}"): values
+        for name, values in series.items()
+    }
+
+
+GONE_LATER = "1+0x120 _x880"  # there for two hours
+
+
+@pytest.mark.parametrize("name", DISTURBED)
+def test_an_alert_by_namespace_is_of_the_one_that_is_disturbed(name: str, configured: Path, tmp_path: Path) -> None:
+    disturbed = dict(DISTURBED[name])
+    if name == "TocsinGone":
+        disturbed = dict.fromkeys(disturbed, GONE_LATER)
+    calm = in_namespace(PROMISE, "development")
+    series = calm | in_namespace({**PROMISE, **disturbed}, "production")
+    rate = ["--upstream-rate", "sum by (namespace) (rate(nv_inference_request_success[5m]))"]
+    rules = written(configured, *rate, "--by", "namespace")
+    claims = [{"eval_time": "8h", "alertname": alert, "exp_alerts": []} for alert in alerts(rules)]
+    told = unit_test(tmp_path, rules, series, alert_rule_test=claims).stderr
+    found = {alert for alert in alerts(rules) if f"alertname: {alert}," in told}
+    assert name in found and found <= {name} | ALONGSIDE.get(name, set())
+    assert 'namespace="production"' in told and "namespace production" in told  # labels, and the summary's words
+    assert "development" not in told
+
+
+def test_a_deployment_that_never_was_is_missed_too(configured: Path, tmp_path: Path) -> None:
+    series = {**PROMISE, **DISTURBED["TocsinGone"]}
+    assert firing(tmp_path, written(configured, "--by", "namespace"), in_namespace(series, "production")) == {
+        "TocsinGone"
+    }
+
+
+def test_summaries_by_namespace_tell_that_ones_numbers(configured: Path, tmp_path: Path) -> None:
+    calm = {**PROMISE, 'tocsin_promised_alarms_total{model="digits",severity="critical"}': "0+6x1000"}
+    broken = {
+        **PROMISE,
+        **DISTURBED["TocsinPromiseBroken"],
+        'tocsin_alpha{model="digits",severity="critical"}': "0.02+0x1000",
+    }
+    series = in_namespace(calm, "development") | in_namespace(broken, "production")
+    claim = {"eval_time": "2h", "alertname": "TocsinPromiseBroken", "exp_alerts": []}
+    told = unit_test(tmp_path, written(configured, "--by", "namespace"), series, alert_rule_test=[claim]).stderr
+    assert "digits (namespace production): critical alarms now exceed what was promised (1% in five" in told
+    assert "promised 2%;" in told
+
+
+def test_a_rate_without_namespaces_is_held_to_the_calls_of_all(configured: Path, tmp_path: Path) -> None:
+    rules = written(configured, *MORE, "--by", "namespace")
+    series = in_namespace(PROMISE, "production")
+    assert firing(tmp_path, rules, series) == set()
+    none = in_namespace({**PROMISE, **DISTURBED["TocsinBypassed"]}, "production")
+    assert "TocsinBypassed" in firing(tmp_path, rules, none)
+
+
 def test_what_is_told_names_numbers(configured: Path, tmp_path: Path) -> None:
     series = {**PROMISE, **DISTURBED["TocsinPromiseBroken"]}
     claim = {"eval_time": "2h", "alertname": "TocsinPromiseBroken", "exp_alerts": []}

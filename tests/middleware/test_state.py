@@ -28,6 +28,7 @@ from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import StateConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
+from tocsin.names import LONGEST
 from tocsin.state.memory import MemorySessions
 from tocsin.state.opening import State
 from tocsin.state.redis_connection import Asked, RedisConnection
@@ -466,3 +467,24 @@ def test_a_bundle_without_sessions_asks_redis_nothing(server: RedisServer, bundl
     with running(config) as relay:
         assert not relay.sidecar.relay.guard.heavy
         assert 'tocsin_state_requests_total{outcome="done"} 0' in relay.metrics
+
+
+def test_long_names_of_sessions_take_no_more_memory_than_short_ones(state: State) -> None:
+    """A session is known by its whole name; what is kept of a long one has a fixed length."""
+    promise = promise_of(window=Window(3))
+    store = store_of(state, promise)
+    names = [f"{end}{'s' * 7_500}{end}" for end in "ab"]
+    scores = [np.full((1, 2), value, np.float32) for value in (0.1, 0.2)]
+    steps = []
+    for _ in range(2):
+        for name, score in zip(names, scores, strict=True):
+            with store.lock:
+                progress = store.begin([name], promise.joint(score).tolist() if store.shared else [])
+                promise.judge(score, sessions=progress)
+                steps.append(progress[0].step)
+                store.end([name], progress)
+    assert steps == [1, 1, 2, 2]
+    if isinstance(store, MemorySessions):
+        assert [len(key) <= LONGEST for key, _ in store.under_way()] == [True, True]
+        assert len(store.finish(names)) == 2 and not len(store)
+        assert list(MemorySessions(store._rule, 9.0, 9).under_way()) == []

@@ -303,3 +303,68 @@ def test_what_is_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_environment_names_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "guard-of-digits")
     assert resource().attributes["service.name"] == "guard-of-digits"
+
+
+# -- what the environment says
+
+
+ENVIRONMENT: list[tuple[dict[str, str], dict[str, Any]]] = [
+    ({"ENDPOINT": "http:grpc"}, {}),
+    ({"ENDPOINT": "http:http", "PROTOCOL": "http/protobuf"}, {}),
+    ({"ENDPOINT": "http://127.0.0.1:1", "TRACES_ENDPOINT": "http:grpc"}, {}),
+    ({"ENDPOINT": "http://a:1", "TRACES_ENDPOINT": "http:http/v1/traces", "TRACES_PROTOCOL": "http/protobuf"}, {}),
+    ({"ENDPOINT": "http://127.0.0.1:1", "PROTOCOL": "http/protobuf"}, {"endpoint": "http:grpc", "protocol": "grpc"}),
+    ({"ENDPOINT": "http:grpc", "HEADERS": "x-token=environment"}, {}),
+    ({"ENDPOINT": "http:grpc", "HEADERS": "x-token=environment"}, {"headers": "file"}),
+    ({"ENDPOINT": "http:http", "PROTOCOL": "http/protobuf", "TRACES_HEADERS": "x-token=environment"}, {}),
+    ({"ENDPOINT": "", "PROTOCOL": ""}, {"endpoint": "http:grpc"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("environment", "configured"), ENVIRONMENT, ids=str)
+def test_what_the_configuration_leaves_open_the_environment_says(
+    receiver: Receiver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    configured: dict[str, Any],
+) -> None:
+    def told(text: str) -> str:
+        return text.replace("http:grpc", receiver.endpoint("grpc")).replace("http:http", receiver.endpoint("http"))
+
+    (tmp_path / "headers").write_text("x-token=file\n")
+    for name, value in environment.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", told(value))
+    config = TelemetryConfig(**{name: told(value) for name, value in configured.items() if name != "headers"})  # type: ignore[arg-type]
+    config.headers = tmp_path / "headers" if "headers" in configured else None
+    guard = Guard.open(settings(1, None))
+    exporter = span_exporter(config)
+    tocsin.export_spans(guard, SimpleSpanProcessor(exporter), share=1.0)
+    call = Call(METHOD, {}, "", False)
+    call.response = b""
+    guard.judge([call])
+    exporter.shutdown()
+    assert len(receiver.spans) == 1
+    token = "file" if "headers" in configured else "environment" if "HEADERS" in str(environment) else None
+    assert receiver.headers[0].get("x-token") == token
+
+
+def test_nothing_told_is_the_receiver_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for protocol, port in (("grpc", "127.0.0.1:4317"), ("http", "http://127.0.0.1:4318/v1/traces")):
+        exporter: Any = span_exporter(TelemetryConfig(protocol=protocol))  # type: ignore[arg-type]
+        assert exporter._endpoint == port
+        exporter.shutdown()
+
+
+def test_a_time_in_the_environment_holds_unless_the_configuration_says_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3")
+    for config, seconds in ((TelemetryConfig(), 3), (TelemetryConfig(timeout="7s"), 7)):  # type: ignore[arg-type]
+        exporter: Any = span_exporter(config)
+        assert exporter._timeout == seconds
+        exporter.shutdown()
+
+
+def test_a_protocol_that_is_not_spoken_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_PROTOCOL is 'http/json'; grpc and http/protobuf are"):
+        span_exporter(TelemetryConfig())

@@ -27,6 +27,7 @@ class SemanticEntropy(OfAnswers):
 
     name: ClassVar[str] = "semantic_entropy"
     source: ClassVar[str] = "Farquhar et al. 2024, doi:10.1038/s41586-024-07421-0"
+    resolution: ClassVar[float] = 2.0**-30
 
     def __init__(self, signal: str = "answer_embeddings", *, similarity: float = 0.8, samples: int = 0) -> None:
         if not -1 < similarity <= 1:

@@ -26,6 +26,7 @@ class Entropy(OfDistribution):
 
     name: ClassVar[str] = "entropy"
     source: ClassVar[str] = "Shannon 1948; Hendrycks and Gimpel 2017, arXiv:1610.02136"
+    resolution: ClassVar[float] = 2.0**-30
 
     def graph(self, *signals: Var) -> Var:
         """(n, C) -> (n, 1)."""

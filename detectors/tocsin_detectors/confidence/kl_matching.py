@@ -30,6 +30,7 @@ class KLMatching:
 
     name: ClassVar[str] = "kl_matching"
     source: ClassVar[str] = "Hendrycks et al. 2022, arXiv:1911.11132"
+    resolution: ClassVar[float] = 2.0**-30
 
     def __init__(self, signal: str = "probs") -> None:
         self.reads = (signal,)

@@ -30,6 +30,7 @@ class TemperatureScaling:
 
     name: ClassVar[str] = "temperature_scaling"
     source: ClassVar[str] = "Guo et al. 2017, arXiv:1706.04599"
+    resolution: ClassVar[float] = 2.0**-30
 
     def __init__(self, signal: str = "logits", label: str = "label", *, temperature: float = 0.0) -> None:
         if temperature < 0:

@@ -26,6 +26,7 @@ class OrderSwap:
 
     name: ClassVar[str] = "order_swap"
     source: ClassVar[str] = "Zheng et al. 2023, arXiv:2306.05685"
+    resolution: ClassVar[float] = 2.0**-30
 
     def __init__(self, signal: str = "choice_probs", swapped: str = "swapped_choice_probs") -> None:
         self.reads = (signal, swapped)

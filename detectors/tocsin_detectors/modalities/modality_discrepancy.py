@@ -29,6 +29,7 @@ class ModalityDiscrepancy:
 
     name: ClassVar[str] = "modality_discrepancy"
     source: ClassVar[str] = "MultiOOD, Dong et al. 2024, arXiv:2405.17419"
+    resolution: ClassVar[float] = 2.0**-30
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class SplitPointClassification:
 
     name: ClassVar[str] = "split_point_classification"
     source: ClassVar[str] = "SPC-UQ, split-point self-consistency for uncertainty quantification, 2025"
+    resolution: ClassVar[float] = 2.0**-30
 
     def __init__(
         self,

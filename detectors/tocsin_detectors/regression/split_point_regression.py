@@ -82,6 +82,10 @@ class SplitPointRegression:
         """(n, D) -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
-        m, a, b = (op.softplus(forward(head, signals[0])) for head in fitted(self._heads, self.name))
+        def softplus(x: Var) -> Var:  # ONNX Runtime has none in double precision
+            decay = op.exp(op.neg(op.abs(x)))
+            return op.add(op.relu(x), op.log(op.add(op.const(np.float32(1)), decay)))
+
+        m, a, b = (softplus(forward(head, signals[0])) for head in fitted(self._heads, self.name))
         broken = op.sub(op.mul(op.const(np.float32(2)), op.mul(a, b)), op.mul(m, op.add(a, b)))
         return op.mul(op.abs(broken), op.const(np.float32(self._unit**2)))

@@ -32,9 +32,11 @@ class OfTokens:
         return self
 
 
-def require_logprobs(safe: FittingData, signal: str) -> None:
-    """Raises SignalError when a signal is not finite, or holds no logarithms of probabilities."""
-    for (batch,) in safe.finite(signal):
+def require_logprobs(safe: FittingData, signal: str, *, masked: bool = False) -> None:
+    """Raises SignalError when a signal is not finite (-inf may stand for a probability of 0 where it is `masked`), or
+    holds no logarithms of probabilities.
+    """
+    for (batch,) in safe.finite(signal, masked=masked):
         odd = (batch > 0) & (batch != NO_TOKEN)
         if odd.any():
             raise SignalError(

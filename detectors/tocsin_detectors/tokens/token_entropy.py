@@ -20,7 +20,8 @@ class TokenEntropy(OfTokens):
     """(1/T) sum_t H(p_t), in nats, in [0, log(K + 1)]: how undecided the model was, averaged over the tokens.
 
     Reads the log-probabilities of the K likeliest tokens at each place, (n, T, K); what is left over, 1 minus their
-    sum, counts as one more cell. Nothing is learnt. Sees indecision that the tokens said do not show; a low bound of
+    sum, counts as one more cell. A token that sampling has masked has the log-probability -inf and no part in it
+    (0 log 0 = 0). Nothing is learnt. Sees indecision that the tokens said do not show; a low bound of
     the full entropy, the closer the larger K. Flat signals need `alternatives`, K.
 
     Source: Malinin and Gales (2021), arXiv:2002.07650.
@@ -28,6 +29,8 @@ class TokenEntropy(OfTokens):
 
     name: ClassVar[str] = "token_entropy"
     source: ClassVar[str] = "Malinin and Gales 2021, arXiv:2002.07650"
+    resolution: ClassVar[float] = 2.0**-30
+    reads_masked: ClassVar[bool] = True
 
     def __init__(self, signal: str = "top_logprobs", *, alternatives: int = 0) -> None:
         super().__init__(signal)
@@ -38,7 +41,7 @@ class TokenEntropy(OfTokens):
         """Check the signal, find K. Raises SignalError when the signal holds no log-probabilities."""
         del seed
         _, self._alternatives = axes_of(safe, self.reads[0], tokens=0, alternatives=self.alternatives)
-        require_logprobs(safe, self.reads[0])
+        require_logprobs(safe, self.reads[0], masked=True)
         return self
 
     def graph(self, *signals: Var) -> Var:
@@ -51,7 +54,8 @@ class TokenEntropy(OfTokens):
         ended = op.greater(logs, zero)
         there = op.reduce_max(op.cast(op.not_(ended), to=np.float32), last, keepdims=0)
         probs = op.where(ended, zero, op.exp(logs))
-        told = op.neg(op.reduce_sum(op.mul(probs, op.where(ended, zero, logs)), last, keepdims=0))
+        nothing = op.or_(ended, op.isinf(logs, detect_positive=0))
+        told = op.neg(op.reduce_sum(op.mul(probs, op.where(nothing, zero, logs)), last, keepdims=0))
         # Rounding may leave the likeliest with a hair more than everything.
         rest = op.max([op.sub(there, op.reduce_sum(probs, last, keepdims=0)), zero])
         tail = op.neg(op.mul(rest, op.log(op.max([rest, op.const(np.float32(1e-30))]))))

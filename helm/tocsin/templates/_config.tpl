@@ -1,11 +1,12 @@
 {{/* tocsin.yaml */}}
 {{- define "tocsin.config" -}}
-listen: 0.0.0.0:{{ .Values.tocsin.port }}
-upstream: {{ include "tocsin.upstream" . }}
+listen: {{ include "tocsin.scalar" (printf "%s:%v" .Values.tocsin.address .Values.tocsin.port) }}
+upstream: {{ include "tocsin.scalar" (include "tocsin.upstream" .) }}
 mode: {{ .Values.tocsin.mode }}
-metrics: 0.0.0.0:{{ .Values.tocsin.metricsPort }}
+metrics: {{ include "tocsin.scalar" (printf "%s:%v" .Values.tocsin.address .Values.tocsin.metricsPort) }}
 scoring_budget: {{ .Values.tocsin.scoringBudget }}
 drain: {{ .Values.tocsin.drain }}
+drain_delay: {{ .Values.tocsin.drainDelay }}
 fail: {{ .Values.tocsin.fail }}
 {{- if .Values.tocsin.tls.enabled }}
 tls:
@@ -45,6 +46,11 @@ models:
     {{- end }}
     {{- toYaml (omit $model "bundle" "shadow") | nindent 4 }}
 {{- end }}
+{{- end -}}
+
+{{/* An address in YAML, where brackets would begin a list. */}}
+{{- define "tocsin.scalar" -}}
+{{ ternary (quote .) . (hasPrefix "[" .) }}
 {{- end -}}
 
 {{- define "tocsin.upstream" -}}

@@ -23,13 +23,16 @@
     httpGet: {path: /healthz, port: tocsin-metrics}
     failureThreshold: 60
     periodSeconds: 1
+  {{- with include "tocsin.lifecycle" (list .Values.preStopSeconds .Values.tocsin.lifecycle) }}
+  lifecycle: {{- . | nindent 4 }}
+  {{- end }}
   securityContext: {{- include "tocsin.securityContext" . | nindent 4 }}
   resources: {{- toYaml .Values.tocsin.resources | nindent 4 }}
   volumeMounts:
     - name: tocsin-config
       mountPath: /etc/tocsin
       readOnly: true
-    {{- if or .Values.tocsin.bundles .Values.tocsin.fetch }}
+    {{- if include "tocsin.bundled" . }}
     - name: tocsin-bundles
       mountPath: /bundles
       readOnly: true
@@ -74,11 +77,13 @@
 {{- if .Values.tocsin.fetch }}
 - name: tocsin-bundles
   emptyDir: {sizeLimit: 2Gi}
-{{- else }}
-{{- with .Values.tocsin.bundles }}
+{{- else if .Values.tocsin.bundles }}
 - name: tocsin-bundles
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+  {{- toYaml .Values.tocsin.bundles | nindent 2 }}
+{{- else if include "tocsin.bundled" . }}
+- name: tocsin-bundles
+  configMap:
+    name: {{ include "tocsin.name" . }}-bundles
 {{- end }}
 {{- if .Values.tocsin.tls.enabled }}
 - name: tocsin-tls
@@ -90,6 +95,25 @@
   secret:
     secretName: {{ .name }}
     items: [{key: {{ .key }}, path: password}]
+{{- end }}
+{{- end -}}
+
+{{/* Whether a volume with bundles is mounted; further mounts may have a place for them too. */}}
+{{- define "tocsin.bundled" -}}
+{{- $bundled := or .Values.tocsin.bundles .Values.tocsin.fetch }}
+{{- range .Values.tocsin.models }}{{ if or .bundle .shadow }}{{ $bundled = true }}{{ end }}{{ end }}
+{{- range .Values.tocsin.volumeMounts }}{{ if eq (trimSuffix "/" .mountPath) "/bundles" }}{{ $bundled = false }}{{ end }}{{ end }}
+{{- if $bundled }}true{{ end }}
+{{- end -}}
+
+{{/* A container's own hooks; without, it waits before SIGTERM, for callers come until all have heard that it ends. */}}
+{{- define "tocsin.lifecycle" -}}
+{{- $seconds := first . | int }}
+{{- if last . }}
+{{- toYaml (last .) }}
+{{- else if $seconds }}
+preStop:
+  exec: {command: ["sleep", {{ $seconds | quote }}]}
 {{- end }}
 {{- end -}}
 

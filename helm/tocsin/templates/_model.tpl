@@ -8,4 +8,7 @@
   {{ $key }}: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- end }}
+  {{- with include "tocsin.lifecycle" (list .Values.preStopSeconds .Values.model.lifecycle) }}
+  lifecycle: {{- . | nindent 4 }}
+  {{- end }}
 {{- end -}}

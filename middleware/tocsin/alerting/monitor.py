@@ -9,25 +9,38 @@ from tocsin.alerting.watched import Watched, Wishes
 from tocsin.configuration.config import Config
 
 BLIND = 0.5  # the share of unscored responses from which nothing is watched any more
+REMEMBERED = "1d"  # how long a deployment that is gone is remembered, and alerted on
 FEW = 10  # responses in five minutes below which a share of them says nothing
 
 
 def monitor(models: Sequence[Watched], config: Config, wishes: Wishes) -> Group:
     """The alerts of the monitor."""
-    alerts = [_gone(models), *_unscored(wishes), _unguarded(wishes)]
+    alerts = [_gone(models, wishes), *_unscored(wishes), _unguarded(wishes)]
     if wishes.upstream_rate:
         alerts.append(_bypassed(wishes))
-    budget = max((config.models[model.name].scoring_budget or config.scoring_budget) for model in models)
+    budget = max(config.budget(model.name, shares_sessions=model.shares_sessions) for model in models)
     alerts += [_slow(budget.total_seconds(), wishes), _unreachable(wishes), _reload(wishes), _workers(wishes)]
     return Group("tocsin.monitor", alerts)
 
 
-def _gone(models: Sequence[Watched]) -> Alert:
+def _gone(models: Sequence[Watched], wishes: Wishes) -> Alert:
+    """`absent` knows only the labels that it is asked for: which deployments there are is told by those that were there
+    before, and where none ever was, the model's name alone.
+    """
+    parts = []
+    for model in models:
+        series = f'tocsin_bundle_info{{model="{model.name}"}}'
+        if wishes.by:
+            by = wishes.labels("model")
+            before = f"group by ({by}) (last_over_time({series}[{REMEMBERED}]))"
+            parts.append(f"({before} unless group by ({by}) ({series}))\nor on (model) absent({series})")
+        else:
+            parts.append(f"absent({series})")
     return Alert(
         "TocsinGone",
         "critical",
-        "\nor ".join(f'absent(tocsin_bundle_info{{model="{model.name}"}})' for model in models),
-        "{{ $labels.model }}: no Tocsin reports that it guards this model",
+        "\nor ".join(parts),
+        wishes.subject + ": no Tocsin reports that it guards this model",
         "Prometheus has no series of it: no Tocsin is running with this model, or none is scraped.",
         "gone",
         lasting="5m",
@@ -39,7 +52,7 @@ def _unscored(wishes: Wishes) -> list[Alert]:
     judged = f'sum by ({by}) (increase(tocsin_responses_total{{decision!="unscored"}}[5m]))'
     missed = f'sum by ({by}) (increase(tocsin_unscored_total{{reason!="no_bundle"}}[5m]))'
     share = f"{missed} / (({judged} or 0 * {missed}) + {missed} > {FEW})"
-    told = "{{ $labels.model }}: {{ $value | humanizePercentage }} of responses pass without a judgement"
+    told = wishes.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
     return [
         Alert(
             "TocsinBlind",
@@ -69,7 +82,8 @@ def _unguarded(wishes: Wishes) -> Alert:
         "TocsinSeesOtherCallsOnly",
         "warning",
         f"{other} > 100 unless {guarded} > 0",
-        "{{ $value | humanize }} calls in half an hour passed, and not one of them was of a guarded method",
+        wishes.deployment()
+        + "{{ $value | humanize }} calls in half an hour passed, and not one of them was of a guarded method",
         "Calls arrive, but of methods that no configured protocol knows. Health checks alone look like this too.",
         "no-traffic",
         lasting="30m",
@@ -77,13 +91,18 @@ def _unguarded(wishes: Wishes) -> Alert:
 
 
 def _bypassed(wishes: Wishes) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
-    seen = f'sum{by} (rate(tocsin_relay_calls_total{{guarded="true"}}[10m]))'
+    """`upstream_rate` may have lost the labels of deployments: then it is held to the calls of all of them."""
+    calls = 'rate(tocsin_relay_calls_total{guarded="true"}[10m])'
+    answers, seen = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
+    if wishes.by:
+        by = f" by ({wishes.labels()})"
+        answers, seen = f"sum{by} ({wishes.upstream_rate})", f"(sum{by} ({calls}) > 0 or {seen})"
     return Alert(
         "TocsinBypassed",
         "critical",
-        f"({wishes.upstream_rate}) > 0 unless {seen} > 0",
-        "the model server answers {{ $value | humanize }} requests a second, and none of them came through Tocsin",
+        f"{answers} > 0 unless {seen}",
+        wishes.deployment()
+        + "the model server answers {{ $value | humanize }} requests a second, and none of them came through Tocsin",
         "The model server has traffic, and Tocsin has none: callers reach it by another way.",
         "no-traffic",
         lasting="10m",
@@ -96,7 +115,7 @@ def _slow(budget: float, wishes: Wishes) -> Alert:
         "TocsinSlow",
         "warning",
         f"histogram_quantile(0.99, sum by ({by}) (rate(tocsin_added_seconds_bucket[5m]))) > {budget:g}",
-        "judging adds {{ $value | humanizeDuration }} to one response in a hundred",
+        wishes.deployment() + "judging adds {{ $value | humanizeDuration }} to one response in a hundred",
         f"The scoring budget is {budget * 1e3:g} ms; responses that wait longer pass as late.",
         "slow",
         lasting="10m",
@@ -109,7 +128,7 @@ def _unreachable(wishes: Wishes) -> Alert:
         "TocsinUpstreamUnreachable",
         "warning",
         f"sum{by} (increase(tocsin_relay_upstream_failures_total[5m])) > 0",
-        "{{ $value | humanize }} connections to the model server failed in five minutes",
+        wishes.deployment() + "{{ $value | humanize }} connections to the model server failed in five minutes",
         "Callers get UNAVAILABLE, as they would without Tocsin.",
         "upstream-unreachable",
         lasting="5m",
@@ -123,7 +142,7 @@ def _reload(wishes: Wishes) -> Alert:
         "TocsinReloadFailed",
         "warning",
         f"{failed} > 0 unless {done} > 0",
-        "a new configuration could not be used; the old one stays in force",
+        wishes.deployment() + "a new configuration could not be used; the old one stays in force",
         "The reason is in the log, and in the answer of `tocsin reload`.",
         "reload-failed",
     )
@@ -135,7 +154,7 @@ def _workers(wishes: Wishes) -> Alert:
         "TocsinWorkersDie",
         "warning",
         f"sum{by} (increase(tocsin_worker_restarts_total[30m])) > 2",
-        "{{ $value | humanize }} workers died in half an hour and were started again",
+        wishes.deployment() + "{{ $value | humanize }} workers died in half an hour and were started again",
         "Calls in flight on them were lost.",
         "workers-die",
     )

@@ -12,22 +12,13 @@ from tocsin.alerting.watched import Watched, Wishes, matching
 FAST, SLOW = 14.4, 3.0  # times the promised rate: a month's alarms in 50 hours, and in ten days
 AT_MOST = 0.5  # a rate that is too high whatever was promised
 
-_RATIO = (
-    "{{{{ with printf \"tocsin:alarm_ratio:{window}{{model='%s',alarm='%s'}}\" $labels.model $labels.alarm | query }}}}"
-    "{{{{ . | first | value | humanizePercentage }}}}{{{{ else }}}}an unknown share{{{{ end }}}}"
-)
-_ALPHA = (
-    "{{ with printf \"tocsin:alpha{model='%s',alarm='%s'}\" $labels.model $labels.alarm | query }}"
-    "{{ . | first | value | humanizePercentage }}{{ else }}an unknown share{{ end }}"
-)
-
 
 def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
     """The alerts of the promise, behind the rates they are about: rules of a group are evaluated in their order."""
     fixed = [model for model in models if model.fixed]
     alerts: list[Recording | Alert] = [*rates(wishes)]
     if fixed:
-        alerts += [_broken(fixed, models, wishes), *_burning(fixed, models)]
+        alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes)]
     alerts += [_drift(models, wishes), _stale(wishes)]
     if any(model.shadowed for model in models):
         alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
@@ -56,9 +47,10 @@ def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) 
         "TocsinPromiseBroken",
         "critical",
         "\nor ".join(parts),
-        f"{{{{ $labels.model }}}}: {{{{ $labels.{ALARM} }}}} alarms now exceed what was promised ("
-        + _RATIO.format(window="5m")
-        + f' in five minutes, promised {_ALPHA}; evidence e^{{{{ $value | printf "%.1f" }}}} to 1)',
+        f"{wishes.subject}: {{{{ $labels.{ALARM} }}}} alarms now exceed what was promised ("
+        + wishes.lookup("tocsin:alarm_ratio:5m", ALARM)
+        + f" in five minutes, promised {wishes.lookup('tocsin:alpha', ALARM)}; "
+        + 'evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The traffic is not like the calibration traffic, or the model has changed: the evidence against the promise "
         f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {" ".join(sure)}',
         "promise-broken",
@@ -69,7 +61,7 @@ def _beyond(limit: float, some: Sequence[Watched], every: Sequence[Watched]) -> 
     return f"tocsin:promise_log_evalue{_of(matching(some, every))} > {limit:.4f}"
 
 
-def _burning(fixed: Sequence[Watched], every: Sequence[Watched]) -> list[Alert]:
+def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> list[Alert]:
     """The share of alarms is some times what was promised, in a long window and still in a short one."""
     found = []
     only = _of(matching(fixed, every))
@@ -88,8 +80,8 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched]) -> list[Alert]:
                 name,
                 urgency,  # type: ignore[arg-type]
                 "\nand ".join(parts),
-                f"{{{{ $labels.model }}}}: {{{{ $value | humanizePercentage }}}} of responses in {long} raise "
-                f"{{{{ $labels.{ALARM} }}}} alarms, promised {_ALPHA}",
+                f"{wishes.subject}: {{{{ $value | humanizePercentage }}}} of responses in {long} raise "
+                f"{{{{ $labels.{ALARM} }}}} alarms, promised {wishes.lookup('tocsin:alpha', ALARM)}",
                 f"The alarm budget is used up at {times:g} times the promised rate or faster (at {AT_MOST:.0%} in any "
                 f"case), in the last {long} and still in the last {short}, by more than chance does once in a million "
                 "times.",
@@ -105,7 +97,7 @@ def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
         "TocsinDrift",
         "warning",
         f"max by ({wishes.labels('model')}) (max_over_time(tocsin_drift_log_evalue[5m])) > {limit:.4f}",
-        '{{ $labels.model }}: scores have drifted from calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
+        wishes.subject + ': scores have drifted from calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
         "Scores are distributed otherwise than when the bundle was calibrated, upwards or downwards; alarms may still "
         f"be within what was promised. On traffic like the calibration traffic, any alert of this kind ever fires with "
         f"probability at most {wishes.delta:g} a process.",
@@ -120,7 +112,7 @@ def _stale(wishes: Wishes) -> Alert:
         "TocsinCalibrationStale",
         "warning",
         f"time() - {made} > {age:.0f}",
-        "{{ $labels.model }}: calibrated {{ $value | humanizeDuration }} ago",
+        wishes.subject + ": calibrated {{ $value | humanizeDuration }} ago",
         f"The promise is about traffic like that of the calibration. It is older than {wishes.max_age.days} days, "
         "which somebody has set as the limit.",
         "calibration-stale",
@@ -140,7 +132,7 @@ def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
         f"1 - sum by ({by}) ({alike}) / ({every} > 0)\n"
         f"> 2 * max by ({by}) (tocsin_alpha)\n"
         f"  + sqrt({luck:.6g} * 2 * max by ({by}) (tocsin_alpha) / ({every} > 0)) + {luck / 3:.6g} / ({every} > 0)",
-        "{{ $labels.model }}: the candidate bundle judges {{ $value | humanizePercentage }} of responses otherwise",
+        wishes.subject + ": the candidate bundle judges {{ $value | humanizePercentage }} of responses otherwise",
         "Both bundles promise at most alpha false alarms, so on safe traffic they may differ on twice that. They "
         "differ on more, or the candidate fails: look before you make it the live one.",
         "candidate-disagrees",

@@ -23,6 +23,7 @@ class Watched:
     fixed: bool
     run_length: bool
     shadowed: bool
+    shares_sessions: bool  # by the Redis of `state`
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,27 @@ class Wishes:
         """These labels and those that tell deployments apart, as PromQL's `by` takes them."""
         return ", ".join([*self.by, *own])
 
+    @property
+    def subject(self) -> str:
+        """The model that an alert is about, and its deployment, as a template of annotations."""
+        return "{{ $labels.model }}" + self.deployment(" (", ")")
+
+    def deployment(self, before: str = "", after: str = ": ") -> str:
+        """The deployment that an alert is about, as a template of annotations; nothing where labels tell none."""
+        return "".join(
+            f"{{{{ with $labels.{label} }}}}{before}{label} {{{{ . }}}}{after}{{{{ end }}}}" for label in self.by
+        )
+
+    def lookup(self, series: str, alarm: str) -> str:
+        """What a recorded series says of the alert's own promise, as a share, as a template of annotations; `alarm` is
+        the label of its severity.
+        """
+        labels = [*self.by, "model", alarm]
+        matchers = ",".join(f"{label}='%s'" for label in labels)
+        values = " ".join(f"$labels.{label}" for label in labels)
+        found = f'{{{{ with printf "{series}{{{matchers}}}" {values} | query }}}}'
+        return found + "{{ . | first | value | humanizePercentage }}{{ else }}an unknown share{{ end }}"
+
 
 def watched(config: Config) -> list[Watched]:
     """The models of a configuration that have a bundle. Raises ConfigError where none has, BundleError."""
@@ -73,6 +95,7 @@ def watched(config: Config) -> list[Watched]:
                 model.adapt is None and model.discoveries is None and not step,
                 model.evidence == "run_length",
                 model.shadow is not None,
+                promise.sessions is not None and config.state is not None and model.sessions_hop,
             )
         )
     if not found:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +17,9 @@ from tocsin.cli.traffic import Traffic, show_worth, traffic
 from tocsin.errors import ConfigError
 from tocsin.fetching import KINDS
 from tocsin.fetching import fetch as fetch_bundle
-from tocsin_calibration import Bundle
+from tocsin_calibration import Bundle, BundleError
 from tocsin_calibration.thresholds.joint import meaning
+from tocsin_detectors import DetectorError
 from tocsin_detectors.costs import costs_by_detector
 
 app = typer.Typer(help="Look at bundles, and fetch them.", no_args_is_help=True)
@@ -58,7 +61,8 @@ def show(
     computed = {name: reads for d in bundle.detectors for name, reads in d.get("computed", {}).items()}
     for name, reads in computed.items():
         console.print(f"           {name} is computed from {', '.join(reads)} by a model inside the bundle")
-    console.print(f"costs      {bundle.scorer.cost(8) * 1e6:,.1f} us a response here, in batches of 8")
+    with _naming(file):
+        console.print(f"costs      {bundle.scorer.cost(8) * 1e6:,.1f} us a response here, in batches of 8")
     promise = bundle.promise
     if promise is None:
         console.print(f"promises   nothing yet: run `tocsin calibrate {file} SAFE_DATA`")
@@ -107,9 +111,11 @@ def time_(
     except ImportError:
         raise ConfigError("timing detectors one by one needs onnx: pip install 'tocsin[fit]'") from None
     scorer, batches = Bundle.read(file).scorer, rows or [1, 8, 64]
-    alone = [costs_by_detector(scorer, size) for size in batches]
+    with _naming(file):
+        together = [scorer.cost(size) for size in batches]
+        alone = [costs_by_detector(scorer, size) for size in batches]
     told = [[name, *(f"{1e6 * costs[name]:,.1f} us" for costs in alone)] for name in scorer.detectors]
-    told.append(["all, as one graph", *(f"{1e6 * scorer.cost(size):,.1f} us" for size in batches)])
+    told.append(["all, as one graph", *(f"{1e6 * cost:,.1f} us" for cost in together)])
     console = Console(highlight=False, soft_wrap=True)
     print_table(console, ("a response, alone", *(f"in batches of {size}" for size in batches)), told, right=True)
 
@@ -119,8 +125,18 @@ def verify(file: File) -> None:
     """Check that a bundle is whole, unaltered, loads, and is calibrated."""
     bundle = Bundle.read(file)
     bundle.require_promise(file)
-    bundle.scorer.warm()
+    with _naming(file):
+        bundle.scorer.warm()
     typer.echo(f"{file}: whole, unaltered, calibrated ({bundle.digest})")
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Says of which bundle the graph is that cannot be run. Raises BundleError."""
+    try:
+        yield
+    except DetectorError as error:
+        raise BundleError(f"{file}: {error}") from error
 
 
 def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def calibrate(
         return own & unseen_rows(file, made.made) if compare else own
 
     meant = of_sessions(recording.where(rows), only, sessions or SESSION, console)
-    unseen = whole(meant, leave_out_broken, console)
+    unseen = whole(meant, leave_out_broken, console, made.scorer.masked)
     unseen = chosen(unseen, Choice(exclude or [], newest, sample, seed, sessions), console, data)
     if not unseen.rows:
         by = "fitting, or for the calibration to compare with" if compare else "fitting"

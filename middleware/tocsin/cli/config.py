@@ -8,17 +8,20 @@ from typing import Annotated
 
 import typer
 
+from tocsin.checking import problems_of
 from tocsin.configuration.config import Config
-from tocsin.judgement.guard import Guard
+from tocsin.errors import ConfigError
 
 app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="A configuration file.")] = Path("tocsin.yaml")) -> None:
-    """Check a configuration, its environment overrides and its bundles, as `serve` would."""
+    """Check a configuration as `serve` would: environment, bundles, paths, certificates, tokens, secrets, folders."""
     config = Config.load(file)
-    guard = Guard.open(config)
+    problems, guard = problems_of(config)
+    if problems or guard is None:
+        raise ConfigError("\n".join(problems))
     told = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
     typer.echo(f"{file}: {config.mode}, {config.listen} -> {config.upstream}, guards {', '.join(told)}")
 

@@ -73,7 +73,9 @@ def evaluate(
                 require_whole_sessions(file, record, sessions)
         return unseen_rows(file, made.made)
 
-    unseen = whole(of_sessions(recording.where(rows), only, sessions, console), leave_out_broken, console)
+    unseen = whole(
+        of_sessions(recording.where(rows), only, sessions, console), leave_out_broken, console, made.scorer.masked
+    )
     if not unseen.rows:
         raise CalibrationError(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from tocsin.recording.reading import SESSION, Recording, read_recording
 from tocsin_calibration import Bundle
 from tocsin_detectors import Detector, Features, FittingData, Scorer
 from tocsin_detectors.features import parse_features, with_features
-from tocsin_detectors.graph import build_graph, free_lengths, signals_of
+from tocsin_detectors.graph import build_graph, free_lengths, masked_signals, signals_of
 from tocsin_detectors.registry import names, parse
 
 
@@ -89,7 +89,7 @@ def fit(
     mine = recording.where(lambda file: fitting_rows(file, division))
     mine = of_sessions(mine, only, sessions or SESSION, console)
     if leave_out_broken:
-        mine = without_broken(mine, console)
+        mine = without_broken(mine, console, masked_signals(detectors, before))
     safe: FittingData = mine.load() if mine.size <= memory << 20 else mine
     with _progress(console, mine) as told:
         seen = with_features(safe, before, signals_of(detectors))
@@ -124,9 +124,9 @@ def open_recording(path: Path, model: str | None, detectors: Sequence[Detector],
     return read_recording(path, model, dict.fromkeys(wanted), optional=optional, free=free)
 
 
-def without_broken(recording: Recording, console: Console) -> Recording:
-    """The responses that hold no NaN or infinity; says how many others there are."""
-    whole = recording.finite_rows()
+def without_broken(recording: Recording, console: Console, masked: Collection[str] = ()) -> Recording:
+    """The responses that hold no NaN or infinity, but for -inf in `masked` signals; says how many others there are."""
+    whole = recording.finite_rows(masked)
     if left := recording.rows - whole.rows:
         console.print(
             f"left out {left:,} of {recording.rows:,} responses that hold NaN or infinity; serving passes such "

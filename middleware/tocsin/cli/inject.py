@@ -11,7 +11,6 @@ import yaml
 
 import tocsin
 from tocsin.cli.serve import ConfigPath
-from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin.kubernetes.inject import inject as injected
 from tocsin.kubernetes.sidecar import Sidecar
@@ -21,29 +20,48 @@ def inject(
     manifests: Annotated[Path, typer.Argument(help="YAML with Deployments and their kind; - reads standard input.")],
     config: ConfigPath = Path("tocsin.yaml"),
     bundles: Annotated[
-        str, typer.Option(help="Where bundles come from: configmap:NAME, pvc:CLAIM or image:REFERENCE; none without.")
+        str, typer.Option(help="Where bundles come from: configmap:NAME, pvc:CLAIM or image:REFERENCE.")
     ] = "",
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="A Secret with files that the configuration names (keys, certificates, tokens); repeat."),
+    ] = None,
     image: Annotated[str, typer.Option(help="An image in which tocsin is installed.")] = f"tocsin:{tocsin.__version__}",
-    config_map: Annotated[str, typer.Option(help="The name of the ConfigMap with the configuration.")] = "tocsin",
+    config_map: Annotated[
+        str, typer.Option(help="The name of the ConfigMap with the configuration; else the workload's, and -tocsin.")
+    ] = "",
     native: Annotated[
         bool, typer.Option("--native/--plain", help="A native sidecar (Kubernetes 1.29), or one more container.")
     ] = True,
 ) -> None:
     """Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply -f -."""
-    settings = Config.load(config)
-    if settings.upstream.path or settings.listen.path:
-        raise ConfigError(f"{config}: listen and upstream: inside a pod both are HOST:PORT")
+    sidecar = Sidecar.of(config, image, _volume(bundles), secrets=secret or [], config_map=config_map, native=native)
     try:
         text = sys.stdin.read() if str(manifests) == "-" else manifests.read_text()
         documents = [part for part in yaml.safe_load_all(text) if part]
     except yaml.YAMLError as error:
         raise ConfigError(f"{manifests}: is not YAML ({' '.join(str(error).split())})") from None
+    if not all(isinstance(part, dict) for part in documents):
+        raise ConfigError(f"{manifests}: holds something that is no manifest")
     documents = [item for part in documents for item in (part["items"] if part.get("kind") == "List" else [part])]
-    sidecar = Sidecar(settings, yaml.safe_load(config.read_text()), image, _volume(bundles), config_map, native)
     made, told = injected(documents, sidecar)
     for line in told:
         typer.echo(line, err=True)
-    typer.echo(yaml.safe_dump_all(made, sort_keys=False), nl=False)
+    typer.echo(yaml.dump_all(made, Dumper=_Readable, sort_keys=False, allow_unicode=True), nl=False)
+
+
+class _Readable(yaml.SafeDumper):
+    """Text of several lines, such as the configuration, is a block as people write it; no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Readable.add_representer(str, _text)
 
 
 def _volume(bundles: str) -> dict[str, Any]:

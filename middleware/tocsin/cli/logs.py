@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Literal
 
+from tocsin.cli.log_lines import LineFormatter, bounded
+
 FORMAT = "TOCSIN_LOG"  # in the environment, also for the workers that a process starts
 
 Form = Literal["text", "json"]
@@ -16,7 +18,7 @@ def set_up(form: Form, *, verbose: bool) -> None:
     """Write the log of this process and of those that it starts to standard error."""
     os.environ[FORMAT] = form
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_json() if form == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_json() if form == "json" else LineFormatter())
     logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
     for noisy in ("asyncio", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -34,8 +36,10 @@ def _json() -> logging.Formatter:
         ],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.dict_tracebacks,
+            # without local variables, which hold what was asked and answered
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.EventRenamer("message"),
+            bounded,
             structlog.processors.JSONRenderer(default=str, ensure_ascii=False),
         ],
     )

@@ -40,7 +40,7 @@ def replay(
     promise = made.require_promise(bundle)
     if not 0 < delta < 1:
         raise CalibrationError(f"--delta: a probability lies between 0 and 1, not {delta:g}")
-    recording = whole(responses_of(made, data, model), leave_out_broken, console)
+    recording = whole(responses_of(made, data, model), leave_out_broken, console, made.scorer.masked)
     if not recording.rows:
         raise RecordingError(f"{data}: holds no responses")
     shown = ScoredRecording(made, recording)

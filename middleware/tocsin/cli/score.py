@@ -34,7 +34,9 @@ def score(
     if out.resolve() in (data.resolve(), data.resolve().parent):
         raise ConfigError(f"{out}: holds the recording itself; name another folder for its scores")
     fitted = made.made.get("fitted", {})
-    unseen = whole(recording.where(lambda file: unfitted_rows(file, fitted)), leave_out_broken, console)
+    unseen = whole(
+        recording.where(lambda file: unfitted_rows(file, fitted)), leave_out_broken, console, made.scorer.masked
+    )
     out.mkdir(parents=True, exist_ok=True)
     parts = [part for part in unseen.parts() if part.rows]
     done = 0

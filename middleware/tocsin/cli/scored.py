@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from tocsin.recording.reading import Recording
 from tocsin_calibration import Bundle, CalibrationError
 
 
-def whole(recording: Recording, leave_out_broken: bool, console: Console) -> Recording:
-    """The recording, or what of it holds no NaN or infinity."""
-    return without_broken(recording, console) if leave_out_broken else recording
+def whole(recording: Recording, leave_out_broken: bool, console: Console, masked: Collection[str] = ()) -> Recording:
+    """The recording, or what of it holds no NaN or infinity, but for -inf in `masked` signals."""
+    return without_broken(recording, console, masked) if leave_out_broken else recording
 
 
 class ScoredRecording:

@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from tocsin.checking import file_problems
 from tocsin.configuration.config import Config
+from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
 from tocsin.relay import frames
@@ -29,6 +31,8 @@ def serve(
     """Stand between callers and a model server, and judge every response. SIGHUP reads everything anew."""
     settings = Config.load(config)
     guard = Guard.open(settings)
+    if worker is None and (problems := file_problems(settings)):
+        raise ConfigError("\n".join(problems))
     if worker is not None:
         _serve_as_worker(settings, guard, config, worker)
     elif settings.workers > 1:
@@ -77,9 +81,9 @@ def _told(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None) 
         else:
             log.info("model %s, %s: %s", model.name, model.digest[:19], "; ".join(str(model.promise).splitlines()))
     config = guard.config
-    metrics = f", metrics on http://{http.address}/metrics" if http is not None else ""
+    metrics = f", metrics on {http.url}/metrics" if http is not None else ""
     if http is not None and config.page:
-        metrics += f", a page to look at on http://{http.address}/"
+        metrics += f", a page to look at on {http.url}/"
     compiled = "" if str(frames.__file__).endswith(".py") else " (compiled)"
     for address, listener in zip(addresses, config.every_listener, strict=True):
         log.info("%s%s: %s -> %s%s", config.mode, compiled, address, listener.upstream, metrics)

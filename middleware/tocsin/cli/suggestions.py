@@ -13,7 +13,7 @@ from tocsin.recording.division import Division, fitting_rows
 from tocsin.recording.reading import read_recording
 from tocsin_detectors import Features, FittingData
 from tocsin_detectors.features import with_features
-from tocsin_detectors.graph import free_lengths
+from tocsin_detectors.graph import free_lengths, masked_signals
 from tocsin_detectors.registry import find, names
 from tocsin_detectors.separation import Interval
 from tocsin_detectors.suggest import suggest
@@ -31,13 +31,14 @@ def show_suggestions(
 ) -> None:
     """Print which detectors can read the recording's fitting share, and how well they tell `shifted`."""
     console = Console(highlight=False, soft_wrap=True)
-    free = free_lengths([find(name)() for name in names()], features)
+    every = [find(name)() for name in names()]
+    free, masked = free_lengths(every, features), masked_signals(every, features)
 
     def read(path: Path, wanted: Sequence[str] = ()) -> FittingData:
         recording = read_recording(path, model, wanted, free=free)
         if path == data:
             recording = recording.where(lambda file: fitting_rows(file, Division(share, seed)))
-        whole = recording.finite_rows() if leave_out_broken else recording
+        whole = recording.finite_rows(masked) if leave_out_broken else recording
         return with_features(whole, features, [*whole.names(), *(feature.name for feature in features)])
 
     safe = read(data)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import ByteSize, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tocsin.configuration.environment import PREFIX, Override, overrides
 from tocsin.configuration.events import EventsConfig
 from tocsin.configuration.fields import Address, AddressField, Duration
 from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.configuration.model import ModelConfig
-from tocsin.configuration.state import StateConfig
+from tocsin.configuration.ports import check_ports
+from tocsin.configuration.reading import read_settings
+from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
 from tocsin.protocols.protocol import ProtocolConfig, presets
-
-PREFIX = "TOCSIN_"
 
 
 class Config(BaseSettings):
@@ -45,6 +46,15 @@ class Config(BaseSettings):
     )
     fail: Literal["open", "closed"] = Field(
         "open", description="In enforce, whether responses that cannot be scored pass (open) or are refused (closed)."
+    )
+    unguarded: Literal["pass", "refuse"] = Field(
+        "pass",
+        description="In enforce, whether calls of methods that no model has pass, or are refused with "
+        "PERMISSION_DENIED; health and reflection always pass.",
+    )
+    unguarded_allow: list[Annotated[str, Field(pattern=r"^/[^/\s*]+/([^/\s*]+|\*)$")]] = Field(
+        [],
+        description="Methods that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for a service.",
     )
     protocols: dict[str, ProtocolConfig] = Field({}, description="Protocols of your own, beside the presets.")
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)
@@ -71,23 +81,34 @@ class Config(BaseSettings):
     admin_tls: TlsConfig | None = Field(None, description="The certificate of the admin port; null: plain text.")
     scoring_budget: Duration = Field(
         timedelta(milliseconds=5),
-        description="How long a response waits for its verdict; a later one is counted as late.",
+        description="How long a response waits for its verdict; a later one is counted as late. Unless it is set, "
+        "models whose sessions are in the Redis of `state` have four times state.timeout besides.",
     )
     max_message: ByteSize = Field(
         ByteSize(32 << 20), description="Larger messages pass unscored.", ge=1024, le=(1 << 31) - 1
     )
     max_memory: ByteSize = Field(
         ByteSize(256 << 20),
-        description="Bytes that may wait in the relay at any time, of all connections together; beyond it messages pass "
-        "unscored, and the connection that keeps most is cut off.",
+        description="Bytes that may wait in the relay at any time, of all connections together; beyond it messages "
+        "pass unscored, and the connection that keeps most is cut off.",
     )
     connect_timeout: Duration = Field(timedelta(seconds=5), description="How long a connection upstream may take.")
+    upstream_health: Literal["ignore", "ready", "listen"] = Field(
+        "ignore",
+        description="What follows whether the upstream takes connections: nothing (ignore), /readyz and gRPC health "
+        "(ready), or also the port, which refuses connections meanwhile (listen).",
+    )
     drain: Duration = Field(timedelta(seconds=30), description="How long calls in flight may finish after SIGTERM.")
+    drain_delay: Duration = Field(
+        timedelta(seconds=5),
+        description="How long after SIGTERM new connections and calls are still taken, while /readyz says no; then "
+        "draining begins.",
+    )
     limits: Limits = Field(Limits(), description="What callers may use of the relay.")
     accept_verdicts: bool = Field(
         False,
         description="Take the verdict that a Tocsin behind this one made, instead of scoring again: judging waits for "
-        "the trailers.",
+        "the trailers. Otherwise verdicts from behind are removed.",
     )
     workers: int = Field(1, ge=1, le=64, description="Processes that share the port; metrics are those of all.")
     reload_certificates: Duration = Field(
@@ -107,12 +128,14 @@ class Config(BaseSettings):
         Raises ConfigError naming the file, the path inside it, and what was expected.
         """
         path = Path(path)
-        content = _read(path)
-        overrides = EnvSettingsSource(cls, env_prefix=PREFIX, env_nested_delimiter="__")()
+        content = read_settings(path)
+        over, single = overrides(os.environ, content, cls.model_fields)
         try:
-            config = cls(**_merge(content, overrides))
+            config = cls(**_merge(content, over))
         except ValidationError as error:
-            raise ConfigError("\n".join(_told(path, problem) for problem in error.errors())) from None
+            raise ConfigError("\n".join(_told(path, problem, single) for problem in error.errors())) from None
+        except RecursionError:
+            raise ConfigError(f"{path}: is nested too deeply") from None
         config._resolve(path.parent)
         return config
 
@@ -121,6 +144,26 @@ class Config(BaseSettings):
         """Where callers connect, and the model server behind each: the first of them told on top."""
         first = Listener(listen=self.listen, upstream=self.upstream, tls=self.tls, upstream_tls=self.upstream_tls)
         return [first, *self.listeners]
+
+    @property
+    def round_trip(self) -> timedelta:
+        """How long a round trip to the Redis of `state` may take: as configured, else as budgets leave room for."""
+        if self.state is not None and self.state.timeout is not None:
+            return self.state.timeout
+        told = [self._told_budget(model) for model in self.models.values() if model.session and model.sessions_hop]
+        return min([TIMEOUT, *(budget / ROUND_TRIPS for budget in told if budget is not None)])
+
+    def budget(self, model: str, *, shares_sessions: bool) -> timedelta:
+        """How long a response of a model may wait for its verdict. Where that `shares_sessions` by Redis, and no budget
+        is configured, there is room for round trips besides.
+        """
+        told = self._told_budget(self.models[model])
+        if told is not None:
+            return told
+        return self.scoring_budget + (ROUND_TRIPS * self.round_trip if shares_sessions else timedelta())
+
+    def _told_budget(self, model: ModelConfig) -> timedelta | None:
+        return model.scoring_budget or (self.scoring_budget if "scoring_budget" in self.model_fields_set else None)
 
     @model_validator(mode="after")
     def _known(self) -> Config:
@@ -131,6 +174,7 @@ class Config(BaseSettings):
         for listener in self.listeners:
             if listener.model and listener.model not in self.models:
                 raise ValueError(f"listeners: there is no model '{listener.model}'")
+        check_ports(self.every_listener, {"metrics": self.metrics, "admin": self.admin})
         return self
 
     def _resolve(self, folder: Path) -> None:
@@ -157,37 +201,21 @@ class Config(BaseSettings):
                     tls.resolve(folder)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not YAML ({told})") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must hold settings by name (listen, upstream, models, ...)")
-    strange = [name for name in content if not isinstance(name, str)]
-    if strange:
-        raise ConfigError(f"{path}: {strange[0]!r}: there is no such setting; `tocsin config schema` lists them")
-    return content
-
-
 def _merge(under: Any, over: Any) -> Any:
     if isinstance(under, Mapping) and isinstance(over, Mapping):
         return {**under, **{key: _merge(under.get(key), value) for key, value in over.items()}}
     return over
 
 
-def _told(path: Path, problem: Any) -> str:
+def _told(path: Path, problem: Any, single: Sequence[Override]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
+    place = tuple(str(part) for part in problem["loc"])
+    by = next((one.variable for one in single if place[: len(one.place)] == one.place), "")
     what = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         what = "there is no such setting; `tocsin config schema` lists them"
-    if problem["type"] == "value_error" and (named := re.match(r"([a-z_]+(?:\.[a-z_]+)*): (.*)", what, re.DOTALL)):
+    if problem["type"] == "value_error" and (named := re.match(r"([a-z_]+(?:\.\w+)*): (.*)", what, re.DOTALL)):
         where, what = ".".join(part for part in (where, named[1]) if part), named[2]
     if problem["type"] == "missing":
         what = "is required"
-    return f"{path}: {where}: {what}"
+    return f"{path}: {where}: {what}" + (f" (the environment's {by} says so)" if by else "")

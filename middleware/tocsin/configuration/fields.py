@@ -13,6 +13,7 @@ from tocsin.protocols.paths import SignalPath, signal_path
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)\s*$")
+_HOST = re.compile(r"[^\s/@?#\[\],]+")  # a name or an IP address, an IPv6 one without its brackets
 VERSION = "version"  # as a group
 STREAM, CONNECTION = "stream", "connection"  # as sessions
 
@@ -36,10 +37,17 @@ def _address(value: Any) -> Address:
     text = str(value)
     if text.startswith("unix:") and len(text) > 5:
         return Address(path=text[5:])
+    scheme, is_url, rest = text.partition("://")
+    if is_url:
+        place = rest.rpartition("@")[2].partition("/")[0]
+        place = place if place.rpartition(":")[2].isdigit() else f"{place or 'HOST'}:PORT"
+        secure = "; TLS is a setting of its own (upstream_tls)" if scheme in ("https", "grpcs") else ""
+        raise ValueError(f"expected HOST:PORT or unix:/PATH, not a URL: write '{place}'{secure}")
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535 or not host:
+    named = host.strip("[]")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or not _HOST.fullmatch(named):
         raise ValueError(f"expected HOST:PORT or unix:/PATH, not '{text}'")
-    return Address(host.strip("[]"), int(port))
+    return Address(named, int(port))
 
 
 def _seconds(value: Any) -> timedelta:

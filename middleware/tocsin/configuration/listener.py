@@ -70,6 +70,9 @@ class Limits(BaseModel):
         10_000, ge=1, description="SETTINGS, PING and empty frames that a connection may send within ten seconds."
     )
     headers: ByteSize = Field(ByteSize(64 << 10), ge=1024, le=1 << 18, description="Bytes of a call's header block.")
+    handshake: Duration = Field(
+        timedelta(seconds=10), description="How long a caller may take for its TLS handshake, and then for its preface."
+    )
     idle: Duration | None = Field(
         None, description="A connection without calls for so long is asked to go; null: it may stay."
     )

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tocsin.configuration.actions import AbstainConfig, BlockConfig, FallbackConfig, ReactionField, RetryConfig
-from tocsin.configuration.fields import Duration, GroupField, SessionField, SignalField
+from tocsin.configuration.fields import CONNECTION, STREAM, Duration, GroupField, SessionField, SignalField
 from tocsin.protocols.protocol import Judged
 
 
@@ -73,6 +73,16 @@ class ModelConfig(BaseModel):
         description="Of a stream: message judges each, a number so many messages together, end the whole; null: as the "
         "protocol says.",
     )
+    in_turn: bool = Field(
+        False,
+        description="Of a stream of requests (ModelStreamInfer): each has exactly one response, so that responses to "
+        "requests without an id, or with the same id, are matched by their order.",
+    )
+    batched: bool | dict[str, bool] | None = Field(
+        None,
+        description="Whether the first axis of tensors is one of responses, for all signals or by signal; null: as the "
+        "width that detectors were fitted on says, and while recording the shape and the signal's name.",
+    )
     ask: bool | int = Field(
         False,
         description="Ask the model server for signals that callers did not ask for, and take them out again; a number: "
@@ -132,10 +142,22 @@ class ModelConfig(BaseModel):
         "whose value exceeds log(N) by chance once in N responses on average at most.",
     )
 
+    @property
+    def sessions_hop(self) -> bool:
+        """Whether a session's calls may come to several processes, so that a shared Redis is what remembers it."""
+        return self.session not in (STREAM, CONNECTION)
+
     @model_validator(mode="after")
     def _one_way_to_alarm(self) -> ModelConfig:
         if self.adapt is not None and self.discoveries is not None:
             raise ValueError("adapt and discoveries both say when to alarm: choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _batched_signals(self) -> ModelConfig:
+        strange = [name for name in self.batched if name not in self.signals] if isinstance(self.batched, dict) else []
+        if strange and self.protocol == "oip":
+            raise ValueError(f"batched: there is no signal '{strange[0]}' (there are: {', '.join(self.signals)})")
         return self
 
     @model_validator(mode="after")

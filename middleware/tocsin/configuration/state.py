@@ -7,7 +7,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tocsin.addresses import shown
 from tocsin.configuration.fields import Duration
+
+TIMEOUT = timedelta(milliseconds=20)  # of a round trip, unless a scoring budget leaves less
+ROUND_TRIPS = 4  # that a response may wait for: two of its own batch, after two of the one before
 
 
 class StateConfig(BaseModel):
@@ -25,16 +29,18 @@ class StateConfig(BaseModel):
     password: Path | None = Field(None, description="A file with the password.")
     ca: Path | None = Field(None, description="A PEM file of authorities to trust; null: the system's.")
     prefix: str = Field("tocsin", pattern=r"^[\w.:-]+$", description="What its keys begin with.")
-    timeout: Duration = Field(
-        timedelta(milliseconds=20), description="How long one round trip may take; then this process goes on by itself."
+    timeout: Duration | None = Field(
+        None,
+        description="How long one round trip may take; then this process goes on by itself. null: 20ms, or a quarter "
+        "of the least scoring_budget that is set for a model with sessions.",
     )
 
     @field_validator("redis")
     @classmethod
     def _is_an_address(cls, told: str) -> str:
         if not told.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError(f"expected redis://HOST:PORT, rediss:// or unix://, not '{told}'")
-        if "@" in told:
+            raise ValueError(f"expected redis://HOST:PORT, rediss:// or unix://, not '{shown(told)}'")
+        if "@" in told or "password=" in told:
             raise ValueError("the password belongs into a file: set username and password")
         return told
 

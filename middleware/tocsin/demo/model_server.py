@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -139,5 +140,5 @@ class Tocsin:
 
     def __exit__(self, *exc: object) -> None:
         if self.process.poll() is None:
-            self.process.terminate()
+            self.process.send_signal(signal.SIGINT)  # nobody is left who could still come, as after SIGTERM
         self.process.wait(40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ TITLES = {
 
 
 def draw(findings: Findings, path: Path) -> None:
-    """Write the picture as PNG."""
+    """Write the picture as PNG. What matplotlib keeps about fonts lies beside it, not in the home folder."""
+    os.environ.setdefault("MPLCONFIGDIR", str(path.parent / "matplotlib"))
     import matplotlib
 
     matplotlib.use("Agg")

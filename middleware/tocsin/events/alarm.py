@@ -76,9 +76,13 @@ def stamp(seconds: float) -> str:
 
 
 def summed(of: Sum, began: float, ended: float) -> dict[str, Any]:
-    """What an event tells of alarms that were not told one by one; `sessions` are those they came from, 0 unknown."""
+    """What an event tells of alarms that were not told one by one; `sessions` are those they came from, 0 unknown.
+    `version` is that of all of them, empty where they are of several.
+    """
     return {
         "model": of.model,
+        "version": next(iter(of.versions)) if len(of.versions) == 1 else "",
+        "versions": sorted(of.versions),
         "from": stamp(began),
         "to": stamp(ended),
         "alarms": of.severities.total(),

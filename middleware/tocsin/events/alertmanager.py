@@ -8,7 +8,7 @@ from typing import Any
 
 from tocsin.configuration.events import AlertmanagerTarget
 from tocsin.events.alarm import SUM, stamp
-from tocsin.events.webhook import post
+from tocsin.events.post import post
 
 
 class Alertmanager:
@@ -34,11 +34,11 @@ def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
     found = []
     for severity in data["severities"] if summed else [data["severity"]]:
         labels = {"alertname": "TocsinAlarm", "model": data["model"], "severity": severity, "source": event["source"]}
+        labels |= {"version": data["version"]} if data.get("version") else {}  # not told by an older spool's sums
         if summed:
             told = f"{data['model']}: {data['severities'][severity]} more {severity} alarms since {data['from']}"
             annotations = {"summary": told}
         else:
-            labels |= {"version": data["version"]} if data["version"] else {}
             told = f"{data['model']}: a response with p = {data['p']:.2g}"
             annotations = {"summary": told, "description": "; ".join(data["reasons"]), "alarm_id": event["id"]}
             annotations |= {name: data[name] for name in ("trace_id", "session") if data[name]}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Protocol
 
 from tocsin.configuration.events import (
@@ -20,11 +20,14 @@ from tocsin.configuration.events import (
     WebhookTarget,
 )
 from tocsin.events.alertmanager import Alertmanager
+from tocsin.events.json_lines import JsonLines
 from tocsin.events.kafka import Kafka
 from tocsin.events.log import LogLines
 from tocsin.events.once import Claim, Once, alarm_of
+from tocsin.events.post import Rejected
 from tocsin.events.spool import Spool
-from tocsin.events.webhook import Rejected, Webhook
+from tocsin.events.webhook import Webhook
+from tocsin.judgement.news import News, and_more
 
 log = logging.getLogger("tocsin")
 
@@ -84,6 +87,12 @@ def outlets(config: EventsConfig, once: Once | None = None) -> list[Outlet]:
     return found
 
 
+def check_target(target: Target) -> None:
+    """Look at the secrets and settings of a target that brings events elsewhere. Raises ConfigError."""
+    if not isinstance(target, FileTarget | LogTarget):
+        _destination(target).close()
+
+
 class Delivery:
     """A thread that brings what is in a spool to a destination, in order."""
 
@@ -92,7 +101,8 @@ class Delivery:
         self._once = once
         self.counts: Counter[str] = Counter()
         self._destination, self._spool = destination, spool
-        self._news, self._ending = threading.Event(), threading.Event()
+        self._arrived, self._ending = threading.Event(), threading.Event()
+        self._news = News()
         self._thread = threading.Thread(target=self._run, name=f"tocsin-{label}", daemon=True)
         self._thread.start()
 
@@ -101,15 +111,21 @@ class Delivery:
         return self._spool.waiting
 
     def put(self, line: bytes) -> None:
-        if self._spool.put(line):
-            self._news.set()
-        else:
-            self.counts["dropped"] += 1
+        try:
+            why = "" if self._spool.put(line) else "the spool is full, for its receiver does not take them"
+        except OSError as error:
+            why = f"the spool cannot be written: {error}"
+        if not why:
+            self._arrived.set()
+            return
+        self.counts["dropped"] += 1
+        if (kept := self._news.of("dropped")) is not None:
+            log.error("an event for %s is lost: %s%s", self.label, why, and_more(kept))
 
     def close(self) -> None:
         """Leave what cannot be delivered at once to the next process."""
         self._ending.set()
-        self._news.set()
+        self._arrived.set()
         self._thread.join(LAST)
         if not self._thread.is_alive():
             self._spool.close()
@@ -118,30 +134,20 @@ class Delivery:
     def _run(self) -> None:
         wait, ends = FIRST_WAIT, 0.0
         while True:
-            self._news.clear()
-            line = self._spool.head()
-            if self._ending.is_set():
-                ends = ends or time.monotonic() + LAST
-                if line is None or time.monotonic() > ends:
-                    return
-            if line is None:
-                if not self._news.wait(ADOPTS):
-                    self._spool.adopt()
-                continue
+            self._arrived.clear()
             try:
-                alarm, claim = self._claimed(line)
-                if claim == "elsewhere":
+                line = self._spool.head()
+                if self._ending.is_set():
+                    ends = ends or time.monotonic() + LAST
+                    if line is None or time.monotonic() > ends:
+                        return
+                if line is None:
+                    if not self._arrived.wait(ADOPTS):
+                        self._spool.adopt()
+                    continue
+                if not self._deliver(line):
                     self._ending.wait(FIRST_WAIT)
                     continue
-                if claim == "told":
-                    self._settled(line, "repeated")
-                    continue
-                self._destination.send(line)
-                if alarm is not None and self._once is not None:
-                    self._once.told(alarm)
-            except Rejected as error:
-                self._settled(line, "rejected")
-                log.error("an event was refused and is lost: %s", error)
             except Exception as error:
                 if wait == FIRST_WAIT:
                     log.warning("events wait for %s: %s: %s", self.label, type(error).__name__, error)
@@ -150,8 +156,32 @@ class Delivery:
                     return
                 wait = min(2 * wait, LONGEST_WAIT)
             else:
-                self._settled(line, "delivered")
                 wait = FIRST_WAIT
+
+    def _deliver(self, line: bytes) -> bool:
+        """Bring an event to the destination; False while another replica is about to. Raises what made that fail."""
+        if not _is_event(line):
+            self._settled(line, "rejected")
+            log.error(
+                "a line of %s's spool is no event, and is left out: the disk was full, or it was changed", self.label
+            )
+            return True
+        alarm, claim = self._claimed(line)
+        if claim == "elsewhere":
+            return False
+        if claim == "told":
+            self._settled(line, "repeated")
+            return True
+        try:
+            self._destination.send(line)
+        except Rejected as error:
+            self._settled(line, "rejected")
+            log.error("an event was refused and is lost: %s", error)
+            return True
+        if alarm is not None and self._once is not None:
+            self._once.told(alarm)
+        self._settled(line, "delivered")
+        return True
 
     def _claimed(self, line: bytes) -> tuple[str | None, Claim]:
         """What of the event replicas share, if there is such a thing, and whether it is ours to tell at this target."""
@@ -166,30 +196,11 @@ class Delivery:
         self.counts[outcome] += 1
 
 
-class JsonLines:
-    """Appends events to a file, which may be moved away at any time."""
-
-    label = "file"
-    waiting = 0
-
-    def __init__(self, path: Path) -> None:
-        self.counts: Counter[str] = Counter()
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-
-    def put(self, line: bytes) -> None:
-        try:
-            with self._path.open("ab", buffering=0) as file:
-                written = file.write(line)
-        except OSError as error:
-            if not self.counts["dropped"]:
-                log.error("an event cannot be written and is lost: %s", error)
-            written = 0
-        self.counts["delivered" if written == len(line) else "dropped"] += 1
-
-    def close(self) -> None:
-        """Nothing is kept open."""
+def _is_event(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _destination(target: Target) -> Destination:

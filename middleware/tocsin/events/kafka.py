@@ -18,13 +18,15 @@ class Kafka:
 
     def __init__(self, target: KafkaTarget) -> None:
         try:
-            from confluent_kafka import Producer
+            from confluent_kafka import KafkaException, Producer
         except ImportError:
             raise ConfigError("events: kafka needs its client: pip install 'tocsin[kafka]'") from None
         settings: dict[str, Any] = {"acks": "all", "enable.idempotence": True, "log_level": 3, "client.id": "tocsin"}
-        self._producer = Producer(
-            {**settings, **read_pairs(target.settings, "events"), "bootstrap.servers": target.kafka}
-        )
+        settings |= {**read_pairs(target.settings, "events"), "bootstrap.servers": target.kafka}
+        try:
+            self._producer = Producer(settings)
+        except KafkaException as error:
+            raise ConfigError(f"events: {target.settings}: {error.args[0].str()}") from None
         self._topic = target.topic
 
     def send(self, line: bytes) -> None:

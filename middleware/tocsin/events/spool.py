@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 SEGMENT = 1 << 20  # bytes after which a new one begins
@@ -22,7 +23,7 @@ class Spool:
     """First in, first out. Safe between threads, with one reader; raises OSError when the folder cannot be used."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder, self._limit = folder, limit
         self._lock = threading.Lock()
         self._segments: deque[_Segment] = deque()
@@ -35,14 +36,17 @@ class Spool:
         return sum(one.left for one in list(self._segments))
 
     def put(self, line: bytes) -> bool:
-        """Append a line, newline included; False when there is no room for it."""
+        """Append a line, newline included; False when there is no room for it. Raises OSError when it cannot be
+        written; then nothing of it is kept.
+        """
         with self._lock:
             if self.waiting + len(line) > self._limit:
                 return False
             if self._writing is None or self._writing.size >= SEGMENT:
                 self._writing = _Segment.new(self._folder)
                 self._segments.append(self._writing)
-            return self._writing.append(line)
+            self._writing.append(line)
+            return True
 
     def head(self) -> bytes | None:
         """The oldest line, None when there is none."""
@@ -65,8 +69,13 @@ class Spool:
         """Take over what processes that are gone have left."""
         with self._lock:
             own = {one.path for one in self._segments}
-            found = (_Segment.left_behind(path) for path in sorted(self._folder.glob(f"*{SUFFIX}")) if path not in own)
-            self._segments.extendleft(reversed([one for one in found if one is not None]))
+            found: list[_Segment] = []
+            try:
+                for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+                    if path not in own and (one := _Segment.left_behind(path)) is not None:
+                        found.append(one)
+            finally:
+                self._segments.extendleft(reversed(found))
 
     def close(self) -> None:
         """Leave what is not delivered to the next process."""
@@ -83,7 +92,11 @@ class Spool:
 class _Segment:
     def __init__(self, path: Path, handle: int, size: int, at: int) -> None:
         self.path, self.size, self._handle, self._at = path, size, handle, at
-        self._progress = os.open(path.with_suffix(DONE), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._progress = os.open(path.with_suffix(DONE), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            os.close(handle)
+            raise
 
     @property
     def left(self) -> int:
@@ -109,20 +122,20 @@ class _Segment:
             return None
         size = os.fstat(handle).st_size
         whole = os.pread(handle, size, 0).rfind(b"\n") + 1  # what was cut short was never told to be there
-        told = path.with_suffix(DONE)
-        at = int(told.read_text() or 0) if told.exists() else 0
-        return cls(path, handle, whole, min(at, whole))
+        return cls(path, handle, whole, min(_progress(path.with_suffix(DONE)), whole))
 
-    def append(self, line: bytes) -> bool:
+    def append(self, line: bytes) -> None:
+        written = 0
         try:
             written = os.write(self._handle, line)
+            if written < len(line):
+                written += os.write(self._handle, line[written:])  # tells why there is no room for the rest
+            if written < len(line):
+                raise OSError("it was cut short")
         except OSError:
-            return False
-        if written < len(line):  # the disk is full
             os.ftruncate(self._handle, self.size)
-            return False
+            raise
         self.size += written
-        return True
 
     def head(self) -> bytes | None:
         if not self.left:
@@ -134,7 +147,8 @@ class _Segment:
 
     def advance(self, length: int) -> None:
         self._at += length
-        os.pwrite(self._progress, b"%020d" % self._at, 0)
+        with suppress(OSError):  # a full disk: a later process may deliver it once more
+            os.pwrite(self._progress, b"%020d" % self._at, 0)
 
     def close(self) -> None:
         os.close(self._progress)
@@ -144,6 +158,14 @@ class _Segment:
         self.path.unlink(missing_ok=True)
         self.path.with_suffix(DONE).unlink(missing_ok=True)
         self.close()
+
+
+def _progress(path: Path) -> int:
+    """How far a segment is delivered; from its beginning where that cannot be read."""
+    try:
+        return max(0, int(path.read_bytes() or 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def _locked(handle: int) -> bool:

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tocsin.names import bounded
+
 SESSIONS = 10_000  # remembered
+VERSIONS = 50  # of a model, in one sum
 
 
 @dataclass
@@ -17,6 +20,7 @@ class Sum:
     model: str
     began: float
     severities: Counter[str] = field(default_factory=Counter)
+    versions: set[str] = field(default_factory=set)
     sessions: set[str] = field(default_factory=set)
     lowest: float = 1.0
     worst: dict[str, Any] = field(default_factory=dict)  # what is to be told of the alarm with the lowest p-value
@@ -38,7 +42,7 @@ class Storms:
 
     def admits(self, model: str, session: str, grade: int, now: float) -> bool:
         """Whether an alarm is to be told by itself; `grade` is 0 for the gravest severity."""
-        window = self._sums.get(model)
+        session, window = bounded(session), self._sums.get(model)
         if window is None:
             window = self._sums[model] = Sum(model, now)
         if session:
@@ -56,7 +60,14 @@ class Storms:
         return True
 
     def add(
-        self, model: str, session: str, severity: str, pvalue: float, detector: str, tell: Callable[[], dict[str, Any]]
+        self,
+        model: str,
+        session: str,
+        severity: str,
+        pvalue: float,
+        detector: str,
+        tell: Callable[[], dict[str, Any]],
+        version: str = "",
     ) -> None:
         """Sum an alarm that was not admitted; it is asked to `tell` of itself where it is the worst so far."""
         one = self._sums[model]
@@ -64,8 +75,10 @@ class Storms:
         if pvalue < one.lowest or not one.worst:
             one.lowest, one.worst = pvalue, tell()
         one.detectors[detector] += 1
+        if len(one.versions) < VERSIONS:
+            one.versions.add(version)
         if session and len(one.sessions) < SESSIONS:
-            one.sessions.add(session)
+            one.sessions.add(bounded(session))
 
     def ended(self, now: float, *, all_of_them: bool = False) -> list[Sum]:
         """The windows that have ended and hold sums; they are forgotten."""

@@ -8,19 +8,13 @@ import hashlib
 import hmac
 import json
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from tocsin.configuration.events import WebhookTarget
 from tocsin.errors import ConfigError
+from tocsin.events.post import post
 
 JSON_EVENT = "application/cloudevents+json; charset=utf-8"
-AGAIN = (408, 425, 429)  # statuses below 500 that may be otherwise next time
-
-
-class Rejected(Exception):
-    """The receiver does not want this event, now or later."""
 
 
 class Webhook:
@@ -49,21 +43,9 @@ def signed(key: bytes, identifier: str, seconds: int, body: bytes) -> dict[str, 
     return {"webhook-id": identifier, "webhook-timestamp": str(seconds), "webhook-signature": f"v1,{digest}"}
 
 
-def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:
-    """POST a body. Raises Rejected where the receiver refuses it, OSError where it cannot be had."""
-    asked = urllib.request.Request(url, data=body, headers=headers, method="POST")
-    try:
-        with urllib.request.urlopen(asked, timeout=timeout) as answer:
-            answer.read(1024)
-    except urllib.error.HTTPError as error:  # is an OSError too
-        if error.code < 500 and error.code not in AGAIN:
-            raise Rejected(f"{url}: HTTP {error.code} {error.reason}") from None
-        raise
-
-
 def _key(path: Path) -> bytes:
     try:
-        text = path.read_text().strip()
+        text = path.read_text("utf-8").strip()
         return base64.b64decode(text.removeprefix("whsec_"), validate=True)
     except OSError as error:
         raise ConfigError(f"events: {path}: the secret cannot be read ({error.strerror})") from None

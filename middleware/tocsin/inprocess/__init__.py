@@ -1,1 +1,1 @@
-"""Judgement inside a Python process: around a client's channel, or inside a server. Unary calls are judged."""
+"""Judgement inside a Python process: around a client's channel, or inside a server, on all four kinds of call."""

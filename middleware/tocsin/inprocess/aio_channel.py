@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from typing import Any
 
 import grpc
 
-from tocsin.inprocess.asking import ask_fallback_aio
-from tocsin.inprocess.capture import Received, Sent, text_metadata, with_verdict
-from tocsin.inprocess.channel import Guarded, GuardedCalls
+from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, without_verdicts
+from tocsin.inprocess.channel import Guarded, GuardedCalls, Request
 from tocsin.inprocess.holding import Holding, Settled
-from tocsin.inprocess.withheld import withheld_aio
-from tocsin.judgement.acting import Ask
+from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
+from tocsin.judgement.acting import Ask, Outcome
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
+from tocsin.judgement.policy import Replacement
+from tocsin.outbound import aio_channels
 
-Asker = Callable[[Ask], Awaitable[bytes | None]]
+Asker = Callable[[Ask], Awaitable[Outcome]]
 
 
 class _Callable:
@@ -38,33 +39,32 @@ class _Callable:
         if self._batcher is None:
             self._batcher = Batcher(guarded.guard)
         holding = Holding(guarded.guard, call, asks=not self.request_streams)
-        if self.request_streams:
-            sent = None if request is None else _sent_stream(request, call)
-            inner = guarded.inner(sent, metadata=metadata, **more)
-        else:
-            inner = guarded.inner(Sent(request, call), metadata=metadata, **more)
-        if self.response_streams:
-            return _CALLS[self.request_streams, True](inner, holding, guarded, self._batcher, _nobody)
         ask = self._asker(request, call, metadata, more)
-        return _CALLS[self.request_streams, False](inner, holding, guarded, self._batcher, ask)
+        callable_, capture = guarded.open(call)
+        inner = callable_(request, metadata=metadata, **more)
+        call_class = _CALLS[self.request_streams, self.response_streams]
+        return call_class(inner, holding, guarded, self._batcher, capture, ask)
 
-    def _asker(self, request: Any, call: Call, metadata: Any, more: dict[str, Any]) -> Asker:
+    def _asker(self, message: Any, call: Call, metadata: Any, more: dict[str, Any]) -> Asker:
         """Sends the call's request once more."""
-        guarded = self._guarded
+        guarded, streams = self._guarded, self.response_streams
+        request = Request(guarded, call, message, more.get("timeout"), metadata)
 
-        async def ask(step: Ask) -> bytes | None:
-            timeout = more.get("timeout")
-            seconds = step.seconds if timeout is None else min(step.seconds, timeout)
+        async def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
-                assert call.request is not None
-                return await ask_fallback_aio(step, guarded.method, call.request, metadata, seconds)
+                return await aio_channels().send(*request.to_fallback(step))
+            seconds = request.seconds(step)
+            if seconds <= 0:
+                return None
+            inner, capture = guarded.open(None)
             try:
-                received: Received = await guarded.inner(
-                    Sent(request, None), metadata=metadata, **{**more, "timeout": seconds}
-                )
+                response = inner(message, metadata=metadata, **{**more, "timeout": seconds})
+                messages = [one async for one in response] if streams else [await response]
             except grpc.RpcError:
                 return None
-            return received.content
+            contents = [capture.content_of(one) for one in messages]
+            known = [content for content in contents if content is not None]
+            return known if len(known) == len(contents) else None
 
         return ask
 
@@ -94,8 +94,11 @@ class StreamStream(_Callable, grpc.aio.StreamStreamMultiCallable):  # type: igno
 class _GuardedCall:
     """A call under way, as far as it is the same for all kinds."""
 
-    def __init__(self, inner: Any, holding: Holding, guarded: Guarded, batcher: Batcher, ask: Asker) -> None:
+    def __init__(
+        self, inner: Any, holding: Holding, guarded: Guarded, batcher: Batcher, capture: Capture, ask: Asker
+    ) -> None:
         self._inner = inner
+        self._capture = capture
         self._holding = holding
         self._guarded = guarded
         self._batcher = batcher
@@ -111,21 +114,34 @@ class _GuardedCall:
     async def _judged(self) -> None:
         """Wait until everything is judged that will be."""
 
-    async def trailing_metadata(self) -> Any:
+    def _failed(self, error: Any) -> Any:
+        """An error of the call as the program sees it."""
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return error
+        return self._holding.failed(error, without_verdict_aio)
+
+    async def _instead(self) -> Replacement | None:
+        """What took the response's place, once that is known."""
         if self._holding.instead is None and await self._inner.code() is grpc.StatusCode.OK:
             await self._judged()
-        instead = self._holding.instead
-        return grpc.aio.Metadata(*with_verdict(await self._inner.trailing_metadata(), self._holding.call, instead))
+        return self._holding.instead
+
+    async def trailing_metadata(self) -> Any:
+        instead = await self._instead()
+        trailing = await self._inner.trailing_metadata()
+        if self._holding.call.verdict is None and self._guarded.guard.config.accept_verdicts:
+            return trailing  # a failed call, whose verdict was made behind
+        return grpc.aio.Metadata(*with_verdict(trailing, self._holding.call, instead))
 
     async def initial_metadata(self) -> Any:
-        return await self._inner.initial_metadata()
+        return grpc.aio.Metadata(*without_verdicts(await self._inner.initial_metadata()))
 
     async def code(self) -> Any:
-        instead = self._holding.instead
+        instead = await self._instead()
         return await self._inner.code() if instead is None else instead.status
 
     async def details(self) -> Any:
-        instead = self._holding.instead
+        instead = await self._instead()
         return await self._inner.details() if instead is None else instead.message
 
     async def wait_for_connection(self) -> None:
@@ -170,14 +186,19 @@ class _OneResponse(_GuardedCall):
                 raise
 
     async def _receive(self) -> Any:
-        received: Received = await self._inner
-        settled = await self._settle(self._holding.take(received))
+        try:
+            message = await self._inner
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error) from None
+        if self._guarded.guard.config.accept_verdicts:
+            self._holding.accept(await self._inner.trailing_metadata())
+        settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
         if settled.instead is None:
-            return received.message
+            return message
         if not settled.instead.responses:
             assert self._withheld is not None
             raise self._withheld
-        return self._guarded.deserialize(settled.instead.responses[0]).message
+        return self._guarded.message(settled.instead.responses[0])
 
 
 class _ManyResponses(_GuardedCall):
@@ -207,20 +228,20 @@ class _ManyResponses(_GuardedCall):
     async def _advance(self) -> None:
         """Take one more message, or the end."""
         try:
-            received = await self._inner.read()
-        except BaseException:
+            message = await self._inner.read()
+        except BaseException as error:
             self._holding.over()
-            raise
-        if received is grpc.aio.EOF:
+            raise self._failed(error) from None
+        if message is grpc.aio.EOF:
             self._finished = True
             settled = await self._settle(self._holding.end())
             self._holding.over()
         else:
-            settled = await self._settle(self._holding.take(received))
-        self._ready.extend(one.message for one in settled.messages)
+            settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
+        self._ready.extend(settled.messages)
         if settled.instead is not None:
             self._finished = True
-            self._ready.extend(self._guarded.deserialize(one).message for one in settled.instead.responses)
+            self._ready.extend(self._guarded.message(one) for one in settled.instead.responses)
             self._inner.cancel()
 
 
@@ -228,7 +249,7 @@ class _ManyRequests(_GuardedCall):
     """Requests written one by one."""
 
     async def write(self, request: Any) -> None:
-        await self._inner.write(Sent(request, self._holding.call))
+        await self._inner.write(request)
 
     async def done_writing(self) -> None:
         await self._inner.done_writing()
@@ -285,17 +306,3 @@ class GuardedAioChannel(GuardedCalls, grpc.aio.Channel):  # type: ignore[misc]
 
     async def __aexit__(self, *exc: object) -> None:
         await self.close()
-
-
-async def _nobody(step: Ask) -> None:
-    """A stream's request is not sent again."""
-    del step
-
-
-async def _sent_stream(requests: AsyncIterable[Any] | Iterable[Any], call: Call) -> AsyncIterator[Sent]:
-    if isinstance(requests, AsyncIterable):
-        async for request in requests:
-            yield Sent(request, call)
-    else:
-        for request in requests:
-            yield Sent(request, call)

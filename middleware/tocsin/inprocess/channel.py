@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, ClassVar
 
-from tocsin.inprocess.capture import deserializing, serializing
+from tocsin.inprocess.capture import Capture, Codec
+from tocsin.judgement.acting import Ask
+from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.outbound import Sending, Target, forward_metadata
 
 
 class Guarded:
-    """A guarded method of a wrapped channel: the callable with serializers that keep bytes, and how to make messages
-    of bytes.
-    """
+    """A guarded method of a wrapped channel. Each call gets a callable of its own, whose codecs know the call."""
 
-    def __init__(self, inner: Any, guard: Guard, method: str, deserialize: Any) -> None:
-        self.inner = inner
+    def __init__(self, make: Any, guard: Guard, method: str, serializer: Codec, deserializer: Codec) -> None:
+        self._make = make
+        self._serializer = serializer
+        self._deserializer = deserializer
         self.guard = guard
         self.method = method
-        self.deserialize = deserialize
+
+    def open(self, call: Call | None) -> tuple[Any, Capture]:
+        """A callable of the wrapped channel for one call, or for one more try, and what it captures."""
+        capture = Capture(self._serializer, self._deserializer, call)
+        return self._make(self.method, capture.serialize, capture.deserialize), capture
+
+    def message(self, content: bytes) -> Any:
+        """A message of the program's own."""
+        return content if self._deserializer is None else self._deserializer(content)
+
+
+class Request:
+    """What a call was asked with, to ask the same again within what is left of its deadline."""
+
+    def __init__(self, guarded: Guarded, call: Call, message: Any, timeout: float | None, metadata: Any) -> None:
+        self._guarded = guarded
+        self._call = call
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self.message = message
+        self.metadata = metadata
+
+    def seconds(self, step: Ask) -> float:
+        """How long another try may take."""
+        return step.seconds if self._deadline is None else min(step.seconds, self._deadline - time.monotonic())
+
+    def to_fallback(self, step: Ask) -> tuple[Target, Sending]:
+        """The same request to the fallback's address."""
+        assert step.upstream is not None and self._call.request is not None
+        sending = Sending(
+            self._guarded.method,
+            self._call.request,
+            forward_metadata(self.metadata),
+            self.seconds(step),
+            self._call.reads.streams,
+            int(self._guarded.guard.config.max_message),
+        )
+        return Target(step.upstream, step.tls), sending
 
 
 class GuardedCalls:
@@ -52,6 +92,4 @@ class GuardedCalls:
         make = getattr(self._channel, kind)
         if method not in self._guard.methods:
             return make(method, request_serializer, response_deserializer)
-        deserialize = deserializing(response_deserializer)
-        inner = make(method, serializing(request_serializer), deserialize)
-        return self.guarded[kind](Guarded(inner, self._guard, method, deserialize))
+        return self.guarded[kind](Guarded(make, self._guard, method, request_serializer, response_deserializer))

@@ -7,11 +7,12 @@ nothing more comes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from typing import Any, NamedTuple
 
-from tocsin.inprocess.capture import Received
-from tocsin.judgement.acting import Ask, Judge, acting, goes_out
+from tocsin.inprocess.capture import verdicts_in
+from tocsin.judgement.accepting import accept_verdict
+from tocsin.judgement.acting import Ask, Judge, Outcome, acting, goes_out
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
@@ -19,9 +20,11 @@ from tocsin.judgement.policy import Replacement
 
 
 class Settled(NamedTuple):
-    """What goes on after a judgement: messages, or `instead` something in their place, which ends the call."""
+    """What goes on after a judgement: messages of the program's own, or `instead` something in their place, which ends
+    the call.
+    """
 
-    messages: list[Received]
+    messages: list[Any]
     instead: Replacement | None = None
 
 
@@ -34,16 +37,26 @@ class Holding:
         self._asks = asks
         self.holds = guard.config.mode == "enforce"
         self.instead: Replacement | None = None  # what took the response's place
-        self._held: deque[Received] = deque()
+        self._held: deque[Any] = deque()  # messages of the program's own
         self._first = 0  # the place in the response of the first that is held
         self._cleared: set[int] = set()  # places of those that may go on
         self._begun = False
 
-    def take(self, received: Received) -> list[Call]:
-        """A message has come; what is to be judged now."""
-        self._held.append(received)
-        piece = self.call.answered(received.content)
+    def take(self, message: Any, content: bytes | None) -> list[Call]:
+        """A message has come, with its bytes where they are known; what is to be judged now."""
+        self._held.append(message)
+        fault = None if content is not None else ("undecodable", f"there are no bytes of a {type(message).__name__}")
+        piece = self.call.answered(content, fault)
         return [] if piece is None else [piece]
+
+    def accept(self, trailing: Iterable[tuple[str, Any]] | None) -> None:
+        """Take the verdict that was made behind, where that is configured, of a response of one message."""
+        if self._guard.config.accept_verdicts and not self.call.streams and (texts := verdicts_in(trailing)):
+            accept_verdict(self._guard, self.call, texts[-1])
+
+    def failed(self, error: Any, without: Callable[[Any], Any]) -> Any:
+        """A call's error as the program sees it: `without` the verdict that was written behind, unless that holds."""
+        return error if self._guard.config.accept_verdicts else without(error)
 
     def end(self) -> list[Call]:
         """No more messages come; what is to be judged still."""
@@ -53,9 +66,10 @@ class Holding:
         """The call has ended, and what came of it is judged."""
         self._guard.over(self.call)
 
-    def settle(self, pieces: Sequence[Call], ask: Callable[[Ask], bytes | None]) -> Settled:
+    def settle(self, pieces: Sequence[Call], ask: Callable[[Ask], Outcome]) -> Settled:
         """Judge pieces, and do what their verdicts say."""
-        guard, steps, came = self._guard, self._settling(pieces), None
+        guard, steps = self._guard, self._settling(pieces)
+        came: Outcome = None
         try:
             while True:
                 step = steps.send(came)
@@ -72,10 +86,11 @@ class Holding:
             return settled
 
     async def settle_aio(
-        self, pieces: Sequence[Call], batcher: Batcher, ask: Callable[[Ask], Awaitable[bytes | None]]
+        self, pieces: Sequence[Call], batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]]
     ) -> Settled:
         """The same in an event loop, judged with what else comes in it."""
-        steps, came = self._settling(pieces), None
+        steps = self._settling(pieces)
+        came: Outcome = None
         while True:
             try:
                 step = steps.send(came)
@@ -88,27 +103,42 @@ class Holding:
             else:
                 await batcher.judged(step.call)
 
-    def _settling(self, pieces: Sequence[Call]) -> Generator[Ask | Judge, bytes | None, Settled]:
+    def _settling(self, pieces: Sequence[Call]) -> Generator[Ask | Judge, Outcome, Settled]:
         """What is to be asked and judged, one after the other, and what goes on then."""
-        messages: list[Received] = []
+        messages: list[Any] = []
         if not self.holds:
             messages, self._held = list(self._held), deque()
         for piece in pieces:
             request, response = piece.request, piece.response
-            yield Judge(piece)
+            if piece.verdict is None:  # else it was made behind
+                yield Judge(piece)
             if not self.holds:
                 continue
             if self._goes_out(piece):
                 messages += self._release(piece)
                 continue
             piece.request, piece.response = request, response
-            self.instead = yield from acting(self._guard, piece, begun=self._begun, asks=self._asks)
+            self.instead = yield from self._act(piece)
             piece.forget()
             if self.instead is not None:
                 self.over()
                 break
             messages += self._release(piece)
         return Settled(messages, self.instead)
+
+    def _act(self, piece: Call) -> Generator[Ask | Judge, Outcome, Replacement | None]:
+        """Do what a verdict asks for. Others are asked for one piece of a response alone."""
+        steps = acting(self._guard, piece, begun=self._begun, asks=self._asks)
+        came: Outcome = None
+        try:
+            while True:
+                step = steps.send(came)
+                if isinstance(step, Ask):
+                    self._asks = False
+                came = yield step
+        except StopIteration as done:
+            instead: Replacement | None = done.value
+            return instead
 
     def _goes_out(self, piece: Call) -> bool:
         if not goes_out(piece):
@@ -117,7 +147,7 @@ class Holding:
             self._guard.acted(piece, piece.verdict.action)
         return True
 
-    def _release(self, piece: Call) -> list[Received]:
+    def _release(self, piece: Call) -> list[Any]:
         """The messages that may go on once a piece may, in their order."""
         piece.goes_on()
         self._cleared.update(piece.places)

@@ -9,12 +9,16 @@ from tocsin.verdict import METADATA_KEY, Verdict
 
 
 def verdict(call: Any) -> Any:
-    """The Verdict in a finished call's trailing metadata, or None when nobody judged it.
+    """The Verdict in a finished call's trailing metadata, or None when nobody judged it. Of several, the last: that of
+    whoever is nearest.
 
-    `call` is a grpc call, future or RpcError, whose verdict is returned; a grpc.aio call or AioRpcError; or trailing
-    metadata itself. Where trailing metadata must be awaited (grpc.aio calls), so must the verdict.
+    `call` is a grpc call, future or RpcError, a grpc.aio call or AioRpcError, or trailing metadata itself. Trailing
+    metadata of grpc.aio calls must be awaited, and so must their verdict; that of an AioRpcError is there already:
 
+        response = await call
         verdict = await tocsin.verdict(call)
+
+    Raises ValueError where the metadata holds something else under the verdict's key.
     """
     if hasattr(call, "trailing_metadata"):
         found = call.trailing_metadata()
@@ -29,7 +33,5 @@ async def _awaited(metadata: Any) -> Verdict | None:
 
 
 def _read(metadata: Iterable[tuple[str, Any]] | None) -> Verdict | None:
-    for key, value in metadata or ():
-        if key == METADATA_KEY:
-            return Verdict.from_metadata(value)
-    return None
+    values = [value for key, value in metadata or () if key == METADATA_KEY]
+    return Verdict.from_metadata(values[-1]) if values else None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from tocsin.inprocess.asking import ask_fallback, ask_fallback_aio
-from tocsin.inprocess.capture import Received, deserializing, text_metadata, with_verdict
+from tocsin.inprocess.capture import Capture, encoded, text_metadata, verdicts_in, with_verdict, without_verdicts
 from tocsin.inprocess.holding import Holding, Settled
-from tocsin.judgement.acting import Ask
+from tocsin.judgement.acting import Ask, Outcome
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.outbound import Sending, Target, aio_channels, channels, forward_metadata
+from tocsin.verdict import USUAL_LIST_SIZE
 
 _MAKERS = {
     (False, False): grpc.unary_unary_rpc_method_handler,
@@ -53,17 +56,16 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
         if handler is None or call is None or handler.response_streaming != call.streams:
             return handler
         kind = bool(handler.request_streaming), bool(handler.response_streaming)
-        inner = getattr(handler, _KINDS[kind])
-        served = _Served(self, call, inner, handler.response_serializer, asks=not kind[0])
+        served = _Served(self, call, handler, kind)
         behaviour: Callable[[Any, Any], Any]
-        if _is_async(inner):
+        if _is_async(served.inner):
             behaviour = served.stream_aio if kind[1] else served.one_aio
         else:
             behaviour = served.stream if kind[1] else served.one
         return _MAKERS[kind](
             behaviour,
-            request_deserializer=deserializing(handler.request_deserializer),
-            response_serializer=lambda content: content,
+            request_deserializer=served.requests.deserialize,
+            response_serializer=served.serialize,
         )
 
     @property
@@ -79,135 +81,217 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
         return self._batcher
 
 
-class _Served:
-    """One call on the server."""
+class _Encoded(bytes):
+    """A response of which there are only bytes, not a message of the server's own."""
 
-    def __init__(self, by: GuardInterceptor, call: Call, inner: Any, serialize: Any, asks: bool) -> None:
+
+class _Served:
+    """One call on the server. Whoever stands before or behind sees the server's own messages."""
+
+    def __init__(self, by: GuardInterceptor, call: Call, handler: Any, kind: tuple[bool, bool]) -> None:
         self._by = by
         self._call = call
-        self._inner = inner
-        self._serialize = serialize
-        self._holding = Holding(by.guard, call, asks)
+        self._requests_stream, self._streams = kind
+        self._serializer = handler.response_serializer
+        self._holding = Holding(by.guard, call, asks=not kind[0])
+        self._responses = Capture(handler.response_serializer, None)
+        self.inner = getattr(handler, _KINDS[kind])
+        self.requests = Capture(None, handler.request_deserializer)
 
-    def one(self, request: Any, context: Any) -> bytes:
-        received = self._received(self._inner(self._asked(request), context))
-        settled = self._holding.settle(self._holding.take(received), self._asker(request, context))
-        if settled.instead is not None and not settled.instead.responses:
-            self._annotate(context, settled)
-            context.abort(settled.instead.status, settled.instead.message)
-        self._annotate(context, settled)
-        return received.content if settled.instead is None else settled.instead.responses[0]
+    def serialize(self, response: Any) -> bytes:
+        """A response's bytes, for grpcio: those that were judged, unless somebody has put another in its place."""
+        if isinstance(response, _Encoded):
+            return response
+        content = self._responses.recall(response)
+        return self._responses.serialize(response) if content is None else content
 
-    async def one_aio(self, request: Any, context: Any) -> bytes:
-        received = self._received(await self._inner(self._asked_aio(request), context))
-        ask = self._asker_aio(request, context)
-        settled = await self._holding.settle_aio(self._holding.take(received), self._by.batcher, ask)
-        self._annotate(context, settled)
-        if settled.instead is not None and not settled.instead.responses:
-            await context.abort(settled.instead.status, settled.instead.message)
-        return received.content if settled.instead is None else settled.instead.responses[0]
-
-    def stream(self, request: Any, context: Any) -> Iterator[bytes]:
-        answers = iter(self._inner(self._asked(request), context))
-        ended = False
+    def one(self, request: Any, context: Any) -> Any:
         try:
+            response = self.inner(self._noted(request), context)
+        except BaseException:
+            self._strip(context)
+            raise
+        settled = self._holding.settle(self._take(response), self._asker(request, context))
+        self._annotate(context, settled)
+        if settled.instead is None:
+            return response
+        if not settled.instead.responses:
+            context.abort(settled.instead.status, settled.instead.message)
+        return self._message(settled.instead.responses[0], response)
+
+    async def one_aio(self, request: Any, context: Any) -> Any:
+        response = await self.inner(self._noted_aio(request), context)
+        ask = self._asker_aio(request, context)
+        settled = await self._holding.settle_aio(self._take(response), self._by.batcher, ask)
+        self._annotate(context, settled)
+        if settled.instead is None:
+            return response
+        if not settled.instead.responses:
+            await context.abort(settled.instead.status, settled.instead.message)
+        return self._message(settled.instead.responses[0], response)
+
+    def stream(self, request: Any, context: Any) -> Iterator[Any]:
+        ask, response, ended = self._asker(request, context), None, False
+        try:
+            responses = iter(self.inner(self._noted(request), context))
             while not ended:
                 try:
-                    pieces = self._holding.take(self._received(next(answers)))
+                    response = next(responses)
+                    pieces = self._take(response)
                 except StopIteration:
                     ended, pieces = True, self._holding.end()
-                settled = self._holding.settle(pieces, lambda step: None)
-                yield from (received.content for received in settled.messages)
+                settled = self._holding.settle(pieces, ask)
+                yield from settled.messages
                 if settled.instead is not None:
                     self._annotate(context, settled)
                     if not settled.instead.responses:
                         context.abort(settled.instead.status, settled.instead.message)
-                    yield from settled.instead.responses
+                    yield from (self._message(content, response) for content in settled.instead.responses)
                     return
             self._annotate(context, Settled([]))
+        except Exception:
+            self._strip(context)
+            raise
         finally:
             self._holding.over()
 
-    async def stream_aio(self, request: Any, context: Any) -> AsyncIterator[bytes]:
-        answers = aiter(self._inner(self._asked_aio(request), context))
-        ended = False
+    async def stream_aio(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        ask, response, ended = self._asker_aio(request, context), None, False
         try:
+            responses = aiter(self.inner(self._noted_aio(request), context))
             while not ended:
                 try:
-                    pieces = self._holding.take(self._received(await anext(answers)))
+                    response = await anext(responses)
+                    pieces = self._take(response)
                 except StopAsyncIteration:
                     ended, pieces = True, self._holding.end()
-                settled = await self._holding.settle_aio(pieces, self._by.batcher, _nobody)
-                for received in settled.messages:
-                    yield received.content
+                settled = await self._holding.settle_aio(pieces, self._by.batcher, ask)
+                for message in settled.messages:
+                    yield message
                 if settled.instead is not None:
                     self._annotate(context, settled)
                     if not settled.instead.responses:
                         await context.abort(settled.instead.status, settled.instead.message)
-                    for response in settled.instead.responses:
-                        yield response
+                    for content in settled.instead.responses:
+                        yield self._message(content, response)
                     return
             self._annotate(context, Settled([]))
         finally:
             self._holding.over()
 
-    def _received(self, response: Any) -> Received:
-        content: bytes = self._serialize(response) if self._serialize is not None else response
-        return Received(None, content)
+    def _take(self, response: Any) -> list[Call]:
+        content = self._responses.serialize(response)
+        self._responses.remember(response, content)
+        return self._holding.take(response, content)
 
-    def _asked(self, request: Any) -> Any:
+    def _message(self, content: bytes, like: Any) -> Any:
+        """A message of the server's own with these bytes: of the type that it answers with."""
+        self._responses.recall(like)
+        if isinstance(like, bytes):
+            return content
+        parse = getattr(type(like), "FromString", None)
+        if parse is None:
+            return _Encoded(content)
+        try:
+            message = parse(content)
+        except DecodeError:
+            return _Encoded(content)
+        self._responses.remember(message, content)
+        return message
+
+    def _noted(self, request: Any) -> Any:
         """The handler's request, or its requests."""
-        if isinstance(request, Received):
-            self._call.asked(request.content)
-            return request.message
+        if not self._requests_stream:
+            self._note(request)
+            return request
         return self._each(request)
 
-    def _each(self, requests: Iterator[Received]) -> Iterator[Any]:
+    def _each(self, requests: Iterator[Any]) -> Iterator[Any]:
         for request in requests:
             self._note(request)
-            yield request.message
+            yield request
 
-    def _asked_aio(self, request: Any) -> Any:
-        if isinstance(request, Received):
-            return self._asked(request)
+    def _noted_aio(self, request: Any) -> Any:
+        if not self._requests_stream:
+            return self._noted(request)
         return self._each_aio(request)
 
-    async def _each_aio(self, requests: AsyncIterator[Received]) -> AsyncIterator[Any]:
+    async def _each_aio(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for request in requests:
             self._note(request)
-            yield request.message
+            yield request
 
-    def _note(self, request: Received) -> None:
-        if self._call.request is None or self._call.streams:
-            self._call.asked(request.content)
+    def _note(self, request: Any) -> None:
+        content = self.requests.content_of(request)
+        if content is not None:
+            self._call.asked(content)
 
-    def _asker(self, request: Any, context: Any) -> Callable[[Ask], bytes | None]:
-        def ask(step: Ask) -> bytes | None:
+    def _to_fallback(self, step: Ask, request: Any, context: Any) -> tuple[Target, Sending] | None:
+        """The call's request to the fallback's address, within what is left of its deadline."""
+        content = self._call.request or encoded(request)
+        if content is None:
+            return None
+        assert step.upstream is not None
+        left = context.time_remaining()
+        sending = Sending(
+            self._call.method,
+            content,
+            forward_metadata(context.invocation_metadata()),
+            step.seconds if left is None else min(step.seconds, left),
+            self._streams,
+            int(self._by.guard.config.max_message),
+        )
+        return Target(step.upstream, step.tls), sending
+
+    def _asker(self, request: Any, context: Any) -> Callable[[Ask], Outcome]:
+        def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
-                metadata = context.invocation_metadata()
-                return ask_fallback(step, self._call.method, request.content, metadata, step.seconds)
-            return self._received(self._inner(request.message, context)).content
+                outbound = self._to_fallback(step, request, context)
+                return None if outbound is None else channels.send(*outbound)
+            before = context.code()
+            try:
+                response = self.inner(request, context)
+                return [self._responses.serialize(one) for one in (response if self._streams else [response])]
+            except Exception:
+                if context.code() is not before:  # the handler has ended the call
+                    raise
+                return None
 
         return ask
 
-    def _asker_aio(self, request: Any, context: Any) -> Callable[[Ask], Awaitable[bytes | None]]:
-        async def ask(step: Ask) -> bytes | None:
+    def _asker_aio(self, request: Any, context: Any) -> Callable[[Ask], Awaitable[Outcome]]:
+        async def again() -> list[bytes]:
+            response = self.inner(request, context)
+            responses = [one async for one in response] if self._streams else [await response]
+            return [self._responses.serialize(one) for one in responses]
+
+        async def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
-                metadata = context.invocation_metadata()
-                return await ask_fallback_aio(step, self._call.method, request.content, metadata, step.seconds)
-            return self._received(await self._inner(request.message, context)).content
+                outbound = self._to_fallback(step, request, context)
+                return None if outbound is None else await aio_channels().send(*outbound)
+            try:
+                return await asyncio.wait_for(again(), step.seconds)
+            except grpc.aio.AbortError:  # the handler has ended the call
+                raise
+            except Exception:
+                return None
 
         return ask
 
     def _annotate(self, context: Any, settled: Settled) -> None:
-        if self._by.guard.config.mode != "observe":
-            told = with_verdict(context.trailing_metadata(), self._call, settled.instead)
-            context.set_trailing_metadata(tuple(told))
+        if self._by.guard.config.mode == "observe":
+            self._strip(context)
+            return
+        trailing = context.trailing_metadata()
+        entries = with_verdict(trailing, self._call, settled.instead, limit=USUAL_LIST_SIZE)
+        context.set_trailing_metadata(tuple(entries))
 
-
-async def _nobody(step: Ask) -> None:
-    """A stream's request is not sent again."""
-    del step
+    def _strip(self, context: Any) -> None:
+        """Take out a verdict that the handler wrote, unless it is this call's own."""
+        trailing = context.trailing_metadata()
+        ours = self._call.verdict is not None and self._by.guard.config.mode != "observe"
+        if not ours and verdicts_in(trailing):
+            context.set_trailing_metadata(tuple(without_verdicts(trailing)))
 
 
 def _is_async(behaviour: Any) -> bool:

@@ -8,16 +8,15 @@ from typing import Any
 
 import grpc
 
-from tocsin.inprocess.asking import ask_fallback
-from tocsin.inprocess.capture import Received, Sent, text_metadata, with_verdict
-from tocsin.inprocess.channel import Guarded, GuardedCalls
+from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, without_verdicts
+from tocsin.inprocess.channel import Guarded, GuardedCalls, Request
 from tocsin.inprocess.holding import Holding
-from tocsin.inprocess.withheld import Withheld
-from tocsin.judgement.acting import Ask
-from tocsin.judgement.call import Call
+from tocsin.inprocess.withheld import Withheld, without_verdict
+from tocsin.judgement.acting import Ask, Outcome
+from tocsin.outbound import channels
 
 Metadata = Sequence[tuple[str, Any]] | None
-Asker = Callable[[Ask], bytes | None]
+Asker = Callable[[Ask], Outcome]
 
 
 class _Callable:
@@ -33,35 +32,37 @@ class _Callable:
         assert call is not None  # the channel has asked
         return Holding(self._guarded.guard, call, asks=not self.request_streams)
 
-    def _sent(self, request: Any, call: Call) -> Any:
-        """What the serializer is given."""
-        return (Sent(one, call) for one in request) if self.request_streams else Sent(request, call)
-
-    def _asker(self, request: Any, call: Call, timeout: float | None, metadata: Metadata, more: Any) -> Asker:
+    def _asker(self, holding: Holding, message: Any, timeout: float | None, metadata: Metadata, more: Any) -> Asker:
         """Sends the call's request once more."""
-        guarded = self._guarded
+        guarded, streams = self._guarded, holding.call.reads.streams
+        request = Request(guarded, holding.call, message, timeout, metadata)
 
-        def ask(step: Ask) -> bytes | None:
-            seconds = step.seconds if timeout is None else min(step.seconds, timeout)
+        def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
-                assert call.request is not None
-                return ask_fallback(step, guarded.method, call.request, metadata, seconds)
+                return channels.send(*request.to_fallback(step))
+            seconds = request.seconds(step)
+            if seconds <= 0:
+                return None
+            inner, capture = guarded.open(None)
             try:
-                received: Received = guarded.inner(Sent(request, None), seconds, metadata, **more)
+                response = inner(message, seconds, metadata, **more)
+                contents = [capture.content_of(one) for one in (response if streams else [response])]
             except grpc.RpcError:
                 return None
-            return received.content
+            known = [content for content in contents if content is not None]
+            return known if len(known) == len(contents) else None
 
         return ask
 
-    def _only(self, holding: Holding, received: Received, inner: Any, ask: Asker) -> Any:
+    def _only(self, holding: Holding, message: Any, capture: Capture, inner: Any, ask: Asker) -> Any:
         """The message that goes on as a response of one message. Raises Withheld."""
-        settled = holding.settle(holding.take(received), ask)
+        holding.accept(inner.trailing_metadata() if self._guarded.guard.config.accept_verdicts else None)
+        settled = holding.settle(holding.take(message, capture.content_of(message)), ask)
         if settled.instead is None:
-            return received.message
+            return message
         if not settled.instead.responses:
             raise Withheld(settled.instead, holding.call, inner)
-        return self._guarded.deserialize(settled.instead.responses[0]).message
+        return self._guarded.message(settled.instead.responses[0])
 
 
 class _OneResponse(_Callable):
@@ -74,17 +75,20 @@ class _OneResponse(_Callable):
         self, request: Any, timeout: float | None = None, metadata: Metadata = None, **more: Any
     ) -> tuple[Any, Any]:
         holding = self._begin(metadata)
-        call = holding.call
-        received, inner = self._guarded.inner.with_call(self._sent(request, call), timeout, metadata, **more)
-        ask = self._asker(request, call, timeout, metadata, more)
-        return self._only(holding, received, inner, ask), GuardedCall(inner, holding)
+        ask = self._asker(holding, request, timeout, metadata, more)
+        callable_, capture = self._guarded.open(holding.call)
+        try:
+            message, inner = callable_.with_call(request, timeout, metadata, **more)
+        except grpc.RpcError as error:
+            raise holding.failed(error, without_verdict) from None
+        return self._only(holding, message, capture, inner, ask), GuardedCall(inner, holding)
 
     def future(self, request: Any, timeout: float | None = None, metadata: Metadata = None, **more: Any) -> Any:
         holding = self._begin(metadata)
-        call = holding.call
-        inner = self._guarded.inner.future(self._sent(request, call), timeout, metadata, **more)
-        ask = self._asker(request, call, timeout, metadata, more)
-        return GuardedFuture(inner, holding, lambda received: self._only(holding, received, inner, ask))
+        ask = self._asker(holding, request, timeout, metadata, more)
+        callable_, capture = self._guarded.open(holding.call)
+        inner = callable_.future(request, timeout, metadata, **more)
+        return GuardedFuture(inner, holding, lambda message: self._only(holding, message, capture, inner, ask))
 
 
 class _ManyResponses(_Callable):
@@ -92,8 +96,10 @@ class _ManyResponses(_Callable):
 
     def __call__(self, request: Any, timeout: float | None = None, metadata: Metadata = None, **more: Any) -> Any:
         holding = self._begin(metadata)
-        inner = self._guarded.inner(self._sent(request, holding.call), timeout, metadata, **more)
-        return GuardedStream(inner, holding, self._guarded)
+        ask = self._asker(holding, request, timeout, metadata, more)
+        callable_, capture = self._guarded.open(holding.call)
+        inner = callable_(request, timeout, metadata, **more)
+        return GuardedStream(inner, holding, self._guarded, capture, ask)
 
 
 class UnaryUnary(_OneResponse, grpc.UnaryUnaryMultiCallable):  # type: ignore[misc]
@@ -127,7 +133,7 @@ class GuardedCall(grpc.Call):  # type: ignore[misc]
         return tuple(with_verdict(self._inner.trailing_metadata(), self._holding.call, self._holding.instead))
 
     def initial_metadata(self) -> Any:
-        return self._inner.initial_metadata()
+        return tuple(without_verdicts(self._inner.initial_metadata()))
 
     def code(self) -> Any:
         return self._inner.code()
@@ -151,7 +157,7 @@ class GuardedCall(grpc.Call):  # type: ignore[misc]
 class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
     """A call under way: judged once, when its result is first asked for."""
 
-    def __init__(self, inner: Any, holding: Holding, judge: Callable[[Received], Any]) -> None:
+    def __init__(self, inner: Any, holding: Holding, judge: Callable[[Any], Any]) -> None:
         super().__init__(inner, holding)
         self._judge = judge
         self._judged = False
@@ -159,11 +165,14 @@ class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
         self._withheld: Withheld | None = None
 
     def result(self, timeout: float | None = None) -> Any:
-        received = self._inner.result(timeout)
+        try:
+            message = self._inner.result(timeout)
+        except grpc.RpcError as error:
+            raise self._holding.failed(error, without_verdict) from None
         if not self._judged:
             self._judged = True
             try:
-                self._result = self._judge(received)
+                self._result = self._judge(message)
             except Withheld as withheld:
                 self._withheld = withheld
         if self._withheld is not None:
@@ -183,7 +192,7 @@ class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
     def exception(self, timeout: float | None = None) -> Any:
         failed = self._inner.exception(timeout)
         if failed is not None:
-            return failed
+            return self._holding.failed(failed, without_verdict)
         try:
             self.result(timeout)
         except Withheld as withheld:
@@ -209,9 +218,11 @@ class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
 class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
     """A stream of responses, judged as the guard says; in enforce, each message once its judgement is there."""
 
-    def __init__(self, inner: Any, holding: Holding, guarded: Guarded) -> None:
+    def __init__(self, inner: Any, holding: Holding, guarded: Guarded, capture: Capture, ask: Asker) -> None:
         super().__init__(inner, holding)
         self._guarded = guarded
+        self._capture = capture
+        self._ask = ask
         self._ready: deque[Any] = deque()
         self._withheld: Withheld | None = None
         self._finished = False
@@ -231,21 +242,22 @@ class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
     def _advance(self) -> None:
         """Take one more message, or the end."""
         try:
-            pieces = self._holding.take(next(self._inner))
+            message = next(self._inner)
+            pieces = self._holding.take(message, self._capture.content_of(message))
         except StopIteration:
             self._finished = True
             pieces = self._holding.end()
-        except BaseException:
+        except BaseException as error:
             self._holding.over()
-            raise
-        settled = self._holding.settle(pieces, lambda step: None)
+            raise self._holding.failed(error, without_verdict) from None
+        settled = self._holding.settle(pieces, self._ask)
         if self._finished:
             self._holding.over()
-        self._ready.extend(received.message for received in settled.messages)
+        self._ready.extend(settled.messages)
         if settled.instead is None:
             return
         self._finished = True
-        self._ready.extend(self._guarded.deserialize(one).message for one in settled.instead.responses)
+        self._ready.extend(self._guarded.message(one) for one in settled.instead.responses)
         if not settled.instead.responses:
             self._withheld = Withheld(settled.instead, self._holding.call, self._inner)
         self._inner.cancel()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import grpc
@@ -15,10 +15,15 @@ from tocsin.configuration.listener import UpstreamTls
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import WITHHOLDS, Replacement, failed_closed
+from tocsin.verdict import Verdict
 
 
 class Ask(NamedTuple):
-    """Send the call's request once more: to the model itself, or to `upstream`. The answer is a response, or None."""
+    """Send the call's request once more: to the model itself, or to `upstream`.
+
+    The outcome is every message of the response, one unless the method's responses stream, or None when the call
+    failed, took longer than `seconds`, or answered more than may be kept.
+    """
 
     upstream: Address | None
     seconds: float
@@ -26,12 +31,13 @@ class Ask(NamedTuple):
 
 
 class Judge(NamedTuple):
-    """Give this call its verdict. The answer is None."""
+    """Give this call its verdict. The outcome is None."""
 
     call: Call
 
 
-Acting = Generator[Ask | Judge, bytes | None, Replacement | None]
+Outcome = Sequence[bytes] | None
+Acting = Generator[Ask | Judge, Outcome, Replacement | None]
 
 
 def goes_out(call: Call) -> bool:
@@ -41,10 +47,11 @@ def goes_out(call: Call) -> bool:
 
 
 def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
-    """What goes out in place of a judged piece, None when it goes out as it came.
+    """What goes out in place of a judged piece, None when it goes out as it came. The verdict that callers see is then
+    the one that was acted upon, and its action what was done.
 
     `begun`: parts of the response have gone out already, and cannot be recalled. `asks`: the request is there to be
-    sent again.
+    sent again, and was not sent again for this response before.
     """
     verdict = call.verdict
     if verdict is None:
@@ -53,31 +60,51 @@ def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
         if verdict.action != "block":
             return None
         guard.acted(call, "refused")
+        call.conclude(verdict)
         return failed_closed(verdict)
     model = guard.models[call.model]
     action, config = verdict.action, model.config
-    withheld = call.response
-    again = asks and not call.reads.requests_stream and not begun and call.request is not None
+    withheld, request = call.response, call.request
+    again = asks and not call.reads.requests_stream and not begun and request is not None
     if action == "retry":
         if again and config.retry is not None:
             for _ in range(model.policy.tries):
-                response = yield Ask(None, config.retry.deadline.total_seconds())
-                if response is None:
+                responses = yield Ask(None, config.retry.deadline.total_seconds())
+                if not responses:
                     continue
-                tried = call.with_response(response)
-                yield Judge(tried)
-                if tried.verdict is not None and tried.verdict.action not in WITHHOLDS:
-                    call.verdict = tried.verdict
-                    guard.acted(call, "retry")
-                    return Replacement((response,), grpc.StatusCode.OK, "", b"")
+                further = yield from _judged(guard, call, request, responses)
+                if further is not None and further.action not in WITHHOLDS:
+                    further.action = "retry"
+                    return _replaced_by(guard, call, further, responses)
         action = model.policy.settled("retry")
     if action == "fallback":
         if again and config.fallback is not None:
             fallback = config.fallback
-            response = yield Ask(fallback.upstream, fallback.deadline.total_seconds(), fallback.tls)
-            if response is not None:
-                guard.acted(call, "fallback")
-                return Replacement((response,), grpc.StatusCode.OK, "", b"")
+            responses = yield Ask(fallback.upstream, fallback.deadline.total_seconds(), fallback.tls)
+            if responses:
+                verdict.action = "fallback"
+                return _replaced_by(guard, call, verdict, responses)
         action = model.policy.settled("fallback")
+    verdict.action = action
     guard.acted(call, action)
-    return model.policy.replacement(action, call, withheld, begun=begun) if action in WITHHOLDS else None
+    if action not in WITHHOLDS:
+        return None
+    call.conclude(verdict)
+    return model.policy.replacement(action, call, withheld, begun=begun)
+
+
+def _judged(
+    guard: Guard, call: Call, request: bytes | None, responses: Sequence[bytes]
+) -> Generator[Judge, Outcome, Verdict | None]:
+    """The verdict of another response to the same request, of a stream the gravest of its pieces'."""
+    whole, pieces = call.answered_anew(request, responses)
+    for piece in pieces:
+        yield Judge(piece)
+    guard.over(whole)
+    return whole.verdict
+
+
+def _replaced_by(guard: Guard, call: Call, verdict: Verdict, responses: Sequence[bytes]) -> Replacement:
+    call.conclude(verdict)
+    guard.acted(call, verdict.action)
+    return Replacement(tuple(responses), grpc.StatusCode.OK, "", b"", further=True)

@@ -3,11 +3,15 @@
 There is no timer and no batch size: at load batches grow by themselves. Judging costs as much a batch as it costs for
 half a dozen responses, so while each turn brings more, a few turns share one. When a bundle is too heavy to hold up
 the loop, batches run in a worker thread, where ONNX Runtime releases the interpreter: one in flight, the next filling.
+
+Responses that are large themselves, by their bytes or rows, run in a thread of their own, one after the other, so that
+neither the loop nor the responses beside them wait for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
@@ -17,6 +21,8 @@ from tocsin.judgement.guard import Guard
 
 MOST_WAITING = 10_000  # calls that may wait for a batch in flight
 TURNS = 4  # of the loop that may share a batch
+INLINE_BYTES = 131_072  # of one response's messages, and
+INLINE_ROWS = 512  # of all responses together, that are judged in the loop: some 2 ms
 
 
 class Waiting(Protocol):
@@ -43,11 +49,15 @@ class Batcher:
         self._turns = self._seen = 0  # of the batch that grows: turns so far, and calls at the last of them
         self._pool: ThreadPoolExecutor | None = None
         self._in_flight = False
+        self._large: deque[tuple[Call, Waiting]] = deque()
+        self._large_bytes = 0  # of those, and the one that is being judged
+        self._large_pool: ThreadPoolExecutor | None = None
+        self._large_in_flight = False
 
     @property
     def waiting(self) -> int:
         """How many calls wait to be judged."""
-        return len(self._calls)
+        return len(self._calls) + len(self._large)
 
     @property
     def inline(self) -> bool:
@@ -72,12 +82,13 @@ class Batcher:
         await waiting.future
 
     def close(self) -> None:
-        """End the worker thread, if there is one."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the worker threads, if there are any."""
+        for pool in (self._pool, self._large_pool):
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _give_up(self, call: Call, waiting: Waiting) -> None:
-        self._guard.give_up(call, "queue_full", f"{MOST_WAITING:,} responses wait for the scorer already")
+        self._guard.give_up(call, "queue_full", f"{self.waiting:,} responses wait for the scorer already")
         waiting.judged(call)
         self._after_flush()
 
@@ -97,8 +108,7 @@ class Batcher:
         if not calls:
             return
         if not self._guard.heavy:
-            self._guard.judge(calls)
-            self._tell(calls, waiting)
+            self._judge_inline(calls, waiting)
         else:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer")
@@ -106,20 +116,89 @@ class Batcher:
             done = self._loop.run_in_executor(self._pool, self._guard.judge, calls)
             done.add_done_callback(lambda _: self._landed(calls, waiting))
 
+    def _judge_inline(self, calls: list[Call], waiting: list[Waiting]) -> None:
+        """Judge these now, as far as it takes no longer than a turn of the loop should: large ones in their thread, and
+        in the next turn what is too much together.
+        """
+        large = {id(call) for call in calls if _size(call) > INLINE_BYTES}
+        small = [call for call in calls if id(call) not in large] if large else calls
+        left = self._guard.judge(small, INLINE_ROWS)
+        if not left and not large:
+            self._tell(calls, waiting)
+            return
+        large.update([id(call) for call, rows in left if rows > INLINE_ROWS])
+        later = {id(call) for call, rows in left if rows <= INLINE_ROWS}
+        pairs = list(zip(calls, waiting, strict=True))
+        here = [pair for pair in pairs if id(pair[0]) not in large and id(pair[0]) not in later]
+        self._tell([call for call, _ in here], [one for _, one in here])
+        for call, one in pairs:
+            if id(call) in large:
+                self._add_large(call, one)
+        if later:
+            self._calls[:0] = [call for call, _ in pairs if id(call) in later]
+            self._waiting[:0] = [one for call, one in pairs if id(call) in later]
+            self._turns = TURNS
+            if not self._scheduled:
+                self._scheduled = True
+                self._loop.call_soon(self._flush)
+
+    def _add_large(self, call: Call, waiting: Waiting) -> None:
+        """Judge a response in the thread for large ones; when too much waits for that, it passes unscored."""
+        size = _size(call)
+        if self._large and self._large_bytes + size > self._guard.config.max_memory:
+            self._loop.call_soon(self._give_up, call, waiting)
+            return
+        self._large_bytes += size
+        self._large.append((call, waiting))
+        if not self._large_in_flight:
+            self._judge_large()
+
+    def _judge_large(self) -> None:
+        call, waiting = self._large.popleft()
+        if self._large_pool is None:
+            self._large_pool = ThreadPoolExecutor(1, thread_name_prefix="tocsin-scorer-large")
+        self._large_in_flight = True
+        size = _size(call)
+        done = self._loop.run_in_executor(self._large_pool, self._judge_alone, call)
+        done.add_done_callback(lambda _: self._large_landed(call, waiting, size))
+
+    def _large_landed(self, call: Call, waiting: Waiting, size: int) -> None:
+        self._large_in_flight = False
+        self._large_bytes -= size
+        if self._large:
+            self._judge_large()
+        self._tell([call], [waiting], shadows=False)
+
+    def _judge_alone(self, call: Call) -> None:
+        """Judge a large response, and by a candidate too. In its thread."""
+        self._guard.judge([call])
+        if self._guard.shadows:
+            self._guard.shadow([call])
+
     def _landed(self, calls: list[Call], waiting: list[Waiting]) -> None:
         self._in_flight = False
         self._tell(calls, waiting)
         if self._calls:
             self._flush()
 
-    def _tell(self, calls: list[Call], waiting: list[Waiting]) -> None:
+    def _tell(self, calls: list[Call], waiting: list[Waiting], *, shadows: bool = True) -> None:
         for call, one in zip(calls, waiting, strict=True):
             one.judged(call)
         self._after_flush()
-        if self._guard.shadows:
+        if shadows and self._guard.shadows:
             self._guard.shadow(calls)
         for call in calls:
             call.forget()
+
+
+def _size(call: Call) -> int:
+    """Bytes of the messages that a call is judged by."""
+    size = 0 if call.response is None else len(call.response)
+    if call.wants_request and call.request is not None:
+        size += len(call.request)
+    for message in call.earlier:
+        size += len(message)
+    return size
 
 
 class _Future(NamedTuple):

@@ -2,14 +2,17 @@
 
 Whoever carries a call tells its messages with `asked` and `answered`, and `ended` when the response is complete; the
 last two return what is to be judged now: the call itself where the response is one message, pieces of it where
-responses stream. A piece covers some of the messages told, and knows their places.
+responses stream. A piece covers some of the messages told, and knows their places; on a stream of requests, it is of
+the request that it answers.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from tocsin.judgement.stream_requests import StreamRequests
 from tocsin.protocols.method import Method
 from tocsin.verdict import Verdict
 
@@ -43,6 +46,8 @@ class Call:
     places: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
     sums_up = False  # what was judged before: it has no verdict of its own
     sequence = 0  # which of several parallel answers it belongs to; known once it is read
+    is_unmatched = False  # of several requests, it is not known which one it answers
+    kept_requests = 0  # bytes of requests that wait for their responses
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.reads = reads
@@ -50,13 +55,27 @@ class Call:
         self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
+        self._has_request = False
 
     streams = False  # whether more than one message may be judged
     kept = 0  # bytes of messages that wait to be judged with others
 
     def asked(self, content: bytes | None, fault: Fault | None = None) -> None:
-        """A message of the caller; of a stream, the newest one counts."""
-        self.request, self.fault = content, fault
+        """A message of the caller. Where the method takes one, a second makes the call undecodable: servers differ in
+        which of them they take. One response to several requests is that of none of them.
+        """
+        if not self._has_request:
+            self._has_request = True
+            self.request, self.fault = content, fault
+        elif self.reads.requests_stream:
+            self.request, self.is_unmatched = None, True
+        else:
+            self.fault = ("undecodable", "the caller sent several messages where the method takes one")
+
+    def replace_request(self, content: bytes) -> None:
+        """The only message of the caller goes on as another."""
+        if self.request is not None:
+            self.request = content
 
     def answered(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
         """A message of the response."""
@@ -70,13 +89,27 @@ class Call:
         """The response is complete; what was not judged yet."""
         return []
 
-    def with_response(self, response: bytes) -> Call:
-        """The same call with another response, not judged yet."""
-        made = Call(self.reads, self.keys, self.trace, self.wants_request)
-        made.request, made.response = self.request, response
-        made.hint, made.origin = self.hint, self.origin
-        made.parent, made.began = self.parent, self.began
-        return made
+    def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
+        """The same call with another response to its request, and what is to be judged of that."""
+        if self.whole is not None:
+            return self.whole.answered_anew(request, responses)
+        another = Call(self.reads, self.keys, self.trace, self.wants_request)
+        self._describe(another, request)
+        another.response = responses[0]
+        return another, [another]
+
+    def _describe(self, another: Call, request: bytes | None) -> None:
+        """Tell another call what is told of this one besides its response."""
+        another.request = request
+        another.hint, another.origin = self.hint, self.origin
+        another.parent, another.began = self.parent, self.began
+        another.is_unmatched = self.is_unmatched
+
+    def conclude(self, verdict: Verdict) -> None:
+        """This verdict was acted upon: callers see it, whatever else is judged of the response."""
+        self.verdict = verdict
+        if self.whole is not None:
+            self.whole.conclude(verdict)
 
     @property
     def size(self) -> int:
@@ -94,14 +127,30 @@ class Call:
         self.request = self.response = None
         self.earlier = ()
 
+    def forget_request(self) -> bool:
+        """Memory is short: give up the oldest request that waits for its responses; False where there is none."""
+        return False
+
+    def forget_requests(self) -> None:
+        """No more responses come."""
+
+
+class _Together(NamedTuple):
+    """Messages that will be judged together, by their places, and the request that they answer."""
+
+    request: bytes | None
+    is_unmatched: bool
+    messages: list[tuple[int, bytes]]
+
 
 class StreamedCall(Call):
     """A call whose response is a stream, judged every so many messages, or at the end where `every` is 0.
 
     Its verdict is the gravest of its pieces', the latest where they are alike. Messages of parallel sequences are
-    judged apart, unless they are wanted `together`. `begun`: the sequences that something was read of; `over`: no more
-    messages come; `pending`: pieces that have no verdict yet;
-    `complete`: the sequences whose end has gone out.
+    judged apart, unless they are wanted `together`; those that answer different requests of a stream always. With
+    `in_turn`, each of these has one response, in their order. `begun`: the sequences that something was read of;
+    `over`: no more messages come; `pending`: pieces that have no verdict yet; `complete`: the sequences whose end has
+    gone out.
     """
 
     def __init__(
@@ -113,6 +162,7 @@ class StreamedCall(Call):
         every: int,
         *,
         together: bool = False,
+        in_turn: bool = False,
     ) -> None:
         super().__init__(reads, keys, trace, wants_request)
         self.spanned = -2  # the rank of the gravest piece that a span was made of
@@ -123,8 +173,12 @@ class StreamedCall(Call):
         self.pending = 0
         self._every = every
         self._apart = reads.parallel and every != 1 and not together
-        self._collected: dict[int, list[tuple[int, bytes]]] = {}  # by sequence: places and messages
+        self._collected: dict[tuple[int, int], _Together] = {}  # by sequence and request
+        self._requests: StreamRequests | None = None
+        if wants_request and reads.requests_stream:
+            self._requests = StreamRequests(reads, in_turn=in_turn)
         self._told = 0  # messages
+        self._concluded = False
         self._serial = 0
 
     streams = True
@@ -134,32 +188,71 @@ class StreamedCall(Call):
         self._serial = self._serial or next(_serials)
         return f"stream {self._serial}" if not sequence else f"stream {self._serial}/{sequence}"
 
+    def asked(self, content: bytes | None, fault: Fault | None = None) -> None:
+        """A message of the caller. Of a stream of them, each waits for its responses."""
+        if not self.reads.requests_stream:
+            super().asked(content, fault)
+        elif self._requests is not None:
+            if content is None:  # then it cannot be known any more whose turn it is
+                self._requests.forget()
+            else:
+                self._requests.add(content)
+            self.kept_requests = self._requests.kept
+
     def answered(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
         """A message of the stream; what it completes."""
         place, self._told = self._told, self._told + 1
+        request, is_unmatched = self.request, False
+        if self._requests is not None:
+            request = None if content is None else self._requests.match(content)
+            is_unmatched = request is None
+            self.kept_requests = self._requests.kept
         if content is None:
-            return self._piece((place,), None, (), fault)
+            return self._piece((place,), None, (), fault, request, is_unmatched)
         if self._every == 1:
-            return self._piece((place,), content)
-        own = self._collected.setdefault(self.reads.sequence(content) if self._apart else 0, [])
-        own.append((place, content))
-        if not self._every or len(own) < self._every:
+            return self._piece((place,), content, (), None, request, is_unmatched)
+        sequence = self.reads.sequence(content) if self._apart else 0
+        key = sequence, 0 if self._requests is None or request is None else id(request)
+        own = self._collected.get(key)
+        if own is None:
+            own = self._collected[key] = _Together(request, is_unmatched, [])
+            self.kept += len(request) if self._requests is not None and request is not None else 0
+        own.messages.append((place, content))
+        if not self._every or len(own.messages) < self._every:
             self.kept += len(content)
             return None
         piece = self._piece_of(own)
-        self.kept -= sum(len(one) for _, one in own[:-1])
-        own.clear()
+        self.kept -= sum([len(one) for _, one in own.messages[:-1]])
+        if self._requests is not None and request is not None:
+            self.kept -= len(request)
+        del self._collected[key]
         return piece
 
     def ended(self) -> list[Call]:
         """The stream is complete; what was not judged yet, of each sequence."""
         left, self._collected, self.kept = self._collected, {}, 0
-        return [self._piece_of(own) for own in left.values() if own]
+        self.forget_requests()
+        return [self._piece_of(own) for own in left.values()]
+
+    def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
+        """The same call with another stream in response, and its pieces."""
+        another = StreamedCall(self.reads, self.keys, self.trace, self.wants_request, self._every)
+        another._apart = self._apart
+        self._describe(another, request)
+        pieces = [piece for response in responses if (piece := another.answered(response)) is not None]
+        return another, pieces + another.ended()
+
+    def conclude(self, verdict: Verdict) -> None:
+        """This verdict was acted upon."""
+        self.verdict, self._concluded = verdict, True
 
     def judged(self, piece: Call) -> None:
         """A piece has its verdict, or none."""
         self.pending -= 1
-        self.model, self.version = piece.model, piece.version
+        if piece.verdict is not None or not self.model:
+            self.model, self.version = piece.model, piece.version
+        if self._concluded:
+            return
         if piece.verdict is not None and (self.verdict is None or piece.verdict.rank >= self.verdict.rank):
             self.verdict = piece.verdict
 
@@ -167,20 +260,38 @@ class StreamedCall(Call):
         """Nobody waits any more: what was collected is not needed."""
         self._collected, self.kept = {}, 0
         self.request = None
+        self.forget_requests()
 
-    def _piece_of(self, messages: Sequence[tuple[int, bytes]]) -> Call:
-        places, contents = [place for place, _ in messages], [content for _, content in messages]
-        return self._piece(places, contents[-1], contents[:-1])
+    def forget_request(self) -> bool:
+        """Memory is short: give up the oldest request that waits for its responses; False where there is none."""
+        if self._requests is None or not self._requests.forget_oldest():
+            return False
+        self.kept_requests = self._requests.kept
+        return True
+
+    def forget_requests(self) -> None:
+        """No more responses come."""
+        if self._requests is not None:
+            self._requests.forget()
+            self.kept_requests = 0
+
+    def _piece_of(self, own: _Together) -> Call:
+        places, contents = [place for place, _ in own.messages], [content for _, content in own.messages]
+        return self._piece(places, contents[-1], contents[:-1], None, own.request, own.is_unmatched)
 
     def _piece(
         self,
         places: Sequence[int],
         response: bytes | None,
-        earlier: Sequence[bytes] = (),
-        fault: Fault | None = None,
+        earlier: Sequence[bytes],
+        fault: Fault | None,
+        request: bytes | None,
+        is_unmatched: bool,
     ) -> Call:
         piece = Call(self.reads, self.keys, self.trace, self.wants_request)
-        piece.request, piece.response, piece.places = self.request, response, places
+        piece.request, piece.response, piece.places = request, response, places
+        if is_unmatched:
+            piece.is_unmatched = True
         if earlier:
             piece.earlier = earlier
         if fault or self.fault:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -17,7 +18,7 @@ from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.news import News, and_more
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
-from tocsin.protocols.method import Edit, Method
+from tocsin.protocols.method import Edit, Method, Opened
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State
 from tocsin.unscored import Unscored
@@ -26,11 +27,13 @@ from tocsin.verdict import Verdict
 log = logging.getLogger("tocsin")
 
 TRACE_KEY = "traceparent"
+HEX, NO_TRACE = "0123456789abcdef", "0" * 32
 OTHER = "other"  # the label of models that are not configured
 NO_KEYS: Mapping[str, str] = {}
 
 
 _NONE = np.full((1, 1), np.nan, np.float32)
+_OF_EMPTY = ("missing_signal", "unknown_model", "unmatched_request", "no_bundle")  # no fault where nothing is carried
 _NO_BUNDLE = Unscored("no_bundle", "no model has a bundle")
 
 Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its rows, and each signal's raw contents
@@ -62,6 +65,7 @@ class Guard:
         """Judge by these from here on; what is being judged is finished by what it began with."""
         self.config = config
         self.models = dict(models)
+        self._keyless: set[tuple[str, str]] = set()  # models, and what calls were told not to name
         self.state.keep([store for model in self.models.values() for store in model.stores])
         self.methods: dict[str, Method] = {}
         self._of_method: dict[str, list[GuardedModel]] = {}
@@ -76,12 +80,17 @@ class Guard:
                 told or any(m.wants_request(name) for m in models),
                 _every(self.methods[name], models),
                 any(model.together for model in models),
+                self.methods[name].in_turn or all(model.config.in_turn for model in models),
             )
             for name, models in self._of_method.items()
         }
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         told_by |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
         self._keys = sorted(told_by - {""})
+        self._budgets = {
+            name: max(config.budget(m.name, shares_sessions=m.shares_sessions) for m in models).total_seconds()
+            for name, models in self._of_method.items()
+        }
         self.heavy = any(model.waits for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
@@ -95,7 +104,7 @@ class Guard:
         """
         if not isinstance(config, Config):
             config = Config.load(config)
-        state = State(config.state)
+        state = State(config.state, config.round_trip)
         return cls(config, guarded_models(config, state), sinks, state)
 
     @property
@@ -108,12 +117,12 @@ class Guard:
         known = self._begun.get(method)
         if known is None:
             return None
-        reads, wants_request, every, together = known
+        reads, wants_request, every, together, in_turn = known
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
         parent = metadata.get(TRACE_KEY, "")
         trace = _trace_id(parent) if parent else ""
         if reads.streams:
-            made: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together)
+            made: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together, in_turn=in_turn)
         else:
             made = Call(reads, keys, trace, wants_request)
         made.hint, made.origin = hint, origin
@@ -123,11 +132,20 @@ class Guard:
             made.hint = keys.get(reads.model_key, hint)
         return made
 
-    def judge(self, calls: Sequence[Call]) -> None:
-        """Give every call its verdict, scoring those of one model as one batch. Never raises."""
+    def judge(self, calls: Sequence[Call], most_rows: int = 0) -> list[tuple[Call, int]]:
+        """Give every call its verdict, scoring those of one model as one batch. Never raises.
+
+        With `most_rows`, no more than so many rows are scored: returns the calls that have no verdict for that reason,
+        each with its rows, 0 where these are not known yet.
+        """
         started = time.perf_counter()
         batches: dict[Family, list[Read]] = {}
+        rows = 0
+        left: list[tuple[Call, int]] = []
         for call in calls:
+            if most_rows and rows >= most_rows:
+                left.append((call, 0))
+                continue
             if self._blind and call.fault is None and call.response is not None:
                 call.model = self._only
                 self._pass_unscored(call, _NO_BUNDLE)
@@ -142,6 +160,10 @@ class Guard:
             except Exception as error:
                 self._pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
             else:
+                if most_rows and rows + read[1] > most_rows:
+                    left.append((call, read[1]))
+                    continue
+                rows += read[1]
                 batch = batches.get(family)
                 if batch is None:
                     batches[family] = [read]
@@ -149,12 +171,14 @@ class Guard:
                     batch.append(read)
         for family, batch in batches.items():
             self._score_safely(family.model, family, batch, started)
+        waiting = {id(call) for call, _ in left}
         for call in calls:
             whole = call.whole
-            if whole is not None:
+            if whole is not None and id(call) not in waiting:
                 whole.judged(call)
                 if whole.over and not whole.pending:
                     self._end_sessions(whole)
+        return left
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
@@ -178,6 +202,24 @@ class Guard:
             if whole.over and not whole.pending:
                 self._end_sessions(whole)
 
+    def late(self, call: Call) -> Verdict:
+        """What callers are told of a call for whose verdict nobody waits any more. It is counted once that is there."""
+        call.model = self.model_of(call)
+        return Verdict(call.model, call.version, unscored="late", action="block" if self.closed(call) else None)
+
+    def model_of(self, call: Call) -> str:
+        """The name of a call's model as far as it can be known before it is judged."""
+        if call.model:
+            return call.model
+        served = self._of_method.get(call.method, ())
+        name = call.hint
+        if not name and len(served) > 1 and call.response is not None:
+            with suppress(Unscored):
+                name = call.reads.open(call.response, call.request).model
+        if name in self.models:
+            return name
+        return served[0].name if len(served) == 1 else OTHER
+
     def over(self, call: Call) -> None:
         """No more of a call comes: where it is a session, that has ended once all of it is judged."""
         if isinstance(call, StreamedCall) and not call.over:
@@ -192,8 +234,8 @@ class Guard:
 
     def budget(self, call: Call) -> float:
         """How many seconds a call may wait for its verdict."""
-        told = [model.config.scoring_budget for model in self._of_method.get(call.method, [])]
-        return max((own or self.config.scoring_budget).total_seconds() for own in told or [None])
+        found = self._budgets.get(call.method)
+        return self.config.scoring_budget.total_seconds() if found is None else found
 
     def closed(self, call: Call) -> bool:
         """Whether a call that could not be scored must not pass."""
@@ -208,7 +250,9 @@ class Guard:
         self.sinks.acted(call, action)
 
     def _read(self, call: Call) -> tuple[Family, Read] | None:
-        """What is to be scored; None of a piece that only sums up what was judged before."""
+        """What is to be scored; None of a piece of a stream that carries nothing to judge: it sums up what was judged
+        before, or has neither content nor signals.
+        """
         call.model = self._only
         if call.fault is not None:
             raise Unscored(*call.fault)
@@ -218,6 +262,16 @@ class Guard:
         opened = [reads.open(call.response, call.request)]
         if call.earlier:
             opened = [*(reads.open(message, call.request) for message in call.earlier), *opened]
+        try:
+            return self._found(call, opened)
+        except Unscored as why:
+            if call.whole is None or why.reason not in _OF_EMPTY or not all(one.empty for one in opened):
+                raise
+            return None
+
+    def _found(self, call: Call, opened: Sequence[Opened]) -> tuple[Family, Read] | None:
+        """Whose response it is, and its signals. Raises Unscored."""
+        reads = call.reads
         told = opened[0].model or call.hint
         model = self.models.get(told) or self._model_of(call, told)
         call.model, call.version = model.name, opened[0].version
@@ -226,10 +280,13 @@ class Guard:
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         call.sequence = opened[-1].sequence
-        if call.whole is not None:
-            if opened[-1].sums_up and call.sequence in call.whole.begun and all(one.sums_up for one in opened):
-                call.sums_up = True
-                return None
+        begun = call.whole.begun if call.whole is not None else ()
+        if call.sequence in begun and all(one.sums_up for one in opened):
+            call.sums_up = True
+            return None
+        if call.is_unmatched and model.reads_request(call.method):
+            raise Unscored("unmatched_request", "of the requests on the stream, it is not known which one it answers")
+        if call.whole is not None and not all(one.empty for one in opened):
             call.whole.begun.add(call.sequence)
         rows, family, raws = model.read(call.method, opened, call.request)
         if model.orders is not None:
@@ -253,12 +310,13 @@ class Guard:
             if len(batch) == 1:
                 raise
             scores = _NONE  # such as one token id beyond an embedder's table
-        if not (_finite(scores) and all(_finite(signals[name]) for name in model.swallowed)):
+        masked = model.scorer.masked
+        if not (_finite(scores) and all(_meaningful(signals[name], name in masked) for name in model.swallowed)):
             if len(batch) > 1:  # find the broken one without spoiling the others
                 for read in batch:
                     self._score_safely(model, family, [read], started)
                 return
-            broken = [name for name, values in signals.items() if not np.isfinite(values).all()]
+            broken = [name for name, values in signals.items() if not _meaningful(values, name in masked)]
             told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0][0], Unscored("not_finite", told))
             return
@@ -267,7 +325,9 @@ class Guard:
     def _tell(self, model: GuardedModel, batch: list[Read], scores: NDArray[np.float32], started: float) -> None:
         """Give the batch's calls their verdicts, and tell the sinks."""
         judged = model.judge(scores, batch, model)
-        pvalues, by_detector, severities, joint, own, weighed, identifiers, ended = judged
+        pvalues, by_detector, severities, joint, own, weighed, identifiers, ended, keyless = judged
+        if keyless != (0, 0):
+            self._tell_keyless(model, keyless)
         at = 0
         calls = []
         late: set[int] = set()  # rows that nobody waits for any more
@@ -301,8 +361,24 @@ class Guard:
                 scores = np.delete(scores, list(late), axis=0)
                 joint = [value for row, value in enumerate(joint) if row not in late]
                 own = own and [group for row, group in enumerate(own) if row not in late]
-            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended)
+            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended, keyless)
             self.sinks.scored(scored)
+
+    def _tell_keyless(self, model: GuardedModel, keyless: tuple[int, int]) -> None:
+        """Tell once of calls that name no session or no group; they are counted besides."""
+        told = ("session", model.config.session), ("group", model.config.group)
+        for (what, key), count in zip(told, keyless, strict=True):
+            if count and (model.name, what) not in self._keyless:
+                self._keyless.add((model.name, what))
+                instead = "as a session of its own" if what == "session" else "by the pooled promise"
+                log.warning(
+                    "model %s: a call names no %s (%s is missing or empty) and is judged %s; "
+                    "tocsin_keyless_calls_total counts all of them",
+                    model.name,
+                    what,
+                    key,
+                    instead,
+                )
 
     def end_silent_sessions(self) -> None:
         """Tell of sessions that have been silent for long enough. For whoever looks now and then, traffic or not."""
@@ -345,6 +421,11 @@ def _finite(values: NDArray[np.float32]) -> bool:
     return b"\0" not in np.isfinite(values).tobytes()
 
 
+def _meaningful(values: NDArray[np.float32], masked: bool) -> bool:
+    """Whether all of a signal's values are finite, or, where it is `masked`, the logarithm of a probability of 0."""
+    return b"\0" not in np.less(values, np.inf).tobytes() if masked else _finite(values)
+
+
 def _every(method: Method, models: Sequence[GuardedModel]) -> int:
     """Of how many messages of a stream one judgement is made: as some model says, else as the method does."""
     return next((model.every for model in models if model.every is not None), method.every)
@@ -352,6 +433,7 @@ def _every(method: Method, models: Sequence[GuardedModel]) -> int:
 
 def _trace_id(traceparent: str) -> str:
     """The trace id of a W3C traceparent, or nothing."""
-    if len(traceparent) < 55 or traceparent[35] != "-":
+    if len(traceparent) < 55 or not traceparent[2] == traceparent[35] == traceparent[52] == "-":
         return ""
-    return traceparent[3:35]
+    trace = traceparent[3:35]
+    return "" if trace.strip(HEX) or trace == NO_TRACE else trace  # stripped of digits, nothing is left of an id

@@ -17,6 +17,9 @@ from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.verdict import Weighed
 from tocsin_calibration import Bundle, Costs, smoothed_pvalues, uniforms
+from tocsin_calibration.promise import Judged
+
+AT_ONCE = 2_048  # rows that are judged in one step
 
 
 class Judgement(NamedTuple):
@@ -30,6 +33,7 @@ class Judgement(NamedTuple):
     weighed: Weighed | None
     identifiers: list[str]  # one a call, empty where nobody needs them
     ended: list[str | None] | None
+    keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
 
 
 class TellsApart(Protocol):
@@ -82,21 +86,18 @@ class Judge:
     ) -> Judgement:
         """Judge scores (n, d) of a batch: each call with its number of rows, and what it was read from."""
         if self.plain:
-            judged = self.promise.judge(scores)
+            judged = self.promise.judge(scores) if len(scores) <= AT_ONCE else self._judge_slices(scores, None)
             return Judgement(*judged, None, None, [], None)
-        own = None
+        own = ended = None
+        groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped else []
+        sessions = [keys_of.session_of(call) for call, _, _ in batch] if self.sessions is not None else []
         if self._grouped:
-            own = [group for group, rows in [(keys_of.group_of(c), n) for c, n, _ in batch] for _ in range(rows)]
-        ended = None
+            own = [group for group, (_, rows, _) in zip(groups, batch, strict=True) for _ in range(rows)]
         if self.sessions is None:
-            judged = self.promise.judge(scores, own)
+            judged = self._judge_slices(scores, own)
         else:
-            keys = [key for key, rows in [(keys_of.session_of(c), n) for c, n, _ in batch] for _ in range(rows)]
-            joint: list[float] = self.promise.joint(scores).tolist() if self.sessions.shared else []
-            with self.sessions.lock:
-                progress = self.sessions.begin(keys, joint)
-                judged = self.promise.judge(scores, sessions=progress)
-                ended = self.sessions.end(keys, progress)
+            keys = [key for key, (_, rows, _) in zip(sessions, batch, strict=True) for _ in range(rows)]
+            judged, ended = self._judge_sessions(self.sessions, scores, keys)
         severities, identifiers = judged.severities, []
         if self.levels is not None or self._smoothed:
             identifiers = [self.identifiers.next() for _ in batch]
@@ -109,7 +110,34 @@ class Judge:
         if self._risk is not None:
             found = self._risk.weigh(scores, self._costs)
             weighed = Weighed(found.p_correct.tolist(), found.served.tolist(), list(found.decisions))
-        return Judgement(judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended)
+        keyless = sessions.count(""), groups.count("")
+        return Judgement(
+            judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended, keyless
+        )
+
+    def _judge_sessions(
+        self, sessions: SessionStore, scores: NDArray[np.float32], keys: list[str]
+    ) -> tuple[Judged, list[str | None]]:
+        """Judge rows by their sessions, a slice at a time, so that others who judge wait for no longer than that."""
+        every = Judged([], [], [], [])
+        ended: list[str | None] = []
+        for start in range(0, max(1, len(keys)), AT_ONCE):
+            own, part = keys[start : start + AT_ONCE], scores[start : start + AT_ONCE]
+            joint: list[float] = self.promise.joint(part).tolist() if sessions.shared else []
+            with sessions.lock:
+                progress = sessions.begin(own, joint)
+                judged = self.promise.judge(part, sessions=progress)
+                ended += sessions.end(own, progress)
+            _extend(every, judged)
+        return every, ended
+
+    def _judge_slices(self, scores: NDArray[np.float32], groups: list[str] | None) -> Judged:
+        """Judge rows a slice at a time, so that no step of it holds the interpreter for long."""
+        every = Judged([], [], [], [])
+        for start in range(0, max(1, len(scores)), AT_ONCE):
+            own = None if groups is None else groups[start : start + AT_ONCE]
+            _extend(every, self.promise.judge(scores[start : start + AT_ONCE], own))
+        return every
 
     def finish(self, keys: Sequence[str]) -> list[str | None]:
         """These sessions have ended; the worst severity of each that was known, and of others that have ended since
@@ -138,3 +166,10 @@ class Judge:
         if groups is not None:
             limits = [self.promise.groups.get(group, self.promise.limits) for group in groups]
         return [float(smoothed_pvalues(own.ordered, c, u)) for own, c, u in zip(limits, joint, drawn, strict=True)]
+
+
+def _extend(every: Judged, more: Judged) -> None:
+    every.pvalues.extend(more.pvalues)
+    every.by_detector.extend(more.by_detector)
+    every.severities.extend(more.severities)
+    every.joint.extend(more.joint)

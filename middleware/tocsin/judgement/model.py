@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from math import prod
 
 import grpc
@@ -11,7 +12,9 @@ import grpc
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import CONNECTION, STREAM, VERSION
 from tocsin.configuration.model import ModelConfig
+from tocsin.configuration.state import ROUND_TRIPS
 from tocsin.errors import ConfigError
+from tocsin.judgement.batch_axis import is_batched
 from tocsin.judgement.call import Call
 from tocsin.judgement.judge import Judge
 from tocsin.judgement.orders import ChoiceOrders
@@ -20,11 +23,12 @@ from tocsin.protocols.loading import methods_of
 from tocsin.protocols.method import Edit, Method, Opened, Reader
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.protocol import judged_every
-from tocsin.protocols.rows import Family, Kind, Reading
+from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
-from tocsin_calibration import Bundle
+from tocsin_calibration import Bundle, BundleError
+from tocsin_detectors import DetectorError
 
 log = logging.getLogger("tocsin")
 
@@ -57,11 +61,15 @@ class GuardedModel:
             self.promise = self.bundle.require_promise(config.bundle or "the bundle")
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
-            self.swallowed = self.scorer.swallowed()
             self.judge = Judge(name, config, self.bundle, state, kept_as)
+            if strange := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
+                known = ", ".join(self.promise.alphas)
+                raise ConfigError(
+                    f"models.{name}.on_alarm.{strange[0]}: the bundle has no such severity (it has: {known})"
+                )
             if self.bundle.model and self.bundle.model != name:
                 log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
-        self.seconds = self.scorer.warm() if self.bundle is not None else 0.0  # that a batch of eight takes
+        self.seconds, self.swallowed = self._tried_out()
         self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
@@ -81,6 +89,15 @@ class GuardedModel:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
             self.shadow = GuardedModel(name, candidate, methods, state, threads=threads, kept_as=f"{name}:shadow")
 
+    def _tried_out(self) -> tuple[float, list[str]]:
+        """The seconds that a batch of eight takes, and the signals in which NaN passes unseen. Raises BundleError."""
+        if self.bundle is None:
+            return 0.0, []
+        try:
+            return self.scorer.warm(), self.scorer.swallowed()
+        except DetectorError as error:
+            raise BundleError(f"{self.config.bundle}: {error}") from error
+
     @property
     def digests(self) -> tuple[str, str]:
         """The digests of the bundle and of its shadow, empty where there is none."""
@@ -96,13 +113,22 @@ class GuardedModel:
     @property
     def waits(self) -> bool:
         """Whether judging a batch may take so long that it should not hold up an event loop."""
-        return self.seconds > INLINE_SECONDS or any(store.shared for store in self.stores)
+        return self.seconds > INLINE_SECONDS or self.shares_sessions
+
+    @property
+    def shares_sessions(self) -> bool:
+        """Whether judging asks a Redis that replicas share."""
+        return any(store.shared for store in self.stores)
 
     def wants_request(self, method: str) -> bool:
         """Whether judging a response of that method, or acting on it, takes the request."""
         if method in self._reads_request or self.policy.asks_again or method in self.edits:
             return True
         return self.policy.withholds and method in self.served and self.served[method].stops
+
+    def reads_request(self, method: str) -> bool:
+        """Whether signals, session or group of a response of that method stand in its request."""
+        return method in self._reads_request
 
     @property
     def streams_are_sessions(self) -> bool:
@@ -134,9 +160,22 @@ class GuardedModel:
     # -- what readers ask (protocols.rows.Shapes)
 
     def rows(self, signal: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-        """The first axis is the batch's, unless the values as a whole have the width that detectors were fitted on."""
-        batched = bool(shape) and prod(shape) != self._widths[signal]
-        return (shape[0], shape[1:] or (1,)) if batched else (1, shape or (1,))
+        """The first axis is the batch's as the configuration says. Where it does not say, it is unless the values as a
+        whole have the width that detectors were fitted on; while recording, as shape and name of the signal say.
+        Raises Unscored `rows` where nothing tells.
+        """
+        batched = self._batched(signal)
+        if batched is None and shape:
+            if width := self._widths[signal]:
+                batched = prod(shape) != width
+            else:
+                batched = is_batched(self.name, signal, shape, has_free_length=self.bundle is not None)
+        return (shape[0], shape[1:] or (1,)) if batched and shape else (1, shape or (1,))
+
+    def _batched(self, signal: str) -> bool | None:
+        """What the configuration says of a signal's first axis."""
+        told = self.config.batched
+        return told.get(signal) if isinstance(told, dict) else told
 
     def width(self, signal: str) -> int:
         """The width of a row that detectors were fitted on, 0 where that is free."""
@@ -150,6 +189,8 @@ class GuardedModel:
         """The family of responses with these signals."""
         found = self._families.get(signals)
         if found is None:
+            if len(self._families) >= KEPT_LAYOUTS:
+                self._families.clear()
             found = self._families[signals] = Family(self, signals)
         return found
 
@@ -220,6 +261,21 @@ def guarded_models(
     found = {}
     for name, model in config.models.items():
         made = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)
+        if made.shares_sessions:
+            _check_budget(config, name, state.round_trip)
         old = (before or {}).get(name)
         found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
     return found
+
+
+def _check_budget(config: Config, name: str, round_trip: timedelta) -> None:
+    """Raises ConfigError where a Redis that is slow, and not too slow, would make every verdict late."""
+    budget = config.budget(name, shares_sessions=True)
+    if budget < ROUND_TRIPS * round_trip:
+        wanted = ROUND_TRIPS * round_trip / timedelta(milliseconds=1)
+        least = budget / ROUND_TRIPS / timedelta(milliseconds=1)
+        raise ConfigError(
+            f"models.{name}: scoring_budget is {budget / timedelta(milliseconds=1):g}ms, and state.timeout "
+            f"{round_trip / timedelta(milliseconds=1):g}ms: a response may wait for {ROUND_TRIPS} round trips; set "
+            f"scoring_budget to {wanted:g}ms or more, or state.timeout to {least:g}ms or less"
+        )

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tocsin.names import bounded
 from tocsin.unscored import Unscored
 
 
@@ -35,7 +36,7 @@ class ChoiceOrders:
             probs = np.frombuffer(raws[at], np.float32)
             ordered = np.zeros(len(probs))
             ordered[_order(told.get(key, ""), key, len(probs))] = probs
-            found[at] = self._averaged((session, at), ordered).astype(np.float32).tobytes()
+            found[at] = self._averaged((bounded(session), at), ordered).astype(np.float32).tobytes()
         return found
 
     def _averaged(self, session: tuple[str, int], probs: NDArray[np.float64]) -> NDArray[np.float64]:

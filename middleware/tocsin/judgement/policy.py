@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -22,23 +22,35 @@ RichStatus = message_class("status", "google.rpc.Status")
 ErrorInfo = message_class("status", "google.rpc.ErrorInfo")
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "tocsin"
+_OF_HTTP = {
+    "400": "INTERNAL",
+    "401": "UNAUTHENTICATED",
+    "403": "PERMISSION_DENIED",
+    "404": "UNIMPLEMENTED",
+    **dict.fromkeys(("429", "502", "503", "504"), "UNAVAILABLE"),
+}  # as gRPC's http-grpc-status-mapping.md says
 _REASONS = {"abstain": "ABSTAINED", "block": "BLOCKED"}
 
 WITHHOLDS = frozenset({"retry", "fallback", "abstain", "block"})  # actions under which the answer does not go out
 
 
 class Replacement(NamedTuple):
-    """What goes out in place of a response: messages, or a status with its details (a google.rpc.Status)."""
+    """What goes out in place of a response: messages, or a status with its details (a google.rpc.Status).
+
+    `further`: the messages are another response to the request as it was sent, not an answer of Tocsin's own.
+    """
 
     responses: tuple[bytes, ...]
     status: grpc.StatusCode
     message: str
     details: bytes
+    further: bool = False
 
 
 class Policy:
     """The reactions configured for one model. Raises ConfigError when they do not fit its protocol or each other.
 
+    `actions` are those that may be done about an alarm.
     `asks_again`: some reaction sends the request once more, so that it must be kept; `tries` is how often at most.
     """
 
@@ -47,10 +59,12 @@ class Policy:
         self._reactions = {severity: (r.action, r.share) for severity, r in config.on_alarm.items()}
         self.plain = not self._reactions
         actions = {action for action, _ in self._reactions.values()}
+        weighs = ("flag", "abstain") if config.risk is not None else ()
+        self.actions = sorted({"flag", *actions, *self._in_place_of(actions), *weighs} - {"pass"}, key=ACTIONS.index)
         self.tries = 0 if config.retry is None else _worthwhile(config.retry)
         self.withholds = bool(actions & WITHHOLDS) or config.risk is not None
         self.asks_again = bool(actions & {"retry", "fallback"})
-        self._answers = _answers(f"models.{name}.abstain.response", config.abstain.response, methods)
+        self._answers = _answers(f"models.{name}.abstain.response", config.abstain.response, methods, each=True)
         self._kept = _kept(f"models.{name}.abstain.keep", config.abstain, methods, self._answers)
         self._endings = {
             action: _answers(f"models.{name}.{action}.ending", told.ending, methods)
@@ -76,6 +90,11 @@ class Policy:
             return "flag"  # a response falls in or out by its own bytes, so that every position does the same
         return action
 
+    def _in_place_of(self, actions: Collection[str]) -> set[str]:
+        """What is done where these are in vain."""
+        first = {self.settled(action) for action in actions}
+        return first | {self.settled(action) for action in first}
+
     def settled(self, action: str) -> str:
         """What is done when asking again was in vain."""
         if action == "retry" and self._config.retry is not None:
@@ -93,7 +112,7 @@ class Policy:
         told: Any = self._config.abstain if action == "abstain" else self._config.block
         answer = self._answers.get(call.method) if action == "abstain" and not begun else None
         if answer is not None:
-            return Replacement((_filled(answer, withheld, self._kept),), grpc.StatusCode.OK, "", b"")
+            return Replacement((_filled(call.reads, answer, withheld, self._kept),), grpc.StatusCode.OK, "", b"")
         ending = self._endings[action].get(call.method)
         under_way = sorted(call.whole.begun - call.whole.complete) if call.whole is not None else []
         if ending is not None and under_way:
@@ -108,29 +127,41 @@ def failed_closed(verdict: Verdict | None) -> Replacement:
     return _status("UNAVAILABLE", f"the monitor could not judge this answer ({reason})", "UNSCORED", verdict)
 
 
-def _filled(answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
+def not_grpc(status: str, why: str, verdict: Verdict | None) -> Replacement:
+    """What callers get in place of an answer that is not gRPC: the status that an HTTP `status` means to gRPC clients,
+    and UNAVAILABLE in place of one that looks like success.
+    """
+    code = "UNAVAILABLE" if status == "200" else _OF_HTTP.get(status, "UNKNOWN")
+    return _status(code, f"the monitor could not judge this answer: {why}", "UNSCORED", verdict)
+
+
+def _filled(method: Method, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
     """An answer with the fields that it takes over from the withheld one."""
     if keep and withheld is not None:
+        filled = type(answer)()
         try:
-            other = type(answer).FromString(withheld)
+            other = method.body(type(answer).FromString(withheld))
         except DecodeError:
             return bytes(answer.SerializeToString())
-        kept = type(answer)()
         for field in keep:
-            part = type(answer)()
+            part = type(other)()
             part.CopyFrom(other)
-            for described in type(answer).DESCRIPTOR.fields:
+            for described in type(other).DESCRIPTOR.fields:
                 if described.name != field:
                     part.ClearField(described.name)
             part.DiscardUnknownFields()
-            kept.MergeFrom(part)
-        kept.MergeFrom(answer)
-        answer = kept
+            method.body(filled).MergeFrom(part)
+        filled.MergeFrom(answer)
+        answer = filled
     return bytes(answer.SerializeToString())
 
 
-def _answers(where: str, content: dict[str, Any] | None, methods: Sequence[Method]) -> dict[str, Any]:
-    """A message of each method whose responses have these fields; the others get a status."""
+def _answers(
+    where: str, content: dict[str, Any] | None, methods: Sequence[Method], *, each: bool = False
+) -> dict[str, Any]:
+    """A message of each method whose responses have these fields. The others get a status; where `each` of them must
+    have the fields, ConfigError.
+    """
     found, problems = {}, []
     for method in methods if content is not None else ():
         try:
@@ -139,6 +170,11 @@ def _answers(where: str, content: dict[str, Any] | None, methods: Sequence[Metho
             problems.append(f"{method.name}: {error}")
     if problems and not found:
         raise ConfigError(f"{where}: fits no method: {'; '.join(problems)}")
+    if problems and each:
+        raise ConfigError(
+            f"{where}: fits {', '.join(found)}, but not every guarded method: {'; '.join(problems)}. Leave it out, so "
+            "that callers get a status, or guard the methods as two models with protocols of their own"
+        )
     return found
 
 
@@ -147,10 +183,10 @@ def _kept(where: str, config: AbstainConfig, methods: Sequence[Method], answers:
         answer = answers.get(method.name)
         if answer is None:
             continue
+        fields = method.body(answer).DESCRIPTOR.fields_by_name
         for field in config.keep:
-            if field not in answer.DESCRIPTOR.fields_by_name:
-                told = ", ".join(answer.DESCRIPTOR.fields_by_name)
-                raise ConfigError(f"{where}: there is no field '{field}' (there are: {told})")
+            if field not in fields:
+                raise ConfigError(f"{where}: there is no field '{field}' (there are: {', '.join(fields)})")
     return config.keep
 
 

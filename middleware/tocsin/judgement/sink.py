@@ -25,6 +25,7 @@ class Scored(NamedTuple):
     joint: Sequence[float] = ()  # nonconformity, one a row
     groups: Sequence[str] | None = None  # each row's, where the bundle has a promise a group
     ended: Sequence[str | None] | None = None  # severities of sessions that ended, where the promise is for sessions
+    keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
 
 
 class Sink(Protocol):

@@ -2,122 +2,214 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
+import copy
+import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tocsin.errors import ConfigError
-from tocsin.kubernetes.sidecar import BUNDLES, CONFIG, NAME, PORT, Sidecar
+from tocsin.kubernetes.files import CONFIG_FILE
+from tocsin.kubernetes.services import Guarded, headless_before, leads, pointed, shut_out
+from tocsin.kubernetes.sidecar import NAME, VOLUMES, Listening, Sidecar
+from tocsin.kubernetes.workloads import (
+    Document,
+    annotate,
+    called,
+    declared,
+    labels_of,
+    moved,
+    namespace_of,
+    pod_of,
+    refuse_foreign,
+)
 
-POD_OF = {
-    "Pod": (),
-    "Deployment": ("spec", "template"),
-    "StatefulSet": ("spec", "template"),
-    "DaemonSet": ("spec", "template"),
-    "ReplicaSet": ("spec", "template"),
-    "Job": ("spec", "template"),
-}  # where the pod stands in each kind of workload
-
-Document = dict[str, Any]
+DIGEST, MOVED = "tocsin/config", "tocsin/moved"  # annotations of pods
 
 
 def inject(documents: Iterable[Document], sidecar: Sidecar) -> tuple[list[Document], list[str]]:
-    """The documents with the sidecar in every pod whose containers have the upstream's port, Services of it pointed at
-    the sidecar, and a ConfigMap behind; and what was done. Doing it again changes nothing more.
+    """The documents with the sidecar in every pod whose containers have an upstream's port, Services of it pointed at
+    the sidecar, and ConfigMaps behind; and what was done. Doing it again changes nothing more.
 
-    Raises ConfigError when no workload is there that serves the upstream's port.
+    Raises ConfigError when no workload is there that serves an upstream's port, and for what could not start.
     """
-    upstream = sidecar.config.upstream.port
-    made, told, pods = [], [], []
-    namespaces: dict[str | None, None] = {}
-    for document in documents:
-        if _is_own(document, sidecar):
-            continue  # of an earlier time; it is written anew
-        made.append(document)
-        pod = _pod(document)
+    made = [copy.deepcopy(document) for document in documents]
+    told: list[str] = []
+    guarded: list[Guarded] = []
+    written: dict[tuple[str | None, str], Document] = {}
+    for document in made:
+        refuse_foreign(document)
+        pod = pod_of(document)
         if pod is None:
             continue
-        names = _port_names(pod, upstream)
-        if names is None:
-            told.append(f"{_called(document)}: no container has the port {upstream}, so it is left as it is")
+        _move_back(pod)
+        served = [
+            one
+            for one in sidecar.listening
+            if any(port.get("containerPort") == one.upstream for _, port in declared(pod, NAME))
+        ]
+        if not served:
+            ports = ", ".join(str(one.upstream) for one in sidecar.listening)
+            told.append(f"{called(document)}: no container has the port {ports}, so it is left as it is")
             continue
-        pods.append((_labels(document), names))
-        namespaces[document.get("metadata", {}).get("namespace")] = None
-        _put_in(document, pod, sidecar)
-        told.append(f"{_called(document)}: {NAME} stands in front of port {upstream}")
-    if not pods:
-        raise ConfigError(
-            f"there is no workload with a container port {upstream}, where the configuration says the model server "
-            f"listens (upstream); name the port in the container's `ports`"
+        if document.get("kind") in ("Job", "CronJob") and not sidecar.native:
+            raise ConfigError(
+                f"{called(document)}: a plain sidecar never ends, and so neither would it: leave --plain out"
+            )
+        _refuse_clashes(document, pod, sidecar)
+        pods = _guarded(document, pod, sidecar.listening)
+        listening, said = _before_headless(made, document, pod, pods, sidecar)
+        pods = dataclasses.replace(pods, listening=listening)
+        guarded.append(pods)
+        own = dataclasses.replace(
+            sidecar.listening_on(listening), config_map=sidecar.config_map or _config_map(document)
         )
+        configuration = own.configuration(namespace_of(document))
+        place = (namespace_of(document), own.config_map)
+        if written.setdefault(place, configuration) != configuration:
+            raise ConfigError(
+                f"{called(document)}: another workload has the ConfigMap {own.config_map}: leave out --config-map"
+            )
+        _put_in(document, pod, own)
+        told += [f"{called(document)}: {NAME} stands in front of port {one.upstream}" for one in served]
+        told += [*said, *_advice(document, pod, sidecar, served)]
+    if not guarded:
+        raise ConfigError(_nothing_found(made, sidecar))
+    secure = {
+        one.name: listener.tls is not None
+        for one, listener in zip(sidecar.listening, sidecar.config.every_listener, strict=True)
+    }
     for document in made:
-        if document.get("kind") == "Service":
-            told += _pointed(document, pods, upstream)
-    return [*made, *(sidecar.configuration(namespace) for namespace in namespaces)], told
+        told += pointed(document, guarded, secure) if document.get("kind") == "Service" else []
+    for pods in guarded:
+        for document in made:
+            told += shut_out(document, pods) if document.get("kind") == "NetworkPolicy" else []
+        for one in pods.listening:
+            if not any(leads(document, pods, one) for document in made if document.get("kind") == "Service"):
+                told.append(
+                    f"no Service here leads to {one.name}: one elsewhere that leads to port {one.upstream} goes past it"
+                )
+    rest = [document for document in made if not _is_replaced(document, written)]
+    return [*rest, *written.values()], list(dict.fromkeys(told))
+
+
+def _guarded(document: Document, pod: Document, listening: Sequence[Listening]) -> Guarded:
+    names: dict[int, set[str]] = {}
+    for _, port in declared(pod, NAME):
+        if "name" in port:
+            names.setdefault(int(port.get("containerPort", 0)), set()).add(str(port["name"]))
+    return Guarded(namespace_of(document), labels_of(pod), listening, names)
+
+
+def _before_headless(
+    documents: Sequence[Document], document: Document, pod: Document, pods: Guarded, sidecar: Sidecar
+) -> tuple[list[Listening], list[str]]:
+    """Where the sidecar of this pod listens: at the model server's own port where callers of a headless Service come to
+    that, if the model server can be moved away.
+    """
+    listening, told, swapped = list(sidecar.listening), [], []
+    for service, one in headless_before(documents, pods):
+        if one not in listening:
+            continue  # it was moved for another Service
+        containers = [container for container, port in declared(pod, NAME) if port.get("containerPort") == one.upstream]
+        if moved(containers[0], one.upstream, one.port):
+            listening[listening.index(one)] = Listening(one.name, one.upstream, one.port)
+            swapped.append(f"{one.upstream}:{one.port}")
+            told.append(
+                f"{called(document)}: {called(service)} is headless, so {one.name} listens on the model server's port "
+                f"{one.upstream}, and the model server was moved to {one.port}"
+            )
+        else:
+            told.append(
+                f"{called(service)}: is headless, and its callers connect to port {one.upstream} of the pods, past "
+                f"{one.name}: have the model server listen on another port, and set upstream to that and listen to "
+                f"0.0.0.0:{one.upstream}; or give the Service a cluster IP"
+            )
+    if swapped:
+        annotate(pod, MOVED, ",".join(swapped))
+    return listening, told
+
+
+def _move_back(pod: Document) -> None:
+    """Undo what an earlier time has moved."""
+    annotations = (pod.get("metadata") or {}).get("annotations") or {}
+    for pair in str(annotations.pop(MOVED, "")).split(","):
+        old, _, new = pair.partition(":")
+        for container, port in list(declared(pod, NAME)) if new else []:
+            if port.get("containerPort") == int(new):
+                moved(container, int(new), int(old))
+
+
+def _refuse_clashes(document: Document, pod: Document, sidecar: Sidecar) -> None:
+    for container, port in declared(pod, NAME):
+        number = port.get("containerPort")
+        if number in sidecar.ports:
+            raise ConfigError(
+                f"{sidecar.ports[number]}: port {number} is taken in {called(document)}, by its container "
+                f"{container.get('name')}: set another in the configuration"
+            )
 
 
 def _put_in(document: Document, pod: Document, sidecar: Sidecar) -> None:
     spec = pod["spec"]
     for kind in ("containers", "initContainers"):
-        if kind in spec:
+        if spec.get(kind):
             spec[kind] = [one for one in spec[kind] if one.get("name") != NAME]
     if sidecar.native:
-        spec["initContainers"] = [*spec.get("initContainers", []), sidecar.container()]
+        spec["initContainers"] = [*(spec.get("initContainers") or []), sidecar.container()]
     else:
         spec["containers"] = [*spec["containers"], sidecar.container()]
     if not spec.get("initContainers", True):
         del spec["initContainers"]
-    kept = [volume for volume in spec.get("volumes", []) if volume.get("name") not in (CONFIG, BUNDLES)]
+    kept = [volume for volume in spec.get("volumes") or [] if volume.get("name") not in VOLUMES]
     spec["volumes"] = [*kept, *sidecar.volumes()]
-    drain = int(sidecar.config.drain.total_seconds()) + 15
-    spec["terminationGracePeriodSeconds"] = max(spec.get("terminationGracePeriodSeconds", 30), drain)
-    annotations = pod.setdefault("metadata", {}).setdefault("annotations", {})
-    annotations["tocsin/config"] = _digest(sidecar)  # new pods when it changes
+    spec["terminationGracePeriodSeconds"] = max(spec.get("terminationGracePeriodSeconds") or 30, sidecar.grace)
+    annotate(pod, DIGEST, sidecar.digest())  # new pods when it changes
 
 
-def _pointed(service: Document, pods: Iterable[tuple[dict[str, str], set[str]]], upstream: int) -> list[str]:
-    """Point a Service's ports that lead to the model server at the sidecar."""
-    selector = service.get("spec", {}).get("selector") or {}
-    names = set().union(*(found for labels, found in pods if selector and selector.items() <= labels.items()))
+def _advice(document: Document, pod: Document, sidecar: Sidecar, served: Sequence[Listening]) -> list[str]:
+    """What only the owner of the manifests can do."""
     told = []
-    for port in service.get("spec", {}).get("ports", []):
-        target = port.get("targetPort", port.get("port"))
-        if names and (target == upstream or target in names):
-            port["targetPort"] = PORT
-            told.append(f"{_called(service)}: port {port.get('port')} leads to {NAME}")
+    upstreams = {one.upstream for one in served} | {one.port for one in served}
+    for container, port in declared(pod, NAME):
+        if port.get("containerPort") not in upstreams:
+            continue
+        if "preStop" not in (container.get("lifecycle") or {}):
+            seconds = sidecar.config.drain_delay.total_seconds()
+            told.append(
+                f"{called(document)}: container {container.get('name')} gets SIGTERM while callers still come: give it "
+                f"a preStop hook that sleeps for {seconds:g} s (docs/kubernetes.md)"
+            )
+        if "hostPort" in port:
+            told.append(f"{called(document)}: hostPort {port['hostPort']} leads past {NAME}: take it out")
+    if any(protocol.reflection for protocol in sidecar.config.protocols.values()):
+        told.append(
+            f"{called(document)}: reflection: {NAME} ends and is started again until the model server answers; set "
+            f"descriptors to avoid that"
+        )
     return told
 
 
-def _pod(document: Document) -> Document | None:
-    place = POD_OF.get(str(document.get("kind")))
-    if place is None:
-        return None
-    pod = document
-    for step in place:
-        pod = pod.get(step) or {}
-    return pod if (pod.get("spec") or {}).get("containers") else None
+def _nothing_found(documents: Sequence[Document], sidecar: Sidecar) -> str:
+    ports = ", ".join(str(one.upstream) for one in sidecar.listening)
+    kinds = ", ".join(dict.fromkeys(str(document.get("kind")) for document in documents)) or "nothing"
+    return (
+        f"there is no workload with a container port {ports}, where the configuration says the model server "
+        f"listens (upstream); name the port in the container's `ports` (there is: {kinds})"
+    )
 
 
-def _port_names(pod: Document, upstream: int) -> set[str] | None:
-    """The names of the model server's port, None where no container has it."""
-    ports = [port for one in pod["spec"]["containers"] if one.get("name") != NAME for port in one.get("ports", [])]
-    found = [port for port in ports if port.get("containerPort") == upstream]
-    return {str(port["name"]) for port in found if "name" in port} | {""} if found else None
+def _config_map(document: Document) -> str:
+    metadata: dict[str, Any] = document.get("metadata") or {}
+    return f"{metadata.get('name') or str(metadata.get('generateName', '')).rstrip('-') or 'pod'}-{NAME}"
 
 
-def _labels(document: Document) -> dict[str, str]:
-    pod = _pod(document) or {}
-    return dict((pod.get("metadata") or {}).get("labels") or {})
-
-
-def _is_own(document: Document, sidecar: Sidecar) -> bool:
-    return document.get("kind") == "ConfigMap" and document.get("metadata", {}).get("name") == sidecar.config_map
-
-
-def _digest(sidecar: Sidecar) -> str:
-    return hashlib.sha256(json.dumps(dict(sidecar.settings), sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _called(document: Document) -> str:
-    return f"{document.get('kind')} {document.get('metadata', {}).get('name', '')}"
+def _is_replaced(document: Document, written: dict[tuple[str | None, str], Document]) -> bool:
+    """Whether a ConfigMap is of an earlier time, and written anew. Raises ConfigError where it is somebody else's."""
+    name = str((document.get("metadata") or {}).get("name"))
+    if document.get("kind") != "ConfigMap" or (namespace_of(document), name) not in written:
+        return False
+    if CONFIG_FILE not in (document.get("data") or {}):
+        raise ConfigError(
+            f"ConfigMap {name}: is there already, and holds something else: choose another by --config-map"
+        )
+    return True

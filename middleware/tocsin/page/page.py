@@ -1,23 +1,23 @@
-"""Serves the page and its live data (server-sent events), from the threads of the metrics port."""
+"""Serves the page and its live data (server-sent events), from the thread of the metrics port."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
 import re
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable
+from http import HTTPStatus
 from importlib import resources
 from typing import Any
 
+from tocsin.http_server import Response, text
 from tocsin.page.history import History
 
 EVERY = 1.0  # seconds between two looks
 WATCHERS = 16  # who may look at a time
-
-Start = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class Page:
@@ -29,38 +29,36 @@ class Page:
         self._show, self._alarms, self._history = show, alarms, history
         self._html = resources.files("tocsin.page").joinpath("index.html").read_bytes()
         self._policy = _policy(self._html.decode())
-        self._room = threading.BoundedSemaphore(WATCHERS)
-        self._ending = threading.Event()
+        self._watchers = 0
+        self._ending = False
 
-    def answer(self, path: str, start: Start) -> Iterable[bytes] | None:
+    def answer(self, path: str) -> Response | None:
         """The answer to GET, None for a path that is not the page's."""
         if path == "/":
-            start("200 OK", [("Content-Type", "text/html; charset=utf-8"), *self._headers()])
-            return [self._html]
+            return Response(HTTPStatus.OK, [("Content-Type", "text/html; charset=utf-8"), *self._headers()], self._html)
         if path in ("/snapshot", "/alarms"):
-            start("200 OK", [("Content-Type", "application/json"), *self._headers()])
-            return [json.dumps(self._show() if path == "/snapshot" else self._alarms()).encode()]
+            told = json.dumps(self._show() if path == "/snapshot" else self._alarms()).encode()
+            return Response(HTTPStatus.OK, [("Content-Type", "application/json"), *self._headers()], told)
         if path == "/live":
-            if not self._room.acquire(blocking=False):
-                start("503 Too Many Watchers", [("Content-Type", "text/plain"), ("Retry-After", "10")])
-                return [b"too many watch already\n"]
-            start("200 OK", [("Content-Type", "text/event-stream"), *self._headers()])
-            return self._live()
+            if self._watchers >= WATCHERS:
+                refused = text(HTTPStatus.SERVICE_UNAVAILABLE, "too many watch already")
+                return refused._replace(headers=[*refused.headers, ("Retry-After", "10")])
+            return Response(HTTPStatus.OK, [("Content-Type", "text/event-stream"), *self._headers()], self._live())
         return None
 
     def close(self) -> None:
         """Send those who watch away."""
-        self._ending.set()
+        self._ending = True
         self._history.close()
 
-    def _live(self) -> Iterator[bytes]:
+    async def _live(self) -> AsyncGenerator[bytes, None]:
+        self._watchers += 1
         try:
-            while True:
+            while not self._ending:
                 yield b"data: " + json.dumps(self._show(), separators=(",", ":")).encode() + b"\n\n"
-                if self._ending.wait(EVERY):
-                    return
+                await asyncio.sleep(EVERY)
         finally:
-            self._room.release()
+            self._watchers -= 1
 
     def _headers(self) -> list[tuple[str, str]]:
         return [
@@ -78,7 +76,7 @@ def _policy(html: str) -> str:
     parts = {"script-src": re.findall(r"<script>(.*?)</script>", html, re.DOTALL)}
     parts["style-src"] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     told = [
-        f"{name} {' '.join(_hash(text) for text in texts)}" for name, texts in parts.items() if texts
+        f"{name} {' '.join(_hash(part) for part in texts)}" for name, texts in parts.items() if texts
     ]  # fmt: skip
     return "; ".join(
         ["default-src 'none'", *told, "img-src data:", "connect-src 'self'", "base-uri 'none'", "form-action 'none'"]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
-from tocsin.protocols.field_paths import resolve
+from tocsin.protocols.field_paths import FieldPath, resolve
 from tocsin.protocols.layouts import Layout, Layouts, varint
 from tocsin.unscored import Unscored
 
@@ -39,14 +39,26 @@ class FieldEdit:
     def __init__(self, ask: Ask, request: Any, response: Any, amount: int, layouts: Layouts) -> None:
         self._request, self._response, self._layouts = request, response, layouts
         self._left: dict[Layout, list[Part] | None] = {}  # None: have to be parsed
-        self._unless = resolve(request.DESCRIPTOR, ask.unless)
+        self._unless = _found("unless", request, ask.unless)
         self._set = []
         for path, value in ask.set.items():
-            resolve(request.DESCRIPTOR, path)
+            _found("set", request, path)
             self._set.append((path.split("."), amount if value == "amount" else value))
         for path in ask.strip:
-            resolve(response.DESCRIPTOR, path)
+            _found("strip", response, path)
         self._strip = [path.split(".") for path in ask.strip]
+
+    def try_out(self) -> None:
+        """Raises ValueError where fields cannot be set or cleared as they are told to be."""
+        for path, value in self._set:
+            try:
+                _assign(self._request(), path, value)
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"ask.set: '{'.'.join(path)}' cannot be {value!r}") from None
+        try:
+            self._parsed(b"")
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"ask.strip: {error}") from None
 
     def ask(self, request: bytes) -> bytes | None:
         """The request that asks for the signals too, None when the caller has. Raises Unscored."""
@@ -54,12 +66,8 @@ class FieldEdit:
         asked = self._unless.follow(message)
         if asked or (asked is not None and self._unless.field.has_presence):
             return None
-        for (*parents, last), value in self._set:
-            owner = message
-            for name in parents:
-                owner = getattr(owner, name)
-                owner.SetInParent()
-            setattr(owner, last, value)
+        for path, value in self._set:
+            _assign(message, path, value)
         return bytes(message.SerializeToString())
 
     def strip(self, request: bytes, response: bytes) -> bytes:
@@ -98,6 +106,21 @@ class FieldEdit:
             return kind.FromString(content)
         except DecodeError as error:
             raise Unscored("undecodable", f"a message is no {kind.DESCRIPTOR.full_name} ({error})") from None
+
+
+def _found(setting: str, kind: Any, path: str) -> FieldPath:
+    try:
+        return resolve(kind.DESCRIPTOR, path)
+    except ValueError as error:
+        raise ValueError(f"ask.{setting}: {error}") from None
+
+
+def _assign(message: Any, path: Sequence[str], value: Any) -> None:
+    *parents, last = path
+    for name in parents:
+        message = getattr(message, name)
+        message.SetInParent()
+    setattr(message, last, value)
 
 
 def _joined(parts: Sequence[Part], whole: bytes) -> bytes:

@@ -17,9 +17,10 @@ from tocsin.protocols.field_reader import FieldReader, KnownMessage, OpenedMessa
 from tocsin.protocols.field_signals import Alternatives, Read, plain, signal_of
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.layouts import Layouts
-from tocsin.protocols.method import Opened
+from tocsin.protocols.method import Answer, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
+from tocsin.protocols.single_fields import SingleFields
 
 
 class Abort(NamedTuple):
@@ -30,12 +31,20 @@ class Abort(NamedTuple):
     id: str
 
 
+class Ids(NamedTuple):
+    """Where requests of a stream tell their id, and where responses tell whose they are."""
+
+    request: str
+    response: str
+
+
 class FieldMethod:
     """A method found in a descriptor. `model` and `version` are where calls tell them, as `request.PATH`,
     `response.PATH` or `metadata.KEY`; `summary` the field of a stream's last message that sums up what was streamed;
-    `sequence` where a message tells which of several parallel sequences it belongs to; `signals` are places that users
-    need not name; `asks` what it can be asked for; `alternatives` where the likeliest tokens of each place are told;
-    `abort` the call that stops it.
+    `content` where a stream's message carries something to judge; `sequence` where it tells which of several parallel
+    sequences it belongs to; `ids` and `in_turn` how responses on a stream of requests are matched with them; `signals`
+    are places that users need not name; `asks` what it can be asked for; `alternatives` where the likeliest tokens of
+    each place are told; `abort` the call that stops it.
 
     Raises ValueError where a path does not fit the messages.
     """
@@ -48,7 +57,10 @@ class FieldMethod:
         version: str = "",
         every: int = 1,
         summary: str = "",
+        content: str = "",
         sequence: str = "",
+        ids: Ids | None = None,
+        in_turn: bool = False,
         signals: Mapping[str, SignalPath] | None = None,
         forms: Mapping[str, TensorForm] | None = None,
         asks: Ask | None = None,
@@ -78,6 +90,11 @@ class FieldMethod:
         if summary:
             resolve(self._response.DESCRIPTOR, summary)
         self._summary = summary
+        self._content = [_content_at(self._response.DESCRIPTOR, way) for way in _ways(content)]
+        self.in_turn = in_turn
+        self._request_id = text_at(self._request, ids.request) if ids is not None else None
+        self._response_id = text_at(self._response, ids.response) if ids is not None else None
+        self._single = SingleFields(self._response.DESCRIPTOR)
         self.parallel = bool(sequence)
         self._places = [way.split(".") for way in _ways(sequence)]
         told_by = [resolve(self._response.DESCRIPTOR, way).field for way in _ways(sequence)]
@@ -86,22 +103,33 @@ class FieldMethod:
             self._sequences = attrgetter(*(".".join(way) for way in self._places))
         for path in self.signals.values():
             self._signal(path)
+        if asks is not None:
+            FieldEdit(asks, self._request, self._response, 1, self._layouts).try_out()
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
         if self._silent and (known := self._layouts.of(response)) is not None:
             return KnownMessage(response, known, self._response)
-        message = parsed(self._response, response, "response")
+        message = parsed(self._response, response, "response", self._single)
         sums_up = message.HasField(self._summary) if self._summary else False
         sequence = self._sequence_of(message) if self.parallel else 0
+        empty = bool(self._content) and not any(follow(message) for follow in self._content)
         if self._silent:
-            self._layouts.learn(response, sums_up, sequence)
-            return OpenedMessage("", "", message, sums_up, sequence)
+            self._layouts.learn(response, sums_up, sequence, empty)
+            return OpenedMessage("", "", message, sums_up, sequence, empty)
         asked = None
         if "request" in (self._model[0], self._version[0]) and request is not None:
             asked = parsed(self._request, request, "request")
         model, version = _told(self._model, message, asked), _told(self._version, message, asked)
-        return OpenedMessage(model, version, message, sums_up, sequence)
+        return OpenedMessage(model, version, message, sums_up, sequence, empty)
+
+    def request_id(self, request: bytes) -> str:
+        """The id of one request of a stream, empty where it has none."""
+        return self._request_id(request) if self._request_id is not None else ""
+
+    def answer_of(self, response: bytes) -> Answer:
+        """Which request of a stream a response answers."""
+        return Answer(self._response_id(response) if self._response_id is not None else "", False)
 
     def sequence(self, response: bytes) -> int:
         """Which sequence a message belongs to."""
@@ -124,6 +152,7 @@ class FieldMethod:
                 path.side == "request",
                 self._signal(path),
                 path.side != "request" and plain(self._response.DESCRIPTOR, path),
+                path.path,
             )
             for name, path in signals.items()
         ]
@@ -147,6 +176,10 @@ class FieldMethod:
             return ParseDict(dict(content), self._response())
         except ParseError as error:
             raise ValueError(str(error)) from None
+
+    def body(self, response: Any) -> Any:
+        """The message itself."""
+        return response
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
         """The method, and the request to it, that tell the server to stop answering this request."""
@@ -185,6 +218,14 @@ class FieldMethod:
         if found.repeated or found.message_type or found.by_rows:
             raise ValueError(f"'{path}' is not one value")
         return side, found.follow
+
+
+def _content_at(root: Any, path: str) -> Callable[[Any], Any]:
+    """How to find what a stream's messages carry; what is there has a length."""
+    found = resolve(root, path)
+    if found.numeric and not found.repeated and "[]" not in path and "[*]" not in path:
+        raise ValueError(f"content: '{path}' is one number, which messages carry always: name a repeated field")
+    return found.follow
 
 
 def _ways(path: str) -> list[str]:

@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 
 from tocsin.protocols.paths import Step, steps
+from tocsin.unscored import Unscored
 
 AXIS, ROWS = "", "*"  # what brackets take: an axis of values, or responses of their own
 
@@ -61,7 +62,7 @@ def text_at(kind: Any, path: str) -> Callable[[bytes], str]:
     def text(content: bytes) -> str:
         try:
             value = found.follow(kind.FromString(content))
-        except DecodeError:
+        except (DecodeError, Unscored):
             return ""
         if isinstance(value, bytes):
             return value.hex()
@@ -160,7 +161,14 @@ def _pick(field: FieldDescriptor, take: str, path: str) -> Follow:
         return lambda values: values[index] if -len(values) <= index < len(values) else None
     if field.message_type is None or "name" not in field.message_type.fields_by_name:
         raise ValueError(f"'{path}': [{take}] must be a position: the values have no field 'name'")
-    return lambda values: next((value for value in values if value.name == take), None)
+
+    def named(values: Any) -> Any:
+        found = [value for value in values if value.name == take]
+        if len(found) > 1:
+            raise Unscored("undecodable", f"two values of '{field.name}' are named '{take}'")
+        return found[0] if found else None
+
+    return named
 
 
 def _key(field: FieldDescriptor, text: str, path: str) -> Any:

@@ -13,6 +13,7 @@ from tocsin.protocols.field_signals import Part, Read
 from tocsin.protocols.layouts import Layout, Spans
 from tocsin.protocols.oip_method import one_count
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading, Shapes
+from tocsin.protocols.single_fields import SingleFields
 from tocsin.unscored import Unscored
 
 
@@ -24,6 +25,7 @@ class OpenedMessage(NamedTuple):
     message: Any
     sums_up: bool
     sequence: int
+    empty: bool = False
 
 
 class KnownMessage:
@@ -36,6 +38,10 @@ class KnownMessage:
     def __init__(self, raw: bytes, layout: Layout, kind: Any) -> None:
         self.raw, self.layout, self._kind = raw, layout, kind
         self._message: Any = None
+
+    @property
+    def empty(self) -> bool:
+        return self.layout.empty
 
     @property
     def sums_up(self) -> bool:
@@ -53,12 +59,13 @@ class KnownMessage:
 
 
 class Signal(NamedTuple):
-    """A signal of a model: whether it stands in the request, how it is read, and whether it is plain numbers."""
+    """A signal of a model: whether it stands in the request, how it is read, whether it is plain numbers, and where."""
 
     name: str
     in_request: bool
     read: Read
     plain: bool
+    path: str
 
 
 Shaped = tuple[tuple[tuple[int, ...], bool | None], ...]  # of each signal its shape, and how its first axis is meant
@@ -73,6 +80,7 @@ class FieldReader:
         self._signals = list(signals)
         self._request, self._response = request, response
         self._wants_request = any(signal.in_request for signal in self._signals)
+        self._single = SingleFields(request.DESCRIPTOR) if self._wants_request else None
         self._plain = all(signal.plain for signal in self._signals)
         self._shapes = shapes
         self._plans: dict[Shaped, tuple[int, Family]] = {}
@@ -91,7 +99,7 @@ class FieldReader:
         if self._wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
-            asked = [OpenedMessage("", "", parsed(self._request, request, "request"), False, 0)]
+            asked = [OpenedMessage("", "", parsed(self._request, request, "request", self._single), False, 0)]
         shaped, raws = self._found(opened, asked)
         rows, family = self._planned(shaped)
         return rows, family, raws
@@ -100,11 +108,12 @@ class FieldReader:
         """Shapes and raw contents of the signals. Raises Unscored."""
         raws: list[bytes] = []
         layout: list[tuple[tuple[int, ...], bool | None]] = []
-        for name, in_request, signal, _ in self._signals:
+        for name, in_request, signal, _, path in self._signals:
             found = signal(asked if in_request else opened, self._shapes.width(name))
             if found is None:
                 side = "request" if in_request else "response"
-                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'")
+                where = f" at '{path}'" if path else ""
+                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'{where}")
             layout.append((found.shape, found.rows))
             raws.append(found.raw)
         return tuple(layout), raws
@@ -164,8 +173,12 @@ def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:
     return lambda raw: list(take(raw))
 
 
-def parsed(kind: Any, content: bytes, side: str) -> Any:
+def parsed(kind: Any, content: bytes, side: str, single: SingleFields | None = None) -> Any:
+    """A message of a kind, with no field twice where `single` is given. Raises Unscored `undecodable`."""
     try:
-        return kind.FromString(content)
+        message = kind.FromString(content)
     except DecodeError as error:
         raise Unscored("undecodable", f"the {side} is no {kind.DESCRIPTOR.full_name} ({error})") from None
+    if single is not None:
+        single.require(content, side)
+    return message

@@ -20,13 +20,19 @@ from tocsin.unscored import Unscored
 Float32 = NDArray[np.float32]
 
 
+MOST_REPEATED = 8_388_608  # values that one of a few may stand for
+
+
 class TensorForm(NamedTuple):
-    """Where a message type that is a tensor keeps what it is: paths, and `values` the field of each datatype."""
+    """Where a message type that is a tensor keeps what it is: paths, and `values` the field of each datatype. Where it
+    `repeats_last`, fewer values than the shape says are followed by the last of them over and over, none by zeros.
+    """
 
     dtype: str
     shape: str
     bytes: str = ""
     values: Mapping[str, str] = {}
+    repeats_last: bool = False
 
 
 class Array(NamedTuple):
@@ -148,20 +154,25 @@ def _tensor(owner: Descriptor, form: TensorForm, path: str) -> Find:
     """A tensor message's values, its first axis as the detectors' width says."""
     kind_at, shape_at = resolve(owner, form.dtype), resolve(owner, form.shape)
     packed = resolve(owner, form.bytes) if form.bytes else None
-    typed = {name: resolve(owner, field) for name, field in form.values.items()}
+    fields = {field: resolve(owner, field) for field in form.values.values()}
 
     def find(message: Any) -> Array | None:
         named = _named(kind_at, message, path)
         lengths = _lengths(shape_at.follow(message))
         content = packed.follow(message) if packed is not None else None
+        held = [name for name, field in fields.items() if len(field.follow(message) or ())]
+        if len(held) + bool(content) > 1:
+            raise Unscored("undecodable", f"tensor '{path}' has values in several fields")
         if content:
             return Array.of(_shaped(_unpacked(content, named, path), lengths, path), None)
-        held = typed.get(named)
-        values = np.asarray(list(held.follow(message)) if held else [], np.float64)
+        typed = fields.get(form.values.get(named, ""))
+        values = np.asarray(list(typed.follow(message)) if typed else [], np.float64)
         if named in ("FP16", "BF16") and len(values):  # kept as the bits of the number
             values = to_float32(values.astype(np.uint16).tobytes(), named).astype(np.float64)
-        if len(values) == 1 and prod(lengths) > 1:
-            values = np.full(prod(lengths), values[0])
+        if form.repeats_last and min(lengths, default=1) >= 0 and len(values) < (size := prod(lengths)):
+            if size > MOST_REPEATED:
+                raise Unscored("too_large", f"tensor '{path}' stands for {size:,} values")
+            values = np.pad(values, (0, size - len(values)), "edge" if len(values) else "constant")
         return Array.of(_shaped(values.astype(np.float32), lengths, path), None)
 
     return find

@@ -38,11 +38,11 @@ _SIZES = {5: 4, 1: 8}
 class Layout:
     """One structure: what it says of its messages, where their floats stand, and a message that is like all others."""
 
-    __slots__ = ("_floats", "like", "sequence", "sums_up")
+    __slots__ = ("_floats", "empty", "like", "sequence", "sums_up")
 
-    def __init__(self, like: bytes, floats: list[int], sums_up: bool, sequence: int) -> None:
+    def __init__(self, like: bytes, floats: list[int], sums_up: bool, sequence: int, empty: bool) -> None:
         self.like, self._floats = like, floats
-        self.sums_up, self.sequence = sums_up, sequence
+        self.sums_up, self.sequence, self.empty = sums_up, sequence, empty
 
     def spans(self, read: Callable[[bytes], list[bytes]]) -> list[Spans] | None:
         """Where the values stand that `read` finds in messages of this structure, float32 a signal; None where they
@@ -89,7 +89,7 @@ class Layouts:
                 return layout
         return None
 
-    def learn(self, message: bytes, sums_up: bool, sequence: int) -> Layout | None:
+    def learn(self, message: bytes, sums_up: bool, sequence: int, empty: bool = False) -> Layout | None:
         """Remember the structure of a message that could be parsed, unless there is no room or it does not pay."""
         length = len(message)
         if not 0 < length <= LARGEST or self._held + length > ROOM or self._learnt > FIRST + self._met // PAYS:
@@ -110,7 +110,7 @@ class Layouts:
             layouts = {}
             masks.append((mask, layouts))
         self._held += length
-        layout = layouts[int.from_bytes(message, "big") & mask] = Layout(message, floats, sums_up, sequence)
+        layout = layouts[int.from_bytes(message, "big") & mask] = Layout(message, floats, sums_up, sequence, empty)
         return layout
 
     def _walk(self, raw: bytes, at: int, end: int, kind: Descriptor, bits: bytearray, floats: list[int]) -> bool:

@@ -12,6 +12,9 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 def decompress(content: bytes, encoding: str, limit: int) -> bytes:
     """The message under `gzip` or `deflate`, at most `limit` bytes of it.
 
+    A message is one member, and nothing behind it: of a second member or other bytes there, some implementations of
+    gRPC read on (Go, Java, Node), others refuse the message (C-core), so no reading here would be everybody's.
+
     Raises Unscored: `encoding` for an encoding without a codec, `too_large` beyond the limit, `undecodable`.
     """
     window = _WINDOWS.get(encoding)
@@ -29,4 +32,6 @@ def decompress(content: bytes, encoding: str, limit: int) -> bytes:
         raise Unscored("too_large", f"a message unpacks to more than {limit:,} bytes")
     if not codec.eof:
         raise Unscored("undecodable", f"a message ends inside its {encoding} stream")
+    if codec.unused_data:
+        raise Unscored("undecodable", f"{len(codec.unused_data):,} bytes follow a message's {encoding} stream")
     return plain

@@ -7,7 +7,7 @@ layout, and those of any other protocol (`field_method`), whose fields are found
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Reading, Shapes
@@ -15,10 +15,20 @@ from tocsin.protocols.rows import Reading, Shapes
 AT_END = 0  # judge once, when the stream has ended
 
 
+class Answer(NamedTuple):
+    """Which request a response on a stream of requests answers: its id, empty where it tells none, and whether no more
+    responses to it come.
+    """
+
+    id: str
+    is_final: bool
+
+
 class Opened(Protocol):
     """A response whose model is known, as its method's readers want it: what the call says of model and version.
 
-    `sums_up`: of a stream, it says again what came before; `sequence`: which of several parallel answers it belongs to.
+    `empty`: of a stream, it carries nothing to judge; `sums_up`: it says again what came before; `sequence`: which of
+    several parallel answers it belongs to.
     """
 
     @property
@@ -26,6 +36,9 @@ class Opened(Protocol):
 
     @property
     def version(self) -> str: ...
+
+    @property
+    def empty(self) -> bool: ...
 
     @property
     def sums_up(self) -> bool: ...
@@ -58,15 +71,16 @@ class Method(Protocol):
     """One method, such as /inference.GRPCInferenceService/ModelInfer.
 
     `attributes` are what spans of its calls say besides; `model_key` and `version_key` the metadata that tell model and
-    version, where messages do not; `streams`: responses are a stream; `requests_stream`: requests are; `every`: of so
-    many response messages, one judgement, AT_END for all of them; `parallel`: a stream may carry several sequences;
-    `stops`: there is a call that stops an answer.
+    version, where messages do not; `streams`: responses are a stream; `requests_stream`: requests are; `in_turn`: each
+    of those has one response, in their order; `every`: of so many response messages, one judgement, AT_END for all of
+    them; `parallel`: a stream may carry several sequences; `stops`: there is a call that stops an answer.
     """
 
     name: str
     attributes: Mapping[str, str]
     streams: bool
     requests_stream: bool
+    in_turn: bool
     every: int
     parallel: bool
     stops: bool
@@ -75,6 +89,14 @@ class Method(Protocol):
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored `undecodable`."""
+        ...
+
+    def request_id(self, request: bytes) -> str:
+        """The id of one request of a stream, empty where it has none. Raises Unscored `undecodable`."""
+        ...
+
+    def answer_of(self, response: bytes) -> Answer:
+        """Which request of a stream a response answers. Raises Unscored `undecodable`."""
         ...
 
     def sequence(self, response: bytes) -> int:
@@ -95,6 +117,10 @@ class Method(Protocol):
 
     def answer(self, content: Mapping[str, Any]) -> Any:
         """A response message of these fields. Raises ValueError."""
+        ...
+
+    def body(self, response: Any) -> Any:
+        """The part of a response message that fields are told of: mostly the message itself."""
         ...
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:

@@ -2,6 +2,9 @@
 
 A model's messages differ in their raw contents and seldom in anything else, so tensors' descriptions are read as
 bytes first and looked up among the layouts seen before; only a new one is parsed in full.
+
+What implementations of the protocol read differently is not read at all (`undecodable`): a field that is there twice,
+two tensors of one name, a tensor's values beside raw contents or in several types.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
+from tocsin.protocols.method import Answer
 from tocsin.protocols.rows import KEPT_LAYOUTS
 from tocsin.unscored import Unscored
 
@@ -22,6 +26,15 @@ RequestEnvelope = message_class("open_inference", "inference.ModelInferRequestEn
 ResponseEnvelope = message_class("open_inference", "inference.ModelInferResponseEnvelope")
 StreamResponse = message_class("open_inference", "inference.ModelStreamInferResponse")
 StreamEnvelope = message_class("open_inference", "inference.ModelStreamInferResponseEnvelope")
+Single = message_class("open_inference", "inference.ModelInferSingle")
+StreamSingle = message_class("open_inference", "inference.ModelStreamInferSingle")
+TensorSingle = message_class("open_inference", "inference.InferTensorSingle")
+
+FINAL = "triton_final_response"  # the parameter by which Triton tells a request's last response
+SHARED = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
+
+SMALL = 65_536  # bytes of a message that is cheaply written again
+LARGEST, ROOM = 16_384, 4_194_304  # bytes of a message's tensor descriptions, and of all that are remembered
 
 _TYPED = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -39,13 +52,17 @@ class Tensor(NamedTuple):
 
 
 class Layout:
-    """The tensors of a message by name. Messages with equal descriptions share one layout object."""
+    """The tensors of a message by name. Messages with equal descriptions share one layout object, where those are small
+    enough to be `remembered`. `contents` is how many raw contents such a message has.
+    """
 
-    __slots__ = ("side", "tensors")
+    __slots__ = ("contents", "remembered", "side", "tensors")
 
-    def __init__(self, side: str, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, side: str, tensors: dict[str, Tensor], contents: int, remembered: bool) -> None:
         self.side = side
         self.tensors = tensors
+        self.contents = contents
+        self.remembered = remembered
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name. Raises Unscored `missing_signal`, telling what there is instead."""
@@ -63,40 +80,86 @@ class Message(NamedTuple):
     version: str
     layout: Layout
     raw: Any  # a sequence of bytes
+    empty: bool = False
     sums_up: bool = False
     sequence: int = 0
 
 
-_layouts: dict[tuple[object, ...], Layout] = {}
+class LayoutCache:
+    """The layouts that are remembered, by their descriptions: so many, and so many bytes of descriptions."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Layout] = {}
+        self.held = 0
+
+    def get(self, key: tuple[object, ...]) -> Layout | None:
+        """The layout of messages with these descriptions, if it is remembered."""
+        return self._known.get(key)
+
+    def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> Layout:
+        """The layout of a new description of `size` bytes: `tensors` parsed, and `described` in bytes.
+
+        Raises Unscored `undecodable` where tensors would be read differently by others.
+        """
+        for one in described:
+            _require_single(TensorSingle, one, f"a tensor of the {side}")
+        found: dict[str, Tensor] = {}
+        position = 0
+        for tensor in tensors:
+            if tensor.name in found:
+                raise Unscored("undecodable", f"the {side} has two tensors named '{tensor.name}'")
+            elsewhere = side == "request" and SHARED in tensor.parameters
+            found[tensor.name] = Tensor(-1 if elsewhere else position, tensor.datatype, tuple(tensor.shape))
+            position += 0 if elsewhere else 1
+        layout = Layout(side, found, position, size <= LARGEST)
+        if layout.remembered:
+            if len(self._known) >= KEPT_LAYOUTS or self.held + size > ROOM:
+                self._known.clear()
+                self.held = 0
+            self._known[key] = layout
+            self.held += size
+        return layout
+
+
+layouts = LayoutCache()
 
 
 def read_response(content: bytes) -> Message:
     """A ModelInferResponse. Raises Unscored `undecodable`."""
-    try:
-        envelope = ResponseEnvelope.FromString(content)
-    except DecodeError as error:
-        raise Unscored("undecodable", f"the response is no ModelInferResponse ({error})") from None
-    raw = envelope.raw_output_contents
-    if not raw:
-        return _read_typed(Response, "response", "outputs", content)
-    key = tuple(envelope.outputs)
-    layout = _layouts.get(key)
-    if layout is None:
-        layout = _learn(key, "response", Response.FromString(content).outputs)
-    return Message(envelope.model_name, envelope.model_version, layout, raw)
+    return _response(_envelope(ResponseEnvelope, content, "response"), content)
 
 
 def read_stream_response(content: bytes) -> Message:
-    """The ModelInferResponse in a ModelStreamInferResponse. Raises Unscored: `undecodable`, or `no_response` where it
-    is an error.
+    """The ModelInferResponse in a ModelStreamInferResponse. It is empty where it is an error, or Triton's word that
+    a request has no more responses. Raises Unscored `undecodable`.
     """
-    try:
-        envelope = StreamEnvelope.FromString(content)
-    except DecodeError as error:
-        raise Unscored("undecodable", f"the response is no ModelStreamInferResponse ({error})") from None
-    if envelope.error_message and not envelope.infer_response:
-        raise Unscored("no_response", "the message tells an error instead of an inference")
-    return read_response(envelope.infer_response)
+    error, content = _streamed(content)
+    envelope = _envelope(ResponseEnvelope, content, "response")
+    message = _response(envelope, content)
+    if not message.layout.tensors and not message.raw and (error or _is_final(envelope, content)):
+        return message._replace(empty=True)
+    return message
+
+
+def answer_of(content: bytes) -> Answer:
+    """The request that a ModelStreamInferResponse answers. Raises Unscored `undecodable`."""
+    error, content = _streamed(content)
+    envelope = _envelope(ResponseEnvelope, content, "response")
+    return Answer(envelope.id, bool(error) or _is_final(envelope, content))
+
+
+def request_id(content: bytes) -> str:
+    """The id of a ModelInferRequest, empty where it has none. Raises Unscored `undecodable`."""
+    return str(_envelope(RequestEnvelope, content, "request").id)
+
+
+def read_request(content: bytes) -> Message:
+    """A ModelInferRequest. Raises Unscored `undecodable`."""
+    envelope = _envelope(RequestEnvelope, content, "request")
+    raw = envelope.raw_input_contents
+    if not raw:
+        return _read_typed(Request, "request", "inputs", content, envelope.inputs)
+    return _read_raw(envelope, Request, "request", "inputs", content, (b"", *envelope.inputs), raw)
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:
@@ -107,42 +170,83 @@ def parse(kind: Any, content: bytes, side: str) -> Any:
         raise Unscored("undecodable", f"the {side} is no ModelInfer message ({error})") from None
 
 
-def read_request(content: bytes) -> Message:
-    """A ModelInferRequest. Raises Unscored `undecodable`."""
-    try:
-        envelope = RequestEnvelope.FromString(content)
-    except DecodeError as error:
-        raise Unscored("undecodable", f"the request is no ModelInferRequest ({error})") from None
-    raw = envelope.raw_input_contents
+def _response(envelope: Any, content: bytes) -> Message:
+    raw = envelope.raw_output_contents
     if not raw:
-        return _read_typed(Request, "request", "inputs", content)
-    key = (b"", *envelope.inputs)
-    layout = _layouts.get(key)
+        return _read_typed(Response, "response", "outputs", content, envelope.outputs)
+    return _read_raw(envelope, Response, "response", "outputs", content, tuple(envelope.outputs), raw)
+
+
+def _envelope(kind: Any, content: bytes, side: str, single: Any = Single) -> Any:
+    """A message with what is nested left as bytes. Raises Unscored `undecodable`, also where a field is there twice.
+
+    A message that is as long when it is written again has nothing twice: of such fields, one is lost.
+    """
+    envelope = parse(kind, content, side)
+    if len(content) > SMALL or envelope.ByteSize() != len(content):
+        _require_single(single, content, f"the {side}")
+    return envelope
+
+
+def _streamed(content: bytes) -> tuple[str, bytes]:
+    """The error and the response in a ModelStreamInferResponse. Raises Unscored `undecodable`."""
+    envelope = _envelope(StreamEnvelope, content, "response", StreamSingle)
+    return envelope.error_message, envelope.infer_response
+
+
+def _is_final(envelope: Any, content: bytes) -> bool:
+    """Whether Triton tells that a response is its request's last."""
+    if not any(FINAL.encode() in entry for entry in envelope.parameters):
+        return False
+    parameters = parse(Response, content, "response").parameters
+    return FINAL in parameters and bool(parameters[FINAL].bool_param)
+
+
+def _read_raw(
+    envelope: Any, kind: Any, side: str, field: str, content: bytes, key: tuple[bytes, ...], raw: Any
+) -> Message:
+    """A message whose values are raw contents."""
+    layout = layouts.get(key)
     if layout is None:
-        layout = _learn(key, "request", Request.FromString(content).inputs)
+        tensors = getattr(parse(kind, content, side), field)
+        for tensor in tensors:
+            if tensor.contents.ListFields():
+                raise Unscored("undecodable", f"the {side}'s tensor '{tensor.name}' has values beside raw contents")
+        layout = layouts.learn(key, sum(map(len, key)), side, tensors, getattr(envelope, field))
+    if len(raw) != layout.contents:
+        raise Unscored("shape", f"the {side} has {len(raw)} raw contents of {layout.contents} tensors")
     return Message(envelope.model_name, envelope.model_version, layout, raw)
 
 
-def _learn(key: tuple[object, ...], side: str, tensors: Any) -> Layout:
-    if len(_layouts) >= KEPT_LAYOUTS:
-        _layouts.clear()
-    described = {t.name: Tensor(i, t.datatype, tuple(t.shape)) for i, t in enumerate(tensors)}
-    layout = _layouts[key] = Layout(side, described)
-    return layout
-
-
-def _read_typed(kind: Any, side: str, field: str, content: bytes) -> Message:
+def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any) -> Message:
     """A message whose values ride in the tensors themselves: the same, with the values put into raw form."""
     message = parse(kind, content, side)
     tensors = getattr(message, field)
     raw: list[bytes] = []
     for tensor in tensors:
+        if len(tensor.contents.ListFields()) > 1:
+            raise Unscored("undecodable", f"the {side}'s tensor '{tensor.name}' has values of several types")
         contents = _TYPED.get(tensor.datatype)
         values = getattr(tensor.contents, contents) if contents else ()
         if tensor.datatype == "BYTES":
-            raw.append(b"".join(len(v).to_bytes(4, "little") + v for v in values))
+            raw.append(b"".join([len(v).to_bytes(4, "little") + v for v in values]))
         else:
             raw.append(np.asarray(values, DTYPES.get(tensor.datatype, np.dtype("<f4"))).tobytes())
-    key = (side, *((t.name, t.datatype, tuple(t.shape)) for t in tensors))
-    layout = _layouts.get(key) or _learn(key, side, tensors)
+    key = (side, *((t.name, t.datatype, tuple(t.shape), SHARED in t.parameters) for t in tensors))
+    layout = layouts.get(key)
+    if layout is None:
+        size = sum(len(t.name) + len(t.datatype) + 8 * len(t.shape) for t in tensors)
+        layout = layouts.learn(key, size, side, tensors, described)
+    else:
+        for one in described:
+            _require_single(TensorSingle, one, f"a tensor of the {side}")
+    if layout.contents != len(raw):  # those in shared memory have none
+        raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED not in t.parameters]
     return Message(message.model_name, message.model_version, layout, raw)
+
+
+def _require_single(kind: Any, content: bytes, whose: str) -> None:
+    """Raises Unscored `undecodable` where a message has a field twice that it has once."""
+    for field, values in kind.FromString(content).ListFields():
+        if len(values) > 1:
+            raise Unscored("undecodable", f"{whose} is several messages, or has the field '{field.name}' twice")

@@ -11,10 +11,12 @@ from google.protobuf.json_format import ParseDict, ParseError
 from tocsin.protocols import oip
 from tocsin.protocols.datatypes import item_size
 from tocsin.protocols.field_paths import text_at
-from tocsin.protocols.method import Opened
+from tocsin.protocols.method import Answer, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes
 from tocsin.unscored import Unscored
+
+MOST_AXES = 32  # of a tensor's shape
 
 _PLACES = {"request": "inputs.", "response": "outputs."}
 
@@ -38,13 +40,21 @@ class InferMethod:
         self.attributes: Mapping[str, str] = {}
         self.streams = self.requests_stream = streams
         self.every = 1
-        self.parallel = self.stops = False
+        self.parallel = self.stops = self.in_turn = False
         self.model_key = self.version_key = ""
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
         del request
         return oip.read_stream_response(response) if self.streams else oip.read_response(response)
+
+    def request_id(self, request: bytes) -> str:
+        """The id of a request. Raises Unscored `undecodable`."""
+        return oip.request_id(request)
+
+    def answer_of(self, response: bytes) -> Answer:
+        """Which request a message of ModelStreamInfer answers. Raises Unscored `undecodable`."""
+        return oip.answer_of(response)
 
     def sequence(self, response: bytes) -> int:
         """There are no parallel sequences."""
@@ -69,11 +79,18 @@ class InferMethod:
         return None if self.streams or not wanted else RequestedOutputs(wanted)
 
     def answer(self, content: Mapping[str, Any]) -> Any:
-        """A ModelInferResponse. Raises ValueError."""
+        """A ModelInferResponse of these fields, in a stream as the message that carries one. Raises ValueError."""
+        message = oip.StreamResponse() if self.streams else oip.Response()
+        wraps = self.streams and not set(content) <= set(message.DESCRIPTOR.fields_by_name)
         try:
-            return ParseDict(dict(content), oip.StreamResponse() if self.streams else oip.Response())
+            ParseDict(dict(content), self.body(message) if wraps else message)
         except ParseError as error:
             raise ValueError(str(error)) from None
+        return message
+
+    def body(self, response: Any) -> Any:
+        """The ModelInferResponse, which a stream's message carries."""
+        return response.infer_response if self.streams else response
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
         """There is no such call."""
@@ -102,7 +119,8 @@ class TensorReader:
     def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
         """Rows, family and raw contents of a response; of several, their rows together. Raises Unscored."""
         if len(opened) > 1:
-            return _together([self.read([one], request) for one in opened])
+            carrying = [one for one in opened if not one.empty]
+            return _together([self.read([one], request) for one in carrying or opened[:1]])
         response: Any = opened[0]
         shown, asked_layout, asked = response.raw, None, response.raw
         if self._wants_request:
@@ -113,10 +131,7 @@ class TensorReader:
         plan = self._plans.get((response.layout, asked_layout))
         if plan is None:
             plan = self._plan(response.layout, asked_layout)
-        try:
-            raws = [(asked if in_request else shown)[position] for in_request, position in plan.places]
-        except IndexError:
-            raise Unscored("shape", "there are fewer raw contents than tensors") from None
+        raws = [(asked if in_request else shown)[position] for in_request, position in plan.places]
         if list(map(len, raws)) != plan.sizes:
             held, size = next((len(raw), size) for raw, size in zip(raws, plan.sizes, strict=True) if len(raw) != size)
             raise Unscored("shape", f"a tensor holds {held} bytes where its shape says {size}")
@@ -129,8 +144,10 @@ class TensorReader:
             assert layout is not None
             tensor = layout.tensor(name)
             size = item_size(tensor.datatype, name)
-            if min(tensor.shape, default=1) < 0:
-                raise Unscored("shape", f"tensor '{name}' has the shape {list(tensor.shape)}")
+            if tensor.position < 0:
+                raise Unscored("missing_signal", f"tensor '{name}' is in shared memory")
+            if min(tensor.shape, default=1) < 0 or len(tensor.shape) > MOST_AXES:
+                raise Unscored("shape", f"tensor '{name}' has the shape {list(tensor.shape[:MOST_AXES])}")
             rows, shape = self._shapes.rows(signal, tensor.shape)
             if rows and (told := self._shapes.misfit(signal, prod(shape))):
                 raise Unscored("shape", told)
@@ -140,6 +157,8 @@ class TensorReader:
             signals.append((signal, tensor.datatype, shape))
         family = self._shapes.family(tuple(signals))
         plan = Plan(tuple(places), sizes, one_count(counts), family)
+        if not response.remembered or (request is not None and not request.remembered):
+            return plan
         if len(self._plans) >= KEPT_LAYOUTS:
             self._plans.clear()
         self._plans[response, request] = plan
@@ -190,7 +209,7 @@ def one_count(counts: Mapping[str, int]) -> int:
 
 def _together(readings: Sequence[Reading]) -> Reading:
     """Several messages' rows as one reading. Raises Unscored `rows` when they cannot be stacked."""
-    if len({id(family) for _, family, _ in readings}) > 1:
+    if any(family.signals != readings[0][1].signals for _, family, _ in readings):
         raise Unscored("rows", "messages that are judged together have tensors of different shapes")
     raws = [b"".join(column) for column in zip(*(raws for _, _, raws in readings), strict=True)]
     return sum(rows for rows, _, _ in readings), readings[0][1], raws

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tocsin.protocols.descriptors import Pool, find_method, pool
 from tocsin.protocols.field_edit import Ask
-from tocsin.protocols.field_method import Abort, FieldMethod
+from tocsin.protocols.field_method import Abort, FieldMethod, Ids
 from tocsin.protocols.field_signals import Alternatives
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.method import AT_END, Method
@@ -34,6 +34,11 @@ class TensorConfig(BaseModel):
     shape: str = Field(description="The path of its shape.")
     bytes: str = Field("", description="The path of its values as packed bytes.")
     values: dict[str, str] = Field({}, description="The field of its values, by datatype (FP32, INT64, ...).")
+    repeats_last: bool | None = Field(
+        None,
+        description="Whether fewer values than the shape says are followed by the last over and over, none by zeros, "
+        "as in TensorFlow; null: of tensorflow.TensorProto.",
+    )
 
 
 class AskConfig(BaseModel):
@@ -65,6 +70,15 @@ class AbortConfig(BaseModel):
     id: str = Field(description="The field of a guarded request that names it.")
 
 
+class IdsConfig(BaseModel):
+    """How a response on a stream of requests tells which of them it answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: str = Field(description="The path of a request's id.")
+    response: str = Field(description="The path, in a response, of the id of the request that it answers.")
+
+
 class MethodConfig(BaseModel):
     """A guarded method."""
 
@@ -79,6 +93,15 @@ class MethodConfig(BaseModel):
         "",
         description="The field of a stream's last message that sums up what was streamed; where that was judged, such "
         "a message is not judged again.",
+    )
+    content: str = Field(
+        "",
+        description="Where a stream's message carries something to judge; a message in which it is empty, and which "
+        "has no signals, passes uncounted.",
+    )
+    ids: IdsConfig | None = Field(None, description="Of a stream of requests: how a response tells whose it is.")
+    in_turn: bool = Field(
+        False, description="Of a stream of requests: each has exactly one response, in the order of the requests."
     )
     sequence: str = Field(
         "", description="Where a stream's message tells which of several parallel sequences it belongs to."
@@ -126,7 +149,7 @@ def preset(name: str) -> dict[str, Method]:
 def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str, Method]:
     """The methods of a protocol, by name. Raises ValueError naming the method and what does not fit it."""
     known = descriptors()
-    forms = {name: TensorForm(**tensor.model_dump()) for name, tensor in config.tensors.items()}
+    forms = {name: _form(name, tensor) for name, tensor in config.tensors.items()}
     made: dict[str, Method] = {}
     for name, method in config.methods.items():
         try:
@@ -135,6 +158,11 @@ def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return made
+
+
+def _form(name: str, tensor: TensorConfig) -> TensorForm:
+    repeats = name == "tensorflow.TensorProto" if tensor.repeats_last is None else tensor.repeats_last
+    return TensorForm(tensor.dtype, tensor.shape, tensor.bytes, tensor.values, repeats)
 
 
 def judged_every(judge: Judged) -> int:
@@ -152,7 +180,10 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         version=config.version,
         every=judged_every(config.judge),
         summary=config.summary,
+        content=config.content,
         sequence=config.sequence,
+        ids=None if config.ids is None else Ids(config.ids.request, config.ids.response),
+        in_turn=config.in_turn,
         signals={name: signal_path(place) for name, place in config.signals.items()},
         forms=forms,
         asks=None if ask is None else Ask(ask.unless, ask.set, ask.strip),

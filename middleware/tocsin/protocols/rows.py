@@ -25,6 +25,7 @@ class Family:
 
     def __init__(self, model: Any, signals: tuple[Kind, ...]) -> None:
         self.model = model
+        self.signals = signals
         self.shapes = {name: shape for name, _, shape in signals}
         self._signals = [(name, datatype, prod(shape)) for name, datatype, shape in signals]
         datatypes = {datatype for _, datatype, _ in signals}

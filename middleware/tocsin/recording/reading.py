@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,9 +144,14 @@ class Recording(FittingData):
         """The responses that `rows` picks in each file."""
         return self._of([file.keeping(rows(file)) for file in self.files])
 
-    def finite_rows(self) -> Recording:
-        """The responses whose signals hold no NaN or infinity: those that serving scores."""
-        whole = [np.isfinite(np.hstack([part[name] for name in part])).all(axis=1) for part in self.batches()]
+    def finite_rows(self, masked: Collection[str] = ()) -> Recording:
+        """The responses whose signals hold no NaN or infinity: those that serving scores. In `masked` signals, -inf is
+        the logarithm of a probability of 0.
+        """
+        whole = []
+        for part in self.batches():
+            good = [(part[name] < np.inf if name in masked else np.isfinite(part[name])).all(axis=1) for name in part]
+            whole.append(np.logical_and.reduce(good))
         return self.take(np.flatnonzero(np.concatenate(whole)) if whole else np.zeros(0, np.intp))
 
     def parts(self) -> list[Recording]:

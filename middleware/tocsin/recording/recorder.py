@@ -113,6 +113,11 @@ class Recorder(Guard):
         self._writing.join()
 
 
+def _for_owner(path: str, flags: int) -> int:
+    """Opens a file that nobody else may read: it holds what a model has answered."""
+    return os.open(path, flags, 0o600)
+
+
 def _write_segments(batches: queue.Queue[_Batch | None], directory: Path) -> None:
     waiting: dict[tuple[object, ...], list[_Batch]] = {}
     since: dict[tuple[object, ...], float] = {}
@@ -164,7 +169,7 @@ def _write_segment(directory: Path, batches: list[_Batch]) -> None:
     final = directory / f"{name}-{time.time_ns()}.parquet"
     staged = final.with_suffix(".part")
     try:
-        with staged.open("wb") as file:
+        with open(staged, "wb", opener=_for_owner) as file:
             pq.write_table(pa.Table.from_arrays(list(columns.values()), schema=schema), file)
             file.flush()
             os.fsync(file.fileno())

@@ -42,17 +42,18 @@ class AskingStream(HeldStream):
         for message in self._asking.feed(payload):
             if message.content is None:
                 self._asked = True
+                self.guarded.asked(*self._plain(message, ""))
                 requests.send(self._id, self._asking.rest)
                 break
             whole = framed(message.content, compressed=message.compressed)
             content, fault = self._plain(message, self.request_encoding)
-            if not self._asked or self.guarded.streams:
-                self.guarded.asked(content, fault)
+            self.guarded.asked(content, fault)
             if content is not None and not self._asked:
                 whole = self._with_more(content) or whole
             self._asked = True
             requests.send(self._id, whole)
         if self._asked and (rest := self._asking.left()):
+            self.request_data(rest)
             requests.send(self._id, rest)
         if ended:
             self._asked = True
@@ -74,6 +75,6 @@ class AskingStream(HeldStream):
                 return None
             if changed is not None:
                 self.strip(edit, content)
-                self.guarded.asked(changed)
+                self.guarded.replace_request(changed)
                 return framed(changed)
         return None

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
+from tocsin.relay.admission import Admission
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.flow import STREAM_WINDOW, pass_on, window_update
 from tocsin.relay.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.relay.headers import HeaderError, HeaderReader
 from tocsin.relay.limits import Allowance
-from tocsin.relay.refusal import RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.relay.stream import Stream
+from tocsin.relay.verdict_fields import MAX_HEADER_LIST_SIZE
+from tocsin.verdict import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
 STREAMS_A_CONTROL = 16  # calls waiting for windows that make SETTINGS count once more among control frames
 UPDATES_A_FRAME, FREE_UPDATES = 16, 64  # window updates for each frame of DATA, and for frames that are none
-SMALL_BLOCK = 1_024  # bytes of headers that are not counted, where only what judgement reads of them is kept
 WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
 
 
@@ -30,12 +29,17 @@ class ClientSide(Side):
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
-        self._reader = HeaderReader(connection.relay.request_fields, stateful=True)
+        self._admission = Admission(connection)
         self._preface = True  # still to come
         self._allowance = Allowance(connection.relay)
         self.half_closed = False
         self._data_at_ping = 0  # frames of DATA when the last PING came
         self._updates = 0
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the client has said what it speaks."""
+        return not self._preface
 
     @property
     def peer(self) -> Side:
@@ -51,6 +55,9 @@ class ClientSide(Side):
         if self._preface:
             data = self._greet(data)
         if connection.raw:
+            if connection.refusing:
+                connection.close()
+                return
             server.out.append(data)
             server.write()
         elif data:
@@ -83,79 +90,12 @@ class ClientSide(Side):
             return b""
         self._preface = False
         self.connection.server.out.append(frames.PREFACE)
+        if self.connection.refusing:
+            self.connection.greet_refused()
         return data[len(expected) :]
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
-        connection = self.connection
-        known = connection.streams.get(stream)
-        if known is None and not connection.is_new(stream):
-            return self._of_no_call(stream, block)
-        every: list[tuple[str, str]] = []
-        readable = True
-        try:
-            if connection.relay.keeps_fields and known is None:
-                fields, every = self._reader.read_all(block)
-            else:
-                fields = self._reader.read(block)
-        except HeaderError:
-            connection.relay.not_understood["headers"] += 1
-            fields, readable = {}, False
-        if known is None:
-            if connection.outdated and not self._reader.stateful:
-                self.put(frames.reset(stream, frames.REFUSED_STREAM))  # which clients send again by themselves
-                connection.remember(stream)
-                connection.written()
-                return b""
-            relay = connection.relay
-            if len(connection.streams) >= relay.most_streams or len(block) > relay.longest_headers or not readable:
-                refusal = self._refusal(block, readable)
-                if refusal is not None:
-                    connection.refuse_stream(stream, *refusal, ended=bool(flags & END_STREAM))
-                    return b""
-            path = fields.get(":path", "")
-            opened = connection.begin(stream, relay.guard.call(path, fields, connection.model, connection.name))
-            if "grpc-encoding" in fields:
-                opened.request_encoding = fields["grpc-encoding"]
-            if every:
-                opened.fields = every
-            if every or len(block) > SMALL_BLOCK:
-                opened.keep_headers(len(block))
-        else:
-            opened = known
-        if flags & END_STREAM:
-            opened.request_ended = True
-        if (
-            connection.requests is not None
-            and isinstance(opened, AskingStream)
-            and (known is None or flags & END_STREAM)
-        ):
-            return opened.request_headers(flags, block)
-        return None
-
-    def _of_no_call(self, stream: int, block: bytes) -> bytes | None:
-        """Headers of a stream that has ended, such as trailers that crossed the answer."""
-        if self._reader.stateful:  # what follows may depend on it, here and at the upstream, which knows the stream too
-            with suppress(HeaderError):
-                self._reader.read(block)
-            return None
-        return b"" if self.connection.responses is not None or stream in self.connection.gone else None
-
-    def _refusal(self, block: bytes, readable: bool) -> tuple[str, str] | None:
-        """Why a new stream is not taken: a status and the reason."""
-        relay = self.connection.relay
-        why = None
-        if len(self.connection.streams) >= relay.most_streams:
-            why = "streams", RESOURCE_EXHAUSTED, f"more than {relay.most_streams:,} calls at once on a connection"
-        elif len(block) > relay.longest_headers:
-            why = "headers", RESOURCE_EXHAUSTED, f"the header block holds {len(block):,} bytes"
-        elif not readable and relay.closed:
-            why = "unreadable", UNAVAILABLE, "the header block cannot be read, and nothing may pass unread"
-        if why is None:
-            return None
-        relay.limited[why[0]] += 1
-        if self._reader.stateful:  # to leave a block out would put the upstream's decoder in disorder
-            raise frames.FrameError(frames.ENHANCE_YOUR_CALM, why[2])
-        return why[1:]
+        return self._admission.headers(stream, flags, block)
 
     def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         connection = self.connection
@@ -168,6 +108,11 @@ class ClientSide(Side):
             connection.from_client.admit(stream, length)
         if found is None:
             return self._for_nobody(stream, length, size)
+        if found.request_ended:  # nothing has a place behind the end
+            if connection.from_client is not None:
+                connection.from_client.credit(stream, size, ended=True)
+                return True
+            return False
         taken = False
         if connection.requests is not None:
             taken = self._pass_on(found, stream, flags, payload, length, size)
@@ -213,6 +158,10 @@ class ClientSide(Side):
         found = connection.streams.get(stream)
         requests, from_client = connection.requests, connection.from_client
         ended = bool(flags & END_STREAM)
+        if found is not None and found.request_ended:
+            if from_client is not None:
+                from_client.credit(stream, size, ended=True)
+            return
         keeps = isinstance(found, AskingStream) and taken and found.take_request(payload, ended)
         if from_client is not None and (found is None or not taken or keeps):
             from_client.credit(stream, size, ended=ended or found is None)
@@ -229,7 +178,7 @@ class ClientSide(Side):
         connection = self.connection
         if kind == SETTINGS:
             if flags & ACK:
-                self._reader.forget_state()
+                self._admission.forget_state()
                 if connection.requests is None:
                     return None
                 connection.server.put(whole)
@@ -291,6 +240,7 @@ class ClientSide(Side):
         waiting = 0 if connection.responses is None else connection.responses.streams_waiting
         self._allowance.control(1 + waiting // STREAMS_A_CONTROL)
         self.take_frames_up_to(wanted.get(frames.MAX_FRAME_SIZE))
+        connection.largest_list = min(wanted.get(MAX_HEADER_LIST_SIZE, connection.largest_list), USUAL_LIST_SIZE)
         if connection.responses is None:
             return frames.stateless_settings(payload)
         assert connection.from_server is not None
@@ -299,10 +249,12 @@ class ClientSide(Side):
 
     def eof_received(self) -> bool:
         """The client writes no more; what is under way may still be answered."""
-        if not self.connection.streams:
+        if not self.connection.streams and not self.connection.raw:
             return False
         self.half_closed = True
         server = self.connection.server.transport
+        if self.connection.requests is not None:
+            return True  # something may still be written to the upstream: what waits for it, or credit
         if server is not None and not server.is_closing() and server.can_write_eof():
             server.write_eof()
         return True

@@ -17,6 +17,7 @@ from tocsin.relay.refusal import refused, unavailable
 from tocsin.relay.server_side import ServerSide
 from tocsin.relay.side import Side
 from tocsin.relay.stream import Stream
+from tocsin.verdict import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
     from tocsin.relay.listening import Port
@@ -47,6 +48,7 @@ class Connection:
         self.memory = relay.memory.open(self._evicted)
         self.client = ClientSide(self)
         self.server = ServerSide(self)
+        self.largest_list = USUAL_LIST_SIZE  # header list that the client takes
         self.responses: Outflow | None = None
         self.requests: Outflow | None = None
         self.from_server: Inflow | None = None
@@ -77,6 +79,11 @@ class Connection:
         self.from_client = Inflow(self.client, self.requests, self.memory)
         self.server.orderly = self.client.orderly = True  # credits go to the upstream while requests are read
 
+    @property
+    def upstream_is_open(self) -> bool:
+        """Whether there is a connection to the model server."""
+        return self.server.transport is not None and not self.server.closed
+
     def made(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
         self._port.keep_alive(transport)
@@ -93,7 +100,8 @@ class Connection:
         except TimeoutError:
             self.refuse(f"upstream {upstream} did not answer the connection in time")
         except OSError as error:
-            self.refuse(f"upstream {upstream} cannot be reached: {error.strerror or error}")
+            why = self.relay.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
+            self.refuse(f"{why}: {error.strerror or error}")
         else:
             if self.client.closed:
                 self.server.close()
@@ -102,14 +110,14 @@ class Connection:
 
     # -- streams
 
-    def begin(self, stream_id: int, call: Call | None) -> Stream:
-        """A stream's first HEADERS have come."""
+    def begin(self, stream_id: int, call: Call | None, *, asks: bool) -> Stream:
+        """A stream's first HEADERS have come; `asks`: its request may be changed to ask for more."""
         if stream_id > self.last_stream:
             self.last_stream = stream_id
         self.relay.calls[call is not None] += 1
         if self.responses is None or call is None:
             stream = Stream(self, stream_id, call)
-        elif self.relay.asks and self.relay.guard.edits(call):
+        elif asks and self.relay.guard.edits(call):
             stream = AskingStream(self, stream_id, call)
         else:
             stream = HeldStream(self, stream_id, call)
@@ -135,7 +143,7 @@ class Connection:
             self.idle_since = self.relay.now()
             if self._draining or self.client.half_closed:
                 # Not now: what this turn has read may not be written yet.
-                asyncio.get_running_loop().call_soon(self._close_when_idle)
+                asyncio.get_running_loop().call_soon(self.close_when_idle)
 
     def forsake(self, stream_id: int) -> None:
         """The client has reset a stream: nothing that waits for it is wanted any more."""
@@ -229,7 +237,7 @@ class Connection:
             if self.server.closed:
                 self.upstream_lost("")
             elif not self.streams and (self._draining or self.client.half_closed):
-                asyncio.get_running_loop().call_soon(self._close_when_idle)
+                asyncio.get_running_loop().call_soon(self.close_when_idle)
 
     def caught_up(self, side: Side) -> None:
         """A socket has taken what was written: send what waited for that."""
@@ -313,13 +321,22 @@ class Connection:
         upstream if that is back.
         """
         self.refusing = reason
-        self.relay.upstream_failures += 1
-        self.client.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
-        self.answer_refused()
+        self.relay.upstream_failed(reason)
+        self._port.doubt_upstream()
+        if self.raw:  # which has no words for it that the relay knows
+            self.close()
+            return
+        if self.client.greeted:
+            self.greet_refused()
         self.client.write()
         if self.client.transport is not None and not self.client.closed:
             self.client.transport.resume_reading()
         asyncio.get_running_loop().call_later(REFUSAL_WAITS, self.close)
+
+    def greet_refused(self) -> None:
+        """Be the server that is not there, for a client that has shown that it speaks HTTP/2."""
+        self.client.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
+        self.answer_refused()
 
     def answer_refused(self) -> None:
         """End the open streams with UNAVAILABLE towards the client, and ask for no more on this connection."""
@@ -343,6 +360,10 @@ class Connection:
             else:
                 self.client.put(answer)
             stream.drop()
+
+    def doubt_upstream(self) -> None:
+        """The connection to the model server has ended."""
+        self._port.doubt_upstream()
 
     def upstream_lost(self, reason: str) -> None:
         """The upstream has closed: once nothing waits, end the open calls and close the client's side."""
@@ -370,7 +391,7 @@ class Connection:
         if self.raw:
             return  # there is no saying where it could be cut: it has until the end of draining
         if not self.streams:
-            self._close_when_idle()
+            self.close_when_idle()
             return
         self._goaway_owed = True
         self.flush(self.client)
@@ -427,9 +448,13 @@ class Connection:
         client.close()
         asyncio.get_running_loop().call_later(CUT_OFF_LINGERS, client.abort)
 
-    def _close_when_idle(self) -> None:
-        if self.streams or (self.responses is not None and self.responses.waiting):
+    def close_when_idle(self) -> None:
+        """Close once no call is under way, and nothing waits that could still go out."""
+        if self.streams:
             return
+        responses = self.responses
+        if responses is not None and responses.waiting and (responses.may_go_on or not self.client.half_closed):
+            return  # a client that has left can open no window, but the socket may still take something
         if self._draining and self.server.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.
             self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))

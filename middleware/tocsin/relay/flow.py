@@ -68,6 +68,11 @@ class Outflow:
         self.waiting = 0  # bytes that wait
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether something waits for the socket alone."""
+        return self._room > 0 and bool(self._ready)
+
+    @property
     def streams_waiting(self) -> int:
         """How many streams have something waiting."""
         return len(self._blocked)

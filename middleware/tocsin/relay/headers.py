@@ -10,23 +10,27 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from hpack import Decoder, Encoder
-from hpack.exceptions import HPACKError
+from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable
 
 STATIC_TABLE = 61
 CONTENT_LENGTH = ("content-length", 28)  # a name, and its place in the static table
 KEPT_BLOCKS, KEPT_EARLY = 1_024, 64  # of all connections together; of one that has not heard yet
 KEPT_SIZE = 1_024  # bytes of a block that is kept
+LARGEST_LIST = 1 << 20  # bytes of a decoded block, unless told otherwise
 
-# The names of the static table (RFC 7541, appendix A) that anything here asks for, and the values that come with one.
-_STATIC_NAMES = {4: ":path", 5: ":path", **dict.fromkeys(range(8, 15), ":status"), 31: "content-type"}
-_STATIC_FIELDS = {
-    4: "/", 5: "/index.html", 8: "200", 9: "204", 10: "206", 11: "304", 12: "400", 13: "404", 14: "500", 31: "",
-}  # fmt: skip
+# The static table (RFC 7541, appendix A) with what no index means in front, so that an index is a place in it.
+STATIC_FIELDS = [("", ""), *((name.decode(), value.decode()) for name, value in HeaderTable.STATIC_TABLE)]
+KNOWN_NAMES, LONGEST_NAME = 4_096, 64  # literal names that are remembered, and bytes of such a name
 
 
 class HeaderError(Exception):
     """A block that is malformed, or that refers to a dynamic table which does not exist."""
+
+
+class HeadersTooLong(HeaderError):
+    """A block that decodes to more than the limit; what it would have done to the dynamic table is not known."""
 
 
 class WantedFields:
@@ -36,7 +40,9 @@ class WantedFields:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = frozenset(names)
-        self.spellings = _spellings(self.names)
+        self._static = [self._meaning(name) for name, _ in STATIC_FIELDS]
+        self._plain: dict[bytes, str] = {}  # what literal names mean, "" what is not wanted
+        self._coded: dict[bytes, str] = {}  # the same of names in Huffman's code
         self._read: dict[bytes, dict[str, str]] = {}
 
     def of(self, block: bytes) -> dict[str, str]:
@@ -50,46 +56,55 @@ class WantedFields:
                 self._read[block] = fields
         return fields
 
+    def _meaning(self, name: str) -> str:
+        """The name where it is wanted, else nothing."""
+        return name if name in self.names else ""
+
+    def _literal(self, raw: bytes, coded: bool) -> str:
+        """What a literal name means that is not remembered. Raises HeaderError."""
+        meaning = self._meaning(huffman(raw) if coded else raw.decode("latin-1"))
+        if len(raw) <= LONGEST_NAME:
+            known = self._coded if coded else self._plain
+            if len(known) >= KNOWN_NAMES:
+                known.clear()
+            known[raw] = meaning
+        return meaning
+
     def _walk(self, block: bytes) -> dict[str, str]:
         found: dict[str, str] = {}
-        spellings, wanted = self.spellings, self.names
         at, end = 0, len(block)
         try:
             while at < end:
                 first = block[at]
                 if first & 0x80:  # an indexed field
-                    index, at = _integer(block, at, 0x7F)
+                    index, at = integer(block, at, 0x7F)
                     if not 0 < index <= STATIC_TABLE:
                         raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
-                    name = _STATIC_NAMES.get(index)
-                    if name in wanted and index in _STATIC_FIELDS:
-                        found[name] = _STATIC_FIELDS[index]
+                    name = self._static[index]
+                    if name:
+                        found[name] = STATIC_FIELDS[index][1]
                     continue
                 if first & 0xE0 == 0x20:  # a table size update
-                    _, at = _integer(block, at, 0x1F)
+                    _, at = integer(block, at, 0x1F)
                     continue
-                index, at = _integer(block, at, 0x3F if first & 0x40 else 0x0F)
+                index, at = integer(block, at, 0x3F if first & 0x40 else 0x0F)
                 if index > STATIC_TABLE:
                     raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
                 if index:
-                    name = _STATIC_NAMES.get(index)
-                    if name not in wanted:
-                        name = None
+                    name = self._static[index]
                 else:
-                    huffman = block[at] & 0x80
-                    length, at = _integer(block, at, 0x7F)
-                    name = spellings.get((huffman, block[at : at + length]))
+                    coded = block[at] & 0x80 != 0
+                    length, at = integer(block, at, 0x7F)
+                    raw = block[at : at + length]
+                    known = (self._coded if coded else self._plain).get(raw)
+                    name = self._literal(raw, coded) if known is None else known
                     at += length
-                huffman = block[at] & 0x80
-                length, at = _integer(block, at, 0x7F)
+                coded = block[at] & 0x80 != 0
+                length, at = integer(block, at, 0x7F)
                 if at + length > end:
                     raise HeaderError("the header block ends inside a value")
-                if name is not None:
-                    raw = block[at : at + length]
-                    if huffman:
-                        found[name] = (_kept_huffman if length <= KEPT_SIZE else _huffman)(raw)
-                    else:
-                        found[name] = raw.decode("latin-1")
+                if name:
+                    found[name] = text(block[at : at + length], coded)
                 at += length
         except IndexError:
             raise HeaderError("the header block ends inside a field") from None
@@ -100,12 +115,13 @@ class HeaderReader:
     """Reads the wanted fields of one direction's header blocks.
 
     While `stateful`, blocks go through a full decoder; call `forget_state` once the peer has acknowledged a table of
-    size 0.
+    size 0. A decoder stops at `largest` bytes of names, values and 32 for each field (RFC 9113, 6.5.2).
     """
 
-    def __init__(self, wanted: WantedFields, *, stateful: bool = False) -> None:
+    def __init__(self, wanted: WantedFields, *, stateful: bool = False, largest: int = LARGEST_LIST) -> None:
         self._wanted = wanted
-        self._decoder = Decoder(max_header_list_size=1 << 20) if stateful else None
+        self._largest = largest
+        self._decoder = Decoder(max_header_list_size=largest) if stateful else None
         self._early: dict[bytes, list[tuple[str, str]]] = {}  # while the dynamic table is as it is now
 
     def forget_state(self) -> None:
@@ -127,7 +143,7 @@ class HeaderReader:
 
     def read_all(self, block: bytes) -> tuple[dict[str, str], list[tuple[str, str]]]:
         """The wanted fields, and every field in its order. Raises HeaderError."""
-        fields = self._fields(self._decoder or Decoder(max_header_list_size=1 << 20), block)
+        fields = self._fields(self._decoder or Decoder(max_header_list_size=self._largest), block)
         names = self._wanted.names
         return {name: value for name, value in fields if name in names}, fields
 
@@ -140,6 +156,8 @@ class HeaderReader:
         before = len(entries), entries[0] if entries else None
         try:
             fields = decoder.decode(block, raw=True)
+        except OversizedHeaderListError:
+            raise HeadersTooLong("the header block holds too much") from None
         except HPACKError as error:
             raise HeaderError(f"the header block cannot be decoded ({error})") from error
         found = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
@@ -166,19 +184,19 @@ def _without(block: bytes, name: str, index: int) -> bytes:
             start, first = at, block[at]
             drop = False
             if first & 0x80:
-                found, at = _integer(block, at, 0x7F)
+                found, at = integer(block, at, 0x7F)
                 drop = found == index
             elif first & 0xE0 == 0x20:
-                _, at = _integer(block, at, 0x1F)
+                _, at = integer(block, at, 0x1F)
             else:
-                found, at = _integer(block, at, 0x3F if first & 0x40 else 0x0F)
+                found, at = integer(block, at, 0x3F if first & 0x40 else 0x0F)
                 drop = found == index
                 if not found:
                     huffman = block[at] & 0x80
-                    length, at = _integer(block, at, 0x7F)
+                    length, at = integer(block, at, 0x7F)
                     drop = (huffman, block[at : at + length]) in spellings
                     at += length
-                length, at = _integer(block, at, 0x7F)
+                length, at = integer(block, at, 0x7F)
                 at += length
             if not drop:
                 kept.append(block[start:at])
@@ -227,7 +245,7 @@ def _length(n: int) -> bytes:
     return bytes(out)
 
 
-def _integer(data: bytes, at: int, mask: int) -> tuple[int, int]:
+def integer(data: bytes, at: int, mask: int) -> tuple[int, int]:
     """An HPACK integer at `at`, whose prefix is under `mask`, and the position after it."""
     value = data[at] & mask
     at += 1
@@ -243,6 +261,18 @@ def _integer(data: bytes, at: int, mask: int) -> tuple[int, int]:
         shift += 7
         if shift > 28:
             raise HeaderError("the header block holds an integer that is too long")
+
+
+def text(raw: bytes, coded: bool) -> str:
+    """A string of a block, in Huffman's code or not. Raises HeaderError."""
+    if not coded:
+        return raw.decode("latin-1")
+    return huffman(raw)
+
+
+def huffman(raw: bytes) -> str:
+    """A string in Huffman's code, padded as RFC 7541 asks (5.2). Raises HeaderError."""
+    return (_kept_huffman if len(raw) <= KEPT_SIZE else _huffman)(raw)
 
 
 def _huffman(raw: bytes) -> str:

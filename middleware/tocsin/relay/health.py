@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" where there is none
 
-NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_http2")
+NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2", "verdict")
+CUT = ("shortened", "left_out")
 LIMITED = (
-    "connections", "streams", "resets", "controls", "headers", "unreadable", "idle", "memory", "unread",
+    "connections", "streams", "resets", "controls", "headers", "unreadable", "idle", "memory", "unread", "unguarded",
+    "handshake", "descriptors",
 )  # fmt: skip
 
 _GAUGES = {
@@ -24,6 +26,7 @@ _GAUGES = {
     "kept_bytes": "Bytes of messages that are unfinished or held.",
     "waiting": "Responses that wait for the scorer.",
 }
+_UNREADY = "Whether new calls are not welcome, by reason: 1 makes /readyz answer 503."
 _COUNTERS = {
     "calls": ("guarded", "Calls begun, by whether their method is guarded."),
     "not_understood": ("what", "What was forwarded or refused unread."),
@@ -31,6 +34,7 @@ _COUNTERS = {
     "upstream_failures": ("", "Upstream connections that failed."),
     "upstream_goaways": ("", "GOAWAY frames from the upstream."),
     "accepted_verdicts": ("", "Verdicts that somebody behind has made."),
+    "cut_verdicts": ("how", "Verdicts that were too large for the caller's limit on trailers."),
 }
 
 
@@ -44,10 +48,12 @@ def facts(relay: Relay) -> Facts:
         "waiting": {"": relay.waiting},
         "calls": {"false": relay.calls[0], "true": relay.calls[1]},
         "not_understood": {what: relay.not_understood[what] for what in NOT_UNDERSTOOD},
+        "unready": relay.unready,
         "limited": {what: relay.limited[what] for what in LIMITED},
         "upstream_failures": {"": relay.upstream_failures},
         "upstream_goaways": {"": relay.goaways},
         "accepted_verdicts": {"": relay.accepted},
+        "cut_verdicts": {how: relay.cut_verdicts[how] for how in CUT},
     }
 
 
@@ -73,6 +79,10 @@ def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
         gauge = GaugeMetricFamily(f"tocsin_relay_{name}", told)
         gauge.add_metric([], of.get(name, {}).get("", 0))
         yield gauge
+    unready = GaugeMetricFamily("tocsin_relay_unready", _UNREADY, labels=["reason"])
+    for reason, number in of.get("unready", {}).items():
+        unready.add_metric([reason], number)
+    yield unready
     for name, (label, told) in _COUNTERS.items():
         counter = CounterMetricFamily(f"tocsin_relay_{name}", told, labels=[label] if label else [])
         for value, number in of.get(name, {"": 0}).items():

@@ -13,17 +13,21 @@ from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
 from tocsin.judgement.acting import acting, goes_out
 from tocsin.judgement.call import Call
-from tocsin.judgement.policy import Replacement, failed_closed
+from tocsin.judgement.policy import Replacement, failed_closed, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay import frames
 from tocsin.relay.flow import Inflow, Outflow
 from tocsin.relay.messages import Assembler, Message, framed, whole_message
 from tocsin.relay.refusal import replaced
-from tocsin.relay.stream import Stream, accepted_verdict
+from tocsin.relay.stream import Stream
+from tocsin.relay.verdict_fields import ResponseBlock
 from tocsin.unscored import Unscored
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
+
+SECOND_MESSAGE = "a response of one message has a second one"
+_NO_TRAILERS = ResponseBlock(b"", (), 0)  # of a response that ends with DATA
 
 
 class HeldStream(Stream):
@@ -33,10 +37,13 @@ class HeldStream(Stream):
     """
 
     _size = 0  # of the messages that wait
-    _trailers: bytes | None = None  # the block
-    _accepted = False
+    _came = 0  # messages so far
+    _accepted = False  # whether the verdict was made behind
+    _asked_again = False
+    _early = False  # the only verdict was there before whoever brings it
     _begun = False
     _free = False
+    _unread = False  # what passes is not gRPC
     _done = False
     _stripping: tuple[Edit, bytes] | None = None
     _again: Task[None] | None = None
@@ -51,6 +58,7 @@ class HeldStream(Stream):
         self._messages: deque[bytes] = deque()  # framed, in their order
         self._first = 0  # the place of the first of them in the response
         self._cleared: set[int] = set()  # places of those that may go
+        self._deferred: list[tuple[Call, bytes | None]] = []  # judged while somebody is asked, with their response
         self.opened = time.monotonic()
 
     @property
@@ -60,7 +68,7 @@ class HeldStream(Stream):
     @property
     def _is_ending(self) -> bool:
         """Whether the upstream has said its last."""
-        return self._trailers is not None or self._is_reset
+        return self._trailing is not None or self._is_reset
 
     @property
     def upstream(self) -> tuple[Address, UpstreamTls | None]:
@@ -72,6 +80,17 @@ class HeldStream(Stream):
         self._stripping = edit, request
 
     # -- what the upstream sends
+
+    def pass_unread(self, status: str, why: str) -> bool:
+        relay, call = self._connection.relay, self.guarded
+        self._count_unread(call, status, why)
+        if relay.guard.closed(call):
+            relay.guard.acted(call, "refused")
+            self.replace(not_grpc(status, why, call.verdict))
+            return True
+        self._unread = True
+        self._pass_the_rest()
+        return False
 
     def take(self, payload: bytes, size: int, ended: bool) -> None:
         """A piece of the response, `size` bytes of a window."""
@@ -88,7 +107,7 @@ class HeldStream(Stream):
             self._assemble(payload)
         if ended:
             self.response_ended = True
-            self._trailers = b""
+            self._trailing = _NO_TRAILERS
             self._finish_held("")
 
     def _assemble(self, payload: bytes) -> None:
@@ -112,26 +131,39 @@ class HeldStream(Stream):
             content, fault = self._plain(message, self.response_encoding)
             if fault is None and content is not None:
                 self._message(whole, content)
+            elif self._came and not self.guarded.streams:
+                self._pass_unjudged(whole, SECOND_MESSAGE)
             else:
                 self._keep(whole)
                 self._tell(self.guarded.answered(None, fault))
+                self._count_requests(self.guarded)
         if self._free and (left := self._response.left()):
             self._send(left)
 
     def _message(self, whole: bytes, content: bytes) -> None:
         """A message as it came, and without framing and compression."""
-        if self._stripping is not None:
-            edit, request = self._stripping
-            with suppress(Unscored):  # else as it came
-                whole = framed(edit.strip(request, content))
-        self._keep(whole)
+        if self._came and not self.guarded.streams:
+            self._pass_unjudged(whole, SECOND_MESSAGE)
+            return
+        self._keep(self._stripped(content) or whole)
+        self._count_requests(self.guarded)
         if self._connection.memory.lacks_room:
             self._cannot_hold(Message(False, None, "memory"), b"")
             return
         self._tell(self.guarded.answered(content, None))
+        self._count_requests(self.guarded)
+
+    def _stripped(self, content: bytes) -> bytes | None:
+        """A message without what the caller did not ask for, framed; None where there is nothing to take out of it."""
+        if self._stripping is not None:
+            edit, request = self._stripping
+            with suppress(Unscored):  # else as it came
+                return framed(edit.strip(request, content))
+        return None
 
     def _keep(self, whole: bytes) -> None:
         """Until it is judged; where nothing is done about verdicts, it goes on at once."""
+        self._came += 1
         if not self._connection.relay.enforces:
             self._send(whole)  # written at the end of this turn, with what else has come
             return
@@ -157,38 +189,58 @@ class HeldStream(Stream):
         """A message is too large to be held: it and all that follows pass, or nothing does."""
         relay = self._connection.relay
         relay.guard.give_up(self.guarded, message.fault or "memory", "a response is larger than what may be held")
-        if relay.guard.closed(self.guarded):
+        if relay.guard.closed(self.guarded) or self._again is not None:  # what is withheld must not pass with it
             self._refuse(self.guarded)
             return
         self._pass_the_rest()
         if rest:
             self._send(rest)
 
-    def trailers(self, block: bytes, status: str, told: str = "") -> bytes | None:
+    def _pass_unjudged(self, whole: bytes, what: str) -> None:
+        """Something came that is no part of a response to be judged: it goes out behind what is, as callers would see
+        it without Tocsin, or nothing does.
+        """
+        guard = self._connection.relay.guard
+        _, (unjudged, *_) = self.guarded.answered_anew(None, (b"",))
+        unjudged.model = guard.model_of(self.guarded)
+        guard.give_up(unjudged, "undecodable", what)
+        if guard.closed(unjudged):
+            self._refuse(unjudged)
+            return
+        if not self._came:
+            self.guarded.verdict = unjudged.verdict
+        self._cleared.add(self._first + len(self._messages))
+        self._keep(whole)
+        self._send_cleared()
+
+    def trailers(self, block: ResponseBlock, status: str) -> bytes | None:
         """The response ends with `block`, which waits for what is judged."""
         self.response_ended = True
         if self._done:
             return b""
-        if told and self._connection.relay.accepts and not self.guarded.streams and not self._waiting:
-            self.guarded.verdict = accepted_verdict(told)
-            self._accepted = self.guarded.verdict is not None
-        self._trailers = block
+        self._trailing = block
         self._finish_held(status)
         return b""
 
     def _finish_held(self, status: str) -> None:
-        call, relay = self.guarded, self._connection.relay
+        call, relay, trailing = self.guarded, self._connection.relay, self._trailing
+        assert trailing is not None
+        rest = self._response.left() if self._response is not None and not self._free else b""
+        if rest and (status in ("0", "") or not relay.guard.closed(call)):  # else the status tells that it failed
+            self._pass_unjudged(rest, "the response ends inside a message")
+            if self._done:
+                return
         if self._free:
             pass
-        elif self._accepted and call.verdict is not None:
-            relay.accepted += 1
-            call.model = call.verdict.model
-            self.judged(call)
-            return
+        elif self._accepts(call, trailing, status):
+            self._accepted = True
+            if status == "0":
+                self.judged(call)
+                return
         elif pieces := call.ended():
             for piece in pieces:
                 self._submit(piece)
-        elif not call.streams and not self._waiting and call.verdict is None and not self._done:
+        elif not call.streams and not self._waiting and call.verdict is None:
             if call.response is not None or call.fault is not None:
                 self._submit(call)  # it waited for the trailers
             elif status == "0":
@@ -216,9 +268,15 @@ class HeldStream(Stream):
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what it covers, or do what it says."""
         self._waiting = max(0, self._waiting - 1)
-        verdict, relay = call.verdict, self._connection.relay
-        if self._done or self._free:
+        if self._done or self._free or self._early:
             return
+        if self._again is not None:  # what becomes of the response is not known yet
+            self._deferred.append((call, call.response))
+            return
+        self._decide(call)
+
+    def _decide(self, call: Call) -> None:
+        verdict, relay = call.verdict, self._connection.relay
         if relay.enforces and verdict is not None:  # who only records gives none
             if not goes_out(call):
                 self._act(call)
@@ -229,21 +287,42 @@ class HeldStream(Stream):
 
     def late(self) -> None:
         """The scoring budget is spent."""
-        if self._done or not self._waiting:
+        if self._done or not self._waiting or self._again is not None:
+            return
+        if not self.guarded.streams and self.guarded.verdict is not None:  # it is there, its bearer on the way
+            self._early = True
+            self._waiting = 0
+            self._decide(self.guarded)
+            self._connection.written()
             return
         self.guarded.late = True
-        if self._connection.relay.guard.closed(self.guarded):
-            self._refuse(self.guarded)
+        self._waiting = 0
+        guard, late = self._connection.relay.guard, self._connection.relay.guard.late(self.guarded)
+        if guard.closed(self.guarded):
+            self._late = late
+            guard.acted(self.guarded, "refused")
+            self.replace(failed_closed(late))
             return
+        if self.guarded.verdict is None:  # of a stream, what was judged in time counts
+            self._late = late
         self._pass_the_rest()
         if self._is_ending:
             self._end()
         self._connection.written()
 
     def _go(self, places: Iterable[int]) -> None:
-        sent = False
         if self._messages:
             self._cleared.update(places)
+        sent = self._send_cleared()
+        if self._is_ending and not self._waiting and self._again is None and not self._deferred:
+            self._end()
+            sent = True
+        if sent:
+            self._connection.written()
+
+    def _send_cleared(self) -> bool:
+        """Send the messages that may go and have none before them that may not; whether there were any."""
+        sent = False
         while self._messages and self._first in self._cleared:
             self._cleared.discard(self._first)
             self._first += 1
@@ -252,11 +331,7 @@ class HeldStream(Stream):
             self._connection.memory.release(len(whole))
             self._send(whole)
             sent = True
-        if self._is_ending and not self._waiting:
-            self._end()
-            sent = True
-        if sent:
-            self._connection.written()
+        return sent
 
     def _send(self, whole: bytes) -> None:
         self._begun = True
@@ -278,24 +353,25 @@ class HeldStream(Stream):
     def _end(self) -> None:
         """Everything went out but the trailers."""
         self._done = True
+        self.guarded.forget_requests()
+        self._give_back_kept()
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
-        if self._trailers is None:
+        if self._trailing is None:
             self._give_back()  # of a message that was cut off
-        elif self.response_ended and not self._trailers:
+        elif self.response_ended and not self._trailing.block:
             self._outflow.send(self._id, b"", frames.END_STREAM)
         else:
-            self._outflow.follow(self._id, self._told(self._trailers))
+            self._outflow.follow(self._id, self._told(self._trailing))
         for whole in self._held:
             self._outflow.follow(self._id, whole)
         self._held = ()
         self._connection.settled(self._id)
 
-    def _told(self, block: bytes) -> bytes:
-        """The trailers with the verdict, unless it came in them, or callers are not told."""
-        if self._accepted or not self._connection.relay.annotates:
-            return self._last_frames(block)
-        return self._annotated(block)
+    def _told(self, block: ResponseBlock) -> bytes:
+        """The trailers with the verdict, unless callers are not told, or what passes is not gRPC."""
+        told = (self._accepted or self._connection.relay.annotates) and not self._unread
+        return self._annotated(block) if told else self._last_frames(block.block)
 
     # -- acting
 
@@ -303,44 +379,63 @@ class HeldStream(Stream):
         """Do what the verdict asks for: at once, or by a task where somebody must be asked."""
         relay = self._connection.relay
         assert relay.again is not None
-        steps = acting(relay.guard, call, begun=self._begun, asks=self.request_ended)
+        request = call.request or b""  # what is judged is forgotten at the end of this turn
+        asks = self.request_ended and not self._asked_again
+        steps = acting(relay.guard, call, begun=self._begun, asks=asks)
         try:
             first = next(steps)
         except StopIteration as done:
             self.acted(done.value, call)
         else:
-            # what is judged is forgotten at the end of this turn; the request is needed for longer
-            self._again = relay.again.start(self, call, call.request or b"", steps, first)
+            self._asked_again = True
+            self._again = relay.again.start(self, call, request, steps, first)
 
     def acted(self, instead: Replacement | None, call: Call) -> None:
         """It is known what goes out in place of what `call` covers, None for itself."""
         self._again = None
         if self._done:
             return
-        if instead is None:
-            self._go(call.places)
-        else:
+        if instead is not None:
             self.replace(instead)
+            return
+        call.goes_on()
+        self._go(call.places)
+        while self._deferred and self._again is None and not self._done:
+            another, response = self._deferred.pop(0)
+            another.response = response
+            self._decide(another)
+            another.forget()
 
     def _refuse(self, call: Call) -> None:
         self._connection.relay.guard.acted(call, "refused")
+        if call.verdict is not None:
+            self.guarded.conclude(call.verdict)
         self.replace(failed_closed(call.verdict))
 
     def replace(self, instead: Replacement) -> None:
         """Drop what is held, send this in its place, and end the stream on both sides."""
         self._done = True
+        self.guarded.forget_requests()
+        self._give_back_kept()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         self._give_back()
         self._messages.clear()
+        self._deferred.clear()
         self._held = ()
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
         for response in instead.responses:
-            self._outflow.send(self._id, framed(response))
-        trailers = replaced(self._id, instead, self.guarded.verdict, answered=self.answered)
+            self._outflow.send(self._id, (instead.further and self._stripped(response)) or framed(response))
+        relay, verdict = self._connection.relay, self._late or self.guarded.verdict
+        limit = self._connection.largest_list
+        trailers, cut = replaced(self._id, instead, verdict, answered=self.answered, limit=limit)
+        if cut:
+            relay.cut_verdicts[cut] += 1
         self._outflow.follow(self._id, trailers)
         if not self.request_ended:
             self._outflow.follow(self._id, frames.reset(self._id, frames.NO_ERROR))
-        relay = self._connection.relay
         if not self.response_ended and self.guarded.request is not None and relay.again is not None:
             relay.again.stop(self, self.guarded.request)
         self._connection.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
@@ -358,5 +453,6 @@ class HeldStream(Stream):
         self._done = True
         self._give_back()
         self._messages.clear()
+        self._deferred.clear()
         self._inflow.settle(self._id, ended=self.response_ended)
         super().drop()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +14,15 @@ from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import Listener
 from tocsin.errors import StartError
 from tocsin.relay.connection import Connection
+from tocsin.relay.handshake import TlsServer
 from tocsin.relay.side import Side
 from tocsin.relay.tls import Certificates
+from tocsin.relay.upstream_watch import UpstreamWatch
 
 if TYPE_CHECKING:
     from tocsin.relay.server import Relay
+
+log = logging.getLogger("tocsin")
 
 BACKLOG = 1024
 
@@ -27,25 +33,41 @@ class Port:
     def __init__(self, relay: Relay, listener: Listener) -> None:
         self.listener = listener
         self._relay = relay
-        self._socket: socket.socket | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._address: Address | None = None
+        self._server: asyncio.AbstractServer | TlsServer | None = None
         self._certificates = Certificates(listener.tls, listener.upstream_tls)
+        self._follows = relay.config.upstream_health
+        self._watch: UpstreamWatch | None = None
+        if self._follows != "ignore":
+            self._watch = UpstreamWatch(f"{listener.upstream}", self._probe, self._in_use, self._follow)
 
     @property
     def address(self) -> Address:
         """Where it listens, with the port that the system chose for port 0."""
-        if self.listener.listen.path or self._socket is None:
-            return self.listener.listen
-        return Address(self.listener.listen.host, self._socket.getsockname()[1])
+        return self._address or self.listener.listen
+
+    @property
+    def upstream_is_up(self) -> bool:
+        """Whether the model server takes connections; taken for granted where `upstream_health` is `ignore`."""
+        return self._watch is None or self._watch.up
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen, or wait for the upstream with that where it is configured so."""
         self._certificates.read()
         try:
-            self._socket = self._bind()
+            bound = self._bind()
         except OSError as error:
             raise StartError(f"cannot listen on {self.listener.listen}: {error.strerror or error}") from error
-        await self._serve()
+        if self.listener.listen.path:
+            self._address = self.listener.listen
+        else:
+            self._address = Address(self.listener.listen.host, bound.getsockname()[1])
+        if self._follows == "listen":
+            bound.close()  # it was only tried
+        else:
+            await self._serve(bound)
+        if self._watch is not None:
+            await self._watch.start()
 
     async def renew(self, *, look: bool = True) -> bool:
         """Use certificates that have changed for new connections; whether there were any. `look`: only if their files
@@ -54,18 +76,18 @@ class Port:
         if look and not self._certificates.changed():
             return False
         self._certificates.read()
-        before = self._server
-        await self._serve()
-        if before is not None:
-            before.close()
         return True
 
     def close(self) -> None:
         """Take no new connections."""
-        if self._server is not None:
-            self._server.close()
-        if self._socket is not None:
-            self._socket.close()
+        if self._watch is not None:
+            self._watch.close()
+        self._stop_listening()
+
+    def doubt_upstream(self) -> None:
+        """A connection to the model server has failed or ended."""
+        if self._watch is not None:
+            self._watch.doubt()
 
     async def connect_upstream(self, protocol: Callable[[], Side]) -> None:
         """One connection to the model server. Raises OSError."""
@@ -94,18 +116,55 @@ class Port:
             if hasattr(socket, option):
                 peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
-    async def _serve(self) -> None:
-        assert self._socket is not None
+    async def _serve(self, bound: socket.socket) -> None:
+        if self._certificates.served is not None:
+            self._server = TlsServer(self._relay, bound, self._context, self._make_side, backlog=BACKLOG)
+            return
         loop = asyncio.get_running_loop()
-        own = self._socket.dup()
         make = loop.create_unix_server if self.listener.listen.path else loop.create_server
-        self._server = await make(self._accept, sock=own, backlog=BACKLOG, ssl=self._certificates.served)
+        self._server = await make(self._make_side, sock=bound, backlog=BACKLOG)
 
-    def _accept(self) -> Side:
+    def _context(self) -> ssl.SSLContext:
+        assert self._certificates.served is not None
+        return self._certificates.served
+
+    def _make_side(self) -> Side:
         return Connection(self._relay, self).client
 
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _probe(self) -> None:
+        """Open a connection to the model server and close it. Raises OSError."""
+        upstream = self.listener.upstream
+        if upstream.path:
+            _, writer = await asyncio.open_unix_connection(upstream.path)
+        else:
+            _, writer = await asyncio.open_connection(upstream.host, upstream.port)
+        writer.close()
+
+    def _in_use(self) -> bool:
+        connections = self._relay.connections
+        return any(one.upstream_is_open for one in connections if one.listener is self.listener)
+
+    async def _follow(self, up: bool) -> None:
+        """The model server has come or gone: so does the port, where that is configured."""
+        if self._follows != "listen":
+            return
+        if not up:
+            self._stop_listening()
+        elif self._server is None:
+            try:
+                await self._serve(self._bind())
+            except OSError as error:
+                log.error("cannot listen on %s again: %s", self.address, error.strerror or error)
+                if self._watch is not None:
+                    self._watch.up = False  # and tries again
+
     def _bind(self) -> socket.socket:
-        listen = self.listener.listen
+        listen = self.address
         if listen.path:
             if Path(listen.path).is_socket():
                 Path(listen.path).unlink()  # of a process that is gone, or is being replaced

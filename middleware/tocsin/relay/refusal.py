@@ -8,10 +8,13 @@ from urllib.parse import quote
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
 from tocsin.relay import frames
 from tocsin.relay.headers import block
-from tocsin.verdict import METADATA_KEY, Verdict
+from tocsin.relay.verdict_fields import split_verdicts, verdict_field
+from tocsin.verdict import Verdict
 
 UNAVAILABLE = "14"
 RESOURCE_EXHAUSTED = "8"
+PERMISSION_DENIED = "7"
+_OPENING = [(":status", "200"), ("content-type", "application/grpc")]
 UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
 
 
@@ -29,18 +32,24 @@ def refused(stream: int, status: str, reason: str, *, answered: bool = False) ->
     return _trailers(stream, fields, answered=answered)
 
 
-def replaced(stream: int, instead: Replacement, verdict: Verdict | None, *, answered: bool) -> bytes:
-    """The trailers of what took a response's place: its status with details, and the verdict."""
+def replaced(
+    stream: int, instead: Replacement, verdict: Verdict | None, *, answered: bool, limit: int
+) -> tuple[bytes, str]:
+    """The trailers of what took a response's place: its status with details, and the verdict, as large as a header list
+    of `limit` bytes allows; and how the verdict was cut for that (see `verdict_field`).
+    """
     fields = [("grpc-status", str(instead.status.value[0]))]
     if instead.message:
         fields.append(("grpc-message", quote(instead.message, safe=UNESCAPED)))
     if instead.details:
         fields.append((DETAILS_KEY, b64encode(instead.details).decode().rstrip("=")))
+    content = block(fields if answered else [*_OPENING, *fields])
+    cut = ""
     if verdict is not None:
-        fields.append((METADATA_KEY, verdict.to_metadata()))
-    return _trailers(stream, fields, answered=answered)
+        field, cut = verdict_field(verdict, split_verdicts(content).size, limit)
+        content = b"".join((content, *field))
+    return frames.header_frames(stream, content, end_stream=True), cut
 
 
 def _trailers(stream: int, fields: list[tuple[str, str]], *, answered: bool) -> bytes:
-    opening = [] if answered else [(":status", "200"), ("content-type", "application/grpc")]
-    return frames.header_frames(stream, block([*opening, *fields]), end_stream=True)
+    return frames.header_frames(stream, block(fields if answered else [*_OPENING, *fields]), end_stream=True)

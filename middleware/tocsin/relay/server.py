@@ -17,12 +17,15 @@ from tocsin.errors import StartError
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.news import News, and_more
 from tocsin.relay.again import Again
 from tocsin.relay.connection import Connection
-from tocsin.relay.headers import WantedFields
+from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.health import facts, families
 from tocsin.relay.listening import Port
 from tocsin.relay.memory import MemoryBudget
+from tocsin.relay.method_paths import AllowedMethods, MethodPaths
+from tocsin.relay.request_block import RequestFields
 from tocsin.relay.stream import Stream
 
 log = logging.getLogger("tocsin")
@@ -50,6 +53,8 @@ class Relay:
         self.shares_port = shares_port
         self.memory = MemoryBudget(int(config.max_memory))
         self.connections: set[Connection] = set()
+        self.handshakes: set[asyncio.Task[None]] = set()
+        self.descriptors = Descriptors()
         self.enforces = self.asks = False
         self.follow(config)
         self.after_flush: list[Connection] = []
@@ -57,8 +62,10 @@ class Relay:
         self.not_understood: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()
         self.upstream_failures = 0
+        self._news = News()
         self.goaways = 0
         self.accepted = 0  # verdicts that somebody behind has made
+        self.cut_verdicts: Counter[str] = Counter()
         self.again: Again | None = None
         self.now = time.monotonic
         self._names = itertools.count(1)
@@ -78,7 +85,11 @@ class Relay:
         self.max_message = int(config.max_message)
         self.accepts = config.accept_verdicts
         self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
-        self.request_fields = WantedFields((":path", "grpc-encoding", *self.guard.metadata_keys))
+        names = ("content-type", "grpc-encoding", *self.guard.metadata_keys)
+        self.request_fields = RequestFields(names, self.longest_headers)
+        self.paths = MethodPaths(self.guard.methods)
+        self.allowed_methods = AllowedMethods(config.unguarded_allow)
+        self.refuses_unguarded = self.enforces and config.unguarded == "refuse"
         if before != (self.enforces, self.asks):
             for connection in list(self.connections):
                 connection.outdate()
@@ -96,6 +107,7 @@ class Relay:
             for one in started:
                 one.close()
             raise
+        self.descriptors.measure()
         self._looking = asyncio.get_running_loop().create_task(self._look())
 
     @property
@@ -113,17 +125,42 @@ class Relay:
         """Where every port listens."""
         return [port.address for port in self.ports]
 
+    def upstream_failed(self, reason: str) -> None:
+        """Count a connection to the model server that failed, and tell of the first of its kind within a minute."""
+        self.upstream_failures += 1
+        if (kept := self._news.of(reason)) is not None:
+            log.warning("%s%s", reason, and_more(kept))
+
     def name_connection(self) -> str:
         """What tells a connection from all others of this process."""
         return f"connection {next(self._names)}"
 
+    def has_room(self) -> bool:
+        """Whether another connection may come, its TLS handshake included; one that may not is counted."""
+        taken = len(self.connections) + len(self.handshakes)
+        if taken >= self.config.limits.connections:
+            self.limited["connections"] += 1
+            return False
+        if taken >= self.descriptors.most_connections:
+            self.limited["descriptors"] += 1
+            self.descriptors.run_out()
+            return False
+        return True
+
     def admit(self, connection: Connection) -> bool:
         """Take note of a new connection; whether there is room for it."""
-        if len(self.connections) >= self.config.limits.connections:
-            self.limited["connections"] += 1
+        if not self.has_room():
             return False
         self.connections.add(connection)
         return True
+
+    @property
+    def unready(self) -> dict[str, int]:
+        """Why new calls are not welcome: of each reason, whether it applies."""
+        return {
+            "upstream": int(not all(port.upstream_is_up for port in self.ports)),
+            "descriptors": int(self.descriptors.scarce),
+        }
 
     def limit(self, stream: Stream, call: Call) -> asyncio.TimerHandle | None:
         """The scoring budget of a stream whose response waits; none where the verdict comes at once."""
@@ -141,6 +178,8 @@ class Relay:
             self._looking.cancel()
         for port in self.ports:
             port.close()
+        for handshake in list(self.handshakes):
+            handshake.cancel()
         for connection in list(self.connections):
             connection.drain()
         deadline = asyncio.get_running_loop().time() + self.config.drain.total_seconds()
@@ -153,8 +192,8 @@ class Relay:
         self.batcher.close()
 
     async def _look(self) -> None:
-        """Use certificates that have changed, count sessions that have fallen silent, and send idle connections away
-        where that is configured.
+        """Use certificates that have changed, count sessions that have fallen silent, close connections that say
+        nothing, and send idle ones away where that is configured.
         """
         looked = self.now()
         while True:
@@ -167,6 +206,7 @@ class Relay:
                         log.info("certificates have changed and are used from here on")
                 except StartError as error:
                     log.error("certificates have changed and cannot be used, the old ones stay: %s", error)
+            self._end_silent()
             idle = self.config.limits.idle
             if idle is None:
                 continue
@@ -175,6 +215,14 @@ class Relay:
                 if not connection.streams and connection.idle_since < before:
                     self.limited["idle"] += 1
                     connection.drain()
+
+    def _end_silent(self) -> None:
+        """Close connections whose callers have not said within `limits.handshake` what they speak."""
+        before = self.now() - self.config.limits.handshake.total_seconds()
+        for connection in list(self.connections):
+            if not connection.client.greeted and connection.idle_since < before:
+                self.limited["handshake"] += 1
+                connection.close()
 
     def collect(self) -> Iterable[Metric]:
         """The relay's own health, as Prometheus families."""

@@ -6,17 +6,19 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
+from tocsin.relay.content_types import foreign_answer
 from tocsin.relay.flow import STREAM_WINDOW, pass_on
 from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, WantedFields, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.side import LAST_KNOWN, Side
-from tocsin.verdict import METADATA_KEY
+from tocsin.relay.verdict_fields import KNOWN_BLOCKS, ResponseBlock, split_verdicts
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
-RESPONSE_FIELDS = WantedFields(("grpc-encoding", "grpc-status", METADATA_KEY))
+COMPRESSION_ERROR = 0x9  # of HTTP/2
+RESPONSE_FIELDS = WantedFields((":status", "content-type", "grpc-encoding", "grpc-status"))
 
 
 class ServerSide(Side):
@@ -48,36 +50,58 @@ class ServerSide(Side):
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         found = connection.streams.get(stream)
-        if found is None:
+        if found is None and (connection.responses is not None or stream in connection.gone):
             # Where responses are judged, none passes that belongs to no call; not even after the upstream has reset it.
-            return b"" if connection.responses is not None or stream in connection.gone else None
+            return b""
+        if found is not None and found.response_ended:
+            return b""
         fields: dict[str, str] = {}
-        if found.call is not None:
-            try:
-                fields = self._reader.read(block)
-            except HeaderError:
-                connection.relay.not_understood["headers"] += 1
+        try:
+            received = KNOWN_BLOCKS.get(block) or split_verdicts(block)
+            if found is not None and found.call is not None:
+                fields = self._reader.read(received.block)
+        except HeaderError as error:
+            connection.relay.not_understood["headers"] += 1
+            if connection.relay.closed:  # who knows what the caller reads in it, and what it does to his table
+                raise frames.FrameError(COMPRESSION_ERROR, f"{error}") from None
+            received = ResponseBlock(block, (), len(block))
+        if found is None:
+            return self._whole(stream, received.block, flags) if received.verdicts else None
         if flags & END_STREAM:
-            instead = found.trailers(block, fields.get("grpc-status", ""), fields.get(METADATA_KEY, ""))
+            found.response_ended = True
+            instead = found.trailers(received, fields.get("grpc-status", ""))
             if isinstance(found, HeldStream):
                 return instead
             if not found.holding:
                 connection.end(stream)
+            if instead is None and received.verdicts:
+                instead = self._whole(stream, received.block, END_STREAM)
             if connection.responses is not None and connection.responses.blocked(stream):
                 whole = frames.header_frames(stream, block, end_stream=True)
                 connection.responses.follow(stream, instead or whole)
                 return b""
             return instead
+        status = fields.get(":status", "")
+        if status.startswith("1"):  # informational: the answer is still to come
+            return None
+        foreign = foreign_answer(status, fields.get("content-type", "")) if found.call is not None else ""
+        if foreign and found.pass_unread(status, foreign):
+            return b""
         found.answered = True
         found.response_encoding = fields.get("grpc-encoding", "")
-        if isinstance(found, HeldStream):
+        if isinstance(found, HeldStream) and not foreign:
             try:
-                shorter = without(block, *CONTENT_LENGTH)
+                shorter = without(received.block, *CONTENT_LENGTH)
             except HeaderError:
                 return None
-            if shorter != block:  # what goes out may have another length
-                return frames.header_frames(stream, shorter, end_stream=False, largest=connection.client.largest_frame)
-        return None
+            if shorter is not received.block and shorter != received.block:  # what goes out may have another length
+                return self._whole(stream, shorter, 0)
+        return self._whole(stream, received.block, 0) if received.verdicts else None
+
+    def _whole(self, stream: int, block: bytes, flags: int) -> bytes:
+        """A header block as frames for the client."""
+        ended = bool(flags & END_STREAM)
+        return frames.header_frames(stream, block, end_stream=ended, largest=self.connection.client.largest_frame)
 
     def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         connection = self.connection
@@ -86,6 +110,8 @@ class ServerSide(Side):
         outflow, inflow = connection.responses, connection.from_server
         ended = bool(flags & END_STREAM)
         if outflow is None or inflow is None:
+            if found is not None and found.response_ended:
+                return True
             if found is not None:
                 if found.call is not None:
                     found.response_data(payload)
@@ -93,7 +119,7 @@ class ServerSide(Side):
                     connection.end(stream)
             return False
         inflow.admit(stream, length)
-        if found is None:
+        if found is None or found.response_ended:
             inflow.credit(stream, size, ended=True)
             return True
         if isinstance(found, HeldStream):
@@ -119,6 +145,10 @@ class ServerSide(Side):
         if found is None:
             return
         if taken:
+            if found.response_ended:  # nothing has a place behind the end
+                if connection.from_server is not None:
+                    connection.from_server.credit(stream, size, ended=True)
+                return
             if isinstance(found, HeldStream):
                 found.take(payload, size, ended)
                 return
@@ -189,6 +219,7 @@ class ServerSide(Side):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         connection = self.connection
+        connection.doubt_upstream()
         connection.upstream_lost(f"upstream {connection.listener.upstream} closed the connection")
         if connection.client.closed:
             connection.part()

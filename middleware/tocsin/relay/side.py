@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tocsin.relay import frames
 from tocsin.relay.flow import Outflow
 from tocsin.relay.frames import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -17,6 +18,7 @@ from tocsin.relay.frames import (
     HEADERS,
     LAST_STREAM,
     PADDED,
+    SETTINGS,
     FrameError,
     StreamError,
 )
@@ -55,6 +57,7 @@ class Side(asyncio.Protocol):
         self._memory = connection.memory
         self._unsent = 0  # bytes that the socket does not take, as they were charged
         self._unread = 0  # of the relay's own answers, since the peer stopped reading
+        self._is_greeted = False  # the first frame, which must be SETTINGS, has come
         self._tail = bytearray()  # of a frame that is unfinished
         self._needed = 0  # bytes until it is finished, or more is known of it
         self._block = bytearray()  # a header block whose continuations are to come
@@ -141,6 +144,10 @@ class Side(asyncio.Protocol):
                 stream &= LAST_STREAM
             if length > largest:
                 raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
+            if not self._is_greeted:
+                if kind != SETTINGS or flags & ACK:
+                    raise FrameError(frames.PROTOCOL_ERROR, f"the first frame is of type {kind}, not SETTINGS")
+                self._is_greeted = True
             if orderly and at > start:  # what is written while this frame is read comes after those before it
                 out.append(data[start:at])
                 start = at

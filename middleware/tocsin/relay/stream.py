@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
-from tocsin.relay.headers import literal_parts
 from tocsin.relay.messages import Assembler, Message, whole_message
+from tocsin.relay.verdict_fields import ResponseBlock, verdict_field, verdict_text
 from tocsin.unscored import Unscored
-from tocsin.verdict import METADATA_KEY, Verdict
+from tocsin.verdict import Verdict
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -37,8 +38,11 @@ class Stream:
     _waiting = 0  # judgements that are not there yet
     _kept = 0  # bytes that the call keeps of a stream, until they are judged
     _header_size = 0
+    _kept_requests = 0  # and of requests, until they are answered
     _arrived = 0.0
-    _held: Sequence[bytes] = ()
+    _trailing: ResponseBlock | None = None  # the trailers that wait for the verdict
+    _held: Sequence[bytes] = ()  # frames behind them
+    _late: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
     _timer: TimerHandle | None = None
     _request: Assembler | None = None
     _response: Assembler | None = None
@@ -51,7 +55,25 @@ class Stream:
     @property
     def holding(self) -> bool:
         """Whether frames wait here for a verdict."""
-        return bool(self._held)
+        return self._trailing is not None
+
+    def pass_unread(self, status: str, why: str) -> bool:
+        """The response begins with this HTTP status and is not gRPC: let it pass as it comes, or refuse it; whether it
+        was refused.
+        """
+        call = self.call
+        if call is not None:
+            self._count_unread(call, status, why)
+            self.drop()
+            self.call = None
+        return False
+
+    def _count_unread(self, call: Call, status: str, why: str) -> None:
+        """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
+        relay = self._connection.relay
+        relay.not_understood["not_grpc"] += 1
+        if status == "200":
+            relay.guard.give_up(call, "not_grpc", why)
 
     def keep_headers(self, size: int) -> None:
         """Of the request's headers so many bytes are kept for as long as the stream is open."""
@@ -61,17 +83,32 @@ class Stream:
     def request_data(self, payload: bytes) -> None:
         """A piece of the caller's messages, on a guarded stream."""
         call = self.call
-        if call is None or not call.wants_request or (call.request is not None and not call.streams):
+        if call is None or not call.wants_request:
             return
         if self._request is None:
             found = whole_message(payload, self._connection.relay.max_message)
             if found is not None:
                 call.asked(found)
+                self._count_requests(call)
                 return
             self._request = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._request.feed(payload):
-            if call.request is None or call.streams:
-                call.asked(*self._plain(message, self.request_encoding))
+            call.asked(*self._plain(message, self.request_encoding))
+        self._count_requests(call)
+
+    def _count_requests(self, call: Call) -> None:
+        """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""
+        if call.kept_requests == self._kept_requests == 0:
+            return
+        memory = self._connection.memory
+        while True:
+            if call.kept_requests > self._kept_requests:
+                memory.charge(call.kept_requests - self._kept_requests)
+            else:
+                memory.release(self._kept_requests - call.kept_requests)
+            self._kept_requests = call.kept_requests
+            if not self._kept_requests or not memory.lacks_room or not call.forget_request():
+                return
 
     def response_data(self, payload: bytes) -> None:
         """A piece of the response, on a guarded stream; once a message is complete, it is judged."""
@@ -91,6 +128,8 @@ class Stream:
         """A whole message of the response."""
         memory = self._connection.memory
         if content is not None and call.streams and memory.lacks_room:
+            self._count_requests(call)
+        if content is not None and call.streams and memory.lacks_room:
             content, fault = None, ("memory", "a message was not kept")
         piece = call.answered(content, fault)
         if call.kept != self._kept:
@@ -99,6 +138,7 @@ class Stream:
             else:
                 memory.release(self._kept - call.kept)
             self._kept = call.kept
+        self._count_requests(call)
         if piece is not None:
             self._submit(piece)
 
@@ -121,31 +161,39 @@ class Stream:
             return None, (why.reason, str(why))
         return content, None
 
-    def trailers(self, block: bytes, status: str, told: str = "") -> bytes | None:
-        """The response ends with `block`: what to send in its place, nothing while it is held; None for the same.
-
-        `told` is the verdict that somebody behind has written into it.
+    def trailers(self, block: ResponseBlock, status: str) -> bytes | None:
+        """The response ends with `block`: what to send in its place, nothing while it is held; None for the same
+        without the verdicts that were in it.
         """
         call = self.call
         if call is None:
             return None
         relay = self._connection.relay
-        if told and relay.accepts:
-            call.verdict = accepted_verdict(told)
-            if call.verdict is not None:
-                relay.accepted += 1
-                return None
+        if self._accepts(call, block, status):
+            return self._annotated(block)
         if not self._waiting or call.streams or status != "0":
             self._finish(call, status)
         if not relay.annotates or (not self._waiting and call.verdict is None):
             return None
         if self._waiting:
             self._arrived = time.perf_counter()
-            self._held = [block]
+            self._trailing = block
             self._timer = relay.limit(self, call)
             return b""
         relay.added(0.0)
         return self._annotated(block)
+
+    def _accepts(self, call: Call, block: ResponseBlock, status: str) -> bool:
+        """Whether the response brings a verdict that was made behind, and that holds here."""
+        relay = self._connection.relay
+        if not block.verdicts or not relay.accepts or call.streams or self._waiting:
+            return False
+        text = verdict_text(block.verdicts[-1])
+        if not accept_verdict(relay.guard, call, text, failed=status != "0"):
+            relay.not_understood["verdict"] += 1
+            return False
+        relay.accepted += 1
+        return True
 
     def _finish(self, call: Call, status: str) -> None:
         """No more messages come: judge what is left, and count a response that is missing."""
@@ -153,10 +201,10 @@ class Stream:
         if status != "0":
             if call.streams:
                 call.forget()
+                self._give_back_kept()
             return  # a failed call has no response to judge; of a stream, what came before counts
         pieces = call.ended()
-        self._connection.memory.release(self._kept)
-        self._kept = 0
+        self._give_back_kept()
         for piece in pieces:
             self._submit(piece)
         if not pieces and not call.streams and call.verdict is None and not self._waiting:
@@ -166,6 +214,11 @@ class Stream:
             else:
                 relay.guard.give_up(call, "no_response", "the call succeeded without a response message")
 
+    def _give_back_kept(self) -> None:
+        """Nothing is kept of the stream any more."""
+        self._connection.memory.release(self._kept + self._kept_requests)
+        self._kept = self._kept_requests = 0
+
     def hold(self, whole: bytes) -> None:
         """A frame that must stay behind the trailers that wait."""
         self._held = [*self._held, whole]
@@ -174,28 +227,37 @@ class Stream:
         """A verdict is there: let go what waits for the last of them."""
         del call
         self._waiting -= 1
-        if self._held and not self._waiting:
+        if self._trailing is not None and not self._waiting:
             self._release()
 
     def late(self) -> None:
-        """The scoring budget is spent: the trailers go without a verdict."""
-        if self._held and self.call is not None:
-            self.call.late = True
-            self._release()
+        """The scoring budget is spent: the trailers go, and say so, unless the verdict has come in this very moment."""
+        call = self.call
+        if self._trailing is None or call is None:
+            return
+        call.late = call.streams or call.verdict is None
+        if call.verdict is None:  # of a stream, what was judged in time counts
+            self._late = self._connection.relay.guard.late(call)
+        self._release()
 
     def _release(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        trailers, *others = self._held
-        self._held = ()
+        trailing, others = self._trailing, self._held
+        assert trailing is not None
+        self._trailing, self._held = None, ()
         self._connection.relay.added(time.perf_counter() - self._arrived)
-        self._connection.released(self._id, [self._annotated(trailers), *others])
+        self._connection.released(self._id, [self._annotated(trailing), *others])
 
-    def _annotated(self, block: bytes) -> bytes:
-        verdict = self.call.verdict if self.call is not None else None
-        if verdict is not None:
-            block = b"".join((block, *literal_parts(METADATA_KEY, verdict.to_metadata())))
-        return self._last_frames(block)
+    def _annotated(self, block: ResponseBlock) -> bytes:
+        """The frames of the trailers, with the verdict as far as there is room for it."""
+        verdict = self._late or (self.call.verdict if self.call is not None else None)
+        if verdict is None:
+            return self._last_frames(block.block)
+        field, cut = verdict_field(verdict, block.size, self._connection.largest_list)
+        if cut:
+            self._connection.relay.cut_verdicts[cut] += 1
+        return self._last_frames(b"".join((block.block, *field)))
 
     def _last_frames(self, block: bytes) -> bytes:
         """The frames of the trailers."""
@@ -205,24 +267,16 @@ class Stream:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""
         if self._timer is not None:
             self._timer.cancel()
-        self._held = ()
+        self._held, self._trailing = (), None
         if self._header_size:
             self._connection.memory.release(self._header_size)
             self._header_size = 0
-        if self._kept:
-            self._connection.memory.release(self._kept)
-            self._kept = 0
+        if self.call is not None:
+            self.call.forget_requests()
+        self._give_back_kept()
         if self._request is not None:
             self._request.forget()
         if self._response is not None:
             self._response.forget()
         if self.call is not None:
             self._connection.relay.guard.over(self.call)
-
-
-def accepted_verdict(told: str) -> Verdict | None:
-    """The verdict that somebody else has written, None where it is none."""
-    try:
-        return Verdict.from_metadata(told)
-    except ValueError:
-        return None

@@ -18,8 +18,13 @@ Tls = TypeVar("Tls", TlsConfig, UpstreamTls)
 class Certificates:
     """The contexts of one port: `served` for callers, `upstream` for the model server; None for plain text."""
 
-    def __init__(self, served: TlsConfig | None, upstream: UpstreamTls | None) -> None:
-        self._served, self._upstream = served, upstream
+    def __init__(
+        self,
+        served: TlsConfig | None,
+        upstream: UpstreamTls | None,
+        names: tuple[str, str] = ("tls", "upstream_tls"),  # of the settings
+    ) -> None:
+        self._served, self._upstream, self._names = served, upstream, names
         self.served: ssl.SSLContext | None = None
         self.upstream: ssl.SSLContext | None = None
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -27,8 +32,8 @@ class Certificates:
     def read(self) -> None:
         """Read all files; on a mistake in one of them nothing changes. Raises StartError naming it."""
         seen = self._look()
-        served = None if self._served is None else _told("tls", server_context, self._served)
-        upstream = None if self._upstream is None else _told("upstream_tls", client_context, self._upstream)
+        served = None if self._served is None else _told(self._names[0], server_context, self._served)
+        upstream = None if self._upstream is None else _told(self._names[1], client_context, self._upstream)
         self.served, self.upstream, self._seen = served, upstream, seen
 
     def changed(self) -> bool:

@@ -80,7 +80,7 @@ class EventSink:
                 return
             detectors = verdict.by_detector
             chief = min(detectors, key=detectors.__getitem__)
-            self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data)
+            self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data, call.version)
 
     def unscored(self, call: Call) -> None:
         """No alarm."""

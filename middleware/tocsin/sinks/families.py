@@ -68,6 +68,12 @@ UNSCORED = Family("tocsin_unscored", "counter", "Responses that passed without a
 SESSIONS = Family(
     "tocsin_sessions", "counter", "Sessions that ended, by their worst severity or none.", ("model", "severity")
 )
+KEYLESS = Family(
+    "tocsin_keyless_calls",
+    "counter",
+    "Judged calls that named no session, or no group, where the promise asks for one.",
+    ("model", "key"),
+)
 FEEDBACK = Family("tocsin_feedback", "counter", "Labels that came back, by what became of them.", ("model", "outcome"))
 ACTIONS = Family("tocsin_actions", "counter", "What enforce did to calls; refused: failed closed.", ("model", "action"))
 SHADOWS = Family(
@@ -115,7 +121,7 @@ CALIBRATED = Family(
 )
 
 FAMILIES = (
-    RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, FEEDBACK, ACTIONS, SHADOWS,
+    RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, KEYLESS, FEEDBACK, ACTIONS, SHADOWS,
     PVALUE, SCORE, SCORING, BATCHES, ADDED,
     ALPHA, EXPECTED, EVIDENCE, DRIFT, LEVEL, CARRIED, BUNDLE, CALIBRATED,
 )  # fmt: skip

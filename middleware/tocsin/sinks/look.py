@@ -68,6 +68,7 @@ class Look:
             (of.UNSCORED, series.unscored),
             (of.SESSIONS, series.sessions),
             (of.ACTIONS, series.actions),
+            (of.KEYLESS, series.keyless),
         ):
             for label, count in counts.items():
                 yield Sample(family, (name, label), count)

@@ -46,7 +46,7 @@ class PrometheusSink(Collector):
         self._before = before
         self._models = dict(models)
         self._series = {name: ModelSeries(model) for name, model in models.items()}
-        self._series["other"] = ModelSeries(None)
+        self._series["other"] = ModelSeries(None, _methods(models))
         self._acting = _acting(models)
         self._looks = self._all_looks()
         self._added, self._batches = Histogram(SECONDS_BUCKETS, native=True), Histogram(ROWS_BUCKETS)
@@ -63,7 +63,8 @@ class PrometheusSink(Collector):
                 before = self._models.get(name)
                 if before is not None:
                     made.succeed(self._series[name], same_bundle=before.digests[0] == models[name].digests[0])
-            series["other"] = self._series["other"]
+            series["other"] = ModelSeries(None, _methods(models))
+            series["other"].succeed(self._series["other"], same_bundle=False)
             self._models, self._series, self._acting = dict(models), series, _acting(models)
             self._looks = self._all_looks()
 
@@ -214,3 +215,8 @@ class PrometheusSink(Collector):
 def _acting(models: Mapping[str, GuardedModel]) -> set[str]:
     """The models of whose alarms something is done, which may depend on the response's own bytes."""
     return {name for name, model in models.items() if not model.policy.plain}
+
+
+def _methods(models: Mapping[str, GuardedModel]) -> list[str]:
+    """The methods that any of the models is served by."""
+    return list(dict.fromkeys(method for model in models.values() for method in model.served))

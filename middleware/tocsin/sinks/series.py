@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,22 +17,26 @@ from tocsin.judgement.sink import Scored
 from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.families import P_BUCKETS, SECONDS_BUCKETS
 from tocsin.sinks.histogram import Histogram
+from tocsin.unscored import REASONS
 from tocsin.verdict import Verdict
 
-_COUNTERS = ("responses", "alarms", "unscored", "sessions", "actions", "shadows")
+_COUNTERS = ("responses", "alarms", "unscored", "sessions", "keyless", "actions", "shadows")
 _HISTOGRAMS = ("pvalue", "scoring")
+KEYS = "session", "group"  # what a call may leave unnamed
+LONGEST = 100  # characters of a version: a model server may say anything
 VERSIONS = 50  # further versions of a model fold into `other`
 
 
 class ModelSeries:
-    """What is counted of one model."""
+    """What is counted of one model, or where that is None, of calls that tell no known one, by these `methods`."""
 
-    def __init__(self, model: GuardedModel | None) -> None:
+    def __init__(self, model: GuardedModel | None, methods: Iterable[str] = ()) -> None:
         self.responses: dict[tuple[str, str, str], int] = defaultdict(int)  # version, method, decision
         self.alarms: dict[tuple[str, str], int] = defaultdict(int)  # version, severity
         self.alarm_traces: dict[tuple[str, str], Exemplar] = {}
         self.unscored: dict[str, int] = defaultdict(int)
         self.sessions: dict[str, int] = defaultdict(int)  # that ended, by worst severity or `none`
+        self.keyless: dict[str, int] = defaultdict(int)  # calls without `session` or `group`
         self.actions: dict[str, int] = defaultdict(int)  # done in enforce
         self.shadows: dict[tuple[str, str], int] = defaultdict(int)  # candidate's severity, live severity
         self.pvalue = Histogram(P_BUCKETS, native=True)
@@ -42,14 +47,15 @@ class ModelSeries:
         self._severities: tuple[str, ...] = ()
         if model is not None and model.bundle is not None:
             self._severities = tuple(model.promise.alphas)
-            if model.promise.sessions is not None:
-                self.sessions.update(dict.fromkeys((*self._severities, "none"), 0))
             self.scores = Histogram(*(_score_buckets(column) for column in model.promise.reference.T))
             run_length, fixed = model.config.evidence == "run_length", model.judge.levels is None
             self.evidence = Evidence(model.promise, model.config.restart, fixed=fixed, run_length=run_length)
         if model is not None:
             self._policy = model.policy
+        self._model = model
+        self._methods = list(methods if model is None else model.served)
         self._versions: set[str] = set()
+        self._begin_at_zero()
 
     def count(self, batch: Scored) -> None:
         """Count a judged batch."""
@@ -80,6 +86,9 @@ class ModelSeries:
         self.evidence.add(batch, total, alarmed)
         for severity in batch.ended or ():
             self.sessions[severity or "none"] += 1
+        if batch.keyless != (0, 0):
+            for what, calls in zip(KEYS, batch.keyless, strict=True):
+                self.keyless[what] += calls
 
     def unjudged(self, version: str, method: str, reason: str) -> None:
         """Count a response that was not judged."""
@@ -115,8 +124,8 @@ class ModelSeries:
         return {
             "judged": judged,
             "alarms": alarms,
-            "unscored": dict(self.unscored),
-            "actions": dict(self.actions),
+            "unscored": {reason: count for reason, count in self.unscored.items() if count},
+            "actions": {action: count for action, count in self.actions.items() if count},
             "pvalue": self.pvalue.figures()[0],
             "scores": self.scores.figures() if self.scores is not None else [],
             "scoring": {"median": self.scoring.quantile(0.5), "p99": self.scoring.quantile(0.99)},
@@ -144,7 +153,7 @@ class ModelSeries:
             counter = getattr(self, name)
             for *key, count in taken[name]:
                 counter[tuple(key) if len(key) > 1 else key[0]] += count
-        for version, *_ in self.responses:
+        for version, *_ in list(self.responses):
             self.version(version)
         for name in _HISTOGRAMS:
             getattr(self, name).absorb(taken[name])
@@ -165,6 +174,7 @@ class ModelSeries:
             setattr(self, name, getattr(before, name))
         if same_bundle:
             self.scores, self.evidence = before.scores, before.evidence
+        self._begin_at_zero()
 
     def _count_alarms(self, version: str, severities: Sequence[str | None], trace: str) -> int:
         flagged = 0
@@ -196,14 +206,48 @@ class ModelSeries:
             self.responses[version, call.method, action] += 1
 
     def version(self, version: str) -> str:
-        """The version as a label, `other` once there are too many."""
+        """The version as a label, cut where it is long, `other` once there are too many."""
+        version = version[:LONGEST]
         if version not in self._versions:
             if len(self._versions) >= VERSIONS:
                 return "other"
             self._versions.add(version)
-            for severity in self._severities:  # a counter that begins at 1 shows Prometheus no increase
-                self.alarms[version, severity] += 0
+            self._version_at_zero(version)
         return version
+
+    def _begin_at_zero(self) -> None:
+        """Have every counter whose labels are known: Prometheus sees no increase in one that begins at 1."""
+        for reason in REASONS:
+            if reason != ("unknown_model" if self._model is not None else "no_bundle"):
+                self.unscored[reason] += 0
+        if self._model is None:
+            self._version_at_zero("")
+            return
+        for action in (*self._model.policy.actions, "refused"):
+            self.actions[action] += 0
+        self._version_at_zero("")  # until one is told, and of what cannot be read
+        if self._model.bundle is None:
+            return
+        severities = (*self._severities, "none")
+        promise = self._model.promise
+        if promise.sessions is not None:
+            for severity in severities:
+                self.sessions[severity] += 0
+        if promise.sessions is not None or promise.groups:
+            self.keyless["group" if promise.sessions is None else "session"] += 0
+        if self._model.shadow is not None:
+            own = (*self._model.shadow.promise.alphas, "none", "failed")
+            for pair in itertools.product(own, severities):
+                self.shadows[pair] += 0
+
+    def _version_at_zero(self, version: str) -> None:
+        for severity in self._severities:
+            self.alarms[version, severity] += 0
+        judged: tuple[str, ...] = ()
+        if self._model is not None and self._model.bundle is not None:
+            judged = ("pass", *self._model.policy.actions)
+        for method, decision in itertools.product(self._methods, (*judged, "unscored")):
+            self.responses[version, method, decision] += 0
 
 
 def _score_buckets(reference: np.ndarray[tuple[int], np.dtype[np.float64]]) -> list[float]:

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from tocsin.names import bounded
 from tocsin_calibration import SessionRule
 from tocsin_calibration.sessions.rule import Progress
 
@@ -23,6 +24,7 @@ class _Known:
 class MemorySessions:
     """The progress of every session that has been heard of lately.
 
+    Names of sessions that are long are kept as their digests, so that memory is bounded by the number of sessions.
     `idle`: seconds of silence after which a session has ended; `most` of them are remembered, the longest silent one
     ends when there are more. Safe between threads under `lock`.
     """
@@ -43,7 +45,7 @@ class MemorySessions:
         del joint
         now, under_way = self._clock(), self._under_way
         found = []
-        for key in keys:
+        for key in map(bounded, keys):
             known = under_way.get(key)
             if known is not None and now - known.heard <= self._idle:
                 known.heard = now
@@ -60,7 +62,7 @@ class MemorySessions:
     def finish(self, keys: Sequence[str]) -> list[str | None]:
         """End the sessions with these keys; the same as `end` tells."""
         for key in keys:
-            found = self._under_way.pop(key, None)
+            found = self._under_way.pop(bounded(key), None)
             if found is not None:
                 self._end(found.progress)
         told, self._ended = self._ended, []
@@ -77,7 +79,7 @@ class MemorySessions:
         """
         if not key:
             return self._rule.start()
-        now = self._clock()
+        now, key = self._clock(), bounded(key)
         found = self._under_way.pop(key, None)
         if found is not None and now - found.heard > self._idle:
             self._end(found.progress)

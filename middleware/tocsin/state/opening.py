@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from tocsin.configuration.fields import CONNECTION, STREAM
 from tocsin.configuration.model import ModelConfig
-from tocsin.configuration.state import StateConfig
+from tocsin.configuration.state import TIMEOUT, StateConfig
 from tocsin.events.once import Once
 from tocsin.state.memory import MemorySessions
 from tocsin.state.redis_claims import RedisClaims
@@ -28,9 +28,11 @@ EXCHANGES = 5  # seconds, looks, between two exchanges of counts
 class State(Collector):
     """What is remembered between calls. Raises ConfigError when Redis is wanted and its client not installed."""
 
-    def __init__(self, config: StateConfig | None = None) -> None:
+    def __init__(self, config: StateConfig | None = None, round_trip: timedelta | None = None) -> None:
         self._config = config
-        self._connection = None if config is None else RedisConnection(config)
+        told = None if config is None else config.timeout
+        self.round_trip = round_trip or told or TIMEOUT  # what one may take
+        self._connection = None if config is None else RedisConnection(config, self.round_trip)
         self._stores: list[RedisSessions] = []
         self._looks: list[Callable[[], None]] = []
 
@@ -38,8 +40,7 @@ class State(Collector):
         """Whoever remembers the sessions of a model with that bundle; windows of another bundle are none of its own."""
         assert promise.sessions is not None
         idle, most = config.session_idle.total_seconds(), config.max_sessions
-        here = config.session in (STREAM, CONNECTION)  # which live and end in one process
-        if here or self._config is None or self._connection is None:
+        if not config.sessions_hop or self._config is None or self._connection is None:
             return MemorySessions(promise.sessions, idle, most)
         name = f"{self._config.prefix}:{model}:{digest.removeprefix('sha256:')[:16]}"
         return RedisSessions(self._connection, name, promise.sessions, list(promise.alphas), idle, most)
@@ -91,7 +92,7 @@ class State(Collector):
         """How it goes with Redis; nothing where there is none."""
         if self._connection is None:
             return
-        up = GaugeMetricFamily("tocsin_state_up", "Whether Redis answered the last time.")
+        up = GaugeMetricFamily("tocsin_state_up", "Whether Redis answered the last time, in time and as it should.")
         up.add_metric([], self._connection.up)
         asked = CounterMetricFamily(
             "tocsin_state_requests", "Round trips to Redis; skipped: while it was away.", labels=["outcome"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 from tocsin.events.once import Claim
@@ -20,11 +21,9 @@ class RedisClaims:
 
     def claim(self, alarm: str) -> Claim:
         try:
-            (found,) = self._connection.run([self._asked(CLAIM, alarm, LEASE)])
+            return self._connection.run_and_read([self._asked(CLAIM, alarm, LEASE)], _claim)
         except Away:
             return "ours"
-        known: dict[str, Claim] = {"elsewhere": "elsewhere", "told": "told"}
-        return known.get(str(found), "ours")
 
     def told(self, alarm: str) -> None:
         try:
@@ -34,3 +33,8 @@ class RedisClaims:
 
     def _asked(self, script: str, alarm: str, milliseconds: int) -> Asked:
         return Asked(script, f"{self._prefix}:told:{alarm}", [self._process, milliseconds])
+
+
+def _claim(answers: list[Any]) -> Claim:
+    known: dict[str, Claim] = {"ours": "ours", "elsewhere": "elsewhere", "told": "told"}
+    return known[answers[0]]

@@ -6,11 +6,15 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from tocsin.configuration.state import StateConfig
+from tocsin.addresses import shown
+from tocsin.configuration.state import TIMEOUT, StateConfig
 from tocsin.errors import ConfigError
+from tocsin.judgement.news import News, and_more
 
 log = logging.getLogger("tocsin")
 
@@ -18,10 +22,13 @@ LOOKS = 1.0  # seconds between two looks at what has ended
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds before trying again
 
 OUTCOMES = ("done", "failed", "skipped")
+PROBE = "return 1"  # asked as serving asks: who answers PING and runs no scripts is away
+
+Read = TypeVar("Read")
 
 
 class Away(Exception):
-    """Redis is slow or gone."""
+    """Redis is slow or gone, or answers what cannot be right."""
 
 
 class Asked(NamedTuple):
@@ -34,14 +41,17 @@ class Asked(NamedTuple):
 
 class RedisConnection:
     """Runs scripts. Once a round trip fails, nothing is asked any more until a thread of its own has found Redis again:
-    nobody waits for it twice. `looks` are called every second while it is there, and when it has come back.
+    nobody waits for it twice. `looks` are called every second while it is there, and when it has come back. A round
+    trip may take `round_trip`, or what `config` says.
 
     Raises ConfigError when the client is not installed, a file cannot be read, or there is no cluster; that a single
     Redis is away is no error.
     """
 
-    def __init__(self, config: StateConfig) -> None:
-        self._client, self._error, self._missing = _client(config)
+    def __init__(self, config: StateConfig, round_trip: timedelta | None = None) -> None:
+        seconds = (round_trip or config.timeout or TIMEOUT).total_seconds()
+        self._client, self._missing = _client(config, seconds)
+        self._probed = f"{config.prefix}:probe"  # no key that is ever there
         self._shas: dict[str, str] = {}
         self._by_text = config.cluster  # the client's pipelines for clusters know no scripts by name
         self._up = True
@@ -50,6 +60,7 @@ class RedisConnection:
         self.looks: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._watch, name="tocsin-state", daemon=True)
         self._starting = threading.Lock()
+        self._news = News()
 
     @property
     def up(self) -> bool:
@@ -58,16 +69,24 @@ class RedisConnection:
 
     def run(self, asked: Sequence[Asked]) -> list[Any]:
         """What scripts answer, in one round trip. Raises Away. With the first of them the thread begins to look."""
+        return self.run_and_read(asked, list)
+
+    def run_and_read(self, asked: Sequence[Asked], read: Callable[[list[Any]], Read]) -> Read:
+        """What `read` makes of the scripts' answers. Raises Away, also where `read` raises: nothing is believed of a
+        Redis that holds what others have written, or that is none.
+        """
         self.start()
         if not self._up:
             self.counts["skipped"] += 1
             raise Away
         try:
-            found = self._run(asked)
-        except self._error as error:
+            found = read(self._run(asked))
+        except Exception as error:  # the client's own, and all that a wrong answer brings about
             self.counts["failed"] += 1
             self._up = False
-            log.warning("state: Redis is away, and this process goes on by itself: %s: %s", type(error).__name__, error)
+            if (kept := self._news.of("away")) is not None:
+                told = f"{type(error).__name__}: {error}{and_more(kept)}"
+                log.warning("state: Redis is away, and this process goes on by itself: %s", told)
             self._lost.set()
             raise Away from None
         self.counts["done"] += 1
@@ -86,7 +105,8 @@ class RedisConnection:
         self._lost.set()
         if self._thread.ident is not None:
             self._thread.join(2)
-        self._client.close()
+        with suppress(Exception):  # of a connection that has gone
+            self._client.close()
 
     def _run(self, asked: Sequence[Asked]) -> list[Any]:
         for last in (False, True):
@@ -99,6 +119,8 @@ class RedisConnection:
             found = pipeline.execute(raise_on_error=False)
             failed = next((one for one in found if isinstance(one, Exception)), None)
             if failed is None:
+                if len(found) != len(asked):
+                    raise ValueError(f"{len(found)} answers to {len(asked)} scripts")
                 return list(found)
             if last or not isinstance(failed, self._missing):
                 raise failed
@@ -114,17 +136,19 @@ class RedisConnection:
         wait = FIRST_WAIT
         while not self._ending.is_set():
             if self._up:
-                wait = FIRST_WAIT
-                self._lost.wait(LOOKS)
+                if not self._lost.wait(LOOKS):
+                    wait = FIRST_WAIT  # it has stayed for a while
             elif not self._ending.wait(wait):
                 wait = min(2 * wait, LONGEST_WAIT)
                 try:
-                    self._client.ping()
-                except self._error:
+                    if self._run([Asked(PROBE, self._probed, [])]) != [1]:
+                        continue
+                except Exception:
                     continue
                 self._lost.clear()
                 self._up = True
-                log.info("state: Redis is back")
+                if (kept := self._news.of("back")) is not None:
+                    log.info("state: Redis is back%s", and_more(kept))
             if self._up and not self._ending.is_set():
                 for look in self.looks:
                     self._safely(look)
@@ -137,15 +161,14 @@ class RedisConnection:
             log.error("state: a look at Redis failed: %s: %s", type(error).__name__, error)
 
 
-def _client(config: StateConfig) -> tuple[Any, type[Exception], type[Exception]]:
-    """A client that raises at once when something fails, what it raises, and what it raises for an unknown script."""
+def _client(config: StateConfig, seconds: float) -> tuple[Any, type[Exception]]:
+    """A client that raises at once when something fails, and what it raises for an unknown script."""
     try:
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
     except ImportError:
         raise ConfigError("state: Redis needs its client: pip install 'tocsin[redis]'") from None
-    seconds = config.timeout.total_seconds()
     how: dict[str, Any] = {"protocol": 3, "socket_timeout": seconds, "socket_connect_timeout": seconds}
     how["decode_responses"] = True
     if config.username:
@@ -158,7 +181,7 @@ def _client(config: StateConfig) -> tuple[Any, type[Exception], type[Exception]]
         try:
             client: Any = redis.RedisCluster.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)
         except redis.RedisError as error:
-            raise ConfigError(f"state: {config.redis}: no node of a cluster to be had there ({error})") from None
+            raise ConfigError(f"state: {shown(config.redis)}: no node of a cluster to be had there ({error})") from None
     elif config.sentinel:
         addresses, database = config.sentinels()
         how |= {"db": database, "retry": Retry(NoBackoff(), 0), "ssl": config.redis.startswith("rediss:")}
@@ -167,7 +190,7 @@ def _client(config: StateConfig) -> tuple[Any, type[Exception], type[Exception]]
         client = sentinels.master_for(config.sentinel, redis.Redis)
     else:
         client = redis.Redis.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)
-    return client, redis.RedisError, redis.exceptions.NoScriptError
+    return client, redis.exceptions.NoScriptError
 
 
 def _read(path: Path) -> str:

@@ -52,7 +52,7 @@ class SharedCounts:
         while some := dict(islice(waiting, AT_ONCE)):
             asked = [self._report(key, seen[name]) for key, name in some.items()]
             try:
-                answers = self._connection.run(asked)
+                answers = self._connection.run_and_read(asked, _told)
             except Away:
                 break
             for (key, name), answer in zip(some.items(), answers, strict=True):
@@ -72,10 +72,9 @@ class SharedCounts:
         words: list[str | int] = [one.replica, one.number, KEPT, uuid4().hex[:12], *more]
         return Asked(COUNT, f"{self._prefix}:{{{key}}}:counts", words)
 
-    def _answered(self, key: str, answer: Any) -> Counts:
+    def _answered(self, key: str, told: Mapping[str, str]) -> Counts:
         """What others have counted since the last answer."""
         one = self._shared[key]
-        told = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
         assert one.under_way is not None
         if told["epoch"] != one.epoch:
             one.epoch, one.before, one.reported = told["epoch"], one.others, [0] * len(one.others)
@@ -87,6 +86,20 @@ class SharedCounts:
         more = [max(0, new - had) for new, had in zip(now, one.others, strict=True)]
         one.others = _plus(one.others, more)
         return more
+
+
+def _told(answers: list[Any]) -> list[dict[str, str]]:
+    """The fields of each answer. Raises ValueError, KeyError or TypeError where they are no counts."""
+    found = []
+    for answer in answers:
+        told = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+        for name, value in told.items():
+            if name != "epoch":
+                int(value)
+        if not isinstance(told["epoch"], str):
+            raise TypeError("an epoch is a text")
+        found.append(told)
+    return found
 
 
 def _plus(one: Sequence[int], other: Sequence[int]) -> Counts:

@@ -7,6 +7,7 @@ fetches what was left for it every second.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from tocsin.state.redis_connection import Asked, Away, RedisConnection
 from tocsin.state.scripts import FETCH, LEAVE
@@ -44,12 +45,22 @@ class RedisLabels:
             return
         asked = [Asked(FETCH, self._key(judge), [AT_ONCE]) for judge in judges]
         try:
-            found = self._connection.run(asked)
+            found = self._connection.run_and_read(asked, _labels)
         except Away:
             return
         for learn, labels in zip(judges.values(), found, strict=True):
-            for label in labels:
-                learn(label[1:], label[0] == "1")
+            for identifier, safe in labels:
+                learn(identifier, safe)
 
     def _key(self, judge: str) -> str:
         return f"{self._prefix}:labels:{judge}"
+
+
+def _labels(answers: list[Any]) -> list[list[Label]]:
+    """Labels as `leave` has written them, of each judge. Raises ValueError on anything else."""
+    found = []
+    for answer in answers:
+        if not isinstance(answer, list) or not all(isinstance(one, str) and one[:1] in ("0", "1") for one in answer):
+            raise ValueError("what is kept as labels is something else")
+        found.append([(one[1:], one[0] == "1") for one in answer])
+    return found

@@ -13,7 +13,8 @@ import hashlib
 import itertools
 import threading
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from math import isnan
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from tocsin.state.memory import MemorySessions
@@ -41,6 +42,16 @@ class _Open(NamedTuple):
     progress: Progress
     grade: int
     stretch: int
+
+
+class _Had(NamedTuple):
+    """What Redis knew of a session before a batch: its grade's number, and how the one that ended by silence ended."""
+
+    steps: int
+    scores: list[float]
+    grade: int | None
+    stretch: int
+    ended: str | None
 
 
 class RedisSessions:
@@ -91,18 +102,20 @@ class RedisSessions:
             try:
                 if self._unsent:
                     raise Away  # what came before must be there first
-                found = self._connection.run([*(self._push(one) for one in chunks), self._heard(by_session)])
+                found = self._connection.run_and_read(
+                    [*(self._push(one) for one in chunks), self._heard(by_session)], self._read_pushed
+                )
             except Away:
                 known = {session: self._alone.of(session) for session in by_session}
                 self._keep(chunks)
             else:
-                for one, (steps, scores, grade, stretch, silent) in zip(chunks, found, strict=False):
-                    severity = None if grade == "-" else self._severities[int(grade)]
-                    progress = self._rule.resume([float(score) for score in scores.split()], int(steps), severity)
+                for one, had in zip(chunks, found, strict=True):
+                    severity = None if had.grade is None else self._severities[had.grade]
+                    progress = self._rule.resume(had.scores, had.steps, severity)
                     known[one.session] = progress
-                    was = len(self._severities) if grade == "-" else int(grade)
-                    self._open.append(_Open(one.session, progress, was, int(stretch)))
-                    self._count(silent)
+                    grade = len(self._severities) if had.grade is None else had.grade
+                    self._open.append(_Open(one.session, progress, grade, had.stretch))
+                    self._count(had.ended)
         return [known[_hidden(key)] if key else self._rule.start() for key in keys]
 
     def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
@@ -140,9 +153,11 @@ class RedisSessions:
         """Bring what waits, without holding up those who judge meanwhile: they go on alone, and add to it."""
         while chunks := self._unsent[:AT_ONCE]:
             sessions = dict.fromkeys(one.session for one in chunks)
-            found = self._connection.run([*(self._push(one) for one in chunks), self._heard(sessions)])
-            for _, _, _, _, silent in found[:-1]:
-                self._count(silent)
+            found = self._connection.run_and_read(
+                [*(self._push(one) for one in chunks), self._heard(sessions)], self._read_pushed
+            )
+            for had in found:
+                self._count(had.ended)
             with self.lock:
                 del self._unsent[: len(chunks)]
                 self._waiting -= sum(len(one.scores) for one in chunks)
@@ -161,19 +176,52 @@ class RedisSessions:
         self._alone = MemorySessions(self._rule, self._idle / 1e3, self._most)
 
     def _reap(self) -> None:
-        (found,) = self._connection.run([Asked(ENDED, self._names, [self._idle, self._most, AT_ONCE])])
-        silent, ended = int(found[0]), found[1:]
+        silent, ended = self._connection.run_and_read(
+            [Asked(ENDED, self._names, [self._idle, self._most, AT_ONCE])], _ended
+        )
         asked = [
             Asked(FORGET, self._key(session), [self._idle if at < silent else -1]) for at, session in enumerate(ended)
         ]
-        for grade in self._connection.run(asked) if asked else []:
+        for grade in self._connection.run_and_read(asked, self._read_grades) if asked else []:
             self._count(grade)
 
-    def _count(self, grade: str) -> None:
-        """A session has ended with that grade; '' is none. A stretch that was not finished is none either."""
-        if grade != "" and self._rule.every is None:
+    def _read_pushed(self, answers: list[Any]) -> list[_Had]:
+        """What PUSH says of each session, the last answer, that of HEARD, aside. Raises ValueError or TypeError on what
+        no such script says.
+        """
+        found = []
+        for steps, scores, grade, stretch, ended in answers[:-1]:
+            window = [float(score) for score in scores.split()]
+            if len(window) > self._rule.window.width or any(isnan(score) for score in window) or int(steps) < 0:
+                raise ValueError("what is kept of a session is something else")
+            found.append(_Had(int(steps), window, self._grade(grade), int(stretch), self._ended_with(ended)))
+        return found
+
+    def _read_grades(self, answers: list[Any]) -> list[str | None]:
+        return [self._ended_with(grade) for grade in answers]
+
+    def _grade(self, text: Any) -> int | None:
+        """A grade, None for none yet. Raises ValueError."""
+        if text == "-":
+            return None
+        if not 0 <= int(text) < len(self._severities):
+            raise ValueError(f"there is no grade {text!r}")
+        return int(text)
+
+    def _ended_with(self, text: Any) -> str | None:
+        """The severity, or `none`, with which a session has ended; None where none has."""
+        if text == "":
+            return None
+        grade = self._grade(text)
+        return "none" if grade is None else self._severities[grade]
+
+    def _count(self, ended: str | None) -> None:
+        """A session has ended with that severity or `none`; None: no session has. A stretch that was not finished is
+        none.
+        """
+        if ended is not None and self._rule.every is None:
             with self._counted:
-                self._ended.append(None if grade == "-" else self._severities[int(grade)])
+                self._ended.append(None if ended == "none" else ended)
 
     def _keep(self, chunks: Sequence[Chunk]) -> None:
         for one in chunks:
@@ -202,3 +250,11 @@ class RedisSessions:
 def _hidden(session: str) -> str:
     """A session's name in Redis: of bounded length, and nothing that callers told."""
     return hashlib.blake2b(session.encode(), digest_size=16).hexdigest()
+
+
+def _ended(answers: list[Any]) -> tuple[int, list[str]]:
+    """How many sessions were silent, and those that have ended. Raises ValueError or TypeError on anything else."""
+    silent, *ended = answers[0]
+    if not all(isinstance(one, str) for one in ended):
+        raise TypeError("a session's name is a text")
+    return int(silent), ended

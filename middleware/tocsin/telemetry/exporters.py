@@ -1,10 +1,15 @@
-"""The SDK's OTLP exporters, made as the configuration says."""
+"""The SDK's OTLP exporters, made as the configuration says, and where that says nothing, as the environment does.
+
+The SDK itself reads OTEL_EXPORTER_OTLP_* for all that it is not given: those of one signal (..._TRACES_ENDPOINT) before
+those of both (..._ENDPOINT).
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from tocsin.configuration.pairs import read_pairs
@@ -16,17 +21,30 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace.export import SpanExporter
 
+Signal = Literal["trace", "metric"]
+
+_CLASSES = {"trace": "OTLPSpanExporter", "metric": "OTLPMetricExporter"}
 _PATHS = {"trace": "v1/traces", "metric": "v1/metrics"}
+_PORTS = {"grpc": 4317, "http": 4318}
+_PROTOCOLS: dict[str, Literal["grpc", "http"]] = {"grpc": "grpc", "http": "http", "http/protobuf": "http"}
 
 
 def span_exporter(config: TelemetryConfig) -> SpanExporter:
     """Raises ConfigError when the SDK is not installed, or a file cannot be read."""
-    return _exporter(config, "trace", "OTLPSpanExporter")  # type: ignore[no-any-return]
+    return _exporter(config, "trace")  # type: ignore[no-any-return]
 
 
 def metric_exporter(config: TelemetryConfig) -> MetricExporter:
     """Raises ConfigError when the SDK is not installed, or a file cannot be read."""
-    return _exporter(config, "metric", "OTLPMetricExporter")  # type: ignore[no-any-return]
+    return _exporter(config, "metric")  # type: ignore[no-any-return]
+
+
+def check_exporters(config: TelemetryConfig) -> None:
+    """Make the exporters that are configured, and send nothing. Raises ConfigError."""
+    if config.traces is not None:
+        span_exporter(config).shutdown()
+    if config.metrics is not None:
+        metric_exporter(config).shutdown()
 
 
 def resource() -> Resource:
@@ -45,24 +63,59 @@ def resource() -> Resource:
     return Resource.create(own).merge(OTELResourceDetector().detect())
 
 
-def _exporter(config: TelemetryConfig, signal: str, name: str) -> Any:
+def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
     from importlib import import_module
 
+    protocol = _protocol(config, signal)
     try:
-        made = getattr(import_module(f"opentelemetry.exporter.otlp.proto.{config.protocol}.{signal}_exporter"), name)
+        module = import_module(f"opentelemetry.exporter.otlp.proto.{protocol}.{signal}_exporter")
     except ImportError:
         raise ConfigError("opentelemetry: needs its SDK: pip install 'tocsin[otel]'") from None
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # it tells of every export that is tried again
-    endpoint, timeout = str(config.endpoint).rstrip("/"), config.timeout.total_seconds()
-    headers = {name.lower(): value for name, value in read_pairs(config.headers, "opentelemetry").items()}
-    if config.protocol == "http":
-        ca = None if config.ca is None else str(config.ca)
-        return made(f"{endpoint}/{_PATHS[signal]}", headers=headers, timeout=timeout, certificate_file=ca)
-    import grpc
+    given = config.model_fields_set
+    how: dict[str, Any] = {}
+    endpoint = str(config.endpoint).rstrip("/") if "endpoint" in given else ""
+    if not endpoint and not _said(signal, "ENDPOINT"):
+        endpoint = f"http://127.0.0.1:{_PORTS[protocol]}"
+    if endpoint:
+        how["endpoint"] = endpoint if protocol == "grpc" else f"{endpoint}/{_PATHS[signal]}"
+    if config.headers is not None:
+        pairs = read_pairs(config.headers, "opentelemetry")
+        how["headers"] = {name.lower(): value for name, value in pairs.items()}
+    if "timeout" in given:
+        how["timeout"] = config.timeout.total_seconds()
+    authority = None if config.ca is None else _read(config.ca)
+    if protocol == "http":
+        if config.ca is not None:
+            how["certificate_file"] = str(config.ca)
+    elif endpoint:
+        how["insecure"] = not endpoint.startswith("https")
+    if protocol == "grpc" and authority is not None and (endpoint or _said(signal, "ENDPOINT")).startswith("https"):
+        import grpc
 
-    secure = endpoint.startswith("https")
-    credentials = grpc.ssl_channel_credentials(_read(config.ca) if config.ca is not None else None) if secure else None
-    return made(endpoint, insecure=not secure, credentials=credentials, headers=headers, timeout=timeout)
+        how["credentials"] = grpc.ssl_channel_credentials(authority)
+    try:
+        return getattr(module, _CLASSES[signal])(**how)
+    except Exception as error:  # the SDK has several kinds for what the environment says
+        raise ConfigError(f"opentelemetry: OTEL_EXPORTER_OTLP_... cannot be used ({error})") from None
+
+
+def _protocol(config: TelemetryConfig, signal: Signal) -> Literal["grpc", "http"]:
+    told = _said(signal, "PROTOCOL")
+    if "protocol" in config.model_fields_set or not told:
+        return config.protocol
+    if told not in _PROTOCOLS:
+        raise ConfigError(
+            f"opentelemetry: OTEL_EXPORTER_OTLP_PROTOCOL is '{told}'; grpc and http/protobuf are spoken here"
+        )
+    return _PROTOCOLS[told]
+
+
+def _said(signal: Signal, what: str) -> str:
+    """What the environment says of a signal, else of both; empty is unset, as OpenTelemetry has it."""
+    of_signal = "TRACES" if signal == "trace" else "METRICS"
+    named = (f"OTEL_EXPORTER_OTLP_{of_signal}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
+    return next((told for name in named if (told := os.environ.get(name, "").strip())), "")
 
 
 def _read(path: Path) -> bytes:

@@ -33,7 +33,7 @@ from tocsin.page.history import History
 from tocsin.page.page import Page
 from tocsin.page.snapshot import shown, snapshot
 from tocsin.relay.health import Facts, ended, families, together
-from tocsin.reloading import read_anew, reload_handler
+from tocsin.reloading import DEADLINE, in_words, read_anew, reload_handler, within_deadline
 from tocsin.sinks.events import LATEST
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
@@ -54,7 +54,7 @@ class Supervisor:
     """
 
     def __init__(self, config: Config, guard: Guard, path: Path) -> None:
-        _check(config, guard)
+        check_workers(config, guard)
         self.config = config
         self.guard = guard
         self.metrics = PrometheusSink(guard.models)
@@ -69,23 +69,33 @@ class Supervisor:
         self._alarms: deque[Event] = deque(maxlen=LATEST)
         self._restarts = 0
         self._ready = False
+        self._ended_by = signal.SIGINT  # unless SIGTERM comes: then callers may still come too
         self._reloads = {"done": 0, "failed": 0}
+        self._reloading = asyncio.Lock()
+        self._hang_ups: set[asyncio.Task[None]] = set()  # not waited for at the end
         self._reserved: list[socket.socket] = []
         self.http: HttpEndpoint | None = None
 
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:
         """Start, call `started` when all workers listen, and serve until SIGTERM, SIGINT or `until`; then drain."""
         loop = asyncio.get_running_loop()
+
+        def end(number: signal.Signals) -> None:
+            if until.is_set():  # one more: workers need not wait for last callers
+                self._end_workers(number)
+            self._ended_by = number
+            until.set()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, until.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: keeping.append(loop.create_task(self._hang_up())))
+            loop.add_signal_handler(number, partial(end, number))
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         keeping: list[asyncio.Task[None]] = []
         self._reserve()
         async with AsyncExitStack() as opened:
             folder = opened.enter_context(_shared_folder())
             if self.config.metrics is not None:
                 exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self._ready, self._page())
+                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
                 opened.callback(self.http.close)
             admin = None
             if self.config.admin is not None:
@@ -102,6 +112,9 @@ class Supervisor:
                 self.guard.state.share(self.metrics.exchange)
                 if self._telemetry is not None:
                     self._telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
+                if admin is not None:
+                    readiness = loop.create_task(admin.follow(lambda: self.is_ready))
+                    opened.callback(readiness.cancel)
                 started()
                 await until.wait()
                 log.info("draining")
@@ -109,12 +122,20 @@ class Supervisor:
                 self._ready = False
                 if admin is not None:
                     await admin.drain()
-                for worker in self._workers.values():
-                    worker.end()
+                self._end_workers(self._ended_by)
                 await asyncio.gather(*keeping)
                 await asyncio.to_thread(self.guard.state.close)
                 if self._telemetry is not None:
                     await asyncio.to_thread(self._telemetry.close)
+
+    def _end_workers(self, number: signal.Signals) -> None:
+        for worker in self._workers.values():
+            worker.end(number)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new calls are welcome, at every worker."""
+        return self._ready and not any(any(one.relay.get("unready", {}).values()) for one in self._workers.values())
 
     def _page(self) -> Page | None:
         if not self.config.page:
@@ -125,19 +146,27 @@ class Supervisor:
 
     async def reload(self) -> str:
         """Have every worker read everything anew. Raises ReloadError when one cannot; each keeps what it had then."""
-        try:
-            config, models = await asyncio.to_thread(read_anew, self._path, self.guard)
-            told = await asyncio.gather(*(worker.reload() for worker in self._workers.values()))
-        except ReloadError:
-            self._reloads["failed"] += 1
-            raise
-        finally:
-            gc.collect()  # as in `Reloader.reload`
-        self.metrics.follow(models)
-        self.guard.take(config, models)
-        self.config = config
-        self._reloads["done"] += 1
-        return f"{len(told)} workers: {told[0]}"
+        return await asyncio.shield(asyncio.ensure_future(self._reload()))
+
+    async def _reload(self) -> str:
+        async with self._reloading:
+            try:
+                config, models = await within_deadline(read_anew, self._path, self.guard)
+                told = await asyncio.gather(*(worker.reload() for worker in self._workers.values()))
+                self.metrics.follow(models)
+                self.guard.take(config, models)
+            except Exception as error:
+                self._reloads["failed"] += 1
+                why = in_words(error)
+                log.error("reloading failed, and the old configuration stays in force: %s", why)
+                raise ReloadError(why) from None
+            finally:
+                gc.collect()  # as in `Reloader.reload`
+            self.config = config
+            self._reloads["done"] += 1
+            changed = f"{len(told)} workers: {told[0]}"
+            log.info("reloaded: %s", changed)
+            return changed
 
     def collect(self) -> Iterable[Metric]:
         """The relays' health as that of one, and the workers'."""
@@ -184,11 +213,16 @@ class Supervisor:
             ready.cancel()
         stopped.cancel()
 
-    async def _hang_up(self) -> None:
-        try:
-            log.info("reloaded: %s", await self.reload())
-        except ReloadError as error:
-            log.error("reloading failed, and the old configuration stays in force: %s", error)
+    def _hang_up(self) -> None:
+        if len(self._hang_ups) > 1:
+            return  # one reload is under way, and the next one will read what the file says then
+        task = asyncio.get_running_loop().create_task(self._reload_told())
+        self._hang_ups.add(task)
+        task.add_done_callback(self._hang_ups.discard)
+
+    async def _reload_told(self) -> None:
+        with suppress(ReloadError):  # it is in the log and in the metrics
+            await self.reload()
 
     def _reserve(self) -> None:
         """Hold the workers' ports, without listening, so that a mistake is told here and now."""
@@ -219,6 +253,7 @@ class _Worker:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._answer: asyncio.Future[str] | None = None
+        self._asked = 0  # how often it was told to reload: an answer that comes too late is not the next one's
 
     async def start(self) -> None:
         """Start the process."""
@@ -243,7 +278,7 @@ class _Worker:
                 if "metrics" in said:
                     self.ready.set()
                     yield said
-                elif self._answer is not None and not self._answer.done():
+                elif self._answer is not None and not self._answer.done() and said["number"] == self._asked:
                     if "failed" in said:
                         self._answer.set_exception(ReloadError(said["failed"]))
                     else:
@@ -254,9 +289,10 @@ class _Worker:
         """Have it read everything anew. Raises ReloadError."""
         assert self._writer is not None
         self._answer = asyncio.get_running_loop().create_future()
-        self._writer.write(b'{"do":"reload"}\n')
+        self._asked += 1
+        self._writer.write(json.dumps({"do": "reload", "number": self._asked}).encode() + b"\n")
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(DEADLINE + 10):
                 return await self._answer
         except TimeoutError:
             raise ReloadError(f"worker {self.number} did not answer") from None
@@ -271,12 +307,12 @@ class _Worker:
         """Whether it was told to end."""
         return self._ending
 
-    def end(self) -> None:
-        """Have it drain and end."""
+    def end(self, number: signal.Signals) -> None:
+        """Have it drain and end, by SIGTERM (after `drain_delay`) or SIGINT."""
         self._ending = True
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
+                self._process.send_signal(number)
 
 
 @contextmanager
@@ -292,7 +328,8 @@ def _shared_folder() -> Iterator[str]:
         yield folder
 
 
-def _check(config: Config, guard: Guard) -> None:
+def check_workers(config: Config, guard: Guard) -> None:
+    """Raises ConfigError where several workers could not listen, or not keep the promise."""
     for listener in config.every_listener:
         if listener.listen.path or not listener.listen.port:
             raise ConfigError(f"workers: {listener.listen} cannot be shared: listen on a TCP port, or set workers: 1")

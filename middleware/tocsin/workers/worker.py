@@ -44,12 +44,16 @@ class Reporter:
 
     async def _listen(self, reader: asyncio.StreamReader, gone: asyncio.Event) -> None:
         while line := await reader.readline():
-            if json.loads(line).get("do") == "reload":
-                try:
-                    await self._tell({"reloaded": await self._sidecar.reloader.reload()})
-                except ReloadError as error:
-                    await self._tell({"failed": str(error)})
+            asked = json.loads(line)
+            if asked.get("do") == "reload":
+                self._tasks.append(asyncio.create_task(self._reload(asked["number"])))
         gone.set()
+
+    async def _reload(self, number: int) -> None:
+        try:
+            await self._tell({"number": number, "reloaded": await self._sidecar.reloader.reload()})
+        except ReloadError as error:
+            await self._tell({"number": number, "failed": str(error)})
 
     def _counted(self) -> dict[str, Any]:
         sidecar = self._sidecar

@@ -296,3 +296,46 @@ async def test_frames_of_streams_that_never_began_end_the_connection(bundle: Pat
     _, connection, to_client, _ = connected(bundle, asking(1))
     connection.client.data_received(DataFrame(stream, data=b"x").serialize())
     assert codes(to_client.written) == [PROTOCOL_ERROR]
+
+
+async def test_what_comes_behind_the_end_of_an_answer_is_not_handed_on(bundle: Path) -> None:
+    _, connection, to_client, _ = connected(bundle, asking(1, INFER))
+    content = framed(inference(safe_traffic(1), slice(0, 1)))
+    opening = block([(":status", "200"), ("content-type", "application/grpc")])
+    trailers = HeadersFrame(1, data=block([("grpc-status", "0")]), flags=["END_HEADERS", "END_STREAM"]).serialize()
+    connection.server.data_received(
+        HELLO
+        + HeadersFrame(1, data=opening, flags=["END_HEADERS"]).serialize()
+        + DataFrame(1, data=content).serialize()
+        + trailers
+        + DataFrame(1, data=framed(b"too late")).serialize()
+        + trailers
+    )
+    await asyncio.sleep(0.2)
+    got = [f for f in frames_of(to_client.written) if f.stream_id == 1]
+    assert [type(f) for f in got] == [HeadersFrame, DataFrame, HeadersFrame, RstStreamFrame][: len(got)]
+    assert b"too late" not in to_client.written and not to_client.closed
+
+
+async def test_what_comes_behind_the_end_of_a_request_is_not_handed_on(bundle: Path) -> None:
+    _, connection, _, to_server = connected(bundle, asking(1, UNGUARDED))
+    connection.server.data_received(HELLO)
+    connection.client.data_received(DataFrame(1, data=framed(b"in time"), flags=["END_STREAM"]).serialize())
+    connection.client.data_received(DataFrame(1, data=framed(b"too late"), flags=["END_STREAM"]).serialize())
+    assert b"in time" in to_server.written and b"too late" not in to_server.written
+
+
+async def test_a_client_that_has_left_is_not_waited_for_until_it_opens_a_window(bundle: Path) -> None:
+    relay, connection, to_client, _ = connected(bundle, asking(1, UNGUARDED, "END_STREAM"))
+    assert connection.client.eof_received()
+    connection.server.data_received(HELLO + answer(1, b"z" * 200_000))
+    await asyncio.sleep(0.05)
+    assert to_client.closed
+    connection.client.connection_lost(None)
+    assert relay.memory.left == relay.config.max_memory
+
+
+async def test_a_connection_begins_with_settings(bundle: Path) -> None:
+    _, connection, to_client, _ = enforcing_by_hand(bundle)
+    connection.client.data_received(PREFACE + PingFrame(0, b"too_soon").serialize() + HELLO)
+    assert codes(to_client.written) == [PROTOCOL_ERROR]

@@ -19,10 +19,9 @@ from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, runni
 import tocsin
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
-from tocsin.inprocess.asking import ask_fallback, ask_fallback_aio
-from tocsin.judgement.acting import Ask
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import DETAILS_KEY, ErrorInfo, RichStatus
+from tocsin.outbound import Sending, Target, aio_channels, channels
 from tocsin.protocols import oip
 
 SAFE = safe_traffic(40, seed=11)
@@ -144,16 +143,20 @@ def test_a_fallback_is_asked_over_tls_by_every_position(bundle: Path, tmp_path: 
         fallback = {"upstream": address, "tls": {"ca": authority.ca}, "deadline": "5s"}
         with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback=fallback) as (relay, _):
             assert ask(relay, b"far")[:2] == (ANSWERS[b"safe 1"], grpc.StatusCode.OK)
-        step = Ask(Address("127.0.0.1", int(address.rpartition(":")[2])), 5.0, UpstreamTls(ca=authority.ca))
-        assert ask_fallback(step, INFER, b"far", (), 5.0) == ANSWERS[b"safe 1"]
-        assert asyncio.run(ask_fallback_aio(step, INFER, b"far", (), 5.0)) == ANSWERS[b"safe 1"]
+        target = Target(Address("127.0.0.1", int(address.rpartition(":")[2])), UpstreamTls(ca=authority.ca))
+        sending = Sending(INFER, b"far", (), 5.0, streams=False, limit=1 << 20)
+
+        async def send(target: Target) -> Any:
+            return await aio_channels().send(target, sending)
+
+        assert channels.send(target, sending) == asyncio.run(send(target)) == [ANSWERS[b"safe 1"]]
         stranger = Authority(tmp_path / "stranger")
         for ca, told in ((stranger.ca, "strange"), (tmp_path / "none.pem", "missing")):
             fallback = {"upstream": address, "tls": {"ca": ca}, "deadline": "2s"}
             with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback=fallback) as (relay, _):
                 assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION, told
-        unreadable = step._replace(tls=UpstreamTls(ca=tmp_path / "none.pem"))
-        assert asyncio.run(ask_fallback_aio(unreadable, INFER, b"far", (), 5.0)) is None
+        unreadable = target._replace(tls=UpstreamTls(ca=tmp_path / "none.pem"))
+        assert asyncio.run(send(unreadable)) is None and channels.send(unreadable, sending) is None
 
 
 def test_retries_ask_the_same_model_until_an_answer_passes(bundle: Path) -> None:

@@ -10,8 +10,10 @@ import pytest
 from hpack import Decoder, Encoder
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.raw_client import field, integer, string
 
-from tocsin.relay.headers import HeaderError, HeaderReader, WantedFields, block, literal
+from tocsin.relay.headers import KEPT_SIZE, STATIC_FIELDS, HeaderError, HeaderReader, WantedFields, block, literal
+from tocsin.relay.request_block import RequestFields, every_field
 
 WANTED = (":path", ":status", "content-type", "grpc-encoding", "grpc-status", "traceparent")
 names = st.sampled_from(WANTED) | st.from_regex(r"x-[a-z]{1,20}", fullmatch=True)
@@ -57,6 +59,67 @@ def test_indexed_statuses_are_known(status: str) -> None:
     encoder = Encoder()
     encoder.header_table_size = 0
     assert HeaderReader(WantedFields(WANTED)).read(encoder.encode([(":status", status)])) == {":status": status}
+
+
+@pytest.mark.parametrize("index", range(1, len(STATIC_FIELDS)))
+def test_every_name_of_the_static_table_is_read_however_it_is_encoded(index: int) -> None:
+    name, value = STATIC_FIELDS[index]
+    wanted, requests = WantedFields([name]), RequestFields([name])
+    path = field(":path", "/a/b")
+    for encoded, says in [
+        (integer(index, 7, 0x80), value),
+        *((field("", "v", index=index, kind=kind), "v") for kind in (0x00, 0x10, 0x40)),
+        *((field(name, "v", kind=kind, huffman=True), "v") for kind in (0x00, 0x10, 0x40)),
+        (field(name, "v"), "v"),
+    ]:
+        assert Decoder().decode(encoded) == [(name, says)]
+        assert HeaderReader(wanted).read(encoded) == {name: says}
+        if not name.startswith(":"):
+            head = requests.head(path + encoded)
+            assert (head.fields, head.paths, head.irregular) == ({name: says}, ("/a/b",), "")
+
+
+@given(fields, st.booleans())
+def test_a_walk_reads_a_request_as_a_full_decoder_does(pairs: list[tuple[str, str]], huffman: bool) -> None:
+    encoder = Encoder()
+    encoder.header_table_size = 0
+    block = encoder.encode(pairs, huffman=huffman)
+    requests = RequestFields(WANTED)
+    walked, decoded = requests.head(block), requests.head_of(every_field(block))
+    assert walked.irregular == decoded.irregular
+    assert walked.fields == decoded.fields and list(walked.paths) == list(decoded.paths)
+
+
+def test_pieces_of_a_cookie_are_one_and_two_keys_are_none() -> None:
+    requests = RequestFields(["cookie", "x-session"])
+    path = field(":path", "/a/b")
+    whole = requests.head(path + field("cookie", "a=1") + field("", "b=2", index=32) + field("cookie", "c=3"))
+    assert (whole.fields, whole.irregular) == ({"cookie": "a=1; b=2; c=3"}, "")
+    same = requests.head(path + field("x-session", "me") + field("x-session", "me"))
+    assert (same.fields, same.irregular) == ({"x-session": "me"}, "")
+    both = requests.head(path + field("x-session", "me") + field("x-session", "you"))
+    assert both.fields == {"x-session": "you"} and "x-session" in both.irregular
+
+
+@pytest.mark.parametrize("surplus", [b"\xff", b"\xff\xff\xff\xff"], ids=["padding", "EOS"])
+def test_a_string_whose_padding_is_not_as_it_should_be_is_an_error(surplus: bytes) -> None:
+    for broken in (
+        field("x-group", "v", huffman=True, surplus=surplus),
+        b"\x04" + string("/a", huffman=True, surplus=surplus),
+    ):
+        with pytest.raises(HeaderError):
+            HeaderReader(WantedFields(["x-group", ":path"])).read(broken)
+
+
+def test_names_that_callers_make_up_are_not_kept_without_bound() -> None:
+    def names() -> RequestFields:
+        wanted = RequestFields(WANTED)
+        path = field(":path", "/a/b")
+        for number in range(50_000):
+            wanted.head(path + field(f"x-{number:030}", "v") + field("y", "z" * KEPT_SIZE))
+        return wanted
+
+    assert memory_of(names) < 2 << 20
 
 
 @pytest.mark.parametrize(

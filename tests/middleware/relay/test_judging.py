@@ -212,7 +212,7 @@ def test_a_late_verdict_lets_the_response_go_and_is_counted(bundle: Path) -> Non
     with model_server() as (model, address):
         model.answers = ANSWERS
         with running(config.model_copy(update={"upstream": _address(address)}), guard) as relay:
-            assert ask(relay, b"safe 1") is None
+            assert ask(relay, b"safe 1").unscored == "late"
             time.sleep(0.5)
             assert counted(relay, 'tocsin_unscored_total{model="digits",reason="late"}') == 1
 

@@ -1,0 +1,101 @@
+"""Whether a configuration can be served: its bundles and paths, and every file, key and token that it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from tocsin.admin import AdminServer
+from tocsin.configuration.config import Config
+from tocsin.configuration.events import FileTarget
+from tocsin.configuration.fields import Address
+from tocsin.errors import ConfigError, TocsinError
+from tocsin.events.delivery import check_target
+from tocsin.judgement.guard import Guard
+from tocsin.judgement.model import guarded_models
+from tocsin.relay.tls import Certificates
+from tocsin.state.opening import State
+from tocsin.telemetry.exporters import check_exporters
+from tocsin.workers.supervisor import check_workers
+from tocsin_calibration import CalibrationFault
+from tocsin_detectors import DetectorError
+
+MISTAKES = (TocsinError, CalibrationFault, DetectorError, OSError)  # what users can mend
+
+
+def problems_of(config: Config) -> tuple[list[str], Guard | None]:
+    """All that keeps a configuration from being served, in words, and its guard where its models can be guarded."""
+    found: list[str] = []
+    guard: Guard | None = None
+    try:
+        guard = Guard.open(config)
+    except MISTAKES as error:
+        found += [str(error), *_path_problems(config, str(error))]
+    found += file_problems(config)
+    if guard is not None and config.workers > 1:
+        found += _said(partial(check_workers, config, guard))
+    return found, guard
+
+
+def file_problems(config: Config) -> list[str]:
+    """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside."""
+    return [problem for check in _checks(config) for problem in _said(check)]
+
+
+def _checks(config: Config) -> Iterator[Callable[[], object]]:
+    addresses = {"metrics": config.metrics, "admin": config.admin}
+    for listener in config.every_listener:
+        yield Certificates(listener.tls, listener.upstream_tls).read
+        yield partial(_must_have_folder, "listen", listener.listen)
+    for setting, address in addresses.items():
+        if address is not None:
+            yield partial(_must_have_folder, setting, address)
+    for name, model in config.models.items():
+        if model.fallback is not None and model.fallback.tls is not None:
+            yield Certificates(None, model.fallback.tls, ("", f"models.{name}.fallback.tls")).read
+    if config.admin is not None:
+        yield AdminServer(config).check
+    if config.events is not None:
+        if config.events.spool is not None:
+            yield partial(_must_take_files, "events.spool", config.events.spool)
+        for target in config.events.to:
+            if isinstance(target, FileTarget):
+                yield partial(_must_take_files, "events.to.file", target.file.parent)
+            yield partial(check_target, target)
+    if config.opentelemetry is not None:
+        yield partial(check_exporters, config.opentelemetry)
+
+
+def _said(check: Callable[[], object]) -> list[str]:
+    try:
+        check()
+    except MISTAKES as error:
+        return [str(error)]
+    return []
+
+
+def _path_problems(config: Config, known: str) -> list[str]:
+    """What is wrong with the paths of signals where bundles cannot be read, so that those were not looked at."""
+    found = []
+    for name, model in config.models.items():
+        bare = model.model_copy(update={"bundle": None, "shadow": None, "adapt": None, "discoveries": None})
+        alone = config.model_copy(update={"models": {name: bare}, "state": None})
+        found += _said(partial(guarded_models, alone, State()))
+    return [problem for problem in found if problem != known]
+
+
+def _must_have_folder(setting: str, address: Address) -> None:
+    folder = Path(address.path).parent
+    if address.path and not folder.is_dir():
+        raise ConfigError(f"{setting}: there is no folder {folder} for the socket")
+
+
+def _must_take_files(setting: str, folder: Path) -> None:
+    """The folder, or the nearest that is there and in which it would be made, can be written."""
+    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"{setting}: {nearest} is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{setting}: {nearest} cannot be written to")

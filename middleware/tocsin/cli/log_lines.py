@@ -1,0 +1,62 @@
+"""Lines of the log: whatever peers put into names, a line stays one line, printable and of bounded length."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+LONGEST = 2_000  # characters of a message, or of a field
+DEEPEST, MOST = 4, 64  # levels, and entries of each, of a field that holds others
+
+# Controls (C0, DEL, C1), line and paragraph separators, marks that change the direction of writing, lone surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """The text with what is no printable character as Python escapes it (\\n, \\x1b), and at most LONGEST of it."""
+    told = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text[:LONGEST])
+    if len(text) <= LONGEST and len(told) <= LONGEST:
+        return told
+    return f"{told[:LONGEST]}... ({len(text):,} characters in all)"
+
+
+class LineFormatter(logging.Formatter):
+    """Time, level and message for people; a traceback follows in lines that are indented, so that none looks like
+    another entry.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The first line."""
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:
+        """The traceback."""
+        return "\n".join(f"  | {one_line(line)}" for line in super().formatException(ei).split("\n"))
+
+    def formatStack(self, stack_info: str) -> str:
+        """Where the line was logged."""
+        return "\n".join(f"  | {one_line(line)}" for line in stack_info.split("\n"))
+
+
+def bounded(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """A processor of structlog that does the same to the message and to every field of a JSON line."""
+    del logger, method
+    return {one_line(str(name)): _bounded(value, DEEPEST) for name, value in event.items()}
+
+
+def _bounded(value: Any, levels: int) -> Any:
+    if isinstance(value, str):
+        return one_line(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if levels and isinstance(value, Mapping):
+        return {one_line(str(name)): _bounded(inner, levels - 1) for name, inner in list(value.items())[:MOST]}
+    if levels and isinstance(value, list | tuple):
+        return [_bounded(inner, levels - 1) for inner in value[:MOST]]
+    return one_line(str(value))

@@ -1,0 +1,112 @@
+"""Settings from the environment: TOCSIN_UPSTREAM, TOCSIN_MODELS__DIGITS__BUNDLE. They override those of the file.
+
+Two underscores are a step down. Names of settings are read in any case; a name that a user has chosen, such as a
+model's, is that of the file where both are alike but for case and for what a variable's name cannot hold.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tocsin.errors import ConfigError
+
+PREFIX, STEP = "TOCSIN_", "__"
+OTHERS = ("TOCSIN_LOG", "TOCSIN_COMPILE", "TOCSIN_SHARED_GRAPHS")  # of Tocsin's, but no settings
+
+# Kubernetes gives every container such variables for each Service of its namespace, be it called tocsin or tocsin-x.
+_SERVICE_LINK = re.compile(
+    r"TOCSIN(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+
+
+class Override(NamedTuple):
+    """One variable: its name, the place of the setting that it gives, and the value."""
+
+    variable: str
+    place: tuple[str, ...]
+    value: Any
+
+
+def overrides(
+    environment: Mapping[str, str], content: Mapping[str, Any], settings: Iterable[str]
+) -> tuple[dict[str, Any], list[Override]]:
+    """What the environment says besides `content`, as nested settings and one by one. `settings` are the names there
+    are at the top.
+
+    Raises ConfigError naming the variable that is no setting, or fits several.
+    """
+    known = set(settings)
+    found: dict[tuple[str, ...], Override] = {}
+    for variable, text in sorted(environment.items()):
+        upper = variable.upper()
+        if not upper.startswith(PREFIX) or upper in OTHERS or _SERVICE_LINK.fullmatch(upper):
+            continue
+        place = _place(variable, content, known)
+        value = _value(text)
+        other = found.get(place)
+        if other is not None and other.value != value:
+            raise ConfigError(f"{other.variable} and {variable} both set {'.'.join(place)}, and differ: keep one")
+        found[place] = Override(variable, place, value)
+    nested: dict[str, Any] = {}
+    for variable, place, value in sorted(found.values(), key=lambda one: len(one.place)):
+        _put(nested, place, value, variable)
+    return nested, list(found.values())
+
+
+def _place(variable: str, content: Mapping[str, Any], known: set[str]) -> tuple[str, ...]:
+    first, *rest = variable[len(PREFIX) :].split(STEP)
+    top = first.lower()
+    if top not in known:
+        near = difflib.get_close_matches(top, sorted(known), 1)
+        meant = f"; is {PREFIX}{near[0].upper()} meant?" if near else ""
+        raise ConfigError(
+            f"{variable}: there is no setting '{top}'{meant} (variables that begin with {PREFIX} override the file; "
+            f"`tocsin config schema` lists the settings)"
+        )
+    place = [top]
+    inside = content.get(top)
+    for name in rest:
+        place.append(_name(variable, name, inside))
+        inside = inside.get(place[-1]) if isinstance(inside, Mapping) else None
+    return tuple(place)
+
+
+def _name(variable: str, name: str, inside: Any) -> str:
+    """The name that a step means: the one of the file that looks like it, else the variable's own."""
+    names = [one for one in inside if isinstance(one, str)] if isinstance(inside, Mapping) else []
+    alike = [one for one in names if _plain(one) == _plain(name)]
+    if name in names or len(alike) == 1:
+        return name if name in names else alike[0]
+    if alike:
+        told = " and ".join(f"'{one}'" for one in alike)
+        raise ConfigError(f"{variable}: '{name}' may mean {told}: write the name as it stands in the file")
+    return name.lower() if name.isupper() else name
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "_", name.lower())
+
+
+def _value(text: str) -> Any:
+    """YAML's null, what JSON says of lists and objects, and otherwise the text as it is."""
+    if text.strip() in ("null", "Null", "NULL", "~"):
+        return None
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):  # such as [::]:8001
+            return text
+    return text
+
+
+def _put(into: dict[str, Any], place: tuple[str, ...], value: Any, variable: str) -> None:
+    *above, last = place
+    for name in above:
+        into = into.setdefault(name, {})
+        if not isinstance(into, dict):
+            raise ConfigError(f"{variable}: another variable says what '{name}' is as a whole: keep one of them")
+    into[last] = value

@@ -1,0 +1,61 @@
+"""Whether the addresses of a configuration fit each other: no port twice, and no way that leads back to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import Listener
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def check_ports(listeners: Sequence[Listener], others: Mapping[str, Address | None]) -> None:
+    """Raises ValueError where two of the relay's own ports are one, or an upstream leads back to the relay. `others`
+    are further ports by the setting's name. Names of hosts are not resolved.
+    """
+    own = [(_name("listen", number), one.listen) for number, one in enumerate(listeners)]
+    own += [(name, address) for name, address in others.items() if address is not None]
+    for at, (name, address) in enumerate(own):
+        for other_name, other in own[:at]:
+            if _covers(address, other) or _covers(other, address):
+                raise ValueError(f"{name}: {address} is the address of {other_name} already: choose another")
+    for number, listener in enumerate(listeners):
+        way = [number]
+        while (after := _behind(listeners[way[-1]].upstream, listeners)) is not None:
+            if after == number:
+                by = "" if len(way) == 1 else f" by way of {', '.join(str(listeners[one].listen) for one in way[1:])}"
+                raise ValueError(
+                    f"{_name('upstream', number)}: {listener.upstream} leads back to {listener.listen}{by}, where the "
+                    f"relay itself listens: name the model server's address"
+                )
+            if after in way:
+                break
+            way.append(after)
+
+
+def _behind(upstream: Address, listeners: Sequence[Listener]) -> int | None:
+    """The listener that an upstream is."""
+    return next((number for number, one in enumerate(listeners) if _leads_to(upstream, one.listen)), None)
+
+
+def _leads_to(upstream: Address, listen: Address) -> bool:
+    """Whether whoever connects to `upstream` comes to `listen`, as far as can be told without resolving names."""
+    return _covers(listen, upstream) and (upstream == listen or upstream.host in (*LOOPBACK, "0.0.0.0", "::"))
+
+
+def _covers(listen: Address, other: Address) -> bool:
+    """Whether who listens there has taken the other address too, where that is one of this machine. A port that the
+    system chooses is nobody else's.
+    """
+    if listen.path or other.path:
+        return listen.path == other.path
+    if listen.port != other.port or not listen.port:
+        return False
+    if listen.host == "::" or "localhost" in (listen.host, other.host):
+        return listen.host in ("::", "0.0.0.0", other.host) or {listen.host, other.host} <= set(LOOPBACK)
+    return listen.host == other.host or (listen.host == "0.0.0.0" and ":" not in other.host)
+
+
+def _name(setting: str, number: int) -> str:
+    return setting if not number else f"listeners.{number - 1}.{setting}"

@@ -1,0 +1,136 @@
+"""One HTTP request to a receiver of events: not beyond its time, and to nobody else."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from tocsin.addresses import shown
+
+AGAIN = (408, 425, 429)  # statuses of 4xx that may be otherwise next time
+
+
+class Rejected(Exception):
+    """The receiver does not want this event, now or later."""
+
+
+def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:
+    """POST a body, which the receiver takes by any 2xx. The whole of it, from looking up the name to the last byte of
+    the answer, has `timeout` seconds. A redirect is not followed: body and signature are for this receiver alone.
+
+    Raises Rejected where the receiver refuses it, OSError where it cannot be had, or has not taken it.
+    """
+    asked = _Request(url, body, headers, timeout)
+    thread = threading.Thread(target=asked.run, name="tocsin-post", daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not asked.done.is_set():
+        asked.give_up()
+        raise TimeoutError(f"{shown(url)}: no answer within {timeout:g} s")
+    if asked.failure is not None:
+        raise asked.failure
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        """None: whoever is redirected has not been heard."""
+        return
+
+
+class _Request:
+    def __init__(self, url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:
+        self._url, self._timeout = url, timeout
+        self._asked = urllib.request.Request(_without_user(url), data=body, headers=headers, method="POST")
+        self._asked.headers.update(_credentials(url))
+        self._socket: socket.socket | None = None
+        self._given_up = False
+        self._lock = threading.Lock()
+        self.failure: Exception | None = OSError(f"{shown(url)}: not asked")
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        """Ask; `failure` is what came of it."""
+        made = urllib.request.build_opener(_NoRedirects, *_handlers(self))
+        try:
+            with made.open(self._asked, timeout=self._timeout) as answer:
+                answer.read(1024)
+            self.failure = None
+        except urllib.error.HTTPError as error:
+            self.failure = _refusal(self._url, error)
+            error.close()
+        except Exception as error:  # URLError, http.client's, ssl's, and whatever a broken answer brings about
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            self.failure = OSError(f"{shown(self._url)}: {reason or type(reason).__name__}")
+        finally:
+            if self._socket is not None:
+                self._socket.close()
+            self.done.set()
+
+    def connected(self, made: socket.socket) -> None:
+        """Take note of what is to be ended when time is up. Raises OSError if it is."""
+        with self._lock:
+            if self._given_up:
+                raise TimeoutError("time is up")
+            self._socket = made.dup()  # TLS makes another object of the same connection
+
+    def give_up(self) -> None:
+        """Time is up: nothing is sent any more."""
+        with self._lock:
+            self._given_up = True
+            if self._socket is not None:
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+
+
+def _handlers(request: _Request) -> list[Any]:
+    """What opens connections that `request` knows of; they use proxies of the environment, as urllib does."""
+
+    class Known(http.client.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            request.connected(self.sock)
+
+    class Secure(http.client.HTTPSConnection, Known):  # whose connect calls that of Known before TLS begins
+        pass
+
+    class PlainHandler(urllib.request.HTTPHandler):
+        def http_open(self, asked: urllib.request.Request) -> Any:
+            return self.do_open(Known, asked)
+
+    class SecureHandler(urllib.request.HTTPSHandler):
+        def https_open(self, asked: urllib.request.Request) -> Any:
+            return self.do_open(Secure, asked)
+
+    return [PlainHandler, SecureHandler]
+
+
+def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
+    told = f"{shown(url)}: HTTP {error.code} {error.reason}"
+    if 300 <= error.code < 400:
+        to = error.headers.get("Location", "")
+        where = f" to {shown(to)}" if "://" in to else ""
+        return OSError(f"{told}: it redirects{where}, which is not followed; configure the address that takes events")
+    if error.code < 500 and error.code not in AGAIN:
+        return Rejected(told)
+    return OSError(told)
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _credentials(url: str) -> dict[str, str]:
+    """Basic authentication for a URL that names a user."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+    return {"Authorization": f"Basic {b64encode(pair).decode()}"}

@@ -1,0 +1,100 @@
+"""Services: which of them lead to a model server, and how they come to lead to the sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tocsin.kubernetes.sidecar import Listening
+from tocsin.kubernetes.workloads import Document, called, namespace_of
+
+PLAIN, SECURE = ("kubernetes.io/h2c", "grpc", "http", "http2"), ("https", "grpcs")  # values of appProtocol
+
+
+@dataclass
+class Guarded:
+    """Pods with a sidecar. `names` are those that the model server's ports have, by number."""
+
+    namespace: str | None
+    labels: dict[str, str]
+    listening: Sequence[Listening]
+    names: dict[int, set[str]] = field(default_factory=dict)
+
+    def behind(self, port: Document) -> Listening | None:
+        """The port of the sidecar before what a Service's port leads to, None where that is something else."""
+        target = port.get("targetPort", port.get("port"))
+        for one in self.listening:
+            named = self.names.get(one.upstream, set()) | self.names.get(one.port, set())
+            if target in (one.upstream, one.name, one.port) or target in named:
+                return one
+        return None
+
+
+def selects(service: Document, namespace: str | None, labels: dict[str, str]) -> bool:
+    """Whether a Service leads to pods of these labels."""
+    selector = (service.get("spec") or {}).get("selector") or {}
+    core = service.get("kind") == "Service" and str(service.get("apiVersion", "v1")) == "v1"
+    return bool(core and selector and namespace_of(service) == namespace and selector.items() <= labels.items())
+
+
+def is_headless(service: Document) -> bool:
+    """Whether callers of a Service get the pods' own addresses, so that its targetPort means nothing to them."""
+    return (service.get("spec") or {}).get("clusterIP") == "None"
+
+
+def headless_before(documents: Iterable[Document], pods: Guarded) -> list[tuple[Document, Listening]]:
+    """Headless Services whose callers connect to the model server's own port, and the sidecar's port for it."""
+    found = []
+    for service in documents:
+        if is_headless(service) and selects(service, pods.namespace, pods.labels):
+            for port in service["spec"].get("ports") or []:
+                one = pods.behind(port)
+                if one is not None and port.get("port") != one.port:
+                    found.append((service, one))
+    return found
+
+
+def pointed(service: Document, pods: Iterable[Guarded], secure: dict[str, bool]) -> list[str]:
+    """Point a Service's ports that lead to a model server at the sidecar; what was done. `secure` tells of the
+    sidecar's ports whether callers speak TLS there.
+    """
+    told = []
+    for one in pods:
+        if not selects(service, one.namespace, one.labels):
+            continue
+        for port in service["spec"].get("ports") or []:
+            before = one.behind(port)
+            if before is None or (is_headless(service) and port.get("port") != before.port):
+                continue
+            if port.get("targetPort") != before.name:
+                told.append(f"{called(service)}: port {port.get('port')} leads to {before.name}")
+            port["targetPort"] = before.name
+            protocol = port.get("appProtocol")
+            if protocol in (PLAIN if secure[before.name] else SECURE):
+                port["appProtocol"] = SECURE[0] if secure[before.name] else PLAIN[0]
+                told.append(
+                    f"{called(service)}: appProtocol {protocol} is {port['appProtocol']} now, as the relay speaks"
+                )
+    return told
+
+
+def leads(service: Document, pods: Guarded, one: Listening) -> bool:
+    """Whether a Service has a port that leads to this port of the sidecar."""
+    ports = (service.get("spec") or {}).get("ports") or []
+    return selects(service, pods.namespace, pods.labels) and any(port.get("targetPort") == one.name for port in ports)
+
+
+def shut_out(policy: Document, pods: Guarded) -> list[str]:
+    """What a NetworkPolicy says that lets callers to the model server's port, and not to the sidecar's."""
+    spec = policy.get("spec") or {}
+    selector = spec.get("podSelector") or {}
+    labels = selector.get("matchLabels") or {}
+    if namespace_of(policy) != pods.namespace or not labels.items() <= pods.labels.items():
+        return []
+    ports = {port.get("port") for rule in spec.get("ingress") or [] for port in (rule or {}).get("ports") or []}
+    return [
+        f"{called(policy)}: lets callers to port {one.upstream} of the pods, past {one.name}, and not to {one.port}: "
+        f"let them to port {one.name} instead"
+        for one in pods.listening
+        if ports & {one.upstream, *pods.names.get(one.upstream, ())} and not ports & {one.name, one.port}
+    ]

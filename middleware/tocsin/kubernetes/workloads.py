@@ -1,0 +1,121 @@
+"""Pods inside manifests: where each kind of workload has them, and what their containers say about ports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tocsin.errors import ConfigError
+
+POD_OF = {
+    "Pod": (),
+    "Deployment": ("spec", "template"),
+    "StatefulSet": ("spec", "template"),
+    "DaemonSet": ("spec", "template"),
+    "ReplicaSet": ("spec", "template"),
+    "ReplicationController": ("spec", "template"),
+    "Job": ("spec", "template"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+}  # where the pod stands in each kind of workload
+KSERVE = "KServe writes its pods: put the relay into spec.predictor, as examples/kubernetes/kserve.yaml does"
+FOREIGN = {
+    "InferenceService": KSERVE,
+    "LLMInferenceService": KSERVE,
+    "ServingRuntime": KSERVE,
+    "ClusterServingRuntime": KSERVE,
+    "Rollout": (
+        "tocsin inject does not write into Rollouts of Argo: inject a Deployment with the same pod template, and take "
+        "the sidecar and its volumes from there; where spec.workloadRef names a Deployment, inject that"
+    ),
+    "SeldonDeployment": "Seldon writes its pods: put a gateway before it, as examples/kubernetes/seldon.yaml does",
+}  # kinds whose pods somebody else's controller makes, and what to do
+PORT_OPTION = re.compile(r"-{1,2}[\w.-]*port", re.IGNORECASE)
+
+Document = dict[str, Any]
+
+
+def refuse_foreign(document: Document) -> None:
+    """Raises ConfigError for kinds that make pods in a way of their own."""
+    kind, version = str(document.get("kind")), str(document.get("apiVersion", ""))
+    reason = FOREIGN.get(kind)
+    if kind == "Service" and version.startswith("serving.knative.dev/"):
+        reason = "Knative writes its pods: add the relay to spec.template by hand, and give its port the name h2c"
+    if reason is not None:
+        raise ConfigError(f"{called(document)}: {reason}. Leave it out of the manifests for tocsin inject")
+
+
+def pod_of(document: Document) -> Document | None:
+    """The pod, or the template of pods, of a workload; None where there is none."""
+    place = POD_OF.get(str(document.get("kind")))
+    if place is None:
+        return None
+    pod = document
+    for step in place:
+        pod = pod.get(step) or {}
+    return pod if (pod.get("spec") or {}).get("containers") else None
+
+
+def called(document: Document) -> str:
+    """Kind and name."""
+    return f"{document.get('kind')} {(document.get('metadata') or {}).get('name', '')}"
+
+
+def namespace_of(document: Document) -> str | None:
+    found = (document.get("metadata") or {}).get("namespace")
+    return None if found is None else str(found)
+
+
+def labels_of(pod: Document) -> dict[str, str]:
+    return dict((pod.get("metadata") or {}).get("labels") or {})
+
+
+def annotate(pod: Document, key: str, value: str) -> None:
+    """Set an annotation of a pod."""
+    metadata = pod["metadata"] = pod.get("metadata") or {}
+    annotations = metadata["annotations"] = metadata.get("annotations") or {}
+    annotations[key] = value
+
+
+def declared(pod: Document, own: str) -> Iterator[tuple[Document, Document]]:
+    """Every port that a container declares, with the container; but those of the container `own`."""
+    for kind in ("initContainers", "containers"):
+        for container in pod["spec"].get(kind) or []:
+            if container.get("name") != own:
+                for port in container.get("ports") or []:
+                    yield container, port
+
+
+def moved(container: Document, old: int, new: int) -> bool:
+    """Have the container's server listen on `new` instead of `old`, in place; whether its arguments or environment say
+    where it listens, and nothing of it listens on `new`, so that it can be done.
+    """
+    told = list(_ports_told(container))
+    if str(old) not in (value for *_, value in told) or str(new) in (value for *_, value in told):
+        return False
+    for holder, key, prefix, value in told:
+        if value == str(old):
+            holder[key] = f"{prefix}{new}"
+    for port in container.get("ports") or []:
+        if port.get("containerPort") == old:
+            port["containerPort"] = new
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        for way in ("grpc", "httpGet", "tcpSocket"):
+            asked = (container.get(probe) or {}).get(way) or {}
+            if asked.get("port") == old:
+                asked["port"] = new
+    return True
+
+
+def _ports_told(container: Document) -> Iterator[tuple[Any, Any, str, str]]:
+    """Where a container is told a port: what holds the text, its key there, what stands before the port, the port."""
+    for words in (container.get("command") or [], container.get("args") or []):
+        for at, word in enumerate(words):
+            option, equals, value = str(word).partition("=")
+            if equals and PORT_OPTION.fullmatch(option):
+                yield words, at, f"{option}=", value
+            elif at and PORT_OPTION.fullmatch(str(words[at - 1])):
+                yield words, at, "", str(word)
+    for variable in container.get("env") or []:
+        if "PORT" in str(variable.get("name", "")).upper():
+            yield variable, "value", "", str(variable.get("value", ""))

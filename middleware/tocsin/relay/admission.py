@@ -1,0 +1,163 @@
+"""What becomes of a request's header block: a stream begins, the call is refused, or the block is dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tocsin.judgement.call import Call
+from tocsin.relay import frames
+from tocsin.relay.asking import AskingStream
+from tocsin.relay.content_types import is_grpc
+from tocsin.relay.frames import END_STREAM, PADDED, FrameError
+from tocsin.relay.headers import HeaderError, HeadersTooLong
+from tocsin.relay.headers import block as block_of
+from tocsin.relay.refusal import PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE
+from tocsin.relay.request_block import RequestHead, RequestReader, every_field
+
+if TYPE_CHECKING:
+    from tocsin.relay.connection import Connection
+
+SMALL_BLOCK = 1_024  # bytes of headers that are not counted, where only what judgement reads of them is kept
+SHOWN_PATH = 200  # characters of a path in a refusal
+
+Refusal = tuple[str, str, str]  # the limit's name among the counts, a status, and the reason
+
+
+class Admission:
+    """Reads one client's header blocks before anything else does.
+
+    Blocks that are refused never reach the upstream. While later blocks may refer to one that was refused, the upstream
+    gets all of them written anew, so that none refers to another.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._reader = RequestReader(connection.relay.longest_headers)
+        self._writes_anew = False
+
+    def forget_state(self) -> None:
+        """The client has acknowledged a dynamic table of size 0."""
+        self._reader.forget_state()
+
+    def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
+        """A header block; what to hand on in its place, None for the same bytes. Raises FrameError."""
+        connection = self._connection
+        stateful = self._reader.stateful
+        is_new = connection.is_new(stream)
+        if len(block) > connection.relay.longest_headers and (is_new or stateful):
+            return self._refuse(stream, flags, self._too_long(f"{len(block):,} bytes"), dropped=not stateful)
+        fields: list[tuple[str, str]] | None = None
+        if stateful:
+            try:
+                fields = self._reader.early(block)
+            except HeadersTooLong:
+                return self._refuse(stream, flags, self._too_long("too much"), dropped=False)
+        # Some servers read padding as fields (C-core does), so that they get none.
+        instead = None
+        if flags & PADDED or self._writes_anew:
+            if self._writes_anew:
+                if fields is None:
+                    raise FrameError(frames.COMPRESSION_ERROR, "a header block that cannot be decoded")
+                block = block_of(fields)
+            instead = frames.header_frames(stream, block, end_stream=bool(flags & END_STREAM))
+        if is_new:
+            return self._begin(stream, flags, block, fields, instead)
+        known = connection.streams.get(stream)
+        if known is None:
+            # Of a stream that has ended. An upstream that never heard of it would take it for a new one.
+            return instead if stateful and not self._writes_anew else b""
+        if flags & END_STREAM:
+            known.request_ended = True
+            if connection.requests is not None and isinstance(known, AskingStream):
+                return known.request_headers(flags, block) or instead
+        return instead
+
+    def _begin(
+        self, stream: int, flags: int, block: bytes, fields: list[tuple[str, str]] | None, instead: bytes | None
+    ) -> bytes | None:
+        """A new stream, whose fields are known where its block may depend on others."""
+        connection = self._connection
+        relay = connection.relay
+        stateful = self._reader.stateful
+        if not stateful:
+            head = relay.request_fields.head(block)
+        elif fields is not None:
+            head = relay.request_fields.head_of(fields)
+        else:
+            head = RequestHead({}, (), "it, or one before it, cannot be decoded")
+        if head.irregular:
+            relay.not_understood["headers"] += 1
+        if connection.outdated and not stateful:
+            connection.client.put(frames.reset(stream, frames.REFUSED_STREAM))  # clients send it again by themselves
+            connection.remember(stream)
+            connection.written()
+            return b""
+        said, paths = head.fields, head.paths
+        call = relay.guard.call(paths[0], said, connection.model, connection.name) if len(paths) == 1 else None
+        if call is None:
+            call = self._call(head)
+        if head.irregular or call is None or len(connection.streams) >= relay.most_streams:
+            refusal = self._refusal(head, call)
+            if refusal is not None:
+                return self._refuse(stream, flags, refusal, dropped=not stateful or fields is not None)
+        opened = connection.begin(stream, call, asks=relay.asks and is_grpc(said.get("content-type", "")))
+        encoding = said.get("grpc-encoding")
+        if encoding is not None:
+            opened.request_encoding = encoding
+        if call is not None and relay.keeps_fields:
+            opened.fields = _every(block) if fields is None else fields
+        if opened.fields or len(block) > SMALL_BLOCK:
+            opened.keep_headers(len(block))
+        if flags & END_STREAM:
+            opened.request_ended = True
+        if connection.requests is not None and isinstance(opened, AskingStream):
+            return opened.request_headers(flags, block) or instead
+        return instead
+
+    def _call(self, head: RequestHead) -> Call | None:
+        """The guarded call that some server may take this for, although it is not written so; None where none does."""
+        connection = self._connection
+        relay = connection.relay
+        for path in reversed(head.paths):
+            call = relay.guard.call(path, head.fields, connection.model, connection.name)
+            if call is None and (method := relay.paths.method(path)):
+                call = relay.guard.call(method, head.fields, connection.model, connection.name)
+            if call is not None:
+                return call
+        return None
+
+    def _refusal(self, head: RequestHead, call: Call | None) -> Refusal | None:
+        """Why a new stream is not taken."""
+        relay = self._connection.relay
+        if len(self._connection.streams) >= relay.most_streams:
+            return "streams", RESOURCE_EXHAUSTED, f"more than {relay.most_streams:,} calls at once on a connection"
+        if head.irregular and relay.closed:
+            told = f"servers may read the header block in different ways ({head.irregular})"
+            return "unreadable", UNAVAILABLE, f"{told}, and nothing may pass unread"
+        if call is None and relay.refuses_unguarded:
+            path = head.paths[-1] if head.paths else ""
+            if not relay.allowed_methods.allows(path):
+                told = f"no model has the method {path[:SHOWN_PATH]}, and other methods are refused"
+                return "unguarded", PERMISSION_DENIED, told
+        return None
+
+    def _too_long(self, size: str) -> Refusal:
+        return "headers", RESOURCE_EXHAUSTED, f"the header block holds {size}"
+
+    def _refuse(self, stream: int, flags: int, refusal: Refusal, *, dropped: bool) -> bytes:
+        """Refuse a call. Where its block cannot be `dropped` without losing what later ones need, refuse them all."""
+        limit, status, reason = refusal
+        self._connection.relay.limited[limit] += 1
+        if not dropped:
+            raise FrameError(frames.ENHANCE_YOUR_CALM, reason)
+        if self._reader.stateful:
+            self._writes_anew = True
+        self._connection.refuse_stream(stream, status, reason, ended=bool(flags & END_STREAM))
+        return b""
+
+
+def _every(block: bytes) -> list[tuple[str, str]]:
+    try:
+        return every_field(block)
+    except HeaderError:
+        return []

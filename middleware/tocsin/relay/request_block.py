@@ -1,0 +1,251 @@
+"""The header block of a request: what is called, and whether every server reads the block in the same way.
+
+A walk reads the blocks that clients send; at the first thing that servers treat in different ways it stops, and a
+full decoder reads the whole block. docs/security.md has the table of what is irregular.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+
+from tocsin.judgement.guard import TRACE_KEY
+from tocsin.relay.headers import (
+    KEPT_BLOCKS,
+    KEPT_SIZE,
+    LARGEST_LIST,
+    STATIC_FIELDS,
+    STATIC_TABLE,
+    HeaderError,
+    HeaderReader,
+    HeadersTooLong,
+    WantedFields,
+    integer,
+    text,
+)
+
+PATH, METHOD, SCHEME, AUTHORITY, REGULAR = 1, 2, 4, 8, 16
+PSEUDO_HEADERS = {":path": PATH, ":method": METHOD, ":scheme": SCHEME, ":authority": AUTHORITY}
+IRREGULAR = ":"  # the meaning of names that servers treat in different ways
+COOKIE = "cookie"
+REPEATABLE = (TRACE_KEY,)  # wanted, and of no consequence to judgement
+
+_FIRST_REGULAR = 8  # places of the static table before it hold pseudo-headers
+_PSEUDO = [0, *(PSEUDO_HEADERS[name] for name, _ in STATIC_FIELDS[1:_FIRST_REGULAR])]
+
+
+class RequestHead:
+    """What a request's header block says: the wanted `fields`, of a repeated name the last value, and every `:path`.
+
+    `irregular` tells in words why servers may read the block in different ways; it is empty where they do not.
+    """
+
+    __slots__ = ("fields", "irregular", "paths")
+
+    def __init__(self, fields: dict[str, str], paths: Sequence[str], irregular: str = "") -> None:
+        self.fields = fields
+        self.paths = paths
+        self.irregular = irregular
+
+
+class RequestFields(WantedFields):
+    """The lower-case names that are wanted of requests, and what the blocks say that were read lately. A full decoder
+    stops at `largest` bytes (RFC 9113, 6.5.2).
+    """
+
+    def __init__(self, names: Iterable[str], largest: int = LARGEST_LIST) -> None:
+        super().__init__(names)
+        self._largest = largest
+        self._heads: dict[bytes, RequestHead] = {}
+
+    def head(self, block: bytes) -> RequestHead:
+        """What a block says that depends on none before it."""
+        head = self._heads.get(block)
+        if head is None:
+            head = self._read_head(block)
+            if len(block) <= KEPT_SIZE:
+                if len(self._heads) >= KEPT_BLOCKS:
+                    self._heads.clear()
+                self._heads[block] = head
+        return head
+
+    def head_of(self, fields: Iterable[tuple[str, str]]) -> RequestHead:
+        """What a block says whose fields are these."""
+        wanted: dict[str, str] = {}
+        paths: list[str] = []
+        irregular = ""
+        seen = 0
+        for name, value in fields:
+            if name.startswith(":"):
+                bit = PSEUDO_HEADERS.get(name, 0)
+                if not bit:
+                    irregular = irregular or "a pseudo-header that requests do not have"
+                elif seen & REGULAR:
+                    irregular = irregular or f"{name} after other fields"
+                elif seen & bit:
+                    irregular = irregular or f"{name} twice"
+                seen |= bit
+                if bit == PATH:
+                    paths.append(value)
+                continue
+            seen |= REGULAR
+            meaning = self._meaning(name)
+            if meaning == IRREGULAR:
+                irregular = irregular or "a name in upper case, or with spaces, that is read in lower case"
+            elif meaning == COOKIE and COOKIE in wanted:
+                wanted[COOKIE] += f"; {value}"  # which callers may send in pieces (RFC 9113, 8.2.3)
+            elif meaning:
+                if wanted.get(meaning, value) != value and meaning not in REPEATABLE:
+                    irregular = irregular or f"two values of {meaning}"
+                wanted[meaning] = value
+        if not paths:
+            irregular = irregular or "no :path"
+        return RequestHead(wanted, paths, irregular)
+
+    def _meaning(self, name: str) -> str:
+        if name in self.names or name in PSEUDO_HEADERS:
+            return name
+        if name.startswith(":"):
+            return IRREGULAR
+        plain = name.strip("\t\n\v\f\r \0").lower()
+        return IRREGULAR if plain != name and (plain in self.names or plain.startswith(":")) else ""
+
+    def _read_head(self, block: bytes) -> RequestHead:
+        try:
+            head = self._walk_head(block)
+            return self._decoded(block) if head is None else head
+        except HeaderError as error:
+            return RequestHead({}, (), f"{error}")
+
+    def _decoded(self, block: bytes) -> RequestHead:
+        """The same by a full decoder. Raises HeaderError."""
+        return self.head_of(every_field(block, self._largest))
+
+    def _walk_head(self, block: bytes) -> RequestHead | None:
+        """What an ordinary block says, None where it is not one. Raises HeaderError."""
+        fields: dict[str, str] = {}
+        path = ""
+        static, plain, coded = self._static, self._plain, self._coded
+        seen = 0
+        at, end = 0, len(block)
+        try:
+            while at < end:
+                first = block[at]
+                at += 1
+                if first & 0x80:  # an indexed field
+                    index = first & 0x7F
+                    if index == 0x7F:
+                        index, at = integer(block, at - 1, 0x7F)
+                    if not 0 < index <= STATIC_TABLE:
+                        raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
+                    if index < _FIRST_REGULAR:
+                        bit = _PSEUDO[index]
+                        if seen & (bit | REGULAR):
+                            return None
+                        seen |= bit
+                        if bit == PATH:
+                            path = STATIC_FIELDS[index][1]
+                        continue
+                    seen |= REGULAR
+                    name = static[index]
+                    if name:
+                        if name == IRREGULAR or name in fields:
+                            return None
+                        fields[name] = STATIC_FIELDS[index][1]
+                    continue
+                if first & 0xE0 == 0x20:  # a table size update, which stands in front
+                    if seen:
+                        return None
+                    _, at = integer(block, at - 1, 0x1F)
+                    continue
+                mask = 0x3F if first & 0x40 else 0x0F
+                index = first & mask
+                if index == mask:
+                    index, at = integer(block, at - 1, mask)
+                    if index > STATIC_TABLE:
+                        raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
+                if index:
+                    name = static[index]
+                else:
+                    head = block[at]
+                    length = head & 0x7F
+                    at += 1
+                    if length == 0x7F:
+                        length, at = integer(block, at - 1, 0x7F)
+                    raw = block[at : at + length]
+                    known = (coded if head & 0x80 else plain).get(raw)
+                    name = self._literal(raw, head & 0x80 != 0) if known is None else known
+                    at += length
+                head = block[at]
+                length = head & 0x7F
+                at += 1
+                if length == 0x7F:
+                    length, at = integer(block, at - 1, 0x7F)
+                stop = at + length
+                if stop > end:
+                    raise HeaderError("the header block ends inside a value")
+                if not name:
+                    seen |= REGULAR
+                elif name[0] == ":":
+                    bit = PSEUDO_HEADERS.get(name, 0)
+                    if not bit or seen & (bit | REGULAR):
+                        return None
+                    seen |= bit
+                    if bit == PATH:
+                        path = text(block[at:stop], head & 0x80 != 0)
+                else:
+                    seen |= REGULAR
+                    if name in fields:
+                        return None
+                    fields[name] = text(block[at:stop], head & 0x80 != 0)
+                at = stop
+        except IndexError:
+            raise HeaderError("the header block ends inside a field") from None
+        return RequestHead(fields, (path,)) if seen & PATH else None
+
+
+class RequestReader:
+    """Reads the header blocks of one connection's requests, in their order.
+
+    Until the client has acknowledged a dynamic table of size 0 a block may depend on those before it; then a full
+    decoder reads them, which stops at `largest` bytes (RFC 9113, 6.5.2).
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._early: HeaderReader | None = HeaderReader(WantedFields(()), stateful=True, largest=largest)
+        self._lost = False  # a block could not be read on which later ones may depend
+
+    @property
+    def stateful(self) -> bool:
+        """Whether a block may still depend on those before it."""
+        return self._early is not None
+
+    def forget_state(self) -> None:
+        """From here on every block stands alone."""
+        self._early = None
+
+    def early(self, block: bytes) -> list[tuple[str, str]] | None:
+        """Every field of a block that may depend on those before it, None where it, or one before it, cannot be read.
+
+        Raises HeadersTooLong.
+        """
+        assert self._early is not None
+        if not self._lost:
+            try:
+                return self._early.read_all(block)[1]
+            except HeadersTooLong:
+                raise
+            except HeaderError:
+                self._lost = True
+        return None
+
+
+def every_field(block: bytes, largest: int = LARGEST_LIST) -> list[tuple[str, str]]:
+    """Every field of a block that depends on none before it, in their order. Raises HeaderError."""
+    try:
+        fields = Decoder(max_header_list_size=largest).decode(block, raw=True)
+    except HPACKError as error:
+        raise HeaderError(f"the header block cannot be decoded ({error})") from error
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]

@@ -1,0 +1,149 @@
+"""Verdicts in the header blocks of responses: those that somebody else wrote are taken out, and this relay's own is
+written only as large as its reader takes it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+from hpack.table import HeaderTable
+
+from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, STATIC_TABLE, HeaderError, integer, literal_parts
+from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, Verdict
+from tocsin.verdict_reading import MAX_TEXT
+
+MAX_HEADER_LIST_SIZE = 0x6  # SETTINGS_MAX_HEADER_LIST_SIZE
+
+_KEY = METADATA_KEY.encode()
+_FIELD_SIZES = [len(name) + len(value) + FIELD_OVERHEAD for name, value in HeaderTable.STATIC_TABLE]
+_NAME_SIZES = [len(name) for name, _ in HeaderTable.STATIC_TABLE]
+_SYMBOLS = {pair: chr(at) for at, pair in enumerate(zip(REQUEST_CODES_LENGTH, REQUEST_CODES, strict=True)) if at < 256}
+_NAME_BYTES = 4 * len(_KEY) + 1  # that hold the name and a symbol more, or padding
+
+
+class ResponseBlock(NamedTuple):
+    """A header block without verdicts, the verdicts that were in it as they were encoded (the Huffman bit, and bytes),
+    and the size of what is left as SETTINGS_MAX_HEADER_LIST_SIZE counts it, at most.
+    """
+
+    block: bytes
+    verdicts: tuple[tuple[bool, bytes], ...]
+    size: int
+
+
+KNOWN_BLOCKS: dict[bytes, ResponseBlock] = {}  # what blocks hold that were read lately: most are alike
+
+
+def split_verdicts(block: bytes) -> ResponseBlock:
+    """A stateless block and the verdicts in it, however their name is spelt. Raises HeaderError."""
+    known = KNOWN_BLOCKS.get(block)
+    if known is None:
+        known = _split(block)
+        if len(block) <= KEPT_SIZE:
+            if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
+                KNOWN_BLOCKS.clear()
+            KNOWN_BLOCKS[block] = known
+    return known
+
+
+def verdict_text(encoded: tuple[bool, bytes]) -> str:
+    """A verdict's value as text."""
+    huffman, raw = encoded
+    if len(raw) > MAX_TEXT:
+        return ""  # which is none
+    return _decoded(raw, MAX_TEXT) if huffman else raw.decode("latin-1")
+
+
+def verdict_field(verdict: Verdict, size: int, limit: int) -> tuple[tuple[bytes, ...], str]:
+    """The verdict as a field to append to a block of that list size, in parts, and how it was cut so that the list does
+    not exceed `limit`: not at all, `shortened`, or `left_out`.
+    """
+    text, cut = verdict.to_metadata(), ""
+    room = limit - size - len(_KEY) - FIELD_OVERHEAD
+    if len(text) > room:
+        shorter = verdict.shortened(room)
+        if shorter is None:
+            return (), "left_out"
+        text, cut = shorter, "shortened"
+    return literal_parts(METADATA_KEY, text), cut
+
+
+def _split(block: bytes) -> ResponseBlock:
+    kept: list[bytes] = []
+    verdicts: list[tuple[bool, bytes]] = []
+    at, start, size, end = 0, 0, 0, len(block)
+    try:
+        while at < end:
+            field, first = at, block[at]
+            if first & 0x80:  # an indexed field
+                index, at = integer(block, at, 0x7F)
+                size += _FIELD_SIZES[_static(index)]
+                continue
+            if first & 0xE0 == 0x20:  # a table size update
+                _, at = integer(block, at, 0x1F)
+                continue
+            index, at = integer(block, at, 0x3F if first & 0x40 else 0x0F)
+            found = False
+            if index:
+                size += _NAME_SIZES[_static(index)]
+            else:
+                huffman, raw, at = _string(block, at)
+                found = _names_verdict(raw, huffman=huffman)
+                size += 0 if found else _decoded_size(huffman, raw)
+            huffman, raw, at = _string(block, at)
+            if found:
+                verdicts.append((huffman, raw))
+                kept.append(block[start:field])
+                start = at
+            else:
+                size += _decoded_size(huffman, raw) + FIELD_OVERHEAD
+    except IndexError:
+        raise HeaderError("the header block ends inside a field") from None
+    if not verdicts:
+        return ResponseBlock(block, (), size)
+    return ResponseBlock(b"".join((*kept, block[start:])), tuple(verdicts), size)
+
+
+def _static(index: int) -> int:
+    """Where in the static table an index points, from 0."""
+    if not 0 < index <= STATIC_TABLE:
+        raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
+    return index - 1
+
+
+def _string(block: bytes, at: int) -> tuple[bool, bytes, int]:
+    """A string literal: whether it is Huffman-coded, its bytes, and the position after it."""
+    huffman = bool(block[at] & 0x80)
+    length, at = integer(block, at, 0x7F)
+    if at + length > len(block):
+        raise HeaderError("the header block ends inside a string")
+    return huffman, block[at : at + length], at + length
+
+
+def _decoded_size(huffman: bool, raw: bytes) -> int:
+    """How long a string is at most: the shortest Huffman codes have five bits."""
+    return len(raw) * 8 // 5 if huffman else len(raw)
+
+
+def _names_verdict(raw: bytes, *, huffman: bool) -> bool:
+    """Whether a field's name is that of verdicts, in whatever case and with whatever padding."""
+    if not huffman:
+        return len(raw) == len(_KEY) and raw.lower() == _KEY
+    return len(raw) * 8 >= len(_KEY) * 5 and _decoded(raw[:_NAME_BYTES], len(_KEY) + 1).lower() == METADATA_KEY
+
+
+def _decoded(raw: bytes, most: int) -> str:
+    """The first symbols of a Huffman string, read as the laxest of peers would: padding is whatever is no symbol."""
+    symbols: list[str] = []
+    length = code = 0
+    for byte in raw:
+        for shift in range(7, -1, -1):
+            code, length = code << 1 | (byte >> shift & 1), length + 1
+            symbol = _SYMBOLS.get((length, code))
+            if symbol is not None:
+                symbols.append(symbol)
+                if len(symbols) == most:
+                    return "".join(symbols)
+                length = code = 0
+    return "".join(symbols)

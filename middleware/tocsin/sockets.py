@@ -1,0 +1,52 @@
+"""Sockets to listen on, for every form of address: IPv4, IPv6, names, and paths of Unix sockets."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from tocsin.configuration.fields import Address
+
+
+class BoundSocket:
+    """A socket bound to an address; `address` has the port that the system chose for port 0. Raises OSError."""
+
+    def __init__(self, address: Address) -> None:
+        self.socket = _unix(address.path) if address.path else _tcp(address)
+        self.address = address if address.path else Address(address.host, self.socket.getsockname()[1])
+        self._made = Path(address.path).stat().st_ino if address.path else 0
+
+    def close(self) -> None:
+        """Take no more connections; a Unix socket's file goes, unless another process has taken its place."""
+        self.socket.close()
+        file = Path(self.address.path)
+        with suppress(OSError):
+            if self.address.path and file.stat().st_ino == self._made:
+                file.unlink()
+
+
+def _unix(path: str) -> socket.socket:
+    if Path(path).is_socket():
+        Path(path).unlink()  # of a process that is gone, or is being replaced
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(path)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _tcp(address: Address) -> socket.socket:
+    family, _, _, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    made = socket.socket(family)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind(where)
+    except OSError:
+        made.close()
+        raise
+    return made
