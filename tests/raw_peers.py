@@ -180,9 +180,9 @@ class ScriptedUpstream:
                     ready.wait(10)
                     self.script(peers[0], one.stream)
 
+            connection.sendall(self.opening)  # before anything is read: nothing may go out ahead of SETTINGS
             peers.append(RawPeer(connection, on_frame=on_frame))
             self.peers.append(peers[0])
-            peers[0].send(self.opening)
             ready.set()
 
     def close(self) -> None:
