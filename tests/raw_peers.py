@@ -180,7 +180,7 @@ class ScriptedUpstream:
                     ready.wait(10)
                     self.script(peers[0], one.stream)
 
-            connection.sendall(self.opening)  # which comes before any answer to the client's
+            connection.sendall(self.opening)  # before anything is read: nothing may go out ahead of SETTINGS
             peers.append(RawPeer(connection, on_frame=on_frame))
             self.peers.append(peers[0])
             ready.set()

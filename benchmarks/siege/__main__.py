@@ -3,7 +3,8 @@
 Each attack gets a relay of its own in `enforce` with `fail: closed`, some of them one in `annotate` as well. The
 ordinary caller makes one call after the other on its connection, and now and then one on a new connection. Memory is
 the most that was resident, over what was resident at rest before the attack; it may be `max_memory` and 64 MiB. The
-caller's median during the attack is compared with its median in peace, before and after, in the same run.
+caller's median during the attack is compared with its median in peace, before and after, in the same run; what holds
+the relay for once, such as one answer of many rows, shows in its longest call.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks.siege.ground import AFTER, LASTS, PEACE, Ground, descriptors
 
 SLACK = 64  # MiB over max_memory
 SLOWER = 2.0  # times the median in peace
+LONGEST = 1.0  # seconds of the ordinary caller's longest call
 THREADS = 32  # that an attack may make a relay start
 
 Attack = Callable[[Ground], Iterator[None] | None]  # what comes before a `yield` prepares it
@@ -138,6 +140,7 @@ def checks(results: dict[str, dict[str, Any]]) -> list[Check]:
         found += [
             at_most(f"{name}: resident memory over that at rest, MiB", row["grown_mb"], limit),
             at_most(f"{name}: the caller's median, times that in peace", row["median_ms"] / row["peace_ms"], SLOWER),
+            at_most(f"{name}: the caller's longest call, s", row["longest_ms"] / 1e3, LONGEST),
             at_most(f"{name}: calls lost", len(row["lost"]), 0),
             at_most(f"{name}: threads started", row["threads"], THREADS),
         ]
