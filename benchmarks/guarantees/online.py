@@ -13,7 +13,7 @@ from scipy.stats import binom
 from benchmarks.judge import FAILURE
 from benchmarks.report import Check, at_most, console
 from tocsin_calibration import DriftWatch, FalseAlarmLaw, ShiryaevRoberts, Watch, promise_test
-from tocsin_calibration.online.urn import MULTIPLES
+from tocsin_calibration.online.alarm_rate import MULTIPLES
 
 N, ALPHA, DELTA = 500, 0.05, 0.01
 LAW = FalseAlarmLaw.at(N, ALPHA)

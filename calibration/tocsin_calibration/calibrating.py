@@ -15,6 +15,7 @@ from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sweeps import Held, alphas_of, calibrate_in_sweeps, checked, combination_of
 from tocsin_calibration.thresholds.joint import Float64, JointScore, needed_of
 from tocsin_calibration.thresholds.limits import Terms
+from tocsin_calibration.thresholds.smoothing import seed_of
 
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
 
@@ -86,6 +87,7 @@ def calibrate(
         groups=own,
         pooled=pooled,
         combination=combination,
+        auxiliary=seed_of(np.sort(nonconformity).tobytes(), seed),
     )
 
 

@@ -15,6 +15,7 @@ from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sessions.windows import Window
 from tocsin_calibration.thresholds.limits import Terms
 from tocsin_calibration.thresholds.ordered import Ordered
+from tocsin_calibration.thresholds.smoothing import seed_of
 
 Arrays = dict[str, NDArray[np.float64]]
 
@@ -30,6 +31,7 @@ def facts_of(promise: Promise) -> dict[str, Any]:
         "contaminated": promise.terms.contaminated,
         "groups": {name: limits.n for name, limits in promise.groups.items()},
         "pooled": list(promise.pooled),
+        "auxiliary": promise.auxiliary,
         "sessions": sessions
         and {
             "style": sessions.style,
@@ -56,8 +58,10 @@ def arrays_of(promise: Promise) -> Arrays:
     return arrays
 
 
-def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str, ...]) -> Promise:
-    """The promise that was written. Raises BundleError or CalibrationError when its parts do not fit each other."""
+def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str, ...], digest: str) -> Promise:
+    """The promise that was written; what older bundles lack is drawn from their digest. Raises BundleError or
+    CalibrationError when its parts do not fit each other.
+    """
     reference = arrays["reference"]
     if reference.ndim != 2 or reference.shape[1] != len(detectors):
         raise BundleError(f"was calibrated for another graph: reference scores of shape {reference.shape}, but "
@@ -79,6 +83,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         pooled=[str(name) for name in facts["pooled"]],
         combination=arrays.get("combination"),
         sessions=_sessions(facts["sessions"], arrays),
+        auxiliary=int(facts["auxiliary"]) if "auxiliary" in facts else seed_of(digest.encode()),
     )
 
 

@@ -12,6 +12,7 @@ from tocsin_calibration.sessions.rule import Progress, SessionRule
 from tocsin_calibration.thresholds.joint import Float64, JointScore
 from tocsin_calibration.thresholds.limits import Limits, Terms
 from tocsin_calibration.thresholds.ordered import Ordered
+from tocsin_calibration.thresholds.smoothing import seed_of
 
 FEW = 8  # up to here plain Python is quicker than numpy's calls
 
@@ -32,7 +33,9 @@ class Promise:
     severities to levels. `weights` (b,): the promise is for other traffic (`thresholds.weighted`). `groups`: further
     nonconformity scores by group, each with a promise of its own (Mondrian); groups that are not there get the pooled
     thresholds, and the pooled promise. `combination` (d,): weights of the rule `learnt`. `sessions`: responses belong
-    together, and `nonconformity` holds one score a session. Made by `calibrate`, or read from a bundle.
+    together, and `nonconformity` holds one score a session. `auxiliary`: the seed of the numbers that break the ties of
+    calibration scores where they are watched, drawn once; None derives it from the scores. Made
+    by `calibrate`, or read from a bundle.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Promise:
         pooled: Sequence[str] = (),
         combination: Sequence[float] | Float64 | None = None,
         sessions: SessionRule | None = None,
+        auxiliary: int | None = None,
     ) -> None:
         self.reference = np.asarray(reference, np.float64)
         self.rule = rule
@@ -62,6 +66,7 @@ class Promise:
         self.pooled = tuple(pooled)  # groups seen in calibration with too few responses for a promise of their own
         self.n, self.laws, self.thresholds = self.limits.n, self.limits.laws, self.limits.thresholds
         self.nonconformity = self.limits.ordered
+        self.auxiliary = seed_of(self.nonconformity.scores.tobytes()) if auxiliary is None else auxiliary
         self._score = JointScore(self.reference, rule, self.combination)
 
     @property
@@ -72,6 +77,13 @@ class Promise:
         if self.sessions.every is not None:
             return f"stretches of {self.sessions.every} responses"
         return "sessions"
+
+    @property
+    def watches_drift(self) -> bool:
+        """Whether scores of safe responses rank among the calibration scores as these do among each other: not those of
+        sessions, of other traffic, or where some calibration scores may be of bad responses.
+        """
+        return self.sessions is None and self.limits.weighted is None and not self.terms.contaminated
 
     def joint(self, scores: NDArray[np.floating]) -> Float64:
         """Nonconformity (n,) of detectors' scores (n, d), before any window."""
@@ -157,13 +169,17 @@ class Promise:
 
     def sentence(self, severity: str) -> str:
         """The promise of one severity in words, with what one calibration set lets a user see."""
-        low, high = self.laws[severity].rate_interval(0.99)
+        low, high = self.limits.rate_range(severity)
         alpha, unit = percent(self.alphas[severity]), self.unit
         sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
         at = "at each step, " if self.sessions is not None and self.sessions.style == "step" else ""
-        if self.terms.contaminated:
-            seen = f"although up to {percent(self.terms.contaminated)} of them may be bad; at worst you will see"
-        elif self.limits.weighted is not None:
+        if self.terms.contaminated:  # the law is that of the worst case, and bounds all others
+            bad = f"although up to {percent(self.terms.contaminated)} of them may be bad"
+            return (
+                f"{severity}: at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm, {bad}; you will "
+                f"see at most {percent(high)} (99 times of 100)"
+            )
+        if self.limits.weighted is not None:
             seen = f"weighted to the traffic expected, worth {self.limits.effective:,.0f}; you will see about"
         else:
             seen = "with this calibration you will see"

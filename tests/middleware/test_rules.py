@@ -38,6 +38,8 @@ PROMISE = {  # what a calm Tocsin shows
     'tocsin_promised_alarms_total{model="digits",severity="critical"}': "0+3x1000",
     'tocsin_promise_log_evalue{model="digits",severity="warning"}': "-2+0x1000",
     'tocsin_promise_log_evalue{model="digits",severity="critical"}': "-2+0x1000",
+    'tocsin_quiet_log_evalue{model="digits",severity="warning"}': "-2+0x1000",
+    'tocsin_quiet_log_evalue{model="digits",severity="critical"}': "-2+0x1000",
     'tocsin_drift_log_evalue{model="digits"}': "-2+0x1000",
     'tocsin_added_seconds_bucket{le="0.005"}': "0+300x1000",
     'tocsin_added_seconds_bucket{le="0.01"}': "0+300x1000",
@@ -56,6 +58,7 @@ DISTURBED: dict[str, dict[str, str]] = {  # what each alert is about, and nothin
         'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+102x1000",
     },
     "TocsinAlarmBudgetBurnsSlowly": {'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+48x1000"},
+    "TocsinTooQuiet": {'tocsin_quiet_log_evalue{model="digits",severity="critical"}': "7+0x1000"},
     "TocsinDrift": {'tocsin_drift_log_evalue{model="digits"}': "7+0x1000"},
     "TocsinCalibrationStale": {'tocsin_bundle_calibrated_timestamp_seconds{model="digits"}': "-2592000+0x1000"},
     "TocsinCandidateDisagrees": {

@@ -150,8 +150,8 @@ def evaluate(
         severities, pvalues = judged.severities, judged.pvalues
         by_group = {} if groups is None else kept_by_group(promise, severities, groups)
         drift = None
-        if promise.limits.weighted is None:
-            watch = DriftWatch(promise.nonconformity)
+        if promise.watches_drift:
+            watch = DriftWatch(promise.nonconformity, auxiliary=promise.auxiliary, seed=0)
             watch.add(judged.joint)
             drift = watch.log_evidence()
         seeds = seed_to_seed(joint, list(promise.alphas.values())[-1])

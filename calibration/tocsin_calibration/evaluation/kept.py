@@ -56,21 +56,30 @@ class SeedToSeed(NamedTuple):
     splits: int
 
 
-def kept(law: FalseAlarmLaw, alpha: float, alarms: int, n: int) -> Kept:
-    """Judge a count by the law."""
+def kept(law: FalseAlarmLaw, alpha: float, alarms: int, n: int, *, least: int | None = None) -> Kept:
+    """Judge a count by the law; `least`: from which count on it is no surprise, where the law is a bound alone."""
     if not n:
         return Kept(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
-    least, most = law.count_interval(n, 1 - 2 * SURPRISE)
-    return Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, law.at_least(n, alarms))
+    low, most = law.count_interval(n, 1 - 2 * SURPRISE)
+    low = low if least is None else min(low, least)
+    return Kept(alpha, n, alarms, *clopper_pearson(alarms, n), low, most, law.at_least(n, alarms))
+
+
+def kept_within(limits: Limits, severity: str, alpha: float, alarms: int, n: int) -> Kept:
+    """Judge a count by a severity's limits: too few are fewer than the calibration scores over the threshold explain,
+    so that ties and contamination are no surprise.
+    """
+    least = limits.count_range(severity, n, 1 - 2 * SURPRISE)[0] if n else None
+    return kept(limits.laws[severity], alpha, alarms, n, least=least)
 
 
 def kept_by_severity(
     promise: Promise, severities: Sequence[str | None], limits: Limits | None = None
 ) -> dict[str, Kept]:
     """Each severity's promise, by the pooled limits unless told others; the alarms of one include the graver ones."""
-    laws = (limits or promise.limits).laws
+    own = limits or promise.limits
     return {
-        name: kept(laws[name], alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
+        name: kept_within(own, name, alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
                    len(severities))
         for name, alpha in promise.alphas.items()
     }  # fmt: skip
@@ -84,9 +93,8 @@ def kept_by_group(promise: Promise, severities: Sequence[str | None], groups: Se
         count = counts.setdefault(str(group), [0, 0])
         count[0] += severity is not None
         count[1] += 1
-    laws = {group: limits.laws[name] for group, limits in promise.groups.items()}
     return {
-        group: kept(laws.get(group, promise.laws[name]), alpha, alarms, n)
+        group: kept_within(promise.groups.get(group, promise.limits), name, alpha, alarms, n)
         for group, (alarms, n) in sorted(counts.items())
     }
 

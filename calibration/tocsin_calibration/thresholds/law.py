@@ -9,6 +9,7 @@ are told to within a thousandth of their standard deviation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import lgamma, sqrt
 
 import numpy as np
@@ -19,6 +20,7 @@ from tocsin_calibration.thresholds.binomial import beta_quantile
 from tocsin_calibration.thresholds.split import rank
 
 ONE_BY_ONE = 200_000  # responses of which every count of alarms is weighed
+_quantile = lru_cache(4096)(beta_quantile)  # pages ask for the same ones every second
 FAR = 45.0  # standard deviations from the mean, beyond which nothing is left
 
 
@@ -68,7 +70,7 @@ class FalseAlarmLaw:
     def rate_interval(self, level: float = 0.99) -> tuple[float, float]:
         """The rates between which the false-alarm rate of one calibration set falls with probability `level`."""
         tail, a, b = (1 - level) / 2, self.n + 1 - self.k, self.k
-        return beta_quantile(tail, a, b), beta_quantile(1 - tail, a, b)
+        return _quantile(tail, a, b), _quantile(1 - tail, a, b)
 
     def at_most(self, m: int, level: float = 0.99) -> int:
         """The c such that of the next m safe responses at most c alarm, with probability at least `level`.

@@ -59,9 +59,9 @@ class Terms:
 class Limits:
     """Thresholds and p-values from nonconformity scores (n,), or `Ordered` ones, for alphas by severity, gravest first.
 
-    `laws`: the law of false alarms; the worst one where calibration is contaminated, an approximate one where
-    `weights` (n,) make the promise one for the traffic that they describe (see `weighted`). Raises CalibrationError
-    when the scores cannot carry an alpha.
+    `laws`: the law of false alarms; a bound of it where scores tie at the threshold or calibration is contaminated, an
+    approximate one where `weights` (n,) make the promise one for the traffic that they describe (see `weighted`).
+    Raises CalibrationError when the scores cannot carry an alpha.
     """
 
     def __init__(
@@ -83,12 +83,17 @@ class Limits:
         self.effective = float(self.n) if self.weighted is None else effective_size(self.weighted.weights)
         self.laws: dict[str, FalseAlarmLaw] = {}
         self.thresholds: dict[str, float] = {}
+        self.above: dict[str, int] = {}  # calibration scores over each threshold that are of safe responses for sure
+        self.exact: dict[str, bool] = {}  # whether the law is that of alarms, and not only a bound of it
         for name, alpha in alphas.items():
             k = terms.rank(self.n, alpha) if self.weighted is None else self.weighted.rank(alpha)
             self.thresholds[name] = self.ordered.at_rank(k)
+            self.above[name] = 0
+            self.exact[name] = self.weighted is None and not terms.contaminated and not self.ordered.ties(k)
             if self.weighted is None:
                 bad = bad_among(self.n, terms.contaminated)  # at worst all of them lie below the threshold
                 self.laws[name] = FalseAlarmLaw(self.n - bad, k - bad)
+                self.above[name] = max(0, self.n - int(self.ordered.at_most(self.thresholds[name])) - bad)
             else:
                 self.laws[name] = FalseAlarmLaw.at(int(self.effective), alpha)
         self._levels = list(self.thresholds.items())
@@ -100,6 +105,31 @@ class Limits:
         else:
             ordered, by_rank = self.scores.tolist(), self.weighted.pvalues(np.append(self.scores, np.inf)).tolist()
             self.pvalue = lambda score: by_rank[bisect_left(ordered, score)]
+
+    def rate_range(self, severity: str, level: float = 0.99) -> tuple[float, float]:
+        """Between which rates safe traffic alarms with probability `level`, ties at the threshold included.
+
+        Where calibration is contaminated the lower end is 0, and the upper one that of the worst case.
+        """
+        low, high = self._bounds(severity)
+        return 0.0 if low is None else low.rate_interval(level)[0], high.rate_interval(level)[1]
+
+    def count_range(self, severity: str, m: int, level: float = 0.99) -> tuple[int, int]:
+        """Between which counts the alarms among m safe responses lie with probability `level`, likewise."""
+        low, high = self._bounds(severity)
+        return 0 if low is None else low.count_interval(m, level)[0], high.count_interval(m, level)[1]
+
+    def _bounds(self, severity: str) -> tuple[FalseAlarmLaw | None, FalseAlarmLaw]:
+        """Laws below and above that of alarms. With j scores at or below the threshold, the rate lies between those of
+        the ranks j + 1 and j with ties broken at random: the interval of Clopper and Pearson for j of n.
+        """
+        law = self.laws[severity]
+        if self.exact[severity] or self.weighted is not None:
+            return law, law
+        if law.n < self.n:
+            return None, law
+        above = self.above[severity]
+        return FalseAlarmLaw(law.n, law.n + 1 - above) if above else None, FalseAlarmLaw(law.n, law.n - above)
 
     def pvalues(self, joint: Float64) -> Float64:
         """P-values (m,) in (0, 1] of nonconformity scores (m,)."""

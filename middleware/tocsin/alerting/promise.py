@@ -1,11 +1,13 @@
-"""Alerts about the promise: broken, its budget burning, drift, calibration that is old, a candidate that disagrees."""
+"""Alerts about the promise: broken, its budget burning, too quiet, drift, an old calibration, a candidate that
+disagrees.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log
 
-from tocsin.alerting.rates import ALARM, CHANCE, rates
+from tocsin.alerting.rates import ALARM, CHANCE, by_alarm, rates
 from tocsin.alerting.rule import Alert, Group, Recording
 from tocsin.alerting.watched import Watched, Wishes, matching
 
@@ -27,7 +29,7 @@ def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
     fixed = [model for model in models if model.fixed]
     alerts: list[Recording | Alert] = [*rates(wishes)]
     if fixed:
-        alerts += [_broken(fixed, models, wishes), *_burning(fixed, models)]
+        alerts += [_broken(fixed, models, wishes), *_burning(fixed, models), _quiet(fixed, models, wishes)]
     alerts += [_drift(models, wishes), _stale(wishes)]
     if any(model.shadowed for model in models):
         alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
@@ -97,6 +99,24 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched]) -> list[Alert]:
             )
         )
     return found
+
+
+def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
+    """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
+    limit = log(sum(len(model.severities) for model in fixed) / wishes.delta)
+    seen = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
+    return Alert(
+        "TocsinTooQuiet",
+        "info",
+        by_alarm(f"max by ({wishes.labels('model', 'severity')}) ({seen})") + f" > {limit:.4f}",
+        f"{{{{ $labels.model }}}}: far fewer {{{{ $labels.{ALARM} }}}} alarms than calibration lets expect "
+        '(evidence e^{{ $value | printf "%.1f" }} to 1)',
+        "The promise is kept, but traffic has become easier or the model has changed, and alarms may now miss what "
+        "they were to catch: look, and calibrate anew. On traffic like the calibration traffic, any alert of this kind "
+        f"ever fires with probability at most {wishes.delta:g} a process.",
+        "too-quiet",
+        lasting="1h",
+    )
 
 
 def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:

@@ -71,11 +71,10 @@ def show(
                 f"{kind[sessions.style]}"
             )
         for severity in reversed(promise.alphas):
-            low, high = promise.laws[severity].count_interval(responses)
+            low, high = promise.limits.count_range(severity, responses)
+            told = f"at most {high:,}" if promise.terms.contaminated else f"{low:,} to {high:,}"
             console.print(f"promises   {promise.sentence(severity)}")
-            console.print(
-                f"           of the next {responses:,} safe {promise.unit}, {low:,} to {high:,} alarm (99 times of 100)"
-            )
+            console.print(f"           of the next {responses:,} safe {promise.unit}, {told} alarm (99 times of 100)")
         console.print("           on traffic like the calibration traffic: one response exchangeable with another")
         if promise.groups and promise.sessions is None:
             told = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
@@ -128,7 +127,7 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
     severities = {}
     if promise is not None:
         for name, alpha in promise.alphas.items():
-            interval = promise.laws[name].rate_interval(0.99)
+            interval = promise.limits.rate_range(name)
             severities[name] = {
                 "alpha": alpha,
                 "threshold": promise.thresholds[name],

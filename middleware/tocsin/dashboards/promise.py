@@ -57,8 +57,9 @@ def promise(runbooks: str) -> build.Dashboard:
             Query(ceiling, "chance {{model}} {{severity}}"), span=24, dashed="/^(promised|chance)/",
         ))
         .with_panel(lines(
-            "Evidence since start", "Rises when more alarm than promised, or when scores drift; e to this power to 1.",
-            "none", Query(evidence, "promise {{model}} {{severity}}"),
+            "Evidence since start", "Rises when more alarm than promised, when far fewer do (quiet), or when scores "
+            "drift; e to this power to 1.", "none", Query(evidence, "promise {{model}} {{severity}}"),
+            Query(f"max by ({CELL}) (tocsin_quiet_log_evalue{{{ONE}}})", "quiet {{model}} {{severity}}"),
             Query(f"max by (model) (tocsin_drift_log_evalue{{{OF}}})", "drift {{model}}"), least=None,
         ))
         .with_panel(rows(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from math import log, sqrt
 from typing import Any
 
@@ -14,7 +13,6 @@ from tocsin.events.alarm import Event
 from tocsin.judgement.model import GuardedModel
 from tocsin.page.history import History, Point
 from tocsin.sinks.prometheus import PrometheusSink
-from tocsin_calibration import Promise
 
 BROKEN = log(100)  # evidence from which the page says that a promise is broken, as the rules do with delta = 1%
 WIDE = 2.58  # standard deviations: 99 times of 100
@@ -50,11 +48,12 @@ def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequ
     for at, (severity, alpha) in enumerate(promise.alphas.items()):
         graver = list(promise.alphas)[: at + 1]
         law, evidence = promise.laws[severity], figures["promise"].get(severity)
-        low, high = _interval(promise, severity)
+        low, high = promise.limits.rate_range(severity)
         severities.append({
             "name": severity, "alpha": alpha, "sentence": promise.sentence(severity),
             "low": low, "high": high, "alarms": sum(alarms.get(one, 0) for one in graver), "evidence": evidence,
             "broken": evidence is not None and evidence > BROKEN,
+            "quiet": figures["quiet"].get(severity, 0.0) > BROKEN,
             "rates": [_rate(point, graver, law.mean_rate, law.n) for point in points],
         })  # fmt: skip
     made = model.bundle.made.get("calibrated", {}) if model.bundle is not None else {}
@@ -91,18 +90,6 @@ def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]
         found = np.searchsorted(bounds, reference, side="left")
         shares = np.bincount(found, minlength=len(bounds) + 1) / len(reference)
     return {"bounds": bounds, "counts": counted["counts"], "expected": [round(float(share), 5) for share in shares]}
-
-
-@lru_cache(maxsize=4096)
-def _interval_of(n: int, k: int) -> tuple[float, float]:
-    from tocsin_calibration import FalseAlarmLaw
-
-    return FalseAlarmLaw(n, k).rate_interval(0.99)
-
-
-def _interval(promise: Promise, severity: str) -> tuple[float, float]:
-    law = promise.laws[severity]
-    return _interval_of(law.n, law.k)
 
 
 def _shown(event: Event) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
     lines.append(Text("p-values ").append_text(_histogram(model["pvalues"])).append(" times the promise", style="dim"))
     lines.append(Text(f"cost     {cost}; {unscored:,} unscored"))
     broken = any(severity["broken"] for severity in model["severities"])
-    state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else "[green]promise kept"
+    quiet = any(severity["quiet"] for severity in model["severities"])
+    kept = "[green]promise kept, far fewer alarms than expected" if quiet else "[green]promise kept"
+    state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else kept
     state = state if model["judged"] else "[dim]no traffic yet"
     title = f"[bold]{escape(model['name'])}[/] {state}[/] [dim]{model['digest'][:19]}"
     return Panel(Group(*lines), title=title, title_align="left", border_style="red" if "red" in state else "dim")

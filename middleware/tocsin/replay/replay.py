@@ -90,7 +90,7 @@ def replay(
     trials: list[str | None] = judged.severities
     if progress is not None:
         trials = [stretch for one in _each_once(progress) for stretch in (*one.ended, *_last(promise, one))]
-    evidence = Evidence(promise, restart, fixed=True)
+    evidence = Evidence(promise, restart, fixed=True, seed=0)
     seen_at: list[int] = []
     drift: list[float] = []
     told: dict[str, list[float]] = {name: [] for name in promise.alphas}

@@ -96,6 +96,12 @@ EVIDENCE = Family(
     "Log of the evidence since start that the promised rate is exceeded; with `state` in all replicas together.",
     ("model", "severity"),
 )
+QUIET = Family(
+    "tocsin_quiet_log_evalue",
+    "gauge",
+    "Log of the evidence since start that far fewer alarm than calibration explains; with `state` in all replicas.",
+    ("model", "severity"),
+)
 DRIFT = Family(
     "tocsin_drift_log_evalue",
     "gauge",
@@ -117,5 +123,5 @@ CALIBRATED = Family(
 FAMILIES = (
     RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, FEEDBACK, ACTIONS, SHADOWS,
     PVALUE, SCORE, SCORING, BATCHES, ADDED,
-    ALPHA, EXPECTED, EVIDENCE, DRIFT, LEVEL, CARRIED, BUNDLE, CALIBRATED,
+    ALPHA, EXPECTED, EVIDENCE, QUIET, DRIFT, LEVEL, CARRIED, BUNDLE, CALIBRATED,
 )  # fmt: skip

@@ -25,6 +25,7 @@ class Look:
     def __init__(self, name: str, series: ModelSeries, model: GuardedModel | None) -> None:
         self.name, self._series, self._model = name, series, model
         self._promise: Mapping[str, float] = {}
+        self._quiet: Mapping[str, float] = {}
         self._drift: float | None = None
         self._weighed = -1  # series.changes then
         self._writer = Writer()
@@ -36,12 +37,17 @@ class Look:
     def weigh(self) -> None:
         """Weigh evidence anew, if there is any news."""
         if self._weighed != self._series.changes and (evidence := self._series.evidence) is not None:
-            self._promise, self._drift = evidence.promise(), evidence.drift()
+            self._promise, self._quiet, self._drift = evidence.promise(), evidence.quiet(), evidence.drift()
             self._weighed, self.weighed_at = self._series.changes, time.monotonic()
 
     def figures(self) -> dict[str, Any]:
         """What was counted so far, as plain data for people to look at."""
-        return {**self._series.figures(), "promise": dict(self._promise), "drift": self._drift}
+        return {
+            **self._series.figures(),
+            "promise": dict(self._promise),
+            "quiet": dict(self._quiet),
+            "drift": self._drift,
+        }
 
     def lines(self, *, openmetrics: bool, kept: bool = False) -> Mapping[Family, str]:
         """The samples as lines, by family; `kept`: as they were written last, if they were."""
@@ -85,6 +91,8 @@ class Look:
             yield Sample(of.SCORE, (name, detector), counted)
         for severity, value in self._promise.items():
             yield Sample(of.EVIDENCE, (name, severity), value)
+        for severity, value in self._quiet.items():
+            yield Sample(of.QUIET, (name, severity), value)
         if self._drift is not None:
             yield Sample(of.DRIFT, (name,), self._drift)
 
