@@ -51,7 +51,9 @@ def main() -> None:
     checks += more
     results["evidence on scores that tie"], more, known = ties.calm(asked.runs, 20_000)
     checks += more
-    results["planted mistakes"], more = _found_out(planted, frozen | known)
+    results["evidence of groups"], more, fallback = ties.groups(asked.runs // 5, 20_000)
+    checks += more
+    results["planted mistakes"], more = _found_out(planted, frozen | known | fallback)
     checks += more
     for name, measure in (("delays", lambda: online.delays(201)), ("equality", peers.equality)):
         results[name], more = measure()
@@ -69,8 +71,10 @@ def main() -> None:
 
 def _quick(target: Path | None) -> None:
     results, checks, known = ties.calm(40, 3_000)
-    found, more = _found_out(Judge(), known)
-    finish({"evidence on scores that tie": results, "planted mistakes": found}, checks + more, target)
+    by_group, some, fallback = ties.groups(10, 4_000)
+    found, more = _found_out(Judge(), known | fallback)
+    results = {"evidence on scores that tie": results, "evidence of groups": by_group, "planted mistakes": found}
+    finish(results, checks + some + more, target)
 
 
 def _kept(judge: Judge) -> tuple[dict[str, Any], list[Check]]:

@@ -12,7 +12,9 @@ from scipy.stats import binom
 
 from benchmarks.judge import FAILURE
 from benchmarks.report import Check, console
-from tocsin_calibration import DriftWatch, Watch, promise_test, quiet_test
+from tocsin.replay.replay import tally_of
+from tocsin.sinks.evidence import Evidence
+from tocsin_calibration import DriftWatch, Watch, calibrate, promise_test, quiet_test
 from tocsin_calibration.online.urn import cell_edges, drift_test
 from tocsin_calibration.thresholds.limits import Limits, Terms
 
@@ -54,6 +56,39 @@ def _easier_for_a_time(random: np.random.Generator, n: int, responses: int) -> t
     limits, live = _easier(random, n, responses)
     live[responses // 2 :] += 0.7
     return limits, live
+
+
+def _tenants(random: np.random.Generator, rows: int) -> tuple[np.ndarray, list[str]]:
+    """Scores (n, 1) of ten large tenants, and of two hundred small ones that are harder."""
+    large = random.random(rows) < 0.8
+    names = np.where(large, random.integers(10, size=rows), 100 + random.integers(200, size=rows))
+    return (random.normal(size=rows) * np.where(large, 1.0, 1.4))[:, None], names.astype(str).tolist()
+
+
+def groups(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict[str, float]]:
+    """The same for promises by group: those of small groups are held to one together, never to the pooled one."""
+    paged = fallback = 0
+    for run in range(runs):
+        random = np.random.default_rng([19, run])
+        scores, names = _tenants(random, 4_000)
+        promise = calibrate(scores, {"alarm": ALPHA}, groups=names, seed=run)
+        evidence = Evidence(promise, 1_000, fixed=True, seed=run)
+        pooled = Watch(promise_test(promise.laws["alarm"]))
+        live, names = _tenants(random, responses)
+        seen = [False, False]
+        for at in range(0, responses, 2 * LOOK):
+            rows, of = live[at : at + 2 * LOOK], names[at : at + 2 * LOOK]
+            evidence.read(tally_of(promise, promise.judge(rows, of).severities, of, []))
+            seen[0] |= evidence.promise()["alarm"] >= log(1 / DELTA)
+            small = np.asarray([name not in promise.groups for name in of])
+            alarms = int((promise.joint(rows)[small] > promise.thresholds["alarm"]).sum())
+            pooled.add((alarms, int(small.sum()) - alarms))
+            seen[1] |= pooled.log_evidence() >= log(1 / DELTA)
+        paged, fallback = paged + seen[0], fallback + seen[1]
+    chance = float(binom.sf(paged - 1, runs, DELTA))
+    check = Check("small groups: promise test, runs that ever page", paged, f"chance > {FAILURE:g}", chance > FAILURE)
+    results = {"runs": runs, "responses": responses, "ever paged": paged, "pooled fallback": fallback}
+    return results, [check], {"pooled fallback": float(binom.sf(fallback - 1, runs, DELTA))}
 
 
 def _exchangeable(draw: Draw) -> Callable[[np.random.Generator, int, int], tuple[Limits, np.ndarray]]:

@@ -42,7 +42,8 @@ def calibrate(
 
     `confidence`: promise alpha for this very calibration set, with that confidence, instead of on average over such
     sets. `contaminated`: keep alpha although up to that share of the rows is bad. `groups` (n,): a promise for each
-    group with rows enough; the others share the pooled one. `weights` (n,): likelihood ratios to the traffic expected.
+    group with rows enough, and one for the rows of all other groups together where they are enough. `weights` (n,):
+    likelihood ratios to the traffic expected.
 
     Raises CalibrationError when the scores are too few for an alpha (saying how many are needed), not finite, or
     of the wrong shape.
@@ -75,7 +76,7 @@ def calibrate(
     reference = np.sort(values[a], axis=0)
     combination = combination_of(rule, reference, values[a], failures)
     nonconformity = JointScore(reference, rule, combination)(values[b])[0]
-    own, pooled = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
+    own, pooled, others = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
     return Promise(
         reference,
         nonconformity,
@@ -86,6 +87,7 @@ def calibrate(
         weights=None if weights is None else np.asarray(weights, np.float64)[b],
         groups=own,
         pooled=pooled,
+        others=others,
         combination=combination,
         auxiliary=seed_of(np.sort(nonconformity).tobytes(), seed),
     )
@@ -154,13 +156,15 @@ def calibrate_sessions(
 
 def _divided(
     nonconformity: Float64, groups: Sequence[str] | None, carrying: int
-) -> tuple[dict[str, Float64], list[str]]:
-    """Each group's scores where they can carry the promise, and the groups that cannot."""
+) -> tuple[dict[str, Float64], list[str], Float64 | None]:
+    """Each group's scores where they can carry the promise, the groups that cannot, and their scores where all of them
+    together can.
+    """
     if groups is None:
-        return {}, []
+        return {}, [], None
     names = np.asarray([str(group) for group in groups])
     own = {str(name): nonconformity[names == name] for name in np.unique(names)}
-    return (
-        {name: scores for name, scores in own.items() if len(scores) >= carrying},
-        [name for name, scores in own.items() if len(scores) < carrying],
-    )
+    large = {name: scores for name, scores in own.items() if len(scores) >= carrying}
+    small = [name for name in own if name not in large]
+    others = nonconformity[np.isin(names, small)]
+    return large, small, others if large and len(others) >= carrying else None

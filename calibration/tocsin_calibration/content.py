@@ -31,6 +31,7 @@ def facts_of(promise: Promise) -> dict[str, Any]:
         "contaminated": promise.terms.contaminated,
         "groups": {name: limits.n for name, limits in promise.groups.items()},
         "pooled": list(promise.pooled),
+        "others": None if promise.others is None else promise.others.n,
         "auxiliary": promise.auxiliary,
         "sessions": sessions
         and {
@@ -49,6 +50,8 @@ def arrays_of(promise: Promise) -> Arrays:
         arrays["upto"] = promise.nonconformity.upto.astype(np.float64)
     if promise.groups:
         arrays["groups"] = np.concatenate([limits.scores for limits in promise.groups.values()])
+    if promise.others is not None:
+        arrays["others"] = promise.others.scores
     if promise.limits.weighted is not None:
         arrays["weights"] = promise.limits.weighted.weights
     if promise.combination is not None:
@@ -81,6 +84,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         weights=arrays.get("weights"),
         groups=dict(zip(sizes, parts, strict=True)),
         pooled=[str(name) for name in facts["pooled"]],
+        others=arrays.get("others"),
         combination=arrays.get("combination"),
         sessions=_sessions(facts["sessions"], arrays),
         auxiliary=int(facts["auxiliary"]) if "auxiliary" in facts else seed_of(digest.encode()),

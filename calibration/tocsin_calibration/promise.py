@@ -14,6 +14,7 @@ from tocsin_calibration.thresholds.limits import Limits, Terms
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
 
+OTHERS = ""  # the group of responses in none that has a promise of its own
 FEW = 8  # up to here plain Python is quicker than numpy's calls
 
 
@@ -31,8 +32,10 @@ class Promise:
 
     `reference` (a, d) and `nonconformity` (b,) are parts A and B of calibration (see `thresholds.joint`); `alphas` maps
     severities to levels. `weights` (b,): the promise is for other traffic (`thresholds.weighted`). `groups`: further
-    nonconformity scores by group, each with a promise of its own (Mondrian); groups that are not there get the pooled
-    thresholds, and the pooled promise. `combination` (d,): weights of the rule `learnt`. `sessions`: responses belong
+    nonconformity scores by group, each with a promise of its own (Mondrian). `others`: those of all further groups'
+    responses, which have one promise together; None where they are too few, and then they get the pooled thresholds and
+    no promise, as the pooled one says nothing of a part of the traffic. `pooled` names those further groups that
+    calibration saw. `combination` (d,): weights of the rule `learnt`. `sessions`: responses belong
     together, and `nonconformity` holds one score a session. `auxiliary`: the seed of the numbers that break the ties of
     calibration scores where they are watched, drawn once; None derives it from the scores. Made
     by `calibrate`, or read from a bundle.
@@ -50,6 +53,7 @@ class Promise:
         weights: ArrayLike | None = None,
         groups: Mapping[str, NDArray[np.floating]] | None = None,
         pooled: Sequence[str] = (),
+        others: NDArray[np.floating] | None = None,
         combination: Sequence[float] | Float64 | None = None,
         sessions: SessionRule | None = None,
         auxiliary: int | None = None,
@@ -63,7 +67,8 @@ class Promise:
         self.sessions = sessions
         self.limits = Limits(nonconformity, self.alphas, terms, weights)
         self.groups = {name: Limits(scores, self.alphas, terms) for name, scores in (groups or {}).items()}
-        self.pooled = tuple(pooled)  # groups seen in calibration with too few responses for a promise of their own
+        self.pooled = tuple(pooled)
+        self.others = None if others is None else Limits(others, self.alphas, terms)
         self.n, self.laws, self.thresholds = self.limits.n, self.limits.laws, self.limits.thresholds
         self.nonconformity = self.limits.ordered
         self.auxiliary = seed_of(self.nonconformity.scores.tobytes()) if auxiliary is None else auxiliary
@@ -77,6 +82,20 @@ class Promise:
         if self.sessions.every is not None:
             return f"stretches of {self.sessions.every} responses"
         return "sessions"
+
+    @property
+    def remaining(self) -> Limits:
+        """The limits of a response in no group that has a promise of its own."""
+        return self.others or self.limits
+
+    @property
+    def parts(self) -> dict[str, Limits]:
+        """All that is promised for by itself: groups, and under OTHERS the responses of all further ones or, where no
+        group has a promise, all responses.
+        """
+        if not self.groups or self.sessions is not None:
+            return {OTHERS: self.limits}
+        return self.groups if self.others is None else {**self.groups, OTHERS: self.others}
 
     @property
     def watches_drift(self) -> bool:
@@ -113,7 +132,7 @@ class Promise:
         if self.sessions is not None:
             return self._judge_sessions(joint, by_detector, sessions)
         if groups is not None and self.groups:
-            own = [self.groups.get(group, self.limits) for group in groups]
+            own = [self.groups.get(group, self.remaining) for group in groups]
             pvalues = [limits.pvalue(c) for limits, c in zip(own, joint, strict=True)]
             return Judged(
                 pvalues, by_detector, [limits.severity(c) for limits, c in zip(own, joint, strict=True)], joint
@@ -169,6 +188,8 @@ class Promise:
 
     def sentence(self, severity: str) -> str:
         """The promise of one severity in words, with what one calibration set lets a user see."""
+        if self.groups and self.sessions is None:
+            return self._sentence_of_groups(severity)
         low, high = self.limits.rate_range(severity)
         alpha, unit = percent(self.alphas[severity]), self.unit
         sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
@@ -186,6 +207,18 @@ class Promise:
         return (
             f"{severity}: {at}at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm{sure}; "
             f"{seen} {percent(low)} to {percent(high)} (99 times of 100)"
+        )
+
+    def _sentence_of_groups(self, severity: str) -> str:
+        sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
+        ranges = [limits.rate_range(severity) for limits in self.parts.values()]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        others = "" if self.others is None else f" and at most as many of all other groups' {self.unit} together"
+        lack = " and nothing is promised for other groups" if self.others is None else ""
+        return (
+            f"{severity}: at most {percent(self.alphas[severity])} of each of {len(self.groups):,} groups' {self.unit} "
+            f"alarm{others}{sure}{lack}; with this calibration you will see {percent(low)} to {percent(high)} in any "
+            f"one (99 times of 100)"
         )
 
 

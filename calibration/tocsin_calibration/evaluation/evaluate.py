@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.evaluation.by_session import SessionOutcome, by_session
-from tocsin_calibration.evaluation.kept import Kept, SeedToSeed, kept_by_group, kept_by_severity, seed_to_seed
+from tocsin_calibration.evaluation.kept import (
+    Kept,
+    SeedToSeed,
+    kept_by_group,
+    kept_by_severity,
+    kept_over_groups,
+    seed_to_seed,
+)
 from tocsin_calibration.evaluation.metrics import (
     Ece,
     Reliability,
@@ -148,16 +155,19 @@ def evaluate(
     else:
         judged = promise.judge(scores, groups)
         severities, pvalues = judged.severities, judged.pvalues
-        by_group = {} if groups is None else kept_by_group(promise, severities, groups)
+        by_group = {} if groups is None or not promise.groups else kept_by_group(promise, severities, groups)
         drift = None
         if promise.watches_drift:
             watch = DriftWatch(promise.nonconformity, auxiliary=promise.auxiliary, seed=0)
             watch.add(judged.joint)
             drift = watch.log_evidence()
         seeds = seed_to_seed(joint, list(promise.alphas.values())[-1])
+    by_severity = kept_by_severity(promise, severities, limits)
+    if promise.sessions is None and promise.groups and groups is not None:
+        by_severity = kept_over_groups(promise, severities, groups)
     return Evaluation(
         unit,
-        kept_by_severity(promise, severities, limits),
+        by_severity,
         by_group,
         np.histogram(pvalues, BINS, (0, 1))[0].tolist(),
         drift,

@@ -48,6 +48,7 @@ class RateTest:
         self.learns = learns
         total = sum(trust for trust, _ in rates) or 1.0
         self._rates = [(log(trust / total), rate) for trust, rate in rates]
+        self._known: dict[float, list[tuple[float, float, float, float]]] = {}  # by the alternatives' certainty
 
     def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
         """log F of counts (2,): 0 at the start, large when there are too many alarms, log(1/delta) to act on.
@@ -71,28 +72,39 @@ class RateTest:
     def log_martingale(self, counts: Counts) -> float:
         """log E of counts (2,) under the null, which F never exceeds."""
         alarms, seen = _checked(counts)
-        return _log_sum([trust + one for trust, one in self._logs(self.cells, [alarms] * len(self._rates), seen)])
+        return self._mixed(self.cells, [alarms] * len(self._rates), seen)
 
     def _largest_below(self, null: tuple[float, float], alarms: int, seen: int) -> float:
         """log F: by alternative, E falls with the count up to a turning point, and rises from there."""
         total = null[0] + null[1]
-        kappa = min(CONCENTRATION, total)
+        alternatives = self._alternatives(min(CONCENTRATION, total))
         at = []
-        for _, rate in self._rates:
-            a, b = kappa * rate, kappa * (1 - rate)
-            # E(c+1) - E(c) has the sign of (total - kappa) c - falls.
+        for _, a, b, _ in alternatives:
+            # E(c+1) - E(c) has the sign of (total - a - b) c - falls.
             falls = null[0] * b - null[1] * a + (seen - 1) * (null[0] - a)
-            slope = total - kappa
-            turn = falls / slope if slope > 0 else (0.0 if falls <= 0 else float(seen))
-            at.append(max(alarms, min(seen, ceil(turn))))
-        return _log_sum([trust + one for trust, one in self._logs(null, at, seen)])
+            slope = total - a - b
+            turn = falls / slope if slope > 1e-9 else (0.0 if falls <= 0 else float(seen))
+            at.append(alarms if turn <= alarms else min(seen, ceil(turn)))
+        return self._mixed(null, at, seen)
 
-    def _logs(self, null: tuple[float, float], at: Sequence[int], seen: int) -> list[tuple[float, float]]:
-        kappa = min(CONCENTRATION, null[0] + null[1])
-        return [
-            (trust, _log_ratio((kappa * rate, kappa * (1 - rate)), null, count, seen))
-            for (trust, rate), count in zip(self._rates, at, strict=True)
-        ]
+    def _mixed(self, null: tuple[float, float], at: Sequence[int], seen: int) -> float:
+        """log of the alternatives' probabilities over the null's, each at its count, mixed by trust."""
+        total = null[0] + null[1]
+        kappa = min(CONCENTRATION, total)
+        common = lgamma(kappa) - lgamma(kappa + seen) - lgamma(total) + lgamma(total + seen)
+        common += lgamma(null[0]) + lgamma(null[1])
+        logs, nulls = [], {count: lgamma(null[0] + count) + lgamma(null[1] + seen - count) for count in set(at)}
+        for (trust, a, b, constant), count in zip(self._alternatives(kappa), at, strict=True):
+            logs.append(trust - constant + lgamma(a + count) + lgamma(b + seen - count) - nulls[count])
+        return common + _log_sum(logs) if logs else 0.0
+
+    def _alternatives(self, kappa: float) -> list[tuple[float, float, float, float]]:
+        """Of each alternative its trust's log, its two parameters of sum `kappa`, and the log of their gammas."""
+        known = self._known.get(kappa)
+        if known is None:
+            pairs = [(trust, kappa * rate, kappa * (1 - rate)) for trust, rate in self._rates]
+            known = self._known[kappa] = [(trust, a, b, lgamma(a) + lgamma(b)) for trust, a, b in pairs]
+        return known
 
 
 class QuietTest:

@@ -41,7 +41,7 @@ def said(found: Replay, promise: Promise) -> list[str]:
     told = []
     for severity in reversed(promise.alphas):
         count, paged = found.alarms[severity], found.paged[severity]
-        low, high = promise.laws[severity].count_interval(found.trials)
+        low, high = promise.limits.count_range(severity, found.trials)
         would = "nobody would have been paged" if paged is None else f"somebody would have been paged after {paged:,}"
         told.append(
             f"{severity}: {count:,} of {found.trials:,} {promise.unit} would have alarmed "

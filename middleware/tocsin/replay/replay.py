@@ -96,7 +96,7 @@ def replay(
     told: dict[str, list[float]] = {name: [] for name in promise.alphas}
     for start in range(0, len(trials), STEP):
         part = slice(start, start + STEP)
-        evidence.read(_tally(promise, trials[part], None if own is None else own[part], judged.joint[part]))
+        evidence.read(tally_of(promise, trials[part], None if own is None else own[part], judged.joint[part]))
         for name, value in evidence.promise().items():
             told[name].append(value)
         drift.append(evidence.drift() or 0.0)
@@ -140,7 +140,7 @@ def _last(promise: Promise, one: Progress) -> list[str | None]:
     return [one.severity] if every is None or one.step == every else []
 
 
-def _tally(
+def tally_of(
     promise: Promise, severities: Sequence[str | None], groups: Sequence[str] | None, joint: Sequence[float]
 ) -> dict[str, Any]:
     """What a tally of these would say."""

@@ -19,7 +19,8 @@ GROUPS = 64  # watched by themselves, the largest of calibration: a scrape compu
 class Evidence:
     """Watches of one model. Not safe between threads. Counts of replicas can be added: then evidence is that of all.
 
-    One watch a severity and group, of the largest groups; of G watches each is trusted with 1/G of the level, so that
+    One watch a severity and group, of the largest groups, and one of all responses in no group with a promise of its
+    own, where there is a promise for these; of G watches each is trusted with 1/G of the level, so that
     the largest exceeds 1/delta with probability at most delta. `run_length`: e-detectors instead of watches, whose mean
     does so once in 1/delta responses on average at most. Where the promise is for sessions, what is counted is sessions
     that ended. `fixed` tells that alarms come from the promise's own thresholds, without which there is nothing to hold
@@ -31,9 +32,8 @@ class Evidence:
         self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False, seed: int | None = None
     ) -> None:
         self._promise = promise
-        by_group = {POOLED: promise.limits}
-        if promise.sessions is None:
-            by_group.update(sorted(promise.groups.items(), key=lambda one: -one[1].n)[:GROUPS])
+        largest = sorted(promise.parts.items(), key=lambda one: (one[0] != POOLED, -one[1].n))
+        by_group = dict(largest[: GROUPS + 1])
         kept = by_group if fixed and not (promise.sessions and promise.sessions.style == "step") else {}
         self._watches = {
             group: {name: _watch(limits, name, restart) for name in limits.laws} for group, limits in kept.items()

@@ -142,13 +142,49 @@ def test_every_group_keeps_a_promise_of_its_own_where_the_pooled_one_does_not() 
     assert too_many(total_of(laws["b"]), pooled["b"]) < FAILURE < too_many(total_of(laws["a"]), pooled["a"])
 
 
-def test_a_small_group_shares_the_pooled_threshold_and_is_named() -> None:
+def test_a_group_too_small_for_any_promise_gets_the_pooled_threshold_and_is_named() -> None:
     random = np.random.default_rng(5)
     groups = ["big"] * 900 + ["tiny"] * 12
     promise = calibrate(random.normal(size=(912, 2)), {"warning": 0.05}, groups=groups)
     assert promise.pooled == ("tiny",) and set(promise.groups) == {"big"}
     new = random.normal(size=(50, 2))
     assert promise.judge(new, ["tiny"] * 50) == promise.judge(new, ["never seen"] * 50) == promise.judge(new)
+
+
+def tenants(random: np.random.Generator, rows: int) -> tuple[np.ndarray, list[str]]:
+    """Scores (n, 1) of 10 large tenants and 200 small ones, whose traffic is harder."""
+    large = random.random(rows) < 0.8
+    names = np.where(large, random.integers(10, size=rows), 100 + random.integers(200, size=rows))
+    return (random.normal(size=rows) * np.where(large, 1.0, 1.4))[:, None], [str(name) for name in names]
+
+
+def test_small_groups_keep_a_promise_together_where_the_pooled_threshold_does_not() -> None:
+    random, alarms, pooled, laws = np.random.default_rng(15), 0, 0, []
+    for seed in range(20):
+        scores, known = tenants(random, 4_000)
+        promise = calibrate(scores, {"warning": 0.05}, groups=known, seed=seed)
+        assert promise.others is not None and len(promise.groups) == 10 and len(promise.pooled) > 150
+        new, names = tenants(random, 2_000)
+        names = [name if name in promise.groups else "a new one" for name in names]
+        small = np.asarray(names) == "a new one"
+        found = np.asarray([s is not None for s in promise.judge(new, names).severities])
+        alarms += int(found[small].sum())
+        pooled += int((promise.joint(new)[small] > promise.thresholds["warning"]).sum())
+        laws.append((promise.others.laws["warning"], int(small.sum())))
+    pmf = total_of(laws)
+    assert too_many(pmf, pooled) < FAILURE < min(too_many(pmf, alarms), too_few(pmf, alarms))
+
+
+def test_what_is_promised_for_is_said_and_what_is_not() -> None:
+    random = np.random.default_rng(16)
+    scores, names = tenants(random, 4_000)
+    promise = calibrate(scores, {"warning": 0.05}, groups=names)
+    assert set(promise.parts) == {*map(str, range(10)), ""} and promise.parts[""] is promise.others
+    assert "each of 10 groups' responses alarm and at most as many of all other groups' responses together" in str(
+        promise
+    )
+    few = calibrate(np.vstack([scores[:1], scores]), {"warning": 0.05}, groups=["tiny"] + ["big"] * 4_000)
+    assert few.others is None and set(few.parts) == {"big"} and "nothing is promised for other groups" in str(few)
 
 
 def test_weights_keep_the_promise_on_shifted_traffic_where_none_break_it() -> None:
