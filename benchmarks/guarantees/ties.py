@@ -25,7 +25,7 @@ Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 def _saturated(random: np.random.Generator, m: int) -> np.ndarray:
     """1 - the largest of two probabilities in float32, of a model that is sure of nearly everything."""
-    z = np.abs(random.normal(size=m) * 12 + 6).astype(np.float32)
+    z = (random.normal(size=m) * 8 + 34).astype(np.float32)
     return np.asarray(1 - 1 / (1 + np.exp(-z)), np.float64)
 
 
@@ -119,7 +119,7 @@ def calm(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict[s
             limits, live = make(random, n if make is not _contaminated else max(n, 100), responses)
             for test in _pages(limits, live, tests, number * runs + run):
                 paged[test] += 1
-            if name == "saturated softmax":
+            if name == "easier traffic":
                 mistakes["two-sided promise test"] += _two_sided(limits, live)
             if name == "constant":
                 mistakes["ties broken anew"] += _ties_anew(limits, live, run)

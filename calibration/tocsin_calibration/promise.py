@@ -84,6 +84,11 @@ class Promise:
         return "sessions"
 
     @property
+    def is_per_step(self) -> bool:
+        """Whether the promise is for each step of a session by itself, and none for how many sessions ever alarm."""
+        return self.sessions is not None and self.sessions.style == "step"
+
+    @property
     def remaining(self) -> Limits:
         """The limits of a response in no group that has a promise of its own."""
         return self.others or self.limits
@@ -118,7 +123,8 @@ class Promise:
         groups: Sequence[str] | None = None,
         sessions: Sequence[Progress] | None = None,
     ) -> Judged:
-        """P-values and severities of detectors' scores (n, d). Few rows are judged one by one, to the same bit.
+        """P-values and severities of detectors' scores (n, d). Few rows are judged one by one, to the same bit. NaN
+        counts as higher than any score.
 
         `groups`: each row's group, where the promise has groups. `sessions`: the progress of each row's session, rows
         of one session in their order; without it, every row is a session of its own.
@@ -150,7 +156,7 @@ class Promise:
         pvalues: list[float] = []
         severities: list[str | None] = []
         values: list[float] = []
-        limits, by_step = self.limits, self.sessions.style == "step"
+        limits, by_step = self.limits, self.is_per_step
         for progress, one in zip(sessions, joint, strict=True):
             value = progress.push(one)
             if by_step:
@@ -190,10 +196,11 @@ class Promise:
         """The promise of one severity in words, with what one calibration set lets a user see."""
         if self.groups and self.sessions is None:
             return self._sentence_of_groups(severity)
+        if self.is_per_step:
+            return self._sentence_of_steps(severity)
         low, high = self.limits.rate_range(severity)
         alpha, unit = percent(self.alphas[severity]), self.unit
         sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
-        at = "at each step, " if self.sessions is not None and self.sessions.style == "step" else ""
         if self.terms.contaminated:  # the law is that of the worst case, and bounds all others
             bad = f"although up to {percent(self.terms.contaminated)} of them may be bad"
             return (
@@ -205,8 +212,19 @@ class Promise:
         else:
             seen = "with this calibration you will see"
         return (
-            f"{severity}: {at}at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm{sure}; "
+            f"{severity}: at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm{sure}; "
             f"{seen} {percent(low)} to {percent(high)} (99 times of 100)"
+        )
+
+    def _sentence_of_steps(self, severity: str) -> str:
+        sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
+        ranges = [limits.rate_range(severity) for limits in (self.limits, *self.groups.values())]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        return (
+            f"{severity}: at each step, at most {percent(self.alphas[severity])} of {self.unit} like the {self.n:,} "
+            f"calibration {self.unit} alarm{sure}; with this calibration you will see {percent(low)} to "
+            f"{percent(high)} at any one step (99 times of 100). How many {self.unit} alarm at some step is not "
+            f"promised: more do"
         )
 
     def _sentence_of_groups(self, severity: str) -> str:

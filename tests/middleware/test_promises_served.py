@@ -12,8 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from tests.middleware.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
 from tests.parts import INFER, inference, quick_bundle
+from typer.testing import CliRunner
 
 import tocsin
+from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sink import Scored
@@ -183,6 +185,15 @@ def test_stretches_of_an_endless_session_are_counted_as_they_end(tmp_path: Path)
                     ("none", "warning", "critical"))  # fmt: skip
         assert ended == 2
         assert "tocsin_promise_log_evalue" in relay.metrics and "tocsin_drift_log_evalue{" not in relay.metrics
+
+
+def test_sessions_are_not_counted_by_the_law_of_a_step(tmp_path: Path) -> None:
+    bundle = in_sessions(tmp_path / "s.tocsin", style="step")
+    done = CliRunner().invoke(app, ["bundle", "show", str(bundle)])
+    assert done.exit_code == 0 and "at any one step" in done.output and "of the next" not in done.output
+    guard = Guard.open(Config(**model(bundle)))
+    shown = {family.name for family in PrometheusSink(guard.models).collect() if family.samples}
+    assert "tocsin_alpha" in shown and not shown & {"tocsin_expected_alarm_ratio", "tocsin_promise_log_evalue"}
 
 
 def test_worth_decides_and_the_graver_action_wins(tmp_path: Path) -> None:

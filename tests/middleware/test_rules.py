@@ -127,6 +127,12 @@ def firing(folder: Path, rules: str, series: dict[str, str]) -> set[str]:
     return {name for name in names if f"alertname: {name}," in told}
 
 
+def test_the_luck_of_two_calibrations_is_no_disagreement(configured: Path, tmp_path: Path) -> None:
+    """Two promises of 5%, 600 responses behind each, may alarm on 7% of the same hour and on none in common."""
+    luck = {'tocsin_shadow_responses_total{model="digits",severity="warning",live="none"}': "0+41x1000"}
+    assert "TocsinCandidateDisagrees" not in firing(tmp_path, written(configured, *MORE), PROMISE | luck)
+
+
 def test_prometheus_takes_the_file_as_it_is(configured: Path, tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(written(configured, *MORE, "--by", "namespace"))
     checked = promtool("check", "rules", tmp_path / "rules.yaml")

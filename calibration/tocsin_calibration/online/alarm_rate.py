@@ -30,6 +30,7 @@ MULTIPLES = ((1.5, 0.1), (2.0, 0.3), (2.5, 0.2), (3.0, 0.2), (5.0, 0.1), (8.0, 0
 SHARES = ((0.5, 0.4), (0.25, 0.3), (0.1, 0.3))  # of the expected rate, the same for the test of too few
 CONCENTRATION = 400.0  # responses' worth of certainty in each alternative, at most the null's own
 LEARNT = 0.8  # the trust in a later window's bet that learns from what came before it, where it does
+LEAST = 10  # gaps above the threshold from which on windows learn: of fewer, a calm time says little of this set's luck
 PLAUSIBLE = -1.64  # standard deviations below the expected count, under which calm is no news of this calibration set
 STEP = 1.25  # between the ranks at which too few alarms may be held against the calibration
 
@@ -57,7 +58,7 @@ class RateTest:
         rate was no lower than the promised one. Raises CalibrationError on negative counts or another number of them.
         """
         alarms, seen = _checked(counts)
-        if before is None or not self.learns or not (earlier := sum(before)):
+        if before is None or not self.learns or self.cells[0] < LEAST or not (earlier := sum(before)):
             return self._largest_below(self.cells, alarms, seen)
         null, calm = sum(self.cells), self.cells[1]
         mean = earlier * self.cells[0] / null

@@ -14,11 +14,11 @@ by the union bound, from these bets of window j, each of which reaches x with pr
 - fresh: F_j starts from the law of calibration, as if nothing had come before. The responses of a window are as
   exchangeable with calibration as all of them are, and the proof of `alarm_rate` holds for any traffic each of whose
   responses alarms with at most the chance that calibration gives it: ties, contamination, quieter times.
-- learning, where nothing ties at the threshold: given a alarms in the t responses before, the rate is
-  Beta(n+1-k+a, k+t-a), and stochastically at most Beta(n+1-k+b, k+t-b) for any b >= a; F_j starts from that, with
-  b = max(a, t (n+1-k)/(n+1)): a window may learn that this calibration set alarms more often than the average one,
-  never that it alarms less often. F_j grows with the alarms, so that the higher law bounds it. It has 0.8 of w_j, the
-  fresh bet the rest; and it is left out where a is so low that calibration does not explain it.
+- learning, where nothing ties at the threshold and ten gaps or more lie above it: given a alarms in the t responses
+  before, the rate is Beta(n+1-k+a, k+t-a), and stochastically at most Beta(n+1-k+b, k+t-b) for any b >= a; F_j starts
+  from that, with b = max(a, t (n+1-k)/(n+1)): a window may learn that this calibration set alarms more often than the
+  average one, never that it alarms less often. F_j grows with the alarms, so that the higher law bounds it. It has 0.8
+  of w_j, the fresh bet the rest; and it is left out where a is so low that calibration does not explain it.
 
 Guarantee of the alarms' watch: under exchangeability P(evidence ever reaches 1/delta) <= delta; with ties at the
 threshold, on contaminated calibration and while traffic is quieter too, there by the fresh bets alone.

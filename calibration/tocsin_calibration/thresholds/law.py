@@ -45,6 +45,11 @@ class FalseAlarmLaw:
         """The expected false-alarm rate, (n+1-k)/(n+1) <= alpha."""
         return (self.n + 1 - self.k) / (self.n + 1)
 
+    def variance_of_rate(self, m: int) -> float:
+        """The variance of the share of m safe responses that alarm, the luck of the calibration set included."""
+        p = self.mean_rate
+        return p * (1 - p) / m * (self.n + 1 + m) / (self.n + 2)
+
     def count_pmf(self, m: int) -> NDArray[np.float64]:
         """P(exactly c alarms among m safe responses) for c = 0..m: Beta-Binomial(m; n+1-k, k)."""
         return self._shares(m, range(m + 1))

@@ -119,6 +119,10 @@ class Limits:
         low, high = self._bounds(severity)
         return 0 if low is None else low.count_interval(m, level)[0], high.count_interval(m, level)[1]
 
+    def likely_law(self, severity: str) -> FalseAlarmLaw:
+        """The law of false alarms by the scores over the threshold, which ties make fewer than the promise allows."""
+        return self._bounds(severity)[1]
+
     def _bounds(self, severity: str) -> tuple[FalseAlarmLaw | None, FalseAlarmLaw]:
         """Laws below and above that of alarms. With j scores at or below the threshold, the rate lies between those of
         the ranks j + 1 and j with ties broken at random: the interval of Clopper and Pearson for j of n.

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import log
 
-from tocsin.alerting.rates import ALARM, CHANCE, by_alarm, rates
+from tocsin.alerting.rates import ALARM, by_alarm, ceiling_of, rates
 from tocsin.alerting.rule import Alert, Group, Recording
 from tocsin.alerting.watched import Watched, Wishes, matching
 
@@ -153,16 +153,18 @@ def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
     severities = dict.fromkeys(["none", *(severity for model in shadowed for severity in model.severities)])
     every = f"sum by ({by}) (increase(tocsin_shadow_responses_total[1h]))"
     alike = " or ".join(f'increase(tocsin_shadow_responses_total{{severity="{s}",live="{s}"}}[1h])' for s in severities)
-    luck = 2 * log(1 / CHANCE)
+    carried = f"min by ({by}) (tocsin_calibration_responses)"
+    if known := [model.candidate_carried for model in shadowed if model.candidate_carried is not None]:
+        carried = f"clamp_max({carried}, {min(known)})"
+    ceiling = ceiling_of(f"max by ({by}) (tocsin_alpha)", f"({every} > 0)", f"({carried})", "", "")
     return Alert(
         "TocsinCandidateDisagrees",
         "warning",
-        f"1 - sum by ({by}) ({alike}) / ({every} > 0)\n"
-        f"> 2 * max by ({by}) (tocsin_alpha)\n"
-        f"  + sqrt({luck:.6g} * 2 * max by ({by}) (tocsin_alpha) / ({every} > 0)) + {luck / 3:.6g} / ({every} > 0)",
+        f"1 - sum by ({by}) ({alike}) / ({every} > 0)\n> 2 * ({ceiling})",
         "{{ $labels.model }}: the candidate bundle judges {{ $value | humanizePercentage }} of responses otherwise",
-        "Both bundles promise at most alpha false alarms, so on safe traffic they may differ on twice that. They "
-        "differ on more, or the candidate fails: look before you make it the live one.",
+        "Both bundles promise at most alpha false alarms, so on safe traffic they may differ on twice that, and on as "
+        "much more as chance and the luck of two calibrations allow. They differ on more, or the candidate fails: look "
+        "before you make it the live one.",
         "candidate-disagrees",
     )
 

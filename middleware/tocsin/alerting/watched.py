@@ -6,10 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin_calibration import Bundle
+from tocsin_calibration import Bundle, CalibrationFault
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Watched:
     fixed: bool
     run_length: bool
     shadowed: bool
+    candidate_carried: int | None = None  # responses that carry the candidate's promise, where it can be read
 
 
 @dataclass(frozen=True)
@@ -65,19 +67,27 @@ def watched(config: Config) -> list[Watched]:
         if model.bundle is None:
             continue
         promise = Bundle.read(model.bundle).require_promise(model.bundle)
-        step = promise.sessions is not None and promise.sessions.style == "step"
         found.append(
             Watched(
                 name,
                 tuple(promise.alphas),
-                model.adapt is None and model.discoveries is None and not step,
+                model.adapt is None and model.discoveries is None and not promise.is_per_step,
                 model.evidence == "run_length",
                 model.shadow is not None,
+                None if model.shadow is None else _carried(model.shadow),
             )
         )
     if not found:
         raise ConfigError("models: none has a bundle, so there is no promise to alert on")
     return found
+
+
+def _carried(path: Path) -> int | None:
+    try:
+        promise = Bundle.read(path).promise
+    except CalibrationFault:
+        return None
+    return None if promise is None else min(law.n for law in promise.laws.values())
 
 
 def matching(models: Sequence[Watched], every: Sequence[Watched]) -> str:

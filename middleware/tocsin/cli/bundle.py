@@ -89,7 +89,7 @@ def _show_promise(console: Console, promise: Promise, responses: int) -> None:
     by_group = bool(promise.groups) and promise.sessions is None
     for severity in reversed(promise.alphas):
         console.print(f"promises   {promise.sentence(severity)}")
-        if not by_group:
+        if not by_group and not promise.is_per_step:
             low, high = promise.limits.count_range(severity, responses)
             told = f"at most {high:,}" if promise.terms.contaminated else f"{low:,} to {high:,}"
             console.print(f"           of the next {responses:,} safe {promise.unit}, {told} alarm (99 times of 100)")

@@ -13,6 +13,7 @@ from tocsin.events.alarm import Event
 from tocsin.judgement.model import GuardedModel
 from tocsin.page.history import History, Point
 from tocsin.sinks.prometheus import PrometheusSink
+from tocsin_calibration import FalseAlarmLaw
 
 BROKEN = log(100)  # evidence from which the page says that a promise is broken, as the rules do with delta = 1%
 WIDE = 2.58  # standard deviations: 99 times of 100
@@ -48,13 +49,16 @@ def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequ
     for at, (severity, alpha) in enumerate(promise.alphas.items()):
         graver = list(promise.alphas)[: at + 1]
         law, evidence = promise.laws[severity], figures["promise"].get(severity)
-        low, high = promise.limits.rate_range(severity)
+        expected = (
+            None if promise.is_per_step else law
+        )  # what is counted is sessions, of which nothing is expected then
+        low, high = (None, None) if expected is None else promise.limits.rate_range(severity)
         severities.append({
             "name": severity, "alpha": alpha, "sentence": promise.sentence(severity),
             "low": low, "high": high, "alarms": sum(alarms.get(one, 0) for one in graver), "evidence": evidence,
             "broken": evidence is not None and evidence > BROKEN,
             "quiet": figures["quiet"].get(severity, 0.0) > BROKEN,
-            "rates": [_rate(point, graver, law.mean_rate, law.n) for point in points],
+            "rates": [_rate(point, graver, expected) for point in points],
         })  # fmt: skip
     made = model.bundle.made.get("calibrated", {}) if model.bundle is not None else {}
     return {
@@ -70,14 +74,14 @@ def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequ
     }  # fmt: skip
 
 
-def _rate(point: Point, graver: Sequence[str], expected: float, carried: int) -> dict[str, float | None]:
-    """One point of a sparkline: the share that alarmed, and the share that the law leaves room for."""
+def _rate(point: Point, graver: Sequence[str], law: FalseAlarmLaw | None) -> dict[str, float | None]:
+    """One point of a sparkline: the share that alarmed, and the share that the law leaves room for, if there is one."""
     when, rows, alarms = point
     if not rows:
         return {"t": when, "n": 0, "rate": None, "high": None}
-    variance = expected * (1 - expected) / rows * (carried + 1 + rows) / (carried + 2)
+    high = 1.0 if law is None else min(1.0, law.mean_rate + WIDE * sqrt(law.variance_of_rate(rows)))
     share = sum(alarms.get(one, 0) for one in graver) / rows
-    return {"t": when, "n": rows, "rate": share, "high": min(1.0, expected + WIDE * sqrt(variance))}
+    return {"t": when, "n": rows, "rate": share, "high": high}
 
 
 def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]:

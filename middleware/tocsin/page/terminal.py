@@ -39,8 +39,9 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
         style = "bold red" if severity["broken"] else COLOURS.get(severity["name"], "")
         seen = f"{severity['name']:9}{rate:>6} ({severity['alarms']:,} of {judged:,}) "
         lines.append(Text(seen, style=style).append_text(_sparkline(severity["rates"])))
-        told = f"         promised {percent(severity['alpha'])}, expect {percent(severity['low'])} to "
-        told += percent(severity["high"])
+        told = f"         promised {percent(severity['alpha'])}"
+        if severity["low"] is not None:
+            told += f", expect {percent(severity['low'])} to {percent(severity['high'])}"
         told += f"; evidence against it e^{evidence:.1f}" if evidence is not None else ""
         lines.append(Text(told, style="dim"))
     scoring, unscored = model["scoring"], sum(model["unscored"].values())

@@ -41,11 +41,14 @@ def said(found: Replay, promise: Promise) -> list[str]:
     told = []
     for severity in reversed(promise.alphas):
         count, paged = found.alarms[severity], found.paged[severity]
-        low, high = promise.limits.count_range(severity, found.trials)
+        expected = "which has no expected range, as the promise is for each step"
+        if not promise.is_per_step:
+            low, high = promise.limits.count_range(severity, found.trials)
+            expected = f"where {low:,} to {high:,} are expected 99 times of 100"
         would = "nobody would have been paged" if paged is None else f"somebody would have been paged after {paged:,}"
         told.append(
             f"{severity}: {count:,} of {found.trials:,} {promise.unit} would have alarmed "
-            f"({count / max(1, found.trials):.2%}), where {low:,} to {high:,} are expected 99 times of 100; {would}."
+            f"({count / max(1, found.trials):.2%}), {expected}; {would}."
         )
     if found.drifted is not None:
         told.append(f"Drift would have been told after {found.drifted:,}.")

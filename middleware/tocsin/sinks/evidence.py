@@ -34,7 +34,7 @@ class Evidence:
         self._promise = promise
         largest = sorted(promise.parts.items(), key=lambda one: (one[0] != POOLED, -one[1].n))
         by_group = dict(largest[: GROUPS + 1])
-        kept = by_group if fixed and not (promise.sessions and promise.sessions.style == "step") else {}
+        kept = by_group if fixed and not promise.is_per_step else {}
         self._watches = {
             group: {name: _watch(limits, name, restart) for name in limits.laws} for group, limits in kept.items()
         }

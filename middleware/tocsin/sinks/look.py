@@ -113,7 +113,8 @@ def _fixed(name: str, model: GuardedModel) -> Iterator[Sample]:
     assert model.bundle is not None
     for severity, promised in model.promise.alphas.items():
         yield Sample(of.ALPHA, (name, severity), promised)
-        yield Sample(of.EXPECTED, (name, severity), model.promise.laws[severity].mean_rate)
+        if not model.promise.is_per_step:  # what is counted is sessions, of which nothing is expected then
+            yield Sample(of.EXPECTED, (name, severity), model.promise.laws[severity].mean_rate)
     yield Sample(of.CARRIED, (name,), min(law.n for law in model.promise.laws.values()))
     yield Sample(of.BUNDLE, (name, model.bundle.digest), 1)
     when = model.bundle.made.get("calibrated", {}).get("timestamp")

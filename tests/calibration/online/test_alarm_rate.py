@@ -55,7 +55,7 @@ def test_one_alarm_in_a_hundred_where_five_are_promised_is_no_evidence_against_t
 
 def softmax(random: np.random.Generator, m: int) -> np.ndarray:
     """1 - the largest probability in float32, of a model that is sure of nearly everything."""
-    z = random.normal(size=m) * 8 + 12
+    z = random.normal(size=m) * 8 + 34
     return (1 - 1 / (1 + np.exp(-z).astype(np.float32))).astype(np.float64)
 
 
