@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from datetime import timedelta
@@ -19,6 +20,8 @@ from tocsin.alerting.watched import Wishes, watched
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
+from tocsin.judgement.guard import Guard
+from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import FalseAlarmLaw
 
 ROOT = Path(__file__).parents[2]
@@ -125,6 +128,23 @@ def firing(folder: Path, rules: str, series: dict[str, str]) -> set[str]:
     claims = [{"eval_time": "8h", "alertname": name, "exp_alerts": []} for name in names]
     told = unit_test(folder, rules, series, alert_rule_test=claims).stderr + ""
     return {name for name in names if f"alertname: {name}," in told}
+
+
+def test_evidence_is_shared_among_all_severities_and_models_also_by_run_length(tmp_path: Path) -> None:
+    """The same limit in the rules, in the metrics and on the page."""
+    quick_bundle(tmp_path / "digits.tocsin")
+    model = {"bundle": str(tmp_path / "digits.tocsin"), "signals": SIGNALS}
+    models = {"a": model, "b": {**model, "evidence": "run_length"}, "c": {**model, "evidence": "run_length"}}
+    (tmp_path / "tocsin.yaml").write_text(yaml.safe_dump({"models": models}))
+    text = alerts(written(tmp_path / "tocsin.yaml"))["TocsinPromiseBroken"]["expr"]
+    expected = {"a": np.log(2 / 0.01), "b": np.log(4 * 1e6), "c": np.log(4 * 1e6)}
+    assert {f"> {limit:.4f}" for limit in expected.values()} == set(re.findall(r"> [\d.]+", text))
+    sink = PrometheusSink(Guard.open(Config(**{"models": models})).models)
+    (shown,) = [family for family in sink.collect() if family.name == "tocsin_promise_log_limit"]
+    assert {sample.labels["model"]: sample.value for sample in shown.samples} == pytest.approx(expected)
+    assert sink.limits.windows == pytest.approx(expected["a"]) and sink.limits.run_length == pytest.approx(
+        expected["b"]
+    )
 
 
 def test_the_luck_of_two_calibrations_is_no_disagreement(configured: Path, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ disagrees.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
 
+from tocsin.alerting.limits import page_limits
 from tocsin.alerting.rates import ALARM, by_alarm, ceiling_of, rates
 from tocsin.alerting.rule import Alert, Group, Recording
 from tocsin.alerting.watched import Watched, Wishes, matching
@@ -38,21 +38,20 @@ def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
 
 def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
     """Evidence over 1/delta: by Ville's inequality that ever happens by chance with probability at most delta."""
-    parts, sure = [], []
+    parts, sure, limits = [], [], page_limits(every, wishes.delta, wishes.run_length)
     windows = [model for model in fixed if not model.run_length]
     if windows:
-        count = sum(len(model.severities) for model in windows)
-        parts.append(_beyond(log(count / wishes.delta), windows, every))
+        parts.append(_beyond(limits.windows, windows, every))
         sure.append(
             f"While the promise is kept, any alert of this kind ever fires with probability at most {wishes.delta:g} a "
             "process."
         )
     lengths = [model for model in fixed if model.run_length]
     if lengths:
-        parts.append(_beyond(log(wishes.run_length), lengths, every))
+        parts.append(_beyond(limits.run_length, lengths, every))
         sure.append(
             f"Where evidence is configured as run_length, chance does this once in {wishes.run_length:,.0f} responses "
-            "on average at most."
+            "on average at most, those of all models counted."
         )
     return Alert(
         "TocsinPromiseBroken",
@@ -103,7 +102,7 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched]) -> list[Alert]:
 
 def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
     """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
-    limit = log(sum(len(model.severities) for model in fixed) / wishes.delta)
+    limit = page_limits(every, wishes.delta).quiet
     seen = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
     return Alert(
         "TocsinTooQuiet",
@@ -120,7 +119,7 @@ def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -
 
 
 def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
-    limit = log(len(models) / wishes.delta)
+    limit = page_limits(models, wishes.delta).drift
     return Alert(
         "TocsinDrift",
         "warning",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
 from tocsin.configuration.config import Config
+from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
-from tocsin_calibration import Bundle, CalibrationFault
+from tocsin_calibration import Bundle, CalibrationFault, Promise
+
+DELTA, RUN_LENGTH = 0.01, 1e6
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Wishes:
     for the requests a second that the model server says it has.
     """
 
-    delta: float = 0.01
-    run_length: float = 1e6
+    delta: float = DELTA
+    run_length: float = RUN_LENGTH
     max_age: timedelta = timedelta(days=30)
     unscored: float = 0.05
     by: Sequence[str] = ()
@@ -67,19 +70,17 @@ def watched(config: Config) -> list[Watched]:
         if model.bundle is None:
             continue
         promise = Bundle.read(model.bundle).require_promise(model.bundle)
-        found.append(
-            Watched(
-                name,
-                tuple(promise.alphas),
-                model.adapt is None and model.discoveries is None and not promise.is_per_step,
-                model.evidence == "run_length",
-                model.shadow is not None,
-                None if model.shadow is None else _carried(model.shadow),
-            )
-        )
+        one = watched_model(name, promise, model)
+        found.append(one if model.shadow is None else replace(one, candidate_carried=_carried(model.shadow)))
     if not found:
         raise ConfigError("models: none has a bundle, so there is no promise to alert on")
     return found
+
+
+def watched_model(name: str, promise: Promise, model: ModelConfig) -> Watched:
+    """One model with its promise."""
+    fixed = model.adapt is None and model.discoveries is None and not promise.is_per_step
+    return Watched(name, tuple(promise.alphas), fixed, model.evidence == "run_length", model.shadow is not None)
 
 
 def _carried(path: Path) -> int | None:

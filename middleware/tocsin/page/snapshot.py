@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from math import log, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
+from tocsin.alerting.limits import PageLimits
+from tocsin.alerting.watched import watched_model
 from tocsin.events.alarm import Event
 from tocsin.judgement.model import GuardedModel
 from tocsin.page.history import History, Point
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import FalseAlarmLaw
 
-BROKEN = log(100)  # evidence from which the page says that a promise is broken, as the rules do with delta = 1%
 WIDE = 2.58  # standard deviations: 99 times of 100
 SHOWN = 20  # models, those with the most evidence against them
 ALARMS = 20
@@ -26,7 +27,8 @@ def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mo
     figures, points = sink.figures(), history.points()
     guarded = {name: model for name, model in sink.models.items() if model.bundle is not None and name in figures}
     names = sorted(guarded, key=lambda name: -max(figures[name]["promise"].values(), default=0.0))
-    models = [_model(name, guarded[name], figures[name], points.get(name, [])) for name in names[:SHOWN]]
+    limits = sink.limits
+    models = [_model(name, guarded[name], figures[name], points.get(name, []), limits) for name in names[:SHOWN]]
     return {
         "time": time.time(),
         "mode": mode,
@@ -43,9 +45,11 @@ def shown(alarms: Iterable[Event]) -> list[dict[str, Any]]:
     return [_shown(event) for event in list(alarms)]
 
 
-def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point]) -> dict[str, Any]:
+def _model(
+    name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point], limits: PageLimits
+) -> dict[str, Any]:
     promise, judged, alarms = model.promise, figures["judged"], figures["alarms"]
-    severities = []
+    severities, limit = [], limits.of(watched_model(name, promise, model.config))
     for at, (severity, alpha) in enumerate(promise.alphas.items()):
         graver = list(promise.alphas)[: at + 1]
         law, evidence = promise.laws[severity], figures["promise"].get(severity)
@@ -56,15 +60,15 @@ def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequ
         severities.append({
             "name": severity, "alpha": alpha, "sentence": promise.sentence(severity),
             "low": low, "high": high, "alarms": sum(alarms.get(one, 0) for one in graver), "evidence": evidence,
-            "broken": evidence is not None and evidence > BROKEN,
-            "quiet": figures["quiet"].get(severity, 0.0) > BROKEN,
+            "broken": evidence is not None and evidence > limit,
+            "quiet": figures["quiet"].get(severity, 0.0) > limits.quiet,
             "rates": [_rate(point, graver, expected) for point in points],
         })  # fmt: skip
     made = model.bundle.made.get("calibrated", {}) if model.bundle is not None else {}
     return {
         "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": made.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
-        "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > BROKEN,
+        "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > limits.drift,
         "scoring": figures["scoring"], "actions": figures["actions"],
         "pvalues": _expected(figures["pvalue"], None),
         "detectors": [

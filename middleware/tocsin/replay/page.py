@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from html import escape
+from math import log
 
 from tocsin.replay.replay import Replay
 from tocsin_calibration import Promise
@@ -75,8 +76,8 @@ def _evidence(found: Replay, severity: str) -> str:
         return ""
     drawn = [
         Line(found.seen_at, [max(0.0, value) for value in found.drift], "other"),
-        Line([0, found.seen_at[-1]], [4.605] * 2, "ideal"),
+        Line([0, found.seen_at[-1]], [log(len(found.evidence) / 0.01)] * 2, "ideal"),
         Line(found.seen_at, [max(0.0, value) for value in values]),
     ]
-    told = "Evidence (log) against the promise (blue) and of drift (ochre); 4.6 by chance once in a hundred, ever"
+    told = "Evidence (log) against the promise (blue) and of drift (ochre); grey: by chance once in a hundred, ever"
     return f"<figure>{lines(told, drawn, 'seen so far', 'log evidence')}<figcaption>{told}.</figcaption></figure>"

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from tocsin.alerting.limits import PageLimits, page_limits
+from tocsin.alerting.watched import watched_model
 from tocsin.judgement.levels import AdaptiveLevels
 from tocsin.judgement.model import GuardedModel
 from tocsin.sinks import families as of
@@ -22,7 +24,9 @@ class Look:
     `weighed_at` and `written_at` are when that and the last lines were, on the monotonic clock.
     """
 
-    def __init__(self, name: str, series: ModelSeries, model: GuardedModel | None) -> None:
+    def __init__(
+        self, name: str, series: ModelSeries, model: GuardedModel | None, limits: PageLimits | None = None
+    ) -> None:
         self.name, self._series, self._model = name, series, model
         self._promise: Mapping[str, float] = {}
         self._quiet: Mapping[str, float] = {}
@@ -30,7 +34,12 @@ class Look:
         self._weighed = -1  # series.changes then
         self._writer = Writer()
         self._kept: tuple[tuple[int, int, bool], Mapping[Family, str]] | None = None
-        self._fixed = list(_fixed(name, model)) if model is not None and model.bundle is not None else []
+        self._fixed: list[Sample] = []
+        if model is not None and model.bundle is not None:
+            own = watched_model(name, model.promise, model.config)
+            self._fixed += _fixed(name, model)
+            if own.fixed:
+                self._fixed.append(Sample(of.LIMIT, (name,), (limits or page_limits([own])).of(own)))
         self._fixed_lines = Writer().lines(self._fixed, openmetrics=False)  # the same in every format
         self.weighed_at = self.written_at = 0.0
 
