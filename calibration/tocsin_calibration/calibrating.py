@@ -107,8 +107,8 @@ def calibrate_sessions(
     """A promise for whole sessions, from detectors' scores (T_i, d) of each safe session in the order of its steps.
 
     A third of the sessions set the detectors' scales and, in the style `band`, the usual course; the rest carry the
-    promise, each session as one. `failures` (m, d): responses of failed sessions, for the rule `learnt`. Raises
-    CalibrationError as `calibrate` does; what must be many enough are sessions.
+    promise, each session as one. Stretches of one session stay together. `failures` (m, d): responses of failed
+    sessions, for the rule `learnt`. Raises CalibrationError as `calibrate` does; what must be many enough are sessions.
     """
     alphas, terms = alphas_of(alpha), Terms(confidence)
     sound = [checked(scores) for scores in sessions]
@@ -117,16 +117,16 @@ def calibrate_sessions(
     cut = session.cut(sound)
     if session.every is not None and not cut:
         raise CalibrationError(f"no session has {session.every} steps; choose shorter stretches")
-    part_a = max(2, round(len(cut) * REFERENCE_SHARE))
     carrying = max(terms.required_size(a) for a in alphas.values())
-    if len(cut) - part_a < carrying:
+    owners = np.repeat(np.arange(len(sound)), [len(session.cut([one])) for one in sound])
+    part_a, part_b = _divided_by_session(owners, seed)
+    if len(part_b) < carrying:
         raise CalibrationError(
             f"{len(cut)} safe sessions cannot keep alpha = {min(alphas.values()):g}: "
             f"{with_reference(carrying, 2)} are needed ({carrying} carry the promise, one session one score); "
             f"record more, or choose a larger alpha"
         )
-    order = np.random.default_rng(seed).permutation(len(cut))
-    first, rest = [cut[i] for i in order[:part_a]], [cut[i] for i in order[part_a:]]
+    first, rest = [cut[i] for i in part_a], [cut[i] for i in part_b]
     rows = np.concatenate(first)
     needed_of(rule, rows.shape[1])
     reference = np.sort(rows, axis=0)
@@ -151,7 +151,22 @@ def calibrate_sessions(
         groups=steps,
         combination=combination,
         sessions=session,
+        clusters=owners[part_b] if len(np.unique(owners[part_b])) < len(part_b) else None,
     )
+
+
+def _divided_by_session(owners: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The stretches of part A and of part B, whole sessions to either; those of a single session one by one."""
+    sessions = np.unique(owners)
+    one_each = len(sessions) == len(owners)
+    units = np.arange(len(owners)) if one_each or len(sessions) == 1 else owners
+    order = np.random.default_rng(seed).permutation(np.unique(units))
+    least = 2 if units is not owners else 1
+    first = order[: max(least, round(len(order) * REFERENCE_SHARE))]
+    if units is not owners:
+        return first, order[len(first) :]
+    inside = np.isin(owners, first)
+    return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
 def _divided(

@@ -52,7 +52,9 @@ def arrays_of(promise: Promise) -> Arrays:
         arrays["groups"] = np.concatenate([limits.scores for limits in promise.groups.values()])
     if promise.others is not None:
         arrays["others"] = promise.others.scores
-    if promise.limits.weighted is not None:
+    if promise.limits.clustered is not None:
+        arrays["clusters"] = promise.limits.clustered.members
+    elif promise.limits.weighted is not None:
         arrays["weights"] = promise.limits.weighted.weights
     if promise.combination is not None:
         arrays["combination"] = promise.combination
@@ -82,6 +84,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         detectors,
         terms=Terms(facts["confidence"], float(facts["contaminated"])),
         weights=arrays.get("weights"),
+        clusters=arrays.get("clusters"),
         groups=dict(zip(sizes, parts, strict=True)),
         pooled=[str(name) for name in facts["pooled"]],
         others=arrays.get("others"),

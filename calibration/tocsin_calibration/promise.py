@@ -37,8 +37,8 @@ class Promise:
     no promise, as the pooled one says nothing of a part of the traffic. `pooled` names those further groups that
     calibration saw. `combination` (d,): weights of the rule `learnt`. `sessions`: responses belong
     together, and `nonconformity` holds one score a session. `auxiliary`: the seed of the numbers that break the ties of
-    calibration scores where they are watched, drawn once; None derives it from the scores. Made
-    by `calibrate`, or read from a bundle.
+    calibration scores where they are watched, drawn once; None derives it from the scores. `clusters` (b,): the session
+    that each stretch comes from, where sessions have several. Made by `calibrate`, or read from a bundle.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Promise:
         combination: Sequence[float] | Float64 | None = None,
         sessions: SessionRule | None = None,
         auxiliary: int | None = None,
+        clusters: ArrayLike | None = None,
     ) -> None:
         self.reference = np.asarray(reference, np.float64)
         self.rule = rule
@@ -65,7 +66,7 @@ class Promise:
         self.terms = terms
         self.combination = None if combination is None else np.asarray(combination, np.float64)
         self.sessions = sessions
-        self.limits = Limits(nonconformity, self.alphas, terms, weights)
+        self.limits = Limits(nonconformity, self.alphas, terms, weights, clusters)
         self.groups = {name: Limits(scores, self.alphas, terms) for name, scores in (groups or {}).items()}
         self.pooled = tuple(pooled)
         self.others = None if others is None else Limits(others, self.alphas, terms)
@@ -207,7 +208,10 @@ class Promise:
                 f"{severity}: at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm, {bad}; you will "
                 f"see at most {percent(high)} (99 times of 100)"
             )
-        if self.limits.weighted is not None:
+        if (clustered := self.limits.clustered) is not None:
+            sessions = "1 session" if clustered.sessions == 1 else f"{clustered.sessions:,} sessions"
+            seen = f"they come from {sessions}{self._alike()}; you will see about"
+        elif self.limits.weighted is not None:
             seen = f"weighted to the traffic expected, worth {self.limits.effective:,.0f}; you will see about"
         else:
             seen = "with this calibration you will see"
@@ -215,6 +219,20 @@ class Promise:
             f"{severity}: at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm{sure}; "
             f"{seen} {percent(low)} to {percent(high)} (99 times of 100)"
         )
+
+    def _alike(self) -> str:
+        """What is known of how much sessions differ, and whether the promise is for new ones."""
+        clustered = self.limits.clustered
+        assert clustered is not None
+        told = (
+            ""
+            if clustered.correlation is None
+            else (
+                f" that differ by an intraclass correlation of {clustered.correlation:.2f}, and are worth "
+                f"{clustered.effective:,} independent ones"
+            )
+        )
+        return told if self.limits.weighted is not None else f"{told}: too few to promise it for new sessions"
 
     def _sentence_of_steps(self, severity: str) -> str:
         sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"

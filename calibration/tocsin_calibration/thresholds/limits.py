@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.errors import CalibrationError
+from tocsin_calibration.thresholds.clustered import Clustered
 from tocsin_calibration.thresholds.contaminated import (
     bad_among,
     rank_contaminated,
@@ -61,7 +62,8 @@ class Limits:
 
     `laws`: the law of false alarms; a bound of it where scores tie at the threshold or calibration is contaminated, an
     approximate one where `weights` (n,) make the promise one for the traffic that they describe (see `weighted`).
-    Raises CalibrationError when the scores cannot carry an alpha.
+    `clusters` (n,): the session that each score comes from, where sessions have several (see `clustered`); then the law
+    is approximate, too. Raises CalibrationError when the scores cannot carry an alpha.
     """
 
     def __init__(
@@ -70,9 +72,19 @@ class Limits:
         alphas: Mapping[str, float],
         terms: Terms = Terms(),
         weights: ArrayLike | None = None,
+        clusters: ArrayLike | None = None,
     ) -> None:
         self.weighted: Weighted | None = None
-        if isinstance(scores, Ordered):
+        self.clustered: Clustered | None = None
+        self._contaminated = bool(terms.contaminated)
+        if clusters is not None and not isinstance(scores, Ordered):
+            values = np.asarray(scores, np.float64)
+            order = np.argsort(values, kind="stable")
+            self.ordered = Ordered.of(values[order])
+            self.clustered = Clustered.of(values[order], np.asarray(clusters)[order])
+            if terms.confidence is None and all(self.clustered.carries(alpha) for alpha in alphas.values()):
+                self.weighted = Weighted(self.ordered.scores, self.clustered.weights, 1.0)
+        elif isinstance(scores, Ordered):
             self.ordered = scores
         elif weights is None:
             self.ordered = Ordered.of(scores)
@@ -80,17 +92,24 @@ class Limits:
             self.weighted = Weighted.of(scores, weights)
             self.ordered = Ordered(self.weighted.scores, len(self.weighted.scores))
         self.scores, self.n = self.ordered.scores, self.ordered.n
-        self.effective = float(self.n) if self.weighted is None else effective_size(self.weighted.weights)
+        self.effective = float(self.n)
+        if self.clustered is not None:
+            self.effective = float(self.clustered.effective)
+        elif self.weighted is not None:
+            self.effective = effective_size(self.weighted.weights)
         self.laws: dict[str, FalseAlarmLaw] = {}
         self.thresholds: dict[str, float] = {}
         self.above: dict[str, int] = {}  # calibration scores over each threshold that are of safe responses for sure
         self.exact: dict[str, bool] = {}  # whether the law is that of alarms, and not only a bound of it
         for name, alpha in alphas.items():
-            k = terms.rank(self.n, alpha) if self.weighted is None else self.weighted.rank(alpha)
+            k = self._rank(alpha, terms)
             self.thresholds[name] = self.ordered.at_rank(k)
             self.above[name] = 0
-            self.exact[name] = self.weighted is None and not terms.contaminated and not self.ordered.ties(k)
-            if self.weighted is None:
+            approximate = self.weighted is not None or self.clustered is not None or self._contaminated
+            self.exact[name] = not approximate and not self.ordered.ties(k)
+            if self.clustered is not None:
+                self.laws[name] = _law_of(self.clustered.effective, alpha, terms)
+            elif self.weighted is None:
                 bad = bad_among(self.n, terms.contaminated)  # at worst all of them lie below the threshold
                 self.laws[name] = FalseAlarmLaw(self.n - bad, k - bad)
                 self.above[name] = max(0, self.n - int(self.ordered.at_most(self.thresholds[name])) - bad)
@@ -128,12 +147,19 @@ class Limits:
         the ranks j + 1 and j with ties broken at random: the interval of Clopper and Pearson for j of n.
         """
         law = self.laws[severity]
-        if self.exact[severity] or self.weighted is not None:
+        if self.exact[severity] or self.weighted is not None or self.clustered is not None:
             return law, law
-        if law.n < self.n:
+        if self._contaminated:
             return None, law
         above = self.above[severity]
         return FalseAlarmLaw(law.n, law.n + 1 - above) if above else None, FalseAlarmLaw(law.n, law.n - above)
+
+    def _rank(self, alpha: float, terms: Terms) -> int:
+        if self.weighted is None:
+            return terms.rank(self.n, alpha)
+        if self.clustered is None:
+            return self.weighted.rank(alpha)
+        return self.weighted.reach(alpha) or self.n
 
     def pvalues(self, joint: Float64) -> Float64:
         """P-values (m,) in (0, 1] of nonconformity scores (m,)."""
@@ -147,3 +173,8 @@ class Limits:
             if joint > limit:
                 return name
         return None
+
+
+def _law_of(n: int, alpha: float, terms: Terms) -> FalseAlarmLaw:
+    """The law for as many independent scores, who may be too few for alpha."""
+    return FalseAlarmLaw(n, terms.rank(n, alpha) if n >= terms.required_size(alpha) else n)

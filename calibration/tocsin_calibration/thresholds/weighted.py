@@ -46,18 +46,23 @@ class Weighted(NamedTuple):
         order = np.argsort(values, kind="stable")
         return cls(values[order], w[order], float(w.max()))
 
+    def reach(self, alpha: float) -> int | None:
+        """The smallest k whose weights up to s_(k) reach 1 - alpha of all, None where none does."""
+        total = self.weights.sum() + self.new
+        reached = np.cumsum(self.weights) >= (1 - float(exact(alpha))) * total * (1 - 1e-12)
+        return int(np.argmax(reached)) + 1 if reached.any() else None
+
     def rank(self, alpha: float) -> int:
         """k of the threshold s_(k). Raises CalibrationError when the effective sample is too small for alpha."""
         size, needed = effective_size(self.weights), required_size(alpha)
-        total = self.weights.sum() + self.new
-        reached = np.cumsum(self.weights) >= (1 - float(exact(alpha))) * total * (1 - 1e-12)
-        if size < needed or not reached.any():
+        k = self.reach(alpha)
+        if size < needed or k is None:
             raise CalibrationError(
                 f"the weights leave {size:.0f} effective of {len(self.scores)} calibration responses, too few for "
                 f"alpha = {alpha:g} (at least {needed}): the recording and the traffic to guard differ too much; "
                 f"record traffic that is more like it, or choose a larger alpha"
             )
-        return int(np.argmax(reached)) + 1
+        return k
 
     def pvalues(self, scores: ArrayLike) -> Float64:
         """(weight of the calibration scores at least as high + new) / (all weight + new), in (0, 1]."""

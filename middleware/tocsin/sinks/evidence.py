@@ -135,5 +135,6 @@ class Evidence:
 
 def _watch(limits: Limits, severity: str, restart: int) -> Watch:
     law = limits.laws[severity]
-    quiet = None if limits.weighted is not None else quiet_test(law, limits.above[severity])
+    approximate = limits.weighted is not None or limits.clustered is not None
+    quiet = None if approximate else quiet_test(law, limits.above[severity])
     return Watch(promise_test(law, learns=limits.exact[severity]), restart, quiet)
