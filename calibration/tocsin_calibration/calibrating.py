@@ -31,6 +31,7 @@ def calibrate(
     contaminated: float = 0.0,
     groups: Sequence[str] | None = None,
     weights: ArrayLike | None = None,
+    normalised: bool = False,
     failures: NDArray[np.floating] | None = None,
 ) -> Promise:
     """A promise from detectors' scores (n, d) of safe responses that played no part in fitting.
@@ -43,7 +44,8 @@ def calibrate(
     `confidence`: promise alpha for this very calibration set, with that confidence, instead of on average over such
     sets. `contaminated`: keep alpha although up to that share of the rows is bad. `groups` (n,): a promise for each
     group with rows enough, and one for the rows of all other groups together where they are enough. `weights` (n,):
-    likelihood ratios to the traffic expected.
+    likelihood ratios to the traffic expected, up to a factor; `normalised`: on their own scale, so that what they lack
+    to an average of 1 was not recorded, and counts against the threshold.
 
     Raises CalibrationError when the scores are too few for an alpha (saying how many are needed), not finite, or
     of the wrong shape.
@@ -89,6 +91,7 @@ def calibrate(
         pooled=pooled,
         others=others,
         combination=combination,
+        normalised=normalised,
         auxiliary=seed_of(np.sort(nonconformity).tobytes(), seed),
     )
 

@@ -33,6 +33,7 @@ def facts_of(promise: Promise) -> dict[str, Any]:
         "pooled": list(promise.pooled),
         "others": None if promise.others is None else promise.others.n,
         "auxiliary": promise.auxiliary,
+        "normalised": promise.normalised,
         "sessions": sessions
         and {
             "style": sessions.style,
@@ -85,6 +86,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         terms=Terms(facts["confidence"], float(facts["contaminated"])),
         weights=arrays.get("weights"),
         clusters=arrays.get("clusters"),
+        normalised=bool(facts.get("normalised", False)),
         groups=dict(zip(sizes, parts, strict=True)),
         pooled=[str(name) for name in facts["pooled"]],
         others=arrays.get("others"),

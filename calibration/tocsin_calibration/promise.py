@@ -58,6 +58,7 @@ class Promise:
         sessions: SessionRule | None = None,
         auxiliary: int | None = None,
         clusters: ArrayLike | None = None,
+        normalised: bool = False,
     ) -> None:
         self.reference = np.asarray(reference, np.float64)
         self.rule = rule
@@ -66,7 +67,8 @@ class Promise:
         self.terms = terms
         self.combination = None if combination is None else np.asarray(combination, np.float64)
         self.sessions = sessions
-        self.limits = Limits(nonconformity, self.alphas, terms, weights, clusters)
+        self.normalised = normalised  # whether weights are likelihood ratios on their own scale
+        self.limits = Limits(nonconformity, self.alphas, terms, weights, clusters, normalised=normalised)
         self.groups = {name: Limits(scores, self.alphas, terms) for name, scores in (groups or {}).items()}
         self.pooled = tuple(pooled)
         self.others = None if others is None else Limits(others, self.alphas, terms)
@@ -212,7 +214,7 @@ class Promise:
             sessions = "1 session" if clustered.sessions == 1 else f"{clustered.sessions:,} sessions"
             seen = f"they come from {sessions}{self._alike()}; you will see about"
         elif self.limits.weighted is not None:
-            seen = f"weighted to the traffic expected, worth {self.limits.effective:,.0f}; you will see about"
+            seen = f"weighted to the traffic expected, worth {self.laws[severity].n:,}; you will see about"
         else:
             seen = "with this calibration you will see"
         return (

@@ -73,6 +73,8 @@ class Limits:
         terms: Terms = Terms(),
         weights: ArrayLike | None = None,
         clusters: ArrayLike | None = None,
+        *,
+        normalised: bool = False,
     ) -> None:
         self.weighted: Weighted | None = None
         self.clustered: Clustered | None = None
@@ -89,7 +91,7 @@ class Limits:
         elif weights is None:
             self.ordered = Ordered.of(scores)
         else:
-            self.weighted = Weighted.of(scores, weights)
+            self.weighted = Weighted.of(scores, weights, normalised=normalised)
             self.ordered = Ordered(self.weighted.scores, len(self.weighted.scores))
         self.scores, self.n = self.ordered.scores, self.ordered.n
         self.effective = float(self.n)
@@ -114,7 +116,8 @@ class Limits:
                 self.laws[name] = FalseAlarmLaw(self.n - bad, k - bad)
                 self.above[name] = max(0, self.n - int(self.ordered.at_most(self.thresholds[name])) - bad)
             else:
-                self.laws[name] = FalseAlarmLaw.at(int(self.effective), alpha)
+                assert self.weighted is not None
+                self.laws[name] = FalseAlarmLaw.at(self.weighted.effective(alpha, k), alpha)
         self._levels = list(self.thresholds.items())
         self.quiet = min(self.thresholds.values())  # nothing up to here alarms
         # The p-value of one nonconformity score, to the bit as `pvalues` gives it.

@@ -24,6 +24,7 @@ from tocsin_calibration import (
 )
 from tocsin_calibration.thresholds.binomial import beta_cdf, beta_quantile, binomial_cdf, clopper_pearson
 from tocsin_calibration.thresholds.contaminated import bad_among, false_alarm_bounds, rank_contaminated
+from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.pac import rank_pac, required_size_pac
 from tocsin_calibration.thresholds.split import rank
 from tocsin_calibration.thresholds.weighted import Weighted, effective_size
@@ -207,6 +208,35 @@ def test_weights_keep_the_promise_on_shifted_traffic_where_none_break_it() -> No
     assert promise.limits.effective > 300
     assert too_many(total_of([(law, fresh)] * runs), weighted) > FAILURE
     assert too_many(total_of([(law, fresh)] * runs), plain) < FAILURE
+
+
+def test_what_a_recording_missed_counts_and_the_spread_is_told() -> None:
+    """Ratios exp(1.5 x): by Kish's size alone, what is not refused alarms more often than promised."""
+    random, runs, alpha = np.random.default_rng(61), 400, 0.1
+    alarms, kish, accepted, usual = 0, 0, 0, 0
+    told = []
+    for _ in range(runs):
+        x = random.normal(size=200)
+        score, ratio = x + 0.5 * random.normal(size=200), np.exp(1.5 * x - 1.125)
+        new = random.normal(1.5) + 0.5 * random.normal()
+        bare, plain = Weighted.of(score, ratio), Weighted.of(score, ratio, normalised=True)
+        if bare.reach(alpha) is not None and effective_size(ratio) >= 9:
+            usual, kish = usual + 1, kish + norm.sf((bare.scores[bare.reach(alpha) - 1] - 1.5) / 1.25**0.5)
+        try:
+            limits = Limits(score, {"a": alpha}, weights=ratio, normalised=True)
+        except CalibrationError:
+            continue
+        accepted += 1
+        alarms += bool(new > limits.thresholds["a"])
+        assert plain.new > bare.new or ratio.mean() >= 1
+    assert accepted > 50 and binom.sf(alarms - 1, accepted, alpha) > FAILURE and kish / usual > alpha
+    for _ in range(300):
+        x = random.normal(size=2_000)
+        limits = Limits(x + 0.5 * random.normal(size=2_000), {"a": alpha}, weights=np.exp(x))
+        rate = norm.sf((limits.thresholds["a"] - 1) / 1.25**0.5)
+        low, high = limits.rate_range("a")
+        told.append(low <= rate <= high)
+    assert binom.cdf(sum(told), 300, 0.95) > FAILURE
 
 
 def test_equal_weights_are_split_conformal_but_for_the_new_responses_share() -> None:
