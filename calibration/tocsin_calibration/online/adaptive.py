@@ -69,9 +69,9 @@ class DtACI:
     alarmed; the level is the experts' mean by trust, plus an integral.
 
     The mean alone keeps no long-run rate: each expert is right about itself, while their mean alarms more seldom or
-    more often than any of them. The integral, the sum of `integral` (alpha - err) over what was really alarmed, mends that:
-    with the mean held within [0, 1] it is never farther from 0 than 1 + integral (D + 1), as beyond -1 nothing alarms
-    and beyond 1 everything does. So |mean err - alpha| <= (1 + integral (D + 1)) / (integral T).
+    more often than any of them. The integral, the sum of `integral` (alpha - err) over what was really alarmed, mends
+    that: with the mean held within [0, 1] it is never farther from 0 than 1 + integral (D + 1), as beyond -1 nothing
+    alarms and beyond 1 everything does. So |mean err - alpha| <= (1 + integral (D + 1)) / (integral T).
     """
 
     def __init__(
