@@ -32,8 +32,9 @@ class Evidence:
         self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False, seed: int | None = None
     ) -> None:
         self._promise = promise
-        largest = sorted(promise.parts.items(), key=lambda one: (one[0] != POOLED, -one[1].n))
-        by_group = dict(largest[: GROUPS + 1])
+        by_size = sorted(promise.parts.items(), key=lambda one: -one[1].n)
+        largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
+        by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}
         kept = by_group if fixed and not promise.is_per_step else {}
         self._watches = {
             group: {name: _watch(limits, name, restart) for name in limits.laws} for group, limits in kept.items()

@@ -176,7 +176,9 @@ def test_an_evaluation_has_every_figure_as_json_and_as_a_page_that_loads_nothing
     labelled = facts["labelled"]
     assert labelled["accuracy"] == pytest.approx(truth.mean())
     assert labelled["probabilities"]["worth_policy"] > labelled["probabilities"]["worth_always"]
-    assert labelled["harmony"] > 0.9 and labelled["curve"]["coverage"][-1] == 1
+    assert labelled["harmony"] is None and labelled["curve"]["coverage"][-1] == 1  # of two groups it says nothing
+    shares = labelled["accuracy_by_group"].values()
+    assert labelled["spread"] == pytest.approx(max(shares) - min(shares))
     assert (
         facts["power"]["caught"]["warning"][0] > 200 and facts["power"]["separation"]["joint"]["auroc"]["value"] > 0.9
     )
