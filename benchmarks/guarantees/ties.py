@@ -58,6 +58,13 @@ def _easier_for_a_time(random: np.random.Generator, n: int, responses: int) -> t
     return limits, live
 
 
+def _weighted(random: np.random.Generator, n: int, responses: int) -> tuple[Limits, np.ndarray]:
+    """Traffic in which a response comes exp(x/2) times as often as in the recording, up to a factor."""
+    x = random.normal(size=n)
+    scores = x + random.normal(size=n)
+    return Limits(scores, {"alarm": ALPHA}, weights=np.exp(x / 2)), random.normal(0.5, 2**0.5, size=responses)
+
+
 def _tenants(random: np.random.Generator, rows: int) -> tuple[np.ndarray, list[str]]:
     """Scores (n, 1) of ten large tenants, and of two hundred small ones that are harder."""
     large = random.random(rows) < 0.8
@@ -99,6 +106,7 @@ def _exchangeable(draw: Draw) -> Callable[[np.random.Generator, int, int], tuple
 SETTINGS: dict[str, tuple[Callable[[np.random.Generator, int, int], tuple[Limits, np.ndarray]], tuple[str, ...]]] = {
     **{name: (_exchangeable(draw), ("promise", "quiet", "drift")) for name, draw in LAWS.items()},
     "2% of calibration bad": (_contaminated, ("promise", "quiet")),
+    "weighted": (_weighted, ("promise",)),
     "easier traffic": (_easier, ("promise",)),
     "easier for a time": (_easier_for_a_time, ("promise",)),
 }
@@ -116,7 +124,8 @@ def calm(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict[s
         for run in range(runs):
             random = np.random.default_rng([17, number, run])
             n = SIZES[run % len(SIZES)]
-            limits, live = make(random, n if make is not _contaminated else max(n, 100), responses)
+            least = {_contaminated: 100, _weighted: 500}.get(make, 0)  # what the promise itself asks for
+            limits, live = make(random, max(n, least), responses)
             for test in _pages(limits, live, tests, number * runs + run):
                 paged[test] += 1
             if name == "easier traffic":
