@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from benchmarks.guarantees import online, peers, risk
+from benchmarks.guarantees import online, peers, risk, ties
 from benchmarks.guarantees.pairs import courses, pairs
 from benchmarks.guarantees.promises import responses, sessions
 from benchmarks.judge import FAILURE, Judge
@@ -19,7 +20,10 @@ def main() -> None:
         "Promises against what is realised, on real data.",
         splits={"type": int, "default": 10, "help": "random splits of each pair"},
         runs={"type": int, "default": 500, "help": "runs of long calm"},
+        quick={"action": "store_true", "help": "evidence alone, few and short runs: for a look, not for figures"},
     )
+    if asked.quick:
+        return _quick(asked.json)
     results: dict[str, Any] = {}
     checks: list[Check] = []
     results["costs"], more = peers.costs()  # first, while this process is fresh
@@ -45,7 +49,11 @@ def main() -> None:
     checks += more
     results["false alarms in long calm"], more, frozen = online.false_alarms(asked.runs, 20_000)
     checks += more
-    results["planted mistakes"], more = _found_out(planted, frozen)
+    results["evidence on scores that tie"], more, known = ties.calm(asked.runs, 20_000)
+    checks += more
+    results["evidence of groups"], more, fallback = ties.groups(asked.runs // 5, 20_000)
+    checks += more
+    results["planted mistakes"], more = _found_out(planted, frozen | known | fallback)
     checks += more
     for name, measure in (("delays", lambda: online.delays(201)), ("equality", peers.equality)):
         results[name], more = measure()
@@ -59,6 +67,14 @@ def main() -> None:
     results["weak sources"], more = risk.harmonised()
     checks += more
     finish(results, checks, asked.json)
+
+
+def _quick(target: Path | None) -> None:
+    results, checks, known = ties.calm(40, 3_000)
+    by_group, some, fallback = ties.groups(10, 4_000)
+    found, more = _found_out(Judge(), known | fallback)
+    results = {"evidence on scores that tie": results, "evidence of groups": by_group, "planted mistakes": found}
+    finish(results, checks + some + more, target)
 
 
 def _kept(judge: Judge) -> tuple[dict[str, Any], list[Check]]:

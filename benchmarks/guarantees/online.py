@@ -13,11 +13,12 @@ from scipy.stats import binom
 from benchmarks.judge import FAILURE
 from benchmarks.report import Check, at_most, console
 from tocsin_calibration import DriftWatch, FalseAlarmLaw, ShiryaevRoberts, Watch, promise_test
-from tocsin_calibration.online.urn import MULTIPLES
+from tocsin_calibration.online.alarm_rate import MULTIPLES
 
 N, ALPHA, DELTA = 500, 0.05, 0.01
 LAW = FalseAlarmLaw.at(N, ALPHA)
 RUN_LENGTH = 10_000  # of the e-detector: the mean number of responses to a false alarm is at least that
+LATE = 262  # responses until x3 is found after 5,000 calm ones, when windows learnt from fewer alarms as well
 LOOK = 25  # responses between two looks in long calm
 EXPECTED = {"rate x2": 349, "rate x3": 92, "rate x5": 25, "shift 0.5 sd": 145, "shift 1 sd": 40}
 
@@ -74,6 +75,11 @@ def delays(runs: int) -> tuple[dict[str, Any], list[Check]]:
     checks = [
         at_most(f"median responses until {name} is found", found[name], 1.5 * known) for name, known in EXPECTED.items()
     ]
+    for multiple in (2, 3, 5):  # one-sidedness must cost next to nothing where scores do not tie
+        both = _median(runs, lambda random, m=multiple: _promise_delay(random, m, one_sided=False))  # type: ignore[misc]
+        checks.append(
+            at_most(f"rate x{multiple}: delay over the two-sided test's", found[f"rate x{multiple}"] / both, 1.2)
+        )
     few = max(40, runs // 5)
     late = {
         "restarts every 1,000": _median(few, lambda random: _late_delay(random, 1_000)),
@@ -82,6 +88,9 @@ def delays(runs: int) -> tuple[dict[str, Any], list[Check]]:
     }
     checks.append(
         at_most("after 5,000 calm responses, until rate x3 is found", late["restarts every 1,000"], 500 + 1.5 * 92)
+    )
+    checks.append(
+        at_most("the same over that of windows that learn in both directions", late["restarts every 1,000"] / LATE, 1.2)
     )
     table = Table(
         "change", "median responses until found", "simulated before", title="Detection delays, delta = 0.01, n = 500"
@@ -98,10 +107,11 @@ def _median(runs: int, delay: Callable[[np.random.Generator], int]) -> float:
     return float(np.median([delay(np.random.default_rng([7, run])) for run in range(runs)]))
 
 
-def _promise_delay(random: np.random.Generator, multiple: float) -> int:
+def _promise_delay(random: np.random.Generator, multiple: float, *, one_sided: bool = True) -> int:
     test = promise_test(LAW)
+    evidence = test.log_evalue if one_sided else test.log_martingale
     alarms = np.cumsum(random.random(4_000) < multiple * ALPHA).tolist()
-    found = (t for t in range(1, 4_001) if test.log_evalue((alarms[t - 1], t - alarms[t - 1])) >= log(1 / DELTA))
+    found = (t for t in range(1, 4_001) if evidence((alarms[t - 1], t - alarms[t - 1])) >= log(1 / DELTA))
     return next(found, 4_000)
 
 

@@ -10,10 +10,10 @@ from tocsin_calibration.errors import BundleError, CalibrationError, Calibration
 from tocsin_calibration.evaluation.comparison import Comparison, compare
 from tocsin_calibration.evaluation.evaluate import Evaluation, evaluate
 from tocsin_calibration.online.adaptive import ACI, ConformalPID, DtACI
+from tocsin_calibration.online.alarm_rate import promise_log_evalue, promise_test, quiet_test
 from tocsin_calibration.online.collecting import Reservoir, Rolling
 from tocsin_calibration.online.drift import DriftWatch
 from tocsin_calibration.online.feedback import Feedback
-from tocsin_calibration.online.urn import promise_log_evalue, promise_test
 from tocsin_calibration.online.watch import ShiryaevRoberts, Watch
 from tocsin_calibration.promise import Judged, Promise
 from tocsin_calibration.risk.correctness import Isotonic, Platt, Temperature, VennAbers
@@ -96,6 +96,7 @@ __all__ = [
     "promise_log_evalue",
     "promise_test",
     "pvalues",
+    "quiet_test",
     "required_size",
     "selection_pvalues",
     "session_metrics",

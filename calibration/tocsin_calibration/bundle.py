@@ -91,7 +91,7 @@ class Bundle:
             scorer = Scorer(members[GRAPH], threads=threads)
             arrays = _arrays(manifest, members)
             facts, policy = manifest["calibration"], manifest["risk"]
-            promise = None if facts is None else promise_from(facts, arrays, scorer.detectors)
+            promise = None if facts is None else promise_from(facts, arrays, scorer.detectors, manifest["digest"])
             risk = None if policy is None else RiskPolicy.from_content(policy, arrays, len(scorer.detectors))
             model, detectors, made = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
             if not all(isinstance(facts, dict) for facts in (*detectors, *made.values())):

@@ -15,6 +15,7 @@ from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sweeps import Held, alphas_of, calibrate_in_sweeps, checked, combination_of
 from tocsin_calibration.thresholds.joint import Float64, JointScore, needed_of
 from tocsin_calibration.thresholds.limits import Terms
+from tocsin_calibration.thresholds.smoothing import seed_of
 
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
 
@@ -30,6 +31,7 @@ def calibrate(
     contaminated: float = 0.0,
     groups: Sequence[str] | None = None,
     weights: ArrayLike | None = None,
+    normalised: bool = False,
     failures: NDArray[np.floating] | None = None,
 ) -> Promise:
     """A promise from detectors' scores (n, d) of safe responses that played no part in fitting.
@@ -41,7 +43,9 @@ def calibrate(
 
     `confidence`: promise alpha for this very calibration set, with that confidence, instead of on average over such
     sets. `contaminated`: keep alpha although up to that share of the rows is bad. `groups` (n,): a promise for each
-    group with rows enough; the others share the pooled one. `weights` (n,): likelihood ratios to the traffic expected.
+    group with rows enough, and one for the rows of all other groups together where they are enough. `weights` (n,):
+    likelihood ratios to the traffic expected, up to a factor; `normalised`: on their own scale, so that what they lack
+    to an average of 1 was not recorded, and counts against the threshold.
 
     Raises CalibrationError when the scores are too few for an alpha (saying how many are needed), not finite, or
     of the wrong shape.
@@ -74,7 +78,7 @@ def calibrate(
     reference = np.sort(values[a], axis=0)
     combination = combination_of(rule, reference, values[a], failures)
     nonconformity = JointScore(reference, rule, combination)(values[b])[0]
-    own, pooled = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
+    own, pooled, others = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
     return Promise(
         reference,
         nonconformity,
@@ -85,7 +89,10 @@ def calibrate(
         weights=None if weights is None else np.asarray(weights, np.float64)[b],
         groups=own,
         pooled=pooled,
+        others=others,
         combination=combination,
+        normalised=normalised,
+        auxiliary=seed_of(np.sort(nonconformity).tobytes(), seed),
     )
 
 
@@ -103,8 +110,8 @@ def calibrate_sessions(
     """A promise for whole sessions, from detectors' scores (T_i, d) of each safe session in the order of its steps.
 
     A third of the sessions set the detectors' scales and, in the style `band`, the usual course; the rest carry the
-    promise, each session as one. `failures` (m, d): responses of failed sessions, for the rule `learnt`. Raises
-    CalibrationError as `calibrate` does; what must be many enough are sessions.
+    promise, each session as one. Stretches of one session stay together. `failures` (m, d): responses of failed
+    sessions, for the rule `learnt`. Raises CalibrationError as `calibrate` does; what must be many enough are sessions.
     """
     alphas, terms = alphas_of(alpha), Terms(confidence)
     sound = [checked(scores) for scores in sessions]
@@ -113,16 +120,16 @@ def calibrate_sessions(
     cut = session.cut(sound)
     if session.every is not None and not cut:
         raise CalibrationError(f"no session has {session.every} steps; choose shorter stretches")
-    part_a = max(2, round(len(cut) * REFERENCE_SHARE))
     carrying = max(terms.required_size(a) for a in alphas.values())
-    if len(cut) - part_a < carrying:
+    owners = np.repeat(np.arange(len(sound)), [len(session.cut([one])) for one in sound])
+    part_a, part_b = _divided_by_session(owners, seed)
+    if len(part_b) < carrying:
         raise CalibrationError(
             f"{len(cut)} safe sessions cannot keep alpha = {min(alphas.values()):g}: "
             f"{with_reference(carrying, 2)} are needed ({carrying} carry the promise, one session one score); "
             f"record more, or choose a larger alpha"
         )
-    order = np.random.default_rng(seed).permutation(len(cut))
-    first, rest = [cut[i] for i in order[:part_a]], [cut[i] for i in order[part_a:]]
+    first, rest = [cut[i] for i in part_a], [cut[i] for i in part_b]
     rows = np.concatenate(first)
     needed_of(rule, rows.shape[1])
     reference = np.sort(rows, axis=0)
@@ -147,18 +154,35 @@ def calibrate_sessions(
         groups=steps,
         combination=combination,
         sessions=session,
+        clusters=owners[part_b] if len(np.unique(owners[part_b])) < len(part_b) else None,
     )
+
+
+def _divided_by_session(owners: NDArray[np.intp], seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The stretches of part A and of part B, whole sessions to either; those of a single session one by one."""
+    sessions = np.unique(owners)
+    one_each = len(sessions) == len(owners)
+    units = np.arange(len(owners)) if one_each or len(sessions) == 1 else owners
+    order = np.random.default_rng(seed).permutation(np.unique(units))
+    least = 2 if units is not owners else 1
+    first = order[: max(least, round(len(order) * REFERENCE_SHARE))]
+    if units is not owners:
+        return first, order[len(first) :]
+    inside = np.isin(owners, first)
+    return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
 def _divided(
     nonconformity: Float64, groups: Sequence[str] | None, carrying: int
-) -> tuple[dict[str, Float64], list[str]]:
-    """Each group's scores where they can carry the promise, and the groups that cannot."""
+) -> tuple[dict[str, Float64], list[str], Float64 | None]:
+    """Each group's scores where they can carry the promise, the groups that cannot, and their scores where all of them
+    together can.
+    """
     if groups is None:
-        return {}, []
+        return {}, [], None
     names = np.asarray([str(group) for group in groups])
     own = {str(name): nonconformity[names == name] for name in np.unique(names)}
-    return (
-        {name: scores for name, scores in own.items() if len(scores) >= carrying},
-        [name for name, scores in own.items() if len(scores) < carrying],
-    )
+    large = {name: scores for name, scores in own.items() if len(scores) >= carrying}
+    small = [name for name in own if name not in large]
+    others = nonconformity[np.isin(names, small)]
+    return large, small, others if large and len(others) >= carrying else None

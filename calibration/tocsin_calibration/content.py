@@ -15,6 +15,7 @@ from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sessions.windows import Window
 from tocsin_calibration.thresholds.limits import Terms
 from tocsin_calibration.thresholds.ordered import Ordered
+from tocsin_calibration.thresholds.smoothing import seed_of
 
 Arrays = dict[str, NDArray[np.float64]]
 
@@ -30,6 +31,9 @@ def facts_of(promise: Promise) -> dict[str, Any]:
         "contaminated": promise.terms.contaminated,
         "groups": {name: limits.n for name, limits in promise.groups.items()},
         "pooled": list(promise.pooled),
+        "others": None if promise.others is None else promise.others.n,
+        "auxiliary": promise.auxiliary,
+        "normalised": promise.normalised,
         "sessions": sessions
         and {
             "style": sessions.style,
@@ -47,7 +51,11 @@ def arrays_of(promise: Promise) -> Arrays:
         arrays["upto"] = promise.nonconformity.upto.astype(np.float64)
     if promise.groups:
         arrays["groups"] = np.concatenate([limits.scores for limits in promise.groups.values()])
-    if promise.limits.weighted is not None:
+    if promise.others is not None:
+        arrays["others"] = promise.others.scores
+    if promise.limits.clustered is not None:
+        arrays["clusters"] = promise.limits.clustered.members
+    elif promise.limits.weighted is not None:
         arrays["weights"] = promise.limits.weighted.weights
     if promise.combination is not None:
         arrays["combination"] = promise.combination
@@ -56,8 +64,10 @@ def arrays_of(promise: Promise) -> Arrays:
     return arrays
 
 
-def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str, ...]) -> Promise:
-    """The promise that was written. Raises BundleError or CalibrationError when its parts do not fit each other."""
+def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str, ...], digest: str) -> Promise:
+    """The promise that was written; what older bundles lack is drawn from their digest. Raises BundleError or
+    CalibrationError when its parts do not fit each other.
+    """
     reference = arrays["reference"]
     if reference.ndim != 2 or reference.shape[1] != len(detectors):
         raise BundleError(f"was calibrated for another graph: reference scores of shape {reference.shape}, but "
@@ -75,10 +85,14 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         detectors,
         terms=Terms(facts["confidence"], float(facts["contaminated"])),
         weights=arrays.get("weights"),
+        clusters=arrays.get("clusters"),
+        normalised=bool(facts.get("normalised", False)),
         groups=dict(zip(sizes, parts, strict=True)),
         pooled=[str(name) for name in facts["pooled"]],
+        others=arrays.get("others"),
         combination=arrays.get("combination"),
         sessions=_sessions(facts["sessions"], arrays),
+        auxiliary=int(facts["auxiliary"]) if "auxiliary" in facts else seed_of(digest.encode()),
     )
 
 

@@ -12,7 +12,9 @@ from tocsin_calibration.sessions.rule import Progress, SessionRule
 from tocsin_calibration.thresholds.joint import Float64, JointScore
 from tocsin_calibration.thresholds.limits import Limits, Terms
 from tocsin_calibration.thresholds.ordered import Ordered
+from tocsin_calibration.thresholds.smoothing import seed_of
 
+OTHERS = ""  # the group of responses in none that has a promise of its own
 FEW = 8  # up to here plain Python is quicker than numpy's calls
 
 
@@ -30,9 +32,13 @@ class Promise:
 
     `reference` (a, d) and `nonconformity` (b,) are parts A and B of calibration (see `thresholds.joint`); `alphas` maps
     severities to levels. `weights` (b,): the promise is for other traffic (`thresholds.weighted`). `groups`: further
-    nonconformity scores by group, each with a promise of its own (Mondrian); groups that are not there get the pooled
-    thresholds, and the pooled promise. `combination` (d,): weights of the rule `learnt`. `sessions`: responses belong
-    together, and `nonconformity` holds one score a session. Made by `calibrate`, or read from a bundle.
+    nonconformity scores by group, each with a promise of its own (Mondrian). `others`: those of all further groups'
+    responses, which have one promise together; None where they are too few, and then they get the pooled thresholds and
+    no promise, as the pooled one says nothing of a part of the traffic. `pooled` names those further groups that
+    calibration saw. `combination` (d,): weights of the rule `learnt`. `sessions`: responses belong
+    together, and `nonconformity` holds one score a session. `auxiliary`: the seed of the numbers that break the ties of
+    calibration scores where they are watched, drawn once; None derives it from the scores. `clusters` (b,): the session
+    that each stretch comes from, where sessions have several. Made by `calibrate`, or read from a bundle.
     """
 
     def __init__(
@@ -47,8 +53,12 @@ class Promise:
         weights: ArrayLike | None = None,
         groups: Mapping[str, NDArray[np.floating]] | None = None,
         pooled: Sequence[str] = (),
+        others: NDArray[np.floating] | None = None,
         combination: Sequence[float] | Float64 | None = None,
         sessions: SessionRule | None = None,
+        auxiliary: int | None = None,
+        clusters: ArrayLike | None = None,
+        normalised: bool = False,
     ) -> None:
         self.reference = np.asarray(reference, np.float64)
         self.rule = rule
@@ -57,11 +67,14 @@ class Promise:
         self.terms = terms
         self.combination = None if combination is None else np.asarray(combination, np.float64)
         self.sessions = sessions
-        self.limits = Limits(nonconformity, self.alphas, terms, weights)
+        self.normalised = normalised  # whether weights are likelihood ratios on their own scale
+        self.limits = Limits(nonconformity, self.alphas, terms, weights, clusters, normalised=normalised)
         self.groups = {name: Limits(scores, self.alphas, terms) for name, scores in (groups or {}).items()}
-        self.pooled = tuple(pooled)  # groups seen in calibration with too few responses for a promise of their own
+        self.pooled = tuple(pooled)
+        self.others = None if others is None else Limits(others, self.alphas, terms)
         self.n, self.laws, self.thresholds = self.limits.n, self.limits.laws, self.limits.thresholds
         self.nonconformity = self.limits.ordered
+        self.auxiliary = seed_of(self.nonconformity.scores.tobytes()) if auxiliary is None else auxiliary
         self._score = JointScore(self.reference, rule, self.combination)
 
     @property
@@ -72,6 +85,32 @@ class Promise:
         if self.sessions.every is not None:
             return f"stretches of {self.sessions.every} responses"
         return "sessions"
+
+    @property
+    def is_per_step(self) -> bool:
+        """Whether the promise is for each step of a session by itself, and none for how many sessions ever alarm."""
+        return self.sessions is not None and self.sessions.style == "step"
+
+    @property
+    def remaining(self) -> Limits:
+        """The limits of a response in no group that has a promise of its own."""
+        return self.others or self.limits
+
+    @property
+    def parts(self) -> dict[str, Limits]:
+        """All that is promised for by itself: groups, and under OTHERS the responses of all further ones or, where no
+        group has a promise, all responses.
+        """
+        if not self.groups or self.sessions is not None:
+            return {OTHERS: self.limits}
+        return self.groups if self.others is None else {**self.groups, OTHERS: self.others}
+
+    @property
+    def watches_drift(self) -> bool:
+        """Whether scores of safe responses rank among the calibration scores as these do among each other: not those of
+        sessions, of other traffic, or where some calibration scores may be of bad responses.
+        """
+        return self.sessions is None and self.limits.weighted is None and not self.terms.contaminated
 
     def joint(self, scores: NDArray[np.floating]) -> Float64:
         """Nonconformity (n,) of detectors' scores (n, d), before any window."""
@@ -87,7 +126,8 @@ class Promise:
         groups: Sequence[str] | None = None,
         sessions: Sequence[Progress] | None = None,
     ) -> Judged:
-        """P-values and severities of detectors' scores (n, d). Few rows are judged one by one, to the same bit.
+        """P-values and severities of detectors' scores (n, d). Few rows are judged one by one, to the same bit. NaN
+        counts as higher than any score.
 
         `groups`: each row's group, where the promise has groups. `sessions`: the progress of each row's session, rows
         of one session in their order; without it, every row is a session of its own.
@@ -101,7 +141,7 @@ class Promise:
         if self.sessions is not None:
             return self._judge_sessions(joint, by_detector, sessions)
         if groups is not None and self.groups:
-            own = [self.groups.get(group, self.limits) for group in groups]
+            own = [self.groups.get(group, self.remaining) for group in groups]
             pvalues = [limits.pvalue(c) for limits, c in zip(own, joint, strict=True)]
             return Judged(
                 pvalues, by_detector, [limits.severity(c) for limits, c in zip(own, joint, strict=True)], joint
@@ -119,7 +159,7 @@ class Promise:
         pvalues: list[float] = []
         severities: list[str | None] = []
         values: list[float] = []
-        limits, by_step = self.limits, self.sessions.style == "step"
+        limits, by_step = self.limits, self.is_per_step
         for progress, one in zip(sessions, joint, strict=True):
             value = progress.push(one)
             if by_step:
@@ -157,19 +197,66 @@ class Promise:
 
     def sentence(self, severity: str) -> str:
         """The promise of one severity in words, with what one calibration set lets a user see."""
-        low, high = self.laws[severity].rate_interval(0.99)
+        if self.groups and self.sessions is None:
+            return self._sentence_of_groups(severity)
+        if self.is_per_step:
+            return self._sentence_of_steps(severity)
+        low, high = self.limits.rate_range(severity)
         alpha, unit = percent(self.alphas[severity]), self.unit
         sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
-        at = "at each step, " if self.sessions is not None and self.sessions.style == "step" else ""
-        if self.terms.contaminated:
-            seen = f"although up to {percent(self.terms.contaminated)} of them may be bad; at worst you will see"
+        if self.terms.contaminated:  # the law is that of the worst case, and bounds all others
+            bad = f"although up to {percent(self.terms.contaminated)} of them may be bad"
+            return (
+                f"{severity}: at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm, {bad}; you will "
+                f"see at most {percent(high)} (99 times of 100)"
+            )
+        if (clustered := self.limits.clustered) is not None:
+            sessions = "1 session" if clustered.sessions == 1 else f"{clustered.sessions:,} sessions"
+            seen = f"they come from {sessions}{self._alike()}; you will see about"
         elif self.limits.weighted is not None:
-            seen = f"weighted to the traffic expected, worth {self.limits.effective:,.0f}; you will see about"
+            seen = f"weighted to the traffic expected, worth {self.laws[severity].n:,}; you will see about"
         else:
             seen = "with this calibration you will see"
         return (
-            f"{severity}: {at}at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm{sure}; "
+            f"{severity}: at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm{sure}; "
             f"{seen} {percent(low)} to {percent(high)} (99 times of 100)"
+        )
+
+    def _alike(self) -> str:
+        """What is known of how much sessions differ, and whether the promise is for new ones."""
+        clustered = self.limits.clustered
+        assert clustered is not None
+        told = (
+            ""
+            if clustered.correlation is None
+            else (
+                f" that differ by an intraclass correlation of {clustered.correlation:.2f}, and are worth "
+                f"{clustered.effective:,} independent ones"
+            )
+        )
+        return told if self.limits.weighted is not None else f"{told}: too few to promise it for new sessions"
+
+    def _sentence_of_steps(self, severity: str) -> str:
+        sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
+        ranges = [limits.rate_range(severity) for limits in (self.limits, *self.groups.values())]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        return (
+            f"{severity}: at each step, at most {percent(self.alphas[severity])} of {self.unit} like the {self.n:,} "
+            f"calibration {self.unit} alarm{sure}; with this calibration you will see {percent(low)} to "
+            f"{percent(high)} at any one step (99 times of 100). How many {self.unit} alarm at some step is not "
+            f"promised: more do"
+        )
+
+    def _sentence_of_groups(self, severity: str) -> str:
+        sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
+        ranges = [limits.rate_range(severity) for limits in self.parts.values()]
+        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+        others = "" if self.others is None else f" and at most as many of all other groups' {self.unit} together"
+        lack = " and nothing is promised for other groups" if self.others is None else ""
+        return (
+            f"{severity}: at most {percent(self.alphas[severity])} of each of {len(self.groups):,} groups' {self.unit} "
+            f"alarm{others}{sure}{lack}; with this calibration you will see {percent(low)} to {percent(high)} in any "
+            f"one (99 times of 100)"
         )
 
 

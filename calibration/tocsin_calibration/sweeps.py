@@ -21,6 +21,7 @@ from tocsin_calibration.thresholds.counting import Bracket, NotBracketedError, R
 from tocsin_calibration.thresholds.joint import LEARNT, Float64, JointScore, needed_of
 from tocsin_calibration.thresholds.learnt import combination_weights
 from tocsin_calibration.thresholds.ordered import Ordered
+from tocsin_calibration.thresholds.smoothing import seed_of
 
 Rows = NDArray[np.intp]
 
@@ -94,7 +95,10 @@ def calibrate_in_sweeps(
     sample = JointScore(reference, rule, combination)(safe)[0]
     counting = Counting(reference, rule, combination, np.unique(sample), tuple(expected_brackets(sample, n, ranks)))
     ordered = _ordered(responses, counting, rows, ranks)
-    return Promise(reference, ordered, alphas, rule, detectors, terms=terms, combination=combination)
+    auxiliary = seed_of(ordered.scores.tobytes(), seed)
+    return Promise(
+        reference, ordered, alphas, rule, detectors, terms=terms, combination=combination, auxiliary=auxiliary
+    )
 
 
 def _ordered(responses: Responses, counting: Counting, rows: Rows, ranks: Sequence[int]) -> Ordered:

@@ -7,21 +7,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from tests.middleware.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
 from tests.parts import INFER, inference, quick_bundle
+from typer.testing import CliRunner
 
 import tocsin
+from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sink import Scored
+from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.state.memory import MemorySessions
 from tocsin_calibration import (
     Bundle,
     SessionRule,
     Window,
+    calibrate,
 )
 
 
@@ -38,6 +43,22 @@ def test_each_group_is_judged_by_its_own_threshold(tmp_path: Path) -> None:
         assert [v.severity for v in verdicts] == expected.severities
     assert any(c.pvalues != w.pvalues for c, w in zip(found["calm"], found["wild"], strict=True))
     assert stranger.pvalues[0] == pytest.approx(promise.judge(scores[3:4]).pvalues[0], rel=1e-4)
+
+
+def test_evidence_is_gathered_for_what_is_promised_and_for_nothing_else() -> None:
+    """Rows of groups without a promise count for nothing; those of small groups together against their own."""
+    random = np.random.default_rng(1)
+    scores, rest = random.normal(size=(3_000, 1)), random.normal(size=(300, 1)) * 2
+    for small, watched in ((5, False), (300, True)):
+        groups = ["big"] * 3_000 + [f"tenant {row % 50}" for row in range(small)]
+        promise = calibrate(np.vstack([scores, rest[:small]]), {"warning": 0.05}, groups=groups)
+        evidence = Evidence(promise, 1_000, fixed=True, seed=0)
+        assert len(evidence.counts()) == 2 * (1 + watched) + 20
+        for _ in range(20):  # every row of a stranger alarms
+            evidence.read(
+                {"rows": 100, "alarmed": [["", "warning", 50]], "of_group": {"big": 50}, "joint": [], "sequence": []}
+            )
+        assert (evidence.promise()["warning"] > 4.6) == watched
 
 
 def test_each_model_has_its_own_keys(tmp_path: Path) -> None:
@@ -164,6 +185,15 @@ def test_stretches_of_an_endless_session_are_counted_as_they_end(tmp_path: Path)
                     ("none", "warning", "critical"))  # fmt: skip
         assert ended == 2
         assert "tocsin_promise_log_evalue" in relay.metrics and "tocsin_drift_log_evalue{" not in relay.metrics
+
+
+def test_sessions_are_not_counted_by_the_law_of_a_step(tmp_path: Path) -> None:
+    bundle = in_sessions(tmp_path / "s.tocsin", style="step")
+    done = CliRunner().invoke(app, ["bundle", "show", str(bundle)])
+    assert done.exit_code == 0 and "at any one step" in done.output and "of the next" not in done.output
+    guard = Guard.open(Config(**model(bundle)))
+    shown = {family.name for family in PrometheusSink(guard.models).collect() if family.samples}
+    assert "tocsin_alpha" in shown and not shown & {"tocsin_expected_alarm_ratio", "tocsin_promise_log_evalue"}
 
 
 def test_worth_decides_and_the_graver_action_wins(tmp_path: Path) -> None:

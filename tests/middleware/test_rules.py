@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from datetime import timedelta
@@ -19,6 +20,8 @@ from tocsin.alerting.watched import Wishes, watched
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
+from tocsin.judgement.guard import Guard
+from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import FalseAlarmLaw
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +41,8 @@ PROMISE = {  # what a calm Tocsin shows
     'tocsin_promised_alarms_total{model="digits",severity="critical"}': "0+3x1000",
     'tocsin_promise_log_evalue{model="digits",severity="warning"}': "-2+0x1000",
     'tocsin_promise_log_evalue{model="digits",severity="critical"}': "-2+0x1000",
+    'tocsin_quiet_log_evalue{model="digits",severity="warning"}': "-2+0x1000",
+    'tocsin_quiet_log_evalue{model="digits",severity="critical"}': "-2+0x1000",
     'tocsin_drift_log_evalue{model="digits"}': "-2+0x1000",
     'tocsin_added_seconds_bucket{le="0.005"}': "0+300x1000",
     'tocsin_added_seconds_bucket{le="0.01"}': "0+300x1000",
@@ -56,6 +61,7 @@ DISTURBED: dict[str, dict[str, str]] = {  # what each alert is about, and nothin
         'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+102x1000",
     },
     "TocsinAlarmBudgetBurnsSlowly": {'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+48x1000"},
+    "TocsinTooQuiet": {'tocsin_quiet_log_evalue{model="digits",severity="critical"}': "7+0x1000"},
     "TocsinDrift": {'tocsin_drift_log_evalue{model="digits"}': "7+0x1000"},
     "TocsinCalibrationStale": {'tocsin_bundle_calibrated_timestamp_seconds{model="digits"}': "-2592000+0x1000"},
     "TocsinCandidateDisagrees": {
@@ -122,6 +128,29 @@ def firing(folder: Path, rules: str, series: dict[str, str]) -> set[str]:
     claims = [{"eval_time": "8h", "alertname": name, "exp_alerts": []} for name in names]
     told = unit_test(folder, rules, series, alert_rule_test=claims).stderr + ""
     return {name for name in names if f"alertname: {name}," in told}
+
+
+def test_evidence_is_shared_among_all_severities_and_models_also_by_run_length(tmp_path: Path) -> None:
+    """The same limit in the rules, in the metrics and on the page."""
+    quick_bundle(tmp_path / "digits.tocsin")
+    model = {"bundle": str(tmp_path / "digits.tocsin"), "signals": SIGNALS}
+    models = {"a": model, "b": {**model, "evidence": "run_length"}, "c": {**model, "evidence": "run_length"}}
+    (tmp_path / "tocsin.yaml").write_text(yaml.safe_dump({"models": models}))
+    text = alerts(written(tmp_path / "tocsin.yaml"))["TocsinPromiseBroken"]["expr"]
+    expected = {"a": np.log(2 / 0.01), "b": np.log(4 * 1e6), "c": np.log(4 * 1e6)}
+    assert {f"> {limit:.4f}" for limit in expected.values()} == set(re.findall(r"> [\d.]+", text))
+    sink = PrometheusSink(Guard.open(Config(**{"models": models})).models)
+    (shown,) = [family for family in sink.collect() if family.name == "tocsin_promise_log_limit"]
+    assert {sample.labels["model"]: sample.value for sample in shown.samples} == pytest.approx(expected)
+    assert sink.limits.windows == pytest.approx(expected["a"]) and sink.limits.run_length == pytest.approx(
+        expected["b"]
+    )
+
+
+def test_the_luck_of_two_calibrations_is_no_disagreement(configured: Path, tmp_path: Path) -> None:
+    """Two promises of 5%, 600 responses behind each, may alarm on 7% of the same hour and on none in common."""
+    luck = {'tocsin_shadow_responses_total{model="digits",severity="warning",live="none"}': "0+41x1000"}
+    assert "TocsinCandidateDisagrees" not in firing(tmp_path, written(configured, *MORE), PROMISE | luck)
 
 
 def test_prometheus_takes_the_file_as_it_is(configured: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.evaluation.evaluate import BINS, Evaluation
-from tocsin_calibration.evaluation.kept import kept
+from tocsin_calibration.evaluation.kept import kept_within
 from tocsin_calibration.promise import Promise
 
 
@@ -40,6 +40,7 @@ class AlarmCounts:
         if not self.n:
             raise CalibrationError("there is nothing to evaluate on")
         severities = {
-            name: kept(promise.laws[name], alpha, self.alarms[name], self.n) for name, alpha in promise.alphas.items()
+            name: kept_within(promise.limits, name, alpha, self.alarms[name], self.n)
+            for name, alpha in promise.alphas.items()
         }
         return Evaluation(promise.unit, severities, {}, self.pvalues.tolist(), None, None, None, None)

@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.evaluation.by_session import SessionOutcome, by_session
-from tocsin_calibration.evaluation.kept import Kept, SeedToSeed, kept_by_group, kept_by_severity, seed_to_seed
+from tocsin_calibration.evaluation.kept import (
+    Kept,
+    SeedToSeed,
+    kept_by_group,
+    kept_by_severity,
+    kept_over_groups,
+    seed_to_seed,
+)
 from tocsin_calibration.evaluation.metrics import (
     Ece,
     Reliability,
@@ -75,7 +82,8 @@ class Labelled:
     probabilities: Probabilities | None
     dcs: float | None = None  # mean Distributional Correctness Score of the answers' own distributions
     accuracy_by_group: dict[str, float] = field(default_factory=dict)
-    harmony: float | None = None
+    harmony: float | None = None  # of three groups or more
+    spread: float | None = None  # between the best and the worst group's accuracy
     subgroups: Mapping[str, SubgroupCurve] = field(default_factory=dict)
 
 
@@ -126,7 +134,7 @@ def evaluate(
     `groups`, `sessions`: names (n,). `correct` (n,): whether answers were right; `dcs` (n,): their scores by
     `distributional_correctness`, where their distributions are known. `failures` (m, d): scores of
     responses that should alarm, with their `failed_sessions` (m,). Raises CalibrationError when their lengths differ,
-    and when the promise is for sessions and none are named.
+    when scores are not finite, and when the promise is for sessions and none are named.
     """
     columns = (("groups", groups), ("sessions", sessions), ("labels", correct), ("DCS values", dcs))
     for name, column in columns:
@@ -136,6 +144,12 @@ def evaluate(
         raise CalibrationError(f"there are {len(failed_sessions)} failed sessions for {len(failures)} failures")
     if not len(scores):
         raise CalibrationError("there is nothing to evaluate on")
+    for what, values in (("responses", scores), ("failures", failures)):
+        if values is not None and (broken := ~np.isfinite(values).reshape(len(values), -1).all(axis=1)).any():
+            raise CalibrationError(
+                f"{int(broken.sum())} of {len(values)} {what} have a NaN or infinite score (the first is row "
+                f"{int(np.argmax(broken))}); leave them out, and count them apart"
+            )
     joint = promise.joint(scores)
     unit, limits, outcome = promise.unit, promise.limits, None
     if promise.sessions is not None:
@@ -148,16 +162,19 @@ def evaluate(
     else:
         judged = promise.judge(scores, groups)
         severities, pvalues = judged.severities, judged.pvalues
-        by_group = {} if groups is None else kept_by_group(promise, severities, groups)
+        by_group = {} if groups is None or not promise.groups else kept_by_group(promise, severities, groups)
         drift = None
-        if promise.limits.weighted is None:
-            watch = DriftWatch(promise.nonconformity)
+        if promise.watches_drift:
+            watch = DriftWatch(promise.nonconformity, auxiliary=promise.auxiliary, seed=0)
             watch.add(judged.joint)
             drift = watch.log_evidence()
         seeds = seed_to_seed(joint, list(promise.alphas.values())[-1])
+    by_severity = kept_by_severity(promise, severities, limits)
+    if promise.sessions is None and promise.groups and groups is not None:
+        by_severity = kept_over_groups(promise, severities, groups)
     return Evaluation(
         unit,
-        kept_by_severity(promise, severities, limits),
+        by_severity,
         by_group,
         np.histogram(pvalues, BINS, (0, 1))[0].tolist(),
         drift,
@@ -189,7 +206,8 @@ def _labelled(
         None if weighed is None else _probabilities(weighed, correct, costs),
         None if dcs is None else float(np.asarray(dcs, np.float64).mean()),
         accuracy,
-        harmony(list(accuracy.values())) if len(accuracy) > 1 else None,
+        harmony(list(accuracy.values())) if len(accuracy) > 2 else None,
+        max(accuracy.values()) - min(accuracy.values()) if len(accuracy) > 1 else None,
         {} if names is None else subgroup_curves(ranked, ~correct, names.tolist()),
     )
 

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin_calibration.promise import Promise
+from tocsin_calibration.promise import OTHERS, Promise
 from tocsin_calibration.thresholds.binomial import clopper_pearson
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 from tocsin_calibration.thresholds.limits import Limits
 
 SURPRISE = 0.005  # each tail that a kept promise leaves with this probability
+OTHER_GROUPS = "all others"  # what an evaluation calls the responses of groups without a promise of their own
 
 
 class Kept(NamedTuple):
@@ -56,39 +57,101 @@ class SeedToSeed(NamedTuple):
     splits: int
 
 
-def kept(law: FalseAlarmLaw, alpha: float, alarms: int, n: int) -> Kept:
-    """Judge a count by the law."""
+def kept(
+    law: FalseAlarmLaw, alpha: float, alarms: int, n: int, *, least: int | None = None, surprise: float = SURPRISE
+) -> Kept:
+    """Judge a count by the law, whose tails hold `surprise` each; `least`: from which count on it is no surprise, where
+    the law is a bound alone.
+    """
     if not n:
         return Kept(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
-    least, most = law.count_interval(n, 1 - 2 * SURPRISE)
-    return Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, law.at_least(n, alarms))
+    low, most = law.count_interval(n, 1 - 2 * surprise)
+    low = low if least is None else min(low, least)
+    return Kept(alpha, n, alarms, *clopper_pearson(alarms, n), low, most, law.at_least(n, alarms))
+
+
+def kept_within(
+    limits: Limits, severity: str, alpha: float, alarms: int, n: int, *, surprise: float = SURPRISE
+) -> Kept:
+    """Judge a count by a severity's limits: too few are fewer than the calibration scores over the threshold explain,
+    so that ties and contamination are no surprise.
+    """
+    least = limits.count_range(severity, n, 1 - 2 * surprise)[0] if n else None
+    return kept(limits.laws[severity], alpha, alarms, n, least=least, surprise=surprise)
 
 
 def kept_by_severity(
     promise: Promise, severities: Sequence[str | None], limits: Limits | None = None
 ) -> dict[str, Kept]:
     """Each severity's promise, by the pooled limits unless told others; the alarms of one include the graver ones."""
-    laws = (limits or promise.limits).laws
+    own = limits or promise.limits
     return {
-        name: kept(laws[name], alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
+        name: kept_within(own, name, alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
                    len(severities))
         for name, alpha in promise.alphas.items()
     }  # fmt: skip
 
 
 def kept_by_group(promise: Promise, severities: Sequence[str | None], groups: Sequence[str]) -> dict[str, Kept]:
-    """The mildest severity's promise, group by group: by the group's own law where it has one, else the pooled one."""
+    """The mildest severity's promise, by what is promised for by itself: groups, and under OTHER_GROUPS the responses
+    of all further ones. What is expected is told for all of them at once (Bonferroni): while every promise is kept, any
+    at all is called broken once in 200 times at most. Groups without a promise are not judged.
+    """
     name, alpha = list(promise.alphas.items())[-1]
-    counts: dict[str, list[int]] = {}
-    for group, severity in zip(groups, severities, strict=True):
-        count = counts.setdefault(str(group), [0, 0])
-        count[0] += severity is not None
-        count[1] += 1
-    laws = {group: limits.laws[name] for group, limits in promise.groups.items()}
+    counts = counts_by_part(promise, severities, groups)[name]
     return {
-        group: kept(laws.get(group, promise.laws[name]), alpha, alarms, n)
+        OTHER_GROUPS if group == OTHERS else group: kept_within(
+            promise.parts[group], name, alpha, alarms, n, surprise=SURPRISE / len(counts)
+        )
         for group, (alarms, n) in sorted(counts.items())
     }
+
+
+def kept_over_groups(promise: Promise, severities: Sequence[str | None], groups: Sequence[str]) -> dict[str, Kept]:
+    """Each severity's promise over all responses that one is made for, by the law of the groups' counts together: each
+    has a calibration set of its own.
+    """
+    found = {}
+    for name, counts in counts_by_part(promise, severities, groups).items():
+        alarms, n = sum(a for a, _ in counts.values()), sum(n for _, n in counts.values())
+        alpha = promise.alphas[name]
+        if not n:
+            found[name] = Kept(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
+            continue
+        law = total_law([(promise.parts[group].laws[name], m) for group, (_, m) in counts.items()])
+        cdf = np.cumsum(law)
+        most = int(np.searchsorted(cdf, 1 - SURPRISE))
+        exact = all(promise.parts[group].exact[name] for group in counts)
+        least = int(np.searchsorted(cdf, SURPRISE, side="right")) if exact else 0
+        found[name] = Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, float(law[alarms:].sum()))
+    return found
+
+
+def counts_by_part(
+    promise: Promise, severities: Sequence[str | None], groups: Sequence[str]
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """By severity and by what is promised for by itself, alarms of it or a graver one, and responses."""
+    parts = np.asarray([group if group in promise.groups else OTHERS for group in map(str, groups)])
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, alpha in promise.alphas.items():
+        alarmed = np.asarray([s is not None and promise.alphas[s] <= alpha for s in severities], bool)
+        found[name] = {
+            str(part): (int(alarmed[parts == part].sum()), int((parts == part).sum()))
+            for part in np.unique(parts)
+            if part in promise.parts
+        }
+    return found
+
+
+def total_law(laws: Sequence[tuple[FalseAlarmLaw, int]]) -> NDArray[np.float64]:
+    """The law of all alarms together, from independent laws and how many responses each is of: P(c) for c = 0.. ."""
+    size = 1 + sum(m for _, m in laws)
+    length = 1 << (size - 1).bit_length()
+    product = np.ones(length // 2 + 1, np.complex128)
+    for law, m in laws:
+        product *= np.fft.rfft(law.count_pmf(m), length)
+    shares = np.clip(np.fft.irfft(product, length)[:size], 0, None)
+    return np.asarray(shares / shares.sum(), np.float64)
 
 
 def seed_to_seed(joint: NDArray[np.float64], alpha: float, *, splits: int = 20, seed: int = 0) -> SeedToSeed | None:

@@ -27,8 +27,11 @@ class RiskCoverage(NamedTuple):
 
 
 class Ece(NamedTuple):
-    """Expected calibration error, in [0, 1]; where 95% of its bootstrap lies; and what 95% of samples as large would
+    """Expected calibration error, in [0, 1]; its 95% range by the bootstrap; and what 95% of samples as large would
     stay under if the probabilities were right. An `error` under `by_chance` is no evidence of miscalibration.
+
+    The ECE of a sample is too high on average, and a bootstrap sample's once more; so the range is the bootstrap's,
+    less what it is too high by. It is one for what samples as large show on average, not for an ECE without noise.
     """
 
     error: float
@@ -67,9 +70,10 @@ def expected_calibration_error(probs: ArrayLike, correct: ArrayLike, *, bins: in
     p, right = _checked(probs, correct)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, len(p), (DRAWS, len(p)))
-    low, high = np.quantile([_ece(p[rows], right[rows], bins) for rows in drawn], [0.025, 0.975])
+    found, resampled = _ece(p, right, bins), np.array([_ece(p[rows], right[rows], bins) for rows in drawn])
+    low, high = np.clip(np.quantile(resampled, [0.025, 0.975]) - (resampled.mean() - found), 0, 1)
     chance = np.quantile([_ece(p, (rng.random(len(p)) < p).astype(float), bins) for _ in range(DRAWS)], 0.95)
-    return Ece(_ece(p, right, bins), float(low), float(high), float(chance))
+    return Ece(found, float(low), float(high), float(chance))
 
 
 def reliability(probs: ArrayLike, correct: ArrayLike, *, bins: int = BINS) -> Reliability:

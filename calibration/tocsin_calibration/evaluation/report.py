@@ -101,6 +101,8 @@ def _labelled(found: Labelled) -> list[str]:
         ]
     if found.dcs is not None:
         rows.append(("DCS", f"{found.dcs:+.4f}, of the answers' own distributions"))
+    if found.spread is not None:
+        rows.append(("accuracy of groups", f"{found.spread:.2%} between best and worst"))
     if found.harmony is not None:
         rows.append(("harmony of groups", f"{found.harmony:.3f} of 1 (evenness of accuracy)"))
     for name, group in found.subgroups.items():

@@ -30,13 +30,13 @@ class SubgroupCurve(NamedTuple):
 
 def harmony(performance: ArrayLike) -> float:
     """Evenness of a performance in [0, 1] over k subgroups (k,), itself in [0, 1]; 1 = all alike, NaN for fewer than
-    two.
+    three: two lie equally far from their mean, and would be in harmony however much they differ.
 
     The normalised entropy of shares p_i proportional to exp(-((f_i - mean f) / 0.1)^2): subgroups far from the mean
     hardly count, and what is left is uneven (benchmark harmony; Uzunoglu et al. 2025, arXiv:2509.25671).
     """
     f = np.asarray(performance, np.float64)
-    if len(f) < 2:
+    if len(f) < 3:
         return float("nan")
     kernel = np.exp(-(((f - f.mean()) / BANDWIDTH) ** 2))
     shares = kernel / kernel.sum()

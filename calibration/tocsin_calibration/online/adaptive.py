@@ -3,10 +3,10 @@
 All of them act on p-values: alarm when p <= `level`. When a response turns out to have been safe, `learn` is told its
 p-value and whether it was alarmed, err; alarmed too often, the level sinks, too seldom, it rises.
 
-Guarantee (of ACI, exactly; deterministic, no assumption about the traffic): over T confirmed-safe responses whose
+Guarantee (of ACI; deterministic, no assumption about the traffic): over T confirmed-safe responses whose
 feedback was taken, |mean err - alpha| <= (max(a_1, 1 - a_1) + gamma (D + 1)) / (gamma T), a_1 the first level, where at
 most D responses are decided between a response and its label. What they cannot do: say anything about responses whose
-truth never comes.
+truth never comes. DtACI keeps the same with a_1 = 1 and the step of its integral, see there.
 """
 
 from __future__ import annotations
@@ -66,13 +66,21 @@ class DtACI:
     """Dynamically tuned ACI: one ACI a step size, trusted by their pinball loss (Gibbs and Candès 2024, JMLR 25:162).
 
     `interval`: over how many feedbacks the best step size may change. Each expert learns from whether it would have
-    alarmed; the level is the experts' mean by trust.
+    alarmed; the level is the experts' mean by trust, plus an integral.
+
+    The mean alone keeps no long-run rate: each expert is right about itself, while their mean alarms more seldom or
+    more often than any of them. The integral, the sum of `integral` (alpha - err) over what was really alarmed, mends
+    that: with the mean held within [0, 1] it is never farther from 0 than 1 + integral (D + 1), as beyond -1 nothing
+    alarms and beyond 1 everything does. So |mean err - alpha| <= (1 + integral (D + 1)) / (integral T).
     """
 
-    def __init__(self, alpha: float, gammas: Sequence[float] = GAMMAS, interval: int = 500) -> None:
+    def __init__(
+        self, alpha: float, gammas: Sequence[float] = GAMMAS, interval: int = 500, integral: float = 0.01
+    ) -> None:
         self.alpha = a = float(exact(alpha))
-        if not gammas or min(gammas) <= 0 or interval < 1:
-            raise CalibrationError("the steps gamma must be above 0, and the interval at least 1")
+        if not gammas or min(gammas) <= 0 or interval < 1 or integral <= 0:
+            raise CalibrationError("the steps gamma and of the integral must be above 0, and the interval at least 1")
+        self._integral, self._offset = integral, 0.0
         self._gammas = tuple(gammas)
         self._levels = [a] * len(gammas)
         self._trust = [1 / len(gammas)] * len(gammas)
@@ -82,12 +90,13 @@ class DtACI:
 
     @property
     def level(self) -> float:
-        """The experts' mean level by trust."""
-        return sum(t * level for t, level in zip(self._trust, self._levels, strict=True))
+        """The experts' mean level by trust, and the integral."""
+        mean = sum(t * level for t, level in zip(self._trust, self._levels, strict=True))
+        return min(1.0, max(0.0, mean)) + self._offset
 
     def learn(self, pvalue: float, alarmed: bool) -> None:
-        """A response with this p-value was safe; what was done about it does not matter to the experts."""
-        del alarmed
+        """A response with this p-value was safe; what was done about it matters to the integral alone."""
+        self._offset += self._integral * (self.alpha - alarmed)
         losses = [_pinball(pvalue, level, self.alpha) for level in self._levels]
         least = min(losses)
         raw = [t * exp(-self._eta * (loss - least)) for t, loss in zip(self._trust, losses, strict=True)]

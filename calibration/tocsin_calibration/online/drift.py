@@ -13,30 +13,63 @@ from tocsin_calibration.thresholds.ordered import Ordered
 class DriftWatch:
     """Watches whether nonconformity scores still rank among the calibration scores (n,) as exchangeable ones do.
 
-    A score that ties with calibration scores is put above or below each with equal chance, by `seed`, so that the ranks
-    are uniform whatever the ties. O(1) memory beside the calibration scores.
+    Ties are broken by an auxiliary uniform number that each calibration score has for ever and each new score draws: of
+    tied scores the one with the larger number counts as higher. Such pairs are exchangeable when the scores are, and
+    never tie, so that their ranks are an urn whatever the scores' law. (A gap among tied scores drawn anew for each new
+    score is uniform as well, but no urn: it never settles on this calibration set's luck, and looks like drift.)
+
+    `auxiliary`: the seed of the calibration scores' numbers, the same wherever this calibration is watched. `seed`:
+    that of the new scores' numbers, None for one from the operating system, as two processes must not share theirs.
+    O(1) memory beside the calibration scores: only the numbers at the cells' edges matter.
     """
 
     def __init__(
-        self, calibration: NDArray[np.float64] | Ordered, *, cells: int = CELLS, every: int = EVERY, seed: int = 0
+        self,
+        calibration: NDArray[np.float64] | Ordered,
+        *,
+        cells: int = CELLS,
+        every: int = EVERY,
+        auxiliary: int = 0,
+        seed: int | None = None,
     ) -> None:
         self._calibration = calibration if isinstance(calibration, Ordered) else Ordered.of(calibration)
         n = self._calibration.n
-        self._edges = np.asarray(cell_edges(n, cells)[1:-1])
+        self._scores, self._uniforms = _edges(self._calibration, cell_edges(n, cells)[1:-1], auxiliary)
+        blocks, first, size = np.unique(self._scores, return_index=True, return_counts=True)
+        self._blocks = list(zip(blocks.tolist(), first.tolist(), size.tolist(), strict=True))
         self._rng = np.random.default_rng(seed)
         self.watch = Watch(drift_test(n, cells), every)
 
     def add(self, scores: ArrayLike) -> None:
         """Take in new scores (m,)."""
-        values = np.asarray(scores, np.float64)
-        below, at_most = self._calibration.below(values), self._calibration.at_most(values)
-        gaps = below
-        if (tied := at_most > below).any():
-            gaps = below.copy()
-            gaps[tied] = self._rng.integers(below[tied], at_most[tied], endpoint=True)
-        cells = np.searchsorted(self._edges, gaps, side="right")
-        self.watch.add(np.bincount(cells, minlength=len(self._edges) + 1).tolist())
+        values = self._calibration.as_kept(scores)
+        cells = np.searchsorted(self._scores, values, side="left")
+        drawn = self._rng.random(len(values))
+        for score, first, size in self._blocks:
+            if (tied := values == score).any():
+                cells[tied] += np.searchsorted(self._uniforms[first : first + size], drawn[tied], side="left")
+        self.watch.add(np.bincount(cells, minlength=len(self._scores) + 1).tolist())
 
     def log_evidence(self) -> float:
         """log of the evidence that scores have drifted, log(1/delta) to act on."""
         return self.watch.log_evidence()
+
+
+def _edges(calibration: Ordered, ranks: list[int], auxiliary: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The score at each rank (from 1) and its auxiliary number, in ascending order of both.
+
+    Among m scores that tie, the number at the r-th place is the r-th smallest of m uniforms; given another one below
+    it, at place q, it lies in the rest as the (r-q)-th of m-q does.
+    """
+    rng = np.random.default_rng(auxiliary)
+    scores = np.array([calibration.at_rank(rank) for rank in ranks], np.float64)
+    below, at_most = calibration.below(scores), calibration.at_most(scores)
+    uniforms, place, number = np.zeros(len(ranks)), 0, 0.0
+    for at, rank in enumerate(ranks):
+        if at == 0 or scores[at] != scores[at - 1]:
+            place, number = 0, 0.0
+        next_place = rank - int(below[at])
+        rest = int(at_most[at]) - int(below[at]) - place
+        number += (1 - number) * rng.beta(next_place - place, rest + 1 - (next_place - place))
+        uniforms[at], place = number, next_place
+    return scores, uniforms

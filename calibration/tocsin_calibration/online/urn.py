@@ -20,12 +20,7 @@ from itertools import pairwise
 from math import exp, lgamma, log
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
-# Alternatives of the promise test: multiples of the promised rate, and how much each is trusted beforehand.
-# Twice the rate has most, since more than that shows soon anyway.
-MULTIPLES = ((1.5, 0.1), (2.0, 0.3), (2.5, 0.2), (3.0, 0.2), (5.0, 0.1), (8.0, 0.1))
-CONCENTRATION = 400.0  # responses' worth of certainty in each of them
 CELLS = 20  # of the drift test
 FLATNESS = (2.0, 5.0, 20.0)  # parameters of its alternatives, the same for each cell
 
@@ -34,6 +29,8 @@ Counts = Sequence[int]
 
 class UrnTest:
     """A null urn with cells of these sizes (K,), and alternatives: pairs of trust and parameters (K,)."""
+
+    adds_up = True  # the evidence of windows is a martingale of one filtration, and so is its sum
 
     def __init__(self, cells: Iterable[float], alternatives: Iterable[tuple[float, Sequence[float]]]) -> None:
         self.cells = tuple(float(size) for size in cells)
@@ -58,12 +55,6 @@ class UrnTest:
         return largest + log(sum(exp(one - largest) for one in logs))
 
 
-def promise_test(law: FalseAlarmLaw) -> UrnTest:
-    """Whether safe traffic alarms more often than promised: counts are (alarms, responses without one)."""
-    rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
-    return UrnTest((law.n + 1 - law.k, law.k), [(t, (CONCENTRATION * r, CONCENTRATION * (1 - r))) for t, r in rates])
-
-
 def drift_test(n: int, cells: int = CELLS) -> UrnTest:
     """Whether scores still rank among n calibration scores as they did: counts are how many fell in each cell.
 
@@ -81,16 +72,6 @@ def cell_edges(n: int, cells: int = CELLS) -> list[int]:
     """
     cells = min(cells, n + 1)
     return [round(i * (n + 1) / cells) for i in range(cells + 1)]
-
-
-def promise_log_evalue(law: FalseAlarmLaw, alarms: int, responses: int) -> float:
-    """log E of the promise test after `alarms` in `responses`.
-
-    Raises CalibrationError unless 0 <= alarms <= responses.
-    """
-    if not 0 <= alarms <= responses:
-        raise CalibrationError(f"there cannot be {alarms} alarms in {responses} responses")
-    return promise_test(law).log_evalue((alarms, responses - alarms))
 
 
 def _log_probability(parameters: Sequence[float], counts: Counts) -> float:

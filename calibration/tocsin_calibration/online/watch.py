@@ -1,21 +1,37 @@
 """Watching for ever: restarts, so that long calm does not excuse a later change.
 
 An e-value that has seen five thousand calm responses needs many bad ones to be turned. So a new window opens every
-`every` responses, which learns from what came before but bets only on what comes after; the j-th window gets the share
-w_j = 6/(pi^2 j^2) of the trust, and evidence is the sum of w_j E_j over all windows (those to come counting 1).
-
-Guarantee: that sum is a martingale from 1, so P(it ever reaches 1/delta) <= delta under exchangeability, for ever.
+`every` responses, which bets only on what comes after; the j-th window gets the share w_j = 6/(pi^2 j^2) of the trust.
 A change is found about every/2 responses, plus the delay of a fresh test, after it happens. Memory is O(1): the first
-window and the last few are kept, others stop betting, which only lowers the sum.
+window and the last few are kept, others stop betting, which only lowers the evidence.
+
+**Drift** (`UrnTest`). A window learns its null from all that came before. Evidence is the sum of w_j E_j over all
+windows (those to come counting 1): a martingale from 1, so P(it ever reaches 1/delta) <= delta under exchangeability.
+
+**Alarms** (`RateTest`). Evidence is the largest of w_j F_j, and P(it ever reaches 1/delta) <= sum_j delta w_j = delta
+by the union bound, from these bets of window j, each of which reaches x with probability at most 1/x:
+
+- fresh: F_j starts from the law of calibration, as if nothing had come before. The responses of a window are as
+  exchangeable with calibration as all of them are, and the proof of `alarm_rate` holds for any traffic each of whose
+  responses alarms with at most the chance that calibration gives it: ties, contamination, quieter times.
+- learning, where nothing ties at the threshold and ten gaps or more lie above it: given a alarms in the t responses
+  before, the rate is Beta(n+1-k+a, k+t-a), and stochastically at most Beta(n+1-k+b, k+t-b) for any b >= a; F_j starts
+  from that, with b = max(a, t (n+1-k)/(n+1)): a window may learn that this calibration set alarms more often than the
+  average one, never that it alarms less often. F_j grows with the alarms, so that the higher law bounds it. It has 0.8
+  of w_j, the fresh bet the rest; and it is left out where a is so low that calibration does not explain it.
+
+Guarantee of the alarms' watch: under exchangeability P(evidence ever reaches 1/delta) <= delta; with ties at the
+threshold, on contaminated calibration and while traffic is quieter too, there by the fresh bets alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import exp, log, pi
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.online.urn import MULTIPLES, UrnTest
+from tocsin_calibration.online.alarm_rate import MULTIPLES, QuietTest, RateTest
+from tocsin_calibration.online.urn import UrnTest
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 EVERY = 1_000  # responses between restarts
@@ -23,12 +39,15 @@ KEPT = 8  # windows that go on betting, besides the first
 
 
 class Watch:
-    """Counts of one kind of traffic, and the evidence against its calibration. Not safe between threads."""
+    """Counts of one kind of traffic, and the evidence against its calibration. Not safe between threads.
 
-    def __init__(self, test: UrnTest, every: int = EVERY) -> None:
+    `quiet`: what the same counts are held to as well, when they are of alarms.
+    """
+
+    def __init__(self, test: UrnTest | RateTest, every: int = EVERY, quiet: QuietTest | None = None) -> None:
         if every < 1:
             raise CalibrationError(f"a restart needs at least one response, not {every}")
-        self.test = test
+        self.test, self.quiet = test, quiet
         self.every = every
         self.counts = [0] * len(test.cells)
         self.seen = 0
@@ -52,14 +71,22 @@ class Watch:
 
     def log_evidence(self) -> float:
         """log of the evidence now, log(1/delta) to act on."""
-        logs = []
-        for number, before in self._windows:
-            since = [now - then for now, then in zip(self.counts, before, strict=True)]
-            logs.append(log(_share(number)) + self.test.log_evalue(since, before))
+        logs = [log(_share(number)) + self.test.log_evalue(since, before) for number, before, since in self._since()]
         if self._to_come > 0:
             logs.append(log(self._to_come))
         largest = max(logs)
-        return largest + log(sum(exp(one - largest) for one in logs))
+        return largest + log(sum(exp(one - largest) for one in logs)) if self.test.adds_up else largest
+
+    def log_quiet_evidence(self) -> float | None:
+        """log of the evidence that there are fewer alarms than calibration explains, None where it cannot tell."""
+        if self.quiet is None:
+            return None
+        return max(log(_share(number)) + self.quiet.log_evalue(since) for number, _, since in self._since())
+
+    def _since(self) -> Iterator[tuple[int, list[int], list[int]]]:
+        """Each window's number, the counts before it, and those since."""
+        for number, before in self._windows:
+            yield number, before, [now - then for now, then in zip(self.counts, before, strict=True)]
 
 
 class ShiryaevRoberts:
@@ -69,14 +96,18 @@ class ShiryaevRoberts:
     (R_t - t is a martingale; Shin, Ramdas and Rinaldo 2024, arXiv:2203.03532). It finds late changes sooner, but sooner
     or later cries wolf: once in 1/delta responses on average at most, where a watch may never.
 
-    e_t is the urn's likelihood ratio for one response at fixed rates, each with a sum of its own, mixed by trust. State
-    is these sums and two counts; unlike a watch's counts, sums of replicas cannot be added.
+    e_t is the urn's likelihood ratio for one response at fixed rates, each with a sum of its own, mixed by trust. The
+    urn's chance of an alarm is taken as at least the expected rate, so that a time of few alarms does not make the
+    usual rate look high afterwards: with a lower chance the mean of e_t is at most 1 all the same, which is enough.
+    With ties at the threshold the run length was only simulated. State is these sums and two counts; unlike a watch's
+    counts, sums of replicas cannot be added.
     """
 
     def __init__(self, alarms: float, calm: float, rates: Sequence[tuple[float, float]]) -> None:
         """An urn of `alarms` and `calm` gaps (n+1-k and k), and (trust, rate) pairs of alternatives, rates below 1."""
         total = sum(trust for trust, _ in rates) or 1.0
         self._alarms, self._calm = float(alarms), float(calm)
+        self._expected = self._alarms / (self._alarms + self._calm)
         self._rates = [(trust / total, rate) for trust, rate in rates]
         self._sums = [0.0] * len(rates)
 
@@ -88,7 +119,7 @@ class ShiryaevRoberts:
 
     def add(self, alarmed: bool) -> float:
         """Take a response in; R now."""
-        rate = self._alarms / (self._alarms + self._calm)
+        rate = max(self._expected, self._alarms / (self._alarms + self._calm))
         for at, (_, other) in enumerate(self._rates):
             ratio = other / rate if alarmed else (1 - other) / (1 - rate)
             self._sums[at] = min((1 + self._sums[at]) * ratio, 1e300)

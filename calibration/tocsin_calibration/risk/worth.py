@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.thresholds.binomial import clopper_pearson
+from tocsin_calibration.thresholds.binomial import binomial_quantile, clopper_pearson
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
+
+SURE = 0.995  # of each of the two ranges that a count's range is made of
 
 
 class Range(NamedTuple):
@@ -23,7 +25,7 @@ class Range(NamedTuple):
 
 
 class Worth(NamedTuple):
-    """`precision`: the probability that an alarm is right, in [0, 1]; the others are counts a day."""
+    """`precision`: the probability that an alarm is right, in [0, 1]; the others are one day's counts."""
 
     precision: Range
     alarms: Range
@@ -35,8 +37,11 @@ class Worth(NamedTuple):
 def worth(law: FalseAlarmLaw, failure_rate: float, traffic: float, caught: int, failures: int) -> Worth:
     """At `traffic` responses a day, from a power measured as `caught` of `failures`.
 
-    Ranges combine the 99% range of this calibration set's false-alarm rate with the exact 99% interval of the power, so
-    each holds at least 98 times of 100. Raises CalibrationError on impossible rates or counts.
+    Ranges begin with the 99.5% ranges of this calibration set's false-alarm rate and of the power; those of counts hold
+    what a day then brings as often, by the binomial law. So those of false alarms and of failures caught or missed hold
+    at least 99 times of 100, that of all alarms, as their sum, and that of the precision 98 times.
+
+    Raises CalibrationError on impossible rates or counts.
     """
     if not 0 <= failure_rate <= 1 or traffic < 0:
         raise CalibrationError(
@@ -44,21 +49,29 @@ def worth(law: FalseAlarmLaw, failure_rate: float, traffic: float, caught: int, 
         )
     if failures < 1:
         raise CalibrationError("power cannot be told from no failures")
-    low, high = clopper_pearson(caught, failures)
-    false = Range(law.mean_rate, *law.rate_interval())
-    power = Range(caught / failures, low, high)
+    false = Range(law.mean_rate, *law.rate_interval(SURE))
+    power = Range(caught / failures, *clopper_pearson(caught, failures, SURE))
     good, bad = traffic * (1 - failure_rate), traffic * failure_rate
+    wrong = _day(traffic, Range(*((1 - failure_rate) * f for f in false)))
+    right = _day(traffic, Range(*(failure_rate * p for p in power)))
+    missed = _day(traffic, Range(*(failure_rate * (1 - p) for p in (power.value, power.high, power.low))))
     return Worth(
         Range(
             _precision(failure_rate, power.value, false.value),
             _precision(failure_rate, power.low, false.high),
             _precision(failure_rate, power.high, false.low),
         ),
-        Range(*(good * f + bad * p for f, p in zip(false, power, strict=True))),
-        Range(*(good * f for f in false)),
-        Range(*(bad * p for p in power)),
-        Range(bad * (1 - power.value), bad * (1 - power.high), bad * (1 - power.low)),
+        Range(good * false.value + bad * power.value, wrong.low + right.low, wrong.high + right.high),
+        wrong,
+        right,
+        missed,
     )
+
+
+def _day(traffic: float, rate: Range) -> Range:
+    """A day's count at a rate: how far chance takes it at either end of the rate's range."""
+    n, tail = round(traffic), (1 - SURE) / 2
+    return Range(traffic * rate.value, binomial_quantile(tail, n, rate.low), binomial_quantile(1 - tail, n, rate.high))
 
 
 def _precision(failure_rate: float, power: float, false_alarms: float) -> float:

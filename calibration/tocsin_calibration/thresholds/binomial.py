@@ -56,6 +56,15 @@ def binomial_cdf(count: int, n: int, p: float) -> float:
     return beta_cdf(1 - p, n - count, count + 1)
 
 
+def binomial_quantile(probability: float, n: int, p: float) -> int:
+    """The smallest count with P(Binomial(n, p) <= count) >= probability, by bisection."""
+    low, high = -1, n
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if binomial_cdf(middle, n, p) >= probability else (middle, high)
+    return high
+
+
 def clopper_pearson(count: int, n: int, level: float = 0.99) -> tuple[float, float]:
     """The exact interval for a rate of which `count` in `n` independent trials were seen.
 

@@ -130,6 +130,10 @@ class JointScore:
         """The same for one response, to the bit."""
         evidence, pvalues = [], []
         for (knots, start, value, slope, p_at_least), score in zip(self._lists, scores, strict=True):
+            if score != score:  # a number that is none speaks for an alarm, as nothing could be said for calm
+                evidence.append(inf)
+                pvalues.append(p_at_least[-1])
+                continue
             piece = bisect_left(knots, score)
             evidence.append(value[piece] + slope[piece] * (score - start[piece]))
             pvalues.append(p_at_least[piece])
@@ -142,6 +146,8 @@ class JointScore:
             pieces[row] = scale.knots.searchsorted(column)
         pieces += self._first
         evidence = self._value.take(pieces) + self._slope.take(pieces) * (columns - self._start.take(pieces))
+        if (unknown := np.isnan(columns)).any():  # as in `of`
+            evidence[unknown] = inf
         return evidence, pieces
 
     def _join(self, evidence: list[float]) -> float:
@@ -151,7 +157,8 @@ class JointScore:
             return sorted(evidence)[-self._needed]
         total = 0.0
         for weight, one in zip(self._weights, evidence, strict=True):
-            total += weight * one
+            if weight:
+                total += weight * one
         return total
 
     def _join_columns(self, evidence: Float64) -> Float64:
@@ -161,5 +168,6 @@ class JointScore:
             return np.asarray(np.sort(evidence, axis=0)[-self._needed])
         total = np.zeros(evidence.shape[1])
         for weight, row in zip(self._weights, evidence, strict=True):
-            total += weight * row
+            if weight:
+                total += weight * row
         return total

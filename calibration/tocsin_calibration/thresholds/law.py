@@ -9,6 +9,7 @@ are told to within a thousandth of their standard deviation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import lgamma, sqrt
 
 import numpy as np
@@ -19,6 +20,7 @@ from tocsin_calibration.thresholds.binomial import beta_quantile
 from tocsin_calibration.thresholds.split import rank
 
 ONE_BY_ONE = 200_000  # responses of which every count of alarms is weighed
+_quantile = lru_cache(4096)(beta_quantile)  # pages ask for the same ones every second
 FAR = 45.0  # standard deviations from the mean, beyond which nothing is left
 
 
@@ -42,6 +44,11 @@ class FalseAlarmLaw:
     def mean_rate(self) -> float:
         """The expected false-alarm rate, (n+1-k)/(n+1) <= alpha."""
         return (self.n + 1 - self.k) / (self.n + 1)
+
+    def variance_of_rate(self, m: int) -> float:
+        """The variance of the share of m safe responses that alarm, the luck of the calibration set included."""
+        p = self.mean_rate
+        return p * (1 - p) / m * (self.n + 1 + m) / (self.n + 2)
 
     def count_pmf(self, m: int) -> NDArray[np.float64]:
         """P(exactly c alarms among m safe responses) for c = 0..m: Beta-Binomial(m; n+1-k, k)."""
@@ -68,7 +75,7 @@ class FalseAlarmLaw:
     def rate_interval(self, level: float = 0.99) -> tuple[float, float]:
         """The rates between which the false-alarm rate of one calibration set falls with probability `level`."""
         tail, a, b = (1 - level) / 2, self.n + 1 - self.k, self.k
-        return beta_quantile(tail, a, b), beta_quantile(1 - tail, a, b)
+        return _quantile(tail, a, b), _quantile(1 - tail, a, b)
 
     def at_most(self, m: int, level: float = 0.99) -> int:
         """The c such that of the next m safe responses at most c alarm, with probability at least `level`.

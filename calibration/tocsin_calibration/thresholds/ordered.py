@@ -65,6 +65,18 @@ class Ordered(NamedTuple):
             return np.searchsorted(self.scores, values, side="right")
         return np.append(self.upto, self.n)[np.searchsorted(self.scores, values, side="left")]
 
+    def as_kept(self, scores: ArrayLike) -> Float64:
+        """Scores (m,) as they are read: where only some are kept, the next kept one above, or infinity."""
+        values = np.asarray(scores, np.float64)
+        return values if self.upto is None else np.append(self.scores, np.inf)[np.searchsorted(self.scores, values)]
+
+    def ties(self, k: int) -> bool:
+        """Whether the k-th smallest, from 1, is known to tie with another."""
+        value = self.at_rank(k)
+        if self.upto is not None:
+            return int(self.at_most(value)) > k
+        return int(self.at_most(value) - self.below(value)) > 1
+
     def pvalues(self, scores: ArrayLike) -> Float64:
         """p = (1 + #{i: s_i >= s}) / (n+1) for each score (m,), in (0, 1]."""
         return np.asarray((1.0 + (self.n - self.below(scores))) / (self.n + 1.0), np.float64)

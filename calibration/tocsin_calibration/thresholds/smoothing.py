@@ -37,5 +37,11 @@ def smoothed_pvalues(calibration: Float64 | Ordered, scores: ArrayLike, u: Array
     return np.asarray((above + np.asarray(u) * (1 + at_least - above)) / (known.n + 1.0), np.float64)
 
 
+def seed_of(content: bytes, seed: int = 0) -> int:
+    """A number below 2^48 that stands for this content and seed, to draw auxiliary uniform numbers from."""
+    key = seed.to_bytes(8, "little", signed=True)
+    return int.from_bytes(hashlib.blake2b(content, digest_size=6, key=key).digest(), "little")
+
+
 def _bytes(identifier: str | bytes | int) -> bytes:
     return identifier if isinstance(identifier, bytes) else str(identifier).encode()

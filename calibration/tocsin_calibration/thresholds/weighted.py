@@ -8,7 +8,15 @@ Guarantee: P(alarm) <= alpha on the traffic that the weights describe. The new r
 the largest one stands for it: one threshold for all, still valid for weights up to that, and dearer by at most
 max w / sum w.
 
-Weights spread unevenly leave few effective responses, (sum w)^2 / sum w^2 (Kish); fewer than alpha needs are refused.
+The largest weight cannot stand for what the recording has missed altogether. Likelihood ratios average 1 over the
+traffic they are taken from; where a recording's are known to be on that scale (`normalised`) and average less, the rest
+of the mass was missed, and is counted as if it lay at infinity, too.
+
+Weights spread unevenly leave few effective responses. How many is asked at the threshold t, as the tail's weights make
+the rate uncertain: alpha (1 - alpha) (sum w)^2 / sum w^2 (1{s > t} - alpha)^2, the new response's weight included, less
+1; equal weights leave n. The rate's law is that of as many responses (the delta method: an approximation, simulated);
+fewer than alpha needs are refused. Which recordings are refused depends on the draw: among those that are left,
+recordings that missed the tail are more frequent, and without the scale of the ratios nothing shows it.
 """
 
 from __future__ import annotations
@@ -31,33 +39,50 @@ def effective_size(weights: ArrayLike) -> float:
 
 
 class Weighted(NamedTuple):
-    """Sorted calibration scores (n,), their weights (n,), and the weight that a new response has at most."""
+    """Sorted calibration scores (n,), their weights (n,), and the weight that lies at infinity: what a new response has
+    at most, and what the recording has missed.
+    """
 
     scores: Float64
     weights: Float64
     new: float
 
     @classmethod
-    def of(cls, scores: ArrayLike, weights: ArrayLike) -> Weighted:
-        """Sorted by score. Raises CalibrationError on weights that are negative, not finite, all 0 or too few."""
+    def of(cls, scores: ArrayLike, weights: ArrayLike, *, normalised: bool = False) -> Weighted:
+        """Sorted by score; `normalised`: the weights are likelihood ratios on their own scale. Raises CalibrationError
+        on weights that are negative, not finite, all 0 or too few.
+        """
         values, w = np.asarray(scores, np.float64), _checked(weights)
         if values.shape != w.shape:
             raise CalibrationError(f"there are {len(values)} calibration scores, but {len(w)} weights")
         order = np.argsort(values, kind="stable")
-        return cls(values[order], w[order], float(w.max()))
+        missed = max(0.0, len(w) - float(w.sum())) if normalised else 0.0
+        return cls(values[order], w[order], float(w.max()) + missed)
+
+    def reach(self, alpha: float) -> int | None:
+        """The smallest k whose weights up to s_(k) reach 1 - alpha of all, None where none does."""
+        total = self.weights.sum() + self.new
+        reached = np.cumsum(self.weights) >= (1 - float(exact(alpha))) * total * (1 - 1e-12)
+        return int(np.argmax(reached)) + 1 if reached.any() else None
+
+    def effective(self, alpha: float, k: int) -> int:
+        """How many equally weighted responses the rate of the threshold s_(k) is as uncertain as."""
+        level = float(exact(alpha))
+        beyond = np.arange(len(self.weights)) >= k
+        spread = (self.weights**2 * (beyond - level) ** 2).sum() + self.new**2 * (1 - level) ** 2
+        return int(level * (1 - level) * (self.weights.sum() + self.new) ** 2 / spread + 1e-6) - 1
 
     def rank(self, alpha: float) -> int:
         """k of the threshold s_(k). Raises CalibrationError when the effective sample is too small for alpha."""
-        size, needed = effective_size(self.weights), required_size(alpha)
-        total = self.weights.sum() + self.new
-        reached = np.cumsum(self.weights) >= (1 - float(exact(alpha))) * total * (1 - 1e-12)
-        if size < needed or not reached.any():
+        needed, k = required_size(alpha), self.reach(alpha)
+        size = 0 if k is None else self.effective(alpha, k)
+        if k is None or size < needed:
             raise CalibrationError(
                 f"the weights leave {size:.0f} effective of {len(self.scores)} calibration responses, too few for "
                 f"alpha = {alpha:g} (at least {needed}): the recording and the traffic to guard differ too much; "
                 f"record traffic that is more like it, or choose a larger alpha"
             )
-        return int(np.argmax(reached)) + 1
+        return k
 
     def pvalues(self, scores: ArrayLike) -> Float64:
         """(weight of the calibration scores at least as high + new) / (all weight + new), in (0, 1]."""

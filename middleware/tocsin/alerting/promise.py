@@ -1,11 +1,13 @@
-"""Alerts about the promise: broken, its budget burning, drift, calibration that is old, a candidate that disagrees."""
+"""Alerts about the promise: broken, its budget burning, too quiet, drift, an old calibration, a candidate that
+disagrees.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
 
-from tocsin.alerting.rates import ALARM, CHANCE, rates
+from tocsin.alerting.limits import page_limits
+from tocsin.alerting.rates import ALARM, by_alarm, ceiling_of, rates
 from tocsin.alerting.rule import Alert, Group, Recording
 from tocsin.alerting.watched import Watched, Wishes, matching
 
@@ -18,7 +20,7 @@ def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
     fixed = [model for model in models if model.fixed]
     alerts: list[Recording | Alert] = [*rates(wishes)]
     if fixed:
-        alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes)]
+        alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes), _quiet(fixed, models, wishes)]
     alerts += [_drift(models, wishes), _stale(wishes)]
     if any(model.shadowed for model in models):
         alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
@@ -27,21 +29,20 @@ def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
 
 def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
     """Evidence over 1/delta: by Ville's inequality that ever happens by chance with probability at most delta."""
-    parts, sure = [], []
+    parts, sure, limits = [], [], page_limits(every, wishes.delta, wishes.run_length)
     windows = [model for model in fixed if not model.run_length]
     if windows:
-        count = sum(len(model.severities) for model in windows)
-        parts.append(_beyond(log(count / wishes.delta), windows, every))
+        parts.append(_beyond(limits.windows, windows, every))
         sure.append(
             f"While the promise is kept, any alert of this kind ever fires with probability at most {wishes.delta:g} a "
             "process."
         )
     lengths = [model for model in fixed if model.run_length]
     if lengths:
-        parts.append(_beyond(log(wishes.run_length), lengths, every))
+        parts.append(_beyond(limits.run_length, lengths, every))
         sure.append(
             f"Where evidence is configured as run_length, chance does this once in {wishes.run_length:,.0f} responses "
-            "on average at most."
+            "on average at most, those of all models counted."
         )
     return Alert(
         "TocsinPromiseBroken",
@@ -91,8 +92,26 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes)
     return found
 
 
+def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
+    """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
+    limit = page_limits(every, wishes.delta).quiet
+    seen = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
+    return Alert(
+        "TocsinTooQuiet",
+        "info",
+        by_alarm(f"max by ({wishes.labels('model', 'severity')}) ({seen})") + f" > {limit:.4f}",
+        f"{wishes.subject}: far fewer {{{{ $labels.{ALARM} }}}} alarms than calibration lets expect "
+        '(evidence e^{{ $value | printf "%.1f" }} to 1)',
+        "The promise is kept, but traffic has become easier or the model has changed, and alarms may now miss what "
+        "they were to catch: look, and calibrate anew. On traffic like the calibration traffic, any alert of this kind "
+        f"ever fires with probability at most {wishes.delta:g} a process.",
+        "too-quiet",
+        lasting="1h",
+    )
+
+
 def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
-    limit = log(len(models) / wishes.delta)
+    limit = page_limits(models, wishes.delta).drift
     return Alert(
         "TocsinDrift",
         "warning",
@@ -125,16 +144,18 @@ def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
     severities = dict.fromkeys(["none", *(severity for model in shadowed for severity in model.severities)])
     every = f"sum by ({by}) (increase(tocsin_shadow_responses_total[1h]))"
     alike = " or ".join(f'increase(tocsin_shadow_responses_total{{severity="{s}",live="{s}"}}[1h])' for s in severities)
-    luck = 2 * log(1 / CHANCE)
+    carried = f"min by ({by}) (tocsin_calibration_responses)"
+    if known := [model.candidate_carried for model in shadowed if model.candidate_carried is not None]:
+        carried = f"clamp_max({carried}, {min(known)})"
+    ceiling = ceiling_of(f"max by ({by}) (tocsin_alpha)", f"({every} > 0)", f"({carried})", "", "")
     return Alert(
         "TocsinCandidateDisagrees",
         "warning",
-        f"1 - sum by ({by}) ({alike}) / ({every} > 0)\n"
-        f"> 2 * max by ({by}) (tocsin_alpha)\n"
-        f"  + sqrt({luck:.6g} * 2 * max by ({by}) (tocsin_alpha) / ({every} > 0)) + {luck / 3:.6g} / ({every} > 0)",
+        f"1 - sum by ({by}) ({alike}) / ({every} > 0)\n> 2 * ({ceiling})",
         wishes.subject + ": the candidate bundle judges {{ $value | humanizePercentage }} of responses otherwise",
-        "Both bundles promise at most alpha false alarms, so on safe traffic they may differ on twice that. They "
-        "differ on more, or the candidate fails: look before you make it the live one.",
+        "Both bundles promise at most alpha false alarms, so on safe traffic they may differ on twice that, and on as "
+        "much more as chance and the luck of two calibrations allow. They differ on more, or the candidate fails: look "
+        "before you make it the live one.",
         "candidate-disagrees",
     )
 

@@ -47,22 +47,22 @@ def rates(wishes: Wishes) -> list[Recording]:
     """The recording rules: what is promised and expected, and by window the judged, their alarms and the ceiling."""
     both = wishes.labels("model", ALARM)
     rules = [
-        Recording("tocsin:alpha", _by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_alpha)")),
+        Recording("tocsin:alpha", by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_alpha)")),
         Recording(
             "tocsin:expected_alarm_ratio",
-            _by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_expected_alarm_ratio)"),
+            by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_expected_alarm_ratio)"),
         ),
         Recording("tocsin:calibrated", f"min by ({wishes.labels('model')}) (tocsin_calibration_responses)"),
         Recording(
             "tocsin:promise_log_evalue",
-            _by_alarm(f"max by ({wishes.labels('model', 'severity')}) (max_over_time(tocsin_promise_log_evalue[5m]))"),
+            by_alarm(f"max by ({wishes.labels('model', 'severity')}) (max_over_time(tocsin_promise_log_evalue[5m]))"),
         ),
     ]
     for window in WINDOWS:
         judged = f"sum by ({wishes.labels('model')}) (increase(tocsin_promised_total[{window}]))"
         alarmed = f"sum by ({wishes.labels('model', 'severity')}) (increase(tocsin_promised_alarms_total[{window}]))"
         rules.append(Recording(f"tocsin:judged:{window}", judged))
-        rules.append(Recording(f"tocsin:alarmed:{window}", _by_alarm(alarmed)))
+        rules.append(Recording(f"tocsin:alarmed:{window}", by_alarm(alarmed)))
         joined = f"on ({wishes.labels('model')}) group_left ()"
         rules.append(
             Recording(
@@ -81,6 +81,6 @@ def rates(wishes: Wishes) -> list[Recording]:
     return rules
 
 
-def _by_alarm(expr: str) -> str:
+def by_alarm(expr: str) -> str:
     """The same under the label `alarm`."""
     return f'max without (severity) (label_replace({expr}, "{ALARM}", "$1", "severity", "(.+)"))'

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-Urgency = Literal["critical", "warning"]  # wakes somebody; is looked at in office hours
+Urgency = Literal["critical", "warning", "info"]  # wakes somebody; is looked at in office hours; when there is time
 MANIFEST = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule"}
 
 

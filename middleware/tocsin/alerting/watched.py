@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 
 from tocsin.configuration.config import Config
+from tocsin.configuration.model import ModelConfig
 from tocsin.errors import ConfigError
-from tocsin_calibration import Bundle
+from tocsin_calibration import Bundle, CalibrationFault, Promise
+
+DELTA, RUN_LENGTH = 0.01, 1e6
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Watched:
     fixed: bool
     run_length: bool
     shadowed: bool
-    shares_sessions: bool  # by the Redis of `state`
+    shares_sessions: bool = False  # by the Redis of `state`
+    candidate_carried: int | None = None  # responses that carry the candidate's promise, where it can be read
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ class Wishes:
     for the requests a second that the model server says it has.
     """
 
-    delta: float = 0.01
-    run_length: float = 1e6
+    delta: float = DELTA
+    run_length: float = RUN_LENGTH
     max_age: timedelta = timedelta(days=30)
     unscored: float = 0.05
     by: Sequence[str] = ()
@@ -87,20 +92,27 @@ def watched(config: Config) -> list[Watched]:
         if model.bundle is None:
             continue
         promise = Bundle.read(model.bundle).require_promise(model.bundle)
-        step = promise.sessions is not None and promise.sessions.style == "step"
-        found.append(
-            Watched(
-                name,
-                tuple(promise.alphas),
-                model.adapt is None and model.discoveries is None and not step,
-                model.evidence == "run_length",
-                model.shadow is not None,
-                promise.sessions is not None and config.state is not None and model.sessions_hop,
-            )
-        )
+        one = watched_model(name, promise, model)
+        hops = promise.sessions is not None and config.state is not None and model.sessions_hop
+        one = replace(one, shares_sessions=hops)
+        found.append(one if model.shadow is None else replace(one, candidate_carried=_carried(model.shadow)))
     if not found:
         raise ConfigError("models: none has a bundle, so there is no promise to alert on")
     return found
+
+
+def watched_model(name: str, promise: Promise, model: ModelConfig) -> Watched:
+    """One model with its promise."""
+    fixed = model.adapt is None and model.discoveries is None and not promise.is_per_step
+    return Watched(name, tuple(promise.alphas), fixed, model.evidence == "run_length", model.shadow is not None)
+
+
+def _carried(path: Path) -> int | None:
+    try:
+        promise = Bundle.read(path).promise
+    except CalibrationFault:
+        return None
+    return None if promise is None else min(law.n for law in promise.laws.values())
 
 
 def matching(models: Sequence[Watched], every: Sequence[Watched]) -> str:

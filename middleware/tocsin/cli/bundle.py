@@ -17,7 +17,7 @@ from tocsin.cli.traffic import Traffic, show_worth, traffic
 from tocsin.errors import ConfigError
 from tocsin.fetching import KINDS
 from tocsin.fetching import fetch as fetch_bundle
-from tocsin_calibration import Bundle, BundleError
+from tocsin_calibration import Bundle, BundleError, Promise
 from tocsin_calibration.thresholds.joint import meaning
 from tocsin_detectors import DetectorError
 from tocsin_detectors.costs import costs_by_detector
@@ -74,18 +74,7 @@ def show(
                 f"           over the {sessions.window.how} of the last {sessions.window.width}, by "
                 f"{kind[sessions.style]}"
             )
-        for severity in reversed(promise.alphas):
-            low, high = promise.laws[severity].count_interval(responses)
-            console.print(f"promises   {promise.sentence(severity)}")
-            console.print(
-                f"           of the next {responses:,} safe {promise.unit}, {low:,} to {high:,} alarm (99 times of 100)"
-            )
-        console.print("           on traffic like the calibration traffic: one response exchangeable with another")
-        if promise.groups and promise.sessions is None:
-            told = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
-            console.print(f"groups     each with a promise of its own: {told}")
-        if promise.pooled:
-            console.print(f"           with too few responses, under the pooled promise: {', '.join(promise.pooled)}")
+        _show_promise(console, promise, responses)
     if bundle.risk is not None:
         console.print(
             f"weighs     answers by {bundle.risk.correctness.name} of {bundle.scorer.detectors[bundle.risk.column]}, "
@@ -98,6 +87,25 @@ def show(
     for step, facts in bundle.made.items():
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts.get("timestamp", 0)))
         console.print(f"{step:<10} on {facts.get('rows', 0):,} responses, {when}, tocsin {facts.get('tocsin', '?')}")
+
+
+def _show_promise(console: Console, promise: Promise, responses: int) -> None:
+    by_group = bool(promise.groups) and promise.sessions is None
+    for severity in reversed(promise.alphas):
+        console.print(f"promises   {promise.sentence(severity)}")
+        if not by_group and not promise.is_per_step:
+            low, high = promise.limits.count_range(severity, responses)
+            told = f"at most {high:,}" if promise.terms.contaminated else f"{low:,} to {high:,}"
+            console.print(f"           of the next {responses:,} safe {promise.unit}, {told} alarm (99 times of 100)")
+    console.print("           on traffic like the calibration traffic: one response exchangeable with another")
+    if by_group:
+        told = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
+        console.print(f"groups     each with a promise of its own: {told}")
+    if promise.pooled:
+        told = f"one promise for all of these together, and groups that may come ({promise.remaining.n:,})"
+        if by_group and promise.others is None:
+            told = "too few responses even together, so no promise and no evidence"
+        console.print(f"           {told}: {', '.join(promise.pooled)}")
 
 
 @app.command("time")
@@ -144,7 +152,7 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
     severities = {}
     if promise is not None:
         for name, alpha in promise.alphas.items():
-            interval = promise.laws[name].rate_interval(0.99)
+            interval = promise.limits.rate_range(name)
             severities[name] = {
                 "alpha": alpha,
                 "threshold": promise.thresholds[name],
@@ -163,6 +171,7 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
             "confidence": promise.terms.confidence,
             "contaminated": promise.terms.contaminated,
             "groups": {name: limits.n for name, limits in promise.groups.items()},
+            "others": None if promise.others is None else promise.others.n,
             "severities": severities,
         },
         "traffic": expected and expected.facts(),

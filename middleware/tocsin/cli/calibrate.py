@@ -20,7 +20,7 @@ from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.scoring import responses_of
 from tocsin.recording.division import Division, calibration_rows, unseen_rows
 from tocsin.recording.reading import SESSION, RecordedFile, Recording
-from tocsin_calibration import Bundle, CalibrationError, SessionRule, Window, uniforms
+from tocsin_calibration import Bundle, CalibrationError, Promise, SessionRule, Window, uniforms
 from tocsin_calibration import compare as compare_promises
 
 FRESH = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
@@ -155,6 +155,13 @@ def _aside(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recordin
     return unseen.take(np.flatnonzero(first)), unseen.take(np.flatnonzero(~first))
 
 
+def _together(promise: Promise) -> str:
+    if promise.groups and promise.others is None:
+        return ", and too few all together: nothing is promised for them, and no evidence gathered"
+    carried = promise.remaining.n
+    return f", so they have one together, with all groups that may come ({carried:,} responses)"
+
+
 def _say(console: Console, promised: Promised, wanted: Wanted) -> None:
     """Print what is promised, and of whom."""
     promise, risk = promised.promise, promised.risk
@@ -164,7 +171,7 @@ def _say(console: Console, promised: Promised, wanted: Wanted) -> None:
         console.print(f"  each on its own for: {', '.join(promise.groups)}")
     if promise.pooled:
         console.print(
-            f"  too few responses for a promise of their own, so they share the one above: {', '.join(promise.pooled)}"
+            f"  too few responses for a promise of their own{_together(promise)}: {', '.join(promise.pooled)}"
         )
     if promise.combination is not None:
         told = ", ".join(f"{name} {w:.2f}" for name, w in zip(promise.detectors, promise.combination, strict=True))

@@ -198,8 +198,9 @@ def _show_labelled(console: Console, found: Labelled) -> None:
             f"group {name}: {accuracy:.2%} right; its risk moves with the whole, r = "
             f"{found.subgroups[name].correlation:.2f}"
         )
-    if found.harmony is not None:
-        console.print(f"harmony of groups {found.harmony:.3f} (1 = all alike)")
+    if found.spread is not None:
+        told = "told of three or more" if found.harmony is None else f"{found.harmony:.3f} (1 = all alike)"
+        console.print(f"accuracy of groups: {found.spread:.2%} between best and worst; harmony of groups {told}")
 
 
 def _show_power(console: Console, found: Power) -> None:

@@ -89,6 +89,7 @@ def promise_of(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Promised
         contaminated=wanted.contaminated,
         groups=None if wanted.groups is None else known.names(wanted.groups),
         weights=_weights(made, known, wanted),
+        normalised=wanted.weights is None,  # ratios that are learnt are on their own scale, a column's may not be
         **common,
     )
     return Promised(promise, risk, None if measured is None else _power(promise, measured))

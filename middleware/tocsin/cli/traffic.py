@@ -60,7 +60,10 @@ def traffic(bundle: Bundle, a_day: str | None, failure_rate: float | None, power
             "CAUGHT/FAILURES"
         )
     responses = float(match[1]) * A_DAY[match[2].lower()]
-    found = {name: worth(promise.laws[name], failure_rate, responses, *measured[name]) for name in promise.alphas}
+    found = {
+        name: worth(promise.limits.likely_law(name), failure_rate, responses, *measured[name])
+        for name in promise.alphas
+    }
     return Traffic(responses, failure_rate, measured, found)
 
 

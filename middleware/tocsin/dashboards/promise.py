@@ -38,9 +38,10 @@ def promise(runbooks: str) -> build.Dashboard:
         )
         .with_row(build.Row("Is it kept?"))
         .with_panel(number(
-            "Evidence against the promise", "e to this power, to 1. While the promise is kept, it ever exceeds 4.6 in "
-            "one process of a hundred. Red: believe it.", "none", Query(evidence, "{{model}} {{severity}}"), red=4.605,
-            span=8,
+            "Evidence against the promise", "How far it lies above the limit from which TocsinPromiseBroken fires (e to"
+            " this power). While promises are kept, it ever rises above 0 in one process of a hundred. Red: act.",
+            "none", Query(f"{evidence} - on (model) group_left () max by (model) (tocsin_promise_log_limit{{{OF}}})",
+                          "{{model}} {{severity}}"), red=0.0, span=8,
         ))
         .with_panel(number(
             "Alarms in this time", "The share of responses (or sessions) that alarmed, at a severity or a graver one.",
@@ -57,8 +58,9 @@ def promise(runbooks: str) -> build.Dashboard:
             Query(ceiling, "chance {{model}} {{severity}}"), span=24, dashed="/^(promised|chance)/",
         ))
         .with_panel(lines(
-            "Evidence since start", "Rises when more alarm than promised, or when scores drift; e to this power to 1.",
-            "none", Query(evidence, "promise {{model}} {{severity}}"),
+            "Evidence since start", "Rises when more alarm than promised, when far fewer do (quiet), or when scores "
+            "drift; e to this power to 1.", "none", Query(evidence, "promise {{model}} {{severity}}"),
+            Query(f"max by ({CELL}) (tocsin_quiet_log_evalue{{{ONE}}})", "quiet {{model}} {{severity}}"),
             Query(f"max by (model) (tocsin_drift_log_evalue{{{OF}}})", "drift {{model}}"), least=None,
         ))
         .with_panel(rows(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from math import log, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
 
+from tocsin.alerting.limits import PageLimits
+from tocsin.alerting.watched import watched_model
 from tocsin.events.alarm import Event
 from tocsin.judgement.model import GuardedModel
 from tocsin.page.history import History, Point
 from tocsin.sinks.prometheus import PrometheusSink
-from tocsin_calibration import Promise
+from tocsin_calibration import FalseAlarmLaw
 
-BROKEN = log(100)  # evidence from which the page says that a promise is broken, as the rules do with delta = 1%
 WIDE = 2.58  # standard deviations: 99 times of 100
 SHOWN = 20  # models, those with the most evidence against them
 ALARMS = 20
@@ -27,7 +27,8 @@ def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mo
     figures, points = sink.figures(), history.points()
     guarded = {name: model for name, model in sink.models.items() if model.bundle is not None and name in figures}
     names = sorted(guarded, key=lambda name: -max(figures[name]["promise"].values(), default=0.0))
-    models = [_model(name, guarded[name], figures[name], points.get(name, [])) for name in names[:SHOWN]]
+    limits = sink.limits
+    models = [_model(name, guarded[name], figures[name], points.get(name, []), limits) for name in names[:SHOWN]]
     return {
         "time": time.time(),
         "mode": mode,
@@ -44,24 +45,30 @@ def shown(alarms: Iterable[Event]) -> list[dict[str, Any]]:
     return [_shown(event) for event in list(alarms)]
 
 
-def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point]) -> dict[str, Any]:
+def _model(
+    name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point], limits: PageLimits
+) -> dict[str, Any]:
     promise, judged, alarms = model.promise, figures["judged"], figures["alarms"]
-    severities = []
+    severities, limit = [], limits.of(watched_model(name, promise, model.config))
     for at, (severity, alpha) in enumerate(promise.alphas.items()):
         graver = list(promise.alphas)[: at + 1]
         law, evidence = promise.laws[severity], figures["promise"].get(severity)
-        low, high = _interval(promise, severity)
+        expected = (
+            None if promise.is_per_step else law
+        )  # what is counted is sessions, of which nothing is expected then
+        low, high = (None, None) if expected is None else promise.limits.rate_range(severity)
         severities.append({
             "name": severity, "alpha": alpha, "sentence": promise.sentence(severity),
             "low": low, "high": high, "alarms": sum(alarms.get(one, 0) for one in graver), "evidence": evidence,
-            "broken": evidence is not None and evidence > BROKEN,
-            "rates": [_rate(point, graver, law.mean_rate, law.n) for point in points],
+            "broken": evidence is not None and evidence > limit,
+            "quiet": figures["quiet"].get(severity, 0.0) > limits.quiet,
+            "rates": [_rate(point, graver, expected) for point in points],
         })  # fmt: skip
     made = model.bundle.made.get("calibrated", {}) if model.bundle is not None else {}
     return {
         "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": made.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
-        "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > BROKEN,
+        "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > limits.drift,
         "scoring": figures["scoring"], "actions": figures["actions"],
         "pvalues": _expected(figures["pvalue"], None),
         "detectors": [
@@ -71,14 +78,14 @@ def _model(name: str, model: GuardedModel, figures: dict[str, Any], points: Sequ
     }  # fmt: skip
 
 
-def _rate(point: Point, graver: Sequence[str], expected: float, carried: int) -> dict[str, float | None]:
-    """One point of a sparkline: the share that alarmed, and the share that the law leaves room for."""
+def _rate(point: Point, graver: Sequence[str], law: FalseAlarmLaw | None) -> dict[str, float | None]:
+    """One point of a sparkline: the share that alarmed, and the share that the law leaves room for, if there is one."""
     when, rows, alarms = point
     if not rows:
         return {"t": when, "n": 0, "rate": None, "high": None}
-    variance = expected * (1 - expected) / rows * (carried + 1 + rows) / (carried + 2)
+    high = 1.0 if law is None else min(1.0, law.mean_rate + WIDE * sqrt(law.variance_of_rate(rows)))
     share = sum(alarms.get(one, 0) for one in graver) / rows
-    return {"t": when, "n": rows, "rate": share, "high": min(1.0, expected + WIDE * sqrt(variance))}
+    return {"t": when, "n": rows, "rate": share, "high": high}
 
 
 def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]:
@@ -91,18 +98,6 @@ def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]
         found = np.searchsorted(bounds, reference, side="left")
         shares = np.bincount(found, minlength=len(bounds) + 1) / len(reference)
     return {"bounds": bounds, "counts": counted["counts"], "expected": [round(float(share), 5) for share in shares]}
-
-
-@lru_cache(maxsize=4096)
-def _interval_of(n: int, k: int) -> tuple[float, float]:
-    from tocsin_calibration import FalseAlarmLaw
-
-    return FalseAlarmLaw(n, k).rate_interval(0.99)
-
-
-def _interval(promise: Promise, severity: str) -> tuple[float, float]:
-    law = promise.laws[severity]
-    return _interval_of(law.n, law.k)
 
 
 def _shown(event: Event) -> dict[str, Any]:

@@ -39,8 +39,9 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
         style = "bold red" if severity["broken"] else COLOURS.get(severity["name"], "")
         seen = f"{severity['name']:9}{rate:>6} ({severity['alarms']:,} of {judged:,}) "
         lines.append(Text(seen, style=style).append_text(_sparkline(severity["rates"])))
-        told = f"         promised {percent(severity['alpha'])}, expect {percent(severity['low'])} to "
-        told += percent(severity["high"])
+        told = f"         promised {percent(severity['alpha'])}"
+        if severity["low"] is not None:
+            told += f", expect {percent(severity['low'])} to {percent(severity['high'])}"
         told += f"; evidence against it e^{evidence:.1f}" if evidence is not None else ""
         lines.append(Text(told, style="dim"))
     scoring, unscored = model["scoring"], sum(model["unscored"].values())
@@ -48,7 +49,9 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
     lines.append(Text("p-values ").append_text(_histogram(model["pvalues"])).append(" times the promise", style="dim"))
     lines.append(Text(f"cost     {cost}; {unscored:,} unscored"))
     broken = any(severity["broken"] for severity in model["severities"])
-    state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else "[green]promise kept"
+    quiet = any(severity["quiet"] for severity in model["severities"])
+    kept = "[green]promise kept, far fewer alarms than expected" if quiet else "[green]promise kept"
+    state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else kept
     state = state if model["judged"] else "[dim]no traffic yet"
     title = f"[bold]{escape(model['name'])}[/] {state}[/] [dim]{model['digest'][:19]}"
     return Panel(Group(*lines), title=title, title_align="left", border_style="red" if "red" in state else "dim")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from html import escape
+from math import log
 
 from tocsin.replay.replay import Replay
 from tocsin_calibration import Promise
@@ -41,11 +42,14 @@ def said(found: Replay, promise: Promise) -> list[str]:
     told = []
     for severity in reversed(promise.alphas):
         count, paged = found.alarms[severity], found.paged[severity]
-        low, high = promise.laws[severity].count_interval(found.trials)
+        expected = "which has no expected range, as the promise is for each step"
+        if not promise.is_per_step:
+            low, high = promise.limits.count_range(severity, found.trials)
+            expected = f"where {low:,} to {high:,} are expected 99 times of 100"
         would = "nobody would have been paged" if paged is None else f"somebody would have been paged after {paged:,}"
         told.append(
             f"{severity}: {count:,} of {found.trials:,} {promise.unit} would have alarmed "
-            f"({count / max(1, found.trials):.2%}), where {low:,} to {high:,} are expected 99 times of 100; {would}."
+            f"({count / max(1, found.trials):.2%}), {expected}; {would}."
         )
     if found.drifted is not None:
         told.append(f"Drift would have been told after {found.drifted:,}.")
@@ -72,8 +76,8 @@ def _evidence(found: Replay, severity: str) -> str:
         return ""
     drawn = [
         Line(found.seen_at, [max(0.0, value) for value in found.drift], "other"),
-        Line([0, found.seen_at[-1]], [4.605] * 2, "ideal"),
+        Line([0, found.seen_at[-1]], [log(len(found.evidence) / 0.01)] * 2, "ideal"),
         Line(found.seen_at, [max(0.0, value) for value in values]),
     ]
-    told = "Evidence (log) against the promise (blue) and of drift (ochre); 4.6 by chance once in a hundred, ever"
+    told = "Evidence (log) against the promise (blue) and of drift (ochre); grey: by chance once in a hundred, ever"
     return f"<figure>{lines(told, drawn, 'seen so far', 'log evidence')}<figcaption>{told}.</figcaption></figure>"

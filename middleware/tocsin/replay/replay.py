@@ -90,13 +90,13 @@ def replay(
     trials: list[str | None] = judged.severities
     if progress is not None:
         trials = [stretch for one in _each_once(progress) for stretch in (*one.ended, *_last(promise, one))]
-    evidence = Evidence(promise, restart, fixed=True)
+    evidence = Evidence(promise, restart, fixed=True, seed=0)
     seen_at: list[int] = []
     drift: list[float] = []
     told: dict[str, list[float]] = {name: [] for name in promise.alphas}
     for start in range(0, len(trials), STEP):
         part = slice(start, start + STEP)
-        evidence.read(_tally(promise, trials[part], None if own is None else own[part], judged.joint[part]))
+        evidence.read(tally_of(promise, trials[part], None if own is None else own[part], judged.joint[part]))
         for name, value in evidence.promise().items():
             told[name].append(value)
         drift.append(evidence.drift() or 0.0)
@@ -140,7 +140,7 @@ def _last(promise: Promise, one: Progress) -> list[str | None]:
     return [one.severity] if every is None or one.step == every else []
 
 
-def _tally(
+def tally_of(
     promise: Promise, severities: Sequence[str | None], groups: Sequence[str] | None, joint: Sequence[float]
 ) -> dict[str, Any]:
     """What a tally of these would say."""

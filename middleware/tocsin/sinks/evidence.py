@@ -1,15 +1,16 @@
-"""Evidence against a promise while traffic flows: more alarms than promised, or scores that have drifted."""
+"""Evidence while traffic flows: more alarms than promised, far fewer than expected, or scores that have drifted."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import exp, log
+from math import log
 from statistics import fmean
 from typing import Any
 
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.tally import POOLED, Tally
-from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test
+from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test, quiet_test
+from tocsin_calibration.thresholds.limits import Limits
 
 FOLD = 256  # rows that wait before they are counted
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
@@ -18,25 +19,29 @@ GROUPS = 64  # watched by themselves, the largest of calibration: a scrape compu
 class Evidence:
     """Watches of one model. Not safe between threads. Counts of replicas can be added: then evidence is that of all.
 
-    One watch a severity and group, of the largest groups; their mean is again evidence that exceeds 1/delta with
-    probability at most delta. `run_length`: e-detectors instead of watches, whose mean does so once in 1/delta
-    responses on average at most. Where the promise is for sessions, what is counted is sessions that ended. `fixed`
-    tells that alarms come from the promise's own thresholds, without which there is nothing to hold them to. Drift is
-    watched where rows are exchangeable with the calibration scores one by one: not in sessions, and not where the
-    promise is for other traffic."""
+    One watch a severity and group, of the largest groups, and one of all responses in no group with a promise of its
+    own, where there is a promise for these; of G watches each is trusted with 1/G of the level, so that
+    the largest exceeds 1/delta with probability at most delta. `run_length`: e-detectors instead of watches, whose mean
+    does so once in 1/delta responses on average at most. Where the promise is for sessions, what is counted is sessions
+    that ended. `fixed` tells that alarms come from the promise's own thresholds, without which there is nothing to hold
+    them to. Drift is watched where rows are exchangeable with the calibration scores one by one (see
+    `Promise.watches_drift`). `seed` is that of the numbers that break the ties of new scores, None for one that no
+    other process has."""
 
-    def __init__(self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False) -> None:
+    def __init__(
+        self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False, seed: int | None = None
+    ) -> None:
         self._promise = promise
-        by_group = {POOLED: promise.limits}
-        if promise.sessions is None:
-            by_group.update(sorted(promise.groups.items(), key=lambda one: -one[1].n)[:GROUPS])
-        kept = by_group if fixed and not (promise.sessions and promise.sessions.style == "step") else {}
+        by_size = sorted(promise.parts.items(), key=lambda one: -one[1].n)
+        largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
+        by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}
+        kept = by_group if fixed and not promise.is_per_step else {}
         self._watches = {
-            group: {name: Watch(promise_test(law), restart) for name, law in limits.laws.items()}
-            for group, limits in kept.items()
+            group: {name: _watch(limits, name, restart) for name in limits.laws} for group, limits in kept.items()
         }
-        exchangeable = promise.sessions is None and promise.limits.weighted is None
-        self._drift = DriftWatch(promise.nonconformity, every=restart) if exchangeable else None
+        self._drift = None
+        if promise.watches_drift:
+            self._drift = DriftWatch(promise.nonconformity, every=restart, auxiliary=promise.auxiliary, seed=seed)
         self._graver = {
             name: {other for other, level in promise.alphas.items() if level <= alpha}
             for name, alpha in promise.alphas.items()
@@ -85,7 +90,20 @@ class Evidence:
                 name: log(max(fmean(own[name].value for own in self._detectors.values()), 1e-300))
                 for name in self._graver
             }
-        return {name: _log_mean([own[name].log_evidence() for own in self._watches.values()]) for name in self._graver}
+        share = log(len(self._watches))
+        return {name: max(own[name].log_evidence() for own in self._watches.values()) - share for name in self._graver}
+
+    def quiet(self) -> dict[str, float]:
+        """log of the evidence that far fewer responses alarm than calibration explains, by severity; without those of
+        which no calibration score lies above the threshold.
+        """
+        self._fold()
+        share, found = log(max(1, len(self._watches))), {}
+        for name in self._graver:
+            logs = [watches[name].log_quiet_evidence() for watches in self._watches.values()]
+            if told := [one for one in logs if one is not None]:
+                found[name] = max(told) - share
+        return found
 
     def drift(self) -> float | None:
         """log of the evidence that scores have drifted since calibration, None where it is not watched."""
@@ -116,6 +134,8 @@ class Evidence:
                 watch.add((alarms, seen - alarms))
 
 
-def _log_mean(logs: Sequence[float]) -> float:
-    largest = max(logs)
-    return largest + log(sum(exp(one - largest) for one in logs) / len(logs))
+def _watch(limits: Limits, severity: str, restart: int) -> Watch:
+    law = limits.laws[severity]
+    approximate = limits.weighted is not None or limits.clustered is not None
+    quiet = None if approximate else quiet_test(law, limits.above[severity])
+    return Watch(promise_test(law, learns=limits.exact[severity]), restart, quiet)

@@ -102,6 +102,18 @@ EVIDENCE = Family(
     "Log of the evidence since start that the promised rate is exceeded; with `state` in all replicas together.",
     ("model", "severity"),
 )
+LIMIT = Family(
+    "tocsin_promise_log_limit",
+    "gauge",
+    "Log of the evidence above which the default rules say that a promise is broken, all models here counted.",
+    ("model",),
+)
+QUIET = Family(
+    "tocsin_quiet_log_evalue",
+    "gauge",
+    "Log of the evidence since start that far fewer alarm than calibration explains; with `state` in all replicas.",
+    ("model", "severity"),
+)
 DRIFT = Family(
     "tocsin_drift_log_evalue",
     "gauge",
@@ -123,5 +135,5 @@ CALIBRATED = Family(
 FAMILIES = (
     RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, KEYLESS, FEEDBACK, ACTIONS, SHADOWS,
     PVALUE, SCORE, SCORING, BATCHES, ADDED,
-    ALPHA, EXPECTED, EVIDENCE, DRIFT, LEVEL, CARRIED, BUNDLE, CALIBRATED,
+    ALPHA, EXPECTED, EVIDENCE, LIMIT, QUIET, DRIFT, LEVEL, CARRIED, BUNDLE, CALIBRATED,
 )  # fmt: skip

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
+from tocsin.alerting.limits import PageLimits, page_limits
+from tocsin.alerting.watched import watched_model
 from tocsin.judgement.levels import AdaptiveLevels
 from tocsin.judgement.model import GuardedModel
 from tocsin.sinks import families as of
@@ -22,26 +24,39 @@ class Look:
     `weighed_at` and `written_at` are when that and the last lines were, on the monotonic clock.
     """
 
-    def __init__(self, name: str, series: ModelSeries, model: GuardedModel | None) -> None:
+    def __init__(
+        self, name: str, series: ModelSeries, model: GuardedModel | None, limits: PageLimits | None = None
+    ) -> None:
         self.name, self._series, self._model = name, series, model
         self._promise: Mapping[str, float] = {}
+        self._quiet: Mapping[str, float] = {}
         self._drift: float | None = None
         self._weighed = -1  # series.changes then
         self._writer = Writer()
         self._kept: tuple[tuple[int, int, bool], Mapping[Family, str]] | None = None
-        self._fixed = list(_fixed(name, model)) if model is not None and model.bundle is not None else []
+        self._fixed: list[Sample] = []
+        if model is not None and model.bundle is not None:
+            own = watched_model(name, model.promise, model.config)
+            self._fixed += _fixed(name, model)
+            if own.fixed:
+                self._fixed.append(Sample(of.LIMIT, (name,), (limits or page_limits([own])).of(own)))
         self._fixed_lines = Writer().lines(self._fixed, openmetrics=False)  # the same in every format
         self.weighed_at = self.written_at = 0.0
 
     def weigh(self) -> None:
         """Weigh evidence anew, if there is any news."""
         if self._weighed != self._series.changes and (evidence := self._series.evidence) is not None:
-            self._promise, self._drift = evidence.promise(), evidence.drift()
+            self._promise, self._quiet, self._drift = evidence.promise(), evidence.quiet(), evidence.drift()
             self._weighed, self.weighed_at = self._series.changes, time.monotonic()
 
     def figures(self) -> dict[str, Any]:
         """What was counted so far, as plain data for people to look at."""
-        return {**self._series.figures(), "promise": dict(self._promise), "drift": self._drift}
+        return {
+            **self._series.figures(),
+            "promise": dict(self._promise),
+            "quiet": dict(self._quiet),
+            "drift": self._drift,
+        }
 
     def lines(self, *, openmetrics: bool, kept: bool = False) -> Mapping[Family, str]:
         """The samples as lines, by family; `kept`: as they were written last, if they were."""
@@ -86,6 +101,8 @@ class Look:
             yield Sample(of.SCORE, (name, detector), counted)
         for severity, value in self._promise.items():
             yield Sample(of.EVIDENCE, (name, severity), value)
+        for severity, value in self._quiet.items():
+            yield Sample(of.QUIET, (name, severity), value)
         if self._drift is not None:
             yield Sample(of.DRIFT, (name,), self._drift)
 
@@ -106,7 +123,8 @@ def _fixed(name: str, model: GuardedModel) -> Iterator[Sample]:
     assert model.bundle is not None
     for severity, promised in model.promise.alphas.items():
         yield Sample(of.ALPHA, (name, severity), promised)
-        yield Sample(of.EXPECTED, (name, severity), model.promise.laws[severity].mean_rate)
+        if not model.promise.is_per_step:  # what is counted is sessions, of which nothing is expected then
+            yield Sample(of.EXPECTED, (name, severity), model.promise.laws[severity].mean_rate)
     yield Sample(of.CARRIED, (name,), min(law.n for law in model.promise.laws.values()))
     yield Sample(of.BUNDLE, (name, model.bundle.digest), 1)
     when = model.bundle.made.get("calibrated", {}).get("timestamp")

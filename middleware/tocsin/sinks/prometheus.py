@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from tocsin.alerting.limits import PageLimits, page_limits
+from tocsin.alerting.watched import watched_model
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
@@ -72,6 +74,12 @@ class PrometheusSink(Collector):
     def models(self) -> Mapping[str, GuardedModel]:
         """The models that are counted."""
         return self._models
+
+    @property
+    def limits(self) -> PageLimits:
+        """The evidence from which the page says that something is wrong, as the default rules do."""
+        guarded = [(name, model) for name, model in self._models.items() if model.bundle is not None]
+        return page_limits([watched_model(name, model.promise, model.config) for name, model in guarded])
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """What was counted of each model, as plain data for people to look at."""
@@ -209,7 +217,8 @@ class PrometheusSink(Collector):
         return looks
 
     def _all_looks(self) -> list[Look]:
-        return [Look(name, series, self._models.get(name)) for name, series in self._series.items()]
+        limits = self.limits
+        return [Look(name, series, self._models.get(name), limits) for name, series in self._series.items()]
 
 
 def _acting(models: Mapping[str, GuardedModel]) -> set[str]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from tocsin.judgement.sink import Scored
 from tocsin_calibration import Promise
+from tocsin_calibration.promise import OTHERS
 
-POOLED = ""  # the group of those that have no promise of their own
+POOLED = OTHERS
 
 
 class Tally:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import ks_2samp
+from scipy.stats import binom, ks_2samp
 from sklearn.metrics import brier_score_loss, log_loss
 
 from tocsin_calibration import (
@@ -36,6 +36,7 @@ from tocsin_calibration.evaluation.metrics import (
 from tocsin_calibration.evaluation.report import report
 from tocsin_calibration.evaluation.subgroups import harmony, subgroup_curves
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
+from tocsin_calibration.thresholds.limits import Limits
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=2, max_size=50))
@@ -63,6 +64,51 @@ def test_ece_is_small_for_true_probabilities_and_its_bands_say_which_is_which() 
     assert over.low < over.error < over.high and over.error == pytest.approx(0.125, abs=0.02)
     table = reliability(p, random.random(3_000) < p)
     assert sum(table.counts) == 3_000 and table.predicted == sorted(table.predicted)
+
+
+def test_the_range_of_a_calibration_error_holds_the_error_itself() -> None:
+    for seed in range(20):
+        random = np.random.default_rng([32, seed])
+        p = random.random(200)
+        found = expected_calibration_error(p, random.random(200) < p, seed=seed)
+        assert found.low <= found.error <= found.high
+
+
+def test_harmony_says_nothing_of_two_groups_whose_spread_is_told_instead() -> None:
+    assert np.isnan(harmony([0.99, 0.01]))
+    random = np.random.default_rng(33)
+    scores = random.normal(size=(900, 1))
+    promise = calibrate(scores)
+    correct, groups = np.arange(400) % 4 > 0, ["a"] * 200 + ["b"] * 200
+    correct[:200] = True
+    found = evaluate(promise, random.normal(size=(400, 1)), correct=correct, groups=groups).labelled
+    assert found is not None and found.harmony is None and found.spread == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("rule", ["any", "all", "learnt"])
+def test_a_score_that_is_no_number_is_never_calm(rule: str) -> None:
+    random = np.random.default_rng(34)
+    promise = calibrate(random.normal(size=(1_500, 2)), rule=rule)
+    one, many = np.array([[0.0, np.nan], [np.nan, 0.0], [np.nan, np.nan]]), random.normal(size=(40, 2))
+    few, batch = promise.judge(one), promise.judge(np.vstack([one, many]))
+    assert few.severities == batch.severities[:3] and few.pvalues == batch.pvalues[:3]
+    assert few.by_detector == batch.by_detector[:3]
+    alarmed = few.severities if rule != "all" else few.severities[2:]  # one detector is calm, and has a say
+    assert set(alarmed) == {"critical"} and min(few.pvalues) == 1 / (promise.n + 1)
+    with pytest.raises(CalibrationError, match=r"3 of 43 responses have a NaN .* row 0"):
+        evaluate(promise, np.vstack([one, many]))
+
+
+def test_what_one_will_see_is_by_the_scores_over_the_threshold_where_they_tie() -> None:
+    """0/1 scores with 3% ones: at most 5% is promised, and 3% is what is seen."""
+    inside, promised, runs = 0, 0, 200
+    for run in range(runs):
+        random = np.random.default_rng([35, run])
+        limits = Limits((random.random(1_000) < 0.03).astype(float), {"a": 0.05})
+        low, high = limits.rate_range("a")
+        inside += low <= 0.03 <= high
+        promised += limits.laws["a"].rate_interval(0.99)[0] <= 0.03
+    assert binom.cdf(inside, runs, 0.99) > 1e-4 / 2 and binom.cdf(promised, runs, 0.99) < 1e-4
 
 
 def test_harmony_is_one_for_alike_groups_and_falls_with_a_bad_corner() -> None:
@@ -130,7 +176,9 @@ def test_an_evaluation_has_every_figure_as_json_and_as_a_page_that_loads_nothing
     labelled = facts["labelled"]
     assert labelled["accuracy"] == pytest.approx(truth.mean())
     assert labelled["probabilities"]["worth_policy"] > labelled["probabilities"]["worth_always"]
-    assert labelled["harmony"] > 0.9 and labelled["curve"]["coverage"][-1] == 1
+    assert labelled["harmony"] is None and labelled["curve"]["coverage"][-1] == 1  # of two groups it says nothing
+    shares = labelled["accuracy_by_group"].values()
+    assert labelled["spread"] == pytest.approx(max(shares) - min(shares))
     assert (
         facts["power"]["caught"]["warning"][0] > 200 and facts["power"]["separation"]["joint"]["auroc"]["value"] > 0.9
     )

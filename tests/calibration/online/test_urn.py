@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, kstest
 
 from tocsin_calibration import CalibrationError, DriftWatch, FalseAlarmLaw, ShiryaevRoberts, Watch, promise_log_evalue
-from tocsin_calibration.online.urn import MULTIPLES, cell_edges, drift_test, promise_test
+from tocsin_calibration.online.alarm_rate import MULTIPLES, promise_test
+from tocsin_calibration.online.drift import _edges
+from tocsin_calibration.online.urn import cell_edges, drift_test
+from tocsin_calibration.thresholds.ordered import Ordered
 
 LAW = FalseAlarmLaw.at(500, 0.05)
 FAILURE = 1e-4
@@ -22,10 +25,11 @@ def test_the_next_response_is_a_fair_bet_under_the_promise(n: int, alpha: float,
     law = FalseAlarmLaw.at(max(n, 100), alpha)
     alarms = round(share * responses)
     p = (law.n + 1 - law.k + alarms) / (law.n + 1 + responses)
-    now = promise_log_evalue(law, alarms, responses)
+    test = promise_test(law)
+    now = test.log_martingale((alarms, responses - alarms))
     after = [
-        promise_log_evalue(law, alarms + 1, responses + 1) - now,
-        promise_log_evalue(law, alarms, responses + 1) - now,
+        test.log_martingale((alarms + 1, responses - alarms)) - now,
+        test.log_martingale((alarms, responses + 1 - alarms)) - now,
     ]
     assert p * exp(after[0]) + (1 - p) * exp(after[1]) == pytest.approx(1, abs=1e-6)
 
@@ -139,15 +143,49 @@ def test_a_watch_keeps_few_windows_and_batches_add_up(batches: list[int], every:
     assert [number for number, _ in watch._windows] == sorted({number for number, _ in watch._windows})
 
 
-def test_ties_do_not_look_like_drift() -> None:
-    random = np.random.default_rng(5)
-    calibration = np.sort(random.integers(0, 4, 400).astype(float))
-    drift = DriftWatch(calibration)
-    highest = 0.0
-    for _ in range(100):
-        drift.add(random.integers(0, 4, 50).astype(float))
-        highest = max(highest, drift.log_evidence())
-    assert highest < log(1 / FAILURE)
+@pytest.mark.parametrize("n", [25, 200])
+@pytest.mark.parametrize("kind", ["constant", "0/1", "rounded"])
+def test_ties_do_not_look_like_drift(n: int, kind: str) -> None:
+    """Gaps drawn anew among tied scores page always on constant scores, and in most runs on the others."""
+    delta, runs, found = 0.02, 60, 0
+    draw = {
+        "constant": lambda random, m: np.zeros(m),
+        "0/1": lambda random, m: (random.random(m) < 0.3).astype(float),
+        "rounded": lambda random, m: np.round(random.normal(size=m)),
+    }[kind]
+    for run in range(runs):
+        random = np.random.default_rng([5, run])
+        drift = DriftWatch(np.sort(draw(random, n)), auxiliary=run, seed=1_000 + run)
+        crossed = False
+        for part in np.split(draw(random, 5_000), 50):
+            drift.add(part)
+            crossed |= drift.log_evidence() >= log(1 / delta)
+        found += crossed
+    assert binom.sf(found - 1, runs, delta) > FAILURE / 6
+
+
+def test_the_numbers_that_break_ties_are_those_of_a_sorted_sample() -> None:
+    """At the cells' edges, and by their mean and spread: the r-th of m uniforms is Beta(r, m + 1 - r)."""
+    n, cells = 39, 4
+    drawn = np.array([_edges(Ordered.of(np.zeros(n)), cell_edges(n, cells)[1:-1], seed)[1] for seed in range(4_000)])
+    assert (np.diff(drawn, axis=1) > 0).all()
+    for column, rank in zip(drawn.T, (10, 20, 30), strict=True):
+        assert kstest(column, "beta", args=(rank, n + 1 - rank)).pvalue > FAILURE / 6
+        gap = drawn[:, 1] - drawn[:, 0]
+        assert kstest(gap, "beta", args=(10, n + 1 - 10)).pvalue > FAILURE / 6
+    same = DriftWatch(np.zeros(n), auxiliary=7)._uniforms
+    assert (same == DriftWatch(np.zeros(n), auxiliary=7)._uniforms).all()
+
+
+def test_cells_of_few_kept_scores_are_those_of_all() -> None:
+    scores = np.sort(np.random.default_rng(8).normal(size=1_000))
+    kept = Ordered.kept(scores[49::50], np.arange(50, 1_001, 50))
+    few, every = DriftWatch(kept, seed=1), DriftWatch(scores, seed=1)
+    new = np.random.default_rng(9).normal(size=400)
+    for watch in (few, every):
+        watch.add(new)
+    assert sum(few.watch.counts) == 400
+    assert np.abs(np.cumsum(few.watch.counts) - np.cumsum(every.watch.counts)).max() < 40  # of an edge's own block
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.5, 145), (1.0, 40)])

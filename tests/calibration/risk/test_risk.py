@@ -259,6 +259,28 @@ def test_hoeffding_bentkus_pvalues_are_valid_at_the_null(n: int, risk: float, se
     del seed
 
 
+def test_a_days_counts_lie_within_their_ranges_as_often_as_is_said() -> None:
+    """Each day with a calibration set and a measured power of its own; a range of rates holds too few counts."""
+    random, days, failure_rate, power = np.random.default_rng(31), 400, 0.01, 0.8
+    law, inside, by_rate = FalseAlarmLaw(49_999, 49_500), {"false_alarms": 0, "caught": 0, "missed": 0, "alarms": 0}, 0
+    for _ in range(days):
+        measured = int(random.binomial(300, power))
+        found = worth(law, failure_rate, 10_000, measured, 300)
+        failures = random.binomial(10_000, failure_rate)
+        seen = {"caught": random.binomial(failures, power)}
+        seen["missed"] = failures - seen["caught"]
+        seen["false_alarms"] = random.binomial(10_000 - failures, random.beta(law.n + 1 - law.k, law.k))
+        seen["alarms"] = seen["caught"] + seen["false_alarms"]
+        for name, count in seen.items():
+            one = getattr(found, name)
+            inside[name] += one.low <= count <= one.high
+        low, high = (10_000 * (1 - failure_rate) * rate for rate in law.rate_interval())
+        by_rate += low <= seen["false_alarms"] <= high
+    for name, count in inside.items():
+        assert binom.cdf(count, days, 0.98 if name == "alarms" else 0.99) > 1e-4 / 5, name
+    assert binom.cdf(by_rate, days, 0.98) < 1e-4
+
+
 def test_an_alarm_is_worth_what_arithmetic_says() -> None:
     law = FalseAlarmLaw(999, 950)
     found = worth(law, 0.001, 1e6, 180, 200)

@@ -24,6 +24,7 @@ from tocsin_calibration import (
 )
 from tocsin_calibration.thresholds.binomial import beta_cdf, beta_quantile, binomial_cdf, clopper_pearson
 from tocsin_calibration.thresholds.contaminated import bad_among, false_alarm_bounds, rank_contaminated
+from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.pac import rank_pac, required_size_pac
 from tocsin_calibration.thresholds.split import rank
 from tocsin_calibration.thresholds.weighted import Weighted, effective_size
@@ -142,13 +143,49 @@ def test_every_group_keeps_a_promise_of_its_own_where_the_pooled_one_does_not() 
     assert too_many(total_of(laws["b"]), pooled["b"]) < FAILURE < too_many(total_of(laws["a"]), pooled["a"])
 
 
-def test_a_small_group_shares_the_pooled_threshold_and_is_named() -> None:
+def test_a_group_too_small_for_any_promise_gets_the_pooled_threshold_and_is_named() -> None:
     random = np.random.default_rng(5)
     groups = ["big"] * 900 + ["tiny"] * 12
     promise = calibrate(random.normal(size=(912, 2)), {"warning": 0.05}, groups=groups)
     assert promise.pooled == ("tiny",) and set(promise.groups) == {"big"}
     new = random.normal(size=(50, 2))
     assert promise.judge(new, ["tiny"] * 50) == promise.judge(new, ["never seen"] * 50) == promise.judge(new)
+
+
+def tenants(random: np.random.Generator, rows: int) -> tuple[np.ndarray, list[str]]:
+    """Scores (n, 1) of 10 large tenants and 200 small ones, whose traffic is harder."""
+    large = random.random(rows) < 0.8
+    names = np.where(large, random.integers(10, size=rows), 100 + random.integers(200, size=rows))
+    return (random.normal(size=rows) * np.where(large, 1.0, 1.4))[:, None], [str(name) for name in names]
+
+
+def test_small_groups_keep_a_promise_together_where_the_pooled_threshold_does_not() -> None:
+    random, alarms, pooled, laws = np.random.default_rng(15), 0, 0, []
+    for seed in range(20):
+        scores, known = tenants(random, 4_000)
+        promise = calibrate(scores, {"warning": 0.05}, groups=known, seed=seed)
+        assert promise.others is not None and len(promise.groups) == 10 and len(promise.pooled) > 150
+        new, names = tenants(random, 2_000)
+        names = [name if name in promise.groups else "a new one" for name in names]
+        small = np.asarray(names) == "a new one"
+        found = np.asarray([s is not None for s in promise.judge(new, names).severities])
+        alarms += int(found[small].sum())
+        pooled += int((promise.joint(new)[small] > promise.thresholds["warning"]).sum())
+        laws.append((promise.others.laws["warning"], int(small.sum())))
+    pmf = total_of(laws)
+    assert too_many(pmf, pooled) < FAILURE < min(too_many(pmf, alarms), too_few(pmf, alarms))
+
+
+def test_what_is_promised_for_is_said_and_what_is_not() -> None:
+    random = np.random.default_rng(16)
+    scores, names = tenants(random, 4_000)
+    promise = calibrate(scores, {"warning": 0.05}, groups=names)
+    assert set(promise.parts) == {*map(str, range(10)), ""} and promise.parts[""] is promise.others
+    assert "each of 10 groups' responses alarm and at most as many of all other groups' responses together" in str(
+        promise
+    )
+    few = calibrate(np.vstack([scores[:1], scores]), {"warning": 0.05}, groups=["tiny"] + ["big"] * 4_000)
+    assert few.others is None and set(few.parts) == {"big"} and "nothing is promised for other groups" in str(few)
 
 
 def test_weights_keep_the_promise_on_shifted_traffic_where_none_break_it() -> None:
@@ -171,6 +208,35 @@ def test_weights_keep_the_promise_on_shifted_traffic_where_none_break_it() -> No
     assert promise.limits.effective > 300
     assert too_many(total_of([(law, fresh)] * runs), weighted) > FAILURE
     assert too_many(total_of([(law, fresh)] * runs), plain) < FAILURE
+
+
+def test_what_a_recording_missed_counts_and_the_spread_is_told() -> None:
+    """Ratios exp(1.5 x): by Kish's size alone, what is not refused alarms more often than promised."""
+    random, runs, alpha = np.random.default_rng(61), 400, 0.1
+    alarms, kish, accepted, usual = 0, 0, 0, 0
+    told = []
+    for _ in range(runs):
+        x = random.normal(size=200)
+        score, ratio = x + 0.5 * random.normal(size=200), np.exp(1.5 * x - 1.125)
+        new = random.normal(1.5) + 0.5 * random.normal()
+        bare, plain = Weighted.of(score, ratio), Weighted.of(score, ratio, normalised=True)
+        if bare.reach(alpha) is not None and effective_size(ratio) >= 9:
+            usual, kish = usual + 1, kish + norm.sf((bare.scores[bare.reach(alpha) - 1] - 1.5) / 1.25**0.5)
+        try:
+            limits = Limits(score, {"a": alpha}, weights=ratio, normalised=True)
+        except CalibrationError:
+            continue
+        accepted += 1
+        alarms += bool(new > limits.thresholds["a"])
+        assert plain.new > bare.new or ratio.mean() >= 1
+    assert accepted > 50 and binom.sf(alarms - 1, accepted, alpha) > FAILURE and kish / usual > alpha
+    for _ in range(300):
+        x = random.normal(size=2_000)
+        limits = Limits(x + 0.5 * random.normal(size=2_000), {"a": alpha}, weights=np.exp(x))
+        rate = norm.sf((limits.thresholds["a"] - 1) / 1.25**0.5)
+        low, high = limits.rate_range("a")
+        told.append(low <= rate <= high)
+    assert binom.cdf(sum(told), 300, 0.95) > FAILURE
 
 
 def test_equal_weights_are_split_conformal_but_for_the_new_responses_share() -> None:
