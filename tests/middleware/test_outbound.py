@@ -29,7 +29,7 @@ from tocsin.outbound import (
     forward_fields,
     forward_metadata,
 )
-from tocsin.relay.messages import Memory
+from tocsin.relay.memory import MemoryBudget
 
 DOWN = "/test.Model/Down"  # three messages, each the request and a digit
 
@@ -127,7 +127,7 @@ def test_a_response_that_is_larger_than_may_be_kept_counts_as_failed(limit: int)
     with model_server() as (_, address):
         expected = [b"x0", b"x1", b"x2"] if limit == 6 else None
         assert Channels().send(at(address), sending(method=DOWN, limit=limit)) == expected
-        budget = Memory(limit)
+        budget = MemoryBudget(limit)
 
         async def aio() -> Any:
             made = AioChannels(budget)

@@ -62,8 +62,13 @@ class Admission:
             instead = frames.header_frames(stream, block, end_stream=bool(flags & END_STREAM))
         if is_new:
             return self._begin(stream, flags, block, fields, instead)
-        known = connection.streams.get(stream)
+        known, relay_fields = connection.streams.get(stream), connection.relay.request_fields
         if known is None:
+            head = relay_fields.head_of(fields) if fields is not None else relay_fields.head(block)
+            if head.paths:
+                raise FrameError(
+                    frames.PROTOCOL_ERROR, f"stream {stream} begins behind stream {connection.last_stream}"
+                )
             # Of a stream that has ended. An upstream that never heard of it would take it for a new one.
             return instead if stateful and not self._writes_anew else b""
         if flags & END_STREAM:

@@ -252,11 +252,7 @@ class ClientSide(Side):
         if not self.connection.streams and not self.connection.raw:
             return False
         self.half_closed = True
-        server = self.connection.server.transport
-        if self.connection.requests is not None:
-            return True  # something may still be written to the upstream: what waits for it, or credit
-        if server is not None and not server.is_closing() and server.can_write_eof():
-            server.write_eof()
+        self.connection.end_requests()
         return True
 
     def connection_lost(self, error: Exception | None) -> None:

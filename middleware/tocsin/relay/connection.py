@@ -220,6 +220,8 @@ class Connection:
             self.from_client.settle(stream_id, ended=stream is None or stream.request_ended)
         self.from_client.resume()
         self.server.write()
+        if self.client.half_closed:
+            self.end_requests()
         if self.client.out:
             self.flush(self.client)
 
@@ -447,6 +449,11 @@ class Connection:
         client.write(self._goaway(self.last_stream, frames.ENHANCE_YOUR_CALM, reason))
         client.close()
         asyncio.get_running_loop().call_later(CUT_OFF_LINGERS, client.abort)
+
+    def end_requests(self) -> None:
+        """The client writes no more: tell the upstream, once nothing waits for it."""
+        if self.client.half_closed and (self.requests is None or not self.requests.waiting):
+            self.server.end_writing()
 
     def close_when_idle(self) -> None:
         """Close once no call is under way, and nothing waits that could still go out."""

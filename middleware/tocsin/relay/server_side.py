@@ -35,8 +35,7 @@ class ServerSide(Side):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
         self.write()
-        if self.connection.client.half_closed and self.transport.can_write_eof():
-            self.transport.write_eof()
+        self.connection.end_requests()
 
     def data_received(self, data: bytes) -> None:
         if self.connection.raw:

@@ -57,6 +57,7 @@ class Side(asyncio.Protocol):
         self._memory = connection.memory
         self._unsent = 0  # bytes that the socket does not take, as they were charged
         self._unread = 0  # of the relay's own answers, since the peer stopped reading
+        self._has_ended = False  # nothing more is written
         self._is_greeted = False  # the first frame, which must be SETTINGS, has come
         self._tail = bytearray()  # of a frame that is unfinished
         self._needed = 0  # bytes until it is finished, or more is known of it
@@ -309,7 +310,7 @@ class Side(asyncio.Protocol):
         transport, out = self.transport, self.out
         if transport is None or not out:
             return
-        if transport.is_closing():
+        if self._has_ended or transport.is_closing():
             out.clear()
             return
         if len(out) == 1:
@@ -321,6 +322,14 @@ class Side(asyncio.Protocol):
         out.clear()
         if self.outflow is not None and self.outflow.written():
             asyncio.get_running_loop().call_soon(self._go_on)
+
+    def end_writing(self) -> None:
+        """Write what waits, and nothing after it."""
+        self.write()
+        transport = self.transport
+        if transport is not None and not self._has_ended and not transport.is_closing() and transport.can_write_eof():
+            self._has_ended = True
+            transport.write_eof()
 
     def _go_on(self) -> None:
         """The socket has taken what was written: more may follow."""
