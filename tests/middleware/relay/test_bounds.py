@@ -91,8 +91,8 @@ async def test_a_caller_that_ignores_its_windows_is_refused_them(bundle: Path, p
 
 async def test_a_caller_that_ignores_the_connections_window_is_refused_it(bundle: Path) -> None:
     calls = [asking(stream, UNGUARDED) for stream in range(1, 41, 2)]
-    _, connection, to_client, _ = connected(bundle, *calls)
-    connection.from_client.resume = lambda: None  # type: ignore[method-assign, union-attr] # as if held back
+    relay, connection, to_client, _ = connected(bundle, *calls)
+    relay.memory.much, relay.memory.left = 0, relay.memory.limit // 4  # so that senders wait for slow receivers
     for stream in range(1, 41, 2):
         for _ in range(20):
             connection.client.data_received(DataFrame(stream, data=b"z" * 16_000).serialize())
