@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
 METADATA_KEY = "tocsin-verdict"
@@ -140,8 +141,8 @@ class Verdict:
         by_detector = map(_short, self.by_detector.values() if detectors else ())
         if self.rows == 1:
             return template % (alarm, self.action, _short(self.pvalues[0]), *by_detector, more)
-        alarmed = {row: severity for row, severity in enumerate(self.severities) if severity}
-        told = dict(list(alarmed.items())[:max_rows])
+        alarmed = ((row, severity) for row, severity in enumerate(self.severities) if severity)
+        told = dict(islice(alarmed, max_rows))
         rows = f',"rows":{self.rows},"alarmed":{_text(told)}'
         p = ",".join(map(_short, self.pvalues[:max_rows]))
         return template % (alarm, self.action, p, *by_detector, rows + more)

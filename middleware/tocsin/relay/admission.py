@@ -30,10 +30,16 @@ class Admission:
     gets all of them written anew, so that none refers to another.
     """
 
+    __deletable__ = ("_connection",)  # where this is compiled
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._reader = RequestReader(connection.relay.longest_headers)
         self._writes_anew = False
+
+    def part(self) -> None:
+        """The connection has ended, and is held no longer."""
+        del self._connection
 
     def forget_state(self) -> None:
         """The client has acknowledged a dynamic table of size 0."""

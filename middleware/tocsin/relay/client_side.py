@@ -247,6 +247,10 @@ class ClientSide(Side):
         connection.responses.announced(wanted.get(frames.INITIAL_WINDOW_SIZE))
         return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_server.begin()
 
+    def part(self) -> None:
+        self._admission.part()
+        super().part()
+
     def eof_received(self) -> bool:
         """The client writes no more; what is under way may still be answered."""
         if not self.connection.streams and not self.connection.raw:

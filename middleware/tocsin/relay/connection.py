@@ -493,8 +493,8 @@ class Connection:
         """Both sides are gone, and nothing comes from them any more: what they hold is given back at once, instead of
         when the collector finds that they hold each other.
         """
-        self.client.outflow = self.server.outflow = None
-        del self.client.connection, self.server.connection
+        self.client.part()
+        self.server.part()
 
 
 class Queued:

@@ -361,6 +361,11 @@ class Side(asyncio.Protocol):
             self.outflow.is_paused = False
             self.connection.caught_up(self)
 
+    def part(self) -> None:
+        """Hold nothing of the connection any more."""
+        self.outflow = None
+        del self.connection
+
     def close(self) -> None:
         """Write what waits and close the socket."""
         if self.transport is not None and not self.transport.is_closing():
