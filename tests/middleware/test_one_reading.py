@@ -165,7 +165,11 @@ def test_two_messages_where_a_method_takes_one_are_not_judged(tmp_path: Path, mo
                     assert len(sent) == 2
                     continue
                 verdict = tocsin.verdict(done)
-                assert verdict is not None and verdict.unscored == expected
+                assert verdict is not None
+                if len(sent) == 2 and verdict.unscored is None:  # the answer was there before the second message
+                    assert verdict.severity == "critical"  # by the first, which the server has read
+                    continue
+                assert verdict.unscored == expected
 
 
 def test_a_call_that_was_not_read_is_not_judged_by_what_follows(tmp_path: Path) -> None:

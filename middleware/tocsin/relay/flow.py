@@ -233,8 +233,12 @@ class Outflow:
         return lane
 
     def _allows(self, lane: Lane, size: int) -> bool:
-        room = min(self._room, self._initial + lane.room, MOST_UNWRITTEN - self._unwritten)
-        return size <= room and not self.is_paused
+        return (
+            size <= self._room
+            and size <= self._initial + lane.room
+            and self._unwritten + size <= MOST_UNWRITTEN
+            and not self.is_paused
+        )
 
     def _pump(self, stream: int, lane: Lane) -> bool:
         """Send what the windows and the socket allow; whether nothing is left."""
@@ -318,6 +322,8 @@ class Inflow:
         self._connection += size
         if self._connection >= _MUCH_OF_CONNECTION:
             self.resume()
+        if ended and not self._streams:
+            return
         self._credit_stream(stream, size, ended)
 
     def owe(self, stream: int, size: int) -> None:

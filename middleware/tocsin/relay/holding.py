@@ -146,12 +146,14 @@ class HeldStream(Stream):
             self._pass_unjudged(whole, SECOND_MESSAGE)
             return
         self._keep(self._stripped(content) or whole)
-        self._count_requests(self.guarded)
+        if self.guarded.streams:
+            self._count_requests(self.guarded)
         if self._connection.memory.lacks_room:
             self._cannot_hold(Message(False, None, "memory"), b"")
             return
         self._tell(self.guarded.answered(content, None))
-        self._count_requests(self.guarded)
+        if self.guarded.streams:
+            self._count_requests(self.guarded)
 
     def _stripped(self, content: bytes) -> bytes | None:
         """A message without what the caller did not ask for, framed; None where there is nothing to take out of it."""
@@ -441,8 +443,9 @@ class HeldStream(Stream):
         self._connection.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
 
     def _give_back(self) -> None:
-        self._connection.memory.release(self._size)
-        self._size = 0
+        if self._size:
+            self._connection.memory.release(self._size)
+            self._size = 0
         if self._response is not None:
             self._response.forget()
 

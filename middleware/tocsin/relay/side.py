@@ -136,6 +136,9 @@ class Side(asyncio.Protocol):
                     out.append(data[start:at])
                 start = at
                 self.peer.place_waiting()
+        if not self._is_greeted and end - at >= 9:
+            self._greet_with(data[at + 3], data[at + 4])
+        in_block = self._block_stream
         while end - at >= 9:
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
             length = high << 8 | low
@@ -145,14 +148,10 @@ class Side(asyncio.Protocol):
                 stream &= LAST_STREAM
             if length > largest:
                 raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
-            if not self._is_greeted:
-                if kind != SETTINGS or flags & ACK:
-                    raise FrameError(frames.PROTOCOL_ERROR, f"the first frame is of type {kind}, not SETTINGS")
-                self._is_greeted = True
             if orderly and at > start:  # what is written while this frame is read comes after those before it
                 out.append(data[start:at])
                 start = at
-            if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
+            if in_block and (kind != CONTINUATION or stream != in_block):
                 raise FrameError(frames.PROTOCOL_ERROR, "HEADERS without END_HEADERS are followed by another frame")
             if kind == DATA:
                 if not stream:
@@ -198,9 +197,12 @@ class Side(asyncio.Protocol):
             if stop > end:
                 needed = stop - at
                 break
-            whole = data[at:stop]
             if reserved:
-                whole = HEADER.pack(high, low, kind, flags, stream) + whole[9:]
+                whole = HEADER.pack(high, low, kind, flags, stream) + data[at + 9 : stop]
+            elif kind == HEADERS and flags & END_HEADERS:
+                whole = b""  # which nobody asks for
+            else:
+                whole = data[at:stop]
             if kind == HEADERS:
                 if not stream:
                     raise FrameError(frames.PROTOCOL_ERROR, "HEADERS of no stream")
@@ -211,9 +213,11 @@ class Side(asyncio.Protocol):
                     instead = self.headers(stream, flags, block)
                 else:
                     self._begin_block(stream, flags, block, whole)
+                    in_block = stream
                     instead = b""
             elif kind == CONTINUATION:
                 instead = self._continue_block(stream, flags, whole)
+                in_block = self._block_stream
             else:
                 frames.check_control(kind, flags, stream, length)
                 try:
@@ -235,6 +239,12 @@ class Side(asyncio.Protocol):
             self._tail += data[at:]
             self._needed = needed
             self._memory.charge(end - at)
+
+    def _greet_with(self, kind: int, flags: int) -> None:
+        """The first frame, which must be SETTINGS."""
+        if kind != SETTINGS or flags & ACK:
+            raise FrameError(frames.PROTOCOL_ERROR, f"the first frame is of type {kind}, not SETTINGS")
+        self._is_greeted = True
 
     def _finish_data(self, data: bytes, end: int) -> int:
         """The rest of a DATA payload that began earlier; the position after what there is of it."""

@@ -216,8 +216,9 @@ class Stream:
 
     def _give_back_kept(self) -> None:
         """Nothing is kept of the stream any more."""
-        self._connection.memory.release(self._kept + self._kept_requests)
-        self._kept = self._kept_requests = 0
+        if self._kept or self._kept_requests:
+            self._connection.memory.release(self._kept + self._kept_requests)
+            self._kept = self._kept_requests = 0
 
     def hold(self, whole: bytes) -> None:
         """A frame that must stay behind the trailers that wait."""

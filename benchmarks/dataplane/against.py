@@ -1,0 +1,96 @@
+"""This tree's relay beside another checkout's, interleaved: `--tree FOLDER`, such as a git worktree of an older commit.
+
+    git worktree add ../before REVISION     # and copy the *.binpb files of this tree into it
+    python -m benchmarks.dataplane.against --tree ../before --json against.json
+
+Both judge with one bundle, made by this tree, in front of one upstream. Figures are medians over rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+from rich.table import Table as Printed
+
+from benchmarks.dataplane.hops import Hop, start_relay, start_upstream
+from benchmarks.dataplane.load import Figures, Shape, load, medians
+from benchmarks.dataplane.messages import PATH, WIDTHS, make_bundle, request, response, traffic
+from benchmarks.report import Check, arguments, at_most, console, finish
+from tocsin.relay.messages import framed
+
+MODES = ("observe", "annotate", "enforce")
+SHAPES = {"1x1": Shape(1, 1, 1_000), "4x8": Shape(4, 8, 5_000), "16x16": Shape(16, 16, 6_000)}
+MOST = 1.05  # times the other tree's CPU a request
+SOURCES = ("detectors", "calibration", "middleware")
+
+
+def relays(work: Path, upstream: int, bundle: Path, tree: Path) -> dict[str, tuple[Hop, Hop]]:
+    """By name, the other tree's relay and this one's, judging and not."""
+    signals = ", ".join(f"{name}: response.outputs.{name}" for name in WIDTHS)
+    settings = {
+        "scored ": f"  bench: {{bundle: {bundle}, signals: {{{signals}}}}}\n",
+        "": f"  bench: {{signals: {{{signals}}}}}\n",
+    }
+    pairs = {}
+    for scored, models in settings.items():
+        for mode in MODES:
+            name = scored + mode
+            ours = start_relay(f"{name} here", work, upstream, mode, models)
+            os.environ["PYTHONPATH"] = os.pathsep.join(str(tree / source) for source in SOURCES)
+            try:
+                theirs = start_relay(f"{name} there", work, upstream, mode, models)
+            finally:
+                del os.environ["PYTHONPATH"]
+            pairs[name] = theirs, ours
+    return pairs
+
+
+def main() -> None:
+    """Measure and write."""
+    asked = arguments(
+        "this tree's relay beside another's",
+        tree={"type": Path, "required": True, "help": "the other checkout"},
+        rounds={"type": int, "default": 7},
+    )
+    os.environ.pop("PYTHONPATH", None)
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    checks: list[Check] = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        observations = traffic(1_000)
+        make_bundle(observations, work / "bench.tocsin")
+        (work / "request.bin").write_bytes(request())
+        upstream = start_upstream(work, {PATH: framed(response(observations, 0))}, window=24)
+        pairs = relays(work, upstream.port, work / "bench.tocsin", asked.tree.resolve())
+        printed = Printed("relay", "shape", "CPU us there", "here", "ratio", "mean us there", "here", title="Relays")
+        try:
+            for name, pair in pairs.items():
+                for shape_name, shape in SHAPES.items():
+                    seen: list[list[Figures]] = [[], []]
+                    for number in range(asked.rounds + 1):
+                        for at in (0, 1) if number % 2 else (1, 0):
+                            seen[at].append(load(pair[at], PATH, work / "request.bin", shape))
+                    there, here = (medians(several[1:]) for several in seen)
+                    ratio = statistics.median(b.cpu_us / a.cpu_us for a, b in zip(*(s[1:] for s in seen), strict=True))
+                    results.setdefault(name, {})[shape_name] = {
+                        "cpu_us_there": there.cpu_us, "cpu_us_here": here.cpu_us, "ratio": ratio,
+                        "latency_us_there": there.latency_us, "latency_us_here": here.latency_us,
+                    }  # fmt: skip
+                    printed.add_row(
+                        name, shape_name, f"{there.cpu_us:.1f}", f"{here.cpu_us:.1f}", f"{ratio:.3f}",
+                        f"{there.latency_us:.0f}", f"{here.latency_us:.0f}",
+                    )  # fmt: skip
+                    checks.append(at_most(f"{name}, {shape_name}: CPU a request, of the other tree's", ratio, MOST))
+        finally:
+            for hop in (*(hop for pair in pairs.values() for hop in pair), upstream):
+                assert hop.process is not None
+                hop.process.kill()
+        console.print(printed)
+    finish(results, checks, asked.json)
+
+
+if __name__ == "__main__":
+    main()
