@@ -36,6 +36,7 @@ def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
         labels = {"alertname": "TocsinAlarm", "model": data["model"], "severity": severity, "source": event["source"]}
         labels |= {"version": data["version"]} if data.get("version") else {}  # not told by an older spool's sums
         if summed:
+            labels["kind"] = "sum"  # else it would take the place of the single alarm before it
             told = f"{data['model']}: {data['severities'][severity]} more {severity} alarms since {data['from']}"
             annotations = {"summary": told}
         else:
