@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
 
 
 def test_a_guarded_channel_gives_the_relays_verdicts(bundle: Path, guard: tocsin.Guard, server: str) -> None:
-    with running(settings(server, bundle)) as relay:
+    with running(settings(server, bundle, scoring_budget="10s")) as relay:
         for request, answer in ANSWERS.items():
             with grpc.insecure_channel(relay.target) as relayed:
                 _, call = relayed.unary_unary(INFER).with_call(request, timeout=10)
