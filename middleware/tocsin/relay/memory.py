@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-LEAST_OVERDRAFT = 1 << 20  # bytes by which the greediest may exceed the budget before it is cut off
+# Bytes by which the greediest may exceed the budget before it is cut off: twice what its windows let it send still.
+LEAST_OVERDRAFT = 8 << 20
 
 
 class MemoryAccount:

@@ -72,7 +72,7 @@ def test_a_connection_alone_is_cut_off_only_where_it_grows_in_spite_of_everythin
     alone = budget.open(lambda: cut_off.append("alone"))
     alone.charge(17 << 20)
     assert alone.lacks_room and not cut_off
-    alone.charge(2 << 20)
+    alone.charge(8 << 20)
     assert cut_off == ["alone"] and budget.left == 16 << 20
 
 
