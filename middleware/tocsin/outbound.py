@@ -197,11 +197,14 @@ class _Responses:
 
     def add(self, message: bytes) -> bool:
         """Keep a message; whether there was room."""
-        self._size += len(message)
-        self._messages.append(message)
-        if self._budget is not None:
-            self._budget.left -= len(message)
-        self._fits = self._size <= self._limit and (self._budget is None or self._budget.left >= 0)
+        size, budget = len(message), self._budget
+        # The budget is never overdrawn for it: whoever keeps most would be cut off for what is no connection's.
+        self._fits = self._size + size <= self._limit and (budget is None or budget.left >= size)
+        if self._fits:
+            self._size += size
+            self._messages.append(message)
+            if budget is not None:
+                budget.left -= size
         return self._fits
 
     @property
