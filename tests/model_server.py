@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from typing import Any
@@ -113,13 +113,16 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 @contextmanager
 def model_server(
-    address: str = "127.0.0.1:0", *, credentials: grpc.ServerCredentials | None = None
+    address: str = "127.0.0.1:0",
+    *,
+    credentials: grpc.ServerCredentials | None = None,
+    options: Sequence[tuple[str, Any]] = (),
 ) -> Iterator[tuple[Model, str]]:
     """The server, and where it listens."""
     model = Model()
     server = grpc.server(
         futures.ThreadPoolExecutor(32),
-        options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
+        options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), *options],
     )
     server.add_generic_rpc_handlers((model,))
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)

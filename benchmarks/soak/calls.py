@@ -15,10 +15,11 @@ from tocsin.verdict import METADATA_KEY
 
 SIZES = (0, 1, 100, 1_000, 10_000, 16_384, 65_536, 200_000, 1_000_000, 20_000_000)
 WEIGHTS = (4, 4, 10, 20, 20, 8, 8, 4, 1, 0.05)
+ENOUGH = 2  # messages after which a caller that cancels does so
 
 
 class Wish(NamedTuple):
-    """One call: its kind, what it sends, and what it asks for."""
+    """One call: its kind, what it sends, what it asks for, and whether it is cancelled after `ENOUGH` messages."""
 
     kind: str
     messages: tuple[bytes, ...]
@@ -71,23 +72,29 @@ async def observed(channel: grpc.aio.Channel, wish: Wish) -> dict[str, Any]:
         else:
             async for message in call:
                 received.append(message)
-                if wish.cancel and len(received) == 2:
+                if wish.cancel and len(received) == ENOUGH:
                     call.cancel()
     except (grpc.RpcError, asyncio.CancelledError):
         pass
     code = (await call.code()).name
     if wish.timeout < 1 and code != "OK":  # grpcio tells a deadline in several ways, by whose clock ends it, also alone
         return {"code": "late"}
-    if wish.cancel or code == "DEADLINE_EXCEEDED":  # how far it came is a matter of time
-        return {"code": code if code != "OK" else "CANCELLED"}
-    trailing = await call.trailing_metadata() or ()
-    return {
+    if code == "DEADLINE_EXCEEDED":  # how far it came is a matter of time
+        return {"code": code}
+    seen: dict[str, Any] = {
         "code": code,
         "details": await call.details() or "",
-        "messages": [len(received), hashlib.sha256(b"|".join(received)).hexdigest()],
+        "messages": _digest(received),
         "initial": sorted(map(str, await call.initial_metadata() or ())),
-        "trailing": sorted(str(pair) for pair in trailing if pair[0] != METADATA_KEY),
+        "trailing": sorted(str(pair) for pair in await call.trailing_metadata() or () if pair[0] != METADATA_KEY),
     }
+    if wish.cancel and len(received) >= ENOUGH:  # all went well so far; what follows races with the cancellation
+        return {"code": "OK", "messages": _digest(received[:ENOUGH]), "initial": seen["initial"]}
+    return seen
+
+
+def _digest(messages: list[bytes]) -> tuple[int, str]:
+    return len(messages), hashlib.sha256(b"|".join(messages)).hexdigest()
 
 
 async def _each(messages: tuple[bytes, ...]) -> AsyncIterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 
@@ -29,16 +28,14 @@ NO_WINDOW = PREFACE + settings((Setting.INITIAL_WINDOW_SIZE, 0))
 UP, DOWN = "/test.Model/Up", "/test.Model/Down"
 
 
-def misbehave(target: str, dice: random.Random) -> str:
-    """One connection that does one of these; what it did. It is closed at the end."""
-    what = dice.choice(list(WAYS))
+def misbehave(target: str, what: str, lasts: float) -> None:
+    """One connection that does one of `WAYS`. It is closed so many seconds later."""
     try:
         peer = WAYS[what](target)
     except OSError:
-        return what  # the relay is being restarted
-    time.sleep(dice.uniform(0.0, 0.5))
+        return  # the relay is being restarted
+    time.sleep(lasts)
     peer.close()
-    return what
 
 
 def _pour(peer: RawPeer, piece: bytes) -> RawPeer:

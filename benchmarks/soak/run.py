@@ -20,7 +20,7 @@ from tests.parts import SIGNALS, quick_bundle
 from benchmarks.dataplane.hops import free_port
 from benchmarks.report import console
 from benchmarks.soak.calls import Wish, observed, wished
-from benchmarks.soak.misbehaving import misbehave
+from benchmarks.soak.misbehaving import WAYS, misbehave
 from benchmarks.soak.process import Part, RelayPart
 
 MODES = ("observe", "annotate", "enforce")
@@ -56,6 +56,7 @@ class Soak:
         self.excused: Counter[str] = Counter()
         self.misbehaved: Counter[str] = Counter()
         self.told: list[str] = []
+        self._rude: dict[str, tuple[float, str]] = {}  # by mode, when its caller last began to misbehave, and how
         self.began = 0.0
         self._busy = 0  # callers
         self._may_call, self._all_rest = asyncio.Event(), asyncio.Event()
@@ -96,8 +97,10 @@ class Soak:
                 wishes = [wished(dice) for _ in range(dice.choice(AT_ONCE))]
                 began = time.monotonic()
                 expected = await asyncio.gather(*(observed(direct, wish) for wish in wishes))
+                between = time.monotonic()
                 got = await asyncio.gather(*(observed(relayed, wish) for wish in wishes))
-                excuse = self._excuse(began, time.monotonic())
+                ended = time.monotonic()
+                excuse = self._excuse(began, ended)
                 self._busy -= 1
                 if not self._busy:
                     self._all_rest.set()
@@ -108,23 +111,33 @@ class Soak:
                     if excuse and (with_it["code"] != "OK" or without["code"] != "OK"):
                         self.excused[excuse] += 1
                     else:
-                        self._blame(mode, wish, without, with_it)
+                        self._blame(mode, wish, without, with_it, (began, between, ended))
 
     def _excuse(self, began: float, ended: float) -> str:
         return next((what for start, stop, what in self.faults if began < stop and ended > start), "")
 
-    def _blame(self, mode: str, wish: Wish, expected: dict[str, Any], got: dict[str, Any]) -> None:
+    def _blame(
+        self, mode: str, wish: Wish, expected: dict[str, Any], got: dict[str, Any], times: tuple[float, float, float]
+    ) -> None:
+        """A call differs; `times`: when its batch began, went on through the relay, and ended."""
         failed = got["code"] != "OK" and expected["code"] == "OK"
         (self.lost if failed else self.altered)[mode] += 1
-        what = [key for key in expected if expected.get(key) != got.get(key)]
         if len(self.told) < 20:
+            began, between, ended = times
+            direct, relayed = between - began, ended - between
             sizes = [len(message) for message in wish.messages]
-            told = f"{mode} {wish.kind} {sizes} cancel={wish.cancel} timeout={wish.timeout}: " + "; ".join(
-                f"{key}: {str(expected[key])[:120]} -> {str(got.get(key))[:120]}" for key in what
+            told = f"{mode} {wish.kind} {sizes} {wish.metadata} cancel={wish.cancel} timeout={wish.timeout}: "
+            told += "; ".join(
+                f"{key}: {str(expected.get(key))[:120]} -> {str(got.get(key))[:120]}"
+                for key in expected | got
+                if expected.get(key) != got.get(key)
             )
-            told += f" ({got.get('details', '')})"
-            self.told.append(told)
-            console.print(f"[red]{told}[/]")
+            told += f" ({ended - self.began:.2f} s after the start, direct {direct:.2f} s, relayed {relayed:.2f} s; "
+            told += ", ".join(
+                f"caller of {other} {what} {ended - at:.2f} s before" for other, (at, what) in self._rude.items()
+            )
+            self.told.append(f"{told})")
+            console.print(self.told[-1], style="red", markup=False)
 
     async def _misbehave(self, mode: str, ends: float) -> None:
         """A caller that no other may notice; it pauses with the others, so that what it leaves behind is seen."""
@@ -132,7 +145,10 @@ class Soak:
         while time.monotonic() < ends - BEFORE_THE_END:
             await self._may_call.wait()
             self._busy += 1
-            self.misbehaved[await asyncio.to_thread(misbehave, self._targets[mode], dice)] += 1
+            what = dice.choice(list(WAYS))
+            self.misbehaved[what] += 1
+            self._rude[mode] = time.monotonic(), what
+            await asyncio.to_thread(misbehave, self._targets[mode], what, dice.uniform(0.0, 0.5))
             self._busy -= 1
             if not self._busy:
                 self._all_rest.set()
