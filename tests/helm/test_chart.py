@@ -18,6 +18,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from tocsin.cli.main import app
 from tocsin.cli.verbs import imported
 from tocsin.configuration.config import Config
 from tocsin.kubernetes.files import WAYS
