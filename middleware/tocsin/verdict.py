@@ -112,6 +112,10 @@ class Verdict:
 
     def to_metadata(self) -> str:
         """One line of JSON, ASCII, for the metadata key `tocsin-verdict`."""
+        if self.rows == 1 and self.weighed is None and not self.identifier and self.unscored is None:  # most are so
+            alarm = "null" if self.severity is None else _text(self.severity)
+            template = _template(self.model, self.version, self.bundle, self._detectors)
+            return template % (alarm, self.action, _short(self.pvalues[0]), *map(_short, self._details), "")
         if self.unscored is not None:
             done = "" if self.action == "pass" else f',"action":"{self.action}"'
             return _head(self.model, self.version) + f',"unscored":"{self.unscored}"{done}}}'
@@ -133,7 +137,7 @@ class Verdict:
         return None
 
     def _text(self, max_rows: int, detectors: tuple[str, ...]) -> str:
-        alarm = _alarm(self.severity)
+        alarm = _text(self.severity) if self.severity else "null"
         template = _template(self.model, self.version, self.bundle, detectors)
         more = "" if self.weighed is None and not self.identifier else self._more(max_rows)
         by_detector = map(_short, self._details if detectors else ())
@@ -177,11 +181,6 @@ def gravest_action(severity: str | None, weighed: Weighed | None) -> str:
 
 
 _text = json.JSONEncoder(separators=(",", ":")).encode
-
-
-@lru_cache(maxsize=64)
-def _alarm(severity: str | None) -> str:
-    return _text(severity or None)
 
 
 @lru_cache(maxsize=1 << 14)

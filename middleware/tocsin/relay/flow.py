@@ -100,7 +100,19 @@ class Outflow:
         if not size and not flags:
             return
         queue = lane.queue
-        if not queue and size <= frames.DEFAULT_MAX_FRAME_SIZE and (not size or self._allows(lane, size)):
+        if (
+            not queue
+            and size <= frames.DEFAULT_MAX_FRAME_SIZE
+            and (
+                not size
+                or (
+                    size <= self._room
+                    and size <= self._initial + lane.room
+                    and self._unwritten + size <= MOST_UNWRITTEN
+                    and not self.is_paused
+                )
+            )
+        ):
             self._room -= size
             lane.room -= size
             self._unwritten += size
@@ -231,14 +243,6 @@ class Outflow:
         if lane is None:
             lane = self._lanes[stream] = Lane()
         return lane
-
-    def _allows(self, lane: Lane, size: int) -> bool:
-        return (
-            size <= self._room
-            and size <= self._initial + lane.room
-            and self._unwritten + size <= MOST_UNWRITTEN
-            and not self.is_paused
-        )
 
     def _pump(self, stream: int, lane: Lane) -> bool:
         """Send what the windows and the socket allow; whether nothing is left."""

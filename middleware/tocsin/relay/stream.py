@@ -10,11 +10,12 @@ from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
+from tocsin.relay.headers import literal_parts
 from tocsin.relay.messages import Assembler, Message, whole_message
 from tocsin.relay.response_block import ResponseBlock
-from tocsin.relay.verdict_fields import verdict_field, verdict_text
+from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict_text
 from tocsin.unscored import Unscored
-from tocsin.verdict import Verdict
+from tocsin.verdict import METADATA_KEY, Verdict
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -258,6 +259,9 @@ class Stream:
         verdict = self._late or (self.call.verdict if self.call is not None else None)
         if verdict is None:
             return self._last_frames(block.block)
+        text = verdict.to_metadata()
+        if len(text) + block.size + VERDICT_OVERHEAD <= self._connection.largest_list:
+            return self._last_frames(b"".join((block.block, *literal_parts(METADATA_KEY, text))))
         field, cut = verdict_field(verdict, block.size, self._connection.largest_list)
         if cut:
             self._connection.relay.cut_verdicts[cut] += 1

@@ -16,6 +16,7 @@ from tocsin.verdict_reading import MAX_TEXT
 MAX_HEADER_LIST_SIZE = 0x6  # SETTINGS_MAX_HEADER_LIST_SIZE
 
 _KEY = METADATA_KEY.encode()
+VERDICT_OVERHEAD = len(_KEY) + FIELD_OVERHEAD  # bytes of a header list besides the verdict's text
 _FIELD_SIZES = [len(name) + len(value) + FIELD_OVERHEAD for name, value in HeaderTable.STATIC_TABLE]
 _NAME_SIZES = [len(name) for name, _ in HeaderTable.STATIC_TABLE]
 _SYMBOLS = {pair: chr(at) for at, pair in enumerate(zip(REQUEST_CODES_LENGTH, REQUEST_CODES, strict=True)) if at < 256}
@@ -48,7 +49,7 @@ def verdict_field(verdict: Verdict, size: int, limit: int) -> tuple[tuple[bytes,
     not exceed `limit`: not at all, `shortened`, or `left_out`.
     """
     text, cut = verdict.to_metadata(), ""
-    room = limit - size - len(_KEY) - FIELD_OVERHEAD
+    room = limit - size - VERDICT_OVERHEAD
     if len(text) > room:
         shorter = verdict.shortened(room)
         if shorter is None:
