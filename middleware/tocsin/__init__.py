@@ -6,15 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tocsin.errors import ConfigError, FeedbackError, RecordingError, StartError, TocsinError
+from tocsin.inprocess.reading import verdict
+from tocsin.verdict import Verdict
 
 if TYPE_CHECKING:
     import grpc
 
-    from tocsin.inprocess.reading import verdict
     from tocsin.judgement.guard import Guard
-    from tocsin.verdict import Verdict
 
-_LATER = {"Guard": "tocsin.judgement.guard", "Verdict": "tocsin.verdict", "verdict": "tocsin.inprocess.reading"}
+_LATER = {"Guard": "tocsin.judgement.guard"}
 
 __all__ = [
     "ConfigError",
