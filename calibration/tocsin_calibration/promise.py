@@ -18,13 +18,14 @@ from tocsin_calibration.wording import sentence
 
 OTHERS = ""  # the group of responses in none that has a promise of its own
 FEW = 8  # up to here plain Python is quicker than numpy's calls
+MANY = 1_024  # rows beyond which what is said of each detector stays in an array, which is leaner than lists
 
 
 class Judged(NamedTuple):
     """What calibration says of a batch of n responses scored by d detectors."""
 
     pvalues: list[float]  # joint, n of them
-    by_detector: list[list[float]]  # against part A, n lists of d
+    by_detector: list[list[float]] | Float64  # against part A, n rows of d; of many rows an array, which is leaner
     severities: list[str | None]  # the gravest level whose threshold is exceeded, or None
     joint: list[float]  # nonconformity, n of them
 
@@ -136,10 +137,11 @@ class Promise:
         """
         if len(scores) <= FEW:
             pairs = [self._score.of(row) for row in scores.tolist()]
-            joint, by_detector = [c for c, _ in pairs], [p for _, p in pairs]
+            joint: list[float] = [c for c, _ in pairs]
+            by_detector: list[list[float]] | Float64 = [p for _, p in pairs]
         else:
             columns, details = self._score(scores)
-            joint, by_detector = columns.tolist(), details.tolist()
+            joint, by_detector = columns.tolist(), details if len(details) > MANY else details.tolist()
         if self.sessions is not None:
             return self._judge_sessions(joint, by_detector, sessions)
         if groups is not None and self.groups:
@@ -153,7 +155,7 @@ class Promise:
         return Judged(pvalues, by_detector, [limits.severity(c) if c > quiet else None for c in joint], joint)
 
     def _judge_sessions(
-        self, joint: list[float], by_detector: list[list[float]], sessions: Sequence[Progress] | None
+        self, joint: list[float], by_detector: list[list[float]] | Float64, sessions: Sequence[Progress] | None
     ) -> Judged:
         assert self.sessions is not None
         if sessions is None:

@@ -17,6 +17,7 @@ from tocsin_detectors.sharing import open_session
 
 SCORES = "tocsin.scores"  # no signal is called so
 DETECTORS, FREE, MASKED = "detectors", "free", "masked"  # keys of the graph's metadata
+SLICE = 16_384  # rows that are scored in one run of the graph
 TRIED = 32  # steps of a signal of free length when the graph is tried out
 TRIAL = 20.0  # seconds after which a run that tries the graph out is ended: it may have no end by itself
 
@@ -74,7 +75,17 @@ class Scorer:
         return ""
 
     def run(self, signals: Mapping[str, Float32]) -> Float32:
-        """The same without checks, for callers that have made them: each signal (n, width), float32, contiguous."""
+        """The same without checks, for callers that have made them: each signal (n, width), float32, contiguous.
+
+        Many rows are scored a slice at a time: a graph's intermediate values may take many times what its signals do.
+        """
+        rows = len(next(iter(signals.values()))) if signals else 0
+        if rows > SLICE:
+            parts = [
+                self._session.run(self._outputs, {name: v[at : at + SLICE] for name, v in signals.items()})[0]
+                for at in range(0, rows, SLICE)
+            ]
+            return np.concatenate(parts)
         scores: Float32 = self._session.run(self._outputs, signals)[0]
         return scores
 

@@ -34,10 +34,11 @@ class Verdict:
     """P-values, alarm, action and reasons for the rows of one response message.
 
     `pvalues`: the joint p-value of each row, in (0, 1]; in metadata the first of them, and `rows` is how many there
-    are. `severities`: each row's alarm, `warning`, `critical` or None; `severity` is that of the worst row. `weighed`:
-    what answers are worth, where that is configured. `identifier`: what to call the response when its truth becomes
-    known, where levels follow feedback. `unscored`: why there is no judgement, or None. `action`: what was done in
-    enforce, and elsewhere what would be; one of ACTIONS. `flag` is an alarm, or an answer worth a review.
+    are. `severities`: each row's alarm, `warning`, `critical` or None; `severity` is that of the worst row.
+    `details`: the worst row's p-value by each of the `detectors`. `weighed`: what answers are worth, where that is
+    configured. `identifier`: what to call the response when its truth becomes known, where levels follow feedback.
+    `unscored`: why there is no judgement, or None. `action`: what was done in enforce, and elsewhere what would be;
+    one of ACTIONS. `flag` is an alarm, or an answer worth a review.
     """
 
     __slots__ = (
@@ -53,7 +54,7 @@ class Verdict:
         pvalues: Sequence[float] = (),
         severities: Sequence[str | None] = (),
         detectors: tuple[str, ...] = (),
-        details: Sequence[Sequence[float]] = (),
+        details: Sequence[float] = (),
         severity: str | None = None,
         weighed: Weighed | None = None,
         identifier: str = "",
@@ -94,10 +95,7 @@ class Verdict:
     @property
     def by_detector(self) -> dict[str, float]:
         """The p-value by each detector of the worst row."""
-        if not self._details:
-            return {}
-        worst = 0 if len(self._details) == 1 else min(range(len(self.pvalues)), key=self.pvalues.__getitem__)
-        return dict(zip(self._detectors, self._details[worst], strict=True))
+        return dict(zip(self._detectors, self._details, strict=True))
 
     @property
     def reasons(self) -> list[str]:
@@ -135,10 +133,10 @@ class Verdict:
         return None
 
     def _text(self, max_rows: int, detectors: tuple[str, ...]) -> str:
-        alarm = _text(self.severity) if self.severity else "null"
+        alarm = _alarm(self.severity)
         template = _template(self.model, self.version, self.bundle, detectors)
         more = "" if self.weighed is None and not self.identifier else self._more(max_rows)
-        by_detector = map(_short, self.by_detector.values() if detectors else ())
+        by_detector = map(_short, self._details if detectors else ())
         if self.rows == 1:
             return template % (alarm, self.action, _short(self.pvalues[0]), *by_detector, more)
         alarmed = ((row, severity) for row, severity in enumerate(self.severities) if severity)
@@ -179,6 +177,11 @@ def gravest_action(severity: str | None, weighed: Weighed | None) -> str:
 
 
 _text = json.JSONEncoder(separators=(",", ":")).encode
+
+
+@lru_cache(maxsize=64)
+def _alarm(severity: str | None) -> str:
+    return _text(severity or None)
 
 
 @lru_cache(maxsize=1 << 14)

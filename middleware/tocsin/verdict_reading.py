@@ -67,7 +67,7 @@ def _verdict(content: Mapping[str, Any]) -> Verdict:
         pvalues=pvalues,
         severities=_severities(content, severity, len(pvalues), rows),
         detectors=tuple(by_detector),
-        details=[list(by_detector.values())] if by_detector else [],
+        details=list(by_detector.values()),
         severity=severity,
         weighed=_weighed(content, len(pvalues)) if "decide" in content else None,
         identifier=_word(content, "id") if content.get("id") else "",

@@ -19,7 +19,7 @@ def test_a_verdict_survives_metadata(
     model: str, version: str, rows: list[tuple[float, str | None]], data: st.DataObject
 ) -> None:
     detectors = tuple(data.draw(st.lists(names, min_size=1, max_size=4, unique=True)))
-    details = [data.draw(st.lists(probabilities, min_size=len(detectors), max_size=len(detectors))) for _ in rows]
+    details = data.draw(st.lists(probabilities, min_size=len(detectors), max_size=len(detectors)))
     pvalues, severities = [p for p, _ in rows], [s for _, s in rows]
     worst = "critical" if "critical" in severities else "warning" if "warning" in severities else None
     made = Verdict(model, version, "sha256:" + "a" * 64, pvalues, severities, detectors, details, worst)
@@ -37,7 +37,7 @@ def test_a_verdict_survives_metadata(
 @given(st.integers(1, 5000))
 def test_metadata_of_a_large_batch_stays_small(rows: int) -> None:
     verdict = Verdict(
-        "m", "v", "sha256:0", [0.123456] * rows, ["critical"] * rows, ("entropy",), [[0.5]] * rows, "critical"
+        "m", "v", "sha256:0", [0.123456] * rows, ["critical"] * rows, ("entropy",), [0.5], "critical"
     )
     text = verdict.to_metadata()
     assert len(text) < 4096

@@ -338,9 +338,13 @@ class Guard:
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
                 late.update(range(first, at))
                 continue
-            severity = severities[first]
+            severity, worst = severities[first], first
             if rows > 1:
                 severity = model.promise.gravest(severities[first:at])
+                worst = min(range(first, at), key=pvalues.__getitem__)
+            details = by_detector[worst]
+            if not isinstance(details, list):
+                details = details.tolist()
             worth = weighed and weighed.rows(first, at)
             call.verdict = Verdict(
                 call.model,
@@ -349,7 +353,7 @@ class Guard:
                 pvalues[first:at],
                 severities[first:at],
                 detectors,
-                by_detector[first:at],
+                details,
                 severity,
                 worth,
                 identifiers[number] if identifiers else "",

@@ -26,7 +26,7 @@ class Judgement(NamedTuple):
     """Of n rows, those of each call together."""
 
     pvalues: list[float]
-    by_detector: list[list[float]]
+    by_detector: list[list[float]] | NDArray[np.float64]
     severities: list[str | None]
     joint: list[float]
     groups: list[str] | None
@@ -119,7 +119,7 @@ class Judge:
         self, sessions: SessionStore, scores: NDArray[np.float32], keys: list[str]
     ) -> tuple[Judged, list[str | None]]:
         """Judge rows by their sessions, a slice at a time, so that others who judge wait for no longer than that."""
-        every = Judged([], [], [], [])
+        slices: list[Judged] = []
         ended: list[str | None] = []
         for start in range(0, max(1, len(keys)), AT_ONCE):
             own, part = keys[start : start + AT_ONCE], scores[start : start + AT_ONCE]
@@ -128,16 +128,16 @@ class Judge:
                 progress = sessions.begin(own, joint)
                 judged = self.promise.judge(part, sessions=progress)
                 ended += sessions.end(own, progress)
-            _extend(every, judged)
-        return every, ended
+            slices.append(judged)
+        return _joined(slices), ended
 
     def _judge_slices(self, scores: NDArray[np.float32], groups: list[str] | None) -> Judged:
         """Judge rows a slice at a time, so that no step of it holds the interpreter for long."""
-        every = Judged([], [], [], [])
+        slices: list[Judged] = []
         for start in range(0, max(1, len(scores)), AT_ONCE):
             own = None if groups is None else groups[start : start + AT_ONCE]
-            _extend(every, self.promise.judge(scores[start : start + AT_ONCE], own))
-        return every
+            slices.append(self.promise.judge(scores[start : start + AT_ONCE], own))
+        return _joined(slices)
 
     def finish(self, keys: Sequence[str]) -> list[str | None]:
         """These sessions have ended; the worst severity of each that was known, and of others that have ended since
@@ -168,8 +168,13 @@ class Judge:
         return [float(smoothed_pvalues(own.ordered, c, u)) for own, c, u in zip(limits, joint, drawn, strict=True)]
 
 
-def _extend(every: Judged, more: Judged) -> None:
-    every.pvalues.extend(more.pvalues)
-    every.by_detector.extend(more.by_detector)
-    every.severities.extend(more.severities)
-    every.joint.extend(more.joint)
+def _joined(slices: list[Judged]) -> Judged:
+    """What was judged a slice at a time, as if at once."""
+    if len(slices) == 1:
+        return slices[0]
+    every = Judged([], np.concatenate([np.asarray(one.by_detector) for one in slices]), [], [])
+    for one in slices:
+        every.pvalues.extend(one.pvalues)
+        every.severities.extend(one.severities)
+        every.joint.extend(one.joint)
+    return every

@@ -89,12 +89,8 @@ class LayoutCache:
     """The layouts that are remembered, by their descriptions: so many, and so many bytes of descriptions."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], Layout] = {}
+        self.known: dict[tuple[object, ...], Layout] = {}
         self.held = 0
-
-    def get(self, key: tuple[object, ...]) -> Layout | None:
-        """The layout of messages with these descriptions, if it is remembered."""
-        return self._known.get(key)
 
     def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> Layout:
         """The layout of a new description of `size` bytes: `tensors` parsed, and `described` in bytes.
@@ -113,10 +109,10 @@ class LayoutCache:
             position += 0 if elsewhere else 1
         layout = Layout(side, found, position, size <= LARGEST)
         if layout.remembered:
-            if len(self._known) >= KEPT_LAYOUTS or self.held + size > ROOM:
-                self._known.clear()
+            if len(self.known) >= KEPT_LAYOUTS or self.held + size > ROOM:
+                self.known.clear()
                 self.held = 0
-            self._known[key] = layout
+            self.known[key] = layout
             self.held += size
         return layout
 
@@ -126,7 +122,12 @@ layouts = LayoutCache()
 
 def read_response(content: bytes) -> Message:
     """A ModelInferResponse. Raises Unscored `undecodable`."""
-    return _response(_envelope(ResponseEnvelope, content, "response"), content)
+    envelope = _envelope(ResponseEnvelope, content, "response")
+    raw = envelope.raw_output_contents
+    layout = layouts.known.get(tuple(envelope.outputs)) if raw else None
+    if layout is not None and len(raw) == layout.contents:  # the usual case
+        return Message(envelope.model_name, envelope.model_version, layout, raw)
+    return _response(envelope, content)
 
 
 def read_stream_response(content: bytes) -> Message:
@@ -167,7 +168,11 @@ def parse(kind: Any, content: bytes, side: str) -> Any:
     try:
         return kind.FromString(content)
     except DecodeError as error:
-        raise Unscored("undecodable", f"the {side} is no ModelInfer message ({error})") from None
+        raise _undecodable(side, error) from None
+
+
+def _undecodable(side: str, error: DecodeError) -> Unscored:
+    return Unscored("undecodable", f"the {side} is no ModelInfer message ({error})")
 
 
 def _response(envelope: Any, content: bytes) -> Message:
@@ -182,7 +187,10 @@ def _envelope(kind: Any, content: bytes, side: str, single: Any = Single) -> Any
 
     A message that is as long when it is written again has nothing twice: of such fields, one is lost.
     """
-    envelope = parse(kind, content, side)
+    try:
+        envelope = kind.FromString(content)
+    except DecodeError as error:
+        raise _undecodable(side, error) from None
     if len(content) > SMALL or envelope.ByteSize() != len(content):
         _require_single(single, content, f"the {side}")
     return envelope
@@ -206,7 +214,7 @@ def _read_raw(
     envelope: Any, kind: Any, side: str, field: str, content: bytes, key: tuple[bytes, ...], raw: Any
 ) -> Message:
     """A message whose values are raw contents."""
-    layout = layouts.get(key)
+    layout = layouts.known.get(key)
     if layout is None:
         tensors = getattr(parse(kind, content, side), field)
         for tensor in tensors:
@@ -233,7 +241,7 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
         else:
             raw.append(np.asarray(values, DTYPES.get(tensor.datatype, np.dtype("<f4"))).tobytes())
     key = (side, *((t.name, t.datatype, tuple(t.shape), SHARED in t.parameters) for t in tensors))
-    layout = layouts.get(key)
+    layout = layouts.known.get(key)
     if layout is None:
         size = sum(len(t.name) + len(t.datatype) + 8 * len(t.shape) for t in tensors)
         layout = layouts.learn(key, size, side, tensors, described)

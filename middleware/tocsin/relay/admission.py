@@ -49,7 +49,7 @@ class Admission:
         """A header block; what to hand on in its place, None for the same bytes. Raises FrameError."""
         connection = self._connection
         stateful = self._reader.stateful
-        is_new = connection.is_new(stream)
+        is_new = (stream > connection.last_stream and stream & 1 != 0) or connection.is_new(stream)
         if len(block) > connection.relay.longest_headers and (is_new or stateful):
             return self._refuse(stream, flags, self._too_long(f"{len(block):,} bytes"), dropped=not stateful)
         fields: list[tuple[str, str]] | None = None
@@ -91,7 +91,7 @@ class Admission:
         relay = connection.relay
         stateful = self._reader.stateful
         if not stateful:
-            head = relay.request_fields.head(block)
+            head = relay.request_fields.known.get(block) or relay.request_fields.head(block)
         elif fields is not None:
             head = relay.request_fields.head_of(fields)
         else:
@@ -112,9 +112,8 @@ class Admission:
             if refusal is not None:
                 return self._refuse(stream, flags, refusal, dropped=not stateful or fields is not None)
         opened = connection.begin(stream, call, asks=relay.asks and is_grpc(said.get("content-type", "")))
-        encoding = said.get("grpc-encoding")
-        if encoding is not None:
-            opened.request_encoding = encoding
+        if head.encoding:
+            opened.request_encoding = head.encoding
         if call is not None and relay.keeps_fields:
             opened.fields = _every(block) if fields is None else fields
         if opened.fields or len(block) > SMALL_BLOCK:

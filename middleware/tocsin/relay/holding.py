@@ -19,15 +19,15 @@ from tocsin.relay import frames
 from tocsin.relay.flow import Inflow, Outflow
 from tocsin.relay.messages import Assembler, Message, framed, whole_message
 from tocsin.relay.refusal import replaced
+from tocsin.relay.response_block import ResponseBlock, unread_response_block
 from tocsin.relay.stream import Stream
-from tocsin.relay.verdict_fields import ResponseBlock
 from tocsin.unscored import Unscored
 
 if TYPE_CHECKING:
     from tocsin.relay.connection import Connection
 
 SECOND_MESSAGE = "a response of one message has a second one"
-_NO_TRAILERS = ResponseBlock(b"", (), 0)  # of a response that ends with DATA
+_NO_TRAILERS = unread_response_block(b"")  # of a response that ends with DATA
 
 
 class HeldStream(Stream):
@@ -81,12 +81,12 @@ class HeldStream(Stream):
 
     # -- what the upstream sends
 
-    def pass_unread(self, status: str, why: str) -> bool:
+    def pass_unread(self, block: ResponseBlock) -> bool:
         relay, call = self._connection.relay, self.guarded
-        self._count_unread(call, status, why)
+        self._count_unread(call, block)
         if relay.guard.closed(call):
             relay.guard.acted(call, "refused")
-            self.replace(not_grpc(status, why, call.verdict))
+            self.replace(not_grpc(block.http_status, block.foreign, call.verdict))
             return True
         self._unread = True
         self._pass_the_rest()
@@ -145,7 +145,9 @@ class HeldStream(Stream):
         if self._came and not self.guarded.streams:
             self._pass_unjudged(whole, SECOND_MESSAGE)
             return
-        self._keep(self._stripped(content) or whole)
+        if self._stripping is not None:
+            whole = self._stripped(content) or whole
+        self._keep(whole)
         if self.guarded.streams:
             self._count_requests(self.guarded)
         if self._connection.memory.lacks_room:
@@ -215,13 +217,13 @@ class HeldStream(Stream):
         self._keep(whole)
         self._send_cleared()
 
-    def trailers(self, block: ResponseBlock, status: str) -> bytes | None:
+    def trailers(self, block: ResponseBlock) -> bytes | None:
         """The response ends with `block`, which waits for what is judged."""
         self.response_ended = True
         if self._done:
             return b""
         self._trailing = block
-        self._finish_held(status)
+        self._finish_held(block.grpc_status)
         return b""
 
     def _finish_held(self, status: str) -> None:
@@ -234,7 +236,7 @@ class HeldStream(Stream):
                 return
         if self._free:
             pass
-        elif self._accepts(call, trailing, status):
+        elif trailing.verdicts and self._accepts(call, trailing):
             self._accepted = True
             if status == "0":
                 self.judged(call)
@@ -355,8 +357,9 @@ class HeldStream(Stream):
     def _end(self) -> None:
         """Everything went out but the trailers."""
         self._done = True
-        self.guarded.forget_requests()
-        self._give_back_kept()
+        if self._kept or self._kept_requests:
+            self.guarded.forget_requests()
+            self._give_back_kept()
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
         if self._trailing is None:

@@ -42,33 +42,32 @@ class RequestHead:
     `irregular` tells in words why servers may read the block in different ways; it is empty where they do not.
     """
 
-    __slots__ = ("fields", "irregular", "paths")
+    __slots__ = ("encoding", "fields", "irregular", "paths")
 
     def __init__(self, fields: dict[str, str], paths: Sequence[str], irregular: str = "") -> None:
         self.fields = fields
         self.paths = paths
         self.irregular = irregular
+        self.encoding = fields.get("grpc-encoding", "")
 
 
 class RequestFields(WantedFields):
-    """The lower-case names that are wanted of requests, and what the blocks say that were read lately. A full decoder
-    stops at `largest` bytes (RFC 9113, 6.5.2).
-    """
+    """The lower-case names that are wanted of requests. A full decoder stops at `largest` bytes (RFC 9113, 6.5.2)."""
 
     def __init__(self, names: Iterable[str], largest: int = LARGEST_LIST) -> None:
         super().__init__(names)
         self._largest = largest
-        self._heads: dict[bytes, RequestHead] = {}
+        self.known: dict[bytes, RequestHead] = {}  # what the blocks say that were read lately
 
     def head(self, block: bytes) -> RequestHead:
         """What a block says that depends on none before it."""
-        head = self._heads.get(block)
+        head = self.known.get(block)
         if head is None:
             head = self._read_head(block)
             if len(block) <= KEPT_SIZE:
-                if len(self._heads) >= KEPT_BLOCKS:
-                    self._heads.clear()
-                self._heads[block] = head
+                if len(self.known) >= KEPT_BLOCKS:
+                    self.known.clear()
+                self.known[block] = head
         return head
 
     def head_of(self, fields: Iterable[tuple[str, str]]) -> RequestHead:
@@ -216,15 +215,12 @@ class RequestReader:
     def __init__(self, largest: int) -> None:
         self._early: HeaderReader | None = HeaderReader(WantedFields(()), stateful=True, largest=largest)
         self._lost = False  # a block could not be read on which later ones may depend
-
-    @property
-    def stateful(self) -> bool:
-        """Whether a block may still depend on those before it."""
-        return self._early is not None
+        self.stateful = True  # a block may still depend on those before it
 
     def forget_state(self) -> None:
         """From here on every block stands alone."""
         self._early = None
+        self.stateful = False
 
     def early(self, block: bytes) -> list[tuple[str, str]] | None:
         """Every field of a block that may depend on those before it, None where it, or one before it, cannot be read.

@@ -6,27 +6,21 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
-from tocsin.relay.content_types import foreign_answer
 from tocsin.relay.flow import STREAM_WINDOW, pass_on
 from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, HeaderReader, WantedFields, without
+from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.holding import HeldStream
+from tocsin.relay.response_block import KNOWN_BLOCKS, read_response_block, unread_response_block
 from tocsin.relay.side import LAST_KNOWN, Side
-from tocsin.relay.verdict_fields import KNOWN_BLOCKS, ResponseBlock, split_verdicts
 
 if TYPE_CHECKING:
-    from tocsin.relay.connection import Connection
+    pass
 
 COMPRESSION_ERROR = 0x9  # of HTTP/2
-RESPONSE_FIELDS = WantedFields((":status", "content-type", "grpc-encoding", "grpc-status"))
 
 
 class ServerSide(Side):
     """The upstream's socket."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection)
-        self._reader = HeaderReader(RESPONSE_FIELDS)
 
     @property
     def peer(self) -> Side:
@@ -54,21 +48,18 @@ class ServerSide(Side):
             return b""
         if found is not None and found.response_ended:
             return b""
-        fields: dict[str, str] = {}
         try:
-            received = KNOWN_BLOCKS.get(block) or split_verdicts(block)
-            if found is not None and found.call is not None:
-                fields = self._reader.read(received.block)
+            received = KNOWN_BLOCKS.get(block) or read_response_block(block)
         except HeaderError as error:
             connection.relay.not_understood["headers"] += 1
             if connection.relay.closed:  # who knows what the caller reads in it, and what it does to his table
                 raise frames.FrameError(COMPRESSION_ERROR, f"{error}") from None
-            received = ResponseBlock(block, (), len(block))
+            received = unread_response_block(block)
         if found is None:
             return self._whole(stream, received.block, flags) if received.verdicts else None
         if flags & END_STREAM:
             found.response_ended = True
-            instead = found.trailers(received, fields.get("grpc-status", ""))
+            instead = found.trailers(received)
             if isinstance(found, HeldStream):
                 return instead
             if not found.holding:
@@ -80,15 +71,14 @@ class ServerSide(Side):
                 connection.responses.follow(stream, instead or whole)
                 return b""
             return instead
-        status = fields.get(":status", "")
-        if status.startswith("1"):  # informational: the answer is still to come
-            return None
-        foreign = foreign_answer(status, fields.get("content-type", "")) if found.call is not None else ""
-        if foreign and found.pass_unread(status, foreign):
+        if found.call is None or received.is_informational:  # after which the answer is still to come
+            found.answered = found.answered or not received.is_informational
+            return self._whole(stream, received.block, 0) if received.verdicts else None
+        if received.foreign and found.pass_unread(received):
             return b""
         found.answered = True
-        found.response_encoding = fields.get("grpc-encoding", "")
-        if isinstance(found, HeldStream) and not foreign:
+        found.response_encoding = received.encoding
+        if isinstance(found, HeldStream) and not received.foreign:
             try:
                 shorter = without(received.block, *CONTENT_LENGTH)
             except HeaderError:

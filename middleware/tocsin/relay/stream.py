@@ -11,7 +11,8 @@ from tocsin.judgement.call import Call, Fault
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
 from tocsin.relay.messages import Assembler, Message, whole_message
-from tocsin.relay.verdict_fields import ResponseBlock, verdict_field, verdict_text
+from tocsin.relay.response_block import ResponseBlock
+from tocsin.relay.verdict_fields import verdict_field, verdict_text
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
@@ -57,23 +58,23 @@ class Stream:
         """Whether frames wait here for a verdict."""
         return self._trailing is not None
 
-    def pass_unread(self, status: str, why: str) -> bool:
-        """The response begins with this HTTP status and is not gRPC: let it pass as it comes, or refuse it; whether it
-        was refused.
+    def pass_unread(self, block: ResponseBlock) -> bool:
+        """The response begins with this block and is not gRPC: let it pass as it comes, or refuse it; whether it was
+        refused.
         """
         call = self.call
         if call is not None:
-            self._count_unread(call, status, why)
+            self._count_unread(call, block)
             self.drop()
             self.call = None
         return False
 
-    def _count_unread(self, call: Call, status: str, why: str) -> None:
+    def _count_unread(self, call: Call, block: ResponseBlock) -> None:
         """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
         relay = self._connection.relay
         relay.not_understood["not_grpc"] += 1
-        if status == "200":
-            relay.guard.give_up(call, "not_grpc", why)
+        if block.http_status == "200":
+            relay.guard.give_up(call, "not_grpc", block.foreign)
 
     def keep_headers(self, size: int) -> None:
         """Of the request's headers so many bytes are kept for as long as the stream is open."""
@@ -89,7 +90,8 @@ class Stream:
             found = whole_message(payload, self._connection.relay.max_message)
             if found is not None:
                 call.asked(found)
-                self._count_requests(call)
+                if call.kept_requests or self._kept_requests:
+                    self._count_requests(call)
                 return
             self._request = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._request.feed(payload):
@@ -138,7 +140,8 @@ class Stream:
             else:
                 memory.release(self._kept - call.kept)
             self._kept = call.kept
-        self._count_requests(call)
+        if call.kept_requests or self._kept_requests:
+            self._count_requests(call)
         if piece is not None:
             self._submit(piece)
 
@@ -161,7 +164,7 @@ class Stream:
             return None, (why.reason, str(why))
         return content, None
 
-    def trailers(self, block: ResponseBlock, status: str) -> bytes | None:
+    def trailers(self, block: ResponseBlock) -> bytes | None:
         """The response ends with `block`: what to send in its place, nothing while it is held; None for the same
         without the verdicts that were in it.
         """
@@ -169,10 +172,10 @@ class Stream:
         if call is None:
             return None
         relay = self._connection.relay
-        if self._accepts(call, block, status):
+        if block.verdicts and self._accepts(call, block):
             return self._annotated(block)
-        if not self._waiting or call.streams or status != "0":
-            self._finish(call, status)
+        if not self._waiting or call.streams or block.grpc_status != "0":
+            self._finish(call, block.grpc_status)
         if not relay.annotates or (not self._waiting and call.verdict is None):
             return None
         if self._waiting:
@@ -183,13 +186,13 @@ class Stream:
         relay.added(0.0)
         return self._annotated(block)
 
-    def _accepts(self, call: Call, block: ResponseBlock, status: str) -> bool:
+    def _accepts(self, call: Call, block: ResponseBlock) -> bool:
         """Whether the response brings a verdict that was made behind, and that holds here."""
         relay = self._connection.relay
-        if not block.verdicts or not relay.accepts or call.streams or self._waiting:
+        if not relay.accepts or call.streams or self._waiting:
             return False
         text = verdict_text(block.verdicts[-1])
-        if not accept_verdict(relay.guard, call, text, failed=status != "0"):
+        if not accept_verdict(relay.guard, call, text, failed=block.grpc_status != "0"):
             relay.not_understood["verdict"] += 1
             return False
         relay.accepted += 1
@@ -272,9 +275,10 @@ class Stream:
         if self._header_size:
             self._connection.memory.release(self._header_size)
             self._header_size = 0
-        if self.call is not None:
-            self.call.forget_requests()
-        self._give_back_kept()
+        if self._kept or self._kept_requests:
+            if self.call is not None:
+                self.call.forget_requests()
+            self._give_back_kept()
         if self._request is not None:
             self._request.forget()
         if self._response is not None:

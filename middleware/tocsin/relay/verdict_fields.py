@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.table import HeaderTable
 
-from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, STATIC_TABLE, HeaderError, integer, literal_parts
+from tocsin.relay.headers import STATIC_TABLE, HeaderError, integer, literal_parts
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, Verdict
 from tocsin.verdict_reading import MAX_TEXT
 
@@ -22,32 +22,20 @@ _SYMBOLS = {pair: chr(at) for at, pair in enumerate(zip(REQUEST_CODES_LENGTH, RE
 _NAME_BYTES = 4 * len(_KEY) + 1  # that hold the name and a symbol more, or padding
 
 
-class ResponseBlock(NamedTuple):
-    """A header block without verdicts, the verdicts that were in it as they were encoded (the Huffman bit, and bytes),
-    and the size of what is left as SETTINGS_MAX_HEADER_LIST_SIZE counts it, at most.
+EncodedText = tuple[bool, bytes]  # whether it is in Huffman's code, and its bytes
+
+
+class Split(NamedTuple):
+    """A header block without verdicts, the verdicts that were in it, and the size of what is left as
+    SETTINGS_MAX_HEADER_LIST_SIZE counts it, at most.
     """
 
     block: bytes
-    verdicts: tuple[tuple[bool, bytes], ...]
+    verdicts: tuple[EncodedText, ...]
     size: int
 
 
-KNOWN_BLOCKS: dict[bytes, ResponseBlock] = {}  # what blocks hold that were read lately: most are alike
-
-
-def split_verdicts(block: bytes) -> ResponseBlock:
-    """A stateless block and the verdicts in it, however their name is spelt. Raises HeaderError."""
-    known = KNOWN_BLOCKS.get(block)
-    if known is None:
-        known = _split(block)
-        if len(block) <= KEPT_SIZE:
-            if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
-                KNOWN_BLOCKS.clear()
-            KNOWN_BLOCKS[block] = known
-    return known
-
-
-def verdict_text(encoded: tuple[bool, bytes]) -> str:
+def verdict_text(encoded: EncodedText) -> str:
     """A verdict's value as text."""
     huffman, raw = encoded
     if len(raw) > MAX_TEXT:
@@ -69,9 +57,10 @@ def verdict_field(verdict: Verdict, size: int, limit: int) -> tuple[tuple[bytes,
     return literal_parts(METADATA_KEY, text), cut
 
 
-def _split(block: bytes) -> ResponseBlock:
+def split_verdicts(block: bytes) -> Split:
+    """A stateless block and the verdicts in it, however their name is spelt. Raises HeaderError."""
     kept: list[bytes] = []
-    verdicts: list[tuple[bool, bytes]] = []
+    verdicts: list[EncodedText] = []
     at, start, size, end = 0, 0, 0, len(block)
     try:
         while at < end:
@@ -101,8 +90,8 @@ def _split(block: bytes) -> ResponseBlock:
     except IndexError:
         raise HeaderError("the header block ends inside a field") from None
     if not verdicts:
-        return ResponseBlock(block, (), size)
-    return ResponseBlock(b"".join((*kept, block[start:])), tuple(verdicts), size)
+        return Split(block, (), size)
+    return Split(b"".join((*kept, block[start:])), tuple(verdicts), size)
 
 
 def _static(index: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 from typing import Any
@@ -174,12 +174,17 @@ def _first(at: Sequence[int], values: Sequence[float], limit: float) -> int | No
 
 
 def _loudest(
-    promise: Promise, severities: Sequence[str | None], pvalues: Sequence[float], details: Sequence[Sequence[float]]
+    promise: Promise,
+    severities: Sequence[str | None],
+    pvalues: Sequence[float],
+    details: Sequence[Iterable[float]] | NDArray[np.float64],
 ) -> list[Loud]:
     rows = sorted((row for row, severity in enumerate(severities) if severity), key=lambda row: pvalues[row])
     found = []
     for row in rows[:LOUDEST]:
         severity = severities[row]
         assert severity is not None
-        found.append(Loud(row, severity, pvalues[row], dict(zip(promise.detectors, details[row], strict=True))))
+        found.append(
+            Loud(row, severity, pvalues[row], dict(zip(promise.detectors, map(float, details[row]), strict=True)))
+        )
     return found

@@ -35,6 +35,7 @@ Told = TypeVar("Told")
 # serves. What is left over is shown as it was, and comes first the next time.
 WEIGHING, WRITING = 0.015, 0.03
 WAITING = 16  # small batches that are counted together
+MANY = 64  # rows of a batch that is none of them
 
 
 class PrometheusSink(Collector):
@@ -129,7 +130,7 @@ class PrometheusSink(Collector):
     def scored(self, batch: Scored) -> None:
         """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
         self._waiting.append(batch)
-        if len(self._waiting) >= WAITING or len(batch.calls) >= WAITING or batch.model in self._acting:
+        if len(self._waiting) >= WAITING or len(batch.scores) >= MANY or batch.model in self._acting:
             with self._lock:
                 self._count()
 

@@ -96,7 +96,7 @@ def test_a_verdict_takes_the_room_there_is(room: int) -> None:
     rows = 64
     detectors = tuple(f"detector{n}" for n in range(4))
     verdict = Verdict(
-        "m", "v", "sha256:" + "a" * 64, [0.25] * rows, ["critical"] * rows, detectors, [[0.5] * 4] * rows, "critical"
+        "m", "v", "sha256:" + "a" * 64, [0.25] * rows, ["critical"] * rows, detectors, [0.5] * 4, "critical"
     )
     block = literal("grpc-status", "0")
     size = split_verdicts(block).size

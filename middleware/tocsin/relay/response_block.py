@@ -1,0 +1,52 @@
+"""The header block of a response: what it says, and what it is without the verdicts that others wrote."""
+
+from __future__ import annotations
+
+from tocsin.relay.content_types import foreign_answer
+from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, WantedFields
+from tocsin.relay.verdict_fields import EncodedText, split_verdicts
+
+_WANTED = WantedFields((":status", "content-type", "grpc-encoding", "grpc-status"))
+
+
+class ResponseBlock:
+    """A header block without verdicts, and what it says.
+
+    `verdicts` are those that were in it, `size` is that of the block's header list (SETTINGS_MAX_HEADER_LIST_SIZE), at
+    most. `http_status` and `grpc_status` are empty where they are missing; `foreign` says in words why it is
+    no answer in gRPC, and is empty where it is one.
+    """
+
+    __slots__ = ("block", "encoding", "foreign", "grpc_status", "http_status", "is_informational", "size", "verdicts")
+
+    def __init__(self, block: bytes, verdicts: tuple[EncodedText, ...], size: int, fields: dict[str, str]) -> None:
+        self.block = block
+        self.verdicts = verdicts
+        self.size = size
+        status = fields.get(":status", "")
+        self.is_informational = status.startswith("1")
+        self.foreign = foreign_answer(status, fields.get("content-type", ""))
+        self.encoding = fields.get("grpc-encoding", "")
+        self.grpc_status = fields.get("grpc-status", "")
+        self.http_status = status
+
+
+KNOWN_BLOCKS: dict[bytes, ResponseBlock] = {}  # that were read lately: most are alike
+
+
+def read_response_block(block: bytes) -> ResponseBlock:
+    """A block that depends on none before it. Raises HeaderError."""
+    known = KNOWN_BLOCKS.get(block)
+    if known is None:
+        left, verdicts, size = split_verdicts(block)
+        known = ResponseBlock(left, verdicts, size, _WANTED.of(left))
+        if len(block) <= KEPT_SIZE:
+            if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
+                KNOWN_BLOCKS.clear()
+            KNOWN_BLOCKS[block] = known
+    return known
+
+
+def unread_response_block(block: bytes) -> ResponseBlock:
+    """A block of which nothing is known but that it is there."""
+    return ResponseBlock(block, (), len(block), {})
