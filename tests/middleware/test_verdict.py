@@ -36,9 +36,7 @@ def test_a_verdict_survives_metadata(
 
 @given(st.integers(1, 5000))
 def test_metadata_of_a_large_batch_stays_small(rows: int) -> None:
-    verdict = Verdict(
-        "m", "v", "sha256:0", [0.123456] * rows, ["critical"] * rows, ("entropy",), [0.5], "critical"
-    )
+    verdict = Verdict("m", "v", "sha256:0", [0.123456] * rows, ["critical"] * rows, ("entropy",), [0.5], "critical")
     text = verdict.to_metadata()
     assert len(text) < 4096
     assert json.loads(text).get("rows", 1) == rows

@@ -22,6 +22,7 @@ from tocsin_calibration import (
     smoothed_pvalues,
     uniforms,
 )
+from tocsin_calibration.content import arrays_of, facts_of, promise_from
 from tocsin_calibration.thresholds.binomial import beta_cdf, beta_quantile, binomial_cdf, clopper_pearson
 from tocsin_calibration.thresholds.contaminated import bad_among, false_alarm_bounds, rank_contaminated
 from tocsin_calibration.thresholds.limits import Limits
@@ -340,6 +341,16 @@ def test_what_cannot_be_promised_with_confidence_is_promised_on_average(terms: d
     promise = calibrate(np.random.default_rng(13).normal(size=(1_500, 2)), 0.05, **terms)
     assert promise.terms.confidence is None and promise.limits.sure == {"alarm": None}
     assert promise.laws["alarm"].mean_rate > 0.045  # with confidence it is 0.039
+
+
+def test_bundles_of_before_keep_what_they_promised() -> None:
+    scores = np.random.default_rng(17).normal(size=(1_500, 2))
+    for terms in ({"on_average": True}, {"confidence": 0.9}):
+        made = calibrate(scores, {"warning": 0.05}, **terms)  # type: ignore[arg-type]
+        facts = facts_of(made)
+        del facts["else_average"]
+        read = promise_from(facts, arrays_of(made), made.detectors, "sha256:0")
+        assert read.thresholds == made.thresholds and read.terms == made.terms and str(read) == str(made)
 
 
 def test_groups_with_fewer_rows_than_the_confidence_takes_are_promised_for_on_average() -> None:
