@@ -6,6 +6,8 @@ VENV := .venv
 IMAGE ?= tocsin:0.1.0
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard proto/*)
+# Tests wait as much as they work: one process of them more than there are cores, each test file in one of them.
+PARALLEL ?= -n $$(( $$(nproc) + 1 )) --dist loadfile
 # Tests that drive what is compiled.
 COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_inprocess.py \
   test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
@@ -30,11 +32,11 @@ demo: $(VENV)/demo ## guard a real model server on this machine, and see the pro
 test: $(VENV)/dev ## run every test
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
 	@$(MAKE) --no-print-directory $(GRPC_JS) || echo 'GRPC IN NODE IS NOT TESTED: npm or @grpc/grpc-js is missing' >&2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
-	PYTHONPATH=build/compiled $(BIN)/python -m pytest -o "pythonpath=build/compiled ." $(COMPILED_TESTS)
+	PYTHONPATH=build/compiled $(BIN)/python -m pytest $(PARALLEL) -o "pythonpath=build/compiled ." $(COMPILED_TESTS)
 
 compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, two minutes)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +73,23 @@ def far_away(rows: int) -> Observations:
     return Observations({"probs": np.full((rows, 10), 0.1), "embedding": np.full((rows, 8), 30.0)})
 
 
+def _ports() -> Iterator[int]:
+    """Ports below those that outgoing connections are given (32768 and up), each process of tests its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 12_000 + worker % 20 * 1_000
+    return itertools.cycle(range(first, first + 1_000))
+
+
+_next_ports = _ports()
+
+
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, and that nobody else takes until it is used."""
+    for port in _next_ports:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
 
 
 def settings(upstream: int | str, bundle: Path | None, **more: Any) -> Config:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.compiled import environment
+from tocsin.demo.model_server import free_ports
 
 XDS = Path("build/xds")  # where `make bench` puts Envoy's messages
 NEEDED = {"h2load": "nghttp2-client", "nghttpd": "nghttp2-server", "nginx": "nginx-light"}
@@ -57,9 +58,7 @@ def envoy() -> Path | None:
 
 def free_port() -> int:
     """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def start_upstream(work: Path, answers: dict[str, bytes], port: int = 0, window: int = 16) -> Hop:

@@ -1,16 +1,20 @@
 """Tocsin: runtime monitoring for deployed models, with a false-alarm rate that is promised and measured."""
 
-from importlib.metadata import version
-from typing import Any
+from __future__ import annotations
 
-import grpc
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from tocsin.errors import ConfigError, FeedbackError, RecordingError, StartError, TocsinError
-from tocsin.inprocess.reading import verdict
-from tocsin.judgement.guard import Guard
-from tocsin.verdict import Verdict
 
-__version__ = version("tocsin")
+if TYPE_CHECKING:
+    import grpc
+
+    from tocsin.inprocess.reading import verdict
+    from tocsin.judgement.guard import Guard
+    from tocsin.verdict import Verdict
+
+_LATER = {"Guard": "tocsin.judgement.guard", "Verdict": "tocsin.verdict", "verdict": "tocsin.inprocess.reading"}
 
 __all__ = [
     "ConfigError",
@@ -28,6 +32,18 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    """What takes long to import, once it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tocsin")
+    if name not in _LATER:
+        raise AttributeError(f"module 'tocsin' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
+
 def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any:
     """The same channel with the calls of guarded methods judged, of all four kinds. `channel` may have interceptors,
     and may be given to `grpc.intercept_channel` afterwards: they see the program's own messages.
@@ -37,6 +53,8 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     the channel; in enforce, what `on_alarm` and `fail` say is done about them, and calls whose answer is withheld raise
     grpc.RpcError (grpc.aio.AioRpcError) with the configured status.
     """
+    import grpc
+
     if isinstance(channel, grpc.aio.Channel):
         from tocsin.inprocess.aio_channel import GuardedAioChannel
 

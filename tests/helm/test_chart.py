@@ -15,11 +15,11 @@ import grpc
 import helm_python as helm
 import kubernetes_validate
 import pytest
-import typer
 import yaml
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app
+from tocsin.cli.verbs import imported
 from tocsin.configuration.config import Config
 from tocsin.kubernetes.files import WAYS
 
@@ -330,8 +330,7 @@ def test_bundles_are_fetched_before_the_relay_starts() -> None:
     assert fetching["envFrom"] == [{"secretRef": {"name": "store"}}] and "restartPolicy" not in fetching
     assert tocsin["restartPolicy"] == "Always"
     assert {"name": "tocsin-bundles", "emptyDir": {"sizeLimit": "2Gi"}} in pod["volumes"]
-    command: Any = typer.main.get_command(app)
-    told = command.commands["bundle"].commands["fetch"].make_context("fetch", fetching["args"][3:]).params
+    told = imported("bundle").commands["fetch"].make_context("fetch", fetching["args"][3:]).params
     assert told["source"] == source and told["digest"] == DIGEST
 
 

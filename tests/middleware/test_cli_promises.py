@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.middleware.test_cli import tocsin
+from tests.command import tocsin
 
 from tocsin_calibration import Bundle, distributional_correctness
 from tocsin_detectors import Observations

@@ -8,66 +8,29 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from tocsin.cli import (
-    bundle,
-    calibrate,
-    check,
-    config,
-    dashboards,
-    demo,
-    evaluate,
-    explain,
-    feedback,
-    fit,
-    harmonise,
-    inject,
-    logs,
-    plan,
-    record,
-    reload,
-    replay,
-    rules,
-    score,
-    select,
-    serve,
-    sets,
-    top,
-)
+from tocsin.cli import logs
+from tocsin.cli.verbs import Verbs
 from tocsin.errors import TocsinError
-from tocsin_calibration import CalibrationFault
-from tocsin_detectors import DetectorError
 
 USERS_MISTAKE = 2
 
 app = typer.Typer(
     name="tocsin",
+    cls=Verbs,
     help="Runtime monitoring for deployed models, with a false-alarm rate that is promised and measured.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command("serve")(serve.serve)
-app.command("record")(record.record)
-app.command("fit")(fit.fit)
-app.command("score")(score.score)
-app.command("calibrate")(calibrate.calibrate)
-app.command("evaluate")(evaluate.evaluate)
-app.command("select")(select.select)
-app.command("sets")(sets.sets)
-app.command("harmonise")(harmonise.harmonise)
-app.command("feedback")(feedback.feedback)
-app.command("reload")(reload.reload)
-app.command("top")(top.top)
-app.command("replay")(replay.replay)
-app.command("explain")(explain.explain)
-app.command("rules")(rules.rules)
-app.command("inject")(inject.inject)
-app.command("dashboards")(dashboards.dashboards)
-app.command("demo")(demo.demo)
-app.add_typer(bundle.app, name="bundle")
-app.add_typer(check.app, name="check")
-app.add_typer(config.app, name="config")
-app.add_typer(plan.app, name="plan")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tocsin {version('tocsin')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -76,8 +39,12 @@ def every_verb(
     log: Annotated[
         logs.Form, typer.Option(envvar=logs.FORMAT, help="Lines for people, or JSON for programs.")
     ] = "text",
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Set the log up for every verb."""
+    del version
     logs.set_up(log, verbose=verbose)
 
 
@@ -85,12 +52,19 @@ def main() -> None:
     """The entry point: exit code 0, 2 for the user's mistakes, 1 for ours."""
     try:
         app()
-    except (TocsinError, CalibrationFault, DetectorError) as error:
+    except TocsinError as error:
         _fail(str(error))
     except OSError as error:
         if error.filename is None:  # no file that the user named
             raise
         _fail(f"{error.filename}: cannot be read or written ({error.strerror})")
+    except Exception as error:
+        from tocsin_calibration import CalibrationFault  # which takes a second to import
+        from tocsin_detectors import DetectorError
+
+        if not isinstance(error, CalibrationFault | DetectorError):
+            raise
+        _fail(str(error))
 
 
 def _fail(told: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import venv
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from tocsin.errors import StartError
 
 REQUIREMENTS = ("mlserver==1.7.1", "scikit-learn>=1.4,<2")
 START_SECONDS = 90.0
+PORTS = range(20_000, 32_000)  # below those that systems give to outgoing connections
 
 
 def environment(work: Path, console: Console) -> Path:
@@ -41,15 +44,15 @@ def environment(work: Path, console: Console) -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that are free now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Ports of this machine that are free now, of those that the system gives no outgoing connection meanwhile."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise StartError(f"no {count} ports of 127.0.0.1 between {PORTS.start} and {PORTS.stop - 1} are free")
 
 
 class ModelServer:
