@@ -37,10 +37,15 @@ class Promised:
     how: How = "mean"
 
     def promise(self, safe: Sequence[Float], alpha: float, seed: int) -> Promise:
-        """As `tocsin calibrate` makes it."""
+        """As `tocsin calibrate --on-average` makes it: the published rules promise no more."""
         session = SessionRule(Window(self.window, self.how), self.style)
         return calibrate_sessions(
-            [one[:, self.columns] for one in safe], {"alarm": alpha}, session=session, rule=self.rule, seed=seed
+            [one[:, self.columns] for one in safe],
+            {"alarm": alpha},
+            session=session,
+            rule=self.rule,
+            seed=seed,
+            on_average=True,
         )
 
     def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> Alarms:

@@ -42,10 +42,11 @@ def responses(judge: Judge, planted: Judge, pair: Pair, split: int, pool: int | 
     if not blocks:
         return
     for name, more in (
-        ("split, any", {}),
-        ("split, all", {"rule": "all"}),
-        ("split, 2 of 3", {"rule": "2 of 3"}),
-        ("split, learnt", {"rule": "learnt"}),
+        ("split, any", {"on_average": True}),
+        ("split, all", {"rule": "all", "on_average": True}),
+        ("split, 2 of 3", {"rule": "2 of 3", "on_average": True}),
+        ("split, learnt", {"rule": "learnt", "on_average": True}),
+        ("by default, confidence 0.95", {}),
         ("PAC, confidence 0.9", {"confidence": 0.9}),
     ):
         _alarms(judge, name, pair.scores, blocks, lambda s, _, m=more: calibrate(s, ALPHA, **m), pool)  # type: ignore[misc]
@@ -72,7 +73,7 @@ def sessions(judge: Judge, course: Course, split: int) -> None:
             stretch = rule.every
             taken = [course.sessions[i] if stretch is None else course.sessions[i][:stretch] for i in known]
             new = [course.sessions[i] if stretch is None else course.sessions[i][:stretch] for i in fresh]
-            promise = calibrate_sessions(taken, ALPHA, session=rule, seed=split)
+            promise = calibrate_sessions(taken, ALPHA, session=rule, seed=split, on_average=True)
             law, step = promise.laws["alarm"], None
             if rule.style == "step":
                 step = min(4, *(len(one) - 1 for one in new))
@@ -117,7 +118,7 @@ def _groups(judge: Judge, pair: Pair, blocks: list[Block]) -> None:
     names = np.where(pair.said <= np.median(pair.said), "low", "high")
     alarms, laws, tied = 0, [], False
     for known, fresh in blocks:
-        promise = calibrate(pair.scores[known], ALPHA, groups=names[known].tolist())
+        promise = calibrate(pair.scores[known], ALPHA, groups=names[known].tolist(), on_average=True)
         found = promise.judge(pair.scores[fresh], names[fresh].tolist()).severities
         for name, limits in promise.groups.items():
             own = names[fresh] == name

@@ -16,7 +16,8 @@ from tocsin.replay.replay import tally_of
 from tocsin.sinks.evidence import Evidence
 from tocsin_calibration import DriftWatch, Watch, calibrate, promise_test, quiet_test
 from tocsin_calibration.online.urn import cell_edges, drift_test
-from tocsin_calibration.thresholds.limits import Limits, Terms
+from tocsin_calibration.thresholds.limits import Limits
+from tocsin_calibration.thresholds.terms import Terms
 
 ALPHA, DELTA, LOOK = 0.05, 0.01, 100
 SIZES = (25, 100, 500, 2_000, 10_000)  # calibration scores, one after the other

@@ -24,7 +24,7 @@ def alarm(answers: Sequence[Answer], shifted: Mapping[str, Sequence[Answer]]) ->
     order = np.random.default_rng(8).permutation(len(answers))
     fit, known, fresh = (observed([answers[at] for at in part]) for part in np.array_split(order, 3))
     scorer = compile([parse(spec) for spec in DETECTORS], fit_on=fit)
-    promise = calibrate(scorer(known), {"warning": ALPHA}, detectors=scorer.detectors)
+    promise = calibrate(scorer(known), {"warning": ALPHA}, detectors=scorer.detectors, on_average=True)
     title = f"Alarms at alpha {ALPHA:g}, calibrated on {known.rows} safe answers"
     table = Table("prompts", "answers", "alarms", "rate", title=title)
     results: dict[str, Any] = {}

@@ -66,7 +66,11 @@ def _stopped(name: str, answers: Sequence[Answer], astray: Any, specs: list[str]
     width = _choose([streams[at] for at in fit])
     rule = SessionRule(Window(width))
     promise = calibrate_sessions(
-        [streams[at].scores for at in known], {"stop": ALPHA}, session=rule, detectors=scorer.detectors
+        [streams[at].scores for at in known],
+        {"stop": ALPHA},
+        session=rule,
+        detectors=scorer.detectors,
+        on_average=True,
     )
     stops = {at: _stop_of(promise, streams[at]) for at in (*fresh, *bad)}
     false = sum(stops[at] is not None for at in fresh)

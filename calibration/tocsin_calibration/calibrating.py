@@ -7,15 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tocsin_calibration.dividing import REFERENCE_SHARE, reference_rows, require_enough, with_reference
+from tocsin_calibration.dividing import (
+    MIN_REFERENCE_SESSIONS,
+    REFERENCE_SHARE,
+    reference_rows,
+    require_enough,
+    with_reference,
+)
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.promise import Promise
 from tocsin_calibration.sessions.bands import Band
 from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sweeps import Held, alphas_of, calibrate_in_sweeps, checked, combination_of
 from tocsin_calibration.thresholds.joint import Float64, JointScore, needed_of
-from tocsin_calibration.thresholds.limits import Terms
 from tocsin_calibration.thresholds.smoothing import seed_of
+from tocsin_calibration.thresholds.terms import Terms
 
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
 
@@ -28,6 +34,7 @@ def calibrate(
     detectors: Sequence[str] = (),
     seed: int = 0,
     confidence: float | None = None,
+    on_average: bool = False,
     contaminated: float = 0.0,
     groups: Sequence[str] | None = None,
     weights: ArrayLike | None = None,
@@ -41,16 +48,19 @@ def calibrate(
     from `failures` (m, d) where there are some. A third of the rows, drawn by `seed`, set the detectors' scales; the
     rest carry the promise.
 
-    `confidence`: promise alpha for this very calibration set, with that confidence, instead of on average over such
-    sets. `contaminated`: keep alpha although up to that share of the rows is bad. `groups` (n,): a promise for each
-    group with rows enough, and one for the rows of all other groups together where they are enough. `weights` (n,):
-    likelihood ratios to the traffic expected, up to a factor; `normalised`: on their own scale, so that what they lack
-    to an average of 1 was not recorded, and counts against the threshold.
+    `confidence`: promise alpha for this very calibration set with that confidence; None: with 0.95, each alpha that has
+    rows enough, and the others on average over such sets, as their sentences say. `on_average`: promise all of them so,
+    as weighted promises and those on contaminated calibration always are. `contaminated`: keep alpha although up to
+    that share of the rows is bad. `groups` (n,): a promise for each group with rows enough, and one for the rows of all
+    other groups together where they are enough. `weights` (n,): likelihood ratios to the traffic expected, up to a
+    factor; `normalised`: on their own scale, so that what they lack to an average of 1 was not recorded, and counts
+    against the threshold.
 
     Raises CalibrationError when the scores are too few for an alpha (saying how many are needed), not finite, or
     of the wrong shape.
     """
     alphas, values = alphas_of(alpha), checked(scores)
+    terms = Terms.asked(confidence, on_average or (weights is not None and confidence is None), contaminated)
     if weights is not None and (groups is not None or confidence is not None or contaminated):
         raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
     if groups is not None and contaminated:
@@ -68,11 +78,12 @@ def calibrate(
             detectors=detectors,
             seed=seed,
             confidence=confidence,
+            on_average=on_average,
             contaminated=contaminated,
             failures=failures,
         )
     needed_of(rule, values.shape[1])
-    carrying = require_enough(len(values), alphas, confidence, 0.0)
+    carrying = require_enough(len(values), alphas, terms)
     a = reference_rows(len(values), seed)
     b = np.setdiff1d(np.arange(len(values)), a, assume_unique=True)
     reference = np.sort(values[a], axis=0)
@@ -85,7 +96,7 @@ def calibrate(
         alphas,
         rule,
         detectors,
-        terms=Terms(confidence),
+        terms=terms,
         weights=None if weights is None else np.asarray(weights, np.float64)[b],
         groups=own,
         pooled=pooled,
@@ -105,15 +116,17 @@ def calibrate_sessions(
     detectors: Sequence[str] = (),
     seed: int = 0,
     confidence: float | None = None,
+    on_average: bool = False,
     failures: NDArray[np.floating] | None = None,
 ) -> Promise:
     """A promise for whole sessions, from detectors' scores (T_i, d) of each safe session in the order of its steps.
 
     A third of the sessions set the detectors' scales and, in the style `band`, the usual course; the rest carry the
     promise, each session as one. Stretches of one session stay together. `failures` (m, d): responses of failed
-    sessions, for the rule `learnt`. Raises CalibrationError as `calibrate` does; what must be many enough are sessions.
+    sessions, for the rule `learnt`. Several stretches of one session are promised for on average, unless a confidence
+    is named. Raises CalibrationError as `calibrate` does; what must be many enough are sessions.
     """
-    alphas, terms = alphas_of(alpha), Terms(confidence)
+    alphas, terms = alphas_of(alpha), Terms.asked(confidence, on_average)
     sound = [checked(scores) for scores in sessions]
     if empty := sum(not len(scores) for scores in sound):
         raise CalibrationError(f"{empty} sessions have no responses; leave them out")
@@ -126,8 +139,8 @@ def calibrate_sessions(
     if len(part_b) < carrying:
         raise CalibrationError(
             f"{len(cut)} safe sessions cannot keep alpha = {min(alphas.values()):g}: "
-            f"{with_reference(carrying, 2)} are needed ({carrying} carry the promise, one session one score); "
-            f"record more, or choose a larger alpha"
+            f"{with_reference(carrying, MIN_REFERENCE_SESSIONS)} are needed ({carrying} carry the promise, one session "
+            f"one score); record more, or choose a larger alpha"
         )
     first, rest = [cut[i] for i in part_a], [cut[i] for i in part_b]
     rows = np.concatenate(first)
@@ -144,6 +157,9 @@ def calibrate_sessions(
         longest = max(map(len, courses))
         reached = {str(t + 1): np.array([c[t] for c in courses if len(c) > t]) for t in range(longest)}
         steps = {step: values for step, values in reached.items() if len(values) >= carrying}
+    alike = len(np.unique(owners[part_b])) < len(part_b)
+    if alike and terms.else_average:  # stretches of one session are no independent draws
+        terms = Terms()
     return Promise(
         reference,
         np.array([course.max() for course in courses]),
@@ -154,7 +170,7 @@ def calibrate_sessions(
         groups=steps,
         combination=combination,
         sessions=session,
-        clusters=owners[part_b] if len(np.unique(owners[part_b])) < len(part_b) else None,
+        clusters=owners[part_b] if alike else None,
     )
 
 
@@ -164,7 +180,7 @@ def _divided_by_session(owners: NDArray[np.intp], seed: int) -> tuple[NDArray[np
     one_each = len(sessions) == len(owners)
     units = np.arange(len(owners)) if one_each or len(sessions) == 1 else owners
     order = np.random.default_rng(seed).permutation(np.unique(units))
-    least = 2 if units is not owners else 1
+    least = MIN_REFERENCE_SESSIONS if units is not owners else 1
     first = order[: max(least, round(len(order) * REFERENCE_SHARE))]
     if units is not owners:
         return first, order[len(first) :]

@@ -13,9 +13,9 @@ from tocsin_calibration.promise import Promise
 from tocsin_calibration.sessions.bands import Band
 from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sessions.windows import Window
-from tocsin_calibration.thresholds.limits import Terms
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
+from tocsin_calibration.thresholds.terms import Terms
 
 Arrays = dict[str, NDArray[np.float64]]
 
@@ -29,6 +29,7 @@ def facts_of(promise: Promise) -> dict[str, Any]:
         "alphas": promise.alphas,
         "confidence": promise.terms.confidence,
         "contaminated": promise.terms.contaminated,
+        "else_average": promise.terms.else_average,
         "groups": {name: limits.n for name, limits in promise.groups.items()},
         "pooled": list(promise.pooled),
         "others": None if promise.others is None else promise.others.n,
@@ -83,7 +84,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         {str(name): float(alpha) for name, alpha in facts["alphas"].items()},
         str(facts["rule"]),
         detectors,
-        terms=Terms(facts["confidence"], float(facts["contaminated"])),
+        terms=Terms(facts["confidence"], float(facts["contaminated"]), bool(facts.get("else_average", False))),
         weights=arrays.get("weights"),
         clusters=arrays.get("clusters"),
         normalised=bool(facts.get("normalised", False)),

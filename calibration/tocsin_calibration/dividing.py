@@ -6,16 +6,18 @@ A third sets the scales, up to MAX_REFERENCE: a scale is no better for more, and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.thresholds.contaminated import bad_among
-from tocsin_calibration.thresholds.limits import Terms
+from tocsin_calibration.thresholds.terms import Terms
 
 REFERENCE_SHARE = 1 / 3
 MIN_REFERENCE, MAX_REFERENCE = 20, 1 << 16
+MIN_REFERENCE_SESSIONS = 2
 MOST_BAD = 0.5  # of calibration; of more there is nothing to learn
 
 
@@ -30,29 +32,38 @@ def reference_rows(rows: int, seed: int) -> NDArray[np.intp]:
     return np.sort(drawn)
 
 
-def terms_of(rows: int, confidence: float | None, contaminated: float) -> Terms:
+def terms_of_part(rows: int, terms: Terms) -> Terms:
     """The terms of part B, when a share of all the responses may be bad: at worst all of them are in it."""
-    if not 0 <= contaminated < MOST_BAD:
+    if not 0 <= terms.contaminated < MOST_BAD:
         raise CalibrationError(
-            f"the share of bad calibration responses must lie in [0, {MOST_BAD:g}), not {contaminated}"
+            f"the share of bad calibration responses must lie in [0, {MOST_BAD:g}), not {terms.contaminated}"
         )
     carrying = rows - size_of_reference(rows)
-    bad = bad_among(rows, contaminated) / carrying if contaminated and carrying > 0 else contaminated
-    return Terms(confidence, bad)
+    if not terms.contaminated or carrying <= 0:
+        return terms
+    return replace(terms, contaminated=bad_among(rows, terms.contaminated) / carrying)
 
 
-def require_enough(rows: int, alphas: Mapping[str, float], confidence: float | None, contaminated: float) -> int:
+def require_enough(rows: int, alphas: Mapping[str, float], terms: Terms) -> int:
     """How many responses each alpha needs in part B, at most. Raises CalibrationError when there are fewer."""
-    terms = terms_of(rows, confidence, contaminated)
-    carrying = max(terms.required_size(a) for a in alphas.values())
+    own = terms_of_part(rows, terms)
+    carrying = max(own.required_size(a) for a in alphas.values())
     if rows - size_of_reference(rows) < carrying:
         strictest = min(alphas.values())
+        sure, or_less = "", "or choose a larger alpha"
+        if terms.confidence is not None and not terms.else_average:
+            sure, or_less = f" with confidence {terms.confidence:g}", "choose a larger alpha, or promise it on average"
         raise CalibrationError(
-            f"{rows} calibration responses cannot keep alpha = {strictest:g}: "
-            f"{responses_needed(strictest, Terms(confidence, contaminated))} are needed ({carrying} carry the promise, "
-            f"the others set the detectors' scales); record more safe traffic, or choose a larger alpha"
+            f"{rows} calibration responses cannot keep alpha = {strictest:g}{sure}: "
+            f"{responses_needed(strictest, terms)} are needed ({carrying} carry the promise, "
+            f"the others set the detectors' scales); record more safe traffic, {or_less}"
         )
     return carrying
+
+
+def missing(carrying: int, enough: int, least: int) -> int:
+    """How many more it takes in all so that part B, of `carrying` now, has `enough`; one too many at most."""
+    return with_reference(enough, least) - with_reference(carrying, least)
 
 
 def responses_needed(alpha: float, terms: Terms = Terms()) -> int:
@@ -73,4 +84,4 @@ def with_reference(carrying: int, least: int) -> int:
 
 def _enough(rows: int, alpha: float, terms: Terms) -> bool:
     carrying = rows - size_of_reference(rows)
-    return carrying >= terms_of(rows, None, terms.contaminated).required_size(alpha)
+    return carrying >= terms_of_part(rows, terms).required_size(alpha)

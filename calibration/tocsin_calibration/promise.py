@@ -1,4 +1,4 @@
-"""A calibrated promise: what alarms, the p-values that say so, and the sentence a person reads."""
+"""A calibrated promise: what alarms, and the p-values that say so."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.sessions.rule import Progress, SessionRule
 from tocsin_calibration.thresholds.joint import Float64, JointScore
-from tocsin_calibration.thresholds.limits import Limits, Terms
+from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
+from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.wording import sentence
 
 OTHERS = ""  # the group of responses in none that has a promise of its own
 FEW = 8  # up to here plain Python is quicker than numpy's calls
@@ -199,69 +201,4 @@ class Promise:
 
     def sentence(self, severity: str) -> str:
         """The promise of one severity in words, with what one calibration set lets a user see."""
-        if self.groups and self.sessions is None:
-            return self._sentence_of_groups(severity)
-        if self.is_per_step:
-            return self._sentence_of_steps(severity)
-        low, high = self.limits.rate_range(severity)
-        alpha, unit = percent(self.alphas[severity]), self.unit
-        sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
-        if self.terms.contaminated:  # the law is that of the worst case, and bounds all others
-            bad = f"although up to {percent(self.terms.contaminated)} of them may be bad"
-            return (
-                f"{severity}: at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm, {bad}; you will "
-                f"see at most {percent(high)} (99 times of 100)"
-            )
-        if (clustered := self.limits.clustered) is not None:
-            sessions = "1 session" if clustered.sessions == 1 else f"{clustered.sessions:,} sessions"
-            seen = f"they come from {sessions}{self._alike()}; you will see about"
-        elif self.limits.weighted is not None:
-            seen = f"weighted to the traffic expected, worth {self.laws[severity].n:,}; you will see about"
-        else:
-            seen = "with this calibration you will see"
-        return (
-            f"{severity}: at most {alpha} of {unit} like the {self.n:,} calibration {unit} alarm{sure}; "
-            f"{seen} {percent(low)} to {percent(high)} (99 times of 100)"
-        )
-
-    def _alike(self) -> str:
-        """What is known of how much sessions differ, and whether the promise is for new ones."""
-        clustered = self.limits.clustered
-        assert clustered is not None
-        told = (
-            ""
-            if clustered.correlation is None
-            else (
-                f" that differ by an intraclass correlation of {clustered.correlation:.2f}, and are worth "
-                f"{clustered.effective:,} independent ones"
-            )
-        )
-        return told if self.limits.weighted is not None else f"{told}: too few to promise it for new sessions"
-
-    def _sentence_of_steps(self, severity: str) -> str:
-        sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
-        ranges = [limits.rate_range(severity) for limits in (self.limits, *self.groups.values())]
-        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-        return (
-            f"{severity}: at each step, at most {percent(self.alphas[severity])} of {self.unit} like the {self.n:,} "
-            f"calibration {self.unit} alarm{sure}; with this calibration you will see {percent(low)} to "
-            f"{percent(high)} at any one step (99 times of 100). How many {self.unit} alarm at some step is not "
-            f"promised: more do"
-        )
-
-    def _sentence_of_groups(self, severity: str) -> str:
-        sure = "" if self.terms.confidence is None else f" with confidence {self.terms.confidence:g}"
-        ranges = [limits.rate_range(severity) for limits in self.parts.values()]
-        low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-        others = "" if self.others is None else f" and at most as many of all other groups' {self.unit} together"
-        lack = " and nothing is promised for other groups" if self.others is None else ""
-        return (
-            f"{severity}: at most {percent(self.alphas[severity])} of each of {len(self.groups):,} groups' {self.unit} "
-            f"alarm{others}{sure}{lack}; with this calibration you will see {percent(low)} to {percent(high)} in any "
-            f"one (99 times of 100)"
-        )
-
-
-def percent(rate: float) -> str:
-    """A rate as a person writes it: 0.05 -> '5%', 0.0372 -> '3.7%'."""
-    return f"{rate * 100:.2g}%" if rate < 0.1 else f"{rate * 100:.3g}%"
+        return sentence(self, severity)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin_calibration.dividing import reference_rows, require_enough, terms_of
+from tocsin_calibration.dividing import reference_rows, require_enough, terms_of_part
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.promise import Promise
 from tocsin_calibration.thresholds.counting import Bracket, NotBracketedError, RankCounts, expected_brackets
@@ -22,6 +22,7 @@ from tocsin_calibration.thresholds.joint import LEARNT, Float64, JointScore, nee
 from tocsin_calibration.thresholds.learnt import combination_weights
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
+from tocsin_calibration.thresholds.terms import Terms
 
 Rows = NDArray[np.intp]
 
@@ -80,12 +81,14 @@ def calibrate_in_sweeps(
     detectors: Sequence[str] = (),
     seed: int = 0,
     confidence: float | None = None,
+    on_average: bool = False,
     contaminated: float = 0.0,
     failures: NDArray[np.floating] | None = None,
 ) -> Promise:
     """The promise that `calibrate` makes of the same responses' scores, to the bit, in memory that does not grow."""
-    alphas, terms = alphas_of(alpha), terms_of(responses.rows, confidence, contaminated)
-    require_enough(responses.rows, alphas, confidence, contaminated)
+    alphas, asked = alphas_of(alpha), Terms.asked(confidence, on_average, contaminated)
+    terms = terms_of_part(responses.rows, asked)
+    require_enough(responses.rows, alphas, asked)
     rows = reference_rows(responses.rows, seed)
     safe = checked(responses.at(rows))
     reference = np.sort(safe, axis=0)

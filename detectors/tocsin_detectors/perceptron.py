@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_detectors.fitting import FittingData
-from tocsin_detectors.moments import moments
+from tocsin_detectors.moments import moments, units_of
 
 if TYPE_CHECKING:
     import torch
@@ -26,14 +26,9 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, safe: FittingData, signal: str) -> Scaling:
-        """Raises SignalError when the signal is not finite or does not vary.
-
-        A dimension that never moved is measured in the signal's typical deviation: leaving it shows, and safely so.
-        """
+        """Raises SignalError when the signal is not finite or does not vary."""
         found = moments(safe, signal)
-        deviation = found.deviation
-        usual = np.median(deviation[deviation > 0])
-        return cls(found.mean, np.where(deviation > 1e-6 * deviation.max(), deviation, usual))
+        return cls(found.mean, units_of(found.mean, found.deviation))
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and scale, float32."""

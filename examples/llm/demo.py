@@ -72,7 +72,7 @@ def main() -> None:
                 list(pool.map(lambda question: ask(client, question), safe))
         detectors = ["-d", "max_surprisal", "-d", "token_entropy"]
         run("fit", out / "safe", "-o", bundle, *detectors, "--sessions", "session", "--share", "0.3")
-        told = ["--sessions", "session", "--window", WINDOW, "--warning", "0.05", "--critical", "0.02"]
+        told = ["--sessions", "session", "--window", WINDOW, "--warning", "0.05", "--critical", "0.02", "--on-average"]
         run("calibrate", bundle, out / "safe", *told)
         write(config, "observe")
         with process([*tocsin("serve"), "-c", config], out / "observe.log", "->"), gateway(out) as client:

@@ -75,6 +75,8 @@ def promises() -> dict[str, tuple[Promise, RiskPolicy | None]]:
         "groups": (calibrate(scores, alpha, groups=["a", "b", "ü"] * 300), None),
         "weights": (calibrate(scores, alpha, weights=random.random(900)), None),
         "learnt": (calibrate(scores, alpha, rule="learnt"), None),
+        "half confident": (calibrate(scores[:120], {"warning": 0.1, "critical": 0.03}), None),
+        "average": (calibrate(scores, alpha, on_average=True), None),
         "confident": (calibrate(scores, alpha, confidence=0.9), None),
         "contaminated": (calibrate(scores, alpha, contaminated=0.01), None),
         "risk": (calibrate(scores, alpha), risk),
@@ -100,7 +102,10 @@ def test_every_kind_of_promise_comes_back(made: Path, kind: str) -> None:
         for p, one in zip((promise, again), progress, strict=True)
     )
     assert (
-        before == after and str(promise) == str(again) and (again.pooled, again.unit) == (promise.pooled, promise.unit)
+        before == after
+        and str(promise) == str(again)
+        and again.terms == promise.terms
+        and (again.pooled, again.unit) == (promise.pooled, promise.unit)
     )
     if risk is not None:
         assert read.risk is not None and read.risk.selective == risk.selective

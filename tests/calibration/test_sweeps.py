@@ -58,7 +58,7 @@ def test_thresholds_are_those_of_sorting_all_scores(scores):
     assert len(part_a) == MAX_REFERENCE
     part_b = np.setdiff1d(np.arange(N), part_a)
     joint = np.sort(JointScore(np.sort(scores[part_a], axis=0), "any")(scores[part_b])[0])
-    exact = Promise(made.reference, joint, made.alphas, "any")
+    exact = Promise(made.reference, joint, made.alphas, "any", terms=made.terms)
     assert made.thresholds == exact.thresholds and made.n == exact.n == len(joint)
     assert made.nonconformity.upto is not None and EXACT < len(made.nonconformity.scores) < EXACT + MAX_REFERENCE
     fresh = np.random.default_rng(1).gamma(2.0, size=(20_000, 2))

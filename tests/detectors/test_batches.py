@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import spox
+import spox.opset.ai.onnx.v18 as op
 from tests.detectors.test_robustness import ROWS, example, fitted, needed
 
-from tocsin_detectors import Energy, Entropy, GeneralisedEntropy, KLMatching, Mahalanobis, Observations, Scorer, compile
+from tocsin_detectors import (
+    Energy,
+    Entropy,
+    Features,
+    GeneralisedEntropy,
+    KLMatching,
+    Mahalanobis,
+    Observations,
+    Scorer,
+    compile,
+)
 from tocsin_detectors.embedding import NearestNeighbours, RandomNetworkDistillation, VirtualLogit
 from tocsin_detectors.registry import BUILT_IN
 
@@ -42,6 +54,18 @@ def assert_the_same_in_any_batch(scorer: Scorer, signals: dict[str, np.ndarray])
 def test_every_detector_scores_a_row_alike_in_any_batch(name: str) -> None:
     scorer = fitted(name, needed(name))
     assert_the_same_in_any_batch(scorer, rows_of(scorer, Observations(example(1))))
+
+
+def test_so_does_a_graph_behind_a_model_in_double_precision() -> None:
+    """In float32 it may not: the user's model is computed as it is."""
+    rng = np.random.default_rng(3)
+    x = spox.argument(spox.Tensor(np.float64, ("n", 33)))
+    hidden = op.tanh(op.matmul(x, op.const(rng.normal(size=(33, 70)))))
+    shown = op.softmax(op.matmul(hidden, op.const(rng.normal(size=(70, 19)))), axis=1)
+    features = Features("embedding", spox.build({"x": x}, {"y": shown}).SerializeToString())
+    safe = Observations({"x": rng.normal(size=(LARGEST, 33))})
+    scorer = compile([Mahalanobis(), NearestNeighbours()], fit_on=safe, features=[features])
+    assert_the_same_in_any_batch(scorer, {"x": safe["x"]})
 
 
 @pytest.mark.parametrize(("classes", "width", "sharpness"), [(10, 64, 0.1), (3, 17, 4), (214, 33, 1), (10, 8, 20)])

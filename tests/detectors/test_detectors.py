@@ -22,7 +22,7 @@ from tocsin_detectors import (
     compile,
 )
 from tocsin_detectors.graph import build_graph
-from tocsin_detectors.moments import shrunk_covariance
+from tocsin_detectors.moments import shrunk_whitening
 
 PIXELS = load_digits().data.astype(np.float32)
 LOGITS = (PIXELS[:, 10:20] - 8).astype(np.float32)
@@ -64,9 +64,16 @@ def test_energy_of_huge_logits_does_not_overflow() -> None:
     assert got == pytest.approx(-(5000 + np.log(10)), rel=1e-5)
 
 
+def shrunk_on_the_correlation_scale(data: np.ndarray) -> np.ndarray:
+    """scikit-learn's estimate of columns divided by their deviations, or by the median one where they are constant."""
+    units = data.std(axis=0)
+    units[units == 0] = np.median(units[units > 0])
+    return sklearn_ledoit_wolf(data / units)[0] * np.outer(units, units)
+
+
 def test_mahalanobis_is_its_formula_with_shrunk_covariance() -> None:
     safe = SAFE["embedding"].astype(np.float64)
-    covariance, _ = sklearn_ledoit_wolf(safe)
+    covariance = shrunk_on_the_correlation_scale(safe)
     difference = LATER["embedding"] - safe.mean(axis=0)
     expected = np.einsum("ij,jk,ik->i", difference, np.linalg.inv(covariance), difference)
     np.testing.assert_allclose(score(Mahalanobis()), expected, rtol=2e-3)
@@ -75,9 +82,10 @@ def test_mahalanobis_is_its_formula_with_shrunk_covariance() -> None:
 @pytest.mark.parametrize("data", [load_wine().data, PIXELS[:30], PIXELS], ids=["wine", "fewer rows", "digits"])
 def test_ledoit_wolf_is_scikit_learns(data: np.ndarray) -> None:
     data = data.astype(np.float64)
-    expected, _ = sklearn_ledoit_wolf(data)
+    expected = np.linalg.inv(shrunk_on_the_correlation_scale(data))
     mean = data.mean(axis=0)
-    np.testing.assert_allclose(shrunk_covariance([data - mean], mean, "x"), expected, rtol=1e-8, atol=1e-10)
+    white = shrunk_whitening([data - mean], mean, "x")
+    np.testing.assert_allclose(white @ white.T, expected, rtol=1e-6, atol=1e-8 * np.abs(expected).max())
 
 
 def test_rnd_is_the_distance_between_its_two_networks() -> None:

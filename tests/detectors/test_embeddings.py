@@ -27,8 +27,12 @@ def score(spec: str, on: Observations = LATER, safe: Observations = SAFE) -> np.
 def test_relative_mahalanobis_is_its_formula() -> None:
     top = SAFE_Z.argmax(axis=1)
     means = np.array([SAFE_X[top == k].mean(axis=0) for k in np.unique(top)])
-    within, _ = ledoit_wolf(SAFE_X - means[np.searchsorted(np.unique(top), top)], assume_centered=True)
-    overall, _ = ledoit_wolf(SAFE_X)
+    inside, deviation = SAFE_X - means[np.searchsorted(np.unique(top), top)], SAFE_X.std(axis=0)
+    deviation[deviation == 0] = np.median(deviation[deviation > 0])
+    own = np.sqrt((inside**2).mean(axis=0))
+    own[own == 0] = deviation[own == 0]
+    within = ledoit_wolf(inside / own, assume_centered=True)[0] * np.outer(own, own)
+    overall = ledoit_wolf(SAFE_X / deviation)[0] * np.outer(deviation, deviation)
 
     def distance(centre: np.ndarray, covariance: np.ndarray) -> np.ndarray:
         return np.einsum("ij,jk,ik->i", X - centre, np.linalg.inv(covariance), X - centre)

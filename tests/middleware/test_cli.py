@@ -33,7 +33,7 @@ def made(recording: Path) -> Path:
     assert Bundle.read(bundle).promise is None
     told = tocsin("calibrate", bundle, recording, "--warning", "0.1", "--critical", "0.02").stdout
     assert "on 420 responses it was not fitted on" in told
-    assert "at most 10% of responses like the 280 calibration responses alarm" in told
+    assert "at most 10% of safe responses like the 280 calibration responses alarm" in told
     return bundle
 
 

@@ -69,7 +69,7 @@ def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) ->
     made, said = calibrated(folder, "terms", "--rule", "2 of 3", "--confidence", "0.9")
     promise = made.require_promise()
     assert promise.rule == "2 of 3" and promise.terms.confidence == 0.9
-    assert "with confidence 0.9" in said
+    assert "(confidence 90%); expect about" in said
     shown = tocsin("bundle", "show", folder / "terms.tocsin").stdout
     assert "at least 2 of 3 detectors stand out" in shown
     made, said = calibrated(folder, "dirty", "--contaminated", "0.02")

@@ -119,6 +119,23 @@ def test_a_rate_too_small_to_see_in_one_replica_is_seen_by_all(replicas: list[Re
     assert min(together) > max(one.promise()["warning"] for one in alone) + 0.5
 
 
+def test_replicas_whose_counts_have_other_places_are_no_replicas_of_each_other(server: RedisServer) -> None:
+    """As an older and a newer version are, while one replaces the other: each adds up with its like."""
+    redis.Redis.from_url(server.url).flushall()
+    connections = [RedisConnection(StateConfig(redis=server.url, timeout="2s")) for _ in range(4)]
+    old, new, old_too, new_too = (SharedCounts(connection, "test") for connection in connections)
+    seen: list[tuple[SharedCounts, list[int]]] = [
+        (old, [1, 2, 3]), (new, [10, 20, 30, 40]), (old_too, [100, 0, 0]), (new_too, [1_000, 0, 0, 7])
+    ]  # fmt: skip
+    for _ in range(2):
+        for shared, counts in seen:
+            for more in shared.exchange({"digits": counts}).values():
+                counts[:] = [had + others for had, others in zip(counts, more, strict=True)]
+    assert [counts for _, counts in seen] == [[101, 2, 3], [1_010, 20, 30, 47]] * 2
+    for connection in connections:
+        connection.close()
+
+
 def test_a_report_whose_answer_is_lost_is_counted_once(replicas: list[Replica], promise: Promise) -> None:
     one, other = replicas[:2]
     one.see(promise, np.zeros((100, 2)))

@@ -73,7 +73,7 @@ def test_it_says_the_promise_counts_live_and_loads_nothing_from_elsewhere(bundle
         send(relay, *(b"%d" % row for row in range(200)))
         page, asked, complaints = looked_at(browser, url)
         card = page.locator(CARD)
-        expect(card).to_contain_text("warning: at most 5% of responses like the 400 calibration responses alarm")
+        expect(card).to_contain_text("warning: at most 5% of safe responses like the 400 calibration responses alarm")
         expect(card).to_contain_text("of 200 responses since start")
         expect(card).to_contain_text("promise kept")
         send(relay, b"far")

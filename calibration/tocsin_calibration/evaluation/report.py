@@ -11,7 +11,7 @@ from tocsin_calibration.evaluation.evaluate import Evaluation, Labelled, Power
 from tocsin_calibration.evaluation.kept import Kept
 from tocsin_calibration.evaluation.page import facts_table, page
 from tocsin_calibration.evaluation.pictures import Line, Row, histogram, intervals, lines
-from tocsin_calibration.promise import percent
+from tocsin_calibration.wording import percent
 
 
 def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[tuple[str, str]] = ()) -> str:

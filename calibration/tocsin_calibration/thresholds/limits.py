@@ -4,57 +4,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.thresholds.clustered import Clustered
-from tocsin_calibration.thresholds.contaminated import (
-    bad_among,
-    rank_contaminated,
-    required_size_contaminated,
-)
+from tocsin_calibration.thresholds.contaminated import bad_among
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 from tocsin_calibration.thresholds.ordered import Ordered
-from tocsin_calibration.thresholds.pac import rank_pac, required_size_pac
-from tocsin_calibration.thresholds.split import rank, required_size
+from tocsin_calibration.thresholds.terms import Terms
 from tocsin_calibration.thresholds.weighted import Weighted, effective_size
 
 Float64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What a promise is made on. `confidence`: None promises alpha on average over calibration sets, a number promises
-    it for this very one with that confidence. `contaminated`: the share of calibration responses that may be bad.
-    """
-
-    confidence: float | None = None
-    contaminated: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.confidence is not None and not 0 < self.confidence < 1:
-            raise CalibrationError(f"the confidence must lie strictly between 0 and 1, not {self.confidence}")
-        if not 0 <= self.contaminated < 1:
-            raise CalibrationError(
-                f"the share of bad calibration responses must lie in [0, 1), not {self.contaminated}"
-            )
-        if self.confidence is not None and self.contaminated:
-            raise CalibrationError("a promise with confidence about contaminated calibration is not built: choose one")
-
-    def rank(self, n: int, alpha: float) -> int:
-        """k of the threshold s_(k). Raises CalibrationError when n is too small."""
-        if self.confidence is not None:
-            return rank_pac(n, alpha, 1 - self.confidence)
-        return rank_contaminated(n, alpha, self.contaminated) if self.contaminated else rank(n, alpha)
-
-    def required_size(self, alpha: float) -> int:
-        """The smallest n that can carry alpha."""
-        if self.confidence is not None:
-            return required_size_pac(alpha, 1 - self.confidence)
-        return required_size_contaminated(alpha, self.contaminated) if self.contaminated else required_size(alpha)
 
 
 class Limits:
@@ -103,8 +64,11 @@ class Limits:
         self.thresholds: dict[str, float] = {}
         self.above: dict[str, int] = {}  # calibration scores over each threshold that are of safe responses for sure
         self.exact: dict[str, bool] = {}  # whether the law is that of alarms, and not only a bound of it
+        self.sure: dict[str, float | None] = {}  # with which confidence each is promised, None: on average
+        ranks = self._ranks(alphas, terms)
         for name, alpha in alphas.items():
-            k = self._rank(alpha, terms)
+            k = ranks[name]
+            self.sure[name] = terms.sure(self.n, alpha)
             self.thresholds[name] = self.ordered.at_rank(k)
             self.above[name] = 0
             approximate = self.weighted is not None or self.clustered is not None or self._contaminated
@@ -156,6 +120,16 @@ class Limits:
             return None, law
         above = self.above[severity]
         return FalseAlarmLaw(law.n, law.n + 1 - above) if above else None, FalseAlarmLaw(law.n, law.n - above)
+
+    def _ranks(self, alphas: Mapping[str, float], terms: Terms) -> dict[str, int]:
+        """The rank of each threshold. That of a graver alarm never lies below a milder one's, as it would where the
+        milder alone is promised with confidence.
+        """
+        ranks: dict[str, int] = {}
+        least = 1
+        for name in sorted(alphas, key=lambda name: -alphas[name]):
+            least = ranks[name] = max(least, self._rank(alphas[name], terms))
+        return ranks
 
     def _rank(self, alpha: float, terms: Terms) -> int:
         if self.weighted is None:

@@ -25,7 +25,8 @@ class KMeansDistance:
 
     Reads an embedding, (n, D). Learns the mean m, the first `components` principal directions P and `clusters`
     centres c_k by mini-batch k-means. Works for safe embeddings in many clusters, cheaply; blind to what lies outside
-    the principal directions. The defaults are those of FIPER's baseline; fewer where the data has fewer.
+    the principal directions. Distances are in the embedding's unit, which its dimensions must share. The defaults are
+    those of FIPER's baseline; fewer where the data has fewer.
 
     Source: Lloyd (1982), doi:10.1109/TIT.1982.1056489; as a baseline of failure prediction, FIPER (Römer et al. 2025),
     arXiv:2510.09459.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_detectors.detector import fitted
-from tocsin_detectors.moments import mean_of, shrunk_covariance, whitening
+from tocsin_detectors.moments import mean_of, shrunk_whitening
 
 if TYPE_CHECKING:
     from spox import Var
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 class Mahalanobis:
     """d(x)^2 = (x - m)^T S^-1 (x - m), squared standard deviations: how far an embedding lies from safe ones.
 
-    Reads an embedding or features, (n, D). Learns the mean m and the covariance S, shrunk towards a multiple of the
-    identity by Ledoit and Wolf's rule, so that fewer rows than dimensions and constant dimensions are no obstacle.
-    Works when safe embeddings form one cloud; with far-apart clusters it overlooks the space between them.
+    Reads an embedding or features, (n, D). Learns the mean m and the covariance S, whose correlations are shrunk by
+    Ledoit and Wolf's rule, so that fewer rows than dimensions and constant dimensions are no obstacle. The units of the
+    dimensions do not matter: one that moved in fitting may be multiplied by any constant, and every score stays as it
+    was. Rotations do matter, as shrinking looks at single dimensions. Works when safe embeddings form one cloud; with
+    far-apart clusters it overlooks the space between them.
 
     Source: Mahalanobis (1936); on networks' features, Lee et al. (2018), arXiv:1807.03888; shrinkage,
     Ledoit and Wolf (2004), doi:10.1016/S0047-259X(03)00096-4.
@@ -40,8 +42,7 @@ class Mahalanobis:
         del seed
         signal = self.reads[0]
         self._mean = mean = mean_of(safe, signal)
-        covariance = shrunk_covariance((batch - mean for (batch,) in safe.finite(signal)), mean, signal)
-        self._whiten = whitening(covariance)
+        self._whiten = shrunk_whitening((batch - mean for (batch,) in safe.finite(signal)), mean, signal)
         return self
 
     def graph(self, *signals: Var) -> Var:

@@ -18,7 +18,7 @@ class PCAResidual:
 
     Reads an embedding or features, (n, D). Learns the mean m and the principal directions V, as many as hold 95% of
     the variance, or `dimensions` of them. Works where safe embeddings fill few of their dimensions; blind to what is
-    far away inside the subspace.
+    far away inside the subspace. The dimensions must share a unit.
 
     Source: Jackson and Mudholkar (1979), doi:10.1080/00401706.1979.10489779 (the Q statistic).
     """

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tocsin_detectors.detector import fitted
 from tocsin_detectors.embedding.classes import centred, class_means
-from tocsin_detectors.moments import mean_of, shrunk_covariance, whitening
+from tocsin_detectors.moments import moments, shrunk_whitening, units_of
 
 if TYPE_CHECKING:
     from spox import Var
@@ -24,8 +24,9 @@ class RelativeMahalanobis:
 
     Reads an embedding, (n, D); fitting also looks at logits or probabilities, (n, C), for the class that the model
     gave each safe response. d_k uses the class mean and one covariance within classes, d_0 the mean and covariance of
-    everything, each shrunk as in `mahalanobis`. What varies alike in all classes cancels, so near shifts show; what is
-    far from everything in such a direction cancels too. Can be negative.
+    everything, each shrunk as in `mahalanobis`, so that the units of the dimensions do not matter. What varies alike in
+    all classes cancels, so near shifts show; what is far from everything in such a direction cancels too. Can be
+    negative.
 
     Source: Ren, Fort, Liu, Roy, Padhy and Lakshminarayanan (2021), arXiv:2106.09022.
     """
@@ -43,10 +44,10 @@ class RelativeMahalanobis:
         """Estimate means and covariances. Raises SignalError when there is one class, or every row is the same."""
         del seed
         signal, classes = self.reads[0], self.fits_on[0]
-        self._mean = mean = mean_of(safe, signal)
-        within = shrunk_covariance(centred(safe, signal, classes), mean, signal)
-        overall = shrunk_covariance((batch - mean for (batch,) in safe.finite(signal)), mean, signal)
-        self._within, self._overall = whitening(within), whitening(overall)
+        whole = moments(safe, signal)
+        self._mean = mean = whole.mean
+        self._within = shrunk_whitening(centred(safe, signal, classes), mean, signal, units_of(mean, whole.deviation))
+        self._overall = shrunk_whitening((batch - mean for (batch,) in safe.finite(signal)), mean, signal)
         _, self._means = class_means(safe, signal, classes)
         return self
 

@@ -21,7 +21,8 @@ class VirtualLogit:
 
     Reads an embedding, (n, D), and logits, (n, C). Learns the safe embeddings' principal subspace V (95% of the
     variance, or `dimensions`) and alpha, the ratio of the mean largest logit to the mean residual. Works where either
-    source alone misses something: what leaves the subspace, and what has little evidence.
+    source alone misses something: what leaves the subspace, and what has little evidence. The embedding's dimensions
+    must share a unit.
 
     The subspace is centred on the mean of the embeddings; the paper centres it where the last layer's logits vanish,
     which needs that layer's weights.

@@ -155,6 +155,8 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
             interval = promise.limits.rate_range(name)
             severities[name] = {
                 "alpha": alpha,
+                "confidence": promise.limits.sure[name],
+                "expected_rate": None if promise.is_per_step else promise.limits.likely_law(name).mean_rate,
                 "threshold": promise.thresholds[name],
                 "rate_interval_99": interval,
             }
@@ -169,6 +171,7 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
             "unit": promise.unit,
             "responses": promise.n,
             "confidence": promise.terms.confidence,
+            "else_average": promise.terms.else_average,
             "contaminated": promise.terms.contaminated,
             "groups": {name: limits.n for name, limits in promise.groups.items()},
             "others": None if promise.others is None else promise.others.n,

@@ -29,8 +29,16 @@ Rule = Annotated[
 Confidence = Annotated[
     float | None,
     typer.Option(
-        help="Promise the rates for this very calibration, with this confidence, not on average.",
+        help="Promise the rates for this very calibration with this confidence; else with 0.95, those that the data "
+        "suffice for.",
+        show_default=False,
         rich_help_panel=PROMISE,
+    ),
+]
+OnAverage = Annotated[
+    bool,
+    typer.Option(
+        "--on-average", help="Promise the rates on average over calibrations instead.", rich_help_panel=PROMISE
     ),
 ]
 Contaminated = Annotated[

@@ -41,6 +41,7 @@ class Wanted:
     alphas: Mapping[str, float]
     rule: str
     confidence: float | None
+    on_average: bool
     contaminated: float
     groups: str | None
     weights: str | None
@@ -124,6 +125,7 @@ def _common(made: Bundle, wanted: Wanted, teaching: Scores | None) -> dict[str, 
         "detectors": made.scorer.detectors,
         "seed": wanted.seed,
         "confidence": wanted.confidence,
+        "on_average": wanted.on_average,
         "failures": teaching,
     }
 

@@ -48,7 +48,7 @@ def promise(runbooks: str) -> build.Dashboard:
             "percentunit", Query(overall, "{{model}} {{severity}}"), span=8,
         ))
         .with_panel(number(
-            "Alarm budget used in this time", "Alarms, as a share of those that the promise allows on average.",
+            "Alarm budget used in this time", "Alarms, as a share of those that the promise allows.",
             "percentunit", Query(f"({overall}) / {alpha}", "{{model}} {{severity}}"), red=2.0, span=8,
         ))
         .with_panel(lines(

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tocsin.demo.findings import Findings
+from tocsin_calibration.wording import percent
 
 
 def print_report(console: Console, findings: Findings, work: Path, picture: Path) -> None:
@@ -17,7 +18,12 @@ def print_report(console: Console, findings: Findings, work: Path, picture: Path
     table = Table(title="What Tocsin promised and what it did", show_header=False, title_style="bold")
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("promised", f"at most {promise.alphas['warning']:.0%} false alarms")
+    sure = promise.limits.sure["warning"]
+    on = "on average over calibrations" if sure is None else f"confidence {percent(sure)}"
+    expected = percent(promise.limits.likely_law("warning").mean_rate)
+    table.add_row(
+        "promised", f"at most {percent(promise.alphas['warning'])} of safe digits alarm ({on}); expect about {expected}"
+    )
     within = "inside" if low <= findings.safe_alarms <= high else "OUTSIDE"
     table.add_row(
         "safe digits",

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tocsin_calibration.promise import percent
+from tocsin_calibration.wording import percent
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 WIDTH = 40  # points of a sparkline

@@ -13,7 +13,8 @@ from scipy.stats import binom
 
 from tocsin_calibration import FalseAlarmLaw, ShiryaevRoberts, Watch, calibrate, promise_log_evalue
 from tocsin_calibration.online.alarm_rate import RateTest, promise_test, quiet_test
-from tocsin_calibration.thresholds.limits import Limits, Terms
+from tocsin_calibration.thresholds.limits import Limits
+from tocsin_calibration.thresholds.terms import Terms
 
 FAILURE = 1e-4
 DELTA = 0.02

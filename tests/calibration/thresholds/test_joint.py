@@ -132,7 +132,7 @@ def test_one_by_one_and_many_at_once_are_equal_to_the_bit(seed: int, rule: Any, 
 
 def test_severities_follow_the_joint_pvalue() -> None:
     random = np.random.default_rng(1)
-    promise = calibrate(random.normal(size=(900, 2)), {"warning": 0.05, "critical": 0.01})
+    promise = calibrate(random.normal(size=(900, 2)), {"warning": 0.05, "critical": 0.01}, on_average=True)
     judged = promise.judge(random.normal(size=(3_000, 2), scale=1.5))
     for p, severity in zip(judged.pvalues, judged.severities, strict=True):
         assert severity == ("critical" if p <= 0.01 else "warning" if p <= 0.05 else None)
@@ -190,8 +190,12 @@ def test_constant_scores_never_alarm_on_themselves() -> None:
 
 
 def test_the_promise_is_said_in_words() -> None:
-    promise = calibrate(np.random.default_rng(0).normal(size=(1_500, 2)), {"warning": 0.05})
+    scores = np.random.default_rng(0).normal(size=(1_500, 2))
+    promise = calibrate(scores, {"warning": 0.05})
+    expected = promise.laws["warning"].mean_rate
+    like = "at most 5% of safe responses like the 1,000 calibration responses alarm"
+    assert str(promise) == f"warning: {like} (confidence 95%); expect about {expected * 100:.2g}%"
+    promise = calibrate(scores, {"warning": 0.05}, on_average=True)
     low, high = promise.laws["warning"].rate_interval(0.99)
-    said = str(promise)
-    assert "at most 5% of responses like the 1,000 calibration responses alarm" in said
-    assert f"{low * 100:.2g}% to {high * 100:.2g}%" in said
+    assert f"{like}, on average over calibrations; with this one you will see " in str(promise)
+    assert f"{low * 100:.2g}% to {high * 100:.2g}%" in str(promise)

@@ -22,11 +22,13 @@ from tocsin_calibration import (
     smoothed_pvalues,
     uniforms,
 )
+from tocsin_calibration.content import arrays_of, facts_of, promise_from
 from tocsin_calibration.thresholds.binomial import beta_cdf, beta_quantile, binomial_cdf, clopper_pearson
 from tocsin_calibration.thresholds.contaminated import bad_among, false_alarm_bounds, rank_contaminated
 from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.pac import rank_pac, required_size_pac
-from tocsin_calibration.thresholds.split import rank
+from tocsin_calibration.thresholds.split import rank, required_size
+from tocsin_calibration.thresholds.terms import Terms
 from tocsin_calibration.thresholds.weighted import Weighted, effective_size
 
 FAILURE = 1e-4
@@ -62,13 +64,15 @@ def test_the_pac_rank_is_the_smallest_that_keeps_the_confidence(n: int, alpha: f
 def test_pac_calibrations_exceed_alpha_as_rarely_as_promised_and_marginal_ones_in_half_the_cases() -> None:
     random, runs, delta = np.random.default_rng(1), 400, 0.1
     exceeded = Counter[str]()
+    asked: dict[str, dict] = {"pac": {"confidence": 1 - delta}, "default": {}, "marginal": {"on_average": True}}
     for seed in range(runs):
         scores = random.normal(size=(600, 1))
-        for name, confidence in (("pac", 1 - delta), ("marginal", None)):
-            promise = calibrate(scores, 0.05, seed=seed, confidence=confidence)
+        for name, terms in asked.items():
+            promise = calibrate(scores, 0.05, seed=seed, **terms)
             limit = promise.detector_thresholds("alarm")["detector 0"]
             exceeded[name] += norm.sf(limit) > 0.05
     assert binom.sf(exceeded["pac"] - 1, runs, delta) > FAILURE
+    assert binom.sf(exceeded["default"] - 1, runs, 0.05) > FAILURE
     assert binom.sf(exceeded["marginal"] - 1, runs, delta) < FAILURE  # so this judge can tell
 
 
@@ -291,6 +295,7 @@ def test_covariate_weights_find_the_likelihood_ratio() -> None:
         ({"confidence": 1.5}, "the confidence must lie strictly between"),
         ({"contaminated": 0.6}, r"must lie in \[0, 0\.5\)"),
         ({"confidence": 0.9, "contaminated": 0.1}, "choose one"),
+        ({"confidence": 0.9, "on_average": True}, "with confidence or on average: choose one"),
         ({"groups": ["a"] * 300, "contaminated": 0.01}, "all that is bad may be of one"),
         ({"groups": ["a"]}, "there are 1 groups for 300 responses"),
         ({"weights": np.ones(300), "groups": ["a"] * 300}, "a weighted promise cannot also be one for groups"),
@@ -312,6 +317,59 @@ def test_the_number_of_responses_named_is_the_number_that_suffices(terms: dict) 
     calibrate(np.arange(float(needed)), {"critical": 0.02}, **terms)
     with pytest.raises(CalibrationError):
         calibrate(np.arange(needed - 1.0), {"critical": 0.02}, **terms)
+
+
+def test_by_default_each_alpha_is_promised_with_confidence_where_the_rows_suffice() -> None:
+    random, alphas = np.random.default_rng(12), {"warning": 0.05, "critical": 0.01}
+    scores = random.normal(size=(300, 2))
+    few = calibrate(scores, alphas)
+    assert few.limits.sure == {"critical": None, "warning": 0.95}
+    assert few.thresholds["warning"] == calibrate(scores, alphas["warning"], confidence=0.95).thresholds["alarm"]
+    assert few.thresholds["critical"] == calibrate(scores, alphas, on_average=True).thresholds["critical"]
+    said = few.sentence("critical")
+    assert "on average over calibrations" in said and "(confidence 95%); expect" in few.sentence("warning")
+    missing = int(said.partition(" more responses would promise it for this one")[0].rpartition("(")[2])
+    enough = calibrate(random.normal(size=(300 + missing, 2)), alphas)
+    assert enough.limits.sure == {"critical": 0.95, "warning": 0.95} and "average" not in str(enough)
+    assert calibrate(random.normal(size=(300 + missing - 2, 2)), alphas).limits.sure["critical"] is None
+    with pytest.raises(CalibrationError, match=r"with confidence 0\.95: 448 are needed .*or promise it on average"):
+        calibrate(scores, alphas, confidence=0.95)  # what is asked for is not traded for less
+
+
+@pytest.mark.parametrize("terms", [{"weights": np.ones(1_500)}, {"contaminated": 0.001}, {"on_average": True}])
+def test_what_cannot_be_promised_with_confidence_is_promised_on_average(terms: dict) -> None:
+    promise = calibrate(np.random.default_rng(13).normal(size=(1_500, 2)), 0.05, **terms)
+    assert promise.terms.confidence is None and promise.limits.sure == {"alarm": None}
+    assert promise.laws["alarm"].mean_rate > 0.045  # with confidence it is 0.039
+
+
+def test_bundles_of_before_keep_what_they_promised() -> None:
+    scores = np.random.default_rng(17).normal(size=(1_500, 2))
+    for terms in ({"on_average": True}, {"confidence": 0.9}):
+        made = calibrate(scores, {"warning": 0.05}, **terms)  # type: ignore[arg-type]
+        facts = facts_of(made)
+        del facts["else_average"]
+        read = promise_from(facts, arrays_of(made), made.detectors, "sha256:0")
+        assert read.thresholds == made.thresholds and read.terms == made.terms and str(read) == str(made)
+
+
+def test_groups_with_fewer_rows_than_the_confidence_takes_are_promised_for_on_average() -> None:
+    scores = np.random.default_rng(14).normal(size=(1_500, 2))
+    promise = calibrate(scores, {"critical": 0.01}, groups=["large"] * 1_200 + ["small"] * 300)
+    sure = {name: limits.sure["critical"] for name, limits in promise.groups.items()}
+    assert sure == {"large": 0.95, "small": None}
+    assert "(confidence 95% each; on average over calibrations in 1 with fewer than 299)" in str(promise)
+
+
+@given(st.integers(60, 2_000), st.floats(0.002, 0.3), st.floats(0.002, 0.3))
+def test_a_graver_alarm_never_needs_less_than_a_milder_one(n: int, one: float, other: float) -> None:
+    alphas = {"grave": min(one, other), "mild": max(one, other)}
+    if n < required_size(alphas["grave"]):
+        return
+    limits = Limits(np.arange(float(n)), alphas, Terms(0.95, else_average=True))
+    assert limits.thresholds["grave"] >= limits.thresholds["mild"]
+    for name, alpha in alphas.items():
+        assert limits.laws[name].mean_rate <= alpha + 1e-12
 
 
 def test_a_learnt_rule_weighs_the_detector_that_tells() -> None:
