@@ -24,3 +24,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "digits.tocsin"
     quick_bundle(path)
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process of several is left with them at the end."""
+    items.sort(key=lambda item: "system" not in item.path.parts)

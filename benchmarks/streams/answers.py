@@ -23,7 +23,7 @@ from benchmarks.streams import questions
 from benchmarks.streams.questions import Question
 
 KEY = ("part", "prompt", "lead")
-PORT, BATCH, ALTERNATIVES = 50251, 48, 20
+PORT, BATCH, ALTERNATIVES = 19779, 48, 20
 ENGINE = Path(__file__).parents[2] / "examples" / "llm" / "engine.py"
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 SAMPLED, SAMPLES = 400, 5  # questions that are answered several times, and how often

@@ -29,7 +29,7 @@ from tocsin_calibration.sessions.windows import Window
 from tocsin_detectors import compile
 from tocsin_detectors.registry import parse
 
-ENGINE, RELAY, GATEWAY, METRICS = 50351, 50352, 30351, 19777  # ports
+ENGINE, RELAY, GATEWAY, METRICS = 19776, 19778, 30351, 19777  # ports
 ALTERNATIVES, STREAMS, PACE = 5, 10_000, 0.005
 GENERATE = "/vllm.grpc.engine.VllmEngine/Generate"
 TARGET = 50_000  # tokens a second

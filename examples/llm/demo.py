@@ -34,7 +34,7 @@ from tocsin_detectors import Observations
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-ENGINE, RELAY, GATEWAY, METRICS = 50151, 50152, 30150, 19461  # ports
+ENGINE, RELAY, GATEWAY, METRICS = 19460, 19462, 30150, 19461  # ports
 URL = f"http://127.0.0.1:{GATEWAY}/v1"
 NAME, ALTERNATIVES, WINDOW, TOKENS = "smollm2", 5, 4, 24
 HERE = Path(__file__).parent

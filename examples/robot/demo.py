@@ -31,7 +31,7 @@ from tasks import SHIFTS, TASKS, Shift, World
 sys.path.append(str(Path(__file__).parents[1]))
 from running import fetched, process, run, say, tocsin
 
-SERVER, RELAY, METRICS = 50161, 50162, 19471  # ports
+SERVER, RELAY, METRICS = 19470, 19472, 19471  # ports
 IDLE = 5  # seconds of silence after which a rollout has ended
 HERE = Path(__file__).parent
 SESSIONS = ("--sessions", "session")
