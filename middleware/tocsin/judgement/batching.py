@@ -120,7 +120,12 @@ class Batcher:
         """Judge these now, as far as it takes no longer than a turn of the loop should: large ones in their thread, and
         in the next turn what is too much together.
         """
-        large = {id(call) for call in calls if _size(call) > INLINE_BYTES}
+        large = {
+            id(call)
+            for call in calls
+            if (call.response is None or len(call.response) > INLINE_BYTES or call.earlier or call.wants_request)
+            and _size(call) > INLINE_BYTES
+        }
         small = [call for call in calls if id(call) not in large] if large else calls
         left = self._guard.judge(small, INLINE_ROWS)
         if not left and not large:

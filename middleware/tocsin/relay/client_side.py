@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from tocsin.relay import frames
 from tocsin.relay.admission import Admission
 from tocsin.relay.asking import AskingStream
-from tocsin.relay.flow import STREAM_WINDOW, pass_on, window_update
+from tocsin.relay.flow import STREAM_WINDOW, SURE, pass_on, window_update
 from tocsin.relay.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.limits import Allowance
 from tocsin.relay.side import LAST_KNOWN, Side
@@ -104,8 +104,9 @@ class ClientSide(Side):
         elif not length and not flags & END_STREAM:
             self._allowance.control()
         found = connection.streams.get(stream)
-        if connection.from_client is not None:
-            connection.from_client.admit(stream, length)
+        inflow = connection.from_client
+        if inflow is not None and (inflow.later or length > SURE or inflow.uncredited > SURE):
+            inflow.admit(stream, length)
         if found is None:
             return self._for_nobody(stream, length, size)
         if found.request_ended:  # nothing has a place behind the end

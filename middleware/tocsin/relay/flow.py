@@ -23,6 +23,7 @@ CONNECTION_WINDOW = 1 << 22  # and a connection
 MOST_UNWRITTEN = 1 << 18  # bytes that leave a queue before the socket has taken those before them
 
 _MUCH_OF_STREAM, _MUCH_OF_CONNECTION = STREAM_WINDOW // 4, CONNECTION_WINDOW // 4  # credited at once
+SURE = STREAM_WINDOW - _MUCH_OF_STREAM  # bytes that fit into any stream's window of which nothing waits
 
 _INCREMENT = Struct(">L")
 
@@ -299,9 +300,9 @@ class Inflow:
         self._side = side
         self._outflow = outflow
         self._memory = memory
-        self._connection = 0  # bytes to be credited, to the connection
-        self._streams: dict[int, int] = {}  # and to streams
-        self._later: dict[int, int] = {}  # of streams of which something waits for the receiver
+        self.uncredited = 0  # bytes to be credited, to the connection
+        self._streams: dict[int, int] = {}  # and to streams, less than _MUCH_OF_STREAM each
+        self.later: dict[int, int] = {}  # of streams of which something waits for the receiver
         self._begun = False
 
     def begin(self) -> bytes:
@@ -312,19 +313,23 @@ class Inflow:
         return window_update(0, CONNECTION_WINDOW - INITIAL_WINDOW)
 
     def admit(self, stream: int, length: int) -> None:
-        """A DATA frame of that length has begun. Raises FrameError where it exceeds the windows that were given."""
-        if self._connection + length > CONNECTION_WINDOW:
+        """A DATA frame of that length has begun. Raises FrameError where it exceeds the windows that were given.
+
+        Whoever reads frames need not ask while nothing is owed `later`, and neither the frame is larger than SURE nor
+        what is `uncredited`.
+        """
+        if self.uncredited + length > CONNECTION_WINDOW:
             raise FrameError(FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
         uncredited = self._streams.get(stream, 0)
-        if self._later:
-            uncredited += self._later.get(stream, 0)
+        if self.later:
+            uncredited += self.later.get(stream, 0)
         if uncredited + length > STREAM_WINDOW:
             raise FrameError(FLOW_CONTROL_ERROR, f"DATA beyond the window of stream {stream}")
 
     def credit(self, stream: int, size: int, *, ended: bool = False) -> None:
         """So many bytes of a stream have gone on, or were dropped."""
-        self._connection += size
-        if self._connection >= _MUCH_OF_CONNECTION:
+        self.uncredited += size
+        if self.uncredited >= _MUCH_OF_CONNECTION:
             self.resume()
         if ended and not self._streams:
             return
@@ -332,26 +337,28 @@ class Inflow:
 
     def owe(self, stream: int, size: int) -> None:
         """So many bytes of a stream wait for the receiver."""
-        self._connection += size
-        if self._connection >= _MUCH_OF_CONNECTION:
+        self.uncredited += size
+        if self.uncredited >= _MUCH_OF_CONNECTION:
             self.resume()
-        self._later[stream] = self._later.get(stream, 0) + size
+        self.later[stream] = self.later.get(stream, 0) + size
 
     def settle(self, stream: int, *, ended: bool) -> None:
         """The receiver of a stream has caught up, or none of it is wanted any more."""
-        if stream in self._later:
-            self._credit_stream(stream, self._later.pop(stream), ended)
+        if stream in self.later:
+            self._credit_stream(stream, self.later.pop(stream), ended)
 
     def resume(self) -> None:
         """Give the connection's window back, unless too much waits for the receiver."""
-        if self._connection >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._outflow.waiting):
-            self._side.put(window_update(0, self._connection))
-            self._connection = 0
+        if self.uncredited >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._outflow.waiting):
+            self._side.put(window_update(0, self.uncredited))
+            self.uncredited = 0
 
     def close(self, stream: int) -> None:
         """The stream has ended."""
-        self.settle(stream, ended=True)
-        self._streams.pop(stream, None)
+        if self.later:
+            self.settle(stream, ended=True)
+        if self._streams:
+            self._streams.pop(stream, None)
 
     def _credit_stream(self, stream: int, size: int, ended: bool) -> None:
         if ended:

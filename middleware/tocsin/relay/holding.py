@@ -318,7 +318,12 @@ class HeldStream(Stream):
         if self._messages:
             self._cleared.update(places)
         sent = self._send_cleared()
-        if self._is_ending and not self._waiting and self._again is None and not self._deferred:
+        if (
+            (self._trailing is not None or self._is_reset)
+            and not self._waiting
+            and self._again is None
+            and not self._deferred
+        ):
             self._end()
             sent = True
         if sent:
@@ -326,16 +331,20 @@ class HeldStream(Stream):
 
     def _send_cleared(self) -> bool:
         """Send the messages that may go and have none before them that may not; whether there were any."""
-        sent = False
-        while self._messages and self._first in self._cleared:
-            self._cleared.discard(self._first)
+        before = size = self._size
+        messages, cleared = self._messages, self._cleared
+        while messages and self._first in cleared:
+            cleared.discard(self._first)
             self._first += 1
-            whole = self._messages.popleft()
-            self._size -= len(whole)
-            self._connection.memory.release(len(whole))
-            self._send(whole)
-            sent = True
-        return sent
+            whole = messages.popleft()
+            size -= len(whole)
+            self._begun = True
+            self._outflow.send(self._id, whole)
+        if size == before:
+            return False
+        self._size = size
+        self._connection.memory.release(before - size)
+        return True
 
     def _send(self, whole: bytes) -> None:
         self._begun = True

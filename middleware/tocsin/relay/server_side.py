@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, cast
 
 from tocsin.relay import frames
-from tocsin.relay.flow import STREAM_WINDOW, pass_on
+from tocsin.relay.flow import STREAM_WINDOW, SURE, pass_on
 from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.holding import HeldStream
@@ -107,7 +107,8 @@ class ServerSide(Side):
                 if ended:
                     connection.end(stream)
             return False
-        inflow.admit(stream, length)
+        if inflow.later or length > SURE or inflow.uncredited > SURE:
+            inflow.admit(stream, length)
         if found is None or found.response_ended:
             inflow.credit(stream, size, ended=True)
             return True
