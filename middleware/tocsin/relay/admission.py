@@ -42,14 +42,22 @@ class Admission:
         del self._connection
 
     def forget_state(self) -> None:
-        """The client has acknowledged a dynamic table of size 0."""
+        """The client has acknowledged a dynamic table of size 0: its blocks stand alone, and pass as they come."""
         self._reader.forget_state()
+        self._writes_anew = False
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         """A header block; what to hand on in its place, None for the same bytes. Raises FrameError."""
         connection = self._connection
         stateful = self._reader.stateful
-        is_new = (stream > connection.last_stream and stream & 1 != 0) or connection.is_new(stream)
+        if (
+            not (stateful or flags & PADDED)
+            and stream > connection.last_stream
+            and stream & 1
+            and len(block) <= connection.relay.longest_headers
+        ):
+            return self._begin(stream, flags, block, None, None)  # most are so
+        is_new = connection.is_new(stream)
         if len(block) > connection.relay.longest_headers and (is_new or stateful):
             return self._refuse(stream, flags, self._too_long(f"{len(block):,} bytes"), dropped=not stateful)
         fields: list[tuple[str, str]] | None = None

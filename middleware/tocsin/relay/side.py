@@ -32,6 +32,7 @@ MOST_UNREAD = 1 << 20  # bytes of the relay's own answers that a peer which does
 FEW, LITTLE = 2, 1 << 16  # pieces, and bytes, up to which joining them is quicker than writing them one by one
 LAST_KNOWN = CONTINUATION
 DRESSED = PADDED | HAS_PRIORITY
+PLAIN = DRESSED | END_HEADERS
 
 
 class Side(asyncio.Protocol):
@@ -125,6 +126,7 @@ class Side(asyncio.Protocol):
             self._tail = bytearray()
         out, orderly = self.peer.out, self.orderly
         largest = self.peer.largest_frame
+        usual = min(largest, LARGEST_CONTROL)
         end = len(data)
         start = at = 0  # what lies between start and at goes on unchanged
         needed = 9
@@ -143,14 +145,31 @@ class Side(asyncio.Protocol):
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
             length = high << 8 | low
             stop = at + 9 + length
+            if orderly and at > start:  # what is written while this frame is read comes after those before it
+                out.append(data[start:at])
+                start = at
+            if stop <= end and length <= usual and 0 < stream <= LAST_STREAM and not in_block:  # most are so
+                if kind == DATA and not flags & PADDED:
+                    if self.data(stream, flags, data[at + 9 : stop], length, length):
+                        if at > start:
+                            out.append(data[start:at])
+                        start = stop
+                    at = stop
+                    continue
+                if kind == HEADERS and flags & PLAIN == END_HEADERS:
+                    instead = self.headers(stream, flags, data[at + 9 : stop])
+                    if instead is not None:
+                        if at > start:
+                            out.append(data[start:at])
+                        out.append(instead)
+                        start = stop
+                    at = stop
+                    continue
             reserved = stream > LAST_STREAM
             if reserved:  # the reserved bit, which means nothing
                 stream &= LAST_STREAM
             if length > largest:
                 raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
-            if orderly and at > start:  # what is written while this frame is read comes after those before it
-                out.append(data[start:at])
-                start = at
             if in_block and (kind != CONTINUATION or stream != in_block):
                 raise FrameError(frames.PROTOCOL_ERROR, "HEADERS without END_HEADERS are followed by another frame")
             if kind == DATA:

@@ -63,6 +63,34 @@ def test_methods_without_a_model_are_refused_and_the_connection_stays(bundle: Pa
         assert len(relay.sidecar.relay.connections) == 1
 
 
+def test_a_call_refused_before_the_client_acknowledges_costs_no_other(bundle: Path) -> None:
+    """Until then blocks are written anew behind a refused one; from then on each stands alone, and passes as it came."""
+
+    def asked(stream: int, method: str) -> bytes:
+        fields = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "x"), ("te", "trailers"),
+                  ("content-type", "application/grpc"))  # fmt: skip
+        block = b"".join(field(name, value) for name, value in fields)
+        return frames.frame(HEADERS, END_HEADERS, stream, block) + frames.frame(
+            DATA, END_STREAM, stream, framed(b"safe")
+        )
+
+    with (
+        served(bundle, mode="enforce", unguarded="refuse") as relay,
+        raw_client(relay.target, acknowledges=False) as client,
+    ):
+        client.send(asked(1, OTHER))
+        assert client.answer(1).status == "7"
+        client.send(asked(3, INFER))
+        assert client.answer(3).status == "0"
+        client.send(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        client.send(asked(5, INFER))
+        assert client.answer(5).status == "0"
+        client.send(asked(7, OTHER))
+        assert client.answer(7).status == "7"
+        client.send(asked(9, INFER))
+        assert client.answer(9).status == "0"
+
+
 def test_methods_that_are_allowed_pass(bundle: Path) -> None:
     allow = ["/test.Model/Unary", "/other.Service/*"]
     with served(bundle, mode="enforce", unguarded="refuse", unguarded_allow=allow) as relay:
