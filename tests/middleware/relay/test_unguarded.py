@@ -64,7 +64,7 @@ def test_methods_without_a_model_are_refused_and_the_connection_stays(bundle: Pa
 
 
 def test_a_call_refused_before_the_client_acknowledges_costs_no_other(bundle: Path) -> None:
-    """Until then blocks are written anew behind a refused one; from then on each stands alone, and passes as it came."""
+    """Until then blocks are written anew behind a refused one; from then on each stands alone."""
 
     def asked(stream: int, method: str) -> bytes:
         fields = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "x"), ("te", "trailers"),
