@@ -5,7 +5,7 @@ A client (`PEER client FOLDER`) reads scenarios and writes what came of each; me
     {"target": "127.0.0.1:1234", "background": [CALL...], "settle_ms": 500, "call": CALL,
      "repeat": 1, "rate": 0, "parallel": 1}
     CALL: {"method": "/package.Service/Method", "kind": "unary" | "down" | "up" | "both", "send": ["request.bin"],
-           "metadata": [["x-key", "value"], ["x-key-bin", "base64"]], "timeout_ms": 20000, "compress": false,
+           "metadata": [["x-key", "value"], ["x-key-bin", "base64"]], "timeout_ms": 120000, "compress": false,
            "cancel_after": 0, "wait_for_ready": false}
 
 One connection serves a scenario. Calls in the background are begun and sent, but not read; after `settle_ms` the call
@@ -54,7 +54,7 @@ class Call:
     send: Sequence[str] = ("request.bin",)
     metadata: Sequence[tuple[str, str | bytes]] = ()
     asks: dict[str, str] = field(default_factory=dict)
-    timeout_ms: int = 30_000
+    timeout_ms: int = 120_000  # 90 MB within windows of 64 KB take half a minute where every round trip takes 20 ms
     compress: bool = False
     cancel_after: int = 0
     wait_for_ready: bool = False

@@ -24,7 +24,7 @@ JAVA_NEEDS = (
     "netty-codec-http", "netty-codec-http2", "netty-common", "netty-handler", "netty-handler-proxy", "netty-resolver",
     "netty-transport", "opencensus-api", "perfmark-api",
 )  # fmt: skip
-PATIENCE = 120.0  # seconds that a scenario may take before its client counts as hanging
+PATIENCE = 240.0  # seconds that a scenario may take before its client counts as hanging
 
 
 def missing(stack: str) -> str:
