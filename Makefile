@@ -7,7 +7,7 @@ IMAGE ?= tocsin:0.1.0
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard proto/*)
 # Tests wait as much as they work: one process of them more than there are cores, each test file in one of them.
-PARALLEL ?= -n $$(( $$(nproc) + 1 )) --dist loadfile
+PARALLEL ?= -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
 # Tests that drive what is compiled.
 COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_inprocess.py \
   test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
