@@ -76,8 +76,8 @@ def far_away(rows: int) -> Observations:
 def _ports() -> Iterator[int]:
     """Ports below those that outgoing connections are given (32768 and up), each process of tests its own."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 12_000 + worker % 20 * 1_000
-    return itertools.cycle(range(first, first + 1_000))
+    first, start = 12_000 + worker % 20 * 1_000, os.getpid() % 1_000
+    return itertools.cycle([first + (start + n) % 1_000 for n in range(1_000)])
 
 
 _next_ports = _ports()
