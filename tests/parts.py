@@ -84,7 +84,7 @@ _next_ports = _ports()
 
 
 def free_port() -> int:
-    """A port that is free now, and that nobody else takes until it is used."""
+    """A port that is free now, and that no outgoing connection and no other process of tests is given."""
     for port in _next_ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))

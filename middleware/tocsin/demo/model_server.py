@@ -45,13 +45,13 @@ def environment(work: Path, console: Console) -> Path:
 
 def free_ports(count: int) -> list[int]:
     """Ports of this machine that are free now, of those that the system gives no outgoing connection meanwhile."""
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
+            ports.append(port)
+        if len(ports) == count:
+            return ports
     raise StartError(f"no {count} ports of 127.0.0.1 between {PORTS.start} and {PORTS.stop - 1} are free")
 
 
