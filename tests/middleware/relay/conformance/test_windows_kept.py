@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.raw_http2 import (
     frame,
     message,
     request_block,
+    reset,
     settings,
     window_update,
 )
@@ -35,6 +37,7 @@ from tests.raw_peers import RawPeer, connect, eventually, scripted_upstream
 
 WHOLE = len(message(SAFE))
 INITIAL = 65_535
+FRAME_HEADER = 9
 UP, DOWN = "/test.Model/Up", "/test.Model/Down"
 
 
@@ -231,26 +234,63 @@ def test_the_relay_sends_an_upstream_no_more_than_its_windows(bundle: Path, mode
             pending.cancel()
 
 
-def test_credit_of_padding_and_of_dropped_data_is_returned(surroundings: Surroundings) -> None:
-    """6.1 and 6.9.1: padding counts, and so does DATA of streams that have ended; a connection never runs dry of it."""
+PADDED_FRAME = frame(Kind.DATA, 0x8, 1, b"\xff" + bytes(16_000 + 255))
+PADDED_SIZE = len(PADDED_FRAME) - FRAME_HEADER
+
+
+def credit(peer: RawPeer, stream: int) -> int:
+    """What the windows of a stream (or of the connection: 0) have been worth since they began."""
+    begun = INITIAL
+    for one in peer.of(Kind.SETTINGS) if stream else []:
+        pairs = struct.iter_unpack(">HL", one.payload)
+        begun = next((value for setting, value in pairs if setting == Setting.INITIAL_WINDOW_SIZE), begun)
+    return begun + sum(int.from_bytes(one.payload, "big") for one in peer.of(Kind.WINDOW_UPDATE, stream))
+
+
+def test_credit_of_padding_is_returned(bundle: Path) -> None:
+    """6.1: padding counts, and comes back to both windows as the data beside it does."""
+    begun = struct.pack(">BL", 0, 3 << 20)  # of a message that the upstream waits for
+
+    def script(peer: RawPeer, stream: int) -> None:
+        peer.send(window_update(0, 1 << 24))
+
+    with scripted_upstream() as upstream:
+        upstream.opening = settings((Setting.INITIAL_WINDOW_SIZE, 1 << 24))
+        upstream.script = script
+        guarded = {"bundle": bundle, "signals": SIGNALS}
+        config = configured(upstream.port, bundle, mode="enforce", models={"digits": guarded})
+        with running(config) as relay:
+            peer = connect(relay.target)
+            peer.send(frame(Kind.HEADERS, END_HEADERS, 1, request_block(INFER)))
+            assert peer.until(lambda: peer.of(Kind.SETTINGS))
+            peer.send(frame(Kind.DATA, 0, 1, begun))
+            sent = len(begun)
+            while sent < 3 << 20:
+                fits = peer.until(lambda sent=sent: min(credit(peer, 0), credit(peer, 1)) - sent >= PADDED_SIZE)
+                assert fits and not peer.closed, f"no more credit after {sent} bytes"
+                peer.send(PADDED_FRAME)
+                sent += PADDED_SIZE
+            assert not peer.has_ended(1)
+            peer.send(reset(1))
+            peer.close()
+            assert gives_everything_back(relay)
+
+
+def test_credit_of_dropped_data_is_returned(surroundings: Surroundings) -> None:
+    """6.9.1: DATA of a stream that has ended counts; a connection never runs dry of it."""
     relay = surroundings.relays["enforce"]
     peer = connect(relay.target)
-    padded = frame(Kind.DATA, 0x8, 1, b"\xff" + bytes(16_000 + 255))
-    peer.send(frame(Kind.HEADERS, END_HEADERS, 1, request_block("/no.Such/Method")))  # refused at once
+    peer.send(frame(Kind.HEADERS, END_HEADERS, 1, request_block("/no.Such/Method")))
+    assert peer.until(lambda: peer.has_ended(1))
     sent = 0
-
-    def credit() -> int:
-        return INITIAL + sum(int.from_bytes(one.payload, "big") for one in peer.of(Kind.WINDOW_UPDATE, 0)) - sent
-
     while sent < 8 << 20:
-        assert peer.until(lambda: peer.closed or credit() >= len(padded)), f"no more credit after {sent} bytes"
-        if peer.closed or not peer.send(padded):
-            break
-        sent += len(padded) - 9
-    if not peer.closed:
-        peer.send(call(5, INFER, b"ok"))
-        assert peer.until(lambda: peer.has_ended(5))
-        assert peer.fields(5)["grpc-status"] == "0"
+        fits = peer.until(lambda sent=sent: credit(peer, 0) - sent >= PADDED_SIZE)
+        assert fits and not peer.closed, f"no more credit after {sent} bytes"
+        peer.send(PADDED_FRAME)
+        sent += PADDED_SIZE
+    peer.send(call(5, INFER, b"ok"))
+    assert peer.until(lambda: peer.has_ended(5))
+    assert peer.fields(5)["grpc-status"] == "0"
     peer.close()
     assert gives_everything_back(relay)
 
