@@ -110,6 +110,11 @@ def settings(upstream: int | str, bundle: Path | None, **more: Any) -> Config:
     return Config(**{**content, **more})
 
 
+def at_once() -> dict[str, str]:
+    """The environment of a `tocsin serve` that nothing balances load to: at SIGTERM it drains without delay."""
+    return {**os.environ, "TOCSIN_DRAIN_DELAY": "0s"}
+
+
 class Running:
     """A sidecar that runs in a thread."""
 

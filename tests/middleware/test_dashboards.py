@@ -17,7 +17,18 @@ import pytest
 import yaml
 from benchmarks.alerts.stack import Stack
 from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, far_away, free_port, inference, quick_bundle, running, safe_traffic, settings
+from tests.parts import (
+    INFER,
+    SIGNALS,
+    at_once,
+    far_away,
+    free_port,
+    inference,
+    quick_bundle,
+    running,
+    safe_traffic,
+    settings,
+)
 from typer.testing import CliRunner
 
 from tocsin.cli.dashboards import as_json, boards
@@ -65,7 +76,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
             "workers": 2, "models": {"other": {"bundle": str(model["bundle"]), "signals": SIGNALS}},
         }))  # fmt: skip
-        workers = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+        workers = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         assert relay.sidecar.http is not None
         try:
             with Stack(folder, folder / "rules.yaml", relay.sidecar.http.address.port, metrics) as stack:

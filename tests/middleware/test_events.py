@@ -26,7 +26,7 @@ import pytest
 import yaml
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, far_away, free_port, inference, running, safe_traffic, settings
+from tests.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, running, safe_traffic, settings
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.events import WebhookTarget
@@ -306,13 +306,13 @@ def test_a_killed_tocsin_loses_no_event(bundle: Path, tmp_path: Path) -> None:
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
         for calls in (7, 5):
-            process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+            process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
             until(lambda: _listens(listen))
             alarming(f"127.0.0.1:{listen}", calls)
             process.send_signal(signal.SIGKILL)  # at once: the answer is out, so the event is safe
             process.wait()
         with hook(receiving) as receiver:
-            process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+            process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
             until(lambda: len(receiver.came) >= 12, 30)
             time.sleep(0.3)
             process.terminate()
@@ -331,7 +331,7 @@ def test_workers_tell_of_their_alarms_and_count_as_one(bundle: Path, tmp_path: P
             "events": {"to": [{"webhook": receiver.url}], "spool": "spool", "burst": 1_000}, "workers": 2,
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         until(lambda: _ready(metrics), 60)
         for _ in range(8):
             alarming(f"127.0.0.1:{listen}", 2)

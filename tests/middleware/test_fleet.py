@@ -18,7 +18,7 @@ import pytest
 import redis
 import yaml
 from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, Running, far_away, free_port, inference, running, settings
+from tests.parts import INFER, SIGNALS, Running, at_once, far_away, free_port, inference, running, settings
 from tests.redis_server import RedisServer, redis_cluster, redis_sentinels, redis_server
 
 import tocsin
@@ -284,7 +284,7 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
             "workers": 2, "state": {"redis": server.url, "timeout": "1s"}, "models": {"digits": model},
         }))  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         try:
             with running(settings(address, bundle, state={"redis": server.url, "timeout": "1s"})) as other:
                 with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:

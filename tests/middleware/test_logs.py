@@ -15,7 +15,7 @@ import pytest
 import yaml
 from tests.middleware.served import ask, grouped, in_sessions, served
 from tests.model_server import model_server
-from tests.parts import INFER, METHOD, SIGNALS, far_away, free_port, inference, running, settings
+from tests.parts import INFER, METHOD, SIGNALS, at_once, far_away, free_port, inference, running, settings
 
 from tocsin.judgement import news
 from tocsin.judgement.guard import Guard
@@ -151,7 +151,9 @@ def test_a_name_that_a_model_server_makes_up_forges_no_line(bundle: Path, tmp_pa
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": None, "admin": None,
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tocsin", "serve", "-c", str(config)], stderr=subprocess.PIPE, env=at_once()
+        )
         with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
             channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=60)
         process.terminate()

@@ -21,7 +21,7 @@ import yaml
 from onnx import TensorProto, helper
 from tests.by_hand import until
 from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, Running, far_away, free_port, inference, quick_bundle, running
+from tests.parts import INFER, SIGNALS, Running, at_once, far_away, free_port, inference, quick_bundle, running
 from typer.testing import CliRunner
 
 from tocsin import reloading
@@ -242,7 +242,7 @@ def test_an_endless_graph_holds_up_neither_the_end_of_the_process_nor_calls(
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
         made = content(address, bundle, metrics=None, workers=workers, drain="1s")
         path.write_text(yaml.safe_dump(made))
-        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(path)])
+        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(path)], env=at_once())
         try:
             with grpc.insecure_channel(made["listen"]) as channel:
                 call = channel.unary_unary(INFER)

@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError
 from tests.middleware.served import in_sessions
 from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
+from tests.parts import INFER, SIGNALS, Running, at_once, free_port, inference, running, safe_traffic, settings
 from tests.redis_server import RedisServer, redis_cluster, redis_server
 
 import tocsin
@@ -248,7 +248,7 @@ def test_workers_share_sessions_by_metadata(server: RedisServer, tmp_path: Path)
             "listen": f"127.0.0.1:{listen}", "upstream": address, "mode": "annotate", "metrics": None, "admin": None,
             "workers": 2, "state": {"redis": server.url, "timeout": "1s"}, "models": {"digits": model},
         }))  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         try:
             seen = []
             for row in range(40):

@@ -28,6 +28,7 @@ from tests.parts import (
     SIGNALS,
     STREAM_INFER,
     Running,
+    at_once,
     far_away,
     free_port,
     inference,
@@ -277,7 +278,7 @@ def test_workers_send_their_spans_and_the_supervisor_metrics_of_all(
             "opentelemetry": {"endpoint": receiver.endpoint("grpc"), "metrics": "1s"},
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
-        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
+        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         try:
             for _ in range(20):
                 with grpc.insecure_channel(

@@ -29,6 +29,7 @@ from tests.parts import (
     SIGNALS,
     STREAM_INFER,
     Running,
+    at_once,
     far_away,
     free_port,
     inference,
@@ -330,7 +331,7 @@ def command(address: str, bundle: Path, folder: Path) -> Iterator[tuple[str, Cal
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(path)])
+        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(path)], env=at_once())
         started.append(process)
         with grpc.insecure_channel(target) as channel:
             grpc.channel_ready_future(channel).result(30)

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from tests.by_hand import until
 from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, far_away, free_port, inference, quick_bundle, safe_traffic, settings
+from tests.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, quick_bundle, safe_traffic, settings
 
 import tocsin
 from tocsin.cli.reload import reload as reload_command
@@ -70,7 +70,9 @@ def serving(address: str, bundle: Path, folder: Path, workers: int = 2) -> Itera
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content))
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(path)], stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tocsin", "serve", "-c", str(path)], stderr=log, env=at_once()
+        )
     made = Served(path, content, process)
     try:
         until(lambda: urllib.request.urlopen(f"http://{content['metrics']}/readyz").status == 200, 60)

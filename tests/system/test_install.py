@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, free_port, inference, safe_traffic
+from tests.parts import INFER, SIGNALS, at_once, free_port, inference, safe_traffic
 
 import tocsin
 
@@ -53,7 +53,7 @@ def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: 
             f"models:\n  digits:\n    bundle: {bundle}\n    signals:\n{lines}\n"
         )
         command = [python.with_name("tocsin"), "serve", "-c", str(config)]
-        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=at_once()) as process:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 response, call = channel.unary_unary(INFER).with_call(b"x", timeout=30, wait_for_ready=True)
             process.terminate()

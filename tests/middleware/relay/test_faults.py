@@ -19,7 +19,7 @@ import pytest
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 from tests.by_hand import fields, upstream
 from tests.model_server import model_server
-from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
+from tests.parts import INFER, at_once, free_port, inference, running, safe_traffic, settings
 
 import tocsin
 
@@ -243,7 +243,7 @@ def test_sigterm_drains_the_command(bundle: Path, tmp_path: Path) -> None:
             f"embedding: response.outputs.embedding}}}}}}\n"
         )
         command = [sys.executable, "-m", "tocsin", "serve", "-c", str(config)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=at_once()) as process:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 call = channel.unary_unary("/test.Model/Unary")
                 assert call(b"up", timeout=20, wait_for_ready=True) == b"up"
