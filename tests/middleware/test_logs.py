@@ -36,7 +36,7 @@ def served_log(bundle: Path, tmp_path: Path, form: str, **more: Any) -> list[str
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}}, **more,
         }))  # fmt: skip
         command = [sys.executable, "-m", "tocsin", "--log", form, "serve", "-c", str(config)]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=at_once())
         with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
             for request in [b"far"] * 6 + [b"secret"] * 5:
                 channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), wait_for_ready=True, timeout=20)
