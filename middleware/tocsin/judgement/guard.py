@@ -279,15 +279,16 @@ class Guard:
             call.version = call.keys.get(reads.version_key, "")
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
-        call.sequence = opened[-1].sequence
-        begun = call.whole.begun if call.whole is not None else ()
-        if call.sequence in begun and all(one.sums_up for one in opened):
-            call.sums_up = True
-            return None
+        whole = call.whole
+        if whole is not None:
+            call.sequence = opened[-1].sequence
+            if call.sequence in whole.begun and all(one.sums_up for one in opened):
+                call.sums_up = True
+                return None
         if call.is_unmatched and model.reads_request(call.method):
             raise Unscored("unmatched_request", "of the requests on the stream, it is not known which one it answers")
-        if call.whole is not None and not all(one.empty for one in opened):
-            call.whole.begun.add(call.sequence)
+        if whole is not None and not all(one.empty for one in opened):
+            whole.begun.add(call.sequence)
         rows, family, raws = model.read(call.method, opened, call.request)
         if model.orders is not None:
             raws = model.orders.put_in_order(raws, call.keys, model.session_of(call))

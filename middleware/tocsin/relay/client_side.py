@@ -41,10 +41,6 @@ class ClientSide(Side):
         """Whether the client has said what it speaks."""
         return not self._preface
 
-    @property
-    def peer(self) -> Side:
-        return self.connection.server
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
         self.connection.made(transport)

@@ -48,6 +48,7 @@ class Connection:
         self.memory = relay.memory.open(self._evicted)
         self.client = ClientSide(self)
         self.server = ServerSide(self)
+        self.client.peer, self.server.peer = self.server, self.client
         self.largest_list = USUAL_LIST_SIZE  # header list that the client takes
         self.responses: Outflow | None = None
         self.requests: Outflow | None = None

@@ -13,7 +13,15 @@ from struct import Struct
 from typing import Any, Protocol
 
 from tocsin.relay import frames
-from tocsin.relay.frames import DATA, END_STREAM, FLOW_CONTROL_ERROR, WINDOW_UPDATE, FrameError, StreamError
+from tocsin.relay.frames import (
+    DATA,
+    DEFAULT_MAX_FRAME_SIZE,
+    END_STREAM,
+    FLOW_CONTROL_ERROR,
+    WINDOW_UPDATE,
+    FrameError,
+    StreamError,
+)
 from tocsin.relay.memory import MemoryAccount
 
 INITIAL_WINDOW = 65_535  # that every peer begins with
@@ -84,26 +92,26 @@ class Outflow:
 
     def open(self, stream: int) -> None:
         """A stream has begun."""
-        self._lane(stream)
+        self._lanes[stream] = Lane()
 
     def passes(self, stream: int, length: int) -> bool:
         """Whether a whole DATA frame of that length may pass now as it is; then it is accounted for."""
-        lane = self._lane(stream)
+        lane = self._lanes.get(stream) or self._lane(stream)
         if stream in self._blocked or length > self._room or length > self._initial + lane.room or self.is_paused:
             return False
         self._room -= length
         lane.room -= length
         return True
 
-    def send(self, stream: int, payload: bytes, flags: int = 0) -> None:
-        """Send DATA as soon as the windows allow, after what waits of this stream."""
-        lane, size = self._lane(stream), len(payload)
+    def send(self, stream: int, payload: bytes, flags: int = 0) -> bool:
+        """Send DATA as soon as the windows allow, after what waits of this stream; whether all of it is sent."""
+        lane, size = self._lanes.get(stream) or self._lane(stream), len(payload)
         if not size and not flags:
-            return
+            return stream not in self._blocked
         queue = lane.queue
         if (
             not queue
-            and size <= frames.DEFAULT_MAX_FRAME_SIZE
+            and size <= DEFAULT_MAX_FRAME_SIZE
             and (
                 not size
                 or (
@@ -118,19 +126,18 @@ class Outflow:
             lane.room -= size
             self._unwritten += size
             self._side.put(frames.frame(DATA, flags, stream, payload))
-            return
+            return True
         if queue is None:
             queue = lane.queue = deque()
         self._wait(size)
         if queue:
             last, last_flags = queue[-1]
-            if last_flags == 0 and len(last) + size <= frames.DEFAULT_MAX_FRAME_SIZE:
+            if last_flags == 0 and len(last) + size <= DEFAULT_MAX_FRAME_SIZE:
                 # Many small pieces would take far more memory than they hold.
                 queue[-1] = bytes(last) + payload, flags
-                return
+                return False
         queue.append((payload, flags))
-        if stream not in self._blocked:
-            self._pump(stream, lane)
+        return stream not in self._blocked and self._pump(stream, lane)
 
     def follow(self, stream: int, whole: bytes) -> None:
         """Send another frame of this stream, after what waits of it."""
@@ -260,7 +267,7 @@ class Outflow:
             if size:
                 if self.is_paused or self._unwritten >= MOST_UNWRITTEN:
                     break
-                room = min(self._room, self._initial + lane.room, frames.DEFAULT_MAX_FRAME_SIZE)
+                room = min(self._room, self._initial + lane.room, DEFAULT_MAX_FRAME_SIZE)
                 if room <= 0:
                     break
                 if size > room:
@@ -380,11 +387,10 @@ def _lean(rest: memoryview) -> bytes | memoryview:
 
 def pass_on(outflow: Outflow, inflow: Inflow, stream: int, payload: bytes, size: int, flags: int) -> None:
     """Send DATA, which took `size` bytes of its sender's windows, as the receiver's allow."""
-    outflow.send(stream, payload, flags & END_STREAM)
-    if outflow.blocked(stream):
-        inflow.owe(stream, size)
-    else:
+    if outflow.send(stream, payload, flags & END_STREAM):
         inflow.credit(stream, size, ended=bool(flags & END_STREAM))
+    else:
+        inflow.owe(stream, size)
 
 
 def window_update(stream: int, increment: int) -> bytes:

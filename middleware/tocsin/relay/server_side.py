@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from tocsin.relay import frames
 from tocsin.relay.flow import STREAM_WINDOW, SURE, pass_on
@@ -13,18 +13,11 @@ from tocsin.relay.holding import HeldStream
 from tocsin.relay.response_block import KNOWN_BLOCKS, read_response_block, unread_response_block
 from tocsin.relay.side import LAST_KNOWN, Side
 
-if TYPE_CHECKING:
-    pass
-
 COMPRESSION_ERROR = 0x9  # of HTTP/2
 
 
 class ServerSide(Side):
     """The upstream's socket."""
-
-    @property
-    def peer(self) -> Side:
-        return self.connection.client
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone

@@ -43,7 +43,9 @@ class Side(asyncio.Protocol):
     `largest_frame` is the largest that this peer takes, `outflow` its windows where the relay keeps to them.
     """
 
-    __deletable__ = ("connection",)  # where this is compiled: by whoever parts the two
+    __deletable__ = ("connection", "peer")  # where this is compiled: by whoever parts the two
+
+    peer: Side  # the other side
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -77,11 +79,6 @@ class Side(asyncio.Protocol):
     def between_frames(self) -> bool:
         """Whether everything handed on from this side so far is whole frames."""
         return not self._inside or self._inside_taken
-
-    @property
-    def peer(self) -> Side:
-        """The other side."""
-        raise AssertionError("a side is of one direction")
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         """A header block; what to hand on in its place, None for the same bytes."""
@@ -141,6 +138,8 @@ class Side(asyncio.Protocol):
         if not self._is_greeted and end - at >= 9:
             self._greet_with(data[at + 3], data[at + 4])
         in_block = self._block_stream
+        if in_block:
+            usual = -1  # nothing is, until the block has ended
         while end - at >= 9:
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
             length = high << 8 | low
@@ -148,7 +147,7 @@ class Side(asyncio.Protocol):
             if orderly and at > start:  # what is written while this frame is read comes after those before it
                 out.append(data[start:at])
                 start = at
-            if stop <= end and length <= usual and 0 < stream <= LAST_STREAM and not in_block:  # most are so
+            if stop <= end and length <= usual and 0 < stream <= LAST_STREAM:  # most are so
                 if kind == DATA and not flags & PADDED:
                     if self.data(stream, flags, data[at + 9 : stop], length, length):
                         if at > start:
@@ -232,11 +231,12 @@ class Side(asyncio.Protocol):
                     instead = self.headers(stream, flags, block)
                 else:
                     self._begin_block(stream, flags, block, whole)
-                    in_block = stream
+                    in_block, usual = stream, -1
                     instead = b""
             elif kind == CONTINUATION:
                 instead = self._continue_block(stream, flags, whole)
                 in_block = self._block_stream
+                usual = -1 if in_block else min(largest, LARGEST_CONTROL)
             else:
                 frames.check_control(kind, flags, stream, length)
                 try:
@@ -302,7 +302,8 @@ class Side(asyncio.Protocol):
 
     def put(self, whole: bytes) -> None:
         """Write a whole frame to this peer, not into the middle of another."""
-        (self.out if self.peer.between_frames else self.waiting).append(whole)
+        peer = self.peer
+        (self.waiting if peer._inside and not peer._inside_taken else self.out).append(whole)
 
     def take_frames_up_to(self, size: int | None) -> None:
         """This peer takes frames up to that size, as its SETTINGS say; None: they do not say."""
@@ -393,7 +394,7 @@ class Side(asyncio.Protocol):
     def part(self) -> None:
         """Hold nothing of the connection any more."""
         self.outflow = None
-        del self.connection
+        del self.connection, self.peer
 
     def close(self) -> None:
         """Write what waits and close the socket."""

@@ -101,7 +101,7 @@ class Stream:
 
     def _count_requests(self, call: Call) -> None:
         """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""
-        if call.kept_requests == self._kept_requests == 0:
+        if not call.kept_requests and not self._kept_requests:
             return
         memory = self._connection.memory
         while True:
@@ -129,10 +129,14 @@ class Stream:
 
     def _answered(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
         """A whole message of the response."""
+        if not call.streams:
+            if call.answered(content, fault) is not None:
+                self._submit(call)
+            return
         memory = self._connection.memory
-        if content is not None and call.streams and memory.lacks_room:
+        if content is not None and memory.lacks_room:
             self._count_requests(call)
-        if content is not None and call.streams and memory.lacks_room:
+        if content is not None and memory.lacks_room:
             content, fault = None, ("memory", "a message was not kept")
         piece = call.answered(content, fault)
         if call.kept != self._kept:
@@ -141,8 +145,7 @@ class Stream:
             else:
                 memory.release(self._kept - call.kept)
             self._kept = call.kept
-        if call.kept_requests or self._kept_requests:
-            self._count_requests(call)
+        self._count_requests(call)
         if piece is not None:
             self._submit(piece)
 
@@ -287,5 +290,5 @@ class Stream:
             self._request.forget()
         if self._response is not None:
             self._response.forget()
-        if self.call is not None:
+        if self.call is not None and self.call.streams:
             self._connection.relay.guard.over(self.call)
