@@ -63,6 +63,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         config = folder / "workers.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
+            "scoring_budget": "60s",
             "workers": 2, "models": {"other": {"bundle": str(model["bundle"]), "signals": SIGNALS}},
         }))  # fmt: skip
         workers = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])

@@ -302,6 +302,7 @@ def test_a_killed_tocsin_loses_no_event(bundle: Path, tmp_path: Path) -> None:
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "mode": "annotate", "metrics": None, "admin": None,
+            "scoring_budget": "60s",
             "events": {"to": [{"webhook": f"http://127.0.0.1:{receiving}/"}], "spool": "spool", "burst": 1_000},
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
@@ -328,6 +329,7 @@ def test_workers_tell_of_their_alarms_and_count_as_one(bundle: Path, tmp_path: P
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
+            "scoring_budget": "60s",
             "events": {"to": [{"webhook": receiver.url}], "spool": "spool", "burst": 1_000}, "workers": 2,
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip

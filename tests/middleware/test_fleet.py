@@ -282,6 +282,7 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
         model = {"bundle": str(bundle), "signals": SIGNALS}
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
+            "scoring_budget": "60s",
             "workers": 2, "state": {"redis": server.url, "timeout": "1s"}, "models": {"digits": model},
         }))  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)])
@@ -394,7 +395,7 @@ def test_a_label_finds_the_replica_that_judged(server: RedisServer, bundle: Path
     redis.Redis.from_url(server.url).flushall()
     model = {"bundle": bundle, "signals": SIGNALS, "adapt": {"method": "aci", "step": 0.02}}
     shared = {
-        "models": {"digits": model}, "mode": "annotate", "admin": "127.0.0.1:0",
+        "models": {"digits": model}, "mode": "annotate", "admin": "127.0.0.1:0", "scoring_budget": "60s",
         "state": {"redis": server.url, "timeout": "1s"},
     }  # fmt: skip
     with model_server() as (upstream, address):

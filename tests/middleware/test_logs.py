@@ -32,6 +32,7 @@ def served_log(bundle: Path, tmp_path: Path, form: str, **more: Any) -> list[str
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": None, "admin": None,
+            "scoring_budget": "60s",
             "events": {"to": [{"log": "warning"}], "window": "300ms", "burst": 2},
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}}, **more,
         }))  # fmt: skip
@@ -149,6 +150,7 @@ def test_a_name_that_a_model_server_makes_up_forges_no_line(bundle: Path, tmp_pa
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": None, "admin": None,
+            "scoring_budget": "60s",
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], stderr=subprocess.PIPE)

@@ -274,6 +274,7 @@ def test_workers_send_their_spans_and_the_supervisor_metrics_of_all(
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": None, "admin": None, "workers": 2,
+            "scoring_budget": "60s",
             "opentelemetry": {"endpoint": receiver.endpoint("grpc"), "metrics": "1s"},
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
