@@ -81,7 +81,7 @@ def test_what_is_found_is_what_the_judge_does() -> None:
     assert (found.by_expectation, found.by_mode) == (1.0, 0.5)  # the likeliest rating is 4 for both
     assert (found.preferred, found.swaps) == (1.0, 0.0)
     assert found.apart == pytest.approx(0.1)
-    assert found.resistance.asked == len(PAIRS) * len(ATTACKS) and not found.resistance.passed
+    assert found.resistance.questions == len(PAIRS) * len(ATTACKS) and not found.resistance.passed
     with api(taken_in) as url:
         found = check_judge(Chat(url, "j"), PAIRS, passes=3.5)
     assert (found.preferred, found.swaps) == (0.5, 1.0)

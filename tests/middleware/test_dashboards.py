@@ -46,7 +46,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("watched")
     for name in ("digits", "next"):
         made = {"calibrated": {"timestamp": time.time()}}
-        dataclasses.replace(quick_bundle(folder / f"{name}.tocsin"), made=made).write(folder / f"{name}.tocsin")
+        dataclasses.replace(quick_bundle(folder / f"{name}.tocsin"), provenance=made).write(folder / f"{name}.tocsin")
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": []}))
     model = {"bundle": folder / "digits.tocsin", "signals": SIGNALS}
     telling = {

@@ -72,8 +72,8 @@ def compare(
 
 
 def _advice(old: dict[str, Kept], new: dict[str, Kept], chance: float) -> str:
-    broken = [name for name, one in old.items() if one.word == "broken"]
-    worse = [name for name, one in new.items() if one.word == "broken"]
+    broken = [name for name, check in old.items() if check.word == "broken"]
+    worse = [name for name, check in new.items() if check.word == "broken"]
     if worse:
         return f"keep the current calibration: the candidate breaks its {worse[0]} promise on fresh traffic"
     if broken:
@@ -94,9 +94,9 @@ def _kolmogorov_smirnov(a: Float64, b: Float64, rng: np.random.Generator) -> tup
     order = np.argsort(pooled, kind="stable")
     last = np.append(np.diff(pooled[order]) > 0, True)  # ties step together
     first = order < len(a)
-    seen = _distance(first, last)
-    as_far = sum(_distance(rng.permutation(first), last) >= seen - 1e-12 for _ in range(DRAWS))
-    return seen, (1 + as_far) / (DRAWS + 1)
+    observed = _distance(first, last)
+    as_far = sum(_distance(rng.permutation(first), last) >= observed - 1e-12 for _ in range(DRAWS))
+    return observed, (1 + as_far) / (DRAWS + 1)
 
 
 def _distance(first: NDArray[np.bool_], last: NDArray[np.bool_]) -> float:

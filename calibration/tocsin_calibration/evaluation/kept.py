@@ -57,7 +57,7 @@ class SeedToSeed(NamedTuple):
     splits: int
 
 
-def kept(
+def check_count(
     law: FalseAlarmLaw, alpha: float, alarms: int, n: int, *, least: int | None = None, surprise: float = SURPRISE
 ) -> Kept:
     """Judge a count by the law, whose tails hold `surprise` each; `least`: from which count on it is no surprise, where
@@ -77,16 +77,16 @@ def kept_within(
     so that ties and contamination are no surprise.
     """
     least = limits.count_range(severity, n, 1 - 2 * surprise)[0] if n else None
-    return kept(limits.laws[severity], alpha, alarms, n, least=least, surprise=surprise)
+    return check_count(limits.laws[severity], alpha, alarms, n, least=least, surprise=surprise)
 
 
 def kept_by_severity(
     promise: Promise, severities: Sequence[str | None], limits: Limits | None = None
 ) -> dict[str, Kept]:
     """Each severity's promise, by the pooled limits unless told others; the alarms of one include the graver ones."""
-    own = limits or promise.limits
+    bounds = limits or promise.limits
     return {
-        name: kept_within(own, name, alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
+        name: kept_within(bounds, name, alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
                    len(severities))
         for name, alpha in promise.alphas.items()
     }  # fmt: skip
@@ -111,20 +111,20 @@ def kept_over_groups(promise: Promise, severities: Sequence[str | None], groups:
     """Each severity's promise over all responses that one is made for, by the law of the groups' counts together: each
     has a calibration set of its own.
     """
-    found = {}
+    checks = {}
     for name, counts in counts_by_part(promise, severities, groups).items():
         alarms, n = sum(a for a, _ in counts.values()), sum(n for _, n in counts.values())
         alpha = promise.alphas[name]
         if not n:
-            found[name] = Kept(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
+            checks[name] = Kept(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
             continue
         law = total_law([(promise.parts[group].laws[name], m) for group, (_, m) in counts.items()])
         cdf = np.cumsum(law)
         most = int(np.searchsorted(cdf, 1 - SURPRISE))
         exact = all(promise.parts[group].exact[name] for group in counts)
         least = int(np.searchsorted(cdf, SURPRISE, side="right")) if exact else 0
-        found[name] = Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, float(law[alarms:].sum()))
-    return found
+        checks[name] = Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, float(law[alarms:].sum()))
+    return checks
 
 
 def counts_by_part(
@@ -132,15 +132,15 @@ def counts_by_part(
 ) -> dict[str, dict[str, tuple[int, int]]]:
     """By severity and by what is promised for by itself, alarms of it or a graver one, and responses."""
     parts = np.asarray([group if group in promise.groups else OTHERS for group in map(str, groups)])
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+    counts: dict[str, dict[str, tuple[int, int]]] = {}
     for name, alpha in promise.alphas.items():
         alarmed = np.asarray([s is not None and promise.alphas[s] <= alpha for s in severities], bool)
-        found[name] = {
+        counts[name] = {
             str(part): (int(alarmed[parts == part].sum()), int((parts == part).sum()))
             for part in np.unique(parts)
             if part in promise.parts
         }
-    return found
+    return counts
 
 
 def total_law(laws: Sequence[tuple[FalseAlarmLaw, int]]) -> NDArray[np.float64]:

@@ -84,7 +84,7 @@ def show(
             console.print(f"           and bounds the risk of wrong answers: {bundle.risk.selective}")
     if expected is not None:
         show_worth(console, expected)
-    for step, facts in bundle.made.items():
+    for step, facts in bundle.provenance.items():
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts.get("timestamp", 0)))
         console.print(f"{step:<10} on {facts.get('rows', 0):,} responses, {when}, tocsin {facts.get('tocsin', '?')}")
 
@@ -178,7 +178,7 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
             "severities": severities,
         },
         "traffic": expected and expected.facts(),
-        "made": bundle.made,
+        "made": bundle.provenance,
     }
 
 

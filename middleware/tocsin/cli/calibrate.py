@@ -70,11 +70,11 @@ def calibrate(
         )
     console = Console(highlight=False, soft_wrap=True)
     recording = responses_of(made, data, model)
-    fitted, division = made.made.get("fitted", {}), Division(share, seed, sessions)
+    fitted, division = made.provenance.get("fitted", {}), Division(share, seed, sessions)
 
     def rows(file: RecordedFile) -> Any:
         own = calibration_rows(file, fitted, division)
-        return own & unseen_rows(file, made.made) if compare else own
+        return own & unseen_rows(file, made.provenance) if compare else own
 
     meant = of_sessions(recording.where(rows), only, sessions or SESSION, console)
     unseen = whole(meant, leave_out_broken, console, made.scorer.masked)
@@ -134,7 +134,7 @@ def calibrate(
         made,
         promise=promised.promise,
         risk=promised.risk or made.risk,
-        made={**made.made, "calibrated": calibrated},
+        provenance={**made.provenance, "calibrated": calibrated},
     ).write(out or bundle)
     console.print(
         f"{out or bundle} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:"

@@ -69,9 +69,9 @@ def evaluate(
 
     def rows(file: RecordedFile) -> Mask:
         if by_session:
-            for record in (made.made.get("fitted", {}), made.made.get("calibrated", {})):
+            for record in (made.provenance.get("fitted", {}), made.provenance.get("calibrated", {})):
                 require_whole_sessions(file, record, sessions)
-        return unseen_rows(file, made.made)
+        return unseen_rows(file, made.provenance)
 
     unseen = whole(
         of_sessions(recording.where(rows), only, sessions, console), leave_out_broken, console, made.scorer.masked

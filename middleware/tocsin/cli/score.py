@@ -33,7 +33,7 @@ def score(
     recording = responses_of(made, data, model)
     if out.resolve() in (data.resolve(), data.resolve().parent):
         raise ConfigError(f"{out}: holds the recording itself; name another folder for its scores")
-    fitted = made.made.get("fitted", {})
+    fitted = made.provenance.get("fitted", {})
     unseen = whole(
         recording.where(lambda file: unfitted_rows(file, fitted)), leave_out_broken, console, made.scorer.masked
     )

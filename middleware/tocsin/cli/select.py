@@ -35,7 +35,7 @@ def select(
     """Say which responses of a batch to release so that at most a share of them is bad, in expectation."""
     made = Bundle.read(bundle)
     known = responses_of(made, labelled, model)
-    known = known.where(lambda file: unseen_rows(file, {"fitted": made.made.get("fitted", {})}))
+    known = known.where(lambda file: unseen_rows(file, {"fitted": made.provenance.get("fitted", {})}))
     told, batch = ScoredRecording(made, known), responses_of(made, new, model)
     scores, good = told.scores, told.labels(correct)
     fresh = np.concatenate([made.scorer(part) for part in batch.batches()])  # in the recording's own order

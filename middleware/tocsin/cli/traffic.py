@@ -51,7 +51,7 @@ def traffic(bundle: Bundle, a_day: str | None, failure_rate: float | None, power
     promise = bundle.require_promise()
     if promise.sessions is not None:
         raise ConfigError("--traffic counts responses, but this bundle promises for sessions")
-    measured = {name: (c, n) for name, (c, n) in bundle.made.get("calibrated", {}).get("power", {}).items()}
+    measured = {name: (c, n) for name, (c, n) in bundle.provenance.get("calibrated", {}).get("power", {}).items()}
     if power is not None:
         measured = dict.fromkeys(promise.alphas, _counts(power))
     if not measured:

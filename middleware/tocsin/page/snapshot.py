@@ -64,7 +64,7 @@ def _model(
             "quiet": figures["quiet"].get(severity, 0.0) > limits.quiet,
             "rates": [_rate(point, graver, expected) for point in points],
         })  # fmt: skip
-    made = model.bundle.made.get("calibrated", {}) if model.bundle is not None else {}
+    made = model.bundle.provenance.get("calibrated", {}) if model.bundle is not None else {}
     return {
         "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": made.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,

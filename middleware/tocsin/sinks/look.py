@@ -127,6 +127,6 @@ def _fixed(name: str, model: GuardedModel) -> Iterator[Sample]:
             yield Sample(of.EXPECTED, (name, severity), model.promise.laws[severity].mean_rate)
     yield Sample(of.CARRIED, (name,), min(law.n for law in model.promise.laws.values()))
     yield Sample(of.BUNDLE, (name, model.bundle.digest), 1)
-    when = model.bundle.made.get("calibrated", {}).get("timestamp")
+    when = model.bundle.provenance.get("calibrated", {}).get("timestamp")
     if isinstance(when, int | float):
         yield Sample(of.CALIBRATED, (name,), when)
