@@ -53,7 +53,7 @@ def judge(
         ("least probability of a rating at all", f"{found.told:.2f}"),
         ("good answer preferred, over both orders", f"{found.preferred:.0%}"),
         ("preference changes with the order", f"{found.swaps:.0%} of pairs, by {found.apart:.2f} on average"),
-        ("answers that say nothing and pass", f"{found.resistance.rate:.0%} of {found.resistance.asked}"),
+        ("answers that say nothing and pass", f"{found.resistance.rate:.0%} of {found.resistance.questions}"),
     ]
     print_table(console, ["of the judge", "found"], rows)
     if not found.unfit:
