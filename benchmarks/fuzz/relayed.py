@@ -72,7 +72,7 @@ class Relayed:
         elif b"grpc-status" in to_client.written:
             ended = "a status"
         connection.client.connection_lost(None)
-        if relay.memory.left != self._config.max_memory:
+        if relay.memory.remaining != self._config.max_memory:
             raise Failure("bytes are still kept")
         return ended
 
@@ -100,8 +100,8 @@ class Relayed:
         connection.client.connection_lost(None)
         connection.server.connection_lost(None)
         await asyncio.sleep(0)
-        if relay.memory.left != self._config.max_memory:
-            raise Failure(f"{self._config.max_memory - relay.memory.left} bytes are still kept")
+        if relay.memory.remaining != self._config.max_memory:
+            raise Failure(f"{self._config.max_memory - relay.memory.remaining} bytes are still kept")
         if connection.streams or len(connection.gone) > 1_024:
             raise Failure("streams are still remembered")
         if relay.closed:

@@ -99,8 +99,8 @@ def messages(case: bytes) -> None:
                 if message.content is not None and len(message.content) > 1 << 15:
                     raise Failure("a message over the limit came out")
         assembler.forget()
-        if memory.left != 1 << 16:
-            raise Failure(f"{(1 << 16) - memory.left} bytes of messages were not given back")
+        if memory.remaining != 1 << 16:
+            raise Failure(f"{(1 << 16) - memory.remaining} bytes of messages were not given back")
 
 
 def frames(case: bytes) -> None:
@@ -138,7 +138,7 @@ class Judged:
     def _judge(self, method: str, case: bytes) -> None:
         call = self._guard.call(method, {})
         assert call is not None
-        piece = call.answered(case)
+        piece = call.on_response_message(case)
         assert piece is not None
         self._guard.judge([piece])
         verdict = piece.verdict

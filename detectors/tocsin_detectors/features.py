@@ -85,7 +85,8 @@ class Features:
                 computed = self._session.run([self.output], fed)[0].reshape(rows.rows, -1)
             except Exception as error:  # ONNX Runtime raises a dozen types of its own
                 raise SignalError(
-                    f"features '{self.name}': {self._description} cannot compute {rows.rows} rows of {', '.join(self.reads)}: "
+                    f"features '{self.name}': {self._description} cannot compute {rows.rows} rows of "
+                    f"{', '.join(self.reads)}: "
                     f"{error}"
                 ) from error
             parts.append(computed.astype(np.float32))

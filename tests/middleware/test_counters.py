@@ -58,7 +58,7 @@ def judge(guard: Guard, responses: list[bytes], **metadata: str) -> None:
     for response in responses:
         call = guard.call(INFER, {name.replace("_", "-"): value for name, value in metadata.items()})
         assert call is not None
-        answered = call.answered(response)
+        answered = call.on_response_message(response)
         assert answered is not None
         guard.judge([answered])
 

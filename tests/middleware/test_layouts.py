@@ -43,7 +43,7 @@ class Both:
         try:
             opened = self.method.open(raw, None)
             rows, family, raws = self.reader.read([opened], None)
-            return opened.sums_up, opened.sequence, self.method.sequence(raw), rows, family.shapes, tuple(raws)
+            return opened.is_summary, opened.sequence, self.method.sequence(raw), rows, family.shapes, tuple(raws)
         except Unscored as why:
             return why.reason
 

@@ -77,7 +77,7 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
         for _ in range(times):
             call = guard.call(METHOD.name, {})
             assert call is not None
-            judged = call.answered(b"\xff\xff")
+            judged = call.on_response_message(b"\xff\xff")
             assert judged is not None
             guard.judge([judged])
 

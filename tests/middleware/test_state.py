@@ -296,7 +296,7 @@ def test_a_shadow_of_the_same_bundle_has_sessions_of_its_own(server: RedisServer
     for row in range(10):
         call = guard.call(INFER, {"x-session": "one"})
         assert call is not None
-        judged_call = call.answered(inference(answers, slice(row, row + 1)))
+        judged_call = call.on_response_message(inference(answers, slice(row, row + 1)))
         assert judged_call is not None
         guard.judge([judged_call])
         guard.shadow([judged_call])

@@ -205,7 +205,7 @@ def test_the_bound_on_memory_is_kept(bundle: Path, fail: str) -> None:
         told = {result.code() if isinstance(result, grpc.RpcError) else result == big for result in results}  # type: ignore[attr-defined]
         assert told == ({True} if fail == "open" else {grpc.StatusCode.UNAVAILABLE})
         assert unscored(relay, "memory") + unscored(relay, "undecodable") == 12
-        assert relay.sidecar.relay.memory.left == relay.sidecar.config.max_memory
+        assert relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory
         assert outcome(relay) == ANSWER
 
 
@@ -259,7 +259,7 @@ def test_a_response_reset_inside_a_message(bundle: Path, mode: str) -> None:
 
     with upstream(behave) as port, running(settings(port, bundle, mode=mode)) as relay:
         assert outcome(relay) is grpc.StatusCode.CANCELLED
-        until(lambda: relay.sidecar.relay.memory.left == relay.sidecar.config.max_memory)
+        until(lambda: relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory)
 
 
 @pytest.mark.parametrize("mode", ["annotate", "enforce"])
@@ -311,7 +311,7 @@ list(call)
 """
         subprocess.run([sys.executable, "-c", program], check=False)
         until(lambda: not relay.sidecar.relay.connections)
-        assert relay.sidecar.relay.memory.left == relay.sidecar.config.max_memory
+        assert relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory
         assert outcome(relay) == ANSWER
 
 

@@ -58,9 +58,8 @@ class _Axes:
 
     def picture(self, title: str) -> str:
         return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>'
-            + "".join(self.parts)
-            + "</svg>"
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'aria-label="{escape(title)}"><title>{escape(title)}</title>' + "".join(self.parts) + "</svg>"
         )
 
 

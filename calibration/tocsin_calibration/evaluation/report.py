@@ -44,8 +44,10 @@ def _sentence(name: str, check: Kept, unit: str) -> str:
         "unknown": "Nothing was seen",
     }
     return (
-        f'<span class="{check.word}">{words[check.word]}.</span> At most {percent(check.alpha)} of safe {escape(unit)} may '
-        f"raise a {escape(name)} alarm; {check.alarms:,} of {check.n:,} did ({check.rate:.2%}), where {check.least:,} to "
+        f'<span class="{check.word}">{words[check.word]}.</span> At most {percent(check.alpha)} of safe '
+        f"{escape(unit)} may "
+        f"raise a {escape(name)} alarm; {check.alarms:,} of {check.n:,} did ({check.rate:.2%}), where "
+        f"{check.least:,} to "
         f"{check.most:,} are to be expected 99 times of 100."
     )
 
@@ -65,8 +67,8 @@ def _alarms(evaluation: Evaluation) -> str:
             f"standard deviation of {seeds.deviation:.2%}; the law expects {seeds.expected:.2%}."
         )
     return (
-        _kept_picture(evaluation.severities, "Alarm rates by severity")
-        + f'<div class="pair"><figure>{histogram(title, evaluation.pvalues, total / len(evaluation.pvalues), "p-value")}'
+        _kept_picture(evaluation.severities, "Alarm rates by severity") + f"<div "
+        f'class="pair"><figure>{histogram(title, evaluation.pvalues, total / len(evaluation.pvalues), "p-value")}'
         + f"<figcaption>{title}.</figcaption></figure><div>"
         + "".join(f"<p>{note}</p>" for note in notes)
         + "</div></div>"
@@ -111,10 +113,11 @@ def _labelled(labelled: Labelled) -> list[str]:
     for name, group in labelled.subgroups.items():
         rows.append((f"group {name}", f"{labelled.accuracy_by_group[name]:.2%} right, risk moves with the whole: "
                                       f"{group.correlation:.2f}"))  # fmt: skip
+    thin = "; thin lines are the groups" if labelled.subgroups else ""
     parts = [
         "<h2>Right and wrong answers</h2>",
-        f'<div class="pair"><figure>{lines(title, drawn, "share served", "error")}<figcaption>{title}'
-        f"{'; thin lines are the groups' if labelled.subgroups else ''}.</figcaption></figure>{facts_table(rows)}</div>",
+        f'<div class="pair"><figure>{lines(title, drawn, "share served", "error")}<figcaption>{title}{thin}.'
+        f"</figcaption></figure>{facts_table(rows)}</div>",
     ]
     if (p := labelled.probabilities) is not None:
         title = "Calibrated probability of being right, against the share that was right"

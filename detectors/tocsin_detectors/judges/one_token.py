@@ -57,7 +57,8 @@ class Resistance(NamedTuple):
             return f"none of {self.questions} empty or formulaic answers passed"
         worst = max(self.passed, key=lambda attack: attack.score)
         return (
-            f"{len(self.passed)} of {self.questions} empty or formulaic answers passed; the worst is {worst.attack!r} to "
+            f"{len(self.passed)} of {self.questions} empty or formulaic answers passed; the worst is "
+            f"{worst.attack!r} to "
             f"{worst.question!r}, scored {worst.score:.3g}"
         )
 

@@ -52,13 +52,13 @@ def _unscored(wishes: Wishes) -> list[Alert]:
     judged = f'sum by ({by}) (increase(tocsin_responses_total{{decision!="unscored"}}[5m]))'
     missed = f'sum by ({by}) (increase(tocsin_unscored_total{{reason!="no_bundle"}}[5m]))'
     share = f"{missed} / (({judged} or 0 * {missed}) + {missed} > {FEW})"
-    told = wishes.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
+    summary = wishes.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
     return [
         Alert(
             "TocsinBlind",
             "critical",
             f"{share} > {BLIND:g}",
-            told,
+            summary,
             "Nothing is promised about responses that are not scored. The reasons are in tocsin_unscored_total.",
             "unscored",
             lasting="2m",
@@ -67,7 +67,7 @@ def _unscored(wishes: Wishes) -> list[Alert]:
             "TocsinUnscored",
             "warning",
             f"{share} > {wishes.unscored:g}",
-            told,
+            summary,
             f"More than {wishes.unscored:.0%} of responses in five minutes. The reasons are in tocsin_unscored_total.",
             "unscored",
             lasting="10m",
@@ -93,14 +93,14 @@ def _unguarded(wishes: Wishes) -> Alert:
 def _bypassed(wishes: Wishes) -> Alert:
     """`upstream_rate` may have lost the labels of deployments: then it is held to the calls of all of them."""
     calls = 'rate(tocsin_relay_calls_total{guarded="true"}[10m])'
-    answers, seen = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
+    answers, traffic = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
     if wishes.by:
         by = f" by ({wishes.labels()})"
-        answers, seen = f"sum{by} ({wishes.upstream_rate})", f"(sum{by} ({calls}) > 0 or {seen})"
+        answers, traffic = f"sum{by} ({wishes.upstream_rate})", f"(sum{by} ({calls}) > 0 or {traffic})"
     return Alert(
         "TocsinBypassed",
         "critical",
-        f"{answers} > 0 unless {seen}",
+        f"{answers} > 0 unless {traffic}",
         wishes.deployment()
         + "the model server answers {{ $value | humanize }} requests a second, and none of them came through Tocsin",
         "The model server has traffic, and Tocsin has none: callers reach it by another way.",

@@ -64,7 +64,7 @@ def _beyond(limit: float, some: Sequence[Watched], every: Sequence[Watched]) -> 
 
 def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> list[Alert]:
     """The share of alarms is some times what was promised, in a long window and still in a short one."""
-    found = []
+    rules = []
     only = _of(matching(fixed, every))
     for name, urgency, times, short, long in (
         ("TocsinAlarmBudgetBurnsFast", "critical", FAST, "5m", "1h"),
@@ -76,7 +76,7 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes)
             f"tocsin:alarm_ratio_ceiling:{window}"
             for window in (long, short)
         ]
-        found.append(
+        rules.append(
             Alert(
                 name,
                 urgency,  # type: ignore[arg-type]
@@ -89,17 +89,17 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes)
                 "alarm-budget",
             )
         )
-    return found
+    return rules
 
 
 def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
     """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
     limit = page_limits(every, wishes.delta).quiet
-    seen = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
+    peak = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
     return Alert(
         "TocsinTooQuiet",
         "info",
-        by_alarm(f"max by ({wishes.labels('model', 'severity')}) ({seen})") + f" > {limit:.4f}",
+        by_alarm(f"max by ({wishes.labels('model', 'severity')}) ({peak})") + f" > {limit:.4f}",
         f"{wishes.subject}: far fewer {{{{ $labels.{ALARM} }}}} alarms than calibration lets expect "
         '(evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The promise is kept, but traffic has become easier or the model has changed, and alarms may now miss what "
@@ -126,11 +126,11 @@ def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
 
 def _stale(wishes: Wishes) -> Alert:
     age = wishes.max_age.total_seconds()
-    made = f"min by ({wishes.labels('model')}) (tocsin_bundle_calibrated_timestamp_seconds)"
+    calibrated = f"min by ({wishes.labels('model')}) (tocsin_bundle_calibrated_timestamp_seconds)"
     return Alert(
         "TocsinCalibrationStale",
         "warning",
-        f"time() - {made} > {age:.0f}",
+        f"time() - {calibrated} > {age:.0f}",
         wishes.subject + ": calibrated {{ $value | humanizeDuration }} ago",
         f"The promise is about traffic like that of the calibration. It is older than {wishes.max_age.days} days, "
         "which somebody has set as the limit.",
@@ -145,8 +145,8 @@ def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
     every = f"sum by ({by}) (increase(tocsin_shadow_responses_total[1h]))"
     alike = " or ".join(f'increase(tocsin_shadow_responses_total{{severity="{s}",live="{s}"}}[1h])' for s in severities)
     carried = f"min by ({by}) (tocsin_calibration_responses)"
-    if known := [model.candidate_carried for model in shadowed if model.candidate_carried is not None]:
-        carried = f"clamp_max({carried}, {min(known)})"
+    if shares := [model.candidate_carried for model in shadowed if model.candidate_carried is not None]:
+        carried = f"clamp_max({carried}, {min(shares)})"
     ceiling = ceiling_of(f"max by ({by}) (tocsin_alpha)", f"({every} > 0)", f"({carried})", "", "")
     return Alert(
         "TocsinCandidateDisagrees",

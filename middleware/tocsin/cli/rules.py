@@ -53,8 +53,8 @@ def rules(
         typer.echo(as_manifest(groups, runbooks, name, _labels(label or [])), nl=False)
 
 
-def _labels(told: list[str]) -> dict[str, str]:
-    for one in told:
-        if not re.fullmatch(r"[^=]+=[^=]*", one):
-            raise ConfigError(f"--label: '{one}' is not KEY=VALUE")
-    return dict(one.split("=", 1) for one in told)
+def _labels(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if not re.fullmatch(r"[^=]+=[^=]*", pair):
+            raise ConfigError(f"--label: '{pair}' is not KEY=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)

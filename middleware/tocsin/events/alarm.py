@@ -36,7 +36,7 @@ def alarm(call: Call, session: str, scores: Mapping[str, float], payload: str) -
     """What an event tells of an alarmed call; `scores` are those of its worst row, by detector."""
     verdict = call.verdict
     assert verdict is not None
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "model": call.model,
         "version": call.version,
         "method": call.method,
@@ -52,12 +52,12 @@ def alarm(call: Call, session: str, scores: Mapping[str, float], payload: str) -
         "trace_id": call.trace,
     }
     if verdict.identifier:
-        told["response_id"] = verdict.identifier
+        data["response_id"] = verdict.identifier
     if payload != "none":
-        told["response"] = _text(call.response)
+        data["response"] = _text(call.response)
     if payload == "both":
-        told["request"] = _text(call.request)
-    return told
+        data["request"] = _text(call.request)
+    return data
 
 
 def subject(model: str, session: str = "") -> str:

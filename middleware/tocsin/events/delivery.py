@@ -73,18 +73,18 @@ def outlets(config: EventsConfig, once: Once | None = None) -> list[Outlet]:
 
     Raises ConfigError, or OSError when a folder cannot be used.
     """
-    found: list[Outlet] = []
+    result: list[Outlet] = []
     for number, target in enumerate(config.to):
         if isinstance(target, FileTarget):
-            found.append(JsonLines(target.file))
+            result.append(JsonLines(target.file))
         elif isinstance(target, LogTarget):
-            found.append(LogLines(target))
+            result.append(LogLines(target))
         else:
             assert config.spool is not None
             label = LABELS[type(target)]
             spool = Spool(config.spool / f"{number}-{label}", int(config.spool_size))
-            found.append(Delivery(label, _destination(target), spool, once))
-    return found
+            result.append(Delivery(label, _destination(target), spool, once))
+    return result
 
 
 def check_target(target: Target) -> None:
@@ -119,8 +119,8 @@ class Delivery:
             self._arrived.set()
             return
         self.counts["dropped"] += 1
-        if (kept := self._news.of("dropped")) is not None:
-            log.error("an event for %s is lost: %s%s", self.label, why, and_more(kept))
+        if (suppressed := self._news.of("dropped")) is not None:
+            log.error("an event for %s is lost: %s%s", self.label, why, and_more(suppressed))
 
     def close(self) -> None:
         """Leave what cannot be delivered at once to the next process."""
@@ -179,7 +179,7 @@ class Delivery:
             log.error("an event was refused and is lost: %s", error)
             return True
         if alarm is not None and self._once is not None:
-            self._once.told(alarm)
+            self._once.mark_delivered(alarm)
         self._settled(line, "delivered")
         return True
 

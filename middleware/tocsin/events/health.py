@@ -15,13 +15,13 @@ Facts = dict[str, dict[str, int]]  # metric -> labels, a space between -> number
 
 def facts(outlets: Iterable[Outlet]) -> Facts:
     """What outlets have counted so far, and have waiting now."""
-    told: Facts = {"events": {}, "events_waiting": {}}
+    counts: Facts = {"events": {}, "events_waiting": {}}
     for outlet in outlets:
         for outcome in OUTCOMES:
             key = f"{outlet.label} {outcome}"
-            told["events"][key] = told["events"].get(key, 0) + outlet.counts[outcome]
-        told["events_waiting"][outlet.label] = told["events_waiting"].get(outlet.label, 0) + outlet.waiting
-    return told
+            counts["events"][key] = counts["events"].get(key, 0) + outlet.counts[outcome]
+        counts["events_waiting"][outlet.label] = counts["events_waiting"].get(outlet.label, 0) + outlet.waiting
+    return counts
 
 
 def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:

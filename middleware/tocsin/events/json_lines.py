@@ -35,8 +35,8 @@ class JsonLines:
             self._append(line)
         except OSError as error:
             self.counts["dropped"] += 1
-            if (kept := self._news.of("dropped")) is not None:
-                log.error("an event cannot be written to %s and is lost: %s%s", self._path, error, and_more(kept))
+            if (suppressed := self._news.of("dropped")) is not None:
+                log.error("an event cannot be written to %s and is lost: %s%s", self._path, error, and_more(suppressed))
             return
         self.counts["delivered"] += 1
 

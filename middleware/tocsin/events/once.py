@@ -18,7 +18,7 @@ class Once(Protocol):
         """Whether an alarm is ours to tell, is being told elsewhere, or has been told there lately."""
         ...
 
-    def told(self, alarm: str) -> None:
+    def mark_delivered(self, alarm: str) -> None:
         """It has been told here."""
         ...
 

@@ -46,7 +46,7 @@ class Batcher:
         self._calls: list[Call] = []
         self._waiting: list[Waiting] = []
         self._scheduled = False
-        self._turns = self._seen = 0  # of the batch that grows: turns so far, and calls at the last of them
+        self._turns = self._size_last_tick = 0  # of the batch that grows: turns so far, and calls at the last of them
         self._pool: ThreadPoolExecutor | None = None
         self._in_flight = False
         self._large: deque[tuple[Call, Waiting]] = deque()
@@ -96,13 +96,13 @@ class Batcher:
         self._scheduled = False
         if self._in_flight:
             return  # the batch in flight schedules the next one
-        if len(self._calls) > self._seen and self._turns < TURNS:
-            self._seen = len(self._calls)
+        if len(self._calls) > self._size_last_tick and self._turns < TURNS:
+            self._size_last_tick = len(self._calls)
             self._turns += 1
             self._scheduled = True
             self._loop.call_soon(self._flush)
             return
-        self._turns = self._seen = 0
+        self._turns = self._size_last_tick = 0
         calls, waiting = self._calls, self._waiting
         self._calls, self._waiting = [], []
         if not calls:
@@ -127,21 +127,21 @@ class Batcher:
             and _size(call) > INLINE_BYTES
         }
         small = [call for call in calls if id(call) not in large] if large else calls
-        left = self._guard.judge(small, INLINE_ROWS)
-        if not left and not large:
+        postponed = self._guard.judge(small, INLINE_ROWS)
+        if not postponed and not large:
             self._tell(calls, waiting)
             return
-        large.update([id(call) for call, rows in left if rows > INLINE_ROWS])
-        later = {id(call) for call, rows in left if rows <= INLINE_ROWS}
+        large.update([id(call) for call, rows in postponed if rows > INLINE_ROWS])
+        later = {id(call) for call, rows in postponed if rows <= INLINE_ROWS}
         pairs = list(zip(calls, waiting, strict=True))
         here = [pair for pair in pairs if id(pair[0]) not in large and id(pair[0]) not in later]
-        self._tell([call for call, _ in here], [one for _, one in here])
-        for call, one in pairs:
+        self._tell([call for call, _ in here], [callback for _, callback in here])
+        for call, callback in pairs:
             if id(call) in large:
-                self._add_large(call, one)
+                self._add_large(call, callback)
         if later:
             self._calls[:0] = [call for call, _ in pairs if id(call) in later]
-            self._waiting[:0] = [one for call, one in pairs if id(call) in later]
+            self._waiting[:0] = [callback for call, callback in pairs if id(call) in later]
             self._turns = TURNS
             if not self._scheduled:
                 self._scheduled = True
@@ -187,8 +187,8 @@ class Batcher:
             self._flush()
 
     def _tell(self, calls: list[Call], waiting: list[Waiting], *, shadows: bool = True) -> None:
-        for call, one in zip(calls, waiting, strict=True):
-            one.judged(call)
+        for call, callback in zip(calls, waiting, strict=True):
+            callback.judged(call)
         self._after_flush()
         if shadows and self._guard.shadows:
             self._guard.shadow(calls)

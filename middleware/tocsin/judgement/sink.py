@@ -89,6 +89,6 @@ class Sinks(list[Sink]):
 
     def _failed(self, sink: Sink, error: Exception) -> None:
         name = type(sink).__name__
-        if (kept := self._news.of(name)) is not None:
-            what_failed = f"{type(error).__name__}: {error}{and_more(kept)}"
+        if (suppressed := self._news.of(name)) is not None:
+            what_failed = f"{type(error).__name__}: {error}{and_more(suppressed)}"
             log.error("sink %s failed, and what it was told is lost: %s", name, what_failed)

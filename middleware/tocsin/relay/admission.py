@@ -76,8 +76,8 @@ class Admission:
             instead = frames.header_frames(stream, block, end_stream=bool(flags & END_STREAM))
         if is_new:
             return self._begin(stream, flags, block, fields, instead)
-        known, relay_fields = connection.streams.get(stream), connection.relay.request_fields
-        if known is None:
+        open_stream, relay_fields = connection.streams.get(stream), connection.relay.request_fields
+        if open_stream is None:
             head = relay_fields.head_of(fields) if fields is not None else relay_fields.head(block)
             if head.paths:
                 raise FrameError(
@@ -86,9 +86,9 @@ class Admission:
             # Of a stream that has ended. An upstream that never heard of it would take it for a new one.
             return instead if stateful and not self._writes_anew else b""
         if flags & END_STREAM:
-            known.request_ended = True
-            if connection.requests is not None and isinstance(known, AskingStream):
-                return known.request_headers(flags, block) or instead
+            open_stream.request_ended = True
+            if connection.requests is not None and isinstance(open_stream, AskingStream):
+                return open_stream.request_headers(flags, block) or instead
         return instead
 
     def _begin(
@@ -99,7 +99,7 @@ class Admission:
         relay = connection.relay
         stateful = self._reader.stateful
         if not stateful:
-            head = relay.request_fields.known.get(block) or relay.request_fields.head(block)
+            head = relay.request_fields.heads.get(block) or relay.request_fields.head(block)
         elif fields is not None:
             head = relay.request_fields.head_of(fields)
         else:
@@ -150,13 +150,13 @@ class Admission:
         if len(self._connection.streams) >= relay.most_streams:
             return "streams", RESOURCE_EXHAUSTED, f"more than {relay.most_streams:,} calls at once on a connection"
         if head.irregular and relay.closed:
-            told = f"servers may read the header block in different ways ({head.irregular})"
-            return "unreadable", UNAVAILABLE, f"{told}, and nothing may pass unread"
+            reason = f"servers may read the header block in different ways ({head.irregular})"
+            return "unreadable", UNAVAILABLE, f"{reason}, and nothing may pass unread"
         if call is None and relay.refuses_unguarded:
             path = head.paths[-1] if head.paths else ""
             if not relay.allowed_methods.allows(path):
-                told = f"no model has the method {path[:SHOWN_PATH]}, and other methods are refused"
-                return "unguarded", PERMISSION_DENIED, told
+                reason = f"no model has the method {path[:SHOWN_PATH]}, and other methods are refused"
+                return "unguarded", PERMISSION_DENIED, reason
         return None
 
     def _too_long(self, size: str) -> Refusal:

@@ -42,9 +42,9 @@ class Again:
 
     def stop(self, stream: HeldStream, request: bytes) -> None:
         """Tell the upstream that the answer to this request is not wanted any more, where its protocol has a call."""
-        told = stream.guarded.reads.stop(request)
-        if told is not None:
-            sending = Sending(*told, (), STOPPING, streams=False, limit=self._relay.max_message)
+        abort = stream.guarded.reads.stop(request)
+        if abort is not None:
+            sending = Sending(*abort, (), STOPPING, streams=False, limit=self._relay.max_message)
             task = asyncio.get_running_loop().create_task(self._channels.send(Target(*stream.upstream), sending))
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
@@ -76,7 +76,7 @@ class Again:
 
 def _deadline(fields: Sequence[tuple[str, str]], opened: float) -> float:
     """When the deadline of a call that came at `opened` ends (time.monotonic); an hour later where there is none."""
-    told = next((value for name, value in fields if name == "grpc-timeout"), "")
-    if len(told) < 2 or told[-1] not in _UNITS or not told[:-1].isdigit():
+    timeout = next((value for name, value in fields if name == "grpc-timeout"), "")
+    if len(timeout) < 2 or timeout[-1] not in _UNITS or not timeout[:-1].isdigit():
         return opened + 3600.0
-    return opened + int(told[:-1]) * _UNITS[told[-1]]
+    return opened + int(timeout[:-1]) * _UNITS[timeout[-1]]

@@ -17,11 +17,11 @@ class AskingStream(HeldStream):
     """
 
     _asking: Assembler | None = None
-    _asked = False
+    _request_is_whole = False
 
     def request_headers(self, flags: int, block: bytes) -> bytes | None:
         """The request's header block, without the length of what will be longer."""
-        self._asked = bool(flags & END_STREAM)
+        self._request_is_whole = bool(flags & END_STREAM)
         try:
             shorter = without(block, *CONTENT_LENGTH)
         except HeaderError:
@@ -32,7 +32,7 @@ class AskingStream(HeldStream):
 
     def take_request(self, payload: bytes, ended: bool) -> bool:
         """A piece of the request: whether it was taken."""
-        if self._asked:
+        if self._request_is_whole:
             return False
         relay = self._connection.relay
         if self._asking is None:
@@ -41,23 +41,23 @@ class AskingStream(HeldStream):
         assert requests is not None
         for message in self._asking.feed(payload):
             if message.content is None:
-                self._asked = True
-                self.guarded.asked(*self._plain(message, ""))
+                self._request_is_whole = True
+                self.guarded.on_request_message(*self._plain(message, ""))
                 requests.send(self._id, self._asking.rest)
                 break
-            whole = framed(message.content, compressed=message.compressed)
+            framed_message = framed(message.content, compressed=message.compressed)
             content, fault = self._plain(message, self.request_encoding)
-            self.guarded.asked(content, fault)
-            if content is not None and not self._asked:
-                whole = self._with_more(content) or whole
-            self._asked = True
-            requests.send(self._id, whole)
-        if self._asked and (rest := self._asking.left()):
+            self.guarded.on_request_message(content, fault)
+            if content is not None and not self._request_is_whole:
+                framed_message = self._with_more(content) or framed_message
+            self._request_is_whole = True
+            requests.send(self._id, framed_message)
+        if self._request_is_whole and (rest := self._asking.unfinished()):
             self.request_data(rest)
             requests.send(self._id, rest)
         if ended:
-            self._asked = True
-            requests.send(self._id, self._asking.left(), END_STREAM)
+            self._request_is_whole = True
+            requests.send(self._id, self._asking.unfinished(), END_STREAM)
         return True
 
     def drop(self) -> None:

@@ -43,7 +43,7 @@ class ClientSide(Side):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
-        self.connection.made(transport)
+        self.connection.on_connected(transport)
 
     def data_received(self, data: bytes) -> None:
         connection = self.connection
@@ -99,36 +99,36 @@ class ClientSide(Side):
             connection.data_frames += 1
         elif not length and not flags & END_STREAM:
             self._allowance.control()
-        found = connection.streams.get(stream)
+        open_stream = connection.streams.get(stream)
         inflow = connection.from_client
         if inflow is not None and (inflow.later or length > SURE or inflow.uncredited > SURE):
             inflow.admit(stream, length)
-        if found is None:
+        if open_stream is None:
             return self._for_nobody(stream, length, size)
-        if found.request_ended:  # nothing has a place behind the end
+        if open_stream.request_ended:  # nothing has a place behind the end
             if connection.from_client is not None:
                 connection.from_client.credit(stream, size, ended=True)
                 return True
             return False
-        taken = False
+        is_taken = False
         if connection.requests is not None:
-            taken = self._pass_on(found, stream, flags, payload, length, size)
-        elif found.call is not None:
-            found.request_data(payload)
+            is_taken = self._pass_on(open_stream, stream, flags, payload, length, size)
+        elif open_stream.call is not None:
+            open_stream.request_data(payload)
         if flags & END_STREAM:
-            found.request_ended = True
-        return taken
+            open_stream.request_ended = True
+        return is_taken
 
-    def _pass_on(self, found: Stream, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
+    def _pass_on(self, open_stream: Stream, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         """Requests within the upstream's windows; whether this one was taken, and is not to pass as it came."""
         requests, from_client = self.connection.requests, self.connection.from_client
         assert requests is not None and from_client is not None
         ended = bool(flags & END_STREAM)
-        if isinstance(found, AskingStream) and found.take_request(payload, ended):
+        if isinstance(open_stream, AskingStream) and open_stream.take_request(payload, ended):
             from_client.credit(stream, size, ended=ended)  # `max_memory` bounds what it keeps
             return True
-        if found.call is not None:
-            found.request_data(payload)
+        if open_stream.call is not None:
+            open_stream.request_data(payload)
         if requests.passes(stream, length):
             from_client.credit(stream, size, ended=ended)
             return False
@@ -150,38 +150,38 @@ class ClientSide(Side):
             self.put(window_update(0, length))
         return True
 
-    def more_data(self, stream: int, flags: int, payload: bytes, size: int, taken: bool) -> None:
+    def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
         connection = self.connection
-        found = connection.streams.get(stream)
+        open_stream = connection.streams.get(stream)
         requests, from_client = connection.requests, connection.from_client
         ended = bool(flags & END_STREAM)
-        if found is not None and found.request_ended:
+        if open_stream is not None and open_stream.request_ended:
             if from_client is not None:
                 from_client.credit(stream, size, ended=True)
             return
-        keeps = isinstance(found, AskingStream) and taken and found.take_request(payload, ended)
-        if from_client is not None and (found is None or not taken or keeps):
-            from_client.credit(stream, size, ended=ended or found is None)
-        if found is None:
+        keeps = isinstance(open_stream, AskingStream) and is_taken and open_stream.take_request(payload, ended)
+        if from_client is not None and (open_stream is None or not is_taken or keeps):
+            from_client.credit(stream, size, ended=ended or open_stream is None)
+        if open_stream is None:
             return
-        if found.call is not None and not keeps:
-            found.request_data(payload)
-        if requests is not None and from_client is not None and taken and not keeps:
+        if open_stream.call is not None and not keeps:
+            open_stream.request_data(payload)
+        if requests is not None and from_client is not None and is_taken and not keeps:
             pass_on(requests, from_client, stream, payload, size, flags)
         if ended:
-            found.request_ended = True
+            open_stream.request_ended = True
 
-    def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
+    def control(self, kind: int, flags: int, stream: int, frame: bytes) -> bytes | None:
         connection = self.connection
         if kind == SETTINGS:
             if flags & ACK:
                 self._admission.forget_state()
                 if connection.requests is None:
                     return None
-                connection.server.put(whole)
+                connection.server.put(frame)
                 connection.upstream_caught_up(connection.requests.acknowledged())
                 return b""
-            return self._settings(whole)
+            return self._settings(frame)
         if kind == WINDOW_UPDATE:
             if stream:
                 connection.check_begun(stream)
@@ -190,7 +190,7 @@ class ClientSide(Side):
                 self._allowance.control()
             if connection.responses is None:
                 return None
-            connection.client_caught_up(connection.responses.credit(stream, whole[frames.HEADER_SIZE :]))
+            connection.client_caught_up(connection.responses.credit(stream, frame[frames.HEADER_SIZE :]))
             return b""
         if kind == RST_STREAM:
             connection.check_begun(stream)
@@ -199,7 +199,7 @@ class ClientSide(Side):
             self._allowance.reset()
             connection.forsake(stream)
         elif kind == PING:
-            return self._ping(flags, whole)
+            return self._ping(flags, frame)
         elif kind == PUSH_PROMISE:
             raise frames.FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         elif kind > LAST_KNOWN:
@@ -209,7 +209,7 @@ class ClientSide(Side):
             self._allowance.control()
         return None
 
-    def _ping(self, flags: int, whole: bytes) -> bytes | None:
+    def _ping(self, flags: int, frame: bytes) -> bytes | None:
         """A PING, or the answer to one. Clients that measure the bandwidth send one with every round trip of data, so
         only those count as a flood that come while no data does.
         """
@@ -226,12 +226,12 @@ class ClientSide(Side):
         if connection.responses is None and not connection.refusing:
             return None
         # DATA may wait here that the upstream would miss between two PINGs: the relay answers each side itself.
-        self.reply(frames.frame(PING, ACK, 0, whole[frames.HEADER_SIZE :]))
+        self.reply(frames.frame(PING, ACK, 0, frame[frames.HEADER_SIZE :]))
         return b""
 
-    def _settings(self, whole: bytes) -> bytes:
+    def _settings(self, frame: bytes) -> bytes:
         connection = self.connection
-        payload = whole[frames.HEADER_SIZE :]
+        payload = frame[frames.HEADER_SIZE :]
         wanted = frames.read_settings(payload)
         # A change of windows concerns every call that waits for one, and costs as much.
         waiting = 0 if connection.responses is None else connection.responses.streams_waiting

@@ -85,7 +85,7 @@ class Connection:
         """Whether there is a connection to the model server."""
         return self.server.transport is not None and not self.server.closed
 
-    def made(self, transport: asyncio.BaseTransport) -> None:
+    def on_connected(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
         self._port.keep_alive(transport)
         if not self.relay.admit(self):
@@ -288,11 +288,11 @@ class Connection:
 
     def released(self, stream_id: int, held: list[bytes]) -> None:
         """A stream's held frames may go: it has ended."""
-        for whole in held:
+        for frame in held:
             if self.responses is not None:
-                self.responses.follow(stream_id, whole)
+                self.responses.follow(stream_id, frame)
             else:
-                self.client.put(whole)
+                self.client.put(frame)
         self.settled(stream_id)
 
     def written(self) -> None:
@@ -357,7 +357,7 @@ class Connection:
             if stream.holding:
                 continue
             del self.streams[stream_id]
-            answer = unavailable(stream_id, self.refusing, answered=stream.answered)
+            answer = unavailable(stream_id, self.refusing, headers_sent=stream.headers_sent)
             if self.responses is not None:
                 self.responses.follow(stream_id, answer)
             else:
@@ -419,14 +419,14 @@ class Connection:
         self._last_goaway = min(self._last_goaway, last_stream)
         return frames.goaway(self._last_goaway, code, message)
 
-    def goaway_from_upstream(self, whole: bytes) -> bytes | None:
+    def goaway_from_upstream(self, frame: bytes) -> bytes | None:
         """The upstream takes no more streams; what to hand on in its place, None for the same bytes."""
-        last = int.from_bytes(whole[frames.HEADER_SIZE : frames.HEADER_SIZE + 4], "big") & frames.LAST_STREAM
+        last = int.from_bytes(frame[frames.HEADER_SIZE : frames.HEADER_SIZE + 4], "big") & frames.LAST_STREAM
         if last <= self._last_goaway:
             self._last_goaway = last
             return None
         start = frames.HEADER_SIZE
-        return whole[:start] + self._last_goaway.to_bytes(4, "big") + whole[start + 4 :]
+        return frame[:start] + self._last_goaway.to_bytes(4, "big") + frame[start + 4 :]
 
     def _evicted(self) -> None:
         self.cut_off("memory", "more is kept for this connection than there is memory for")

@@ -39,7 +39,7 @@ _INCREMENT = Struct(">L")
 class Writes(Protocol):
     """A side of the relay, for what is to be written to its peer."""
 
-    def put(self, whole: bytes) -> None:
+    def put(self, frame: bytes) -> None:
         """Write a whole frame."""
         ...
 
@@ -139,14 +139,14 @@ class Outflow:
         queue.append((payload, flags))
         return stream not in self._blocked and self._pump(stream, lane)
 
-    def follow(self, stream: int, whole: bytes) -> None:
+    def follow(self, stream: int, frame: bytes) -> None:
         """Send another frame of this stream, after what waits of it."""
         lane = self._lanes.get(stream)
         if lane is None or not lane.queue:
-            self._side.put(whole)
+            self._side.put(frame)
         else:
-            self._wait(len(whole))
-            lane.queue.append((whole, None))
+            self._wait(len(frame))
+            lane.queue.append((frame, None))
 
     def credit(self, stream: int, payload: bytes) -> list[int]:
         """A WINDOW_UPDATE has come; the streams of which nothing waits any more.
@@ -310,13 +310,13 @@ class Inflow:
         self.uncredited = 0  # bytes to be credited, to the connection
         self._streams: dict[int, int] = {}  # and to streams, less than _MUCH_OF_STREAM each
         self.later: dict[int, int] = {}  # of streams of which something waits for the receiver
-        self._begun = False
+        self._is_open = False
 
     def begin(self) -> bytes:
         """What opens the connection's window, to be written after the first SETTINGS; later nothing."""
-        if self._begun:
+        if self._is_open:
             return b""
-        self._begun = True
+        self._is_open = True
         return window_update(0, CONNECTION_WINDOW - INITIAL_WINDOW)
 
     def admit(self, stream: int, length: int) -> None:
@@ -381,8 +381,8 @@ class Inflow:
 
 def _lean(rest: memoryview) -> bytes | memoryview:
     """What is left of a payload, which may not keep all of it in memory for ever."""
-    kept: Any = rest.obj
-    return rest if len(rest) > len(kept) >> 1 else bytes(rest)
+    buffer: Any = rest.obj
+    return rest if len(rest) > len(buffer) >> 1 else bytes(rest)
 
 
 def pass_on(outflow: Outflow, inflow: Inflow, stream: int, payload: bytes, size: int, flags: int) -> None:

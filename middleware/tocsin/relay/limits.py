@@ -43,6 +43,6 @@ class Allowance:
         self._resets = self._controls = 0
         return False
 
-    def _refuse(self, what: str, told: str) -> None:
+    def _refuse(self, what: str, reason: str) -> None:
         self._relay.limited[what] += 1
-        raise frames.FrameError(frames.ENHANCE_YOUR_CALM, told)
+        raise frames.FrameError(frames.ENHANCE_YOUR_CALM, reason)

@@ -97,7 +97,7 @@ class Assembler:
                 self.forget()
                 yield Message(compressed, content)
 
-    def left(self) -> bytes:
+    def unfinished(self) -> bytes:
         """What was fed and belongs to no complete message; it is given up here."""
         unfinished = bytes(self._buffer)
         self.forget()

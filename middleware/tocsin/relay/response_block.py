@@ -36,15 +36,15 @@ KNOWN_BLOCKS: dict[bytes, ResponseBlock] = {}  # that were read lately: most are
 
 def read_response_block(block: bytes) -> ResponseBlock:
     """A block that depends on none before it. Raises HeaderError."""
-    known = KNOWN_BLOCKS.get(block)
-    if known is None:
-        left, verdicts, size = split_verdicts(block)
-        known = ResponseBlock(left, verdicts, size, _WANTED.of(left))
+    parsed = KNOWN_BLOCKS.get(block)
+    if parsed is None:
+        stripped, verdicts, size = split_verdicts(block)
+        parsed = ResponseBlock(stripped, verdicts, size, _WANTED.of(stripped))
         if len(block) <= KEPT_SIZE:
             if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
                 KNOWN_BLOCKS.clear()
-            KNOWN_BLOCKS[block] = known
-    return known
+            KNOWN_BLOCKS[block] = parsed
+    return parsed
 
 
 def unread_response_block(block: bytes) -> ResponseBlock:

@@ -104,8 +104,8 @@ class Relay:
                 await port.start()
                 started.append(port)
         except StartError:
-            for one in started:
-                one.close()
+            for started_port in started:
+                started_port.close()
             raise
         self.descriptors.measure()
         self._looking = asyncio.get_running_loop().create_task(self._look())
@@ -128,8 +128,8 @@ class Relay:
     def upstream_failed(self, reason: str) -> None:
         """Count a connection to the model server that failed, and tell of the first of its kind within a minute."""
         self.upstream_failures += 1
-        if (kept := self._news.of(reason)) is not None:
-            log.warning("%s%s", reason, and_more(kept))
+        if (suppressed := self._news.of(reason)) is not None:
+            log.warning("%s%s", reason, and_more(suppressed))
 
     def name_connection(self) -> str:
         """What tells a connection from all others of this process."""
@@ -137,11 +137,11 @@ class Relay:
 
     def has_room(self) -> bool:
         """Whether another connection may come, its TLS handshake included; one that may not is counted."""
-        taken = len(self.connections) + len(self.handshakes)
-        if taken >= self.config.limits.connections:
+        in_use = len(self.connections) + len(self.handshakes)
+        if in_use >= self.config.limits.connections:
             self.limited["connections"] += 1
             return False
-        if taken >= self.descriptors.most_connections:
+        if in_use >= self.descriptors.most_connections:
             self.limited["descriptors"] += 1
             self.descriptors.run_out()
             return False

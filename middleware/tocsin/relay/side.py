@@ -93,11 +93,11 @@ class Side(asyncio.Protocol):
         """
         raise AssertionError("a side is of one direction")
 
-    def more_data(self, stream: int, flags: int, payload: bytes, size: int, taken: bool) -> None:
+    def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
         """A further piece, of a frame that was taken or not."""
         raise AssertionError("a side is of one direction")
 
-    def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
+    def control(self, kind: int, flags: int, stream: int, frame: bytes) -> bytes | None:
         """Any other frame; what to hand on in its place, None for the same bytes."""
         raise AssertionError("a side is of one direction")
 
@@ -186,10 +186,10 @@ class Side(asyncio.Protocol):
                         if padding >= length:
                             raise FrameError(frames.PROTOCOL_ERROR, "DATA padding longer than the frame")
                     piece = data[content : max(content, min(end, stop - padding))]
-                    taken = self.data(stream, flags & ~END_STREAM, piece, length, end - at - 9)
+                    is_taken = self.data(stream, flags & ~END_STREAM, piece, length, end - at - 9)
                     self._inside, self._inside_padding = stop - end, padding
-                    self._inside_stream, self._inside_flags, self._inside_taken = stream, flags, taken
-                    if taken:
+                    self._inside_stream, self._inside_flags, self._inside_taken = stream, flags, is_taken
+                    if is_taken:
                         if at > start:
                             out.append(data[start:at])
                         start = end
@@ -216,11 +216,11 @@ class Side(asyncio.Protocol):
                 needed = stop - at
                 break
             if reserved:
-                whole = HEADER.pack(high, low, kind, flags, stream) + data[at + 9 : stop]
+                frame = HEADER.pack(high, low, kind, flags, stream) + data[at + 9 : stop]
             elif kind == HEADERS and flags & END_HEADERS:
-                whole = b""  # which nobody asks for
+                frame = b""  # which nobody asks for
             else:
-                whole = data[at:stop]
+                frame = data[at:stop]
             if kind == HEADERS:
                 if not stream:
                     raise FrameError(frames.PROTOCOL_ERROR, "HEADERS of no stream")
@@ -230,22 +230,22 @@ class Side(asyncio.Protocol):
                 if flags & END_HEADERS:
                     instead = self.headers(stream, flags, block)
                 else:
-                    self._begin_block(stream, flags, block, whole)
+                    self._begin_block(stream, flags, block, frame)
                     in_block, usual = stream, -1
                     instead = b""
             elif kind == CONTINUATION:
-                instead = self._continue_block(stream, flags, whole)
+                instead = self._continue_block(stream, flags, frame)
                 in_block = self._block_stream
                 usual = -1 if in_block else min(largest, LARGEST_CONTROL)
             else:
                 frames.check_control(kind, flags, stream, length)
                 try:
-                    instead = self.control(kind, flags, stream, whole)
+                    instead = self.control(kind, flags, stream, frame)
                 except StreamError as error:
                     self.connection.end_faulty_stream(self, error)
                     instead = b""
             if instead is None and reserved:
-                instead = whole
+                instead = frame
             if instead is not None:
                 if at > start:
                     out.append(data[start:at])
@@ -274,24 +274,24 @@ class Side(asyncio.Protocol):
         self._inside -= stop
         return stop
 
-    def _begin_block(self, stream: int, flags: int, block: bytes, whole: bytes) -> None:
+    def _begin_block(self, stream: int, flags: int, block: bytes, frame: bytes) -> None:
         """A header block that goes on in CONTINUATION frames."""
         self._block_stream, self._block_flags, self._continuations = stream, flags, 0
         self._block += block
-        self._block_frames += whole
-        self._memory.charge(len(block) + len(whole))
+        self._block_frames += frame
+        self._memory.charge(len(block) + len(frame))
 
-    def _continue_block(self, stream: int, flags: int, whole: bytes) -> bytes | None:
+    def _continue_block(self, stream: int, flags: int, frame: bytes) -> bytes | None:
         """A CONTINUATION; what to hand on once the block is complete."""
         if not self._block_stream:
             raise FrameError(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._continuations += 1
-        length = len(whole) - 9
+        length = len(frame) - 9
         if len(self._block) + length > LARGEST_CONTROL or self._continuations > MOST_CONTINUATIONS:
             raise FrameError(frames.ENHANCE_YOUR_CALM, "a header block that is too long")
-        self._block += whole[9:]
-        self._block_frames += whole
-        self._memory.charge(length + len(whole))
+        self._block += frame[9:]
+        self._block_frames += frame
+        self._memory.charge(length + len(frame))
         if not flags & END_HEADERS:
             return b""
         block, as_it_came = bytes(self._block), bytes(self._block_frames)
@@ -300,10 +300,10 @@ class Side(asyncio.Protocol):
         instead = self.headers(stream, self._block_flags, block)
         return as_it_came if instead is None else instead
 
-    def put(self, whole: bytes) -> None:
+    def put(self, frame: bytes) -> None:
         """Write a whole frame to this peer, not into the middle of another."""
         peer = self.peer
-        (self.waiting if peer._inside and not peer._inside_taken else self.out).append(whole)
+        (self.waiting if peer._inside and not peer._inside_taken else self.out).append(frame)
 
     def take_frames_up_to(self, size: int | None) -> None:
         """This peer takes frames up to that size, as its SETTINGS say; None: they do not say."""
@@ -323,17 +323,17 @@ class Side(asyncio.Protocol):
         self._memory.release(self._unread)
         self._unread = 0
 
-    def reply(self, whole: bytes) -> None:
+    def reply(self, frame: bytes) -> None:
         """Write an answer of the relay's own, which nothing else holds back: a peer that does not read what it asks
         for is cut off.
         """
         if self.is_paused or self.waiting:
-            self._unread += len(whole)
-            self._memory.charge(len(whole))
+            self._unread += len(frame)
+            self._memory.charge(len(frame))
             if self._unread > MOST_UNREAD:
                 self.connection.cut_off("unread", "answers are not read")
                 return
-        self.put(whole)
+        self.put(frame)
 
     def write(self) -> None:
         """Write what waits, once there is a socket."""

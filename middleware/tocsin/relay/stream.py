@@ -31,14 +31,14 @@ class Stream:
     headers, kept where the request may be sent again.
     """
 
-    answered = False
+    headers_sent = False
     request_ended = False
     response_ended = False
     fields: Sequence[tuple[str, str]] = ()
     request_encoding = ""
     response_encoding = ""
     _waiting = 0  # judgements that are not there yet
-    _kept = 0  # bytes that the call keeps of a stream, until they are judged
+    _kept_bytes = 0  # bytes that the call keeps of a stream, until they are judged
     _header_size = 0
     _kept_requests = 0  # and of requests, until they are answered
     _arrived = 0.0
@@ -88,15 +88,15 @@ class Stream:
         if call is None or not call.wants_request:
             return
         if self._request is None:
-            found = whole_message(payload, self._connection.relay.max_message)
-            if found is not None:
-                call.asked(found)
+            content = whole_message(payload, self._connection.relay.max_message)
+            if content is not None:
+                call.on_request_message(content)
                 if call.kept_requests or self._kept_requests:
                     self._count_requests(call)
                 return
             self._request = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._request.feed(payload):
-            call.asked(*self._plain(message, self.request_encoding))
+            call.on_request_message(*self._plain(message, self.request_encoding))
         self._count_requests(call)
 
     def _count_requests(self, call: Call) -> None:
@@ -119,18 +119,18 @@ class Stream:
         if call is None or (not call.streams and (self._waiting or call.verdict is not None)):
             return
         if self._response is None:
-            found = whole_message(payload, self._connection.relay.max_message)
-            if found is not None:
-                self._answered(call, found, None)
+            content = whole_message(payload, self._connection.relay.max_message)
+            if content is not None:
+                self._on_message(call, content, None)
                 return
             self._response = Assembler(self._connection.relay.max_message, self._connection.memory)
         for message in self._response.feed(payload):
-            self._answered(call, *self._plain(message, self.response_encoding))
+            self._on_message(call, *self._plain(message, self.response_encoding))
 
-    def _answered(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
+    def _on_message(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
         """A whole message of the response."""
         if not call.streams:
-            if call.answered(content, fault) is not None:
+            if call.on_response_message(content, fault) is not None:
                 self._submit(call)
             return
         memory = self._connection.memory
@@ -138,13 +138,13 @@ class Stream:
             self._count_requests(call)
         if content is not None and memory.lacks_room:
             content, fault = None, ("memory", "a message was not kept")
-        piece = call.answered(content, fault)
-        if call.kept != self._kept:
-            if call.kept > self._kept:
-                memory.charge(call.kept - self._kept)
+        piece = call.on_response_message(content, fault)
+        if call.kept_bytes != self._kept_bytes:
+            if call.kept_bytes > self._kept_bytes:
+                memory.charge(call.kept_bytes - self._kept_bytes)
             else:
-                memory.release(self._kept - call.kept)
-            self._kept = call.kept
+                memory.release(self._kept_bytes - call.kept_bytes)
+            self._kept_bytes = call.kept_bytes
         self._count_requests(call)
         if piece is not None:
             self._submit(piece)
@@ -223,13 +223,13 @@ class Stream:
 
     def _give_back_kept(self) -> None:
         """Nothing is kept of the stream any more."""
-        if self._kept or self._kept_requests:
-            self._connection.memory.release(self._kept + self._kept_requests)
-            self._kept = self._kept_requests = 0
+        if self._kept_bytes or self._kept_requests:
+            self._connection.memory.release(self._kept_bytes + self._kept_requests)
+            self._kept_bytes = self._kept_requests = 0
 
-    def hold(self, whole: bytes) -> None:
+    def hold(self, frame: bytes) -> None:
         """A frame that must stay behind the trailers that wait."""
-        self._held = [*self._held, whole]
+        self._held = [*self._held, frame]
 
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what waits for the last of them."""
@@ -282,7 +282,7 @@ class Stream:
         if self._header_size:
             self._connection.memory.release(self._header_size)
             self._header_size = 0
-        if self._kept or self._kept_requests:
+        if self._kept_bytes or self._kept_requests:
             if self.call is not None:
                 self.call.forget_requests()
             self._give_back_kept()
@@ -291,4 +291,4 @@ class Stream:
         if self._response is not None:
             self._response.forget()
         if self.call is not None and self.call.streams:
-            self._connection.relay.guard.over(self.call)
+            self._connection.relay.guard.on_call_closed(self.call)

@@ -35,11 +35,11 @@ class EventSink:
         self, models: Mapping[str, GuardedModel], config: EventsConfig | None, once: Once | None = None
     ) -> None:
         self._models = dict(models)
-        own = config or EventsConfig.model_construct(to=[])
+        settings = config or EventsConfig.model_construct(to=[])
         self._outlets: Sequence[Outlet] = outlets(config, once) if config is not None else []
-        self._storms = Storms(own.window.total_seconds(), own.burst, own.repeat.total_seconds())
-        self._payload = own.payload
-        self._window = own.window.total_seconds()
+        self._storms = Storms(settings.window.total_seconds(), settings.burst, settings.repeat.total_seconds())
+        self._payload = settings.payload
+        self._window = settings.window.total_seconds()
         self._lock = threading.Lock()
         self._identifiers = Identifiers()
         self._ending = threading.Event()
@@ -117,14 +117,16 @@ class EventSink:
 
     def _sum_up(self, *, all_of_them: bool = False) -> None:
         with self._lock:
-            for one in self._storms.ended(time.monotonic(), all_of_them=all_of_them):
-                now, lasted = time.time(), time.monotonic() - one.began
+            for summary in self._storms.ended(time.monotonic(), all_of_them=all_of_them):
+                now, lasted = time.time(), time.monotonic() - summary.began
                 self._tell(
-                    event(SUM, self._identifiers.next(), subject(one.model), now, summed(one, now - lasted, now))
+                    event(
+                        SUM, self._identifiers.next(), subject(summary.model), now, summed(summary, now - lasted, now)
+                    )
                 )
 
     def _tell(self, content: Event) -> None:
         self.latest.append(content)
-        told = line(content)
+        text = line(content)
         for outlet in self._outlets:
-            outlet.put(told)
+            outlet.put(text)

@@ -133,34 +133,34 @@ class ModelSeries:
 
     def take(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data; evidence is weighed by whoever absorbs it."""
-        taken: dict[str, Any] = {}
+        drained: dict[str, Any] = {}
         for name in _COUNTERS:
             counter = getattr(self, name)
-            taken[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
+            drained[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
             counter.clear()
         for name in _HISTOGRAMS:
-            taken[name] = getattr(self, name).take()
-        taken["scores"] = None if self.scores is None else self.scores.take()
+            drained[name] = getattr(self, name).take()
+        drained["scores"] = None if self.scores is None else self.scores.take()
         if self.evidence is not None:
-            taken["evidence"] = self.evidence.tally.facts()
+            drained["evidence"] = self.evidence.tally.facts()
             self.evidence.tally.clear()
-        return taken
+        return drained
 
-    def absorb(self, taken: dict[str, Any]) -> None:
+    def absorb(self, drained: dict[str, Any]) -> None:
         """Count what the same model's series has counted in another process."""
         self.changes += 1
         for name in _COUNTERS:
             counter = getattr(self, name)
-            for *key, count in taken[name]:
+            for *key, count in drained[name]:
                 counter[tuple(key) if len(key) > 1 else key[0]] += count
         for version, *_ in list(self.responses):
             self.version(version)
         for name in _HISTOGRAMS:
-            getattr(self, name).absorb(taken[name])
-        if self.scores is not None and taken["scores"] is not None:
-            self.scores.absorb(taken["scores"])
-        if self.evidence is not None and "evidence" in taken:
-            self.evidence.read(taken["evidence"])
+            getattr(self, name).absorb(drained[name])
+        if self.scores is not None and drained["scores"] is not None:
+            self.scores.absorb(drained["scores"])
+        if self.evidence is not None and "evidence" in drained:
+            self.evidence.read(drained["evidence"])
 
     def others_counted(self, more: Sequence[int]) -> None:
         """Weigh what other replicas have counted as well."""
@@ -236,8 +236,8 @@ class ModelSeries:
         if promise.sessions is not None or promise.groups:
             self.keyless["group" if promise.sessions is None else "session"] += 0
         if self._model.shadow is not None:
-            own = (*self._model.shadow.promise.alphas, "none", "failed")
-            for pair in itertools.product(own, severities):
+            shadow_severities = (*self._model.shadow.promise.alphas, "none", "failed")
+            for pair in itertools.product(shadow_severities, severities):
                 self.shadows[pair] += 0
 
     def _version_at_zero(self, version: str) -> None:

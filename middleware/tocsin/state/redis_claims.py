@@ -21,20 +21,20 @@ class RedisClaims:
 
     def claim(self, alarm: str) -> Claim:
         try:
-            return self._connection.run_and_read([self._asked(CLAIM, alarm, LEASE)], _claim)
+            return self._connection.run_and_read([self._script_call(CLAIM, alarm, LEASE)], _claim)
         except Away:
             return "ours"
 
-    def told(self, alarm: str) -> None:
+    def mark_delivered(self, alarm: str) -> None:
         try:
-            self._connection.run([self._asked(TOLD, alarm, self._repeat)])
+            self._connection.run([self._script_call(TOLD, alarm, self._repeat)])
         except Away:
             return
 
-    def _asked(self, script: str, alarm: str, milliseconds: int) -> Asked:
+    def _script_call(self, script: str, alarm: str, milliseconds: int) -> Asked:
         return Asked(script, f"{self._prefix}:told:{alarm}", [self._process, milliseconds])
 
 
 def _claim(answers: list[Any]) -> Claim:
-    known: dict[str, Claim] = {"ours": "ours", "elsewhere": "elsewhere", "told": "told"}
-    return known[answers[0]]
+    claims: dict[str, Claim] = {"ours": "ours", "elsewhere": "elsewhere", "told": "told"}
+    return claims[answers[0]]

@@ -44,9 +44,9 @@ class Reporter:
 
     async def _listen(self, reader: asyncio.StreamReader, gone: asyncio.Event) -> None:
         while line := await reader.readline():
-            asked = json.loads(line)
-            if asked.get("do") == "reload":
-                self._tasks.append(asyncio.create_task(self._reload(asked["number"])))
+            command = json.loads(line)
+            if command.get("do") == "reload":
+                self._tasks.append(asyncio.create_task(self._reload(command["number"])))
         gone.set()
 
     async def _reload(self, number: int) -> None:

@@ -165,7 +165,7 @@ def warns(bundle: Path) -> bytes:
     for row in range(900):
         call = guard.call(INFER, {})
         assert call is not None
-        call.answered(answer := inference(safe, slice(row, row + 1)))
+        call.on_response_message(answer := inference(safe, slice(row, row + 1)))
         guard.judge([call])
         if call.verdict is not None and call.verdict.severity == "warning":
             return answer

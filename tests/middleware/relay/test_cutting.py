@@ -135,7 +135,7 @@ async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[b
     for _ in range(3):
         await asyncio.sleep(0)
     assert not relay.not_understood["malformed"], bytes(to_client.written) + bytes(to_server.written)
-    assert not connection.streams and relay.memory.left == config.max_memory
+    assert not connection.streams and relay.memory.remaining == config.max_memory
     return bytes(to_server.written), bytes(to_client.written)
 
 

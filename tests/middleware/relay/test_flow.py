@@ -108,7 +108,7 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
         for one in STREAMS:
             assert sent[one].startswith(receiver.content.get(one, b""))
         assert outflow.waiting == sum(len(sent[one]) - len(receiver.content.get(one, b"")) for one in STREAMS)
-        assert memory.left == (1 << 30) - outflow.waiting
+        assert memory.remaining == (1 << 30) - outflow.waiting
     for stream in STREAMS:
         outflow.follow(stream, frame(HEADERS, END_STREAM, stream, b""))
     credit(0, 10_000_000)

@@ -29,7 +29,7 @@ def test_messages_come_out_whole_however_payloads_are_cut(contents: list[bytes],
     stream = b"".join(map(framed, contents))
     found = [message.content for payload in cut(stream, places) for message in assembler.feed(payload)]
     assert found == contents
-    assert memory.left == 10_000
+    assert memory.remaining == 10_000
 
 
 @given(st.lists(st.integers(0, 120), min_size=1, max_size=6), st.lists(st.integers(0, 800), max_size=12))
@@ -40,7 +40,7 @@ def test_messages_over_the_limit_are_skipped_and_named(sizes: list[int], places:
     stream = b"".join(map(framed, contents))
     found = [(m.content, m.fault) for payload in cut(stream, places) for m in assembler.feed(payload)]
     assert found == [(c, None) if len(c) <= 50 else (None, "too_large") for c in contents]
-    assert memory.left == 10_000
+    assert memory.remaining == 10_000
 
 
 def test_unfinished_messages_share_one_bound_and_give_it_back() -> None:
@@ -52,7 +52,7 @@ def test_unfinished_messages_share_one_bound_and_give_it_back() -> None:
     (skipped,) = second.feed(framed(b"b" * 200)[90:])
     assert (skipped.content, skipped.fault) == (None, "memory")
     first.forget()
-    assert memory.left == 100
+    assert memory.remaining == 100
 
 
 def test_the_compression_flag_is_told() -> None:
