@@ -118,7 +118,7 @@ class Reloader:
     def _follow(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
         for sink in self._sinks:
             sink.follow(models)
-        self._guard.take(config, models)
+        self._guard.reconfigure(config, models)
         self._relay.follow(config)
 
     def collect(self) -> Iterable[Metric]:

@@ -17,9 +17,9 @@ from tests.middleware.served import ask, grouped, in_sessions, served
 from tests.model_server import model_server
 from tests.parts import INFER, METHOD, SIGNALS, far_away, free_port, inference, running, settings
 
-from tocsin.judgement import news
+from tocsin.judgement import log_throttle
 from tocsin.judgement.guard import Guard
-from tocsin.judgement.news import News
+from tocsin.judgement.log_throttle import LogThrottle
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -70,7 +70,7 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
     bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_000.0]
-    monkeypatch.setattr(news.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log_throttle.time, "monotonic", lambda: now[0])
     guard = Guard.open(settings(1, bundle))
 
     def broken(times: int) -> None:
@@ -90,7 +90,7 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
 
 
 def test_news_of_different_kinds_do_not_hide_each_other() -> None:
-    said = News()
+    said = LogThrottle()
     assert [said.of("a", "x"), said.of("a", "y"), said.of("b", "x"), said.of("a", "x")] == [0, 0, 0, None]
 
 

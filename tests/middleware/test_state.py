@@ -32,7 +32,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.names import LONGEST
 from tocsin.state.memory import MemorySessions
 from tocsin.state.opening import State
-from tocsin.state.redis_connection import Asked, RedisConnection
+from tocsin.state.redis_connection import RedisConnection, ScriptCall
 from tocsin.state.scripts import PUSH
 from tocsin.state.store import SessionStore
 from tocsin_calibration import Bundle, Promise, SessionRule, Window, calibrate_sessions
@@ -312,16 +312,16 @@ def test_a_shadow_of_the_same_bundle_has_sessions_of_its_own(server: RedisServer
 def test_a_batch_is_taken_in_once_however_often_it_is_sent(server: RedisServer) -> None:
     connection = RedisConnection(StateConfig(redis=server.url, timeout=PATIENT))
     try:
-        asked = Asked(PUSH, "k", ["batch-1", 5, 0, 60_000, "0.1", "0.25"])
+        asked = ScriptCall(PUSH, "k", ["batch-1", 5, 0, 60_000, "0.1", "0.25"])
         for _ in range(3):
             (found,) = connection.run([asked])
         assert found == [2, "0.1 0.25", "-", 0, ""]
-        connection.run([Asked(PUSH, "k", ["batch-2", 5, 0, 60_000, "0.5"]), asked])
-        (found,) = connection.run([Asked(PUSH, "k", ["batch-3", 5, 0, 60_000, "1"])])
+        connection.run([ScriptCall(PUSH, "k", ["batch-2", 5, 0, 60_000, "0.5"]), asked])
+        (found,) = connection.run([ScriptCall(PUSH, "k", ["batch-3", 5, 0, 60_000, "1"])])
         assert found[:2] == [3, "0.1 0.25 0.5"]
-        connection.run([Asked(PUSH, "k", ["batch-40", 9, 0, 60_000, "2"])])
-        connection.run([Asked(PUSH, "k", ["batch-4", 9, 0, 60_000, "3"])])  # another one, though its name begins alike
-        (found,) = connection.run([Asked(PUSH, "k", ["batch-5", 9, 0, 60_000, "4"])])
+        connection.run([ScriptCall(PUSH, "k", ["batch-40", 9, 0, 60_000, "2"])])
+        connection.run([ScriptCall(PUSH, "k", ["batch-4", 9, 0, 60_000, "3"])])  # another name
+        (found,) = connection.run([ScriptCall(PUSH, "k", ["batch-5", 9, 0, 60_000, "4"])])
         assert found[:2] == [6, "0.1 0.25 0.5 1 2 3"]
     finally:
         connection.close()
@@ -469,7 +469,7 @@ def test_a_bundle_without_sessions_asks_redis_nothing(server: RedisServer, bundl
     assert Bundle.read(bundle).require_promise().sessions is None
     config = settings(1, bundle, state={"redis": server.url})
     with running(config) as relay:
-        assert not relay.sidecar.relay.guard.heavy
+        assert not relay.sidecar.relay.guard.is_blocking
         assert 'tocsin_state_requests_total{outcome="done"} 0' in relay.metrics
 
 

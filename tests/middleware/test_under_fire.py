@@ -55,7 +55,7 @@ def served(bundle: Path, guard: Guard | None = None, **more: Any) -> Iterator[Ru
         model.answers = {b"safe": ANSWER, b"far": inference(far_away(1), slice(0, 1))}
         config = settings(address, bundle, **{"mode": "enforce", **more})
         if guard is not None:
-            guard.take(config, guard.models)
+            guard.reconfigure(config, guard.models)
         with running(config, guard) as relay:
             yield relay
 
@@ -297,7 +297,7 @@ def test_a_half_open_upstream_ends_with_the_callers_deadline_and_tcp_asks_after_
 def test_a_caller_that_vanishes_while_its_answer_is_held(bundle: Path) -> None:
     with served(bundle) as relay:
         relay.sidecar.relay.guard.models["digits"].every = 0
-        relay.sidecar.relay.guard.take(relay.sidecar.config, relay.sidecar.relay.guard.models)
+        relay.sidecar.relay.guard.reconfigure(relay.sidecar.config, relay.sidecar.relay.guard.models)
         program = f"""
 import grpc, os, threading, time
 channel = grpc.insecure_channel({relay.target!r})

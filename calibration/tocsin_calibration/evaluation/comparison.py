@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.evaluation.by_session import by_session
-from tocsin_calibration.evaluation.kept import Kept, kept_by_severity
+from tocsin_calibration.evaluation.kept import PromiseCheck, kept_by_severity
 from tocsin_calibration.promise import Promise
 
 Float64 = NDArray[np.float64]
@@ -28,8 +28,8 @@ class Comparison(NamedTuple):
     """
 
     unit: str
-    current: dict[str, Kept]
-    candidate: dict[str, Kept]
+    current: dict[str, PromiseCheck]
+    candidate: dict[str, PromiseCheck]
     agree: float
     shift: float
     chance: float
@@ -71,7 +71,7 @@ def compare(
     return Comparison(unit, old, new, agree, shift, chance, _advice(old, new, chance))
 
 
-def _advice(old: dict[str, Kept], new: dict[str, Kept], chance: float) -> str:
+def _advice(old: dict[str, PromiseCheck], new: dict[str, PromiseCheck], chance: float) -> str:
     broken = [name for name, check in old.items() if check.word == "broken"]
     worse = [name for name, check in new.items() if check.word == "broken"]
     if worse:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.evaluation.by_session import SessionOutcome, by_session
 from tocsin_calibration.evaluation.kept import (
-    Kept,
+    PromiseCheck,
     SeedToSeed,
     kept_by_group,
     kept_by_severity,
@@ -92,8 +92,8 @@ class Evaluation:
     """The whole of it; parts for which there was no data are None or empty."""
 
     unit: str
-    severities: dict[str, Kept]
-    groups: dict[str, Kept]
+    severities: dict[str, PromiseCheck]
+    groups: dict[str, PromiseCheck]
     pvalues: list[int]  # counts of p-values in BINS bins of [0, 1]
     drift: float | None
     seeds: SeedToSeed | None
@@ -156,7 +156,7 @@ def evaluate(
         outcome = by_session(promise, scores, sessions)
         unit, severities, limits = outcome.promised(promise)
         pvalues = outcome.pvalues
-        by_group: dict[str, Kept] = {}
+        by_group: dict[str, PromiseCheck] = {}
         drift: float | None = None
         seeds: SeedToSeed | None = None
     else:

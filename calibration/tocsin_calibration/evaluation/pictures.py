@@ -7,7 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 460, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
+START, END, TOP, BOTTOM = 52, 12, 12, 34
 
 
 class Line(NamedTuple):
@@ -33,9 +33,9 @@ class _Axes:
     def __init__(self, x_max: float, y_max: float, x_label: str, y_label: str) -> None:
         self._x_max, self._y_max = x_max or 1.0, y_max or 1.0
         self.parts = [
-            f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
+            f'<rect class="frame" x="{START}" y="{TOP}" width="{WIDTH - START - END}" '
             f'height="{HEIGHT - TOP - BOTTOM}"/>',
-            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>',
+            f'<text x="{(START + WIDTH - END) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>',
             f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
             f"{escape(y_label)}</text>",
         ]
@@ -47,11 +47,11 @@ class _Axes:
         anchor = "end" if share == 1.0 else "middle"  # the last one stays inside
         self.parts += [
             f'<text x="{x}" y="{HEIGHT - BOTTOM + 13}" text-anchor="{anchor}">{_number(share * self._x_max)}</text>',
-            f'<text x="{LEFT - 5}" y="{y + 4}" text-anchor="end">{_number(share * self._y_max)}</text>',
+            f'<text x="{START - 5}" y="{y + 4}" text-anchor="end">{_number(share * self._y_max)}</text>',
         ]
 
     def x(self, value: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * value / self._x_max, 1)
+        return round(START + (WIDTH - START - END) * value / self._x_max, 1)
 
     def y(self, value: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / self._y_max, 1)

@@ -8,7 +8,7 @@ from html import escape
 from math import exp
 
 from tocsin_calibration.evaluation.evaluate import Evaluation, Labelled, Power
-from tocsin_calibration.evaluation.kept import Kept
+from tocsin_calibration.evaluation.kept import PromiseCheck
 from tocsin_calibration.evaluation.page import facts_table, page
 from tocsin_calibration.evaluation.pictures import Line, Row, histogram, intervals, lines
 from tocsin_calibration.wording import percent
@@ -36,7 +36,7 @@ def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[
     return page(title, parts)
 
 
-def _sentence(name: str, check: Kept, unit: str) -> str:
+def _sentence(name: str, check: PromiseCheck, unit: str) -> str:
     words = {
         "kept": "The promise was kept",
         "broken": "The promise was <b>broken</b>",
@@ -75,7 +75,7 @@ def _alarms(evaluation: Evaluation) -> str:
     )
 
 
-def _kept_picture(checks: dict[str, Kept], title: str) -> str:
+def _kept_picture(checks: dict[str, PromiseCheck], title: str) -> str:
     rows = [
         Row(name, check.rate, check.low, check.high, (check.least / check.n, check.most / check.n), check.word)
         for name, check in checks.items()

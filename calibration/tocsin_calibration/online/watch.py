@@ -35,7 +35,7 @@ from tocsin_calibration.online.urn import UrnTest
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 EVERY = 1_000  # responses between restarts
-KEPT = 8  # windows that go on betting, besides the first
+MOST_WINDOWS = 8  # windows that go on betting, besides the first
 
 
 class Watch:
@@ -66,7 +66,7 @@ class Watch:
             self._to_come -= _share(self._opened)
             if self.responses < self._opened * self.every:  # a batch over several restarts opens the last one only
                 self._windows.append((self._opened, self.counts.copy()))
-                if len(self._windows) > KEPT + 1:
+                if len(self._windows) > MOST_WINDOWS + 1:
                     del self._windows[1]
 
     def log_evidence(self) -> float:

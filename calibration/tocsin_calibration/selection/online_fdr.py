@@ -26,7 +26,7 @@ from tocsin_calibration.thresholds.split import exact
 
 Float64 = NDArray[np.float64]
 HORIZON = 100_000  # responses over which a discovery's wealth is spent
-KEPT = 50  # discoveries whose wealth is still counted; forgetting older ones only lowers levels
+MOST_DISCOVERIES = 50  # discoveries whose wealth is still counted; forgetting older ones only lowers levels
 
 
 class OnlineFDR(Protocol):
@@ -70,7 +70,7 @@ class LordPlusPlus:
         self._time += 1
         if alarm:
             self._alarms.append((self._time, self._share()))
-            del self._alarms[:-KEPT]
+            del self._alarms[:-MOST_DISCOVERIES]
         return alarm
 
 
@@ -110,7 +110,7 @@ class Addis:
         if alarm:
             share = self.alpha if self._alarms else self.alpha - self._wealth
             self._alarms.append((self._candidates_at_tau, self._candidates, share))
-            del self._alarms[:-KEPT]
+            del self._alarms[:-MOST_DISCOVERIES]
         return alarm
 
 

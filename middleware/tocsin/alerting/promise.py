@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from tocsin.alerting.limits import page_limits
 from tocsin.alerting.rates import ALARM, by_alarm, ceiling_of, rates
 from tocsin.alerting.rule import Alert, Group, Recording
-from tocsin.alerting.watched import Watched, Wishes, matching
+from tocsin.alerting.watched import RuleOptions, Watched, matching
 
 FAST, SLOW = 14.4, 3.0  # times the promised rate: a month's alarms in 50 hours, and in ten days
 AT_MOST = 0.5  # a rate that is too high whatever was promised
 
 
-def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
+def promise(models: Sequence[Watched], wishes: RuleOptions) -> Group:
     """The alerts of the promise, behind the rates they are about: rules of a group are evaluated in their order."""
     fixed = [model for model in models if model.fixed]
     alerts: list[Recording | Alert] = [*rates(wishes)]
@@ -27,7 +27,7 @@ def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
     return Group("tocsin.promise", alerts)
 
 
-def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
+def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> Alert:
     """Evidence over 1/delta: by Ville's inequality that ever happens by chance with probability at most delta."""
     parts, sure, limits = [], [], page_limits(every, wishes.delta, wishes.run_length)
     windows = [model for model in fixed if not model.run_length]
@@ -62,7 +62,7 @@ def _beyond(limit: float, some: Sequence[Watched], every: Sequence[Watched]) -> 
     return f"tocsin:promise_log_evalue{_of(matching(some, every))} > {limit:.4f}"
 
 
-def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> list[Alert]:
+def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> list[Alert]:
     """The share of alarms is some times what was promised, in a long window and still in a short one."""
     rules = []
     only = _of(matching(fixed, every))
@@ -92,7 +92,7 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes)
     return rules
 
 
-def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
+def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> Alert:
     """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
     limit = page_limits(every, wishes.delta).quiet
     peak = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
@@ -110,7 +110,7 @@ def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -
     )
 
 
-def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
+def _drift(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
     limit = page_limits(models, wishes.delta).drift
     return Alert(
         "TocsinDrift",
@@ -124,7 +124,7 @@ def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
     )
 
 
-def _stale(wishes: Wishes) -> Alert:
+def _stale(wishes: RuleOptions) -> Alert:
     age = wishes.max_age.total_seconds()
     calibrated = f"min by ({wishes.labels('model')}) (tocsin_bundle_calibrated_timestamp_seconds)"
     return Alert(
@@ -138,7 +138,7 @@ def _stale(wishes: Wishes) -> Alert:
     )
 
 
-def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
+def _disagrees(shadowed: Sequence[Watched], wishes: RuleOptions) -> Alert:
     """Live and candidate bundle disagree on more responses than two promises of the mildest alpha allow."""
     by = wishes.labels("model")
     severities = dict.fromkeys(["none", *(severity for model in shadowed for severity in model.severities)])

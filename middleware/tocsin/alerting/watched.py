@@ -32,7 +32,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RuleOptions:
     """What is asked of the alerts.
 
     `delta` is the probability that any promise alert, or any drift alert, ever fires on traffic that keeps the

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from socket import gethostname
 from typing import Any
 
-from tocsin.events.storms import Sum
+from tocsin.events.alarm_throttle import Sum
 from tocsin.judgement.call import Call
 
 ALARM, SUM = "tocsin.alarm.v1", "tocsin.alarms.summed.v1"

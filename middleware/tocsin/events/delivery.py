@@ -20,14 +20,14 @@ from tocsin.configuration.events import (
     WebhookTarget,
 )
 from tocsin.events.alertmanager import Alertmanager
+from tocsin.events.deduplicator import Claim, Deduplicator, alarm_of
 from tocsin.events.json_lines import JsonLines
 from tocsin.events.kafka import Kafka
 from tocsin.events.log import LogLines
-from tocsin.events.once import Claim, Once, alarm_of
 from tocsin.events.post import Rejected
 from tocsin.events.spool import Spool
 from tocsin.events.webhook import Webhook
-from tocsin.judgement.news import News, and_more
+from tocsin.judgement.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 
@@ -48,7 +48,7 @@ class Destination(Protocol):
         ...
 
 
-class Outlet(Protocol):
+class DeliveryQueue(Protocol):
     """One target of the configuration."""
 
     label: str
@@ -68,12 +68,12 @@ class Outlet(Protocol):
         ...
 
 
-def outlets(config: EventsConfig, once: Once | None = None) -> list[Outlet]:
+def delivery_queues(config: EventsConfig, once: Deduplicator | None = None) -> list[DeliveryQueue]:
     """An outlet for every target; those that bring events elsewhere ask `once` about each.
 
     Raises ConfigError, or OSError when a folder cannot be used.
     """
-    result: list[Outlet] = []
+    result: list[DeliveryQueue] = []
     for number, target in enumerate(config.to):
         if isinstance(target, FileTarget):
             result.append(JsonLines(target.file))
@@ -96,13 +96,13 @@ def check_target(target: Target) -> None:
 class Delivery:
     """A thread that brings what is in a spool to a destination, in order."""
 
-    def __init__(self, label: str, destination: Destination, spool: Spool, once: Once | None = None) -> None:
+    def __init__(self, label: str, destination: Destination, spool: Spool, once: Deduplicator | None = None) -> None:
         self.label = label
         self._once = once
         self.counts: Counter[str] = Counter()
         self._destination, self._spool = destination, spool
         self._arrived, self._ending = threading.Event(), threading.Event()
-        self._news = News()
+        self._throttle = LogThrottle()
         self._thread = threading.Thread(target=self._run, name=f"tocsin-{label}", daemon=True)
         self._thread.start()
 
@@ -119,7 +119,7 @@ class Delivery:
             self._arrived.set()
             return
         self.counts["dropped"] += 1
-        if (suppressed := self._news.of("dropped")) is not None:
+        if (suppressed := self._throttle.admit("dropped")) is not None:
             log.error("an event for %s is lost: %s%s", self.label, why, and_more(suppressed))
 
     def close(self) -> None:

@@ -92,17 +92,17 @@ class _Request:
 def _handlers(request: _Request) -> list[Any]:
     """What opens connections that `request` knows of; they use proxies of the environment, as urllib does."""
 
-    class Known(http.client.HTTPConnection):
+    class Traced(http.client.HTTPConnection):
         def connect(self) -> None:
             super().connect()
             request.connected(self.sock)
 
-    class Secure(http.client.HTTPSConnection, Known):  # whose connect calls that of Known before TLS begins
+    class Secure(http.client.HTTPSConnection, Traced):  # whose connect calls that of Known before TLS begins
         pass
 
     class PlainHandler(urllib.request.HTTPHandler):
         def http_open(self, request: urllib.request.Request) -> Any:
-            return self.do_open(Known, request)
+            return self.do_open(Traced, request)
 
     class SecureHandler(urllib.request.HTTPSHandler):
         def https_open(self, request: urllib.request.Request) -> Any:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from tocsin.inprocess.capture import verdicts_in
 from tocsin.judgement.accepting import accept_verdict
-from tocsin.judgement.acting import Ask, Judge, Outcome, acting, goes_out
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask, Judge, Outcome, enforcement_steps, goes_out
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import Replacement
 
@@ -128,7 +128,7 @@ class Holding:
 
     def _act(self, piece: Call) -> Generator[Ask | Judge, Outcome, Replacement | None]:
         """Do what a verdict asks for. Others are asked for one piece of a response alone."""
-        steps = acting(self._guard, piece, partially_sent=self._partially_sent, can_retry=self._asks)
+        steps = enforcement_steps(self._guard, piece, partially_sent=self._partially_sent, can_retry=self._asks)
         came: Outcome = None
         try:
             while True:

@@ -12,9 +12,9 @@ from google.protobuf.message import DecodeError
 
 from tocsin.inprocess.capture import Capture, encoded, text_metadata, verdicts_in, with_verdict, without_verdicts
 from tocsin.inprocess.holding import Holding, Settled
-from tocsin.judgement.acting import Ask, Outcome
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.judgement.guard import Guard
 from tocsin.outbound import Sending, Target, aio_channels, channels, forward_metadata
 from tocsin.verdict import USUAL_LIST_SIZE

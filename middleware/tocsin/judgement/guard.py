@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
+from tocsin.judgement.log_throttle import LogThrottle, and_more
 from tocsin.judgement.model import GuardedModel, guarded_models
-from tocsin.judgement.news import News, and_more
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
 from tocsin.protocols.method import Edit, Method, Opened
@@ -42,8 +42,8 @@ Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its row
 class Guard:
     """Judges calls by the bundles of a configuration. Safe to use from several threads.
 
-    Made by `Guard.open`; `sinks` take note of every verdict. `heavy` bundles want a thread of their own. `timed`: calls
-    tell when they began, and their caller's span, for those who make spans of them.
+    Made by `Guard.open`; `sinks` take note of every verdict. `is_blocking`: judging may hold up an event loop for too
+    long. `timed`: calls tell when they began, and their caller's span, for those who make spans of them.
     """
 
     needs_bundles: ClassVar[bool] = True
@@ -58,10 +58,10 @@ class Guard:
     ) -> None:
         self.sinks = Sinks(sinks)
         self.state = state or State()
-        self._news = News()
-        self.take(config, models)
+        self._throttle = LogThrottle()
+        self.reconfigure(config, models)
 
-    def take(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
+    def reconfigure(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
         """Judge by these from here on; what is being judged is finished by what it began with."""
         self.config = config
         self.models = dict(models)
@@ -91,10 +91,10 @@ class Guard:
             name: max(config.budget(m.name, shares_sessions=m.shares_sessions) for m in models).total_seconds()
             for name, models in self._of_method.items()
         }
-        self.heavy = any(model.waits for model in self.models.values())
+        self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
-        self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
-        self._only = next(iter(self.models)) if len(self.models) == 1 else OTHER
+        self._has_no_bundle = self.needs_bundles and all(model.bundle is None for model in self.models.values())
+        self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
     def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
@@ -146,8 +146,8 @@ class Guard:
             if most_rows and rows >= most_rows:
                 postponed.append((call, 0))
                 continue
-            if self._blind and call.fault is None and call.response is not None:
-                call.model = self._only
+            if self._has_no_bundle and call.fault is None and call.response is not None:
+                call.model = self._default_model
                 self._pass_unscored(call, _NO_BUNDLE)
                 continue
             try:
@@ -194,7 +194,7 @@ class Guard:
 
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored for a reason found by whoever carries it."""
-        call.model = call.model or self._only
+        call.model = call.model or self._default_model
         self._pass_unscored(call, Unscored(reason, detail))
         parent = call.parent
         if parent is not None:
@@ -253,7 +253,7 @@ class Guard:
         """What is to be scored; None of a piece of a stream that carries nothing to judge: it sums up what was judged
         before, or has neither content nor signals.
         """
-        call.model = self._only
+        call.model = self._default_model
         if call.fault is not None:
             raise Unscored(*call.fault)
         if call.response is None:
@@ -312,7 +312,10 @@ class Guard:
                 raise
             scores = _NONE  # such as one token id beyond an embedder's table
         masked = model.scorer.masked
-        if not (_finite(scores) and all(_meaningful(signals[name], name in masked) for name in model.swallowed)):
+        if not (
+            _finite(scores)
+            and all(_meaningful(signals[name], name in masked) for name in model.nonfinite_masked_signals)
+        ):
             if len(batch) > 1:  # find the broken one without spoiling the others
                 for read in batch:
                     self._score_safely(model, family, [read], started)
@@ -413,7 +416,7 @@ class Guard:
         self.sinks.unscored(call)
         if why.reason == "no_bundle":
             return  # told at start
-        if (suppressed := self._news.of(model, why.reason)) is not None:
+        if (suppressed := self._throttle.admit(model, why.reason)) is not None:
             passed = "refused" if call.verdict.action == "block" else "passed"
             fields = {
                 "model": model,

@@ -36,7 +36,7 @@ class Judgement(NamedTuple):
     keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
 
 
-class TellsApart(Protocol):
+class CallKeys(Protocol):
     """Knows which session and which group a call belongs to."""
 
     def session_of(self, call: Call) -> str: ...
@@ -45,13 +45,15 @@ class TellsApart(Protocol):
 
 
 class Judge:
-    """Judges scores by a bundle's promise and what is configured of the model; its sessions are `kept_as`, by its name
-    unless told otherwise. Safe between threads.
+    """Judges scores by a bundle's promise and what is configured of the model. Its sessions are stored under
+    `session_namespace`, by default the model's name. Safe between threads.
 
     Raises ConfigError when the configuration asks for what the bundle does not have.
     """
 
-    def __init__(self, name: str, config: ModelConfig, bundle: Bundle, state: State, kept_as: str = "") -> None:
+    def __init__(
+        self, name: str, config: ModelConfig, bundle: Bundle, state: State, session_namespace: str = ""
+    ) -> None:
         self.promise = bundle.require_promise(config.bundle or "the bundle")
         where = f"models.{name}"
         if self.promise.sessions is not None and not config.session:
@@ -79,10 +81,10 @@ class Judge:
         self.identifiers = Identifiers()
         self.sessions: SessionStore | None = None
         if self.promise.sessions is not None:
-            self.sessions = state.sessions(kept_as or name, bundle.digest, self.promise, config)
+            self.sessions = state.sessions(session_namespace or name, bundle.digest, self.promise, config)
 
     def __call__(
-        self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: TellsApart
+        self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: CallKeys
     ) -> Judgement:
         """Judge scores (n, d) of a batch: each call with its number of rows, and what it was read from."""
         if self.plain:

@@ -50,7 +50,7 @@ class GuardedModel:
         state: State,
         *,
         threads: int = 1,
-        kept_as: str = "",
+        session_namespace: str = "",
     ) -> None:
         self.name = name
         self.config = config
@@ -61,7 +61,7 @@ class GuardedModel:
             self.promise = self.bundle.require_promise(config.bundle or "the bundle")
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
-            self.judge = Judge(name, config, self.bundle, state, kept_as)
+            self.judge = Judge(name, config, self.bundle, state, session_namespace)
             if strange := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
                 names = ", ".join(self.promise.alphas)
                 raise ConfigError(
@@ -69,11 +69,11 @@ class GuardedModel:
                 )
             if self.bundle.model and self.bundle.model != name:
                 log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
-        self.seconds, self.swallowed = self._tried_out()
+        self.seconds, self.nonfinite_masked_signals = self._tried_out()
         self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
-        self._why_not: dict[str, str] = {}
+        self._unreadable: dict[str, str] = {}
         self._reads_request: set[str] = set()
         self.together = False  # whether parallel answers are judged as one response
         self._read_methods(wanted, methods)
@@ -87,7 +87,9 @@ class GuardedModel:
         self.shadow: GuardedModel | None = None
         if config.shadow is not None:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
-            self.shadow = GuardedModel(name, candidate, methods, state, threads=threads, kept_as=f"{name}:shadow")
+            self.shadow = GuardedModel(
+                name, candidate, methods, state, threads=threads, session_namespace=f"{name}:shadow"
+            )
 
     def _tried_out(self) -> tuple[float, list[str]]:
         """The seconds that a batch of eight takes, and the signals in which NaN passes unseen. Raises BundleError."""
@@ -111,7 +113,7 @@ class GuardedModel:
         return stores + (self.shadow.stores if self.shadow is not None else [])
 
     @property
-    def waits(self) -> bool:
+    def is_blocking(self) -> bool:
         """Whether judging a batch may take so long that it should not hold up an event loop."""
         return self.seconds > INLINE_SECONDS or self.shares_sessions
 
@@ -154,7 +156,9 @@ class GuardedModel:
         """How many rows a response has, how to stack them, and each signal's raw contents. Raises Unscored."""
         reader = self._readers.get(method)
         if reader is None:
-            raise Unscored("missing_signal", self._why_not.get(method, "the method is not one of the model's protocol"))
+            raise Unscored(
+                "missing_signal", self._unreadable.get(method, "the method is not one of the model's protocol")
+            )
         return reader.read(opened, request)
 
     # -- what readers ask (protocols.rows.Shapes)
@@ -213,7 +217,7 @@ class GuardedModel:
                 if self.config.ask and (edit := method.edit(chosen, int(self.config.ask))) is not None:
                     self.edits[name] = edit
             except ValueError as error:
-                self._why_not[name] = str(error)
+                self._unreadable[name] = str(error)
         if not self._readers:
             where = f"models.{self.name}.signals"
             unmapped = [signal for signal in wanted if signal not in self.config.signals]
@@ -222,7 +226,7 @@ class GuardedModel:
                     f"{where}: the bundle's detectors read '{unmapped[0]}', which is not mapped; add "
                     f"'{unmapped[0]}: response.outputs.NAME'"
                 )
-            reasons = "; ".join(f"{name}: {why}" for name, why in self._why_not.items())
+            reasons = "; ".join(f"{name}: {why}" for name, why in self._unreadable.items())
             raise ConfigError(f"{where}: no method of protocol '{self.config.protocol}' has these signals: {reasons}")
 
     def _key(self, source: str | None, methods: Mapping[str, Method]) -> Callable[[Call], str]:

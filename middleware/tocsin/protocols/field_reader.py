@@ -69,7 +69,7 @@ class Signal(NamedTuple):
 
 
 Shaped = tuple[tuple[tuple[int, ...], bool | None], ...]  # of each signal its shape, and how its first axis is meant
-Known = tuple[int, Family, Callable[[bytes], list[bytes]]]  # rows, family, and the raw contents of a message
+ReadPlan = tuple[int, Family, Callable[[bytes], list[bytes]]]  # rows, family, and the raw contents of a message
 _UNTRIED: Any = object()
 
 
@@ -84,7 +84,7 @@ class FieldReader:
         self._plain = all(signal.plain for signal in self._signals)
         self._shapes = shapes
         self._plans: dict[Shaped, tuple[int, Family]] = {}
-        self._of_layout: dict[Layout, Known | None] = {}  # None: have to be parsed
+        self._of_layout: dict[Layout, ReadPlan | None] = {}  # None: have to be parsed
 
     def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
         """Rows, family and raw contents. Raises Unscored."""
@@ -118,7 +118,7 @@ class FieldReader:
             raws.append(values.raw)
         return tuple(layout), raws
 
-    def _plan_of(self, layout: Layout) -> Known | None:
+    def _plan_of(self, layout: Layout) -> ReadPlan | None:
         """How to read messages of this structure without parsing; None where they have to be."""
         shaped: Shaped = ()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tocsin.relay import frames
+from tocsin.relay.deframer import MessageDeframer, framed
 from tocsin.relay.frames import END_STREAM
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.holding import HeldStream
-from tocsin.relay.messages import Assembler, framed
 from tocsin.unscored import Unscored
 
 
@@ -16,7 +16,7 @@ class AskingStream(HeldStream):
     Where that cannot be done the request goes on as it came.
     """
 
-    _asking: Assembler | None = None
+    _asking: MessageDeframer | None = None
     _request_is_whole = False
 
     def request_headers(self, flags: int, block: bytes) -> bytes | None:
@@ -36,7 +36,7 @@ class AskingStream(HeldStream):
             return False
         relay = self._connection.relay
         if self._asking is None:
-            self._asking = Assembler(relay.max_message, self._connection.memory, keeps=True)
+            self._asking = MessageDeframer(relay.max_message, self._connection.memory, keeps=True)
         requests = self._connection.requests
         assert requests is not None
         for message in self._asking.feed(payload):

@@ -33,7 +33,7 @@ class HeadersTooLong(HeaderError):
     """A block that decodes to more than the limit; what it would have done to the dynamic table is not known."""
 
 
-class WantedFields:
+class HeaderFilter:
     """The lower-case names that are wanted of header blocks, and what the blocks say that were read lately. Connections
     share one: most calls are alike, and where none are, thousands of connections must not keep what each has read.
     """
@@ -45,7 +45,7 @@ class WantedFields:
         self._coded: dict[bytes, str] = {}  # the same of names in Huffman's code
         self._read: dict[bytes, dict[str, str]] = {}
 
-    def of(self, block: bytes) -> dict[str, str]:
+    def extract(self, block: bytes) -> dict[str, str]:
         """Those of a block that depends on none before it, the last value of a repeated name. Raises HeaderError."""
         fields = self._read.get(block)
         if fields is None:
@@ -114,17 +114,17 @@ class WantedFields:
 class HeaderReader:
     """Reads the wanted fields of one direction's header blocks.
 
-    While `stateful`, blocks go through a full decoder; call `forget_state` once the peer has acknowledged a table of
-    size 0. A decoder stops at `largest` bytes of names, values and 32 for each field (RFC 9113, 6.5.2).
+    While `stateful`, blocks go through a full decoder; call `drop_dynamic_table` once the peer has acknowledged a
+    table of size 0. A decoder stops at `largest` bytes of names, values and 32 for each field (RFC 9113, 6.5.2).
     """
 
-    def __init__(self, wanted: WantedFields, *, stateful: bool = False, largest: int = LARGEST_LIST) -> None:
+    def __init__(self, wanted: HeaderFilter, *, stateful: bool = False, largest: int = LARGEST_LIST) -> None:
         self._wanted = wanted
         self._largest = largest
         self._decoder = Decoder(max_header_list_size=largest) if stateful else None
         self._early: dict[bytes, list[tuple[str, str]]] = {}  # while the dynamic table is as it is now
 
-    def forget_state(self) -> None:
+    def drop_dynamic_table(self) -> None:
         """From here on every block stands alone."""
         self._decoder = None
         self._early.clear()
@@ -132,7 +132,7 @@ class HeaderReader:
     def read(self, block: bytes) -> dict[str, str]:
         """The wanted fields of a block, the last value of a repeated name. Raises HeaderError."""
         if self._decoder is None:
-            return self._wanted.of(block)
+            return self._wanted.extract(block)
         names = self._wanted.names
         return {name: value for name, value in self._fields(self._decoder, block) if name in names}
 
@@ -287,10 +287,10 @@ _kept_huffman = lru_cache(maxsize=1024)(_huffman)
 
 @lru_cache(maxsize=64)
 def _spellings_of(name: str) -> dict[tuple[int, bytes], str]:
-    return _spellings((name,))
+    return _encodings_of((name,))
 
 
-def _spellings(names: Iterable[str]) -> dict[tuple[int, bytes], str]:
+def _encodings_of(names: Iterable[str]) -> dict[tuple[int, bytes], str]:
     """Each name as it may stand in a block: (Huffman bit, bytes) -> name."""
     huffman = Encoder().huffman_coder
     encodings = {(0, name.encode()): name for name in names}

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
-from tocsin.judgement.acting import acting, goes_out
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import enforcement_steps, goes_out
 from tocsin.judgement.policy import Replacement, failed_closed, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay import frames
-from tocsin.relay.flow import Inflow, Outflow
-from tocsin.relay.messages import Assembler, Message, framed, whole_message
-from tocsin.relay.refusal import replaced
+from tocsin.relay.deframer import Message, MessageDeframer, framed, whole_message
+from tocsin.relay.flow_control import ReceiveWindow, SendWindow
+from tocsin.relay.local_reply import replaced
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
 from tocsin.relay.stream import Stream
 from tocsin.unscored import Unscored
@@ -53,8 +53,8 @@ class HeldStream(Stream):
         super().__init__(connection, stream_id, call)
         self.guarded = call
         assert connection.responses is not None and connection.from_server is not None
-        self._outflow: Outflow = connection.responses
-        self._inflow: Inflow = connection.from_server
+        self._outflow: SendWindow = connection.responses
+        self._inflow: ReceiveWindow = connection.from_server
         self._messages: deque[bytes] = deque()  # framed, in their order
         self._first = 0  # the place of the first of them in the response
         self._cleared: set[int] = set()  # places of those that may go
@@ -95,7 +95,7 @@ class HeldStream(Stream):
     def take(self, payload: bytes, size: int, ended: bool) -> None:
         """A piece of the response, `size` bytes of a window."""
         if self._outflow.blocked(self._id):
-            self._inflow.owe(self._id, size)
+            self._inflow.defer_credit(self._id, size)
         else:
             self._inflow.credit(self._id, size, ended=ended)
         if self._done:
@@ -117,7 +117,7 @@ class HeldStream(Stream):
             if single is not None:
                 self._message(payload, single)
                 return
-            self._response = Assembler(relay.max_message, self._connection.memory, keeps=True)
+            self._response = MessageDeframer(relay.max_message, self._connection.memory, keeps=True)
         for message in self._response.feed(payload):
             if self._done:
                 return
@@ -178,7 +178,7 @@ class HeldStream(Stream):
     def _tell(self, piece: Call | None) -> None:
         if piece is None:
             return
-        if self._connection.relay.accepts and piece is self.guarded:
+        if self._connection.relay.trusts_verdicts and piece is self.guarded:
             return  # the trailers tell whether somebody has judged already
         self._submit(piece)
 
@@ -297,7 +297,7 @@ class HeldStream(Stream):
             self._early = True
             self._waiting = 0
             self._decide(self.guarded)
-            self._connection.written()
+            self._connection.request_flush()
             return
         self.guarded.late = True
         self._waiting = 0
@@ -312,7 +312,7 @@ class HeldStream(Stream):
         self._pass_the_rest()
         if self._is_ending:
             self._end()
-        self._connection.written()
+        self._connection.request_flush()
 
     def _go(self, places: Iterable[int]) -> None:
         if self._messages:
@@ -327,7 +327,7 @@ class HeldStream(Stream):
             self._end()
             sent = True
         if sent:
-            self._connection.written()
+            self._connection.request_flush()
 
     def _send_cleared(self) -> bool:
         """Send the messages that may go and have none before them that may not; whether there were any."""
@@ -376,11 +376,11 @@ class HeldStream(Stream):
         elif self.response_ended and not self._trailing.block:
             self._outflow.send(self._id, b"", frames.END_STREAM)
         else:
-            self._outflow.follow(self._id, self._last_block(self._trailing))
+            self._outflow.enqueue_after_data(self._id, self._last_block(self._trailing))
         for frame in self._held:
-            self._outflow.follow(self._id, frame)
+            self._outflow.enqueue_after_data(self._id, frame)
         self._held = ()
-        self._connection.settled(self._id)
+        self._connection.on_response_done(self._id)
 
     def _last_block(self, block: ResponseBlock) -> bytes:
         """The trailers with the verdict, unless callers are not told, or what passes is not gRPC."""
@@ -392,17 +392,17 @@ class HeldStream(Stream):
     def _act(self, call: Call) -> None:
         """Do what the verdict asks for: at once, or by a task where somebody must be asked."""
         relay = self._connection.relay
-        assert relay.again is not None
+        assert relay.retrier is not None
         request = call.request or b""  # what is judged is forgotten at the end of this turn
         asks = self.request_ended and not self._asked_again
-        steps = acting(relay.guard, call, partially_sent=self._partially_sent, can_retry=asks)
+        steps = enforcement_steps(relay.guard, call, partially_sent=self._partially_sent, can_retry=asks)
         try:
             first = next(steps)
         except StopIteration as done:
             self.acted(done.value, call)
         else:
             self._asked_again = True
-            self._again = relay.again.start(self, call, request, steps, first)
+            self._again = relay.retrier.start(self, call, request, steps, first)
 
     def acted(self, instead: Replacement | None, call: Call) -> None:
         """It is known what goes out in place of what `call` covers, None for itself."""
@@ -447,11 +447,11 @@ class HeldStream(Stream):
         trailers, cut = replaced(self._id, instead, verdict, headers_sent=self.headers_sent, limit=limit)
         if cut:
             relay.cut_verdicts[cut] += 1
-        self._outflow.follow(self._id, trailers)
+        self._outflow.enqueue_after_data(self._id, trailers)
         if not self.request_ended:
-            self._outflow.follow(self._id, frames.reset(self._id, frames.NO_ERROR))
-        if not self.response_ended and self.guarded.request is not None and relay.again is not None:
-            relay.again.stop(self, self.guarded.request)
+            self._outflow.enqueue_after_data(self._id, frames.reset(self._id, frames.NO_ERROR))
+        if not self.response_ended and self.guarded.request is not None and relay.retrier is not None:
+            relay.retrier.stop(self, self.guarded.request)
         self._connection.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
 
     def _give_back(self) -> None:
@@ -469,5 +469,5 @@ class HeldStream(Stream):
         self._give_back()
         self._messages.clear()
         self._deferred.clear()
-        self._inflow.settle(self._id, ended=self.response_ended)
+        self._inflow.release_credit(self._id, ended=self.response_ended)
         super().drop()

@@ -14,8 +14,8 @@ from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import Listener
 from tocsin.errors import StartError
 from tocsin.relay.connection import Connection
+from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.handshake import TlsServer
-from tocsin.relay.side import Side
 from tocsin.relay.tls import Certificates
 from tocsin.relay.upstream_watch import UpstreamWatch
 
@@ -89,7 +89,7 @@ class Port:
         if self._watch is not None:
             self._watch.doubt()
 
-    async def connect_upstream(self, protocol: Callable[[], Side]) -> None:
+    async def connect_upstream(self, protocol: Callable[[], Endpoint]) -> None:
         """One connection to the model server. Raises OSError."""
         loop = asyncio.get_running_loop()
         upstream = self.listener.upstream
@@ -128,7 +128,7 @@ class Port:
         assert self._certificates.served is not None
         return self._certificates.served
 
-    def _make_side(self) -> Side:
+    def _make_side(self) -> Endpoint:
         return Connection(self._relay, self).client
 
     def _stop_listening(self) -> None:

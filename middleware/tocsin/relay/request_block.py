@@ -19,9 +19,9 @@ from tocsin.relay.headers import (
     STATIC_FIELDS,
     STATIC_TABLE,
     HeaderError,
+    HeaderFilter,
     HeaderReader,
     HeadersTooLong,
-    WantedFields,
     integer,
     text,
 )
@@ -51,7 +51,7 @@ class RequestHead:
         self.encoding = fields.get("grpc-encoding", "")
 
 
-class RequestFields(WantedFields):
+class RequestFields(HeaderFilter):
     """The lower-case names that are wanted of requests. A full decoder stops at `largest` bytes (RFC 9113, 6.5.2)."""
 
     def __init__(self, names: Iterable[str], largest: int = LARGEST_LIST) -> None:
@@ -213,11 +213,11 @@ class RequestReader:
     """
 
     def __init__(self, largest: int) -> None:
-        self._early: HeaderReader | None = HeaderReader(WantedFields(()), stateful=True, largest=largest)
+        self._early: HeaderReader | None = HeaderReader(HeaderFilter(()), stateful=True, largest=largest)
         self._lost = False  # a block could not be read on which later ones may depend
         self.stateful = True  # a block may still depend on those before it
 
-    def forget_state(self) -> None:
+    def drop_dynamic_table(self) -> None:
         """From here on every block stands alone."""
         self._early = None
         self.stateful = False

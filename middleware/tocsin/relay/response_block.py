@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tocsin.relay.content_types import foreign_answer
-from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, WantedFields
+from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, HeaderFilter
 from tocsin.relay.verdict_fields import EncodedText, split_verdicts
 
-_WANTED = WantedFields((":status", "content-type", "grpc-encoding", "grpc-status"))
+_WANTED = HeaderFilter((":status", "content-type", "grpc-encoding", "grpc-status"))
 
 
 class ResponseBlock:
@@ -39,7 +39,7 @@ def read_response_block(block: bytes) -> ResponseBlock:
     parsed = KNOWN_BLOCKS.get(block)
     if parsed is None:
         stripped, verdicts, size = split_verdicts(block)
-        parsed = ResponseBlock(stripped, verdicts, size, _WANTED.of(stripped))
+        parsed = ResponseBlock(stripped, verdicts, size, _WANTED.extract(stripped))
         if len(block) <= KEPT_SIZE:
             if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
                 KNOWN_BLOCKS.clear()

@@ -10,8 +10,8 @@ from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
+from tocsin.relay.deframer import Message, MessageDeframer, whole_message
 from tocsin.relay.headers import literal_parts
-from tocsin.relay.messages import Assembler, Message, whole_message
 from tocsin.relay.response_block import ResponseBlock
 from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict_text
 from tocsin.unscored import Unscored
@@ -46,8 +46,8 @@ class Stream:
     _held: Sequence[bytes] = ()  # frames behind them
     _late: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
     _timer: TimerHandle | None = None
-    _request: Assembler | None = None
-    _response: Assembler | None = None
+    _request: MessageDeframer | None = None
+    _response: MessageDeframer | None = None
 
     def __init__(self, connection: Connection, stream_id: int, call: Call | None) -> None:
         self.call = call
@@ -94,7 +94,7 @@ class Stream:
                 if call.kept_requests or self._kept_requests:
                     self._count_requests(call)
                 return
-            self._request = Assembler(self._connection.relay.max_message, self._connection.memory)
+            self._request = MessageDeframer(self._connection.relay.max_message, self._connection.memory)
         for message in self._request.feed(payload):
             call.on_request_message(*self._plain(message, self.request_encoding))
         self._count_requests(call)
@@ -123,7 +123,7 @@ class Stream:
             if content is not None:
                 self._on_message(call, content, None)
                 return
-            self._response = Assembler(self._connection.relay.max_message, self._connection.memory)
+            self._response = MessageDeframer(self._connection.relay.max_message, self._connection.memory)
         for message in self._response.feed(payload):
             self._on_message(call, *self._plain(message, self.response_encoding))
 
@@ -151,7 +151,7 @@ class Stream:
 
     def _submit(self, piece: Call) -> None:
         relay = self._connection.relay
-        if relay.accepts and self.call is piece:
+        if relay.trusts_verdicts and self.call is piece:
             return  # the trailers tell whether somebody has judged already
         self._waiting += 1
         self._connection.submit(piece, self)
@@ -193,7 +193,7 @@ class Stream:
     def _accepts(self, call: Call, block: ResponseBlock) -> bool:
         """Whether the response brings a verdict that was made behind, and that holds here."""
         relay = self._connection.relay
-        if not relay.accepts or call.streams or self._waiting:
+        if not relay.trusts_verdicts or call.streams or self._waiting:
             return False
         text = verdict_text(block.verdicts[-1])
         if not accept_verdict(relay.guard, call, text, failed=block.grpc_status != "0"):
@@ -255,7 +255,7 @@ class Stream:
         assert trailing is not None
         self._trailing, self._held = None, ()
         self._connection.relay.added(time.perf_counter() - self._arrived)
-        self._connection.released(self._id, [self._annotated(trailing), *others])
+        self._connection.release_trailers(self._id, [self._annotated(trailing), *others])
 
     def _annotated(self, block: ResponseBlock) -> bytes:
         """The frames of the trailers, with the verdict as far as there is room for it."""

@@ -12,10 +12,10 @@ from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.events import EventsConfig
 from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
-from tocsin.events.delivery import Outlet, outlets
+from tocsin.events.alarm_throttle import AlarmThrottle
+from tocsin.events.deduplicator import Deduplicator
+from tocsin.events.delivery import DeliveryQueue, delivery_queues
 from tocsin.events.health import Facts, facts, families
-from tocsin.events.once import Once
-from tocsin.events.storms import Storms
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import Identifiers
 from tocsin.judgement.model import GuardedModel
@@ -32,12 +32,12 @@ class EventSink:
     """
 
     def __init__(
-        self, models: Mapping[str, GuardedModel], config: EventsConfig | None, once: Once | None = None
+        self, models: Mapping[str, GuardedModel], config: EventsConfig | None, once: Deduplicator | None = None
     ) -> None:
         self._models = dict(models)
         settings = config or EventsConfig.model_construct(to=[])
-        self._outlets: Sequence[Outlet] = outlets(config, once) if config is not None else []
-        self._storms = Storms(settings.window.total_seconds(), settings.burst, settings.repeat.total_seconds())
+        self._outlets: Sequence[DeliveryQueue] = delivery_queues(config, once) if config is not None else []
+        self._storms = AlarmThrottle(settings.window.total_seconds(), settings.burst, settings.repeat.total_seconds())
         self._payload = settings.payload
         self._window = settings.window.total_seconds()
         self._lock = threading.Lock()

@@ -94,7 +94,7 @@ class Histogram:
         at = bisect_left(list(accumulate(counts)), share * total)
         return bounds[at] if at < len(bounds) else None
 
-    def take(self) -> list[tuple[list[int], float, list[list[int]]]]:
+    def drain(self) -> list[tuple[list[int], float, list[list[int]]]]:
         """What was counted of each series since this was last asked: counts by bucket, the sum, and native counts as
         pairs.
         """
@@ -107,7 +107,7 @@ class Histogram:
         self._sums = [0.0] * len(self._sums)
         return drained
 
-    def absorb(self, drained: Sequence[Sequence[Any]]) -> None:
+    def merge(self, drained: Sequence[Sequence[Any]]) -> None:
         """Count what another histogram of the same bounds has counted, as its `take` says it, or JSON of that."""
         for i, (counts, total, native) in enumerate(drained):
             if self._native is not None:

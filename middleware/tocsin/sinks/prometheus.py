@@ -25,11 +25,11 @@ from tocsin.judgement.sink import Scored
 from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
 from tocsin.sinks.histogram import FOLD, Histogram
-from tocsin.sinks.look import Look
 from tocsin.sinks.series import ModelSeries
+from tocsin.sinks.snapshot import ModelSnapshot
 from tocsin.state.store import Exchange
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 # Seconds of one look that evidence may take, and lines that have changed: a thousand busy models would hold up whoever
 # serves. What is left over is shown as it was, and comes first the next time.
@@ -65,11 +65,11 @@ class PrometheusSink(Collector):
             for name, series_of_model in series.items():
                 before = self._models.get(name)
                 if before is not None:
-                    series_of_model.succeed(
+                    series_of_model.inherit(
                         self._series[name], same_bundle=before.digests[0] == models[name].digests[0]
                     )
             series["other"] = ModelSeries(None, _methods(models))
-            series["other"].succeed(self._series["other"], same_bundle=False)
+            series["other"].inherit(self._series["other"], same_bundle=False)
             self._models, self._series, self._acting = dict(models), series, _acting(models)
             self._looks = self._all_looks()
 
@@ -98,23 +98,23 @@ class PrometheusSink(Collector):
         with self._counted():
             return {"median": self._added.quantile(0.5), "p99": self._added.quantile(0.99)}
 
-    def take(self) -> dict[str, Any]:
+    def drain(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data."""
         with self._counted():
             return {
-                "models": {name: series.take() for name, series in self._series.items()},
-                "added": self._added.take(),
-                "batches": self._batches.take(),
+                "models": {name: series.drain() for name, series in self._series.items()},
+                "added": self._added.drain(),
+                "batches": self._batches.drain(),
             }
 
-    def absorb(self, drained: dict[str, Any]) -> None:
+    def merge(self, drained: dict[str, Any]) -> None:
         """Count what the sink of another process has taken."""
         with self._lock:
             for name, counts in drained["models"].items():
                 if name in self._series:
-                    self._series[name].absorb(counts)
-            self._added.absorb(drained["added"])
-            self._batches.absorb(drained["batches"])
+                    self._series[name].merge(counts)
+            self._added.merge(drained["added"])
+            self._batches.merge(drained["batches"])
 
     def exchange(self, shared: Exchange) -> None:
         """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
@@ -199,7 +199,7 @@ class PrometheusSink(Collector):
                 series.count(batch)
                 self._batches.add(len(batch.scores))
 
-    def _with_lock(self, tell: Callable[[], Told]) -> Told:
+    def _with_lock(self, tell: Callable[[], Result]) -> Result:
         with self._lock:
             return tell()
 
@@ -207,7 +207,7 @@ class PrometheusSink(Collector):
         with self._lock:
             return [Sample(ADDED, (), self._added.buckets()[0]), Sample(BATCHES, (), self._batches.buckets()[0])]
 
-    def _weighed(self) -> list[Look]:
+    def _weighed(self) -> list[ModelSnapshot]:
         """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
         with self._counted():
             looks = self._looks
@@ -219,9 +219,9 @@ class PrometheusSink(Collector):
                 break
         return looks
 
-    def _all_looks(self) -> list[Look]:
+    def _all_looks(self) -> list[ModelSnapshot]:
         limits = self.limits
-        return [Look(name, series, self._models.get(name), limits) for name, series in self._series.items()]
+        return [ModelSnapshot(name, series, self._models.get(name), limits) for name, series in self._series.items()]
 
 
 def _acting(models: Mapping[str, GuardedModel]) -> set[str]:

@@ -131,7 +131,7 @@ class ModelSeries:
             "scoring": {"median": self.scoring.quantile(0.5), "p99": self.scoring.quantile(0.99)},
         }
 
-    def take(self) -> dict[str, Any]:
+    def drain(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data; evidence is weighed by whoever absorbs it."""
         drained: dict[str, Any] = {}
         for name in _COUNTERS:
@@ -139,14 +139,14 @@ class ModelSeries:
             drained[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
             counter.clear()
         for name in _HISTOGRAMS:
-            drained[name] = getattr(self, name).take()
-        drained["scores"] = None if self.scores is None else self.scores.take()
+            drained[name] = getattr(self, name).drain()
+        drained["scores"] = None if self.scores is None else self.scores.drain()
         if self.evidence is not None:
             drained["evidence"] = self.evidence.tally.facts()
             self.evidence.tally.clear()
         return drained
 
-    def absorb(self, drained: dict[str, Any]) -> None:
+    def merge(self, drained: dict[str, Any]) -> None:
         """Count what the same model's series has counted in another process."""
         self.changes += 1
         for name in _COUNTERS:
@@ -156,9 +156,9 @@ class ModelSeries:
         for version, *_ in list(self.responses):
             self.version(version)
         for name in _HISTOGRAMS:
-            getattr(self, name).absorb(drained[name])
+            getattr(self, name).merge(drained[name])
         if self.scores is not None and drained["scores"] is not None:
-            self.scores.absorb(drained["scores"])
+            self.scores.merge(drained["scores"])
         if self.evidence is not None and "evidence" in drained:
             self.evidence.read(drained["evidence"])
 
@@ -168,7 +168,7 @@ class ModelSeries:
             self.changes += 1
             self.evidence.add_counts(more)
 
-    def succeed(self, before: ModelSeries, *, same_bundle: bool) -> None:
+    def inherit(self, before: ModelSeries, *, same_bundle: bool) -> None:
         """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""
         for name in (*_COUNTERS, *_HISTOGRAMS, "alarm_traces", "_versions"):
             setattr(self, name, getattr(before, name))

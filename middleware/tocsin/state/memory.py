@@ -12,7 +12,7 @@ from tocsin_calibration import SessionRule
 from tocsin_calibration.sessions.rule import Progress
 
 
-class _Known:
+class _Entry:
     """A session under way, and when it was heard of."""
 
     __slots__ = ("heard", "progress")
@@ -33,7 +33,7 @@ class MemorySessions:
 
     def __init__(self, rule: SessionRule, idle: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rule, self._idle, self._most, self._clock = rule, idle, most, clock
-        self._under_way: OrderedDict[str, _Known] = OrderedDict()  # longest silent first
+        self._under_way: OrderedDict[str, _Entry] = OrderedDict()  # longest silent first
         self._ended: list[str | None] = []
         self.lock = threading.Lock()
 
@@ -84,7 +84,7 @@ class MemorySessions:
         if entry is not None and now - entry.heard > self._idle:
             self._end(entry.progress)
             entry = None
-        renewed = self._under_way[key] = _Known(now, self._rule.start() if entry is None else entry.progress)
+        renewed = self._under_way[key] = _Entry(now, self._rule.start() if entry is None else entry.progress)
         self._forget(now)
         return renewed.progress
 

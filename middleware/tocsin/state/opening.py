@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import TIMEOUT, StateConfig
-from tocsin.events.once import Once
+from tocsin.events.deduplicator import Deduplicator
 from tocsin.state.memory import MemorySessions
 from tocsin.state.redis_claims import RedisClaims
 from tocsin.state.redis_connection import OUTCOMES, RedisConnection
@@ -51,7 +51,7 @@ class State(Collector):
         if self._connection is not None:
             self._connection.looks = [*(store.look for store in self._stores), *self._looks]
 
-    def once(self, repeat: float) -> Once | None:
+    def once(self, repeat: float) -> Deduplicator | None:
         """Who knows which alarms replicas have told in so many seconds; None where there is no Redis."""
         if self._config is None or self._connection is None:
             return None

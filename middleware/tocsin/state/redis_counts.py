@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any
 from uuid import uuid4
 
-from tocsin.state.redis_connection import Asked, Away, RedisConnection
+from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, ScriptCall
 from tocsin.state.scripts import COUNT
 
-KEPT = 7 * 24 * 3600 * 1000  # ms after the last report that counts are kept
+RETENTION = 7 * 24 * 3600 * 1000  # ms after the last report that counts are kept
 AT_ONCE = 200  # reports of one round trip
 
 Counts = list[int]
@@ -53,14 +53,14 @@ class SharedCounts:
             calls = [self._report(key, counts_by_name[name]) for key, name in some.items()]
             try:
                 answers = self._connection.run_and_read(calls, _hashes)
-            except Away:
+            except RedisUnavailable:
                 break
             for (key, name), answer in zip(some.items(), answers, strict=True):
                 if any(more := self._on_reply(key, answer)):
                     result[name] = more
         return result
 
-    def _report(self, key: str, counts: Sequence[int]) -> Asked:
+    def _report(self, key: str, counts: Sequence[int]) -> ScriptCall:
         entry = self._shared.get(key)
         if entry is None or any(
             count < reported for count, reported in zip(counts, _plus(entry.others, entry.ever), strict=True)
@@ -71,8 +71,8 @@ class SharedCounts:
             reported_total = _plus(entry.others, entry.ever)
             entry.under_way = [count - reported for count, reported in zip(counts, reported_total, strict=True)]
         more = [word for at, count in enumerate(entry.under_way) if count for word in (at, count)]
-        words: list[str | int] = [entry.replica, entry.number, KEPT, uuid4().hex[:12], *more]
-        return Asked(COUNT, f"{self._prefix}:{{{key}}}:counts", words)
+        words: list[str | int] = [entry.replica, entry.number, RETENTION, uuid4().hex[:12], *more]
+        return ScriptCall(COUNT, f"{self._prefix}:{{{key}}}:counts", words)
 
     def _on_reply(self, key: str, reply: Mapping[str, str]) -> Counts:
         """What others have counted since the last answer."""

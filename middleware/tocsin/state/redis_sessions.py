@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from tocsin.state.memory import MemorySessions
-from tocsin.state.redis_connection import Asked, Away, RedisConnection
+from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, ScriptCall
 from tocsin.state.scripts import ENDED, FORGET, GRADE, HEARD, PUSH
 from tocsin_calibration import SessionRule
 from tocsin_calibration.sessions.rule import Progress
@@ -101,11 +101,11 @@ class RedisSessions:
         if chunks:
             try:
                 if self._unsent:
-                    raise Away  # what came before must be there first
+                    raise RedisUnavailable  # what came before must be there first
                 replies = self._connection.run_and_read(
                     [*(self._push(chunk) for chunk in chunks), self._heard(by_session)], self._read_pushed
                 )
-            except Away:
+            except RedisUnavailable:
                 by_session_progress = {session: self._alone.of(session) for session in by_session}
                 self._keep(chunks)
             else:
@@ -124,11 +124,11 @@ class RedisSessions:
         for session, chunk, grade, stretch in self._open:
             now = len(self._severities) if chunk.severity is None else self._severities.index(chunk.severity)
             if now < (len(self._severities) if chunk.ended else grade):
-                raised.append(Asked(GRADE, self._key(session), [now, stretch + len(chunk.ended)]))
+                raised.append(ScriptCall(GRADE, self._key(session), [now, stretch + len(chunk.ended)]))
         if raised:
             try:
                 self._connection.run(raised)
-            except Away:
+            except RedisUnavailable:
                 self.lost += len(raised)
         here = {id(chunk.progress) for chunk in self._open}
         alone = [(key, chunk) for key, chunk in zip(keys, progress, strict=True) if id(chunk) not in here]
@@ -146,7 +146,7 @@ class RedisSessions:
         try:
             self._bring()
             self._reap()
-        except Away:
+        except RedisUnavailable:
             return
 
     def _bring(self) -> None:
@@ -167,7 +167,7 @@ class RedisSessions:
     def _tell_grades(self) -> None:
         """What alarmed while Redis was away. From here on it is Redis that remembers."""
         raised = [
-            Asked(GRADE, self._key(session), [self._severities.index(entry.severity), "*"])
+            ScriptCall(GRADE, self._key(session), [self._severities.index(entry.severity), "*"])
             for session, entry in self._alone.under_way()
             if entry.severity is not None
         ]
@@ -177,10 +177,11 @@ class RedisSessions:
 
     def _reap(self) -> None:
         silent, ended = self._connection.run_and_read(
-            [Asked(ENDED, self._names, [self._idle, self._most, AT_ONCE])], _ended
+            [ScriptCall(ENDED, self._names, [self._idle, self._most, AT_ONCE])], _ended
         )
         calls = [
-            Asked(FORGET, self._key(session), [self._idle if at < silent else -1]) for at, session in enumerate(ended)
+            ScriptCall(FORGET, self._key(session), [self._idle if at < silent else -1])
+            for at, session in enumerate(ended)
         ]
         for grade in self._connection.run_and_read(calls, self._read_grades) if calls else []:
             self._count(grade)
@@ -231,13 +232,13 @@ class RedisSessions:
                 self._unsent.append(chunk)
                 self._waiting += len(chunk.scores)
 
-    def _push(self, chunk: Chunk) -> Asked:
+    def _push(self, chunk: Chunk) -> ScriptCall:
         how: list[str | int] = [chunk.batch, self._rule.window.width, self._rule.every or 0, self._idle]
-        return Asked(PUSH, self._key(chunk.session), how + [repr(score) for score in chunk.scores])
+        return ScriptCall(PUSH, self._key(chunk.session), how + [repr(score) for score in chunk.scores])
 
-    def _heard(self, sessions: Iterable[str]) -> Asked:
+    def _heard(self, sessions: Iterable[str]) -> ScriptCall:
         arguments: list[str | int] = [self._idle]
-        return Asked(HEARD, self._names, arguments + list(sessions))
+        return ScriptCall(HEARD, self._names, arguments + list(sessions))
 
     @property
     def _names(self) -> str:

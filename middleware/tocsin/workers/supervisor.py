@@ -156,7 +156,7 @@ class Supervisor:
                 config, models = await within_deadline(read_anew, self._path, self.guard)
                 results = await asyncio.gather(*(worker.reload() for worker in self._workers.values()))
                 self.metrics.follow(models)
-                self.guard.take(config, models)
+                self.guard.reconfigure(config, models)
             except Exception as error:
                 self._reloads["failed"] += 1
                 why = in_words(error)
@@ -191,7 +191,7 @@ class Supervisor:
         while True:
             since = loop.time()
             async for report in worker.reports():
-                self.metrics.absorb(report["metrics"])
+                self.metrics.merge(report["metrics"])
                 worker.relay = report["relay"]
                 self._alarms += report["alarms"]
             self._retired = together([self._retired, ended(worker.relay)])

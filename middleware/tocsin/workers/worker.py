@@ -59,7 +59,7 @@ class Reporter:
         sidecar = self._sidecar
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
         return {
-            "metrics": sidecar.metrics.take(),
+            "metrics": sidecar.metrics.drain(),
             "relay": facts(sidecar.relay) | sidecar.events.facts() | sent,
             "alarms": sidecar.events.news(),
         }

@@ -23,11 +23,11 @@ from tests.middleware.relay.test_windows import HELLO, answer, frames_of
 from tests.parts import INFER, inference, safe_traffic
 
 from tocsin.relay.connection import Connection
-from tocsin.relay.flow import CONNECTION_WINDOW, STREAM_WINDOW, Outflow
+from tocsin.relay.deframer import framed
+from tocsin.relay.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, SendWindow
 from tocsin.relay.frames import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PREFACE, PROTOCOL_ERROR, frame
 from tocsin.relay.headers import block
 from tocsin.relay.memory import MemoryBudget
-from tocsin.relay.messages import framed
 
 UNGUARDED = "/test.Model/Up"
 
@@ -167,7 +167,7 @@ def test_credit_costs_the_same_however_many_streams_wait(connection_waits: bool)
             pass
 
     def credit(waiting: int) -> int:
-        outflow = Outflow(Nobody(), MemoryBudget(1 << 30).open(lambda: None))
+        outflow = SendWindow(Nobody(), MemoryBudget(1 << 30).open(lambda: None))
         if not connection_waits:
             outflow.announced(0)
             outflow.acknowledged()

@@ -215,7 +215,7 @@ def test_a_late_verdict_follows_the_fail_policy(bundle: Path, fail: str) -> None
         model.answers = ANSWERS
         config = settings(address, bundle, mode="enforce", fail=fail, scoring_budget="20ms")
         guard = Guard.open(config)
-        guard.heavy = True
+        guard.is_blocking = True
         scorer = guard.models["digits"].scorer
         run = scorer.run
 

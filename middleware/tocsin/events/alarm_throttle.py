@@ -28,7 +28,7 @@ class Sum:
     admitted: int = 0
 
 
-class Storms:
+class AlarmThrottle:
     """Decides alarm by alarm. Not safe between threads; times are seconds of one clock.
 
     A session's alarms after its first are summed for `repeat` seconds unless graver; of all others `burst` are told in

@@ -17,7 +17,7 @@ from tocsin.sinks.families import Family, Sample
 from tocsin.sinks.series import ModelSeries
 
 
-class Look:
+class ModelSnapshot:
     """A model's series as samples, lines or plain figures. Not safe between threads.
 
     Evidence takes most of the time, so it is weighed apart (`weigh`), and its last value shown otherwise.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 from tocsin.relay import frames
 from tocsin.relay.admission import Admission
 from tocsin.relay.asking import AskingStream
-from tocsin.relay.flow import STREAM_WINDOW, SURE, pass_on, window_update
+from tocsin.relay.endpoint import LAST_KNOWN, Endpoint
+from tocsin.relay.flow_control import STREAM_WINDOW, SURE, pass_on, window_update
+from tocsin.relay.frame_rate import FrameRateLimit
 from tocsin.relay.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.relay.limits import Allowance
-from tocsin.relay.side import LAST_KNOWN, Side
 from tocsin.relay.stream import Stream
 from tocsin.relay.verdict_fields import MAX_HEADER_LIST_SIZE
 from tocsin.verdict import USUAL_LIST_SIZE
@@ -24,14 +24,14 @@ UPDATES_A_FRAME, FREE_UPDATES = 16, 64  # window updates for each frame of DATA,
 WAITING_FOR_UPSTREAM = 1 << 16  # bytes taken from a client before its upstream connection stands
 
 
-class ClientSide(Side):
+class Downstream(Endpoint):
     """The client's socket."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection)
         self._admission = Admission(connection)
         self._preface = True  # still to come
-        self._allowance = Allowance(connection.relay)
+        self._allowance = FrameRateLimit(connection.relay)
         self.half_closed = False
         self._data_at_ping = 0  # frames of DATA when the last PING came
         self._updates = 0
@@ -50,8 +50,8 @@ class ClientSide(Side):
         server = connection.server
         if self._preface:
             data = self._greet(data)
-        if connection.raw:
-            if connection.refusing:
+        if connection.is_passthrough:
+            if connection.upstream_error:
                 connection.close()
                 return
             server.out.append(data)
@@ -60,7 +60,7 @@ class ClientSide(Side):
             super().data_received(data)
             if connection.responses is not None:
                 connection.flush(self)
-        if connection.refusing:
+        if connection.upstream_error:
             server.out.clear()
             connection.answer_refused()
             self.write()
@@ -76,17 +76,17 @@ class ClientSide(Side):
         if data[: len(expected)] != expected:
             self._preface = False
             self.connection.relay.not_understood["not_http2"] += 1
-            if self.connection.relay.closed:
+            if self.connection.relay.fails_closed:
                 self.connection.close()
                 return b""
-            self.connection.raw = True
+            self.connection.is_passthrough = True
             return data
         if len(expected) < len(frames.PREFACE):
             self._tail += data
             return b""
         self._preface = False
         self.connection.server.out.append(frames.PREFACE)
-        if self.connection.refusing:
+        if self.connection.upstream_error:
             self.connection.greet_refused()
         return data[len(expected) :]
 
@@ -129,7 +129,7 @@ class ClientSide(Side):
             return True
         if open_stream.call is not None:
             open_stream.request_data(payload)
-        if requests.passes(stream, length):
+        if requests.try_consume(stream, length):
             from_client.credit(stream, size, ended=ended)
             return False
         pass_on(requests, from_client, stream, payload, size, flags)
@@ -140,11 +140,13 @@ class ClientSide(Side):
         connection = self.connection
         connection.check_begun(stream)
         if connection.from_client is not None:
-            if stream not in connection.gone:  # the upstream has answered before it was asked all, and knows no end
-                connection.remember(stream)
+            if (
+                stream not in connection.closed_streams
+            ):  # the upstream has answered before it was asked all, and knows no end
+                connection.mark_closed(stream)
                 connection.server.put(frames.reset(stream, frames.CANCEL))
             connection.from_client.credit(stream, came, ended=True)
-        elif stream not in connection.gone:
+        elif stream not in connection.closed_streams:
             return False
         elif length:
             self.put(window_update(0, length))
@@ -175,7 +177,7 @@ class ClientSide(Side):
         connection = self.connection
         if kind == SETTINGS:
             if flags & ACK:
-                self._admission.forget_state()
+                self._admission.drop_dynamic_table()
                 if connection.requests is None:
                     return None
                 connection.server.put(frame)
@@ -195,9 +197,9 @@ class ClientSide(Side):
         if kind == RST_STREAM:
             connection.check_begun(stream)
             if stream not in connection.streams:
-                return b"" if connection.gone.pop(stream, None) else None
+                return b"" if connection.closed_streams.pop(stream, None) else None
             self._allowance.reset()
-            connection.forsake(stream)
+            connection.on_stream_reset(stream)
         elif kind == PING:
             return self._ping(flags, frame)
         elif kind == PUSH_PROMISE:
@@ -223,7 +225,7 @@ class ClientSide(Side):
         if connection.data_frames == self._data_at_ping:
             self._allowance.control()
         self._data_at_ping = connection.data_frames
-        if connection.responses is None and not connection.refusing:
+        if connection.responses is None and not connection.upstream_error:
             return None
         # DATA may wait here that the upstream would miss between two PINGs: the relay answers each side itself.
         self.reply(frames.frame(PING, ACK, 0, frame[frames.HEADER_SIZE :]))
@@ -244,13 +246,13 @@ class ClientSide(Side):
         connection.responses.announced(wanted.get(frames.INITIAL_WINDOW_SIZE))
         return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_server.begin()
 
-    def part(self) -> None:
-        self._admission.part()
-        super().part()
+    def break_cycle(self) -> None:
+        self._admission.break_cycle()
+        super().break_cycle()
 
     def eof_received(self) -> bool:
         """The client writes no more; what is under way may still be answered."""
-        if not self.connection.streams and not self.connection.raw:
+        if not self.connection.streams and not self.connection.is_passthrough:
             return False
         self.half_closed = True
         self.connection.end_requests()
@@ -258,4 +260,4 @@ class ClientSide(Side):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
-        self.connection.lost()
+        self.connection.on_downstream_closed()

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tocsin.judgement.acting import Acting, Ask, Judge, Outcome
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge, Outcome
 from tocsin.judgement.policy import failed_closed
 from tocsin.outbound import AioChannels, Sending, Target, forward_fields
 
@@ -26,7 +26,7 @@ STOPPING = 5.0  # seconds that telling an upstream to stop may take
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
-class Again:
+class Retrier:
     """Sends requests again for streams whose response is not to go out. Lives in the relay's loop."""
 
     def __init__(self, relay: Relay) -> None:
@@ -35,7 +35,7 @@ class Again:
         self._stopping: set[asyncio.Task[list[bytes] | None]] = set()
 
     def start(
-        self, stream: HeldStream, call: Call, request: bytes, steps: Acting, first: Ask | Judge
+        self, stream: HeldStream, call: Call, request: bytes, steps: EnforcementSteps, first: Ask | Judge
     ) -> asyncio.Task[None]:
         """Do these steps for a call with that request, and tell the stream what came of them."""
         return asyncio.get_running_loop().create_task(self._run(stream, call, request, steps, first))
@@ -53,7 +53,9 @@ class Again:
         """Close the connections."""
         await self._channels.close()
 
-    async def _run(self, stream: HeldStream, call: Call, request: bytes, steps: Acting, step: Ask | Judge) -> None:
+    async def _run(
+        self, stream: HeldStream, call: Call, request: bytes, steps: EnforcementSteps, step: Ask | Judge
+    ) -> None:
         try:
             while True:
                 step = steps.send(await self._do(stream, call, request, step))

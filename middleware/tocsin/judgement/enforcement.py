@@ -37,7 +37,7 @@ class Judge(NamedTuple):
 
 
 Outcome = Sequence[bytes] | None
-Acting = Generator[Ask | Judge, Outcome, Replacement | None]
+EnforcementSteps = Generator[Ask | Judge, Outcome, Replacement | None]
 
 
 def goes_out(call: Call) -> bool:
@@ -46,7 +46,7 @@ def goes_out(call: Call) -> bool:
     return verdict is None or verdict.action == "pass" or verdict.action == "flag"
 
 
-def acting(guard: Guard, call: Call, *, partially_sent: bool, can_retry: bool) -> Acting:
+def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_retry: bool) -> EnforcementSteps:
     """What goes out in place of a judged piece, None when it goes out as it came. The verdict that callers see is then
     the one that was acted upon, and its action what was done.
 

@@ -8,14 +8,14 @@ import time
 QUIET = 60.0  # seconds between two lines about the same
 
 
-class News:
+class LogThrottle:
     """Safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: dict[tuple[str, ...], tuple[float, int]] = {}
 
-    def of(self, *what: str) -> int | None:
+    def admit(self, *what: str) -> int | None:
         """How many of this kind were not told since the last that was; None when this one is not to be told either."""
         with self._lock:
             now = time.monotonic()

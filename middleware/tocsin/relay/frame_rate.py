@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 WHILE = 10.0  # seconds
 
 
-class Allowance:
+class FrameRateLimit:
     """Counts a connection's cheap frames. Raises FrameError ENHANCE_YOUR_CALM beyond the limits."""
 
     __slots__ = ("_controls", "_relay", "_resets", "_since")

@@ -6,17 +6,17 @@ import asyncio
 from typing import cast
 
 from tocsin.relay import frames
-from tocsin.relay.flow import STREAM_WINDOW, SURE, pass_on
+from tocsin.relay.endpoint import LAST_KNOWN, Endpoint
+from tocsin.relay.flow_control import STREAM_WINDOW, SURE, pass_on
 from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.response_block import KNOWN_BLOCKS, read_response_block, unread_response_block
-from tocsin.relay.side import LAST_KNOWN, Side
 
 COMPRESSION_ERROR = 0x9  # of HTTP/2
 
 
-class ServerSide(Side):
+class Upstream(Endpoint):
     """The upstream's socket."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -25,7 +25,7 @@ class ServerSide(Side):
         self.connection.end_requests()
 
     def data_received(self, data: bytes) -> None:
-        if self.connection.raw:
+        if self.connection.is_passthrough:
             self.connection.client.out.append(data)
             self.connection.client.write()
             return
@@ -36,7 +36,7 @@ class ServerSide(Side):
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         open_stream = connection.streams.get(stream)
-        if open_stream is None and (connection.responses is not None or stream in connection.gone):
+        if open_stream is None and (connection.responses is not None or stream in connection.closed_streams):
             # Where responses are judged, none passes that belongs to no call; not even after the upstream has reset it.
             return b""
         if open_stream is not None and open_stream.response_ended:
@@ -45,7 +45,7 @@ class ServerSide(Side):
             received = KNOWN_BLOCKS.get(block) or read_response_block(block)
         except HeaderError as error:
             connection.relay.not_understood["headers"] += 1
-            if connection.relay.closed:  # who knows what the caller reads in it, and what it does to his table
+            if connection.relay.fails_closed:  # who knows what the caller reads in it, and what it does to his table
                 raise frames.FrameError(COMPRESSION_ERROR, f"{error}") from None
             received = unread_response_block(block)
         if open_stream is None:
@@ -61,7 +61,7 @@ class ServerSide(Side):
                 instead = self._header_frames(stream, received.block, END_STREAM)
             if connection.responses is not None and connection.responses.blocked(stream):
                 frame = frames.header_frames(stream, block, end_stream=True)
-                connection.responses.follow(stream, instead or frame)
+                connection.responses.enqueue_after_data(stream, instead or frame)
                 return b""
             return instead
         if open_stream.call is None or received.is_informational:  # after which the answer is still to come
@@ -110,7 +110,7 @@ class ServerSide(Side):
             return True
         if open_stream.call is not None:
             open_stream.response_data(payload)
-        passes = outflow.passes(stream, length)
+        passes = outflow.try_consume(stream, length)
         if passes:
             inflow.credit(stream, size, ended=ended)
         else:
@@ -163,7 +163,7 @@ class ServerSide(Side):
             if connection.requests is not None:
                 connection.upstream_caught_up(connection.requests.credit(stream, frame[frames.HEADER_SIZE :]))
                 return b""
-            return b"" if stream in connection.gone else None
+            return b"" if stream in connection.closed_streams else None
         if kind == RST_STREAM:
             return self._reset(stream, frame)
         if kind == GOAWAY:
@@ -184,7 +184,7 @@ class ServerSide(Side):
         connection = self.connection
         open_stream = connection.streams.get(stream)
         if open_stream is None:
-            if connection.gone.pop(stream, None) or connection.responses is not None:
+            if connection.closed_streams.pop(stream, None) or connection.responses is not None:
                 return b""
         elif open_stream.holding or isinstance(open_stream, HeldStream):
             open_stream.hold(frame)
@@ -192,7 +192,7 @@ class ServerSide(Side):
         else:
             connection.end(stream)
         if connection.responses is not None and connection.responses.blocked(stream):
-            connection.responses.follow(stream, frame)
+            connection.responses.enqueue_after_data(stream, frame)
             return b""
         return None
 
@@ -205,4 +205,4 @@ class ServerSide(Side):
         connection.doubt_upstream()
         connection.upstream_lost(f"upstream {connection.listener.upstream} closed the connection")
         if connection.client.closed:
-            connection.part()
+            connection.break_cycle()

@@ -11,7 +11,7 @@ from tocsin.events.alarm import ALARM
 Claim = Literal["ours", "elsewhere", "told"]
 
 
-class Once(Protocol):
+class Deduplicator(Protocol):
     """Keeps track of what has been told by any replica."""
 
     def claim(self, alarm: str) -> Claim:
