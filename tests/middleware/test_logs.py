@@ -17,9 +17,9 @@ from tests.middleware.served import ask, grouped, in_sessions, served
 from tests.model_server import model_server
 from tests.parts import INFER, METHOD, SIGNALS, far_away, free_port, inference, running, settings
 
-from tocsin.judgement import log_throttle
+from tocsin import log_throttle
 from tocsin.judgement.guard import Guard
-from tocsin.judgement.log_throttle import LogThrottle
+from tocsin.log_throttle import LogThrottle
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -96,3 +97,15 @@ def summed(of: Sum, began: float, ended: float) -> dict[str, Any]:
 
 def _text(message: bytes | None) -> str | None:
     return None if message is None else base64.b64encode(message[:LONGEST]).decode()
+
+
+def alarm_of(line: bytes) -> str | None:
+    """What an event shares with those of other replicas: session and severity, hidden. None for all that stand alone:
+    sums, and alarms of no session.
+    """
+    content = json.loads(line)
+    data = content["data"]
+    if content["type"] != ALARM or not data["session"]:
+        return None
+    shared = "\0".join((data["model"], data["bundle"], data["session"], data["severity"]))
+    return hashlib.blake2b(shared.encode(), digest_size=16).hexdigest()

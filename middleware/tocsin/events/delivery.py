@@ -19,15 +19,16 @@ from tocsin.configuration.events import (
     Target,
     WebhookTarget,
 )
+from tocsin.events.alarm import alarm_of
 from tocsin.events.alertmanager import Alertmanager
-from tocsin.events.deduplicator import Claim, Deduplicator, alarm_of
 from tocsin.events.json_lines import JsonLines
 from tocsin.events.kafka import Kafka
 from tocsin.events.log import LogLines
 from tocsin.events.post import Rejected
 from tocsin.events.spool import Spool
 from tocsin.events.webhook import Webhook
-from tocsin.judgement.log_throttle import LogThrottle, and_more
+from tocsin.log_throttle import LogThrottle, and_more
+from tocsin.state.deduplicator import Claim, Deduplicator
 
 log = logging.getLogger("tocsin")
 

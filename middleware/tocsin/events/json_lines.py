@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from tocsin.judgement.log_throttle import LogThrottle, and_more
+from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 

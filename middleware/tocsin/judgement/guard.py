@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
-from tocsin.judgement.log_throttle import LogThrottle, and_more
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
+from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.protocols.method import Edit, Method, Opened
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.judgement.call import Call
-from tocsin.judgement.log_throttle import LogThrottle, and_more
+from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 

@@ -17,7 +17,7 @@ from tocsin.errors import StartError
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
-from tocsin.judgement.log_throttle import LogThrottle, and_more
+from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.relay.connection import Connection
 from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.health import facts, families

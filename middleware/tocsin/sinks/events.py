@@ -13,13 +13,13 @@ from prometheus_client.metrics_core import Metric
 from tocsin.configuration.events import EventsConfig
 from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
 from tocsin.events.alarm_throttle import AlarmThrottle
-from tocsin.events.deduplicator import Deduplicator
 from tocsin.events.delivery import DeliveryQueue, delivery_queues
 from tocsin.events.health import Facts, facts, families
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import Identifiers
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
+from tocsin.state.deduplicator import Deduplicator
 
 LATEST = 100  # events kept in memory, for those who look at them
 

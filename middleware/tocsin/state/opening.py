@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import TIMEOUT, StateConfig
-from tocsin.events.deduplicator import Deduplicator
+from tocsin.state.deduplicator import Deduplicator
 from tocsin.state.memory import MemorySessions
 from tocsin.state.redis_claims import RedisClaims
 from tocsin.state.redis_connection import OUTCOMES, RedisConnection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from tocsin.events.deduplicator import Claim
+from tocsin.state.deduplicator import Claim
 from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, ScriptCall
 from tocsin.state.scripts import CLAIM, MARK_DELIVERED
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from tocsin.addresses import shown
 from tocsin.configuration.state import TIMEOUT, StateConfig
 from tocsin.errors import ConfigError
-from tocsin.judgement.log_throttle import LogThrottle, and_more
+from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 

@@ -49,6 +49,8 @@ def check_exporters(config: TelemetryConfig) -> None:
 
 def resource() -> Resource:
     """Who tells: this process. What the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) wins."""
+    from importlib.metadata import version
+
     from opentelemetry.sdk.resources import (
         SERVICE_INSTANCE_ID,
         SERVICE_NAME,
@@ -57,9 +59,7 @@ def resource() -> Resource:
         Resource,
     )
 
-    import tocsin
-
-    attributes = {SERVICE_NAME: "tocsin", SERVICE_VERSION: tocsin.__version__, SERVICE_INSTANCE_ID: str(uuid4())}
+    attributes = {SERVICE_NAME: "tocsin", SERVICE_VERSION: version("tocsin"), SERVICE_INSTANCE_ID: str(uuid4())}
     return Resource.create(attributes).merge(OTELResourceDetector().detect())
 
 
