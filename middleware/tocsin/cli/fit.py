@@ -15,6 +15,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tocsin.cli.chosen import of_sessions
 from tocsin.cli.on import On
+from tocsin.cli.outputs import require_writable
 from tocsin.cli.suggestions import show_suggestions
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
@@ -24,7 +25,7 @@ from tocsin.recording.reading import SESSION, Recording, read_recording
 from tocsin_calibration import Bundle
 from tocsin_detectors import Detector, Features, FittingData, Scorer
 from tocsin_detectors.features import parse_features, with_features
-from tocsin_detectors.graph import build_graph, free_lengths, masked_signals, signals_of
+from tocsin_detectors.graph import build_graph, column_names, free_lengths, masked_signals, signals_of
 from tocsin_detectors.registry import names, parse
 
 
@@ -82,7 +83,9 @@ def fit(
         return
     if out is None or not detector:
         raise ConfigError("name a bundle with --out and detectors with --detector; --suggest says which fit the data")
+    require_writable(out)
     detectors = [parse(spec) for spec in detector]
+    column_names(detectors)  # which refuses the same one twice
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     recording = open_recording(data, model, detectors, before)
     division = Division(share, seed, sessions)

@@ -244,7 +244,8 @@ def _names(path: Path, signals: list[str], optional: list[str], prefix: str) -> 
     for signal in signals or there or ["?"]:
         if signal not in there:
             names = ", ".join(there) or f"none; {kind}s are columns named {prefix}NAME"
-            raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {names})")
+            other = "; tocsin convert reads tables whose columns have other names" if prefix == SIGNAL else ""
+            raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {names}{other})")
     return list(dict.fromkeys([*(signals or there), *(name for name in optional if name in there)]))
 
 
