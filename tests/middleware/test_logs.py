@@ -91,7 +91,7 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
 
 def test_news_of_different_kinds_do_not_hide_each_other() -> None:
     said = LogThrottle()
-    assert [said.of("a", "x"), said.of("a", "y"), said.of("b", "x"), said.of("a", "x")] == [0, 0, 0, None]
+    assert [said.admit("a", "x"), said.admit("a", "y"), said.admit("b", "x"), said.admit("a", "x")] == [0, 0, 0, None]
 
 
 # -- what peers put into names
