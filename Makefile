@@ -22,7 +22,7 @@ TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server ngi
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-compiled compiled venv lint format bench interop soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -51,6 +51,10 @@ lint: $(VENV)/dev ## style, types, and the direction of imports
 format: $(VENV)/dev ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/dev ## the site, into build/site; broken links and missing pages fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 bench: build/compiled/.made ## measure the data plane beside Envoy and nginx, and detectors beside pytorch-ood
 	@$(call debian,h2load nghttpd nginx openssl,$(BENCH_PACKAGES))
