@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow.parquet as pq
 import pytest
 from tests.docs.terminal import terminal
 
@@ -61,3 +62,12 @@ def test_the_second_tutorial_stops_a_stream_of_a_service_of_ones_own(first: Type
         printed = shell.type_page(DOCS / "tutorial_own_service.md")
     stopped = printed.rpartition("enforce: ")[2]
     assert "place 2:" in stopped and "place 3:" not in stopped and "PERMISSION_DENIED" in stopped
+
+
+def test_the_checks_for_ci_run_on_the_first_tutorials_bundle(first: Typed) -> None:
+    recorded = pq.read_table(first.folder / "safe")
+    (first.folder / "fresh").mkdir()
+    pq.write_table(recorded.take(list(range(recorded.num_rows))[::-1]), first.folder / "fresh" / "reversed.parquet")
+    environment = {**first.environment, "PATH": f"{first.folder / '.venv' / 'bin'}:{first.environment['PATH']}"}
+    with terminal(first.folder, environment) as shell:
+        assert "advice:" in shell.type_page(DOCS / "ci.md")
