@@ -59,9 +59,9 @@ class Terminal:
         told = blocks(page)
         for block, following in zip(told, [*told[1:], Block("", "", "")], strict=True):
             if block.file:
-                (self._folder / block.file).write_text(self._with_free_ports(block.text))
+                self.write(block)
             elif block.language == "sh":
-                self._type(block.text, following.text if following.language == "text" else "")
+                self.type(block.text, following.text if following.language == "text" else "")
             else:
                 assert block.language == "text", f"a block of {page.name} is neither a file nor typed: {block}"
         return self._output
@@ -73,7 +73,12 @@ class Terminal:
         self._shell.wait()
         self._reader.join(10)
 
-    def _type(self, commands: str, shown: str) -> None:
+    def write(self, block: Block) -> None:
+        """Write the file that a block is."""
+        (self._folder / block.file).write_text(self._with_free_ports(block.text))
+
+    def type(self, commands: str, shown: str) -> None:
+        """Type commands, and wait until the last has ended and what the page shows has come."""
         before, self._typed = len(self._output), self._typed + 1
         sign = f"typed {self._typed}:"
         assert self._shell.stdin is not None
@@ -107,6 +112,11 @@ def terminal(folder: Path, environment: Mapping[str, str]) -> Iterator[Terminal]
         yield opened
     finally:
         opened.end()
+
+
+def masked(line: str) -> str:
+    """A line without what varies from one run to the next."""
+    return _VARIES.sub("0", line.strip())
 
 
 def _pattern(line: str) -> str:

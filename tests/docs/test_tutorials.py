@@ -7,12 +7,13 @@ import re
 import shutil
 import site
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
-from tests.docs.terminal import terminal
+from tests.docs.terminal import blocks, terminal
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -71,3 +72,15 @@ def test_the_checks_for_ci_run_on_the_first_tutorials_bundle(first: Typed) -> No
     environment = {**first.environment, "PATH": f"{first.folder / '.venv' / 'bin'}:{first.environment['PATH']}"}
     with terminal(first.folder, environment) as shell:
         assert "advice:" in shell.type_page(DOCS / "ci.md")
+
+
+def test_the_readmes_guarded_channel_prints_its_verdict(first: Typed) -> None:
+    environment = {**first.environment, "PATH": f"{first.folder / '.venv' / 'bin'}:{first.environment['PATH']}"}
+    (server,) = [block for block in blocks(DOCS / "tutorial.md") if block.file == "server.py"]
+    told = blocks(ROOT / "README.md")
+    program, shown = next(pair for pair in pairwise(told) if pair[0].file == "guarded.py")
+    with terminal(first.folder, environment) as shell:
+        shell.write(server)
+        shell.write(program)
+        shell.type("python server.py &", "serving digits")
+        shell.type("python guarded.py", shown.text)
