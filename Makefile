@@ -36,14 +36,14 @@ test: $(VENV)/dev ## run every test
 	@$(MAKE) --no-print-directory $(GRPC_JS) || echo 'GRPC IN NODE IS NOT TESTED: npm or @grpc/grpc-js is missing' >&2
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-test-base: ## tests of what the base dependencies suffice for, in build/base with nothing else
+test-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
+	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
+	PYTHONPATH=build/compiled $(BIN)/python -m pytest $(PARALLEL) -o "pythonpath=build/compiled ." $(COMPILED_TESTS)
+
+test-base: ## tests of what the base dependencies suffice for, in build/base with nothing else
 	rm -rf build/base && $(PYTHON) -m venv build/base
 	build/base/bin/python -m pip install --quiet --disable-pip-version-check . hypothesis pytest pytest-asyncio
 	build/base/bin/python -m pytest -o pythonpath=. $(BASE_TESTS)
-
-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
-	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
-	PYTHONPATH=build/compiled $(BIN)/python -m pytest $(PARALLEL) -o "pythonpath=build/compiled ." $(COMPILED_TESTS)
 
 compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, two minutes)
 
