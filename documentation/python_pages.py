@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import tocsin
 import tocsin_calibration
 import tocsin_detectors
@@ -31,8 +33,8 @@ def page() -> str:
         for name in package.__all__:
             public = f"{package.__name__}.{name}"
             lines.append(f"::: {_ELSEWHERE.get(public, public)}")
-            if public in _MEMBERS:
-                lines.append(f"    options: {{members: {_MEMBERS[public]}}}")
+            options = {"heading": public} | ({"members": _MEMBERS[public]} if public in _MEMBERS else {})
+            lines.append(f"    options: {json.dumps(options)}")
             lines.append("")
     return "\n".join(lines)
 

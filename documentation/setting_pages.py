@@ -33,7 +33,11 @@ _HEADINGS = {
 }  # fmt: skip
 _HEAD = "| key | type | default | example | meaning |", "|---|---|---|---|---|"
 _LONGEST = 100  # characters of an example
-_INTRODUCTION = """# Every setting
+_INTRODUCTION = """---
+hide: [toc]
+---
+
+# Every setting
 
 Generated from the configuration's schema. [Configuration](../configuration.md) explains what belongs together; this
 page lists each key with its type, its default and an example. A *time* is a number with its unit (`us`, `ms`, `s`, `m`,

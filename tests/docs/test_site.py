@@ -66,9 +66,10 @@ def test_every_command_and_option_is_in_the_reference() -> None:
 
 
 def test_every_page_has_a_place_in_the_navigation() -> None:
-    placed = set(_pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
+    placed = _pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
     there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
-    assert there <= placed, there - placed
+    assert there <= set(placed), there - set(placed)
+    assert len(set(placed)) == len(placed)
 
 
 def _pages(entry: object) -> list[str]:
