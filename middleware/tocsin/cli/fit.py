@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -181,11 +182,9 @@ def _progress(console: Console, recording: Recording) -> Iterator[Any]:
 
 
 def require_fitting() -> None:
-    """Raises ConfigError when the packages that fitting needs are not installed."""
-    try:
-        import onnx  # noqa: F401
-        import sklearn  # noqa: F401
-        import spox  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"fitting needs {error.name}: pip install 'tocsin[fit]'") from None
+    """Raises ConfigError when a package that fitting needs is not installed. Each is imported where it is used: torch
+    and scikit-learn take seconds, which detectors that need neither should not wait for.
+    """
+    for name in ("onnx", "sklearn", "spox", "torch"):
+        if find_spec(name) is None:
+            raise ConfigError(f"fitting needs {name}: pip install 'tocsin[fit]'")

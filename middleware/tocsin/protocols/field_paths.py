@@ -96,8 +96,12 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
         if keyed:
             if not takes:  # outputs.probs is the same as outputs[probs]
                 if at == len(wanted):
-                    raise ValueError(f"'{path}': '{step.field}' is a map: name a key")
+                    raise ValueError(_names_no_key(step.field, path))
                 takes, at = [wanted[at].field, *wanted[at].takes], at + 1
+            if takes[0] in (AXIS, ROWS):
+                raise ValueError(_names_no_key(step.field, path))
+            if "," in takes[0]:
+                return _several_keys(field, takes, wanted[at:], parts, path)
             key = _key(field.message_type.fields_by_name["key"], takes.pop(0), path)
             field = field.message_type.fields_by_name["value"]
             parts.append(_at_key(key))
@@ -138,6 +142,28 @@ def _resolve_rest(field: FieldDescriptor, rest: Sequence[Step], path: str) -> Fi
     return resolved
 
 
+def _several_keys(
+    entry: FieldDescriptor, takes: Sequence[str], rest: Sequence[Step], parts: Sequence[Follow], path: str
+) -> FieldPath:
+    """An axis of a map's values, in the order in which the path names their keys; None where a key is missing."""
+    if len(takes) > 1:
+        raise ValueError(f"'{path}': several keys of '{entry.name}' are an axis already, so no [{takes[1]}] follows")
+    keys = [_key(entry.message_type.fields_by_name["key"], key.strip(), path) for key in takes[0].split(",")]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"'{path}': a key of '{entry.name}' is named twice")
+    value = entry.message_type.fields_by_name["value"]
+    inner = _resolve_rest(value, rest, path)
+    last = inner or FieldPath(_nothing, value, False, False)
+    return FieldPath(_chain([*parts, _at_keys(keys), _each(last.follow)]), last.field, last.repeated, False)
+
+
+def _names_no_key(field: str, path: str) -> str:
+    return (
+        f"'{path}': '{field}' is a map, whose entries have no order: name one key ({field}[cat]), or the keys of a "
+        f"vector in their order ({field}[cat,dog,bird])"
+    )
+
+
 def _get(name: str, presence: bool) -> Follow:
     if presence:
         return lambda message: getattr(message, name) if message.HasField(name) else None
@@ -146,6 +172,10 @@ def _get(name: str, presence: bool) -> Follow:
 
 def _at_key(key: Any) -> Follow:
     return lambda entries: entries[key] if key in entries else None  # noqa: SIM401 (get makes no messages of maps)
+
+
+def _at_keys(keys: Sequence[Any]) -> Follow:
+    return lambda entries: [entries[key] for key in keys] if all(key in entries for key in keys) else None
 
 
 def _each(inner: Follow | None) -> Follow:
