@@ -51,7 +51,7 @@ def ask_models(channel: grpc.Channel, names: Sequence[str]) -> dict[str, list[Ou
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None
             raise StartError(f"the server says of model '{name}': {error.code().name}: {error.details()}") from None
-        models[name] = [Output(one.name, one.datatype, list(one.shape)) for one in answer.outputs]
+        models[name] = [Output(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in answer.outputs]
     return models
 
 
