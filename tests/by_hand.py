@@ -118,8 +118,8 @@ def enforcing_by_hand(bundle: Path) -> tuple[Relay, Connection, Pipe, Pipe]:
     relay.batcher = Batcher(relay.guard, relay._flushed)
     connection = Connection(relay, unconnected(relay))
     to_client, to_server = Pipe(), Pipe()
-    connection.server.connection_made(to_server)  # type: ignore[arg-type]
-    connection.client.connection_made(to_client)  # type: ignore[arg-type]
+    connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
+    connection.downstream.connection_made(to_client)  # type: ignore[arg-type]
     return relay, connection, to_client, to_server
 
 

@@ -56,8 +56,8 @@ class Relayed:
     async def _blast(self, client: bytes, server: bytes) -> str:
         relay, connection, to_client, to_server = self._connected()
         for side, pipe, content in (
-            (connection.client, to_client, PREFACE + client),
-            (connection.server, to_server, server),
+            (connection.downstream, to_client, PREFACE + client),
+            (connection.upstream, to_server, server),
         ):
             for at in range(0, len(content), 1 << 16):
                 if pipe.closed:
@@ -70,7 +70,7 @@ class Relayed:
             ended = "GOAWAY: " + bytes(to_client.written).rpartition(b"\0\0\0")[2][1:].decode("ascii", "replace")
         elif b"grpc-status" in to_client.written:
             ended = "a status"
-        connection.client.connection_lost(None)
+        connection.downstream.connection_lost(None)
         if relay.memory.remaining != self._config.max_memory:
             raise Failure("bytes are still kept")
         return ended
@@ -80,15 +80,18 @@ class Relayed:
         relay.batcher, relay.retrier = Batcher(self._guard, relay._flushed), Retrier(relay)
         connection = Connection(relay, unconnected(relay))
         to_client, to_server = Pipe(), Pipe()
-        connection.server.connection_made(to_server)  # type: ignore[arg-type]
-        connection.client.connection_made(to_client)  # type: ignore[arg-type]
+        connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
+        connection.downstream.connection_made(to_client)  # type: ignore[arg-type]
         return relay, connection, to_client, to_server
 
     async def _run(self, client: bytes, server: bytes) -> bytes:
         relay, connection, to_client, to_server = self._connected()
         said, answered = PREFACE + client, server
         for part in (2, 2, 1):  # half of it, half of what is left, and the rest
-            for side, pipe, content in ((connection.client, to_client, said), (connection.server, to_server, answered)):
+            for side, pipe, content in (
+                (connection.downstream, to_client, said),
+                (connection.upstream, to_server, answered),
+            ):
                 piece = content[: len(content) // part + 1]
                 if piece and not pipe.closed:
                     side.data_received(piece)
@@ -96,8 +99,8 @@ class Relayed:
             await asyncio.sleep(0)
         for _ in range(JUDGED):
             await asyncio.sleep(0)
-        connection.client.connection_lost(None)
-        connection.server.connection_lost(None)
+        connection.downstream.connection_lost(None)
+        connection.upstream.connection_lost(None)
         await asyncio.sleep(0)
         if relay.memory.remaining != self._config.max_memory:
             raise Failure(f"{self._config.max_memory - relay.memory.remaining} bytes are still kept")

@@ -286,7 +286,7 @@ def test_a_half_open_upstream_ends_with_the_callers_deadline_and_tcp_asks_after_
                 channel.unary_unary(INFER)(b"safe", timeout=0.5)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
             (connection,) = relay.sidecar.relay.connections
-            for side in (connection.client, connection.server):
+            for side in (connection.downstream, connection.upstream):
                 assert side.transport is not None
                 peer = side.transport.get_extra_info("socket")
                 assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

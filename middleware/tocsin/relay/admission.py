@@ -107,7 +107,9 @@ class Admission:
         if head.irregular:
             relay.not_understood["headers"] += 1
         if connection.is_retiring and not stateful:
-            connection.client.put(frames.reset(stream, frames.REFUSED_STREAM))  # clients send it again by themselves
+            connection.downstream.put(
+                frames.reset(stream, frames.REFUSED_STREAM)
+            )  # clients send it again by themselves
             connection.mark_closed(stream)
             connection.request_flush()
             return b""

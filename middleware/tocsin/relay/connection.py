@@ -46,9 +46,9 @@ class Connection:
         self.streams: dict[int, Stream] = {}
         self.closed_streams: dict[int, bool] = {}  # streams that the relay has ended itself
         self.memory = relay.memory.open(self._evicted)
-        self.client = Downstream(self)
-        self.server = Upstream(self)
-        self.client.peer, self.server.peer = self.server, self.client
+        self.downstream = Downstream(self)
+        self.upstream = Upstream(self)
+        self.downstream.peer, self.upstream.peer = self.upstream, self.downstream
         self.largest_list = USUAL_LIST_SIZE  # header list that the client takes
         self.responses: SendWindow | None = None
         self.requests: SendWindow | None = None
@@ -74,24 +74,24 @@ class Connection:
 
     def _manage_windows(self) -> None:
         """Keep flow control here, instead of leaving it to the peers."""
-        self.responses = self.client.outflow = SendWindow(self.client, self.memory)
-        self.requests = self.server.outflow = SendWindow(self.server, self.memory)
-        self.from_server = ReceiveWindow(self.server, self.responses, self.memory)
-        self.from_client = ReceiveWindow(self.client, self.requests, self.memory)
-        self.server.preserves_order = self.client.preserves_order = (
+        self.responses = self.downstream.send_window = SendWindow(self.downstream, self.memory)
+        self.requests = self.upstream.send_window = SendWindow(self.upstream, self.memory)
+        self.from_server = ReceiveWindow(self.upstream, self.responses, self.memory)
+        self.from_client = ReceiveWindow(self.downstream, self.requests, self.memory)
+        self.upstream.preserves_order = self.downstream.preserves_order = (
             True  # credits go to the upstream while requests are read
         )
 
     @property
     def upstream_is_open(self) -> bool:
         """Whether there is a connection to the model server."""
-        return self.server.transport is not None and not self.server.closed
+        return self.upstream.transport is not None and not self.upstream.closed
 
     def on_connected(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
         self._port.keep_alive(transport)
         if not self.relay.admit(self):
-            self.client.close()
+            self.downstream.close()
             return
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
@@ -99,17 +99,17 @@ class Connection:
         upstream = self.listener.upstream
         try:
             async with asyncio.timeout(self.relay.config.connect_timeout.total_seconds()):
-                await self._port.connect_upstream(lambda: self.server)
+                await self._port.connect_upstream(lambda: self.upstream)
         except TimeoutError:
             self.refuse(f"upstream {upstream} did not answer the connection in time")
         except OSError as error:
             why = self.relay.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
             self.refuse(f"{why}: {error.strerror or error}")
         else:
-            if self.client.closed:
-                self.server.close()
-            elif self.client.transport is not None:
-                self.client.transport.resume_reading()
+            if self.downstream.closed:
+                self.upstream.close()
+            elif self.downstream.transport is not None:
+                self.downstream.transport.resume_reading()
 
     # -- streams
 
@@ -144,7 +144,7 @@ class Connection:
                 asyncio.get_running_loop().call_soon(self.upstream_lost, "")
         if not self.streams:
             self.idle_since = self.relay.now()
-            if self._draining or self.client.half_closed:
+            if self._draining or self.downstream.half_closed:
                 # Not now: what this turn has read may not be written yet.
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
@@ -159,15 +159,15 @@ class Connection:
         """A held stream has sent its last, or has queued it."""
         self.end(stream_id)
         self.request_flush()
-        if self.server.closed:
+        if self.upstream.closed:
             self.upstream_lost("")
 
     def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
         """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
         self.mark_closed(stream_id)
         if not upstream_ended:
-            self.server.put(frames.reset(stream_id, frames.CANCEL))
-            self.server.write()
+            self.upstream.put(frames.reset(stream_id, frames.CANCEL))
+            self.upstream.write()
         self.on_response_done(stream_id)
 
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
@@ -177,7 +177,7 @@ class Connection:
         if not ended:
             self.mark_closed(stream_id)
             answer += frames.reset(stream_id, frames.NO_ERROR)
-        self.client.reply(answer)
+        self.downstream.reply(answer)
         self.request_flush()
 
     def end_faulty_stream(self, side: Endpoint, error: StreamError) -> None:
@@ -222,11 +222,11 @@ class Connection:
             stream = self.streams.get(stream_id)
             self.from_client.release_credit(stream_id, ended=stream is None or stream.request_ended)
         self.from_client.resume()
-        self.server.write()
-        if self.client.half_closed:
+        self.upstream.write()
+        if self.downstream.half_closed:
             self.end_requests()
-        if self.client.out:
-            self.flush(self.client)
+        if self.downstream.out:
+            self.flush(self.downstream)
 
     def client_caught_up(self, streams: list[int]) -> None:
         """The client has made room, and nothing waits any more of these responses."""
@@ -237,18 +237,18 @@ class Connection:
             self.from_server.release_credit(stream_id, ended=stream is None or stream.response_ended)
             if stream is None:
                 self._close_windows(stream_id)
-        self.server.write()
+        self.upstream.write()
         if streams:
-            if self.server.closed:
+            if self.upstream.closed:
                 self.upstream_lost("")
-            elif not self.streams and (self._draining or self.client.half_closed):
+            elif not self.streams and (self._draining or self.downstream.half_closed):
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
     def caught_up(self, side: Endpoint) -> None:
         """A socket has taken what was written: send what waited for that."""
         if self.responses is None or self.requests is None:
             return
-        if side is self.client:
+        if side is self.downstream:
             self.client_caught_up(self.responses.pump())
             self.request_flush()
         else:
@@ -294,23 +294,23 @@ class Connection:
             if self.responses is not None:
                 self.responses.enqueue_after_data(stream_id, frame)
             else:
-                self.client.put(frame)
+                self.downstream.put(frame)
         self.on_response_done(stream_id)
 
     def request_flush(self) -> None:
         """Something was put for the client: write it, unless verdicts of this batch are still to come."""
         if not self._deferred:
-            self.client.write()
+            self.downstream.write()
 
     def written_after_flush(self) -> None:
         """The batch is judged: write what waited for it."""
         self._deferred = False
-        self.flush(self.client)
+        self.flush(self.downstream)
 
     def flush(self, side: Endpoint) -> None:
         """Write what waits for a side, unless it waits for a verdict of this batch."""
-        if side is self.client:
-            if self._goaway_owed and self.server.between_frames:
+        if side is self.downstream:
+            if self._goaway_owed and self.upstream.between_frames:
                 self._goaway_owed = False
                 side.out.append(self._goaway(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
             if self._deferred:
@@ -331,16 +331,16 @@ class Connection:
         if self.is_passthrough:  # which has no words for it that the relay knows
             self.close()
             return
-        if self.client.greeted:
+        if self.downstream.greeted:
             self.greet_refused()
-        self.client.write()
-        if self.client.transport is not None and not self.client.closed:
-            self.client.transport.resume_reading()
+        self.downstream.write()
+        if self.downstream.transport is not None and not self.downstream.closed:
+            self.downstream.transport.resume_reading()
         asyncio.get_running_loop().call_later(REFUSAL_WAITS, self.close)
 
     def greet_refused(self) -> None:
         """Be the server that is not there, for a client that has shown that it speaks HTTP/2."""
-        self.client.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
+        self.downstream.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
         self.answer_refused()
 
     def answer_refused(self) -> None:
@@ -350,7 +350,7 @@ class Connection:
         self._answer_unavailable()
         if self.streams:
             return  # their responses wait for verdicts, and then go out
-        self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
+        self.downstream.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
         asyncio.get_running_loop().call_later(REFUSAL_LINGERS, self.close)
 
     def _answer_unavailable(self) -> None:
@@ -363,7 +363,7 @@ class Connection:
             if self.responses is not None:
                 self.responses.enqueue_after_data(stream_id, answer)
             else:
-                self.client.put(answer)
+                self.downstream.put(answer)
             stream.drop()
 
     def doubt_upstream(self) -> None:
@@ -372,25 +372,25 @@ class Connection:
 
     def upstream_lost(self, reason: str) -> None:
         """The upstream has closed: once nothing waits, end the open calls and close the client's side."""
-        if self.client.closed or self._held_after_loss:
+        if self.downstream.closed or self._held_after_loss:
             return
-        if self.streams and self.server.between_frames and not self.is_passthrough:
+        if self.streams and self.upstream.between_frames and not self.is_passthrough:
             self.upstream_error = reason or f"upstream {self.listener.upstream} closed the connection"
             self._answer_unavailable()
             if self.streams:
                 self._held_after_loss = set(self.streams)
-                self.flush(self.client)
+                self.flush(self.downstream)
                 return
-            self.client.put(self._goaway(self.last_stream, frames.NO_ERROR, "upstream closed"))
+            self.downstream.put(self._goaway(self.last_stream, frames.NO_ERROR, "upstream closed"))
         self._deferred = False
-        if self.responses is not None and self.responses.waiting and self.server.between_frames:
-            self.client.write()
+        if self.responses is not None and self.responses.waiting and self.upstream.between_frames:
+            self.downstream.write()
             return  # what the client has no room for yet still goes out
-        self.client.close()
+        self.downstream.close()
 
     def drain(self) -> None:
         """Take no new calls, let those in flight finish, then close."""
-        if self._draining or self.client.closed:
+        if self._draining or self.downstream.closed:
             return
         self._draining = True
         if self.is_passthrough:
@@ -399,7 +399,7 @@ class Connection:
             self.close_when_idle()
             return
         self._goaway_owed = True
-        self.flush(self.client)
+        self.flush(self.downstream)
 
     def retire(self) -> None:
         """The configuration asks for another kind of connection: let this one's calls finish, and take no new ones."""
@@ -410,7 +410,7 @@ class Connection:
         """A peer broke the protocol: tell it, as its peer would, and close both sides."""
         self.relay.not_understood["malformed"] += 1
         if side.peer.between_frames:
-            if side is self.client:
+            if side is self.downstream:
                 side.out.append(self._goaway(self.last_stream, error.code, f"{error}"))
             else:
                 side.out.append(frames.goaway(0, error.code, f"{error}"))
@@ -441,12 +441,12 @@ class Connection:
         self.relay.limited[limit] += 1
         self.memory.close()
         self._deferred = False
-        client, server = self.client.transport, self.server.transport
+        client, server = self.downstream.transport, self.upstream.transport
         if server is not None:
             server.abort()
         if client is None:
             return
-        if self.client.is_paused or not self.server.between_frames or client.is_closing():
+        if self.downstream.is_paused or not self.upstream.between_frames or client.is_closing():
             client.abort()
             return
         client.write(self._goaway(self.last_stream, frames.ENHANCE_YOUR_CALM, reason))
@@ -455,49 +455,49 @@ class Connection:
 
     def end_requests(self) -> None:
         """The client writes no more: tell the upstream, once nothing waits for it."""
-        if self.client.half_closed and (self.requests is None or not self.requests.waiting):
-            self.server.end_writing()
+        if self.downstream.half_closed and (self.requests is None or not self.requests.waiting):
+            self.upstream.end_writing()
 
     def close_when_idle(self) -> None:
         """Close once no call is under way, and nothing waits that could still go out."""
         if self.streams:
             return
         responses = self.responses
-        if responses is not None and responses.waiting and (responses.may_go_on or not self.client.half_closed):
+        if responses is not None and responses.waiting and (responses.may_go_on or not self.downstream.half_closed):
             return  # a client that has left can open no window, but the socket may still take something
-        if self._draining and self.server.between_frames:
+        if self._draining and self.upstream.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.
-            self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))
+            self.downstream.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))
         self.close()
 
     def close(self) -> None:
         """Close both sides, writing what waits."""
         self._deferred = False
-        self.client.close()
-        self.server.close()
+        self.downstream.close()
+        self.upstream.close()
 
     def on_downstream_closed(self) -> None:
         """The client is gone: so is everything of this connection."""
         for stream in self.streams.values():
             stream.drop()
         self.streams.clear()
-        for outflow in (self.responses, self.requests):
-            if outflow is not None:
-                outflow.drop()
+        for send_window in (self.responses, self.requests):
+            if send_window is not None:
+                send_window.drop()
         self.memory.close()
         self.relay.connections.discard(self)
         if self._connecting is not None:
             self._connecting.cancel()
-        self.server.close()
-        if self.server.closed or (self.upstream_error and self.server.transport is None):
+        self.upstream.close()
+        if self.upstream.closed or (self.upstream_error and self.upstream.transport is None):
             self.break_cycle()
 
     def break_cycle(self) -> None:
         """Both sides are gone, and nothing comes from them any more: what they hold is given back at once, instead of
         when the collector finds that they hold each other.
         """
-        self.client.break_cycle()
-        self.server.break_cycle()
+        self.downstream.break_cycle()
+        self.upstream.break_cycle()
 
 
 class Queued:

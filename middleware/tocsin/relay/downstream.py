@@ -31,7 +31,7 @@ class Downstream(Endpoint):
         super().__init__(connection)
         self._admission = Admission(connection)
         self._preface = True  # still to come
-        self._allowance = FrameRateLimit(connection.relay)
+        self._frame_rate = FrameRateLimit(connection.relay)
         self.half_closed = False
         self._data_at_ping = 0  # frames of DATA when the last PING came
         self._updates = 0
@@ -47,7 +47,7 @@ class Downstream(Endpoint):
 
     def data_received(self, data: bytes) -> None:
         connection = self.connection
-        server = connection.server
+        server = connection.upstream
         if self._preface:
             data = self._greet(data)
         if connection.is_passthrough:
@@ -85,7 +85,7 @@ class Downstream(Endpoint):
             self._tail += data
             return b""
         self._preface = False
-        self.connection.server.out.append(frames.PREFACE)
+        self.connection.upstream.out.append(frames.PREFACE)
         if self.connection.upstream_error:
             self.connection.greet_refused()
         return data[len(expected) :]
@@ -98,11 +98,11 @@ class Downstream(Endpoint):
         if payload:
             connection.data_frames += 1
         elif not length and not flags & END_STREAM:
-            self._allowance.control()
+            self._frame_rate.control()
         open_stream = connection.streams.get(stream)
-        inflow = connection.from_client
-        if inflow is not None and (inflow.later or length > SURE or inflow.uncredited > SURE):
-            inflow.admit(stream, length)
+        receive_window = connection.from_client
+        if receive_window is not None and (receive_window.later or length > SURE or receive_window.uncredited > SURE):
+            receive_window.admit(stream, length)
         if open_stream is None:
             return self._for_nobody(stream, length, size)
         if open_stream.request_ended:  # nothing has a place behind the end
@@ -144,7 +144,7 @@ class Downstream(Endpoint):
                 stream not in connection.closed_streams
             ):  # the upstream has answered before it was asked all, and knows no end
                 connection.mark_closed(stream)
-                connection.server.put(frames.reset(stream, frames.CANCEL))
+                connection.upstream.put(frames.reset(stream, frames.CANCEL))
             connection.from_client.credit(stream, came, ended=True)
         elif stream not in connection.closed_streams:
             return False
@@ -180,7 +180,7 @@ class Downstream(Endpoint):
                 self._admission.drop_dynamic_table()
                 if connection.requests is None:
                     return None
-                connection.server.put(frame)
+                connection.upstream.put(frame)
                 connection.upstream_caught_up(connection.requests.acknowledged())
                 return b""
             return self._settings(frame)
@@ -189,7 +189,7 @@ class Downstream(Endpoint):
                 connection.check_begun(stream)
             self._updates += 1
             if self._updates > UPDATES_A_FRAME * (connection.data_frames + connection.last_stream + FREE_UPDATES):
-                self._allowance.control()
+                self._frame_rate.control()
             if connection.responses is None:
                 return None
             connection.client_caught_up(connection.responses.credit(stream, frame[frames.HEADER_SIZE :]))
@@ -198,7 +198,7 @@ class Downstream(Endpoint):
             connection.check_begun(stream)
             if stream not in connection.streams:
                 return b"" if connection.closed_streams.pop(stream, None) else None
-            self._allowance.reset()
+            self._frame_rate.reset()
             connection.on_stream_reset(stream)
         elif kind == PING:
             return self._ping(flags, frame)
@@ -206,9 +206,9 @@ class Downstream(Endpoint):
             raise frames.FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         elif kind > LAST_KNOWN:
             connection.relay.not_understood["frame"] += 1
-            self._allowance.control()
+            self._frame_rate.control()
         elif kind == PRIORITY:
-            self._allowance.control()
+            self._frame_rate.control()
         return None
 
     def _ping(self, flags: int, frame: bytes) -> bytes | None:
@@ -220,10 +220,10 @@ class Downstream(Endpoint):
             if connection.pings_to_client:
                 connection.pings_to_client -= 1
             else:
-                self._allowance.control()
+                self._frame_rate.control()
             return None if connection.responses is None else b""
         if connection.data_frames == self._data_at_ping:
-            self._allowance.control()
+            self._frame_rate.control()
         self._data_at_ping = connection.data_frames
         if connection.responses is None and not connection.upstream_error:
             return None
@@ -237,7 +237,7 @@ class Downstream(Endpoint):
         wanted = frames.read_settings(payload)
         # A change of windows concerns every call that waits for one, and costs as much.
         waiting = 0 if connection.responses is None else connection.responses.streams_waiting
-        self._allowance.control(1 + waiting // STREAMS_A_CONTROL)
+        self._frame_rate.control(1 + waiting // STREAMS_A_CONTROL)
         self.take_frames_up_to(wanted.get(frames.MAX_FRAME_SIZE))
         connection.largest_list = min(wanted.get(MAX_HEADER_LIST_SIZE, connection.largest_list), USUAL_LIST_SIZE)
         if connection.responses is None:

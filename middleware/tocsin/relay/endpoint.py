@@ -41,7 +41,7 @@ class Endpoint(asyncio.Protocol):
     `out` is what waits to be written to this peer, `waiting` whole frames for which there is no place in it until a
     frame that is passing has ended. `preserves_order` tells that other things are written to the peer than what is read
     here.
-    `largest_frame` is the largest that this peer takes, `outflow` its windows where the relay keeps to them.
+    `largest_frame` is the largest that this peer takes, `send_window` its windows where the relay keeps to them.
     """
 
     __deletable__ = ("connection", "peer")  # where this is compiled: by whoever parts the two
@@ -53,7 +53,7 @@ class Endpoint(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.out: list[bytes] = []
         self.waiting: list[bytes] = []
-        self.outflow: SendWindow | None = None
+        self.send_window: SendWindow | None = None
         self.preserves_order = False
         self.closed = False
         self.is_paused = False  # the peer does not read what was written
@@ -351,7 +351,7 @@ class Endpoint(asyncio.Protocol):
         else:
             transport.writelines(out)  # without another copy of what is large
         out.clear()
-        if self.outflow is not None and self.outflow.on_socket_written():
+        if self.send_window is not None and self.send_window.on_socket_written():
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def end_writing(self) -> None:
@@ -370,8 +370,8 @@ class Endpoint(asyncio.Protocol):
     def pause_writing(self) -> None:
         """This peer reads slowly: stop reading from the other one, and count what waits."""
         self.is_paused = True
-        if self.outflow is not None:
-            self.outflow.is_paused = True
+        if self.send_window is not None:
+            self.send_window.is_paused = True
         if self.transport is not None:
             self._unsent = self.transport.get_write_buffer_size()
             self._memory.charge(self._unsent)
@@ -388,13 +388,13 @@ class Endpoint(asyncio.Protocol):
         other = self.peer.transport
         if other is not None and not other.is_closing():
             other.resume_reading()
-        if self.outflow is not None:
-            self.outflow.is_paused = False
+        if self.send_window is not None:
+            self.send_window.is_paused = False
             self.connection.caught_up(self)
 
     def break_cycle(self) -> None:
         """Hold nothing of the connection any more."""
-        self.outflow = None
+        self.send_window = None
         del self.connection, self.peer
 
     def close(self) -> None:

@@ -305,12 +305,12 @@ class ReceiveWindow:
 
     The connection's window is given back as soon as the relay has the bytes, so that no stream that is not read stops
     another; a stream's once they are out of the way, at once or when the receiver has caught up (`defer_credit`,
-    `release_credit`). Where a slow receiver lets too much pile up in `outflow`, the connection's waits as well.
+    `release_credit`). Where a slow receiver lets too much pile up in `send_window`, the connection's waits as well.
     """
 
-    def __init__(self, side: Writes, outflow: SendWindow, memory: MemoryAccount) -> None:
+    def __init__(self, side: Writes, send_window: SendWindow, memory: MemoryAccount) -> None:
         self._side = side
-        self._outflow = outflow
+        self._send_window = send_window
         self._memory = memory
         self.uncredited = 0  # bytes to be credited, to the connection
         self._streams: dict[int, int] = {}  # and to streams, less than _MUCH_OF_STREAM each
@@ -361,7 +361,7 @@ class ReceiveWindow:
 
     def resume(self) -> None:
         """Give the connection's window back, unless too much waits for the receiver."""
-        if self.uncredited >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._outflow.waiting):
+        if self.uncredited >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._send_window.waiting):
             self._side.put(window_update(0, self.uncredited))
             self.uncredited = 0
 
@@ -390,12 +390,14 @@ def _lean(rest: memoryview) -> bytes | memoryview:
     return rest if len(rest) > len(buffer) >> 1 else bytes(rest)
 
 
-def pass_on(outflow: SendWindow, inflow: ReceiveWindow, stream: int, payload: bytes, size: int, flags: int) -> None:
+def pass_on(
+    send_window: SendWindow, receive_window: ReceiveWindow, stream: int, payload: bytes, size: int, flags: int
+) -> None:
     """Send DATA, which took `size` bytes of its sender's windows, as the receiver's allow."""
-    if outflow.send(stream, payload, flags & END_STREAM):
-        inflow.credit(stream, size, ended=bool(flags & END_STREAM))
+    if send_window.send(stream, payload, flags & END_STREAM):
+        receive_window.credit(stream, size, ended=bool(flags & END_STREAM))
     else:
-        inflow.defer_credit(stream, size)
+        receive_window.defer_credit(stream, size)
 
 
 def window_update(stream: int, increment: int) -> bytes:

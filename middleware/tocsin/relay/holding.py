@@ -53,8 +53,8 @@ class HeldStream(Stream):
         super().__init__(connection, stream_id, call)
         self.guarded = call
         assert connection.responses is not None and connection.from_server is not None
-        self._outflow: SendWindow = connection.responses
-        self._inflow: ReceiveWindow = connection.from_server
+        self._send_window: SendWindow = connection.responses
+        self._receive_window: ReceiveWindow = connection.from_server
         self._messages: deque[bytes] = deque()  # framed, in their order
         self._first = 0  # the place of the first of them in the response
         self._cleared: set[int] = set()  # places of those that may go
@@ -94,15 +94,15 @@ class HeldStream(Stream):
 
     def take(self, payload: bytes, size: int, ended: bool) -> None:
         """A piece of the response, `size` bytes of a window."""
-        if self._outflow.blocked(self._id):
-            self._inflow.defer_credit(self._id, size)
+        if self._send_window.blocked(self._id):
+            self._receive_window.defer_credit(self._id, size)
         else:
-            self._inflow.credit(self._id, size, ended=ended)
+            self._receive_window.credit(self._id, size, ended=ended)
         if self._done:
             return
         if self._free:
             if payload:
-                self._outflow.send(self._id, payload)
+                self._send_window.send(self._id, payload)
         else:
             self._assemble(payload)
         if ended:
@@ -339,7 +339,7 @@ class HeldStream(Stream):
             framed_message = messages.popleft()
             size -= len(framed_message)
             self._partially_sent = True
-            self._outflow.send(self._id, framed_message)
+            self._send_window.send(self._id, framed_message)
         if size == before:
             return False
         self._size = size
@@ -348,7 +348,7 @@ class HeldStream(Stream):
 
     def _send(self, content: bytes) -> None:
         self._partially_sent = True
-        self._outflow.send(self._id, content)
+        self._send_window.send(self._id, content)
 
     def _pass_the_rest(self) -> None:
         """Nothing more of this call is judged."""
@@ -374,11 +374,11 @@ class HeldStream(Stream):
         if self._trailing is None:
             self._give_back()  # of a message that was cut off
         elif self.response_ended and not self._trailing.block:
-            self._outflow.send(self._id, b"", frames.END_STREAM)
+            self._send_window.send(self._id, b"", frames.END_STREAM)
         else:
-            self._outflow.enqueue_after_data(self._id, self._last_block(self._trailing))
+            self._send_window.enqueue_after_data(self._id, self._last_block(self._trailing))
         for frame in self._held:
-            self._outflow.enqueue_after_data(self._id, frame)
+            self._send_window.enqueue_after_data(self._id, frame)
         self._held = ()
         self._connection.on_response_done(self._id)
 
@@ -441,15 +441,15 @@ class HeldStream(Stream):
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
         for response in instead.responses:
-            self._outflow.send(self._id, (instead.further and self._stripped(response)) or framed(response))
+            self._send_window.send(self._id, (instead.further and self._stripped(response)) or framed(response))
         relay, verdict = self._connection.relay, self._late or self.guarded.verdict
         limit = self._connection.largest_list
         trailers, cut = replaced(self._id, instead, verdict, headers_sent=self.headers_sent, limit=limit)
         if cut:
             relay.cut_verdicts[cut] += 1
-        self._outflow.enqueue_after_data(self._id, trailers)
+        self._send_window.enqueue_after_data(self._id, trailers)
         if not self.request_ended:
-            self._outflow.enqueue_after_data(self._id, frames.reset(self._id, frames.NO_ERROR))
+            self._send_window.enqueue_after_data(self._id, frames.reset(self._id, frames.NO_ERROR))
         if not self.response_ended and self.guarded.request is not None and relay.retrier is not None:
             relay.retrier.stop(self, self.guarded.request)
         self._connection.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
@@ -469,5 +469,5 @@ class HeldStream(Stream):
         self._give_back()
         self._messages.clear()
         self._deferred.clear()
-        self._inflow.release_credit(self._id, ended=self.response_ended)
+        self._receive_window.release_credit(self._id, ended=self.response_ended)
         super().drop()

@@ -129,7 +129,7 @@ class Port:
         return self._certificates.served
 
     def _make_side(self) -> Endpoint:
-        return Connection(self._relay, self).client
+        return Connection(self._relay, self).downstream
 
     def _stop_listening(self) -> None:
         if self._server is not None:

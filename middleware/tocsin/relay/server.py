@@ -220,7 +220,7 @@ class Relay:
         """Close connections whose callers have not said within `limits.handshake` what they speak."""
         before = self.now() - self.config.limits.handshake.total_seconds()
         for connection in list(self.connections):
-            if not connection.client.greeted and connection.idle_since < before:
+            if not connection.downstream.greeted and connection.idle_since < before:
                 self.limited["handshake"] += 1
                 connection.close()
 

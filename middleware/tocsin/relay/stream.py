@@ -272,7 +272,7 @@ class Stream:
 
     def _last_frames(self, block: bytes) -> bytes:
         """The frames of the trailers."""
-        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.client.largest_frame)
+        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.downstream.largest_frame)
 
     def drop(self) -> None:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""

@@ -26,8 +26,8 @@ class Upstream(Endpoint):
 
     def data_received(self, data: bytes) -> None:
         if self.connection.is_passthrough:
-            self.connection.client.out.append(data)
-            self.connection.client.write()
+            self.connection.downstream.out.append(data)
+            self.connection.downstream.write()
             return
         super().data_received(data)
         if self.out:  # what the upstream is credited
@@ -83,15 +83,15 @@ class Upstream(Endpoint):
     def _header_frames(self, stream: int, block: bytes, flags: int) -> bytes:
         """A header block as frames for the client."""
         ended = bool(flags & END_STREAM)
-        return frames.header_frames(stream, block, end_stream=ended, largest=self.connection.client.largest_frame)
+        return frames.header_frames(stream, block, end_stream=ended, largest=self.connection.downstream.largest_frame)
 
     def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
         connection = self.connection
         connection.data_frames += 1
         open_stream = connection.streams.get(stream)
-        outflow, inflow = connection.responses, connection.from_server
+        send_window, receive_window = connection.responses, connection.from_server
         ended = bool(flags & END_STREAM)
-        if outflow is None or inflow is None:
+        if send_window is None or receive_window is None:
             if open_stream is not None and open_stream.response_ended:
                 return True
             if open_stream is not None:
@@ -100,21 +100,21 @@ class Upstream(Endpoint):
                 if ended:
                     connection.end(stream)
             return False
-        if inflow.later or length > SURE or inflow.uncredited > SURE:
-            inflow.admit(stream, length)
+        if receive_window.later or length > SURE or receive_window.uncredited > SURE:
+            receive_window.admit(stream, length)
         if open_stream is None or open_stream.response_ended:
-            inflow.credit(stream, size, ended=True)
+            receive_window.credit(stream, size, ended=True)
             return True
         if isinstance(open_stream, HeldStream):
             open_stream.take(payload, size, ended)
             return True
         if open_stream.call is not None:
             open_stream.response_data(payload)
-        passes = outflow.try_consume(stream, length)
+        passes = send_window.try_consume(stream, length)
         if passes:
-            inflow.credit(stream, size, ended=ended)
+            receive_window.credit(stream, size, ended=ended)
         else:
-            pass_on(outflow, inflow, stream, payload, size, flags)
+            pass_on(send_window, receive_window, stream, payload, size, flags)
         if ended:
             connection.end(stream)
         return not passes
@@ -147,7 +147,7 @@ class Upstream(Endpoint):
         if kind == SETTINGS and flags & ACK:
             if connection.responses is None:
                 return None
-            connection.client.put(frame)
+            connection.downstream.put(frame)
             connection.client_caught_up(connection.responses.acknowledged())
             return b""
         if kind == SETTINGS:
@@ -204,5 +204,5 @@ class Upstream(Endpoint):
         connection = self.connection
         connection.doubt_upstream()
         connection.upstream_lost(f"upstream {connection.listener.upstream} closed the connection")
-        if connection.client.closed:
+        if connection.downstream.closed:
             connection.break_cycle()

@@ -124,12 +124,12 @@ async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[b
     relay.batcher = Batcher(guard, relay._flushed)
     connection = Connection(relay, unconnected(relay))
     to_client, to_server = Pipe(), Pipe()
-    connection.server.connection_made(to_server)  # type: ignore[arg-type]
-    connection.client.connection_made(to_client)  # type: ignore[arg-type]
+    connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
+    connection.downstream.connection_made(to_client)  # type: ignore[arg-type]
     for piece in client:
-        connection.client.data_received(piece)
+        connection.downstream.data_received(piece)
     for piece in server:
-        connection.server.data_received(piece)
+        connection.upstream.data_received(piece)
         if len(server) < 20:
             await asyncio.sleep(0)
     for _ in range(3):
@@ -260,11 +260,11 @@ async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Pat
         + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize()
         + asking[:2_000]
     )
-    connection.client.data_received(said)
+    connection.downstream.data_received(said)
     answer = HeadersFrame(1, data=RESPONSE, flags=["END_HEADERS"]).serialize()
     answer += DataFrame(1, data=b"x" * 16_000).serialize() * 6  # more than the caller has room for
-    connection.server.data_received(hello + SettingsFrame(0, flags=["ACK"]).serialize() + answer)
-    connection.client.data_received(asking[2_000:] + more)
+    connection.upstream.data_received(hello + SettingsFrame(0, flags=["ACK"]).serialize() + answer)
+    connection.downstream.data_received(asking[2_000:] + more)
     got = read(bytes(to_server.written)[len(PREFACE) :])
     assert [frame for frame in got[1] if frame[0] == "data"] == [("data", b"\xb3" * 5_000)]
     assert sum(len(frame[1]) for frame in read(bytes(to_client.written))[1] if frame[0] == "data") == 96_000
