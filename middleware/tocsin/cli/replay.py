@@ -68,7 +68,7 @@ def replay(
             (named(one.row), one.severity, f"{one.p:.4g}", *(f"{p:.4g}" for p in one.detectors.values()))
             for one in found.loudest[:10]
         ]
-        console.print("\nthe loudest:")
+        console.print("\nthe most unusual:")
         print_table(console, ("response", "", "p", *promise.detectors), rows)
     if as_json is not None:
         as_json.write_text(json.dumps({"bundle": made.digest, **found.facts()}, indent=1) + "\n")
