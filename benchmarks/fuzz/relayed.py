@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.by_hand import Pipe, unconnected
-from tests.parts import settings
+from tests.parts import inline_guard, settings
 
 from benchmarks.fuzz.outcomes import Failure, peak
 from benchmarks.fuzz.seeds import REQUEST, RESPONSE, TRAILERS, ZIPPED, conversations
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.guard import Guard
-from tocsin.relay.again import Again
 from tocsin.relay.connection import Connection
 from tocsin.relay.frames import PREFACE, SETTINGS, frame
+from tocsin.relay.retrier import Retrier
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY
 
@@ -32,7 +31,7 @@ class Relayed:
     def __init__(self, bundle: Path, mode: str, *, ask: bool = False, fail: str = "open") -> None:
         config = settings(1, bundle, mode=mode, fail=fail, max_message=1 << 16, max_memory=1 << 20)
         config.models["digits"].ask = ask
-        self._config, self._guard = config, Guard.open(config)
+        self._config, self._guard = config, inline_guard(config)
         self._loop = asyncio.new_event_loop()
         self._clients, self._servers = conversations()
 
@@ -72,13 +71,13 @@ class Relayed:
         elif b"grpc-status" in to_client.written:
             ended = "a status"
         connection.client.connection_lost(None)
-        if relay.memory.left != self._config.max_memory:
+        if relay.memory.remaining != self._config.max_memory:
             raise Failure("bytes are still kept")
         return ended
 
     def _connected(self) -> tuple[Relay, Connection, Pipe, Pipe]:
         relay = Relay(self._config, self._guard)
-        relay.batcher, relay.again = Batcher(self._guard, relay._flushed), Again(relay)
+        relay.batcher, relay.retrier = Batcher(self._guard, relay._flushed), Retrier(relay)
         connection = Connection(relay, unconnected(relay))
         to_client, to_server = Pipe(), Pipe()
         connection.server.connection_made(to_server)  # type: ignore[arg-type]
@@ -100,11 +99,11 @@ class Relayed:
         connection.client.connection_lost(None)
         connection.server.connection_lost(None)
         await asyncio.sleep(0)
-        if relay.memory.left != self._config.max_memory:
-            raise Failure(f"{self._config.max_memory - relay.memory.left} bytes are still kept")
+        if relay.memory.remaining != self._config.max_memory:
+            raise Failure(f"{self._config.max_memory - relay.memory.remaining} bytes are still kept")
         if connection.streams or len(connection.gone) > 1_024:
             raise Failure("streams are still remembered")
-        if relay.closed:
+        if relay.fails_closed:
             self._nothing_unscored(bytes(to_client.written))
         return bytes(to_client.written)
 

@@ -46,7 +46,7 @@ def test_fit_and_calibrate_make_a_bundle_that_keeps_its_promise(made: Path) -> N
     alarms = sum(s is not None for s in promise.judge(bundle.scorer(fresh)).severities)
     low, high = promise.laws["warning"].count_interval(4_000, 1 - 1e-4)
     assert low <= alarms <= high
-    assert bundle.made["fitted"]["rows"] == 280 and bundle.made["calibrated"]["rows"] == 420
+    assert bundle.provenance["fitted"]["rows"] == 280 and bundle.provenance["calibrated"]["rows"] == 420
 
 
 def test_fitting_waits_for_no_package_that_its_detectors_do_not_need(recording: Path, tmp_path: Path) -> None:

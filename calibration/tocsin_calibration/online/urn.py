@@ -34,9 +34,9 @@ class UrnTest:
 
     def __init__(self, cells: Iterable[float], alternatives: Iterable[tuple[float, Sequence[float]]]) -> None:
         self.cells = tuple(float(size) for size in cells)
-        kept = [(trust, tuple(map(float, parameters))) for trust, parameters in alternatives]
-        total = sum(trust for trust, _ in kept)
-        self._alternatives = [(log(trust / total), parameters) for trust, parameters in kept]
+        priors = [(trust, tuple(map(float, parameters))) for trust, parameters in alternatives]
+        total = sum(trust for trust, _ in priors)
+        self._alternatives = [(log(trust / total), parameters) for trust, parameters in priors]
 
     def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
         """log E of counts (K,): 0 at the start, large when they do not fit, log(1/delta) to act on.
@@ -52,7 +52,7 @@ class UrnTest:
         null = _log_probability(cells, counts)
         logs = [trust + _log_probability(parameters, counts) - null for trust, parameters in self._alternatives]
         largest = max(logs)
-        return largest + log(sum(exp(one - largest) for one in logs))
+        return largest + log(sum(exp(term - largest) for term in logs))
 
 
 def drift_test(n: int, cells: int = CELLS) -> UrnTest:
@@ -76,8 +76,8 @@ def cell_edges(n: int, cells: int = CELLS) -> list[int]:
 
 def _log_probability(parameters: Sequence[float], counts: Counts) -> float:
     """log of the probability of one sequence with these counts when cells' shares are Dirichlet(parameters)."""
-    total, seen = sum(parameters), sum(counts)
-    value = lgamma(total) - lgamma(total + seen)
+    total, drawn = sum(parameters), sum(counts)
+    value = lgamma(total) - lgamma(total + drawn)
     for a, c in zip(parameters, counts, strict=True):
         if c:
             value += lgamma(a + c) - lgamma(a)

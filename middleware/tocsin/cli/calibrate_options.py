@@ -16,8 +16,12 @@ Data = Annotated[
     Path, typer.Argument(help="Safe responses: a Parquet file or a folder. Rows it was fitted on are left out.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write; else the same file.")]
-Warning = Annotated[float, typer.Option(help="The false-alarm rate of warnings.", rich_help_panel=PROMISE)]
-Critical = Annotated[float, typer.Option(help="The false-alarm rate of critical alarms.", rich_help_panel=PROMISE)]
+Warning = Annotated[
+    float, typer.Option(min=0, max=0.5, help="The false-alarm rate of warnings.", rich_help_panel=PROMISE)
+]
+Critical = Annotated[
+    float, typer.Option(min=0, max=0.5, help="The false-alarm rate of critical alarms.", rich_help_panel=PROMISE)
+]
 Rule = Annotated[
     str,
     typer.Option(

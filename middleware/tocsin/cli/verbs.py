@@ -11,6 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 VERBS = {  # a file beside this one each, with a function of that name or an `app`: the first line of its help
     "serve": "Stand between callers and a model server, and judge every response. SIGHUP reads everything anew.",
     "record": "Relay traffic untouched and keep the signals of responses, for fit and calibrate.",
+    "convert": "Make a recording of a table of your own, for fit, calibrate, evaluate and replay.",
     "fit": "Fit detectors on safe responses and write them as a bundle, still to be calibrated.",
     "score": "Score a recording once, for calibrate and evaluate to read instead of scoring again; goes on where it "
     "stopped.",

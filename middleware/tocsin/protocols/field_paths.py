@@ -55,13 +55,13 @@ def resolve(root: Descriptor, path: str) -> FieldPath:
 
 def text_at(kind: Any, path: str) -> Callable[[bytes], str]:
     """A function that finds the text of a field in encoded messages of a kind, empty where there is none."""
-    found = resolve(kind.DESCRIPTOR, path)
-    if found.repeated or found.message_type or found.by_rows:
+    resolved = resolve(kind.DESCRIPTOR, path)
+    if resolved.repeated or resolved.message_type or resolved.by_rows:
         raise ValueError(f"'{path}' is not one value")
 
     def text(content: bytes) -> str:
         try:
-            value = found.follow(kind.FromString(content))
+            value = resolved.follow(kind.FromString(content))
         except (DecodeError, Unscored):
             return ""
         if isinstance(value, bytes):
@@ -85,8 +85,8 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
             raise ValueError(f"'{path}': '{step.field}' is asked of a field that holds no message")
         field = owner.fields_by_name.get(step.field)
         if field is None:
-            told = ", ".join(owner.fields_by_name)
-            raise ValueError(f"'{path}': {owner.full_name} has no field '{step.field}' (it has: {told})")
+            names = ", ".join(owner.fields_by_name)
+            raise ValueError(f"'{path}': {owner.full_name} has no field '{step.field}' (it has: {names})")
         if len(plain) == len(parts):
             plain.append(step.field)
         parts.append(_get(step.field, field.has_presence))
@@ -136,10 +136,10 @@ def _resolve_rest(field: FieldDescriptor, rest: Sequence[Step], path: str) -> Fi
         return None
     if field.message_type is None:
         raise ValueError(f"'{path}': '{rest[0].field}' is asked of a field that holds no message")
-    found = _resolve(field.message_type, rest, path)
-    if found.by_rows:
+    resolved = _resolve(field.message_type, rest, path)
+    if resolved.by_rows:
         raise ValueError(f"'{path}': [*] must be the outermost axis")
-    return found
+    return resolved
 
 
 def _several_keys(
@@ -193,10 +193,10 @@ def _pick(field: FieldDescriptor, take: str, path: str) -> Follow:
         raise ValueError(f"'{path}': [{take}] must be a position: the values have no field 'name'")
 
     def named(values: Any) -> Any:
-        found = [value for value in values if value.name == take]
-        if len(found) > 1:
+        matches = [value for value in values if value.name == take]
+        if len(matches) > 1:
             raise Unscored("undecodable", f"two values of '{field.name}' are named '{take}'")
-        return found[0] if found else None
+        return matches[0] if matches else None
 
     return named
 

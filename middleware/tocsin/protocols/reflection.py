@@ -37,8 +37,8 @@ def _files(channel: grpc.Channel, reflection: str, services: list[str], timeout:
         response_deserializer=Response.FromString,
     )
     waiting = [Request(file_containing_symbol=service) for service in services]
-    asked: set[str] = set()
-    known: set[str] = set()
+    requested: set[str] = set()
+    received: set[str] = set()
     while waiting:
         requests, waiting = waiting, []
         for response in ask(iter(requests), timeout=timeout):
@@ -46,12 +46,12 @@ def _files(channel: grpc.Channel, reflection: str, services: list[str], timeout:
                 raise ValueError(f"it says: {response.error_response.error_message}")
             for content in response.file_descriptor_response.file_descriptor_proto:
                 file = descriptor_pb2.FileDescriptorProto.FromString(content)
-                if file.name in known:
+                if file.name in received:
                     continue
-                known.add(file.name)
+                received.add(file.name)
                 yield file
                 for name in file.dependency:
-                    if name not in asked:
-                        asked.add(name)
+                    if name not in requested:
+                        requested.add(name)
                         waiting.append(Request(file_by_filename=name))
-        waiting = [request for request in waiting if request.file_by_filename not in known]
+        waiting = [request for request in waiting if request.file_by_filename not in received]

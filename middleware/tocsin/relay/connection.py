@@ -9,14 +9,14 @@ from tocsin.judgement.batching import MOST_WAITING
 from tocsin.judgement.call import Call
 from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
-from tocsin.relay.client_side import ClientSide
-from tocsin.relay.flow import Inflow, Outflow
+from tocsin.relay.downstream import Downstream
+from tocsin.relay.endpoint import Endpoint
+from tocsin.relay.flow_control import ReceiveWindow, SendWindow
 from tocsin.relay.frames import ACK, SETTINGS, FrameError, StreamError
 from tocsin.relay.holding import HeldStream
-from tocsin.relay.refusal import refused, unavailable
-from tocsin.relay.server_side import ServerSide
-from tocsin.relay.side import Side
+from tocsin.relay.local_reply import refused, unavailable
 from tocsin.relay.stream import Stream
+from tocsin.relay.upstream import Upstream
 from tocsin.verdict import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
@@ -44,20 +44,21 @@ class Connection:
         self.model = port.listener.model
         self._port = port
         self.streams: dict[int, Stream] = {}
-        self.gone: dict[int, bool] = {}  # streams that the relay has ended itself
+        self.closed_streams: dict[int, bool] = {}  # streams that the relay has ended itself
         self.memory = relay.memory.open(self._evicted)
-        self.client = ClientSide(self)
-        self.server = ServerSide(self)
+        self.client = Downstream(self)
+        self.server = Upstream(self)
+        self.client.peer, self.server.peer = self.server, self.client
         self.largest_list = USUAL_LIST_SIZE  # header list that the client takes
-        self.responses: Outflow | None = None
-        self.requests: Outflow | None = None
-        self.from_server: Inflow | None = None
-        self.from_client: Inflow | None = None
-        if relay.enforces or relay.asks:
+        self.responses: SendWindow | None = None
+        self.requests: SendWindow | None = None
+        self.from_server: ReceiveWindow | None = None
+        self.from_client: ReceiveWindow | None = None
+        if relay.enforces or relay.injects_requests:
             self._manage_windows()
-        self.refusing = ""  # why the upstream is not there
-        self.outdated = False  # begun under a configuration that asked for less
-        self.raw = False  # not HTTP/2: bytes pass unread
+        self.upstream_error = ""  # why the upstream is not there
+        self.is_retiring = False  # begun under a configuration that asked for less
+        self.is_passthrough = False  # not HTTP/2: bytes pass unread
         self.idle_since = relay.now()
         self._deferred = False
         self._draining = False
@@ -73,18 +74,20 @@ class Connection:
 
     def _manage_windows(self) -> None:
         """Keep flow control here, instead of leaving it to the peers."""
-        self.responses = self.client.outflow = Outflow(self.client, self.memory)
-        self.requests = self.server.outflow = Outflow(self.server, self.memory)
-        self.from_server = Inflow(self.server, self.responses, self.memory)
-        self.from_client = Inflow(self.client, self.requests, self.memory)
-        self.server.orderly = self.client.orderly = True  # credits go to the upstream while requests are read
+        self.responses = self.client.outflow = SendWindow(self.client, self.memory)
+        self.requests = self.server.outflow = SendWindow(self.server, self.memory)
+        self.from_server = ReceiveWindow(self.server, self.responses, self.memory)
+        self.from_client = ReceiveWindow(self.client, self.requests, self.memory)
+        self.server.preserves_order = self.client.preserves_order = (
+            True  # credits go to the upstream while requests are read
+        )
 
     @property
     def upstream_is_open(self) -> bool:
         """Whether there is a connection to the model server."""
         return self.server.transport is not None and not self.server.closed
 
-    def made(self, transport: asyncio.BaseTransport) -> None:
+    def on_connected(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
         self._port.keep_alive(transport)
         if not self.relay.admit(self):
@@ -134,7 +137,7 @@ class Connection:
             return
         stream.drop()
         if self.responses is not None and not self.responses.blocked(stream_id):
-            self._close_lanes(stream_id)
+            self._close_windows(stream_id)
         if stream_id in self._held_after_loss:
             self._held_after_loss.discard(stream_id)
             if not self._held_after_loss:  # not now: what this turn has to say of the stream may not be said yet
@@ -145,45 +148,45 @@ class Connection:
                 # Not now: what this turn has read may not be written yet.
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
-    def forsake(self, stream_id: int) -> None:
+    def on_stream_reset(self, stream_id: int) -> None:
         """The client has reset a stream: nothing that waits for it is wanted any more."""
         if self.responses is not None and self.from_server is not None:
             self.responses.close(stream_id)
-            self.from_server.settle(stream_id, ended=True)
+            self.from_server.release_credit(stream_id, ended=True)
         self.end(stream_id)
 
-    def settled(self, stream_id: int) -> None:
+    def on_response_done(self, stream_id: int) -> None:
         """A held stream has sent its last, or has queued it."""
         self.end(stream_id)
-        self.written()
+        self.request_flush()
         if self.server.closed:
             self.upstream_lost("")
 
     def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
         """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
-        self.remember(stream_id)
+        self.mark_closed(stream_id)
         if not upstream_ended:
             self.server.put(frames.reset(stream_id, frames.CANCEL))
             self.server.write()
-        self.settled(stream_id)
+        self.on_response_done(stream_id)
 
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
         """Answer a new stream without asking the upstream."""
         self.last_stream = max(self.last_stream, stream_id)
         answer = refused(stream_id, status, reason)
         if not ended:
-            self.remember(stream_id)
+            self.mark_closed(stream_id)
             answer += frames.reset(stream_id, frames.NO_ERROR)
         self.client.reply(answer)
-        self.written()
+        self.request_flush()
 
-    def end_faulty_stream(self, side: Side, error: StreamError) -> None:
+    def end_faulty_stream(self, side: Endpoint, error: StreamError) -> None:
         """A peer broke the protocol on one stream: end that on both sides, and nothing else."""
         self.relay.not_understood["malformed"] += 1
-        self.remember(error.stream)
+        self.mark_closed(error.stream)
         side.reply(frames.reset(error.stream, error.code))
         side.peer.put(frames.reset(error.stream, frames.CANCEL))
-        self.forsake(error.stream)
+        self.on_stream_reset(error.stream)
         side.write()
 
     def is_new(self, stream_id: int) -> bool:
@@ -197,14 +200,14 @@ class Connection:
         if stream_id > self.last_stream or not stream_id & 1:
             raise FrameError(frames.PROTOCOL_ERROR, f"a frame of stream {stream_id}, which has not begun")
 
-    def remember(self, stream_id: int) -> None:
+    def mark_closed(self, stream_id: int) -> None:
         """The relay has ended a stream itself: frames of it that still come are for nobody."""
         self.last_stream = max(self.last_stream, stream_id)
-        self.gone[stream_id] = True
-        if len(self.gone) > REMEMBERED:
-            del self.gone[next(iter(self.gone))]
+        self.closed_streams[stream_id] = True
+        if len(self.closed_streams) > REMEMBERED:
+            del self.closed_streams[next(iter(self.closed_streams))]
 
-    def _close_lanes(self, stream_id: int) -> None:
+    def _close_windows(self, stream_id: int) -> None:
         assert self.responses is not None and self.from_server is not None
         assert self.requests is not None and self.from_client is not None
         self.responses.close(stream_id)
@@ -217,7 +220,7 @@ class Connection:
         assert self.from_client is not None
         for stream_id in streams:
             stream = self.streams.get(stream_id)
-            self.from_client.settle(stream_id, ended=stream is None or stream.request_ended)
+            self.from_client.release_credit(stream_id, ended=stream is None or stream.request_ended)
         self.from_client.resume()
         self.server.write()
         if self.client.half_closed:
@@ -231,9 +234,9 @@ class Connection:
         self.from_server.resume()
         for stream_id in streams:
             stream = self.streams.get(stream_id)
-            self.from_server.settle(stream_id, ended=stream is None or stream.response_ended)
+            self.from_server.release_credit(stream_id, ended=stream is None or stream.response_ended)
             if stream is None:
-                self._close_lanes(stream_id)
+                self._close_windows(stream_id)
         self.server.write()
         if streams:
             if self.server.closed:
@@ -241,13 +244,13 @@ class Connection:
             elif not self.streams and (self._draining or self.client.half_closed):
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
-    def caught_up(self, side: Side) -> None:
+    def caught_up(self, side: Endpoint) -> None:
         """A socket has taken what was written: send what waited for that."""
         if self.responses is None or self.requests is None:
             return
         if side is self.client:
             self.client_caught_up(self.responses.pump())
-            self.written()
+            self.request_flush()
         else:
             self.upstream_caught_up(self.requests.pump())
 
@@ -285,16 +288,16 @@ class Connection:
         self.memory.release(size)
         stream.judged(call)
 
-    def released(self, stream_id: int, held: list[bytes]) -> None:
+    def release_trailers(self, stream_id: int, held: list[bytes]) -> None:
         """A stream's held frames may go: it has ended."""
-        for whole in held:
+        for frame in held:
             if self.responses is not None:
-                self.responses.follow(stream_id, whole)
+                self.responses.enqueue_after_data(stream_id, frame)
             else:
-                self.client.put(whole)
-        self.settled(stream_id)
+                self.client.put(frame)
+        self.on_response_done(stream_id)
 
-    def written(self) -> None:
+    def request_flush(self) -> None:
         """Something was put for the client: write it, unless verdicts of this batch are still to come."""
         if not self._deferred:
             self.client.write()
@@ -304,7 +307,7 @@ class Connection:
         self._deferred = False
         self.flush(self.client)
 
-    def flush(self, side: Side) -> None:
+    def flush(self, side: Endpoint) -> None:
         """Write what waits for a side, unless it waits for a verdict of this batch."""
         if side is self.client:
             if self._goaway_owed and self.server.between_frames:
@@ -322,10 +325,10 @@ class Connection:
         It is sent away after its first answer, so that its next call comes on a new connection and finds the
         upstream if that is back.
         """
-        self.refusing = reason
+        self.upstream_error = reason
         self.relay.upstream_failed(reason)
         self._port.doubt_upstream()
-        if self.raw:  # which has no words for it that the relay knows
+        if self.is_passthrough:  # which has no words for it that the relay knows
             self.close()
             return
         if self.client.greeted:
@@ -356,9 +359,9 @@ class Connection:
             if stream.holding:
                 continue
             del self.streams[stream_id]
-            answer = unavailable(stream_id, self.refusing, answered=stream.answered)
+            answer = unavailable(stream_id, self.upstream_error, headers_sent=stream.headers_sent)
             if self.responses is not None:
-                self.responses.follow(stream_id, answer)
+                self.responses.enqueue_after_data(stream_id, answer)
             else:
                 self.client.put(answer)
             stream.drop()
@@ -371,8 +374,8 @@ class Connection:
         """The upstream has closed: once nothing waits, end the open calls and close the client's side."""
         if self.client.closed or self._held_after_loss:
             return
-        if self.streams and self.server.between_frames and not self.raw:
-            self.refusing = reason or f"upstream {self.listener.upstream} closed the connection"
+        if self.streams and self.server.between_frames and not self.is_passthrough:
+            self.upstream_error = reason or f"upstream {self.listener.upstream} closed the connection"
             self._answer_unavailable()
             if self.streams:
                 self._held_after_loss = set(self.streams)
@@ -390,7 +393,7 @@ class Connection:
         if self._draining or self.client.closed:
             return
         self._draining = True
-        if self.raw:
+        if self.is_passthrough:
             return  # there is no saying where it could be cut: it has until the end of draining
         if not self.streams:
             self.close_when_idle()
@@ -398,12 +401,12 @@ class Connection:
         self._goaway_owed = True
         self.flush(self.client)
 
-    def outdate(self) -> None:
+    def retire(self) -> None:
         """The configuration asks for another kind of connection: let this one's calls finish, and take no new ones."""
-        self.outdated = True
+        self.is_retiring = True
         self.drain()
 
-    def abort(self, side: Side, error: FrameError) -> None:
+    def abort(self, side: Endpoint, error: FrameError) -> None:
         """A peer broke the protocol: tell it, as its peer would, and close both sides."""
         self.relay.not_understood["malformed"] += 1
         if side.peer.between_frames:
@@ -418,14 +421,14 @@ class Connection:
         self._last_goaway = min(self._last_goaway, last_stream)
         return frames.goaway(self._last_goaway, code, message)
 
-    def goaway_from_upstream(self, whole: bytes) -> bytes | None:
+    def goaway_from_upstream(self, frame: bytes) -> bytes | None:
         """The upstream takes no more streams; what to hand on in its place, None for the same bytes."""
-        last = int.from_bytes(whole[frames.HEADER_SIZE : frames.HEADER_SIZE + 4], "big") & frames.LAST_STREAM
+        last = int.from_bytes(frame[frames.HEADER_SIZE : frames.HEADER_SIZE + 4], "big") & frames.LAST_STREAM
         if last <= self._last_goaway:
             self._last_goaway = last
             return None
         start = frames.HEADER_SIZE
-        return whole[:start] + self._last_goaway.to_bytes(4, "big") + whole[start + 4 :]
+        return frame[:start] + self._last_goaway.to_bytes(4, "big") + frame[start + 4 :]
 
     def _evicted(self) -> None:
         self.cut_off("memory", "more is kept for this connection than there is memory for")
@@ -473,7 +476,7 @@ class Connection:
         self.client.close()
         self.server.close()
 
-    def lost(self) -> None:
+    def on_downstream_closed(self) -> None:
         """The client is gone: so is everything of this connection."""
         for stream in self.streams.values():
             stream.drop()
@@ -486,15 +489,15 @@ class Connection:
         if self._connecting is not None:
             self._connecting.cancel()
         self.server.close()
-        if self.server.closed or (self.refusing and self.server.transport is None):
-            self.part()
+        if self.server.closed or (self.upstream_error and self.server.transport is None):
+            self.break_cycle()
 
-    def part(self) -> None:
+    def break_cycle(self) -> None:
         """Both sides are gone, and nothing comes from them any more: what they hold is given back at once, instead of
         when the collector finds that they hold each other.
         """
-        self.client.part()
-        self.server.part()
+        self.client.break_cycle()
+        self.server.break_cycle()
 
 
 class Queued:

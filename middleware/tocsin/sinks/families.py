@@ -20,7 +20,7 @@ class Family(NamedTuple):
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
-    told: str
+    description: str
     labels: tuple[str, ...] = ()
 
 

@@ -23,11 +23,11 @@ from tests.middleware.relay.test_windows import HELLO, answer, frames_of
 from tests.parts import INFER, inference, safe_traffic
 
 from tocsin.relay.connection import Connection
-from tocsin.relay.flow import CONNECTION_WINDOW, STREAM_WINDOW, Outflow
+from tocsin.relay.deframer import framed
+from tocsin.relay.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, SendWindow
 from tocsin.relay.frames import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PREFACE, PROTOCOL_ERROR, frame
 from tocsin.relay.headers import block
 from tocsin.relay.memory import MemoryBudget
-from tocsin.relay.messages import framed
 
 UNGUARDED = "/test.Model/Up"
 
@@ -61,9 +61,9 @@ def test_the_connection_that_keeps_most_is_cut_off_for_those_who_keep_little() -
         ordinary.charge(1 << 19)
         assert not ordinary.lacks_room
     assert cut_off == ["g"]
-    assert budget.left == (16 << 20) - (4 << 20) - 3 * (1 << 19)
+    assert budget.remaining == (16 << 20) - (4 << 20) - 3 * (1 << 19)
     greedy.release(11 << 20)  # what it still gives back has been given back already
-    assert budget.left == (16 << 20) - (4 << 20) - 3 * (1 << 19)
+    assert budget.remaining == (16 << 20) - (4 << 20) - 3 * (1 << 19)
 
 
 def test_a_connection_alone_is_cut_off_only_where_it_grows_in_spite_of_everything() -> None:
@@ -73,7 +73,7 @@ def test_a_connection_alone_is_cut_off_only_where_it_grows_in_spite_of_everythin
     alone.charge(17 << 20)
     assert alone.lacks_room and not cut_off
     alone.charge(8 << 20)
-    assert cut_off == ["alone"] and budget.left == 16 << 20
+    assert cut_off == ["alone"] and budget.remaining == 16 << 20
 
 
 # -- windows
@@ -92,7 +92,7 @@ async def test_a_caller_that_ignores_its_windows_is_refused_them(bundle: Path, p
 async def test_a_caller_that_ignores_the_connections_window_is_refused_it(bundle: Path) -> None:
     calls = [asking(stream, UNGUARDED) for stream in range(1, 41, 2)]
     relay, connection, to_client, _ = connected(bundle, *calls)
-    relay.memory.much, relay.memory.left = 0, relay.memory.limit // 4  # so that senders wait for slow receivers
+    relay.memory.much, relay.memory.remaining = 0, relay.memory.limit // 4  # so that senders wait for slow receivers
     for stream in range(1, 41, 2):
         for _ in range(20):
             connection.client.data_received(DataFrame(stream, data=b"z" * 16_000).serialize())
@@ -124,7 +124,7 @@ async def test_padded_frames_pass_in_pieces_and_are_never_kept_whole(bundle: Pat
     connection.server.data_received(HELLO)
     for place in range(0, len(padded), 7):
         connection.client.data_received(padded[place : place + 7])
-        assert relay.config.max_memory - relay.memory.left < 16
+        assert relay.config.max_memory - relay.memory.remaining < 16
     sent = [f.data for f in frames_of(to_server.written[len(PREFACE) :]) if isinstance(f, DataFrame)]
     assert b"".join(sent) == b"x" * 10_000
     connection.client.data_received(bytes([255, 255, 255, 0, 8]) + b"\0\0\0\1")
@@ -136,9 +136,9 @@ async def test_unfinished_frames_count_as_memory(bundle: Path) -> None:
     whole = frame(0xFA, 0, 0, b"x" * 16_000)
     for at in range(0, 12_000, 100):
         connection.client.data_received(whole[at : at + 100])
-    assert relay.config.max_memory - relay.memory.left == 12_000
+    assert relay.config.max_memory - relay.memory.remaining == 12_000
     connection.client.data_received(whole[12_000:])
-    assert relay.memory.left == relay.config.max_memory
+    assert relay.memory.remaining == relay.config.max_memory
 
 
 # -- work
@@ -167,7 +167,7 @@ def test_credit_costs_the_same_however_many_streams_wait(connection_waits: bool)
             pass
 
     def credit(waiting: int) -> int:
-        outflow = Outflow(Nobody(), MemoryBudget(1 << 30).open(lambda: None))
+        outflow = SendWindow(Nobody(), MemoryBudget(1 << 30).open(lambda: None))
         if not connection_waits:
             outflow.announced(0)
             outflow.acknowledged()
@@ -216,7 +216,7 @@ async def test_a_caller_that_reads_no_refusals_is_cut_off(bundle: Path) -> None:
     assert relay.limited["unread"] == 1
     assert len(to_client.written) < 2 << 20
     connection.client.connection_lost(None)
-    assert relay.memory.left == relay.config.max_memory
+    assert relay.memory.remaining == relay.config.max_memory
 
 
 # -- pings
@@ -332,7 +332,7 @@ async def test_a_client_that_has_left_is_not_waited_for_until_it_opens_a_window(
     await asyncio.sleep(0.05)
     assert to_client.closed
     connection.client.connection_lost(None)
-    assert relay.memory.left == relay.config.max_memory
+    assert relay.memory.remaining == relay.config.max_memory
 
 
 async def test_a_connection_begins_with_settings(bundle: Path) -> None:

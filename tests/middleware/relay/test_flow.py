@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tocsin.relay.flow import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, Inflow, Outflow
+from tocsin.relay.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, ReceiveWindow, SendWindow
 from tocsin.relay.frames import (
     DATA,
     DEFAULT_MAX_FRAME_SIZE,
@@ -70,7 +70,7 @@ STEP = st.one_of(
 @given(st.lists(STEP, max_size=60))
 def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str, int, int]]) -> None:
     receiver, memory = Receiver(), MemoryBudget(1 << 30)
-    outflow = Outflow(receiver, memory.open(unreachable))
+    outflow = SendWindow(receiver, memory.open(unreachable))
     sent = dict.fromkeys(STREAMS, b"")
     for stream in STREAMS:
         outflow.open(stream)
@@ -82,7 +82,7 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
         else:
             receiver.room += increment
         outflow.credit(stream, struct.pack(">L", increment))
-        while outflow.written():
+        while outflow.on_socket_written():
             outflow.pump()
 
     for number, (what, stream, amount) in enumerate(steps):
@@ -91,11 +91,11 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
             outflow.send(stream, content)
             sent[stream] += content
         elif what == "pass":
-            if outflow.passes(stream, amount):
+            if outflow.try_consume(stream, amount):
                 receiver.put(frame(DATA, 0, stream, content))
                 sent[stream] += content
         elif what == "write":
-            outflow.written()
+            outflow.on_socket_written()
             outflow.pump()
         elif what == "credit":
             credit(stream, amount)
@@ -108,9 +108,9 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
         for one in STREAMS:
             assert sent[one].startswith(receiver.content.get(one, b""))
         assert outflow.waiting == sum(len(sent[one]) - len(receiver.content.get(one, b"")) for one in STREAMS)
-        assert memory.left == (1 << 30) - outflow.waiting
+        assert memory.remaining == (1 << 30) - outflow.waiting
     for stream in STREAMS:
-        outflow.follow(stream, frame(HEADERS, END_STREAM, stream, b""))
+        outflow.enqueue_after_data(stream, frame(HEADERS, END_STREAM, stream, b""))
     credit(0, 10_000_000)
     for stream in STREAMS:
         credit(stream, 10_000_000)
@@ -129,7 +129,7 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
     ],
 )
 def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: bytes, told: str) -> None:
-    outflow = Outflow(Receiver(), account())
+    outflow = SendWindow(Receiver(), account())
     outflow.open(1)
     with pytest.raises(StreamError if stream else FrameError, match=told):
         outflow.credit(stream, payload)
@@ -138,8 +138,8 @@ def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: b
 def test_streams_that_have_ended_are_forgotten() -> None:
     receiver = Receiver()
     memory = account()
-    outflow = Outflow(receiver, memory)
-    inflow = Inflow(receiver, outflow, memory)
+    outflow = SendWindow(receiver, memory)
+    inflow = ReceiveWindow(receiver, outflow, memory)
     for stream in range(1, 2_001, 2):
         outflow.open(stream)
         outflow.send(stream, b"x" * 10)
@@ -147,7 +147,7 @@ def test_streams_that_have_ended_are_forgotten() -> None:
         outflow.close(stream)
         inflow.close(stream)
     outflow.credit(999, struct.pack(">L", 5))  # of a stream that is gone
-    kept: Any = outflow._lanes, outflow._blocked, inflow._streams
+    kept: Any = outflow._queues, outflow._blocked, inflow._streams
     assert kept == ({}, {}, {})
 
 
@@ -161,7 +161,7 @@ def test_a_sender_gets_back_every_byte_before_its_windows_are_spent() -> None:
 
     sender = Sender()
     memory = account()
-    inflow = Inflow(sender, Outflow(Receiver(), memory), memory)
+    inflow = ReceiveWindow(sender, SendWindow(Receiver(), memory), memory)
     for _ in range(2_000):
         sender.rooms[0] -= 10_000
         sender.rooms[1] -= 10_000
