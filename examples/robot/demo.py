@@ -25,7 +25,7 @@ os.environ.setdefault("MUJOCO_GL", "osmesa" if "--picture" in sys.argv else "off
 import grpc
 import yaml
 from control import Outcome, Remote, drive
-from policy import DEMONSTRATIONS, EPOCHS, make
+from policy import DEMONSTRATIONS, EPOCHS, SAMPLES, make
 from tasks import SHIFTS, TASKS, Shift, World
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=8, help="of each kind, to judge")
     parser.add_argument("--demonstrations", type=int, default=DEMONSTRATIONS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="chunks of actions in an answer")
     parser.add_argument("--alpha", type=float, default=0.05)
     parser.add_argument("--picture", action="store_true", help="draw a rollout that failed; needs OSMesa (libosmesa6)")
     options = parser.parse_args()
@@ -71,7 +72,7 @@ def main() -> None:
         old.unlink()
     world, good = World(task), out / "good.txt"
     with ExitStack() as running:
-        server = [sys.executable, HERE / "server.py", policy, "--port", SERVER]
+        server = [sys.executable, HERE / "server.py", policy, "--port", SERVER, "--samples", options.samples]
         running.enter_context(process(server, out / "server.log", f"{task} on"))
         configured(config, task, "observe")
         with process([*tocsin("record"), "-c", config, "-o", out / "safe"], out / "record.log", "recording:"):

@@ -3,7 +3,7 @@
     python examples/robot/server.py push-v3.onnx --port 8081
 
 A request holds the state as `observation`, FP32 (1, 39). The response holds all sampled chunks as `actions`, FP32
-(1, 256, 16, 4), the first of which is meant to be done, and the encoder's `embedding`, FP32 (1, 64).
+(1, 256, 16, 4) without --samples, the first of which is meant to be done, and the encoder's `embedding`, FP32 (1, 64).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from threading import Lock
 
 import grpc
 import numpy as np
-from policy import Served
+from policy import SAMPLES, Served
 from tasks import STATE
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc as service
@@ -51,10 +51,10 @@ class Policies(service.GRPCInferenceServiceServicer):  # type: ignore[misc]
         return response
 
 
-def serve(policy: Path, port: int, seed: int = 0) -> None:
+def serve(policy: Path, port: int, seed: int = 0, samples: int = SAMPLES) -> None:
     """Serve a policy under the name of its file until interrupted."""
     server = grpc.server(ThreadPoolExecutor(4))
-    service.add_GRPCInferenceServiceServicer_to_server(Policies(policy.stem, Served(policy, seed)), server)
+    service.add_GRPCInferenceServiceServicer_to_server(Policies(policy.stem, Served(policy, seed, samples)), server)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     print(f"{policy.stem} on 127.0.0.1:{bound}", flush=True)
@@ -66,5 +66,6 @@ if __name__ == "__main__":
     parser.add_argument("policy", type=Path, help="what policy.py or rollouts.py made")
     parser.add_argument("--port", type=int, default=8081)
     parser.add_argument("--seed", type=int, default=0, help="of the noise that chunks are made from")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="chunks in an answer")
     options = parser.parse_args()
-    serve(options.policy, options.port, options.seed)
+    serve(options.policy, options.port, options.seed, options.samples)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the demo wrote into."""
     out = tmp_path_factory.mktemp("robot")
-    small = {"task": "reach-v3", "demonstrations": 60, "epochs": 30, "rollouts": 70, "each": 2, "alpha": 0.1}
+    small: dict[str, object] = {"task": "reach-v3", "demonstrations": 60, "epochs": 30, "samples": 64}
+    small |= {"rollouts": 70, "each": 2, "alpha": 0.1}
     options = [word for name, value in small.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, ROOT / "examples" / "robot" / "demo.py", "--out", out, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

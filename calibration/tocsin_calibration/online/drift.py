@@ -45,9 +45,10 @@ class DriftWatch:
         values = self._calibration.as_kept(scores)
         cells = np.searchsorted(self._scores, values, side="left")
         drawn = self._rng.random(len(values))
-        for score, first, size in self._blocks:
-            if (tied := values == score).any():
-                cells[tied] += np.searchsorted(self._uniforms[first : first + size], drawn[tied], side="left")
+        if (np.searchsorted(self._scores, values, side="right") != cells).any():  # some tie with a cell's edge
+            for score, first, size in self._blocks:
+                if (tied := values == score).any():
+                    cells[tied] += np.searchsorted(self._uniforms[first : first + size], drawn[tied], side="left")
         self.watch.add(np.bincount(cells, minlength=len(self._scores) + 1).tolist())
 
     def log_evidence(self) -> float:

@@ -18,11 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import exp, lgamma, log
+from operator import add, sub
 
 from tocsin_calibration.errors import CalibrationError
 
 CELLS = 20  # of the drift test
 FLATNESS = (2.0, 5.0, 20.0)  # parameters of its alternatives, the same for each cell
+REMEMBERED = 16  # nulls, more than a watch has windows
 
 Counts = Sequence[int]
 
@@ -34,9 +36,11 @@ class UrnTest:
 
     def __init__(self, cells: Iterable[float], alternatives: Iterable[tuple[float, Sequence[float]]]) -> None:
         self.cells = tuple(float(size) for size in cells)
-        priors = [(trust, tuple(map(float, parameters))) for trust, parameters in alternatives]
+        self._null = _Dirichlet(self.cells)
+        self._learnt: dict[tuple[int, ...], _Dirichlet] = {}  # nulls of windows that are open, by what came before them
+        priors = [(trust, _Dirichlet(tuple(map(float, parameters)))) for trust, parameters in alternatives]
         total = sum(trust for trust, _ in priors)
-        self._alternatives = [(log(trust / total), parameters) for trust, parameters in priors]
+        self._alternatives = [(log(trust / total), law) for trust, law in priors]
 
     def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
         """log E of counts (K,): 0 at the start, large when they do not fit, log(1/delta) to act on.
@@ -46,13 +50,24 @@ class UrnTest:
         """
         if len(counts) != len(self.cells) or min(counts) < 0:
             raise CalibrationError(f"there must be {len(self.cells)} counts, 0 or more, not {list(counts)}")
-        cells = self.cells if before is None else [a + c for a, c in zip(self.cells, before, strict=True)]
         if not self._alternatives:
             return 0.0
-        null = _log_probability(cells, counts)
-        logs = [trust + _log_probability(parameters, counts) - null for trust, parameters in self._alternatives]
+        null = self._null_after(before).log_probability(counts)
+        logs = [trust + law.log_probability(counts) - null for trust, law in self._alternatives]
         largest = max(logs)
         return largest + log(sum(exp(term - largest) for term in logs))
+
+    def _null_after(self, before: Counts | None) -> _Dirichlet:
+        if before is None or not any(before):
+            return self._null
+        key = tuple(before)
+        law = self._learnt.get(key)
+        if law is None:
+            law = _Dirichlet([a + c for a, c in zip(self.cells, before, strict=True)])
+            if len(self._learnt) >= REMEMBERED:
+                del self._learnt[next(iter(self._learnt))]  # the oldest
+            self._learnt[key] = law
+        return law
 
 
 def drift_test(n: int, cells: int = CELLS) -> UrnTest:
@@ -74,11 +89,16 @@ def cell_edges(n: int, cells: int = CELLS) -> list[int]:
     return [round(i * (n + 1) / cells) for i in range(cells + 1)]
 
 
-def _log_probability(parameters: Sequence[float], counts: Counts) -> float:
-    """log of the probability of one sequence with these counts when cells' shares are Dirichlet(parameters)."""
-    total, drawn = sum(parameters), sum(counts)
-    value = lgamma(total) - lgamma(total + drawn)
-    for a, c in zip(parameters, counts, strict=True):
-        if c:
-            value += lgamma(a + c) - lgamma(a)
-    return value
+class _Dirichlet:
+    """Cells' shares of the law Dirichlet(parameters (K,)), whose gamma functions are worked out once."""
+
+    def __init__(self, parameters: Sequence[float]) -> None:
+        self._parameters = parameters
+        self._total = sum(parameters)
+        self._constant = lgamma(self._total)
+        self._gammas = [lgamma(parameter) for parameter in parameters]
+
+    def log_probability(self, counts: Counts) -> float:
+        """log of the probability of one sequence with these counts (K,)."""
+        cells = map(sub, map(lgamma, map(add, self._parameters, counts)), self._gammas)  # 0 where nothing has fallen
+        return sum(cells, self._constant - lgamma(self._total + sum(counts)))

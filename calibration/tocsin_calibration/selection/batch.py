@@ -11,6 +11,7 @@ simulation. (How many of the next m alarm: `FalseAlarmLaw.at_most`.)
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import lgamma
 
 import numpy as np
@@ -71,6 +72,7 @@ def mean_bound(calibration: ArrayLike, m: int, alpha: float, largest: float) -> 
     return float(best.max() / m)
 
 
+@lru_cache(maxsize=16)  # a law of two sizes, at most half a megabyte, asked for with every batch
 def _mann_whitney(n: int, m: int) -> Float64:
     """P(U = u), u = 0..nm: of pairs of a new and a calibration score, in how many the calibration one is smaller."""
     # p[i] is the law for i calibration scores and the present number of new ones; the largest of all is either.
@@ -83,6 +85,7 @@ def _mann_whitney(n: int, m: int) -> Float64:
             law[i:] += new / (i + new) * p[i]
             q.append(law)
         p = q
+    p[n].flags.writeable = False
     return p[n]
 
 

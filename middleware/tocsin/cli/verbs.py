@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 VERBS = {  # a file beside this one each, with a function of that name or an `app`: the first line of its help
+    "init": "Write a first configuration, by asking a model server or for a protocol that ships.",
     "serve": "Stand between callers and a model server, and judge every response. SIGHUP reads everything anew.",
     "record": "Relay traffic untouched and keep the signals of responses, for fit and calibrate.",
     "convert": "Make a recording of a table of your own, for fit, calibrate, evaluate and replay.",

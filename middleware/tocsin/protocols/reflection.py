@@ -29,13 +29,32 @@ def reflected(channel: grpc.Channel, services: Iterable[str], timeout: float = 5
     raise ValueError(f"it does not tell its descriptors ({problem}); give a descriptor set instead")
 
 
-def _files(channel: grpc.Channel, reflection: str, services: list[str], timeout: float) -> Iterator[Any]:
-    """The files of these services and their imports, each once."""
-    ask = channel.stream_stream(
+def services_of(channel: grpc.Channel, timeout: float = 5.0) -> list[str]:
+    """The names of the services that a server lists. Raises ValueError telling what it said instead."""
+    problem = "it said nothing"
+    for reflection in SERVICES:
+        ask = _stub(channel, reflection)
+        try:
+            for response in ask(iter([Request(list_services="*")]), timeout=timeout):
+                return [service.name for service in response.list_services_response.service]
+        except grpc.RpcError as error:
+            problem = f"{error.code().name}: {error.details()}"
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                break
+    raise ValueError(f"it does not list its services ({problem})")
+
+
+def _stub(channel: grpc.Channel, reflection: str) -> Any:
+    return channel.stream_stream(
         f"/{reflection}/ServerReflectionInfo",
         request_serializer=Request.SerializeToString,
         response_deserializer=Response.FromString,
     )
+
+
+def _files(channel: grpc.Channel, reflection: str, services: list[str], timeout: float) -> Iterator[Any]:
+    """The files of these services and their imports, each once."""
+    ask = _stub(channel, reflection)
     waiting = [Request(file_containing_symbol=service) for service in services]
     requested: set[str] = set()
     received: set[str] = set()
