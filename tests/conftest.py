@@ -28,4 +28,4 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process of several is left with them at the end."""
-    items.sort(key=lambda item: "system" not in item.path.parts)
+    items.sort(key=lambda item: "system" not in item.path.parts and item.path.stem != "test_tutorials")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,14 @@ def test_every_page_has_a_place_in_the_navigation() -> None:
     there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert there <= set(placed), there - set(placed)
     assert len(set(placed)) == len(placed)
+
+
+def test_files_that_contributors_are_sent_to_are_there() -> None:
+    page = (ROOT / "docs" / "layout.md").read_text()
+    named = [path for path in re.findall(r"`([\w./]+/[\w./]*)`", page) if not re.search(r"[A-Z]{2}", path)]
+    assert len(named) > 10
+    for path in named:
+        assert (ROOT / path).exists(), path
 
 
 def _pages(entry: object) -> list[str]:

@@ -137,7 +137,7 @@ Only = Annotated[
     ),
 ]
 Newest = Annotated[int | None, typer.Option(min=1, help="Only so many of the newest responses.", rich_help_panel=DATA)]
-Sample = Annotated[int | None, typer.Option(min=1, help="Only so many responses, drawn by lot.", rich_help_panel=DATA)]
+Sample = Annotated[int | None, typer.Option(min=1, help="So many responses, drawn at random.", rich_help_panel=DATA)]
 Compare = Annotated[
     bool, typer.Option("--compare", help="Compare with the bundle's calibration; write only with --out.")
 ]

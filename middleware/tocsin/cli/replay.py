@@ -68,7 +68,7 @@ def replay(
             (named(alarm.row), alarm.severity, f"{alarm.p:.4g}", *(f"{p:.4g}" for p in alarm.detectors.values()))
             for alarm in result.loudest[:10]
         ]
-        console.print("\nthe loudest:")
+        console.print("\nthe most unusual:")
         print_table(console, ("response", "", "p", *promise.detectors), rows)
     if as_json is not None:
         as_json.write_text(json.dumps({"bundle": source.digest, **result.facts()}, indent=1) + "\n")

@@ -19,7 +19,7 @@ from tocsin_calibration import calibrate_label_sets
 
 def sets(
     labelled: Annotated[Path, typer.Argument(help="A recording with a column of true or false for each label.")],
-    new: Annotated[Path, typer.Argument(help="A recording of responses to find believable label sets for.")],
+    new: Annotated[Path, typer.Argument(help="A recording of responses to find prediction sets for.")],
     label: Annotated[list[str], typer.Option(help="A label's column, in the order of the scores; repeat.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A CSV file: row, place (nearest first), labels.")],
     scores: Annotated[str, typer.Option(help="The signal that holds a score in [0, 1] for each label.")] = "probs",
@@ -27,7 +27,7 @@ def sets(
     most: Annotated[int, typer.Option(min=1, help="Write so many sets of a response at most.")] = 10,
     model: Annotated[str | None, typer.Option(help="The model, where the recordings hold several.")] = None,
 ) -> None:
-    """Say which combinations of labels are believable, the true one among them as often as promised."""
+    """Find prediction sets of label combinations, which contain the true one as often as promised."""
     labelled_rows, fresh = (read_recording(path, model, [scores]) for path in (labelled, new))
     truth = np.stack([labels_in(labelled_rows, name) for name in label], axis=1)
     powerset = calibrate_label_sets(_scores(labelled_rows, scores), truth, alpha)

@@ -19,7 +19,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "calibrate": "Learn from safe responses which scores to alarm at, and promise the false-alarm rate.",
     "evaluate": "Say whether a bundle keeps its promises on data it has never seen, and what it is good for.",
     "select": "Say which responses of a batch to release so that at most a share of them is bad, in expectation.",
-    "sets": "Say which combinations of labels are believable, the true one among them as often as promised.",
+    "sets": "Find prediction sets of label combinations, which contain the true one as often as promised.",
     "harmonise": "Score each answer by how far several weak sources together speak against it, without any labels.",
     "feedback": "Tell a running tocsin which responses were safe, so that levels configured with `adapt` follow.",
     "reload": "Have a running tocsin read its configuration, bundles and certificates anew.",
@@ -31,7 +31,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "rules": "Write the Prometheus rules that follow from the promises of a configuration's bundles.",
     "inject": "Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply "
     "-f -.",
-    "dashboards": "Write the Grafana dashboards: the promise, for everybody, and the plumbing, for operators.",
+    "dashboards": "Write the Grafana dashboards: the promise, for everybody, and internals, for operators.",
     "demo": "Guard a real model server on this machine: record, fit, calibrate, serve, and measure the promise.",
     "bundle": "Look at bundles, and fetch them.",
     "check": "Check what stands around models, before it guards anything.",
