@@ -15,6 +15,11 @@ COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
 # Tests that need nothing but what `pip install .` installs.
 BASE_TESTS := $(addprefix tests/middleware/,test_map_paths.py test_outbound.py test_verbs.py test_verdict.py)
+# Tests without servers and processes, for the loop at the desk; those that take a second are marked `long`.
+FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,relay/test_frames.py \
+  relay/test_messages.py relay/test_verdict_fields.py test_batching.py test_check_judge.py test_cli.py \
+  test_cli_promises.py test_config.py test_config_check.py test_layouts.py test_nothing_to_judge.py test_oip.py \
+  test_protocols.py test_signals.py test_verbs.py test_verdict.py)
 GO_PACKAGES := golang-go golang-google-grpc-dev golang-goprotobuf-dev
 JAVA_PACKAGES := default-jdk-headless libgrpc-java libgoogle-gson-java libnetty-java libperfmark-java
 BENCH_PACKAGES := nghttp2-client nghttp2-server nginx-light openssl
@@ -24,7 +29,7 @@ TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server ngi
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-fast test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +40,9 @@ test: $(VENV)/dev ## run every test
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
 	@$(MAKE) --no-print-directory $(GRPC_JS) || echo 'GRPC IN NODE IS NOT TESTED: npm or @grpc/grpc-js is missing' >&2
 	$(BIN)/python -m pytest $(PARALLEL)
+
+test-fast: $(VENV)/dev ## calibration, detectors, protocols, judgement, configuration and commands: under a minute
+	$(BIN)/python -m pytest -n auto --dist loadfile -q -m 'not long' $(FAST_TESTS)
 
 test-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))

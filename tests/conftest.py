@@ -26,6 +26,31 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# The files that take longest, of more than half a minute each, in this order.
+LONGEST = (
+    "system/test_robot.py",
+    "system/test_nothing_sent.py",
+    "system/test_demo.py",
+    "system/test_install.py",
+    "docs/test_tutorials.py",
+    "middleware/test_rules.py",
+    "middleware/test_workers.py",
+    "middleware/test_state.py",
+    "middleware/test_fleet.py",
+    "middleware/test_events.py",
+    "middleware/test_dashboards.py",
+    "middleware/test_telemetry.py",
+    "middleware/test_logs.py",
+    "conformance/test_frames_of_clients.py",
+    "online/test_urn.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process of several is left with them at the end."""
-    items.sort(key=lambda item: "system" not in item.path.parts and item.path.stem != "test_tutorials")
+    places = {item.path: _place(item.path) for item in items}
+    items.sort(key=lambda item: places[item.path])
+
+
+def _place(path: Path) -> int:
+    return next((at for at, name in enumerate(LONGEST) if path.as_posix().endswith(name)), len(LONGEST))

@@ -53,6 +53,7 @@ def manifest(change: Callable[[dict], None]) -> Callable[[dict[str, bytes]], Non
     return apply
 
 
+@pytest.mark.long
 def test_what_is_read_judges_like_what_was_written(made: Path) -> None:
     original = quick_bundle(made)
     read = Bundle.read(made)
@@ -87,6 +88,7 @@ def promises() -> dict[str, tuple[Promise, RiskPolicy | None]]:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", promises())
 def test_every_kind_of_promise_comes_back(made: Path, kind: str) -> None:
     promise, risk = promises()[kind]
@@ -123,6 +125,7 @@ def changed_arrays(**changes: np.ndarray | None) -> Callable[[dict[str, bytes], 
     return apply
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "change", "told"),
     [

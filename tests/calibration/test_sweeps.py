@@ -43,6 +43,7 @@ def scores():
     return np.random.default_rng(0).gamma(2.0, size=(N, 2)).astype(np.float32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("terms", [{}, {"confidence": 0.99}, {"contaminated": 0.001}, {"rule": "all"}])
 def test_in_parts_and_in_memory_are_the_same_to_the_bit(scores, terms):
     whole = calibrate(scores, **terms)
@@ -52,6 +53,7 @@ def test_in_parts_and_in_memory_are_the_same_to_the_bit(scores, terms):
         assert np.array_equal(mine, theirs)
 
 
+@pytest.mark.long
 def test_thresholds_are_those_of_sorting_all_scores(scores):
     made = calibrate(scores)
     part_a = reference_rows(N, 0)
@@ -67,6 +69,7 @@ def test_thresholds_are_those_of_sorting_all_scores(scores):
     assert made.judge(fresh).severities == exact.judge(fresh).severities
 
 
+@pytest.mark.long
 def test_brackets_that_miss_cost_a_sweep_and_nothing_else(scores):
     parts = Parts(np.array_split(scores, 3), lambda counting: counting._replace(brackets=(Bracket(0.0, 1e-9),)))
     # A loose alpha: its threshold is not among the largest scores.
@@ -75,6 +78,7 @@ def test_brackets_that_miss_cost_a_sweep_and_nothing_else(scores):
     assert made.thresholds == calibrate(scores, {"loose": 0.8}).thresholds
 
 
+@pytest.mark.long
 def test_a_bundle_keeps_what_is_kept(scores, tmp_path):
     made = quick_bundle(tmp_path / "small.tocsin")
     columns = np.repeat(scores[:, :1], len(made.scorer.detectors), axis=1)

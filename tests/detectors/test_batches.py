@@ -50,6 +50,7 @@ def assert_the_same_in_any_batch(scorer: Scorer, signals: dict[str, np.ndarray])
         np.testing.assert_array_equal(scorer.run(part), together[:37], f"{offset} bytes off")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_detector_scores_a_row_alike_in_any_batch(name: str) -> None:
     scorer = fitted(name, needed(name))
@@ -68,6 +69,7 @@ def test_so_does_a_graph_behind_a_model_in_double_precision() -> None:
     assert_the_same_in_any_batch(scorer, {"x": safe["x"]})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("classes", "width", "sharpness"), [(10, 64, 0.1), (3, 17, 4), (214, 33, 1), (10, 8, 20)])
 def test_so_does_a_whole_graph_of_other_widths(classes: int, width: int, sharpness: float) -> None:
     rng = np.random.default_rng(classes)

@@ -102,6 +102,7 @@ def test_rnd_is_the_distance_between_its_two_networks() -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_rnd_learns_the_safe_data_and_the_same_seed_learns_the_same() -> None:
     trained, untrained = score(RandomNetworkDistillation()), score(RandomNetworkDistillation(epochs=1))
     assert np.median(trained) < 0.5 * np.median(untrained)
@@ -118,6 +119,7 @@ def test_fitting_leaves_torchs_random_state_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("detector", [Mahalanobis(), RandomNetworkDistillation()], ids=lambda d: d.name)
 def test_what_is_far_from_safe_embeddings_scores_higher(detector: Detector) -> None:
     noise = np.random.default_rng(0).integers(0, 17, (300, 64)).astype(np.float32)
@@ -126,6 +128,7 @@ def test_what_is_far_from_safe_embeddings_scores_higher(detector: Detector) -> N
     assert strange.min() > np.quantile(safe, 0.99)
 
 
+@pytest.mark.long
 def test_a_constant_dimension_that_moves_is_noticed() -> None:
     safe = SAFE["embedding"].copy()
     safe[:, 0] = 0

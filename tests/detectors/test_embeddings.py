@@ -56,6 +56,7 @@ def test_react_recovers_the_layer_and_cuts_activations_off() -> None:
         parse("react").fit(other)
 
 
+@pytest.mark.long
 def test_isolation_forest_is_scikit_learns() -> None:
     forest = SklearnForest(n_estimators=100, max_samples=256, random_state=0).fit(SAFE["embedding"])
     np.testing.assert_allclose(score("isolation_forest"), -forest.score_samples(LATER["embedding"]), rtol=1e-5)
@@ -80,6 +81,7 @@ def test_gaussian_mixture_is_a_density() -> None:
     assert density[np.argmin(((grid - [9, 5]) ** 2).sum(1))] == pytest.approx(0.5 / (2 * np.pi * 2), rel=0.1)
 
 
+@pytest.mark.long
 def test_logpzo_is_what_one_step_of_the_flow_leaves_over() -> None:
     detector = LogpZO(epochs=3).fit(SAFE)
     assert detector._flow is not None
@@ -106,6 +108,7 @@ def test_temperature_is_the_most_likely_one() -> None:
         parse("temperature_scaling").fit(SAFE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "spec",
     ["gaussian_mixture", "isolation_forest", "kmeans_distance", "logpzo", "react", "relative_mahalanobis", "she"],

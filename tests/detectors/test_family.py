@@ -83,6 +83,7 @@ def knn() -> np.ndarray:
     return bank.kneighbors(normalize(X))[0][:, 9]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("detector", "expected", "tolerance"),
     [

@@ -26,6 +26,7 @@ def test_a_spec_names_a_detector_and_may_name_its_signal() -> None:
         parse("magic")
 
 
+@pytest.mark.long
 def test_another_packages_detector_is_found_fitted_and_scored(tmp_path: Path) -> None:
     (tmp_path / "outside.py").write_text(
         '''

@@ -67,6 +67,7 @@ def fitted(name: str, signals: dict[str, np.ndarray]) -> Scorer:
         return Scorer(build_graph([parse(name + QUICK.get(name, "")).fit(safe)], safe))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_scores_are_finite_alone_and_in_batches_and_of_nothing(name: str) -> None:
     scorer = fitted(name, needed(name))
@@ -79,6 +80,7 @@ def test_scores_are_finite_alone_and_in_batches_and_of_nothing(name: str) -> Non
     assert len(np.unique(together)) > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_refused_in_fitting_and_shows_in_serving(name: str, bad: float) -> None:
@@ -97,12 +99,14 @@ def test_what_is_not_finite_is_refused_in_fitting_and_shows_in_serving(name: str
         assert np.isfinite(np.delete(scores, 7)).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_integers_and_half_precision_are_taken(name: str) -> None:
     halved = {signal: values.astype(np.float16) for signal, values in needed(name).items()}
     assert np.isfinite(fitted(name, halved)(Observations(example(1)))).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_rows_that_are_all_the_same_are_scored_or_refused_in_words(name: str) -> None:
     same = {signal: np.repeat(values[:1], ROWS, axis=0) for signal, values in needed(name).items()}
@@ -134,6 +138,7 @@ def test_fewer_rows_than_dimensions_are_no_obstacle(name: str) -> None:
     assert np.isfinite(scorer(far)).all()
 
 
+@pytest.mark.long
 def test_one_graph_of_everything() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

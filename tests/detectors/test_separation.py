@@ -21,6 +21,7 @@ def test_the_interval_covers_the_truth(distance: float, n: int, m: int) -> None:
     assert binom.cdf(covered, RUNS, 0.95) > FAILURE / 9
 
 
+@pytest.mark.long
 def test_resampling_does_not_near_one() -> None:
     random, true, covered = np.random.default_rng(42), norm.cdf(3.5 / 2**0.5), 0
     for _ in range(150):

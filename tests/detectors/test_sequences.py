@@ -69,6 +69,7 @@ def test_what_is_not_finite_shows_in_its_own_row_alone(factor: float) -> None:
         np.testing.assert_allclose(np.delete(got, 3), np.delete(usual, 3), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_ace_chooses_cells_that_leave_room_and_warns_when_there_are_none() -> None:
     spread = RNG.normal(size=(60, 16, 4, 4))
     with pytest.warns(UserWarning, match=r"ace: safe responses reach 4\.0 of 4\.0 bits .* leaves no room"):
@@ -350,6 +351,7 @@ def known(n: int, seed: int) -> dict[str, np.ndarray]:
     return {"embedding": x, "prediction": x[:, 1:], "target": x[:, 1:] + scale * (rng.exponential(size=(n, 1)) - 1)}
 
 
+@pytest.mark.long
 def test_split_point_heads_learn_the_harmonic_identity_and_break_it_off_the_data() -> None:
     safe = Observations(known(6000, 0))
     detector = parse("split_point_regression,epochs=60").fit(safe)
@@ -381,6 +383,7 @@ def test_split_point_scores_are_their_formulas() -> None:
     np.testing.assert_allclose(Scorer(build_graph([classification], rows))(rows)[:, 0], expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_split_point_classification_sees_overconfidence() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4000, 3))
@@ -394,6 +397,7 @@ def test_split_point_classification_sees_overconfidence() -> None:
         score("split_point_classification", embedding=x, probs=true, label=label + 1)
 
 
+@pytest.mark.long
 def test_interval_width_and_aggregated_quantiles() -> None:
     rng = np.random.default_rng(1)
     y = rng.normal(size=(3000, 1))

@@ -39,6 +39,7 @@ def measured(path: Path, folder: Path | None) -> tuple[int, str]:
     return int(private) // 1024, scores
 
 
+@pytest.mark.long
 def test_shared_weights_give_the_same_scores_and_take_no_memory_of_ones_own(graph: bytes, tmp_path: Path) -> None:
     (tmp_path / "graph.onnx").write_bytes(graph)
     (tmp_path / "shared").mkdir()
@@ -52,6 +53,7 @@ def test_shared_weights_give_the_same_scores_and_take_no_memory_of_ones_own(grap
     assert second < alone - 0.8 * megabytes
 
 
+@pytest.mark.long
 def test_where_nothing_can_be_written_each_has_its_own(graph: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER, "/proc/nowhere")
     assert Scorer(graph).graph == graph

@@ -137,6 +137,7 @@ def test_separation_is_scikit_learns() -> None:
     assert 2 * deviation < got.auroc.high - got.auroc.low < 8 * deviation
 
 
+@pytest.mark.long
 def test_suggestions_say_what_can_be_read_and_what_tells() -> None:
     found, refused = suggest(SAFE, NOISE)
     specs = [one.spec for one in found]
@@ -148,6 +149,7 @@ def test_suggestions_say_what_can_be_read_and_what_tells() -> None:
     assert all(0 < one.cost[1] < one.cost[0] < 1 for one in found)
 
 
+@pytest.mark.long
 def test_signals_of_other_names_are_read_by_what_they_look_like() -> None:
     renamed = Observations({"scores": SAFE["probs"], "hidden": SAFE["embedding"][:, :8]})
     found, _ = suggest(renamed)

@@ -143,6 +143,7 @@ def test_calibrating_on_nothing_but_fitted_rows_is_refused(recording: Path, tmp_
     assert "every row was used for fitting" in tocsin("calibrate", bundle, recording, code=2).stderr
 
 
+@pytest.mark.long
 def test_suggest_says_what_fits_and_what_tells(recording: Path, tmp_path: Path) -> None:
     strange = tmp_path / "strange.parquet"
     pq.write_table(pa.table({f"signal.{name}": list(values) for name, values in far_away(200).items()}), strange)

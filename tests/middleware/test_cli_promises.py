@@ -65,6 +65,7 @@ def calibrated(folder: Path, name: str, *more: str | Path) -> tuple[Bundle, str]
     return Bundle.read(out), said
 
 
+@pytest.mark.long
 def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) -> None:
     made, said = calibrated(folder, "terms", "--rule", "2 of 3", "--confidence", "0.9")
     promise = made.require_promise()

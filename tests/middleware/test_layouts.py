@@ -96,6 +96,7 @@ def fill(one: Any, ids: list[int], floats: Any, alternatives: int, random: np.ra
                 added.top_logprobs.add(token_id=int(near), logprob=other)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", GENERATE)
 def test_messages_are_read_as_by_parsing_them(protocol: str) -> None:
     both, random = Both(protocol), np.random.default_rng(1)
@@ -128,6 +129,7 @@ def test_broken_messages_are_read_as_by_parsing_them(protocol: str) -> None:
     assert both.known._met > met + 1_000
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("protocol", GENERATE)
 def test_what_was_asked_for_is_taken_out_of_them_as_by_parsing_them(protocol: str) -> None:
     both, random = Both(protocol), np.random.default_rng(5)

@@ -35,7 +35,8 @@ def environment(work: Path, console: Console) -> Path:
         return python
     with console.status("installing MLServer into an environment of its own (once, about half a minute)"):
         venv.create(home, with_pip=True, clear=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS]
+        # compiled when imported, which most of it never is
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", *REQUIREMENTS]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StartError(f"MLServer cannot be installed: {' '.join(command)}\n{done.stderr.strip()[-2000:]}")

@@ -245,7 +245,7 @@ def _names(path: Path, signals: list[str], optional: list[str], prefix: str) -> 
         if signal not in there:
             names = ", ".join(there) or f"none; {kind}s are columns named {prefix}NAME"
             other = "; tocsin convert reads tables whose columns have other names" if prefix == SIGNAL else ""
-            raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {names}{other})")
+            raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {names}){other}")
     return list(dict.fromkeys([*(signals or there), *(name for name in optional if name in there)]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.stats import binom
 
 from tocsin_calibration import FalseAlarmLaw, calibrate, evaluate
@@ -21,6 +22,7 @@ def many(random: np.random.Generator, rows: int) -> tuple[np.ndarray, list[str]]
     ]
 
 
+@pytest.mark.long
 def test_safe_groups_are_called_broken_once_in_two_hundred_evaluations_at_most() -> None:
     """Each by itself at the same tails, one of sixty would be so in every fourth evaluation."""
     runs, broken, total = 30, 0, 0

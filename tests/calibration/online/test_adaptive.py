@@ -22,6 +22,7 @@ def drifting_pvalues(random: np.random.Generator, size: int) -> np.ndarray:
     return np.asarray(random.random(size) ** (1 + 3 * t * (t < 0.7) - 0.5 * (t > 0.85)))
 
 
+@pytest.mark.long
 @given(st.lists(st.floats(0, 1), min_size=50, max_size=400), st.sampled_from([0.005, 0.05, 0.2]))
 def test_aci_keeps_its_deterministic_bound_on_any_sequence(pvalues: list[float], gamma: float) -> None:
     level = ACI(ALPHA, gamma)
@@ -52,6 +53,7 @@ def test_the_long_run_rate_tends_to_alpha_under_drift_that_breaks_the_fixed_leve
     )
 
 
+@pytest.mark.long
 def test_late_partial_and_repeated_labels_teach_once_and_still_reach_alpha() -> None:
     random = np.random.default_rng(2)
     feedback = Feedback(ACI(ALPHA, 0.02))
@@ -116,6 +118,7 @@ def test_rolling_keeps_the_newest_and_leaves_incidents_out() -> None:
         rolling.incident(5, 4)
 
 
+@pytest.mark.long
 def test_a_reservoir_is_a_uniform_sample_also_after_an_incident() -> None:
     places = []
     for seed in range(300):

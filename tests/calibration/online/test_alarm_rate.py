@@ -22,6 +22,7 @@ Draw = Callable[[np.random.Generator, int], np.ndarray]
 SIZES = st.sampled_from([25, 120, 399, 400, 500, 2_000, 10_000])
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @given(
     SIZES, st.sampled_from([0.04, 0.05, 0.2]), st.integers(1, 300), st.integers(0, 3_000), st.floats(0, 1), st.data()
@@ -73,6 +74,7 @@ LAWS: dict[str, Draw] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(LAWS))
 def test_safe_traffic_pages_within_delta_whatever_ties(name: str) -> None:
     """Both tests, restarts included, each run with a calibration set of its own, n from 100 to 2,000."""
@@ -88,6 +90,7 @@ def test_safe_traffic_pages_within_delta_whatever_ties(name: str) -> None:
     assert binom.sf(quiet - 1, runs, DELTA) > FAILURE / 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["contaminated", "easier", "easier, then as before"])
 def test_what_alarms_less_than_calibration_says_never_pages(kind: str) -> None:
     runs, paged, quiet = 60, 0, 0
@@ -132,6 +135,7 @@ def test_far_fewer_alarms_are_found_and_a_calibration_without_any_above_cannot_t
     assert falling == sorted(falling, reverse=True)
 
 
+@pytest.mark.long
 def test_a_time_of_few_alarms_does_not_make_the_e_detector_suspect_the_usual_rate() -> None:
     law, runs, short = FalseAlarmLaw.at(500, 0.05), 40, 0
     for run in range(runs):

@@ -61,6 +61,7 @@ def test_cells_divide_the_gaps_and_calm_scores_fall_in_each_alike() -> None:
     assert drift_test(500).cells == tuple(np.diff(edges))
 
 
+@pytest.mark.long
 def test_false_pages_stay_within_delta_whenever_one_looks() -> None:
     delta, runs, responses = 0.02, 300, 4_000
     random = np.random.default_rng(6)
@@ -97,6 +98,7 @@ def test_a_martingale_against_a_frozen_set_would_cry_wolf() -> None:
     assert binom.sf(crossed - 1, runs, delta) < FAILURE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("multiple", "expected"), [(2, 349), (3, 92), (5, 25)])
 def test_a_broken_promise_is_found_within_half_as_many_responses_again_as_simulated_before(
     multiple: int, expected: int
@@ -110,6 +112,7 @@ def test_a_broken_promise_is_found_within_half_as_many_responses_again_as_simula
     assert np.median(delays) <= 1.5 * expected
 
 
+@pytest.mark.long
 def test_restarts_find_a_change_after_long_calm_that_one_window_hardly_does() -> None:
     random, calm, every = np.random.default_rng(3), 5_000, 1_000
     delays: dict[str, list[int]] = {"restarted": [], "one window": []}
@@ -143,6 +146,7 @@ def test_a_watch_keeps_few_windows_and_batches_add_up(batches: list[int], every:
     assert [number for number, _ in watch._windows] == sorted({number for number, _ in watch._windows})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [25, 200])
 @pytest.mark.parametrize("kind", ["constant", "0/1", "rounded"])
 def test_ties_do_not_look_like_drift(n: int, kind: str) -> None:
@@ -188,6 +192,7 @@ def test_cells_of_few_kept_scores_are_those_of_all() -> None:
     assert np.abs(np.cumsum(few.watch.counts) - np.cumsum(every.watch.counts)).max() < 40  # of an edge's own block
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("shift", "expected"), [(0.5, 145), (1.0, 40)])
 def test_drift_is_found_within_half_as_many_responses_again_as_simulated_before(shift: float, expected: int) -> None:
     delays = []
@@ -205,6 +210,7 @@ def test_drift_is_found_within_half_as_many_responses_again_as_simulated_before(
     assert np.median(delays) <= 1.5 * expected
 
 
+@pytest.mark.long
 def test_the_e_detector_runs_as_long_as_it_says_and_finds_late_changes() -> None:
     random, threshold = np.random.default_rng(9), 500.0
     lengths, delays = [], []

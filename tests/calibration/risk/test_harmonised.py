@@ -31,6 +31,7 @@ def weak_sources(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x[rest], said, y[rest]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scalarisation", ["linear", "quadratic", "chebyshev"])
 def test_it_tells_the_models_errors_better_than_a_vote_or_a_single_source(scalarisation: str) -> None:
     gains = []
@@ -47,6 +48,7 @@ def test_it_tells_the_models_errors_better_than_a_vote_or_a_single_source(scalar
     assert np.mean(gains, axis=0).min() > 0
 
 
+@pytest.mark.long
 def test_probabilities_are_distributions_and_the_fit_is_the_same_each_time() -> None:
     x, said, _ = weak_sources(0)
     one, two = (harmonise(x, said, 10).probabilities(x[:50]) for _ in range(2))

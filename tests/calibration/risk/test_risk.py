@@ -91,6 +91,7 @@ def test_isotonic_is_scikit_learns(pairs: list[tuple[int, bool]]) -> None:
     np.testing.assert_allclose(Isotonic.fit(scores, right)(new), theirs.predict(new), atol=1e-9)
 
 
+@pytest.mark.long
 @hypothesis_settings(deadline=None)
 @given(labelled)
 def test_venn_abers_is_two_isotonic_fits_with_the_new_response_at_every_place(pairs: list[tuple[int, bool]]) -> None:
@@ -208,6 +209,7 @@ def served_risk(threshold: float) -> float:
     return min(threshold, 1.0) ** 2 / 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [learn_then_test, sgr])
 def test_risk_among_served_exceeds_the_promise_as_rarely_as_promised(method) -> None:  # type: ignore[no-untyped-def]
     random, risk, delta = np.random.default_rng(7), 0.1, 0.1
@@ -263,6 +265,7 @@ def test_hoeffding_bentkus_pvalues_are_valid_at_the_null(n: int, risk: float, se
     del seed
 
 
+@pytest.mark.long
 def test_a_days_counts_lie_within_their_ranges_as_often_as_is_said() -> None:
     """Each day with a calibration set and a measured power of its own; a range of rates holds too few counts."""
     random, days, failure_rate, power = np.random.default_rng(31), 400, 0.01, 0.8

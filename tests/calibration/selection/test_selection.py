@@ -71,6 +71,7 @@ def test_the_share_of_bad_ones_among_released_is_kept_where_a_naive_cut_exceeds_
     assert released / 600 > 10
 
 
+@pytest.mark.long
 def test_a_score_chosen_on_the_same_data_keeps_the_promise_only_with_the_correction() -> None:
     random, q = np.random.default_rng(2), 0.1
     corrected, naive, found = [], [], 0
@@ -111,6 +112,7 @@ def test_the_sizes_looked_up_in_sorted_ranks_are_those_of_the_definition(seed: i
         assert pvalues[j] == pytest.approx((1 + (bad <= tested[j]).sum()) / (n + 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [LordPlusPlus, Saffron, Addis])
 def test_streams_keep_the_false_discovery_rate_and_find_what_is_there(make) -> None:  # type: ignore[no-untyped-def]
     random, alpha = np.random.default_rng(4), 0.1
@@ -132,6 +134,7 @@ def test_a_stream_of_alarms_is_remembered_in_bounded_memory(make) -> None:  # ty
     assert sum(alarms) > 2_900 and len(control._alarms) == 50 and 0 < control.level <= 0.5
 
 
+@pytest.mark.long
 def test_addis_gains_on_conservative_pvalues_and_all_stay_quiet_when_nothing_is_there() -> None:
     random = np.random.default_rng(5)
     power = {}
@@ -170,6 +173,7 @@ def test_the_rank_sum_law_is_mann_whitneys() -> None:
     assert pmf[int(u.statistic) :].sum() == pytest.approx(u.pvalue)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("statistic", ["max", "median", "mean"])
 def test_the_next_batch_stays_within_its_bound_as_often_as_promised(statistic: str) -> None:
     random, alpha, runs, m = np.random.default_rng(7), 0.1, 1_500, 7

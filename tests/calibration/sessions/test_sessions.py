@@ -43,6 +43,7 @@ def test_windows_sum_and_average_the_last_scores() -> None:
     assert Window().rolling(scores).tolist() == scores
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("style", ["max", "band"])
 @pytest.mark.parametrize("width", [1, 5])
 def test_safe_sessions_alarm_as_often_as_promised_and_no_oftener(style: str, width: int) -> None:
@@ -62,6 +63,7 @@ def test_safe_sessions_alarm_as_often_as_promised_and_no_oftener(style: str, wid
     assert too_many(pmf, alarmed) > FAILURE / 8 and too_few(pmf, alarmed) > FAILURE / 8
 
 
+@pytest.mark.long
 def test_steps_have_a_promise_of_their_own_and_none_for_the_session() -> None:
     random = np.random.default_rng(3)
     at_step, sessions_alarmed, laws = 0, 0, []
@@ -119,6 +121,7 @@ def test_a_session_judged_as_it_runs_is_the_session_judged_at_once(style: str) -
     assert at_once.severity == as_it_runs.severity
 
 
+@pytest.mark.long
 def test_a_band_that_forgets_the_sign_or_interpolates_fails_the_same_judge() -> None:
     """The two mistakes that are in print: D with its sign reversed, and an interpolated quantile at small n."""
     random = np.random.default_rng(7)

@@ -24,6 +24,7 @@ def recorded(
     return random.normal(size=sessions)[own] + spread * random.normal(size=len(own)), own
 
 
+@pytest.mark.long
 def test_new_sessions_alarm_as_promised_although_sessions_differ() -> None:
     random, runs, alarms, plain = np.random.default_rng(51), 2_000, 0, 0
     for _ in range(runs):
@@ -34,6 +35,7 @@ def test_new_sessions_alarm_as_promised_although_sessions_differ() -> None:
     assert binom.sf(alarms - 1, runs, ALPHA) > FAILURE > binom.sf(plain - 1, runs, ALPHA)
 
 
+@pytest.mark.long
 def test_the_range_told_knows_how_few_sessions_there_were() -> None:
     """The rate over all new sessions lies within it, and seldom within that of as many independent stretches."""
     runs, inside, naive = 150, 0, 0

@@ -50,6 +50,7 @@ def splits(scores: np.ndarray, rule: str, alpha: float, runs: int) -> tuple[int,
     return alarms, responses, promise
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", ["any", "all"])
 @pytest.mark.parametrize("name", ["digits", "breast cancer"])
 def test_one_calibration_keeps_its_promise_by_the_beta_binomial_law(
@@ -86,6 +87,7 @@ def false_alarm_rate(rule: str, naive: bool, runs: int = 400) -> float:
     return float(np.mean(rates))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rule", ["any", "all"])
 def test_the_joint_rate_is_alpha_on_average_and_joined_thresholds_fail_the_same_test(rule: str) -> None:
     # By the law the rate over calibration sets has mean mu and this standard deviation; five of its standard errors

@@ -61,6 +61,7 @@ def test_the_pac_rank_is_the_smallest_that_keeps_the_confidence(n: int, alpha: f
     assert k == 1 or beta.cdf(alpha, n + 2 - k, k - 1) < 1 - delta
 
 
+@pytest.mark.long
 def test_pac_calibrations_exceed_alpha_as_rarely_as_promised_and_marginal_ones_in_half_the_cases() -> None:
     random, runs, delta = np.random.default_rng(1), 400, 0.1
     exceeded = Counter[str]()

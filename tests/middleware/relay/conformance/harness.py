@@ -28,6 +28,8 @@ MODES = ("observe", "annotate", "enforce")
 SAFE, FAR = inference(safe_traffic(1), slice(0, 1)), inference(far_away(1), slice(0, 1))
 ANSWERS = {b"ok": SAFE, b"bad": FAR}
 BYSTANDER, STREAM, LATER = 1, 3, 1_001  # a call that is under way, the stream of the case, and a call after it
+QUIET = 1.0  # seconds in which nothing comes
+BARRIER = 901  # a call whose answer tells that the upstream has read what came before
 
 OPENING = frame(Kind.HEADERS, END_HEADERS, STREAM, request_block(INFER))
 QUESTION = frame(Kind.DATA, END_STREAM, STREAM, message(b"ok"))
@@ -91,7 +93,7 @@ def outcome(peer: RawPeer, stream: int, waits: float) -> Outcome:
     """What came of what was sent, once the other end has read it; it `waits` so many seconds for the stream to end."""
     answers_ping = peer.ping(5)
     if answers_ping and not _has_failed(peer):
-        peer.until(lambda: peer.closed or _has_failed(peer) or peer.has_ended(stream), waits)
+        _until_it_ends(peer, stream, waits)
         if peer.has_ended(stream) and peer.fields(stream).get("grpc-status") != "0":
             peer.ping(5)  # whether the stream alone has ended
     if _has_failed(peer) or peer.closed:
@@ -108,6 +110,23 @@ def outcome(peer: RawPeer, stream: int, waits: float) -> Outcome:
     if resets := peer.of(Kind.RST_STREAM, stream):
         return Outcome("reset", int.from_bytes(resets[0].payload, "big"))
     return Outcome("nothing")
+
+
+def _until_it_ends(peer: RawPeer, stream: int, waits: float) -> None:
+    """Wait for a stream to end; where nothing comes, no longer than until the upstream has answered a later call."""
+
+    def over() -> bool:
+        return peer.closed or _has_failed(peer) or peer.has_ended(stream)
+
+    if peer.until(over, min(waits, QUIET)) or waits <= QUIET:
+        return
+    peer.send(frame(Kind.HEADERS, END_HEADERS, BARRIER, request_block(INFER)))
+    peer.send(frame(Kind.DATA, END_STREAM, BARRIER, message(b"ok")))
+    peer.until(lambda: over() or peer.has_ended(BARRIER), waits)
+    if peer.fields(BARRIER).get("grpc-status") == "0":
+        peer.until(over, QUIET)
+    else:
+        peer.until(over, waits)
 
 
 def _has_failed(peer: RawPeer) -> bool:
