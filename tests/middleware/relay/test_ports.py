@@ -90,7 +90,7 @@ def test_who_does_not_say_what_it_speaks_is_sent_away(bundle: Path, server: str,
             read_all(silent)
         assert limited(relay, "handshake") == 1
         (still,) = relay.sidecar.relay.connections
-        assert still.client.greeted
+        assert still.downstream.greeted
 
 
 @pytest.fixture(scope="module")
