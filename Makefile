@@ -13,6 +13,8 @@ COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,
   test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
   test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
+# Tests that need nothing but what `pip install .` installs.
+BASE_TESTS := $(addprefix tests/middleware/,test_map_paths.py test_outbound.py test_verbs.py test_verdict.py)
 # Tests without servers and processes, for the loop at the desk; those that take a second are marked `long`.
 FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,relay/test_frames.py \
   relay/test_messages.py relay/test_verdict_fields.py test_batching.py test_check_judge.py test_cli.py \
@@ -27,7 +29,7 @@ TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server ngi
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-fast test-compiled compiled venv lint format bench interop soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-fast test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -46,6 +48,11 @@ test-compiled: build/compiled/.made ## the tests of what is compiled, on the com
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
 	PYTHONPATH=build/compiled $(BIN)/python -m pytest $(PARALLEL) -o "pythonpath=build/compiled ." $(COMPILED_TESTS)
 
+test-base: ## tests of what the base dependencies suffice for, in build/base with nothing else
+	rm -rf build/base && $(PYTHON) -m venv build/base
+	build/base/bin/python -m pip install --quiet --disable-pip-version-check . hypothesis pytest pytest-asyncio
+	build/base/bin/python -m pytest -o pythonpath=. $(BASE_TESTS)
+
 compiled: build/compiled/.made ## compile the interception path into build/compiled (a C compiler, two minutes)
 
 venv: $(VENV)/dev ## make .venv with everything that tests and benchmarks need
@@ -59,6 +66,10 @@ lint: $(VENV)/dev ## style, types, and the direction of imports
 format: $(VENV)/dev ## put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/dev ## the site, into build/site; broken links and missing pages fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 bench: build/compiled/.made ## measure the data plane beside Envoy and nginx, and detectors beside pytorch-ood
 	@$(call debian,h2load nghttpd nginx openssl,$(BENCH_PACKAGES))

@@ -11,8 +11,8 @@ from setuptools import setup
 
 # What every relayed byte and every judged response passes through. A file belongs here when a benchmark tells so.
 HOT = """
-    middleware/tocsin/relay/{admission,asking,client_side,connection,content_types,flow,frames,headers,holding}.py
-    middleware/tocsin/relay/{limits,memory,messages,method_paths,refusal,request_block,response_block,server_side,side,stream}.py
+    middleware/tocsin/relay/{admission,asking,connection,content_types,deframer,downstream,endpoint,flow_control,frame_rate,frames,headers,holding,local_reply}.py
+    middleware/tocsin/relay/{memory,method_paths,request_block,response_block,stream,upstream}.py
     middleware/tocsin/relay/verdict_fields.py
     middleware/tocsin/judgement/{batching,call,guard,judge,model}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py

@@ -94,7 +94,7 @@ def traffic(guard: Guard, safe: Observations, responses: int, *, every: int = 1,
             call = guard.call(INFER, {"traceparent": TRACE})
             assert call is not None
             rows = slice(number % 300, number % 300 + responses)
-            judged = call.answered(inference(safe, rows, model=name))
+            judged = call.on_response_message(inference(safe, rows, model=name))
             assert judged is not None
             guard.judge([judged])
 

@@ -32,7 +32,7 @@ class Processor(service.ExternalProcessorServicer):  # type: ignore[misc]
             if request.HasField("response_body"):
                 call = self._guard.call(INFER, {})
                 assert call is not None
-                call.answered(request.response_body.body[5:])
+                call.on_response_message(request.response_body.body[5:])
                 await self._batcher.judged(call)
                 verdict = call.verdict.to_metadata() if call.verdict is not None else ""
                 yield messages.ProcessingResponse(response_body=messages.BodyResponse())

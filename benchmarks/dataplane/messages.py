@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tocsin.protocols import oip
-from tocsin.relay.messages import framed
+from tocsin.relay.deframer import framed
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Energy, Entropy, Mahalanobis, Observations, RandomNetworkDistillation, compile
 

@@ -92,7 +92,7 @@ class Published:
         window, columns = Window(self.window, "sum"), [NAMES.index(name) for name in self.detectors]
 
         def windowed(scores: Float) -> Float:
-            return np.array([window.over(scores[:, column]) for column in columns])  # (d, T)
+            return np.array([window.rolling(scores[:, column]) for column in columns])  # (d, T)
 
         courses = [windowed(one) for one in safe]
         if self.style == "constant":

@@ -47,7 +47,7 @@ FAR = inference(far_away(1), slice(0, 1))
 ASK = message(b"bad")
 
 
-class Asked(grpc.GenericRpcHandler):  # type: ignore[misc]
+class ScriptCall(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Answers every method, and takes note of the guarded ones."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Called:
     """A client of the relay, new for each case, that sends a header block (`block`) or frames (`frames`)."""
 
     def __init__(self, bundle: Path) -> None:
-        self._asked, self._stack = Asked(), contextlib.ExitStack()
+        self._asked, self._stack = ScriptCall(), contextlib.ExitStack()
         server = grpc.server(futures.ThreadPoolExecutor(1))  # one after the other
         server.add_generic_rpc_handlers((self._asked,))
         port = server.add_insecure_port("127.0.0.1:0")

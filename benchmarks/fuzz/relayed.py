@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.by_hand import Pipe, unconnected
-from tests.parts import settings
+from tests.parts import inline_guard, settings
 
 from benchmarks.fuzz.outcomes import Failure, peak
 from benchmarks.fuzz.seeds import REQUEST, RESPONSE, TRAILERS, ZIPPED, conversations
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.guard import Guard
-from tocsin.relay.again import Again
 from tocsin.relay.connection import Connection
 from tocsin.relay.frames import PREFACE, SETTINGS, frame
+from tocsin.relay.retrier import Retrier
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY
 
@@ -32,7 +31,7 @@ class Relayed:
     def __init__(self, bundle: Path, mode: str, *, ask: bool = False, fail: str = "open") -> None:
         config = settings(1, bundle, mode=mode, fail=fail, max_message=1 << 16, max_memory=1 << 20)
         config.models["digits"].ask = ask
-        self._config, self._guard = config, Guard.open(config)
+        self._config, self._guard = config, inline_guard(config)
         self._loop = asyncio.new_event_loop()
         self._clients, self._servers = conversations()
 
@@ -57,8 +56,8 @@ class Relayed:
     async def _blast(self, client: bytes, server: bytes) -> str:
         relay, connection, to_client, to_server = self._connected()
         for side, pipe, content in (
-            (connection.client, to_client, PREFACE + client),
-            (connection.server, to_server, server),
+            (connection.downstream, to_client, PREFACE + client),
+            (connection.upstream, to_server, server),
         ):
             for at in range(0, len(content), 1 << 16):
                 if pipe.closed:
@@ -71,25 +70,28 @@ class Relayed:
             ended = "GOAWAY: " + bytes(to_client.written).rpartition(b"\0\0\0")[2][1:].decode("ascii", "replace")
         elif b"grpc-status" in to_client.written:
             ended = "a status"
-        connection.client.connection_lost(None)
-        if relay.memory.left != self._config.max_memory:
+        connection.downstream.connection_lost(None)
+        if relay.memory.remaining != self._config.max_memory:
             raise Failure("bytes are still kept")
         return ended
 
     def _connected(self) -> tuple[Relay, Connection, Pipe, Pipe]:
         relay = Relay(self._config, self._guard)
-        relay.batcher, relay.again = Batcher(self._guard, relay._flushed), Again(relay)
+        relay.batcher, relay.retrier = Batcher(self._guard, relay._flushed), Retrier(relay)
         connection = Connection(relay, unconnected(relay))
         to_client, to_server = Pipe(), Pipe()
-        connection.server.connection_made(to_server)  # type: ignore[arg-type]
-        connection.client.connection_made(to_client)  # type: ignore[arg-type]
+        connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
+        connection.downstream.connection_made(to_client)  # type: ignore[arg-type]
         return relay, connection, to_client, to_server
 
     async def _run(self, client: bytes, server: bytes) -> bytes:
         relay, connection, to_client, to_server = self._connected()
         said, answered = PREFACE + client, server
         for part in (2, 2, 1):  # half of it, half of what is left, and the rest
-            for side, pipe, content in ((connection.client, to_client, said), (connection.server, to_server, answered)):
+            for side, pipe, content in (
+                (connection.downstream, to_client, said),
+                (connection.upstream, to_server, answered),
+            ):
                 piece = content[: len(content) // part + 1]
                 if piece and not pipe.closed:
                     side.data_received(piece)
@@ -97,14 +99,14 @@ class Relayed:
             await asyncio.sleep(0)
         for _ in range(JUDGED):
             await asyncio.sleep(0)
-        connection.client.connection_lost(None)
-        connection.server.connection_lost(None)
+        connection.downstream.connection_lost(None)
+        connection.upstream.connection_lost(None)
         await asyncio.sleep(0)
-        if relay.memory.left != self._config.max_memory:
-            raise Failure(f"{self._config.max_memory - relay.memory.left} bytes are still kept")
+        if relay.memory.remaining != self._config.max_memory:
+            raise Failure(f"{self._config.max_memory - relay.memory.remaining} bytes are still kept")
         if connection.streams or len(connection.gone) > 1_024:
             raise Failure("streams are still remembered")
-        if relay.closed:
+        if relay.fails_closed:
             self._nothing_unscored(bytes(to_client.written))
         return bytes(to_client.written)
 

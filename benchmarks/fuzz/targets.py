@@ -20,11 +20,11 @@ from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.descriptors import pool_of
+from tocsin.relay.deframer import MessageDeframer
+from tocsin.relay.endpoint import FrameError
 from tocsin.relay.frames import header_block, read_settings, unpadded
-from tocsin.relay.headers import HeaderError, HeaderReader, WantedFields, without
+from tocsin.relay.headers import HeaderError, HeaderFilter, HeaderReader, without
 from tocsin.relay.memory import MemoryBudget
-from tocsin.relay.messages import Assembler
-from tocsin.relay.side import FrameError
 from tocsin.verdict import Verdict
 from tocsin_calibration import Bundle, CalibrationFault
 
@@ -80,11 +80,11 @@ def targets(folder: Path) -> list[Target]:
 
 
 def headers(case: bytes) -> None:
-    reader = HeaderReader(WantedFields((":path", "grpc-status", "x-session")))
+    reader = HeaderReader(HeaderFilter((":path", "grpc-status", "x-session")))
     for read in (
         reader.read,
         lambda one: without(one, "content-length", 28),
-        HeaderReader(WantedFields((":path",)), stateful=True).read_all,
+        HeaderReader(HeaderFilter((":path",)), stateful=True).read_all,
     ):
         with contextlib.suppress(HeaderError):
             read(case)
@@ -93,14 +93,14 @@ def headers(case: bytes) -> None:
 def messages(case: bytes) -> None:
     memory = MemoryBudget(1 << 16)
     for keeps in (False, True):
-        assembler = Assembler(1 << 15, memory.open(lambda: None), keeps=keeps)
+        assembler = MessageDeframer(1 << 15, memory.open(lambda: None), keeps=keeps)
         for at in range(0, len(case), 7 + len(case) // 5):
             for message in assembler.feed(case[at : at + 7 + len(case) // 5]):
                 if message.content is not None and len(message.content) > 1 << 15:
                     raise Failure("a message over the limit came out")
         assembler.forget()
-        if memory.left != 1 << 16:
-            raise Failure(f"{(1 << 16) - memory.left} bytes of messages were not given back")
+        if memory.remaining != 1 << 16:
+            raise Failure(f"{(1 << 16) - memory.remaining} bytes of messages were not given back")
 
 
 def frames(case: bytes) -> None:
@@ -138,7 +138,7 @@ class Judged:
     def _judge(self, method: str, case: bytes) -> None:
         call = self._guard.call(method, {})
         assert call is not None
-        piece = call.answered(case)
+        piece = call.on_response_message(case)
         assert piece is not None
         self._guard.judge([piece])
         verdict = piece.verdict

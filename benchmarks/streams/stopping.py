@@ -106,8 +106,8 @@ def _choose(fit: Sequence[Stream]) -> int:
     """
     spread = {}
     for width in WINDOWS:
-        top = [Window(width).over(one.scores[:, 0]).max() for one in fit]
-        usual = [float(np.median(Window(width).over(one.scores[:, 0]))) for one in fit]
+        top = [Window(width).rolling(one.scores[:, 0]).max() for one in fit]
+        usual = [float(np.median(Window(width).rolling(one.scores[:, 0]))) for one in fit]
         spread[width] = float((np.quantile(top, 0.95) - np.median(usual)) / (np.std(top) + 1e-9))
     return min(spread, key=lambda width: spread[width])
 

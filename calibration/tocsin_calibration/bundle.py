@@ -43,7 +43,7 @@ class Bundle:
     promise: Promise | None
     model: str = ""
     detectors: tuple[dict[str, Any], ...] = ()
-    made: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
     digest: str = ""
     risk: RiskPolicy | None = None
 
@@ -62,7 +62,7 @@ class Bundle:
             "detectors": list(self.detectors) or [{"name": name} for name in self.scorer.detectors],
             "calibration": None if self.promise is None else facts_of(self.promise),
             "risk": risk,
-            "made": self.made,
+            "made": self.provenance,
             "members": {name: _sha256(content) for name, content in members.items()},
         }
         digest = _digest(manifest)
@@ -93,8 +93,8 @@ class Bundle:
             facts, policy = manifest["calibration"], manifest["risk"]
             promise = None if facts is None else promise_from(facts, arrays, scorer.detectors, manifest["digest"])
             risk = None if policy is None else RiskPolicy.from_content(policy, arrays, len(scorer.detectors))
-            model, detectors, made = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
-            if not all(isinstance(facts, dict) for facts in (*detectors, *made.values())):
+            model, detectors, provenance = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
+            if not all(isinstance(facts, dict) for facts in (*detectors, *provenance.values())):
                 raise TypeError("detectors and made hold facts by name")
         except (CalibrationFault, GraphError) as error:
             raise BundleError(f"{path}: {error}") from error
@@ -104,7 +104,7 @@ class Bundle:
             raise BundleError(f"{path}: is nested too deeply to be a bundle") from error
         except MemoryError as error:
             raise BundleError(f"{path}: does not fit into the memory that is left") from error
-        return cls(scorer, promise, model, detectors, made, manifest["digest"], risk)
+        return cls(scorer, promise, model, detectors, provenance, manifest["digest"], risk)
 
     def require_promise(self, path: Path | str = "the bundle") -> Promise:
         """The promise. Raises BundleError when the bundle was fitted but not calibrated."""
@@ -165,9 +165,9 @@ def _manifest(members: dict[str, bytes]) -> dict[str, Any]:
     if manifest["schema"] != SCHEMA:
         raise BundleError(f"has schema {manifest['schema']}, but this version reads schema {SCHEMA}; upgrade tocsin or "
                           f"make the bundle anew")  # fmt: skip
-    found = {name: _sha256(content) for name, content in members.items() if name != MANIFEST}
+    digests = {name: _sha256(content) for name, content in members.items() if name != MANIFEST}
     claimed = manifest.pop("digest", "")
-    if found != manifest.get("members") or _digest(manifest) != claimed:
+    if digests != manifest.get("members") or _digest(manifest) != claimed:
         raise BundleError("does not match its digest: it was changed or damaged after it was made")
     return {"digest": claimed, **manifest}
 

@@ -60,7 +60,7 @@ def calibrate(
     of the wrong shape.
     """
     alphas, values = alphas_of(alpha), checked(scores)
-    terms = Terms.asked(confidence, on_average or (weights is not None and confidence is None), contaminated)
+    terms = Terms.chosen(confidence, on_average or (weights is not None and confidence is None), contaminated)
     if weights is not None and (groups is not None or confidence is not None or contaminated):
         raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
     if groups is not None and contaminated:
@@ -89,7 +89,7 @@ def calibrate(
     reference = np.sort(values[a], axis=0)
     combination = combination_of(rule, reference, values[a], failures)
     nonconformity = JointScore(reference, rule, combination)(values[b])[0]
-    own, pooled, others = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
+    by_group, pooled, others = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
     return Promise(
         reference,
         nonconformity,
@@ -98,7 +98,7 @@ def calibrate(
         detectors,
         terms=terms,
         weights=None if weights is None else np.asarray(weights, np.float64)[b],
-        groups=own,
+        groups=by_group,
         pooled=pooled,
         others=others,
         combination=combination,
@@ -126,7 +126,7 @@ def calibrate_sessions(
     sessions, for the rule `learnt`. Several stretches of one session are promised for on average, unless a confidence
     is named. Raises CalibrationError as `calibrate` does; what must be many enough are sessions.
     """
-    alphas, terms = alphas_of(alpha), Terms.asked(confidence, on_average)
+    alphas, terms = alphas_of(alpha), Terms.chosen(confidence, on_average)
     sound = [checked(scores) for scores in sessions]
     if empty := sum(not len(scores) for scores in sound):
         raise CalibrationError(f"{empty} sessions have no responses; leave them out")
@@ -134,7 +134,7 @@ def calibrate_sessions(
     if session.every is not None and not cut:
         raise CalibrationError(f"no session has {session.every} steps; choose shorter stretches")
     carrying = max(terms.required_size(a) for a in alphas.values())
-    owners = np.repeat(np.arange(len(sound)), [len(session.cut([one])) for one in sound])
+    owners = np.repeat(np.arange(len(sound)), [len(session.cut([session_rows])) for session_rows in sound])
     part_a, part_b = _divided_by_session(owners, seed)
     if len(part_b) < carrying:
         raise CalibrationError(
@@ -149,9 +149,9 @@ def calibrate_sessions(
     combination = combination_of(rule, reference, rows, failures)
     score = JointScore(reference, rule, combination)
     if session.style == "band":
-        courses = [session.window.over(score(one)[0]) for one in first]
+        courses = [session.window.rolling(score(session_rows)[0]) for session_rows in first]
         session = SessionRule(session.window, "band", session.every, Band.of(courses, max(alphas.values())))
-    courses = [session.course(score(one)[0]) for one in rest]
+    courses = [session.course(score(session_rows)[0]) for session_rows in rest]
     steps = {}
     if session.style == "step":
         longest = max(map(len, courses))
@@ -197,8 +197,8 @@ def _divided(
     if groups is None:
         return {}, [], None
     names = np.asarray([str(group) for group in groups])
-    own = {str(name): nonconformity[names == name] for name in np.unique(names)}
-    large = {name: scores for name, scores in own.items() if len(scores) >= carrying}
-    small = [name for name in own if name not in large]
+    by_group = {str(name): nonconformity[names == name] for name in np.unique(names)}
+    large = {name: scores for name, scores in by_group.items() if len(scores) >= carrying}
+    small = [name for name in by_group if name not in large]
     others = nonconformity[np.isin(names, small)]
     return large, small, others if large and len(others) >= carrying else None

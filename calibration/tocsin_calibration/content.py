@@ -80,7 +80,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
     parts = np.split(grouped, np.cumsum(list(sizes.values()))[:-1]) if sizes else []
     return Promise(
         reference,
-        Ordered.kept(arrays["nonconformity"], arrays["upto"]) if "upto" in arrays else arrays["nonconformity"],
+        Ordered.from_counts(arrays["nonconformity"], arrays["upto"]) if "upto" in arrays else arrays["nonconformity"],
         {str(name): float(alpha) for name, alpha in facts["alphas"].items()},
         str(facts["rule"]),
         detectors,

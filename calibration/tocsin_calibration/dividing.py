@@ -46,8 +46,8 @@ def terms_of_part(rows: int, terms: Terms) -> Terms:
 
 def require_enough(rows: int, alphas: Mapping[str, float], terms: Terms) -> int:
     """How many responses each alpha needs in part B, at most. Raises CalibrationError when there are fewer."""
-    own = terms_of_part(rows, terms)
-    carrying = max(own.required_size(a) for a in alphas.values())
+    part_terms = terms_of_part(rows, terms)
+    carrying = max(part_terms.required_size(a) for a in alphas.values())
     if rows - size_of_reference(rows) < carrying:
         strictest = min(alphas.values())
         sure, or_less = "", "or choose a larger alpha"

@@ -145,10 +145,13 @@ class Promise:
         if self.sessions is not None:
             return self._judge_sessions(joint, by_detector, sessions)
         if groups is not None and self.groups:
-            own = [self.groups.get(group, self.remaining) for group in groups]
-            pvalues = [limits.pvalue(c) for limits, c in zip(own, joint, strict=True)]
+            group_promises = [self.groups.get(group, self.remaining) for group in groups]
+            pvalues = [limits.pvalue(c) for limits, c in zip(group_promises, joint, strict=True)]
             return Judged(
-                pvalues, by_detector, [limits.severity(c) for limits, c in zip(own, joint, strict=True)], joint
+                pvalues,
+                by_detector,
+                [limits.severity(c) for limits, c in zip(group_promises, joint, strict=True)],
+                joint,
             )
         limits, quiet = self.limits, self.limits.quiet
         pvalues = [limits.pvalue(c) for c in joint] if len(joint) <= FEW else limits.pvalues(columns).tolist()
@@ -164,8 +167,8 @@ class Promise:
         severities: list[str | None] = []
         values: list[float] = []
         limits, by_step = self.limits, self.is_per_step
-        for progress, one in zip(sessions, joint, strict=True):
-            value = progress.push(one)
+        for progress, score in zip(sessions, joint, strict=True):
+            value = progress.push(score)
             if by_step:
                 limits = self.groups.get(str(progress.step), self.limits)
                 pvalues.append(limits.pvalue(value))
@@ -191,10 +194,10 @@ class Promise:
         """
         limit = self.thresholds[severity]
         shares = [1.0] * len(self.detectors) if self.combination is None else self.combination.tolist()
-        found = {}
+        thresholds = {}
         for name, scale, share in zip(self.detectors, self._score.scales, shares, strict=True):
-            found[name] = scale.score_at(limit / share) if share else float("inf")
-        return found
+            thresholds[name] = scale.score_at(limit / share) if share else float("inf")
+        return thresholds
 
     def __str__(self) -> str:
         return "\n".join(self.sentence(name) for name in reversed(self.alphas))

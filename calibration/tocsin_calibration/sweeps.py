@@ -86,9 +86,9 @@ def calibrate_in_sweeps(
     failures: NDArray[np.floating] | None = None,
 ) -> Promise:
     """The promise that `calibrate` makes of the same responses' scores, to the bit, in memory that does not grow."""
-    alphas, asked = alphas_of(alpha), Terms.asked(confidence, on_average, contaminated)
-    terms = terms_of_part(responses.rows, asked)
-    require_enough(responses.rows, alphas, asked)
+    alphas, wanted_terms = alphas_of(alpha), Terms.chosen(confidence, on_average, contaminated)
+    terms = terms_of_part(responses.rows, wanted_terms)
+    require_enough(responses.rows, alphas, wanted_terms)
     rows = reference_rows(responses.rows, seed)
     safe = checked(responses.at(rows))
     reference = np.sort(safe, axis=0)

@@ -27,18 +27,18 @@ def sentence(promise: Promise, severity: str) -> str:
             f"{like} {unit} alarm, although up to {percent(terms.contaminated)} of them may be bad; you will see at "
             f"most {percent(high)} (99 times of 100)"
         )
-    alarm, seen = f"{like} {unit} alarm", f"{percent(low)} to {percent(high)} (99 times of 100)"
+    alarm, expected = f"{like} {unit} alarm", f"{percent(low)} to {percent(high)} (99 times of 100)"
     if (sure := limits.sure[severity]) is not None:
         alarm += f" (confidence {percent(sure)})"
     if limits.clustered is not None:
-        told = _alike(promise)
-        return f"{alarm}{_on_average(sure)}; they come from {told}; you will see about {seen}"
+        remark = _alike(promise)
+        return f"{alarm}{_on_average(sure)}; they come from {remark}; you will see about {expected}"
     if limits.weighted is not None:
         worth = f"weighted to the traffic expected, worth {promise.laws[severity].n:,}"
-        return f"{alarm}{_on_average(sure)}; {worth}; you will see about {seen}"
+        return f"{alarm}{_on_average(sure)}; {worth}; you will see about {expected}"
     if sure is not None:
         return f"{alarm}; expect about {percent(limits.likely_law(severity).mean_rate)}"
-    return f"{alarm}{_on_average(sure)}{_missing(promise, severity)}; with this one you will see {seen}"
+    return f"{alarm}{_on_average(sure)}{_missing(promise, severity)}; with this one you will see {expected}"
 
 
 def percent(rate: float) -> str:
@@ -67,13 +67,13 @@ def _alike(promise: Promise) -> str:
     """What is known of how much sessions differ, and whether the promise is for new ones."""
     clustered = promise.limits.clustered
     assert clustered is not None
-    told = "1 session" if clustered.sessions == 1 else f"{clustered.sessions:,} sessions"
+    remark = "1 session" if clustered.sessions == 1 else f"{clustered.sessions:,} sessions"
     if clustered.correlation is not None:
-        told += (
+        remark += (
             f" that differ by an intraclass correlation of {clustered.correlation:.2f}, and are worth "
             f"{clustered.effective:,} independent ones"
         )
-    return told if promise.limits.weighted is not None else f"{told}: too few to promise it for new sessions"
+    return remark if promise.limits.weighted is not None else f"{remark}: too few to promise it for new sessions"
 
 
 def _of_steps(promise: Promise, severity: str) -> str:

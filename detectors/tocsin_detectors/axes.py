@@ -19,15 +19,15 @@ def axes_of(safe: FittingData, signal: str, **given: int) -> tuple[int, ...]:
     """
     shape, sizes = safe.shape(signal), list(given.values())
     if len(shape) != len(sizes):
-        width, known = safe.width(signal), math.prod(size for size in sizes if size)
-        if sizes.count(0) > 1 or width % known:
-            told = ", ".join(f"{name}={size or '?'}" for name, size in given.items())
+        width, product = safe.width(signal), math.prod(size for size in sizes if size)
+        if sizes.count(0) > 1 or width % product:
+            sizes_text = ", ".join(f"{name}={size or '?'}" for name, size in given.items())
             raise SignalError(
                 f"signal '{signal}' has {width} numbers a response in the shape {list(shape)}, which does not say how "
-                f"they divide into {told}; give all but one of these"
+                f"they divide into {sizes_text}; give all but one of these"
             )
-        shape = tuple(size or width // known for size in sizes)
-    for (name, size), found in zip(given.items(), shape, strict=True):
-        if size and size != found:
-            raise SignalError(f"signal '{signal}' has the shape {list(shape)}, where {name} is {found}, not {size}")
+        shape = tuple(size or width // product for size in sizes)
+    for (name, size), actual in zip(given.items(), shape, strict=True):
+        if size and size != actual:
+            raise SignalError(f"signal '{signal}' has the shape {list(shape)}, where {name} is {actual}, not {size}")
     return tuple(shape)

@@ -26,14 +26,14 @@ def costs_by_detector(scorer: Scorer, rows: int) -> dict[str, float]:
         raise GraphError(f"'{SCORES}' does not join a column a detector, so they cannot be told apart")
     columns = list(joined.input)
     facts = {entry.key: entry.value for entry in model.metadata_props}
-    found = {}
+    costs = {}
     for name, column in zip(scorer.detectors, columns, strict=True):
         alone = _alone(model, column)
         for key, value in ((DETECTORS, name), (FREE, facts.get(FREE, ""))):
             entry = alone.metadata_props.add()
             entry.key, entry.value = key, value
-        found[name] = Scorer(alone.SerializeToString()).cost(rows)
-    return found
+        costs[name] = Scorer(alone.SerializeToString()).cost(rows)
+    return costs
 
 
 def _alone(model: Any, column: str) -> Any:
@@ -50,13 +50,13 @@ def _alone(model: Any, column: str) -> Any:
     alone = onnx.ModelProto()
     alone.CopyFrom(model)
     del alone.metadata_props[:]
-    for part, kept in (
+    for part, entries in (
         (alone.graph.node, [node for node in model.graph.node if set(node.output) & needed]),
-        (alone.graph.input, [one for one in model.graph.input if one.name in needed]),
-        (alone.graph.initializer, [one for one in model.graph.initializer if one.name in needed]),
+        (alone.graph.input, [entry for entry in model.graph.input if entry.name in needed]),
+        (alone.graph.initializer, [entry for entry in model.graph.initializer if entry.name in needed]),
     ):
         del part[:]
-        part.extend(kept)
+        part.extend(entries)
     alone.graph.node.append(onnx.helper.make_node("Concat", [column], [SCORES], axis=1))
     alone.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
     return alone

@@ -45,27 +45,31 @@ class Features:
 
         from tocsin_detectors.onnx_runtime import onnxruntime
 
-        told = "the model" if isinstance(model, bytes) else str(model)
+        description = "the model" if isinstance(model, bytes) else str(model)
         try:
             self._model = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
             content = self._model.SerializeToString()
             self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         except Exception as error:  # protobuf, onnx and ONNX Runtime each raise their own
-            raise SignalError(f"features '{name}': {told} cannot be loaded: {error}") from error
-        outputs = [found.name for found in self._session.get_outputs()]
+            raise SignalError(f"features '{name}': {description} cannot be loaded: {error}") from error
+        outputs = [node.name for node in self._session.get_outputs()]
         if output is not None and output not in outputs:
-            raise SignalError(f"features '{name}': {told} has no output '{output}' (it has: {', '.join(outputs)})")
+            raise SignalError(
+                f"features '{name}': {description} has no output '{output}' (it has: {', '.join(outputs)})"
+            )
         self.name = name
         self.output = output or outputs[0]
         self._inputs = self._session.get_inputs()
-        own = {found.name for found in self._inputs}
+        input_names = {node.name for node in self._inputs}
         for chosen in inputs or {}:
-            if chosen not in own:
-                raise SignalError(f"features '{name}': {told} has no input '{chosen}' (it has: {', '.join(own)})")
-        self.reads = tuple((inputs or {}).get(found.name, found.name) for found in self._inputs)
-        self._told = told
+            if chosen not in input_names:
+                raise SignalError(
+                    f"features '{name}': {description} has no input '{chosen}' (it has: {', '.join(input_names)})"
+                )
+        self.reads = tuple((inputs or {}).get(node.name, node.name) for node in self._inputs)
+        self._description = description
         self._require_free_batch()
-        fixed = all(isinstance(size, int) for found in self._inputs for size in found.shape[1:])
+        fixed = all(isinstance(size, int) for node in self._inputs for size in node.shape[1:])
         self.free_length = None if fixed else FreeLength(padding)
 
     def compute(self, signals: Observations) -> NDArray[np.float32]:
@@ -74,14 +78,15 @@ class Features:
         for start in range(0, signals.rows, RUN):
             rows = signals.take(slice(start, start + RUN))
             fed = {
-                found.name: rows[signal].reshape(rows.rows, *_sizes(found.shape)).astype(_dtype(found.type))
-                for found, signal in zip(self._inputs, self.reads, strict=True)
+                node.name: rows[signal].reshape(rows.rows, *_sizes(node.shape)).astype(_dtype(node.type))
+                for node, signal in zip(self._inputs, self.reads, strict=True)
             }
             try:
                 computed = self._session.run([self.output], fed)[0].reshape(rows.rows, -1)
             except Exception as error:  # ONNX Runtime raises a dozen types of its own
                 raise SignalError(
-                    f"features '{self.name}': {self._told} cannot compute {rows.rows} rows of {', '.join(self.reads)}: "
+                    f"features '{self.name}': {self._description} cannot compute {rows.rows} rows of "
+                    f"{', '.join(self.reads)}: "
                     f"{error}"
                 ) from error
             parts.append(computed.astype(np.float32))
@@ -89,12 +94,12 @@ class Features:
 
     def _require_free_batch(self) -> None:
         """Raises SignalError where an input's first axis, or the output's, has a fixed size."""
-        output = next(found for found in self._session.get_outputs() if found.name == self.output)
-        for kind, found in [*(("input", one) for one in self._inputs), ("output", output)]:
-            if found.shape and isinstance(found.shape[0], int):
+        output = next(node for node in self._session.get_outputs() if node.name == self.output)
+        for kind, node in [*(("input", graph_input) for graph_input in self._inputs), ("output", output)]:
+            if node.shape and isinstance(node.shape[0], int):
                 raise SignalError(
-                    f"features '{self.name}': {self._told} takes batches of {found.shape[0]} only (its {kind} "
-                    f"'{found.name}' has the shape {found.shape}); export it with a free first axis (`dynamic_axes` "
+                    f"features '{self.name}': {self._description} takes batches of {node.shape[0]} only (its {kind} "
+                    f"'{node.name}' has the shape {node.shape}); export it with a free first axis (`dynamic_axes` "
                     f"or `dynamic_shapes` of torch.onnx.export)"
                 )
 
@@ -104,12 +109,12 @@ class Features:
         import spox.opset.ai.onnx.v18 as op
 
         fed = {}
-        for found, signal in zip(self._inputs, signals, strict=True):
+        for node, signal in zip(self._inputs, signals, strict=True):
             shaped = signal
-            if len(found.shape) != 2:
-                shaped = op.reshape(signal, op.const(np.array((0, *_sizes(found.shape)), np.int64)))
-            kind = _dtype(found.type)
-            fed[found.name] = shaped if kind == np.float32 else op.cast(shaped, to=kind)
+            if len(node.shape) != 2:
+                shaped = op.reshape(signal, op.const(np.array((0, *_sizes(node.shape)), np.int64)))
+            kind = _dtype(node.type)
+            fed[node.name] = shaped if kind == np.float32 else op.cast(shaped, to=kind)
         computed = spox.inline(self._model)(**fed)[self.output]
         return op.flatten(op.cast(computed, to=np.float32), axis=1)
 
@@ -132,15 +137,15 @@ def with_features(safe: FittingData, features: Sequence[Features], wanted: Seque
     """The responses with the signals of `features` added, computed once and kept in memory with the others `wanted`."""
     if not features:
         return safe
-    made = {feature.name for feature in features}
-    kept: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
+    feature_names = {feature.name for feature in features}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
     for batch in safe.batches():
-        seen = _extended(batch, features)
+        extended = _extended(batch, features)
         for name in wanted:
-            kept[name].append(seen[name].reshape(-1, *seen.shape(name)))
-    if missing := made - set(wanted):
+            columns[name].append(extended[name].reshape(-1, *extended.shape(name)))
+    if missing := feature_names - set(wanted):
         raise SignalError(f"no detector reads the features '{', '.join(sorted(missing))}'")
-    return Observations({name: np.concatenate(parts) for name, parts in kept.items()})
+    return Observations({name: np.concatenate(parts) for name, parts in columns.items()})
 
 
 def _extended(batch: Observations, features: Sequence[Features]) -> Observations:

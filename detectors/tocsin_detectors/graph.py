@@ -26,8 +26,8 @@ def compile(
 
     Raises SignalError when the data cannot serve, DetectorError when there are no detectors.
     """
-    seen = with_features(fit_on, features, signals_of(detectors))
-    return Scorer(build_graph([detector.fit(seen, seed=seed) for detector in detectors], fit_on, features))
+    extended = with_features(fit_on, features, signals_of(detectors))
+    return Scorer(build_graph([detector.fit(extended, seed=seed) for detector in detectors], fit_on, features))
 
 
 def signals_of(detectors: Iterable[Detector]) -> tuple[str, ...]:
@@ -66,10 +66,10 @@ def build_graph(detectors: Sequence[Detector], like: FittingData, features: Sequ
 
     if not detectors:
         raise DetectorError("a scorer needs at least one detector")
-    made = {feature.name for feature in features}
+    feature_names = {feature.name for feature in features}
     readers: list[Detector | Features] = [*features, *detectors]
-    wanted = [s for reader in readers for s in reader.reads if s not in made]
-    free = {name: length for name, length in free_lengths(detectors, features).items() if name not in made}
+    wanted = [s for reader in readers for s in reader.reads if s not in feature_names]
+    free = {name: length for name, length in free_lengths(detectors, features).items() if name not in feature_names}
     inputs = {
         name: spox.argument(spox.Tensor(np.float32, ("n", f"{name}_length" if name in free else like.width(name))))
         for name in dict.fromkeys(wanted)
@@ -106,8 +106,8 @@ def _scores(detector: Detector, signals: list[Var]) -> Var:
 
 def column_names(detectors: Sequence[Detector]) -> list[str]:
     """A unique name a detector: its own, with the signals added where the same one appears twice."""
-    own = [detector.name for detector in detectors]
-    named = [f"{d.name}:{'+'.join(d.reads)}" if own.count(d.name) > 1 else d.name for d in detectors]
+    names = [detector.name for detector in detectors]
+    named = [f"{d.name}:{'+'.join(d.reads)}" if names.count(d.name) > 1 else d.name for d in detectors]
     if len(set(named)) < len(named):
         raise DetectorError(f"the same detector appears twice on the same signal: {', '.join(named)}")
     return named

@@ -29,8 +29,8 @@ class Observations(FittingData, Mapping[str, Float32]):
         arrays = {name: _numeric(name, values) for name, values in signals.items()}
         rows = {name: len(values) for name, values in arrays.items()}
         if len(set(rows.values())) > 1:
-            told = ", ".join(f"{name} has {count}" for name, count in rows.items())
-            raise SignalError(f"signals must have one row a response, but {told}")
+            counts = ", ".join(f"{name} has {count}" for name, count in rows.items())
+            raise SignalError(f"signals must have one row a response, but {counts}")
         self.rows = next(iter(rows.values()))
         self._shapes = {name: array.shape[1:] or (1,) for name, array in arrays.items()}
         self._signals = {name: _as_rows(array) for name, array in arrays.items()}
@@ -39,7 +39,7 @@ class Observations(FittingData, Mapping[str, Float32]):
         try:
             return self._signals[name]
         except KeyError:
-            raise SignalError(f"there is no signal '{name}'; there is {self._told()}") from None
+            raise SignalError(f"there is no signal '{name}'; there is {self._describe()}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._signals)
@@ -57,11 +57,11 @@ class Observations(FittingData, Mapping[str, Float32]):
 
     def take(self, index: NDArray[np.intp] | slice) -> Observations:
         """The responses at `index`, in that order."""
-        taken = object.__new__(Observations)
-        taken._signals = {name: np.ascontiguousarray(values[index]) for name, values in self._signals.items()}
-        taken._shapes = self._shapes
-        taken.rows = len(next(iter(taken._signals.values())))
-        return taken
+        subset = object.__new__(Observations)
+        subset._signals = {name: np.ascontiguousarray(values[index]) for name, values in self._signals.items()}
+        subset._shapes = self._shapes
+        subset.rows = len(next(iter(subset._signals.values())))
+        return subset
 
     def batches(self, shuffle: np.random.Generator | None = None) -> Iterator[Observations]:
         if shuffle is None and self.rows <= BATCH:
@@ -74,8 +74,8 @@ class Observations(FittingData, Mapping[str, Float32]):
     def load(self) -> Observations:
         return self
 
-    def _told(self) -> str:
-        return ", ".join(f"{known} (width {values.shape[1]})" for known, values in self._signals.items())
+    def _describe(self) -> str:
+        return ", ".join(f"{name} (width {values.shape[1]})" for name, values in self._signals.items())
 
 
 def _numeric(name: str, values: ArrayLike) -> NDArray[np.generic]:

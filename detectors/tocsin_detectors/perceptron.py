@@ -27,8 +27,8 @@ class Scaling(NamedTuple):
     @classmethod
     def of(cls, safe: FittingData, signal: str) -> Scaling:
         """Raises SignalError when the signal is not finite or does not vary."""
-        found = moments(safe, signal)
-        return cls(found.mean, units_of(found.mean, found.deviation))
+        statistics = moments(safe, signal)
+        return cls(statistics.mean, units_of(statistics.mean, statistics.deviation))
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and scale, float32."""

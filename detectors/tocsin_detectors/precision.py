@@ -77,9 +77,9 @@ class _Widening:
         copies = [_copy(node) for node in nodes]
         del graph.node[:]
         graph.node.extend(copies)
-        for told in graph.output:
-            if told.name not in names and told.type.tensor_type.elem_type == _FLOAT:  # of a graph inside
-                told.type.tensor_type.elem_type = _DOUBLE
+        for output in graph.output:
+            if output.name not in names and output.type.tensor_type.elem_type == _FLOAT:  # of a graph inside
+                output.type.tensor_type.elem_type = _DOUBLE
 
     def _stays(self, node: onnx.NodeProto) -> bool:
         weights = self._weights.get(node.input[1]) if node.op_type == "MatMul" else None

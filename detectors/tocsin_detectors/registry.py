@@ -84,18 +84,18 @@ def parse(spec: str) -> Detector:
     head, *settings = spec.split(",")
     name, _, signals = head.partition(":")
     cls = find(name.strip())
-    taken = signature(cls)
+    parameters = signature(cls)
     keywords = {}
     for setting in settings:
         key, _, text = setting.partition("=")
-        choices = {p.name: p for p in taken.parameters.values() if p.kind is p.KEYWORD_ONLY}
+        choices = {p.name: p for p in parameters.parameters.values() if p.kind is p.KEYWORD_ONLY}
         if key.strip() not in choices:
-            told = ", ".join(choices) or "none"
-            raise DetectorError(f"detector '{name}' has no setting '{key.strip()}' (it has: {told})")
+            listed = ", ".join(choices) or "none"
+            raise DetectorError(f"detector '{name}' has no setting '{key.strip()}' (it has: {listed})")
         keywords[key.strip()] = _value(name, key.strip(), text.strip())
     chosen = [signal.strip() for signal in signals.split("+")] if signals.strip() else []
     try:
-        taken.bind(*chosen, **keywords)
+        parameters.bind(*chosen, **keywords)
     except TypeError as error:
         raise DetectorError(f"'{spec}': {error}") from None
     detector: Detector = cls(*chosen, **keywords)

@@ -59,8 +59,8 @@ class Scorer:
     def __call__(self, observations: Observations) -> Float32:
         """Scores of shape (n, number of detectors), float32, higher = worse. Checks names and widths first."""
         for name in self.signals:
-            if told := self.misfit(name, observations[name].shape[1]):
-                raise SignalError(told)
+            if problem := self.misfit(name, observations[name].shape[1]):
+                raise SignalError(problem)
         if not observations.rows:
             return np.zeros((0, len(self.detectors)), np.float32)
         return self.run({name: observations[name] for name in self.signals})
@@ -101,8 +101,8 @@ class Scorer:
         except Exception as error:  # ONNX Runtime raises a dozen types of its own
             if how.terminate:
                 rows = max((len(values) for values in signals.values()), default=0)
-                told = f"the graph did not come to an end within {TRIAL:g} s on {rows} responses of zeros or ones"
-                raise GraphError(told) from None
+                problem = f"the graph did not come to an end within {TRIAL:g} s on {rows} responses of zeros or ones"
+                raise GraphError(problem) from None
             raise GraphError(f"the graph cannot be run: {' '.join(str(error).split())}") from error
         finally:
             watch.cancel()

@@ -70,10 +70,10 @@ def _delong(safe: Scores, shifted: Scores) -> float:
     if min(len(safe), len(shifted)) < 2:
         return 0.0
     variance = 0.0
-    for one, other in ((safe, shifted), (shifted, safe)):
+    for sample, other in ((safe, shifted), (shifted, safe)):
         ordered = np.sort(other)
-        placed = np.searchsorted(ordered, one, "left") + np.searchsorted(ordered, one, "right")
-        variance += float((placed / (2 * len(other))).var(ddof=1)) / len(one)
+        placed = np.searchsorted(ordered, sample, "left") + np.searchsorted(ordered, sample, "right")
+        variance += float((placed / (2 * len(other))).var(ddof=1)) / len(sample)
     return sqrt(variance)
 
 

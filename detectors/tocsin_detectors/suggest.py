@@ -60,9 +60,9 @@ def suggest(
         except DetectorError as error:
             refusals.append(Refusal(spec, str(error)))
     if other is None:
-        suggestions.sort(key=lambda found: found.cost[1])
+        suggestions.sort(key=lambda suggestion: suggestion.cost[1])
     else:
-        suggestions.sort(key=lambda found: -found.separation.auroc.value if found.separation else 0)
+        suggestions.sort(key=lambda suggestion: -suggestion.separation.auroc.value if suggestion.separation else 0)
     return suggestions, refusals
 
 
@@ -93,15 +93,15 @@ def _try(
     detector: Detector, spec: str, train: Observations, held_out: Observations, other: Observations | None, seed: int
 ) -> Suggestion:
     scorer = Scorer(build_graph([detector.fit(train, seed=seed)], train))
-    told = None
+    separability = None
     if other is not None:
         safe_scores, shifted_scores = (_finite(scorer(rows)[:, 0]) for rows in (held_out, other))
         if not (len(safe_scores) and len(shifted_scores)):
             raise SignalError("every score is NaN or infinite")
-        told = separation(safe_scores, shifted_scores, seed=seed)
-    return Suggestion(spec, (scorer.cost(1), scorer.cost(64)), told)
+        separability = separation(safe_scores, shifted_scores, seed=seed)
+    return Suggestion(spec, (scorer.cost(1), scorer.cost(64)), separability)
 
 
 def _finite(scores: Float32) -> Float32:
-    kept: Float32 = scores[np.isfinite(scores)]
-    return kept
+    finite: Float32 = scores[np.isfinite(scores)]
+    return finite

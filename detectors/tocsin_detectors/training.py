@@ -70,13 +70,13 @@ def train(
     steps = _steps(rest, signals, rng, settings.batch)
     lowest, best, waited = float("inf"), deepcopy(network.state_dict()), 0
     for _ in range(settings.epochs):
-        seen = 0
-        while seen < min(rest.rows, EPOCH):
+        samples = 0
+        while samples < min(rest.rows, EPOCH):
             batch = next(steps)
             optimiser.zero_grad()
             loss(*batch).backward()
             optimiser.step()
-            seen += len(batch[0])
+            samples += len(batch[0])
         schedule.step()
         with torch.no_grad():
             now = loss(*held_out).item()

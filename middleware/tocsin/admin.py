@@ -15,7 +15,7 @@ from tocsin.errors import StartError
 from tocsin.relay.tls import Certificates
 
 LOOKS = 0.5  # seconds between looks whether new calls are welcome
-OWN = "/tocsin."  # what the methods begin with that need the token
+GUARDED_PREFIX = "/tocsin."  # what the methods begin with that need the token
 
 
 class AdminServer:
@@ -119,7 +119,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self._expected = f"Bearer {token}" if token else ""
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        if self._expected and details.method.startswith(OWN):
+        if self._expected and details.method.startswith(GUARDED_PREFIX):
             shown = dict(details.invocation_metadata or ()).get("authorization", "")
             if not hmac.compare_digest(str(shown).encode(), self._expected.encode()):
                 return grpc.unary_unary_rpc_method_handler(_refuse)

@@ -27,16 +27,16 @@ MISTAKES = (TocsinError, CalibrationFault, DetectorError, OSError)  # what users
 
 def problems_of(config: Config) -> tuple[list[str], Guard | None]:
     """All that keeps a configuration from being served, in words, and its guard where its models can be guarded."""
-    found: list[str] = []
+    problems: list[str] = []
     guard: Guard | None = None
     try:
         guard = Guard.open(config)
     except MISTAKES as error:
-        found += [str(error), *_path_problems(config, str(error))]
-    found += file_problems(config)
+        problems += [str(error), *_path_problems(config, str(error))]
+    problems += file_problems(config)
     if guard is not None and config.workers > 1:
-        found += _said(partial(check_workers, config, guard))
-    return found, guard
+        problems += _said(partial(check_workers, config, guard))
+    return problems, guard
 
 
 def file_problems(config: Config) -> list[str]:
@@ -76,14 +76,14 @@ def _said(check: Callable[[], object]) -> list[str]:
     return []
 
 
-def _path_problems(config: Config, known: str) -> list[str]:
+def _path_problems(config: Config, reported: str) -> list[str]:
     """What is wrong with the paths of signals where bundles cannot be read, so that those were not looked at."""
-    found = []
+    problems = []
     for name, model in config.models.items():
         bare = model.model_copy(update={"bundle": None, "shadow": None, "adapt": None, "discoveries": None})
         alone = config.model_copy(update={"models": {name: bare}, "state": None})
-        found += _said(partial(guarded_models, alone, State()))
-    return [problem for problem in found if problem != known]
+        problems += _said(partial(guarded_models, alone, State()))
+    return [problem for problem in problems if problem != reported]
 
 
 def _must_have_folder(setting: str, address: Address) -> None:
@@ -94,7 +94,7 @@ def _must_have_folder(setting: str, address: Address) -> None:
 
 def _must_take_files(setting: str, folder: Path) -> None:
     """The folder, or the nearest that is there and in which it would be made, can be written."""
-    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    nearest = next(ancestor for ancestor in (folder, *folder.absolute().parents) if ancestor.exists())
     if not nearest.is_dir():
         raise ConfigError(f"{setting}: {nearest} is no folder")
     if not os.access(nearest, os.W_OK | os.X_OK):

@@ -36,13 +36,13 @@ class FeedbackService:
     def exchange(self, shared: Exchange) -> None:
         """Give what levels have learnt from to `shared`, and follow what other replicas have learnt from."""
         models = self._guard.models
-        known = {
+        judges = {
             f"{name}:{models[name].digests[0]}:{levels.kind}": levels
             for name, levels in self._levels.items()
             if levels.additive
         }
-        for key, more in shared({key: levels.counts() for key, levels in known.items()}).items():
-            known[key].add_counts(more)
+        for key, more in shared({key: levels.counts() for key, levels in judges.items()}).items():
+            judges[key].add_counts(more)
 
     def _judges(self) -> dict[str, Learn]:
         models = self._guard.models
@@ -73,10 +73,10 @@ class FeedbackService:
         levels = self._levels
         for label in request.labels:
             if label.model not in levels:
-                told = ", ".join(levels) or "none does"
+                names = ", ".join(levels) or "none does"
                 await context.abort(
                     grpc.StatusCode.FAILED_PRECONDITION,
-                    f"model '{label.model}' does not follow feedback (these do: {told}); set models.NAME.adapt",
+                    f"model '{label.model}' does not follow feedback (these do: {names}); set models.NAME.adapt",
                 )
         response = ReportResponse()
         others = []
@@ -87,8 +87,11 @@ class FeedbackService:
             outcome = levels[label.model].label(label.id, label.safe)
             setattr(response, outcome, getattr(response, outcome) + 1)
         if others and self._elsewhere is not None:
-            left = await asyncio.to_thread(self._elsewhere.leave, others)
-            response.forwarded, response.unknown = left * len(others), response.unknown + (not left) * len(others)
+            forwarded = await asyncio.to_thread(self._elsewhere.leave, others)
+            response.forwarded, response.unknown = (
+                forwarded * len(others),
+                response.unknown + (not forwarded) * len(others),
+            )
         return response
 
 

@@ -60,9 +60,9 @@ def _is(path: Path, digest: str) -> bool:
 def _http(source: str, staged: Path) -> None:
     try:
         with urllib.request.urlopen(source, timeout=SECONDS) as answer, staged.open("wb") as file:
-            left = LONGEST + 1
-            while left and (part := answer.read(min(1 << 20, left))):
-                left -= file.write(part)
+            remaining = LONGEST + 1
+            while remaining and (part := answer.read(min(1 << 20, remaining))):
+                remaining -= file.write(part)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ConfigError(f"{named(source)}: cannot be fetched ({error})") from error
 
@@ -79,11 +79,11 @@ def _object(source: str, staged: Path) -> None:
     place = urlsplit(source)
     try:
         store = from_url(f"{place.scheme}://{place.netloc}")
-        found = obstore.get(store, place.path.lstrip("/"))
-        if found.meta["size"] > LONGEST:
-            raise BundleError(f"{named(source)}: has {found.meta['size']:,} bytes, more than {LONGEST:,}")
+        response = obstore.get(store, place.path.lstrip("/"))
+        if response.meta["size"] > LONGEST:
+            raise BundleError(f"{named(source)}: has {response.meta['size']:,} bytes, more than {LONGEST:,}")
         with staged.open("wb") as file:
-            for part in found.stream():
+            for part in response.stream():
                 file.write(part)
     except (BaseError, OSError) as error:
         raise ConfigError(f"{named(source)}: cannot be fetched ({str(error).splitlines()[0]})") from error

@@ -46,9 +46,9 @@ class Response(NamedTuple):
     body: bytes | AsyncGenerator[bytes, None]
 
 
-def text(status: HTTPStatus, told: str) -> Response:
+def text(status: HTTPStatus, content: str) -> Response:
     """An answer of one line."""
-    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], told.encode() + b"\n")
+    return Response(status, [("Content-Type", "text/plain; charset=utf-8")], content.encode() + b"\n")
 
 
 class HttpServer:

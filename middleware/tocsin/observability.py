@@ -45,10 +45,10 @@ class HttpEndpoint:
         if request.method not in ("GET", "HEAD"):
             return text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET")
         if request.path == "/metrics":
-            told, content = self._metrics.answer(
+            content_type, content = self._metrics.answer(
                 request.headers.get("accept", ""), request.headers.get("accept-encoding", "")
             )
-            return Response(HTTPStatus.OK, told, content)
+            return Response(HTTPStatus.OK, content_type, content)
         if request.path == "/healthz":
             return text(HTTPStatus.OK, "alive")
         if request.path == "/readyz":

@@ -74,25 +74,25 @@ def forward_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str | b
     """The same of header fields as they were on the wire; what a client library would refuse to send is left out: names
     and values of other characters than gRPC has, and values of `-bin` keys that cannot be decoded.
     """
-    found: list[tuple[str, str | bytes]] = []
+    forwarded: list[tuple[str, str | bytes]] = []
     for name, value in forward_metadata(fields):
         assert isinstance(value, str)
         if not _NAME.fullmatch(name):
             continue
         if not name.endswith("-bin"):
             if value.isascii() and (value.isprintable() or not value):
-                found.append((name, value))
+                forwarded.append((name, value))
         elif value.startswith("\0"):  # as it is, where both peers have said that they understand it
-            found.append((name, value[1:].encode("latin-1")))
+            forwarded.append((name, value[1:].encode("latin-1")))
         else:
-            found += [(name, content) for part in value.split(",") if (content := _binary(part)) is not None]
-    return found
+            forwarded += [(name, content) for part in value.split(",") if (content := _binary(part)) is not None]
+    return forwarded
 
 
 class Budget(Protocol):
     """Bytes that may still be kept, by this call and all others."""
 
-    left: int
+    remaining: int
 
 
 class Channels:
@@ -178,12 +178,12 @@ _of_loops: dict[asyncio.AbstractEventLoop, AioChannels] = {}
 def aio_channels() -> AioChannels:
     """Those of the running event loop; those of loops that have ended are let go."""
     running = asyncio.get_running_loop()
-    known = _of_loops.get(running)
-    if known is None:
+    channels = _of_loops.get(running)
+    if channels is None:
         for loop in [loop for loop in list(_of_loops) if loop.is_closed()]:
             _of_loops.pop(loop, None)
-        known = _of_loops[running] = AioChannels()
-    return known
+        channels = _of_loops[running] = AioChannels()
+    return channels
 
 
 class _Responses:
@@ -199,12 +199,12 @@ class _Responses:
         """Keep a message; whether there was room."""
         size, budget = len(message), self._budget
         # The budget is never overdrawn for it: whoever keeps most would be cut off for what is no connection's.
-        self._fits = self._size + size <= self._limit and (budget is None or budget.left >= size)
+        self._fits = self._size + size <= self._limit and (budget is None or budget.remaining >= size)
         if self._fits:
             self._size += size
             self._messages.append(message)
             if budget is not None:
-                budget.left -= size
+                budget.remaining -= size
         return self._fits
 
     @property
@@ -215,7 +215,7 @@ class _Responses:
     def release(self) -> None:
         """They are somebody else's to count from here on."""
         if self._budget is not None:
-            self._budget.left += self._size
+            self._budget.remaining += self._size
 
 
 def _options(sending: Sending) -> dict[str, object]:

@@ -82,7 +82,7 @@ class Reloader:
     async def _counted(self) -> str:
         async with self._busy:
             try:
-                told = await self._reload()
+                summary = await self._reload()
             except Exception as error:
                 self._counts["failed"] += 1
                 why = in_words(error)
@@ -91,8 +91,8 @@ class Reloader:
             finally:
                 gc.collect()  # models that were read and not kept hold much memory that the collector cannot see
             self._counts["done"] += 1
-            log.info("reloaded: %s", told)
-            return told
+            log.info("reloaded: %s", summary)
+            return summary
 
     async def _reload(self) -> str:
         if self._path is None:
@@ -105,20 +105,20 @@ class Reloader:
         except Exception:
             self._follow(before, had)
             raise
-        told = [
+        changes = [
             f"model {name} ({model.digests[0][:19] or 'no bundle'})"
             for name, model in models.items()
             if had.get(name) is not model
         ]
-        told += [f"model {name} left" for name in had if name not in models]
-        told += ["certificates"] if renewed else []
-        told += [f"mode {config.mode}"] if config.mode != before.mode else []
-        return ", ".join(told) or "nothing has changed"
+        changes += [f"model {name} left" for name in had if name not in models]
+        changes += ["certificates"] if renewed else []
+        changes += [f"mode {config.mode}"] if config.mode != before.mode else []
+        return ", ".join(changes) or "nothing has changed"
 
     def _follow(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
         for sink in self._sinks:
             sink.follow(models)
-        self._guard.take(config, models)
+        self._guard.reconfigure(config, models)
         self._relay.follow(config)
 
     def collect(self) -> Iterable[Metric]:
@@ -159,11 +159,11 @@ async def within_deadline(read: Callable[..., Anew], *arguments: Any) -> Anew:
     def run() -> None:
         with suppress(RuntimeError):  # the loop has ended meanwhile
             try:
-                found = read(*arguments)
+                result = read(*arguments)
             except Exception as error:
                 loop.call_soon_threadsafe(settle, answer.set_exception, error)
             else:
-                loop.call_soon_threadsafe(settle, answer.set_result, found)
+                loop.call_soon_threadsafe(settle, answer.set_result, result)
 
     threading.Thread(target=run, name=READING, daemon=True).start()
     try:
@@ -192,7 +192,7 @@ def in_words(error: Exception) -> str:
 def reload_handler(reload: Callable[[], Awaitable[str]]) -> Any:
     """The service tocsin.v1.Admin, as a grpc.aio server adds it."""
 
-    async def asked(request: Any, context: Any) -> Any:
+    async def handle(request: Any, context: Any) -> Any:
         del request
         try:
             return ReloadResponse(told=await reload())
@@ -200,6 +200,6 @@ def reload_handler(reload: Callable[[], Awaitable[str]]) -> Any:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
 
     method = grpc.unary_unary_rpc_method_handler(
-        asked, request_deserializer=ReloadRequest.FromString, response_serializer=ReloadResponse.SerializeToString
+        handle, request_deserializer=ReloadRequest.FromString, response_serializer=ReloadResponse.SerializeToString
     )
     return grpc.method_handlers_generic_handler(SERVICE, {"Reload": method})

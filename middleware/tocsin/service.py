@@ -37,7 +37,9 @@ from tocsin.telemetry.sending import Telemetry
 log = logging.getLogger("tocsin")
 
 COLLECTS = 50_000, 20, 100  # how often garbage is looked for, by generation
-KEPT = 2 << 20  # bytes: larger blocks, and more than this at the end of the heap, go back to the system once free
+MALLOC_THRESHOLD = (
+    2 << 20
+)  # bytes: larger blocks, and more than this at the end of the heap, go back to the system once free
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -198,8 +200,8 @@ def give_back() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, KEPT)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
+        mallopt(M_MMAP_THRESHOLD, MALLOC_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, MALLOC_THRESHOLD)
 
 
 def counted(config: Config) -> bool:

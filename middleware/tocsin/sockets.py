@@ -15,38 +15,38 @@ class BoundSocket:
     def __init__(self, address: Address) -> None:
         self.socket = _unix(address.path) if address.path else _tcp(address)
         self.address = address if address.path else Address(address.host, self.socket.getsockname()[1])
-        self._made = Path(address.path).stat().st_ino if address.path else 0
+        self._inode = Path(address.path).stat().st_ino if address.path else 0
 
     def close(self) -> None:
         """Take no more connections; a Unix socket's file goes, unless another process has taken its place."""
         self.socket.close()
         file = Path(self.address.path)
         with suppress(OSError):
-            if self.address.path and file.stat().st_ino == self._made:
+            if self.address.path and file.stat().st_ino == self._inode:
                 file.unlink()
 
 
 def _unix(path: str) -> socket.socket:
     if Path(path).is_socket():
         Path(path).unlink()  # of a process that is gone, or is being replaced
-    made = socket.socket(socket.AF_UNIX)
+    bound = socket.socket(socket.AF_UNIX)
     try:
-        made.bind(path)
+        bound.bind(path)
     except OSError:
-        made.close()
+        bound.close()
         raise
-    return made
+    return bound
 
 
 def _tcp(address: Address) -> socket.socket:
     family, _, _, _, where = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    made = socket.socket(family)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        made.bind(where)
+        bound.bind(where)
     except OSError:
-        made.close()
+        bound.close()
         raise
-    return made
+    return bound

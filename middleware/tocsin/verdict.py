@@ -100,15 +100,15 @@ class Verdict:
     @property
     def reasons(self) -> list[str]:
         """What speaks against the worst row, most telling first, in words."""
-        told = []
+        result = []
         if self.alarm:
             ranked = sorted(self.by_detector.items(), key=lambda pair: pair[1])
-            told = [f"{name}: as high in {p:.2%} of safe responses" for name, p in ranked]
+            result = [f"{name}: as high in {p:.2%} of safe responses" for name, p in ranked]
         if self.weighed is not None and self.action != "pass":
             row = min(range(len(self.weighed.worth)), key=self.weighed.worth.__getitem__)
             p, worth, decision = self.weighed.p_correct[row], self.weighed.worth[row], self.weighed.decisions[row]
-            told.append(f"worth: right with probability {p:.3g}, so serving it is worth {worth:.3g}: {decision}")
-        return told
+            result.append(f"worth: right with probability {p:.3g}, so serving it is worth {worth:.3g}: {decision}")
+        return result
 
     def to_metadata(self) -> str:
         """One line of JSON, ASCII, for the metadata key `tocsin-verdict`."""
@@ -144,19 +144,19 @@ class Verdict:
         if self.rows == 1:
             return template % (alarm, self.action, _short(self.pvalues[0]), *by_detector, more)
         alarmed = ((row, severity) for row, severity in enumerate(self.severities) if severity)
-        told = dict(islice(alarmed, max_rows))
-        rows = f',"rows":{self.rows},"alarmed":{_text(told)}'
+        shown = dict(islice(alarmed, max_rows))
+        rows = f',"rows":{self.rows},"alarmed":{_text(shown)}'
         p = ",".join(map(_short, self.pvalues[:max_rows]))
         return template % (alarm, self.action, p, *by_detector, rows + more)
 
     def _more(self, max_rows: int) -> str:
         """What is configured to be told besides."""
-        told = f',"id":{_text(self.identifier)}' if self.identifier else ""
+        text = f',"id":{_text(self.identifier)}' if self.identifier else ""
         if self.weighed is not None:
             right = ",".join(["%.4g" % p for p in self.weighed.p_correct[:max_rows]])
             worth = ",".join(["%.4g" % value for value in self.weighed.worth[:max_rows]])
-            told += f',"p_correct":[{right}],"worth":[{worth}],"decide":{_text(self.weighed.decisions[:max_rows])}'
-        return told
+            text += f',"p_correct":[{right}],"worth":[{worth}],"decide":{_text(self.weighed.decisions[:max_rows])}'
+        return text
 
     @classmethod
     def from_metadata(cls, text: str | bytes) -> Verdict:
@@ -197,7 +197,7 @@ def _head(model: str, version: str) -> str:
 @lru_cache(maxsize=1024)
 def _template(model: str, version: str, bundle: str, detectors: tuple[str, ...]) -> str:
     """The JSON of a verdict with %-places for alarm, action, p-values, each detector's p-value, and rows."""
-    told = ",".join(_text(name).replace("%", "%%") + ":%s" for name in detectors)
+    values = ",".join(_text(name).replace("%", "%%") + ":%s" for name in detectors)
     head = _head(model, version).replace("%", "%%")
     tail = f',"bundle":{_text(bundle[:19])}}}'.replace("%", "%%")
-    return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{told}}}%s{tail}'
+    return f'{head},"alarm":%s,"action":"%s","p":[%s],"detectors":{{{values}}}%s{tail}'

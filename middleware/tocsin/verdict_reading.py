@@ -92,7 +92,7 @@ def _severities(content: Mapping[str, Any], worst: str | None, listed: int, rows
 def _weighed(content: Mapping[str, Any], rows: int) -> Weighed:
     p_correct, worth = _numbers(content, "p_correct", 0.0, 1.0), _numbers(content, "worth", -math.inf, math.inf)
     decisions = content["decide"]
-    if not isinstance(decisions, list) or any(one not in _DECISIONS for one in decisions):
+    if not isinstance(decisions, list) or any(decision not in _DECISIONS for decision in decisions):
         raise ValueError(f"decide holds something else than {', '.join(_DECISIONS)}")
     if not len(p_correct) == len(worth) == len(decisions) == rows:
         raise ValueError("p, p_correct, worth and decide are of different lengths")
@@ -113,10 +113,10 @@ def _in(value: object, key: str, least: float, most: float) -> float:
 
 
 def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = content.get(key, {})
-    if not isinstance(found, dict):
+    value = content.get(key, {})
+    if not isinstance(value, dict):
         raise ValueError(f"{key} is no JSON object")
-    return found
+    return value
 
 
 def _name(content: Mapping[str, Any], key: str, default: str | None = None) -> str:

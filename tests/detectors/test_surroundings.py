@@ -170,7 +170,7 @@ def test_a_judge_that_looks_at_nothing_but_form_is_found_out() -> None:
     right = {"What is the capital of France?": "Paris", "Add 2 and 3.": "5"}
     questions = list(right)
     fooled = resist_one_token(by_form, questions, passes=0.5)
-    assert fooled.asked == 2 * len(ATTACKS) and {one.attack for one in fooled.passed} >= {":", "Thought process:"}
+    assert fooled.questions == 2 * len(ATTACKS) and {one.attack for one in fooled.passed} >= {":", "Thought process:"}
     assert 0 < fooled.rate < 1 and "the worst is" in str(fooled)
     steadfast = resist_one_token(by_content, questions, passes=0.5)
     assert steadfast.rate == 0 and str(steadfast) == f"none of {2 * len(ATTACKS)} empty or formulaic answers passed"

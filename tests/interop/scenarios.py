@@ -11,7 +11,7 @@ from tests.interop.protocol import INFER, STREAM_INFER, UNGUARDED, Call
 from tests.parts import inference, safe_traffic, streamed
 
 from tocsin.protocols import oip
-from tocsin.relay.messages import framed
+from tocsin.relay.deframer import framed
 
 METADATA: tuple[tuple[str, str | bytes], ...] = (
     ("x-one", "1"),

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 from tests.middleware.served import in_sessions, model
-from tests.parts import METHOD, inference, quick_bundle, safe_traffic, settings
+from tests.parts import METHOD, inference, inline_guard, quick_bundle, safe_traffic, settings
 
-from tocsin.judgement.batching import INLINE_BYTES, INLINE_ROWS, TURNS, Batcher
+from tocsin.judgement.batching import INLINE_BYTES, INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
 from tocsin.judgement.call import Call
-from tocsin.judgement.guard import Guard
 from tocsin.judgement.judge import AT_ONCE
 from tocsin.judgement.sink import Scored
 from tocsin_calibration import Window
@@ -25,13 +24,13 @@ from tocsin_calibration import Window
         ([1], [1]),
         ([1, 0, 1], [1, 1]),  # a turn without any ends a batch
         ([3, 2], [5]),
-        ([1] * 10, [TURNS + 1, TURNS + 1]),  # however long it goes on
+        ([1] * 10, [MAX_COALESCED_TICKS + 1, MAX_COALESCED_TICKS + 1]),  # however long it goes on
     ],
 )
 def test_turns_that_bring_more_share_a_batch(tmp_path: Path, arrivals: list[int], batches: list[int]) -> None:
     bundle = tmp_path / "quick.tocsin"
     quick_bundle(bundle)
-    guard = Guard.open(settings(1, bundle))
+    guard = inline_guard(settings(1, bundle))
     told: list[int] = []
     guard.sinks.append(SimpleNamespace(scored=lambda batch: told.append(len(batch.calls))))  # type: ignore[arg-type]
     answer = inference(safe_traffic(1), slice(0, 1))
@@ -74,7 +73,7 @@ def test_large_responses_are_judged_beside_the_loop_and_nobody_waits_for_them(tm
     bundle = tmp_path / "quick.tocsin"
     quick_bundle(bundle)
     threads = Threads()
-    guard = Guard.open(settings(1, bundle), [threads])  # type: ignore[list-item]
+    guard = inline_guard(settings(1, bundle), [threads])  # type: ignore[list-item]
     many = safe_traffic(20_000)
     few, by_rows = inference(many, slice(0, 1)), inference(many, slice(0, INLINE_ROWS + 1))
     by_bytes = inference(many, slice(0, 20_000))
@@ -103,7 +102,7 @@ def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: P
     bundle = tmp_path / "quick.tocsin"
     quick_bundle(bundle)
     threads = Threads()
-    guard = Guard.open(settings(1, bundle), [threads])  # type: ignore[list-item]
+    guard = inline_guard(settings(1, bundle), [threads])  # type: ignore[list-item]
     content = inference(safe_traffic(200), slice(0, 200))
 
     async def arrive() -> list[Call]:
@@ -122,7 +121,7 @@ def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: P
 
 def test_sessions_of_many_rows_are_judged_as_at_once(tmp_path: Path) -> None:
     bundle = in_sessions(tmp_path / "sessions.tocsin", window=Window(5), style="max")
-    guard = Guard.open(settings(1, bundle, models=model(bundle)["models"]))
+    guard = inline_guard(settings(1, bundle, models=model(bundle)["models"]))
     judge, rows = guard.models["digits"].judge, 3 * AT_ONCE + 7
     scores = guard.models["digits"].scorer(safe_traffic(rows))
     call = Call(METHOD, {"x-session": "one"}, "", False)

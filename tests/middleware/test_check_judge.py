@@ -77,11 +77,11 @@ def test_what_is_found_is_what_the_judge_does() -> None:
         found = check_judge(Chat(url, "j"), PAIRS, passes=3.5)
     assert found.good == pytest.approx((0.5 * 4 + 0.3 * 5 + 0.1) / 0.9)
     assert found.bad == pytest.approx(0.4 * 4 + 0.35 + 0.5)
-    assert found.told == pytest.approx(0.9)
+    assert found.least_rating_mass == pytest.approx(0.9)
     assert (found.by_expectation, found.by_mode) == (1.0, 0.5)  # the likeliest rating is 4 for both
     assert (found.preferred, found.swaps) == (1.0, 0.0)
     assert found.apart == pytest.approx(0.1)
-    assert found.resistance.asked == len(PAIRS) * len(ATTACKS) and not found.resistance.passed
+    assert found.resistance.questions == len(PAIRS) * len(ATTACKS) and not found.resistance.passed
     with api(taken_in) as url:
         found = check_judge(Chat(url, "j"), PAIRS, passes=3.5)
     assert (found.preferred, found.swaps) == (0.5, 1.0)

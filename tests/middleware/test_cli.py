@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +46,18 @@ def test_fit_and_calibrate_make_a_bundle_that_keeps_its_promise(made: Path) -> N
     alarms = sum(s is not None for s in promise.judge(bundle.scorer(fresh)).severities)
     low, high = promise.laws["warning"].count_interval(4_000, 1 - 1e-4)
     assert low <= alarms <= high
-    assert bundle.made["fitted"]["rows"] == 280 and bundle.made["calibrated"]["rows"] == 420
+    assert bundle.provenance["fitted"]["rows"] == 280 and bundle.provenance["calibrated"]["rows"] == 420
+
+
+def test_fitting_waits_for_no_package_that_its_detectors_do_not_need(recording: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; from tocsin.cli.main import app\n"
+        f"app({['fit', str(recording), '-o', str(tmp_path / 'b'), '-d', 'entropy', '-d', 'mahalanobis']}, "
+        "standalone_mode=False)\n"
+        "print([name for name in ('torch', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_fitting_again_with_the_same_seed_gives_the_same_scores(made: Path, recording: Path, tmp_path: Path) -> None:

@@ -129,9 +129,9 @@ def test_only_sessions_that_went_well_are_learnt_from(folder: Path) -> None:
     fitted, made = folder / "good.fitted.tocsin", folder / "good.tocsin"
     only = ["--sessions", "session", "--only", good]
     said = tocsin("fit", folder / "safe.parquet", "-o", fitted, "-d", "mahalanobis:embedding", *only).stderr
-    assert "kept " in said and Bundle.read(fitted).made["fitted"]["rows"] < 0.25 * 3_200
+    assert "kept " in said and Bundle.read(fitted).provenance["fitted"]["rows"] < 0.25 * 3_200
     said = tocsin("calibrate", fitted, folder / "safe.parquet", "-o", made, "--critical", "0.05", *only).stdout
-    sessions = Bundle.read(fitted).made["fitted"]["rows"] // 8
+    sessions = Bundle.read(fitted).provenance["fitted"]["rows"] // 8
     assert f"on {(200 - sessions) * 8:,} responses" in said
     told = tocsin("evaluate", made, folder / "fresh.parquet", "--only", good).stdout
     assert "kept 100 of 200 sessions" in told
@@ -140,7 +140,7 @@ def test_only_sessions_that_went_well_are_learnt_from(folder: Path) -> None:
 def test_failures_measure_what_an_alarm_is_worth(folder: Path) -> None:
     made, said = calibrated(folder, "learnt", "--rule", "learnt", "--failures", folder / "bad.parquet")
     assert "evidence is weighted: " in said
-    caught, of = made.made["calibrated"]["power"]["warning"]
+    caught, of = made.provenance["calibrated"]["power"]["warning"]
     assert of == 120 and caught > 100  # the other half taught the rule
     asked = ["--traffic", "1e6/day", "--failure-rate", "0.001"]
     shown = tocsin("bundle", "show", folder / "learnt.tocsin", *asked).stdout
@@ -193,7 +193,7 @@ def test_incidents_are_left_out_by_time_and_the_newest_or_a_sample_kept(folder: 
     _, said = calibrated(folder, "some", "--exclude", "2026-11-24T07:00/2026-11-24T08:00", "--newest", "1500")
     assert "kept 1,500 of 2,400 responses (" in said and "came during the incidents)" in said
     made, _ = calibrated(folder, "drawn", "--sample", "1000")
-    assert made.made["calibrated"]["rows"] == 1_000
+    assert made.provenance["calibrated"]["rows"] == 1_000
 
 
 def test_a_batch_is_selected_at_a_false_discovery_rate(folder: Path) -> None:

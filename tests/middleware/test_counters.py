@@ -58,7 +58,7 @@ def judge(guard: Guard, responses: list[bytes], **metadata: str) -> None:
     for response in responses:
         call = guard.call(INFER, {name.replace("_", "-"): value for name, value in metadata.items()})
         assert call is not None
-        answered = call.answered(response)
+        answered = call.on_response_message(response)
         assert answered is not None
         guard.judge([answered])
 
@@ -149,9 +149,9 @@ def test_counters_of_workers_add_up_and_are_there_from_the_start(tmp_path: Path)
     there = scraped(supervisor)
     judge(guard, STRANGE)
     for _ in range(2):
-        supervisor.absorb(worker.take())
+        supervisor.merge(worker.drain())
     judge(guard, STRANGE)
-    supervisor.absorb(worker.take())
+    supervisor.merge(worker.drain())
     both, alone = scraped(supervisor), {}
     fresh, sink = guarded(tmp_path, plain)
     judge(fresh, STRANGE + STRANGE)

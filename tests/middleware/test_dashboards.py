@@ -57,7 +57,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("watched")
     for name in ("digits", "next"):
         made = {"calibrated": {"timestamp": time.time()}}
-        dataclasses.replace(quick_bundle(folder / f"{name}.tocsin"), made=made).write(folder / f"{name}.tocsin")
+        dataclasses.replace(quick_bundle(folder / f"{name}.tocsin"), provenance=made).write(folder / f"{name}.tocsin")
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": []}))
     model = {"bundle": folder / "digits.tocsin", "signals": SIGNALS}
     telling = {
@@ -74,6 +74,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         config = folder / "workers.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
+            "scoring_budget": "60s",
             "workers": 2, "models": {"other": {"bundle": str(model["bundle"]), "signals": SIGNALS}},
         }))  # fmt: skip
         workers = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())

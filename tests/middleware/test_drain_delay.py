@@ -31,6 +31,7 @@ def serving(folder: Path, bundle: Path, workers: int, delay: str) -> Iterator[tu
         config = folder / "tocsin.yaml"
         config.write_text(json.dumps({
             "listen": f"127.0.0.1:{listen}", "metrics": f"127.0.0.1:{metrics}", "admin": None, "upstream": address,
+            "scoring_budget": "60s",
             "workers": workers, "drain": "5s", "drain_delay": delay,
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip

@@ -31,9 +31,9 @@ from tests.parts import INFER, SIGNALS, at_once, far_away, free_port, inference,
 from tocsin.configuration.config import Config
 from tocsin.configuration.events import WebhookTarget
 from tocsin.errors import ConfigError
+from tocsin.events.alarm_throttle import AlarmThrottle
 from tocsin.events.delivery import Delivery
 from tocsin.events.spool import SEGMENT, Spool
-from tocsin.events.storms import Storms
 from tocsin.events.webhook import Webhook, signed
 from tocsin.names import LONGEST
 
@@ -157,7 +157,7 @@ def test_a_storm_is_summed_and_nothing_is_left_out(bundle: Path, tmp_path: Path)
 
 
 def test_a_session_is_told_once_and_again_when_it_is_graver() -> None:
-    storms = Storms(window=10, burst=100, repeat=300)
+    storms = AlarmThrottle(window=10, burst=100, repeat=300)
     assert storms.admits("m", "a", 1, 0)
     assert not storms.admits("m", "a", 1, 5)
     assert storms.admits("m", "a", 0, 6)  # graver
@@ -169,7 +169,7 @@ def test_a_session_is_told_once_and_again_when_it_is_graver() -> None:
 
 
 def test_the_burst_bounds_what_is_told_by_model_and_window() -> None:
-    storms = Storms(window=10, burst=2, repeat=300)
+    storms = AlarmThrottle(window=10, burst=2, repeat=300)
     admitted = [storms.admits("m", f"s{n}", 0, 1.0) for n in range(5)]
     assert admitted == [True, True, False, False, False]
     for n in range(2, 5):
@@ -182,7 +182,7 @@ def test_the_burst_bounds_what_is_told_by_model_and_window() -> None:
 
 
 def test_long_names_of_sessions_are_told_apart_and_kept_short() -> None:
-    storms = Storms(window=10, burst=100, repeat=300)
+    storms = AlarmThrottle(window=10, burst=100, repeat=300)
     long = ["s" * 7_500 + end for end in "ab"]
     assert [storms.admits("m", name, 1, 0) for name in (*long, *long)] == [True, True, False, False]
     for name in long:
@@ -302,6 +302,7 @@ def test_a_killed_tocsin_loses_no_event(bundle: Path, tmp_path: Path) -> None:
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "mode": "annotate", "metrics": None, "admin": None,
+            "scoring_budget": "60s",
             "events": {"to": [{"webhook": f"http://127.0.0.1:{receiving}/"}], "spool": "spool", "burst": 1_000},
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
@@ -328,6 +329,7 @@ def test_workers_tell_of_their_alarms_and_count_as_one(bundle: Path, tmp_path: P
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
+            "scoring_budget": "60s",
             "events": {"to": [{"webhook": receiver.url}], "spool": "spool", "burst": 1_000}, "workers": 2,
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip

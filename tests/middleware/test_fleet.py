@@ -32,7 +32,7 @@ from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.tally import POOLED
 from tocsin.state.opening import State
 from tocsin.state.redis_claims import LEASE, RedisClaims
-from tocsin.state.redis_connection import Asked, RedisConnection
+from tocsin.state.redis_connection import RedisConnection, ScriptCall
 from tocsin.state.redis_counts import SharedCounts
 from tocsin_calibration import Promise, calibrate
 
@@ -143,9 +143,9 @@ def test_a_report_whose_answer_is_lost_is_counted_once(replicas: list[Replica], 
 
     def lose(asked: Any) -> Any:
         real(asked)
-        from tocsin.state.redis_connection import Away
+        from tocsin.state.redis_connection import RedisUnavailable
 
-        raise Away
+        raise RedisUnavailable
 
     one.connection.run = lose  # type: ignore[method-assign]
     one.exchange()
@@ -226,7 +226,7 @@ def test_sentinels_lead_to_the_master_there_is(promise: Promise, tmp_path: Path)
         ends = time.monotonic() + 30
         while (
             replicas[0]
-            .connection.run([Asked("return redis.call('INFO', 'replication')", "k", [])])[0]
+            .connection.run([ScriptCall("return redis.call('INFO', 'replication')", "k", [])])[0]
             .count("state=online")
             < 1
         ):  # the replica follows
@@ -282,6 +282,7 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
         model = {"bundle": str(bundle), "signals": SIGNALS}
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
+            "scoring_budget": "60s",
             "workers": 2, "state": {"redis": server.url, "timeout": "1s"}, "models": {"digits": model},
         }))  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
@@ -334,7 +335,7 @@ def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisS
     redis.Redis.from_url(server.url).flushall()
     states = [State(StateConfig(redis=server.url, timeout="2s")) for _ in range(3)]  # type: ignore[arg-type]
     told = [Told(fails=1), Told(), Told()]
-    outlets = [
+    delivery_queues = [
         delivering(state, tmp_path / str(at), one) for at, (state, one) in enumerate(zip(states, told, strict=True))
     ]
     lines = [
@@ -343,23 +344,23 @@ def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisS
         alarm_line("", "warning"),
         b'{"type":"sum","data":{}}\n',
     ]
-    for outlet in outlets:
+    for outlet in delivery_queues:
         for line in lines:
             outlet.put(line)
     ends = time.monotonic() + 30
-    while sum(outlet.counts["delivered"] + outlet.counts["repeated"] for outlet in outlets) < 12:
+    while sum(outlet.counts["delivered"] + outlet.counts["repeated"] for outlet in delivery_queues) < 12:
         assert time.monotonic() < ends
         time.sleep(0.05)
     everything = [line for one in told for line in one.lines]
     assert [everything.count(line) for line in lines] == [1, 1, 3, 3]  # those of no session stand alone
-    assert sum(outlet.counts["repeated"] for outlet in outlets) == 4
+    assert sum(outlet.counts["repeated"] for outlet in delivery_queues) == 4
     # Whoever told an alarm may tell it again: its own storms decide that.
     teller = next(at for at, one in enumerate(told) if lines[0] in one.lines)
-    outlets[teller].put(alarm_line("s1", "warning", 2))
-    while outlets[teller].waiting:
+    delivery_queues[teller].put(alarm_line("s1", "warning", 2))
+    while delivery_queues[teller].waiting:
         time.sleep(0.02)
     assert told[teller].lines[-1] == alarm_line("s1", "warning", 2)
-    for outlet, state in zip(outlets, states, strict=True):
+    for outlet, state in zip(delivery_queues, states, strict=True):
         outlet.close()
         state.close()
 
@@ -373,7 +374,7 @@ def test_a_teller_that_dies_leaves_its_alarm_to_the_others(server: RedisServer) 
     redis.Redis.from_url(server.url).pexpire("test:told:a", 1)
     time.sleep(0.05)
     assert living.claim("a") == "ours"
-    living.told("a")
+    living.mark_delivered("a")
     assert dead.claim("a") == "told"
     for connection in connections:
         connection.close()
@@ -383,7 +384,7 @@ def test_without_redis_every_replica_tells_its_own() -> None:
     connection = RedisConnection(StateConfig(redis=f"redis://127.0.0.1:{free_port()}", timeout="50ms"))  # type: ignore[arg-type]
     claims = RedisClaims(connection, "test", 300)
     assert claims.claim("a") == "ours"
-    claims.told("a")
+    claims.mark_delivered("a")
     connection.close()
 
 
@@ -394,7 +395,7 @@ def test_a_label_finds_the_replica_that_judged(server: RedisServer, bundle: Path
     redis.Redis.from_url(server.url).flushall()
     model = {"bundle": bundle, "signals": SIGNALS, "adapt": {"method": "aci", "step": 0.02}}
     shared = {
-        "models": {"digits": model}, "mode": "annotate", "admin": "127.0.0.1:0",
+        "models": {"digits": model}, "mode": "annotate", "admin": "127.0.0.1:0", "scoring_budget": "60s",
         "state": {"redis": server.url, "timeout": "1s"},
     }  # fmt: skip
     with model_server() as (upstream, address):

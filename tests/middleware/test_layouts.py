@@ -43,7 +43,7 @@ class Both:
         try:
             opened = self.method.open(raw, None)
             rows, family, raws = self.reader.read([opened], None)
-            return opened.sums_up, opened.sequence, self.method.sequence(raw), rows, family.shapes, tuple(raws)
+            return opened.is_summary, opened.sequence, self.method.sequence(raw), rows, family.shapes, tuple(raws)
         except Unscored as why:
             return why.reason
 
@@ -145,7 +145,7 @@ def test_what_was_asked_for_is_taken_out_of_them_as_by_parsing_them(protocol: st
         known = both.known.of(raw)
         left = edit.strip(b"", raw)
         assert left == edit._parsed(raw)
-        cut += known is not None and edit._left[known] is not None
+        cut += known is not None and edit._strip_plans[known] is not None
         for at in random.integers(0, len(raw), 3):  # broken, it may still be a message
             broken = raw[:at] + bytes([raw[at] ^ int(random.choice([0x80, 0x01, 0x10]))]) + raw[at + 1 :]
             try:

@@ -17,9 +17,9 @@ from tests.middleware.served import ask, grouped, in_sessions, served
 from tests.model_server import model_server
 from tests.parts import INFER, METHOD, SIGNALS, at_once, far_away, free_port, inference, running, settings
 
-from tocsin.judgement import news
+from tocsin import log_throttle
 from tocsin.judgement.guard import Guard
-from tocsin.judgement.news import News
+from tocsin.log_throttle import LogThrottle
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -32,6 +32,7 @@ def served_log(bundle: Path, tmp_path: Path, form: str, **more: Any) -> list[str
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": None, "admin": None,
+            "scoring_budget": "60s",
             "events": {"to": [{"log": "warning"}], "window": "300ms", "burst": 2},
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}}, **more,
         }))  # fmt: skip
@@ -69,14 +70,14 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
     bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1_000.0]
-    monkeypatch.setattr(news.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(log_throttle.time, "monotonic", lambda: now[0])
     guard = Guard.open(settings(1, bundle))
 
     def broken(times: int) -> None:
         for _ in range(times):
             call = guard.call(METHOD.name, {})
             assert call is not None
-            judged = call.answered(b"\xff\xff")
+            judged = call.on_response_message(b"\xff\xff")
             assert judged is not None
             guard.judge([judged])
 
@@ -89,8 +90,8 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
 
 
 def test_news_of_different_kinds_do_not_hide_each_other() -> None:
-    said = News()
-    assert [said.of("a", "x"), said.of("a", "y"), said.of("b", "x"), said.of("a", "x")] == [0, 0, 0, None]
+    said = LogThrottle()
+    assert [said.admit("a", "x"), said.admit("a", "y"), said.admit("b", "x"), said.admit("a", "x")] == [0, 0, 0, None]
 
 
 # -- what peers put into names
@@ -149,6 +150,7 @@ def test_a_name_that_a_model_server_makes_up_forges_no_line(bundle: Path, tmp_pa
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": None, "admin": None,
+            "scoring_budget": "60s",
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
         process = subprocess.Popen(

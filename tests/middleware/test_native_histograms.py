@@ -73,7 +73,7 @@ def test_another_processes_counts_are_added() -> None:
     one, other = Histogram([0.5], native=True), Histogram([0.5], native=True)
     one.extend([0.1, 0.2])
     other.extend([0.2, 0.0])
-    one.absorb(other.take())
+    one.merge(other.drain())
     assert one.buckets()[0].native is not None and sum(one.buckets()[0].native.values()) == 4
     assert other.buckets()[0].native == {}
 

@@ -40,7 +40,7 @@ def reasons(guard: Guard, method: str, messages: list[bytes]) -> list[str | None
     """Of each message that is judged or not: why not, `judged`, or None where it is nothing to count."""
     call = guard.call(method, {})
     assert call is not None
-    pieces = [call.answered(one) for one in messages]
+    pieces = [call.on_response_message(one) for one in messages]
     whole = [piece for piece in pieces if piece is not None] + call.ended()
     guard.judge(whole)
     return [None if one.verdict is None else one.verdict.unscored or "judged" for one in whole]

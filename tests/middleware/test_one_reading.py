@@ -181,9 +181,9 @@ def test_a_call_that_was_not_read_is_not_judged_by_what_follows(tmp_path: Path) 
     for first in ((None, ("too_large", "")), (request(("x", STRANGE)).SerializeToString(), None)):
         call = guard.call(INFER, {})
         assert call is not None
-        call.asked(*first)
-        call.asked(calm)
-        assert call.answered(inference(SAFE, slice(0, 1))) is call
+        call.on_request_message(*first)
+        call.on_request_message(calm)
+        assert call.on_response_message(inference(SAFE, slice(0, 1))) is call
         guard.judge([call])
         assert call.verdict is not None and call.verdict.unscored == "undecodable"
 
@@ -217,8 +217,8 @@ def test_shapes_without_end_are_no_shapes(tmp_path: Path) -> None:
     for _ in range(2):
         call = guard.call(INFER, {})
         assert call is not None
-        call.asked(message.SerializeToString())
-        call.answered(inference(SAFE, slice(0, 1)))
+        call.on_request_message(message.SerializeToString())
+        call.on_response_message(inference(SAFE, slice(0, 1)))
         guard.judge([call])
         assert call.verdict is not None and call.verdict.unscored == "shape"
     assert len(model._families) < 5

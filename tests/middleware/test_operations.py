@@ -302,6 +302,7 @@ def written(address: str, bundle: Path, **more: Any) -> dict[str, Any]:
         "mode": "annotate",
         "metrics": "127.0.0.1:0",
         "admin": "127.0.0.1:0",
+        "scoring_budget": "60s",
         "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         **more,
     }

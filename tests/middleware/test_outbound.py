@@ -137,7 +137,7 @@ def test_a_response_that_is_larger_than_may_be_kept_counts_as_failed(limit: int)
                 await made.close()
 
         assert asyncio.run(aio()) == expected
-        assert budget.left == limit
+        assert budget.remaining == limit
 
 
 @pytest.mark.parametrize("metadata", [(("Bad Key", "x"),), (("a", "\n"),), (("a-bin", "text"),), (("a", 5),)])

@@ -195,7 +195,7 @@ def test_of_many_models_those_with_most_evidence_are_shown(bundle: Path) -> None
     for _ in range(30):
         call = guard.call(INFER, {})
         assert call is not None
-        judged = call.answered(inference(far_away(1), slice(0, 1), model="m24"))
+        judged = call.on_response_message(inference(far_away(1), slice(0, 1), model="m24"))
         assert judged is not None
         guard.judge([judged])
     history = History(sink.counts, every=3_600)

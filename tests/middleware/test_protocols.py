@@ -59,8 +59,10 @@ def judged(by: Guard, method: str, *responses: Any, request: Any = None) -> Call
     call = by.call(method, {})
     assert call is not None
     if request is not None:
-        call.asked(request.SerializeToString())
-    pieces = [piece for response in responses if (piece := call.answered(response.SerializeToString())) is not None]
+        call.on_request_message(request.SerializeToString())
+    pieces = [
+        piece for response in responses if (piece := call.on_response_message(response.SerializeToString())) is not None
+    ]
     for last in call.ended():
         pieces.append(last)
     by.judge(pieces)
@@ -130,7 +132,7 @@ def test_what_only_sums_a_stream_up_is_not_judged_again(tokens: Path) -> None:
     call = by.call(method, {})
     assert call is not None
     *chunks, complete = stream([-0.3, -0.3, -5.0])
-    pieces = [call.answered(m.SerializeToString()) for m in (*chunks, complete)]
+    pieces = [call.on_response_message(m.SerializeToString()) for m in (*chunks, complete)]
     by.judge([piece for piece in pieces if piece is not None])
     assert [piece and piece.verdict and piece.verdict.severity for piece in pieces] == [None, None, "warning", None]
     assert pieces[-1] is not None and pieces[-1].verdict is None
@@ -140,7 +142,7 @@ def test_what_only_sums_a_stream_up_is_not_judged_again(tokens: Path) -> None:
     empty = vllm.GenerateResponse(chunk=vllm.GenerateStreamChunk(token_ids=[1]))
     again = by.call(method, {})
     assert again is not None
-    pieces = [again.answered(m.SerializeToString()) for m in (chunks[0], empty)]
+    pieces = [again.on_response_message(m.SerializeToString()) for m in (chunks[0], empty)]
     by.judge([piece for piece in pieces if piece is not None])
     assert pieces[-1] is not None and pieces[-1].verdict is not None
     assert pieces[-1].verdict.unscored == "missing_signal"  # a token without its probability is no summary
@@ -152,10 +154,12 @@ def test_a_token_stream_can_be_judged_in_windows(engine: str, tokens: Path) -> N
     by = guard(engine, tokens, judge=4, session="stream")
     call = by.call(method, {})
     assert call is not None
-    pieces = [call.answered(m.SerializeToString()) for m in stream([-0.3] * 4 + [-5.0] * 4 + [-0.3] * 2)[:10]]
+    pieces = [
+        call.on_response_message(m.SerializeToString()) for m in stream([-0.3] * 4 + [-5.0] * 4 + [-0.3] * 2)[:10]
+    ]
     found = [piece for piece in [*pieces, *call.ended()] if piece is not None]
     by.judge(found)
-    assert [len(piece.places) for piece in found] == [4, 4, 2]
+    assert [len(piece.message_indices) for piece in found] == [4, 4, 2]
     assert [piece.verdict.severity for piece in found if piece.verdict] == [None, "warning", None]
     assert call.verdict is found[1].verdict
 
@@ -324,7 +328,7 @@ def test_sessions_are_told_by_a_field_of_the_request(bundle: Path, tmp_path: Pat
         call(acme.Request(query="safe1", user="u-7"), timeout=5)
         model = relay.sidecar.relay.guard.models["digits"]
         made = relay.sidecar.relay.guard.call(acme.PATHS["Rank"], {})
-        made.asked(acme.Request(query="x", user="u-7").SerializeToString())
+        made.on_request_message(acme.Request(query="x", user="u-7").SerializeToString())
         assert model.session_of(made) == "u-7"
 
 
@@ -337,7 +341,7 @@ def test_model_and_version_may_be_told_by_metadata(bundle: Path, tmp_path: Path)
     for told, expected in (({"x-model": "digits", "x-version": "7"}, ("digits", "7", None)), ({}, ("other", "", None))):
         call = by.call(acme.PATHS["Rank"], {**told, "x-strange": "1"})
         assert call is not None and set(call.keys) == set(told)
-        call.answered(acme.answer(SAFE, 0))
+        call.on_response_message(acme.answer(SAFE, 0))
         by.judge([call])
         verdict = call.verdict
         assert verdict is not None
@@ -442,7 +446,7 @@ def test_streamed_inferences_are_judged_one_by_one(bundle: Path) -> None:
     assert call is not None
     messages = [streamed(inference(SAFE, slice(0, 2))), streamed(inference(far_away(1), slice(0, 1)))]
     failed = oip.StreamResponse(error_message="no such model").SerializeToString()
-    pieces = [call.answered(message) for message in (*messages, failed)]
+    pieces = [call.on_response_message(message) for message in (*messages, failed)]
     by.judge([piece for piece in pieces if piece is not None])
     assert [piece and piece.verdict and piece.verdict.unscored for piece in pieces] == [None, None, None]
     assert pieces[2] is not None and pieces[2].verdict is None  # a failed call is no answer

@@ -160,7 +160,7 @@ def test_outputs_without_a_batch_axis_are_one_response_a_call_or_an_error_that_s
         message.raw_output_contents.append(DRAW.random(shape).astype("<f4").tobytes())
     for _ in range(3):
         call = recorder.call(INFER, {})
-        assert call is not None and call.answered(message.SerializeToString()) is call
+        assert call is not None and call.on_response_message(message.SerializeToString()) is call
         recorder.judge([call])
     recorder.close()
     one_number = set(rows.values()) == {1} and len(shapes) == 1

@@ -88,7 +88,7 @@ def failing() -> bytes:
 def with_graph(path: Path, graph: bytes) -> Path:
     """A bundle with the promise of the tests' own, and another graph."""
     had = quick_bundle(path)
-    Bundle(Scorer(graph), had.promise, had.model, had.detectors, had.made).write(path)
+    Bundle(Scorer(graph), had.promise, had.model, had.detectors, had.provenance).write(path)
     return path
 
 

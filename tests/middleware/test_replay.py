@@ -51,7 +51,7 @@ def test_a_replay_says_what_serving_counted(bundle: Path, tmp_path: Path) -> Non
     for row in range(traffic.rows):
         call = guard.call(METHOD.name, {})
         assert call is not None
-        judged = call.answered(inference(traffic, slice(row, row + 1)))
+        judged = call.on_response_message(inference(traffic, slice(row, row + 1)))
         assert judged is not None
         guard.judge([judged])
     live = sink.figures()["digits"]

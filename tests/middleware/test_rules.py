@@ -18,7 +18,7 @@ from tests.parts import SIGNALS, quick_bundle
 from typer.testing import CliRunner
 
 from tocsin.alerting.rates import CHANCE, ceiling
-from tocsin.alerting.watched import Wishes, watched
+from tocsin.alerting.watched import RuleOptions, watched
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
@@ -291,7 +291,7 @@ def test_delta_is_shared_by_all_promises(configured: Path) -> None:
 def test_bad_wishes_are_told(tmp_path: Path) -> None:
     for wrong in ({"delta": 1.5}, {"run_length": 0.5}, {"unscored": 0}, {"by": ["name space"]}):
         with pytest.raises(ConfigError, match="--"):
-            Wishes(max_age=timedelta(days=1), **wrong)  # type: ignore[arg-type]
+            RuleOptions(max_age=timedelta(days=1), **wrong)  # type: ignore[arg-type]
     without = Config(models={"digits": {"signals": SIGNALS}})  # type: ignore[dict-item]
     with pytest.raises(ConfigError, match="none has a bundle"):
         watched(without)

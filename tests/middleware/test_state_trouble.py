@@ -103,7 +103,9 @@ def fitted(bundle: Path, session: str = "metadata.x-session", **more: Any) -> Co
     own = {"bundle": bundle, "signals": SIGNALS, "session": session}
     timeout = {"timeout": more.pop("timeout")} if "timeout" in more else {}
     state = {"redis": "redis://127.0.0.1:1/0", **timeout}
-    return settings(1, bundle, models={"digits": own}, state=state, **more)
+    config = settings(1, bundle, models={"digits": own}, state=state).model_dump(exclude_unset=True)
+    del config["scoring_budget"]  # the default is what these tests are about
+    return Config(**{**config, **more})
 
 
 @pytest.mark.parametrize(

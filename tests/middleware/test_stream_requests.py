@@ -138,7 +138,7 @@ def through_relay(behaviour: Any, bundle: Path, requests: list[bytes], mode: str
         counts = Counts()
         with running(config, Guard.open(config, [counts])) as relay, grpc.insecure_channel(relay.target) as channel:
             got = ask(channel, requests)
-            assert relay.sidecar.relay.memory.left == config.max_memory, "what was kept is given back"
+            assert relay.sidecar.relay.memory.remaining == config.max_memory, "what was kept is given back"
         return got, counts
 
 
@@ -215,8 +215,8 @@ def test_session_and_group_are_those_of_the_request_that_is_answered(bundle: Pat
     call = by.call(STREAM_INFER, {})
     assert call is not None
     for name in ("a", "b"):
-        call.asked(request(name, SAFE["embedding"][:1]))
-    pieces = [call.answered(response(name)) for name in ("b", "a", "b")]
+        call.on_request_message(request(name, SAFE["embedding"][:1]))
+    pieces = [call.on_response_message(response(name)) for name in ("b", "a", "b")]
     assert [by.models["digits"].session_of(piece) for piece in pieces if piece is not None] == ["b", "a", "b"]
 
 
@@ -224,16 +224,16 @@ def test_messages_that_are_judged_together_answer_one_request(bundle: Path) -> N
     by, counts = guard(bundle, judge="end")
     call = by.call(STREAM_INFER, {})
     assert call is not None
-    call.asked(request("a", SAFE["embedding"][:1]))
-    call.asked(request("b", STRANGE))
-    assert [call.answered(response(name)) for name in ("a", "b", "b", "a")] == [None] * 4
+    call.on_request_message(request("a", SAFE["embedding"][:1]))
+    call.on_request_message(request("b", STRANGE))
+    assert [call.on_response_message(response(name)) for name in ("a", "b", "b", "a")] == [None] * 4
     pieces = call.ended()
     by.judge(pieces)
-    assert [(list(piece.places), piece.verdict and piece.verdict.severity) for piece in pieces] == [
+    assert [(list(piece.message_indices), piece.verdict and piece.verdict.severity) for piece in pieces] == [
         ([0, 3], None),
         ([1, 2], "critical"),
     ]
-    assert counts.reasons == [] and call.kept == call.kept_requests == 0
+    assert counts.reasons == [] and call.kept_bytes == call.kept_requests == 0
 
 
 def matched(requests: StreamRequests, name: str, **more: Any) -> str | None:
@@ -278,17 +278,17 @@ def test_what_waits_is_bounded_and_what_is_forgotten_is_not_matched(monkeypatch:
         requests = StreamRequests(METHOD, in_turn=in_turn)
         for at in range(30):
             add(requests, name.format(at), str(at))
-        assert requests.kept <= 21 * (stream_requests.OVERHEAD + 60) + 10 * stream_requests.OVERHEAD
+        assert requests.kept_bytes <= 21 * (stream_requests.OVERHEAD + 60) + 10 * stream_requests.OVERHEAD
         assert [matched(requests, name.format(at)) for at in range(30)] == [None] * 10 + [
             str(at) for at in range(10, 30)
         ]
         for at in range(500):
             add(requests, name.format(at), str(at))
-        assert requests.kept <= 60 * (stream_requests.OVERHEAD + 60)
+        assert requests.kept_bytes <= 60 * (stream_requests.OVERHEAD + 60)
         while requests.forget_oldest():
             pass
         requests.forget()
-        assert requests.kept == 0
+        assert requests.kept_bytes == 0
 
 
 def test_requests_that_wait_count_as_memory_and_are_forgotten_when_there_is_none(bundle: Path) -> None:
@@ -299,6 +299,6 @@ def test_requests_that_wait_count_as_memory_and_are_forgotten_when_there_is_none
         config = settings(address, bundle, max_memory="40KiB", max_message="8KiB", models=models)
         with running(config, Guard.open(config, [counts])) as relay, grpc.insecure_channel(relay.target) as channel:
             assert ask(channel, big) == 20
-            assert relay.sidecar.relay.memory.left == config.max_memory
+            assert relay.sidecar.relay.memory.remaining == config.max_memory
     assert counts.judged and set(counts.reasons) == {"unmatched_request"}
     assert counts.judged + len(counts.reasons) == 20

@@ -253,14 +253,14 @@ def test_a_program_makes_spans_for_its_own_processor(bundle: Path) -> None:
     for content in (inference(far_away(1), slice(0, 1)), inference(safe_traffic(1, seed=8), slice(0, 1))):
         call = guard.call(METHOD.name, {"traceparent": SAMPLED})
         assert call is not None
-        judged = call.answered(content)
+        judged = call.on_response_message(content)
         assert judged is not None
         guard.judge([judged])
     (span,) = kept.get_finished_spans()
     assert span.attributes is not None and span.attributes["tocsin.alarm"] == "critical"
     broken = guard.call(METHOD.name, {"traceparent": "00-" + "x" * 32 + "-" + "y" * 16 + "-01"})
     assert broken is not None
-    judged = broken.answered(inference(far_away(1), slice(0, 1)))
+    judged = broken.on_response_message(inference(far_away(1), slice(0, 1)))
     assert isinstance(judged, Call)
     guard.judge([judged])  # a parent that is none: a trace of its own
     assert len(kept.get_finished_spans()) == 2 and kept.get_finished_spans()[1].parent is None
@@ -275,6 +275,7 @@ def test_workers_send_their_spans_and_the_supervisor_metrics_of_all(
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": None, "admin": None, "workers": 2,
+            "scoring_budget": "60s",
             "opentelemetry": {"endpoint": receiver.endpoint("grpc"), "metrics": "1s"},
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip

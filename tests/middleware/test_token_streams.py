@@ -90,7 +90,7 @@ def guard(bundle: Path, **more: Any) -> Guard:
 def told(by: Guard, messages: list[Any]) -> tuple[Call, list[Call]]:
     call = by.call(METHOD, {})
     assert call is not None
-    pieces = [piece for one in messages if (piece := call.answered(one.SerializeToString())) is not None]
+    pieces = [piece for one in messages if (piece := call.on_response_message(one.SerializeToString())) is not None]
     pieces += call.ended()
     by.judge(pieces)
     return call, pieces
@@ -101,14 +101,20 @@ def test_parallel_answers_are_judged_apart(tokens: Path) -> None:
     call, pieces = told(guard(tokens), messages)
     assert [piece.sequence for piece in pieces] == [0, 1, 2]
     assert [piece.verdict and piece.verdict.severity for piece in pieces] == [None, "warning", None]
-    assert sorted(place for piece in pieces for place in piece.places) == list(range(len(messages)))
+    assert sorted(place for piece in pieces for place in piece.message_indices) == list(range(len(messages)))
     assert call.verdict is pieces[1].verdict
     bundle = Bundle.read(tokens)
     alone = Observations({"token_logprobs": np.full((1, 4), USUAL, np.float32)})
     assert pieces[2].verdict is not None
     assert pieces[2].verdict.pvalues == bundle.require_promise().judge(bundle.scorer(alone)).pvalues
     _, pieces = told(guard(tokens, judge=3), messages)
-    assert [(piece.sequence, len(piece.places)) for piece in pieces[:5]] == [(0, 3), (1, 3), (2, 3), (0, 3), (1, 3)]
+    assert [(piece.sequence, len(piece.message_indices)) for piece in pieces[:5]] == [
+        (0, 3),
+        (1, 3),
+        (2, 3),
+        (0, 3),
+        (1, 3),
+    ]
 
 
 def test_answers_that_are_not_streamed_are_judged_apart_too(tokens: Path) -> None:
@@ -132,14 +138,14 @@ def test_a_session_that_is_a_stream_ends_with_it_each_answer_its_own(each: Path)
     assert not Ended.found
     sessions = [by.models["m"].session_of(piece) for piece in pieces if piece.verdict]
     assert len(set(sessions)) == 2 and sessions[0] != sessions[1]
-    by.over(call)
-    by.over(call)
+    by.on_call_closed(call)
+    by.on_call_closed(call)
     assert sorted(Ended.found, key=str) == [None, "warning"]
     assert len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]
     late = by.call(METHOD, {})
     assert late is not None
-    piece = late.answered(chunk(0, 1, USUAL).SerializeToString())
-    by.over(late)  # what was told last is judged still
+    piece = late.on_response_message(chunk(0, 1, USUAL).SerializeToString())
+    by.on_call_closed(late)  # what was told last is judged still
     assert piece is not None and len(Ended.found) == 2
     by.judge([piece])
     assert len(Ended.found) == 3
@@ -188,7 +194,7 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
     def asked(order: str, *probs: float, question: str = "q1") -> Call:
         call = by.call(METHOD, {"x-order": order, "x-question": question})
         assert call is not None
-        call.answered(chunk(0, 1, -0.1, dict(zip((1, 2, 3), probs, strict=True))).SerializeToString())
+        call.on_response_message(chunk(0, 1, -0.1, dict(zip((1, 2, 3), probs, strict=True))).SerializeToString())
         by.judge(call.ended())
         return call
 
@@ -364,5 +370,5 @@ def test_a_candidate_without_a_promise_for_sessions_is_not_asked_to_end_one(each
     candidate = made(folder / "candidate.tocsin", ["max_surprisal"], Observations({"token_logprobs": logprobs}))
     by = guard(each, judge="message", session="stream", shadow=candidate)
     call, pieces = told(by, [chunk(0, 1, USUAL), complete(0)])
-    by.over(call)
+    by.on_call_closed(call)
     assert len(pieces) == 2 and len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]

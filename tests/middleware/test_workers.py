@@ -66,6 +66,7 @@ def serving(address: str, bundle: Path, folder: Path, workers: int = 2) -> Itera
     content = {
         "listen": f"127.0.0.1:{free_port()}", "upstream": address, "mode": "annotate", "workers": workers,
         "metrics": f"127.0.0.1:{free_port()}", "admin": f"127.0.0.1:{free_port()}", "drain": "5s",
+        "scoring_budget": "60s",
         "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content))

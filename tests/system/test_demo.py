@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from tests.command import tocsin
 
 from tocsin_calibration import Bundle
 
@@ -34,6 +36,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
             raise AssertionError(f"the demo did not come to its end:\n{''.join(said)}")
         with urllib.request.urlopen(f"{found[1]}snapshot") as answer:
             shown = json.load(answer)
+        port = json.loads((ROOT / ".demo" / "model" / "settings.json").read_text())["grpc_port"]
+        tocsin("init", "--ask", f"127.0.0.1:{port}", "-o", figures.with_name("tocsin.yaml"))
+        shown["init"] = figures.with_name("tocsin.yaml").read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     return json.loads(figures.read_text()), "".join(said), shown
@@ -71,3 +76,15 @@ def test_no_response_is_altered_and_everything_is_told(told: tuple[dict[str, Any
     assert told[0]["added_latency_us"] > 0
     assert "0 of 1,747" in told[1]
     assert (ROOT / ".demo" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_first_configuration_comes_of_asking_the_model_server(
+    told: tuple[dict[str, Any], str, dict[str, Any]],
+) -> None:
+    content = yaml.safe_load(told[2]["init"])
+    assert content["models"]["digits"]["signals"] == {
+        "probs": "response.outputs.predict_proba",
+        "logits": "response.outputs.logits",
+        "embedding": "response.outputs.hidden",
+    }
+    assert "FP64 [-1, 10]" in told[2]["init"] and "no numbers to judge by: predict INT64" in told[2]["init"]

@@ -35,8 +35,8 @@ class SessionOutcome:
         if promise.sessions.style != "step":
             return promise.unit, self.severities, promise.limits
         step = max(1, int(np.quantile(self.lengths, 0.1)))
-        found = [one[step - 1] for one in self.steps if len(one) >= step]
-        return f"{promise.unit}, at step {step}", found, promise.groups.get(str(step), promise.limits)
+        at_step = [severities[step - 1] for severities in self.steps if len(severities) >= step]
+        return f"{promise.unit}, at step {step}", at_step, promise.groups.get(str(step), promise.limits)
 
 
 def by_session(promise: Promise, scores: NDArray[np.floating], sessions: Sequence[str] | None) -> SessionOutcome:

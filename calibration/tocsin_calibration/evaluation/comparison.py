@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.evaluation.by_session import by_session
-from tocsin_calibration.evaluation.kept import Kept, kept_by_severity
+from tocsin_calibration.evaluation.kept import PromiseCheck, kept_by_severity
 from tocsin_calibration.promise import Promise
 
 Float64 = NDArray[np.float64]
@@ -28,8 +28,8 @@ class Comparison(NamedTuple):
     """
 
     unit: str
-    current: dict[str, Kept]
-    candidate: dict[str, Kept]
+    current: dict[str, PromiseCheck]
+    candidate: dict[str, PromiseCheck]
     agree: float
     shift: float
     chance: float
@@ -71,9 +71,9 @@ def compare(
     return Comparison(unit, old, new, agree, shift, chance, _advice(old, new, chance))
 
 
-def _advice(old: dict[str, Kept], new: dict[str, Kept], chance: float) -> str:
-    broken = [name for name, one in old.items() if one.word == "broken"]
-    worse = [name for name, one in new.items() if one.word == "broken"]
+def _advice(old: dict[str, PromiseCheck], new: dict[str, PromiseCheck], chance: float) -> str:
+    broken = [name for name, check in old.items() if check.word == "broken"]
+    worse = [name for name, check in new.items() if check.word == "broken"]
     if worse:
         return f"keep the current calibration: the candidate breaks its {worse[0]} promise on fresh traffic"
     if broken:
@@ -94,9 +94,9 @@ def _kolmogorov_smirnov(a: Float64, b: Float64, rng: np.random.Generator) -> tup
     order = np.argsort(pooled, kind="stable")
     last = np.append(np.diff(pooled[order]) > 0, True)  # ties step together
     first = order < len(a)
-    seen = _distance(first, last)
-    as_far = sum(_distance(rng.permutation(first), last) >= seen - 1e-12 for _ in range(DRAWS))
-    return seen, (1 + as_far) / (DRAWS + 1)
+    observed = _distance(first, last)
+    as_far = sum(_distance(rng.permutation(first), last) >= observed - 1e-12 for _ in range(DRAWS))
+    return observed, (1 + as_far) / (DRAWS + 1)
 
 
 def _distance(first: NDArray[np.bool_], last: NDArray[np.bool_]) -> float:

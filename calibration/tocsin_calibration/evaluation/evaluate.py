@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.evaluation.by_session import SessionOutcome, by_session
 from tocsin_calibration.evaluation.kept import (
-    Kept,
+    PromiseCheck,
     SeedToSeed,
     kept_by_group,
     kept_by_severity,
@@ -92,8 +92,8 @@ class Evaluation:
     """The whole of it; parts for which there was no data are None or empty."""
 
     unit: str
-    severities: dict[str, Kept]
-    groups: dict[str, Kept]
+    severities: dict[str, PromiseCheck]
+    groups: dict[str, PromiseCheck]
     pvalues: list[int]  # counts of p-values in BINS bins of [0, 1]
     drift: float | None
     seeds: SeedToSeed | None
@@ -156,7 +156,7 @@ def evaluate(
         outcome = by_session(promise, scores, sessions)
         unit, severities, limits = outcome.promised(promise)
         pvalues = outcome.pvalues
-        by_group: dict[str, Kept] = {}
+        by_group: dict[str, PromiseCheck] = {}
         drift: float | None = None
         seeds: SeedToSeed | None = None
     else:
@@ -252,10 +252,10 @@ def _power(
     for name, alpha in promise.alphas.items():
         count = sum(s is not None and promise.alphas[s] <= alpha for s in severities)
         caught[name] = (count, *clopper_pearson(count, len(severities)))
-    told = {"joint": separation(promise.joint(safe), promise.joint(failures))}
+    by_column = {"joint": separation(promise.joint(safe), promise.joint(failures))}
     for at, name in enumerate(promise.detectors):
-        told[name] = separation(safe[:, at], failures[:, at])
-    return Power(len(severities), caught, told, metrics)
+        by_column[name] = separation(safe[:, at], failures[:, at])
+    return Power(len(severities), caught, by_column, metrics)
 
 
 def _plain(value: Any) -> Any:
@@ -263,9 +263,9 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "_asdict"):
         return _plain(value._asdict())
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):

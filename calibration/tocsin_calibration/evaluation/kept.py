@@ -17,7 +17,7 @@ SURPRISE = 0.005  # each tail that a kept promise leaves with this probability
 OTHER_GROUPS = "all others"  # what an evaluation calls the responses of groups without a promise of their own
 
 
-class Kept(NamedTuple):
+class PromiseCheck(NamedTuple):
     """Alarms of one severity among `n` safe responses (or sessions), and what the promise lets expect.
 
     `low`, `high`: the exact 99% interval of the rate seen. `least`, `most`: between which the count lies 99 times of
@@ -57,42 +57,42 @@ class SeedToSeed(NamedTuple):
     splits: int
 
 
-def kept(
+def check_count(
     law: FalseAlarmLaw, alpha: float, alarms: int, n: int, *, least: int | None = None, surprise: float = SURPRISE
-) -> Kept:
+) -> PromiseCheck:
     """Judge a count by the law, whose tails hold `surprise` each; `least`: from which count on it is no surprise, where
     the law is a bound alone.
     """
     if not n:
-        return Kept(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
+        return PromiseCheck(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
     low, most = law.count_interval(n, 1 - 2 * surprise)
     low = low if least is None else min(low, least)
-    return Kept(alpha, n, alarms, *clopper_pearson(alarms, n), low, most, law.at_least(n, alarms))
+    return PromiseCheck(alpha, n, alarms, *clopper_pearson(alarms, n), low, most, law.at_least(n, alarms))
 
 
 def kept_within(
     limits: Limits, severity: str, alpha: float, alarms: int, n: int, *, surprise: float = SURPRISE
-) -> Kept:
+) -> PromiseCheck:
     """Judge a count by a severity's limits: too few are fewer than the calibration scores over the threshold explain,
     so that ties and contamination are no surprise.
     """
     least = limits.count_range(severity, n, 1 - 2 * surprise)[0] if n else None
-    return kept(limits.laws[severity], alpha, alarms, n, least=least, surprise=surprise)
+    return check_count(limits.laws[severity], alpha, alarms, n, least=least, surprise=surprise)
 
 
 def kept_by_severity(
     promise: Promise, severities: Sequence[str | None], limits: Limits | None = None
-) -> dict[str, Kept]:
+) -> dict[str, PromiseCheck]:
     """Each severity's promise, by the pooled limits unless told others; the alarms of one include the graver ones."""
-    own = limits or promise.limits
+    bounds = limits or promise.limits
     return {
-        name: kept_within(own, name, alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
+        name: kept_within(bounds, name, alpha, sum(s is not None and promise.alphas[s] <= alpha for s in severities),
                    len(severities))
         for name, alpha in promise.alphas.items()
     }  # fmt: skip
 
 
-def kept_by_group(promise: Promise, severities: Sequence[str | None], groups: Sequence[str]) -> dict[str, Kept]:
+def kept_by_group(promise: Promise, severities: Sequence[str | None], groups: Sequence[str]) -> dict[str, PromiseCheck]:
     """The mildest severity's promise, by what is promised for by itself: groups, and under OTHER_GROUPS the responses
     of all further ones. What is expected is told for all of them at once (Bonferroni): while every promise is kept, any
     at all is called broken once in 200 times at most. Groups without a promise are not judged.
@@ -107,24 +107,28 @@ def kept_by_group(promise: Promise, severities: Sequence[str | None], groups: Se
     }
 
 
-def kept_over_groups(promise: Promise, severities: Sequence[str | None], groups: Sequence[str]) -> dict[str, Kept]:
+def kept_over_groups(
+    promise: Promise, severities: Sequence[str | None], groups: Sequence[str]
+) -> dict[str, PromiseCheck]:
     """Each severity's promise over all responses that one is made for, by the law of the groups' counts together: each
     has a calibration set of its own.
     """
-    found = {}
+    checks = {}
     for name, counts in counts_by_part(promise, severities, groups).items():
         alarms, n = sum(a for a, _ in counts.values()), sum(n for _, n in counts.values())
         alpha = promise.alphas[name]
         if not n:
-            found[name] = Kept(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
+            checks[name] = PromiseCheck(alpha, 0, 0, 0.0, 1.0, 0, 0, 1.0)
             continue
         law = total_law([(promise.parts[group].laws[name], m) for group, (_, m) in counts.items()])
         cdf = np.cumsum(law)
         most = int(np.searchsorted(cdf, 1 - SURPRISE))
         exact = all(promise.parts[group].exact[name] for group in counts)
         least = int(np.searchsorted(cdf, SURPRISE, side="right")) if exact else 0
-        found[name] = Kept(alpha, n, alarms, *clopper_pearson(alarms, n), least, most, float(law[alarms:].sum()))
-    return found
+        checks[name] = PromiseCheck(
+            alpha, n, alarms, *clopper_pearson(alarms, n), least, most, float(law[alarms:].sum())
+        )
+    return checks
 
 
 def counts_by_part(
@@ -132,15 +136,15 @@ def counts_by_part(
 ) -> dict[str, dict[str, tuple[int, int]]]:
     """By severity and by what is promised for by itself, alarms of it or a graver one, and responses."""
     parts = np.asarray([group if group in promise.groups else OTHERS for group in map(str, groups)])
-    found: dict[str, dict[str, tuple[int, int]]] = {}
+    counts: dict[str, dict[str, tuple[int, int]]] = {}
     for name, alpha in promise.alphas.items():
         alarmed = np.asarray([s is not None and promise.alphas[s] <= alpha for s in severities], bool)
-        found[name] = {
+        counts[name] = {
             str(part): (int(alarmed[parts == part].sum()), int((parts == part).sum()))
             for part in np.unique(parts)
             if part in promise.parts
         }
-    return found
+    return counts
 
 
 def total_law(laws: Sequence[tuple[FalseAlarmLaw, int]]) -> NDArray[np.float64]:

@@ -70,10 +70,10 @@ def expected_calibration_error(probs: ArrayLike, correct: ArrayLike, *, bins: in
     p, right = _checked(probs, correct)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, len(p), (DRAWS, len(p)))
-    found, resampled = _ece(p, right, bins), np.array([_ece(p[rows], right[rows], bins) for rows in drawn])
-    low, high = np.clip(np.quantile(resampled, [0.025, 0.975]) - (resampled.mean() - found), 0, 1)
+    estimate, resampled = _ece(p, right, bins), np.array([_ece(p[rows], right[rows], bins) for rows in drawn])
+    low, high = np.clip(np.quantile(resampled, [0.025, 0.975]) - (resampled.mean() - estimate), 0, 1)
     chance = np.quantile([_ece(p, (rng.random(len(p)) < p).astype(float), bins) for _ in range(DRAWS)], 0.95)
-    return Ece(found, float(low), float(high), float(chance))
+    return Ece(estimate, float(low), float(high), float(chance))
 
 
 def reliability(probs: ArrayLike, correct: ArrayLike, *, bins: int = BINS) -> Reliability:

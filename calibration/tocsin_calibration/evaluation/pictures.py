@@ -7,7 +7,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 460, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
+START, END, TOP, BOTTOM = 52, 12, 12, 34
 
 
 class Line(NamedTuple):
@@ -33,9 +33,9 @@ class _Axes:
     def __init__(self, x_max: float, y_max: float, x_label: str, y_label: str) -> None:
         self._x_max, self._y_max = x_max or 1.0, y_max or 1.0
         self.parts = [
-            f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
+            f'<rect class="frame" x="{START}" y="{TOP}" width="{WIDTH - START - END}" '
             f'height="{HEIGHT - TOP - BOTTOM}"/>',
-            f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>',
+            f'<text x="{(START + WIDTH - END) / 2}" y="{HEIGHT - 4}" text-anchor="middle">{escape(x_label)}</text>',
             f'<text transform="translate(12 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
             f"{escape(y_label)}</text>",
         ]
@@ -47,20 +47,19 @@ class _Axes:
         anchor = "end" if share == 1.0 else "middle"  # the last one stays inside
         self.parts += [
             f'<text x="{x}" y="{HEIGHT - BOTTOM + 13}" text-anchor="{anchor}">{_number(share * self._x_max)}</text>',
-            f'<text x="{LEFT - 5}" y="{y + 4}" text-anchor="end">{_number(share * self._y_max)}</text>',
+            f'<text x="{START - 5}" y="{y + 4}" text-anchor="end">{_number(share * self._y_max)}</text>',
         ]
 
     def x(self, value: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * value / self._x_max, 1)
+        return round(START + (WIDTH - START - END) * value / self._x_max, 1)
 
     def y(self, value: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / self._y_max, 1)
 
-    def picture(self, told: str) -> str:
+    def picture(self, title: str) -> str:
         return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}"><title>{escape(told)}</title>'
-            + "".join(self.parts)
-            + "</svg>"
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'aria-label="{escape(title)}"><title>{escape(title)}</title>' + "".join(self.parts) + "</svg>"
         )
 
 
@@ -68,7 +67,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"
 
 
-def lines(told: str, drawn: Sequence[Line], x_label: str, y_label: str, y_max: float | None = None) -> str:
+def lines(title: str, drawn: Sequence[Line], x_label: str, y_label: str, y_max: float | None = None) -> str:
     """Lines over [0, largest x] and [0, largest y]. `told` says what is seen, for those who do not see it."""
     highest = max(max(line.y) for line in drawn) if y_max is None else y_max
     axes = _Axes(max(max(line.x) for line in drawn), highest, x_label, y_label)
@@ -80,24 +79,24 @@ def lines(told: str, drawn: Sequence[Line], x_label: str, y_label: str, y_max: f
                 f'<circle class="{line.kind}" cx="{axes.x(x)}" cy="{axes.y(y)}" r="2.5"/>'
                 for x, y in zip(line.x, line.y, strict=True)
             ]
-    return axes.picture(told)
+    return axes.picture(title)
 
 
-def histogram(told: str, counts: Sequence[int], expected: float, x_label: str) -> str:
+def histogram(title: str, counts: Sequence[int], expected: float, x_label: str) -> str:
     """Bars over [0, 1], and the height that all should have."""
     axes = _Axes(1.0, max(*counts, expected) * 1.05, x_label, "count")
     for at, count in enumerate(counts):
-        left, right = axes.x(at / len(counts)), axes.x((at + 1) / len(counts))
+        start, end = axes.x(at / len(counts)), axes.x((at + 1) / len(counts))
         height = axes.y(0) - axes.y(count)
-        size = f'width="{right - left - 1:.1f}" height="{height:.1f}"'
-        axes.parts.append(f'<rect class="bar" x="{left + 0.5}" y="{axes.y(count)}" {size}/>')
+        size = f'width="{end - start - 1:.1f}" height="{height:.1f}"'
+        axes.parts.append(f'<rect class="bar" x="{start + 0.5}" y="{axes.y(count)}" {size}/>')
     axes.parts.append(
         f'<polyline class="ideal" points="{axes.x(0)},{axes.y(expected)} {axes.x(1)},{axes.y(expected)}"/>'
     )
-    return axes.picture(told)
+    return axes.picture(title)
 
 
-def intervals(told: str, rows: Sequence[Row]) -> str:
+def intervals(title: str, rows: Sequence[Row]) -> str:
     """A dot with its interval on the band it should lie in, one row each."""
     name_width, step = 130, 30
     height = step * len(rows) + 30
@@ -108,10 +107,10 @@ def intervals(told: str, rows: Sequence[Row]) -> str:
 
     parts = []
     for at, row in enumerate(rows):
-        y, left, right = step * at + 18, x(row.band[0]), x(row.band[1])
+        y, start, end = step * at + 18, x(row.band[0]), x(row.band[1])
         parts += [
             f'<text x="{name_width - 8}" y="{y + 4}" text-anchor="end">{escape(row.name)}</text>',
-            f'<rect class="band" x="{left}" y="{y - 9}" width="{max(1.0, right - left):.1f}" height="18"/>',
+            f'<rect class="band" x="{start}" y="{y - 9}" width="{max(1.0, end - start):.1f}" height="18"/>',
             f'<polyline class="{row.word} whisker" points="{x(row.low)},{y} {x(row.high)},{y}"/>',
             f'<circle class="{row.word}" cx="{x(row.value)}" cy="{y}" r="4.5"/>',
             f'<text class="{row.word}" x="{WIDTH + 140 - 82}" y="{y + 4}">{row.value:.2%} {escape(row.word)}</text>',
@@ -121,8 +120,8 @@ def intervals(told: str, rows: Sequence[Row]) -> str:
         for share in (0.0, 0.5, 1.0)
     ]
     return (
-        f'<svg viewBox="0 0 {WIDTH + 140} {height}" role="img" aria-label="{escape(told)}">'
-        + f"<title>{escape(told)}</title>"
+        f'<svg viewBox="0 0 {WIDTH + 140} {height}" role="img" aria-label="{escape(title)}">'
+        + f"<title>{escape(title)}</title>"
         + "".join(parts)
         + "</svg>"
     )

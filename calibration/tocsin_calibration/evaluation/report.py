@@ -8,7 +8,7 @@ from html import escape
 from math import exp
 
 from tocsin_calibration.evaluation.evaluate import Evaluation, Labelled, Power
-from tocsin_calibration.evaluation.kept import Kept
+from tocsin_calibration.evaluation.kept import PromiseCheck
 from tocsin_calibration.evaluation.page import facts_table, page
 from tocsin_calibration.evaluation.pictures import Line, Row, histogram, intervals, lines
 from tocsin_calibration.wording import percent
@@ -17,7 +17,10 @@ from tocsin_calibration.wording import percent
 def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[tuple[str, str]] = ()) -> str:
     """The page. `promise`: its sentences, a line each; `about`: what was evaluated on what, as rows of a table."""
     parts = [
-        *(f'<p class="say">{_sentence(name, one, evaluation.unit)}</p>' for name, one in evaluation.severities.items()),
+        *(
+            f'<p class="say">{_sentence(name, check, evaluation.unit)}</p>'
+            for name, check in evaluation.severities.items()
+        ),
         "<h2>What was promised, and what was seen</h2>",
         *(f"<p>{escape(line)}</p>" for line in promise.splitlines()),
         _alarms(evaluation),
@@ -33,7 +36,7 @@ def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[
     return page(title, parts)
 
 
-def _sentence(name: str, one: Kept, unit: str) -> str:
+def _sentence(name: str, check: PromiseCheck, unit: str) -> str:
     words = {
         "kept": "The promise was kept",
         "broken": "The promise was <b>broken</b>",
@@ -41,15 +44,17 @@ def _sentence(name: str, one: Kept, unit: str) -> str:
         "unknown": "Nothing was seen",
     }
     return (
-        f'<span class="{one.word}">{words[one.word]}.</span> At most {percent(one.alpha)} of safe {escape(unit)} may '
-        f"raise a {escape(name)} alarm; {one.alarms:,} of {one.n:,} did ({one.rate:.2%}), where {one.least:,} to "
-        f"{one.most:,} are to be expected 99 times of 100."
+        f'<span class="{check.word}">{words[check.word]}.</span> At most {percent(check.alpha)} of safe '
+        f"{escape(unit)} may "
+        f"raise a {escape(name)} alarm; {check.alarms:,} of {check.n:,} did ({check.rate:.2%}), where "
+        f"{check.least:,} to "
+        f"{check.most:,} are to be expected 99 times of 100."
     )
 
 
 def _alarms(evaluation: Evaluation) -> str:
     total = sum(evaluation.pvalues)
-    told = "P-values: flat where the promise holds, high at the left where too many responses stand out"
+    title = "P-values: flat where the promise holds, high at the left where too many responses stand out"
     notes = []
     if evaluation.drift is not None:
         notes.append(
@@ -62,59 +67,60 @@ def _alarms(evaluation: Evaluation) -> str:
             f"standard deviation of {seeds.deviation:.2%}; the law expects {seeds.expected:.2%}."
         )
     return (
-        _kept_picture(evaluation.severities, "Alarm rates by severity")
-        + f'<div class="pair"><figure>{histogram(told, evaluation.pvalues, total / len(evaluation.pvalues), "p-value")}'
-        + f"<figcaption>{told}.</figcaption></figure><div>"
+        _kept_picture(evaluation.severities, "Alarm rates by severity") + f"<div "
+        f'class="pair"><figure>{histogram(title, evaluation.pvalues, total / len(evaluation.pvalues), "p-value")}'
+        + f"<figcaption>{title}.</figcaption></figure><div>"
         + "".join(f"<p>{note}</p>" for note in notes)
         + "</div></div>"
     )
 
 
-def _kept_picture(found: dict[str, Kept], told: str) -> str:
+def _kept_picture(checks: dict[str, PromiseCheck], title: str) -> str:
     rows = [
-        Row(name, one.rate, one.low, one.high, (one.least / one.n, one.most / one.n), one.word)
-        for name, one in found.items()
-        if one.n
+        Row(name, check.rate, check.low, check.high, (check.least / check.n, check.most / check.n), check.word)
+        for name, check in checks.items()
+        if check.n
     ]
     if not rows:
         return ""
     return (
-        f"<figure>{intervals(told, rows)}<figcaption>{told}: dot and line are what was seen, with its exact 99% "
+        f"<figure>{intervals(title, rows)}<figcaption>{title}: dot and line are what was seen, with its exact 99% "
         f"interval; the band is where a kept promise puts the dot 99 times of 100.</figcaption></figure>"
     )
 
 
-def _labelled(found: Labelled) -> list[str]:
-    curve = found.curve
+def _labelled(labelled: Labelled) -> list[str]:
+    curve = labelled.curve
     at = [round(i * (len(curve.risk) - 1) / 200) for i in range(201)]
     drawn = [Line([float(curve.coverage[i]) for i in at], [float(curve.risk[i]) for i in at])]
-    for group in found.subgroups.values():
+    for group in labelled.subgroups.values():
         drawn.append(Line(group.coverage, group.here, "other"))
-    told = "Error among served answers, by the share that is served, best-scored first"
-    rows = [("answers", f"{found.n:,}, {found.accuracy:.2%} right"), ("AURC", f"{curve.aurc:.4f}"),
+    title = "Error among served answers, by the share that is served, best-scored first"
+    rows = [("answers", f"{labelled.n:,}, {labelled.accuracy:.2%} right"), ("AURC", f"{curve.aurc:.4f}"),
             ("excess AURC", f"{curve.excess:.4f} above a perfect order")]  # fmt: skip
-    if found.separation is not None:
-        auroc, fpr = found.separation
+    if labelled.separation is not None:
+        auroc, fpr = labelled.separation
         rows += [
             ("AUROC of wrong answers", f"{auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f})"),
             ("FPR at 95% TPR", f"{fpr.value:.3f} ({fpr.low:.3f} to {fpr.high:.3f})"),
         ]
-    if found.dcs is not None:
-        rows.append(("DCS", f"{found.dcs:+.4f}, of the answers' own distributions"))
-    if found.spread is not None:
-        rows.append(("accuracy of groups", f"{found.spread:.2%} between best and worst"))
-    if found.harmony is not None:
-        rows.append(("harmony of groups", f"{found.harmony:.3f} of 1 (evenness of accuracy)"))
-    for name, group in found.subgroups.items():
-        rows.append((f"group {name}", f"{found.accuracy_by_group[name]:.2%} right, risk moves with the whole: "
+    if labelled.dcs is not None:
+        rows.append(("DCS", f"{labelled.dcs:+.4f}, of the answers' own distributions"))
+    if labelled.spread is not None:
+        rows.append(("accuracy of groups", f"{labelled.spread:.2%} between best and worst"))
+    if labelled.harmony is not None:
+        rows.append(("harmony of groups", f"{labelled.harmony:.3f} of 1 (evenness of accuracy)"))
+    for name, group in labelled.subgroups.items():
+        rows.append((f"group {name}", f"{labelled.accuracy_by_group[name]:.2%} right, risk moves with the whole: "
                                       f"{group.correlation:.2f}"))  # fmt: skip
+    thin = "; thin lines are the groups" if labelled.subgroups else ""
     parts = [
         "<h2>Right and wrong answers</h2>",
-        f'<div class="pair"><figure>{lines(told, drawn, "share served", "error")}<figcaption>{told}'
-        f"{'; thin lines are the groups' if found.subgroups else ''}.</figcaption></figure>{facts_table(rows)}</div>",
+        f'<div class="pair"><figure>{lines(title, drawn, "share served", "error")}<figcaption>{title}{thin}.'
+        f"</figcaption></figure>{facts_table(rows)}</div>",
     ]
-    if (p := found.probabilities) is not None:
-        told = "Calibrated probability of being right, against the share that was right"
+    if (p := labelled.probabilities) is not None:
+        title = "Calibrated probability of being right, against the share that was right"
         drawn = [Line([0, 1], [0, 1], "ideal"), Line(p.reliability.predicted, p.reliability.right)]
         ece = p.ece
         rows = [
@@ -127,22 +133,22 @@ def _labelled(found: Labelled) -> list[str]:
             ("the policy", f"{p.served:.1%} served, {p.flagged:.1%} flagged, the others abstained from"),
         ]
         parts.append(
-            f'<div class="pair"><figure>{lines(told, drawn, "probability said", "share right", 1.0)}'
-            f"<figcaption>{told}.</figcaption></figure>{facts_table(rows)}</div>"
+            f'<div class="pair"><figure>{lines(title, drawn, "probability said", "share right", 1.0)}'
+            f"<figcaption>{title}.</figcaption></figure>{facts_table(rows)}</div>"
         )
     return parts
 
 
-def _power(found: Power) -> list[str]:
+def _power(power: Power) -> list[str]:
     rows = [
-        (f"caught, {name}", f"{count:,} of {found.n:,} ({count / found.n:.1%}; 99% interval {low:.1%} to {high:.1%})")
-        for name, (count, low, high) in found.caught.items()
+        (f"caught, {name}", f"{count:,} of {power.n:,} ({count / power.n:.1%}; 99% interval {low:.1%} to {high:.1%})")
+        for name, (count, low, high) in power.caught.items()
     ]
     rows += [
-        (f"AUROC, {name}", f"{one.auroc.value:.3f} ({one.auroc.low:.3f} to {one.auroc.high:.3f})")
-        for name, one in found.separation.items()
+        (f"AUROC, {name}", f"{separation.auroc.value:.3f} ({separation.auroc.low:.3f} to {separation.auroc.high:.3f})")
+        for name, separation in power.separation.items()
     ]
-    if (m := found.sessions) is not None:
+    if (m := power.sessions) is not None:
         rows += [
             ("TPR, TNR", f"{m.tpr:.3f}, {m.tnr:.3f}"),
             ("detection time", f"{m.detection_time:.3f} of the session"),

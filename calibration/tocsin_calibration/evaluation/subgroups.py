@@ -50,16 +50,16 @@ def subgroup_curves(scores: ArrayLike, losses: ArrayLike, groups: Sequence[str])
     if not len(values) == len(lost) == len(names) or not len(values):
         raise CalibrationError("scores, losses and groups must be lists of one length")
     thresholds = np.quantile(values, np.linspace(0, 1, POINTS + 1)[1:])
-    found = {}
+    curves = {}
     for name in np.unique(names):
-        own = names == name
+        in_group = names == name
         rows = []
         for threshold in thresholds:
             served = values <= threshold
-            if (served & own).any():
-                rows.append((served.mean(), lost[served].mean(), lost[served & own].mean()))
+            if (served & in_group).any():
+                rows.append((served.mean(), lost[served].mean(), lost[served & in_group].mean()))
         coverage, overall, here = np.array(rows).T
         moves = len(rows) > 2 and np.ptp(overall) > 0 and np.ptp(here) > 0
         correlation = float(np.corrcoef(overall, here)[0, 1]) if moves else float("nan")
-        found[str(name)] = SubgroupCurve(coverage.tolist(), overall.tolist(), here.tolist(), correlation)
-    return found
+        curves[str(name)] = SubgroupCurve(coverage.tolist(), overall.tolist(), here.tolist(), correlation)
+    return curves

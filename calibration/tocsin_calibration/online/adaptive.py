@@ -101,7 +101,7 @@ class DtACI:
         least = min(losses)
         raw = [t * exp(-self._eta * (loss - least)) for t, loss in zip(self._trust, losses, strict=True)]
         total = sum(raw)
-        self._trust = [(1 - self._sigma) * one / total + self._sigma / len(raw) for one in raw]
+        self._trust = [(1 - self._sigma) * weight / total + self._sigma / len(raw) for weight in raw]
         self._levels = [
             level + gamma * (self.alpha - (pvalue <= level))
             for level, gamma in zip(self._levels, self._gammas, strict=True)
@@ -123,7 +123,7 @@ class ConformalPID:
         self._rate, self._saturation, self._strength = rate, saturation, strength
         self._tracked = -log(self.alpha)
         self._sum = 0.0
-        self._seen = 0
+        self._responses = 0
 
     @property
     def level(self) -> float:
@@ -138,15 +138,15 @@ class ConformalPID:
 
     def add(self, safe: int, alarmed: int) -> None:
         """See Additive."""
-        self._seen += safe
+        self._responses += safe
         error = alarmed - self.alpha * safe
         self._tracked += self._rate * error
         self._sum += error
 
     def _integral(self) -> float:
-        if self._seen < 2:
+        if self._responses < 2:
             return 0.0
-        angle = self._sum * log(self._seen) / (self._seen * self._saturation)
+        angle = self._sum * log(self._responses) / (self._responses * self._saturation)
         return self._strength * tan(max(-pi / 2 + 1e-3, min(pi / 2 - 1e-3, angle)))
 
 

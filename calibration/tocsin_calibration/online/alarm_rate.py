@@ -49,7 +49,7 @@ class RateTest:
         self.learns = learns
         total = sum(trust for trust, _ in rates) or 1.0
         self._rates = [(log(trust / total), rate) for trust, rate in rates]
-        self._known: dict[float, list[tuple[float, float, float, float]]] = {}  # by the alternatives' certainty
+        self._mixtures: dict[float, list[tuple[float, float, float, float]]] = {}  # by the alternatives' certainty
 
     def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
         """log F of counts (2,): 0 at the start, large when there are too many alarms, log(1/delta) to act on.
@@ -57,55 +57,55 @@ class RateTest:
         `before` (2,) are counts that came earlier: what they say of the calibration set's luck is taken up where the
         rate was no lower than the promised one. Raises CalibrationError on negative counts or another number of them.
         """
-        alarms, seen = _checked(counts)
+        alarms, responses = _checked(counts)
         if before is None or not self.learns or self.cells[0] < LEAST or not (earlier := sum(before)):
-            return self._largest_below(self.cells, alarms, seen)
+            return self._largest_below(self.cells, alarms, responses)
         null, calm = sum(self.cells), self.cells[1]
         mean = earlier * self.cells[0] / null
-        fresh = self._largest_below(self.cells, alarms, seen) + log(1 - LEARNT)
+        fresh = self._largest_below(self.cells, alarms, responses) + log(1 - LEARNT)
         deviation = sqrt(mean * (calm / null) * (null + earlier) / (null + 1))
         if before[0] - mean < PLAUSIBLE * deviation:
             return fresh  # calmer than calibration explains: that may end, and must not be the measure then
         higher = max(before[0], ceil(mean))
         learnt = (self.cells[0] + higher, calm + earlier - higher)
-        return max(fresh, self._largest_below(learnt, alarms, seen) + log(LEARNT))
+        return max(fresh, self._largest_below(learnt, alarms, responses) + log(LEARNT))
 
     def log_martingale(self, counts: Counts) -> float:
         """log E of counts (2,) under the null, which F never exceeds."""
-        alarms, seen = _checked(counts)
-        return self._mixed(self.cells, [alarms] * len(self._rates), seen)
+        alarms, responses = _checked(counts)
+        return self._mixed(self.cells, [alarms] * len(self._rates), responses)
 
-    def _largest_below(self, null: tuple[float, float], alarms: int, seen: int) -> float:
+    def _largest_below(self, null: tuple[float, float], alarms: int, responses: int) -> float:
         """log F: by alternative, E falls with the count up to a turning point, and rises from there."""
         total = null[0] + null[1]
         alternatives = self._alternatives(min(CONCENTRATION, total))
         at = []
         for _, a, b, _ in alternatives:
             # E(c+1) - E(c) has the sign of (total - a - b) c - falls.
-            falls = null[0] * b - null[1] * a + (seen - 1) * (null[0] - a)
+            falls = null[0] * b - null[1] * a + (responses - 1) * (null[0] - a)
             slope = total - a - b
-            turn = falls / slope if slope > 1e-9 else (0.0 if falls <= 0 else float(seen))
-            at.append(alarms if turn <= alarms else min(seen, ceil(turn)))
-        return self._mixed(null, at, seen)
+            turn = falls / slope if slope > 1e-9 else (0.0 if falls <= 0 else float(responses))
+            at.append(alarms if turn <= alarms else min(responses, ceil(turn)))
+        return self._mixed(null, at, responses)
 
-    def _mixed(self, null: tuple[float, float], at: Sequence[int], seen: int) -> float:
+    def _mixed(self, null: tuple[float, float], at: Sequence[int], responses: int) -> float:
         """log of the alternatives' probabilities over the null's, each at its count, mixed by trust."""
         total = null[0] + null[1]
         kappa = min(CONCENTRATION, total)
-        common = lgamma(kappa) - lgamma(kappa + seen) - lgamma(total) + lgamma(total + seen)
+        common = lgamma(kappa) - lgamma(kappa + responses) - lgamma(total) + lgamma(total + responses)
         common += lgamma(null[0]) + lgamma(null[1])
-        logs, nulls = [], {count: lgamma(null[0] + count) + lgamma(null[1] + seen - count) for count in set(at)}
+        logs, nulls = [], {count: lgamma(null[0] + count) + lgamma(null[1] + responses - count) for count in set(at)}
         for (trust, a, b, constant), count in zip(self._alternatives(kappa), at, strict=True):
-            logs.append(trust - constant + lgamma(a + count) + lgamma(b + seen - count) - nulls[count])
+            logs.append(trust - constant + lgamma(a + count) + lgamma(b + responses - count) - nulls[count])
         return common + _log_sum(logs) if logs else 0.0
 
     def _alternatives(self, kappa: float) -> list[tuple[float, float, float, float]]:
         """Of each alternative its trust's log, its two parameters of sum `kappa`, and the log of their gammas."""
-        known = self._known.get(kappa)
-        if known is None:
+        mixture = self._mixtures.get(kappa)
+        if mixture is None:
             pairs = [(trust, kappa * rate, kappa * (1 - rate)) for trust, rate in self._rates]
-            known = self._known[kappa] = [(trust, a, b, lgamma(a) + lgamma(b)) for trust, a, b in pairs]
-        return known
+            mixture = self._mixtures[kappa] = [(trust, a, b, lgamma(a) + lgamma(b)) for trust, a, b in pairs]
+        return mixture
 
 
 class QuietTest:
@@ -120,10 +120,11 @@ class QuietTest:
 
     def log_evalue(self, counts: Counts) -> float:
         """log of the evidence of counts (2,), large when there are too few alarms, log(1/delta) to act on."""
-        alarms, seen = _checked(counts)
+        alarms, responses = _checked(counts)
         total = sum(self.cells)
         logs = [
-            log(trust) + _log_ratio((share * self.cells[0], total - share * self.cells[0]), self.cells, alarms, seen)
+            log(trust)
+            + _log_ratio((share * self.cells[0], total - share * self.cells[0]), self.cells, alarms, responses)
             for share, trust in SHARES
         ]
         return self._trust + _log_sum(logs)
@@ -166,18 +167,18 @@ def promise_log_evalue(law: FalseAlarmLaw, alarms: int, responses: int) -> float
     return promise_test(law).log_evalue((alarms, responses - alarms))
 
 
-def _log_ratio(alternative: tuple[float, float], null: tuple[float, float], alarms: int, seen: int) -> float:
-    return _log_probability(alternative, alarms, seen) - _log_probability(null, alarms, seen)
+def _log_ratio(alternative: tuple[float, float], null: tuple[float, float], alarms: int, responses: int) -> float:
+    return _log_probability(alternative, alarms, responses) - _log_probability(null, alarms, responses)
 
 
-def _log_probability(beta: tuple[float, float], alarms: int, seen: int) -> float:
+def _log_probability(beta: tuple[float, float], alarms: int, responses: int) -> float:
     """log of the probability of one sequence with so many alarms when the rate is Beta."""
     a, b = beta
-    value = lgamma(a + b) - lgamma(a + b + seen)
+    value = lgamma(a + b) - lgamma(a + b + responses)
     if alarms:
         value += lgamma(a + alarms) - lgamma(a)
-    if seen > alarms:
-        value += lgamma(b + seen - alarms) - lgamma(b)
+    if responses > alarms:
+        value += lgamma(b + responses - alarms) - lgamma(b)
     return value
 
 
@@ -185,7 +186,7 @@ def _log_sum(logs: Sequence[float]) -> float:
     if not logs:
         return 0.0
     largest = max(logs)
-    return largest + log(sum(exp(one - largest) for one in logs))
+    return largest + log(sum(exp(term - largest) for term in logs))
 
 
 def _checked(counts: Counts) -> tuple[int, int]:

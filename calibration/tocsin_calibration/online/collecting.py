@@ -26,7 +26,7 @@ from tocsin_calibration.errors import CalibrationError
 Float64 = NDArray[np.float64]
 
 
-class _Seen(NamedTuple):
+class _Scored(NamedTuple):
     time: float
     scores: Float64
 
@@ -39,14 +39,14 @@ class _Collected(ABC):
             raise CalibrationError("a collection keeps at least one response, after a delay of 0 seconds or more")
         self.size = size
         self.delay = delay
-        self._waiting: deque[_Seen] = deque()
+        self._waiting: deque[_Scored] = deque()
         self._incidents: list[tuple[float, float]] = []
 
     def add(self, time: float, scores: ArrayLike) -> None:
         """A response's detector scores (d,), at a time in seconds; times must not run backwards by more than
         `delay`.
         """
-        self._waiting.append(_Seen(time, np.asarray(scores, np.float64)))
+        self._waiting.append(_Scored(time, np.asarray(scores, np.float64)))
 
     def incident(self, start: float, end: float) -> int:
         """Leave out what came from `start` to `end`, now and later; how many kept responses that removes."""
@@ -58,20 +58,20 @@ class _Collected(ABC):
     def scores(self, now: float) -> Float64:
         """What is kept at the time `now`, (n, d), in no particular order; (0, 0) when nothing is."""
         while self._waiting and self._waiting[0].time <= now - self.delay:
-            seen = self._waiting.popleft()
-            if not self._spoilt(seen):
-                self._keep(seen)
-        kept = [seen.scores for seen in self._kept()]
-        return np.array(kept) if kept else np.zeros((0, 0))
+            entry = self._waiting.popleft()
+            if not self._spoilt(entry):
+                self._keep(entry)
+        rows = [entry.scores for entry in self._entries()]
+        return np.array(rows) if rows else np.zeros((0, 0))
 
-    def _spoilt(self, seen: _Seen) -> bool:
-        return any(start <= seen.time <= end for start, end in self._incidents)
-
-    @abstractmethod
-    def _keep(self, seen: _Seen) -> None: ...
+    def _spoilt(self, entry: _Scored) -> bool:
+        return any(start <= entry.time <= end for start, end in self._incidents)
 
     @abstractmethod
-    def _kept(self) -> Iterable[_Seen]: ...
+    def _keep(self, entry: _Scored) -> None: ...
+
+    @abstractmethod
+    def _entries(self) -> Iterable[_Scored]: ...
 
     @abstractmethod
     def _remove(self) -> int: ...
@@ -82,17 +82,17 @@ class Rolling(_Collected):
 
     def __init__(self, size: int, delay: float = 0.0) -> None:
         super().__init__(size, delay)
-        self._newest: deque[_Seen] = deque(maxlen=size)
+        self._newest: deque[_Scored] = deque(maxlen=size)
 
-    def _keep(self, seen: _Seen) -> None:
-        self._newest.append(seen)
+    def _keep(self, entry: _Scored) -> None:
+        self._newest.append(entry)
 
-    def _kept(self) -> Iterable[_Seen]:
+    def _entries(self) -> Iterable[_Scored]:
         return self._newest
 
     def _remove(self) -> int:
         before = len(self._newest)
-        self._newest = deque((seen for seen in self._newest if not self._spoilt(seen)), maxlen=self.size)
+        self._newest = deque((entry for entry in self._newest if not self._spoilt(entry)), maxlen=self.size)
         return before - len(self._newest)
 
 
@@ -101,24 +101,24 @@ class Reservoir(_Collected):
 
     def __init__(self, size: int, delay: float = 0.0, seed: int = 0) -> None:
         super().__init__(size, delay)
-        self._sample: list[_Seen] = []
-        self._seen = 0
+        self._sample: list[_Scored] = []
+        self._offered = 0
         self._rng = np.random.default_rng(seed)
 
-    def _keep(self, seen: _Seen) -> None:
-        self._seen += 1
+    def _keep(self, entry: _Scored) -> None:
+        self._offered += 1
         if len(self._sample) < self.size:
-            self._sample.append(seen)
-        elif (at := int(self._rng.integers(self._seen))) < self.size:
-            self._sample[at] = seen
+            self._sample.append(entry)
+        elif (at := int(self._rng.integers(self._offered))) < self.size:
+            self._sample[at] = entry
 
-    def _kept(self) -> Iterable[_Seen]:
+    def _entries(self) -> Iterable[_Scored]:
         return self._sample
 
     def _remove(self) -> int:
         """The sample shrinks by what is removed, and stays small: filling it with what comes would favour the new."""
         before = len(self._sample)
-        self._sample = [seen for seen in self._sample if not self._spoilt(seen)]
-        self._seen = round(self._seen * len(self._sample) / before) if before else self._seen
+        self._sample = [entry for entry in self._sample if not self._spoilt(entry)]
+        self._offered = round(self._offered * len(self._sample) / before) if before else self._offered
         self.size = max(1, len(self._sample)) if len(self._sample) < before == self.size else self.size
         return before - len(self._sample)

@@ -64,6 +64,6 @@ class Feedback:
         self.adaptive.learn(decided.pvalue, decided.alarmed)
         return "learnt"
 
-    def labels(self, told: Iterable[tuple[str, bool]]) -> list[Outcome]:
+    def labels(self, labels: Iterable[tuple[str, bool]]) -> list[Outcome]:
         """Several labels, in the order in which they came."""
-        return [self.label(identifier, safe) for identifier, safe in told]
+        return [self.label(identifier, safe) for identifier, safe in labels]

@@ -38,9 +38,9 @@ class UrnTest:
         self.cells = tuple(float(size) for size in cells)
         self._null = _Dirichlet(self.cells)
         self._learnt: dict[tuple[int, ...], _Dirichlet] = {}  # nulls of windows that are open, by what came before them
-        kept = [(trust, _Dirichlet(tuple(map(float, parameters)))) for trust, parameters in alternatives]
-        total = sum(trust for trust, _ in kept)
-        self._alternatives = [(log(trust / total), law) for trust, law in kept]
+        priors = [(trust, _Dirichlet(tuple(map(float, parameters)))) for trust, parameters in alternatives]
+        total = sum(trust for trust, _ in priors)
+        self._alternatives = [(log(trust / total), law) for trust, law in priors]
 
     def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
         """log E of counts (K,): 0 at the start, large when they do not fit, log(1/delta) to act on.
@@ -55,19 +55,19 @@ class UrnTest:
         null = self._null_after(before).log_probability(counts)
         logs = [trust + law.log_probability(counts) - null for trust, law in self._alternatives]
         largest = max(logs)
-        return largest + log(sum(exp(one - largest) for one in logs))
+        return largest + log(sum(exp(term - largest) for term in logs))
 
     def _null_after(self, before: Counts | None) -> _Dirichlet:
         if before is None or not any(before):
             return self._null
         key = tuple(before)
-        known = self._learnt.get(key)
-        if known is None:
-            known = _Dirichlet([a + c for a, c in zip(self.cells, before, strict=True)])
+        law = self._learnt.get(key)
+        if law is None:
+            law = _Dirichlet([a + c for a, c in zip(self.cells, before, strict=True)])
             if len(self._learnt) >= REMEMBERED:
                 del self._learnt[next(iter(self._learnt))]  # the oldest
-            self._learnt[key] = known
-        return known
+            self._learnt[key] = law
+        return law
 
 
 def drift_test(n: int, cells: int = CELLS) -> UrnTest:

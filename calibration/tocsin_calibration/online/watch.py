@@ -35,7 +35,7 @@ from tocsin_calibration.online.urn import UrnTest
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 EVERY = 1_000  # responses between restarts
-KEPT = 8  # windows that go on betting, besides the first
+MOST_WINDOWS = 8  # windows that go on betting, besides the first
 
 
 class Watch:
@@ -50,7 +50,7 @@ class Watch:
         self.test, self.quiet = test, quiet
         self.every = every
         self.counts = [0] * len(test.cells)
-        self.seen = 0
+        self.responses = 0
         self._windows: list[tuple[int, list[int]]] = [(1, self.counts.copy())]  # number, counts before it
         self._opened = 1
         self._to_come = 1 - _share(1)  # the trust in windows that have not opened
@@ -60,13 +60,13 @@ class Watch:
         for cell, count in enumerate(counts):
             if count:
                 self.counts[cell] += count
-                self.seen += count
-        while self.seen >= self._opened * self.every:
+                self.responses += count
+        while self.responses >= self._opened * self.every:
             self._opened += 1
             self._to_come -= _share(self._opened)
-            if self.seen < self._opened * self.every:  # a batch over several restarts opens the last one only
+            if self.responses < self._opened * self.every:  # a batch over several restarts opens the last one only
                 self._windows.append((self._opened, self.counts.copy()))
-                if len(self._windows) > KEPT + 1:
+                if len(self._windows) > MOST_WINDOWS + 1:
                     del self._windows[1]
 
     def log_evidence(self) -> float:
@@ -75,7 +75,7 @@ class Watch:
         if self._to_come > 0:
             logs.append(log(self._to_come))
         largest = max(logs)
-        return largest + log(sum(exp(one - largest) for one in logs)) if self.test.adds_up else largest
+        return largest + log(sum(exp(term - largest) for term in logs)) if self.test.adds_up else largest
 
     def log_quiet_evidence(self) -> float | None:
         """log of the evidence that there are fewer alarms than calibration explains, None where it cannot tell."""
@@ -132,7 +132,7 @@ class ShiryaevRoberts:
     @property
     def value(self) -> float:
         """R, at least 0; act when it reaches 1/delta."""
-        return sum(trust * one for (trust, _), one in zip(self._rates, self._sums, strict=True))
+        return sum(trust * total for (trust, _), total in zip(self._rates, self._sums, strict=True))
 
 
 def _share(number: int) -> float:

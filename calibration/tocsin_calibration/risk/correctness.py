@@ -85,10 +85,10 @@ class VennAbers:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Float64]) -> Self:
-        made = cls(arrays["knots"], arrays["low"], arrays["high"])
-        if not len(made._low) == len(made._high) == 2 * len(made._knots) + 1:
+        instance = cls(arrays["knots"], arrays["low"], arrays["high"])
+        if not len(instance._low) == len(instance._high) == 2 * len(instance._knots) + 1:
             raise CalibrationError("the Venn-Abers map's parts do not fit each other")
-        return made
+        return instance
 
 
 class Isotonic:

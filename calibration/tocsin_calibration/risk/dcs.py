@@ -70,5 +70,5 @@ def expected_dcs(p_correct: ArrayLike, p_idk: ArrayLike, loads: Loads = Loads())
     (n,): the answer's own mass on abstaining. Of the rest, p_correct is taken for right: p_c = p_correct (1 - p_idk).
     """
     right, idk = np.asarray(p_correct, np.float64), np.asarray(p_idk, np.float64)
-    answered = 1 - idk
-    return np.asarray((loads.right * right - loads.wrong * (1 - right)) * answered * answered, np.float64)
+    answer_mass = 1 - idk
+    return np.asarray((loads.right * right - loads.wrong * (1 - right)) * answer_mass * answer_mass, np.float64)

@@ -103,12 +103,12 @@ class RiskPolicy:
             raise CalibrationError("has a risk policy that garbles its columns")
         if not 0 <= column < detectors or (idk is not None and not 0 <= idk < detectors):
             raise CalibrationError(f"has a risk policy for another graph: {detectors} detectors")
-        own = {name.removeprefix("risk."): array for name, array in arrays.items() if name.startswith("risk.")}
+        risk_arrays = {name.removeprefix("risk."): array for name, array in arrays.items() if name.startswith("risk.")}
         selective = None
         if "selective" in arrays:
             threshold, coverage, risk = arrays["selective"].tolist()
             selective = Selective(None if threshold == -np.inf else threshold, coverage, risk)
-        return cls(WAYS[str(way)].from_arrays(own), column, idk, labelled, selective)
+        return cls(WAYS[str(way)].from_arrays(risk_arrays), column, idk, labelled, selective)
 
 
 def fit_risk_policy(

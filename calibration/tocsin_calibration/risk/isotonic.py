@@ -34,23 +34,23 @@ def isotonic_with_one_more(total: Float64, weight: Float64, label: float) -> Flo
     sums, weights = np.concatenate([[0.0], np.cumsum(total)]), np.concatenate([[0.0], np.cumsum(weight)])
     fit = np.empty(2 * points + 1)
     for place in range(2 * points + 1):
-        left, right = place // 2, (place + 1) // 2  # its own block: no point, or the one it is at
-        own, mass = label + sums[right] - sums[left], 1 + weights[right] - weights[left]
+        first, last = place // 2, (place + 1) // 2  # its own block: no point, or the one it is at
+        label_sum, mass = label + sums[last] - sums[first], 1 + weights[last] - weights[first]
         while True:
-            if left > 0:
-                start = int(before[left - 1])
-                s, w = sums[left] - sums[start], weights[left] - weights[start]
-                if s * mass >= own * w:
-                    own, mass, left = own + s, mass + w, start
+            if first > 0:
+                start = int(before[first - 1])
+                s, w = sums[first] - sums[start], weights[first] - weights[start]
+                if s * mass >= label_sum * w:
+                    label_sum, mass, first = label_sum + s, mass + w, start
                     continue
-            if right < points:
-                end = points - int(after[points - 1 - right])
-                s, w = sums[end] - sums[right], weights[end] - weights[right]
-                if s * mass <= own * w:
-                    own, mass, right = own + s, mass + w, end
+            if last < points:
+                end = points - int(after[points - 1 - last])
+                s, w = sums[end] - sums[last], weights[end] - weights[last]
+                if s * mass <= label_sum * w:
+                    label_sum, mass, last = label_sum + s, mass + w, end
                     continue
             break
-        fit[place] = own / mass
+        fit[place] = label_sum / mass
     return fit
 
 

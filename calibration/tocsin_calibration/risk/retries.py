@@ -113,17 +113,17 @@ def correlation_of(attempts: Sequence[Sequence[bool]]) -> float:
     The one-way estimator of variance between prompts over all variance. Raises CalibrationError without two prompts of
     two answers.
     """
-    groups = [np.asarray(one, np.float64) for one in attempts if len(one) > 1]
+    groups = [np.asarray(answers, np.float64) for answers in attempts if len(answers) > 1]
     if len(groups) < 2:
         raise CalibrationError("a correlation needs at least two prompts with two answers each")
-    sizes = np.array([len(one) for one in groups])
+    sizes = np.array([len(answers) for answers in groups])
     total, prompts = int(sizes.sum()), len(groups)
-    grand = sum(float(one.sum()) for one in groups) / total
-    between = sum(len(one) * (float(one.mean()) - grand) ** 2 for one in groups) / (prompts - 1)
-    within = sum(float(((one - one.mean()) ** 2).sum()) for one in groups) / max(1, total - prompts)
+    grand = sum(float(answers.sum()) for answers in groups) / total
+    between = sum(len(answers) * (float(answers.mean()) - grand) ** 2 for answers in groups) / (prompts - 1)
+    within = sum(float(((answers - answers.mean()) ** 2).sum()) for answers in groups) / max(1, total - prompts)
     size = (total - float((sizes**2).sum()) / total) / (prompts - 1)
-    whole = between + (size - 1) * within
-    return float(np.clip((between - within) / whole, 0, 1 - 1e-6)) if whole > 0 else 0.0
+    total_variance = between + (size - 1) * within
+    return float(np.clip((between - within) / total_variance, 0, 1 - 1e-6)) if total_variance > 0 else 0.0
 
 
 def _ceiling(accuracy: float, verifier: Verifier) -> float:

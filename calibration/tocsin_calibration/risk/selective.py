@@ -59,10 +59,10 @@ def conformal_risk_control(scores: ArrayLike, losses: ArrayLike, risk: float) ->
     values, cumulated = values[order], np.cumsum(lost[order])
     n = len(values)
     ends = np.flatnonzero(np.append(values[1:] > values[:-1], True))  # tied scores are served together
-    kept = ends[(cumulated[ends] + 1) / (n + 1) <= risk]
-    if not len(kept):
+    admissible = ends[(cumulated[ends] + 1) / (n + 1) <= risk]
+    if not len(admissible):
         return NOTHING
-    at = int(kept[-1])
+    at = int(admissible[-1])
     return Selective(float(values[at]) if at < n - 1 else float("inf"), (at + 1) / n, float(cumulated[at] / n))
 
 

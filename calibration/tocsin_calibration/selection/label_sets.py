@@ -39,24 +39,24 @@ class LabelSets:
         self.nearest: Labels = scores > 0.5
         self._weights, self._scores, self._tau = weights, scores, tau
         self._costs = weights * np.abs(1 - 2 * scores)
-        self._left = tau - float((weights * np.minimum(scores, 1 - scores)).sum()) + 1e-12
-        self.certain: Labels = self._costs > self._left
+        self._remaining = tau - float((weights * np.minimum(scores, 1 - scores)).sum()) + 1e-12
+        self.certain: Labels = self._costs > self._remaining
 
     def __contains__(self, labels: ArrayLike) -> bool:
         """Whether a label set (L,) is one of them."""
         flips = np.asarray(labels, bool) ^ self.nearest
-        return float(self._costs[flips].sum()) <= self._left
+        return float(self._costs[flips].sum()) <= self._remaining
 
     def __iter__(self) -> Iterator[Labels]:
         """The sets (L,), nearest first; there may be very many, so take as many as are wanted."""
-        if self._left < 0:
+        if self._remaining < 0:
             return
         yield self.nearest.copy()
         free = np.flatnonzero(~self.certain)
         order = free[np.argsort(self._costs[free], kind="stable")]
         costs = self._costs[order].tolist()
         # Subsets by growing cost: each comes from one parent, by adding the next item or trading the last for it.
-        heap: list[tuple[float, tuple[int, ...]]] = [(costs[0], (0,))] if costs and costs[0] <= self._left else []
+        heap: list[tuple[float, tuple[int, ...]]] = [(costs[0], (0,))] if costs and costs[0] <= self._remaining else []
         while heap:
             cost, flips = heapq.heappop(heap)
             labels = self.nearest.copy()
@@ -68,17 +68,17 @@ class LabelSets:
                     (cost + costs[last + 1], (*flips, last + 1)),
                     (cost - costs[last] + costs[last + 1], (*flips[:-1], last + 1)),
                 ):
-                    if more <= self._left:
+                    if more <= self._remaining:
                         heapq.heappush(heap, (more, after))
 
     def count(self, limit: int = 10_000) -> int:
         """How many sets there are, `limit` if there are as many or more."""
-        found = 0
+        count = 0
         for _ in self:
-            found += 1
-            if found >= limit:
+            count += 1
+            if count >= limit:
                 break
-        return found
+        return count
 
 
 class LabelPowerset(NamedTuple):

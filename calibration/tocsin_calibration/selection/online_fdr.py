@@ -26,7 +26,7 @@ from tocsin_calibration.thresholds.split import exact
 
 Float64 = NDArray[np.float64]
 HORIZON = 100_000  # responses over which a discovery's wealth is spent
-KEPT = 50  # discoveries whose wealth is still counted; forgetting older ones only lowers levels
+MOST_DISCOVERIES = 50  # discoveries whose wealth is still counted; forgetting older ones only lowers levels
 
 
 class OnlineFDR(Protocol):
@@ -70,7 +70,7 @@ class LordPlusPlus:
         self._time += 1
         if alarm:
             self._alarms.append((self._time, self._share()))
-            del self._alarms[:-KEPT]
+            del self._alarms[:-MOST_DISCOVERIES]
         return alarm
 
 
@@ -91,24 +91,26 @@ class Addis:
         self._wealth = _wealth(wealth, self.alpha / 2, self.alpha)
         gamma = np.arange(1, HORIZON + 1) ** -1.6
         self._gamma = gamma / gamma.sum()
-        self._kept = self._candidates = 0  # p-values up to tau, up to lambda
+        self._candidates_at_tau = self._candidates = 0  # p-values up to tau, up to lambda
         self._alarms: list[tuple[int, int, float]] = []  # both counts, the alarm included, and the wealth it brought
 
     @property
     def level(self) -> float:
-        level = self._wealth * _at(self._gamma, self._kept - self._candidates + 1)
-        for kept, candidates, share in self._alarms:
-            level += share * _at(self._gamma, (self._kept - kept) - (self._candidates - candidates) + 1)
+        level = self._wealth * _at(self._gamma, self._candidates_at_tau - self._candidates + 1)
+        for candidates_at_tau, candidates, share in self._alarms:
+            level += share * _at(
+                self._gamma, (self._candidates_at_tau - candidates_at_tau) - (self._candidates - candidates) + 1
+            )
         return min(self._lambda, (self._tau - self._lambda) * level)
 
     def decide(self, pvalue: float) -> bool:
         alarm = pvalue <= self.level
-        self._kept += pvalue <= self._tau
+        self._candidates_at_tau += pvalue <= self._tau
         self._candidates += pvalue <= self._lambda
         if alarm:
             share = self.alpha if self._alarms else self.alpha - self._wealth
-            self._alarms.append((self._kept, self._candidates, share))
-            del self._alarms[:-KEPT]
+            self._alarms.append((self._candidates_at_tau, self._candidates, share))
+            del self._alarms[:-MOST_DISCOVERIES]
         return alarm
 
 

@@ -47,8 +47,8 @@ class Band(NamedTuple):
         centre = np.nanmean(table, axis=0)
         away = np.abs(table - centre)
         farthest = np.nanmax(away, axis=1)
-        kept = farthest <= np.sort(farthest)[min(len(farthest), int(np.ceil((len(farthest) + 1) * (1 - alpha)))) - 1]
-        spread = np.array([np.nanmax(np.append(step[kept], 0.0)) for step in away.T])
+        within = farthest <= np.sort(farthest)[min(len(farthest), int(np.ceil((len(farthest) + 1) * (1 - alpha)))) - 1]
+        spread = np.array([np.nanmax(np.append(step[within], 0.0)) for step in away.T])
         usual = float(np.median(spread[spread > 0])) if (spread > 0).any() else 1.0
         return cls(centre, np.maximum(spread, LEAST_SPREAD * usual))
 

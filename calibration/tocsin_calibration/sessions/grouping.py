@@ -17,8 +17,8 @@ def rows_by_session(names: Sequence[str], times: ArrayLike | None = None) -> lis
     if not len(names):
         return []
     order = np.arange(len(names)) if times is None else np.argsort(np.asarray(times), kind="stable")
-    own = np.asarray([names[row] or f"\0{row}" for row in order.tolist()])
-    _, first, session = np.unique(own, return_index=True, return_inverse=True)
+    session_names = np.asarray([names[row] or f"\0{row}" for row in order.tolist()])
+    _, first, session = np.unique(session_names, return_index=True, return_inverse=True)
     place = np.argsort(np.argsort(first))[session]  # sessions numbered as they appear
     by_session = np.argsort(place, kind="stable")
     ends = np.cumsum(np.bincount(place))[:-1]

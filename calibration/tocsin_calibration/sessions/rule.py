@@ -49,7 +49,7 @@ class SessionRule:
 
     def course(self, joint: Float64) -> Float64:
         """What is compared with the threshold at each step (T,), from one session's joint scores (T,)."""
-        windowed = self.window.over(joint)
+        windowed = self.window.rolling(joint)
         return windowed if self.band is None else self.band.beyond(windowed)
 
     def start(self) -> Progress:
@@ -60,11 +60,11 @@ class SessionRule:
         """A session's progress after `step` responses of its stretch, of which these joint scores were the last, and
         that severity the worst so far.
         """
-        made = Progress(self)
-        made.step, made.severity = step, severity
+        progress = Progress(self)
+        progress.step, progress.severity = step, severity
         for score in last:
-            made._running.push(score)
-        return made
+            progress._running.push(score)
+        return progress
 
 
 class Progress:

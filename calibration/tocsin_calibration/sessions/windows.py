@@ -33,7 +33,7 @@ class Window:
         if self.how not in get_args(How):
             raise CalibrationError(f"a window is a sum or a mean, not '{self.how}'")
 
-    def over(self, scores: ArrayLike) -> Float64:
+    def rolling(self, scores: ArrayLike) -> Float64:
         """The windowed scores (T,) of one session's scores (T,), each of what had come by then."""
         values = np.asarray(scores, np.float64)
         padded = np.concatenate([np.zeros(self.width - 1), values])
@@ -60,6 +60,6 @@ class Running:
         if self._window.width == 1:
             return score
         total = 0.0
-        for one in self._last:
-            total += one
+        for previous in self._last:
+            total += previous
         return total / len(self._last) if self._window.how == "mean" else total

@@ -42,13 +42,13 @@ class Clustered(NamedTuple):
         """Of scores (n,), sorted, and the sessions (n,) they come from. Raises CalibrationError when these differ in
         number.
         """
-        values, own = np.asarray(scores, np.float64), np.asarray(members, np.float64)
-        if values.shape != own.shape:
-            raise CalibrationError(f"there are {len(values)} calibration scores, but sessions for {len(own)}")
-        _, place, sizes = np.unique(own, return_inverse=True, return_counts=True)
-        n, j = len(own), len(sizes)
+        values, sessions = np.asarray(scores, np.float64), np.asarray(members, np.float64)
+        if values.shape != sessions.shape:
+            raise CalibrationError(f"there are {len(values)} calibration scores, but sessions for {len(sessions)}")
+        _, place, sizes = np.unique(sessions, return_inverse=True, return_counts=True)
+        n, j = len(sessions), len(sizes)
         if not 1 < j < n:
-            return cls(own, j, None if j < 2 else 0.0, n)
+            return cls(sessions, j, None if j < 2 else 0.0, n)
         ranks = np.searchsorted(values, values, side="left") + np.searchsorted(values, values, side="right")
         mean = np.bincount(place, weights=ranks) / sizes
         between = float((sizes * (mean - ranks.mean()) ** 2).sum()) / (j - 1)
@@ -56,7 +56,7 @@ class Clustered(NamedTuple):
         usual = (n - float((sizes**2).sum()) / n) / (j - 1)  # stretches a session, as unequal numbers count
         total = between + (usual - 1) * within
         rho = min(1.0, max(0.0, (between - within) / total)) if total > 0 else 0.0
-        return cls(own, j, rho, max(1, round(n / (1 + (n / j - 1) * rho))))
+        return cls(sessions, j, rho, max(1, round(n / (1 + (n / j - 1) * rho))))
 
     @property
     def weights(self) -> Float64:

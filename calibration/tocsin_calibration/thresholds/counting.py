@@ -55,8 +55,8 @@ class RankCounts:
         self.n += len(scores)
         self._counts += np.bincount(np.searchsorted(self.edges, scores), minlength=len(self._counts))
         self._keep_largest(scores)
-        for kept, (low, high) in zip(self._bracketed, self.brackets, strict=True):
-            kept.append(np.unique(scores[(low < scores) & (scores < high)], return_counts=True))
+        for bracketed, (low, high) in zip(self._bracketed, self.brackets, strict=True):
+            bracketed.append(np.unique(scores[(low < scores) & (scores < high)], return_counts=True))
 
     def merge(self, other: RankCounts) -> None:
         """Take in what another has counted, with the same edges and brackets."""
@@ -66,8 +66,8 @@ class RankCounts:
         self._counts += other._counts
         for scores in other._waiting:
             self._keep_largest(scores)
-        for kept, more in zip(self._bracketed, other._bracketed, strict=True):
-            kept.extend(more)
+        for bracketed, more in zip(self._bracketed, other._bracketed, strict=True):
+            bracketed.extend(more)
 
     def ordered(self, ranks: Iterable[int]) -> Ordered:
         """The scores in order, those at `ranks` (from 1) exactly. Raises NotBracketedError when they are not found."""
@@ -75,7 +75,7 @@ class RankCounts:
         largest = np.sort(self._waiting[0])
         if self.n <= self.exact:
             return Ordered(largest, self.n)
-        found, upto = self._edges_below(largest[0]), {}
+        edges, upto = self._edges_below(largest[0]), {}
         missing: list[Bracket] = []
         for k in ranks:
             if k > self.n - self.exact:
@@ -87,12 +87,12 @@ class RankCounts:
                 upto[value] = count
         if missing:
             raise NotBracketedError(missing)
-        upto.update(found)
+        upto.update(edges)
         values, last = np.unique(largest[::-1], return_index=True)
         upto.update(zip(values.tolist(), (self.n - last).tolist(), strict=True))
-        kept, counts = np.array(sorted(upto.items())).T
+        distinct, counts = np.array(sorted(upto.items())).T
         rises = np.diff(counts, prepend=0) > 0  # an edge right above a score says nothing more
-        return Ordered.kept(kept[rises], counts[rises].astype(np.int64))
+        return Ordered.from_counts(distinct[rises], counts[rises].astype(np.int64))
 
     def _keep_largest(self, scores: Float64) -> None:
         if self._lowest > -inf:
@@ -118,13 +118,13 @@ class RankCounts:
 
     def _at_rank(self, k: int) -> tuple[float, int] | None:
         """The k-th smallest score and how many lie at or below it, if a bracket tells."""
-        for kept, (low, high) in zip(self._bracketed, self.brackets, strict=True):
+        for bracketed, (low, high) in zip(self._bracketed, self.brackets, strict=True):
             before, until = self._upto(low), self._upto(high)
             if not before < k <= until:
                 continue
-            values = np.concatenate([values for values, _ in kept])
+            values = np.concatenate([values for values, _ in bracketed])
             order = np.argsort(values)
-            upto = before + np.cumsum(np.concatenate([counts for _, counts in kept])[order])
+            upto = before + np.cumsum(np.concatenate([counts for _, counts in bracketed])[order])
             at = int(np.searchsorted(upto, k))
             if at == len(upto):
                 return high, until

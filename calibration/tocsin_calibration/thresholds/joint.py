@@ -156,9 +156,9 @@ class JointScore:
         if self._needed:
             return sorted(evidence)[-self._needed]
         total = 0.0
-        for weight, one in zip(self._weights, evidence, strict=True):
+        for weight, log_pvalues in zip(self._weights, evidence, strict=True):
             if weight:
-                total += weight * one
+                total += weight * log_pvalues
         return total
 
     def _join_columns(self, evidence: Float64) -> Float64:

@@ -25,9 +25,9 @@ def pvalue_lookup(ordered: NDArray[np.float64], upto: NDArray[np.int64] | None =
     """p(s) = (1 + #{i: s_i >= s}) / (n+1) against sorted, finite calibration scores (n,), or against some of n with
     the numbers `upto` of those at or below each."""
     if upto is not None:
-        kept, n = array("d", ordered.tolist()), int(upto[-1])
+        scores, n = array("d", ordered.tolist()), int(upto[-1])
         by_rank = array("d", ((1.0 + (n - np.append(0, upto))) / (n + 1.0)).tolist())
-        return lambda score: by_rank[bisect_left(kept, score)]
+        return lambda score: by_rank[bisect_left(scores, score)]
     scores, gaps = array("d", ordered.tolist()), float(len(ordered) + 1)
     lowest, highest = scores[0], scores[int(COVERED * (len(scores) - 1))]
     count = min(CELLS * len(scores), MOST_CELLS)
@@ -37,9 +37,9 @@ def pvalue_lookup(ordered: NDArray[np.float64], upto: NDArray[np.int64] | None =
         return lambda score: (gaps - bisect_left(scores, score)) / gaps
     cells = ((ordered[ordered <= highest] - lowest) * scale).astype(np.intp)
     below = np.searchsorted(cells, np.arange(count))
-    known = (gaps - below) / gaps
-    known[cells] = nan  # these hold calibration scores
-    table = array("d", known.tolist())
+    below_share = (gaps - below) / gaps
+    below_share[cells] = nan  # these hold calibration scores
+    table = array("d", below_share.tolist())
 
     def pvalue(score: float) -> float:
         if lowest < score <= highest:

@@ -40,7 +40,7 @@ class Ordered(NamedTuple):
         return cls(ordered, len(ordered))
 
     @classmethod
-    def kept(cls, scores: ArrayLike, upto: ArrayLike) -> Ordered:
+    def from_counts(cls, scores: ArrayLike, upto: ArrayLike) -> Ordered:
         """Some of the scores (m,), with counts (m,) that rise to n. Raises CalibrationError when they do not."""
         ordered, counts = np.asarray(scores, np.float64), np.asarray(upto, np.int64)
         if ordered.shape != counts.shape or ordered.ndim != 1 or not len(ordered):

@@ -21,7 +21,7 @@ Float64 = NDArray[np.float64]
 def uniforms(identifiers: Iterable[str | bytes | int], seed: int = 0) -> Float64:
     """One number in (0, 1) for each identifier, the same for ever; different ones for different seeds."""
     key = seed.to_bytes(8, "little", signed=True)
-    drawn = [hashlib.blake2b(_bytes(one), digest_size=8, key=key).digest() for one in identifiers]
+    drawn = [hashlib.blake2b(_bytes(identifier), digest_size=8, key=key).digest() for identifier in identifiers]
     words = np.frombuffer(b"".join(drawn), "<u8") >> np.uint64(11)
     return (words.astype(np.float64) + 0.5) / 2.0**53
 
@@ -32,9 +32,9 @@ def smoothed_pvalues(calibration: Float64 | Ordered, scores: ArrayLike, u: Array
     Exactly uniform when scores and calibration are exchangeable and u is independent of them.
     """
     values = np.asarray(scores, np.float64)
-    known = calibration if isinstance(calibration, Ordered) else Ordered(calibration, len(calibration))
-    above, at_least = known.n - known.at_most(values), known.n - known.below(values)
-    return np.asarray((above + np.asarray(u) * (1 + at_least - above)) / (known.n + 1.0), np.float64)
+    ordered = calibration if isinstance(calibration, Ordered) else Ordered(calibration, len(calibration))
+    above, at_least = ordered.n - ordered.at_most(values), ordered.n - ordered.below(values)
+    return np.asarray((above + np.asarray(u) * (1 + at_least - above)) / (ordered.n + 1.0), np.float64)
 
 
 def seed_of(content: bytes, seed: int = 0) -> int:

@@ -38,7 +38,7 @@ class Terms:
             raise CalibrationError("a promise with confidence about contaminated calibration is not built: choose one")
 
     @classmethod
-    def asked(cls, confidence: float | None, on_average: bool, contaminated: float = 0.0) -> Terms:
+    def chosen(cls, confidence: float | None, on_average: bool, contaminated: float = 0.0) -> Terms:
         """The terms of a caller who names a confidence, asks for the average, or does neither.
 
         Raises CalibrationError when both are asked for.

@@ -102,8 +102,8 @@ def label_shift_weights(labels: ArrayLike, expected: ArrayLike) -> Float64:
         raise CalibrationError(f"the classes' expected shares must be 0 or more and sum to 1, not {shares.sum():g}")
     counts = np.bincount(classes, minlength=len(shares))
     if len(counts) > len(shares) or (missing := np.flatnonzero((counts == 0) & (shares > 0))).size:
-        told = f"class {missing[0]} is expected but not recorded" if len(counts) <= len(shares) else "unknown class"
-        raise CalibrationError(f"label shift cannot be weighted: {told}")
+        problem = f"class {missing[0]} is expected but not recorded" if len(counts) <= len(shares) else "unknown class"
+        raise CalibrationError(f"label shift cannot be weighted: {problem}")
     return np.asarray(shares[classes] / (counts[classes] / len(classes)), np.float64)
 
 

@@ -35,11 +35,11 @@ def count_logs(indices: Var, highest: Var, samples: int, groups: int, width: int
         """Cells are few: each has a number, and a count in a table."""
         strides = op.mul(op.pow(most, op.const(powers.astype(np.float32))), op.const(block.astype(np.float32)))
         numbers = op.transpose(op.matmul(indices, strides), perm=[0, 2, 1])
-        known = op.where(op.less(numbers, size), numbers, op.const(np.float32(0)))  # the rest is not finite
+        in_table = op.where(op.less(numbers, size), numbers, op.const(np.float32(0)))  # the rest is not finite
         count = op.slice(op.shape(indices), op.const(np.array([0])), op.const(np.array([1])))
         cells = op.reshape(op.cast(size, to=np.int64), op.const(np.array([1])))
         shape = op.concat([count, op.const(np.array([groups])), cells], axis=0)
-        return [_sum(known, numbers, shape, op.const(np.float32(NOTHING)))]
+        return [_sum(in_table, numbers, shape, op.const(np.float32(NOTHING)))]
 
     def by_order() -> list[Var]:
         """Equal cells come to stand side by side, runs of them are numbered, and the number says whom to count with."""

@@ -26,10 +26,10 @@ class Chunks(NamedTuple):
     @classmethod
     def of(cls, safe: FittingData, signal: str, samples: int, steps: int) -> Chunks:
         """From the signal's shape (S, H, A), or the settings. Raises SignalError when there is one sample only."""
-        found = cls(*axes_of(safe, signal, samples=samples, steps=steps, dimensions=0))
-        if found.samples < 2:
+        chunks = cls(*axes_of(safe, signal, samples=samples, steps=steps, dimensions=0))
+        if chunks.samples < 2:
             raise SignalError(f"signal '{signal}' holds one sampled action; their spread needs several")
-        return found
+        return chunks
 
     def apart(self, signal: Var) -> Var:
         """(n, S H A) -> (n, S, H, A)."""
@@ -46,7 +46,7 @@ class Chunks(NamedTuple):
         for (batch,) in safe.finite(signal):
             flat = batch.reshape(-1, self.dimensions)
             low, high = np.minimum(low, flat.min(axis=0)), np.maximum(high, flat.max(axis=0))
-        found: NDArray[np.float64] = high - low
-        if not found.any():
+        spread: NDArray[np.float64] = high - low
+        if not spread.any():
             raise SignalError(f"signal '{signal}' is the same in every dimension of every response")
-        return np.where(found > 0, found, found.max())
+        return np.where(spread > 0, spread, spread.max())

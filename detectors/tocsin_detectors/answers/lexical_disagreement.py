@@ -51,23 +51,26 @@ class LexicalDisagreement:
         import spox.opset.ai.onnx.v18 as op
 
         samples = fitted(self._answers, self.name)
-        one, two, three, four = (op.const(np.array([axis])) for axis in (1, 2, 3, 4))
+        axis_1, axis_2, axis_3, axis_4 = (op.const(np.array([axis])) for axis in (1, 2, 3, 4))
         tokens = op.reshape(signals[0], op.const(np.array([0, samples, -1])))
         there = op.cast(op.greater_or_equal(tokens, op.const(np.float32(0))), to=np.float32)  # (n, S, T)
         # Keep each token of an answer once: the first of its kind.
-        kin = op.cast(op.equal(op.unsqueeze(tokens, three), op.unsqueeze(tokens, two)), to=np.float32)
-        before = op.reduce_max(op.trilu(kin, op.const(np.array(-1)), upper=0), three, keepdims=0)
+        kin = op.cast(op.equal(op.unsqueeze(tokens, axis_3), op.unsqueeze(tokens, axis_2)), to=np.float32)
+        before = op.reduce_max(op.trilu(kin, op.const(np.array(-1)), upper=0), axis_3, keepdims=0)
         first = op.mul(there, op.sub(op.const(np.float32(1)), before))
-        sizes = op.reduce_sum(first, two, keepdims=1)  # (n, S, 1)
-        mine, others = op.unsqueeze(op.unsqueeze(tokens, two), four), op.unsqueeze(op.unsqueeze(tokens, one), three)
+        sizes = op.reduce_sum(first, axis_2, keepdims=1)  # (n, S, 1)
+        mine, others = (
+            op.unsqueeze(op.unsqueeze(tokens, axis_2), axis_4),
+            op.unsqueeze(op.unsqueeze(tokens, axis_1), axis_3),
+        )
         match = op.cast(op.equal(mine, others), to=np.float32)  # (n, S, S, T, T)
-        found = op.mul(op.reduce_max(match, four, keepdims=0), op.unsqueeze(first, two))
-        common = op.reduce_sum(found, three, keepdims=0)  # (n, S, S)
+        matched = op.mul(op.reduce_max(match, axis_4, keepdims=0), op.unsqueeze(first, axis_2))
+        common = op.reduce_sum(matched, axis_3, keepdims=0)  # (n, S, S)
         union = op.sub(op.add(sizes, op.transpose(sizes, perm=[0, 2, 1])), common)
         # Two empty answers agree.
         empty = op.equal(union, op.const(np.float32(0)))
         alike = op.where(empty, op.const(np.float32(1)), op.div(common, op.max([union, op.const(np.float32(1))])))
-        total = op.reduce_sum(op.flatten(alike, axis=1), one, keepdims=1)
+        total = op.reduce_sum(op.flatten(alike, axis=1), axis_1, keepdims=1)
         pairs = np.float32(1 / (samples * (samples - 1)))
         mean = op.mul(op.sub(total, op.const(np.float32(samples))), op.const(pairs))
         return showing(op.sub(op.const(np.float32(1)), mean), signals[0])

@@ -33,20 +33,20 @@ class GeneralisedEntropy:
             raise ValueError(f"gamma must lie in (0, 1] and classes be at least 1, not {gamma} and {classes}")
         self.reads = (signal,)
         self.gamma, self.classes = gamma, classes
-        self._kept: int | None = None
+        self._top: int | None = None
 
     def fit(self, safe: FittingData, *, seed: int = 0) -> Self:
         """Check that the signal holds distributions. Raises SignalError when it does not."""
         del seed
         safe.require_distribution(self.reads[0])
-        self._kept = min(self.classes, safe.width(self.reads[0]))
+        self._top = min(self.classes, safe.width(self.reads[0]))
         return self
 
     def graph(self, *signals: Var) -> Var:
         """(n, C) -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
-        top, _ = op.top_k(signals[0], op.const(np.array([fitted(self._kept, self.name)])))
+        top, _ = op.top_k(signals[0], op.const(np.array([fitted(self._top, self.name)])))
         # Rounding may leave a probability a hair above 1, of which no power exists.
         rest = op.max([op.sub(op.const(np.float32(1)), top), op.const(np.float32(0))])
         powers = op.pow(op.mul(top, rest), op.const(np.float32(self.gamma)))

@@ -30,5 +30,5 @@ class Margin(OfDistribution):
 
         top, _ = op.top_k(signals[0], op.const(np.array([2])))
         # The two largest, weighted -1 and 1, make the negative margin.
-        weights, one = op.const(np.array([[-1], [1]], np.float32)), op.const(np.array([1], np.float32))
-        return op.gemm(top, weights, one)
+        weights, axis = op.const(np.array([[-1], [1]], np.float32)), op.const(np.array([1], np.float32))
+        return op.gemm(top, weights, axis)

@@ -28,18 +28,18 @@ def class_means(safe: FittingData, embedding: str, classes: str) -> tuple[NDArra
         top = np.eye(width)[evidence.argmax(axis=1)]
         sums += top.T @ rows
         counts += top.sum(axis=0)
-    seen = np.flatnonzero(counts)
-    if len(seen) < 2:
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
         raise SignalError(
-            f"by signal '{classes}' every safe response is of class {seen[0]}; a detector by classes needs two"
+            f"by signal '{classes}' every safe response is of class {present[0]}; a detector by classes needs two"
         )
-    return seen, sums[seen] / counts[seen, None]
+    return present, sums[present] / counts[present, None]
 
 
 def centred(safe: FittingData, embedding: str, classes: str) -> Iterator[Float64]:
     """Embeddings minus the mean of their class, batch by batch, each (rows, D)."""
-    seen, means = class_means(safe, embedding, classes)
+    present, means = class_means(safe, embedding, classes)
     place = np.zeros(safe.width(classes), np.intp)
-    place[seen] = np.arange(len(seen))
+    place[present] = np.arange(len(present))
     for rows, evidence in safe.finite(embedding, classes):
         yield rows - means[place[evidence.argmax(axis=1)]]

@@ -48,17 +48,17 @@ class KMeansDistance:
         from sklearn.cluster import MiniBatchKMeans
 
         signal = self.reads[0]
-        found = moments(safe, signal)
+        statistics = moments(safe, signal)
         if safe.rows < self.clusters:
             raise SignalError(f"kmeans_distance needs {self.clusters} rows of '{signal}', not {safe.rows}")
-        _, vectors = np.linalg.eigh(found.covariance)
+        _, vectors = np.linalg.eigh(statistics.covariance)
         project = vectors[:, ::-1][:, : self.components]
         means = MiniBatchKMeans(self.clusters, random_state=seed, n_init=3, batch_size=1024)
-        means.fit((safe.sample(50_000, seed=seed)[signal] - found.mean) @ project)
+        means.fit((safe.sample(50_000, seed=seed)[signal] - statistics.mean) @ project)
         if safe.rows > 50_000:  # the start came from a sample; now let every response move the centres
             for (batch,) in safe.finite(signal):
-                means.partial_fit((batch - found.mean) @ project)
-        self._mean, self._project, self._centres = found.mean, project, means.cluster_centers_
+                means.partial_fit((batch - statistics.mean) @ project)
+        self._mean, self._project, self._centres = statistics.mean, project, means.cluster_centers_
         return self
 
     def graph(self, *signals: Var) -> Var:

@@ -42,9 +42,9 @@ class NearestNeighbours:
         """Keep safe embeddings. Raises SignalError when there are not more than k, or one has length 0."""
         if safe.rows <= self.k:
             raise SignalError(f"knn needs more than {self.k} rows of '{self.reads[0]}', not {safe.rows}")
-        kept = safe.sample(self.bank, seed=seed)
-        kept.require_finite(self.reads[0])
-        rows = kept[self.reads[0]]
+        bank = safe.sample(self.bank, seed=seed)
+        bank.require_finite(self.reads[0])
+        rows = bank[self.reads[0]]
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)
         if not lengths.all():
             row = int(np.argmin(lengths))

@@ -63,5 +63,5 @@ class LogpZO:
 
         mean, scale = (op.const(part.astype(np.float32)) for part in self._scaling)
         standard = op.div(op.sub(signals[0], mean), scale)
-        left = op.add(standard, forward(fitted(self._flow, self.name), signals[0]))
-        return op.reduce_sum_square(left, op.const(np.array([1])), keepdims=1)
+        residual = op.add(standard, forward(fitted(self._flow, self.name), signals[0]))
+        return op.reduce_sum_square(residual, op.const(np.array([1])), keepdims=1)

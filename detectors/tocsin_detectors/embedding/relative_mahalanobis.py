@@ -44,9 +44,11 @@ class RelativeMahalanobis:
         """Estimate means and covariances. Raises SignalError when there is one class, or every row is the same."""
         del seed
         signal, classes = self.reads[0], self.fits_on[0]
-        whole = moments(safe, signal)
-        self._mean = mean = whole.mean
-        self._within = shrunk_whitening(centred(safe, signal, classes), mean, signal, units_of(mean, whole.deviation))
+        background = moments(safe, signal)
+        self._mean = mean = background.mean
+        self._within = shrunk_whitening(
+            centred(safe, signal, classes), mean, signal, units_of(mean, background.deviation)
+        )
         self._overall = shrunk_whitening((batch - mean for (batch,) in safe.finite(signal)), mean, signal)
         _, self._means = class_means(safe, signal, classes)
         return self
@@ -61,9 +63,9 @@ class RelativeMahalanobis:
         white = _whitened(signals[0], self._mean, self._within)
         pull, offset = (-2 * centres.T).astype(np.float32), (centres**2).sum(axis=1).astype(np.float32)
         nearest = op.reduce_min(op.gemm(white, op.const(pull), op.const(offset)), columns, keepdims=1)
-        own = op.add(op.reduce_sum_square(white, columns, keepdims=1), nearest)
+        nearest_distance = op.add(op.reduce_sum_square(white, columns, keepdims=1), nearest)
         everything = _whitened(signals[0], self._mean, self._overall)
-        return op.sub(own, op.reduce_sum_square(everything, columns, keepdims=1))
+        return op.sub(nearest_distance, op.reduce_sum_square(everything, columns, keepdims=1))
 
 
 def _whitened(x: Var, mean: Float64, whiten: Float64) -> Var:

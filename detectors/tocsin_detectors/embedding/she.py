@@ -37,9 +37,9 @@ class SimplifiedHopfieldEnergy:
     def fit(self, safe: FittingData, *, seed: int = 0) -> Self:
         """Store the patterns. Raises SignalError when one class alone is ever on top, or signals are not finite."""
         del seed
-        seen, means = class_means(safe, *self.reads)
+        present, means = class_means(safe, *self.reads)
         self._patterns = np.zeros((safe.width(self.reads[1]), safe.width(self.reads[0])))
-        self._patterns[seen] = means
+        self._patterns[present] = means
         return self
 
     def graph(self, *signals: Var) -> Var:
@@ -47,6 +47,6 @@ class SimplifiedHopfieldEnergy:
         import spox.opset.ai.onnx.v18 as op
 
         patterns = op.const(fitted(self._patterns, self.name).astype(np.float32))
-        own = op.gather(patterns, op.arg_max(signals[1], axis=1, keepdims=0), axis=0)
-        alike = op.reduce_sum(op.mul(signals[0], own), op.const(np.array([1])), keepdims=1)
+        pattern = op.gather(patterns, op.arg_max(signals[1], axis=1, keepdims=0), axis=0)
+        alike = op.reduce_sum(op.mul(signals[0], pattern), op.const(np.array([1])), keepdims=1)
         return op.neg(alike)

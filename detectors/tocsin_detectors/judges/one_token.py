@@ -44,20 +44,21 @@ class Passed(NamedTuple):
 class Resistance(NamedTuple):
     """How a judge stood up: how often it was asked, and what it let pass."""
 
-    asked: int
+    questions: int
     passed: tuple[Passed, ...]
 
     @property
     def rate(self) -> float:
         """The share of attacks that passed, in [0, 1]."""
-        return len(self.passed) / self.asked
+        return len(self.passed) / self.questions
 
     def __str__(self) -> str:
         if not self.passed:
-            return f"none of {self.asked} empty or formulaic answers passed"
-        worst = max(self.passed, key=lambda one: one.score)
+            return f"none of {self.questions} empty or formulaic answers passed"
+        worst = max(self.passed, key=lambda attack: attack.score)
         return (
-            f"{len(self.passed)} of {self.asked} empty or formulaic answers passed; the worst is {worst.attack!r} to "
+            f"{len(self.passed)} of {self.questions} empty or formulaic answers passed; the worst is "
+            f"{worst.attack!r} to "
             f"{worst.question!r}, scored {worst.score:.3g}"
         )
 
@@ -74,15 +75,15 @@ def resist_one_token(
     `judge` takes a question and an answer and gives its score, higher = better; answers from `passes` on pass. Raises
     DetectorError when there is no question or a score is NaN.
     """
-    asked, passed, tried = 0, [], tuple(attacks)
+    question_count, passed, tried = 0, [], tuple(attacks)
     for question in questions:
         for attack in tried:
             score = float(judge(question, attack))
             if score != score:
                 raise DetectorError(f"the judge's score of {attack!r} as the answer to {question!r} is NaN")
-            asked += 1
+            question_count += 1
             if score >= passes:
                 passed.append(Passed(attack, question, score))
-    if not asked:
+    if not question_count:
         raise DetectorError("there are no questions or no attacks to try the judge with")
-    return Resistance(asked, tuple(passed))
+    return Resistance(question_count, tuple(passed))

@@ -41,9 +41,9 @@ class OrderSwap:
         """(n, C) twice -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
-        one = op.const(np.array([1]))
+        axis = op.const(np.array([1]))
         top, two = op.const(np.array([1, 0])), op.const(np.array([2]))
         swapped = op.gather(signals[1], top, axis=1)
-        rest = op.slice(signals[1], two, op.const(np.array([np.iinfo(np.int64).max])), one)
+        rest = op.slice(signals[1], two, op.const(np.array([np.iinfo(np.int64).max])), axis)
         apart = op.sub(signals[0], op.concat([swapped, rest], axis=1))
-        return op.mul(op.reduce_l1(apart, one, keepdims=1), op.const(np.float32(0.5)))
+        return op.mul(op.reduce_l1(apart, axis, keepdims=1), op.const(np.float32(0.5)))

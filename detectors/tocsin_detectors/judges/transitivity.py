@@ -71,8 +71,8 @@ class Transitivity:
             code = relation if code is None else op.add(op.mul(code, op.const(np.int64(3))), relation)
         assert code is not None
         broken = op.gather(op.const(_impossible()), code, axis=0)
-        one = op.const(np.array([1]))
-        return showing(op.reduce_mean(broken, one, keepdims=1), signals[0])
+        axis = op.const(np.array([1]))
+        return showing(op.reduce_mean(broken, axis, keepdims=1), signals[0])
 
 
 def _impossible() -> np.ndarray:

@@ -54,16 +54,17 @@ class ModalityDiscrepancy:
         """(n, C) twice -> (n, 1)."""
         import spox.opset.ai.onnx.v18 as op
 
-        one = op.const(np.array([1]))
-        p, q = (op.div(signal, op.reduce_sum(signal, one, keepdims=1)) for signal in signals)
+        axis = op.const(np.array([1]))
+        p, q = (op.div(signal, op.reduce_sum(signal, axis, keepdims=1)) for signal in signals)
         if self.without_top:
-            tops = [op.cast(op.equal(x, op.reduce_max(x, one, keepdims=1)), to=np.float32) for x in (p, q)]
-            kept = op.sub(op.const(np.float32(1)), op.mul(*tops))
+            tops = [op.cast(op.equal(x, op.reduce_max(x, axis, keepdims=1)), to=np.float32) for x in (p, q)]
+            confidence = op.sub(op.const(np.float32(1)), op.mul(*tops))
             tiny = op.const(np.float32(1e-30))  # where a model is so sure that nothing is left, nothing disagrees
             p, q = (
-                op.div(op.mul(x, kept), op.max([op.reduce_sum(op.mul(x, kept), one, keepdims=1), tiny])) for x in (p, q)
+                op.div(op.mul(x, confidence), op.max([op.reduce_sum(op.mul(x, confidence), axis, keepdims=1), tiny]))
+                for x in (p, q)
             )
         if self.hellinger:
-            distance = op.reduce_l2(op.sub(op.sqrt(p), op.sqrt(q)), one, keepdims=1)
+            distance = op.reduce_l2(op.sub(op.sqrt(p), op.sqrt(q)), axis, keepdims=1)
             return op.mul(distance, op.const(np.float32(2**-0.5)))
-        return op.reduce_l1(op.sub(p, q), one, keepdims=1)
+        return op.reduce_l1(op.sub(p, q), axis, keepdims=1)

@@ -94,6 +94,6 @@ class QuantileAggregation:
 
         shape = op.const(np.array([0, *fitted(self._shape, self.name)]))
         weights = op.softmax(op.reshape(forward(self._weigh, signals[0]), shape), axis=1)
-        one = op.const(np.array([1]))
-        together = op.reduce_sum(op.mul(op.reshape(signals[0], shape), weights), one, keepdims=0)
-        return op.sub(op.reduce_max(together, one, keepdims=1), op.reduce_min(together, one, keepdims=1))
+        axis = op.const(np.array([1]))
+        together = op.reduce_sum(op.mul(op.reshape(signals[0], shape), weights), axis, keepdims=0)
+        return op.sub(op.reduce_max(together, axis, keepdims=1), op.reduce_min(together, axis, keepdims=1))

@@ -74,5 +74,5 @@ class SplitPointClassification:
         import spox.opset.ai.onnx.v18 as op
 
         learnt = op.sigmoid(forward(fitted(self._head, self.name), signals[0]))
-        own = op.mul(op.mul(signals[1], op.sub(op.const(np.float32(1)), signals[1])), op.const(np.float32(2)))
-        return op.reduce_l1(op.sub(learnt, own), op.const(np.array([1])), keepdims=1)
+        spread = op.mul(op.mul(signals[1], op.sub(op.const(np.float32(1)), signals[1])), op.const(np.float32(2)))
+        return op.reduce_l1(op.sub(learnt, spread), op.const(np.array([1])), keepdims=1)

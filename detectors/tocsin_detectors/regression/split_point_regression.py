@@ -68,10 +68,10 @@ class SplitPointRegression:
 
             def loss(x: torch.Tensor, v: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
                 x, gap = (x - mean) / scale, (y - v) / unit
-                whole, above, below = (torch.nn.functional.softplus(head(x)) for head in heads)
+                middle, above, below = (torch.nn.functional.softplus(head(x)) for head in heads)
                 of_above = ((above - gap) ** 2 * (gap > 0)).mean()
                 of_below = ((below + gap) ** 2 * (gap < 0)).mean()
-                return ((whole - gap.abs()) ** 2).mean() + of_above + of_below
+                return ((middle - gap.abs()) ** 2).mean() + of_above + of_below
 
             train(heads, loss, safe, signals, self.training, seed=seed)
         self._heads = [scaling.absorbed(layers_of(head)) for head in heads]

@@ -48,19 +48,19 @@ class Repetition:
         longer = op.pad(signals[0], op.const(np.array([0, 0, 0, self.grams - 1])), op.const(np.float32(-1)))
         length = op.slice(op.shape(signals[0]), op.const(np.array([1])), op.const(np.array([2])))
         same: Var | None = None
-        whole: Var | None = None
-        one, two = op.const(np.array([1])), op.const(np.array([2]))
+        all_equal: Var | None = None
+        axis_1, axis_2 = op.const(np.array([1])), op.const(np.array([2]))
         for shift in range(self.grams):
             start = op.const(np.array([shift]))
-            tokens = op.slice(longer, start, op.add(start, length), one)
-            equal = op.equal(op.unsqueeze(tokens, two), op.unsqueeze(tokens, one))
+            tokens = op.slice(longer, start, op.add(start, length), axis_1)
+            equal = op.equal(op.unsqueeze(tokens, axis_2), op.unsqueeze(tokens, axis_1))
             there = op.greater_or_equal(tokens, op.const(np.float32(0)))
             same = equal if same is None else op.and_(same, equal)
-            whole = there if whole is None else op.and_(whole, there)
-        assert same is not None and whole is not None
+            all_equal = there if all_equal is None else op.and_(all_equal, there)
+        assert same is not None and all_equal is not None
         earlier = op.trilu(op.cast(same, to=np.float32), op.const(np.array(-1)), upper=0)
-        seen = op.reduce_max(earlier, two, keepdims=0)
-        counted = op.cast(whole, to=np.float32)
-        repeated = op.reduce_sum(op.mul(seen, counted), one, keepdims=1)
-        places = op.max([op.reduce_sum(counted, one, keepdims=1), op.const(np.float32(1))])
+        has_repeat = op.reduce_max(earlier, axis_2, keepdims=0)
+        counted = op.cast(all_equal, to=np.float32)
+        repeated = op.reduce_sum(op.mul(has_repeat, counted), axis_1, keepdims=1)
+        places = op.max([op.reduce_sum(counted, axis_1, keepdims=1), op.const(np.float32(1))])
         return showing(op.div(repeated, places), signals[0])

@@ -55,8 +55,8 @@ class TokenEntropy(OfTokens):
         there = op.reduce_max(op.cast(op.not_(ended), to=np.float32), last, keepdims=0)
         probs = op.where(ended, zero, op.exp(logs))
         nothing = op.or_(ended, op.isinf(logs, detect_positive=0))
-        told = op.neg(op.reduce_sum(op.mul(probs, op.where(nothing, zero, logs)), last, keepdims=0))
+        entropy = op.neg(op.reduce_sum(op.mul(probs, op.where(nothing, zero, logs)), last, keepdims=0))
         # Rounding may leave the likeliest with a hair more than everything.
         rest = op.max([op.sub(there, op.reduce_sum(probs, last, keepdims=0)), zero])
         tail = op.neg(op.mul(rest, op.log(op.max([rest, op.const(np.float32(1e-30))]))))
-        return mean_over(op.add(told, tail), there)
+        return mean_over(op.add(entropy, tail), there)

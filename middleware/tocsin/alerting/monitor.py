@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tocsin.alerting.rule import Alert, Group
-from tocsin.alerting.watched import Watched, Wishes
+from tocsin.alerting.watched import RuleOptions, Watched
 from tocsin.configuration.config import Config
 
 BLIND = 0.5  # the share of unscored responses from which nothing is watched any more
@@ -13,7 +13,7 @@ REMEMBERED = "1d"  # how long a deployment that is gone is remembered, and alert
 FEW = 10  # responses in five minutes below which a share of them says nothing
 
 
-def monitor(models: Sequence[Watched], config: Config, wishes: Wishes) -> Group:
+def monitor(models: Sequence[Watched], config: Config, wishes: RuleOptions) -> Group:
     """The alerts of the monitor."""
     alerts = [_gone(models, wishes), *_unscored(wishes), _unguarded(wishes)]
     if wishes.upstream_rate:
@@ -23,7 +23,7 @@ def monitor(models: Sequence[Watched], config: Config, wishes: Wishes) -> Group:
     return Group("tocsin.monitor", alerts)
 
 
-def _gone(models: Sequence[Watched], wishes: Wishes) -> Alert:
+def _gone(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
     """`absent` knows only the labels that it is asked for: which deployments there are is told by those that were there
     before, and where none ever was, the model's name alone.
     """
@@ -47,18 +47,18 @@ def _gone(models: Sequence[Watched], wishes: Wishes) -> Alert:
     )
 
 
-def _unscored(wishes: Wishes) -> list[Alert]:
+def _unscored(wishes: RuleOptions) -> list[Alert]:
     by = wishes.labels("model")
     judged = f'sum by ({by}) (increase(tocsin_responses_total{{decision!="unscored"}}[5m]))'
     missed = f'sum by ({by}) (increase(tocsin_unscored_total{{reason!="no_bundle"}}[5m]))'
     share = f"{missed} / (({judged} or 0 * {missed}) + {missed} > {FEW})"
-    told = wishes.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
+    summary = wishes.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
     return [
         Alert(
             "TocsinBlind",
             "critical",
             f"{share} > {BLIND:g}",
-            told,
+            summary,
             "Nothing is promised about responses that are not scored. The reasons are in tocsin_unscored_total.",
             "unscored",
             lasting="2m",
@@ -67,7 +67,7 @@ def _unscored(wishes: Wishes) -> list[Alert]:
             "TocsinUnscored",
             "warning",
             f"{share} > {wishes.unscored:g}",
-            told,
+            summary,
             f"More than {wishes.unscored:.0%} of responses in five minutes. The reasons are in tocsin_unscored_total.",
             "unscored",
             lasting="10m",
@@ -75,7 +75,7 @@ def _unscored(wishes: Wishes) -> list[Alert]:
     ]
 
 
-def _unguarded(wishes: Wishes) -> Alert:
+def _unguarded(wishes: RuleOptions) -> Alert:
     by = f" by ({wishes.labels()})" if wishes.by else ""
     guarded, other = (f'sum{by} (increase(tocsin_relay_calls_total{{guarded="{g}"}}[30m]))' for g in ("true", "false"))
     return Alert(
@@ -90,17 +90,17 @@ def _unguarded(wishes: Wishes) -> Alert:
     )
 
 
-def _bypassed(wishes: Wishes) -> Alert:
+def _bypassed(wishes: RuleOptions) -> Alert:
     """`upstream_rate` may have lost the labels of deployments: then it is held to the calls of all of them."""
     calls = 'rate(tocsin_relay_calls_total{guarded="true"}[10m])'
-    answers, seen = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
+    answers, traffic = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
     if wishes.by:
         by = f" by ({wishes.labels()})"
-        answers, seen = f"sum{by} ({wishes.upstream_rate})", f"(sum{by} ({calls}) > 0 or {seen})"
+        answers, traffic = f"sum{by} ({wishes.upstream_rate})", f"(sum{by} ({calls}) > 0 or {traffic})"
     return Alert(
         "TocsinBypassed",
         "critical",
-        f"{answers} > 0 unless {seen}",
+        f"{answers} > 0 unless {traffic}",
         wishes.deployment()
         + "the model server answers {{ $value | humanize }} requests a second, and none of them came through Tocsin",
         "The model server has traffic, and Tocsin has none: callers reach it by another way.",
@@ -109,7 +109,7 @@ def _bypassed(wishes: Wishes) -> Alert:
     )
 
 
-def _slow(budget: float, wishes: Wishes) -> Alert:
+def _slow(budget: float, wishes: RuleOptions) -> Alert:
     by = wishes.labels("le")
     return Alert(
         "TocsinSlow",
@@ -122,7 +122,7 @@ def _slow(budget: float, wishes: Wishes) -> Alert:
     )
 
 
-def _unreachable(wishes: Wishes) -> Alert:
+def _unreachable(wishes: RuleOptions) -> Alert:
     by = f" by ({wishes.labels()})" if wishes.by else ""
     return Alert(
         "TocsinUpstreamUnreachable",
@@ -135,7 +135,7 @@ def _unreachable(wishes: Wishes) -> Alert:
     )
 
 
-def _reload(wishes: Wishes) -> Alert:
+def _reload(wishes: RuleOptions) -> Alert:
     by = f" by ({wishes.labels()})" if wishes.by else ""
     failed, done = (f'max{by} (increase(tocsin_reloads_total{{outcome="{o}"}}[1h]))' for o in ("failed", "done"))
     return Alert(
@@ -148,7 +148,7 @@ def _reload(wishes: Wishes) -> Alert:
     )
 
 
-def _workers(wishes: Wishes) -> Alert:
+def _workers(wishes: RuleOptions) -> Alert:
     by = f" by ({wishes.labels()})" if wishes.by else ""
     return Alert(
         "TocsinWorkersDie",

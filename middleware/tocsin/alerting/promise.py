@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from tocsin.alerting.limits import page_limits
 from tocsin.alerting.rates import ALARM, by_alarm, ceiling_of, rates
 from tocsin.alerting.rule import Alert, Group, Recording
-from tocsin.alerting.watched import Watched, Wishes, matching
+from tocsin.alerting.watched import RuleOptions, Watched, matching
 
 FAST, SLOW = 14.4, 3.0  # times the promised rate: a month's alarms in 50 hours, and in ten days
 AT_MOST = 0.5  # a rate that is too high whatever was promised
 
 
-def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
+def promise(models: Sequence[Watched], wishes: RuleOptions) -> Group:
     """The alerts of the promise, behind the rates they are about: rules of a group are evaluated in their order."""
     fixed = [model for model in models if model.fixed]
     alerts: list[Recording | Alert] = [*rates(wishes)]
@@ -27,7 +27,7 @@ def promise(models: Sequence[Watched], wishes: Wishes) -> Group:
     return Group("tocsin.promise", alerts)
 
 
-def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
+def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> Alert:
     """Evidence over 1/delta: by Ville's inequality that ever happens by chance with probability at most delta."""
     parts, sure, limits = [], [], page_limits(every, wishes.delta, wishes.run_length)
     windows = [model for model in fixed if not model.run_length]
@@ -62,9 +62,9 @@ def _beyond(limit: float, some: Sequence[Watched], every: Sequence[Watched]) -> 
     return f"tocsin:promise_log_evalue{_of(matching(some, every))} > {limit:.4f}"
 
 
-def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> list[Alert]:
+def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> list[Alert]:
     """The share of alarms is some times what was promised, in a long window and still in a short one."""
-    found = []
+    rules = []
     only = _of(matching(fixed, every))
     for name, urgency, times, short, long in (
         ("TocsinAlarmBudgetBurnsFast", "critical", FAST, "5m", "1h"),
@@ -76,7 +76,7 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes)
             f"tocsin:alarm_ratio_ceiling:{window}"
             for window in (long, short)
         ]
-        found.append(
+        rules.append(
             Alert(
                 name,
                 urgency,  # type: ignore[arg-type]
@@ -89,17 +89,17 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes)
                 "alarm-budget",
             )
         )
-    return found
+    return rules
 
 
-def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -> Alert:
+def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> Alert:
     """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
     limit = page_limits(every, wishes.delta).quiet
-    seen = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
+    peak = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
     return Alert(
         "TocsinTooQuiet",
         "info",
-        by_alarm(f"max by ({wishes.labels('model', 'severity')}) ({seen})") + f" > {limit:.4f}",
+        by_alarm(f"max by ({wishes.labels('model', 'severity')}) ({peak})") + f" > {limit:.4f}",
         f"{wishes.subject}: far fewer {{{{ $labels.{ALARM} }}}} alarms than calibration lets expect "
         '(evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The promise is kept, but traffic has become easier or the model has changed, and alarms may now miss what "
@@ -110,7 +110,7 @@ def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: Wishes) -
     )
 
 
-def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
+def _drift(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
     limit = page_limits(models, wishes.delta).drift
     return Alert(
         "TocsinDrift",
@@ -124,13 +124,13 @@ def _drift(models: Sequence[Watched], wishes: Wishes) -> Alert:
     )
 
 
-def _stale(wishes: Wishes) -> Alert:
+def _stale(wishes: RuleOptions) -> Alert:
     age = wishes.max_age.total_seconds()
-    made = f"min by ({wishes.labels('model')}) (tocsin_bundle_calibrated_timestamp_seconds)"
+    calibrated = f"min by ({wishes.labels('model')}) (tocsin_bundle_calibrated_timestamp_seconds)"
     return Alert(
         "TocsinCalibrationStale",
         "warning",
-        f"time() - {made} > {age:.0f}",
+        f"time() - {calibrated} > {age:.0f}",
         wishes.subject + ": calibrated {{ $value | humanizeDuration }} ago",
         f"The promise is about traffic like that of the calibration. It is older than {wishes.max_age.days} days, "
         "which somebody has set as the limit.",
@@ -138,15 +138,15 @@ def _stale(wishes: Wishes) -> Alert:
     )
 
 
-def _disagrees(shadowed: Sequence[Watched], wishes: Wishes) -> Alert:
+def _disagrees(shadowed: Sequence[Watched], wishes: RuleOptions) -> Alert:
     """Live and candidate bundle disagree on more responses than two promises of the mildest alpha allow."""
     by = wishes.labels("model")
     severities = dict.fromkeys(["none", *(severity for model in shadowed for severity in model.severities)])
     every = f"sum by ({by}) (increase(tocsin_shadow_responses_total[1h]))"
     alike = " or ".join(f'increase(tocsin_shadow_responses_total{{severity="{s}",live="{s}"}}[1h])' for s in severities)
     carried = f"min by ({by}) (tocsin_calibration_responses)"
-    if known := [model.candidate_carried for model in shadowed if model.candidate_carried is not None]:
-        carried = f"clamp_max({carried}, {min(known)})"
+    if shares := [model.candidate_carried for model in shadowed if model.candidate_carried is not None]:
+        carried = f"clamp_max({carried}, {min(shares)})"
     ceiling = ceiling_of(f"max by ({by}) (tocsin_alpha)", f"({every} > 0)", f"({carried})", "", "")
     return Alert(
         "TocsinCandidateDisagrees",

@@ -14,7 +14,7 @@ from __future__ import annotations
 from math import log
 
 from tocsin.alerting.rule import Recording
-from tocsin.alerting.watched import Wishes
+from tocsin.alerting.watched import RuleOptions
 
 WINDOWS = ("5m", "30m", "1h", "6h")
 CHANCE = 1e-6
@@ -43,7 +43,7 @@ def ceiling_of(expected: str, responses: str, carried: str, joined: str, alike: 
     )
 
 
-def rates(wishes: Wishes) -> list[Recording]:
+def rates(wishes: RuleOptions) -> list[Recording]:
     """The recording rules: what is promised and expected, and by window the judged, their alarms and the ceiling."""
     both = wishes.labels("model", ALARM)
     rules = [

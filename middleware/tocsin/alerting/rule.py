@@ -22,8 +22,8 @@ class Recording:
 
     def facts(self, runbooks: str) -> dict[str, Any]:
         del runbooks
-        told: dict[str, Any] = {"record": self.name, "expr": self.expr}
-        return told | ({"labels": self.labels} if self.labels else {})
+        content: dict[str, Any] = {"record": self.name, "expr": self.expr}
+        return content | ({"labels": self.labels} if self.labels else {})
 
 
 @dataclass(frozen=True)

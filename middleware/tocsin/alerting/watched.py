@@ -32,7 +32,7 @@ class Watched:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RuleOptions:
     """What is asked of the alerts.
 
     `delta` is the probability that any promise alert, or any drift alert, ever fires on traffic that keeps the
@@ -59,9 +59,9 @@ class Wishes:
             if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", label):
                 raise ConfigError(f"--by: '{label}' is no label's name")
 
-    def labels(self, *own: str) -> str:
+    def labels(self, *names: str) -> str:
         """These labels and those that tell deployments apart, as PromQL's `by` takes them."""
-        return ", ".join([*self.by, *own])
+        return ", ".join([*self.by, *names])
 
     @property
     def subject(self) -> str:
@@ -81,24 +81,24 @@ class Wishes:
         labels = [*self.by, "model", alarm]
         matchers = ",".join(f"{label}='%s'" for label in labels)
         values = " ".join(f"$labels.{label}" for label in labels)
-        found = f'{{{{ with printf "{series}{{{matchers}}}" {values} | query }}}}'
-        return found + "{{ . | first | value | humanizePercentage }}{{ else }}an unknown share{{ end }}"
+        query = f'{{{{ with printf "{series}{{{matchers}}}" {values} | query }}}}'
+        return query + "{{ . | first | value | humanizePercentage }}{{ else }}an unknown share{{ end }}"
 
 
 def watched(config: Config) -> list[Watched]:
     """The models of a configuration that have a bundle. Raises ConfigError where none has, BundleError."""
-    found = []
+    result = []
     for name, model in config.models.items():
         if model.bundle is None:
             continue
         promise = Bundle.read(model.bundle).require_promise(model.bundle)
-        one = watched_model(name, promise, model)
+        entry = watched_model(name, promise, model)
         hops = promise.sessions is not None and config.state is not None and model.sessions_hop
-        one = replace(one, shares_sessions=hops)
-        found.append(one if model.shadow is None else replace(one, candidate_carried=_carried(model.shadow)))
-    if not found:
+        entry = replace(entry, shares_sessions=hops)
+        result.append(entry if model.shadow is None else replace(entry, candidate_carried=_carried(model.shadow)))
+    if not result:
         raise ConfigError("models: none has a bundle, so there is no promise to alert on")
-    return found
+    return result
 
 
 def watched_model(name: str, promise: Promise, model: ModelConfig) -> Watched:

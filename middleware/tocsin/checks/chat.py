@@ -26,19 +26,19 @@ class Chat:
 
         Raises CheckError when the model cannot be asked or does not tell.
         """
-        asked = {
+        body = {
             "model": self._model, "messages": [{"role": "user", "content": prompt}], "max_tokens": 1,
             "temperature": 0, "logprobs": True, "top_logprobs": ALTERNATIVES,
         }  # fmt: skip
-        request = urllib.request.Request(self._url, json.dumps(asked).encode(), self._headers)
+        request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers)
         try:
             with urllib.request.urlopen(request, timeout=self._timeout) as answer:
-                told: Any = json.load(answer)
-            listed = told["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-            found: dict[str, float] = {}
-            for one in listed:
-                token = str(one["token"]).strip()
-                found[token] = max(found.get(token, float("-inf")), float(one["logprob"]))
+                reply: Any = json.load(answer)
+            listed = reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            probabilities: dict[str, float] = {}
+            for entry in listed:
+                token = str(entry["token"]).strip()
+                probabilities[token] = max(probabilities.get(token, float("-inf")), float(entry["logprob"]))
         except urllib.error.HTTPError as error:
             raise CheckError(f"{self._url}: HTTP {error.code}: {error.read(500).decode(errors='replace')}") from None
         except (OSError, ValueError) as error:
@@ -48,4 +48,4 @@ class Chat:
                 f"{self._url}: the answer has no choices[0].logprobs.content[0].top_logprobs; the server must give "
                 f"log-probabilities when asked for them"
             ) from None
-        return found
+        return probabilities

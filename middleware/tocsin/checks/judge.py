@@ -53,7 +53,7 @@ class Finding(NamedTuple):
     good: float
     bad: float
     entropy: float
-    told: float
+    least_rating_mass: float
     by_expectation: float
     by_mode: float
     preferred: float
@@ -64,29 +64,29 @@ class Finding(NamedTuple):
     @property
     def unfit(self) -> list[str]:
         """Why the judge is not fit, nothing when it is."""
-        found = []
+        reasons = []
         if self.good <= self.bad:
-            found.append("it rates good answers no higher than bad ones")
+            reasons.append("it rates good answers no higher than bad ones")
         if self.swaps > 0.5:
-            found.append("it prefers a place to an answer")
+            reasons.append("it prefers a place to an answer")
         if self.resistance.passed:
-            found.append(str(self.resistance))
-        return found
+            reasons.append(str(self.resistance))
+        return reasons
 
 
 def read_pairs(path: Path | None) -> list[Pair]:
     """The pairs of a YAML file, or those that come with this. Raises CheckError naming what is wrong."""
     try:
         text = path.read_text("utf-8") if path else files(__package__).joinpath("questions.yaml").read_text("utf-8")
-        told = yaml.safe_load(text)
-        found = [Pair(*(str(one[name]) for name in Pair._fields)) for one in told]
+        items = yaml.safe_load(text)
+        pairs = [Pair(*(str(item[name]) for name in Pair._fields)) for item in items]
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CheckError(f"{path}: cannot be read ({error})") from None
     except (TypeError, KeyError):
         raise CheckError(f"{path}: expected a list of {{question: ..., good: ..., bad: ...}}") from None
-    if not found:
+    if not pairs:
         raise CheckError(f"{path}: holds no question")
-    return found
+    return pairs
 
 
 def check_judge(
@@ -96,7 +96,7 @@ def check_judge(
     ratings: int = 5,
     passes: float | None = None,
     attacks: Sequence[str] = ATTACKS,
-    told: Callable[[str], None] = lambda what: None,
+    on_step: Callable[[str], None] = lambda what: None,
 ) -> Finding:
     """Try a judge. Answers pass from an expected rating of `passes` on, the middle of the scale unless told. Raises
     CheckError when it cannot be asked, or its answers hold no rating.
@@ -114,18 +114,18 @@ def check_judge(
 
     points = np.arange(1, ratings + 1)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        told(f"rating {2 * len(pairs)} answers")
+        on_step(f"rating {2 * len(pairs)} answers")
         good = list(pool.map(lambda pair: rate(pair.question, pair.good), pairs))
         bad = list(pool.map(lambda pair: rate(pair.question, pair.bad), pairs))
-        told(f"comparing {len(pairs)} pairs in both orders")
+        on_step(f"comparing {len(pairs)} pairs in both orders")
         first = np.array(list(pool.map(lambda pair: prefer(pair.question, pair.good, pair.bad), pairs)))
         second = 1 - np.array(list(pool.map(lambda pair: prefer(pair.question, pair.bad, pair.good), pairs)))
-        told(f"trying {len(attacks)} answers that say nothing to each question")
-        asked = {
+        on_step(f"trying {len(attacks)} answers that say nothing to each question")
+        answers = {
             (pair.question, attack): pool.submit(rate, pair.question, attack) for pair in pairs for attack in attacks
         }
         resistance = resist_one_token(
-            lambda question, attack: float(asked[question, attack].result()[0] @ points),
+            lambda question, attack: float(answers[question, attack].result()[0] @ points),
             [pair.question for pair in pairs], passes=passes, attacks=attacks,
         )  # fmt: skip
     high, low = np.stack([p for p, _ in good]), np.stack([p for p, _ in bad])
@@ -135,7 +135,7 @@ def check_judge(
         good=float((high @ points).mean()),
         bad=float((low @ points).mean()),
         entropy=float(entropy.mean()),
-        told=min(mass for _, mass in (*good, *bad)),
+        least_rating_mass=min(mass for _, mass in (*good, *bad)),
         by_expectation=_in_order(high @ points, low @ points),
         by_mode=_in_order(high.argmax(axis=1), low.argmax(axis=1)),
         preferred=_in_order(first + second, np.ones(len(pairs))),
@@ -150,8 +150,8 @@ def _among(tokens: dict[str, float], choices: Sequence[str], prompt: str) -> tup
     mass = np.exp([tokens.get(choice, -np.inf) for choice in choices])
     total = float(mass.sum())
     if not total:
-        seen = ", ".join(repr(token) for token in list(tokens)[:5])
-        raise CheckError(f"the judge answers with none of {', '.join(choices)} but {seen}, when asked:\n{prompt}")
+        shown = ", ".join(repr(token) for token in list(tokens)[:5])
+        raise CheckError(f"the judge answers with none of {', '.join(choices)} but {shown}, when asked:\n{prompt}")
     return mass / total, total
 
 

@@ -84,7 +84,7 @@ def show(
             console.print(f"           and bounds the risk of wrong answers: {bundle.risk.selective}")
     if expected is not None:
         show_worth(console, expected)
-    for step, facts in bundle.made.items():
+    for step, facts in bundle.provenance.items():
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(facts.get("timestamp", 0)))
         console.print(f"{step:<10} on {facts.get('rows', 0):,} responses, {when}, tocsin {facts.get('tocsin', '?')}")
 
@@ -95,17 +95,17 @@ def _show_promise(console: Console, promise: Promise, responses: int) -> None:
         console.print(f"promises   {promise.sentence(severity)}")
         if not by_group and not promise.is_per_step:
             low, high = promise.limits.count_range(severity, responses)
-            told = f"at most {high:,}" if promise.terms.contaminated else f"{low:,} to {high:,}"
-            console.print(f"           of the next {responses:,} safe {promise.unit}, {told} alarm (99 times of 100)")
+            text = f"at most {high:,}" if promise.terms.contaminated else f"{low:,} to {high:,}"
+            console.print(f"           of the next {responses:,} safe {promise.unit}, {text} alarm (99 times of 100)")
     console.print("           on traffic like the calibration traffic: one response exchangeable with another")
     if by_group:
-        told = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
-        console.print(f"groups     each with a promise of its own: {told}")
+        text = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
+        console.print(f"groups     each with a promise of its own: {text}")
     if promise.pooled:
-        told = f"one promise for all of these together, and groups that may come ({promise.remaining.n:,})"
+        text = f"one promise for all of these together, and groups that may come ({promise.remaining.n:,})"
         if by_group and promise.others is None:
-            told = "too few responses even together, so no promise and no evidence"
-        console.print(f"           {told}: {', '.join(promise.pooled)}")
+            text = "too few responses even together, so no promise and no evidence"
+        console.print(f"           {text}: {', '.join(promise.pooled)}")
 
 
 @app.command("time")
@@ -122,10 +122,10 @@ def time_(
     with _naming(file):
         together = [scorer.cost(size) for size in batches]
         alone = [costs_by_detector(scorer, size) for size in batches]
-    told = [[name, *(f"{1e6 * costs[name]:,.1f} us" for costs in alone)] for name in scorer.detectors]
-    told.append(["all, as one graph", *(f"{1e6 * cost:,.1f} us" for cost in together)])
+    table_rows = [[name, *(f"{1e6 * costs[name]:,.1f} us" for costs in alone)] for name in scorer.detectors]
+    table_rows.append(["all, as one graph", *(f"{1e6 * cost:,.1f} us" for cost in together)])
     console = Console(highlight=False, soft_wrap=True)
-    print_table(console, ("a response, alone", *(f"in batches of {size}" for size in batches)), told, right=True)
+    print_table(console, ("a response, alone", *(f"in batches of {size}" for size in batches)), table_rows, right=True)
 
 
 @app.command()
@@ -178,7 +178,7 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
             "severities": severities,
         },
         "traffic": expected and expected.facts(),
-        "made": bundle.made,
+        "made": bundle.provenance,
     }
 
 

@@ -15,7 +15,7 @@ from tocsin.cli.chosen import Choice, chosen, of_sessions
 from tocsin.cli.comparison import show_comparison
 from tocsin.cli.on import On, counted, in_parts
 from tocsin.cli.promising import Promised, Wanted, promise_in_sweeps, promise_of
-from tocsin.cli.scored import ScoredRecording, whole
+from tocsin.cli.scored import ScoredRecording, require_finite
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.scoring import responses_of
 from tocsin.recording.division import Division, calibration_rows, unseen_rows
@@ -63,21 +63,21 @@ def calibrate(
     on: On = HERE,
 ) -> None:
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
-    made = Bundle.read(bundle)
+    source = Bundle.read(bundle)
     if critical > warning:
         raise CalibrationError(
             f"critical alarms are the rarer ones: --critical {critical:g} exceeds --warning {warning:g}"
         )
     console = Console(highlight=False, soft_wrap=True)
-    recording = responses_of(made, data, model)
-    fitted, division = made.made.get("fitted", {}), Division(share, seed, sessions)
+    recording = responses_of(source, data, model)
+    fitted, division = source.provenance.get("fitted", {}), Division(share, seed, sessions)
 
     def rows(file: RecordedFile) -> Any:
-        own = calibration_rows(file, fitted, division)
-        return own & unseen_rows(file, made.made) if compare else own
+        chosen = calibration_rows(file, fitted, division)
+        return chosen & unseen_rows(file, source.provenance) if compare else chosen
 
     meant = of_sessions(recording.where(rows), only, sessions or SESSION, console)
-    unseen = whole(meant, leave_out_broken, console, made.scorer.masked)
+    unseen = require_finite(meant, leave_out_broken, console, source.scorer.masked)
     unseen = chosen(unseen, Choice(exclude or [], newest, sample, seed, sessions), console, data)
     if not unseen.rows:
         by = "fitting, or for the calibration to compare with" if compare else "fitting"
@@ -107,17 +107,17 @@ def calibrate(
         seed=seed,
     )
     if in_parts(on, unseen.rows) and wanted.of_each_by_itself and fresh is None:
-        with counted(console, "counting", unseen.rows) as told:
-            promised = promise_in_sweeps(made, unseen, wanted, engine_of(on), told)
+        with counted(console, "counting", unseen.rows) as progress:
+            promised = promise_in_sweeps(source, unseen, wanted, engine_of(on), progress)
     else:
         _require_here(on)
-        known = ScoredRecording(made, unseen)
-        promised = promise_of(made, known, wanted)
+        scored = ScoredRecording(source, unseen)
+        promised = promise_of(source, scored, wanted)
     if fresh is not None:
-        current, new = made.require_promise(bundle), ScoredRecording(made, fresh)
-        names = None if sessions is None else (new.names(sessions), known.names(sessions))
+        current, new = source.require_promise(bundle), ScoredRecording(source, fresh)
+        names = None if sessions is None else (new.names(sessions), scored.names(sessions))
         show_comparison(
-            console, compare_promises(current, promised.promise, new.scores, known.scores, names, seed=seed)
+            console, compare_promises(current, promised.promise, new.scores, scored.scores, names, seed=seed)
         )
         if out is None:
             console.print("nothing was written; name a bundle with --out to take the candidate")
@@ -131,10 +131,10 @@ def calibrate(
         **({} if promised.power is None else {"power": promised.power}),
     }
     written = dataclasses.replace(
-        made,
+        source,
         promise=promised.promise,
-        risk=promised.risk or made.risk,
-        made={**made.made, "calibrated": calibrated},
+        risk=promised.risk or source.risk,
+        provenance={**source.provenance, "calibrated": calibrated},
     ).write(out or bundle)
     console.print(
         f"{out or bundle} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:"
@@ -176,8 +176,8 @@ def _say(console: Console, promised: Promised, wanted: Wanted) -> None:
             f"  too few responses for a promise of their own{_together(promise)}: {', '.join(promise.pooled)}"
         )
     if promise.combination is not None:
-        told = ", ".join(f"{name} {w:.2f}" for name, w in zip(promise.detectors, promise.combination, strict=True))
-        console.print(f"  evidence is weighted: {told}")
+        weights = ", ".join(f"{name} {w:.2f}" for name, w in zip(promise.detectors, promise.combination, strict=True))
+        console.print(f"  evidence is weighted: {weights}")
     if risk is not None:
         console.print(
             f"  answers are right with probabilities learnt from {promise.detectors[risk.column]} on {risk.labelled:,} "

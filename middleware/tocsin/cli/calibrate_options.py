@@ -16,8 +16,12 @@ Data = Annotated[
     Path, typer.Argument(help="Safe responses: a Parquet file or a folder. Rows it was fitted on are left out.")
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write; else the same file.")]
-Warning = Annotated[float, typer.Option(help="The false-alarm rate of warnings.", rich_help_panel=PROMISE)]
-Critical = Annotated[float, typer.Option(help="The false-alarm rate of critical alarms.", rich_help_panel=PROMISE)]
+Warning = Annotated[
+    float, typer.Option(min=0, max=0.5, help="The false-alarm rate of warnings.", rich_help_panel=PROMISE)
+]
+Critical = Annotated[
+    float, typer.Option(min=0, max=0.5, help="The false-alarm rate of critical alarms.", rich_help_panel=PROMISE)
+]
 Rule = Annotated[
     str,
     typer.Option(
@@ -133,7 +137,7 @@ Only = Annotated[
     ),
 ]
 Newest = Annotated[int | None, typer.Option(min=1, help="Only so many of the newest responses.", rich_help_panel=DATA)]
-Sample = Annotated[int | None, typer.Option(min=1, help="Only so many responses, drawn by lot.", rich_help_panel=DATA)]
+Sample = Annotated[int | None, typer.Option(min=1, help="So many responses, drawn at random.", rich_help_panel=DATA)]
 Compare = Annotated[
     bool, typer.Option("--compare", help="Compare with the bundle's calibration; write only with --out.")
 ]

@@ -41,24 +41,28 @@ def judge(
     """
     console = Console(highlight=False)
     chat = Chat(url, model, os.environ.get(key_env, ""))
-    found = check_judge(
-        chat, read_pairs(questions), ratings=ratings, passes=passes, told=lambda what: console.print(f"[dim]{what}[/]")
+    finding = check_judge(
+        chat,
+        read_pairs(questions),
+        ratings=ratings,
+        passes=passes,
+        on_step=lambda what: console.print(f"[dim]{what}[/]"),
     )
     rows = [
-        ("expected rating of good answers", f"{found.good:.2f} of {ratings}"),
-        ("expected rating of bad answers", f"{found.bad:.2f} of {ratings}"),
-        ("pairs rated in their order, by expectation", f"{found.by_expectation:.0%}"),
-        ("pairs rated in their order, by likeliest rating", f"{found.by_mode:.0%}"),
-        ("entropy of a rating, nats", f"{found.entropy:.2f}"),
-        ("least probability of a rating at all", f"{found.told:.2f}"),
-        ("good answer preferred, over both orders", f"{found.preferred:.0%}"),
-        ("preference changes with the order", f"{found.swaps:.0%} of pairs, by {found.apart:.2f} on average"),
-        ("answers that say nothing and pass", f"{found.resistance.rate:.0%} of {found.resistance.asked}"),
+        ("expected rating of good answers", f"{finding.good:.2f} of {ratings}"),
+        ("expected rating of bad answers", f"{finding.bad:.2f} of {ratings}"),
+        ("pairs rated in their order, by expectation", f"{finding.by_expectation:.0%}"),
+        ("pairs rated in their order, by likeliest rating", f"{finding.by_mode:.0%}"),
+        ("entropy of a rating, nats", f"{finding.entropy:.2f}"),
+        ("least probability of a rating at all", f"{finding.least_rating_mass:.2f}"),
+        ("good answer preferred, over both orders", f"{finding.preferred:.0%}"),
+        ("preference changes with the order", f"{finding.swaps:.0%} of pairs, by {finding.apart:.2f} on average"),
+        ("answers that say nothing and pass", f"{finding.resistance.rate:.0%} of {finding.resistance.questions}"),
     ]
     print_table(console, ["of the judge", "found"], rows)
-    if not found.unfit:
-        console.print(f"fit: {found.resistance}", markup=False, soft_wrap=True)
+    if not finding.unfit:
+        console.print(f"fit: {finding.resistance}", markup=False, soft_wrap=True)
         return
-    for why in found.unfit:
+    for why in finding.unfit:
         console.print(f"not fit: {why}", markup=False, soft_wrap=True)
     raise typer.Exit(NOT_FIT)

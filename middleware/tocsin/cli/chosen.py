@@ -39,20 +39,22 @@ def chosen(recording: Recording, choice: Choice, console: Console, path: Path) -
         raise ConfigError("--newest and --sample choose single responses, and would leave holes in --sessions")
     times = _seconds(recording.column("time"), path)
     size = choice.newest or choice.sample or max(1, recording.rows)
-    kept: Rolling | Reservoir = Rolling(size) if choice.sample is None else Reservoir(size, seed=choice.seed)
+    collection: Rolling | Reservoir = Rolling(size) if choice.sample is None else Reservoir(size, seed=choice.seed)
     for row in np.argsort(times, kind="stable").tolist():
-        kept.add(float(times[row]), [float(row)])
+        collection.add(float(times[row]), [float(row)])
     spoilt = np.zeros(len(times), bool)
     for start, end in map(_incident, choice.exclude):
-        kept.incident(start, end)
+        collection.incident(start, end)
         spoilt |= (times >= start) & (times <= end)
-    rows = kept.scores(float("inf"))
-    left = np.sort(rows[:, 0].astype(np.intp)) if len(rows) else np.zeros(0, np.intp)
+    rows = collection.scores(float("inf"))
+    remaining = np.sort(rows[:, 0].astype(np.intp)) if len(rows) else np.zeros(0, np.intp)
     if choice.sessions is not None:
         names = recording.column(choice.sessions)
-        left = left[~np.isin(names[left].astype(str), names[spoilt].astype(str))]
-    console.print(f"kept {len(left):,} of {recording.rows:,} responses ({spoilt.sum():,} came during the incidents)")
-    return recording.take(left)
+        remaining = remaining[~np.isin(names[remaining].astype(str), names[spoilt].astype(str))]
+    console.print(
+        f"kept {len(remaining):,} of {recording.rows:,} responses ({spoilt.sum():,} came during the incidents)"
+    )
+    return recording.take(remaining)
 
 
 def of_sessions(recording: Recording, named: Path | None, column: str, console: Console) -> Recording:
@@ -67,12 +69,12 @@ def of_sessions(recording: Recording, named: Path | None, column: str, console: 
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--only {named}: cannot be read: {error}") from None
     names = recording.column(column, "").astype(str)
-    kept = np.flatnonzero(np.isin(names, list(wanted)))
-    if not len(kept):
+    rows = np.flatnonzero(np.isin(names, list(wanted)))
+    if not len(rows):
         raise ConfigError(f"--only {named}: none of the {len(wanted):,} names in it is in the column '{column}'")
-    there, took = len(np.unique(names)), len(np.unique(names[kept]))
-    console.print(f"kept {took:,} of {there:,} sessions, {len(kept):,} of {recording.rows:,} responses ({named})")
-    return recording.take(kept)
+    there, took = len(np.unique(names)), len(np.unique(names[rows]))
+    console.print(f"kept {took:,} of {there:,} sessions, {len(rows):,} of {recording.rows:,} responses ({named})")
+    return recording.take(rows)
 
 
 def _seconds(times: NDArray[np.object_], path: Path) -> NDArray[np.float64]:

@@ -22,8 +22,8 @@ def check(file: Annotated[Path, typer.Argument(help="A configuration file.")] = 
     problems, guard = problems_of(config)
     if problems or guard is None:
         raise ConfigError("\n".join(problems))
-    told = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
-    typer.echo(f"{file}: {config.mode}, {config.listen} -> {config.upstream}, guards {', '.join(told)}")
+    models = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
+    typer.echo(f"{file}: {config.mode}, {config.listen} -> {config.upstream}, guards {', '.join(models)}")
 
 
 @app.command()

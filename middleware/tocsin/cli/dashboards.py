@@ -23,7 +23,7 @@ def dashboards(
         str, typer.Option(help="The ConfigMap's label, by which Grafana finds it, KEY=VALUE.")
     ] = "grafana_dashboard=1",
 ) -> None:
-    """Write the Grafana dashboards: the promise, for everybody, and the plumbing, for operators."""
+    """Write the Grafana dashboards: the promise, for everybody, and internals, for operators."""
     written = {f"tocsin-{title}.json": as_json(board) for title, board in boards(runbooks).items()}
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tocsin.cli.chosen import of_sessions
 from tocsin.cli.on import On, in_parts
-from tocsin.cli.scored import ScoredRecording, failures_in, whole
+from tocsin.cli.scored import ScoredRecording, failures_in, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
@@ -59,40 +59,40 @@ def evaluate(
     on: On = HERE,
 ) -> None:
     """Say whether a bundle keeps its promises on data it has never seen, and what it is good for."""
-    made = Bundle.read(bundle)
-    promise = made.require_promise(bundle)
+    source = Bundle.read(bundle)
+    promise = source.require_promise(bundle)
     console = Console(highlight=False, soft_wrap=True)
     if correct is not None and label is not None:
         raise ConfigError("--correct and --label both say which answers were right: name one")
-    recording = responses_of(made, data, model, [] if label is None else [answers])
+    recording = responses_of(source, data, model, [] if label is None else [answers])
     by_session = promise.sessions is not None
 
     def rows(file: RecordedFile) -> Mask:
         if by_session:
-            for record in (made.made.get("fitted", {}), made.made.get("calibrated", {})):
+            for record in (source.provenance.get("fitted", {}), source.provenance.get("calibrated", {})):
                 require_whole_sessions(file, record, sessions)
-        return unseen_rows(file, made.made)
+        return unseen_rows(file, source.provenance)
 
-    unseen = whole(
-        of_sessions(recording.where(rows), only, sessions, console), leave_out_broken, console, made.scorer.masked
+    unseen = require_finite(
+        of_sessions(recording.where(rows), only, sessions, console), leave_out_broken, console, source.scorer.masked
     )
     if not unseen.rows:
         raise CalibrationError(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"
         )
     if in_parts(on, unseen.rows) and not (by_session or groups or correct or label or failures):
-        found = evaluate_files(promise, Scoring.of(made), unseen, engine_of(on))
+        evaluation = evaluate_files(promise, Scoring.of(source), unseen, engine_of(on))
         console.print(
             "file by file: evidence of drift and calibrating anew on halves need all scores in memory, and are left out"
         )
-        _tell(console, found, bundle, data, made, unseen, failures, as_json, html)
+        _tell(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
         return
     if on != HERE:
         raise CalibrationError(
             "--groups, --sessions, --correct, --label and --failures need all scores in one memory: leave --on out"
         )
-    shown = ScoredRecording(made, unseen)
-    bad = None if failures is None else failures_in(made, failures, model)
+    shown = ScoredRecording(source, unseen)
+    bad = None if failures is None else failures_in(source, failures, model)
     costs = Costs(right_earns, wrong_costs, review_costs)
     right = None if correct is None else shown.labels(correct)
     dcs = None
@@ -100,7 +100,7 @@ def evaluate(
         probs, truth = shown.signal(answers), shown.numbers(label).astype(np.intp)
         dcs = distributional_correctness(probs, truth, idk, costs.loads)
         right = probs.argmax(axis=1) == truth
-    found = make_evaluation(
+    evaluation = make_evaluation(
         promise,
         shown.scores,
         groups=None if groups is None else shown.names(groups),
@@ -109,79 +109,85 @@ def evaluate(
         dcs=dcs,
         failures=None if bad is None else bad.scores,
         failed_sessions=bad.names(sessions) if by_session and bad is not None else None,
-        risk=made.risk,
+        risk=source.risk,
         costs=costs,
     )
-    _tell(console, found, bundle, data, made, unseen, failures, as_json, html)
+    _tell(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
 
 
 def _tell(
     console: Console,
-    found: Evaluation,
+    evaluation: Evaluation,
     bundle: Path,
     data: Path,
-    made: Bundle,
+    source: Bundle,
     unseen: Recording,
     failures: Path | None,
     as_json: Path | None,
     html: Path | None,
 ) -> None:
     """Print an evaluation, and write it where asked for."""
-    show(console, found)
+    show(console, evaluation)
     if as_json is not None:
-        as_json.write_text(json.dumps({"bundle": made.digest, "rows": unseen.rows, **found.facts()}, indent=1) + "\n")
+        as_json.write_text(
+            json.dumps({"bundle": source.digest, "rows": unseen.rows, **evaluation.facts()}, indent=1) + "\n"
+        )
         console.print(f"wrote {as_json}")
     if html is not None:
         about = [
-            ("bundle", f"{bundle} {made.digest}"),
+            ("bundle", f"{bundle} {source.digest}"),
             ("safe responses", f"{data}: {unseen.rows:,} that it was neither fitted nor calibrated on"),
             *([("failures", str(failures))] if failures is not None else []),
             *((f"files, {file.path.name}", f"sha256:{file.sha256}") for file in unseen.files),
         ]
-        html.write_text(report(found, title=f"{bundle.name} on {data.name}", promise=str(made.promise), about=about))
+        html.write_text(
+            report(evaluation, title=f"{bundle.name} on {data.name}", promise=str(source.promise), about=about)
+        )
         console.print(f"wrote {html}")
 
 
-def show(console: Console, found: Evaluation) -> None:
+def show(console: Console, evaluation: Evaluation) -> None:
     """Print an evaluation as tables."""
-    columns = (found.unit, "promised", "alarms", "rate", "99% interval", "expected 99 times of 100", "")
-    every = [*reversed(found.severities.items()), *((f"group {g}", k) for g, k in found.groups.items())]
+    columns = (evaluation.unit, "promised", "alarms", "rate", "99% interval", "expected 99 times of 100", "")
+    every = [*reversed(evaluation.severities.items()), *((f"group {g}", k) for g, k in evaluation.groups.items())]
     rows = [
         (
             name,
-            f"{one.alpha:.3g}",
-            f"{one.alarms:,} of {one.n:,}",
-            f"{one.rate:.2%}",
-            f"{one.low:.2%} to {one.high:.2%}",
-            f"{one.least:,} to {one.most:,}",
-            one.word,
+            f"{check.alpha:.3g}",
+            f"{check.alarms:,} of {check.n:,}",
+            f"{check.rate:.2%}",
+            f"{check.low:.2%} to {check.high:.2%}",
+            f"{check.least:,} to {check.most:,}",
+            check.word,
         )
-        for name, one in every
+        for name, check in every
     ]
     print_table(console, columns, rows)
-    if found.drift is not None:
-        console.print(f"log evidence of drift since calibration: {found.drift:.2f} (4.6 by chance once in a hundred)")
-    if (seeds := found.seeds) is not None:
+    if evaluation.drift is not None:
+        console.print(
+            f"log evidence of drift since calibration: {evaluation.drift:.2f} (4.6 by chance once in a hundred)"
+        )
+    if (seeds := evaluation.seeds) is not None:
         console.print(
             f"calibrated anew on random halves, {seeds.splits} times: {seeds.mean:.2%}, standard deviation "
             f"{seeds.deviation:.2%} (the law expects {seeds.expected:.2%})"
         )
-    if found.labelled is not None:
-        _show_labelled(console, found.labelled)
-    if found.power is not None:
-        _show_power(console, found.power)
+    if evaluation.labelled is not None:
+        _show_labelled(console, evaluation.labelled)
+    if evaluation.power is not None:
+        _show_power(console, evaluation.power)
 
 
-def _show_labelled(console: Console, found: Labelled) -> None:
-    console.print(f"\n{found.n:,} labelled answers, {found.accuracy:.2%} right")
-    console.print(f"AURC {found.curve.aurc:.4f}, {found.curve.excess:.4f} above a perfect order")
-    if found.separation is not None:
-        a, f = found.separation
+def _show_labelled(console: Console, labelled: Labelled) -> None:
+    console.print(f"\n{labelled.n:,} labelled answers, {labelled.accuracy:.2%} right")
+    console.print(f"AURC {labelled.curve.aurc:.4f}, {labelled.curve.excess:.4f} above a perfect order")
+    if labelled.separation is not None:
+        a, f = labelled.separation
         console.print(
             f"wrong answers: AUROC {a.value:.3f} ({a.low:.3f} to {a.high:.3f}), FPR at 95% TPR {f.value:.3f} "
             f"({f.low:.3f} to {f.high:.3f})"
         )
-    if (p := found.probabilities) is not None:
+    if (p := labelled.probabilities) is not None:
         console.print(
             f"probabilities: ECE {p.ece.error:.4f} ({p.ece.low:.4f} to {p.ece.high:.4f}; by chance up to "
             f"{p.ece.by_chance:.4f}), Brier {p.brier:.4f}, NLL {p.nll:.4f}"
@@ -191,28 +197,29 @@ def _show_labelled(console: Console, found: Labelled) -> None:
             f"{p.worth_policy:+.4f} by the policy "
             f"({p.served:.1%} served, {p.flagged:.1%} flagged)"
         )
-    if found.dcs is not None:
-        console.print(f"DCS {found.dcs:+.4f} (Distributional Correctness Score of the answers' own distributions)")
-    for name, accuracy in found.accuracy_by_group.items():
+    if labelled.dcs is not None:
+        console.print(f"DCS {labelled.dcs:+.4f} (Distributional Correctness Score of the answers' own distributions)")
+    for name, accuracy in labelled.accuracy_by_group.items():
         console.print(
             f"group {name}: {accuracy:.2%} right; its risk moves with the whole, r = "
-            f"{found.subgroups[name].correlation:.2f}"
+            f"{labelled.subgroups[name].correlation:.2f}"
         )
-    if found.spread is not None:
-        told = "told of three or more" if found.harmony is None else f"{found.harmony:.3f} (1 = all alike)"
-        console.print(f"accuracy of groups: {found.spread:.2%} between best and worst; harmony of groups {told}")
+    if labelled.spread is not None:
+        harmony = "told of three or more" if labelled.harmony is None else f"{labelled.harmony:.3f} (1 = all alike)"
+        console.print(f"accuracy of groups: {labelled.spread:.2%} between best and worst; harmony of groups {harmony}")
 
 
-def _show_power(console: Console, found: Power) -> None:
+def _show_power(console: Console, power: Power) -> None:
     console.print()
-    for name, (count, low, high) in reversed(found.caught.items()):
-        console.print(f"caught, {name}: {count:,} of {found.n:,} ({count / found.n:.1%}; {low:.1%} to {high:.1%})")
-    for name, one in found.separation.items():
+    for name, (count, low, high) in reversed(power.caught.items()):
+        console.print(f"caught, {name}: {count:,} of {power.n:,} ({count / power.n:.1%}; {low:.1%} to {high:.1%})")
+    for name, separation in power.separation.items():
         console.print(
-            f"AUROC, {name}: {one.auroc.value:.3f} ({one.auroc.low:.3f} to {one.auroc.high:.3f}), FPR at 95% TPR "
-            f"{one.fpr95.value:.3f}"
+            f"AUROC, {name}: {separation.auroc.value:.3f} ({separation.auroc.low:.3f} to "
+            f"{separation.auroc.high:.3f}), FPR at 95% TPR "
+            f"{separation.fpr95.value:.3f}"
         )
-    if (m := found.sessions) is not None:
+    if (m := power.sessions) is not None:
         console.print(
             f"sessions: TPR {m.tpr:.3f}, TNR {m.tnr:.3f}, detection time {m.detection_time:.3f}, TWA {m.twa:.3f}"
         )

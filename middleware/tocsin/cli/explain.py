@@ -35,32 +35,32 @@ def explain(
     if "worst" in event:
         console.print(f"{alarm_id} sums {event['alarms']:,} alarms of {event['model']}; this is the worst of them")
         event = {**event["worst"], "time": event["time"]}
-    made = Bundle.read(bundle)
-    promise = made.require_promise(bundle)
-    if event["bundle"] != made.digest:
-        raise ConfigError(f"{bundle}: the alarm was raised by {event['bundle'][:19]}, and this is {made.digest[:19]}")
-    told = [f"{event['severity']} alarm of {event['model']} at {event['time']}, p = {event['p']:.4g}"]
+    source = Bundle.read(bundle)
+    promise = source.require_promise(bundle)
+    if event["bundle"] != source.digest:
+        raise ConfigError(f"{bundle}: the alarm was raised by {event['bundle'][:19]}, and this is {source.digest[:19]}")
+    lines = [f"{event['severity']} alarm of {event['model']} at {event['time']}, p = {event['p']:.4g}"]
     for name in ("version", "session", "method", "trace_id", "action"):
-        told += [f"{name} {event[name]}"] if event.get(name) else []
-    console.print(", ".join(told))
-    found = objections(promise, event)
+        lines += [f"{name} {event[name]}"] if event.get(name) else []
+    console.print(", ".join(lines))
+    reasons = objections(promise, event)
     rows = [
         (
-            one.detector,
-            f"{one.score:.4g}",
-            f"{one.p:.3g}",
-            f"{one.median:.4g}",
-            f"{one.high:.4g}",
-            f"{one.highest:.4g}",
-            f"{one.threshold:.4g}",
-            one.told,
+            reason.detector,
+            f"{reason.score:.4g}",
+            f"{reason.p:.3g}",
+            f"{reason.median:.4g}",
+            f"{reason.high:.4g}",
+            f"{reason.highest:.4g}",
+            f"{reason.threshold:.4g}",
+            reason.text,
         )
-        for one in found
+        for reason in reasons
     ]
     console.print()
     columns = ("detector", "score", "p", "calibration median", "99%", "highest", f"{event['severity']} above", "")
     print_table(console, columns, rows)
-    shown = None if safe is None else ScoredRecording(made, responses_of(made, safe, None))
+    shown = None if safe is None else ScoredRecording(source, responses_of(source, safe, None))
     scores = promise.reference if shown is None else np.asarray(shown.scores, np.float64)
     near = neighbours(promise, event, scores)
     which = "calibration responses" if safe is None else f"responses of {safe}"
@@ -71,11 +71,11 @@ def explain(
         ("response", "distance", *promise.detectors),
         [
             (
-                " ".join([f"{one.row:,}", *(values[one.row] for values in there.values())]),
-                f"{one.distance:.3g}",
-                *(f"{score:.4g}" for score in one.scores.values()),
+                " ".join([f"{reason.row:,}", *(values[reason.row] for values in there.values())]),
+                f"{reason.distance:.3g}",
+                *(f"{score:.4g}" for score in reason.scores.values()),
             )
-            for one in near
+            for reason in near
         ],
     )
 
@@ -96,8 +96,8 @@ def _live(address: str, wanted: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://{address}/alarms", timeout=10) as answer:
             events: list[dict[str, Any]] = json.load(answer)
     except urllib.error.HTTPError as error:
-        told = "its page is turned off (page: false)" if error.code == 404 else str(error)
-        raise TocsinError(f"{address}: {told}; --events FILE reads alarms from a file") from None
+        problem = "its page is turned off (page: false)" if error.code == 404 else str(error)
+        raise TocsinError(f"{address}: {problem}; --events FILE reads alarms from a file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise TocsinError(

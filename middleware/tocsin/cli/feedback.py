@@ -23,8 +23,8 @@ def feedback(
 ) -> None:
     """Tell a running tocsin which responses were safe, so that levels configured with `adapt` follow."""
     total = report(to, _read(labels), "" if token is None else token.read_text().strip())
-    told = {outcome: count for outcome, count in total.items() if count or outcome != "forwarded"}
-    typer.echo(", ".join(f"{count:,} {outcome}" for outcome, count in told.items()))
+    outcomes = {outcome: count for outcome, count in total.items() if count or outcome != "forwarded"}
+    typer.echo(", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items()))
 
 
 def _read(path: Path) -> Iterator[Label]:

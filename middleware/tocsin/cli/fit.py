@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tocsin.cli.chosen import of_sessions
 from tocsin.cli.on import On
+from tocsin.cli.outputs import require_writable
 from tocsin.cli.suggestions import show_suggestions
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
@@ -24,7 +26,7 @@ from tocsin.recording.reading import SESSION, Recording, read_recording
 from tocsin_calibration import Bundle
 from tocsin_detectors import Detector, Features, FittingData, Scorer
 from tocsin_detectors.features import parse_features, with_features
-from tocsin_detectors.graph import build_graph, free_lengths, masked_signals, signals_of
+from tocsin_detectors.graph import build_graph, column_names, free_lengths, masked_signals, signals_of
 from tocsin_detectors.registry import names, parse
 
 
@@ -82,7 +84,9 @@ def fit(
         return
     if out is None or not detector:
         raise ConfigError("name a bundle with --out and detectors with --detector; --suggest says which fit the data")
+    require_writable(out)
     detectors = [parse(spec) for spec in detector]
+    column_names(detectors)  # which refuses the same one twice
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     recording = open_recording(data, model, detectors, before)
     division = Division(share, seed, sessions)
@@ -91,17 +95,17 @@ def fit(
     if leave_out_broken:
         mine = without_broken(mine, console, masked_signals(detectors, before))
     safe: FittingData = mine.load() if mine.size <= memory << 20 else mine
-    with _progress(console, mine) as told:
-        seen = with_features(safe, before, signals_of(detectors))
+    with _progress(console, mine) as progress:
+        extended = with_features(safe, before, signals_of(detectors))
         if on == HERE:
-            for one in detectors:
-                with told(f"fitting {one.name} on {safe.rows:,} responses"):
-                    one.fit(seen, seed=seed)
+            for chosen in detectors:
+                with progress(f"fitting {chosen.name} on {safe.rows:,} responses"):
+                    chosen.fit(extended, seed=seed)
         else:
-            with told(f"fitting {len(detectors)} detectors on {safe.rows:,} responses on {on}"):
-                detectors = fit_detectors(detectors, seen, seed, engine_of(on))
+            with progress(f"fitting {len(detectors)} detectors on {safe.rows:,} responses on {on}"):
+                detectors = fit_detectors(detectors, extended, seed, engine_of(on))
     scorer = Scorer(build_graph(detectors, safe, before))
-    made = {
+    provenance = {
         "fitted": {
             "timestamp": time.time(),
             "tocsin": version("tocsin"),
@@ -110,29 +114,29 @@ def fit(
             "files": {file.sha256: file.path.name for file in recording.files},
         }
     }
-    bundle = Bundle(scorer, None, model or "", _described(detectors, scorer, seen, before), made).write(out)
+    bundle = Bundle(scorer, None, model or "", _described(detectors, scorer, extended, before), provenance).write(out)
     console.print(f"wrote {out} ({bundle.digest[:19]}); next: tocsin calibrate {out} {data}")
 
 
 def open_recording(path: Path, model: str | None, detectors: Sequence[Detector], features: list[Features]) -> Recording:
     """The recording, with the signals that the detectors and the features before them look at."""
-    made = {feature.name for feature in features}
+    feature_names = {feature.name for feature in features}
     readers: list[Detector | Features] = [*features, *detectors]
-    wanted = [s for reader in readers for s in reader.reads if s not in made]
-    optional = [s for s in signals_of(detectors) if s not in made]
+    wanted = [s for reader in readers for s in reader.reads if s not in feature_names]
+    optional = [s for s in signals_of(detectors) if s not in feature_names]
     free = free_lengths(detectors, features)
     return read_recording(path, model, dict.fromkeys(wanted), optional=optional, free=free)
 
 
 def without_broken(recording: Recording, console: Console, masked: Collection[str] = ()) -> Recording:
     """The responses that hold no NaN or infinity, but for -inf in `masked` signals; says how many others there are."""
-    whole = recording.finite_rows(masked)
-    if left := recording.rows - whole.rows:
+    finite = recording.finite_rows(masked)
+    if dropped := recording.rows - finite.rows:
         console.print(
-            f"left out {left:,} of {recording.rows:,} responses that hold NaN or infinity; serving passes such "
+            f"left out {dropped:,} of {recording.rows:,} responses that hold NaN or infinity; serving passes such "
             f"responses unscored (not_finite)"
         )
-    return whole
+    return finite
 
 
 def _described(
@@ -160,7 +164,7 @@ def _progress(console: Console, recording: Recording) -> Iterator[Any]:
     with Progress(*columns, console=console) as progress:
 
         @contextmanager
-        def told(what: str) -> Iterator[None]:
+        def on_step(what: str) -> Iterator[None]:
             rows = 0
             task = progress.add_task(what, total=1, read="")
 
@@ -174,15 +178,13 @@ def _progress(console: Console, recording: Recording) -> Iterator[Any]:
             recording.on_read = Recording.on_read
             progress.update(task, completed=1)
 
-        yield told
+        yield on_step
 
 
 def require_fitting() -> None:
-    """Raises ConfigError when the packages that fitting needs are not installed."""
-    try:
-        import onnx  # noqa: F401
-        import sklearn  # noqa: F401
-        import spox  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"fitting needs {error.name}: pip install 'tocsin[fit]'") from None
+    """Raises ConfigError when a package that fitting needs is not installed. Each is imported where it is used: torch
+    and scikit-learn take seconds, which detectors that need neither should not wait for.
+    """
+    for name in ("onnx", "sklearn", "spox", "torch"):
+        if find_spec(name) is None:
+            raise ConfigError(f"fitting needs {name}: pip install 'tocsin[fit]'")

@@ -44,10 +44,10 @@ def inject(
     if not all(isinstance(part, dict) for part in documents):
         raise ConfigError(f"{manifests}: holds something that is no manifest")
     documents = [item for part in documents for item in (part["items"] if part.get("kind") == "List" else [part])]
-    made, told = injected(documents, sidecar)
-    for line in told:
+    results, notes = injected(documents, sidecar)
+    for line in notes:
         typer.echo(line, err=True)
-    typer.echo(yaml.dump_all(made, Dumper=_Readable, sort_keys=False, allow_unicode=True), nl=False)
+    typer.echo(yaml.dump_all(results, Dumper=_Readable, sort_keys=False, allow_unicode=True), nl=False)
 
 
 class _Readable(yaml.SafeDumper):

@@ -16,10 +16,10 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
 
 def one_line(text: str) -> str:
     """The text with what is no printable character as Python escapes it (\\n, \\x1b), and at most LONGEST of it."""
-    told = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text[:LONGEST])
-    if len(text) <= LONGEST and len(told) <= LONGEST:
-        return told
-    return f"{told[:LONGEST]}... ({len(text):,} characters in all)"
+    escaped = _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text[:LONGEST])
+    if len(text) <= LONGEST and len(escaped) <= LONGEST:
+        return escaped
+    return f"{escaped[:LONGEST]}... ({len(text):,} characters in all)"
 
 
 class LineFormatter(logging.Formatter):

@@ -67,8 +67,8 @@ def main() -> None:
         _fail(str(error))
 
 
-def _fail(told: str) -> NoReturn:
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {_escaped(told)}")
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/] {_escaped(message)}")
     sys.exit(USERS_MISTAKE)
 
 

@@ -73,23 +73,23 @@ class Promised(NamedTuple):
     power: dict[str, list[int]] | None
 
 
-def promise_of(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Promised:
+def promise_of(bundle: Bundle, scored: ScoredRecording, wanted: Wanted) -> Promised:
     """Calibrate. Raises CalibrationError or RecordingError on what cannot be had or does not go together."""
-    teaching, measured = _failures(made, wanted)
-    common = _common(made, wanted, teaching)
-    risk = _risk(made, known, wanted)
+    teaching, measured = _failures(bundle, wanted)
+    common = _common(bundle, wanted, teaching)
+    risk = _risk(bundle, scored, wanted)
     if wanted.sessions is not None:
         if wanted.groups or wanted.weights or wanted.target or wanted.classes or wanted.contaminated:
             raise CalibrationError(
                 "--sessions goes with neither --groups, --weights, --target, --classes nor --contaminated"
             )
-        sessions = [known.scores[rows] for rows in rows_by_session(known.names(wanted.sessions))]
+        sessions = [scored.scores[rows] for rows in rows_by_session(scored.names(wanted.sessions))]
         return Promised(calibrate_sessions(sessions, session=wanted.session_rule, **common), risk, None)
     promise = calibrate(
-        known.scores,
+        scored.scores,
         contaminated=wanted.contaminated,
-        groups=None if wanted.groups is None else known.names(wanted.groups),
-        weights=_weights(made, known, wanted),
+        groups=None if wanted.groups is None else scored.names(wanted.groups),
+        weights=_weights(bundle, scored, wanted),
         normalised=wanted.weights is None,  # ratios that are learnt are on their own scale, a column's may not be
         **common,
     )
@@ -97,20 +97,20 @@ def promise_of(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Promised
 
 
 def promise_in_sweeps(
-    made: Bundle, recording: Recording, wanted: Wanted, engine: Engine, told: Callable[[int], None]
+    bundle: Bundle, recording: Recording, wanted: Wanted, engine: Engine, on_rows: Callable[[int], None]
 ) -> Promised:
     """The same of more responses than memory holds, where each stands by itself; `told` hears how many were counted."""
-    teaching, measured = _failures(made, wanted)
-    responses = RecordedResponses(Scoring.of(made), recording, engine, told)
-    promise = calibrate_in_sweeps(responses, contaminated=wanted.contaminated, **_common(made, wanted, teaching))
+    teaching, measured = _failures(bundle, wanted)
+    responses = RecordedResponses(Scoring.of(bundle), recording, engine, on_rows)
+    promise = calibrate_in_sweeps(responses, contaminated=wanted.contaminated, **_common(bundle, wanted, teaching))
     return Promised(promise, None, None if measured is None else _power(promise, measured))
 
 
-def _failures(made: Bundle, wanted: Wanted) -> tuple[Scores | None, Scores | None]:
+def _failures(bundle: Bundle, wanted: Wanted) -> tuple[Scores | None, Scores | None]:
     """Scores of failures to learn from, and to measure on."""
     if wanted.failures is None:
         return None, None
-    bad = failures_in(made, wanted.failures, wanted.model).scores
+    bad = failures_in(bundle, wanted.failures, wanted.model).scores
     if wanted.rule != LEARNT:
         return bad, bad
     order = np.random.default_rng(wanted.seed).permutation(len(bad))
@@ -118,11 +118,11 @@ def _failures(made: Bundle, wanted: Wanted) -> tuple[Scores | None, Scores | Non
     return bad[teaching], bad[measured]
 
 
-def _common(made: Bundle, wanted: Wanted, teaching: Scores | None) -> dict[str, Any]:
+def _common(bundle: Bundle, wanted: Wanted, teaching: Scores | None) -> dict[str, Any]:
     return {
         "alpha": wanted.alphas,
         "rule": wanted.rule,
-        "detectors": made.scorer.detectors,
+        "detectors": bundle.scorer.detectors,
         "seed": wanted.seed,
         "confidence": wanted.confidence,
         "on_average": wanted.on_average,
@@ -130,15 +130,15 @@ def _common(made: Bundle, wanted: Wanted, teaching: Scores | None) -> dict[str, 
     }
 
 
-def _risk(made: Bundle, known: ScoredRecording, wanted: Wanted) -> RiskPolicy | None:
+def _risk(bundle: Bundle, scored: ScoredRecording, wanted: Wanted) -> RiskPolicy | None:
     if wanted.correct is None:
         if wanted.max_error is not None:
             raise CalibrationError("--max-error needs to know which answers were right: name a column with --correct")
         return None
-    detectors = made.scorer.detectors
+    detectors = bundle.scorer.detectors
     risk = fit_risk_policy(
-        known.scores,
-        known.labels(wanted.correct),
+        scored.scores,
+        scored.labels(wanted.correct),
         way=wanted.correct_by,
         idk=detectors.index(ABSTAINS) if ABSTAINS in detectors else None,
         seed=wanted.seed,
@@ -150,26 +150,26 @@ def _risk(made: Bundle, known: ScoredRecording, wanted: Wanted) -> RiskPolicy | 
     return risk
 
 
-def _weights(made: Bundle, known: ScoredRecording, wanted: Wanted) -> Any:
+def _weights(bundle: Bundle, scored: ScoredRecording, wanted: Wanted) -> Any:
     if sum(given is not None for given in (wanted.weights, wanted.target, wanted.classes)) > 1:
         raise CalibrationError(
             "likelihood ratios come from a column (--weights), a recording (--target) or classes (--classes): choose "
             "one"
         )
     if wanted.weights is not None:
-        return known.numbers(wanted.weights)
+        return scored.numbers(wanted.weights)
     if wanted.classes is not None:
-        return _by_class(known.names(wanted.classes), wanted.expected)
+        return _by_class(scored.names(wanted.classes), wanted.expected)
     if wanted.target is None:
         return None
-    width = sum(made.scorer.signals.values())
+    width = sum(bundle.scorer.signals.values())
     if not 0 < width <= MOST_COVARIATES:
         raise CalibrationError(
             f"likelihood ratios cannot be learnt from {width or 'signals of free length, or no'} numbers a response; "
             f"give them as a column (--weights)"
         )
-    expected = ScoredRecording(made, responses_of(made, wanted.target, wanted.model))
-    return covariate_weights(known.signals(), expected.signals())
+    expected = ScoredRecording(bundle, responses_of(bundle, wanted.target, wanted.model))
+    return covariate_weights(scored.signals(), expected.signals())
 
 
 def _by_class(labels: list[str], expected: Sequence[str]) -> Any:

@@ -11,6 +11,7 @@ import typer
 
 from tocsin.cli.serve import ConfigPath
 from tocsin.configuration.config import Config
+from tocsin.recording.progress import RecordingProgress
 from tocsin.recording.recorder import Recorder
 from tocsin.service import Sidecar, run_loop
 
@@ -40,10 +41,16 @@ def record(
                 until.set()
 
         recorder.start(out, rows, full)
+        progress = RecordingProgress([*recorder.methods], rows, lambda: recorder.rows)
+        recorder.sinks.append(progress)
+        reports = asyncio.create_task(progress.run(lambda: sidecar.relay.calls))
         try:
             await sidecar.run(lambda: log.info("recording: %s -> %s", sidecar.relay.address, settings.upstream), until)
         finally:
+            reports.cancel()
             recorder.close()
+            if not recorder.rows:
+                log.warning("%s", progress.report(sidecar.relay.calls))
             dropped = f", {recorder.dropped:,} dropped" if recorder.dropped else ""
             log.info("%s responses in %s%s", f"{recorder.rows:,}", out, dropped)
 

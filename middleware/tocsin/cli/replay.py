@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import ScoredRecording, whole
+from tocsin.cli.scored import ScoredRecording, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import RecordingError
 from tocsin.offline.scoring import responses_of
@@ -36,17 +36,17 @@ def replay(
 ) -> None:
     """Say what would have happened on recorded traffic: which alarms, and when somebody would have been paged."""
     console = Console(highlight=False, soft_wrap=True)
-    made = Bundle.read(bundle)
-    promise = made.require_promise(bundle)
+    source = Bundle.read(bundle)
+    promise = source.require_promise(bundle)
     if not 0 < delta < 1:
         raise CalibrationError(f"--delta: a probability lies between 0 and 1, not {delta:g}")
-    recording = whole(responses_of(made, data, model), leave_out_broken, console, made.scorer.masked)
+    recording = require_finite(responses_of(source, data, model), leave_out_broken, console, source.scorer.masked)
     if not recording.rows:
         raise RecordingError(f"{data}: holds no responses")
-    shown = ScoredRecording(made, recording)
+    shown = ScoredRecording(source, recording)
     if not np.isfinite(shown.scores).all():
         raise RecordingError(f"{data}: holds responses with NaN or infinity, which pass unscored: --leave-out-broken")
-    found = replayed(
+    result = replayed(
         promise,
         shown.scores,
         groups=shown.names(groups) if promise.groups and promise.sessions is None else None,
@@ -54,27 +54,27 @@ def replay(
         delta=delta,
         restart=restart,
     )
-    for line in said(found, promise):
+    for line in said(result, promise):
         console.print(line)
     there = [name for name in ("time", "version", "session", "group") if name in recording.columns()]
     columns = {name: shown.names(name) for name in there}
 
     def named(row: int) -> str:
-        known = [columns[name][row] for name in there if columns[name][row]]
-        return " ".join([f"{row:,}", *known])
+        values = [columns[name][row] for name in there if columns[name][row]]
+        return " ".join([f"{row:,}", *values])
 
-    if found.loudest:
+    if result.loudest:
         rows = [
-            (named(one.row), one.severity, f"{one.p:.4g}", *(f"{p:.4g}" for p in one.detectors.values()))
-            for one in found.loudest[:10]
+            (named(alarm.row), alarm.severity, f"{alarm.p:.4g}", *(f"{p:.4g}" for p in alarm.detectors.values()))
+            for alarm in result.loudest[:10]
         ]
-        console.print("\nthe loudest:")
+        console.print("\nthe most unusual:")
         print_table(console, ("response", "", "p", *promise.detectors), rows)
     if as_json is not None:
-        as_json.write_text(json.dumps({"bundle": made.digest, **found.facts()}, indent=1) + "\n")
+        as_json.write_text(json.dumps({"bundle": source.digest, **result.facts()}, indent=1) + "\n")
         console.print(f"wrote {as_json}")
     if html is not None:
-        about = [("bundle", f"{bundle} {made.digest}"), ("traffic", f"{data}: {recording.rows:,} responses")]
+        about = [("bundle", f"{bundle} {source.digest}"), ("traffic", f"{data}: {recording.rows:,} responses")]
         about += [(f"file {file.path.name}", f"sha256:{file.sha256}") for file in recording.files]
-        html.write_text(report(found, promise, f"{data.name} replayed with {bundle.name}", about, named))
+        html.write_text(report(result, promise, f"{data.name} replayed with {bundle.name}", about, named))
         console.print(f"wrote {html}")

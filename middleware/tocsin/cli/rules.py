@@ -12,7 +12,7 @@ import typer
 from tocsin.alerting.monitor import monitor
 from tocsin.alerting.promise import promise
 from tocsin.alerting.rule import as_file, as_manifest, as_values
-from tocsin.alerting.watched import Wishes, watched
+from tocsin.alerting.watched import RuleOptions, watched
 from tocsin.cli.serve import ConfigPath
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
@@ -42,7 +42,7 @@ def rules(
 ) -> None:
     """Write the Prometheus rules that follow from the promises of a configuration's bundles."""
     settings = Config.load(config)
-    wishes = Wishes(delta, run_length, timedelta(days=max_age), unscored, by or [], upstream_rate)
+    wishes = RuleOptions(delta, run_length, timedelta(days=max_age), unscored, by or [], upstream_rate)
     models = watched(settings)
     groups = [promise(models, wishes), monitor(models, settings, wishes)]
     if kind == "file":
@@ -53,8 +53,8 @@ def rules(
         typer.echo(as_manifest(groups, runbooks, name, _labels(label or [])), nl=False)
 
 
-def _labels(told: list[str]) -> dict[str, str]:
-    for one in told:
-        if not re.fullmatch(r"[^=]+=[^=]*", one):
-            raise ConfigError(f"--label: '{one}' is not KEY=VALUE")
-    return dict(one.split("=", 1) for one in told)
+def _labels(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if not re.fullmatch(r"[^=]+=[^=]*", pair):
+            raise ConfigError(f"--label: '{pair}' is not KEY=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from tocsin.cli.on import On, counted
-from tocsin.cli.scored import whole
+from tocsin.cli.scored import require_finite
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.scoring import Scoring, responses_of, write_scores
@@ -29,22 +29,22 @@ def score(
     on: On = HERE,
 ) -> None:
     """Score a recording once, for calibrate and evaluate to read instead of scoring again; goes on where it stopped."""
-    made, console = Bundle.read(bundle), Console(stderr=True, highlight=False, soft_wrap=True)
-    recording = responses_of(made, data, model)
+    source, console = Bundle.read(bundle), Console(stderr=True, highlight=False, soft_wrap=True)
+    recording = responses_of(source, data, model)
     if out.resolve() in (data.resolve(), data.resolve().parent):
         raise ConfigError(f"{out}: holds the recording itself; name another folder for its scores")
-    fitted = made.made.get("fitted", {})
-    unseen = whole(
-        recording.where(lambda file: unfitted_rows(file, fitted)), leave_out_broken, console, made.scorer.masked
+    fitted = source.provenance.get("fitted", {})
+    unseen = require_finite(
+        recording.where(lambda file: unfitted_rows(file, fitted)), leave_out_broken, console, source.scorer.masked
     )
     out.mkdir(parents=True, exist_ok=True)
     parts = [part for part in unseen.parts() if part.rows]
     done = 0
-    with counted(console, "scoring", unseen.rows) as told:
+    with counted(console, "scoring", unseen.rows) as progress:
         for part, written in zip(
-            parts, engine_of(on).map(_written, (Scoring.of(made), out.absolute()), parts), strict=True
+            parts, engine_of(on).map(_written, (Scoring.of(source), out.absolute()), parts), strict=True
         ):
-            told(part.rows)
+            progress(part.rows)
             done += written
     console.print(
         f"{out} holds the scores of {unseen.rows:,} responses in {len(parts):,} files ({done:,} written now); next: "

@@ -16,7 +16,9 @@ from tocsin.recording.reading import Recording
 from tocsin_calibration import Bundle, CalibrationError
 
 
-def whole(recording: Recording, leave_out_broken: bool, console: Console, masked: Collection[str] = ()) -> Recording:
+def require_finite(
+    recording: Recording, leave_out_broken: bool, console: Console, masked: Collection[str] = ()
+) -> Recording:
     """The recording, or what of it holds no NaN or infinity, but for -inf in `masked` signals."""
     return without_broken(recording, console, masked) if leave_out_broken else recording
 
@@ -71,7 +73,7 @@ def labels_in(recording: Recording, column: str) -> NDArray[np.bool_]:
 
 def failures_in(bundle: Bundle, path: Path, model: str | None) -> ScoredRecording:
     """A recording of what should alarm. Raises CalibrationError when some scores are not finite."""
-    found = ScoredRecording(bundle, responses_of(bundle, path, model))
-    if not np.isfinite(found.scores).all():
+    scored = ScoredRecording(bundle, responses_of(bundle, path, model))
+    if not np.isfinite(scored.scores).all():
         raise CalibrationError(f"{path}: holds responses with a NaN or infinite score; serving passes such unscored")
-    return found
+    return scored

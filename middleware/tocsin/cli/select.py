@@ -33,24 +33,24 @@ def select(
     seed: Annotated[int, typer.Option(help="Breaks ties.")] = 0,
 ) -> None:
     """Say which responses of a batch to release so that at most a share of them is bad, in expectation."""
-    made = Bundle.read(bundle)
-    known = responses_of(made, labelled, model)
-    known = known.where(lambda file: unseen_rows(file, {"fitted": made.made.get("fitted", {})}))
-    told, batch = ScoredRecording(made, known), responses_of(made, new, model)
-    scores, good = told.scores, told.labels(correct)
-    fresh = np.concatenate([made.scorer(part) for part in batch.batches()])  # in the recording's own order
+    source = Bundle.read(bundle)
+    recording = responses_of(source, labelled, model)
+    recording = recording.where(lambda file: unseen_rows(file, {"fitted": source.provenance.get("fitted", {})}))
+    scored, batch = ScoredRecording(source, recording), responses_of(source, new, model)
+    scores, good = scored.scores, scored.labels(correct)
+    fresh = np.concatenate([source.scorer(part) for part in batch.batches()])  # in the recording's own order
     if by is None:
         released = optimised_selection(scores, good, fresh, fdr, float(uniforms(["batch"], seed)[0]))
-        how = "OptCS over " + ", ".join(made.scorer.detectors)
+        how = "OptCS over " + ", ".join(source.scorer.detectors)
     else:
-        if by not in made.scorer.detectors:
-            raise ConfigError(f"there is no detector '{by}' (there is: {', '.join(made.scorer.detectors)})")
-        at = made.scorer.detectors.index(by)
+        if by not in source.scorer.detectors:
+            raise ConfigError(f"there is no detector '{by}' (there is: {', '.join(source.scorer.detectors)})")
+        at = source.scorer.detectors.index(by)
         u = uniforms(range(batch.rows), seed)
         released, how = conformal_selection(scores[:, at], good, fresh[:, at], fdr, u), by
     Console(highlight=False, soft_wrap=True).print(
         f"release {int(released.sum()):,} of {batch.rows:,}: at most {fdr:.3g} of them bad, in expectation, if the "
-        f"batch is exchangeable with the {known.rows:,} labelled responses ({how})"
+        f"batch is exchangeable with the {recording.rows:,} labelled responses ({how})"
     )
     if out is not None:
         with out.open("w", newline="", encoding="utf-8") as file:

@@ -41,7 +41,7 @@ def serve(
         sidecar = Sidecar(settings, guard, config)
 
         async def run() -> None:
-            await sidecar.run(lambda: _told(guard, sidecar.relay.addresses, sidecar.http), asyncio.Event())
+            await sidecar.run(lambda: _announce(guard, sidecar.relay.addresses, sidecar.http), asyncio.Event())
 
         run_loop(run())
 
@@ -68,12 +68,12 @@ def _supervise(settings: Config, guard: Guard, config: Path) -> None:
     addresses = [listener.listen for listener in settings.every_listener]
 
     async def run() -> None:
-        await supervisor.run(lambda: _told(guard, addresses, supervisor.http), asyncio.Event())
+        await supervisor.run(lambda: _announce(guard, addresses, supervisor.http), asyncio.Event())
 
     run_loop(run())
 
 
-def _told(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None) -> None:
+def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None) -> None:
     """What is served, in the log."""
     for model in guard.models.values():
         if model.bundle is None:

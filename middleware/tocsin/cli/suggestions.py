@@ -38,8 +38,8 @@ def show_suggestions(
         recording = read_recording(path, model, wanted, free=free)
         if path == data:
             recording = recording.where(lambda file: fitting_rows(file, Division(share, seed)))
-        whole = recording.finite_rows(masked) if leave_out_broken else recording
-        return with_features(whole, features, [*whole.names(), *(feature.name for feature in features)])
+        finite = recording.finite_rows(masked) if leave_out_broken else recording
+        return with_features(finite, features, [*finite.names(), *(feature.name for feature in features)])
 
     safe = read(data)
     if safe.rows < 50:
@@ -50,13 +50,13 @@ def show_suggestions(
     else:
         other = None
     with Console(stderr=True).status("trying detectors") as status:
-        found, refused = suggest(safe, other, seed=seed, on_try=lambda spec: status.update(f"trying {spec}"))
+        suggestions, refused = suggest(safe, other, seed=seed, on_try=lambda spec: status.update(f"trying {spec}"))
     table = Table(box=None, pad_edge=False)
     for column in ("detector", "us at batch 1", "us at 64", *(("AUROC", "FPR at 95% TPR") if other else ())):
         table.add_column(column, justify="left" if column == "detector" else "right", no_wrap=True)
-    for one in found:
-        told = [_interval(figure) for figure in one.separation] if one.separation else []
-        table.add_row(one.spec, f"{one.cost[0] * 1e6:.1f}", f"{one.cost[1] * 1e6:.2f}", *told)
+    for suggestion in suggestions:
+        intervals = [_interval(figure) for figure in suggestion.separation] if suggestion.separation else []
+        table.add_row(suggestion.spec, f"{suggestion.cost[0] * 1e6:.1f}", f"{suggestion.cost[1] * 1e6:.2f}", *intervals)
     console.print(table)
     if refused:
         console.print("\ncannot be fitted on this recording:")

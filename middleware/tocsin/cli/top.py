@@ -28,13 +28,13 @@ def top(
     console = Console()
     looks = live(of)
     if once or not sys.stdout.isatty():
-        for told in looks:
-            console.print(picture(told))
+        for snapshot in looks:
+            console.print(picture(snapshot))
             return
         return
     with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as screen:
-        for told in looks:
-            screen.update(picture(told, alarms=max(3, console.height // 3)), refresh=True)
+        for snapshot in looks:
+            screen.update(picture(snapshot, alarms=max(3, console.height // 3)), refresh=True)
 
 
 def live(address: str) -> Iterator[dict[str, Any]]:
@@ -45,8 +45,8 @@ def live(address: str) -> Iterator[dict[str, Any]]:
                 if line.startswith(b"data: "):
                     yield json.loads(line[6:])
     except urllib.error.HTTPError as error:
-        told = "its page is turned off (page: false)" if error.code == 404 else str(error)
-        raise TocsinError(f"{address}: {told}") from None
+        problem = "its page is turned off (page: false)" if error.code == 404 else str(error)
+        raise TocsinError(f"{address}: {problem}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise TocsinError(f"{address}: no tocsin to be seen there ({reason}); --of names its metrics address") from None

@@ -30,8 +30,8 @@ class Traffic(NamedTuple):
             "responses_a_day": self.responses,
             "failure_rate": self.failure_rate,
             "severities": {
-                name: {what: figure._asdict() for what, figure in one._asdict().items()}
-                for name, one in self.worth.items()
+                name: {what: figure._asdict() for what, figure in estimate._asdict().items()}
+                for name, estimate in self.worth.items()
             },
         }
 
@@ -51,7 +51,7 @@ def traffic(bundle: Bundle, a_day: str | None, failure_rate: float | None, power
     promise = bundle.require_promise()
     if promise.sessions is not None:
         raise ConfigError("--traffic counts responses, but this bundle promises for sessions")
-    measured = {name: (c, n) for name, (c, n) in bundle.made.get("calibrated", {}).get("power", {}).items()}
+    measured = {name: (c, n) for name, (c, n) in bundle.provenance.get("calibrated", {}).get("power", {}).items()}
     if power is not None:
         measured = dict.fromkeys(promise.alphas, _counts(power))
     if not measured:
@@ -60,11 +60,11 @@ def traffic(bundle: Bundle, a_day: str | None, failure_rate: float | None, power
             "CAUGHT/FAILURES"
         )
     responses = float(match[1]) * A_DAY[match[2].lower()]
-    found = {
+    result = {
         name: worth(promise.limits.likely_law(name), failure_rate, responses, *measured[name])
         for name in promise.alphas
     }
-    return Traffic(responses, failure_rate, measured, found)
+    return Traffic(responses, failure_rate, measured, result)
 
 
 def show_worth(console: Console, expected: Traffic) -> None:
@@ -74,13 +74,15 @@ def show_worth(console: Console, expected: Traffic) -> None:
         f"({expected.responses * expected.failure_rate:,.0f}):"
     )
     rows = []
-    for name, one in reversed(expected.worth.items()):
-        counts = [_count(figure) for figure in (one.alarms, one.false_alarms, one.caught, one.missed)]
-        p = one.precision
+    for name, estimate in reversed(expected.worth.items()):
+        counts = [
+            _count(figure) for figure in (estimate.alarms, estimate.false_alarms, estimate.caught, estimate.missed)
+        ]
+        p = estimate.precision
         rows.append([name, *counts, f"{p.value:.2%} ({p.low:.2%} to {p.high:.2%})"])
     print_table(console, ("", "alarms a day", "of them false", "caught", "missed", "an alarm is right"), rows)
-    told = ", ".join(f"{caught:,} of {n:,} ({name})" for name, (caught, n) in reversed(expected.caught.items()))
-    console.print(f"failures caught when measured: {told}; ranges hold at least 98 times of 100")
+    text = ", ".join(f"{caught:,} of {n:,} ({name})" for name, (caught, n) in reversed(expected.caught.items()))
+    console.print(f"failures caught when measured: {text}; ranges hold at least 98 times of 100")
 
 
 def _count(figure: Range) -> str:

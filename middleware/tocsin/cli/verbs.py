@@ -9,15 +9,17 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 VERBS = {  # a file beside this one each, with a function of that name or an `app`: the first line of its help
+    "init": "Write a first configuration, by asking a model server or for a protocol that ships.",
     "serve": "Stand between callers and a model server, and judge every response. SIGHUP reads everything anew.",
     "record": "Relay traffic untouched and keep the signals of responses, for fit and calibrate.",
+    "convert": "Make a recording of a table of your own, for fit, calibrate, evaluate and replay.",
     "fit": "Fit detectors on safe responses and write them as a bundle, still to be calibrated.",
     "score": "Score a recording once, for calibrate and evaluate to read instead of scoring again; goes on where it "
     "stopped.",
     "calibrate": "Learn from safe responses which scores to alarm at, and promise the false-alarm rate.",
     "evaluate": "Say whether a bundle keeps its promises on data it has never seen, and what it is good for.",
     "select": "Say which responses of a batch to release so that at most a share of them is bad, in expectation.",
-    "sets": "Say which combinations of labels are believable, the true one among them as often as promised.",
+    "sets": "Find prediction sets of label combinations, which contain the true one as often as promised.",
     "harmonise": "Score each answer by how far several weak sources together speak against it, without any labels.",
     "feedback": "Tell a running tocsin which responses were safe, so that levels configured with `adapt` follow.",
     "reload": "Have a running tocsin read its configuration, bundles and certificates anew.",
@@ -29,7 +31,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "rules": "Write the Prometheus rules that follow from the promises of a configuration's bundles.",
     "inject": "Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply "
     "-f -.",
-    "dashboards": "Write the Grafana dashboards: the promise, for everybody, and the plumbing, for operators.",
+    "dashboards": "Write the Grafana dashboards: the promise, for everybody, and internals, for operators.",
     "demo": "Guard a real model server on this machine: record, fit, calibrate, serve, and measure the promise.",
     "bundle": "Look at bundles, and fetch them.",
     "check": "Check what stands around models, before it guards anything.",

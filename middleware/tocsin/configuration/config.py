@@ -129,11 +129,11 @@ class Config(BaseSettings):
         """
         path = Path(path)
         content = read_settings(path)
-        over, single = overrides(os.environ, content, cls.model_fields)
+        overriding, single = overrides(os.environ, content, cls.model_fields)
         try:
-            config = cls(**_merge(content, over))
+            config = cls(**_merge(content, overriding))
         except ValidationError as error:
-            raise ConfigError("\n".join(_told(path, problem, single) for problem in error.errors())) from None
+            raise ConfigError("\n".join(_describe(path, problem, single) for problem in error.errors())) from None
         except RecursionError:
             raise ConfigError(f"{path}: is nested too deeply") from None
         config._resolve(path.parent)
@@ -150,27 +150,29 @@ class Config(BaseSettings):
         """How long a round trip to the Redis of `state` may take: as configured, else as budgets leave room for."""
         if self.state is not None and self.state.timeout is not None:
             return self.state.timeout
-        told = [self._told_budget(model) for model in self.models.values() if model.session and model.sessions_hop]
-        return min([TIMEOUT, *(budget / ROUND_TRIPS for budget in told if budget is not None)])
+        budgets = [self._told_budget(model) for model in self.models.values() if model.session and model.sessions_hop]
+        return min([TIMEOUT, *(budget / ROUND_TRIPS for budget in budgets if budget is not None)])
 
     def budget(self, model: str, *, shares_sessions: bool) -> timedelta:
         """How long a response of a model may wait for its verdict. Where that `shares_sessions` by Redis, and no budget
         is configured, there is room for round trips besides.
         """
-        told = self._told_budget(self.models[model])
-        if told is not None:
-            return told
+        configured = self._told_budget(self.models[model])
+        if configured is not None:
+            return configured
         return self.scoring_budget + (ROUND_TRIPS * self.round_trip if shares_sessions else timedelta())
 
     def _told_budget(self, model: ModelConfig) -> timedelta | None:
         return model.scoring_budget or (self.scoring_budget if "scoring_budget" in self.model_fields_set else None)
 
     @model_validator(mode="after")
-    def _known(self) -> Config:
+    def _check_protocols(self) -> Config:
         for name, model in self.models.items():
             if model.protocol not in self.protocols and model.protocol not in presets():
-                told = ", ".join([*presets(), *self.protocols])
-                raise ValueError(f"models.{name}.protocol: there is no protocol '{model.protocol}' (there are: {told})")
+                names = ", ".join([*presets(), *self.protocols])
+                raise ValueError(
+                    f"models.{name}.protocol: there is no protocol '{model.protocol}' (there are: {names})"
+                )
         for listener in self.listeners:
             if listener.model and listener.model not in self.models:
                 raise ValueError(f"listeners: there is no model '{listener.model}'")
@@ -201,16 +203,16 @@ class Config(BaseSettings):
                     tls.resolve(folder)
 
 
-def _merge(under: Any, over: Any) -> Any:
-    if isinstance(under, Mapping) and isinstance(over, Mapping):
-        return {**under, **{key: _merge(under.get(key), value) for key, value in over.items()}}
-    return over
+def _merge(under: Any, overriding: Any) -> Any:
+    if isinstance(under, Mapping) and isinstance(overriding, Mapping):
+        return {**under, **{key: _merge(under.get(key), value) for key, value in overriding.items()}}
+    return overriding
 
 
-def _told(path: Path, problem: Any, single: Sequence[Override]) -> str:
+def _describe(path: Path, problem: Any, single: Sequence[Override]) -> str:
     where = ".".join(str(part) for part in problem["loc"])
     place = tuple(str(part) for part in problem["loc"])
-    by = next((one.variable for one in single if place[: len(one.place)] == one.place), "")
+    by = next((override.variable for override in single if place[: len(override.place)] == override.place), "")
     what = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         what = "there is no such setting; `tocsin config schema` lists them"

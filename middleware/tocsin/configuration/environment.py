@@ -39,29 +39,29 @@ def overrides(
 
     Raises ConfigError naming the variable that is no setting, or fits several.
     """
-    known = set(settings)
-    found: dict[tuple[str, ...], Override] = {}
+    names = set(settings)
+    result: dict[tuple[str, ...], Override] = {}
     for variable, text in sorted(environment.items()):
         upper = variable.upper()
         if not upper.startswith(PREFIX) or upper in OTHERS or _SERVICE_LINK.fullmatch(upper):
             continue
-        place = _place(variable, content, known)
+        place = _place(variable, content, names)
         value = _value(text)
-        other = found.get(place)
+        other = result.get(place)
         if other is not None and other.value != value:
             raise ConfigError(f"{other.variable} and {variable} both set {'.'.join(place)}, and differ: keep one")
-        found[place] = Override(variable, place, value)
+        result[place] = Override(variable, place, value)
     nested: dict[str, Any] = {}
-    for variable, place, value in sorted(found.values(), key=lambda one: len(one.place)):
+    for variable, place, value in sorted(result.values(), key=lambda override: len(override.place)):
         _put(nested, place, value, variable)
-    return nested, list(found.values())
+    return nested, list(result.values())
 
 
-def _place(variable: str, content: Mapping[str, Any], known: set[str]) -> tuple[str, ...]:
+def _place(variable: str, content: Mapping[str, Any], names: set[str]) -> tuple[str, ...]:
     first, *rest = variable[len(PREFIX) :].split(STEP)
     top = first.lower()
-    if top not in known:
-        near = difflib.get_close_matches(top, sorted(known), 1)
+    if top not in names:
+        near = difflib.get_close_matches(top, sorted(names), 1)
         meant = f"; is {PREFIX}{near[0].upper()} meant?" if near else ""
         raise ConfigError(
             f"{variable}: there is no setting '{top}'{meant} (variables that begin with {PREFIX} override the file; "
@@ -77,13 +77,13 @@ def _place(variable: str, content: Mapping[str, Any], known: set[str]) -> tuple[
 
 def _name(variable: str, name: str, inside: Any) -> str:
     """The name that a step means: the one of the file that looks like it, else the variable's own."""
-    names = [one for one in inside if isinstance(one, str)] if isinstance(inside, Mapping) else []
-    alike = [one for one in names if _plain(one) == _plain(name)]
+    names = [key for key in inside if isinstance(key, str)] if isinstance(inside, Mapping) else []
+    alike = [key for key in names if _plain(key) == _plain(name)]
     if name in names or len(alike) == 1:
         return name if name in names else alike[0]
     if alike:
-        told = " and ".join(f"'{one}'" for one in alike)
-        raise ConfigError(f"{variable}: '{name}' may mean {told}: write the name as it stands in the file")
+        listed = " and ".join(f"'{key}'" for key in alike)
+        raise ConfigError(f"{variable}: '{name}' may mean {listed}: write the name as it stands in the file")
     return name.lower() if name.isupper() else name
 
 

@@ -92,7 +92,8 @@ class EventsConfig(BaseModel):
         10, ge=1, description="Alarms of a model told one by one in `window`; those beyond are told as one sum."
     )
     repeat: Duration = Field(
-        timedelta(minutes=5), description="A session's further alarms are summed for so long, unless they are graver."
+        timedelta(minutes=5),
+        description="A session's further alarms are summed for so long, unless they are more severe.",
     )
     payload: Literal["none", "response", "both"] = Field(
         "none", description="Messages that an event carries, the first 64 KiB of each: none unless told."

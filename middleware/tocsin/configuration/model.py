@@ -130,16 +130,16 @@ class ModelConfig(BaseModel):
     )
     smoothed: bool = Field(
         False,
-        description="P-values in verdicts are smoothed: exactly uniform on safe traffic, ties and all, with a U that "
-        "comes from the verdict's id.",
+        description="P-values in verdicts are smoothed: exactly uniform on safe traffic, also with ties. The random "
+        "number is derived from the verdict's id.",
     )
     restart: int = Field(
         1_000, ge=1, description="Evidence against the promise starts a new window after so many responses."
     )
     evidence: Literal["windows", "run_length"] = Field(
         "windows",
-        description="windows: evidence that may never cry wolf; run_length: an e-detector, sooner at late changes, "
-        "whose value exceeds log(N) by chance once in N responses on average at most.",
+        description="windows: evidence that may never raise a false alert; run_length: an e-detector, sooner at late "
+        "changes, whose value exceeds log(N) by chance once in N responses on average at most.",
     )
 
     @property

@@ -14,17 +14,21 @@ def check_ports(listeners: Sequence[Listener], others: Mapping[str, Address | No
     """Raises ValueError where two of the relay's own ports are one, or an upstream leads back to the relay. `others`
     are further ports by the setting's name. Names of hosts are not resolved.
     """
-    own = [(_name("listen", number), one.listen) for number, one in enumerate(listeners)]
-    own += [(name, address) for name, address in others.items() if address is not None]
-    for at, (name, address) in enumerate(own):
-        for other_name, other in own[:at]:
+    taken_addresses = [(_name("listen", number), entry.listen) for number, entry in enumerate(listeners)]
+    taken_addresses += [(name, address) for name, address in others.items() if address is not None]
+    for at, (name, address) in enumerate(taken_addresses):
+        for other_name, other in taken_addresses[:at]:
             if _covers(address, other) or _covers(other, address):
                 raise ValueError(f"{name}: {address} is the address of {other_name} already: choose another")
     for number, listener in enumerate(listeners):
         way = [number]
         while (after := _behind(listeners[way[-1]].upstream, listeners)) is not None:
             if after == number:
-                by = "" if len(way) == 1 else f" by way of {', '.join(str(listeners[one].listen) for one in way[1:])}"
+                by = (
+                    ""
+                    if len(way) == 1
+                    else f" by way of {', '.join(str(listeners[entry].listen) for entry in way[1:])}"
+                )
                 raise ValueError(
                     f"{_name('upstream', number)}: {listener.upstream} leads back to {listener.listen}{by}, where the "
                     f"relay itself listens: name the model server's address"
@@ -36,7 +40,7 @@ def check_ports(listeners: Sequence[Listener], others: Mapping[str, Address | No
 
 def _behind(upstream: Address, listeners: Sequence[Listener]) -> int | None:
     """The listener that an upstream is."""
-    return next((number for number, one in enumerate(listeners) if _leads_to(upstream, one.listen)), None)
+    return next((number for number, listener in enumerate(listeners) if _leads_to(upstream, listener.listen)), None)
 
 
 def _leads_to(upstream: Address, listen: Address) -> bool:

@@ -37,12 +37,12 @@ class StateConfig(BaseModel):
 
     @field_validator("redis")
     @classmethod
-    def _is_an_address(cls, told: str) -> str:
-        if not told.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError(f"expected redis://HOST:PORT, rediss:// or unix://, not '{shown(told)}'")
-        if "@" in told or "password=" in told:
+    def _is_an_address(cls, address: str) -> str:
+        if not address.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError(f"expected redis://HOST:PORT, rediss:// or unix://, not '{shown(address)}'")
+        if "@" in address or "password=" in address:
             raise ValueError("the password belongs into a file: set username and password")
-        return told
+        return address
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> StateConfig:
@@ -58,10 +58,10 @@ class StateConfig(BaseModel):
         """The sentinels' addresses, and the database. Raises ValueError on what is none."""
         _, _, where = self.redis.partition("://")
         hosts, _, database = where.partition("/")
-        found = [told.rpartition(":") for told in hosts.split(",")]
-        if not all(host and port.isdigit() for host, _, port in found) or not (database or "0").isdigit():
+        parts = [entry.rpartition(":") for entry in hosts.split(",")]
+        if not all(host and port.isdigit() for host, _, port in parts) or not (database or "0").isdigit():
             raise ValueError(f"sentinels are redis://HOST:PORT,HOST:PORT/DB, not '{self.redis}'")
-        return [(host, int(port)) for host, _, port in found], int(database or 0)
+        return [(host, int(port)) for host, _, port in parts], int(database or 0)
 
     def resolve(self, folder: Path) -> None:
         """Make paths relative to a folder."""

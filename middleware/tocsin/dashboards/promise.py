@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from tocsin.alerting.rates import CHANCE, ceiling_of
 from tocsin.dashboards.panels import Query, board, heat, lines, number, rows, variable
 
-ONE = 'model=~"$model",severity=~"$severity"'
+ONE_SEVERITY = 'model=~"$model",severity=~"$severity"'
 OF = 'model=~"$model"'
 SCORED = OF + ',decision!="unscored"'
 CELL = "model, severity"
@@ -15,19 +15,19 @@ CELL = "model, severity"
 
 def promise(runbooks: str) -> build.Dashboard:
     """The dashboard, with links to the runbooks at that address."""
-    alarmed = f"sum by ({CELL}) (increase(tocsin_promised_alarms_total{{{ONE}}}[$__rate_interval]))"
+    alarmed = f"sum by ({CELL}) (increase(tocsin_promised_alarms_total{{{ONE_SEVERITY}}}[$__rate_interval]))"
     judged = f"sum by (model) (increase(tocsin_promised_total{{{OF}}}[$__rate_interval]))"
     share = f"{alarmed} / on (model) group_left () ({judged} > 0)"
-    alpha = f"max by ({CELL}) (tocsin_alpha{{{ONE}}})"
+    alpha = f"max by ({CELL}) (tocsin_alpha{{{ONE_SEVERITY}}})"
     ceiling = ceiling_of(
-        f"max by ({CELL}) (tocsin_expected_alarm_ratio{{{ONE}}})",
+        f"max by ({CELL}) (tocsin_expected_alarm_ratio{{{ONE_SEVERITY}}})",
         f"({judged} > 0)",
         f"min by (model) (tocsin_calibration_responses{{{OF}}})",
         "on (model) group_left ()",
         f"on ({CELL})",
     )
-    evidence = f"max by ({CELL}) (tocsin_promise_log_evalue{{{ONE}}})"
-    all_alarmed = f"sum by ({CELL}) (increase(tocsin_promised_alarms_total{{{ONE}}}[$__range]))"
+    evidence = f"max by ({CELL}) (tocsin_promise_log_evalue{{{ONE_SEVERITY}}})"
+    all_alarmed = f"sum by ({CELL}) (increase(tocsin_promised_alarms_total{{{ONE_SEVERITY}}}[$__range]))"
     all_judged = f"sum by (model) (increase(tocsin_promised_total{{{OF}}}[$__range]))"
     overall = f"{all_alarmed} / on (model) group_left () ({all_judged} > 0)"
     return (
@@ -60,13 +60,13 @@ def promise(runbooks: str) -> build.Dashboard:
         .with_panel(lines(
             "Evidence since start", "Rises when more alarm than promised, when far fewer do (quiet), or when scores "
             "drift; e to this power to 1.", "none", Query(evidence, "promise {{model}} {{severity}}"),
-            Query(f"max by ({CELL}) (tocsin_quiet_log_evalue{{{ONE}}})", "quiet {{model}} {{severity}}"),
+            Query(f"max by ({CELL}) (tocsin_quiet_log_evalue{{{ONE_SEVERITY}}})", "quiet {{model}} {{severity}}"),
             Query(f"max by (model) (tocsin_drift_log_evalue{{{OF}}})", "drift {{model}}"), least=None,
         ))
         .with_panel(rows(
             "What is promised", "By the bundles in use.",
             Query(alpha, "promised"), Query(overall, "seen"),
-            Query(f"max by ({CELL}) (tocsin_expected_alarm_ratio{{{ONE}}})", "expected"),
+            Query(f"max by ({CELL}) (tocsin_expected_alarm_ratio{{{ONE_SEVERITY}}})", "expected"),
             Query(f"min by (model) (tocsin_calibration_responses{{{OF}}})", "calibrated on"),
             Query(f"time() - min by (model) (tocsin_bundle_calibrated_timestamp_seconds{{{OF}}})", "calibrated ago"),
             units={"promised": "percentunit", "seen": "percentunit", "expected": "percentunit", "calibrated ago": "s"},

@@ -57,8 +57,8 @@ def _photo_patches(random: np.random.Generator) -> Images:
     patches = []
     for _ in range(EACH_KIND):
         image = grey[random.integers(len(grey))]
-        top, left = random.integers(image.shape[0] - 8), random.integers(image.shape[1] - 8)
-        patches.append(image[top : top + 8, left : left + 8].ravel())
+        top, column = random.integers(image.shape[0] - 8), random.integers(image.shape[1] - 8)
+        patches.append(image[top : top + 8, column : column + 8].ravel())
     return np.array(patches, np.float32)
 
 

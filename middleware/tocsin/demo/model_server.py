@@ -70,6 +70,13 @@ class ModelServer:
             "name": "digits",
             "implementation": "digits_runtime.DigitsModel",
             "parameters": {"uri": str((folder / "digits.npz").resolve()), "version": "v1"},
+            "inputs": [{"name": "image", "datatype": "FP64", "shape": [-1, 64]}],
+            "outputs": [
+                {"name": "predict", "datatype": "INT64", "shape": [-1, 1]},
+                {"name": "predict_proba", "datatype": "FP64", "shape": [-1, 10]},
+                {"name": "logits", "datatype": "FP64", "shape": [-1, 10]},
+                {"name": "hidden", "datatype": "FP64", "shape": [-1, 64]},
+            ],
         }
         settings = {
             "host": "127.0.0.1",

@@ -56,10 +56,10 @@ def draw(findings: Findings, path: Path) -> None:
     handles += [plt.Line2D([], [], color=colour) for colour in SHADES[: len(kinds)]]
     handles += [plt.Line2D([], [], color=INK, linestyle="--")]
     alarmed = [f"{kind} ({findings.kinds[kind]:.0%} alarmed)" for kind in kinds]
-    seen = f"{findings.safe_alarms / findings.safe:.1%} alarmed, {promise.alphas['warning']:.0%} promised"
+    caption = f"{findings.safe_alarms / findings.safe:.1%} alarmed, {promise.alphas['warning']:.0%} promised"
     figure.legend(
         handles,
-        [f"held-out digits ({seen})", *alarmed, "alarm from here on"],
+        [f"held-out digits ({caption})", *alarmed, "alarm from here on"],
         loc="outside lower center",
         ncols=4,
         frameon=False,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from socket import gethostname
 from typing import Any
 
-from tocsin.events.storms import Sum
+from tocsin.events.alarm_throttle import Sum
 from tocsin.judgement.call import Call
 
 ALARM, SUM = "tocsin.alarm.v1", "tocsin.alarms.summed.v1"
@@ -36,7 +37,7 @@ def alarm(call: Call, session: str, scores: Mapping[str, float], payload: str) -
     """What an event tells of an alarmed call; `scores` are those of its worst row, by detector."""
     verdict = call.verdict
     assert verdict is not None
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         "model": call.model,
         "version": call.version,
         "method": call.method,
@@ -52,12 +53,12 @@ def alarm(call: Call, session: str, scores: Mapping[str, float], payload: str) -
         "trace_id": call.trace,
     }
     if verdict.identifier:
-        told["response_id"] = verdict.identifier
+        data["response_id"] = verdict.identifier
     if payload != "none":
-        told["response"] = _text(call.response)
+        data["response"] = _text(call.response)
     if payload == "both":
-        told["request"] = _text(call.request)
-    return told
+        data["request"] = _text(call.request)
+    return data
 
 
 def subject(model: str, session: str = "") -> str:
@@ -96,3 +97,15 @@ def summed(of: Sum, began: float, ended: float) -> dict[str, Any]:
 
 def _text(message: bytes | None) -> str | None:
     return None if message is None else base64.b64encode(message[:LONGEST]).decode()
+
+
+def alarm_of(line: bytes) -> str | None:
+    """What an event shares with those of other replicas: session and severity, hidden. None for all that stand alone:
+    sums, and alarms of no session.
+    """
+    content = json.loads(line)
+    data = content["data"]
+    if content["type"] != ALARM or not data["session"]:
+        return None
+    shared = "\0".join((data["model"], data["bundle"], data["session"], data["severity"]))
+    return hashlib.blake2b(shared.encode(), digest_size=16).hexdigest()

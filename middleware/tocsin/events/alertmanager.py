@@ -31,18 +31,18 @@ def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
     """The alerts that an event is."""
     data = event["data"]
     summed = event["type"] == SUM
-    found = []
+    result = []
     for severity in data["severities"] if summed else [data["severity"]]:
         labels = {"alertname": "TocsinAlarm", "model": data["model"], "severity": severity, "source": event["source"]}
         labels |= {"version": data["version"]} if data.get("version") else {}  # not told by an older spool's sums
         if summed:
             labels["kind"] = "sum"  # else it would take the place of the single alarm before it
-            told = f"{data['model']}: {data['severities'][severity]} more {severity} alarms since {data['from']}"
-            annotations = {"summary": told}
+            summary = f"{data['model']}: {data['severities'][severity]} more {severity} alarms since {data['from']}"
+            annotations = {"summary": summary}
         else:
-            told = f"{data['model']}: a response with p = {data['p']:.2g}"
-            annotations = {"summary": told, "description": "; ".join(data["reasons"]), "alarm_id": event["id"]}
+            summary = f"{data['model']}: a response with p = {data['p']:.2g}"
+            annotations = {"summary": summary, "description": "; ".join(data["reasons"]), "alarm_id": event["id"]}
             annotations |= {name: data[name] for name in ("trace_id", "session") if data[name]}
         ends = stamp(time.time() + lasting)
-        found.append({"labels": labels, "annotations": annotations, "startsAt": event["time"], "endsAt": ends})
-    return found
+        result.append({"labels": labels, "annotations": annotations, "startsAt": event["time"], "endsAt": ends})
+    return result

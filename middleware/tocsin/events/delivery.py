@@ -19,15 +19,16 @@ from tocsin.configuration.events import (
     Target,
     WebhookTarget,
 )
+from tocsin.events.alarm import alarm_of
 from tocsin.events.alertmanager import Alertmanager
 from tocsin.events.json_lines import JsonLines
 from tocsin.events.kafka import Kafka
 from tocsin.events.log import LogLines
-from tocsin.events.once import Claim, Once, alarm_of
 from tocsin.events.post import Rejected
 from tocsin.events.spool import Spool
 from tocsin.events.webhook import Webhook
-from tocsin.judgement.news import News, and_more
+from tocsin.log_throttle import LogThrottle, and_more
+from tocsin.state.deduplicator import Claim, Deduplicator
 
 log = logging.getLogger("tocsin")
 
@@ -48,7 +49,7 @@ class Destination(Protocol):
         ...
 
 
-class Outlet(Protocol):
+class DeliveryQueue(Protocol):
     """One target of the configuration."""
 
     label: str
@@ -68,23 +69,23 @@ class Outlet(Protocol):
         ...
 
 
-def outlets(config: EventsConfig, once: Once | None = None) -> list[Outlet]:
+def delivery_queues(config: EventsConfig, once: Deduplicator | None = None) -> list[DeliveryQueue]:
     """An outlet for every target; those that bring events elsewhere ask `once` about each.
 
     Raises ConfigError, or OSError when a folder cannot be used.
     """
-    found: list[Outlet] = []
+    result: list[DeliveryQueue] = []
     for number, target in enumerate(config.to):
         if isinstance(target, FileTarget):
-            found.append(JsonLines(target.file))
+            result.append(JsonLines(target.file))
         elif isinstance(target, LogTarget):
-            found.append(LogLines(target))
+            result.append(LogLines(target))
         else:
             assert config.spool is not None
             label = LABELS[type(target)]
             spool = Spool(config.spool / f"{number}-{label}", int(config.spool_size))
-            found.append(Delivery(label, _destination(target), spool, once))
-    return found
+            result.append(Delivery(label, _destination(target), spool, once))
+    return result
 
 
 def check_target(target: Target) -> None:
@@ -96,13 +97,13 @@ def check_target(target: Target) -> None:
 class Delivery:
     """A thread that brings what is in a spool to a destination, in order."""
 
-    def __init__(self, label: str, destination: Destination, spool: Spool, once: Once | None = None) -> None:
+    def __init__(self, label: str, destination: Destination, spool: Spool, once: Deduplicator | None = None) -> None:
         self.label = label
         self._once = once
         self.counts: Counter[str] = Counter()
         self._destination, self._spool = destination, spool
         self._arrived, self._ending = threading.Event(), threading.Event()
-        self._news = News()
+        self._throttle = LogThrottle()
         self._thread = threading.Thread(target=self._run, name=f"tocsin-{label}", daemon=True)
         self._thread.start()
 
@@ -119,8 +120,8 @@ class Delivery:
             self._arrived.set()
             return
         self.counts["dropped"] += 1
-        if (kept := self._news.of("dropped")) is not None:
-            log.error("an event for %s is lost: %s%s", self.label, why, and_more(kept))
+        if (suppressed := self._throttle.admit("dropped")) is not None:
+            log.error("an event for %s is lost: %s%s", self.label, why, and_more(suppressed))
 
     def close(self) -> None:
         """Leave what cannot be delivered at once to the next process."""
@@ -179,7 +180,7 @@ class Delivery:
             log.error("an event was refused and is lost: %s", error)
             return True
         if alarm is not None and self._once is not None:
-            self._once.told(alarm)
+            self._once.mark_delivered(alarm)
         self._settled(line, "delivered")
         return True
 

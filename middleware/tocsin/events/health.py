@@ -7,21 +7,21 @@ from collections.abc import Iterable, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from tocsin.events.delivery import Outlet
+from tocsin.events.delivery import DeliveryQueue
 
 OUTCOMES = ("delivered", "repeated", "rejected", "dropped", "failed")
 Facts = dict[str, dict[str, int]]  # metric -> labels, a space between -> number
 
 
-def facts(outlets: Iterable[Outlet]) -> Facts:
+def facts(delivery_queues: Iterable[DeliveryQueue]) -> Facts:
     """What outlets have counted so far, and have waiting now."""
-    told: Facts = {"events": {}, "events_waiting": {}}
-    for outlet in outlets:
+    counts: Facts = {"events": {}, "events_waiting": {}}
+    for outlet in delivery_queues:
         for outcome in OUTCOMES:
             key = f"{outlet.label} {outcome}"
-            told["events"][key] = told["events"].get(key, 0) + outlet.counts[outcome]
-        told["events_waiting"][outlet.label] = told["events_waiting"].get(outlet.label, 0) + outlet.waiting
-    return told
+            counts["events"][key] = counts["events"].get(key, 0) + outlet.counts[outcome]
+        counts["events_waiting"][outlet.label] = counts["events_waiting"].get(outlet.label, 0) + outlet.waiting
+    return counts
 
 
 def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:

@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from tocsin.judgement.news import News, and_more
+from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 
@@ -26,7 +26,7 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.counts: Counter[str] = Counter()
         self._path = path
-        self._news = News()
+        self._throttle = LogThrottle()
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(self._open())
 
@@ -35,8 +35,8 @@ class JsonLines:
             self._append(line)
         except OSError as error:
             self.counts["dropped"] += 1
-            if (kept := self._news.of("dropped")) is not None:
-                log.error("an event cannot be written to %s and is lost: %s%s", self._path, error, and_more(kept))
+            if (suppressed := self._throttle.admit("dropped")) is not None:
+                log.error("an event cannot be written to %s and is lost: %s%s", self._path, error, and_more(suppressed))
             return
         self.counts["delivered"] += 1
 

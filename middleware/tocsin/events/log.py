@@ -26,16 +26,16 @@ class LogLines:
         event = json.loads(line)
         data = event["data"]
         summed = event["type"] == SUM
-        one = data["worst"] if summed else data
-        reasons = "; ".join(one["reasons"])
+        alarm = data["worst"] if summed else data
+        reasons = "; ".join(alarm["reasons"])
         if summed:
             among = f" in {data['sessions']} sessions" if data["sessions"] else ""
-            told = f"model {data['model']}: {data['alarms']} more alarms{among}, worst: {reasons}"
+            message = f"model {data['model']}: {data['alarms']} more alarms{among}, worst: {reasons}"
         else:
-            told = f"model {data['model']}: {data['severity']} alarm, p = {data['p']:.3g}: {reasons}"
-        fields = {"alarm_id": event["id"], "model": data["model"], "severity": one["severity"], "p": data["p"]}
+            message = f"model {data['model']}: {data['severity']} alarm, p = {data['p']:.3g}: {reasons}"
+        fields = {"alarm_id": event["id"], "model": data["model"], "severity": alarm["severity"], "p": data["p"]}
         more = ("version", "method", "session", "trace_id", "detectors", "action")
-        log.log(self._level, told, extra={**fields, **{name: one[name] for name in more if one[name]}})
+        log.log(self._level, message, extra={**fields, **{name: alarm[name] for name in more if alarm[name]}})
         self.counts["delivered"] += 1
 
     def close(self) -> None:

@@ -27,15 +27,15 @@ def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None
 
     Raises Rejected where the receiver refuses it, OSError where it cannot be had, or has not taken it.
     """
-    asked = _Request(url, body, headers, timeout)
-    thread = threading.Thread(target=asked.run, name="tocsin-post", daemon=True)
+    request = _Request(url, body, headers, timeout)
+    thread = threading.Thread(target=request.run, name="tocsin-post", daemon=True)
     thread.start()
     thread.join(timeout)
-    if not asked.done.is_set():
-        asked.give_up()
+    if not request.done.is_set():
+        request.give_up()
         raise TimeoutError(f"{shown(url)}: no answer within {timeout:g} s")
-    if asked.failure is not None:
-        raise asked.failure
+    if request.failure is not None:
+        raise request.failure
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -47,8 +47,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 class _Request:
     def __init__(self, url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:
         self._url, self._timeout = url, timeout
-        self._asked = urllib.request.Request(_without_user(url), data=body, headers=headers, method="POST")
-        self._asked.headers.update(_credentials(url))
+        self._request = urllib.request.Request(_without_user(url), data=body, headers=headers, method="POST")
+        self._request.headers.update(_credentials(url))
         self._socket: socket.socket | None = None
         self._given_up = False
         self._lock = threading.Lock()
@@ -57,9 +57,9 @@ class _Request:
 
     def run(self) -> None:
         """Ask; `failure` is what came of it."""
-        made = urllib.request.build_opener(_NoRedirects, *_handlers(self))
+        opener = urllib.request.build_opener(_NoRedirects, *_handlers(self))
         try:
-            with made.open(self._asked, timeout=self._timeout) as answer:
+            with opener.open(self._request, timeout=self._timeout) as answer:
                 answer.read(1024)
             self.failure = None
         except urllib.error.HTTPError as error:
@@ -73,12 +73,12 @@ class _Request:
                 self._socket.close()
             self.done.set()
 
-    def connected(self, made: socket.socket) -> None:
+    def connected(self, connection: socket.socket) -> None:
         """Take note of what is to be ended when time is up. Raises OSError if it is."""
         with self._lock:
             if self._given_up:
                 raise TimeoutError("time is up")
-            self._socket = made.dup()  # TLS makes another object of the same connection
+            self._socket = connection.dup()  # TLS makes another object of the same connection
 
     def give_up(self) -> None:
         """Time is up: nothing is sent any more."""
@@ -92,34 +92,36 @@ class _Request:
 def _handlers(request: _Request) -> list[Any]:
     """What opens connections that `request` knows of; they use proxies of the environment, as urllib does."""
 
-    class Known(http.client.HTTPConnection):
+    class Traced(http.client.HTTPConnection):
         def connect(self) -> None:
             super().connect()
             request.connected(self.sock)
 
-    class Secure(http.client.HTTPSConnection, Known):  # whose connect calls that of Known before TLS begins
+    class Secure(http.client.HTTPSConnection, Traced):  # whose connect calls that of Known before TLS begins
         pass
 
     class PlainHandler(urllib.request.HTTPHandler):
-        def http_open(self, asked: urllib.request.Request) -> Any:
-            return self.do_open(Known, asked)
+        def http_open(self, request: urllib.request.Request) -> Any:
+            return self.do_open(Traced, request)
 
     class SecureHandler(urllib.request.HTTPSHandler):
-        def https_open(self, asked: urllib.request.Request) -> Any:
-            return self.do_open(Secure, asked)
+        def https_open(self, request: urllib.request.Request) -> Any:
+            return self.do_open(Secure, request)
 
     return [PlainHandler, SecureHandler]
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
-    told = f"{shown(url)}: HTTP {error.code} {error.reason}"
+    problem = f"{shown(url)}: HTTP {error.code} {error.reason}"
     if 300 <= error.code < 400:
         to = error.headers.get("Location", "")
         where = f" to {shown(to)}" if "://" in to else ""
-        return OSError(f"{told}: it redirects{where}, which is not followed; configure the address that takes events")
+        return OSError(
+            f"{problem}: it redirects{where}, which is not followed; configure the address that takes events"
+        )
     if error.code < 500 and error.code not in AGAIN:
-        return Rejected(told)
-    return OSError(told)
+        return Rejected(problem)
+    return OSError(problem)
 
 
 def _without_user(url: str) -> str:

@@ -33,7 +33,7 @@ class Spool:
     @property
     def waiting(self) -> int:
         """Bytes that are not delivered yet."""
-        return sum(one.left for one in list(self._segments))
+        return sum(segment.remaining for segment in list(self._segments))
 
     def put(self, line: bytes) -> bool:
         """Append a line, newline included; False when there is no room for it. Raises OSError when it cannot be
@@ -68,24 +68,24 @@ class Spool:
     def adopt(self) -> None:
         """Take over what processes that are gone have left."""
         with self._lock:
-            own = {one.path for one in self._segments}
-            found: list[_Segment] = []
+            known_paths = {segment.path for segment in self._segments}
+            adopted: list[_Segment] = []
             try:
                 for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-                    if path not in own and (one := _Segment.left_behind(path)) is not None:
-                        found.append(one)
+                    if path not in known_paths and (segment := _Segment.left_behind(path)) is not None:
+                        adopted.append(segment)
             finally:
-                self._segments.extendleft(reversed(found))
+                self._segments.extendleft(reversed(adopted))
 
     def close(self) -> None:
         """Leave what is not delivered to the next process."""
         with self._lock:
             while self._segments:
-                one = self._segments.popleft()
-                if one.left:
-                    one.close()
+                segment = self._segments.popleft()
+                if segment.remaining:
+                    segment.close()
                 else:
-                    one.remove()
+                    segment.remove()
             self._writing = None
 
 
@@ -99,7 +99,7 @@ class _Segment:
             raise
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         return self.size - self._at
 
     @classmethod
@@ -121,8 +121,8 @@ class _Segment:
             os.close(handle)
             return None
         size = os.fstat(handle).st_size
-        whole = os.pread(handle, size, 0).rfind(b"\n") + 1  # what was cut short was never told to be there
-        return cls(path, handle, whole, min(_progress(path.with_suffix(DONE)), whole))
+        complete = os.pread(handle, size, 0).rfind(b"\n") + 1  # what was cut short was never told to be there
+        return cls(path, handle, complete, min(_progress(path.with_suffix(DONE)), complete))
 
     def append(self, line: bytes) -> None:
         written = 0
@@ -138,11 +138,11 @@ class _Segment:
         self.size += written
 
     def head(self) -> bytes | None:
-        if not self.left:
+        if not self.remaining:
             return None
         chunk, wanted = b"", 4096
         while not (end := chunk.find(b"\n") + 1):
-            chunk, wanted = os.pread(self._handle, min(wanted, self.left), self._at), wanted * 4
+            chunk, wanted = os.pread(self._handle, min(wanted, self.remaining), self._at), wanted * 4
         return chunk[:end]
 
     def advance(self, length: int) -> None:

@@ -13,9 +13,9 @@ from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, witho
 from tocsin.inprocess.channel import Guarded, GuardedCalls, Request
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
-from tocsin.judgement.acting import Ask, Outcome
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.judgement.policy import Replacement
 from tocsin.outbound import aio_channels
 
@@ -59,12 +59,12 @@ class _Callable:
             inner, capture = guarded.open(None)
             try:
                 response = inner(message, metadata=metadata, **{**more, "timeout": seconds})
-                messages = [one async for one in response] if streams else [await response]
+                messages = [answer async for answer in response] if streams else [await response]
             except grpc.RpcError:
                 return None
-            contents = [capture.content_of(one) for one in messages]
-            known = [content for content in contents if content is not None]
-            return known if len(known) == len(contents) else None
+            contents = [capture.content_of(answer) for answer in messages]
+            present = [content for content in contents if content is not None]
+            return present if len(present) == len(contents) else None
 
         return ask
 
@@ -230,18 +230,18 @@ class _ManyResponses(_GuardedCall):
         try:
             message = await self._inner.read()
         except BaseException as error:
-            self._holding.over()
+            self._holding.on_closed()
             raise self._failed(error) from None
         if message is grpc.aio.EOF:
             self._finished = True
             settled = await self._settle(self._holding.end())
-            self._holding.over()
+            self._holding.on_closed()
         else:
             settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
         self._ready.extend(settled.messages)
         if settled.instead is not None:
             self._finished = True
-            self._ready.extend(self._guarded.message(one) for one in settled.instead.responses)
+            self._ready.extend(self._guarded.message(content) for content in settled.instead.responses)
             self._inner.cancel()
 
 

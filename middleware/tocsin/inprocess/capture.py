@@ -34,7 +34,7 @@ class Capture:
         """The bytes of a message that is sent."""
         content: bytes = self._serializer(message) if self._serializer is not None else message
         if self._call is not None:
-            self._call.asked(content)
+            self._call.on_request_message(content)
         return content
 
     def deserialize(self, content: bytes) -> Any:

@@ -6,8 +6,8 @@ import time
 from typing import Any, ClassVar
 
 from tocsin.inprocess.capture import Capture, Codec
-from tocsin.judgement.acting import Ask
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
 from tocsin.outbound import Sending, Target, forward_metadata
 

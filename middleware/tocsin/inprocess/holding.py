@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from tocsin.inprocess.capture import verdicts_in
 from tocsin.judgement.accepting import accept_verdict
-from tocsin.judgement.acting import Ask, Judge, Outcome, acting, goes_out
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask, Judge, Outcome, enforcement_steps, goes_out
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import Replacement
 
@@ -40,13 +40,13 @@ class Holding:
         self._held: deque[Any] = deque()  # messages of the program's own
         self._first = 0  # the place in the response of the first that is held
         self._cleared: set[int] = set()  # places of those that may go on
-        self._begun = False
+        self._partially_sent = False
 
     def take(self, message: Any, content: bytes | None) -> list[Call]:
         """A message has come, with its bytes where they are known; what is to be judged now."""
         self._held.append(message)
         fault = None if content is not None else ("undecodable", f"there are no bytes of a {type(message).__name__}")
-        piece = self.call.answered(content, fault)
+        piece = self.call.on_response_message(content, fault)
         return [] if piece is None else [piece]
 
     def accept(self, trailing: Iterable[tuple[str, Any]] | None) -> None:
@@ -62,9 +62,9 @@ class Holding:
         """No more messages come; what is to be judged still."""
         return self.call.ended()
 
-    def over(self) -> None:
+    def on_closed(self) -> None:
         """The call has ended, and what came of it is judged."""
-        self._guard.over(self.call)
+        self._guard.on_call_closed(self.call)
 
     def settle(self, pieces: Sequence[Call], ask: Callable[[Ask], Outcome]) -> Settled:
         """Judge pieces, and do what their verdicts say."""
@@ -121,14 +121,14 @@ class Holding:
             self.instead = yield from self._act(piece)
             piece.forget()
             if self.instead is not None:
-                self.over()
+                self.on_closed()
                 break
             messages += self._release(piece)
         return Settled(messages, self.instead)
 
     def _act(self, piece: Call) -> Generator[Ask | Judge, Outcome, Replacement | None]:
         """Do what a verdict asks for. Others are asked for one piece of a response alone."""
-        steps = acting(self._guard, piece, begun=self._begun, asks=self._asks)
+        steps = enforcement_steps(self._guard, piece, partially_sent=self._partially_sent, can_retry=self._asks)
         came: Outcome = None
         try:
             while True:
@@ -149,12 +149,12 @@ class Holding:
 
     def _release(self, piece: Call) -> list[Any]:
         """The messages that may go on once a piece may, in their order."""
-        piece.goes_on()
-        self._cleared.update(piece.places)
+        piece.on_forwarded()
+        self._cleared.update(piece.message_indices)
         ready = []
         while self._held and self._first in self._cleared:
             self._cleared.discard(self._first)
             self._first += 1
             ready.append(self._held.popleft())
-        self._begun = self._begun or bool(ready)
+        self._partially_sent = self._partially_sent or bool(ready)
         return ready

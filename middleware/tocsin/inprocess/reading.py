@@ -21,10 +21,10 @@ def verdict(call: Any) -> Any:
     Raises ValueError where the metadata holds something else under the verdict's key.
     """
     if hasattr(call, "trailing_metadata"):
-        found = call.trailing_metadata()
-        if hasattr(found, "__await__"):
-            return _awaited(found)
-        return _read(found)
+        metadata = call.trailing_metadata()
+        if hasattr(metadata, "__await__"):
+            return _awaited(metadata)
+        return _read(metadata)
     return _read(call)
 
 

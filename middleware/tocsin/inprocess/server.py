@@ -12,9 +12,9 @@ from google.protobuf.message import DecodeError
 
 from tocsin.inprocess.capture import Capture, encoded, text_metadata, verdicts_in, with_verdict, without_verdicts
 from tocsin.inprocess.holding import Holding, Settled
-from tocsin.judgement.acting import Ask, Outcome
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.judgement.guard import Guard
 from tocsin.outbound import Sending, Target, aio_channels, channels, forward_metadata
 from tocsin.verdict import USUAL_LIST_SIZE
@@ -44,13 +44,13 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         call = self._guard.call(handler_call_details.method, text_metadata(handler_call_details.invocation_metadata))
-        found = continuation(handler_call_details)
-        if inspect.isawaitable(found):
-            return self._wrap_later(found, call)
-        return self._wrap(found, call)
+        handler = continuation(handler_call_details)
+        if inspect.isawaitable(handler):
+            return self._wrap_later(handler, call)
+        return self._wrap(handler, call)
 
-    async def _wrap_later(self, found: Any, call: Call | None) -> Any:
-        return self._wrap(await found, call)
+    async def _wrap_later(self, handler: Any, call: Call | None) -> Any:
+        return self._wrap(await handler, call)
 
     def _wrap(self, handler: Any, call: Call | None) -> Any:
         if handler is None or call is None or handler.response_streaming != call.streams:
@@ -59,9 +59,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
         served = _Served(self, call, handler, kind)
         behaviour: Callable[[Any, Any], Any]
         if _is_async(served.inner):
-            behaviour = served.stream_aio if kind[1] else served.one_aio
+            behaviour = served.stream_aio if kind[1] else served.unary_aio
         else:
-            behaviour = served.stream if kind[1] else served.one
+            behaviour = served.stream if kind[1] else served.unary
         return _MAKERS[kind](
             behaviour,
             request_deserializer=served.requests.deserialize,
@@ -105,7 +105,7 @@ class _Served:
         content = self._responses.recall(response)
         return self._responses.serialize(response) if content is None else content
 
-    def one(self, request: Any, context: Any) -> Any:
+    def unary(self, request: Any, context: Any) -> Any:
         try:
             response = self.inner(self._noted(request), context)
         except BaseException:
@@ -119,7 +119,7 @@ class _Served:
             context.abort(settled.instead.status, settled.instead.message)
         return self._message(settled.instead.responses[0], response)
 
-    async def one_aio(self, request: Any, context: Any) -> Any:
+    async def unary_aio(self, request: Any, context: Any) -> Any:
         response = await self.inner(self._noted_aio(request), context)
         ask = self._asker_aio(request, context)
         settled = await self._holding.settle_aio(self._take(response), self._by.batcher, ask)
@@ -153,7 +153,7 @@ class _Served:
             self._strip(context)
             raise
         finally:
-            self._holding.over()
+            self._holding.on_closed()
 
     async def stream_aio(self, request: Any, context: Any) -> AsyncIterator[Any]:
         ask, response, ended = self._asker_aio(request, context), None, False
@@ -177,7 +177,7 @@ class _Served:
                     return
             self._annotate(context, Settled([]))
         finally:
-            self._holding.over()
+            self._holding.on_closed()
 
     def _take(self, response: Any) -> list[Call]:
         content = self._responses.serialize(response)
@@ -224,7 +224,7 @@ class _Served:
     def _note(self, request: Any) -> None:
         content = self.requests.content_of(request)
         if content is not None:
-            self._call.asked(content)
+            self._call.on_request_message(content)
 
     def _to_fallback(self, step: Ask, request: Any, context: Any) -> tuple[Target, Sending] | None:
         """The call's request to the fallback's address, within what is left of its deadline."""
@@ -232,12 +232,12 @@ class _Served:
         if content is None:
             return None
         assert step.upstream is not None
-        left = context.time_remaining()
+        seconds = context.time_remaining()
         sending = Sending(
             self._call.method,
             content,
             forward_metadata(context.invocation_metadata()),
-            step.seconds if left is None else min(step.seconds, left),
+            step.seconds if seconds is None else min(step.seconds, seconds),
             self._streams,
             int(self._by.guard.config.max_message),
         )
@@ -251,7 +251,7 @@ class _Served:
             before = context.code()
             try:
                 response = self.inner(request, context)
-                return [self._responses.serialize(one) for one in (response if self._streams else [response])]
+                return [self._responses.serialize(message) for message in (response if self._streams else [response])]
             except Exception:
                 if context.code() is not before:  # the handler has ended the call
                     raise
@@ -262,8 +262,8 @@ class _Served:
     def _asker_aio(self, request: Any, context: Any) -> Callable[[Ask], Awaitable[Outcome]]:
         async def again() -> list[bytes]:
             response = self.inner(request, context)
-            responses = [one async for one in response] if self._streams else [await response]
-            return [self._responses.serialize(one) for one in responses]
+            responses = [message async for message in response] if self._streams else [await response]
+            return [self._responses.serialize(message) for message in responses]
 
         async def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
@@ -296,4 +296,7 @@ class _Served:
 
 def _is_async(behaviour: Any) -> bool:
     called = type(behaviour).__call__
-    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in (behaviour, called))
+    return any(
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        for function in (behaviour, called)
+    )

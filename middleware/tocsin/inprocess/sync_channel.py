@@ -12,7 +12,7 @@ from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, witho
 from tocsin.inprocess.channel import Guarded, GuardedCalls, Request
 from tocsin.inprocess.holding import Holding
 from tocsin.inprocess.withheld import Withheld, without_verdict
-from tocsin.judgement.acting import Ask, Outcome
+from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.outbound import channels
 
 Metadata = Sequence[tuple[str, Any]] | None
@@ -46,11 +46,11 @@ class _Callable:
             inner, capture = guarded.open(None)
             try:
                 response = inner(message, seconds, metadata, **more)
-                contents = [capture.content_of(one) for one in (response if streams else [response])]
+                contents = [capture.content_of(answer) for answer in (response if streams else [response])]
             except grpc.RpcError:
                 return None
-            known = [content for content in contents if content is not None]
-            return known if len(known) == len(contents) else None
+            present = [content for content in contents if content is not None]
+            return present if len(present) == len(contents) else None
 
         return ask
 
@@ -248,16 +248,16 @@ class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
             self._finished = True
             pieces = self._holding.end()
         except BaseException as error:
-            self._holding.over()
+            self._holding.on_closed()
             raise self._holding.failed(error, without_verdict) from None
         settled = self._holding.settle(pieces, self._ask)
         if self._finished:
-            self._holding.over()
+            self._holding.on_closed()
         self._ready.extend(settled.messages)
         if settled.instead is None:
             return
         self._finished = True
-        self._ready.extend(self._guarded.message(one) for one in settled.instead.responses)
+        self._ready.extend(self._guarded.message(content) for content in settled.instead.responses)
         if not settled.instead.responses:
             self._withheld = Withheld(settled.instead, self._holding.call, self._inner)
         self._inner.cancel()

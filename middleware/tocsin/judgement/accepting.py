@@ -34,9 +34,9 @@ def accept_verdict(guard: Guard, call: Call, text: str, *, failed: bool = False)
         return True
     if model is None or call.method not in model.served:
         return False
-    known = model.promise.alphas if model.bundle is not None else (*USUAL_SEVERITIES, *model.config.on_alarm)
-    severities = [one for one in (verdict.severity, *verdict.severities) if one is not None]
-    if any(severity not in known for severity in severities) or (severities and verdict.severity is None):
+    names = model.promise.alphas if model.bundle is not None else (*USUAL_SEVERITIES, *model.config.on_alarm)
+    severities = [name for name in (verdict.severity, *verdict.severities) if name is not None]
+    if any(severity not in names for severity in severities) or (severities and verdict.severity is None):
         return False
     call.model, call.version = verdict.model, verdict.version
     if not failed:

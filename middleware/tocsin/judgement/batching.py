@@ -20,12 +20,12 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 
 MOST_WAITING = 10_000  # calls that may wait for a batch in flight
-TURNS = 4  # of the loop that may share a batch
+MAX_COALESCED_TICKS = 4  # of the loop that may share a batch
 INLINE_BYTES = 131_072  # of one response's messages, and
 INLINE_ROWS = 512  # of all responses together, that are judged in the loop: some 2 ms
 
 
-class Waiting(Protocol):
+class VerdictCallback(Protocol):
     """Whoever waits for a call's verdict."""
 
     def judged(self, call: Call) -> None:
@@ -44,12 +44,12 @@ class Batcher:
         self._after_flush = after_flush
         self._loop = asyncio.get_running_loop()
         self._calls: list[Call] = []
-        self._waiting: list[Waiting] = []
+        self._waiting: list[VerdictCallback] = []
         self._scheduled = False
-        self._turns = self._seen = 0  # of the batch that grows: turns so far, and calls at the last of them
+        self._ticks = self._size_last_tick = 0  # of the batch that grows: turns so far, and calls at the last of them
         self._pool: ThreadPoolExecutor | None = None
         self._in_flight = False
-        self._large: deque[tuple[Call, Waiting]] = deque()
+        self._large: deque[tuple[Call, VerdictCallback]] = deque()
         self._large_bytes = 0  # of those, and the one that is being judged
         self._large_pool: ThreadPoolExecutor | None = None
         self._large_in_flight = False
@@ -62,9 +62,9 @@ class Batcher:
     @property
     def inline(self) -> bool:
         """Whether a call submitted now is judged in this thread, and within a few turns of the loop."""
-        return not self._guard.heavy and not self._in_flight
+        return not self._guard.is_blocking and not self._in_flight
 
-    def submit(self, call: Call, waiting: Waiting) -> None:
+    def submit(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge the call with others; when too many wait already, it passes unscored at once."""
         if len(self._calls) >= MOST_WAITING:
             self._loop.call_soon(self._give_up, call, waiting)
@@ -87,7 +87,7 @@ class Batcher:
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _give_up(self, call: Call, waiting: Waiting) -> None:
+    def _give_up(self, call: Call, waiting: VerdictCallback) -> None:
         self._guard.give_up(call, "queue_full", f"{self.waiting:,} responses wait for the scorer already")
         waiting.judged(call)
         self._after_flush()
@@ -96,18 +96,18 @@ class Batcher:
         self._scheduled = False
         if self._in_flight:
             return  # the batch in flight schedules the next one
-        if len(self._calls) > self._seen and self._turns < TURNS:
-            self._seen = len(self._calls)
-            self._turns += 1
+        if len(self._calls) > self._size_last_tick and self._ticks < MAX_COALESCED_TICKS:
+            self._size_last_tick = len(self._calls)
+            self._ticks += 1
             self._scheduled = True
             self._loop.call_soon(self._flush)
             return
-        self._turns = self._seen = 0
+        self._ticks = self._size_last_tick = 0
         calls, waiting = self._calls, self._waiting
         self._calls, self._waiting = [], []
         if not calls:
             return
-        if not self._guard.heavy:
+        if not self._guard.is_blocking:
             self._judge_inline(calls, waiting)
         else:
             if self._pool is None:
@@ -116,7 +116,7 @@ class Batcher:
             done = self._loop.run_in_executor(self._pool, self._guard.judge, calls)
             done.add_done_callback(lambda _: self._landed(calls, waiting))
 
-    def _judge_inline(self, calls: list[Call], waiting: list[Waiting]) -> None:
+    def _judge_inline(self, calls: list[Call], waiting: list[VerdictCallback]) -> None:
         """Judge these now, as far as it takes no longer than a turn of the loop should: large ones in their thread, and
         in the next turn what is too much together.
         """
@@ -127,27 +127,27 @@ class Batcher:
             and _size(call) > INLINE_BYTES
         }
         small = [call for call in calls if id(call) not in large] if large else calls
-        left = self._guard.judge(small, INLINE_ROWS)
-        if not left and not large:
+        postponed = self._guard.judge(small, INLINE_ROWS)
+        if not postponed and not large:
             self._tell(calls, waiting)
             return
-        large.update([id(call) for call, rows in left if rows > INLINE_ROWS])
-        later = {id(call) for call, rows in left if rows <= INLINE_ROWS}
+        large.update([id(call) for call, rows in postponed if rows > INLINE_ROWS])
+        later = {id(call) for call, rows in postponed if rows <= INLINE_ROWS}
         pairs = list(zip(calls, waiting, strict=True))
         here = [pair for pair in pairs if id(pair[0]) not in large and id(pair[0]) not in later]
-        self._tell([call for call, _ in here], [one for _, one in here])
-        for call, one in pairs:
+        self._tell([call for call, _ in here], [callback for _, callback in here])
+        for call, callback in pairs:
             if id(call) in large:
-                self._add_large(call, one)
+                self._add_large(call, callback)
         if later:
             self._calls[:0] = [call for call, _ in pairs if id(call) in later]
-            self._waiting[:0] = [one for call, one in pairs if id(call) in later]
-            self._turns = TURNS
+            self._waiting[:0] = [callback for call, callback in pairs if id(call) in later]
+            self._ticks = MAX_COALESCED_TICKS
             if not self._scheduled:
                 self._scheduled = True
                 self._loop.call_soon(self._flush)
 
-    def _add_large(self, call: Call, waiting: Waiting) -> None:
+    def _add_large(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge a response in the thread for large ones; when too much waits for that, it passes unscored."""
         size = _size(call)
         if self._large and self._large_bytes + size > self._guard.config.max_memory:
@@ -167,7 +167,7 @@ class Batcher:
         done = self._loop.run_in_executor(self._large_pool, self._judge_alone, call)
         done.add_done_callback(lambda _: self._large_landed(call, waiting, size))
 
-    def _large_landed(self, call: Call, waiting: Waiting, size: int) -> None:
+    def _large_landed(self, call: Call, waiting: VerdictCallback, size: int) -> None:
         self._large_in_flight = False
         self._large_bytes -= size
         if self._large:
@@ -180,15 +180,15 @@ class Batcher:
         if self._guard.shadows:
             self._guard.shadow([call])
 
-    def _landed(self, calls: list[Call], waiting: list[Waiting]) -> None:
+    def _landed(self, calls: list[Call], waiting: list[VerdictCallback]) -> None:
         self._in_flight = False
         self._tell(calls, waiting)
         if self._calls:
             self._flush()
 
-    def _tell(self, calls: list[Call], waiting: list[Waiting], *, shadows: bool = True) -> None:
-        for call, one in zip(calls, waiting, strict=True):
-            one.judged(call)
+    def _tell(self, calls: list[Call], waiting: list[VerdictCallback], *, shadows: bool = True) -> None:
+        for call, callback in zip(calls, waiting, strict=True):
+            callback.judged(call)
         self._after_flush()
         if shadows and self._guard.shadows:
             self._guard.shadow(calls)

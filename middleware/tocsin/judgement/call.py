@@ -37,14 +37,14 @@ class Call:
     late = False
     hint = ""
     origin = ""
-    parent = ""  # the caller's traceparent
+    traceparent = ""  # the caller's traceparent
     began = 0  # when the call was, in nanoseconds of Unix time, where somebody wants to know
     model = ""  # known once the response is read
     version = ""
     verdict: Verdict | None = None
-    whole: StreamedCall | None = None  # the call that this is a piece of
-    places: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
-    sums_up = False  # what was judged before: it has no verdict of its own
+    parent: StreamedCall | None = None  # the call that this is a piece of
+    message_indices: Sequence[int] = (0,)  # of the messages that this judges, among all of the response
+    is_summary = False  # what was judged before: it has no verdict of its own
     sequence = 0  # which of several parallel answers it belongs to; known once it is read
     is_unmatched = False  # of several requests, it is not known which one it answers
     kept_requests = 0  # bytes of requests that wait for their responses
@@ -58,9 +58,9 @@ class Call:
         self._has_request = False
 
     streams = False  # whether more than one message may be judged
-    kept = 0  # bytes of messages that wait to be judged with others
+    kept_bytes = 0  # bytes of messages that wait to be judged with others
 
-    def asked(self, content: bytes | None, fault: Fault | None = None) -> None:
+    def on_request_message(self, content: bytes | None, fault: Fault | None = None) -> None:
         """A message of the caller. Where the method takes one, a second makes the call undecodable: servers differ in
         which of them they take. One response to several requests is that of none of them.
         """
@@ -77,7 +77,7 @@ class Call:
         if self.request is not None:
             self.request = content
 
-    def answered(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
+    def on_response_message(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
         """A message of the response."""
         if self.response is not None or (self.fault is not None and content is None):
             return None
@@ -91,8 +91,8 @@ class Call:
 
     def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
         """The same call with another response to its request, and what is to be judged of that."""
-        if self.whole is not None:
-            return self.whole.answered_anew(request, responses)
+        if self.parent is not None:
+            return self.parent.answered_anew(request, responses)
         another = Call(self.reads, self.keys, self.trace, self.wants_request)
         self._describe(another, request)
         another.response = responses[0]
@@ -102,25 +102,25 @@ class Call:
         """Tell another call what is told of this one besides its response."""
         another.request = request
         another.hint, another.origin = self.hint, self.origin
-        another.parent, another.began = self.parent, self.began
+        another.traceparent, another.began = self.traceparent, self.began
         another.is_unmatched = self.is_unmatched
 
     def conclude(self, verdict: Verdict) -> None:
         """This verdict was acted upon: callers see it, whatever else is judged of the response."""
         self.verdict = verdict
-        if self.whole is not None:
-            self.whole.conclude(verdict)
+        if self.parent is not None:
+            self.parent.conclude(verdict)
 
     @property
     def size(self) -> int:
         """Bytes of the messages that it keeps until it is judged."""
-        own = len(self.request or b"") + len(self.response or b"")
-        return own + sum([len(message) for message in self.earlier])
+        size = len(self.request or b"") + len(self.response or b"")
+        return size + sum([len(message) for message in self.earlier])
 
-    def goes_on(self) -> None:
+    def on_forwarded(self) -> None:
         """In enforce, its messages go out."""
-        if self.sums_up and self.whole is not None:
-            self.whole.complete.add(self.sequence)
+        if self.is_summary and self.parent is not None:
+            self.parent.complete.add(self.sequence)
 
     def forget(self) -> None:
         """Judged: the messages are not needed any more."""
@@ -167,9 +167,9 @@ class StreamedCall(Call):
         super().__init__(reads, keys, trace, wants_request)
         self.spanned = -2  # the rank of the gravest piece that a span was made of
         self.drawn: bool | None = None  # whether spans are made of it without an alarm
-        self.begun: set[int] = set()
+        self.started_sequences: set[int] = set()
         self.complete: set[int] = set()
-        self.over = False
+        self.is_closed = False
         self.pending = 0
         self._every = every
         self._apart = reads.parallel and every != 1 and not together
@@ -177,7 +177,7 @@ class StreamedCall(Call):
         self._requests: StreamRequests | None = None
         if wants_request and reads.requests_stream:
             self._requests = StreamRequests(reads, in_turn=in_turn)
-        self._told = 0  # messages
+        self._message_count = 0  # messages
         self._concluded = False
         self._serial = 0
 
@@ -188,58 +188,58 @@ class StreamedCall(Call):
         self._serial = self._serial or next(_serials)
         return f"stream {self._serial}" if not sequence else f"stream {self._serial}/{sequence}"
 
-    def asked(self, content: bytes | None, fault: Fault | None = None) -> None:
+    def on_request_message(self, content: bytes | None, fault: Fault | None = None) -> None:
         """A message of the caller. Of a stream of them, each waits for its responses."""
         if not self.reads.requests_stream:
-            super().asked(content, fault)
+            super().on_request_message(content, fault)
         elif self._requests is not None:
             if content is None:  # then it cannot be known any more whose turn it is
                 self._requests.forget()
             else:
                 self._requests.add(content)
-            self.kept_requests = self._requests.kept
+            self.kept_requests = self._requests.kept_bytes
 
-    def answered(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
+    def on_response_message(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
         """A message of the stream; what it completes."""
-        place, self._told = self._told, self._told + 1
+        place, self._message_count = self._message_count, self._message_count + 1
         request, is_unmatched = self.request, False
         if self._requests is not None:
             request = None if content is None else self._requests.match(content)
             is_unmatched = request is None
-            self.kept_requests = self._requests.kept
+            self.kept_requests = self._requests.kept_bytes
         if content is None:
             return self._piece((place,), None, (), fault, request, is_unmatched)
         if self._every == 1:
             return self._piece((place,), content, (), None, request, is_unmatched)
         sequence = self.reads.sequence(content) if self._apart else 0
         key = sequence, 0 if self._requests is None or request is None else id(request)
-        own = self._collected.get(key)
-        if own is None:
-            own = self._collected[key] = _Together(request, is_unmatched, [])
-            self.kept += len(request) if self._requests is not None and request is not None else 0
-        own.messages.append((place, content))
-        if not self._every or len(own.messages) < self._every:
-            self.kept += len(content)
+        group = self._collected.get(key)
+        if group is None:
+            group = self._collected[key] = _Together(request, is_unmatched, [])
+            self.kept_bytes += len(request) if self._requests is not None and request is not None else 0
+        group.messages.append((place, content))
+        if not self._every or len(group.messages) < self._every:
+            self.kept_bytes += len(content)
             return None
-        piece = self._piece_of(own)
-        self.kept -= sum([len(one) for _, one in own.messages[:-1]])
+        piece = self._piece_of(group)
+        self.kept_bytes -= sum([len(earlier) for _, earlier in group.messages[:-1]])
         if self._requests is not None and request is not None:
-            self.kept -= len(request)
+            self.kept_bytes -= len(request)
         del self._collected[key]
         return piece
 
     def ended(self) -> list[Call]:
         """The stream is complete; what was not judged yet, of each sequence."""
-        left, self._collected, self.kept = self._collected, {}, 0
+        groups, self._collected, self.kept_bytes = self._collected, {}, 0
         self.forget_requests()
-        return [self._piece_of(own) for own in left.values()]
+        return [self._piece_of(group) for group in groups.values()]
 
     def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
         """The same call with another stream in response, and its pieces."""
         another = StreamedCall(self.reads, self.keys, self.trace, self.wants_request, self._every)
         another._apart = self._apart
         self._describe(another, request)
-        pieces = [piece for response in responses if (piece := another.answered(response)) is not None]
+        pieces = [piece for response in responses if (piece := another.on_response_message(response)) is not None]
         return another, pieces + another.ended()
 
     def conclude(self, verdict: Verdict) -> None:
@@ -258,7 +258,7 @@ class StreamedCall(Call):
 
     def forget(self) -> None:
         """Nobody waits any more: what was collected is not needed."""
-        self._collected, self.kept = {}, 0
+        self._collected, self.kept_bytes = {}, 0
         self.request = None
         self.forget_requests()
 
@@ -266,7 +266,7 @@ class StreamedCall(Call):
         """Memory is short: give up the oldest request that waits for its responses; False where there is none."""
         if self._requests is None or not self._requests.forget_oldest():
             return False
-        self.kept_requests = self._requests.kept
+        self.kept_requests = self._requests.kept_bytes
         return True
 
     def forget_requests(self) -> None:
@@ -275,9 +275,9 @@ class StreamedCall(Call):
             self._requests.forget()
             self.kept_requests = 0
 
-    def _piece_of(self, own: _Together) -> Call:
-        places, contents = [place for place, _ in own.messages], [content for _, content in own.messages]
-        return self._piece(places, contents[-1], contents[:-1], None, own.request, own.is_unmatched)
+    def _piece_of(self, group: _Together) -> Call:
+        places, contents = [place for place, _ in group.messages], [content for _, content in group.messages]
+        return self._piece(places, contents[-1], contents[:-1], None, group.request, group.is_unmatched)
 
     def _piece(
         self,
@@ -289,15 +289,15 @@ class StreamedCall(Call):
         is_unmatched: bool,
     ) -> Call:
         piece = Call(self.reads, self.keys, self.trace, self.wants_request)
-        piece.request, piece.response, piece.places = request, response, places
+        piece.request, piece.response, piece.message_indices = request, response, places
         if is_unmatched:
             piece.is_unmatched = True
         if earlier:
             piece.earlier = earlier
         if fault or self.fault:
             piece.fault = fault or self.fault
-        piece.hint, piece.origin, piece.whole = self.hint, self.origin, self
+        piece.hint, piece.origin, piece.parent = self.hint, self.origin, self
         if self.began:
-            piece.parent, piece.began = self.parent, self.began
+            piece.traceparent, piece.began = self.traceparent, self.began
         self.pending += 1
         return piece

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.model import GuardedModel, guarded_models
-from tocsin.judgement.news import News, and_more
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
+from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.protocols.method import Edit, Method, Opened
 from tocsin.protocols.rows import Family
 from tocsin.state.opening import State
@@ -42,8 +42,8 @@ Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its row
 class Guard:
     """Judges calls by the bundles of a configuration. Safe to use from several threads.
 
-    Made by `Guard.open`; `sinks` take note of every verdict. `heavy` bundles want a thread of their own. `timed`: calls
-    tell when they began, and their caller's span, for those who make spans of them.
+    Made by `Guard.open`; `sinks` take note of every verdict. `is_blocking`: judging may hold up an event loop for too
+    long. `timed`: calls tell when they began, and their caller's span, for those who make spans of them.
     """
 
     needs_bundles: ClassVar[bool] = True
@@ -58,10 +58,10 @@ class Guard:
     ) -> None:
         self.sinks = Sinks(sinks)
         self.state = state or State()
-        self._news = News()
-        self.take(config, models)
+        self._throttle = LogThrottle()
+        self.reconfigure(config, models)
 
-    def take(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
+    def reconfigure(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
         """Judge by these from here on; what is being judged is finished by what it began with."""
         self.config = config
         self.models = dict(models)
@@ -73,11 +73,11 @@ class Guard:
             for method in model.served.values():
                 self.methods[method.name] = method
                 self._of_method.setdefault(method.name, []).append(model)
-        told = config.events is not None and config.events.payload == "both"
-        self._begun = {
+        keeps_payloads = config.events is not None and config.events.payload == "both"
+        self._method_plans = {
             name: (
                 self.methods[name],
-                told or any(m.wants_request(name) for m in models),
+                keeps_payloads or any(m.wants_request(name) for m in models),
                 _every(self.methods[name], models),
                 any(model.together for model in models),
                 self.methods[name].in_turn or all(model.config.in_turn for model in models),
@@ -91,10 +91,10 @@ class Guard:
             name: max(config.budget(m.name, shares_sessions=m.shares_sessions) for m in models).total_seconds()
             for name, models in self._of_method.items()
         }
-        self.heavy = any(model.waits for model in self.models.values())
+        self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
-        self._blind = self.needs_bundles and all(model.bundle is None for model in self.models.values())
-        self._only = next(iter(self.models)) if len(self.models) == 1 else OTHER
+        self._has_no_bundle = self.needs_bundles and all(model.bundle is None for model in self.models.values())
+        self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
     def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
@@ -114,23 +114,23 @@ class Guard:
 
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
         """A call to judge, or None when the method is not guarded. `hint`: the model where calls do not tell it."""
-        known = self._begun.get(method)
-        if known is None:
+        plan = self._method_plans.get(method)
+        if plan is None:
             return None
-        reads, wants_request, every, together, in_turn = known
+        reads, wants_request, every, together, in_turn = plan
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
         parent = metadata.get(TRACE_KEY, "")
         trace = _trace_id(parent) if parent else ""
         if reads.streams:
-            made: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together, in_turn=in_turn)
+            call: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together, in_turn=in_turn)
         else:
-            made = Call(reads, keys, trace, wants_request)
-        made.hint, made.origin = hint, origin
+            call = Call(reads, keys, trace, wants_request)
+        call.hint, call.origin = hint, origin
         if self.timed:
-            made.began, made.parent = time.time_ns(), parent
+            call.began, call.traceparent = time.time_ns(), parent
         if reads.model_key:
-            made.hint = keys.get(reads.model_key, hint)
-        return made
+            call.hint = keys.get(reads.model_key, hint)
+        return call
 
     def judge(self, calls: Sequence[Call], most_rows: int = 0) -> list[tuple[Call, int]]:
         """Give every call its verdict, scoring those of one model as one batch. Never raises.
@@ -141,27 +141,27 @@ class Guard:
         started = time.perf_counter()
         batches: dict[Family, list[Read]] = {}
         rows = 0
-        left: list[tuple[Call, int]] = []
+        postponed: list[tuple[Call, int]] = []
         for call in calls:
             if most_rows and rows >= most_rows:
-                left.append((call, 0))
+                postponed.append((call, 0))
                 continue
-            if self._blind and call.fault is None and call.response is not None:
-                call.model = self._only
+            if self._has_no_bundle and call.fault is None and call.response is not None:
+                call.model = self._default_model
                 self._pass_unscored(call, _NO_BUNDLE)
                 continue
             try:
-                found = self._read(call)
-                if found is None:
+                signals = self._read(call)
+                if signals is None:
                     continue
-                family, read = found
+                family, read = signals
             except Unscored as why:
                 self._pass_unscored(call, why)
             except Exception as error:
                 self._pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
             else:
                 if most_rows and rows + read[1] > most_rows:
-                    left.append((call, read[1]))
+                    postponed.append((call, read[1]))
                     continue
                 rows += read[1]
                 batch = batches.get(family)
@@ -171,19 +171,19 @@ class Guard:
                     batch.append(read)
         for family, batch in batches.items():
             self._score_safely(family.model, family, batch, started)
-        waiting = {id(call) for call, _ in left}
+        waiting = {id(call) for call, _ in postponed}
         for call in calls:
-            whole = call.whole
-            if whole is not None and id(call) not in waiting:
-                whole.judged(call)
-                if whole.over and not whole.pending:
-                    self._end_sessions(whole)
-        return left
+            parent = call.parent
+            if parent is not None and id(call) not in waiting:
+                parent.judged(call)
+                if parent.is_closed and not parent.pending:
+                    self._end_sessions(parent)
+        return postponed
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
-        for call, told in by_candidates(self.models, calls):
-            self.sinks.shadowed(call, told)
+        for call, pvalues in by_candidates(self.models, calls):
+            self.sinks.shadowed(call, pvalues)
 
     def _score_safely(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         try:
@@ -194,13 +194,13 @@ class Guard:
 
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored for a reason found by whoever carries it."""
-        call.model = call.model or self._only
+        call.model = call.model or self._default_model
         self._pass_unscored(call, Unscored(reason, detail))
-        whole = call.whole
-        if whole is not None:
-            whole.judged(call)
-            if whole.over and not whole.pending:
-                self._end_sessions(whole)
+        parent = call.parent
+        if parent is not None:
+            parent.judged(call)
+            if parent.is_closed and not parent.pending:
+                self._end_sessions(parent)
 
     def late(self, call: Call) -> Verdict:
         """What callers are told of a call for whose verdict nobody waits any more. It is counted once that is there."""
@@ -220,10 +220,10 @@ class Guard:
             return name
         return served[0].name if len(served) == 1 else OTHER
 
-    def over(self, call: Call) -> None:
+    def on_call_closed(self, call: Call) -> None:
         """No more of a call comes: where it is a session, that has ended once all of it is judged."""
-        if isinstance(call, StreamedCall) and not call.over:
-            call.over = True
+        if isinstance(call, StreamedCall) and not call.is_closed:
+            call.is_closed = True
             if not call.pending:
                 self._end_sessions(call)
 
@@ -234,16 +234,16 @@ class Guard:
 
     def budget(self, call: Call) -> float:
         """How many seconds a call may wait for its verdict."""
-        found = self._budgets.get(call.method)
-        return self.config.scoring_budget.total_seconds() if found is None else found
+        seconds = self._budgets.get(call.method)
+        return self.config.scoring_budget.total_seconds() if seconds is None else seconds
 
     def closed(self, call: Call) -> bool:
         """Whether a call that could not be scored must not pass."""
         if self.config.mode != "enforce":
             return False
         model = self.models.get(call.model)
-        told = model.config.fail if model is not None else None
-        return (told or self.config.fail) == "closed"
+        configured = model.config.fail if model is not None else None
+        return (configured or self.config.fail) == "closed"
 
     def acted(self, call: Call, action: str) -> None:
         """What was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
@@ -253,7 +253,7 @@ class Guard:
         """What is to be scored; None of a piece of a stream that carries nothing to judge: it sums up what was judged
         before, or has neither content nor signals.
         """
-        call.model = self._only
+        call.model = self._default_model
         if call.fault is not None:
             raise Unscored(*call.fault)
         if call.response is None:
@@ -263,43 +263,44 @@ class Guard:
         if call.earlier:
             opened = [*(reads.open(message, call.request) for message in call.earlier), *opened]
         try:
-            return self._found(call, opened)
+            return self._signals_of(call, opened)
         except Unscored as why:
-            if call.whole is None or why.reason not in _OF_EMPTY or not all(one.empty for one in opened):
+            if call.parent is None or why.reason not in _OF_EMPTY or not all(part.empty for part in opened):
                 raise
             return None
 
-    def _found(self, call: Call, opened: Sequence[Opened]) -> tuple[Family, Read] | None:
+    def _signals_of(self, call: Call, opened: Sequence[Opened]) -> tuple[Family, Read] | None:
         """Whose response it is, and its signals. Raises Unscored."""
         reads = call.reads
-        told = opened[0].model or call.hint
-        model = self.models.get(told) or self._model_of(call, told)
+        name = opened[0].model or call.hint
+        model = self.models.get(name) or self._model_of(call, name)
         call.model, call.version = model.name, opened[0].version
         if reads.version_key:
             call.version = call.keys.get(reads.version_key, "")
         if model.bundle is None and self.needs_bundles:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
-        call.sequence = opened[-1].sequence
-        begun = call.whole.begun if call.whole is not None else ()
-        if call.sequence in begun and all(one.sums_up for one in opened):
-            call.sums_up = True
-            return None
+        parent = call.parent
+        if parent is not None:
+            call.sequence = opened[-1].sequence
+            if call.sequence in parent.started_sequences and all(part.is_summary for part in opened):
+                call.is_summary = True
+                return None
         if call.is_unmatched and model.reads_request(call.method):
             raise Unscored("unmatched_request", "of the requests on the stream, it is not known which one it answers")
-        if call.whole is not None and not all(one.empty for one in opened):
-            call.whole.begun.add(call.sequence)
+        if parent is not None and not all(part.empty for part in opened):
+            parent.started_sequences.add(call.sequence)
         rows, family, raws = model.read(call.method, opened, call.request)
         if model.orders is not None:
             raws = model.orders.put_in_order(raws, call.keys, model.session_of(call))
         return family, (call, rows, raws)
 
-    def _model_of(self, call: Call, told: str) -> GuardedModel:
+    def _model_of(self, call: Call, name: str) -> GuardedModel:
         """The model of a call that tells none that is configured, where only one can be meant. Raises Unscored."""
         served = self._of_method.get(call.method, [])
-        if not told and len(served) == 1:
+        if not name and len(served) == 1:
             return served[0]
         call.model = OTHER
-        raise Unscored("unknown_model", f"model '{told}' is not configured" if told else "the call tells no model")
+        raise Unscored("unknown_model", f"model '{name}' is not configured" if name else "the call tells no model")
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
@@ -311,21 +312,24 @@ class Guard:
                 raise
             scores = _NONE  # such as one token id beyond an embedder's table
         masked = model.scorer.masked
-        if not (_finite(scores) and all(_meaningful(signals[name], name in masked) for name in model.swallowed)):
+        if not (
+            _finite(scores)
+            and all(_meaningful(signals[name], name in masked) for name in model.nonfinite_masked_signals)
+        ):
             if len(batch) > 1:  # find the broken one without spoiling the others
                 for read in batch:
                     self._score_safely(model, family, [read], started)
                 return
             broken = [name for name, values in signals.items() if not _meaningful(values, name in masked)]
-            told = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
-            self._pass_unscored(batch[0][0], Unscored("not_finite", told))
+            problem = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
+            self._pass_unscored(batch[0][0], Unscored("not_finite", problem))
             return
         self._tell(model, batch, scores, started)
 
     def _tell(self, model: GuardedModel, batch: list[Read], scores: NDArray[np.float32], started: float) -> None:
         """Give the batch's calls their verdicts, and tell the sinks."""
         judged = model.judge(scores, batch, model)
-        pvalues, by_detector, severities, joint, own, weighed, identifiers, ended, keyless = judged
+        pvalues, by_detector, severities, joint, groups, weighed, identifiers, ended, keyless = judged
         if keyless != (0, 0):
             self._tell_keyless(model, keyless)
         at = 0
@@ -334,7 +338,7 @@ class Guard:
         plain, detectors, digest = model.policy.plain, model.scorer.detectors, model.digest
         for number, (call, rows, _) in enumerate(batch):
             first, at = at, at + rows
-            if call.late or (call.whole is not None and call.whole.late):
+            if call.late or (call.parent is not None and call.parent.late):
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
                 late.update(range(first, at))
                 continue
@@ -364,14 +368,14 @@ class Guard:
             if late:
                 scores = np.delete(scores, list(late), axis=0)
                 joint = [value for row, value in enumerate(joint) if row not in late]
-                own = own and [group for row, group in enumerate(own) if row not in late]
-            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, own, ended, keyless)
+                groups = groups and [group for row, group in enumerate(groups) if row not in late]
+            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, groups, ended, keyless)
             self.sinks.scored(scored)
 
     def _tell_keyless(self, model: GuardedModel, keyless: tuple[int, int]) -> None:
         """Tell once of calls that name no session or no group; they are counted besides."""
-        told = ("session", model.config.session), ("group", model.config.group)
-        for (what, key), count in zip(told, keyless, strict=True):
+        keys = ("session", model.config.session), ("group", model.config.group)
+        for (what, key), count in zip(keys, keyless, strict=True):
             if count and (model.name, what) not in self._keyless:
                 self._keyless.add((model.name, what))
                 instead = "as a session of its own" if what == "session" else "by the pooled promise"
@@ -395,12 +399,12 @@ class Guard:
             none = np.empty((0, len(model.scorer.detectors)), np.float32)
             self.sinks.scored(Scored(model.name, [], none, 0.0, ended=ended))
 
-    def _end_sessions(self, whole: StreamedCall) -> None:
+    def _end_sessions(self, call: StreamedCall) -> None:
         """Tell that the sessions have ended which a stream's sequences are."""
-        model = self.models.get(whole.model)
+        model = self.models.get(call.model)
         if model is None or model.bundle is None or not model.streams_are_sessions:
             return
-        keys = [whole.session(sequence) for sequence in whole.begun]
+        keys = [call.session(sequence) for sequence in call.started_sequences]
         ended = model.judge.finish(keys)
         if model.shadow is not None and model.shadow.streams_are_sessions:
             model.shadow.judge.finish(keys)
@@ -412,11 +416,23 @@ class Guard:
         self.sinks.unscored(call)
         if why.reason == "no_bundle":
             return  # told at start
-        if (kept := self._news.of(model, why.reason)) is not None:
+        if (suppressed := self._throttle.admit(model, why.reason)) is not None:
             passed = "refused" if call.verdict.action == "block" else "passed"
-            told = {"model": model, "reason": why.reason, "method": call.method, "trace_id": call.trace, "kept": kept}
+            fields = {
+                "model": model,
+                "reason": why.reason,
+                "method": call.method,
+                "trace_id": call.trace,
+                "kept": suppressed,
+            }
             log.warning(
-                "model %s: response %s unscored (%s): %s%s", model, passed, why.reason, why, and_more(kept), extra=told
+                "model %s: response %s unscored (%s): %s%s",
+                model,
+                passed,
+                why.reason,
+                why,
+                and_more(suppressed),
+                extra=fields,
             )
 
 

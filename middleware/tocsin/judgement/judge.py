@@ -36,7 +36,7 @@ class Judgement(NamedTuple):
     keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
 
 
-class TellsApart(Protocol):
+class CallKeys(Protocol):
     """Knows which session and which group a call belongs to."""
 
     def session_of(self, call: Call) -> str: ...
@@ -45,13 +45,15 @@ class TellsApart(Protocol):
 
 
 class Judge:
-    """Judges scores by a bundle's promise and what is configured of the model; its sessions are `kept_as`, by its name
-    unless told otherwise. Safe between threads.
+    """Judges scores by a bundle's promise and what is configured of the model. Its sessions are stored under
+    `session_namespace`, by default the model's name. Safe between threads.
 
     Raises ConfigError when the configuration asks for what the bundle does not have.
     """
 
-    def __init__(self, name: str, config: ModelConfig, bundle: Bundle, state: State, kept_as: str = "") -> None:
+    def __init__(
+        self, name: str, config: ModelConfig, bundle: Bundle, state: State, session_namespace: str = ""
+    ) -> None:
         self.promise = bundle.require_promise(config.bundle or "the bundle")
         where = f"models.{name}"
         if self.promise.sessions is not None and not config.session:
@@ -79,40 +81,52 @@ class Judge:
         self.identifiers = Identifiers()
         self.sessions: SessionStore | None = None
         if self.promise.sessions is not None:
-            self.sessions = state.sessions(kept_as or name, bundle.digest, self.promise, config)
+            self.sessions = state.sessions(session_namespace or name, bundle.digest, self.promise, config)
 
     def __call__(
-        self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: TellsApart
+        self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: CallKeys
     ) -> Judgement:
         """Judge scores (n, d) of a batch: each call with its number of rows, and what it was read from."""
         if self.plain:
             judged = self.promise.judge(scores) if len(scores) <= AT_ONCE else self._judge_slices(scores, None)
             return Judgement(*judged, None, None, [], None)
-        own = ended = None
+        row_groups = ended = None
         groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped else []
         sessions = [keys_of.session_of(call) for call, _, _ in batch] if self.sessions is not None else []
         if self._grouped:
-            own = [group for group, (_, rows, _) in zip(groups, batch, strict=True) for _ in range(rows)]
+            row_groups = [group for group, (_, rows, _) in zip(groups, batch, strict=True) for _ in range(rows)]
         if self.sessions is None:
-            judged = self._judge_slices(scores, own)
+            judged = self._judge_slices(scores, row_groups)
         else:
             keys = [key for key, (_, rows, _) in zip(sessions, batch, strict=True) for _ in range(rows)]
             judged, ended = self._judge_sessions(self.sessions, scores, keys)
         severities, identifiers = judged.severities, []
         if self.levels is not None or self._smoothed:
             identifiers = [self.identifiers.next() for _ in batch]
-            names = [name for one, (_, rows, _) in zip(identifiers, batch, strict=True) for name in rows_of(one, rows)]
+            names = [
+                name
+                for identifier, (_, rows, _) in zip(identifiers, batch, strict=True)
+                for name in rows_of(identifier, rows)
+            ]
             if self._smoothed:
-                judged = judged._replace(pvalues=self._smooth(judged.joint, own, names))
+                judged = judged._replace(pvalues=self._smooth(judged.joint, row_groups, names))
             if self.levels is not None:
                 severities = self.levels.decide(names, judged.pvalues)
         weighed = None
         if self._risk is not None:
-            found = self._risk.weigh(scores, self._costs)
-            weighed = Weighed(found.p_correct.tolist(), found.served.tolist(), list(found.decisions))
+            decisions = self._risk.weigh(scores, self._costs)
+            weighed = Weighed(decisions.p_correct.tolist(), decisions.served.tolist(), list(decisions.decisions))
         keyless = sessions.count(""), groups.count("")
         return Judgement(
-            judged.pvalues, judged.by_detector, severities, judged.joint, own, weighed, identifiers, ended, keyless
+            judged.pvalues,
+            judged.by_detector,
+            severities,
+            judged.joint,
+            row_groups,
+            weighed,
+            identifiers,
+            ended,
+            keyless,
         )
 
     def _judge_sessions(
@@ -122,12 +136,12 @@ class Judge:
         slices: list[Judged] = []
         ended: list[str | None] = []
         for start in range(0, max(1, len(keys)), AT_ONCE):
-            own, part = keys[start : start + AT_ONCE], scores[start : start + AT_ONCE]
+            keys_part, part = keys[start : start + AT_ONCE], scores[start : start + AT_ONCE]
             joint: list[float] = self.promise.joint(part).tolist() if sessions.shared else []
             with sessions.lock:
-                progress = sessions.begin(own, joint)
+                progress = sessions.begin(keys_part, joint)
                 judged = self.promise.judge(part, sessions=progress)
-                ended += sessions.end(own, progress)
+                ended += sessions.end(keys_part, progress)
             slices.append(judged)
         return _joined(slices), ended
 
@@ -135,8 +149,8 @@ class Judge:
         """Judge rows a slice at a time, so that no step of it holds the interpreter for long."""
         slices: list[Judged] = []
         for start in range(0, max(1, len(scores)), AT_ONCE):
-            own = None if groups is None else groups[start : start + AT_ONCE]
-            slices.append(self.promise.judge(scores[start : start + AT_ONCE], own))
+            groups_part = None if groups is None else groups[start : start + AT_ONCE]
+            slices.append(self.promise.judge(scores[start : start + AT_ONCE], groups_part))
         return _joined(slices)
 
     def finish(self, keys: Sequence[str]) -> list[str | None]:
@@ -165,16 +179,19 @@ class Judge:
         limits = [self.promise.limits] * len(joint)
         if groups is not None:
             limits = [self.promise.groups.get(group, self.promise.limits) for group in groups]
-        return [float(smoothed_pvalues(own.ordered, c, u)) for own, c, u in zip(limits, joint, drawn, strict=True)]
+        return [
+            float(smoothed_pvalues(limits_of_row.ordered, c, u))
+            for limits_of_row, c, u in zip(limits, joint, drawn, strict=True)
+        ]
 
 
 def _joined(slices: list[Judged]) -> Judged:
     """What was judged a slice at a time, as if at once."""
     if len(slices) == 1:
         return slices[0]
-    every = Judged([], np.concatenate([np.asarray(one.by_detector) for one in slices]), [], [])
-    for one in slices:
-        every.pvalues.extend(one.pvalues)
-        every.severities.extend(one.severities)
-        every.joint.extend(one.joint)
+    every = Judged([], np.concatenate([np.asarray(part.by_detector) for part in slices]), [], [])
+    for part in slices:
+        every.pvalues.extend(part.pvalues)
+        every.severities.extend(part.severities)
+        every.joint.extend(part.joint)
     return every

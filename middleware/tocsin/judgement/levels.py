@@ -61,8 +61,8 @@ class AdaptiveLevels:
     def counts(self) -> list[int]:
         """Of each severity how many labelled responses were safe, and how many of those alarmed, here and elsewhere."""
         with self._lock:
-            own = [count for f in self._feedback.values() for count in (f.safe, f.false_alarms)]
-            return [mine + theirs for mine, theirs in zip(own, self._others, strict=True)]
+            counts = [count for f in self._feedback.values() for count in (f.safe, f.false_alarms)]
+            return [mine + theirs for mine, theirs in zip(counts, self._others, strict=True)]
 
     def add_counts(self, more: Sequence[int]) -> None:
         """Follow what other replicas have learnt, in the places of `counts`."""

@@ -50,7 +50,7 @@ class GuardedModel:
         state: State,
         *,
         threads: int = 1,
-        kept_as: str = "",
+        session_namespace: str = "",
     ) -> None:
         self.name = name
         self.config = config
@@ -61,24 +61,24 @@ class GuardedModel:
             self.promise = self.bundle.require_promise(config.bundle or "the bundle")
             self.scorer = self.bundle.scorer
             self.digest = self.bundle.digest
-            self.judge = Judge(name, config, self.bundle, state, kept_as)
+            self.judge = Judge(name, config, self.bundle, state, session_namespace)
             if strange := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
-                known = ", ".join(self.promise.alphas)
+                names = ", ".join(self.promise.alphas)
                 raise ConfigError(
-                    f"models.{name}.on_alarm.{strange[0]}: the bundle has no such severity (it has: {known})"
+                    f"models.{name}.on_alarm.{strange[0]}: the bundle has no such severity (it has: {names})"
                 )
             if self.bundle.model and self.bundle.model != name:
                 log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
-        self.seconds, self.swallowed = self._tried_out()
+        self.seconds, self.nonfinite_masked_signals = self._tried_out()
         self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
-        self._why_not: dict[str, str] = {}
+        self._unreadable: dict[str, str] = {}
         self._reads_request: set[str] = set()
         self.together = False  # whether parallel answers are judged as one response
         self._read_methods(wanted, methods)
-        told = {name: path.order for name, path in config.signals.items() if path.order}
-        self.orders = ChoiceOrders(list(self._widths), told, config.max_sessions) if told else None
+        orders = {name: path.order for name, path in config.signals.items() if path.order}
+        self.orders = ChoiceOrders(list(self._widths), orders, config.max_sessions) if orders else None
         self.every = None if config.judge is None else judged_every(config.judge)
         self._session = self._key(config.session, methods)
         self._group = self._key(config.group, methods)
@@ -87,7 +87,9 @@ class GuardedModel:
         self.shadow: GuardedModel | None = None
         if config.shadow is not None:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
-            self.shadow = GuardedModel(name, candidate, methods, state, threads=threads, kept_as=f"{name}:shadow")
+            self.shadow = GuardedModel(
+                name, candidate, methods, state, threads=threads, session_namespace=f"{name}:shadow"
+            )
 
     def _tried_out(self) -> tuple[float, list[str]]:
         """The seconds that a batch of eight takes, and the signals in which NaN passes unseen. Raises BundleError."""
@@ -101,17 +103,17 @@ class GuardedModel:
     @property
     def digests(self) -> tuple[str, str]:
         """The digests of the bundle and of its shadow, empty where there is none."""
-        own = self.digest if self.bundle is not None else ""
-        return own, self.shadow.digest if self.shadow is not None else ""
+        current = self.digest if self.bundle is not None else ""
+        return current, self.shadow.digest if self.shadow is not None else ""
 
     @property
     def stores(self) -> list[SessionStore]:
         """Who remembers its sessions, and those of its shadow."""
-        own = [] if self.bundle is None or self.judge.sessions is None else [self.judge.sessions]
-        return own + (self.shadow.stores if self.shadow is not None else [])
+        stores = [] if self.bundle is None or self.judge.sessions is None else [self.judge.sessions]
+        return stores + (self.shadow.stores if self.shadow is not None else [])
 
     @property
-    def waits(self) -> bool:
+    def is_blocking(self) -> bool:
         """Whether judging a batch may take so long that it should not hold up an event loop."""
         return self.seconds > INLINE_SECONDS or self.shares_sessions
 
@@ -138,9 +140,9 @@ class GuardedModel:
     @property
     def metadata_keys(self) -> list[str]:
         """The request metadata that tell sessions and groups apart."""
-        told = (self.config.session or "", self.config.group or "")
-        own = [] if self.orders is None else self.orders.keys
-        return [*own, *(key.removeprefix("metadata.") for key in told if key.startswith("metadata."))]
+        sources = (self.config.session or "", self.config.group or "")
+        order_keys = [] if self.orders is None else self.orders.keys
+        return [*order_keys, *(key.removeprefix("metadata.") for key in sources if key.startswith("metadata."))]
 
     def group_of(self, call: Call) -> str:
         """The group that a call's responses belong to, nothing where none is configured."""
@@ -154,7 +156,9 @@ class GuardedModel:
         """How many rows a response has, how to stack them, and each signal's raw contents. Raises Unscored."""
         reader = self._readers.get(method)
         if reader is None:
-            raise Unscored("missing_signal", self._why_not.get(method, "the method is not one of the model's protocol"))
+            raise Unscored(
+                "missing_signal", self._unreadable.get(method, "the method is not one of the model's protocol")
+            )
         return reader.read(opened, request)
 
     # -- what readers ask (protocols.rows.Shapes)
@@ -174,8 +178,8 @@ class GuardedModel:
 
     def _batched(self, signal: str) -> bool | None:
         """What the configuration says of a signal's first axis."""
-        told = self.config.batched
-        return told.get(signal) if isinstance(told, dict) else told
+        configured = self.config.batched
+        return configured.get(signal) if isinstance(configured, dict) else configured
 
     def width(self, signal: str) -> int:
         """The width of a row that detectors were fitted on, 0 where that is free."""
@@ -187,12 +191,12 @@ class GuardedModel:
 
     def family(self, signals: tuple[Kind, ...]) -> Family:
         """The family of responses with these signals."""
-        found = self._families.get(signals)
-        if found is None:
+        family = self._families.get(signals)
+        if family is None:
             if len(self._families) >= KEPT_LAYOUTS:
                 self._families.clear()
-            found = self._families[signals] = Family(self, signals)
-        return found
+            family = self._families[signals] = Family(self, signals)
+        return family
 
     # -- made once
 
@@ -213,7 +217,7 @@ class GuardedModel:
                 if self.config.ask and (edit := method.edit(chosen, int(self.config.ask))) is not None:
                     self.edits[name] = edit
             except ValueError as error:
-                self._why_not[name] = str(error)
+                self._unreadable[name] = str(error)
         if not self._readers:
             where = f"models.{self.name}.signals"
             unmapped = [signal for signal in wanted if signal not in self.config.signals]
@@ -222,20 +226,20 @@ class GuardedModel:
                     f"{where}: the bundle's detectors read '{unmapped[0]}', which is not mapped; add "
                     f"'{unmapped[0]}: response.outputs.NAME'"
                 )
-            told = "; ".join(f"{name}: {why}" for name, why in self._why_not.items())
-            raise ConfigError(f"{where}: no method of protocol '{self.config.protocol}' has these signals: {told}")
+            reasons = "; ".join(f"{name}: {why}" for name, why in self._unreadable.items())
+            raise ConfigError(f"{where}: no method of protocol '{self.config.protocol}' has these signals: {reasons}")
 
-    def _key(self, told: str | None, methods: Mapping[str, Method]) -> Callable[[Call], str]:
+    def _key(self, source: str | None, methods: Mapping[str, Method]) -> Callable[[Call], str]:
         """How to find a session or group that is told so."""
-        if not told:
+        if not source:
             return lambda call: ""
-        if told == VERSION:
+        if source == VERSION:
             return lambda call: call.version
-        if told == STREAM:
-            return lambda call: call.whole.session(call.sequence) if call.whole is not None else ""
-        if told == CONNECTION:
+        if source == STREAM:
+            return lambda call: call.parent.session(call.sequence) if call.parent is not None else ""
+        if source == CONNECTION:
             return lambda call: call.origin
-        side, _, key = told.partition(".")
+        side, _, key = source.partition(".")
         if side == "metadata":
             return lambda call: call.keys.get(key, "")
         finders: dict[str, Callable[[bytes], str]] = {}
@@ -243,7 +247,7 @@ class GuardedModel:
             try:
                 finders[name] = methods[name].request_field(key)
             except ValueError as error:
-                raise ConfigError(f"models.{self.name}: {told}: {name}: {error}") from None
+                raise ConfigError(f"models.{self.name}: {source}: {name}: {error}") from None
         self._reads_request.update(finders)
         return lambda call: finders[call.method](call.request) if call.request is not None else ""
 
@@ -258,14 +262,16 @@ def guarded_models(
     spoken = {
         name: methods_of(name, config.protocols, lambda: grpc.insecure_channel(str(config.upstream))) for name in names
     }
-    found = {}
+    result = {}
     for name, model in config.models.items():
-        made = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)
-        if made.shares_sessions:
+        guarded = GuardedModel(name, model, spoken[model.protocol], state, threads=config.threads)
+        if guarded.shares_sessions:
             _check_budget(config, name, state.round_trip)
         old = (before or {}).get(name)
-        found[name] = old if old is not None and old.config == made.config and old.digests == made.digests else made
-    return found
+        result[name] = (
+            old if old is not None and old.config == guarded.config and old.digests == guarded.digests else guarded
+        )
+    return result
 
 
 def _check_budget(config: Config, name: str, round_trip: timedelta) -> None:

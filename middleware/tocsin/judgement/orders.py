@@ -29,15 +29,15 @@ class ChoiceOrders:
         self._lock = threading.Lock()
         self.keys = [key for _, key in self._places]
 
-    def put_in_order(self, raws: list[bytes], told: Mapping[str, str], session: str) -> list[bytes]:
+    def put_in_order(self, raws: list[bytes], metadata: Mapping[str, str], session: str) -> list[bytes]:
         """A response's signals, with choices in one order, averaged. Raises Unscored where the order is none."""
-        found = list(raws)
+        reordered = list(raws)
         for at, key in self._places:
             probs = np.frombuffer(raws[at], np.float32)
             ordered = np.zeros(len(probs))
-            ordered[_order(told.get(key, ""), key, len(probs))] = probs
-            found[at] = self._averaged((bounded(session), at), ordered).astype(np.float32).tobytes()
-        return found
+            ordered[_order(metadata.get(key, ""), key, len(probs))] = probs
+            reordered[at] = self._averaged((bounded(session), at), ordered).astype(np.float32).tobytes()
+        return reordered
 
     def _averaged(self, session: tuple[str, int], probs: NDArray[np.float64]) -> NDArray[np.float64]:
         if not session[0]:

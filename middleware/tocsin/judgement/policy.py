@@ -65,10 +65,10 @@ class Policy:
         self.withholds = bool(actions & WITHHOLDS) or config.risk is not None
         self.asks_again = bool(actions & {"retry", "fallback"})
         self._answers = _answers(f"models.{name}.abstain.response", config.abstain.response, methods, each=True)
-        self._kept = _kept(f"models.{name}.abstain.keep", config.abstain, methods, self._answers)
+        self._kept_fields = _kept_fields_of(f"models.{name}.abstain.keep", config.abstain, methods, self._answers)
         self._endings = {
-            action: _answers(f"models.{name}.{action}.ending", told.ending, methods)
-            for action, told in (("abstain", config.abstain), ("block", config.block))
+            action: _answers(f"models.{name}.{action}.ending", settings.ending, methods)
+            for action, settings in (("abstain", config.abstain), ("block", config.block))
         }
 
     def action(
@@ -77,10 +77,10 @@ class Policy:
         """What is to be done about a response, by the gravest of its rows."""
         if severity is None and weighed is None:
             return "pass"
-        told = {self._reaction(one, call) for one in set(severities)}
+        actions = {self._reaction(row_severity, call) for row_severity in set(severities)}
         if weighed is not None:
-            told |= {action_of(None, decision) for decision in weighed.decisions}
-        return max(told, key=ACTIONS.index)
+            actions |= {action_of(None, decision) for decision in weighed.decisions}
+        return max(actions, key=ACTIONS.index)
 
     def _reaction(self, severity: str | None, call: Call) -> str:
         if severity is None:
@@ -103,22 +103,24 @@ class Policy:
             return self._config.fallback.otherwise
         return action
 
-    def replacement(self, action: str, call: Call, withheld: bytes | None, *, begun: bool = False) -> Replacement:
+    def replacement(
+        self, action: str, call: Call, withheld: bytes | None, *, partially_sent: bool = False
+    ) -> Replacement:
         """What callers get when `action` (abstain or block) is done to a call in place of the message `withheld`.
 
         A stream gets the `ending` that is configured, one for each sequence under way; without one, a status where
         part of it has gone out already, as `begun` tells.
         """
-        told: Any = self._config.abstain if action == "abstain" else self._config.block
-        answer = self._answers.get(call.method) if action == "abstain" and not begun else None
+        settings: Any = self._config.abstain if action == "abstain" else self._config.block
+        answer = self._answers.get(call.method) if action == "abstain" and not partially_sent else None
         if answer is not None:
-            return Replacement((_filled(call.reads, answer, withheld, self._kept),), grpc.StatusCode.OK, "", b"")
+            return Replacement((_filled(call.reads, answer, withheld, self._kept_fields),), grpc.StatusCode.OK, "", b"")
         ending = self._endings[action].get(call.method)
-        under_way = sorted(call.whole.begun - call.whole.complete) if call.whole is not None else []
+        under_way = sorted(call.parent.started_sequences - call.parent.complete) if call.parent is not None else []
         if ending is not None and under_way:
             responses = tuple(call.reads.numbered(ending, sequence) for sequence in under_way)
             return Replacement(responses, grpc.StatusCode.OK, "", b"")
-        return _status(told.status, told.message, _REASONS[action], call.verdict)
+        return _status(settings.status, settings.message, _REASONS[action], call.verdict)
 
 
 def failed_closed(verdict: Verdict | None) -> Replacement:
@@ -162,23 +164,25 @@ def _answers(
     """A message of each method whose responses have these fields. The others get a status; where `each` of them must
     have the fields, ConfigError.
     """
-    found, problems = {}, []
+    result, problems = {}, []
     for method in methods if content is not None else ():
         try:
-            found[method.name] = method.answer(content or {})
+            result[method.name] = method.answer(content or {})
         except ValueError as error:
             problems.append(f"{method.name}: {error}")
-    if problems and not found:
+    if problems and not result:
         raise ConfigError(f"{where}: fits no method: {'; '.join(problems)}")
     if problems and each:
         raise ConfigError(
-            f"{where}: fits {', '.join(found)}, but not every guarded method: {'; '.join(problems)}. Leave it out, so "
+            f"{where}: fits {', '.join(result)}, but not every guarded method: {'; '.join(problems)}. Leave it out, so "
             "that callers get a status, or guard the methods as two models with protocols of their own"
         )
-    return found
+    return result
 
 
-def _kept(where: str, config: AbstainConfig, methods: Sequence[Method], answers: Mapping[str, Any]) -> list[str]:
+def _kept_fields_of(
+    where: str, config: AbstainConfig, methods: Sequence[Method], answers: Mapping[str, Any]
+) -> list[str]:
     for method in methods:
         answer = answers.get(method.name)
         if answer is None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.judgement.call import Call
-from tocsin.judgement.news import News, and_more
+from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 
@@ -53,7 +53,7 @@ class Sinks(list[Sink]):
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         super().__init__(sinks)
-        self._news = News()
+        self._throttle = LogThrottle()
 
     def scored(self, batch: Scored) -> None:
         """See Sink."""
@@ -89,6 +89,6 @@ class Sinks(list[Sink]):
 
     def _failed(self, sink: Sink, error: Exception) -> None:
         name = type(sink).__name__
-        if (kept := self._news.of(name)) is not None:
-            what_failed = f"{type(error).__name__}: {error}{and_more(kept)}"
+        if (suppressed := self._throttle.admit(name)) is not None:
+            what_failed = f"{type(error).__name__}: {error}{and_more(suppressed)}"
             log.error("sink %s failed, and what it was told is lost: %s", name, what_failed)

@@ -40,13 +40,13 @@ class StreamRequests:
         self._method = method
         self._in_turn = in_turn
         self._waiting: OrderedDict[str, _Requests] = OrderedDict()  # oldest first
-        self._answered: OrderedDict[str, bytes] = OrderedDict()  # latest answer last
+        self._latest_answered: OrderedDict[str, bytes] = OrderedDict()  # latest answer last
         self._ambiguous: set[str] = set()
         self._is_lost = False  # nothing can be matched any more
         self._has_repeated = False  # some request had several answers
         self._count = self._waiting_count = self._answered_bytes = 0
         self._lock = threading.Lock()
-        self.kept = 0
+        self.kept_bytes = 0
 
     def add(self, content: bytes) -> None:
         """A request was sent."""
@@ -58,18 +58,18 @@ class StreamRequests:
             self._count += 1
             if self._is_lost or name in self._ambiguous:
                 return
-            known = self._waiting.get(name)
-            if known is not None and self._in_turn:
-                known.contents.append(content)
-            elif known is not None or (self._has_repeated and name in self._answered):
+            requests = self._waiting.get(name)
+            if requests is not None and self._in_turn:
+                requests.contents.append(content)
+            elif requests is not None or (self._has_repeated and name in self._latest_answered):
                 self._forget_id(name)
                 return
             else:
                 self._drop_answered(name)
                 self._waiting[name] = _Requests(content)
-            self.kept += len(content) + OVERHEAD
+            self.kept_bytes += len(content) + OVERHEAD
             self._waiting_count += 1
-            while self._waiting_count > MOST_WAITING or self.kept > BYTES_WAITING + BYTES_ANSWERED:
+            while self._waiting_count > MOST_WAITING or self.kept_bytes > BYTES_WAITING + BYTES_ANSWERED:
                 self._forget_waiting()
 
     def match(self, response: bytes) -> bytes | None:
@@ -80,24 +80,24 @@ class StreamRequests:
             return None
         with self._lock:
             name = self._meant(bounded(name))
-            known = self._waiting.get(name)
-            if known is None:
-                found = self._answered.get(name)
-                self._has_repeated = self._has_repeated or (found is not None and not is_final)
-                if found is not None and is_final:
+            requests = self._waiting.get(name)
+            if requests is None:
+                latest = self._latest_answered.get(name)
+                self._has_repeated = self._has_repeated or (latest is not None and not is_final)
+                if latest is not None and is_final:
                     self._drop_answered(name)
-                elif found is not None:
-                    self._answered.move_to_end(name)
-                return found
-            if known.forgotten:
-                known.forgotten -= 1
-                self._drop_empty(name, known)
+                elif latest is not None:
+                    self._latest_answered.move_to_end(name)
+                return latest
+            if requests.forgotten:
+                requests.forgotten -= 1
+                self._drop_empty(name, requests)
                 return None
-            content = known.contents.popleft()
+            content = requests.contents.popleft()
             self._waiting_count -= 1
-            self._drop_empty(name, known)
+            self._drop_empty(name, requests)
             if self._in_turn or is_final:
-                self.kept -= len(content) + OVERHEAD
+                self.kept_bytes -= len(content) + OVERHEAD
             else:
                 self._keep_answered(name, content)
             return content
@@ -105,8 +105,8 @@ class StreamRequests:
     def forget_oldest(self) -> bool:
         """Give up a request, whose responses cannot be matched then; False where there is none."""
         with self._lock:
-            if self._answered:
-                self._drop_answered(next(iter(self._answered)))
+            if self._latest_answered:
+                self._drop_answered(next(iter(self._latest_answered)))
                 return True
             return self._forget_waiting()
 
@@ -119,58 +119,58 @@ class StreamRequests:
         """The id of the request that a response with this id answers: where it tells none, the only one there was."""
         if name or self._count != 1:
             return name
-        return next(iter(self._waiting or self._answered), name)
+        return next(iter(self._waiting or self._latest_answered), name)
 
     def _keep_answered(self, name: str, content: bytes) -> None:
-        self._answered[name] = content
+        self._latest_answered[name] = content
         self._answered_bytes += len(content)
-        while len(self._answered) > MOST_ANSWERED or (
-            self._answered_bytes > BYTES_ANSWERED and len(self._answered) > 1
+        while len(self._latest_answered) > MOST_ANSWERED or (
+            self._answered_bytes > BYTES_ANSWERED and len(self._latest_answered) > 1
         ):
-            self._drop_answered(next(iter(self._answered)))
+            self._drop_answered(next(iter(self._latest_answered)))
 
     def _drop_answered(self, name: str) -> None:
-        content = self._answered.pop(name, None)
+        content = self._latest_answered.pop(name, None)
         if content is not None:
             self._answered_bytes -= len(content)
-            self.kept -= len(content) + OVERHEAD
+            self.kept_bytes -= len(content) + OVERHEAD
 
-    def _drop_empty(self, name: str, known: _Requests) -> None:
-        if not known.contents and not known.forgotten:
+    def _drop_empty(self, name: str, requests: _Requests) -> None:
+        if not requests.contents and not requests.forgotten:
             del self._waiting[name]
 
     def _forget_waiting(self) -> bool:
         """Forget the oldest request without an answer."""
         for _ in range(len(self._waiting)):
-            name, known = next(iter(self._waiting.items()))
-            if not known.contents:
+            name, requests = next(iter(self._waiting.items()))
+            if not requests.contents:
                 self._waiting.move_to_end(name)
                 continue
             if not self._in_turn or len(self._waiting) > 2 * MOST_WAITING:
                 self._forget_id(name)
                 return True
-            self.kept -= len(known.contents.popleft()) + OVERHEAD
+            self.kept_bytes -= len(requests.contents.popleft()) + OVERHEAD
             self._waiting_count -= 1
-            known.forgotten += 1  # its turn comes all the same
+            requests.forgotten += 1  # its turn comes all the same
             return True
         self._lose()
         return False
 
     def _forget_id(self, name: str) -> None:
         """Match no request of that id any more."""
-        known = self._waiting.pop(name, None)
-        for content in known.contents if known is not None else ():
-            self.kept -= len(content) + OVERHEAD
+        requests = self._waiting.pop(name, None)
+        for content in requests.contents if requests is not None else ():
+            self.kept_bytes -= len(content) + OVERHEAD
             self._waiting_count -= 1
         self._drop_answered(name)
         self._ambiguous.add(name)
-        self.kept += OVERHEAD
+        self.kept_bytes += OVERHEAD
         if len(self._ambiguous) > MOST_WAITING:
             self._lose()
 
     def _lose(self) -> None:
         self._waiting.clear()
-        self._answered.clear()
+        self._latest_answered.clear()
         self._ambiguous.clear()
         self._is_lost = True
-        self.kept = self._waiting_count = self._answered_bytes = 0
+        self.kept_bytes = self._waiting_count = self._answered_bytes = 0

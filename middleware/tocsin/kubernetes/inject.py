@@ -32,24 +32,24 @@ def inject(documents: Iterable[Document], sidecar: Sidecar) -> tuple[list[Docume
 
     Raises ConfigError when no workload is there that serves an upstream's port, and for what could not start.
     """
-    made = [copy.deepcopy(document) for document in documents]
-    told: list[str] = []
+    manifests = [copy.deepcopy(document) for document in documents]
+    notes: list[str] = []
     guarded: list[Guarded] = []
     written: dict[tuple[str | None, str], Document] = {}
-    for document in made:
+    for document in manifests:
         refuse_foreign(document)
         pod = pod_of(document)
         if pod is None:
             continue
         _move_back(pod)
         served = [
-            one
-            for one in sidecar.listening
-            if any(port.get("containerPort") == one.upstream for _, port in declared(pod, NAME))
+            listening_port
+            for listening_port in sidecar.listening
+            if any(port.get("containerPort") == listening_port.upstream for _, port in declared(pod, NAME))
         ]
         if not served:
-            ports = ", ".join(str(one.upstream) for one in sidecar.listening)
-            told.append(f"{called(document)}: no container has the port {ports}, so it is left as it is")
+            ports = ", ".join(str(listening_port.upstream) for listening_port in sidecar.listening)
+            notes.append(f"{called(document)}: no container has the port {ports}, so it is left as it is")
             continue
         if document.get("kind") in ("Job", "CronJob") and not sidecar.native:
             raise ConfigError(
@@ -57,39 +57,45 @@ def inject(documents: Iterable[Document], sidecar: Sidecar) -> tuple[list[Docume
             )
         _refuse_clashes(document, pod, sidecar)
         pods = _guarded(document, pod, sidecar.listening)
-        listening, said = _before_headless(made, document, pod, pods, sidecar)
+        listening, said = _before_headless(manifests, document, pod, pods, sidecar)
         pods = dataclasses.replace(pods, listening=listening)
         guarded.append(pods)
-        own = dataclasses.replace(
+        configured = dataclasses.replace(
             sidecar.listening_on(listening), config_map=sidecar.config_map or _config_map(document)
         )
-        configuration = own.configuration(namespace_of(document))
-        place = (namespace_of(document), own.config_map)
+        configuration = configured.configuration(namespace_of(document))
+        place = (namespace_of(document), configured.config_map)
         if written.setdefault(place, configuration) != configuration:
             raise ConfigError(
-                f"{called(document)}: another workload has the ConfigMap {own.config_map}: leave out --config-map"
+                f"{called(document)}: another workload has the ConfigMap {configured.config_map}: leave out "
+                f"--config-map"
             )
-        _put_in(document, pod, own)
-        told += [f"{called(document)}: {NAME} stands in front of port {one.upstream}" for one in served]
-        told += [*said, *_advice(document, pod, sidecar, served)]
+        _put_in(document, pod, configured)
+        notes += [
+            f"{called(document)}: {NAME} stands in front of port {listening_port.upstream}" for listening_port in served
+        ]
+        notes += [*said, *_advice(document, pod, sidecar, served)]
     if not guarded:
-        raise ConfigError(_nothing_found(made, sidecar))
+        raise ConfigError(_nothing_found(manifests, sidecar))
     secure = {
-        one.name: listener.tls is not None
-        for one, listener in zip(sidecar.listening, sidecar.config.every_listener, strict=True)
+        listening_port.name: listener.tls is not None
+        for listening_port, listener in zip(sidecar.listening, sidecar.config.every_listener, strict=True)
     }
-    for document in made:
-        told += pointed(document, guarded, secure) if document.get("kind") == "Service" else []
+    for document in manifests:
+        notes += pointed(document, guarded, secure) if document.get("kind") == "Service" else []
     for pods in guarded:
-        for document in made:
-            told += shut_out(document, pods) if document.get("kind") == "NetworkPolicy" else []
-        for one in pods.listening:
-            if not any(leads(document, pods, one) for document in made if document.get("kind") == "Service"):
-                told.append(
-                    f"no Service here leads to {one.name}: one elsewhere that leads to port {one.upstream} goes past it"
+        for document in manifests:
+            notes += shut_out(document, pods) if document.get("kind") == "NetworkPolicy" else []
+        for listening_port in pods.listening:
+            if not any(
+                leads(document, pods, listening_port) for document in manifests if document.get("kind") == "Service"
+            ):
+                notes.append(
+                    f"no Service here leads to {listening_port.name}: one elsewhere that leads to port "
+                    f"{listening_port.upstream} goes past it"
                 )
-    rest = [document for document in made if not _is_replaced(document, written)]
-    return [*rest, *written.values()], list(dict.fromkeys(told))
+    rest = [document for document in manifests if not _is_replaced(document, written)]
+    return [*rest, *written.values()], list(dict.fromkeys(notes))
 
 
 def _guarded(document: Document, pod: Document, listening: Sequence[Listening]) -> Guarded:
@@ -106,27 +112,34 @@ def _before_headless(
     """Where the sidecar of this pod listens: at the model server's own port where callers of a headless Service come to
     that, if the model server can be moved away.
     """
-    listening, told, swapped = list(sidecar.listening), [], []
-    for service, one in headless_before(documents, pods):
-        if one not in listening:
+    listening, notes, swapped = list(sidecar.listening), [], []
+    for service, listening_port in headless_before(documents, pods):
+        if listening_port not in listening:
             continue  # it was moved for another Service
-        containers = [container for container, port in declared(pod, NAME) if port.get("containerPort") == one.upstream]
-        if moved(containers[0], one.upstream, one.port):
-            listening[listening.index(one)] = Listening(one.name, one.upstream, one.port)
-            swapped.append(f"{one.upstream}:{one.port}")
-            told.append(
-                f"{called(document)}: {called(service)} is headless, so {one.name} listens on the model server's port "
-                f"{one.upstream}, and the model server was moved to {one.port}"
+        containers = [
+            container for container, port in declared(pod, NAME) if port.get("containerPort") == listening_port.upstream
+        ]
+        if moved(containers[0], listening_port.upstream, listening_port.port):
+            listening[listening.index(listening_port)] = Listening(
+                listening_port.name, listening_port.upstream, listening_port.port
+            )
+            swapped.append(f"{listening_port.upstream}:{listening_port.port}")
+            notes.append(
+                f"{called(document)}: {called(service)} is headless, so {listening_port.name} listens on the "
+                f"model server's port "
+                f"{listening_port.upstream}, and the model server was moved to {listening_port.port}"
             )
         else:
-            told.append(
-                f"{called(service)}: is headless, and its callers connect to port {one.upstream} of the pods, past "
-                f"{one.name}: have the model server listen on another port, and set upstream to that and listen to "
-                f"0.0.0.0:{one.upstream}; or give the Service a cluster IP"
+            notes.append(
+                f"{called(service)}: is headless, and its callers connect to port {listening_port.upstream} of "
+                f"the pods, past "
+                f"{listening_port.name}: have the model server listen on another port, and set upstream to that "
+                f"and listen to "
+                f"0.0.0.0:{listening_port.upstream}; or give the Service a cluster IP"
             )
     if swapped:
         annotate(pod, MOVED, ",".join(swapped))
-    return listening, told
+    return listening, notes
 
 
 def _move_back(pod: Document) -> None:
@@ -153,44 +166,44 @@ def _put_in(document: Document, pod: Document, sidecar: Sidecar) -> None:
     spec = pod["spec"]
     for kind in ("containers", "initContainers"):
         if spec.get(kind):
-            spec[kind] = [one for one in spec[kind] if one.get("name") != NAME]
+            spec[kind] = [entry for entry in spec[kind] if entry.get("name") != NAME]
     if sidecar.native:
         spec["initContainers"] = [*(spec.get("initContainers") or []), sidecar.container()]
     else:
         spec["containers"] = [*spec["containers"], sidecar.container()]
     if not spec.get("initContainers", True):
         del spec["initContainers"]
-    kept = [volume for volume in spec.get("volumes") or [] if volume.get("name") not in VOLUMES]
-    spec["volumes"] = [*kept, *sidecar.volumes()]
+    volumes = [volume for volume in spec.get("volumes") or [] if volume.get("name") not in VOLUMES]
+    spec["volumes"] = [*volumes, *sidecar.volumes()]
     spec["terminationGracePeriodSeconds"] = max(spec.get("terminationGracePeriodSeconds") or 30, sidecar.grace)
     annotate(pod, DIGEST, sidecar.digest())  # new pods when it changes
 
 
 def _advice(document: Document, pod: Document, sidecar: Sidecar, served: Sequence[Listening]) -> list[str]:
     """What only the owner of the manifests can do."""
-    told = []
-    upstreams = {one.upstream for one in served} | {one.port for one in served}
+    notes = []
+    upstreams = {listening.upstream for listening in served} | {listening.port for listening in served}
     for container, port in declared(pod, NAME):
         if port.get("containerPort") not in upstreams:
             continue
         if "preStop" not in (container.get("lifecycle") or {}):
             seconds = sidecar.config.drain_delay.total_seconds()
-            told.append(
+            notes.append(
                 f"{called(document)}: container {container.get('name')} gets SIGTERM while callers still come: give it "
                 f"a preStop hook that sleeps for {seconds:g} s (docs/kubernetes.md)"
             )
         if "hostPort" in port:
-            told.append(f"{called(document)}: hostPort {port['hostPort']} leads past {NAME}: take it out")
+            notes.append(f"{called(document)}: hostPort {port['hostPort']} leads past {NAME}: take it out")
     if any(protocol.reflection for protocol in sidecar.config.protocols.values()):
-        told.append(
+        notes.append(
             f"{called(document)}: reflection: {NAME} ends and is started again until the model server answers; set "
             f"descriptors to avoid that"
         )
-    return told
+    return notes
 
 
 def _nothing_found(documents: Sequence[Document], sidecar: Sidecar) -> str:
-    ports = ", ".join(str(one.upstream) for one in sidecar.listening)
+    ports = ", ".join(str(listening.upstream) for listening in sidecar.listening)
     kinds = ", ".join(dict.fromkeys(str(document.get("kind")) for document in documents)) or "nothing"
     return (
         f"there is no workload with a container port {ports}, where the configuration says the model server "

@@ -23,10 +23,10 @@ class Guarded:
     def behind(self, port: Document) -> Listening | None:
         """The port of the sidecar before what a Service's port leads to, None where that is something else."""
         target = port.get("targetPort", port.get("port"))
-        for one in self.listening:
-            named = self.names.get(one.upstream, set()) | self.names.get(one.port, set())
-            if target in (one.upstream, one.name, one.port) or target in named:
-                return one
+        for listening_port in self.listening:
+            named = self.names.get(listening_port.upstream, set()) | self.names.get(listening_port.port, set())
+            if target in (listening_port.upstream, listening_port.name, listening_port.port) or target in named:
+                return listening_port
         return None
 
 
@@ -44,44 +44,46 @@ def is_headless(service: Document) -> bool:
 
 def headless_before(documents: Iterable[Document], pods: Guarded) -> list[tuple[Document, Listening]]:
     """Headless Services whose callers connect to the model server's own port, and the sidecar's port for it."""
-    found = []
+    result = []
     for service in documents:
         if is_headless(service) and selects(service, pods.namespace, pods.labels):
             for port in service["spec"].get("ports") or []:
-                one = pods.behind(port)
-                if one is not None and port.get("port") != one.port:
-                    found.append((service, one))
-    return found
+                listening = pods.behind(port)
+                if listening is not None and port.get("port") != listening.port:
+                    result.append((service, listening))
+    return result
 
 
 def pointed(service: Document, pods: Iterable[Guarded], secure: dict[str, bool]) -> list[str]:
     """Point a Service's ports that lead to a model server at the sidecar; what was done. `secure` tells of the
     sidecar's ports whether callers speak TLS there.
     """
-    told = []
-    for one in pods:
-        if not selects(service, one.namespace, one.labels):
+    notes = []
+    for guarded in pods:
+        if not selects(service, guarded.namespace, guarded.labels):
             continue
         for port in service["spec"].get("ports") or []:
-            before = one.behind(port)
+            before = guarded.behind(port)
             if before is None or (is_headless(service) and port.get("port") != before.port):
                 continue
             if port.get("targetPort") != before.name:
-                told.append(f"{called(service)}: port {port.get('port')} leads to {before.name}")
+                notes.append(f"{called(service)}: port {port.get('port')} leads to {before.name}")
             port["targetPort"] = before.name
             protocol = port.get("appProtocol")
             if protocol in (PLAIN if secure[before.name] else SECURE):
                 port["appProtocol"] = SECURE[0] if secure[before.name] else PLAIN[0]
-                told.append(
+                notes.append(
                     f"{called(service)}: appProtocol {protocol} is {port['appProtocol']} now, as the relay speaks"
                 )
-    return told
+    return notes
 
 
-def leads(service: Document, pods: Guarded, one: Listening) -> bool:
+def leads(service: Document, pods: Guarded, listening: Listening) -> bool:
     """Whether a Service has a port that leads to this port of the sidecar."""
     ports = (service.get("spec") or {}).get("ports") or []
-    return selects(service, pods.namespace, pods.labels) and any(port.get("targetPort") == one.name for port in ports)
+    return selects(service, pods.namespace, pods.labels) and any(
+        port.get("targetPort") == listening.name for port in ports
+    )
 
 
 def shut_out(policy: Document, pods: Guarded) -> list[str]:
@@ -93,8 +95,10 @@ def shut_out(policy: Document, pods: Guarded) -> list[str]:
         return []
     ports = {port.get("port") for rule in spec.get("ingress") or [] for port in (rule or {}).get("ports") or []}
     return [
-        f"{called(policy)}: lets callers to port {one.upstream} of the pods, past {one.name}, and not to {one.port}: "
-        f"let them to port {one.name} instead"
-        for one in pods.listening
-        if ports & {one.upstream, *pods.names.get(one.upstream, ())} and not ports & {one.name, one.port}
+        f"{called(policy)}: lets callers to port {listening.upstream} of the pods, past {listening.name}, and "
+        f"not to {listening.port}: "
+        f"let them to port {listening.name} instead"
+        for listening in pods.listening
+        if ports & {listening.upstream, *pods.names.get(listening.upstream, ())}
+        and not ports & {listening.name, listening.port}
     ]

@@ -85,12 +85,12 @@ class Sidecar:
     def container(self) -> dict[str, Any]:
         """The container."""
         probe: dict[str, Any] = {"httpGet": {"path": "/healthz", "port": METRICS}}
-        made: dict[str, Any] = {
+        container: dict[str, Any] = {
             "name": NAME,
             "image": self.image,
             "args": ["tocsin", "serve", "--config", f"/etc/tocsin/{CONFIG_FILE}"],
             "ports": [
-                *({"name": one.name, "containerPort": one.port} for one in self.listening),
+                *({"name": listening.name, "containerPort": listening.port} for listening in self.listening),
                 {"name": METRICS, "containerPort": self.metrics_port},
             ],
             "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": 60},
@@ -111,8 +111,8 @@ class Sidecar:
             ],
         }
         if self.native:
-            made["restartPolicy"] = "Always"
-        return made
+            container["restartPolicy"] = "Always"
+        return container
 
     def volumes(self) -> list[dict[str, Any]]:
         """The volumes."""
@@ -121,13 +121,13 @@ class Sidecar:
     def configuration(self, namespace: str | None) -> dict[str, Any]:
         """The ConfigMap with the configuration, as it is to be read inside the pod, and files beside it."""
         metadata = {"name": self.config_map, **({"namespace": namespace} if namespace else {})}
-        made: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
-        made["data"] = {CONFIG_FILE: self._text()}
+        config_map: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+        config_map["data"] = {CONFIG_FILE: self._text()}
         if self.placed.carried:
-            made["binaryData"] = {
+            config_map["binaryData"] = {
                 name: base64.b64encode(content).decode() for name, content in self.placed.carried.items()
             }
-        return made
+        return config_map
 
     def digest(self) -> str:
         """What changes with the configuration."""
@@ -142,14 +142,15 @@ class Sidecar:
     @property
     def ports(self) -> dict[int, str]:
         """Every port that the sidecar takes, and the setting that says so."""
-        found = {
-            one.port: "listen" if not at else f"listeners.{at - 1}.listen" for at, one in enumerate(self.listening)
+        taken_ports = {
+            listening.port: "listen" if not at else f"listeners.{at - 1}.listen"
+            for at, listening in enumerate(self.listening)
         }
         admin = self.config.admin
         return {
             **({admin.port: "admin"} if admin is not None and not admin.path else {}),
             self.metrics_port: "metrics",
-        } | found
+        } | taken_ports
 
     @property
     def grace(self) -> int:
@@ -158,17 +159,17 @@ class Sidecar:
 
     def _mounted(self) -> list[tuple[str, str, Mapping[str, Any]]]:
         """Volumes: name, where they are mounted, source."""
-        found: list[tuple[str, str, Mapping[str, Any]]] = [
+        mounts: list[tuple[str, str, Mapping[str, Any]]] = [
             (CONFIG, "/etc/tocsin", {"configMap": {"name": self.config_map}})
         ]
         if self.bundles:
-            found.append((BUNDLES, files.BUNDLES, self.bundles))
+            mounts.append((BUNDLES, files.BUNDLES, self.bundles))
         if Way.SECRET in self.placed.ways:
             sources = [{"secret": {"name": name}} for name in self.secrets]
-            found.append((SECRETS, files.SECRETS, {"projected": {"sources": sources}}))
+            mounts.append((SECRETS, files.SECRETS, {"projected": {"sources": sources}}))
         if Way.WRITTEN in self.placed.ways:
-            found.append((DATA, files.DATA, {"emptyDir": {}}))
-        return found
+            mounts.append((DATA, files.DATA, {"emptyDir": {}}))
+        return mounts
 
     def _text(self) -> str:
         """The configuration: on all addresses, of IPv6 too where the file has one."""
@@ -176,45 +177,50 @@ class Sidecar:
         every = "::" if any(":" in address.host for address in hosts if address is not None) else "0.0.0.0"
         upstreams = [listener.upstream for listener in self.config.every_listener]
         addresses = [
-            {"listen": str(Address(every, one.port)), "upstream": str(Address(upstream.host, one.upstream))}
-            for one, upstream in zip(self.listening, upstreams, strict=True)
+            {
+                "listen": str(Address(every, listener_settings.port)),
+                "upstream": str(Address(upstream.host, listener_settings.upstream)),
+            }
+            for listener_settings, upstream in zip(self.listening, upstreams, strict=True)
         ]
         settings = {**self.placed.settings, **addresses[0], "metrics": str(Address(every, self.metrics_port))}
         if self.config.listeners:
             listeners = self.placed.settings["listeners"]
-            settings["listeners"] = [{**one, **at} for one, at in zip(listeners, addresses[1:], strict=True)]
+            settings["listeners"] = [
+                {**listener_settings, **at} for listener_settings, at in zip(listeners, addresses[1:], strict=True)
+            ]
         return str(yaml.safe_dump(settings, sort_keys=False, width=1_000, allow_unicode=True))
 
 
 def _problems(config: Config, native: bool) -> list[str]:
     """What a pod could not start with, or would be walked past, besides files."""
-    found = []
+    problems = []
     for at, listener in enumerate(config.every_listener):
         where = f"listeners.{at - 1}." if at else ""
         if listener.listen.path or listener.upstream.path:
-            found.append(f"{where}listen and upstream: inside a pod both are HOST:PORT")
+            problems.append(f"{where}listen and upstream: inside a pod both are HOST:PORT")
         elif not _is_loopback(listener.upstream.host):
-            found.append(
+            problems.append(
                 f"{where}upstream: {listener.upstream} is not inside the pod, where a sidecar's model server is: set "
                 f"127.0.0.1:{listener.upstream.port}. A relay before one elsewhere is the chart's `kind: gateway`"
             )
         elif listener.listen.port == listener.upstream.port:
-            found.append(
+            problems.append(
                 f"{where}listen: port {listener.listen.port} is the model server's, in the same pod: set another, for "
                 f"example 0.0.0.0:{_other(listener.upstream.port)}"
             )
     for name, protocol in config.protocols.items():
         if protocol.reflection and native:
-            found.append(
+            problems.append(
                 f"protocols.{name}.reflection: a native sidecar starts before the model server that is to be asked, "
                 f"and each would wait for the other: set descriptors instead, or choose --plain"
             )
     for name, model in config.models.items():
         if model.fallback is not None and model.fallback.upstream.path:
-            found.append(f"models.{name}.fallback.upstream: inside a pod it is HOST:PORT")
+            problems.append(f"models.{name}.fallback.upstream: inside a pod it is HOST:PORT")
     if config.state is not None and config.state.redis.startswith("unix:"):
-        found.append("state.redis: the sidecar has no such socket: name HOST:PORT")
-    return found
+        problems.append("state.redis: the sidecar has no such socket: name HOST:PORT")
+    return problems
 
 
 def _is_loopback(host: str) -> bool:

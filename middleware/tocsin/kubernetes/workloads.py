@@ -62,8 +62,8 @@ def called(document: Document) -> str:
 
 
 def namespace_of(document: Document) -> str | None:
-    found = (document.get("metadata") or {}).get("namespace")
-    return None if found is None else str(found)
+    namespace = (document.get("metadata") or {}).get("namespace")
+    return None if namespace is None else str(namespace)
 
 
 def labels_of(pod: Document) -> dict[str, str]:
@@ -77,11 +77,11 @@ def annotate(pod: Document, key: str, value: str) -> None:
     annotations[key] = value
 
 
-def declared(pod: Document, own: str) -> Iterator[tuple[Document, Document]]:
+def declared(pod: Document, sidecar_name: str) -> Iterator[tuple[Document, Document]]:
     """Every port that a container declares, with the container; but those of the container `own`."""
     for kind in ("initContainers", "containers"):
         for container in pod["spec"].get(kind) or []:
-            if container.get("name") != own:
+            if container.get("name") != sidecar_name:
                 for port in container.get("ports") or []:
                     yield container, port
 
@@ -90,10 +90,10 @@ def moved(container: Document, old: int, new: int) -> bool:
     """Have the container's server listen on `new` instead of `old`, in place; whether its arguments or environment say
     where it listens, and nothing of it listens on `new`, so that it can be done.
     """
-    told = list(_ports_told(container))
-    if str(old) not in (value for *_, value in told) or str(new) in (value for *_, value in told):
+    ports = list(_ports_told(container))
+    if str(old) not in (value for *_, value in ports) or str(new) in (value for *_, value in ports):
         return False
-    for holder, key, prefix, value in told:
+    for holder, key, prefix, value in ports:
         if value == str(old):
             holder[key] = f"{prefix}{new}"
     for port in container.get("ports") or []:
@@ -101,9 +101,9 @@ def moved(container: Document, old: int, new: int) -> bool:
             port["containerPort"] = new
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         for way in ("grpc", "httpGet", "tcpSocket"):
-            asked = (container.get(probe) or {}).get(way) or {}
-            if asked.get("port") == old:
-                asked["port"] = new
+            handler = (container.get(probe) or {}).get(way) or {}
+            if handler.get("port") == old:
+                handler["port"] = new
     return True
 
 

@@ -27,10 +27,10 @@ class RecordedResponses(Responses):
     """The responses of a recording, swept file by file; `told` hears how many have been counted."""
 
     def __init__(
-        self, scoring: Scoring, recording: Recording, engine: Engine, told: Callable[[int], None] = lambda rows: None
+        self, scoring: Scoring, recording: Recording, engine: Engine, on_rows: Callable[[int], None] = lambda rows: None
     ) -> None:
         self.rows = recording.rows
-        self._scoring, self._engine, self._told = scoring, engine, told
+        self._scoring, self._engine, self._on_rows = scoring, engine, on_rows
         self._parts = recording.parts()
 
     def at(self, rows: Rows) -> Scores:
@@ -39,17 +39,17 @@ class RecordedResponses(Responses):
 
     def count(self, counting: Counting, without: Rows) -> RankCounts:
         counts, parts = RankCounts(counting.edges, counting.brackets), self._split(without)
-        found = self._engine.map(_counts_of, (self._scoring, counting), parts)
-        for part, one in zip(parts, found, strict=True):
-            counts.merge(one)
-            self._told(part.recording.rows)
+        counts_of_parts = self._engine.map(_counts_of, (self._scoring, counting), parts)
+        for part, part_counts in zip(parts, counts_of_parts, strict=True):
+            counts.merge(part_counts)
+            self._on_rows(part.recording.rows)
         return counts
 
     def _split(self, rows: Rows) -> Sequence[Part]:
         ends = np.cumsum([part.rows for part in self._parts])
-        own = np.split(rows, np.searchsorted(rows, ends[:-1]))
+        rows_by_file = np.split(rows, np.searchsorted(rows, ends[:-1]))
         starts = ends - [part.rows for part in self._parts]
-        return [Part(p, r - start) for p, r, start in zip(self._parts, own, starts, strict=True)]
+        return [Part(p, r - start) for p, r, start in zip(self._parts, rows_by_file, starts, strict=True)]
 
 
 def _scores_at(scoring: Scoring, part: Part) -> Scores:

@@ -12,8 +12,8 @@ from tocsin_calibration.evaluation.counted import AlarmCounts
 def evaluate_files(promise: Promise, scoring: Scoring, recording: Recording, engine: Engine) -> Evaluation:
     """What `evaluate` says of the alarms among safe responses, in memory that does not grow with them."""
     counts = AlarmCounts(promise)
-    for one in engine.map(_counts_of, (promise, scoring), recording.parts()):
-        counts.merge(one)
+    for part_counts in engine.map(_counts_of, (promise, scoring), recording.parts()):
+        counts.merge(part_counts)
     return counts.evaluation(promise)
 
 

@@ -51,8 +51,8 @@ class Scoring(NamedTuple):
             picked = np.ones(batch.rows, bool) if rows is None else rows[start : start + batch.rows]
             start += batch.rows
             if picked.any():
-                found = np.column_stack([batch[n] for n in self.detectors]) if scorer is None else scorer(batch)
-                yield found[picked]
+                scores = np.column_stack([batch[n] for n in self.detectors]) if scorer is None else scorer(batch)
+                yield scores[picked]
 
     def all(self, recording: Recording, rows: Mask | None = None) -> Scores:
         """The same, all of them (n, d)."""
@@ -89,7 +89,7 @@ def write_scores(scoring: Scoring, part: Recording, directory: Path) -> Recorded
     if final.exists() and (_fact(final, GRAPH), _fact(final, SOURCE)) == (scoring.digest, _source(file)):
         return None
     others = [name for name in pq.read_schema(file.path).names if not name.startswith(SIGNAL)]
-    table = pq.read_table(file.path, columns=others).filter(pa.array(file.kept)) if others else None
+    table = pq.read_table(file.path, columns=others).filter(pa.array(file.mask)) if others else None
     scores = scoring.all(part)
     columns = {} if table is None else {name: table.column(name) for name in others}
     columns |= {SCORE + name: pa.array(scores[:, at]) for at, name in enumerate(scoring.detectors)}
@@ -118,8 +118,8 @@ def _fact(path: Path, key: bytes) -> str | None:
         facts: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise RecordingError(f"{path}: is no Parquet file ({error})") from error
-    found = facts.get(key)
-    return None if found is None else found.decode()
+    value = facts.get(key)
+    return None if value is None else value.decode()
 
 
 def _source(file: RecordedFile) -> str:

@@ -37,8 +37,8 @@ class Page:
         if path == "/":
             return Response(HTTPStatus.OK, [("Content-Type", "text/html; charset=utf-8"), *self._headers()], self._html)
         if path in ("/snapshot", "/alarms"):
-            told = json.dumps(self._show() if path == "/snapshot" else self._alarms()).encode()
-            return Response(HTTPStatus.OK, [("Content-Type", "application/json"), *self._headers()], told)
+            content = json.dumps(self._show() if path == "/snapshot" else self._alarms()).encode()
+            return Response(HTTPStatus.OK, [("Content-Type", "application/json"), *self._headers()], content)
         if path == "/live":
             if self._watchers >= WATCHERS:
                 refused = text(HTTPStatus.SERVICE_UNAVAILABLE, "too many watch already")
@@ -75,11 +75,11 @@ def _policy(html: str) -> str:
     """Nothing but what stands in the page itself may run or be loaded."""
     parts = {"script-src": re.findall(r"<script>(.*?)</script>", html, re.DOTALL)}
     parts["style-src"] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
-    told = [
+    lines = [
         f"{name} {' '.join(_hash(part) for part in texts)}" for name, texts in parts.items() if texts
     ]  # fmt: skip
     return "; ".join(
-        ["default-src 'none'", *told, "img-src data:", "connect-src 'self'", "base-uri 'none'", "form-action 'none'"]
+        ["default-src 'none'", *lines, "img-src data:", "connect-src 'self'", "base-uri 'none'", "form-action 'none'"]
     )
 
 

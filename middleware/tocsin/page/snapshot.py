@@ -59,14 +59,15 @@ def _model(
         low, high = (None, None) if expected is None else promise.limits.rate_range(severity)
         severities.append({
             "name": severity, "alpha": alpha, "sentence": promise.sentence(severity),
-            "low": low, "high": high, "alarms": sum(alarms.get(one, 0) for one in graver), "evidence": evidence,
+            "low": low, "high": high, "alarms": sum(alarms.get(graver_name, 0) for graver_name in graver),
+            "evidence": evidence,
             "broken": evidence is not None and evidence > limit,
             "quiet": figures["quiet"].get(severity, 0.0) > limits.quiet,
             "rates": [_rate(point, graver, expected) for point in points],
         })  # fmt: skip
-    made = model.bundle.made.get("calibrated", {}) if model.bundle is not None else {}
+    provenance = model.bundle.provenance.get("calibrated", {}) if model.bundle is not None else {}
     return {
-        "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": made.get("timestamp"),
+        "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": provenance.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
         "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > limits.drift,
         "scoring": figures["scoring"], "actions": figures["actions"],
@@ -84,7 +85,7 @@ def _rate(point: Point, graver: Sequence[str], law: FalseAlarmLaw | None) -> dic
     if not rows:
         return {"t": when, "n": 0, "rate": None, "high": None}
     high = 1.0 if law is None else min(1.0, law.mean_rate + WIDE * sqrt(law.variance_of_rate(rows)))
-    share = sum(alarms.get(one, 0) for one in graver) / rows
+    share = sum(alarms.get(graver_name, 0) for graver_name in graver) / rows
     return {"t": when, "n": rows, "rate": share, "high": high}
 
 
@@ -95,8 +96,8 @@ def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]
         below = [0.0, *bounds, 1.0]
         shares = np.diff(below)
     else:
-        found = np.searchsorted(bounds, reference, side="left")
-        shares = np.bincount(found, minlength=len(bounds) + 1) / len(reference)
+        places = np.searchsorted(bounds, reference, side="left")
+        shares = np.bincount(places, minlength=len(bounds) + 1) / len(reference)
     return {"bounds": bounds, "counts": counted["counts"], "expected": [round(float(share), 5) for share in shares]}
 
 

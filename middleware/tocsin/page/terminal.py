@@ -19,15 +19,15 @@ WIDTH = 40  # points of a sparkline
 COLOURS = {"critical": "bold red", "warning": "yellow"}
 
 
-def picture(told: dict[str, Any], alarms: int = 8) -> RenderableType:
+def picture(snapshot: dict[str, Any], alarms: int = 8) -> RenderableType:
     """What `snapshot` tells, drawn; the last so many alarms."""
-    now = datetime.fromtimestamp(told["time"], UTC)
-    parts: list[RenderableType] = [Text.assemble(("Tocsin ", "bold"), f"{told['mode']}, {now:%H:%M:%S} UTC")]
-    parts += [_model(model, told["added"]) for model in told["models"]]
-    if told["more"]:
-        parts.append(Text(f"and {told['more']:,} more models, with less evidence against them", style="dim"))
-    parts += [Text(f"{name} has no bundle: its responses pass unscored", style="dim") for name in told["unguarded"]]
-    parts.append(_alarms(told["alarms"][:alarms]))
+    now = datetime.fromtimestamp(snapshot["time"], UTC)
+    parts: list[RenderableType] = [Text.assemble(("Tocsin ", "bold"), f"{snapshot['mode']}, {now:%H:%M:%S} UTC")]
+    parts += [_model(model, snapshot["added"]) for model in snapshot["models"]]
+    if snapshot["more"]:
+        parts.append(Text(f"and {snapshot['more']:,} more models, with less evidence against them", style="dim"))
+    parts += [Text(f"{name} has no bundle: its responses pass unscored", style="dim") for name in snapshot["unguarded"]]
+    parts.append(_alarms(snapshot["alarms"][:alarms]))
     return Group(*parts)
 
 
@@ -37,21 +37,21 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
         judged, evidence = model["judged"], severity["evidence"]
         rate = percent(severity["alarms"] / judged) if judged else "-"
         style = "bold red" if severity["broken"] else COLOURS.get(severity["name"], "")
-        seen = f"{severity['name']:9}{rate:>6} ({severity['alarms']:,} of {judged:,}) "
-        lines.append(Text(seen, style=style).append_text(_sparkline(severity["rates"])))
-        told = f"         promised {percent(severity['alpha'])}"
+        line = f"{severity['name']:9}{rate:>6} ({severity['alarms']:,} of {judged:,}) "
+        lines.append(Text(line, style=style).append_text(_sparkline(severity["rates"])))
+        promised = f"         promised {percent(severity['alpha'])}"
         if severity["low"] is not None:
-            told += f", expect {percent(severity['low'])} to {percent(severity['high'])}"
-        told += f"; evidence against it e^{evidence:.1f}" if evidence is not None else ""
-        lines.append(Text(told, style="dim"))
+            promised += f", expect {percent(severity['low'])} to {percent(severity['high'])}"
+        promised += f"; evidence against it e^{evidence:.1f}" if evidence is not None else ""
+        lines.append(Text(promised, style="dim"))
     scoring, unscored = model["scoring"], sum(model["unscored"].values())
     cost = f"scoring {_micro(scoring['median'])}, 99% {_micro(scoring['p99'])}; waiting 99% {_micro(added['p99'])}"
     lines.append(Text("p-values ").append_text(_histogram(model["pvalues"])).append(" times the promise", style="dim"))
     lines.append(Text(f"cost     {cost}; {unscored:,} unscored"))
     broken = any(severity["broken"] for severity in model["severities"])
     quiet = any(severity["quiet"] for severity in model["severities"])
-    kept = "[green]promise kept, far fewer alarms than expected" if quiet else "[green]promise kept"
-    state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else kept
+    status = "[green]promise kept, far fewer alarms than expected" if quiet else "[green]promise kept"
+    state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else status
     state = state if model["judged"] else "[dim]no traffic yet"
     title = f"[bold]{escape(model['name'])}[/] {state}[/] [dim]{model['digest'][:19]}"
     return Panel(Group(*lines), title=title, title_align="left", border_style="red" if "red" in state else "dim")
@@ -59,22 +59,22 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
 
 def _sparkline(rates: Sequence[dict[str, Any]]) -> Text:
     """Shares of alarms, newest last, those beyond what chance leaves room for in red."""
-    seen = [point for point in rates if point["rate"] is not None][-WIDTH:]
-    top = max([point["rate"] for point in seen] + [point["high"] for point in seen] + [1e-9])
+    points = [point for point in rates if point["rate"] is not None][-WIDTH:]
+    top = max([point["rate"] for point in points] + [point["high"] for point in points] + [1e-9])
     drawn = Text()
-    for point in seen:
+    for point in points:
         drawn.append(_block(point["rate"] / top), style="red" if point["rate"] > point["high"] else "cyan")
     return drawn
 
 
-def _histogram(told: dict[str, Any]) -> Text:
-    total = sum(told["counts"])
+def _histogram(model: dict[str, Any]) -> Text:
+    total = sum(model["counts"])
     times = [
         count / total / share if total and share else 0
-        for count, share in zip(told["counts"], told["expected"], strict=True)
+        for count, share in zip(model["counts"], model["expected"], strict=True)
     ]
     top = max([2.0, *times])
-    return Text("".join(_block(one / top) for one in times), style="cyan")
+    return Text("".join(_block(frequency / top) for frequency in times), style="cyan")
 
 
 def _block(share: float) -> str:
@@ -83,13 +83,13 @@ def _block(share: float) -> str:
 
 def _alarms(alarms: Iterable[dict[str, Any]]) -> Table:
     table = Table("time", "severity", "model", "what", title="Last alarms", title_justify="left", box=None, expand=True)
-    for told in alarms:
-        summed = "alarms" in told
-        one = told["worst"] if summed else told
-        reason = one["reasons"][0] if one["reasons"] else f"p = {one['p']:.2g}"
-        what = f"{told['alarms']:,} more; worst: {reason}" if summed else reason
-        severity = Text(one["severity"], style=COLOURS.get(one["severity"], ""))
-        table.add_row(told["time"][11:19], severity, escape(told["model"]), f"{escape(what)}  [dim]{told['id']}")
+    for entry in alarms:
+        summed = "alarms" in entry
+        alarm = entry["worst"] if summed else entry
+        reason = alarm["reasons"][0] if alarm["reasons"] else f"p = {alarm['p']:.2g}"
+        what = f"{entry['alarms']:,} more; worst: {reason}" if summed else reason
+        severity = Text(alarm["severity"], style=COLOURS.get(alarm["severity"], ""))
+        table.add_row(entry["time"][11:19], severity, escape(entry["model"]), f"{escape(what)}  [dim]{entry['id']}")
     if not table.row_count:
         table.add_row("", "", "", "[dim]none since start")
     return table

@@ -41,7 +41,7 @@ def pool_of(content: bytes) -> Pool:
 
 def pool_of_files(files: list[Any]) -> Pool:
     """The pool of FileDescriptorProtos, in whatever order. Raises ValueError when one lacks what it imports."""
-    made = descriptor_pool.DescriptorPool()
+    pool = descriptor_pool.DescriptorPool()
     waiting = {file.name: file for file in files}
     if not waiting:
         raise ValueError("it holds no files")
@@ -55,31 +55,31 @@ def pool_of_files(files: list[Any]) -> Pool:
         for needed in waiting[name].dependency:
             add(needed, (*above, name))
         try:
-            made.Add(waiting[name])
-            made.FindFileByName(name)
+            pool.Add(waiting[name])
+            pool.FindFileByName(name)
         except (TypeError, KeyError) as error:
             raise ValueError(f"'{name}' in it is damaged ({error})") from None
         added.add(name)
 
     for name in waiting:
         add(name, ())
-    return made
+    return pool
 
 
-def find_method(known: Pool, name: str) -> MethodDescriptor:
+def find_method(pool: Pool, name: str) -> MethodDescriptor:
     """The method /package.Service/Method. Raises ValueError telling what there is instead."""
     service, _, method = name.removeprefix("/").partition("/")
     try:
-        described = known.FindServiceByName(service)
+        described = pool.FindServiceByName(service)
     except KeyError:
         raise ValueError(f"there is no service '{service}' in the descriptors") from None
     if method not in described.methods_by_name:
-        told = ", ".join(described.methods_by_name)
-        raise ValueError(f"service '{service}' has no method '{method}' (it has: {told})")
+        names = ", ".join(described.methods_by_name)
+        raise ValueError(f"service '{service}' has no method '{method}' (it has: {names})")
     return described.methods_by_name[method]
 
 
 def message_class(name: str, message: str) -> type[Any]:
     """The class of the message with that full name in a shipped descriptor set."""
-    found: type[Any] = message_factory.GetMessageClass(pool(name).FindMessageTypeByName(message))
-    return found
+    message_type: type[Any] = message_factory.GetMessageClass(pool(name).FindMessageTypeByName(message))
+    return message_type

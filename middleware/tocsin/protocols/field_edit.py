@@ -38,14 +38,14 @@ class FieldEdit:
 
     def __init__(self, ask: Ask, request: Any, response: Any, amount: int, layouts: Layouts) -> None:
         self._request, self._response, self._layouts = request, response, layouts
-        self._left: dict[Layout, list[Part] | None] = {}  # None: have to be parsed
-        self._unless = _found("unless", request, ask.unless)
+        self._strip_plans: dict[Layout, list[Part] | None] = {}  # None: have to be parsed
+        self._unless = _resolved("unless", request, ask.unless)
         self._set = []
         for path, value in ask.set.items():
-            _found("set", request, path)
+            _resolved("set", request, path)
             self._set.append((path.split("."), amount if value == "amount" else value))
         for path in ask.strip:
-            _found("strip", response, path)
+            _resolved("strip", response, path)
         self._strip = [path.split(".") for path in ask.strip]
 
     def try_out(self) -> None:
@@ -63,8 +63,8 @@ class FieldEdit:
     def ask(self, request: bytes) -> bytes | None:
         """The request that asks for the signals too, None when the caller has. Raises Unscored."""
         message = self._parse(self._request, request)
-        asked = self._unless.follow(message)
-        if asked or (asked is not None and self._unless.field.has_presence):
+        is_set = self._unless.follow(message)
+        if is_set or (is_set is not None and self._unless.field.has_presence):
             return None
         for path, value in self._set:
             _assign(message, path, value)
@@ -75,11 +75,11 @@ class FieldEdit:
         del request
         layout = self._layouts.of(response)
         if layout is not None:
-            left = self._left.get(layout, _UNTRIED)
-            if left is _UNTRIED:
-                left = self._left[layout] = self._learnt(layout.like)
-            if left is not None:
-                return _joined(left, response)
+            plan = self._strip_plans.get(layout, _UNTRIED)
+            if plan is _UNTRIED:
+                plan = self._strip_plans[layout] = self._learnt(layout.like)
+            if plan is not None:
+                return _joined(plan, response)
         return self._parsed(response)
 
     def _parsed(self, response: bytes) -> bytes:
@@ -97,9 +97,9 @@ class FieldEdit:
 
     def _learnt(self, like: bytes) -> list[Part] | None:
         """What is left of messages like this one; None where cutting does not give what parsing does."""
-        left = _left(like, 0, len(like), self._response.DESCRIPTOR, self._strip)
-        same = self._parse(self._response, _joined(left, like)) == self._parse(self._response, self._parsed(like))
-        return left if same else None
+        plan = _without(like, 0, len(like), self._response.DESCRIPTOR, self._strip)
+        same = self._parse(self._response, _joined(plan, like)) == self._parse(self._response, self._parsed(like))
+        return plan if same else None
 
     def _parse(self, kind: Any, content: bytes) -> Any:
         try:
@@ -108,7 +108,7 @@ class FieldEdit:
             raise Unscored("undecodable", f"a message is no {kind.DESCRIPTOR.full_name} ({error})") from None
 
 
-def _found(setting: str, kind: Any, path: str) -> FieldPath:
+def _resolved(setting: str, kind: Any, path: str) -> FieldPath:
     try:
         return resolve(kind.DESCRIPTOR, path)
     except ValueError as error:
@@ -123,13 +123,13 @@ def _assign(message: Any, path: Sequence[str], value: Any) -> None:
     setattr(message, last, value)
 
 
-def _joined(parts: Sequence[Part], whole: bytes) -> bytes:
-    return b"".join([part if isinstance(part, bytes) else whole[part[0] : part[1]] for part in parts])
+def _joined(parts: Sequence[Part], content: bytes) -> bytes:
+    return b"".join([part if isinstance(part, bytes) else content[part[0] : part[1]] for part in parts])
 
 
-def _left(raw: bytes, at: int, end: int, kind: Descriptor, strip: Sequence[Sequence[str]]) -> list[Part]:
+def _without(raw: bytes, at: int, end: int, kind: Descriptor, strip: Sequence[Sequence[str]]) -> list[Part]:
     """The parts of a message without the fields at these paths; what holds one of them is told its new length."""
-    found: list[Part] = []
+    parts: list[Part] = []
     while at < end:
         start = at
         tag, at = varint(raw, at)
@@ -146,20 +146,20 @@ def _left(raw: bytes, at: int, end: int, kind: Descriptor, strip: Sequence[Seque
         if not all(inner):
             continue
         if not inner:
-            found.append((start, at))
+            parts.append((start, at))
             continue
         assert field is not None
-        within = _left(raw, began, at, field.message_type, inner)
+        within = _without(raw, began, at, field.message_type, inner)
         size = sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in within)
-        found += [_number(tag) + _number(size), *within]
-    return found
+        parts += [_number(tag) + _number(size), *within]
+    return parts
 
 
 def _number(value: int) -> bytes:
     """A varint."""
-    found = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    found.append(value)
-    return bytes(found)
+    encoded.append(value)
+    return bytes(encoded)

@@ -108,20 +108,23 @@ class FieldMethod:
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
         """Whose response it is. Raises Unscored."""
-        if self._silent and (known := self._layouts.of(response)) is not None:
-            return KnownMessage(response, known, self._response)
+        if self._silent and (layout := self._layouts.of(response)) is not None:
+            return KnownMessage(response, layout, self._response)
         message = parsed(self._response, response, "response", self._single)
-        sums_up = message.HasField(self._summary) if self._summary else False
+        is_summary = message.HasField(self._summary) if self._summary else False
         sequence = self._sequence_of(message) if self.parallel else 0
         empty = bool(self._content) and not any(follow(message) for follow in self._content)
         if self._silent:
-            self._layouts.learn(response, sums_up, sequence, empty)
-            return OpenedMessage("", "", message, sums_up, sequence, empty)
-        asked = None
+            self._layouts.learn(response, is_summary, sequence, empty)
+            return OpenedMessage("", "", message, is_summary, sequence, empty)
+        opened_request = None
         if "request" in (self._model[0], self._version[0]) and request is not None:
-            asked = parsed(self._request, request, "request")
-        model, version = _told(self._model, message, asked), _told(self._version, message, asked)
-        return OpenedMessage(model, version, message, sums_up, sequence, empty)
+            opened_request = parsed(self._request, request, "request")
+        model, version = (
+            _read_text(self._model, message, opened_request),
+            _read_text(self._version, message, opened_request),
+        )
+        return OpenedMessage(model, version, message, is_summary, sequence, empty)
 
     def request_id(self, request: bytes) -> str:
         """The id of one request of a stream, empty where it has none."""
@@ -133,20 +136,20 @@ class FieldMethod:
 
     def sequence(self, response: bytes) -> int:
         """Which sequence a message belongs to."""
-        if (known := self._layouts.of(response)) is not None:
-            return known.sequence
+        if (layout := self._layouts.of(response)) is not None:
+            return layout.sequence
         try:
             return self._sequence_of(self._response.FromString(response))
         except DecodeError:
             return 0  # found out when it is judged
 
     def _sequence_of(self, message: Any) -> int:
-        found: Any = self._sequences(message)
-        return int(max(found) if len(self._places) > 1 else found)
+        sequence: Any = self._sequences(message)
+        return int(max(sequence) if len(self._places) > 1 else sequence)
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
         """How to read these signals. Raises ValueError where a path does not fit the messages."""
-        found = [
+        paths = [
             Signal(
                 name,
                 path.side == "request",
@@ -156,7 +159,7 @@ class FieldMethod:
             )
             for name, path in signals.items()
         ]
-        return FieldReader(found, self._request, self._response, shapes)
+        return FieldReader(paths, self._request, self._response, shapes)
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
         """Whether some signal, or whose response it is, stands in the request."""
@@ -186,19 +189,19 @@ class FieldMethod:
         if self._abort is None:
             return None
         name = text_at(self._request, self._abort.id)(request)
-        told = ParseDict({self._abort.ids: [name]}, GetMessageClass(self._abort.method.input_type)())
+        message = ParseDict({self._abort.ids: [name]}, GetMessageClass(self._abort.method.input_type)())
         path = f"/{self._abort.method.containing_service.full_name}/{self._abort.method.name}"
-        return (path, told.SerializeToString()) if name else None
+        return (path, message.SerializeToString()) if name else None
 
     def numbered(self, response: Any, sequence: int) -> bytes:
         """A response as one of that sequence."""
-        made = type(response)()
-        made.CopyFrom(response)
+        renumbered = type(response)()
+        renumbered.CopyFrom(response)
         for *owners, field in self._places:
-            if not owners or made.HasField(owners[0]):
-                setattr(attrgetter(".".join(owners))(made) if owners else made, field, sequence)
+            if not owners or renumbered.HasField(owners[0]):
+                setattr(attrgetter(".".join(owners))(renumbered) if owners else renumbered, field, sequence)
                 break
-        return bytes(made.SerializeToString())
+        return bytes(renumbered.SerializeToString())
 
     def request_field(self, path: str) -> Callable[[bytes], str]:
         """A function that finds a field's text in a request."""
@@ -214,18 +217,18 @@ class FieldMethod:
         if not path or _metadata_key(path):
             return "", None
         side, _, rest = path.partition(".")
-        found = resolve(self._side(side).DESCRIPTOR, rest)
-        if found.repeated or found.message_type or found.by_rows:
+        resolved = resolve(self._side(side).DESCRIPTOR, rest)
+        if resolved.repeated or resolved.message_type or resolved.by_rows:
             raise ValueError(f"'{path}' is not one value")
-        return side, found.follow
+        return side, resolved.follow
 
 
 def _content_at(root: Any, path: str) -> Callable[[Any], Any]:
     """How to find what a stream's messages carry; what is there has a length."""
-    found = resolve(root, path)
-    if found.numeric and not found.repeated and "[]" not in path and "[*]" not in path:
+    resolved = resolve(root, path)
+    if resolved.numeric and not resolved.repeated and "[]" not in path and "[*]" not in path:
         raise ValueError(f"content: '{path}' is one number, which messages carry always: name a repeated field")
-    return found.follow
+    return resolved.follow
 
 
 def _ways(path: str) -> list[str]:
@@ -237,7 +240,7 @@ def _metadata_key(path: str) -> str:
     return path.removeprefix("metadata.") if path.startswith("metadata.") else ""
 
 
-def _told(where: tuple[str, Callable[[Any], Any] | None], response: Any, request: Any) -> str:
+def _read_text(where: tuple[str, Callable[[Any], Any] | None], response: Any, request: Any) -> str:
     side, follow = where
     message = request if side == "request" else response
     value = None if follow is None or message is None else follow(message)

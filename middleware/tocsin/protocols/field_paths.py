@@ -55,13 +55,13 @@ def resolve(root: Descriptor, path: str) -> FieldPath:
 
 def text_at(kind: Any, path: str) -> Callable[[bytes], str]:
     """A function that finds the text of a field in encoded messages of a kind, empty where there is none."""
-    found = resolve(kind.DESCRIPTOR, path)
-    if found.repeated or found.message_type or found.by_rows:
+    resolved = resolve(kind.DESCRIPTOR, path)
+    if resolved.repeated or resolved.message_type or resolved.by_rows:
         raise ValueError(f"'{path}' is not one value")
 
     def text(content: bytes) -> str:
         try:
-            value = found.follow(kind.FromString(content))
+            value = resolved.follow(kind.FromString(content))
         except (DecodeError, Unscored):
             return ""
         if isinstance(value, bytes):
@@ -85,8 +85,8 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
             raise ValueError(f"'{path}': '{step.field}' is asked of a field that holds no message")
         field = owner.fields_by_name.get(step.field)
         if field is None:
-            told = ", ".join(owner.fields_by_name)
-            raise ValueError(f"'{path}': {owner.full_name} has no field '{step.field}' (it has: {told})")
+            names = ", ".join(owner.fields_by_name)
+            raise ValueError(f"'{path}': {owner.full_name} has no field '{step.field}' (it has: {names})")
         if len(plain) == len(parts):
             plain.append(step.field)
         parts.append(_get(step.field, field.has_presence))
@@ -96,8 +96,12 @@ def _resolve(root: Descriptor, wanted: Sequence[Step], path: str) -> FieldPath:
         if keyed:
             if not takes:  # outputs.probs is the same as outputs[probs]
                 if at == len(wanted):
-                    raise ValueError(f"'{path}': '{step.field}' is a map: name a key")
+                    raise ValueError(_names_no_key(step.field, path))
                 takes, at = [wanted[at].field, *wanted[at].takes], at + 1
+            if takes[0] in (AXIS, ROWS):
+                raise ValueError(_names_no_key(step.field, path))
+            if "," in takes[0]:
+                return _several_keys(field, takes, wanted[at:], parts, path)
             key = _key(field.message_type.fields_by_name["key"], takes.pop(0), path)
             field = field.message_type.fields_by_name["value"]
             parts.append(_at_key(key))
@@ -132,10 +136,32 @@ def _resolve_rest(field: FieldDescriptor, rest: Sequence[Step], path: str) -> Fi
         return None
     if field.message_type is None:
         raise ValueError(f"'{path}': '{rest[0].field}' is asked of a field that holds no message")
-    found = _resolve(field.message_type, rest, path)
-    if found.by_rows:
+    resolved = _resolve(field.message_type, rest, path)
+    if resolved.by_rows:
         raise ValueError(f"'{path}': [*] must be the outermost axis")
-    return found
+    return resolved
+
+
+def _several_keys(
+    entry: FieldDescriptor, takes: Sequence[str], rest: Sequence[Step], parts: Sequence[Follow], path: str
+) -> FieldPath:
+    """An axis of a map's values, in the order in which the path names their keys; None where a key is missing."""
+    if len(takes) > 1:
+        raise ValueError(f"'{path}': several keys of '{entry.name}' are an axis already, so no [{takes[1]}] follows")
+    keys = [_key(entry.message_type.fields_by_name["key"], key.strip(), path) for key in takes[0].split(",")]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"'{path}': a key of '{entry.name}' is named twice")
+    value = entry.message_type.fields_by_name["value"]
+    inner = _resolve_rest(value, rest, path)
+    last = inner or FieldPath(_nothing, value, False, False)
+    return FieldPath(_chain([*parts, _at_keys(keys), _each(last.follow)]), last.field, last.repeated, False)
+
+
+def _names_no_key(field: str, path: str) -> str:
+    return (
+        f"'{path}': '{field}' is a map, whose entries have no order: name one key ({field}[cat]), or the keys of a "
+        f"vector in their order ({field}[cat,dog,bird])"
+    )
 
 
 def _get(name: str, presence: bool) -> Follow:
@@ -146,6 +172,10 @@ def _get(name: str, presence: bool) -> Follow:
 
 def _at_key(key: Any) -> Follow:
     return lambda entries: entries[key] if key in entries else None  # noqa: SIM401 (get makes no messages of maps)
+
+
+def _at_keys(keys: Sequence[Any]) -> Follow:
+    return lambda entries: [entries[key] for key in keys] if all(key in entries for key in keys) else None
 
 
 def _each(inner: Follow | None) -> Follow:
@@ -163,10 +193,10 @@ def _pick(field: FieldDescriptor, take: str, path: str) -> Follow:
         raise ValueError(f"'{path}': [{take}] must be a position: the values have no field 'name'")
 
     def named(values: Any) -> Any:
-        found = [value for value in values if value.name == take]
-        if len(found) > 1:
+        matches = [value for value in values if value.name == take]
+        if len(matches) > 1:
             raise Unscored("undecodable", f"two values of '{field.name}' are named '{take}'")
-        return found[0] if found else None
+        return matches[0] if matches else None
 
     return named
 

@@ -23,7 +23,7 @@ class OpenedMessage(NamedTuple):
     model: str
     version: str
     message: Any
-    sums_up: bool
+    is_summary: bool
     sequence: int
     empty: bool = False
 
@@ -44,8 +44,8 @@ class KnownMessage:
         return self.layout.empty
 
     @property
-    def sums_up(self) -> bool:
-        return self.layout.sums_up
+    def is_summary(self) -> bool:
+        return self.layout.is_summary
 
     @property
     def sequence(self) -> int:
@@ -69,7 +69,7 @@ class Signal(NamedTuple):
 
 
 Shaped = tuple[tuple[tuple[int, ...], bool | None], ...]  # of each signal its shape, and how its first axis is meant
-Known = tuple[int, Family, Callable[[bytes], list[bytes]]]  # rows, family, and the raw contents of a message
+ReadPlan = tuple[int, Family, Callable[[bytes], list[bytes]]]  # rows, family, and the raw contents of a message
 _UNTRIED: Any = object()
 
 
@@ -84,47 +84,47 @@ class FieldReader:
         self._plain = all(signal.plain for signal in self._signals)
         self._shapes = shapes
         self._plans: dict[Shaped, tuple[int, Family]] = {}
-        self._of_layout: dict[Layout, Known | None] = {}  # None: have to be parsed
+        self._of_layout: dict[Layout, ReadPlan | None] = {}  # None: have to be parsed
 
     def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
         """Rows, family and raw contents. Raises Unscored."""
         if len(opened) == 1 and self._plain and type(opened[0]) is KnownMessage:
             message = opened[0]
-            known = self._of_layout.get(message.layout, _UNTRIED)
-            if known is _UNTRIED:
-                known = self._of_layout[message.layout] = self._known(message.layout)
-            if known is not None:
-                return known[0], known[1], known[2](message.raw)
-        asked: Sequence[Part] = ()
+            plan = self._of_layout.get(message.layout, _UNTRIED)
+            if plan is _UNTRIED:
+                plan = self._of_layout[message.layout] = self._plan_of(message.layout)
+            if plan is not None:
+                return plan[0], plan[1], plan[2](message.raw)
+        opened_request: Sequence[Part] = ()
         if self._wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
-            asked = [OpenedMessage("", "", parsed(self._request, request, "request", self._single), False, 0)]
-        shaped, raws = self._found(opened, asked)
+            opened_request = [OpenedMessage("", "", parsed(self._request, request, "request", self._single), False, 0)]
+        shaped, raws = self._values(opened, opened_request)
         rows, family = self._planned(shaped)
         return rows, family, raws
 
-    def _found(self, opened: Sequence[Part], asked: Sequence[Part]) -> tuple[Shaped, list[bytes]]:
+    def _values(self, opened: Sequence[Part], opened_request: Sequence[Part]) -> tuple[Shaped, list[bytes]]:
         """Shapes and raw contents of the signals. Raises Unscored."""
         raws: list[bytes] = []
         layout: list[tuple[tuple[int, ...], bool | None]] = []
         for name, in_request, signal, _, path in self._signals:
-            found = signal(asked if in_request else opened, self._shapes.width(name))
-            if found is None:
+            values = signal(opened_request if in_request else opened, self._shapes.width(name))
+            if values is None:
                 side = "request" if in_request else "response"
                 where = f" at '{path}'" if path else ""
                 raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'{where}")
-            layout.append((found.shape, found.rows))
-            raws.append(found.raw)
+            layout.append((values.shape, values.rows))
+            raws.append(values.raw)
         return tuple(layout), raws
 
-    def _known(self, layout: Layout) -> Known | None:
+    def _plan_of(self, layout: Layout) -> ReadPlan | None:
         """How to read messages of this structure without parsing; None where they have to be."""
         shaped: Shaped = ()
 
         def read(raw: bytes) -> list[bytes]:
             nonlocal shaped
-            shaped, raws = self._found([KnownMessage(raw, layout, self._response)], ())
+            shaped, raws = self._values([KnownMessage(raw, layout, self._response)], ())
             return raws
 
         try:
@@ -152,13 +152,13 @@ class FieldReader:
         counts: dict[str, int] = {}
         for (name, *_), (shape, by_rows) in zip(self._signals, layout, strict=True):
             if by_rows is None:
-                rows, own = self._shapes.rows(name, shape)
+                rows, row_shape = self._shapes.rows(name, shape)
             else:
-                rows, own = (shape[0], shape[1:] or (1,)) if by_rows else (1, shape)
-            if rows and (told := self._shapes.misfit(name, prod(own))):
-                raise Unscored("shape", told)
+                rows, row_shape = (shape[0], shape[1:] or (1,)) if by_rows else (1, shape)
+            if rows and (problem := self._shapes.misfit(name, prod(row_shape))):
+                raise Unscored("shape", problem)
             counts[name] = rows
-            kinds.append((name, "FP32", own))
+            kinds.append((name, "FP32", row_shape))
         return one_count(counts), self._shapes.family(tuple(kinds))
 
 

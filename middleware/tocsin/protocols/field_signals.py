@@ -56,8 +56,8 @@ def signal_of(
             return _joined(ways, [part.message for part in parts], width)
         message = parts[0].message  # the usual case
         for way in ways:
-            if (found := way(message)) is not None:
-                return found
+            if (values := way(message)) is not None:
+                return values
         return None
 
     return read
@@ -65,8 +65,8 @@ def signal_of(
 
 def plain(root: Descriptor, path: SignalPath) -> bool:
     """Whether a signal is numbers as they stand, in a shape that a message's structure tells."""
-    made = path.dtype or path.choices or path.sequences
-    return not made and all(resolve(root, way).numeric for way in path.path.split("|"))
+    is_derived = path.dtype or path.choices or path.sequences
+    return not is_derived and all(resolve(root, way).numeric for way in path.path.split("|"))
 
 
 def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:
@@ -119,15 +119,15 @@ def _by_sequence(ways: Sequence[Find], kind: str) -> Read:
 
     def read(parts: Sequence[Part], width: int) -> Array | None:
         del width
-        own: dict[int, list[Any]] = {}
+        by_sequence: dict[int, list[Any]] = {}
         for part in parts:
-            own.setdefault(part.sequence, []).append(part.message)
+            by_sequence.setdefault(part.sequence, []).append(part.message)
         rows = []
-        for sequence in sorted(own):
-            found = _joined(ways, own[sequence], 0)
-            if found is None:
+        for sequence in sorted(by_sequence):
+            joined = _joined(ways, by_sequence[sequence], 0)
+            if joined is None:
                 return None
-            rows.append(found.values.ravel())
+            rows.append(joined.values.ravel())
         if kind == "sum":
             return Array.of(np.array([row.sum() for row in rows]), False)
         stacked = np.full((len(rows), max(len(row) for row in rows)), -1, np.float32)

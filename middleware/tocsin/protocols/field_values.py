@@ -60,20 +60,20 @@ Find = Callable[[Any], Array | None]  # None where the message does not have it
 
 def finder(root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm]) -> list[Find]:
     """How to find a signal in messages of a type, one a way that its path names. Raises ValueError."""
-    return [_finder(root, one, path, forms) for one in path.path.split("|")]
+    return [_finder(root, path_text, path, forms) for path_text in path.path.split("|")]
 
 
-def _finder(root: Descriptor, path: str, whole: SignalPath, forms: Mapping[str, TensorForm]) -> Find:
-    if whole.dtype:
-        return _packed(root, path, whole)
-    found = resolve(root, path)
-    form = forms.get(found.message_type)
-    if form is not None and not found.repeated:
-        tensor, follow = _tensor(found.field.message_type, form, path), found.follow
+def _finder(root: Descriptor, path: str, signal: SignalPath, forms: Mapping[str, TensorForm]) -> Find:
+    if signal.dtype:
+        return _packed(root, path, signal)
+    resolved = resolve(root, path)
+    form = forms.get(resolved.message_type)
+    if form is not None and not resolved.repeated:
+        tensor, follow = _tensor(resolved.field.message_type, form, path), resolved.follow
         return lambda message: None if (value := follow(message)) is None else tensor(value)
-    if not found.numeric:
+    if not resolved.numeric:
         raise ValueError(f"'{path}' holds no numbers; name a field in it, or say how its bytes are packed")
-    return _numbers(found, path)
+    return _numbers(resolved, path)
 
 
 def float32_bytes(values: Sequence[float], length: int) -> bytes:
@@ -86,9 +86,9 @@ def float32_bytes(values: Sequence[float], length: int) -> bytes:
     return array("f", values).tobytes()
 
 
-def _numbers(found: FieldPath, path: str) -> Find:
-    follow, by_rows = found.follow, found.by_rows
-    if found.straight:
+def _numbers(resolved: FieldPath, path: str) -> Find:
+    follow, by_rows = resolved.follow, resolved.by_rows
+    if resolved.straight:
 
         def straight(message: Any) -> Array | None:
             values = follow(message)
@@ -114,26 +114,26 @@ def _numbers(found: FieldPath, path: str) -> Find:
             width = len(value[0])
             if length == 1:
                 return Array((1, width), float32_bytes(value[0], width), by_rows)
-            raw = b"".join([float32_bytes(one, width) for one in value])
+            raw = b"".join([float32_bytes(content, width) for content in value])
         except (TypeError, ValueError, struct.error):  # ragged, or a message lacks what others have
             raw, width = b"", -1
-        if len(raw) != 4 * length * width or any(len(one) != width for one in value):
+        if len(raw) != 4 * length * width or any(len(content) != width for content in value):
             raise Unscored("shape", f"the values at '{path}' are not of one length")
         return Array((length, width), raw, by_rows)
 
     return find
 
 
-def _packed(root: Descriptor, path: str, whole: SignalPath) -> Find:
-    found = resolve(root, path)
-    if found.message_type or found.numeric or found.repeated or found.by_rows:
+def _packed(root: Descriptor, path: str, signal: SignalPath) -> Find:
+    resolved = resolve(root, path)
+    if resolved.message_type or resolved.numeric or resolved.repeated or resolved.by_rows:
         raise ValueError(f"'{path}' is not one field of bytes")
-    follow = found.follow
-    kind = datatype(whole.dtype)
-    kind_at = None if kind else resolve(root, whole.dtype.removeprefix(f"{whole.side}."))
+    follow = resolved.follow
+    kind = datatype(signal.dtype)
+    kind_at = None if kind else resolve(root, signal.dtype.removeprefix(f"{signal.side}."))
     shape_at = None
-    if isinstance(whole.shape, str):
-        shape_at = resolve(root, whole.shape.removeprefix(f"{whole.side}."))
+    if isinstance(signal.shape, str):
+        shape_at = resolve(root, signal.shape.removeprefix(f"{signal.side}."))
 
     def find(message: Any) -> Array | None:
         content = follow(message)
@@ -143,8 +143,8 @@ def _packed(root: Descriptor, path: str, whole: SignalPath) -> Find:
         values = _unpacked(content, named, path)
         if shape_at is not None:
             return Array.of(_shaped(values, _lengths(shape_at.follow(message)), path), None)
-        if whole.shape:
-            return Array.of(_shaped(values, (-1, *whole.shape), path), True)
+        if signal.shape:
+            return Array.of(_shaped(values, (-1, *signal.shape), path), True)
         return Array.of(values, False)
 
     return find
@@ -178,16 +178,16 @@ def _tensor(owner: Descriptor, form: TensorForm, path: str) -> Find:
     return find
 
 
-def _named(found: FieldPath | None, message: Any, path: str) -> str:
+def _named(resolved: FieldPath | None, message: Any, path: str) -> str:
     """The datatype that a message tells. Raises Unscored `dtype`."""
-    assert found is not None
-    told = found.follow(message)
-    if found.field.enum_type is not None:
-        value = found.field.enum_type.values_by_number.get(told)
-        told = value.name if value is not None else told
-    named = datatype(str(told))
+    assert resolved is not None
+    name = resolved.follow(message)
+    if resolved.field.enum_type is not None:
+        value = resolved.field.enum_type.values_by_number.get(name)
+        name = value.name if value is not None else name
+    named = datatype(str(name))
     if named is None:
-        raise Unscored("dtype", f"tensor '{path}' is {told}, but a signal must be numeric")
+        raise Unscored("dtype", f"tensor '{path}' is {name}, but a signal must be numeric")
     return named
 
 

@@ -38,17 +38,17 @@ _SIZES = {5: 4, 1: 8}
 class Layout:
     """One structure: what it says of its messages, where their floats stand, and a message that is like all others."""
 
-    __slots__ = ("_floats", "empty", "like", "sequence", "sums_up")
+    __slots__ = ("_floats", "empty", "is_summary", "like", "sequence")
 
-    def __init__(self, like: bytes, floats: list[int], sums_up: bool, sequence: int, empty: bool) -> None:
+    def __init__(self, like: bytes, floats: list[int], is_summary: bool, sequence: int, empty: bool) -> None:
         self.like, self._floats = like, floats
-        self.sums_up, self.sequence, self.empty = sums_up, sequence, empty
+        self.is_summary, self.sequence, self.empty = is_summary, sequence, empty
 
     def spans(self, read: Callable[[bytes], list[bytes]]) -> list[Spans] | None:
         """Where the values stand that `read` finds in messages of this structure, float32 a signal; None where they
         are not floats of it as they stand.
         """
-        found: list[list[int]] | None = None
+        spans: list[list[int]] | None = None
         random = np.random.default_rng(0)
         for _ in range(TRIALS):
             marks = random.permutation(len(self._floats)).astype("<f4") + 1
@@ -56,14 +56,14 @@ class Layout:
             for at, mark in zip(self._floats, marks, strict=True):
                 trial[at : at + 4] = mark.tobytes()
             where = dict(zip(marks.tolist(), self._floats, strict=True))
-            told = [np.frombuffer(raw, np.float32).tolist() for raw in read(bytes(trial))]
-            if any(value not in where for values in told for value in values):
+            trial_values = [np.frombuffer(raw, np.float32).tolist() for raw in read(bytes(trial))]
+            if any(value not in where for values in trial_values for value in values):
                 return None
-            places = [[where[value] for value in values] for values in told]
-            if found is not None and places != found:
+            places = [[where[value] for value in values] for values in trial_values]
+            if spans is not None and places != spans:
                 return None
-            found = places
-        return [_joined(places) for places in found or []]
+            spans = places
+        return [_joined(places) for places in spans or []]
 
 
 class Layouts:
@@ -73,12 +73,12 @@ class Layouts:
 
     def __init__(self, kind: Descriptor, exact: Set[str] = frozenset()) -> None:
         self._kind, self._exact = kind, exact
-        self._known: dict[int, list[tuple[int, dict[int, Layout]]]] = {}  # by length: masks, and what they show
+        self._by_length: dict[int, list[tuple[int, dict[int, Layout]]]] = {}  # by length: masks, and what they show
         self._held = self._learnt = self._met = 0
 
     def of(self, message: bytes) -> Layout | None:
         """The structure of a message, if it is remembered."""
-        masks = self._known.get(len(message))
+        masks = self._by_length.get(len(message))
         if masks is None:
             return None
         number = int.from_bytes(message, "big")
@@ -89,7 +89,7 @@ class Layouts:
                 return layout
         return None
 
-    def learn(self, message: bytes, sums_up: bool, sequence: int, empty: bool = False) -> Layout | None:
+    def learn(self, message: bytes, is_summary: bool, sequence: int, empty: bool = False) -> Layout | None:
         """Remember the structure of a message that could be parsed, unless there is no room or it does not pay."""
         length = len(message)
         if not 0 < length <= LARGEST or self._held + length > ROOM or self._learnt > FIRST + self._met // PAYS:
@@ -102,15 +102,15 @@ class Layouts:
         except IndexError:  # a varint that does not end
             return None
         mask = int.from_bytes(bits, "big")
-        masks = self._known.setdefault(length, [])
-        layouts = next((known for other, known in masks if other == mask), None)
+        masks = self._by_length.setdefault(length, [])
+        layouts = next((layouts_of_mask for other, layouts_of_mask in masks if other == mask), None)
         if layouts is None:
             if len(masks) == MASKS:
                 return None
             layouts = {}
             masks.append((mask, layouts))
         self._held += length
-        layout = layouts[int.from_bytes(message, "big") & mask] = Layout(message, floats, sums_up, sequence, empty)
+        layout = layouts[int.from_bytes(message, "big") & mask] = Layout(message, floats, is_summary, sequence, empty)
         return layout
 
     def _walk(self, raw: bytes, at: int, end: int, kind: Descriptor, bits: bytearray, floats: list[int]) -> bool:

@@ -27,8 +27,8 @@ class Answer(NamedTuple):
 class Opened(Protocol):
     """A response whose model is known, as its method's readers want it: what the call says of model and version.
 
-    `empty`: of a stream, it carries nothing to judge; `sums_up`: it says again what came before; `sequence`: which of
-    several parallel answers it belongs to.
+    `empty`: of a stream, it carries nothing to judge; `is_summary`: it says again what came before; `sequence`: which
+    of several parallel answers it belongs to.
     """
 
     @property
@@ -41,7 +41,7 @@ class Opened(Protocol):
     def empty(self) -> bool: ...
 
     @property
-    def sums_up(self) -> bool: ...
+    def is_summary(self) -> bool: ...
 
     @property
     def sequence(self) -> int: ...

@@ -69,8 +69,10 @@ class Layout:
         try:
             return self.tensors[name]
         except KeyError:
-            told = ", ".join(f"'{n}' {t.datatype} {list(t.shape)}" for n, t in self.tensors.items()) or "none"
-            raise Unscored("missing_signal", f"the {self.side} has no tensor named '{name}' (it has: {told})") from None
+            names = ", ".join(f"'{n}' {t.datatype} {list(t.shape)}" for n, t in self.tensors.items()) or "none"
+            raise Unscored(
+                "missing_signal", f"the {self.side} has no tensor named '{name}' (it has: {names})"
+            ) from None
 
 
 class Message(NamedTuple):
@@ -81,7 +83,7 @@ class Message(NamedTuple):
     layout: Layout
     raw: Any  # a sequence of bytes
     empty: bool = False
-    sums_up: bool = False
+    is_summary: bool = False
     sequence: int = 0
 
 
@@ -89,7 +91,7 @@ class LayoutCache:
     """The layouts that are remembered, by their descriptions: so many, and so many bytes of descriptions."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[object, ...], Layout] = {}
+        self.layouts: dict[tuple[object, ...], Layout] = {}
         self.held = 0
 
     def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> Layout:
@@ -97,22 +99,22 @@ class LayoutCache:
 
         Raises Unscored `undecodable` where tensors would be read differently by others.
         """
-        for one in described:
-            _require_single(TensorSingle, one, f"a tensor of the {side}")
-        found: dict[str, Tensor] = {}
+        for described_tensor in described:
+            _require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
+        by_name: dict[str, Tensor] = {}
         position = 0
         for tensor in tensors:
-            if tensor.name in found:
+            if tensor.name in by_name:
                 raise Unscored("undecodable", f"the {side} has two tensors named '{tensor.name}'")
             elsewhere = side == "request" and SHARED in tensor.parameters
-            found[tensor.name] = Tensor(-1 if elsewhere else position, tensor.datatype, tuple(tensor.shape))
+            by_name[tensor.name] = Tensor(-1 if elsewhere else position, tensor.datatype, tuple(tensor.shape))
             position += 0 if elsewhere else 1
-        layout = Layout(side, found, position, size <= LARGEST)
+        layout = Layout(side, by_name, position, size <= LARGEST)
         if layout.remembered:
-            if len(self.known) >= KEPT_LAYOUTS or self.held + size > ROOM:
-                self.known.clear()
+            if len(self.layouts) >= KEPT_LAYOUTS or self.held + size > ROOM:
+                self.layouts.clear()
                 self.held = 0
-            self.known[key] = layout
+            self.layouts[key] = layout
             self.held += size
         return layout
 
@@ -124,7 +126,7 @@ def read_response(content: bytes) -> Message:
     """A ModelInferResponse. Raises Unscored `undecodable`."""
     envelope = _envelope(ResponseEnvelope, content, "response")
     raw = envelope.raw_output_contents
-    layout = layouts.known.get(tuple(envelope.outputs)) if raw else None
+    layout = layouts.layouts.get(tuple(envelope.outputs)) if raw else None
     if layout is not None and len(raw) == layout.contents:  # the usual case
         return Message(envelope.model_name, envelope.model_version, layout, raw)
     return _response(envelope, content)
@@ -214,7 +216,7 @@ def _read_raw(
     envelope: Any, kind: Any, side: str, field: str, content: bytes, key: tuple[bytes, ...], raw: Any
 ) -> Message:
     """A message whose values are raw contents."""
-    layout = layouts.known.get(key)
+    layout = layouts.layouts.get(key)
     if layout is None:
         tensors = getattr(parse(kind, content, side), field)
         for tensor in tensors:
@@ -241,13 +243,13 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
         else:
             raw.append(np.asarray(values, DTYPES.get(tensor.datatype, np.dtype("<f4"))).tobytes())
     key = (side, *((t.name, t.datatype, tuple(t.shape), SHARED in t.parameters) for t in tensors))
-    layout = layouts.known.get(key)
+    layout = layouts.layouts.get(key)
     if layout is None:
         size = sum(len(t.name) + len(t.datatype) + 8 * len(t.shape) for t in tensors)
         layout = layouts.learn(key, size, side, tensors, described)
     else:
-        for one in described:
-            _require_single(TensorSingle, one, f"a tensor of the {side}")
+        for described_tensor in described:
+            _require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
     if layout.contents != len(raw):  # those in shared memory have none
         raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED not in t.parameters]
     return Message(message.model_name, message.model_version, layout, raw)

@@ -119,19 +119,19 @@ class TensorReader:
     def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
         """Rows, family and raw contents of a response; of several, their rows together. Raises Unscored."""
         if len(opened) > 1:
-            carrying = [one for one in opened if not one.empty]
-            return _together([self.read([one], request) for one in carrying or opened[:1]])
+            carrying = [part for part in opened if not part.empty]
+            return _together([self.read([part], request) for part in carrying or opened[:1]])
         response: Any = opened[0]
-        shown, asked_layout, asked = response.raw, None, response.raw
+        shown, request_layout, request_raw = response.raw, None, response.raw
         if self._wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
             message = oip.read_request(request)
-            asked_layout, asked = message.layout, message.raw
-        plan = self._plans.get((response.layout, asked_layout))
+            request_layout, request_raw = message.layout, message.raw
+        plan = self._plans.get((response.layout, request_layout))
         if plan is None:
-            plan = self._plan(response.layout, asked_layout)
-        raws = [(asked if in_request else shown)[position] for in_request, position in plan.places]
+            plan = self._plan(response.layout, request_layout)
+        raws = [(request_raw if in_request else shown)[position] for in_request, position in plan.places]
         if list(map(len, raws)) != plan.sizes:
             held, size = next((len(raw), size) for raw, size in zip(raws, plan.sizes, strict=True) if len(raw) != size)
             raise Unscored("shape", f"a tensor holds {held} bytes where its shape says {size}")
@@ -149,8 +149,8 @@ class TensorReader:
             if min(tensor.shape, default=1) < 0 or len(tensor.shape) > MOST_AXES:
                 raise Unscored("shape", f"tensor '{name}' has the shape {list(tensor.shape[:MOST_AXES])}")
             rows, shape = self._shapes.rows(signal, tensor.shape)
-            if rows and (told := self._shapes.misfit(signal, prod(shape))):
-                raise Unscored("shape", told)
+            if rows and (problem := self._shapes.misfit(signal, prod(shape))):
+                raise Unscored("shape", problem)
             counts[signal] = rows
             places.append((side == "request", tensor.position))
             sizes.append(prod(tensor.shape) * size)
@@ -202,8 +202,8 @@ class RequestedOutputs:
 def one_count(counts: Mapping[str, int]) -> int:
     """The number of rows that all signals have. Raises Unscored `rows` when they differ, or there are none."""
     if len(set(counts.values())) != 1 or not next(iter(counts.values())):
-        told = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
-        raise Unscored("rows", f"the response has {told}; each response needs one row of each")
+        listed = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
+        raise Unscored("rows", f"the response has {listed}; each response needs one row of each")
     return next(iter(counts.values()))
 
 

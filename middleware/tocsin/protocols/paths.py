@@ -54,13 +54,13 @@ def signal_path(value: Any) -> SignalPath:
         strange = value.keys() - {"bytes", "dtype", "shape"}
         if strange or "bytes" not in value or "dtype" not in value:
             raise ValueError("packed bytes are told as {bytes: PATH, dtype: TYPE or PATH, shape: PATH or [..]}")
-        found = signal_path(value["bytes"])
+        inner = signal_path(value["bytes"])
         shape = value.get("shape", ())
         if isinstance(shape, list) and all(isinstance(n, int) and n > 0 for n in shape):
-            return found._replace(dtype=str(value["dtype"]), shape=tuple(shape))
+            return inner._replace(dtype=str(value["dtype"]), shape=tuple(shape))
         if not isinstance(shape, str | tuple):
             raise ValueError(f"shape: expected the path of a field or a list of lengths, not '{shape}'")
-        return found._replace(dtype=str(value["dtype"]), shape=shape)
+        return inner._replace(dtype=str(value["dtype"]), shape=shape)
     side, dot, path = str(value).partition(".")
     if side not in _SIDES or not dot or not path:
         raise ValueError(
@@ -72,14 +72,16 @@ def signal_path(value: Any) -> SignalPath:
 
 def _choices(value: dict[str, Any]) -> SignalPath:
     """Choices among tokens: `{choices: [[330, 49], [389]], at: 0}`."""
-    told, at = value["choices"], value.get("at", 0)
-    listed = isinstance(told, list) and all(isinstance(ids, list | int) and not isinstance(ids, bool) for ids in told)
-    choices = [ids if isinstance(ids, list) else [ids] for ids in told] if listed else []
-    whole = all(ids and all(isinstance(token, int) for token in ids) for ids in choices)
+    labels, at = value["choices"], value.get("at", 0)
+    listed = isinstance(labels, list) and all(
+        isinstance(ids, list | int) and not isinstance(ids, bool) for ids in labels
+    )
+    choices = [ids if isinstance(ids, list) else [ids] for ids in labels] if listed else []
+    are_token_ids = all(ids and all(isinstance(token, int) for token in ids) for ids in choices)
     place = at == BEST or (isinstance(at, int) and not isinstance(at, bool))
     order = str(value.get("order", "metadata."))
     place = place and order.startswith("metadata.")
-    if value.keys() - {"choices", "at", "order"} or len(choices) < 2 or not whole or not place:
+    if value.keys() - {"choices", "at", "order"} or len(choices) < 2 or not are_token_ids or not place:
         raise ValueError(
             "choices are told as {choices: [[330, 49], [389]], at: 0}: the token ids of two choices or more, and which "
             f"token of the answer tells the choice (0 is the first, or '{BEST}'); order, if told, is metadata.KEY"
@@ -91,15 +93,15 @@ def _choices(value: dict[str, Any]) -> SignalPath:
 
 def steps(path: str) -> list[Step]:
     """The steps of one path. Raises ValueError where it is none."""
-    found, at = [], 0
+    result, at = [], 0
     while at < len(path):
         match = _TOKEN.match(path, at)
         if match is None:
             raise ValueError(
                 f"'{path}' is no path of fields, such as outputs.probs, tokens[].logprob or rows[*].values"
             )
-        found.append(Step(match[1], tuple(_INDEX.findall(match[2]))))
+        result.append(Step(match[1], tuple(_INDEX.findall(match[2]))))
         at = match.end()
-    if not found or path.endswith("."):
+    if not result or path.endswith("."):
         raise ValueError(f"'{path}' is no path of fields")
-    return found
+    return result

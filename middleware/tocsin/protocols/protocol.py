@@ -148,16 +148,16 @@ def preset(name: str) -> dict[str, Method]:
 
 def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str, Method]:
     """The methods of a protocol, by name. Raises ValueError naming the method and what does not fit it."""
-    known = descriptors()
+    pool = descriptors()
     forms = {name: _form(name, tensor) for name, tensor in config.tensors.items()}
-    made: dict[str, Method] = {}
+    result: dict[str, Method] = {}
     for name, method in config.methods.items():
         try:
-            abort = None if method.abort is None else find_method(known, method.abort.method)
-            made[name] = _method(find_method(known, name), method, forms, abort)
+            abort = None if method.abort is None else find_method(pool, method.abort.method)
+            result[name] = _method(find_method(pool, name), method, forms, abort)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-    return made
+    return result
 
 
 def _form(name: str, tensor: TensorConfig) -> TensorForm:
@@ -173,7 +173,7 @@ def judged_every(judge: Judged) -> int:
 
 
 def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm], abort: Any) -> FieldMethod:
-    ask, told = config.ask, config.alternatives
+    ask, alternatives = config.ask, config.alternatives
     return FieldMethod(
         described,
         model=config.model,
@@ -188,6 +188,8 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         forms=forms,
         asks=None if ask is None else Ask(ask.unless, ask.set, ask.strip),
         abort=None if config.abort is None else Abort(abort, config.abort.ids, config.abort.id),
-        alternatives=None if told is None else Alternatives(signal_path(told.tokens), signal_path(told.logprobs)),
+        alternatives=None
+        if alternatives is None
+        else Alternatives(signal_path(alternatives.tokens), signal_path(alternatives.logprobs)),
         attributes=config.attributes,
     )

@@ -29,16 +29,35 @@ def reflected(channel: grpc.Channel, services: Iterable[str], timeout: float = 5
     raise ValueError(f"it does not tell its descriptors ({problem}); give a descriptor set instead")
 
 
-def _files(channel: grpc.Channel, reflection: str, services: list[str], timeout: float) -> Iterator[Any]:
-    """The files of these services and their imports, each once."""
-    ask = channel.stream_stream(
+def services_of(channel: grpc.Channel, timeout: float = 5.0) -> list[str]:
+    """The names of the services that a server lists. Raises ValueError telling what it said instead."""
+    problem = "it said nothing"
+    for reflection in SERVICES:
+        ask = _stub(channel, reflection)
+        try:
+            for response in ask(iter([Request(list_services="*")]), timeout=timeout):
+                return [service.name for service in response.list_services_response.service]
+        except grpc.RpcError as error:
+            problem = f"{error.code().name}: {error.details()}"
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                break
+    raise ValueError(f"it does not list its services ({problem})")
+
+
+def _stub(channel: grpc.Channel, reflection: str) -> Any:
+    return channel.stream_stream(
         f"/{reflection}/ServerReflectionInfo",
         request_serializer=Request.SerializeToString,
         response_deserializer=Response.FromString,
     )
+
+
+def _files(channel: grpc.Channel, reflection: str, services: list[str], timeout: float) -> Iterator[Any]:
+    """The files of these services and their imports, each once."""
+    ask = _stub(channel, reflection)
     waiting = [Request(file_containing_symbol=service) for service in services]
-    asked: set[str] = set()
-    known: set[str] = set()
+    requested: set[str] = set()
+    received: set[str] = set()
     while waiting:
         requests, waiting = waiting, []
         for response in ask(iter(requests), timeout=timeout):
@@ -46,12 +65,12 @@ def _files(channel: grpc.Channel, reflection: str, services: list[str], timeout:
                 raise ValueError(f"it says: {response.error_response.error_message}")
             for content in response.file_descriptor_response.file_descriptor_proto:
                 file = descriptor_pb2.FileDescriptorProto.FromString(content)
-                if file.name in known:
+                if file.name in received:
                     continue
-                known.add(file.name)
+                received.add(file.name)
                 yield file
                 for name in file.dependency:
-                    if name not in asked:
-                        asked.add(name)
+                    if name not in requested:
+                        requested.add(name)
                         waiting.append(Request(file_by_filename=name))
-        waiting = [request for request in waiting if request.file_by_filename not in known]
+        waiting = [request for request in waiting if request.file_by_filename not in received]

@@ -34,7 +34,7 @@ class SingleFields:
         counted = file.message_type.add(name="Counted")
         for field in kind.fields:
             is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
-            if field.type == FieldDescriptor.TYPE_GROUP or (_is_repeated(field) and not is_map):
+            if field.type == FieldDescriptor.TYPE_GROUP or (is_repeated(field) and not is_map):
                 continue
             as_bytes = field.type in _AS_BYTES
             number = _PROTO.TYPE_INT32 if field.type == FieldDescriptor.TYPE_ENUM else field.type
@@ -89,7 +89,7 @@ class SingleFields:
             keys.add(key)
 
 
-def _is_repeated(field: FieldDescriptor) -> bool:
+def is_repeated(field: FieldDescriptor) -> bool:
     if hasattr(field, "is_repeated"):
         return bool(field.is_repeated)
     return bool(field.label == FieldDescriptor.LABEL_REPEATED)  # protobuf before 6.31

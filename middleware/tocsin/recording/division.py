@@ -42,14 +42,14 @@ class Division(NamedTuple):
 
 def fitting_rows(file: RecordedFile, division: Division) -> Mask:
     """The rows of a file that are for fitting."""
-    return _share(file, file.kept, division, 0)
+    return _share(file, file.mask, division, 0)
 
 
 def unfitted_rows(file: RecordedFile, fitted: Mapping[str, Any]) -> Mask:
     """The rows of a file that a bundle with this `fitted` record has not seen."""
     if file.sha256 not in fitted.get("files", {}):
-        return file.kept
-    return file.kept & ~fitting_rows(file, Division.of(fitted))
+        return file.mask
+    return file.mask & ~fitting_rows(file, Division.of(fitted))
 
 
 def calibration_rows(file: RecordedFile, fitted: Mapping[str, Any], division: Division) -> Mask:
@@ -57,15 +57,15 @@ def calibration_rows(file: RecordedFile, fitted: Mapping[str, Any], division: Di
 
     Raises RecordingError when sessions are to stay whole, but fitting has taken single rows out of them.
     """
-    left = unfitted_rows(file, fitted)
+    unfitted = unfitted_rows(file, fitted)
     if division.sessions is not None:
         require_whole_sessions(file, fitted, division.sessions)
-    return _share(file, left, division, CALIBRATING)
+    return _share(file, unfitted, division, CALIBRATING)
 
 
-def unseen_rows(file: RecordedFile, made: Mapping[str, Any]) -> Mask:
+def unseen_rows(file: RecordedFile, provenance: Mapping[str, Any]) -> Mask:
     """The rows of a file that neither fitting nor calibrating has seen, by the records of a bundle's making."""
-    fitted, calibrated = made.get("fitted", {}), made.get("calibrated", {})
+    fitted, calibrated = provenance.get("fitted", {}), provenance.get("calibrated", {})
     rows = unfitted_rows(file, fitted)
     if file.sha256 not in calibrated.get("files", {}):
         return rows
@@ -87,11 +87,11 @@ def _share(file: RecordedFile, rows: Mask, division: Division, step: int) -> Mas
         return rows & (uniforms([f"{step}/{name}" for name in names], division.seed) <= division.share)
     if division.share == 1:
         return rows
-    own = np.flatnonzero(rows)
+    candidates = np.flatnonzero(rows)
     seeds = [division.seed, *([step] if step else []), int(file.sha256[:16], 16)]
-    order = np.random.default_rng(seeds).permutation(len(own))
-    chosen = np.zeros(len(file.kept), bool)
-    chosen[own[order[: round(len(own) * division.share)]]] = True
+    order = np.random.default_rng(seeds).permutation(len(candidates))
+    chosen = np.zeros(len(file.mask), bool)
+    chosen[candidates[order[: round(len(candidates) * division.share)]]] = True
     return chosen
 
 

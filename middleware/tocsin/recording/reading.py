@@ -35,18 +35,18 @@ class RecordedFile(NamedTuple):
     bits: NDArray[np.uint8]
 
     @classmethod
-    def of(cls, path: Path, sha256: str, kept: Mask) -> RecordedFile:
+    def of(cls, path: Path, sha256: str, rows: Mask) -> RecordedFile:
         """From a mask of its rows."""
-        return cls(path, sha256, len(kept), int(kept.sum()), np.packbits(kept))
+        return cls(path, sha256, len(rows), int(rows.sum()), np.packbits(rows))
 
     @property
-    def kept(self) -> Mask:
+    def mask(self) -> Mask:
         """A mask of its rows: those that are meant."""
         return np.unpackbits(self.bits, count=self.length).astype(bool)
 
-    def keeping(self, kept: Mask) -> RecordedFile:
+    def keeping(self, rows: Mask) -> RecordedFile:
         """The same file with other rows."""
-        return self.of(self.path, self.sha256, kept)
+        return self.of(self.path, self.sha256, rows)
 
 
 class Recording(FittingData):
@@ -91,23 +91,23 @@ class Recording(FittingData):
     def batches(self, shuffle: np.random.Generator | None = None) -> Iterator[Observations]:
         order = np.arange(len(self.files)) if shuffle is None else shuffle.permutation(len(self.files))
         for file in (self.files[at] for at in order):
-            meant = file.kept
+            meant = file.mask
             for start, table in _tables(file.path, self._columns(), shuffle):
-                kept = np.flatnonzero(meant[start : start + len(table)])
-                if not len(kept):
+                chosen = np.flatnonzero(meant[start : start + len(table)])
+                if not len(chosen):
                     continue
                 part = Observations({name: self._values(file.path, name, table) for name in self._shapes})
-                self.on_read(len(kept))
-                yield part.take(kept if shuffle is None else shuffle.permutation(kept))
+                self.on_read(len(chosen))
+                yield part.take(chosen if shuffle is None else shuffle.permutation(chosen))
 
     def take(self, index: NDArray[np.intp]) -> Recording:
         every = np.zeros(self.rows, bool)
         every[index] = True
         files, start = [], 0
         for file in self.files:
-            kept = file.kept
-            kept[kept] = every[start : (start := start + file.rows)]
-            files.append(file.keeping(kept))
+            chosen = file.mask
+            chosen[chosen] = every[start : (start := start + file.rows)]
+            files.append(file.keeping(chosen))
         return self._of(files)
 
     def column(self, name: str, missing: object = None) -> NDArray[np.object_]:
@@ -122,11 +122,11 @@ class Recording(FittingData):
         for file in self.files:
             there = [n for n in pq.read_schema(file.path).names if not n.startswith((SIGNAL, self.prefix))]
             if name not in there:
-                told = ", ".join(there) or "none"
-                raise RecordingError(f"{file.path}: has no column '{name}' (besides signals it has: {told})")
+                names = ", ".join(there) or "none"
+                raise RecordingError(f"{file.path}: has no column '{name}' (besides signals it has: {names})")
             table = pq.read_table(file.path, columns=[name])
             read = [missing if value is None else value for value in table.column(name).to_pylist()]
-            values = np.array(read, dtype=object)[file.kept]
+            values = np.array(read, dtype=object)[file.mask]
             if any(value is None for value in values):
                 raise RecordingError(f"{file.path}: column '{name}' lacks values; leave those rows out, or fill them")
             parts.append(values)
@@ -148,11 +148,11 @@ class Recording(FittingData):
         """The responses whose signals hold no NaN or infinity: those that serving scores. In `masked` signals, -inf is
         the logarithm of a probability of 0.
         """
-        whole = []
+        files = []
         for part in self.batches():
             good = [(part[name] < np.inf if name in masked else np.isfinite(part[name])).all(axis=1) for name in part]
-            whole.append(np.logical_and.reduce(good))
-        return self.take(np.flatnonzero(np.concatenate(whole)) if whole else np.zeros(0, np.intp))
+            files.append(np.logical_and.reduce(good))
+        return self.take(np.flatnonzero(np.concatenate(files)) if files else np.zeros(0, np.intp))
 
     def parts(self) -> list[Recording]:
         """A recording a file, in the order of the files."""
@@ -162,9 +162,9 @@ class Recording(FittingData):
         return [self.prefix + name for name in self._shapes]
 
     def _of(self, files: Iterable[RecordedFile]) -> Recording:
-        made = Recording(tuple(files), self._shapes, self._free, self.prefix)
-        made.on_read = self.on_read
-        return made
+        recording = Recording(tuple(files), self._shapes, self._free, self.prefix)
+        recording.on_read = self.on_read
+        return recording
 
     def _values(self, path: Path, name: str, table: pyarrow.Table) -> NDArray[np.float32]:
         free, shape = self._free.get(name), self._shapes[name]
@@ -198,11 +198,11 @@ def read_recording(
         raise RecordingError(f"{path}: there is no recording; `tocsin record` makes one")
     models: set[str] = set()
     files = []
-    for one in paths:
-        found, kept = _rows_of(one, model)
-        models |= found
-        if kept.any():
-            files.append(RecordedFile.of(one, _sha256(one), kept))
+    for source in paths:
+        files_of_path, rows = _rows_of(source, model)
+        models |= files_of_path
+        if rows.any():
+            files.append(RecordedFile.of(source, _sha256(source), rows))
     if model is None and len(models) > 1:
         raise RecordingError(f"{path}: holds several models ({', '.join(sorted(models))}); choose one with --model")
     if not files:
@@ -211,8 +211,8 @@ def read_recording(
     free = {name: length for name, length in (free or {}).items() if name in names}
     shapes = [_shapes(file, names, free, prefix) for file in files]
     joint = dict(shapes[0])
-    for file, own in zip(files, shapes, strict=True):
-        for name, shape in own.items():
+    for file, file_shapes in zip(files, shapes, strict=True):
+        for name, shape in file_shapes.items():
             joint[name] = _joint(file.path, files[0].path, name, joint[name], shape, free.get(name))
     return Recording(tuple(files), joint, free, prefix)
 
@@ -243,8 +243,9 @@ def _names(path: Path, signals: list[str], optional: list[str], prefix: str) -> 
     there = [n.removeprefix(prefix) for n in pq.read_schema(path).names if n.startswith(prefix)]
     for signal in signals or there or ["?"]:
         if signal not in there:
-            told = ", ".join(there) or f"none; {kind}s are columns named {prefix}NAME"
-            raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {told})")
+            names = ", ".join(there) or f"none; {kind}s are columns named {prefix}NAME"
+            other = "; tocsin convert reads tables whose columns have other names" if prefix == SIGNAL else ""
+            raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {names}){other}")
     return list(dict.fromkeys([*(signals or there), *(name for name in optional if name in there)]))
 
 

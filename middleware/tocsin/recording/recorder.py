@@ -133,12 +133,12 @@ def _write_segments(batches: queue.Queue[_Batch | None], directory: Path) -> Non
                 since.setdefault(key, time.monotonic())
         except queue.Empty:
             pass
-        for key, own in list(waiting.items()):
+        for key, rows in list(waiting.items()):
             old = time.monotonic() - since[key] > SEGMENT_SECONDS
-            if ended or old or sum(len(batch.keys) for batch in own) >= SEGMENT_ROWS:
+            if ended or old or sum(len(batch.keys) for batch in rows) >= SEGMENT_ROWS:
                 del waiting[key], since[key]
                 try:
-                    _write_segment(directory, own)
+                    _write_segment(directory, rows)
                 except OSError as error:  # such as a full disk
                     log.error("%s: a segment of the recording was lost: %s", directory, error)
 

@@ -11,7 +11,7 @@ from tocsin.relay.content_types import is_grpc
 from tocsin.relay.frames import END_STREAM, PADDED, FrameError
 from tocsin.relay.headers import HeaderError, HeadersTooLong
 from tocsin.relay.headers import block as block_of
-from tocsin.relay.refusal import PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE
+from tocsin.relay.local_reply import PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.request_block import RequestHead, RequestReader, every_field
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ class Admission:
         self._reader = RequestReader(connection.relay.longest_headers)
         self._writes_anew = False
 
-    def part(self) -> None:
+    def break_cycle(self) -> None:
         """The connection has ended, and is held no longer."""
         del self._connection
 
-    def forget_state(self) -> None:
+    def drop_dynamic_table(self) -> None:
         """The client has acknowledged a dynamic table of size 0: its blocks stand alone, and pass as they come."""
-        self._reader.forget_state()
+        self._reader.drop_dynamic_table()
         self._writes_anew = False
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
@@ -76,8 +76,8 @@ class Admission:
             instead = frames.header_frames(stream, block, end_stream=bool(flags & END_STREAM))
         if is_new:
             return self._begin(stream, flags, block, fields, instead)
-        known, relay_fields = connection.streams.get(stream), connection.relay.request_fields
-        if known is None:
+        open_stream, relay_fields = connection.streams.get(stream), connection.relay.request_fields
+        if open_stream is None:
             head = relay_fields.head_of(fields) if fields is not None else relay_fields.head(block)
             if head.paths:
                 raise FrameError(
@@ -86,9 +86,9 @@ class Admission:
             # Of a stream that has ended. An upstream that never heard of it would take it for a new one.
             return instead if stateful and not self._writes_anew else b""
         if flags & END_STREAM:
-            known.request_ended = True
-            if connection.requests is not None and isinstance(known, AskingStream):
-                return known.request_headers(flags, block) or instead
+            open_stream.request_ended = True
+            if connection.requests is not None and isinstance(open_stream, AskingStream):
+                return open_stream.request_headers(flags, block) or instead
         return instead
 
     def _begin(
@@ -99,17 +99,19 @@ class Admission:
         relay = connection.relay
         stateful = self._reader.stateful
         if not stateful:
-            head = relay.request_fields.known.get(block) or relay.request_fields.head(block)
+            head = relay.request_fields.heads.get(block) or relay.request_fields.head(block)
         elif fields is not None:
             head = relay.request_fields.head_of(fields)
         else:
             head = RequestHead({}, (), "it, or one before it, cannot be decoded")
         if head.irregular:
             relay.not_understood["headers"] += 1
-        if connection.outdated and not stateful:
-            connection.client.put(frames.reset(stream, frames.REFUSED_STREAM))  # clients send it again by themselves
-            connection.remember(stream)
-            connection.written()
+        if connection.is_retiring and not stateful:
+            connection.downstream.put(
+                frames.reset(stream, frames.REFUSED_STREAM)
+            )  # clients send it again by themselves
+            connection.mark_closed(stream)
+            connection.request_flush()
             return b""
         said, paths = head.fields, head.paths
         call = relay.guard.call(paths[0], said, connection.model, connection.name) if len(paths) == 1 else None
@@ -119,10 +121,10 @@ class Admission:
             refusal = self._refusal(head, call)
             if refusal is not None:
                 return self._refuse(stream, flags, refusal, dropped=not stateful or fields is not None)
-        opened = connection.begin(stream, call, asks=relay.asks and is_grpc(said.get("content-type", "")))
+        opened = connection.begin(stream, call, asks=relay.injects_requests and is_grpc(said.get("content-type", "")))
         if head.encoding:
             opened.request_encoding = head.encoding
-        if call is not None and relay.keeps_fields:
+        if call is not None and relay.buffers_headers:
             opened.fields = _every(block) if fields is None else fields
         if opened.fields or len(block) > SMALL_BLOCK:
             opened.keep_headers(len(block))
@@ -149,14 +151,14 @@ class Admission:
         relay = self._connection.relay
         if len(self._connection.streams) >= relay.most_streams:
             return "streams", RESOURCE_EXHAUSTED, f"more than {relay.most_streams:,} calls at once on a connection"
-        if head.irregular and relay.closed:
-            told = f"servers may read the header block in different ways ({head.irregular})"
-            return "unreadable", UNAVAILABLE, f"{told}, and nothing may pass unread"
+        if head.irregular and relay.fails_closed:
+            reason = f"servers may read the header block in different ways ({head.irregular})"
+            return "unreadable", UNAVAILABLE, f"{reason}, and nothing may pass unread"
         if call is None and relay.refuses_unguarded:
             path = head.paths[-1] if head.paths else ""
             if not relay.allowed_methods.allows(path):
-                told = f"no model has the method {path[:SHOWN_PATH]}, and other methods are refused"
-                return "unguarded", PERMISSION_DENIED, told
+                reason = f"no model has the method {path[:SHOWN_PATH]}, and other methods are refused"
+                return "unguarded", PERMISSION_DENIED, reason
         return None
 
     def _too_long(self, size: str) -> Refusal:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tocsin.relay import frames
+from tocsin.relay.deframer import MessageDeframer, framed
 from tocsin.relay.frames import END_STREAM
 from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.holding import HeldStream
-from tocsin.relay.messages import Assembler, framed
 from tocsin.unscored import Unscored
 
 
@@ -16,12 +16,12 @@ class AskingStream(HeldStream):
     Where that cannot be done the request goes on as it came.
     """
 
-    _asking: Assembler | None = None
-    _asked = False
+    _asking: MessageDeframer | None = None
+    _request_is_whole = False
 
     def request_headers(self, flags: int, block: bytes) -> bytes | None:
         """The request's header block, without the length of what will be longer."""
-        self._asked = bool(flags & END_STREAM)
+        self._request_is_whole = bool(flags & END_STREAM)
         try:
             shorter = without(block, *CONTENT_LENGTH)
         except HeaderError:
@@ -32,32 +32,32 @@ class AskingStream(HeldStream):
 
     def take_request(self, payload: bytes, ended: bool) -> bool:
         """A piece of the request: whether it was taken."""
-        if self._asked:
+        if self._request_is_whole:
             return False
         relay = self._connection.relay
         if self._asking is None:
-            self._asking = Assembler(relay.max_message, self._connection.memory, keeps=True)
+            self._asking = MessageDeframer(relay.max_message, self._connection.memory, keeps=True)
         requests = self._connection.requests
         assert requests is not None
         for message in self._asking.feed(payload):
             if message.content is None:
-                self._asked = True
-                self.guarded.asked(*self._plain(message, ""))
+                self._request_is_whole = True
+                self.guarded.on_request_message(*self._plain(message, ""))
                 requests.send(self._id, self._asking.rest)
                 break
-            whole = framed(message.content, compressed=message.compressed)
+            framed_message = framed(message.content, compressed=message.compressed)
             content, fault = self._plain(message, self.request_encoding)
-            self.guarded.asked(content, fault)
-            if content is not None and not self._asked:
-                whole = self._with_more(content) or whole
-            self._asked = True
-            requests.send(self._id, whole)
-        if self._asked and (rest := self._asking.left()):
+            self.guarded.on_request_message(content, fault)
+            if content is not None and not self._request_is_whole:
+                framed_message = self._with_more(content) or framed_message
+            self._request_is_whole = True
+            requests.send(self._id, framed_message)
+        if self._request_is_whole and (rest := self._asking.unfinished()):
             self.request_data(rest)
             requests.send(self._id, rest)
         if ended:
-            self._asked = True
-            requests.send(self._id, self._asking.left(), END_STREAM)
+            self._request_is_whole = True
+            requests.send(self._id, self._asking.unfinished(), END_STREAM)
         return True
 
     def drop(self) -> None:

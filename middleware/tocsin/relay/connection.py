@@ -9,14 +9,14 @@ from tocsin.judgement.batching import MOST_WAITING
 from tocsin.judgement.call import Call
 from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
-from tocsin.relay.client_side import ClientSide
-from tocsin.relay.flow import Inflow, Outflow
+from tocsin.relay.downstream import Downstream
+from tocsin.relay.endpoint import Endpoint
+from tocsin.relay.flow_control import ReceiveWindow, SendWindow
 from tocsin.relay.frames import ACK, SETTINGS, FrameError, StreamError
 from tocsin.relay.holding import HeldStream
-from tocsin.relay.refusal import refused, unavailable
-from tocsin.relay.server_side import ServerSide
-from tocsin.relay.side import Side
+from tocsin.relay.local_reply import refused, unavailable
 from tocsin.relay.stream import Stream
+from tocsin.relay.upstream import Upstream
 from tocsin.verdict import USUAL_LIST_SIZE
 
 if TYPE_CHECKING:
@@ -44,20 +44,21 @@ class Connection:
         self.model = port.listener.model
         self._port = port
         self.streams: dict[int, Stream] = {}
-        self.gone: dict[int, bool] = {}  # streams that the relay has ended itself
+        self.closed_streams: dict[int, bool] = {}  # streams that the relay has ended itself
         self.memory = relay.memory.open(self._evicted)
-        self.client = ClientSide(self)
-        self.server = ServerSide(self)
+        self.downstream = Downstream(self)
+        self.upstream = Upstream(self)
+        self.downstream.peer, self.upstream.peer = self.upstream, self.downstream
         self.largest_list = USUAL_LIST_SIZE  # header list that the client takes
-        self.responses: Outflow | None = None
-        self.requests: Outflow | None = None
-        self.from_server: Inflow | None = None
-        self.from_client: Inflow | None = None
-        if relay.enforces or relay.asks:
+        self.responses: SendWindow | None = None
+        self.requests: SendWindow | None = None
+        self.from_server: ReceiveWindow | None = None
+        self.from_client: ReceiveWindow | None = None
+        if relay.enforces or relay.injects_requests:
             self._manage_windows()
-        self.refusing = ""  # why the upstream is not there
-        self.outdated = False  # begun under a configuration that asked for less
-        self.raw = False  # not HTTP/2: bytes pass unread
+        self.upstream_error = ""  # why the upstream is not there
+        self.is_retiring = False  # begun under a configuration that asked for less
+        self.is_passthrough = False  # not HTTP/2: bytes pass unread
         self.idle_since = relay.now()
         self._deferred = False
         self._draining = False
@@ -73,22 +74,24 @@ class Connection:
 
     def _manage_windows(self) -> None:
         """Keep flow control here, instead of leaving it to the peers."""
-        self.responses = self.client.outflow = Outflow(self.client, self.memory)
-        self.requests = self.server.outflow = Outflow(self.server, self.memory)
-        self.from_server = Inflow(self.server, self.responses, self.memory)
-        self.from_client = Inflow(self.client, self.requests, self.memory)
-        self.server.orderly = self.client.orderly = True  # credits go to the upstream while requests are read
+        self.responses = self.downstream.send_window = SendWindow(self.downstream, self.memory)
+        self.requests = self.upstream.send_window = SendWindow(self.upstream, self.memory)
+        self.from_server = ReceiveWindow(self.upstream, self.responses, self.memory)
+        self.from_client = ReceiveWindow(self.downstream, self.requests, self.memory)
+        self.upstream.preserves_order = self.downstream.preserves_order = (
+            True  # credits go to the upstream while requests are read
+        )
 
     @property
     def upstream_is_open(self) -> bool:
         """Whether there is a connection to the model server."""
-        return self.server.transport is not None and not self.server.closed
+        return self.upstream.transport is not None and not self.upstream.closed
 
-    def made(self, transport: asyncio.BaseTransport) -> None:
+    def on_connected(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
         self._port.keep_alive(transport)
         if not self.relay.admit(self):
-            self.client.close()
+            self.downstream.close()
             return
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
@@ -96,17 +99,17 @@ class Connection:
         upstream = self.listener.upstream
         try:
             async with asyncio.timeout(self.relay.config.connect_timeout.total_seconds()):
-                await self._port.connect_upstream(lambda: self.server)
+                await self._port.connect_upstream(lambda: self.upstream)
         except TimeoutError:
             self.refuse(f"upstream {upstream} did not answer the connection in time")
         except OSError as error:
             why = self.relay.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
             self.refuse(f"{why}: {error.strerror or error}")
         else:
-            if self.client.closed:
-                self.server.close()
-            elif self.client.transport is not None:
-                self.client.transport.resume_reading()
+            if self.downstream.closed:
+                self.upstream.close()
+            elif self.downstream.transport is not None:
+                self.downstream.transport.resume_reading()
 
     # -- streams
 
@@ -134,56 +137,56 @@ class Connection:
             return
         stream.drop()
         if self.responses is not None and not self.responses.blocked(stream_id):
-            self._close_lanes(stream_id)
+            self._close_windows(stream_id)
         if stream_id in self._held_after_loss:
             self._held_after_loss.discard(stream_id)
             if not self._held_after_loss:  # not now: what this turn has to say of the stream may not be said yet
                 asyncio.get_running_loop().call_soon(self.upstream_lost, "")
         if not self.streams:
             self.idle_since = self.relay.now()
-            if self._draining or self.client.half_closed:
+            if self._draining or self.downstream.half_closed:
                 # Not now: what this turn has read may not be written yet.
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
-    def forsake(self, stream_id: int) -> None:
+    def on_stream_reset(self, stream_id: int) -> None:
         """The client has reset a stream: nothing that waits for it is wanted any more."""
         if self.responses is not None and self.from_server is not None:
             self.responses.close(stream_id)
-            self.from_server.settle(stream_id, ended=True)
+            self.from_server.release_credit(stream_id, ended=True)
         self.end(stream_id)
 
-    def settled(self, stream_id: int) -> None:
+    def on_response_done(self, stream_id: int) -> None:
         """A held stream has sent its last, or has queued it."""
         self.end(stream_id)
-        self.written()
-        if self.server.closed:
+        self.request_flush()
+        if self.upstream.closed:
             self.upstream_lost("")
 
     def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
         """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
-        self.remember(stream_id)
+        self.mark_closed(stream_id)
         if not upstream_ended:
-            self.server.put(frames.reset(stream_id, frames.CANCEL))
-            self.server.write()
-        self.settled(stream_id)
+            self.upstream.put(frames.reset(stream_id, frames.CANCEL))
+            self.upstream.write()
+        self.on_response_done(stream_id)
 
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
         """Answer a new stream without asking the upstream."""
         self.last_stream = max(self.last_stream, stream_id)
         answer = refused(stream_id, status, reason)
         if not ended:
-            self.remember(stream_id)
+            self.mark_closed(stream_id)
             answer += frames.reset(stream_id, frames.NO_ERROR)
-        self.client.reply(answer)
-        self.written()
+        self.downstream.reply(answer)
+        self.request_flush()
 
-    def end_faulty_stream(self, side: Side, error: StreamError) -> None:
+    def end_faulty_stream(self, side: Endpoint, error: StreamError) -> None:
         """A peer broke the protocol on one stream: end that on both sides, and nothing else."""
         self.relay.not_understood["malformed"] += 1
-        self.remember(error.stream)
+        self.mark_closed(error.stream)
         side.reply(frames.reset(error.stream, error.code))
         side.peer.put(frames.reset(error.stream, frames.CANCEL))
-        self.forsake(error.stream)
+        self.on_stream_reset(error.stream)
         side.write()
 
     def is_new(self, stream_id: int) -> bool:
@@ -197,14 +200,14 @@ class Connection:
         if stream_id > self.last_stream or not stream_id & 1:
             raise FrameError(frames.PROTOCOL_ERROR, f"a frame of stream {stream_id}, which has not begun")
 
-    def remember(self, stream_id: int) -> None:
+    def mark_closed(self, stream_id: int) -> None:
         """The relay has ended a stream itself: frames of it that still come are for nobody."""
         self.last_stream = max(self.last_stream, stream_id)
-        self.gone[stream_id] = True
-        if len(self.gone) > REMEMBERED:
-            del self.gone[next(iter(self.gone))]
+        self.closed_streams[stream_id] = True
+        if len(self.closed_streams) > REMEMBERED:
+            del self.closed_streams[next(iter(self.closed_streams))]
 
-    def _close_lanes(self, stream_id: int) -> None:
+    def _close_windows(self, stream_id: int) -> None:
         assert self.responses is not None and self.from_server is not None
         assert self.requests is not None and self.from_client is not None
         self.responses.close(stream_id)
@@ -217,13 +220,13 @@ class Connection:
         assert self.from_client is not None
         for stream_id in streams:
             stream = self.streams.get(stream_id)
-            self.from_client.settle(stream_id, ended=stream is None or stream.request_ended)
+            self.from_client.release_credit(stream_id, ended=stream is None or stream.request_ended)
         self.from_client.resume()
-        self.server.write()
-        if self.client.half_closed:
+        self.upstream.write()
+        if self.downstream.half_closed:
             self.end_requests()
-        if self.client.out:
-            self.flush(self.client)
+        if self.downstream.out:
+            self.flush(self.downstream)
 
     def client_caught_up(self, streams: list[int]) -> None:
         """The client has made room, and nothing waits any more of these responses."""
@@ -231,23 +234,23 @@ class Connection:
         self.from_server.resume()
         for stream_id in streams:
             stream = self.streams.get(stream_id)
-            self.from_server.settle(stream_id, ended=stream is None or stream.response_ended)
+            self.from_server.release_credit(stream_id, ended=stream is None or stream.response_ended)
             if stream is None:
-                self._close_lanes(stream_id)
-        self.server.write()
+                self._close_windows(stream_id)
+        self.upstream.write()
         if streams:
-            if self.server.closed:
+            if self.upstream.closed:
                 self.upstream_lost("")
-            elif not self.streams and (self._draining or self.client.half_closed):
+            elif not self.streams and (self._draining or self.downstream.half_closed):
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
-    def caught_up(self, side: Side) -> None:
+    def caught_up(self, side: Endpoint) -> None:
         """A socket has taken what was written: send what waited for that."""
         if self.responses is None or self.requests is None:
             return
-        if side is self.client:
+        if side is self.downstream:
             self.client_caught_up(self.responses.pump())
-            self.written()
+            self.request_flush()
         else:
             self.upstream_caught_up(self.requests.pump())
 
@@ -285,29 +288,29 @@ class Connection:
         self.memory.release(size)
         stream.judged(call)
 
-    def released(self, stream_id: int, held: list[bytes]) -> None:
+    def release_trailers(self, stream_id: int, held: list[bytes]) -> None:
         """A stream's held frames may go: it has ended."""
-        for whole in held:
+        for frame in held:
             if self.responses is not None:
-                self.responses.follow(stream_id, whole)
+                self.responses.enqueue_after_data(stream_id, frame)
             else:
-                self.client.put(whole)
-        self.settled(stream_id)
+                self.downstream.put(frame)
+        self.on_response_done(stream_id)
 
-    def written(self) -> None:
+    def request_flush(self) -> None:
         """Something was put for the client: write it, unless verdicts of this batch are still to come."""
         if not self._deferred:
-            self.client.write()
+            self.downstream.write()
 
     def written_after_flush(self) -> None:
         """The batch is judged: write what waited for it."""
         self._deferred = False
-        self.flush(self.client)
+        self.flush(self.downstream)
 
-    def flush(self, side: Side) -> None:
+    def flush(self, side: Endpoint) -> None:
         """Write what waits for a side, unless it waits for a verdict of this batch."""
-        if side is self.client:
-            if self._goaway_owed and self.server.between_frames:
+        if side is self.downstream:
+            if self._goaway_owed and self.upstream.between_frames:
                 self._goaway_owed = False
                 side.out.append(self._goaway(frames.LAST_STREAM, frames.NO_ERROR, "draining"))
             if self._deferred:
@@ -322,22 +325,22 @@ class Connection:
         It is sent away after its first answer, so that its next call comes on a new connection and finds the
         upstream if that is back.
         """
-        self.refusing = reason
+        self.upstream_error = reason
         self.relay.upstream_failed(reason)
         self._port.doubt_upstream()
-        if self.raw:  # which has no words for it that the relay knows
+        if self.is_passthrough:  # which has no words for it that the relay knows
             self.close()
             return
-        if self.client.greeted:
+        if self.downstream.greeted:
             self.greet_refused()
-        self.client.write()
-        if self.client.transport is not None and not self.client.closed:
-            self.client.transport.resume_reading()
+        self.downstream.write()
+        if self.downstream.transport is not None and not self.downstream.closed:
+            self.downstream.transport.resume_reading()
         asyncio.get_running_loop().call_later(REFUSAL_WAITS, self.close)
 
     def greet_refused(self) -> None:
         """Be the server that is not there, for a client that has shown that it speaks HTTP/2."""
-        self.client.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
+        self.downstream.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
         self.answer_refused()
 
     def answer_refused(self) -> None:
@@ -347,7 +350,7 @@ class Connection:
         self._answer_unavailable()
         if self.streams:
             return  # their responses wait for verdicts, and then go out
-        self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
+        self.downstream.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
         asyncio.get_running_loop().call_later(REFUSAL_LINGERS, self.close)
 
     def _answer_unavailable(self) -> None:
@@ -356,11 +359,11 @@ class Connection:
             if stream.holding:
                 continue
             del self.streams[stream_id]
-            answer = unavailable(stream_id, self.refusing, answered=stream.answered)
+            answer = unavailable(stream_id, self.upstream_error, headers_sent=stream.headers_sent)
             if self.responses is not None:
-                self.responses.follow(stream_id, answer)
+                self.responses.enqueue_after_data(stream_id, answer)
             else:
-                self.client.put(answer)
+                self.downstream.put(answer)
             stream.drop()
 
     def doubt_upstream(self) -> None:
@@ -369,45 +372,45 @@ class Connection:
 
     def upstream_lost(self, reason: str) -> None:
         """The upstream has closed: once nothing waits, end the open calls and close the client's side."""
-        if self.client.closed or self._held_after_loss:
+        if self.downstream.closed or self._held_after_loss:
             return
-        if self.streams and self.server.between_frames and not self.raw:
-            self.refusing = reason or f"upstream {self.listener.upstream} closed the connection"
+        if self.streams and self.upstream.between_frames and not self.is_passthrough:
+            self.upstream_error = reason or f"upstream {self.listener.upstream} closed the connection"
             self._answer_unavailable()
             if self.streams:
                 self._held_after_loss = set(self.streams)
-                self.flush(self.client)
+                self.flush(self.downstream)
                 return
-            self.client.put(self._goaway(self.last_stream, frames.NO_ERROR, "upstream closed"))
+            self.downstream.put(self._goaway(self.last_stream, frames.NO_ERROR, "upstream closed"))
         self._deferred = False
-        if self.responses is not None and self.responses.waiting and self.server.between_frames:
-            self.client.write()
+        if self.responses is not None and self.responses.waiting and self.upstream.between_frames:
+            self.downstream.write()
             return  # what the client has no room for yet still goes out
-        self.client.close()
+        self.downstream.close()
 
     def drain(self) -> None:
         """Take no new calls, let those in flight finish, then close."""
-        if self._draining or self.client.closed:
+        if self._draining or self.downstream.closed:
             return
         self._draining = True
-        if self.raw:
+        if self.is_passthrough:
             return  # there is no saying where it could be cut: it has until the end of draining
         if not self.streams:
             self.close_when_idle()
             return
         self._goaway_owed = True
-        self.flush(self.client)
+        self.flush(self.downstream)
 
-    def outdate(self) -> None:
+    def retire(self) -> None:
         """The configuration asks for another kind of connection: let this one's calls finish, and take no new ones."""
-        self.outdated = True
+        self.is_retiring = True
         self.drain()
 
-    def abort(self, side: Side, error: FrameError) -> None:
+    def abort(self, side: Endpoint, error: FrameError) -> None:
         """A peer broke the protocol: tell it, as its peer would, and close both sides."""
         self.relay.not_understood["malformed"] += 1
         if side.peer.between_frames:
-            if side is self.client:
+            if side is self.downstream:
                 side.out.append(self._goaway(self.last_stream, error.code, f"{error}"))
             else:
                 side.out.append(frames.goaway(0, error.code, f"{error}"))
@@ -418,14 +421,14 @@ class Connection:
         self._last_goaway = min(self._last_goaway, last_stream)
         return frames.goaway(self._last_goaway, code, message)
 
-    def goaway_from_upstream(self, whole: bytes) -> bytes | None:
+    def goaway_from_upstream(self, frame: bytes) -> bytes | None:
         """The upstream takes no more streams; what to hand on in its place, None for the same bytes."""
-        last = int.from_bytes(whole[frames.HEADER_SIZE : frames.HEADER_SIZE + 4], "big") & frames.LAST_STREAM
+        last = int.from_bytes(frame[frames.HEADER_SIZE : frames.HEADER_SIZE + 4], "big") & frames.LAST_STREAM
         if last <= self._last_goaway:
             self._last_goaway = last
             return None
         start = frames.HEADER_SIZE
-        return whole[:start] + self._last_goaway.to_bytes(4, "big") + whole[start + 4 :]
+        return frame[:start] + self._last_goaway.to_bytes(4, "big") + frame[start + 4 :]
 
     def _evicted(self) -> None:
         self.cut_off("memory", "more is kept for this connection than there is memory for")
@@ -438,12 +441,12 @@ class Connection:
         self.relay.limited[limit] += 1
         self.memory.close()
         self._deferred = False
-        client, server = self.client.transport, self.server.transport
+        client, server = self.downstream.transport, self.upstream.transport
         if server is not None:
             server.abort()
         if client is None:
             return
-        if self.client.is_paused or not self.server.between_frames or client.is_closing():
+        if self.downstream.is_paused or not self.upstream.between_frames or client.is_closing():
             client.abort()
             return
         client.write(self._goaway(self.last_stream, frames.ENHANCE_YOUR_CALM, reason))
@@ -452,49 +455,49 @@ class Connection:
 
     def end_requests(self) -> None:
         """The client writes no more: tell the upstream, once nothing waits for it."""
-        if self.client.half_closed and (self.requests is None or not self.requests.waiting):
-            self.server.end_writing()
+        if self.downstream.half_closed and (self.requests is None or not self.requests.waiting):
+            self.upstream.end_writing()
 
     def close_when_idle(self) -> None:
         """Close once no call is under way, and nothing waits that could still go out."""
         if self.streams:
             return
         responses = self.responses
-        if responses is not None and responses.waiting and (responses.may_go_on or not self.client.half_closed):
+        if responses is not None and responses.waiting and (responses.may_go_on or not self.downstream.half_closed):
             return  # a client that has left can open no window, but the socket may still take something
-        if self._draining and self.server.between_frames:
+        if self._draining and self.upstream.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.
-            self.client.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))
+            self.downstream.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))
         self.close()
 
     def close(self) -> None:
         """Close both sides, writing what waits."""
         self._deferred = False
-        self.client.close()
-        self.server.close()
+        self.downstream.close()
+        self.upstream.close()
 
-    def lost(self) -> None:
+    def on_downstream_closed(self) -> None:
         """The client is gone: so is everything of this connection."""
         for stream in self.streams.values():
             stream.drop()
         self.streams.clear()
-        for outflow in (self.responses, self.requests):
-            if outflow is not None:
-                outflow.drop()
+        for send_window in (self.responses, self.requests):
+            if send_window is not None:
+                send_window.drop()
         self.memory.close()
         self.relay.connections.discard(self)
         if self._connecting is not None:
             self._connecting.cancel()
-        self.server.close()
-        if self.server.closed or (self.refusing and self.server.transport is None):
-            self.part()
+        self.upstream.close()
+        if self.upstream.closed or (self.upstream_error and self.upstream.transport is None):
+            self.break_cycle()
 
-    def part(self) -> None:
+    def break_cycle(self) -> None:
         """Both sides are gone, and nothing comes from them any more: what they hold is given back at once, instead of
         when the collector finds that they hold each other.
         """
-        self.client.part()
-        self.server.part()
+        self.downstream.break_cycle()
+        self.upstream.break_cycle()
 
 
 class Queued:

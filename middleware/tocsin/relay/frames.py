@@ -91,8 +91,8 @@ def stateless_settings(payload: bytes, window: int | None = None) -> bytes:
     """
     said = {HEADER_TABLE_SIZE: 0} if window is None else {INITIAL_WINDOW_SIZE: window, HEADER_TABLE_SIZE: 0}
     read_settings(payload)  # for what is malformed
-    kept = [pair for pair in _SETTING.iter_unpack(payload) if pair[0] not in said]
-    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in [*kept, *said.items()]))
+    pairs = [pair for pair in _SETTING.iter_unpack(payload) if pair[0] not in said]
+    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in [*pairs, *said.items()]))
 
 
 def check_control(kind: int, flags: int, stream: int, length: int) -> None:

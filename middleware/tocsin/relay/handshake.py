@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tocsin.relay.side import Side
+from tocsin.relay.endpoint import Endpoint
 
 if TYPE_CHECKING:
     from tocsin.relay.server import Relay
@@ -28,7 +28,7 @@ class TlsServer:
         relay: Relay,
         bound: socket.socket,
         context: Callable[[], ssl.SSLContext],
-        make_side: Callable[[], Side],
+        make_side: Callable[[], Endpoint],
         *,
         backlog: int,
     ) -> None:
@@ -94,7 +94,7 @@ class TlsServer:
 class _HandsOver(asyncio.Protocol):
     """Leaves a connection to its side as soon as its handshake, the `task`, is done."""
 
-    def __init__(self, task: asyncio.Task[None], relay: Relay, make_side: Callable[[], Side]) -> None:
+    def __init__(self, task: asyncio.Task[None], relay: Relay, make_side: Callable[[], Endpoint]) -> None:
         self._task = task
         self._relay = relay
         self._make_side = make_side

@@ -33,7 +33,7 @@ class HeadersTooLong(HeaderError):
     """A block that decodes to more than the limit; what it would have done to the dynamic table is not known."""
 
 
-class WantedFields:
+class HeaderFilter:
     """The lower-case names that are wanted of header blocks, and what the blocks say that were read lately. Connections
     share one: most calls are alike, and where none are, thousands of connections must not keep what each has read.
     """
@@ -45,7 +45,7 @@ class WantedFields:
         self._coded: dict[bytes, str] = {}  # the same of names in Huffman's code
         self._read: dict[bytes, dict[str, str]] = {}
 
-    def of(self, block: bytes) -> dict[str, str]:
+    def extract(self, block: bytes) -> dict[str, str]:
         """Those of a block that depends on none before it, the last value of a repeated name. Raises HeaderError."""
         fields = self._read.get(block)
         if fields is None:
@@ -64,14 +64,14 @@ class WantedFields:
         """What a literal name means that is not remembered. Raises HeaderError."""
         meaning = self._meaning(huffman(raw) if coded else raw.decode("latin-1"))
         if len(raw) <= LONGEST_NAME:
-            known = self._coded if coded else self._plain
-            if len(known) >= KNOWN_NAMES:
-                known.clear()
-            known[raw] = meaning
+            encodings = self._coded if coded else self._plain
+            if len(encodings) >= KNOWN_NAMES:
+                encodings.clear()
+            encodings[raw] = meaning
         return meaning
 
     def _walk(self, block: bytes) -> dict[str, str]:
-        found: dict[str, str] = {}
+        fields: dict[str, str] = {}
         at, end = 0, len(block)
         try:
             while at < end:
@@ -82,7 +82,7 @@ class WantedFields:
                         raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
                     name = self._static[index]
                     if name:
-                        found[name] = STATIC_FIELDS[index][1]
+                        fields[name] = STATIC_FIELDS[index][1]
                     continue
                 if first & 0xE0 == 0x20:  # a table size update
                     _, at = integer(block, at, 0x1F)
@@ -96,35 +96,35 @@ class WantedFields:
                     coded = block[at] & 0x80 != 0
                     length, at = integer(block, at, 0x7F)
                     raw = block[at : at + length]
-                    known = (self._coded if coded else self._plain).get(raw)
-                    name = self._literal(raw, coded) if known is None else known
+                    wanted_name = (self._coded if coded else self._plain).get(raw)
+                    name = self._literal(raw, coded) if wanted_name is None else wanted_name
                     at += length
                 coded = block[at] & 0x80 != 0
                 length, at = integer(block, at, 0x7F)
                 if at + length > end:
                     raise HeaderError("the header block ends inside a value")
                 if name:
-                    found[name] = text(block[at : at + length], coded)
+                    fields[name] = text(block[at : at + length], coded)
                 at += length
         except IndexError:
             raise HeaderError("the header block ends inside a field") from None
-        return found
+        return fields
 
 
 class HeaderReader:
     """Reads the wanted fields of one direction's header blocks.
 
-    While `stateful`, blocks go through a full decoder; call `forget_state` once the peer has acknowledged a table of
-    size 0. A decoder stops at `largest` bytes of names, values and 32 for each field (RFC 9113, 6.5.2).
+    While `stateful`, blocks go through a full decoder; call `drop_dynamic_table` once the peer has acknowledged a
+    table of size 0. A decoder stops at `largest` bytes of names, values and 32 for each field (RFC 9113, 6.5.2).
     """
 
-    def __init__(self, wanted: WantedFields, *, stateful: bool = False, largest: int = LARGEST_LIST) -> None:
+    def __init__(self, wanted: HeaderFilter, *, stateful: bool = False, largest: int = LARGEST_LIST) -> None:
         self._wanted = wanted
         self._largest = largest
         self._decoder = Decoder(max_header_list_size=largest) if stateful else None
         self._early: dict[bytes, list[tuple[str, str]]] = {}  # while the dynamic table is as it is now
 
-    def forget_state(self) -> None:
+    def drop_dynamic_table(self) -> None:
         """From here on every block stands alone."""
         self._decoder = None
         self._early.clear()
@@ -132,7 +132,7 @@ class HeaderReader:
     def read(self, block: bytes) -> dict[str, str]:
         """The wanted fields of a block, the last value of a repeated name. Raises HeaderError."""
         if self._decoder is None:
-            return self._wanted.of(block)
+            return self._wanted.extract(block)
         names = self._wanted.names
         return {name: value for name, value in self._fields(self._decoder, block) if name in names}
 
@@ -149,9 +149,9 @@ class HeaderReader:
 
     def _fields(self, decoder: Decoder, block: bytes) -> list[tuple[str, str]]:
         """A block's fields. Early calls are alike: while the dynamic table is the same, so is what a block says."""
-        known = self._early.get(block) if decoder is self._decoder else None
-        if known is not None:
-            return known
+        early = self._early.get(block) if decoder is self._decoder else None
+        if early is not None:
+            return early
         entries = decoder.header_table.dynamic_entries
         before = len(entries), entries[0] if entries else None
         try:
@@ -160,13 +160,13 @@ class HeaderReader:
             raise HeadersTooLong("the header block holds too much") from None
         except HPACKError as error:
             raise HeaderError(f"the header block cannot be decoded ({error})") from error
-        found = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+        decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
         if decoder is self._decoder:
             if before[0] != len(entries) or before[1] is not (entries[0] if entries else None):
                 self._early.clear()
             elif len(self._early) < KEPT_EARLY and len(block) <= KEPT_SIZE:
-                self._early[block] = found
-        return found
+                self._early[block] = decoded
+        return decoded
 
 
 def without(block: bytes, name: str, index: int) -> bytes:
@@ -178,20 +178,20 @@ def _without(block: bytes, name: str, index: int) -> bytes:
     if not block:
         return block
     spellings = _spellings_of(name)
-    kept, at, end = [], 0, len(block)
+    parts, at, end = [], 0, len(block)
     try:
         while at < end:
             start, first = at, block[at]
             drop = False
             if first & 0x80:
-                found, at = integer(block, at, 0x7F)
-                drop = found == index
+                name_index, at = integer(block, at, 0x7F)
+                drop = name_index == index
             elif first & 0xE0 == 0x20:
                 _, at = integer(block, at, 0x1F)
             else:
-                found, at = integer(block, at, 0x3F if first & 0x40 else 0x0F)
-                drop = found == index
-                if not found:
+                name_index, at = integer(block, at, 0x3F if first & 0x40 else 0x0F)
+                drop = name_index == index
+                if not name_index:
                     huffman = block[at] & 0x80
                     length, at = integer(block, at, 0x7F)
                     drop = (huffman, block[at : at + length]) in spellings
@@ -199,10 +199,10 @@ def _without(block: bytes, name: str, index: int) -> bytes:
                 length, at = integer(block, at, 0x7F)
                 at += length
             if not drop:
-                kept.append(block[start:at])
+                parts.append(block[start:at])
     except IndexError:
         raise HeaderError("the header block ends inside a field") from None
-    return b"".join(kept)
+    return b"".join(parts)
 
 
 _kept_without = lru_cache(maxsize=1024)(_without)
@@ -287,12 +287,12 @@ _kept_huffman = lru_cache(maxsize=1024)(_huffman)
 
 @lru_cache(maxsize=64)
 def _spellings_of(name: str) -> dict[tuple[int, bytes], str]:
-    return _spellings((name,))
+    return _encodings_of((name,))
 
 
-def _spellings(names: Iterable[str]) -> dict[tuple[int, bytes], str]:
+def _encodings_of(names: Iterable[str]) -> dict[tuple[int, bytes], str]:
     """Each name as it may stand in a block: (Huffman bit, bytes) -> name."""
     huffman = Encoder().huffman_coder
-    found = {(0, name.encode()): name for name in names}
-    found.update({(0x80, huffman.encode(name.encode())): name for name in names})
-    return found
+    encodings = {(0, name.encode()): name for name in names}
+    encodings.update({(0x80, huffman.encode(name.encode())): name for name in names})
+    return encodings

@@ -44,7 +44,7 @@ def facts(relay: Relay) -> Facts:
     return {
         "connections": {"": len(connections)},
         "streams": {"": sum(len(connection.streams) for connection in connections)},
-        "kept_bytes": {"": int(relay.config.max_memory) - relay.memory.left},
+        "kept_bytes": {"": int(relay.config.max_memory) - relay.memory.remaining},
         "waiting": {"": relay.waiting},
         "calls": {"false": relay.calls[0], "true": relay.calls[1]},
         "not_understood": {what: relay.not_understood[what] for what in NOT_UNDERSTOOD},
@@ -60,11 +60,11 @@ def facts(relay: Relay) -> Facts:
 def together(several: Iterable[Facts]) -> Facts:
     """The facts of several relays as those of one."""
     total: Facts = {}
-    for one in several:
-        for metric, by_label in one.items():
-            own = total.setdefault(metric, {})
+    for facts in several:
+        for metric, by_label in facts.items():
+            values = total.setdefault(metric, {})
             for label, number in by_label.items():
-                own[label] = own.get(label, 0) + number
+                values[label] = values.get(label, 0) + number
     return total
 
 
@@ -75,16 +75,16 @@ def ended(of: Facts) -> Facts:
 
 def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
     """Facts as Prometheus families."""
-    for name, told in _GAUGES.items():
-        gauge = GaugeMetricFamily(f"tocsin_relay_{name}", told)
+    for name, description in _GAUGES.items():
+        gauge = GaugeMetricFamily(f"tocsin_relay_{name}", description)
         gauge.add_metric([], of.get(name, {}).get("", 0))
         yield gauge
     unready = GaugeMetricFamily("tocsin_relay_unready", _UNREADY, labels=["reason"])
     for reason, number in of.get("unready", {}).items():
         unready.add_metric([reason], number)
     yield unready
-    for name, (label, told) in _COUNTERS.items():
-        counter = CounterMetricFamily(f"tocsin_relay_{name}", told, labels=[label] if label else [])
+    for name, (label, description) in _COUNTERS.items():
+        counter = CounterMetricFamily(f"tocsin_relay_{name}", description, labels=[label] if label else [])
         for value, number in of.get(name, {"": 0}).items():
             counter.add_metric([value] if label else [], number)
         yield counter

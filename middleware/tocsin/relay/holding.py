@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
-from tocsin.judgement.acting import acting, goes_out
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import enforcement_steps, goes_out
 from tocsin.judgement.policy import Replacement, failed_closed, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay import frames
-from tocsin.relay.flow import Inflow, Outflow
-from tocsin.relay.messages import Assembler, Message, framed, whole_message
-from tocsin.relay.refusal import replaced
+from tocsin.relay.deframer import Message, MessageDeframer, framed, whole_message
+from tocsin.relay.flow_control import ReceiveWindow, SendWindow
+from tocsin.relay.local_reply import replaced
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
 from tocsin.relay.stream import Stream
 from tocsin.unscored import Unscored
@@ -41,7 +41,7 @@ class HeldStream(Stream):
     _accepted = False  # whether the verdict was made behind
     _asked_again = False
     _early = False  # the only verdict was there before whoever brings it
-    _begun = False
+    _partially_sent = False
     _free = False
     _unread = False  # what passes is not gRPC
     _done = False
@@ -53,8 +53,8 @@ class HeldStream(Stream):
         super().__init__(connection, stream_id, call)
         self.guarded = call
         assert connection.responses is not None and connection.from_server is not None
-        self._outflow: Outflow = connection.responses
-        self._inflow: Inflow = connection.from_server
+        self._send_window: SendWindow = connection.responses
+        self._receive_window: ReceiveWindow = connection.from_server
         self._messages: deque[bytes] = deque()  # framed, in their order
         self._first = 0  # the place of the first of them in the response
         self._cleared: set[int] = set()  # places of those that may go
@@ -94,15 +94,15 @@ class HeldStream(Stream):
 
     def take(self, payload: bytes, size: int, ended: bool) -> None:
         """A piece of the response, `size` bytes of a window."""
-        if self._outflow.blocked(self._id):
-            self._inflow.owe(self._id, size)
+        if self._send_window.blocked(self._id):
+            self._receive_window.defer_credit(self._id, size)
         else:
-            self._inflow.credit(self._id, size, ended=ended)
+            self._receive_window.credit(self._id, size, ended=ended)
         if self._done:
             return
         if self._free:
             if payload:
-                self._outflow.send(self._id, payload)
+                self._send_window.send(self._id, payload)
         else:
             self._assemble(payload)
         if ended:
@@ -113,47 +113,47 @@ class HeldStream(Stream):
     def _assemble(self, payload: bytes) -> None:
         relay = self._connection.relay
         if self._response is None:
-            found = whole_message(payload, relay.max_message)
-            if found is not None:
-                self._message(payload, found)
+            single = whole_message(payload, relay.max_message)
+            if single is not None:
+                self._message(payload, single)
                 return
-            self._response = Assembler(relay.max_message, self._connection.memory, keeps=True)
+            self._response = MessageDeframer(relay.max_message, self._connection.memory, keeps=True)
         for message in self._response.feed(payload):
             if self._done:
                 return
             if message.content is None:
                 self._cannot_hold(message, self._response.rest)
                 return
-            whole = framed(message.content, compressed=message.compressed)
+            framed_message = framed(message.content, compressed=message.compressed)
             if self._free:  # since a message before this one
-                self._send(whole)
+                self._send(framed_message)
                 continue
             content, fault = self._plain(message, self.response_encoding)
             if fault is None and content is not None:
-                self._message(whole, content)
+                self._message(framed_message, content)
             elif self._came and not self.guarded.streams:
-                self._pass_unjudged(whole, SECOND_MESSAGE)
+                self._pass_unjudged(framed_message, SECOND_MESSAGE)
             else:
-                self._keep(whole)
-                self._tell(self.guarded.answered(None, fault))
+                self._keep(framed_message)
+                self._tell(self.guarded.on_response_message(None, fault))
                 self._count_requests(self.guarded)
-        if self._free and (left := self._response.left()):
-            self._send(left)
+        if self._free and (unfinished := self._response.unfinished()):
+            self._send(unfinished)
 
-    def _message(self, whole: bytes, content: bytes) -> None:
+    def _message(self, framed_message: bytes, content: bytes) -> None:
         """A message as it came, and without framing and compression."""
         if self._came and not self.guarded.streams:
-            self._pass_unjudged(whole, SECOND_MESSAGE)
+            self._pass_unjudged(framed_message, SECOND_MESSAGE)
             return
         if self._stripping is not None:
-            whole = self._stripped(content) or whole
-        self._keep(whole)
+            framed_message = self._stripped(content) or framed_message
+        self._keep(framed_message)
         if self.guarded.streams:
             self._count_requests(self.guarded)
         if self._connection.memory.lacks_room:
             self._cannot_hold(Message(False, None, "memory"), b"")
             return
-        self._tell(self.guarded.answered(content, None))
+        self._tell(self.guarded.on_response_message(content, None))
         if self.guarded.streams:
             self._count_requests(self.guarded)
 
@@ -165,20 +165,20 @@ class HeldStream(Stream):
                 return framed(edit.strip(request, content))
         return None
 
-    def _keep(self, whole: bytes) -> None:
+    def _keep(self, framed_message: bytes) -> None:
         """Until it is judged; where nothing is done about verdicts, it goes on at once."""
         self._came += 1
         if not self._connection.relay.enforces:
-            self._send(whole)  # written at the end of this turn, with what else has come
+            self._send(framed_message)  # written at the end of this turn, with what else has come
             return
-        self._messages.append(whole)
-        self._size += len(whole)
-        self._connection.memory.charge(len(whole))
+        self._messages.append(framed_message)
+        self._size += len(framed_message)
+        self._connection.memory.charge(len(framed_message))
 
     def _tell(self, piece: Call | None) -> None:
         if piece is None:
             return
-        if self._connection.relay.accepts and piece is self.guarded:
+        if self._connection.relay.trusts_verdicts and piece is self.guarded:
             return  # the trailers tell whether somebody has judged already
         self._submit(piece)
 
@@ -200,7 +200,7 @@ class HeldStream(Stream):
         if rest:
             self._send(rest)
 
-    def _pass_unjudged(self, whole: bytes, what: str) -> None:
+    def _pass_unjudged(self, framed_message: bytes, what: str) -> None:
         """Something came that is no part of a response to be judged: it goes out behind what is, as callers would see
         it without Tocsin, or nothing does.
         """
@@ -214,7 +214,7 @@ class HeldStream(Stream):
         if not self._came:
             self.guarded.verdict = unjudged.verdict
         self._cleared.add(self._first + len(self._messages))
-        self._keep(whole)
+        self._keep(framed_message)
         self._send_cleared()
 
     def trailers(self, block: ResponseBlock) -> bytes | None:
@@ -229,7 +229,7 @@ class HeldStream(Stream):
     def _finish_held(self, status: str) -> None:
         call, relay, trailing = self.guarded, self._connection.relay, self._trailing
         assert trailing is not None
-        rest = self._response.left() if self._response is not None and not self._free else b""
+        rest = self._response.unfinished() if self._response is not None and not self._free else b""
         if rest and (status in ("0", "") or not relay.guard.closed(call)):  # else the status tells that it failed
             self._pass_unjudged(rest, "the response ends inside a message")
             if self._done:
@@ -255,9 +255,9 @@ class HeldStream(Stream):
         if not self._waiting and self._again is None:
             self._end()
 
-    def hold(self, whole: bytes) -> None:
+    def hold(self, frame: bytes) -> None:
         """The upstream resets the stream, behind its trailers or in their place: what came before goes first."""
-        self._held = [*self._held, whole]
+        self._held = [*self._held, frame]
         if self._is_ending:
             return
         self.response_ended = self._is_reset = True
@@ -286,8 +286,8 @@ class HeldStream(Stream):
                 self._act(call)
                 return
             relay.guard.acted(call, verdict.action)
-        call.goes_on()
-        self._go(call.places)
+        call.on_forwarded()
+        self._go(call.message_indices)
 
     def late(self) -> None:
         """The scoring budget is spent."""
@@ -297,7 +297,7 @@ class HeldStream(Stream):
             self._early = True
             self._waiting = 0
             self._decide(self.guarded)
-            self._connection.written()
+            self._connection.request_flush()
             return
         self.guarded.late = True
         self._waiting = 0
@@ -312,7 +312,7 @@ class HeldStream(Stream):
         self._pass_the_rest()
         if self._is_ending:
             self._end()
-        self._connection.written()
+        self._connection.request_flush()
 
     def _go(self, places: Iterable[int]) -> None:
         if self._messages:
@@ -327,7 +327,7 @@ class HeldStream(Stream):
             self._end()
             sent = True
         if sent:
-            self._connection.written()
+            self._connection.request_flush()
 
     def _send_cleared(self) -> bool:
         """Send the messages that may go and have none before them that may not; whether there were any."""
@@ -336,37 +336,37 @@ class HeldStream(Stream):
         while messages and self._first in cleared:
             cleared.discard(self._first)
             self._first += 1
-            whole = messages.popleft()
-            size -= len(whole)
-            self._begun = True
-            self._outflow.send(self._id, whole)
+            framed_message = messages.popleft()
+            size -= len(framed_message)
+            self._partially_sent = True
+            self._send_window.send(self._id, framed_message)
         if size == before:
             return False
         self._size = size
         self._connection.memory.release(before - size)
         return True
 
-    def _send(self, whole: bytes) -> None:
-        self._begun = True
-        self._outflow.send(self._id, whole)
+    def _send(self, content: bytes) -> None:
+        self._partially_sent = True
+        self._send_window.send(self._id, content)
 
     def _pass_the_rest(self) -> None:
         """Nothing more of this call is judged."""
         self._free = True
-        left = self._response.left() if self._response is not None else b""
+        unfinished = self._response.unfinished() if self._response is not None else b""
         self._give_back()
         messages, self._messages = self._messages, deque()
-        for whole in messages:
-            self._send(whole)
-        if left:
-            self._send(left)
+        for framed_message in messages:
+            self._send(framed_message)
+        if unfinished:
+            self._send(unfinished)
         if self.guarded.streams:
             self.guarded.forget()
 
     def _end(self) -> None:
         """Everything went out but the trailers."""
         self._done = True
-        if self._kept or self._kept_requests:
+        if self._kept_bytes or self._kept_requests:
             self.guarded.forget_requests()
             self._give_back_kept()
         if self._arrived:
@@ -374,35 +374,35 @@ class HeldStream(Stream):
         if self._trailing is None:
             self._give_back()  # of a message that was cut off
         elif self.response_ended and not self._trailing.block:
-            self._outflow.send(self._id, b"", frames.END_STREAM)
+            self._send_window.send(self._id, b"", frames.END_STREAM)
         else:
-            self._outflow.follow(self._id, self._told(self._trailing))
-        for whole in self._held:
-            self._outflow.follow(self._id, whole)
+            self._send_window.enqueue_after_data(self._id, self._last_block(self._trailing))
+        for frame in self._held:
+            self._send_window.enqueue_after_data(self._id, frame)
         self._held = ()
-        self._connection.settled(self._id)
+        self._connection.on_response_done(self._id)
 
-    def _told(self, block: ResponseBlock) -> bytes:
+    def _last_block(self, block: ResponseBlock) -> bytes:
         """The trailers with the verdict, unless callers are not told, or what passes is not gRPC."""
-        told = (self._accepted or self._connection.relay.annotates) and not self._unread
-        return self._annotated(block) if told else self._last_frames(block.block)
+        with_verdict = (self._accepted or self._connection.relay.annotates) and not self._unread
+        return self._annotated(block) if with_verdict else self._last_frames(block.block)
 
     # -- acting
 
     def _act(self, call: Call) -> None:
         """Do what the verdict asks for: at once, or by a task where somebody must be asked."""
         relay = self._connection.relay
-        assert relay.again is not None
+        assert relay.retrier is not None
         request = call.request or b""  # what is judged is forgotten at the end of this turn
         asks = self.request_ended and not self._asked_again
-        steps = acting(relay.guard, call, begun=self._begun, asks=asks)
+        steps = enforcement_steps(relay.guard, call, partially_sent=self._partially_sent, can_retry=asks)
         try:
             first = next(steps)
         except StopIteration as done:
             self.acted(done.value, call)
         else:
             self._asked_again = True
-            self._again = relay.again.start(self, call, request, steps, first)
+            self._again = relay.retrier.start(self, call, request, steps, first)
 
     def acted(self, instead: Replacement | None, call: Call) -> None:
         """It is known what goes out in place of what `call` covers, None for itself."""
@@ -412,8 +412,8 @@ class HeldStream(Stream):
         if instead is not None:
             self.replace(instead)
             return
-        call.goes_on()
-        self._go(call.places)
+        call.on_forwarded()
+        self._go(call.message_indices)
         while self._deferred and self._again is None and not self._done:
             another, response = self._deferred.pop(0)
             another.response = response
@@ -441,17 +441,17 @@ class HeldStream(Stream):
         if self._arrived:
             self._connection.relay.added(time.perf_counter() - self._arrived)
         for response in instead.responses:
-            self._outflow.send(self._id, (instead.further and self._stripped(response)) or framed(response))
+            self._send_window.send(self._id, (instead.further and self._stripped(response)) or framed(response))
         relay, verdict = self._connection.relay, self._late or self.guarded.verdict
         limit = self._connection.largest_list
-        trailers, cut = replaced(self._id, instead, verdict, answered=self.answered, limit=limit)
+        trailers, cut = replaced(self._id, instead, verdict, headers_sent=self.headers_sent, limit=limit)
         if cut:
             relay.cut_verdicts[cut] += 1
-        self._outflow.follow(self._id, trailers)
+        self._send_window.enqueue_after_data(self._id, trailers)
         if not self.request_ended:
-            self._outflow.follow(self._id, frames.reset(self._id, frames.NO_ERROR))
-        if not self.response_ended and self.guarded.request is not None and relay.again is not None:
-            relay.again.stop(self, self.guarded.request)
+            self._send_window.enqueue_after_data(self._id, frames.reset(self._id, frames.NO_ERROR))
+        if not self.response_ended and self.guarded.request is not None and relay.retrier is not None:
+            relay.retrier.stop(self, self.guarded.request)
         self._connection.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
 
     def _give_back(self) -> None:
@@ -469,5 +469,5 @@ class HeldStream(Stream):
         self._give_back()
         self._messages.clear()
         self._deferred.clear()
-        self._inflow.settle(self._id, ended=self.response_ended)
+        self._receive_window.release_credit(self._id, ended=self.response_ended)
         super().drop()

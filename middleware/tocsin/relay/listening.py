@@ -14,8 +14,8 @@ from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import Listener
 from tocsin.errors import StartError
 from tocsin.relay.connection import Connection
+from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.handshake import TlsServer
-from tocsin.relay.side import Side
 from tocsin.relay.tls import Certificates
 from tocsin.relay.upstream_watch import UpstreamWatch
 
@@ -89,7 +89,7 @@ class Port:
         if self._watch is not None:
             self._watch.doubt()
 
-    async def connect_upstream(self, protocol: Callable[[], Side]) -> None:
+    async def connect_upstream(self, protocol: Callable[[], Endpoint]) -> None:
         """One connection to the model server. Raises OSError."""
         loop = asyncio.get_running_loop()
         upstream = self.listener.upstream
@@ -128,8 +128,8 @@ class Port:
         assert self._certificates.served is not None
         return self._certificates.served
 
-    def _make_side(self) -> Side:
-        return Connection(self._relay, self).client
+    def _make_side(self) -> Endpoint:
+        return Connection(self._relay, self).downstream
 
     def _stop_listening(self) -> None:
         if self._server is not None:
@@ -147,7 +147,7 @@ class Port:
 
     def _in_use(self) -> bool:
         connections = self._relay.connections
-        return any(one.upstream_is_open for one in connections if one.listener is self.listener)
+        return any(connection.upstream_is_open for connection in connections if connection.listener is self.listener)
 
     async def _follow(self, up: bool) -> None:
         """The model server has come or gone: so does the port, where that is configured."""
@@ -168,19 +168,19 @@ class Port:
         if listen.path:
             if Path(listen.path).is_socket():
                 Path(listen.path).unlink()  # of a process that is gone, or is being replaced
-            made = socket.socket(socket.AF_UNIX)
-            made.bind(listen.path)
-            return made
+            listener_socket = socket.socket(socket.AF_UNIX)
+            listener_socket.bind(listen.path)
+            return listener_socket
         family, _, _, _, where = socket.getaddrinfo(
             listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        made = socket.socket(family)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener_socket = socket.socket(family)
+        listener_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if self._relay.shares_port:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            made.bind(where)
+            listener_socket.bind(where)
         except OSError:
-            made.close()
+            listener_socket.close()
             raise
-        return made
+        return listener_socket

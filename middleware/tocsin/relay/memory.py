@@ -30,15 +30,15 @@ class MemoryAccount:
             return
         self.used += size
         budget = self._budget
-        budget.left -= size
-        if budget.left < 0:
+        budget.remaining -= size
+        if budget.remaining < 0:
             budget.relieve(self)
 
     def release(self, size: int) -> None:
         """So many bytes are kept no longer."""
         if self.is_open:
             self.used -= size
-            self._budget.left += size
+            self._budget.remaining += size
 
     @property
     def lacks_room(self) -> bool:
@@ -47,18 +47,18 @@ class MemoryAccount:
         A quarter of the budget is for those who keep little; a connection that keeps much does without it.
         """
         budget = self._budget
-        if budget.left >= budget.reserve:
+        if budget.remaining >= budget.reserve:
             return False
         if self.used > budget.much:
             return True
-        if budget.left < 0:
+        if budget.remaining < 0:
             budget.relieve(self)
-        return budget.left < 0
+        return budget.remaining < 0
 
     def is_held_back(self, waiting: int) -> bool:
         """Whether the sender of what waits for a slow receiver, so many bytes, should wait too."""
         budget = self._budget
-        return waiting > budget.much and budget.left < budget.limit >> 1
+        return waiting > budget.much and budget.remaining < budget.limit >> 1
 
     def evict(self) -> None:
         """Cut the connection off."""
@@ -77,11 +77,11 @@ class MemoryAccount:
 class MemoryBudget:
     """A bound on the bytes that all connections of a relay keep together."""
 
-    __slots__ = ("_accounts", "left", "limit", "much", "overdraft", "reserve")
+    __slots__ = ("_accounts", "limit", "much", "overdraft", "remaining", "reserve")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.left = limit
+        self.remaining = limit
         self.reserve = limit >> 2
         self.much = limit >> 4
         self.overdraft = max(limit >> 3, LEAST_OVERDRAFT)
@@ -96,7 +96,7 @@ class MemoryBudget:
     def close(self, account: MemoryAccount) -> None:
         """An account is closed, and what it kept is free."""
         self._accounts.pop(account, None)
-        self.left += account.used
+        self.remaining += account.used
         account.used = 0
 
     def relieve(self, account: MemoryAccount) -> None:
@@ -105,9 +105,9 @@ class MemoryBudget:
         Where that is the account itself, its next messages are not kept (`lacks_room`); it is cut off only where what
         it keeps grows all the same.
         """
-        while self.left < 0 and self._accounts:
+        while self.remaining < 0 and self._accounts:
             greediest = max(self._accounts, key=_used)
-            if greediest is account and self.left >= -self.overdraft:
+            if greediest is account and self.remaining >= -self.overdraft:
                 return
             greediest.evict()
 

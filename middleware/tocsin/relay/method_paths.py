@@ -25,17 +25,17 @@ class MethodPaths:
 
     def __init__(self, methods: Iterable[str]) -> None:
         self._methods = {_last_two(method): method for method in methods}
-        self._known: dict[str, str] = {}
+        self._method_of_path: dict[str, str] = {}
 
     def method(self, path: str) -> str:
         """The guarded method, such as `/package.Service/Method`; empty where there is none."""
-        method = self._known.get(path)
+        method = self._method_of_path.get(path)
         if method is None:
             method = self._methods.get(_last_two(path), "")
             if len(path) <= LONGEST_PATH:
-                if len(self._known) >= KEPT_PATHS:
-                    self._known.clear()
-                self._known[path] = method
+                if len(self._method_of_path) >= KEPT_PATHS:
+                    self._method_of_path.clear()
+                self._method_of_path[path] = method
         return method
 
 

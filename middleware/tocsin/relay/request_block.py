@@ -19,9 +19,9 @@ from tocsin.relay.headers import (
     STATIC_FIELDS,
     STATIC_TABLE,
     HeaderError,
+    HeaderFilter,
     HeaderReader,
     HeadersTooLong,
-    WantedFields,
     integer,
     text,
 )
@@ -51,23 +51,23 @@ class RequestHead:
         self.encoding = fields.get("grpc-encoding", "")
 
 
-class RequestFields(WantedFields):
+class RequestFields(HeaderFilter):
     """The lower-case names that are wanted of requests. A full decoder stops at `largest` bytes (RFC 9113, 6.5.2)."""
 
     def __init__(self, names: Iterable[str], largest: int = LARGEST_LIST) -> None:
         super().__init__(names)
         self._largest = largest
-        self.known: dict[bytes, RequestHead] = {}  # what the blocks say that were read lately
+        self.heads: dict[bytes, RequestHead] = {}  # what the blocks say that were read lately
 
     def head(self, block: bytes) -> RequestHead:
         """What a block says that depends on none before it."""
-        head = self.known.get(block)
+        head = self.heads.get(block)
         if head is None:
             head = self._read_head(block)
             if len(block) <= KEPT_SIZE:
-                if len(self.known) >= KEPT_BLOCKS:
-                    self.known.clear()
-                self.known[block] = head
+                if len(self.heads) >= KEPT_BLOCKS:
+                    self.heads.clear()
+                self.heads[block] = head
         return head
 
     def head_of(self, fields: Iterable[tuple[str, str]]) -> RequestHead:
@@ -75,21 +75,21 @@ class RequestFields(WantedFields):
         wanted: dict[str, str] = {}
         paths: list[str] = []
         irregular = ""
-        seen = 0
+        names_seen = 0
         for name, value in fields:
             if name.startswith(":"):
                 bit = PSEUDO_HEADERS.get(name, 0)
                 if not bit:
                     irregular = irregular or "a pseudo-header that requests do not have"
-                elif seen & REGULAR:
+                elif names_seen & REGULAR:
                     irregular = irregular or f"{name} after other fields"
-                elif seen & bit:
+                elif names_seen & bit:
                     irregular = irregular or f"{name} twice"
-                seen |= bit
+                names_seen |= bit
                 if bit == PATH:
                     paths.append(value)
                 continue
-            seen |= REGULAR
+            names_seen |= REGULAR
             meaning = self._meaning(name)
             if meaning == IRREGULAR:
                 irregular = irregular or "a name in upper case, or with spaces, that is read in lower case"
@@ -127,7 +127,7 @@ class RequestFields(WantedFields):
         fields: dict[str, str] = {}
         path = ""
         static, plain, coded = self._static, self._plain, self._coded
-        seen = 0
+        names_seen = 0
         at, end = 0, len(block)
         try:
             while at < end:
@@ -141,13 +141,13 @@ class RequestFields(WantedFields):
                         raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
                     if index < _FIRST_REGULAR:
                         bit = _PSEUDO[index]
-                        if seen & (bit | REGULAR):
+                        if names_seen & (bit | REGULAR):
                             return None
-                        seen |= bit
+                        names_seen |= bit
                         if bit == PATH:
                             path = STATIC_FIELDS[index][1]
                         continue
-                    seen |= REGULAR
+                    names_seen |= REGULAR
                     name = static[index]
                     if name:
                         if name == IRREGULAR or name in fields:
@@ -155,7 +155,7 @@ class RequestFields(WantedFields):
                         fields[name] = STATIC_FIELDS[index][1]
                     continue
                 if first & 0xE0 == 0x20:  # a table size update, which stands in front
-                    if seen:
+                    if names_seen:
                         return None
                     _, at = integer(block, at - 1, 0x1F)
                     continue
@@ -174,8 +174,8 @@ class RequestFields(WantedFields):
                     if length == 0x7F:
                         length, at = integer(block, at - 1, 0x7F)
                     raw = block[at : at + length]
-                    known = (coded if head & 0x80 else plain).get(raw)
-                    name = self._literal(raw, head & 0x80 != 0) if known is None else known
+                    wanted_name = (coded if head & 0x80 else plain).get(raw)
+                    name = self._literal(raw, head & 0x80 != 0) if wanted_name is None else wanted_name
                     at += length
                 head = block[at]
                 length = head & 0x7F
@@ -186,23 +186,23 @@ class RequestFields(WantedFields):
                 if stop > end:
                     raise HeaderError("the header block ends inside a value")
                 if not name:
-                    seen |= REGULAR
+                    names_seen |= REGULAR
                 elif name[0] == ":":
                     bit = PSEUDO_HEADERS.get(name, 0)
-                    if not bit or seen & (bit | REGULAR):
+                    if not bit or names_seen & (bit | REGULAR):
                         return None
-                    seen |= bit
+                    names_seen |= bit
                     if bit == PATH:
                         path = text(block[at:stop], head & 0x80 != 0)
                 else:
-                    seen |= REGULAR
+                    names_seen |= REGULAR
                     if name in fields:
                         return None
                     fields[name] = text(block[at:stop], head & 0x80 != 0)
                 at = stop
         except IndexError:
             raise HeaderError("the header block ends inside a field") from None
-        return RequestHead(fields, (path,)) if seen & PATH else None
+        return RequestHead(fields, (path,)) if names_seen & PATH else None
 
 
 class RequestReader:
@@ -213,11 +213,11 @@ class RequestReader:
     """
 
     def __init__(self, largest: int) -> None:
-        self._early: HeaderReader | None = HeaderReader(WantedFields(()), stateful=True, largest=largest)
+        self._early: HeaderReader | None = HeaderReader(HeaderFilter(()), stateful=True, largest=largest)
         self._lost = False  # a block could not be read on which later ones may depend
         self.stateful = True  # a block may still depend on those before it
 
-    def forget_state(self) -> None:
+    def drop_dynamic_table(self) -> None:
         """From here on every block stands alone."""
         self._early = None
         self.stateful = False

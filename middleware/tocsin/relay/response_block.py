@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tocsin.relay.content_types import foreign_answer
-from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, WantedFields
+from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, HeaderFilter
 from tocsin.relay.verdict_fields import EncodedText, split_verdicts
 
-_WANTED = WantedFields((":status", "content-type", "grpc-encoding", "grpc-status"))
+_WANTED = HeaderFilter((":status", "content-type", "grpc-encoding", "grpc-status"))
 
 
 class ResponseBlock:
@@ -36,15 +36,15 @@ KNOWN_BLOCKS: dict[bytes, ResponseBlock] = {}  # that were read lately: most are
 
 def read_response_block(block: bytes) -> ResponseBlock:
     """A block that depends on none before it. Raises HeaderError."""
-    known = KNOWN_BLOCKS.get(block)
-    if known is None:
-        left, verdicts, size = split_verdicts(block)
-        known = ResponseBlock(left, verdicts, size, _WANTED.of(left))
+    parsed = KNOWN_BLOCKS.get(block)
+    if parsed is None:
+        stripped, verdicts, size = split_verdicts(block)
+        parsed = ResponseBlock(stripped, verdicts, size, _WANTED.extract(stripped))
         if len(block) <= KEPT_SIZE:
             if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
                 KNOWN_BLOCKS.clear()
-            KNOWN_BLOCKS[block] = known
-    return known
+            KNOWN_BLOCKS[block] = parsed
+    return parsed
 
 
 def unread_response_block(block: bytes) -> ResponseBlock:

@@ -17,8 +17,7 @@ from tocsin.errors import StartError
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
-from tocsin.judgement.news import News, and_more
-from tocsin.relay.again import Again
+from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.relay.connection import Connection
 from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.health import facts, families
@@ -26,6 +25,7 @@ from tocsin.relay.listening import Port
 from tocsin.relay.memory import MemoryBudget
 from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 from tocsin.relay.request_block import RequestFields
+from tocsin.relay.retrier import Retrier
 from tocsin.relay.stream import Stream
 
 log = logging.getLogger("tocsin")
@@ -55,18 +55,18 @@ class Relay:
         self.connections: set[Connection] = set()
         self.handshakes: set[asyncio.Task[None]] = set()
         self.descriptors = Descriptors()
-        self.enforces = self.asks = False
+        self.enforces = self.injects_requests = False
         self.follow(config)
         self.after_flush: list[Connection] = []
         self.calls = [0, 0]  # passed unguarded, guarded
         self.not_understood: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()
         self.upstream_failures = 0
-        self._news = News()
+        self._throttle = LogThrottle()
         self.goaways = 0
         self.accepted = 0  # verdicts that somebody behind has made
         self.cut_verdicts: Counter[str] = Counter()
-        self.again: Again | None = None
+        self.retrier: Retrier | None = None
         self.now = time.monotonic
         self._names = itertools.count(1)
         self.ports = [Port(self, listener) for listener in config.every_listener]
@@ -75,37 +75,37 @@ class Relay:
 
     def follow(self, config: Config) -> None:
         """Relay as this says from here on. Connections whose flow control does not fit it are asked to come anew."""
-        before = self.enforces, self.asks
+        before = self.enforces, self.injects_requests
         self.config = config
         self.annotates = config.mode != "observe"
         self.enforces = config.mode == "enforce"
-        self.asks = any(model.edits for model in self.guard.models.values())
-        self.closed = self.enforces and "closed" in {config.fail, *(m.fail for m in config.models.values())}
-        self.keeps_fields = self.enforces and any(m.policy.asks_again for m in self.guard.models.values())
+        self.injects_requests = any(model.edits for model in self.guard.models.values())
+        self.fails_closed = self.enforces and "closed" in {config.fail, *(m.fail for m in config.models.values())}
+        self.buffers_headers = self.enforces and any(m.policy.asks_again for m in self.guard.models.values())
         self.max_message = int(config.max_message)
-        self.accepts = config.accept_verdicts
+        self.trusts_verdicts = config.accept_verdicts
         self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
         names = ("content-type", "grpc-encoding", *self.guard.metadata_keys)
         self.request_fields = RequestFields(names, self.longest_headers)
         self.paths = MethodPaths(self.guard.methods)
         self.allowed_methods = AllowedMethods(config.unguarded_allow)
         self.refuses_unguarded = self.enforces and config.unguarded == "refuse"
-        if before != (self.enforces, self.asks):
+        if before != (self.enforces, self.injects_requests):
             for connection in list(self.connections):
-                connection.outdate()
+                connection.retire()
 
     async def start(self) -> None:
         """Listen. Raises StartError when an address cannot be had or a certificate not be used."""
         self.batcher = Batcher(self.guard, self._flushed)
-        self.again = Again(self)
+        self.retrier = Retrier(self)
         started: list[Port] = []
         try:
             for port in self.ports:
                 await port.start()
                 started.append(port)
         except StartError:
-            for one in started:
-                one.close()
+            for started_port in started:
+                started_port.close()
             raise
         self.descriptors.measure()
         self._looking = asyncio.get_running_loop().create_task(self._look())
@@ -128,8 +128,8 @@ class Relay:
     def upstream_failed(self, reason: str) -> None:
         """Count a connection to the model server that failed, and tell of the first of its kind within a minute."""
         self.upstream_failures += 1
-        if (kept := self._news.of(reason)) is not None:
-            log.warning("%s%s", reason, and_more(kept))
+        if (suppressed := self._throttle.admit(reason)) is not None:
+            log.warning("%s%s", reason, and_more(suppressed))
 
     def name_connection(self) -> str:
         """What tells a connection from all others of this process."""
@@ -137,11 +137,11 @@ class Relay:
 
     def has_room(self) -> bool:
         """Whether another connection may come, its TLS handshake included; one that may not is counted."""
-        taken = len(self.connections) + len(self.handshakes)
-        if taken >= self.config.limits.connections:
+        in_use = len(self.connections) + len(self.handshakes)
+        if in_use >= self.config.limits.connections:
             self.limited["connections"] += 1
             return False
-        if taken >= self.descriptors.most_connections:
+        if in_use >= self.descriptors.most_connections:
             self.limited["descriptors"] += 1
             self.descriptors.run_out()
             return False
@@ -187,8 +187,8 @@ class Relay:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.close()
-        if self.again is not None:
-            await self.again.close()
+        if self.retrier is not None:
+            await self.retrier.close()
         self.batcher.close()
 
     async def _look(self) -> None:
@@ -220,7 +220,7 @@ class Relay:
         """Close connections whose callers have not said within `limits.handshake` what they speak."""
         before = self.now() - self.config.limits.handshake.total_seconds()
         for connection in list(self.connections):
-            if not connection.client.greeted and connection.idle_since < before:
+            if not connection.downstream.greeted and connection.idle_since < before:
                 self.limited["handshake"] += 1
                 connection.close()
 

@@ -10,8 +10,8 @@ from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault
 from tocsin.protocols.messages import decompress
 from tocsin.relay import frames
+from tocsin.relay.deframer import Message, MessageDeframer, whole_message
 from tocsin.relay.headers import literal_parts
-from tocsin.relay.messages import Assembler, Message, whole_message
 from tocsin.relay.response_block import ResponseBlock
 from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict_text
 from tocsin.unscored import Unscored
@@ -31,14 +31,14 @@ class Stream:
     headers, kept where the request may be sent again.
     """
 
-    answered = False
+    headers_sent = False
     request_ended = False
     response_ended = False
     fields: Sequence[tuple[str, str]] = ()
     request_encoding = ""
     response_encoding = ""
     _waiting = 0  # judgements that are not there yet
-    _kept = 0  # bytes that the call keeps of a stream, until they are judged
+    _kept_bytes = 0  # bytes that the call keeps of a stream, until they are judged
     _header_size = 0
     _kept_requests = 0  # and of requests, until they are answered
     _arrived = 0.0
@@ -46,8 +46,8 @@ class Stream:
     _held: Sequence[bytes] = ()  # frames behind them
     _late: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
     _timer: TimerHandle | None = None
-    _request: Assembler | None = None
-    _response: Assembler | None = None
+    _request: MessageDeframer | None = None
+    _response: MessageDeframer | None = None
 
     def __init__(self, connection: Connection, stream_id: int, call: Call | None) -> None:
         self.call = call
@@ -88,20 +88,20 @@ class Stream:
         if call is None or not call.wants_request:
             return
         if self._request is None:
-            found = whole_message(payload, self._connection.relay.max_message)
-            if found is not None:
-                call.asked(found)
+            content = whole_message(payload, self._connection.relay.max_message)
+            if content is not None:
+                call.on_request_message(content)
                 if call.kept_requests or self._kept_requests:
                     self._count_requests(call)
                 return
-            self._request = Assembler(self._connection.relay.max_message, self._connection.memory)
+            self._request = MessageDeframer(self._connection.relay.max_message, self._connection.memory)
         for message in self._request.feed(payload):
-            call.asked(*self._plain(message, self.request_encoding))
+            call.on_request_message(*self._plain(message, self.request_encoding))
         self._count_requests(call)
 
     def _count_requests(self, call: Call) -> None:
         """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""
-        if call.kept_requests == self._kept_requests == 0:
+        if not call.kept_requests and not self._kept_requests:
             return
         memory = self._connection.memory
         while True:
@@ -119,36 +119,39 @@ class Stream:
         if call is None or (not call.streams and (self._waiting or call.verdict is not None)):
             return
         if self._response is None:
-            found = whole_message(payload, self._connection.relay.max_message)
-            if found is not None:
-                self._answered(call, found, None)
+            content = whole_message(payload, self._connection.relay.max_message)
+            if content is not None:
+                self._on_message(call, content, None)
                 return
-            self._response = Assembler(self._connection.relay.max_message, self._connection.memory)
+            self._response = MessageDeframer(self._connection.relay.max_message, self._connection.memory)
         for message in self._response.feed(payload):
-            self._answered(call, *self._plain(message, self.response_encoding))
+            self._on_message(call, *self._plain(message, self.response_encoding))
 
-    def _answered(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
+    def _on_message(self, call: Call, content: bytes | None, fault: Fault | None) -> None:
         """A whole message of the response."""
+        if not call.streams:
+            if call.on_response_message(content, fault) is not None:
+                self._submit(call)
+            return
         memory = self._connection.memory
-        if content is not None and call.streams and memory.lacks_room:
+        if content is not None and memory.lacks_room:
             self._count_requests(call)
-        if content is not None and call.streams and memory.lacks_room:
+        if content is not None and memory.lacks_room:
             content, fault = None, ("memory", "a message was not kept")
-        piece = call.answered(content, fault)
-        if call.kept != self._kept:
-            if call.kept > self._kept:
-                memory.charge(call.kept - self._kept)
+        piece = call.on_response_message(content, fault)
+        if call.kept_bytes != self._kept_bytes:
+            if call.kept_bytes > self._kept_bytes:
+                memory.charge(call.kept_bytes - self._kept_bytes)
             else:
-                memory.release(self._kept - call.kept)
-            self._kept = call.kept
-        if call.kept_requests or self._kept_requests:
-            self._count_requests(call)
+                memory.release(self._kept_bytes - call.kept_bytes)
+            self._kept_bytes = call.kept_bytes
+        self._count_requests(call)
         if piece is not None:
             self._submit(piece)
 
     def _submit(self, piece: Call) -> None:
         relay = self._connection.relay
-        if relay.accepts and self.call is piece:
+        if relay.trusts_verdicts and self.call is piece:
             return  # the trailers tell whether somebody has judged already
         self._waiting += 1
         self._connection.submit(piece, self)
@@ -190,7 +193,7 @@ class Stream:
     def _accepts(self, call: Call, block: ResponseBlock) -> bool:
         """Whether the response brings a verdict that was made behind, and that holds here."""
         relay = self._connection.relay
-        if not relay.accepts or call.streams or self._waiting:
+        if not relay.trusts_verdicts or call.streams or self._waiting:
             return False
         text = verdict_text(block.verdicts[-1])
         if not accept_verdict(relay.guard, call, text, failed=block.grpc_status != "0"):
@@ -220,13 +223,13 @@ class Stream:
 
     def _give_back_kept(self) -> None:
         """Nothing is kept of the stream any more."""
-        if self._kept or self._kept_requests:
-            self._connection.memory.release(self._kept + self._kept_requests)
-            self._kept = self._kept_requests = 0
+        if self._kept_bytes or self._kept_requests:
+            self._connection.memory.release(self._kept_bytes + self._kept_requests)
+            self._kept_bytes = self._kept_requests = 0
 
-    def hold(self, whole: bytes) -> None:
+    def hold(self, frame: bytes) -> None:
         """A frame that must stay behind the trailers that wait."""
-        self._held = [*self._held, whole]
+        self._held = [*self._held, frame]
 
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what waits for the last of them."""
@@ -252,7 +255,7 @@ class Stream:
         assert trailing is not None
         self._trailing, self._held = None, ()
         self._connection.relay.added(time.perf_counter() - self._arrived)
-        self._connection.released(self._id, [self._annotated(trailing), *others])
+        self._connection.release_trailers(self._id, [self._annotated(trailing), *others])
 
     def _annotated(self, block: ResponseBlock) -> bytes:
         """The frames of the trailers, with the verdict as far as there is room for it."""
@@ -269,7 +272,7 @@ class Stream:
 
     def _last_frames(self, block: bytes) -> bytes:
         """The frames of the trailers."""
-        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.client.largest_frame)
+        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.downstream.largest_frame)
 
     def drop(self) -> None:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""
@@ -279,7 +282,7 @@ class Stream:
         if self._header_size:
             self._connection.memory.release(self._header_size)
             self._header_size = 0
-        if self._kept or self._kept_requests:
+        if self._kept_bytes or self._kept_requests:
             if self.call is not None:
                 self.call.forget_requests()
             self._give_back_kept()
@@ -287,5 +290,5 @@ class Stream:
             self._request.forget()
         if self._response is not None:
             self._response.forget()
-        if self.call is not None:
-            self._connection.relay.guard.over(self.call)
+        if self.call is not None and self.call.streams:
+            self._connection.relay.guard.on_call_closed(self.call)

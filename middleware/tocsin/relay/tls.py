@@ -27,27 +27,27 @@ class Certificates:
         self._served, self._upstream, self._names = served, upstream, names
         self.served: ssl.SSLContext | None = None
         self.upstream: ssl.SSLContext | None = None
-        self._seen: dict[Path, tuple[int, int]] = {}
+        self._stamps: dict[Path, tuple[int, int]] = {}
 
     def read(self) -> None:
         """Read all files; on a mistake in one of them nothing changes. Raises StartError naming it."""
-        seen = self._look()
-        served = None if self._served is None else _told(self._names[0], server_context, self._served)
-        upstream = None if self._upstream is None else _told(self._names[1], client_context, self._upstream)
-        self.served, self.upstream, self._seen = served, upstream, seen
+        stamps = self._look()
+        served = None if self._served is None else _explained(self._names[0], server_context, self._served)
+        upstream = None if self._upstream is None else _explained(self._names[1], client_context, self._upstream)
+        self.served, self.upstream, self._stamps = served, upstream, stamps
 
     def changed(self) -> bool:
         """Whether some file is another than when it was read."""
-        return self._look() != self._seen
+        return self._look() != self._stamps
 
     def _look(self) -> dict[Path, tuple[int, int]]:
-        found = {}
+        stamps = {}
         for config in (self._served, self._upstream):
             for path in vars(config).values() if config is not None else ():
                 if isinstance(path, Path) and path.exists():
                     facts = path.stat()
-                    found[path] = facts.st_mtime_ns, facts.st_ino
-        return found
+                    stamps[path] = facts.st_mtime_ns, facts.st_ino
+        return stamps
 
 
 def server_context(config: TlsConfig) -> ssl.SSLContext:
@@ -72,7 +72,7 @@ def client_context(config: UpstreamTls) -> ssl.SSLContext:
     return context
 
 
-def _told(where: str, make: Callable[[Tls], ssl.SSLContext], config: Tls) -> ssl.SSLContext:
+def _explained(where: str, make: Callable[[Tls], ssl.SSLContext], config: Tls) -> ssl.SSLContext:
     try:
         return make(config)
     except (OSError, ValueError) as error:

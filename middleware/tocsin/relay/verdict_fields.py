@@ -60,7 +60,7 @@ def verdict_field(verdict: Verdict, size: int, limit: int) -> tuple[tuple[bytes,
 
 def split_verdicts(block: bytes) -> Split:
     """A stateless block and the verdicts in it, however their name is spelt. Raises HeaderError."""
-    kept: list[bytes] = []
+    parts: list[bytes] = []
     verdicts: list[EncodedText] = []
     at, start, size, end = 0, 0, 0, len(block)
     try:
@@ -74,17 +74,17 @@ def split_verdicts(block: bytes) -> Split:
                 _, at = integer(block, at, 0x1F)
                 continue
             index, at = integer(block, at, 0x3F if first & 0x40 else 0x0F)
-            found = False
+            is_verdict = False
             if index:
                 size += _NAME_SIZES[_static(index)]
             else:
                 huffman, raw, at = _string(block, at)
-                found = _names_verdict(raw, huffman=huffman)
-                size += 0 if found else _decoded_size(huffman, raw)
+                is_verdict = _names_verdict(raw, huffman=huffman)
+                size += 0 if is_verdict else _decoded_size(huffman, raw)
             huffman, raw, at = _string(block, at)
-            if found:
+            if is_verdict:
                 verdicts.append((huffman, raw))
-                kept.append(block[start:field])
+                parts.append(block[start:field])
                 start = at
             else:
                 size += _decoded_size(huffman, raw) + FIELD_OVERHEAD
@@ -92,7 +92,7 @@ def split_verdicts(block: bytes) -> Split:
         raise HeaderError("the header block ends inside a field") from None
     if not verdicts:
         return Split(block, (), size)
-    return Split(b"".join((*kept, block[start:])), tuple(verdicts), size)
+    return Split(b"".join((*parts, block[start:])), tuple(verdicts), size)
 
 
 def _static(index: int) -> int:

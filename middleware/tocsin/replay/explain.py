@@ -31,7 +31,7 @@ class Objection:
     beyond: float
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """In words."""
         if self.score > self.highest:
             return f"above every calibration score, by {self.beyond:.2g} times their spread"
@@ -55,15 +55,15 @@ def objections(promise: Promise, alarm: dict[str, Any]) -> list[Objection]:
     """What each detector says of an alarm's event data, the most telling first. Raises KeyError where it tells no score
     of a detector.
     """
-    found = []
+    result = []
     thresholds = promise.detector_thresholds(alarm["severity"])
     for column, name in enumerate(promise.detectors):
         reference, score = promise.reference[:, column], float(alarm["scores"][name])
         median, high, highest = (float(value) for value in np.quantile(reference, [0.5, 0.99, 1.0]))
         beyond = (score - highest) / ((highest - median) or 1.0)
         p = float(alarm["detectors"][name])
-        found.append(Objection(name, score, p, median, high, highest, thresholds[name], beyond))
-    return sorted(found, key=lambda one: (one.p, -one.beyond))
+        result.append(Objection(name, score, p, median, high, highest, thresholds[name], beyond))
+    return sorted(result, key=lambda objection: (objection.p, -objection.beyond))
 
 
 def neighbours(promise: Promise, alarm: dict[str, Any], safe: Scores, most: int = 5) -> list[Neighbour]:

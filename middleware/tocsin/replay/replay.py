@@ -66,7 +66,7 @@ class Replay:
             "alarms": self.alarms,
             "paged": self.paged,
             "drifted": self.drifted,
-            "loudest": [vars(one) for one in self.loudest],
+            "loudest": [vars(alarm) for alarm in self.loudest],
         }
 
 
@@ -86,19 +86,25 @@ def replay(
     """
     progress = _progress(promise, sessions) if sessions is not None and promise.sessions is not None else None
     judged = promise.judge(scores, groups, progress)
-    own = list(groups) if groups is not None and promise.groups else None
+    row_groups = list(groups) if groups is not None and promise.groups else None
     trials: list[str | None] = judged.severities
     if progress is not None:
-        trials = [stretch for one in _each_once(progress) for stretch in (*one.ended, *_last(promise, one))]
+        trials = [
+            stretch
+            for progress_of_row in _each_once(progress)
+            for stretch in (*progress_of_row.ended, *_last(promise, progress_of_row))
+        ]
     evidence = Evidence(promise, restart, fixed=True, seed=0)
     seen_at: list[int] = []
     drift: list[float] = []
-    told: dict[str, list[float]] = {name: [] for name in promise.alphas}
+    evidence_by_severity: dict[str, list[float]] = {name: [] for name in promise.alphas}
     for start in range(0, len(trials), STEP):
         part = slice(start, start + STEP)
-        evidence.read(tally_of(promise, trials[part], None if own is None else own[part], judged.joint[part]))
+        evidence.read(
+            tally_of(promise, trials[part], None if row_groups is None else row_groups[part], judged.joint[part])
+        )
         for name, value in evidence.promise().items():
-            told[name].append(value)
+            evidence_by_severity[name].append(value)
         drift.append(evidence.drift() or 0.0)
         seen_at.append(min(start + STEP, len(trials)))
     graver = {name: set(list(promise.alphas)[: at + 1]) for at, name in enumerate(promise.alphas)}
@@ -106,13 +112,16 @@ def replay(
     return Replay(
         rows=len(scores),
         trials=len(trials),
-        alarms={name: sum(one in graver[name] for one in trials) for name in promise.alphas},
+        alarms={name: sum(progress_of_row in graver[name] for progress_of_row in trials) for name in promise.alphas},
         pvalues=judged.pvalues,
-        stretches={name: _stretches(promise, name, [one in graver[name] for one in trials]) for name in promise.alphas},
+        stretches={
+            name: _stretches(promise, name, [progress_of_row in graver[name] for progress_of_row in trials])
+            for name in promise.alphas
+        },
         seen_at=seen_at,
-        evidence=told,
+        evidence=evidence_by_severity,
         drift=drift,
-        paged={name: _first(seen_at, values, limit) for name, values in told.items()},
+        paged={name: _first(seen_at, values, limit) for name, values in evidence_by_severity.items()},
         drifted=_first(seen_at, drift, log(1 / delta)),
         loudest=_loudest(promise, judged.severities, judged.pvalues, judged.by_detector),
     )
@@ -121,23 +130,23 @@ def replay(
 def _progress(promise: Promise, sessions: Sequence[str]) -> list[Progress]:
     """Each row's session; a row that names none is one by itself."""
     assert promise.sessions is not None
-    known: dict[str, Progress] = {}
-    found = []
+    by_session: dict[str, Progress] = {}
+    result = []
     for name in sessions:
-        one = promise.sessions.start() if not name else known.setdefault(name, promise.sessions.start())
-        found.append(one)
-    return found
+        progress = promise.sessions.start() if not name else by_session.setdefault(name, promise.sessions.start())
+        result.append(progress)
+    return result
 
 
 def _each_once(progress: Sequence[Progress]) -> list[Progress]:
-    return list({id(one): one for one in progress}.values())
+    return list({id(item): item for item in progress}.values())
 
 
-def _last(promise: Promise, one: Progress) -> list[str | None]:
+def _last(promise: Promise, progress: Progress) -> list[str | None]:
     """The stretch under way, which counts unless stretches have a fixed length and it is not complete."""
     assert promise.sessions is not None
     every = promise.sessions.every
-    return [one.severity] if every is None or one.step == every else []
+    return [progress.severity] if every is None or progress.step == every else []
 
 
 def tally_of(
@@ -159,14 +168,14 @@ def tally_of(
 
 def _stretches(promise: Promise, severity: str, alarmed: Sequence[bool]) -> list[Stretch]:
     law = promise.laws[severity]
-    found: list[Stretch] = []
+    result: list[Stretch] = []
     for part in np.array_split(np.asarray(alarmed), min(STRETCHES, max(1, len(alarmed) // STEP))):
         if not len(part):
             continue
         mean, size = law.mean_rate, len(part)
         spread = sqrt(mean * (1 - mean) / size * (law.n + 1 + size) / (law.n + 2))
-        found.append(Stretch((found[-1].end if found else 0) + size, float(part.mean()), mean + WIDE * spread))
-    return found
+        result.append(Stretch((result[-1].end if result else 0) + size, float(part.mean()), mean + WIDE * spread))
+    return result
 
 
 def _first(at: Sequence[int], values: Sequence[float], limit: float) -> int | None:
@@ -180,11 +189,11 @@ def _loudest(
     details: Sequence[Iterable[float]] | NDArray[np.float64],
 ) -> list[Loud]:
     rows = sorted((row for row, severity in enumerate(severities) if severity), key=lambda row: pvalues[row])
-    found = []
+    result = []
     for row in rows[:LOUDEST]:
         severity = severities[row]
         assert severity is not None
-        found.append(
+        result.append(
             Loud(row, severity, pvalues[row], dict(zip(promise.detectors, map(float, details[row]), strict=True)))
         )
-    return found
+    return result

@@ -12,14 +12,14 @@ from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.events import EventsConfig
 from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
-from tocsin.events.delivery import Outlet, outlets
+from tocsin.events.alarm_throttle import AlarmThrottle
+from tocsin.events.delivery import DeliveryQueue, delivery_queues
 from tocsin.events.health import Facts, facts, families
-from tocsin.events.once import Once
-from tocsin.events.storms import Storms
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import Identifiers
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
+from tocsin.state.deduplicator import Deduplicator
 
 LATEST = 100  # events kept in memory, for those who look at them
 
@@ -32,14 +32,14 @@ class EventSink:
     """
 
     def __init__(
-        self, models: Mapping[str, GuardedModel], config: EventsConfig | None, once: Once | None = None
+        self, models: Mapping[str, GuardedModel], config: EventsConfig | None, once: Deduplicator | None = None
     ) -> None:
         self._models = dict(models)
-        own = config or EventsConfig.model_construct(to=[])
-        self._outlets: Sequence[Outlet] = outlets(config, once) if config is not None else []
-        self._storms = Storms(own.window.total_seconds(), own.burst, own.repeat.total_seconds())
-        self._payload = own.payload
-        self._window = own.window.total_seconds()
+        settings = config or EventsConfig.model_construct(to=[])
+        self._outlets: Sequence[DeliveryQueue] = delivery_queues(config, once) if config is not None else []
+        self._storms = AlarmThrottle(settings.window.total_seconds(), settings.burst, settings.repeat.total_seconds())
+        self._payload = settings.payload
+        self._window = settings.window.total_seconds()
         self._lock = threading.Lock()
         self._identifiers = Identifiers()
         self._ending = threading.Event()
@@ -117,14 +117,16 @@ class EventSink:
 
     def _sum_up(self, *, all_of_them: bool = False) -> None:
         with self._lock:
-            for one in self._storms.ended(time.monotonic(), all_of_them=all_of_them):
-                now, lasted = time.time(), time.monotonic() - one.began
+            for summary in self._storms.ended(time.monotonic(), all_of_them=all_of_them):
+                now, lasted = time.time(), time.monotonic() - summary.began
                 self._tell(
-                    event(SUM, self._identifiers.next(), subject(one.model), now, summed(one, now - lasted, now))
+                    event(
+                        SUM, self._identifiers.next(), subject(summary.model), now, summed(summary, now - lasted, now)
+                    )
                 )
 
     def _tell(self, content: Event) -> None:
         self.latest.append(content)
-        told = line(content)
+        text = line(content)
         for outlet in self._outlets:
-            outlet.put(told)
+            outlet.put(text)

@@ -32,12 +32,13 @@ class Evidence:
         self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False, seed: int | None = None
     ) -> None:
         self._promise = promise
-        by_size = sorted(promise.parts.items(), key=lambda one: -one[1].n)
+        by_size = sorted(promise.parts.items(), key=lambda part: -part[1].n)
         largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
         by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}
-        kept = by_group if fixed and not promise.is_per_step else {}
+        fixed_groups = by_group if fixed and not promise.is_per_step else {}
         self._watches = {
-            group: {name: _watch(limits, name, restart) for name in limits.laws} for group, limits in kept.items()
+            group: {name: _watch(limits, name, restart) for name in limits.laws}
+            for group, limits in fixed_groups.items()
         }
         self._drift = None
         if promise.watches_drift:
@@ -48,7 +49,7 @@ class Evidence:
         }
         self._detectors = {
             group: {name: ShiryaevRoberts.of(law) for name, law in limits.laws.items()}
-            for group, limits in (kept if run_length else {}).items()
+            for group, limits in (fixed_groups if run_length else {}).items()
         }
         self._tally = Tally(promise, in_order=run_length, scores=self._drift is not None)
 
@@ -76,9 +77,9 @@ class Evidence:
 
     def add_counts(self, more: Sequence[int]) -> None:
         """Take in what others have counted of the same promise, in the places of `counts`."""
-        left = iter(more)
+        counts = iter(more)
         for watch in self._every():
-            watch.add([next(left) for _ in watch.counts])
+            watch.add([next(counts) for _ in watch.counts])
 
     def promise(self) -> dict[str, float]:
         """log of the evidence that the promise of each severity is exceeded; empty where there is none to hold to."""
@@ -87,23 +88,26 @@ class Evidence:
             return {}
         if self._detectors:
             return {
-                name: log(max(fmean(own[name].value for own in self._detectors.values()), 1e-300))
+                name: log(max(fmean(detectors[name].value for detectors in self._detectors.values()), 1e-300))
                 for name in self._graver
             }
         share = log(len(self._watches))
-        return {name: max(own[name].log_evidence() for own in self._watches.values()) - share for name in self._graver}
+        return {
+            name: max(detectors[name].log_evidence() for detectors in self._watches.values()) - share
+            for name in self._graver
+        }
 
     def quiet(self) -> dict[str, float]:
         """log of the evidence that far fewer responses alarm than calibration explains, by severity; without those of
         which no calibration score lies above the threshold.
         """
         self._fold()
-        share, found = log(max(1, len(self._watches))), {}
+        share, result = log(max(1, len(self._watches))), {}
         for name in self._graver:
             logs = [watches[name].log_quiet_evidence() for watches in self._watches.values()]
-            if told := [one for one in logs if one is not None]:
-                found[name] = max(told) - share
-        return found
+            if known_logs := [value for value in logs if value is not None]:
+                result[name] = max(known_logs) - share
+        return result
 
     def drift(self) -> float | None:
         """log of the evidence that scores have drifted since calibration, None where it is not watched."""
@@ -126,12 +130,12 @@ class Evidence:
                 detector.add(severity in self._graver[name])
         pooled = tally.rows - sum(tally.of_group.values())
         for group, watches in self._watches.items():
-            seen = pooled if group == POOLED else tally.of_group.get(group, 0)
-            if not seen:
+            responses = pooled if group == POOLED else tally.of_group.get(group, 0)
+            if not responses:
                 continue
             for name, watch in watches.items():
                 alarms = sum(tally.alarmed.get((group, severity), 0) for severity in self._graver[name])
-                watch.add((alarms, seen - alarms))
+                watch.add((alarms, responses - alarms))
 
 
 def _watch(limits: Limits, severity: str, restart: int) -> Watch:

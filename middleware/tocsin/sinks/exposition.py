@@ -73,7 +73,10 @@ def assembled(blocks: Iterable[Blocks], *, openmetrics: bool) -> bytes:
     parts = []
     for family, texts in by_family.items():
         total = "_total" if family.kind == "counter" and not openmetrics else ""
-        parts += [f"# HELP {family.name}{total} {family.told}\n# TYPE {family.name}{total} {family.kind}\n", *texts]
+        parts += [
+            f"# HELP {family.name}{total} {family.description}\n# TYPE {family.name}{total} {family.kind}\n",
+            *texts,
+        ]
     return "".join(parts).encode()
 
 
@@ -83,16 +86,16 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Family, tuple[list[_Series], str]] = {}
+        self._templates: dict[Family, tuple[list[_Series], str]] = {}
 
     def lines(self, samples: Iterable[Sample], *, openmetrics: bool) -> dict[Family, str]:
         """Samples as lines, by family."""
-        told: dict[Family, tuple[list[_Series], list[Any]]] = {}
+        by_family: dict[Family, tuple[list[_Series], list[Any]]] = {}
         for family, labels, value, exemplar in samples:
-            own = told.get(family)
-            if own is None:
-                own = told[family] = ([], [])
-            series, numbers = own
+            entry = by_family.get(family)
+            if entry is None:
+                entry = by_family[family] = ([], [])
+            series, numbers = entry
             if not isinstance(value, Buckets):
                 series.append((labels, (), False))
                 numbers.append(_number(value) + (_exemplar(exemplar) if openmetrics and exemplar is not None else ""))
@@ -101,26 +104,28 @@ class Writer:
             series.append((labels, value.bounds, linked))
             if linked:
                 for at, count in enumerate(value.cumulative):
-                    one = value.exemplars.get(at)
-                    numbers += (count, "" if one is None else _exemplar(one))
+                    exemplar_at = value.exemplars.get(at)
+                    numbers += (count, "" if exemplar_at is None else _exemplar(exemplar_at))
             else:
                 numbers += value.cumulative
             numbers += (value.cumulative[-1], _number(value.total))
-        return {family: self._around(family, series) % tuple(numbers) for family, (series, numbers) in told.items()}
+        return {
+            family: self._around(family, series) % tuple(numbers) for family, (series, numbers) in by_family.items()
+        }
 
     def _around(self, family: Family, series: list[_Series]) -> str:
-        kept = self._kept.get(family)
-        if kept is None or kept[0] != series:
-            kept = self._kept[family] = series, "".join(_template(family, *one) for one in series)
-        return kept[1]
+        template = self._templates.get(family)
+        if template is None or template[0] != series:
+            template = self._templates[family] = series, "".join(_template(family, *entry) for entry in series)
+        return template[1]
 
 
 def metrics(samples: Iterable[Sample]) -> list[Metric]:
     """Samples as the client library's families."""
-    made = {family: Metric(family.name, family.told, family.kind) for family in FAMILIES}
+    by_family = {family: Metric(family.name, family.description, family.kind) for family in FAMILIES}
     for family, values, value, exemplar in samples:
         labels = dict(zip(family.labels, values, strict=True))
-        add = made[family].samples.append
+        add = by_family[family].samples.append
         if isinstance(value, Buckets):
             for at, (bound, count) in enumerate(zip((*value.bounds, "+Inf"), value.cumulative, strict=True)):
                 add(Line(f"{family.name}_bucket", labels | {"le": bound}, count, None, value.exemplars.get(at)))
@@ -129,7 +134,7 @@ def metrics(samples: Iterable[Sample]) -> list[Metric]:
         else:
             name = f"{family.name}_total" if family.kind == "counter" else family.name
             add(Line(name, labels, value, None, exemplar))
-    return list(made.values())
+    return list(by_family.values())
 
 
 def _template(family: Family, values: tuple[str, ...], bounds: Sequence[str], linked: bool) -> str:

@@ -20,7 +20,7 @@ class Family(NamedTuple):
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
-    told: str
+    description: str
     labels: tuple[str, ...] = ()
 
 
@@ -61,7 +61,7 @@ PROMISED = Family(
 PROMISED_ALARMS = Family(
     "tocsin_promised_alarms",
     "counter",
-    "Of these, how many alarmed at a severity or a graver one.",
+    "Of these, how many alarmed at a severity or a more severe one.",
     ("model", "severity"),
 )
 UNSCORED = Family("tocsin_unscored", "counter", "Responses that passed without a judgement.", ("model", "reason"))

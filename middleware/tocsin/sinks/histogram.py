@@ -75,8 +75,8 @@ class Histogram:
                     counts[bisect_left(self._bounds[i], value)] += 1
                 self._sums[i] += sum(column, start=0.0)
                 continue
-            found = np.bincount(np.searchsorted(self._bounds[i], column, side="left"), minlength=len(counts))
-            self._counts[i] = [had + came for had, came in zip(counts, found.tolist(), strict=True)]
+            counts_here = np.bincount(np.searchsorted(self._bounds[i], column, side="left"), minlength=len(counts))
+            self._counts[i] = [had + came for had, came in zip(counts, counts_here.tolist(), strict=True)]
             self._sums[i] += float(np.sum(column, dtype=np.float64))
 
     def figures(self) -> list[dict[str, list[Any]]]:
@@ -94,22 +94,22 @@ class Histogram:
         at = bisect_left(list(accumulate(counts)), share * total)
         return bounds[at] if at < len(bounds) else None
 
-    def take(self) -> list[tuple[list[int], float, list[list[int]]]]:
+    def drain(self) -> list[tuple[list[int], float, list[list[int]]]]:
         """What was counted of each series since this was last asked: counts by bucket, the sum, and native counts as
         pairs.
         """
         self._fold()
         native = [list(pair) for pair in (self._native or {}).items()]
-        taken = [(counts, total, native) for counts, total in zip(self._counts, self._sums, strict=True)]
+        drained = [(counts, total, native) for counts, total in zip(self._counts, self._sums, strict=True)]
         if self._native is not None:
             self._native = Counter()
         self._counts = [[0] * len(counts) for counts in self._counts]
         self._sums = [0.0] * len(self._sums)
-        return taken
+        return drained
 
-    def absorb(self, taken: Sequence[Sequence[Any]]) -> None:
+    def merge(self, drained: Sequence[Sequence[Any]]) -> None:
         """Count what another histogram of the same bounds has counted, as its `take` says it, or JSON of that."""
-        for i, (counts, total, native) in enumerate(taken):
+        for i, (counts, total, native) in enumerate(drained):
             if self._native is not None:
                 for index, count in native:
                     self._native[index] += count
@@ -131,6 +131,6 @@ def _indices(values: Any) -> list[int]:
     if isinstance(values, list):
         return [ceil(log2(value) * NATIVE) if value > 0 else ZERO for value in values]
     positive = values > 0
-    found = np.full(len(values), ZERO)
-    found[positive] = np.ceil(np.log2(values[positive]) * NATIVE)
-    return found.astype(int).tolist()
+    indices = np.full(len(values), ZERO)
+    indices[positive] = np.ceil(np.log2(values[positive]) * NATIVE)
+    return indices.astype(int).tolist()

@@ -25,11 +25,11 @@ from tocsin.judgement.sink import Scored
 from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
 from tocsin.sinks.histogram import FOLD, Histogram
-from tocsin.sinks.look import Look
 from tocsin.sinks.series import ModelSeries
+from tocsin.sinks.snapshot import ModelSnapshot
 from tocsin.state.store import Exchange
 
-Told = TypeVar("Told")
+Result = TypeVar("Result")
 
 # Seconds of one look that evidence may take, and lines that have changed: a thousand busy models would hold up whoever
 # serves. What is left over is shown as it was, and comes first the next time.
@@ -62,12 +62,14 @@ class PrometheusSink(Collector):
         """Count these models from here on; those that were there before go on from what they had."""
         series = {name: ModelSeries(model) for name, model in models.items()}
         with self._counted():
-            for name, made in series.items():
+            for name, series_of_model in series.items():
                 before = self._models.get(name)
                 if before is not None:
-                    made.succeed(self._series[name], same_bundle=before.digests[0] == models[name].digests[0])
+                    series_of_model.inherit(
+                        self._series[name], same_bundle=before.digests[0] == models[name].digests[0]
+                    )
             series["other"] = ModelSeries(None, _methods(models))
-            series["other"].succeed(self._series["other"], same_bundle=False)
+            series["other"].inherit(self._series["other"], same_bundle=False)
             self._models, self._series, self._acting = dict(models), series, _acting(models)
             self._looks = self._all_looks()
 
@@ -84,7 +86,7 @@ class PrometheusSink(Collector):
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """What was counted of each model, as plain data for people to look at."""
-        return {look.name: self._told(look.figures) for look in self._weighed() if look.name in self._models}
+        return {look.name: self._with_lock(look.figures) for look in self._weighed() if look.name in self._models}
 
     def counts(self) -> dict[str, tuple[int, dict[str, int]]]:
         """How many were judged of each model, and their alarms by severity."""
@@ -96,36 +98,36 @@ class PrometheusSink(Collector):
         with self._counted():
             return {"median": self._added.quantile(0.5), "p99": self._added.quantile(0.99)}
 
-    def take(self) -> dict[str, Any]:
+    def drain(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data."""
         with self._counted():
             return {
-                "models": {name: series.take() for name, series in self._series.items()},
-                "added": self._added.take(),
-                "batches": self._batches.take(),
+                "models": {name: series.drain() for name, series in self._series.items()},
+                "added": self._added.drain(),
+                "batches": self._batches.drain(),
             }
 
-    def absorb(self, taken: dict[str, Any]) -> None:
+    def merge(self, drained: dict[str, Any]) -> None:
         """Count what the sink of another process has taken."""
         with self._lock:
-            for name, counts in taken["models"].items():
+            for name, counts in drained["models"].items():
                 if name in self._series:
-                    self._series[name].absorb(counts)
-            self._added.absorb(taken["added"])
-            self._batches.absorb(taken["batches"])
+                    self._series[name].merge(counts)
+            self._added.merge(drained["added"])
+            self._batches.merge(drained["batches"])
 
     def exchange(self, shared: Exchange) -> None:
         """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
         with self._counted():
-            known = {
+            by_key = {
                 f"{name}:{self._models[name].digests[0]}": series
                 for name, series in self._series.items()
                 if series.evidence is not None
             }
-            seen = {key: series.evidence.counts() for key, series in known.items() if series.evidence is not None}
-        for key, more in shared(seen).items():
+            counts = {key: series.evidence.counts() for key, series in by_key.items() if series.evidence is not None}
+        for key, more in shared(counts).items():
             with self._lock:
-                known[key].others_counted(more)
+                by_key[key].others_counted(more)
 
     def scored(self, batch: Scored) -> None:
         """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
@@ -167,15 +169,15 @@ class PrometheusSink(Collector):
 
     def samples(self) -> list[Sample]:
         """Everything counted so far."""
-        return [*(sample for look in self._weighed() for sample in self._told(look.samples)), *self._of_all()]
+        return [*(sample for look in self._weighed() for sample in self._with_lock(look.samples)), *self._of_all()]
 
     def blocks(self, *, openmetrics: bool) -> Iterable[Mapping[Family, str]]:
         """The same as lines of text, model by model: nobody who counts waits for more than one model's."""
         ends = 0.0
-        for look in sorted(self._weighed(), key=lambda one: one.written_at):
+        for look in sorted(self._weighed(), key=lambda item: item.written_at):
             ends = ends or time.perf_counter() + WRITING
             late = time.perf_counter() > ends
-            yield self._told(partial(look.lines, openmetrics=openmetrics, kept=late))
+            yield self._with_lock(partial(look.lines, openmetrics=openmetrics, cached=late))
         yield self._writer.lines(self._of_all(), openmetrics=openmetrics)
 
     @contextmanager
@@ -197,7 +199,7 @@ class PrometheusSink(Collector):
                 series.count(batch)
                 self._batches.add(len(batch.scores))
 
-    def _told(self, tell: Callable[[], Told]) -> Told:
+    def _with_lock(self, tell: Callable[[], Result]) -> Result:
         with self._lock:
             return tell()
 
@@ -205,21 +207,21 @@ class PrometheusSink(Collector):
         with self._lock:
             return [Sample(ADDED, (), self._added.buckets()[0]), Sample(BATCHES, (), self._batches.buckets()[0])]
 
-    def _weighed(self) -> list[Look]:
+    def _weighed(self) -> list[ModelSnapshot]:
         """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
         with self._counted():
             looks = self._looks
         ends = time.perf_counter() + WEIGHING
-        for look in sorted(looks, key=lambda one: one.weighed_at):
+        for look in sorted(looks, key=lambda item: item.weighed_at):
             with self._lock:
                 look.weigh()
             if time.perf_counter() > ends:
                 break
         return looks
 
-    def _all_looks(self) -> list[Look]:
+    def _all_looks(self) -> list[ModelSnapshot]:
         limits = self.limits
-        return [Look(name, series, self._models.get(name), limits) for name, series in self._series.items()]
+        return [ModelSnapshot(name, series, self._models.get(name), limits) for name, series in self._series.items()]
 
 
 def _acting(models: Mapping[str, GuardedModel]) -> set[str]:

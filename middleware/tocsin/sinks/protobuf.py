@@ -31,9 +31,9 @@ def asked_for(accept: str) -> bool:
 
 def delimited(samples: Iterable[Sample], rest: Iterable[Metric]) -> bytes:
     """Samples, and the client library's families without histograms, as delimited messages."""
-    made = {family: _family(family.name, family.told, family.kind) for family in FAMILIES}
+    by_family = {family: _family(family.name, family.description, family.kind) for family in FAMILIES}
     for family, labels, value, exemplar in samples:
-        into = made[family].metric.add()
+        into = by_family[family].metric.add()
         _label(into, zip(family.labels, labels, strict=True))
         if isinstance(value, Buckets):
             _histogram(into.histogram, value)
@@ -43,24 +43,24 @@ def delimited(samples: Iterable[Sample], rest: Iterable[Metric]) -> bytes:
                 _exemplar(into.counter.exemplar, exemplar)
         else:
             into.gauge.value = value
-    families = [*made.values(), *(_of_library(metric) for metric in rest)]
+    families = [*by_family.values(), *(_of_library(metric) for metric in rest)]
     return b"".join(_delimited(family.SerializeToString()) for family in families if family.metric)
 
 
-def _family(name: str, told: str, kind: str) -> Any:
-    return _Family(name=f"{name}_total" if kind == "counter" else name, help=told, type=KINDS[kind])
+def _family(name: str, description: str, kind: str) -> Any:
+    return _Family(name=f"{name}_total" if kind == "counter" else name, help=description, type=KINDS[kind])
 
 
 def _of_library(metric: Metric) -> Any:
     kind = metric.type if metric.type in ("counter", "gauge") else "gauge"
-    made = _family(metric.name, metric.documentation, kind)
+    family = _family(metric.name, metric.documentation, kind)
     for sample in metric.samples:
         if sample.name.endswith("_created"):
             continue
-        into = made.metric.add()
+        into = family.metric.add()
         _label(into, sample.labels.items())
         getattr(into, kind).value = sample.value
-    return made
+    return family
 
 
 def _label(into: Any, pairs: Iterable[tuple[str, str]]) -> None:

@@ -131,36 +131,36 @@ class ModelSeries:
             "scoring": {"median": self.scoring.quantile(0.5), "p99": self.scoring.quantile(0.99)},
         }
 
-    def take(self) -> dict[str, Any]:
+    def drain(self) -> dict[str, Any]:
         """What was counted since this was last asked, as plain data; evidence is weighed by whoever absorbs it."""
-        taken: dict[str, Any] = {}
+        drained: dict[str, Any] = {}
         for name in _COUNTERS:
             counter = getattr(self, name)
-            taken[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
+            drained[name] = [[*([key] if isinstance(key, str) else key), count] for key, count in counter.items()]
             counter.clear()
         for name in _HISTOGRAMS:
-            taken[name] = getattr(self, name).take()
-        taken["scores"] = None if self.scores is None else self.scores.take()
+            drained[name] = getattr(self, name).drain()
+        drained["scores"] = None if self.scores is None else self.scores.drain()
         if self.evidence is not None:
-            taken["evidence"] = self.evidence.tally.facts()
+            drained["evidence"] = self.evidence.tally.facts()
             self.evidence.tally.clear()
-        return taken
+        return drained
 
-    def absorb(self, taken: dict[str, Any]) -> None:
+    def merge(self, drained: dict[str, Any]) -> None:
         """Count what the same model's series has counted in another process."""
         self.changes += 1
         for name in _COUNTERS:
             counter = getattr(self, name)
-            for *key, count in taken[name]:
+            for *key, count in drained[name]:
                 counter[tuple(key) if len(key) > 1 else key[0]] += count
         for version, *_ in list(self.responses):
             self.version(version)
         for name in _HISTOGRAMS:
-            getattr(self, name).absorb(taken[name])
-        if self.scores is not None and taken["scores"] is not None:
-            self.scores.absorb(taken["scores"])
-        if self.evidence is not None and "evidence" in taken:
-            self.evidence.read(taken["evidence"])
+            getattr(self, name).merge(drained[name])
+        if self.scores is not None and drained["scores"] is not None:
+            self.scores.merge(drained["scores"])
+        if self.evidence is not None and "evidence" in drained:
+            self.evidence.read(drained["evidence"])
 
     def others_counted(self, more: Sequence[int]) -> None:
         """Weigh what other replicas have counted as well."""
@@ -168,7 +168,7 @@ class ModelSeries:
             self.changes += 1
             self.evidence.add_counts(more)
 
-    def succeed(self, before: ModelSeries, *, same_bundle: bool) -> None:
+    def inherit(self, before: ModelSeries, *, same_bundle: bool) -> None:
         """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""
         for name in (*_COUNTERS, *_HISTOGRAMS, "alarm_traces", "_versions"):
             setattr(self, name, getattr(before, name))
@@ -236,8 +236,8 @@ class ModelSeries:
         if promise.sessions is not None or promise.groups:
             self.keyless["group" if promise.sessions is None else "session"] += 0
         if self._model.shadow is not None:
-            own = (*self._model.shadow.promise.alphas, "none", "failed")
-            for pair in itertools.product(own, severities):
+            shadow_severities = (*self._model.shadow.promise.alphas, "none", "failed")
+            for pair in itertools.product(shadow_severities, severities):
                 self.shadows[pair] += 0
 
     def _version_at_zero(self, version: str) -> None:

@@ -46,15 +46,15 @@ class SpanSink:
         for call in batch.calls:
             verdict = call.verdict
             assert verdict is not None
-            if verdict.severity is None and not self._kept(call):
+            if verdict.severity is None and not self._is_kept(call):
                 continue
-            if call.whole is not None and not _news(call):
+            if call.parent is not None and not _news(call):
                 continue
             self._make(call)
 
     def unscored(self, call: Call) -> None:
         """Of calls that passed without judgement, a share too."""
-        if self._kept(call) and (call.whole is None or _news(call)):
+        if self._is_kept(call) and (call.parent is None or _news(call)):
             self._make(call)
 
     def acted(self, call: Call, action: str) -> None:
@@ -63,10 +63,10 @@ class SpanSink:
     def shadowed(self, call: Call, severity: str | None) -> None:
         """Candidates make no spans."""
 
-    def _kept(self, call: Call) -> bool:
+    def _is_kept(self, call: Call) -> bool:
         if not call.trace:
-            return self._drawn(call.whole)
-        return call.trace[16:] < self._below or (self._follow and call.parent[-1:] in "13579bdf")
+            return self._drawn(call.parent)
+        return call.trace[16:] < self._below or (self._follow and call.traceparent[-1:] in "13579bdf")
 
     def _drawn(self, stream: StreamedCall | None) -> bool:
         """By chance, for all of a stream alike."""
@@ -79,28 +79,28 @@ class SpanSink:
     def _make(self, call: Call) -> None:
         verdict = call.verdict
         assert verdict is not None
-        told: dict[str, Any] = {
+        attributes: dict[str, Any] = {
             "rpc.system.name": "grpc",
             "rpc.method": call.method[1:],
             **call.reads.attributes,
             "tocsin.model": verdict.model,
             "tocsin.action": verdict.action,
         }
-        if "gen_ai.operation.name" in told:
-            told["gen_ai.request.model"] = verdict.model
+        if "gen_ai.operation.name" in attributes:
+            attributes["gen_ai.request.model"] = verdict.model
         if verdict.version:
-            told["tocsin.model.version"] = verdict.version
+            attributes["tocsin.model.version"] = verdict.version
         if verdict.unscored is not None:
-            told["tocsin.unscored"] = verdict.unscored
+            attributes["tocsin.unscored"] = verdict.unscored
         else:
-            told |= {"tocsin.bundle": verdict.bundle, "tocsin.p": min(verdict.pvalues)}
+            attributes |= {"tocsin.bundle": verdict.bundle, "tocsin.p": min(verdict.pvalues)}
             if len(verdict.pvalues) > 1:
-                told["tocsin.rows"] = len(verdict.pvalues)
+                attributes["tocsin.rows"] = len(verdict.pvalues)
             for name, p in verdict.by_detector.items():
-                told[f"tocsin.detector.{name}.p"] = p
+                attributes[f"tocsin.detector.{name}.p"] = p
         if verdict.severity is not None:
-            told["tocsin.alarm"] = verdict.severity
-            told["tocsin.reasons"] = verdict.reasons
+            attributes["tocsin.alarm"] = verdict.severity
+            attributes["tocsin.reasons"] = verdict.reasons
         now = time.time_ns()
         parent = self._parent(call)
         trace = parent.trace_id if parent is not None else self._ids.generate_trace_id()
@@ -110,7 +110,7 @@ class SpanSink:
             context=self._context(trace, self._ids.generate_span_id(), is_remote=False, trace_flags=self._sampled),
             parent=parent,
             resource=self._resource,
-            attributes=told,
+            attributes=attributes,
             kind=self._kind,
             start_time=call.began or now,
             end_time=now,
@@ -121,7 +121,7 @@ class SpanSink:
     def _parent(self, call: Call) -> SpanContext | None:
         """The caller's span, None where there is none."""
         try:
-            trace, span = int(call.trace, 16), int(call.parent[36:52], 16)
+            trace, span = int(call.trace, 16), int(call.traceparent[36:52], 16)
         except ValueError:
             return None
         parent = self._context(trace, span, is_remote=True, trace_flags=self._sampled)
@@ -130,9 +130,9 @@ class SpanSink:
 
 def _news(piece: Call) -> bool:
     """Whether a piece of a stream is graver than what a span was made of."""
-    whole, verdict = piece.whole, piece.verdict
-    assert whole is not None and verdict is not None
-    if verdict.rank <= whole.spanned:
+    parent, verdict = piece.parent, piece.verdict
+    assert parent is not None and verdict is not None
+    if verdict.rank <= parent.spanned:
         return False
-    whole.spanned = verdict.rank
+    parent.spanned = verdict.rank
     return True

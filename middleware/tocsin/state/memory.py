@@ -12,7 +12,7 @@ from tocsin_calibration import SessionRule
 from tocsin_calibration.sessions.rule import Progress
 
 
-class _Known:
+class _Entry:
     """A session under way, and when it was heard of."""
 
     __slots__ = ("heard", "progress")
@@ -33,7 +33,7 @@ class MemorySessions:
 
     def __init__(self, rule: SessionRule, idle: float, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rule, self._idle, self._most, self._clock = rule, idle, most, clock
-        self._under_way: OrderedDict[str, _Known] = OrderedDict()  # longest silent first
+        self._under_way: OrderedDict[str, _Entry] = OrderedDict()  # longest silent first
         self._ended: list[str | None] = []
         self.lock = threading.Lock()
 
@@ -44,16 +44,16 @@ class MemorySessions:
         """See SessionStore."""
         del joint
         now, under_way = self._clock(), self._under_way
-        found = []
+        result = []
         for key in map(bounded, keys):
-            known = under_way.get(key)
-            if known is not None and now - known.heard <= self._idle:
-                known.heard = now
+            entry = under_way.get(key)
+            if entry is not None and now - entry.heard <= self._idle:
+                entry.heard = now
                 under_way.move_to_end(key)
-                found.append(known.progress)
+                result.append(entry.progress)
             else:
-                found.append(self.of(key))
-        return found
+                result.append(self.of(key))
+        return result
 
     def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
         """See SessionStore."""
@@ -62,16 +62,16 @@ class MemorySessions:
     def finish(self, keys: Sequence[str]) -> list[str | None]:
         """End the sessions with these keys; the same as `end` tells."""
         for key in keys:
-            found = self._under_way.pop(bounded(key), None)
-            if found is not None:
-                self._end(found.progress)
-        told, self._ended = self._ended, []
-        return told
+            entry = self._under_way.pop(bounded(key), None)
+            if entry is not None:
+                self._end(entry.progress)
+        ended, self._ended = self._ended, []
+        return ended
 
     def under_way(self) -> Iterator[tuple[str, Progress]]:
         """Every session that goes on, by key."""
-        for key, known in self._under_way.items():
-            yield key, known.progress
+        for key, entry in self._under_way.items():
+            yield key, entry.progress
 
     def of(self, key: str) -> Progress:
         """The progress of the session with that key, new if it is not known; without a key it is a session of its
@@ -80,13 +80,13 @@ class MemorySessions:
         if not key:
             return self._rule.start()
         now, key = self._clock(), bounded(key)
-        found = self._under_way.pop(key, None)
-        if found is not None and now - found.heard > self._idle:
-            self._end(found.progress)
-            found = None
-        known = self._under_way[key] = _Known(now, self._rule.start() if found is None else found.progress)
+        entry = self._under_way.pop(key, None)
+        if entry is not None and now - entry.heard > self._idle:
+            self._end(entry.progress)
+            entry = None
+        renewed = self._under_way[key] = _Entry(now, self._rule.start() if entry is None else entry.progress)
         self._forget(now)
-        return known.progress
+        return renewed.progress
 
     def ended(self, touched: Iterable[tuple[str, Progress]]) -> list[str | None]:
         """The worst severity of each session, or stretch of one, that has ended since this was last asked.
@@ -100,16 +100,16 @@ class MemorySessions:
                 self._ended += progress.ended
                 progress.ended.clear()
         self._forget(self._clock())
-        told, self._ended = self._ended, []
-        return told
+        ended, self._ended = self._ended, []
+        return ended
 
     def _forget(self, now: float) -> None:
         while self._under_way:
-            key, known = next(iter(self._under_way.items()))
-            if len(self._under_way) <= self._most and now - known.heard <= self._idle:
+            key, entry = next(iter(self._under_way.items()))
+            if len(self._under_way) <= self._most and now - entry.heard <= self._idle:
                 return
             del self._under_way[key]
-            self._end(known.progress)
+            self._end(entry.progress)
 
     def _end(self, progress: Progress) -> None:
         self._ended += progress.ended

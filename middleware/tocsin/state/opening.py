@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import TIMEOUT, StateConfig
-from tocsin.events.once import Once
+from tocsin.state.deduplicator import Deduplicator
 from tocsin.state.memory import MemorySessions
 from tocsin.state.redis_claims import RedisClaims
 from tocsin.state.redis_connection import OUTCOMES, RedisConnection
@@ -30,8 +30,8 @@ class State(Collector):
 
     def __init__(self, config: StateConfig | None = None, round_trip: timedelta | None = None) -> None:
         self._config = config
-        told = None if config is None else config.timeout
-        self.round_trip = round_trip or told or TIMEOUT  # what one may take
+        timeout = None if config is None else config.timeout
+        self.round_trip = round_trip or timeout or TIMEOUT  # what one may take
         self._connection = None if config is None else RedisConnection(config, self.round_trip)
         self._stores: list[RedisSessions] = []
         self._looks: list[Callable[[], None]] = []
@@ -51,7 +51,7 @@ class State(Collector):
         if self._connection is not None:
             self._connection.looks = [*(store.look for store in self._stores), *self._looks]
 
-    def once(self, repeat: float) -> Once | None:
+    def once(self, repeat: float) -> Deduplicator | None:
         """Who knows which alarms replicas have told in so many seconds; None where there is no Redis."""
         if self._config is None or self._connection is None:
             return None
@@ -94,16 +94,16 @@ class State(Collector):
             return
         up = GaugeMetricFamily("tocsin_state_up", "Whether Redis answered the last time, in time and as it should.")
         up.add_metric([], self._connection.up)
-        asked = CounterMetricFamily(
+        requests = CounterMetricFamily(
             "tocsin_state_requests", "Round trips to Redis; skipped: while it was away.", labels=["outcome"]
         )
         for outcome in OUTCOMES:
-            asked.add_metric([outcome], self._connection.counts[outcome])
+            requests.add_metric([outcome], self._connection.counts[outcome])
         waiting = GaugeMetricFamily("tocsin_state_waiting_scores", "Scores that wait for Redis to come back.")
         waiting.add_metric([], sum(store.waiting for store in self._stores))
         lost = CounterMetricFamily("tocsin_state_lost", "Scores and severities that never reached Redis.")
         lost.add_metric([], sum(store.lost for store in self._stores))
-        yield from (up, asked, waiting, lost)
+        yield from (up, requests, waiting, lost)
 
     def close(self) -> None:
         """Ask no more."""

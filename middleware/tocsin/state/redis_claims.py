@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from tocsin.events.once import Claim
-from tocsin.state.redis_connection import Asked, Away, RedisConnection
-from tocsin.state.scripts import CLAIM, TOLD
+from tocsin.state.deduplicator import Claim
+from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, ScriptCall
+from tocsin.state.scripts import CLAIM, MARK_DELIVERED
 
 LEASE = 10_000  # ms that an alarm is left to who wants to tell it
 
@@ -21,20 +21,20 @@ class RedisClaims:
 
     def claim(self, alarm: str) -> Claim:
         try:
-            return self._connection.run_and_read([self._asked(CLAIM, alarm, LEASE)], _claim)
-        except Away:
+            return self._connection.run_and_read([self._script_call(CLAIM, alarm, LEASE)], _claim)
+        except RedisUnavailable:
             return "ours"
 
-    def told(self, alarm: str) -> None:
+    def mark_delivered(self, alarm: str) -> None:
         try:
-            self._connection.run([self._asked(TOLD, alarm, self._repeat)])
-        except Away:
+            self._connection.run([self._script_call(MARK_DELIVERED, alarm, self._repeat)])
+        except RedisUnavailable:
             return
 
-    def _asked(self, script: str, alarm: str, milliseconds: int) -> Asked:
-        return Asked(script, f"{self._prefix}:told:{alarm}", [self._process, milliseconds])
+    def _script_call(self, script: str, alarm: str, milliseconds: int) -> ScriptCall:
+        return ScriptCall(script, f"{self._prefix}:told:{alarm}", [self._process, milliseconds])
 
 
 def _claim(answers: list[Any]) -> Claim:
-    known: dict[str, Claim] = {"ours": "ours", "elsewhere": "elsewhere", "told": "told"}
-    return known[answers[0]]
+    claims: dict[str, Claim] = {"ours": "ours", "elsewhere": "elsewhere", "told": "told"}
+    return claims[answers[0]]

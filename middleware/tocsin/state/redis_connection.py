@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from tocsin.addresses import shown
 from tocsin.configuration.state import TIMEOUT, StateConfig
 from tocsin.errors import ConfigError
-from tocsin.judgement.news import News, and_more
+from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 
@@ -27,11 +27,11 @@ PROBE = "return 1"  # asked as serving asks: who answers PING and runs no script
 Read = TypeVar("Read")
 
 
-class Away(Exception):
+class RedisUnavailable(Exception):
     """Redis is slow or gone, or answers what cannot be right."""
 
 
-class Asked(NamedTuple):
+class ScriptCall(NamedTuple):
     """A script, its one key, and its arguments."""
 
     script: str
@@ -60,37 +60,40 @@ class RedisConnection:
         self.looks: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._watch, name="tocsin-state", daemon=True)
         self._starting = threading.Lock()
-        self._news = News()
+        self._throttle = LogThrottle()
 
     @property
     def up(self) -> bool:
         """Whether Redis answered the last time."""
         return self._up
 
-    def run(self, asked: Sequence[Asked]) -> list[Any]:
-        """What scripts answer, in one round trip. Raises Away. With the first of them the thread begins to look."""
-        return self.run_and_read(asked, list)
+    def run(self, calls: Sequence[ScriptCall]) -> list[Any]:
+        """What scripts answer, in one round trip. The first call starts the thread that watches Redis.
 
-    def run_and_read(self, asked: Sequence[Asked], read: Callable[[list[Any]], Read]) -> Read:
-        """What `read` makes of the scripts' answers. Raises Away, also where `read` raises: nothing is believed of a
-        Redis that holds what others have written, or that is none.
+        Raises RedisUnavailable.
+        """
+        return self.run_and_read(calls, list)
+
+    def run_and_read(self, calls: Sequence[ScriptCall], read: Callable[[list[Any]], Read]) -> Read:
+        """What `read` makes of the scripts' answers. Raises RedisUnavailable, also where `read` raises: nothing is
+        believed of a Redis that holds what others have written, or that is none.
         """
         self.start()
         if not self._up:
             self.counts["skipped"] += 1
-            raise Away
+            raise RedisUnavailable
         try:
-            found = read(self._run(asked))
+            result = read(self._run(calls))
         except Exception as error:  # the client's own, and all that a wrong answer brings about
             self.counts["failed"] += 1
             self._up = False
-            if (kept := self._news.of("away")) is not None:
-                told = f"{type(error).__name__}: {error}{and_more(kept)}"
-                log.warning("state: Redis is away, and this process goes on by itself: %s", told)
+            if (suppressed := self._throttle.admit("away")) is not None:
+                problem = f"{type(error).__name__}: {error}{and_more(suppressed)}"
+                log.warning("state: Redis is away, and this process goes on by itself: %s", problem)
             self._lost.set()
-            raise Away from None
+            raise RedisUnavailable from None
         self.counts["done"] += 1
-        return found
+        return result
 
     def start(self) -> None:
         """Begin to look, if that has not begun."""
@@ -108,20 +111,20 @@ class RedisConnection:
         with suppress(Exception):  # of a connection that has gone
             self._client.close()
 
-    def _run(self, asked: Sequence[Asked]) -> list[Any]:
+    def _run(self, calls: Sequence[ScriptCall]) -> list[Any]:
         for last in (False, True):
             pipeline = self._client.pipeline(transaction=False)
-            for script, key, arguments in asked:
+            for script, key, arguments in calls:
                 if self._by_text:
                     pipeline.execute_command("EVAL", script, 1, key, *arguments)
                 else:
                     pipeline.evalsha(self._shas.get(script) or self._load(script), 1, key, *arguments)
-            found = pipeline.execute(raise_on_error=False)
-            failed = next((one for one in found if isinstance(one, Exception)), None)
+            replies = pipeline.execute(raise_on_error=False)
+            failed = next((reply for reply in replies if isinstance(reply, Exception)), None)
             if failed is None:
-                if len(found) != len(asked):
-                    raise ValueError(f"{len(found)} answers to {len(asked)} scripts")
-                return list(found)
+                if len(replies) != len(calls):
+                    raise ValueError(f"{len(replies)} answers to {len(calls)} scripts")
+                return list(replies)
             if last or not isinstance(failed, self._missing):
                 raise failed
             self._shas.clear()  # it has forgotten its scripts: a restart, or SCRIPT FLUSH
@@ -141,14 +144,14 @@ class RedisConnection:
             elif not self._ending.wait(wait):
                 wait = min(2 * wait, LONGEST_WAIT)
                 try:
-                    if self._run([Asked(PROBE, self._probed, [])]) != [1]:
+                    if self._run([ScriptCall(PROBE, self._probed, [])]) != [1]:
                         continue
                 except Exception:
                     continue
                 self._lost.clear()
                 self._up = True
-                if (kept := self._news.of("back")) is not None:
-                    log.info("state: Redis is back%s", and_more(kept))
+                if (suppressed := self._throttle.admit("back")) is not None:
+                    log.info("state: Redis is back%s", and_more(suppressed))
             if self._up and not self._ending.is_set():
                 for look in self.looks:
                     self._safely(look)
@@ -185,8 +188,8 @@ def _client(config: StateConfig, seconds: float) -> tuple[Any, type[Exception]]:
     elif config.sentinel:
         addresses, database = config.sentinels()
         how |= {"db": database, "retry": Retry(NoBackoff(), 0), "ssl": config.redis.startswith("rediss:")}
-        asked = {name: value for name, value in how.items() if name.startswith(("socket_", "ssl", "decode_"))}
-        sentinels: Any = redis.sentinel.Sentinel(addresses, sentinel_kwargs=asked, **how)  # type: ignore[no-untyped-call]
+        options = {name: value for name, value in how.items() if name.startswith(("socket_", "ssl", "decode_"))}
+        sentinels: Any = redis.sentinel.Sentinel(addresses, sentinel_kwargs=options, **how)  # type: ignore[no-untyped-call]
         client = sentinels.master_for(config.sentinel, redis.Redis)
     else:
         client = redis.Redis.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)

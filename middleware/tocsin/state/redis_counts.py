@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any
 from uuid import uuid4
 
-from tocsin.state.redis_connection import Asked, Away, RedisConnection
+from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, ScriptCall
 from tocsin.state.scripts import COUNT
 
-KEPT = 7 * 24 * 3600 * 1000  # ms after the last report that counts are kept
+RETENTION = 7 * 24 * 3600 * 1000  # ms after the last report that counts are kept
 AT_ONCE = 200  # reports of one round trip
 
 Counts = list[int]
@@ -41,66 +41,68 @@ class SharedCounts:
         self._connection, self._prefix = connection, prefix
         self._shared: dict[str, _Shared] = {}
 
-    def exchange(self, seen: Mapping[str, Sequence[int]]) -> dict[str, Counts]:
+    def exchange(self, counts_by_name: Mapping[str, Sequence[int]]) -> dict[str, Counts]:
         """Report `seen`, this replica's own counts and those of others that were given to it; what others have counted
         since, where they have. Lists of another length under the same name are others.
         """
-        names = {f"{name}/{len(counts)}": name for name, counts in seen.items()}
-        self._shared = {key: one for key, one in self._shared.items() if key in names}
-        found: dict[str, Counts] = {}
+        names = {f"{name}/{len(counts)}": name for name, counts in counts_by_name.items()}
+        self._shared = {key: entry for key, entry in self._shared.items() if key in names}
+        result: dict[str, Counts] = {}
         waiting = iter(names.items())
         while some := dict(islice(waiting, AT_ONCE)):
-            asked = [self._report(key, seen[name]) for key, name in some.items()]
+            calls = [self._report(key, counts_by_name[name]) for key, name in some.items()]
             try:
-                answers = self._connection.run_and_read(asked, _told)
-            except Away:
+                answers = self._connection.run_and_read(calls, _hashes)
+            except RedisUnavailable:
                 break
             for (key, name), answer in zip(some.items(), answers, strict=True):
-                if any(more := self._answered(key, answer)):
-                    found[name] = more
-        return found
+                if any(more := self._on_reply(key, answer)):
+                    result[name] = more
+        return result
 
-    def _report(self, key: str, seen: Sequence[int]) -> Asked:
-        one = self._shared.get(key)
-        if one is None or any(count < told for count, told in zip(seen, _plus(one.others, one.ever), strict=True)):
-            one = self._shared[key] = _Shared(len(seen))  # it counts anew: what it had counted is others' now
-        if one.under_way is None:
-            one.number += 1
-            known = _plus(one.others, one.ever)
-            one.under_way = [count - told for count, told in zip(seen, known, strict=True)]
-        more = [word for at, count in enumerate(one.under_way) if count for word in (at, count)]
-        words: list[str | int] = [one.replica, one.number, KEPT, uuid4().hex[:12], *more]
-        return Asked(COUNT, f"{self._prefix}:{{{key}}}:counts", words)
+    def _report(self, key: str, counts: Sequence[int]) -> ScriptCall:
+        entry = self._shared.get(key)
+        if entry is None or any(
+            count < reported for count, reported in zip(counts, _plus(entry.others, entry.ever), strict=True)
+        ):
+            entry = self._shared[key] = _Shared(len(counts))  # it counts anew: what it had counted is others' now
+        if entry.under_way is None:
+            entry.number += 1
+            reported_total = _plus(entry.others, entry.ever)
+            entry.under_way = [count - reported for count, reported in zip(counts, reported_total, strict=True)]
+        more = [word for at, count in enumerate(entry.under_way) if count for word in (at, count)]
+        words: list[str | int] = [entry.replica, entry.number, RETENTION, uuid4().hex[:12], *more]
+        return ScriptCall(COUNT, f"{self._prefix}:{{{key}}}:counts", words)
 
-    def _answered(self, key: str, told: Mapping[str, str]) -> Counts:
+    def _on_reply(self, key: str, reply: Mapping[str, str]) -> Counts:
         """What others have counted since the last answer."""
-        one = self._shared[key]
-        assert one.under_way is not None
-        if told["epoch"] != one.epoch:
-            one.epoch, one.before, one.reported = told["epoch"], one.others, [0] * len(one.others)
-        one.reported = _plus(one.reported, one.under_way)
-        one.ever = _plus(one.ever, one.under_way)
-        one.under_way = None
-        theirs = [int(told.get(str(at), 0)) - own for at, own in enumerate(one.reported)]
-        now = _plus(one.before, theirs)
-        more = [max(0, new - had) for new, had in zip(now, one.others, strict=True)]
-        one.others = _plus(one.others, more)
+        entry = self._shared[key]
+        assert entry.under_way is not None
+        if reply["epoch"] != entry.epoch:
+            entry.epoch, entry.before, entry.reported = reply["epoch"], entry.others, [0] * len(entry.others)
+        entry.reported = _plus(entry.reported, entry.under_way)
+        entry.ever = _plus(entry.ever, entry.under_way)
+        entry.under_way = None
+        theirs = [int(reply.get(str(at), 0)) - reported for at, reported in enumerate(entry.reported)]
+        now = _plus(entry.before, theirs)
+        more = [max(0, new - had) for new, had in zip(now, entry.others, strict=True)]
+        entry.others = _plus(entry.others, more)
         return more
 
 
-def _told(answers: list[Any]) -> list[dict[str, str]]:
+def _hashes(answers: list[Any]) -> list[dict[str, str]]:
     """The fields of each answer. Raises ValueError, KeyError or TypeError where they are no counts."""
-    found = []
+    result = []
     for answer in answers:
-        told = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
-        for name, value in told.items():
+        content = answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True))
+        for name, value in content.items():
             if name != "epoch":
                 int(value)
-        if not isinstance(told["epoch"], str):
+        if not isinstance(content["epoch"], str):
             raise TypeError("an epoch is a text")
-        found.append(told)
-    return found
+        result.append(content)
+    return result
 
 
-def _plus(one: Sequence[int], other: Sequence[int]) -> Counts:
-    return [a + b for a, b in zip(one, other, strict=True)]
+def _plus(counts: Sequence[int], other: Sequence[int]) -> Counts:
+    return [a + b for a, b in zip(counts, other, strict=True)]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tocsin.state.redis_connection import Asked, Away, RedisConnection
+from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, ScriptCall
 from tocsin.state.scripts import FETCH, LEAVE
 
-KEPT = 24 * 3600 * 1000  # ms that a label waits: whoever judged may have ended
+RETENTION = 24 * 3600 * 1000  # ms that a label waits: whoever judged may have ended
 MOST = 100_000  # labels that wait for one judge
 AT_ONCE = 1_000
 
@@ -32,10 +32,10 @@ class RedisLabels:
         for identifier, safe in labels:
             judge = identifier.partition("-")[0]
             by_judge.setdefault(judge, []).append(f"{int(safe)}{identifier}")
-        asked = [Asked(LEAVE, self._key(judge), [KEPT, MOST, *words]) for judge, words in by_judge.items()]
+        calls = [ScriptCall(LEAVE, self._key(judge), [RETENTION, MOST, *words]) for judge, words in by_judge.items()]
         try:
-            self._connection.run(asked)
-        except Away:
+            self._connection.run(calls)
+        except RedisUnavailable:
             return False
         return True
 
@@ -43,12 +43,12 @@ class RedisLabels:
         """Have every judge learn what was left for it."""
         if not judges:
             return
-        asked = [Asked(FETCH, self._key(judge), [AT_ONCE]) for judge in judges]
+        calls = [ScriptCall(FETCH, self._key(judge), [AT_ONCE]) for judge in judges]
         try:
-            found = self._connection.run_and_read(asked, _labels)
-        except Away:
+            batches = self._connection.run_and_read(calls, _labels)
+        except RedisUnavailable:
             return
-        for learn, labels in zip(judges.values(), found, strict=True):
+        for learn, labels in zip(judges.values(), batches, strict=True):
             for identifier, safe in labels:
                 learn(identifier, safe)
 
@@ -58,9 +58,9 @@ class RedisLabels:
 
 def _labels(answers: list[Any]) -> list[list[Label]]:
     """Labels as `leave` has written them, of each judge. Raises ValueError on anything else."""
-    found = []
+    result = []
     for answer in answers:
-        if not isinstance(answer, list) or not all(isinstance(one, str) and one[:1] in ("0", "1") for one in answer):
+        if not isinstance(answer, list) or not all(isinstance(word, str) and word[:1] in ("0", "1") for word in answer):
             raise ValueError("what is kept as labels is something else")
-        found.append([(one[1:], one[0] == "1") for one in answer])
-    return found
+        result.append([(word[1:], word[0] == "1") for word in answer])
+    return result

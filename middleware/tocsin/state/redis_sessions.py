@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from tocsin.state.memory import MemorySessions
-from tocsin.state.redis_connection import Asked, Away, RedisConnection
+from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, ScriptCall
 from tocsin.state.scripts import ENDED, FORGET, GRADE, HEARD, PUSH
 from tocsin_calibration import SessionRule
 from tocsin_calibration.sessions.rule import Progress
@@ -96,42 +96,42 @@ class RedisSessions:
                 by_session.setdefault(_hidden(key), []).append(score)
         batch = f"{self._process}-{next(self._batches)}"
         chunks = [Chunk(batch, session, tuple(scores)) for session, scores in by_session.items()]
-        known: dict[str, Progress] = {}
+        by_session_progress: dict[str, Progress] = {}
         self._open = []
         if chunks:
             try:
                 if self._unsent:
-                    raise Away  # what came before must be there first
-                found = self._connection.run_and_read(
-                    [*(self._push(one) for one in chunks), self._heard(by_session)], self._read_pushed
+                    raise RedisUnavailable  # what came before must be there first
+                replies = self._connection.run_and_read(
+                    [*(self._push(chunk) for chunk in chunks), self._heard(by_session)], self._read_pushed
                 )
-            except Away:
-                known = {session: self._alone.of(session) for session in by_session}
+            except RedisUnavailable:
+                by_session_progress = {session: self._alone.of(session) for session in by_session}
                 self._keep(chunks)
             else:
-                for one, had in zip(chunks, found, strict=True):
+                for chunk, had in zip(chunks, replies, strict=True):
                     severity = None if had.grade is None else self._severities[had.grade]
                     progress = self._rule.resume(had.scores, had.steps, severity)
-                    known[one.session] = progress
+                    by_session_progress[chunk.session] = progress
                     grade = len(self._severities) if had.grade is None else had.grade
-                    self._open.append(_Open(one.session, progress, grade, had.stretch))
+                    self._open.append(_Open(chunk.session, progress, grade, had.stretch))
                     self._count(had.ended)
-        return [known[_hidden(key)] if key else self._rule.start() for key in keys]
+        return [by_session_progress[_hidden(key)] if key else self._rule.start() for key in keys]
 
     def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
         """See SessionStore."""
         raised = []
-        for session, one, grade, stretch in self._open:
-            now = len(self._severities) if one.severity is None else self._severities.index(one.severity)
-            if now < (len(self._severities) if one.ended else grade):
-                raised.append(Asked(GRADE, self._key(session), [now, stretch + len(one.ended)]))
+        for session, chunk, grade, stretch in self._open:
+            now = len(self._severities) if chunk.severity is None else self._severities.index(chunk.severity)
+            if now < (len(self._severities) if chunk.ended else grade):
+                raised.append(ScriptCall(GRADE, self._key(session), [now, stretch + len(chunk.ended)]))
         if raised:
             try:
                 self._connection.run(raised)
-            except Away:
+            except RedisUnavailable:
                 self.lost += len(raised)
-        here = {id(one.progress) for one in self._open}
-        alone = [(key, one) for key, one in zip(keys, progress, strict=True) if id(one) not in here]
+        here = {id(chunk.progress) for chunk in self._open}
+        alone = [(key, chunk) for key, chunk in zip(keys, progress, strict=True) if id(chunk) not in here]
         ended = self._alone.ended(alone) if alone or not self._connection.up else []
         for opened in self._open:
             ended += opened.progress.ended
@@ -146,30 +146,30 @@ class RedisSessions:
         try:
             self._bring()
             self._reap()
-        except Away:
+        except RedisUnavailable:
             return
 
     def _bring(self) -> None:
         """Bring what waits, without holding up those who judge meanwhile: they go on alone, and add to it."""
         while chunks := self._unsent[:AT_ONCE]:
-            sessions = dict.fromkeys(one.session for one in chunks)
-            found = self._connection.run_and_read(
-                [*(self._push(one) for one in chunks), self._heard(sessions)], self._read_pushed
+            sessions = dict.fromkeys(chunk.session for chunk in chunks)
+            replies = self._connection.run_and_read(
+                [*(self._push(chunk) for chunk in chunks), self._heard(sessions)], self._read_pushed
             )
-            for had in found:
+            for had in replies:
                 self._count(had.ended)
             with self.lock:
                 del self._unsent[: len(chunks)]
-                self._waiting -= sum(len(one.scores) for one in chunks)
+                self._waiting -= sum(len(chunk.scores) for chunk in chunks)
                 if not self._unsent:
                     self._tell_grades()
 
     def _tell_grades(self) -> None:
         """What alarmed while Redis was away. From here on it is Redis that remembers."""
         raised = [
-            Asked(GRADE, self._key(session), [self._severities.index(one.severity), "*"])
-            for session, one in self._alone.under_way()
-            if one.severity is not None
+            ScriptCall(GRADE, self._key(session), [self._severities.index(entry.severity), "*"])
+            for session, entry in self._alone.under_way()
+            if entry.severity is not None
         ]
         for start in range(0, len(raised), AT_ONCE):
             self._connection.run(raised[start : start + AT_ONCE])
@@ -177,25 +177,26 @@ class RedisSessions:
 
     def _reap(self) -> None:
         silent, ended = self._connection.run_and_read(
-            [Asked(ENDED, self._names, [self._idle, self._most, AT_ONCE])], _ended
+            [ScriptCall(ENDED, self._names, [self._idle, self._most, AT_ONCE])], _ended
         )
-        asked = [
-            Asked(FORGET, self._key(session), [self._idle if at < silent else -1]) for at, session in enumerate(ended)
+        calls = [
+            ScriptCall(FORGET, self._key(session), [self._idle if at < silent else -1])
+            for at, session in enumerate(ended)
         ]
-        for grade in self._connection.run_and_read(asked, self._read_grades) if asked else []:
+        for grade in self._connection.run_and_read(calls, self._read_grades) if calls else []:
             self._count(grade)
 
     def _read_pushed(self, answers: list[Any]) -> list[_Had]:
         """What PUSH says of each session, the last answer, that of HEARD, aside. Raises ValueError or TypeError on what
         no such script says.
         """
-        found = []
+        result = []
         for steps, scores, grade, stretch, ended in answers[:-1]:
             window = [float(score) for score in scores.split()]
             if len(window) > self._rule.window.width or any(isnan(score) for score in window) or int(steps) < 0:
                 raise ValueError("what is kept of a session is something else")
-            found.append(_Had(int(steps), window, self._grade(grade), int(stretch), self._ended_with(ended)))
-        return found
+            result.append(_Had(int(steps), window, self._grade(grade), int(stretch), self._ended_with(ended)))
+        return result
 
     def _read_grades(self, answers: list[Any]) -> list[str | None]:
         return [self._ended_with(grade) for grade in answers]
@@ -224,20 +225,20 @@ class RedisSessions:
                 self._ended.append(None if ended == "none" else ended)
 
     def _keep(self, chunks: Sequence[Chunk]) -> None:
-        for one in chunks:
-            if self._waiting + len(one.scores) > UNSENT:
-                self.lost += len(one.scores)
+        for chunk in chunks:
+            if self._waiting + len(chunk.scores) > UNSENT:
+                self.lost += len(chunk.scores)
             else:
-                self._unsent.append(one)
-                self._waiting += len(one.scores)
+                self._unsent.append(chunk)
+                self._waiting += len(chunk.scores)
 
-    def _push(self, chunk: Chunk) -> Asked:
+    def _push(self, chunk: Chunk) -> ScriptCall:
         how: list[str | int] = [chunk.batch, self._rule.window.width, self._rule.every or 0, self._idle]
-        return Asked(PUSH, self._key(chunk.session), how + [repr(score) for score in chunk.scores])
+        return ScriptCall(PUSH, self._key(chunk.session), how + [repr(score) for score in chunk.scores])
 
-    def _heard(self, sessions: Iterable[str]) -> Asked:
-        told: list[str | int] = [self._idle]
-        return Asked(HEARD, self._names, told + list(sessions))
+    def _heard(self, sessions: Iterable[str]) -> ScriptCall:
+        arguments: list[str | int] = [self._idle]
+        return ScriptCall(HEARD, self._names, arguments + list(sessions))
 
     @property
     def _names(self) -> str:
@@ -255,6 +256,6 @@ def _hidden(session: str) -> str:
 def _ended(answers: list[Any]) -> tuple[int, list[str]]:
     """How many sessions were silent, and those that have ended. Raises ValueError or TypeError on anything else."""
     silent, *ended = answers[0]
-    if not all(isinstance(one, str) for one in ended):
+    if not all(isinstance(name, str) for name in ended):
         raise TypeError("a session's name is a text")
     return int(silent), ended

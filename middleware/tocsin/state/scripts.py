@@ -123,4 +123,4 @@ return string.sub(had, 1, 5) == 'told ' and 'told' or 'elsewhere'
 """
 
 # who, ms -> the alarm has been told, which holds for so long.
-TOLD = "return redis.call('SET', KEYS[1], 'told ' .. ARGV[1], 'PX', ARGV[2])"
+MARK_DELIVERED = "return redis.call('SET', KEYS[1], 'told ' .. ARGV[1], 'PX', ARGV[2])"

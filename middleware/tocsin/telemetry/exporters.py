@@ -49,6 +49,8 @@ def check_exporters(config: TelemetryConfig) -> None:
 
 def resource() -> Resource:
     """Who tells: this process. What the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) wins."""
+    from importlib.metadata import version
+
     from opentelemetry.sdk.resources import (
         SERVICE_INSTANCE_ID,
         SERVICE_NAME,
@@ -57,10 +59,8 @@ def resource() -> Resource:
         Resource,
     )
 
-    import tocsin
-
-    own = {SERVICE_NAME: "tocsin", SERVICE_VERSION: tocsin.__version__, SERVICE_INSTANCE_ID: str(uuid4())}
-    return Resource.create(own).merge(OTELResourceDetector().detect())
+    attributes = {SERVICE_NAME: "tocsin", SERVICE_VERSION: version("tocsin"), SERVICE_INSTANCE_ID: str(uuid4())}
+    return Resource.create(attributes).merge(OTELResourceDetector().detect())
 
 
 def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
@@ -101,21 +101,21 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
 
 
 def _protocol(config: TelemetryConfig, signal: Signal) -> Literal["grpc", "http"]:
-    told = _said(signal, "PROTOCOL")
-    if "protocol" in config.model_fields_set or not told:
+    configured = _said(signal, "PROTOCOL")
+    if "protocol" in config.model_fields_set or not configured:
         return config.protocol
-    if told not in _PROTOCOLS:
+    if configured not in _PROTOCOLS:
         raise ConfigError(
-            f"opentelemetry: OTEL_EXPORTER_OTLP_PROTOCOL is '{told}'; grpc and http/protobuf are spoken here"
+            f"opentelemetry: OTEL_EXPORTER_OTLP_PROTOCOL is '{configured}'; grpc and http/protobuf are spoken here"
         )
-    return _PROTOCOLS[told]
+    return _PROTOCOLS[configured]
 
 
 def _said(signal: Signal, what: str) -> str:
     """What the environment says of a signal, else of both; empty is unset, as OpenTelemetry has it."""
     of_signal = "TRACES" if signal == "trace" else "METRICS"
     named = (f"OTEL_EXPORTER_OTLP_{of_signal}_{what}", f"OTEL_EXPORTER_OTLP_{what}")
-    return next((told for name in named if (told := os.environ.get(name, "").strip())), "")
+    return next((value for name in named if (value := os.environ.get(name, "").strip())), "")
 
 
 def _read(path: Path) -> bytes:

@@ -53,7 +53,7 @@ class MetricSender:
 
     def _send(self) -> None:
         now = time.time_ns()
-        metrics = [made for family in self._collect() if (made := as_metric(family, self._began, now)) is not None]
+        metrics = [metric for family in self._collect() if (metric := as_metric(family, self._began, now)) is not None]
         scope = ScopeMetrics(InstrumentationScope("tocsin"), metrics, "")
         self._exporter.export(MetricsData([ResourceMetrics(self._resource, [scope], "")]))
 
@@ -80,7 +80,7 @@ def _histograms(family: Family, began: int, now: int) -> list[HistogramDataPoint
             buckets[labels].append((sample.labels["le"], sample.value))
         elif sample.name.endswith("_sum"):
             sums[labels] = sample.value
-    return [_histogram(dict(labels), found, sums[labels], began, now) for labels, found in buckets.items()]
+    return [_histogram(dict(labels), counts, sums[labels], began, now) for labels, counts in buckets.items()]
 
 
 def _histogram(

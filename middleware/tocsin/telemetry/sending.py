@@ -64,8 +64,8 @@ class Telemetry(Collector):
 
     def facts(self) -> Facts:
         """How exports went so far."""
-        told = {f"{signal} {outcome}": self._counts[signal, outcome] for signal in SIGNALS for outcome in OUTCOMES}
-        return {"otlp_exports": told}
+        counts = {f"{signal} {outcome}": self._counts[signal, outcome] for signal in SIGNALS for outcome in OUTCOMES}
+        return {"otlp_exports": counts}
 
     def collect(self) -> Iterable[Metric]:
         """The same as metrics."""

@@ -135,7 +135,9 @@ class Supervisor:
     @property
     def is_ready(self) -> bool:
         """Whether new calls are welcome, at every worker."""
-        return self._ready and not any(any(one.relay.get("unready", {}).values()) for one in self._workers.values())
+        return self._ready and not any(
+            any(worker.relay.get("unready", {}).values()) for worker in self._workers.values()
+        )
 
     def _page(self) -> Page | None:
         if not self.config.page:
@@ -152,9 +154,9 @@ class Supervisor:
         async with self._reloading:
             try:
                 config, models = await within_deadline(read_anew, self._path, self.guard)
-                told = await asyncio.gather(*(worker.reload() for worker in self._workers.values()))
+                results = await asyncio.gather(*(worker.reload() for worker in self._workers.values()))
                 self.metrics.follow(models)
-                self.guard.take(config, models)
+                self.guard.reconfigure(config, models)
             except Exception as error:
                 self._reloads["failed"] += 1
                 why = in_words(error)
@@ -164,14 +166,14 @@ class Supervisor:
                 gc.collect()  # as in `Reloader.reload`
             self.config = config
             self._reloads["done"] += 1
-            changed = f"{len(told)} workers: {told[0]}"
+            changed = f"{len(results)} workers: {results[0]}"
             log.info("reloaded: %s", changed)
             return changed
 
     def collect(self) -> Iterable[Metric]:
         """The relays' health as that of one, and the workers'."""
-        own = self._telemetry.facts() if self._telemetry is not None else {}
-        every = together([self._retired, *(worker.relay for worker in self._workers.values()), own])
+        facts = self._telemetry.facts() if self._telemetry is not None else {}
+        every = together([self._retired, *(worker.relay for worker in self._workers.values()), facts])
         yield from (*families(every), *event_families(every), *export_families(every))
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
         up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
@@ -189,7 +191,7 @@ class Supervisor:
         while True:
             since = loop.time()
             async for report in worker.reports():
-                self.metrics.absorb(report["metrics"])
+                self.metrics.merge(report["metrics"])
                 worker.relay = report["relay"]
                 self._alarms += report["alarms"]
             self._retired = together([self._retired, ended(worker.relay)])
@@ -229,14 +231,14 @@ class Supervisor:
         for listener in self.config.every_listener:
             listen = listener.listen
             family, _, _, _, where = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
-            made = socket.socket(family)
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound = socket.socket(family)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                made.bind(where)
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                bound.bind(where)
             except OSError as error:
                 raise StartError(f"cannot listen on {listen}: {error.strerror or error}") from error
-            self._reserved.append(made)
+            self._reserved.append(bound)
 
 
 class _Worker:
@@ -253,7 +255,7 @@ class _Worker:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._answer: asyncio.Future[str] | None = None
-        self._asked = 0  # how often it was told to reload: an answer that comes too late is not the next one's
+        self._reloads = 0  # how often it was told to reload: an answer that comes too late is not the next one's
 
     async def start(self) -> None:
         """Start the process."""
@@ -278,7 +280,7 @@ class _Worker:
                 if "metrics" in said:
                     self.ready.set()
                     yield said
-                elif self._answer is not None and not self._answer.done() and said["number"] == self._asked:
+                elif self._answer is not None and not self._answer.done() and said["number"] == self._reloads:
                     if "failed" in said:
                         self._answer.set_exception(ReloadError(said["failed"]))
                     else:
@@ -289,8 +291,8 @@ class _Worker:
         """Have it read everything anew. Raises ReloadError."""
         assert self._writer is not None
         self._answer = asyncio.get_running_loop().create_future()
-        self._asked += 1
-        self._writer.write(json.dumps({"do": "reload", "number": self._asked}).encode() + b"\n")
+        self._reloads += 1
+        self._writer.write(json.dumps({"do": "reload", "number": self._reloads}).encode() + b"\n")
         try:
             async with asyncio.timeout(DEADLINE + 10):
                 return await self._answer
@@ -319,12 +321,12 @@ class _Worker:
 def _shared_folder() -> Iterator[str]:
     """A folder for what workers share; '' where no disk can be written, so that each has its own."""
     try:
-        made = tempfile.TemporaryDirectory(prefix="tocsin-")
+        temporary = tempfile.TemporaryDirectory(prefix="tocsin-")
     except OSError:
         log.info("no folder for temporary files can be written: each worker holds its bundles' weights by itself")
         yield ""
         return
-    with made as folder:
+    with temporary as folder:
         yield folder
 
 

@@ -44,9 +44,9 @@ class Reporter:
 
     async def _listen(self, reader: asyncio.StreamReader, gone: asyncio.Event) -> None:
         while line := await reader.readline():
-            asked = json.loads(line)
-            if asked.get("do") == "reload":
-                self._tasks.append(asyncio.create_task(self._reload(asked["number"])))
+            command = json.loads(line)
+            if command.get("do") == "reload":
+                self._tasks.append(asyncio.create_task(self._reload(command["number"])))
         gone.set()
 
     async def _reload(self, number: int) -> None:
@@ -59,7 +59,7 @@ class Reporter:
         sidecar = self._sidecar
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
         return {
-            "metrics": sidecar.metrics.take(),
+            "metrics": sidecar.metrics.drain(),
             "relay": facts(sidecar.relay) | sidecar.events.facts() | sent,
             "alarms": sidecar.events.news(),
         }

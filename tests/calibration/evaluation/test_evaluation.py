@@ -25,7 +25,7 @@ from tocsin_calibration import (
     fit_risk_policy,
 )
 from tocsin_calibration.evaluation.comparison import _kolmogorov_smirnov
-from tocsin_calibration.evaluation.kept import kept, seed_to_seed
+from tocsin_calibration.evaluation.kept import check_count, seed_to_seed
 from tocsin_calibration.evaluation.metrics import (
     brier,
     expected_calibration_error,
@@ -129,10 +129,10 @@ def test_subgroup_curves_tell_a_group_that_does_not_gain() -> None:
 
 def test_a_count_is_judged_by_the_law() -> None:
     law = FalseAlarmLaw.at(400, 0.05)
-    assert kept(law, 0.05, 25, 500).word == "kept"
-    broken = kept(law, 0.05, 70, 500)
+    assert check_count(law, 0.05, 25, 500).word == "kept"
+    broken = check_count(law, 0.05, 70, 500)
     assert broken.word == "broken" and broken.chance < 0.005 and broken.low > 0.05
-    assert kept(law, 0.05, 2, 500).word == "quiet" and kept(law, 0.05, 0, 0).word == "unknown"
+    assert check_count(law, 0.05, 2, 500).word == "quiet" and check_count(law, 0.05, 0, 0).word == "unknown"
 
 
 def test_seed_to_seed_variance_is_the_laws() -> None:

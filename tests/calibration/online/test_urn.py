@@ -139,7 +139,7 @@ def test_a_watch_keeps_few_windows_and_batches_add_up(batches: list[int], every:
     watch = Watch(promise_test(LAW), every)
     for batch in batches:
         watch.add((batch // 10, batch - batch // 10))
-    assert watch.seen == sum(batches) == sum(watch.counts)
+    assert watch.responses == sum(batches) == sum(watch.counts)
     assert len(watch._windows) <= 9
     shares = sum(6 / (np.pi * number) ** 2 for number in range(1, watch._opened + 1))
     assert watch._to_come == pytest.approx(1 - shares)
@@ -183,7 +183,7 @@ def test_the_numbers_that_break_ties_are_those_of_a_sorted_sample() -> None:
 
 def test_cells_of_few_kept_scores_are_those_of_all() -> None:
     scores = np.sort(np.random.default_rng(8).normal(size=1_000))
-    kept = Ordered.kept(scores[49::50], np.arange(50, 1_001, 50))
+    kept = Ordered.from_counts(scores[49::50], np.arange(50, 1_001, 50))
     few, every = DriftWatch(kept, seed=1), DriftWatch(scores, seed=1)
     new = np.random.default_rng(9).normal(size=400)
     for watch in (few, every):

@@ -33,14 +33,14 @@ def walk(random: np.random.Generator, shortest: int = 8, longest: int = 40) -> S
 def test_a_running_window_is_the_window_over_all_to_the_bit(scores: list[float], width: int, how: str) -> None:
     window = Window(width, how)  # type: ignore[arg-type]
     running = Running(window)
-    assert [running.push(score) for score in scores] == window.over(scores).tolist()
+    assert [running.push(score) for score in scores] == window.rolling(scores).tolist()
 
 
 def test_windows_sum_and_average_the_last_scores() -> None:
     scores = [1.0, 2.0, 3.0, 4.0]
-    assert Window(3, "sum").over(scores).tolist() == [1, 3, 6, 9]
-    assert Window(3, "mean").over(scores).tolist() == [1, 1.5, 2, 3]
-    assert Window().over(scores).tolist() == scores
+    assert Window(3, "sum").rolling(scores).tolist() == [1, 3, 6, 9]
+    assert Window(3, "mean").rolling(scores).tolist() == [1, 1.5, 2, 3]
+    assert Window().rolling(scores).tolist() == scores
 
 
 @pytest.mark.long

@@ -111,7 +111,7 @@ def test_smoothed_p_values_and_ranks_of_drift_stay_uniform():
 def test_kept_scores_that_do_not_rise_are_refused():
     for scores, upto in (([1, 1], [1, 2]), ([1, 2], [2, 2]), ([1], [1, 2]), ([1, np.inf], [1, 2]), ([], [])):
         with pytest.raises(CalibrationError):
-            Ordered.kept(np.asarray(scores, float), upto)
+            Ordered.from_counts(np.asarray(scores, float), upto)
 
 
 def test_those_that_stand_for_all_lie_at_equal_ranks():

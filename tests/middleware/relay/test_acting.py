@@ -22,8 +22,8 @@ from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
+from tocsin.relay.deframer import framed
 from tocsin.relay.frames import PREFACE
-from tocsin.relay.messages import framed
 
 FAR = inference(far_away(1), slice(0, 1))
 GOOD = inference(safe_traffic(900), slice(400, 401))
@@ -139,7 +139,7 @@ def test_a_truncated_message_is_seen_as_such(method: str, whole: bool, bundle: P
 def test_a_response_whose_trailers_come_after_the_budget_ends(bundle: Path) -> None:
     made = config(1, bundle, scoring_budget="20ms")
     guard = Guard.open(made)
-    guard.heavy = True
+    guard.is_blocking = True
     scorer = guard.models["digits"].scorer
     run = scorer.run
 
@@ -165,7 +165,7 @@ def warns(bundle: Path) -> bytes:
     for row in range(900):
         call = guard.call(INFER, {})
         assert call is not None
-        call.answered(answer := inference(safe, slice(row, row + 1)))
+        call.on_response_message(answer := inference(safe, slice(row, row + 1)))
         guard.judge([call])
         if call.verdict is not None and call.verdict.severity == "warning":
             return answer

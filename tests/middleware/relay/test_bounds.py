@@ -23,11 +23,11 @@ from tests.middleware.relay.test_windows import HELLO, answer, frames_of
 from tests.parts import INFER, inference, safe_traffic
 
 from tocsin.relay.connection import Connection
-from tocsin.relay.flow import CONNECTION_WINDOW, STREAM_WINDOW, Outflow
+from tocsin.relay.deframer import framed
+from tocsin.relay.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, SendWindow
 from tocsin.relay.frames import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PREFACE, PROTOCOL_ERROR, frame
 from tocsin.relay.headers import block
 from tocsin.relay.memory import MemoryBudget
-from tocsin.relay.messages import framed
 
 UNGUARDED = "/test.Model/Up"
 
@@ -39,7 +39,7 @@ def asking(stream: int, path: str = INFER, *flags: str) -> bytes:
 
 def connected(bundle: Path, *calls: bytes) -> tuple[Any, Connection, Pipe, Pipe]:
     relay, connection, to_client, to_server = enforcing_by_hand(bundle)
-    connection.client.data_received(PREFACE + HELLO + b"".join(calls))
+    connection.downstream.data_received(PREFACE + HELLO + b"".join(calls))
     return relay, connection, to_client, to_server
 
 
@@ -61,9 +61,9 @@ def test_the_connection_that_keeps_most_is_cut_off_for_those_who_keep_little() -
         ordinary.charge(1 << 19)
         assert not ordinary.lacks_room
     assert cut_off == ["g"]
-    assert budget.left == (16 << 20) - (4 << 20) - 3 * (1 << 19)
+    assert budget.remaining == (16 << 20) - (4 << 20) - 3 * (1 << 19)
     greedy.release(11 << 20)  # what it still gives back has been given back already
-    assert budget.left == (16 << 20) - (4 << 20) - 3 * (1 << 19)
+    assert budget.remaining == (16 << 20) - (4 << 20) - 3 * (1 << 19)
 
 
 def test_a_connection_alone_is_cut_off_only_where_it_grows_in_spite_of_everything() -> None:
@@ -73,7 +73,7 @@ def test_a_connection_alone_is_cut_off_only_where_it_grows_in_spite_of_everythin
     alone.charge(17 << 20)
     assert alone.lacks_room and not cut_off
     alone.charge(8 << 20)
-    assert cut_off == ["alone"] and budget.left == 16 << 20
+    assert cut_off == ["alone"] and budget.remaining == 16 << 20
 
 
 # -- windows
@@ -84,7 +84,7 @@ async def test_a_caller_that_ignores_its_windows_is_refused_them(bundle: Path, p
     relay, connection, to_client, _ = connected(bundle, asking(1, path))
     piece = DataFrame(1, data=b"\0\x7f\xff\xff\xff" + b"z" * 16_000).serialize()
     for _ in range(STREAM_WINDOW // 16_005 + 1):
-        connection.client.data_received(piece)
+        connection.downstream.data_received(piece)
     assert codes(to_client.written) == [FLOW_CONTROL_ERROR]
     assert to_client.closed and relay.limited["memory"] == 0
 
@@ -92,21 +92,21 @@ async def test_a_caller_that_ignores_its_windows_is_refused_them(bundle: Path, p
 async def test_a_caller_that_ignores_the_connections_window_is_refused_it(bundle: Path) -> None:
     calls = [asking(stream, UNGUARDED) for stream in range(1, 41, 2)]
     relay, connection, to_client, _ = connected(bundle, *calls)
-    relay.memory.much, relay.memory.left = 0, relay.memory.limit // 4  # so that senders wait for slow receivers
+    relay.memory.much, relay.memory.remaining = 0, relay.memory.limit // 4  # so that senders wait for slow receivers
     for stream in range(1, 41, 2):
         for _ in range(20):
-            connection.client.data_received(DataFrame(stream, data=b"z" * 16_000).serialize())
+            connection.downstream.data_received(DataFrame(stream, data=b"z" * 16_000).serialize())
     assert codes(to_client.written) == [FLOW_CONTROL_ERROR]
 
 
 async def test_streams_that_nobody_reads_stop_no_other_of_the_connection(bundle: Path) -> None:
     streams = range(1, 15, 2)
     _, connection, to_client, to_server = connected(bundle, *(asking(s, UNGUARDED, "END_STREAM") for s in streams))
-    connection.server.data_received(HELLO)
+    connection.upstream.data_received(HELLO)
     credit = CONNECTION_WINDOW  # what the upstream may send
     for stream in streams:
         for _ in range(STREAM_WINDOW // 16_000):
-            connection.server.data_received(DataFrame(stream, data=b"z" * 16_000).serialize())
+            connection.upstream.data_received(DataFrame(stream, data=b"z" * 16_000).serialize())
             credit -= 16_000
             credit += sum(
                 f.window_increment
@@ -121,13 +121,13 @@ async def test_streams_that_nobody_reads_stop_no_other_of_the_connection(bundle:
 async def test_padded_frames_pass_in_pieces_and_are_never_kept_whole(bundle: Path) -> None:
     relay, connection, to_client, to_server = connected(bundle, asking(1, UNGUARDED))
     padded = DataFrame(1, data=b"x" * 10_000, flags=["PADDED"], pad_length=200).serialize()
-    connection.server.data_received(HELLO)
+    connection.upstream.data_received(HELLO)
     for place in range(0, len(padded), 7):
-        connection.client.data_received(padded[place : place + 7])
-        assert relay.config.max_memory - relay.memory.left < 16
+        connection.downstream.data_received(padded[place : place + 7])
+        assert relay.config.max_memory - relay.memory.remaining < 16
     sent = [f.data for f in frames_of(to_server.written[len(PREFACE) :]) if isinstance(f, DataFrame)]
     assert b"".join(sent) == b"x" * 10_000
-    connection.client.data_received(bytes([255, 255, 255, 0, 8]) + b"\0\0\0\1")
+    connection.downstream.data_received(bytes([255, 255, 255, 0, 8]) + b"\0\0\0\1")
     assert codes(to_client.written) == [FRAME_SIZE_ERROR]
 
 
@@ -135,10 +135,10 @@ async def test_unfinished_frames_count_as_memory(bundle: Path) -> None:
     relay, connection, _, _ = connected(bundle)
     whole = frame(0xFA, 0, 0, b"x" * 16_000)
     for at in range(0, 12_000, 100):
-        connection.client.data_received(whole[at : at + 100])
-    assert relay.config.max_memory - relay.memory.left == 12_000
-    connection.client.data_received(whole[12_000:])
-    assert relay.memory.left == relay.config.max_memory
+        connection.downstream.data_received(whole[at : at + 100])
+    assert relay.config.max_memory - relay.memory.remaining == 12_000
+    connection.downstream.data_received(whole[12_000:])
+    assert relay.memory.remaining == relay.config.max_memory
 
 
 # -- work
@@ -167,14 +167,14 @@ def test_credit_costs_the_same_however_many_streams_wait(connection_waits: bool)
             pass
 
     def credit(waiting: int) -> int:
-        outflow = Outflow(Nobody(), MemoryBudget(1 << 30).open(lambda: None))
+        send_window = SendWindow(Nobody(), MemoryBudget(1 << 30).open(lambda: None))
         if not connection_waits:
-            outflow.announced(0)
-            outflow.acknowledged()
+            send_window.announced(0)
+            send_window.acknowledged()
         for stream in range(1, 2 * waiting, 2):
-            outflow.send(stream, b"x" * 60_000)
-        assert outflow.waiting
-        return work_of(lambda: [outflow.credit(0, b"\0\0\0\1") for _ in range(100)])
+            send_window.send(stream, b"x" * 60_000)
+        assert send_window.waiting
+        return work_of(lambda: [send_window.credit(0, b"\0\0\0\1") for _ in range(100)])
 
     assert credit(2_000) < 3 * credit(4)
 
@@ -182,13 +182,13 @@ def test_credit_costs_the_same_however_many_streams_wait(connection_waits: bool)
 async def test_settings_count_by_what_waits_for_them(bundle: Path) -> None:
     streams = range(1, 801, 2)
     relay, connection, to_client, _ = connected(bundle, *(asking(s, UNGUARDED, "END_STREAM") for s in streams))
-    connection.server.data_received(HELLO)
+    connection.upstream.data_received(HELLO)
     for stream in streams:
-        connection.server.data_received(DataFrame(stream, data=b"z" * 2_000).serialize())
+        connection.upstream.data_received(DataFrame(stream, data=b"z" * 2_000).serialize())
     change = SettingsFrame(0)
     for number in range(1_000):
         change.settings = {4: 65_535 + number % 2}
-        connection.client.data_received(change.serialize())
+        connection.downstream.data_received(change.serialize())
         if to_client.closed:
             break
     assert relay.limited["controls"] == 1 and number < 900
@@ -197,7 +197,7 @@ async def test_settings_count_by_what_waits_for_them(bundle: Path) -> None:
 async def test_priorities_and_frames_unknown_are_limited(bundle: Path) -> None:
     for flood in (PriorityFrame(1, depends_on=3, stream_weight=3).serialize(), frame(0xFA, 0, 0)):
         relay, connection, to_client, _ = connected(bundle)
-        connection.client.data_received(flood * (relay.config.limits.controls + 1))
+        connection.downstream.data_received(flood * (relay.config.limits.controls + 1))
         assert relay.limited["controls"] == 1 and to_client.closed
 
 
@@ -207,16 +207,16 @@ async def test_priorities_and_frames_unknown_are_limited(bundle: Path) -> None:
 async def test_a_caller_that_reads_no_refusals_is_cut_off(bundle: Path) -> None:
     relay, connection, to_client, _ = connected(bundle, asking(1, UNGUARDED))
     relay.most_streams = 1
-    connection.server.data_received(HELLO)
-    connection.client.pause_writing()
+    connection.upstream.data_received(HELLO)
+    connection.downstream.pause_writing()
     for stream in range(3, 40_001, 2):
-        connection.client.data_received(asking(stream, UNGUARDED, "END_STREAM"))
+        connection.downstream.data_received(asking(stream, UNGUARDED, "END_STREAM"))
         if to_client.closed:
             break
     assert relay.limited["unread"] == 1
     assert len(to_client.written) < 2 << 20
-    connection.client.connection_lost(None)
-    assert relay.memory.left == relay.config.max_memory
+    connection.downstream.connection_lost(None)
+    assert relay.memory.remaining == relay.config.max_memory
 
 
 # -- pings
@@ -224,21 +224,21 @@ async def test_a_caller_that_reads_no_refusals_is_cut_off(bundle: Path) -> None:
 
 async def test_pings_that_come_with_data_are_no_flood(bundle: Path) -> None:
     relay, connection, to_client, _ = connected(bundle, asking(1, UNGUARDED))
-    connection.server.data_received(HELLO)
+    connection.upstream.data_received(HELLO)
     ping = PingFrame(0, b"measured").serialize()
     for _ in range(relay.config.limits.controls + 10):
-        connection.client.data_received(ping + DataFrame(1, data=b"x").serialize())
+        connection.downstream.data_received(ping + DataFrame(1, data=b"x").serialize())
     assert not to_client.closed
-    connection.client.data_received(ping * (relay.config.limits.controls + 10))
+    connection.downstream.data_received(ping * (relay.config.limits.controls + 10))
     assert relay.limited["controls"] == 1
 
 
 async def test_where_data_may_wait_the_relay_answers_pings_itself(bundle: Path) -> None:
     _, connection, to_client, to_server = connected(bundle, asking(1, INFER, "END_STREAM"))
     del to_client.written[:], to_server.written[:]
-    connection.server.data_received(HELLO)
-    connection.client.data_received(PingFrame(0, b"downward").serialize())
-    connection.server.data_received(PingFrame(0, b"upward__").serialize())
+    connection.upstream.data_received(HELLO)
+    connection.downstream.data_received(PingFrame(0, b"downward").serialize())
+    connection.upstream.data_received(PingFrame(0, b"upward__").serialize())
     for written, payload in ((to_client.written, b"downward"), (to_server.written, b"upward__")):
         pings = [f for f in frames_of(written) if isinstance(f, PingFrame)]
         assert [(set(f.flags), f.opaque_data) for f in pings] == [({"ACK"}, payload)]
@@ -251,7 +251,7 @@ async def test_a_reset_right_behind_a_message_reaches_the_caller_after_it(bundle
     content = framed(inference(safe_traffic(1), slice(0, 1)))
     _, connection, to_client, _ = connected(bundle, asking(1, INFER, "END_STREAM"))
     opening = block([(":status", "200"), ("content-type", "application/grpc")])
-    connection.server.data_received(
+    connection.upstream.data_received(
         HELLO
         + HeadersFrame(1, data=opening, flags=["END_HEADERS"]).serialize()
         + DataFrame(1, data=content).serialize()
@@ -265,8 +265,8 @@ async def test_a_reset_right_behind_a_message_reaches_the_caller_after_it(bundle
 
 async def test_what_follows_the_reset_of_a_call_is_not_handed_on(bundle: Path) -> None:
     _, connection, to_client, _ = connected(bundle, asking(1, INFER))
-    connection.server.data_received(HELLO + RstStreamFrame(1, error_code=0).serialize())
-    connection.server.data_received(answer(1, b"nobody has judged this"))
+    connection.upstream.data_received(HELLO + RstStreamFrame(1, error_code=0).serialize())
+    connection.upstream.data_received(answer(1, b"nobody has judged this"))
     assert b"nobody has judged" not in to_client.written
     assert [type(f) for f in frames_of(to_client.written) if f.stream_id == 1] == [RstStreamFrame]
 
@@ -274,8 +274,8 @@ async def test_what_follows_the_reset_of_a_call_is_not_handed_on(bundle: Path) -
 @pytest.mark.parametrize("increment", [0, (1 << 31) - 1])
 async def test_a_window_that_is_wrong_ends_its_stream_and_no_other(bundle: Path, increment: int) -> None:
     _, connection, to_client, to_server = connected(bundle, asking(1, UNGUARDED), asking(3, UNGUARDED, "END_STREAM"))
-    connection.client.data_received(frame(8, 0, 1, increment.to_bytes(4, "big")))
-    connection.server.data_received(HELLO + answer(3, b"well"))
+    connection.downstream.data_received(frame(8, 0, 1, increment.to_bytes(4, "big")))
+    connection.upstream.data_received(HELLO + answer(3, b"well"))
     for written in (to_client.written, to_server.written[len(PREFACE) :]):
         assert [f.stream_id for f in frames_of(written) if isinstance(f, RstStreamFrame)] == [1]
     assert b"well" in to_client.written and not to_client.closed
@@ -283,10 +283,10 @@ async def test_a_window_that_is_wrong_ends_its_stream_and_no_other(bundle: Path,
 
 async def test_goaways_never_name_a_later_stream(bundle: Path) -> None:
     _, connection, to_client, _ = connected(bundle, asking(1), asking(3), asking(5))
-    connection.server.data_received(HELLO + GoAwayFrame(0, last_stream_id=3).serialize())
+    connection.upstream.data_received(HELLO + GoAwayFrame(0, last_stream_id=3).serialize())
     connection.drain()
-    connection.server.data_received(GoAwayFrame(0, last_stream_id=5).serialize())
-    connection.server.connection_lost(None)
+    connection.upstream.data_received(GoAwayFrame(0, last_stream_id=5).serialize())
+    connection.upstream.connection_lost(None)
     named = [f.last_stream_id for f in frames_of(to_client.written) if isinstance(f, GoAwayFrame)]
     assert len(named) > 2 and named == sorted(named, reverse=True) and named[0] == 3
 
@@ -294,7 +294,7 @@ async def test_goaways_never_name_a_later_stream(bundle: Path) -> None:
 @pytest.mark.parametrize("stream", [2, 7])
 async def test_frames_of_streams_that_never_began_end_the_connection(bundle: Path, stream: int) -> None:
     _, connection, to_client, _ = connected(bundle, asking(1))
-    connection.client.data_received(DataFrame(stream, data=b"x").serialize())
+    connection.downstream.data_received(DataFrame(stream, data=b"x").serialize())
     assert codes(to_client.written) == [PROTOCOL_ERROR]
 
 
@@ -303,7 +303,7 @@ async def test_what_comes_behind_the_end_of_an_answer_is_not_handed_on(bundle: P
     content = framed(inference(safe_traffic(1), slice(0, 1)))
     opening = block([(":status", "200"), ("content-type", "application/grpc")])
     trailers = HeadersFrame(1, data=block([("grpc-status", "0")]), flags=["END_HEADERS", "END_STREAM"]).serialize()
-    connection.server.data_received(
+    connection.upstream.data_received(
         HELLO
         + HeadersFrame(1, data=opening, flags=["END_HEADERS"]).serialize()
         + DataFrame(1, data=content).serialize()
@@ -319,23 +319,23 @@ async def test_what_comes_behind_the_end_of_an_answer_is_not_handed_on(bundle: P
 
 async def test_what_comes_behind_the_end_of_a_request_is_not_handed_on(bundle: Path) -> None:
     _, connection, _, to_server = connected(bundle, asking(1, UNGUARDED))
-    connection.server.data_received(HELLO)
-    connection.client.data_received(DataFrame(1, data=framed(b"in time"), flags=["END_STREAM"]).serialize())
-    connection.client.data_received(DataFrame(1, data=framed(b"too late"), flags=["END_STREAM"]).serialize())
+    connection.upstream.data_received(HELLO)
+    connection.downstream.data_received(DataFrame(1, data=framed(b"in time"), flags=["END_STREAM"]).serialize())
+    connection.downstream.data_received(DataFrame(1, data=framed(b"too late"), flags=["END_STREAM"]).serialize())
     assert b"in time" in to_server.written and b"too late" not in to_server.written
 
 
 async def test_a_client_that_has_left_is_not_waited_for_until_it_opens_a_window(bundle: Path) -> None:
     relay, connection, to_client, _ = connected(bundle, asking(1, UNGUARDED, "END_STREAM"))
-    assert connection.client.eof_received()
-    connection.server.data_received(HELLO + answer(1, b"z" * 200_000))
+    assert connection.downstream.eof_received()
+    connection.upstream.data_received(HELLO + answer(1, b"z" * 200_000))
     await asyncio.sleep(0.05)
     assert to_client.closed
-    connection.client.connection_lost(None)
-    assert relay.memory.left == relay.config.max_memory
+    connection.downstream.connection_lost(None)
+    assert relay.memory.remaining == relay.config.max_memory
 
 
 async def test_a_connection_begins_with_settings(bundle: Path) -> None:
     _, connection, to_client, _ = enforcing_by_hand(bundle)
-    connection.client.data_received(PREFACE + PingFrame(0, b"too_soon").serialize() + HELLO)
+    connection.downstream.data_received(PREFACE + PingFrame(0, b"too_soon").serialize() + HELLO)
     assert codes(to_client.written) == [PROTOCOL_ERROR]

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.by_hand import Pipe, enforcing_by_hand, unconnected
-from tests.parts import INFER, inference, safe_traffic, settings
+from tests.parts import INFER, inference, inline_guard, safe_traffic, settings
 
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard
@@ -124,18 +124,18 @@ async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[b
     relay.batcher = Batcher(guard, relay._flushed)
     connection = Connection(relay, unconnected(relay))
     to_client, to_server = Pipe(), Pipe()
-    connection.server.connection_made(to_server)  # type: ignore[arg-type]
-    connection.client.connection_made(to_client)  # type: ignore[arg-type]
+    connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
+    connection.downstream.connection_made(to_client)  # type: ignore[arg-type]
     for piece in client:
-        connection.client.data_received(piece)
+        connection.downstream.data_received(piece)
     for piece in server:
-        connection.server.data_received(piece)
+        connection.upstream.data_received(piece)
         if len(server) < 20:
             await asyncio.sleep(0)
     for _ in range(3):
         await asyncio.sleep(0)
     assert not relay.not_understood["malformed"], bytes(to_client.written) + bytes(to_server.written)
-    assert not connection.streams and relay.memory.left == config.max_memory
+    assert not connection.streams and relay.memory.remaining == config.max_memory
     return bytes(to_server.written), bytes(to_client.written)
 
 
@@ -154,7 +154,7 @@ def pieces(content: bytes, places: list[int]) -> list[bytes]:
 @pytest.fixture(scope="module", params=["observe", "annotate", "enforce"])
 def relay_parts(bundle: Path, request: pytest.FixtureRequest) -> tuple[Any, Guard]:
     config = settings(1, bundle, mode=request.param)
-    return config, Guard.open(config)
+    return config, inline_guard(config)
 
 
 async def test_every_single_cut_gives_the_same(relay_parts: tuple[Any, Guard]) -> None:
@@ -179,7 +179,7 @@ async def test_byte_by_byte_gives_the_same(relay_parts: tuple[Any, Guard]) -> No
 @given(st.lists(st.integers(0, 10_000), max_size=25), st.lists(st.integers(0, 10_000), max_size=25))
 def test_any_cuts_give_the_same(bundle: Path, client_cuts: list[int], server_cuts: list[int]) -> None:
     config = settings(1, bundle, mode="annotate")
-    guard = Guard.open(config)
+    guard = inline_guard(config)
     client, server = client_bytes(), server_bytes()
 
     async def both() -> tuple[Any, Any]:
@@ -243,7 +243,9 @@ async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(
 
 
 async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("tocsin.relay.flow._MUCH_OF_CONNECTION", 70_000)  # credited when the caller has caught up
+    monkeypatch.setattr(
+        "tocsin.relay.flow_control._MUCH_OF_CONNECTION", 70_000
+    )  # credited when the caller has caught up
     _, connection, to_client, to_server = enforcing_by_hand(bundle)
     hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
     ask = block([(":method", "POST"), (":path", "/test.Model/Both"), ("content-type", "application/grpc")])
@@ -258,11 +260,11 @@ async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Pat
         + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize()
         + asking[:2_000]
     )
-    connection.client.data_received(said)
+    connection.downstream.data_received(said)
     answer = HeadersFrame(1, data=RESPONSE, flags=["END_HEADERS"]).serialize()
     answer += DataFrame(1, data=b"x" * 16_000).serialize() * 6  # more than the caller has room for
-    connection.server.data_received(hello + SettingsFrame(0, flags=["ACK"]).serialize() + answer)
-    connection.client.data_received(asking[2_000:] + more)
+    connection.upstream.data_received(hello + SettingsFrame(0, flags=["ACK"]).serialize() + answer)
+    connection.downstream.data_received(asking[2_000:] + more)
     got = read(bytes(to_server.written)[len(PREFACE) :])
     assert [frame for frame in got[1] if frame[0] == "data"] == [("data", b"\xb3" * 5_000)]
     assert sum(len(frame[1]) for frame in read(bytes(to_client.written))[1] if frame[0] == "data") == 96_000

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tocsin.relay.flow import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, Inflow, Outflow
+from tocsin.relay.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, ReceiveWindow, SendWindow
 from tocsin.relay.frames import (
     DATA,
     DEFAULT_MAX_FRAME_SIZE,
@@ -70,10 +70,10 @@ STEP = st.one_of(
 @given(st.lists(STEP, max_size=60))
 def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str, int, int]]) -> None:
     receiver, memory = Receiver(), MemoryBudget(1 << 30)
-    outflow = Outflow(receiver, memory.open(unreachable))
+    send_window = SendWindow(receiver, memory.open(unreachable))
     sent = dict.fromkeys(STREAMS, b"")
     for stream in STREAMS:
-        outflow.open(stream)
+        send_window.open(stream)
         receiver.rooms[stream] = INITIAL_WINDOW
 
     def credit(stream: int, increment: int) -> None:
@@ -81,41 +81,41 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
             receiver.rooms[stream] += increment
         else:
             receiver.room += increment
-        outflow.credit(stream, struct.pack(">L", increment))
-        while outflow.written():
-            outflow.pump()
+        send_window.credit(stream, struct.pack(">L", increment))
+        while send_window.on_socket_written():
+            send_window.pump()
 
     for number, (what, stream, amount) in enumerate(steps):
         content = bytes([number % 256]) * amount
         if what == "send":
-            outflow.send(stream, content)
+            send_window.send(stream, content)
             sent[stream] += content
         elif what == "pass":
-            if outflow.passes(stream, amount):
+            if send_window.try_consume(stream, amount):
                 receiver.put(frame(DATA, 0, stream, content))
                 sent[stream] += content
         elif what == "write":
-            outflow.written()
-            outflow.pump()
+            send_window.on_socket_written()
+            send_window.pump()
         elif what == "credit":
             credit(stream, amount)
         else:
-            outflow.announced(amount)
+            send_window.announced(amount)
             for one in receiver.rooms:
                 receiver.rooms[one] += amount - receiver.initial
             receiver.initial = amount
-            outflow.acknowledged()
+            send_window.acknowledged()
         for one in STREAMS:
             assert sent[one].startswith(receiver.content.get(one, b""))
-        assert outflow.waiting == sum(len(sent[one]) - len(receiver.content.get(one, b"")) for one in STREAMS)
-        assert memory.left == (1 << 30) - outflow.waiting
+        assert send_window.waiting == sum(len(sent[one]) - len(receiver.content.get(one, b"")) for one in STREAMS)
+        assert memory.remaining == (1 << 30) - send_window.waiting
     for stream in STREAMS:
-        outflow.follow(stream, frame(HEADERS, END_STREAM, stream, b""))
+        send_window.enqueue_after_data(stream, frame(HEADERS, END_STREAM, stream, b""))
     credit(0, 10_000_000)
     for stream in STREAMS:
         credit(stream, 10_000_000)
     assert {stream: receiver.content.get(stream, b"") for stream in STREAMS} == sent
-    assert sorted(receiver.ended) == list(STREAMS) and not outflow.waiting
+    assert sorted(receiver.ended) == list(STREAMS) and not send_window.waiting
 
 
 @pytest.mark.parametrize(
@@ -129,25 +129,25 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
     ],
 )
 def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: bytes, told: str) -> None:
-    outflow = Outflow(Receiver(), account())
-    outflow.open(1)
+    send_window = SendWindow(Receiver(), account())
+    send_window.open(1)
     with pytest.raises(StreamError if stream else FrameError, match=told):
-        outflow.credit(stream, payload)
+        send_window.credit(stream, payload)
 
 
 def test_streams_that_have_ended_are_forgotten() -> None:
     receiver = Receiver()
     memory = account()
-    outflow = Outflow(receiver, memory)
-    inflow = Inflow(receiver, outflow, memory)
+    send_window = SendWindow(receiver, memory)
+    receive_window = ReceiveWindow(receiver, send_window, memory)
     for stream in range(1, 2_001, 2):
-        outflow.open(stream)
-        outflow.send(stream, b"x" * 10)
-        inflow.credit(stream, 10)
-        outflow.close(stream)
-        inflow.close(stream)
-    outflow.credit(999, struct.pack(">L", 5))  # of a stream that is gone
-    kept: Any = outflow._lanes, outflow._blocked, inflow._streams
+        send_window.open(stream)
+        send_window.send(stream, b"x" * 10)
+        receive_window.credit(stream, 10)
+        send_window.close(stream)
+        receive_window.close(stream)
+    send_window.credit(999, struct.pack(">L", 5))  # of a stream that is gone
+    kept: Any = send_window._queues, send_window._blocked, receive_window._streams
     assert kept == ({}, {}, {})
 
 
@@ -161,10 +161,10 @@ def test_a_sender_gets_back_every_byte_before_its_windows_are_spent() -> None:
 
     sender = Sender()
     memory = account()
-    inflow = Inflow(sender, Outflow(Receiver(), memory), memory)
+    receive_window = ReceiveWindow(sender, SendWindow(Receiver(), memory), memory)
     for _ in range(2_000):
         sender.rooms[0] -= 10_000
         sender.rooms[1] -= 10_000
         assert min(sender.rooms.values()) > 0
-        inflow.credit(1, 10_000)
+        receive_window.credit(1, 10_000)
     assert sender.rooms[0] <= CONNECTION_WINDOW and sender.rooms[1] <= STREAM_WINDOW

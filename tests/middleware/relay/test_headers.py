@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.raw_client import field, integer, string
 
-from tocsin.relay.headers import KEPT_SIZE, STATIC_FIELDS, HeaderError, HeaderReader, WantedFields, block, literal
+from tocsin.relay.headers import KEPT_SIZE, STATIC_FIELDS, HeaderError, HeaderFilter, HeaderReader, block, literal
 from tocsin.relay.request_block import RequestFields, every_field
 
 WANTED = (":path", ":status", "content-type", "grpc-encoding", "grpc-status", "traceparent")
@@ -29,12 +29,12 @@ def wanted_of(pairs: list[tuple[str, str]]) -> dict[str, str]:
 def test_a_walk_reads_what_an_encoder_without_a_table_wrote(pairs: list[tuple[str, str]], huffman: bool) -> None:
     encoder = Encoder()
     encoder.header_table_size = 0
-    assert HeaderReader(WantedFields(WANTED)).read(encoder.encode(pairs, huffman=huffman)) == wanted_of(pairs)
+    assert HeaderReader(HeaderFilter(WANTED)).read(encoder.encode(pairs, huffman=huffman)) == wanted_of(pairs)
 
 
 @given(st.lists(fields, max_size=5))
 def test_a_stateful_reader_follows_an_encoder_with_a_table(blocks: list[list[tuple[str, str]]]) -> None:
-    encoder, reader = Encoder(), HeaderReader(WantedFields(WANTED), stateful=True)
+    encoder, reader = Encoder(), HeaderReader(HeaderFilter(WANTED), stateful=True)
     for pairs in blocks:
         assert reader.read(encoder.encode(pairs)) == wanted_of(pairs)
 
@@ -58,13 +58,13 @@ def test_appending_a_literal_adds_one_field_and_changes_no_state(
 def test_indexed_statuses_are_known(status: str) -> None:
     encoder = Encoder()
     encoder.header_table_size = 0
-    assert HeaderReader(WantedFields(WANTED)).read(encoder.encode([(":status", status)])) == {":status": status}
+    assert HeaderReader(HeaderFilter(WANTED)).read(encoder.encode([(":status", status)])) == {":status": status}
 
 
 @pytest.mark.parametrize("index", range(1, len(STATIC_FIELDS)))
 def test_every_name_of_the_static_table_is_read_however_it_is_encoded(index: int) -> None:
     name, value = STATIC_FIELDS[index]
-    wanted, requests = WantedFields([name]), RequestFields([name])
+    wanted, requests = HeaderFilter([name]), RequestFields([name])
     path = field(":path", "/a/b")
     for encoded, says in [
         (integer(index, 7, 0x80), value),
@@ -108,7 +108,7 @@ def test_a_string_whose_padding_is_not_as_it_should_be_is_an_error(surplus: byte
         b"\x04" + string("/a", huffman=True, surplus=surplus),
     ):
         with pytest.raises(HeaderError):
-            HeaderReader(WantedFields(["x-group", ":path"])).read(broken)
+            HeaderReader(HeaderFilter(["x-group", ":path"])).read(broken)
 
 
 def test_names_that_callers_make_up_are_not_kept_without_bound() -> None:
@@ -129,13 +129,13 @@ def test_names_that_callers_make_up_are_not_kept_without_bound() -> None:
 )
 def test_a_damaged_block_is_an_error_and_nothing_else(broken: bytes) -> None:
     with pytest.raises(HeaderError):
-        HeaderReader(WantedFields(WANTED)).read(broken)
+        HeaderReader(HeaderFilter(WANTED)).read(broken)
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
     try:
-        found = HeaderReader(WantedFields(WANTED)).read(content)
+        found = HeaderReader(HeaderFilter(WANTED)).read(content)
     except HeaderError:
         found = {}
     assert found.keys() <= set(WANTED)
@@ -143,7 +143,7 @@ def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
 
 @given(fields)
 def test_a_reader_that_has_seen_many_blocks_still_reads_right(pairs: list[tuple[str, str]]) -> None:
-    encoder, reader = Encoder(), HeaderReader(WantedFields(WANTED))
+    encoder, reader = Encoder(), HeaderReader(HeaderFilter(WANTED))
     encoder.header_table_size = 0
     for number in range(3):
         numbered = [*pairs, ("x-number", str(number))]
@@ -170,7 +170,7 @@ def test_many_connections_keep_no_more_than_one(stateful: bool) -> None:
     ]
 
     def connections() -> list[HeaderReader]:
-        wanted = WantedFields(WANTED)
+        wanted = HeaderFilter(WANTED)
         readers = [HeaderReader(wanted, stateful=stateful) for _ in range(40)]
         for number, one in enumerate(blocks):
             readers[number % 40].read(one)
@@ -183,7 +183,7 @@ def test_what_a_client_sends_before_it_has_heard_is_not_kept_where_it_is_large()
     blocks = [block([(":path", "/a/b"), ("x", f"{number:016000}")]) for number in range(300)]
 
     def connection() -> HeaderReader:
-        reader = HeaderReader(WantedFields(WANTED), stateful=True)
+        reader = HeaderReader(HeaderFilter(WANTED), stateful=True)
         for one in blocks:
             reader.read(one)
         return reader

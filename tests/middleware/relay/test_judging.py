@@ -189,7 +189,7 @@ def test_signals_may_come_from_the_request(bundle: Path, tmp_path: Path) -> None
 def test_a_bundle_too_heavy_for_the_loop_is_scored_in_a_thread(bundle: Path) -> None:
     config = settings(1, bundle, scoring_budget="10s")  # a busy machine may take its time to change threads
     guard = Guard.open(config)
-    guard.heavy = True
+    guard.is_blocking = True
     with model_server() as (model, address):
         model.answers = ANSWERS
         with running(config.model_copy(update={"upstream": _address(address)}), guard) as relay:
@@ -200,7 +200,7 @@ def test_a_bundle_too_heavy_for_the_loop_is_scored_in_a_thread(bundle: Path) -> 
 def test_a_late_verdict_lets_the_response_go_and_is_counted(bundle: Path) -> None:
     config = settings(1, bundle, scoring_budget="20ms")
     guard = Guard.open(config)
-    guard.heavy = True
+    guard.is_blocking = True
     scorer = guard.models["digits"].scorer
     run = scorer.run
 

@@ -63,8 +63,8 @@ def test_a_connection_that_has_ended_is_forgotten(
             elif first == "upstream":
                 assert known
                 for connection in relay.sidecar.relay.connections:
-                    assert connection.server.transport is not None
-                    relay.loop.call_soon_threadsafe(connection.server.transport.abort)
+                    assert connection.upstream.transport is not None
+                    relay.loop.call_soon_threadsafe(connection.upstream.transport.abort)
                 del connection
             assert gone(known)
             channel.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tocsin.relay.deframer import MessageDeframer, whole_message
 from tocsin.relay.memory import MemoryBudget
-from tocsin.relay.messages import Assembler, whole_message
 
 
 def framed(content: bytes, compressed: bool = False) -> bytes:
@@ -25,38 +25,38 @@ def cut(content: bytes, places: list[int]) -> list[bytes]:
 @given(st.lists(st.binary(max_size=60), max_size=6), st.lists(st.integers(0, 500), max_size=12))
 def test_messages_come_out_whole_however_payloads_are_cut(contents: list[bytes], places: list[int]) -> None:
     memory = MemoryBudget(10_000)
-    assembler = Assembler(1_000, memory.open(unreachable))
+    assembler = MessageDeframer(1_000, memory.open(unreachable))
     stream = b"".join(map(framed, contents))
     found = [message.content for payload in cut(stream, places) for message in assembler.feed(payload)]
     assert found == contents
-    assert memory.left == 10_000
+    assert memory.remaining == 10_000
 
 
 @given(st.lists(st.integers(0, 120), min_size=1, max_size=6), st.lists(st.integers(0, 800), max_size=12))
 def test_messages_over_the_limit_are_skipped_and_named(sizes: list[int], places: list[int]) -> None:
     memory = MemoryBudget(10_000)
-    assembler = Assembler(50, memory.open(unreachable))
+    assembler = MessageDeframer(50, memory.open(unreachable))
     contents = [bytes([size]) * size for size in sizes]
     stream = b"".join(map(framed, contents))
     found = [(m.content, m.fault) for payload in cut(stream, places) for m in assembler.feed(payload)]
     assert found == [(c, None) if len(c) <= 50 else (None, "too_large") for c in contents]
-    assert memory.left == 10_000
+    assert memory.remaining == 10_000
 
 
 def test_unfinished_messages_share_one_bound_and_give_it_back() -> None:
     memory = MemoryBudget(100)
     account = memory.open(unreachable)
-    first, second = Assembler(1_000, account), Assembler(1_000, account)
+    first, second = MessageDeframer(1_000, account), MessageDeframer(1_000, account)
     assert list(first.feed(framed(b"a" * 200)[:90])) == []
     assert list(second.feed(framed(b"b" * 200)[:90])) == []
     (skipped,) = second.feed(framed(b"b" * 200)[90:])
     assert (skipped.content, skipped.fault) == (None, "memory")
     first.forget()
-    assert memory.left == 100
+    assert memory.remaining == 100
 
 
 def test_the_compression_flag_is_told() -> None:
-    (message,) = Assembler(100, MemoryBudget(100).open(unreachable)).feed(framed(b"zip", compressed=True))
+    (message,) = MessageDeframer(100, MemoryBudget(100).open(unreachable)).feed(framed(b"zip", compressed=True))
     assert message.compressed and message.content == b"zip"
 
 

@@ -17,8 +17,8 @@ from tests.raw_client import Answer, field, raw_client
 
 from tocsin.relay import frames
 from tocsin.relay.content_types import is_grpc
+from tocsin.relay.deframer import framed
 from tocsin.relay.frames import DATA, END_HEADERS, END_STREAM, HEADERS
-from tocsin.relay.messages import framed
 
 WEB = framed(b"a message") + b"\x80\x00\x00\x00\x0fgrpc-status:0\r\n"
 CONNECT = b'{"outputs":[]}'

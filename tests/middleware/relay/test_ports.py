@@ -84,13 +84,13 @@ def ready(metrics: str) -> int:
 def test_who_does_not_say_what_it_speaks_is_sent_away(bundle: Path, server: str, said: bytes) -> None:
     with running(settings(server, bundle, limits={"handshake": "1s"})) as relay, connect(relay.target) as speaks:
         speaks.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0))
-        until(lambda: any(one.client.greeted for one in relay.sidecar.relay.connections))
+        until(lambda: any(one.downstream.greeted for one in relay.sidecar.relay.connections))
         with connect(relay.target) as silent:
             silent.sendall(said)
             read_all(silent)
         assert limited(relay, "handshake") == 1
         (still,) = relay.sidecar.relay.connections
-        assert still.client.greeted
+        assert still.downstream.greeted
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from tests.parts import INFER, SIGNALS, Running, far_away, inference, running, s
 from tests.raw_client import field, integer, raw_client, string
 
 from tocsin.relay import frames
+from tocsin.relay.deframer import framed
 from tocsin.relay.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HAS_PRIORITY, HEADERS, PADDED
 from tocsin.relay.headers import STATIC_FIELDS
-from tocsin.relay.messages import framed
-from tocsin.relay.refusal import RESOURCE_EXHAUSTED
+from tocsin.relay.local_reply import RESOURCE_EXHAUSTED
 
 BAD = inference(far_away(1), slice(0, 1))  # alarms, and is blocked
 OTHER = "/other.Service/Method"

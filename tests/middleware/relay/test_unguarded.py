@@ -21,8 +21,8 @@ from tests.raw_client import field, raw_client
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.relay import frames
+from tocsin.relay.deframer import framed
 from tocsin.relay.frames import DATA, END_HEADERS, END_STREAM, HEADERS
-from tocsin.relay.messages import framed
 
 ANSWER = inference(safe_traffic(1), slice(0, 1))
 OTHER = "/test.Model/Unary"

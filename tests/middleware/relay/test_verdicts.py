@@ -22,8 +22,8 @@ from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, runni
 
 import tocsin
 from tocsin.judgement.guard import Guard
+from tocsin.relay.deframer import framed
 from tocsin.relay.headers import literal
-from tocsin.relay.messages import framed
 from tocsin.verdict import METADATA_KEY, USUAL_LIST_SIZE, Verdict
 
 FAR = inference(far_away(1), slice(0, 1))
@@ -185,7 +185,7 @@ def accepting(bundle: Path, behave: Behave, **more: Any) -> Iterator[Running]:
     with forger(behave) as address:
         config = settings(address, bundle, accept_verdicts=True, models={"digits": model}, **more)
         guard = Guard.open(config)
-        guard.heavy = False  # whatever else this machine does
+        guard.is_blocking = False  # whatever else this machine does
         with running(config, guard) as relay:
             yield relay
 
@@ -349,7 +349,7 @@ def test_a_late_response_says_so(mode: str, fail: str, bundle: Path) -> None:
     with forger(lambda request, context: GOOD) as address:
         config = settings(address, bundle, mode=mode, fail=fail, scoring_budget="20ms")
         guard = Guard.open(config)
-        guard.heavy = True
+        guard.is_blocking = True
         scorer = guard.models["digits"].scorer
         run = scorer.run
 

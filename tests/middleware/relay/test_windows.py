@@ -17,10 +17,10 @@ from tests.by_hand import enforcing_by_hand
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
 
-from tocsin.relay.flow import CONNECTION_WINDOW, INITIAL_WINDOW
+from tocsin.relay.deframer import framed
+from tocsin.relay.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW
 from tocsin.relay.frames import PREFACE
 from tocsin.relay.headers import block
-from tocsin.relay.messages import framed
 
 MODES = ["observe", "annotate", "enforce", "annotate, asking"]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -100,48 +100,50 @@ async def test_what_waits_for_a_slow_caller_counts_as_memory_until_it_is_gone(bu
     relay, connection, to_client, _ = enforcing_by_hand(bundle)
     ask = block([(":method", "POST"), (":path", INFER), ("content-type", "application/grpc")])
     streams = range(1, 21, 2)
-    connection.client.data_received(PREFACE + HELLO)
+    connection.downstream.data_received(PREFACE + HELLO)
     for stream in streams:
-        connection.client.data_received(HeadersFrame(stream, data=ask, flags=["END_HEADERS", "END_STREAM"]).serialize())
-    connection.server.data_received(HELLO + b"".join(answer(stream, b"z" * 70_000) for stream in streams))
+        connection.downstream.data_received(
+            HeadersFrame(stream, data=ask, flags=["END_HEADERS", "END_STREAM"]).serialize()
+        )
+    connection.upstream.data_received(HELLO + b"".join(answer(stream, b"z" * 70_000) for stream in streams))
     await asyncio.sleep(0.1)  # a few turns, in which they are judged
     sent = sum(len(f.data) for f in frames_of(to_client.written) if isinstance(f, DataFrame))
     assert sent == INITIAL_WINDOW
-    waits = relay.config.max_memory - relay.memory.left
+    waits = relay.config.max_memory - relay.memory.remaining
     for stream in (0, *streams):
-        connection.client.data_received(WindowUpdateFrame(stream, window_increment=1 << 20).serialize())
+        connection.downstream.data_received(WindowUpdateFrame(stream, window_increment=1 << 20).serialize())
     await asyncio.sleep(0.1)  # a few turns, in which the socket takes it piece by piece
     later = frames_of(to_client.written)
     assert sum(len(f.data) for f in later if isinstance(f, DataFrame)) == 10 * len(framed(b"z" * 70_000))
     trailers = sum(9 + f.body_len for f in later if isinstance(f, HeadersFrame) and "END_STREAM" in f.flags)
     assert waits == 10 * len(framed(b"z" * 70_000)) - sent + trailers
-    assert relay.memory.left == relay.config.max_memory
-    connection.client.connection_lost(None)
-    assert relay.memory.left == relay.config.max_memory
+    assert relay.memory.remaining == relay.config.max_memory
+    connection.downstream.connection_lost(None)
+    assert relay.memory.remaining == relay.config.max_memory
 
 
 async def test_what_waits_for_a_caller_who_leaves_is_given_back(bundle: Path) -> None:
     relay, connection, _, _ = enforcing_by_hand(bundle)
     ask = block([(":method", "POST"), (":path", INFER), ("content-type", "application/grpc")])
-    connection.client.data_received(PREFACE + HELLO)
-    connection.client.data_received(HeadersFrame(1, data=ask, flags=["END_HEADERS", "END_STREAM"]).serialize())
-    connection.server.data_received(HELLO + answer(1, b"z" * 700_000))
+    connection.downstream.data_received(PREFACE + HELLO)
+    connection.downstream.data_received(HeadersFrame(1, data=ask, flags=["END_HEADERS", "END_STREAM"]).serialize())
+    connection.upstream.data_received(HELLO + answer(1, b"z" * 700_000))
     await asyncio.sleep(0.1)
-    assert relay.memory.left < relay.config.max_memory - 600_000
-    connection.client.connection_lost(None)
-    assert relay.memory.left == relay.config.max_memory
+    assert relay.memory.remaining < relay.config.max_memory - 600_000
+    connection.downstream.connection_lost(None)
+    assert relay.memory.remaining == relay.config.max_memory
 
 
 async def test_what_follows_of_a_request_that_is_answered_already_goes_nowhere(bundle: Path) -> None:
     _, connection, to_client, to_server = enforcing_by_hand(bundle)
     ask = block([(":method", "POST"), (":path", "/test.Model/Up"), ("content-type", "application/grpc")])
     piece = DataFrame(1, data=b"x" * 16_000).serialize()
-    connection.client.data_received(PREFACE + HELLO + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize())
-    connection.client.data_received(piece)
-    connection.server.data_received(HELLO + answer(1, b"ok"))
+    connection.downstream.data_received(PREFACE + HELLO + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize())
+    connection.downstream.data_received(piece)
+    connection.upstream.data_received(HELLO + answer(1, b"ok"))
     asked = len(to_server.written)
     for _ in range(100):
-        connection.client.data_received(piece)
+        connection.downstream.data_received(piece)
     told = frames_of(to_server.written[asked:])
     assert [(type(frame), frame.stream_id) for frame in told] == [(RstStreamFrame, 1)]
     credited = [f.window_increment for f in frames_of(to_client.written) if isinstance(f, WindowUpdateFrame)]

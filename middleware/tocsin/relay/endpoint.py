@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from tocsin.relay import frames
-from tocsin.relay.flow import Outflow
+from tocsin.relay.flow_control import SendWindow
 from tocsin.relay.frames import (
     ACK,
     CONTINUATION,
@@ -31,27 +31,30 @@ MOST_CONTINUATIONS = 64
 MOST_UNREAD = 1 << 20  # bytes of the relay's own answers that a peer which does not read them may leave waiting
 FEW, LITTLE = 2, 1 << 16  # pieces, and bytes, up to which joining them is quicker than writing them one by one
 LAST_KNOWN = CONTINUATION
-DRESSED = PADDED | HAS_PRIORITY
-PLAIN = DRESSED | END_HEADERS
+PADDED_OR_PRIORITY = PADDED | HAS_PRIORITY
+PLAIN = PADDED_OR_PRIORITY | END_HEADERS
 
 
-class Side(asyncio.Protocol):
+class Endpoint(asyncio.Protocol):
     """Frames from one peer. Subclasses say what headers, data and control frames mean in their direction.
 
     `out` is what waits to be written to this peer, `waiting` whole frames for which there is no place in it until a
-    frame that is passing has ended. `orderly` tells that other things are written to the peer than what is read here.
-    `largest_frame` is the largest that this peer takes, `outflow` its windows where the relay keeps to them.
+    frame that is passing has ended. `preserves_order` tells that other things are written to the peer than what is read
+    here.
+    `largest_frame` is the largest that this peer takes, `send_window` its windows where the relay keeps to them.
     """
 
-    __deletable__ = ("connection",)  # where this is compiled: by whoever parts the two
+    __deletable__ = ("connection", "peer")  # where this is compiled: by whoever parts the two
+
+    peer: Endpoint  # the other side
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.transport: asyncio.Transport | None = None
         self.out: list[bytes] = []
         self.waiting: list[bytes] = []
-        self.outflow: Outflow | None = None
-        self.orderly = False
+        self.send_window: SendWindow | None = None
+        self.preserves_order = False
         self.closed = False
         self.is_paused = False  # the peer does not read what was written
         self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE
@@ -67,21 +70,16 @@ class Side(asyncio.Protocol):
         self._block_stream = 0
         self._block_flags = 0
         self._continuations = 0
-        self._inside = 0  # bytes of a DATA payload still to come
-        self._inside_padding = 0  # how many of them are padding
-        self._inside_stream = 0
-        self._inside_flags = 0
-        self._inside_taken = False
+        self._partial_data = 0  # bytes of a DATA payload still to come
+        self._partial_padding = 0  # how many of them are padding
+        self._partial_stream = 0
+        self._partial_flags = 0
+        self._partial_is_taken = False
 
     @property
     def between_frames(self) -> bool:
         """Whether everything handed on from this side so far is whole frames."""
-        return not self._inside or self._inside_taken
-
-    @property
-    def peer(self) -> Side:
-        """The other side."""
-        raise AssertionError("a side is of one direction")
+        return not self._partial_data or self._partial_is_taken
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         """A header block; what to hand on in its place, None for the same bytes."""
@@ -96,11 +94,11 @@ class Side(asyncio.Protocol):
         """
         raise AssertionError("a side is of one direction")
 
-    def more_data(self, stream: int, flags: int, payload: bytes, size: int, taken: bool) -> None:
+    def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
         """A further piece, of a frame that was taken or not."""
         raise AssertionError("a side is of one direction")
 
-    def control(self, kind: int, flags: int, stream: int, whole: bytes) -> bytes | None:
+    def control(self, kind: int, flags: int, stream: int, frame: bytes) -> bytes | None:
         """Any other frame; what to hand on in its place, None for the same bytes."""
         raise AssertionError("a side is of one direction")
 
@@ -124,16 +122,16 @@ class Side(asyncio.Protocol):
             data = bytes(self._tail)
             self._memory.release(len(data))
             self._tail = bytearray()
-        out, orderly = self.peer.out, self.orderly
+        out, preserves_order = self.peer.out, self.preserves_order
         largest = self.peer.largest_frame
         usual = min(largest, LARGEST_CONTROL)
         end = len(data)
         start = at = 0  # what lies between start and at goes on unchanged
         needed = 9
-        if self._inside:
+        if self._partial_data:
             at = self._finish_data(data, end)
-            start = at if self._inside_taken else 0
-            if not self._inside and self.peer.waiting:  # at once, before anything that follows is handed on
+            start = at if self._partial_is_taken else 0
+            if not self._partial_data and self.peer.waiting:  # at once, before anything that follows is handed on
                 if at > start:
                     out.append(data[start:at])
                 start = at
@@ -141,14 +139,16 @@ class Side(asyncio.Protocol):
         if not self._is_greeted and end - at >= 9:
             self._greet_with(data[at + 3], data[at + 4])
         in_block = self._block_stream
+        if in_block:
+            usual = -1  # nothing is, until the block has ended
         while end - at >= 9:
             high, low, kind, flags, stream = HEADER.unpack_from(data, at)
             length = high << 8 | low
             stop = at + 9 + length
-            if orderly and at > start:  # what is written while this frame is read comes after those before it
+            if preserves_order and at > start:  # what is written while this frame is read comes after those before it
                 out.append(data[start:at])
                 start = at
-            if stop <= end and length <= usual and 0 < stream <= LAST_STREAM and not in_block:  # most are so
+            if stop <= end and length <= usual and 0 < stream <= LAST_STREAM:  # most are so
                 if kind == DATA and not flags & PADDED:
                     if self.data(stream, flags, data[at + 9 : stop], length, length):
                         if at > start:
@@ -187,10 +187,10 @@ class Side(asyncio.Protocol):
                         if padding >= length:
                             raise FrameError(frames.PROTOCOL_ERROR, "DATA padding longer than the frame")
                     piece = data[content : max(content, min(end, stop - padding))]
-                    taken = self.data(stream, flags & ~END_STREAM, piece, length, end - at - 9)
-                    self._inside, self._inside_padding = stop - end, padding
-                    self._inside_stream, self._inside_flags, self._inside_taken = stream, flags, taken
-                    if taken:
+                    is_taken = self.data(stream, flags & ~END_STREAM, piece, length, end - at - 9)
+                    self._partial_data, self._partial_padding = stop - end, padding
+                    self._partial_stream, self._partial_flags, self._partial_is_taken = stream, flags, is_taken
+                    if is_taken:
                         if at > start:
                             out.append(data[start:at])
                         start = end
@@ -217,35 +217,36 @@ class Side(asyncio.Protocol):
                 needed = stop - at
                 break
             if reserved:
-                whole = HEADER.pack(high, low, kind, flags, stream) + data[at + 9 : stop]
+                frame = HEADER.pack(high, low, kind, flags, stream) + data[at + 9 : stop]
             elif kind == HEADERS and flags & END_HEADERS:
-                whole = b""  # which nobody asks for
+                frame = b""  # which nobody asks for
             else:
-                whole = data[at:stop]
+                frame = data[at:stop]
             if kind == HEADERS:
                 if not stream:
                     raise FrameError(frames.PROTOCOL_ERROR, "HEADERS of no stream")
                 block = data[at + 9 : stop]
-                if flags & DRESSED:
+                if flags & PADDED_OR_PRIORITY:
                     block = frames.header_block(flags, block)
                 if flags & END_HEADERS:
                     instead = self.headers(stream, flags, block)
                 else:
-                    self._begin_block(stream, flags, block, whole)
-                    in_block = stream
+                    self._begin_block(stream, flags, block, frame)
+                    in_block, usual = stream, -1
                     instead = b""
             elif kind == CONTINUATION:
-                instead = self._continue_block(stream, flags, whole)
+                instead = self._continue_block(stream, flags, frame)
                 in_block = self._block_stream
+                usual = -1 if in_block else min(largest, LARGEST_CONTROL)
             else:
                 frames.check_control(kind, flags, stream, length)
                 try:
-                    instead = self.control(kind, flags, stream, whole)
+                    instead = self.control(kind, flags, stream, frame)
                 except StreamError as error:
                     self.connection.end_faulty_stream(self, error)
                     instead = b""
             if instead is None and reserved:
-                instead = whole
+                instead = frame
             if instead is not None:
                 if at > start:
                     out.append(data[start:at])
@@ -267,31 +268,31 @@ class Side(asyncio.Protocol):
 
     def _finish_data(self, data: bytes, end: int) -> int:
         """The rest of a DATA payload that began earlier; the position after what there is of it."""
-        stop = min(self._inside, end)
-        flags = self._inside_flags if stop == self._inside else self._inside_flags & ~END_STREAM
-        content = max(0, min(stop, self._inside - self._inside_padding))
-        self.more_data(self._inside_stream, flags, data[:content], stop, self._inside_taken)
-        self._inside -= stop
+        stop = min(self._partial_data, end)
+        flags = self._partial_flags if stop == self._partial_data else self._partial_flags & ~END_STREAM
+        content = max(0, min(stop, self._partial_data - self._partial_padding))
+        self.more_data(self._partial_stream, flags, data[:content], stop, self._partial_is_taken)
+        self._partial_data -= stop
         return stop
 
-    def _begin_block(self, stream: int, flags: int, block: bytes, whole: bytes) -> None:
+    def _begin_block(self, stream: int, flags: int, block: bytes, frame: bytes) -> None:
         """A header block that goes on in CONTINUATION frames."""
         self._block_stream, self._block_flags, self._continuations = stream, flags, 0
         self._block += block
-        self._block_frames += whole
-        self._memory.charge(len(block) + len(whole))
+        self._block_frames += frame
+        self._memory.charge(len(block) + len(frame))
 
-    def _continue_block(self, stream: int, flags: int, whole: bytes) -> bytes | None:
+    def _continue_block(self, stream: int, flags: int, frame: bytes) -> bytes | None:
         """A CONTINUATION; what to hand on once the block is complete."""
         if not self._block_stream:
             raise FrameError(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._continuations += 1
-        length = len(whole) - 9
+        length = len(frame) - 9
         if len(self._block) + length > LARGEST_CONTROL or self._continuations > MOST_CONTINUATIONS:
             raise FrameError(frames.ENHANCE_YOUR_CALM, "a header block that is too long")
-        self._block += whole[9:]
-        self._block_frames += whole
-        self._memory.charge(length + len(whole))
+        self._block += frame[9:]
+        self._block_frames += frame
+        self._memory.charge(length + len(frame))
         if not flags & END_HEADERS:
             return b""
         block, as_it_came = bytes(self._block), bytes(self._block_frames)
@@ -300,9 +301,10 @@ class Side(asyncio.Protocol):
         instead = self.headers(stream, self._block_flags, block)
         return as_it_came if instead is None else instead
 
-    def put(self, whole: bytes) -> None:
+    def put(self, frame: bytes) -> None:
         """Write a whole frame to this peer, not into the middle of another."""
-        (self.out if self.peer.between_frames else self.waiting).append(whole)
+        peer = self.peer
+        (self.waiting if peer._partial_data and not peer._partial_is_taken else self.out).append(frame)
 
     def take_frames_up_to(self, size: int | None) -> None:
         """This peer takes frames up to that size, as its SETTINGS say; None: they do not say."""
@@ -322,17 +324,17 @@ class Side(asyncio.Protocol):
         self._memory.release(self._unread)
         self._unread = 0
 
-    def reply(self, whole: bytes) -> None:
+    def reply(self, frame: bytes) -> None:
         """Write an answer of the relay's own, which nothing else holds back: a peer that does not read what it asks
         for is cut off.
         """
         if self.is_paused or self.waiting:
-            self._unread += len(whole)
-            self._memory.charge(len(whole))
+            self._unread += len(frame)
+            self._memory.charge(len(frame))
             if self._unread > MOST_UNREAD:
                 self.connection.cut_off("unread", "answers are not read")
                 return
-        self.put(whole)
+        self.put(frame)
 
     def write(self) -> None:
         """Write what waits, once there is a socket."""
@@ -349,7 +351,7 @@ class Side(asyncio.Protocol):
         else:
             transport.writelines(out)  # without another copy of what is large
         out.clear()
-        if self.outflow is not None and self.outflow.written():
+        if self.send_window is not None and self.send_window.on_socket_written():
             asyncio.get_running_loop().call_soon(self._go_on)
 
     def end_writing(self) -> None:
@@ -368,8 +370,8 @@ class Side(asyncio.Protocol):
     def pause_writing(self) -> None:
         """This peer reads slowly: stop reading from the other one, and count what waits."""
         self.is_paused = True
-        if self.outflow is not None:
-            self.outflow.is_paused = True
+        if self.send_window is not None:
+            self.send_window.is_paused = True
         if self.transport is not None:
             self._unsent = self.transport.get_write_buffer_size()
             self._memory.charge(self._unsent)
@@ -386,14 +388,14 @@ class Side(asyncio.Protocol):
         other = self.peer.transport
         if other is not None and not other.is_closing():
             other.resume_reading()
-        if self.outflow is not None:
-            self.outflow.is_paused = False
+        if self.send_window is not None:
+            self.send_window.is_paused = False
             self.connection.caught_up(self)
 
-    def part(self) -> None:
+    def break_cycle(self) -> None:
         """Hold nothing of the connection any more."""
-        self.outflow = None
-        del self.connection
+        self.send_window = None
+        del self.connection, self.peer
 
     def close(self) -> None:
         """Write what waits and close the socket."""

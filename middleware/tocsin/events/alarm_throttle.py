@@ -25,10 +25,10 @@ class Sum:
     lowest: float = 1.0
     worst: dict[str, Any] = field(default_factory=dict)  # what is to be told of the alarm with the lowest p-value
     detectors: Counter[str] = field(default_factory=Counter)
-    told: int = 0
+    admitted: int = 0
 
 
-class Storms:
+class AlarmThrottle:
     """Decides alarm by alarm. Not safe between threads; times are seconds of one clock.
 
     A session's alarms after its first are summed for `repeat` seconds unless graver; of all others `burst` are told in
@@ -49,14 +49,14 @@ class Storms:
             since, worst = self._sessions.get((model, session), (-1e18, 1 << 30))
             if now - since < self._repeat and grade >= worst:
                 return False
-        if window.told >= self._burst:
+        if window.admitted >= self._burst:
             return False
         if session:
             self._sessions[model, session] = now, grade
             self._sessions.move_to_end((model, session))
             if len(self._sessions) > SESSIONS:
                 self._sessions.popitem(last=False)
-        window.told += 1
+        window.admitted += 1
         return True
 
     def add(
@@ -70,17 +70,17 @@ class Storms:
         version: str = "",
     ) -> None:
         """Sum an alarm that was not admitted; it is asked to `tell` of itself where it is the worst so far."""
-        one = self._sums[model]
-        one.severities[severity] += 1
-        if pvalue < one.lowest or not one.worst:
-            one.lowest, one.worst = pvalue, tell()
-        one.detectors[detector] += 1
-        if len(one.versions) < VERSIONS:
-            one.versions.add(version)
-        if session and len(one.sessions) < SESSIONS:
-            one.sessions.add(bounded(session))
+        summary = self._sums[model]
+        summary.severities[severity] += 1
+        if pvalue < summary.lowest or not summary.worst:
+            summary.lowest, summary.worst = pvalue, tell()
+        summary.detectors[detector] += 1
+        if len(summary.versions) < VERSIONS:
+            summary.versions.add(version)
+        if session and len(summary.sessions) < SESSIONS:
+            summary.sessions.add(bounded(session))
 
     def ended(self, now: float, *, all_of_them: bool = False) -> list[Sum]:
         """The windows that have ended and hold sums; they are forgotten."""
-        over = [model for model, one in self._sums.items() if all_of_them or now - one.began >= self._window]
-        return [one for one in (self._sums.pop(model) for model in over) if one.severities]
+        models = [model for model, summary in self._sums.items() if all_of_them or now - summary.began >= self._window]
+        return [summary for summary in (self._sums.pop(model) for model in models) if summary.severities]

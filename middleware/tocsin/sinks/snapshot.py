@@ -17,7 +17,7 @@ from tocsin.sinks.families import Family, Sample
 from tocsin.sinks.series import ModelSeries
 
 
-class Look:
+class ModelSnapshot:
     """A model's series as samples, lines or plain figures. Not safe between threads.
 
     Evidence takes most of the time, so it is weighed apart (`weigh`), and its last value shown otherwise.
@@ -33,13 +33,13 @@ class Look:
         self._drift: float | None = None
         self._weighed = -1  # series.changes then
         self._writer = Writer()
-        self._kept: tuple[tuple[int, int, bool], Mapping[Family, str]] | None = None
+        self._cached: tuple[tuple[int, int, bool], Mapping[Family, str]] | None = None
         self._fixed: list[Sample] = []
         if model is not None and model.bundle is not None:
-            own = watched_model(name, model.promise, model.config)
+            watched = watched_model(name, model.promise, model.config)
             self._fixed += _fixed(name, model)
-            if own.fixed:
-                self._fixed.append(Sample(of.LIMIT, (name,), (limits or page_limits([own])).of(own)))
+            if watched.fixed:
+                self._fixed.append(Sample(of.LIMIT, (name,), (limits or page_limits([watched])).of(watched)))
         self._fixed_lines = Writer().lines(self._fixed, openmetrics=False)  # the same in every format
         self.weighed_at = self.written_at = 0.0
 
@@ -58,12 +58,12 @@ class Look:
             "drift": self._drift,
         }
 
-    def lines(self, *, openmetrics: bool, kept: bool = False) -> Mapping[Family, str]:
+    def lines(self, *, openmetrics: bool, cached: bool = False) -> Mapping[Family, str]:
         """The samples as lines, by family; `kept`: as they were written last, if they were."""
         key = self._series.changes, self._weighed, openmetrics
-        had = self._kept
-        if had is None or had[0][2] != openmetrics or (had[0] != key and not kept):
-            had = self._kept = key, self._writer.lines(self._settled(), openmetrics=openmetrics)
+        had = self._cached
+        if had is None or had[0][2] != openmetrics or (had[0] != key and not cached):
+            had = self._cached = key, self._writer.lines(self._settled(), openmetrics=openmetrics)
             self.written_at = time.monotonic()
         moving = Writer().lines(self._moving(), openmetrics=openmetrics)
         return {**self._fixed_lines, **had[1], **moving}
@@ -127,6 +127,6 @@ def _fixed(name: str, model: GuardedModel) -> Iterator[Sample]:
             yield Sample(of.EXPECTED, (name, severity), model.promise.laws[severity].mean_rate)
     yield Sample(of.CARRIED, (name,), min(law.n for law in model.promise.laws.values()))
     yield Sample(of.BUNDLE, (name, model.bundle.digest), 1)
-    when = model.bundle.made.get("calibrated", {}).get("timestamp")
+    when = model.bundle.provenance.get("calibrated", {}).get("timestamp")
     if isinstance(when, int | float):
         yield Sample(of.CALIBRATED, (name,), when)

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tocsin.judgement.acting import Acting, Ask, Judge, Outcome
 from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge, Outcome
 from tocsin.judgement.policy import failed_closed
 from tocsin.outbound import AioChannels, Sending, Target, forward_fields
 
@@ -26,7 +26,7 @@ STOPPING = 5.0  # seconds that telling an upstream to stop may take
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
-class Again:
+class Retrier:
     """Sends requests again for streams whose response is not to go out. Lives in the relay's loop."""
 
     def __init__(self, relay: Relay) -> None:
@@ -35,16 +35,16 @@ class Again:
         self._stopping: set[asyncio.Task[list[bytes] | None]] = set()
 
     def start(
-        self, stream: HeldStream, call: Call, request: bytes, steps: Acting, first: Ask | Judge
+        self, stream: HeldStream, call: Call, request: bytes, steps: EnforcementSteps, first: Ask | Judge
     ) -> asyncio.Task[None]:
         """Do these steps for a call with that request, and tell the stream what came of them."""
         return asyncio.get_running_loop().create_task(self._run(stream, call, request, steps, first))
 
     def stop(self, stream: HeldStream, request: bytes) -> None:
         """Tell the upstream that the answer to this request is not wanted any more, where its protocol has a call."""
-        told = stream.guarded.reads.stop(request)
-        if told is not None:
-            sending = Sending(*told, (), STOPPING, streams=False, limit=self._relay.max_message)
+        abort = stream.guarded.reads.stop(request)
+        if abort is not None:
+            sending = Sending(*abort, (), STOPPING, streams=False, limit=self._relay.max_message)
             task = asyncio.get_running_loop().create_task(self._channels.send(Target(*stream.upstream), sending))
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
@@ -53,7 +53,9 @@ class Again:
         """Close the connections."""
         await self._channels.close()
 
-    async def _run(self, stream: HeldStream, call: Call, request: bytes, steps: Acting, step: Ask | Judge) -> None:
+    async def _run(
+        self, stream: HeldStream, call: Call, request: bytes, steps: EnforcementSteps, step: Ask | Judge
+    ) -> None:
         try:
             while True:
                 step = steps.send(await self._do(stream, call, request, step))
@@ -76,7 +78,7 @@ class Again:
 
 def _deadline(fields: Sequence[tuple[str, str]], opened: float) -> float:
     """When the deadline of a call that came at `opened` ends (time.monotonic); an hour later where there is none."""
-    told = next((value for name, value in fields if name == "grpc-timeout"), "")
-    if len(told) < 2 or told[-1] not in _UNITS or not told[:-1].isdigit():
+    timeout = next((value for name, value in fields if name == "grpc-timeout"), "")
+    if len(timeout) < 2 or timeout[-1] not in _UNITS or not timeout[:-1].isdigit():
         return opened + 3600.0
-    return opened + int(told[:-1]) * _UNITS[told[-1]]
+    return opened + int(timeout[:-1]) * _UNITS[timeout[-1]]

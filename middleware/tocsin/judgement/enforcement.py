@@ -37,7 +37,7 @@ class Judge(NamedTuple):
 
 
 Outcome = Sequence[bytes] | None
-Acting = Generator[Ask | Judge, Outcome, Replacement | None]
+EnforcementSteps = Generator[Ask | Judge, Outcome, Replacement | None]
 
 
 def goes_out(call: Call) -> bool:
@@ -46,7 +46,7 @@ def goes_out(call: Call) -> bool:
     return verdict is None or verdict.action == "pass" or verdict.action == "flag"
 
 
-def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
+def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_retry: bool) -> EnforcementSteps:
     """What goes out in place of a judged piece, None when it goes out as it came. The verdict that callers see is then
     the one that was acted upon, and its action what was done.
 
@@ -65,7 +65,7 @@ def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
     model = guard.models[call.model]
     action, config = verdict.action, model.config
     withheld, request = call.response, call.request
-    again = asks and not call.reads.requests_stream and not begun and request is not None
+    again = can_retry and not call.reads.requests_stream and not partially_sent and request is not None
     if action == "retry":
         if again and config.retry is not None:
             for _ in range(model.policy.tries):
@@ -90,18 +90,18 @@ def acting(guard: Guard, call: Call, *, begun: bool, asks: bool) -> Acting:
     if action not in WITHHOLDS:
         return None
     call.conclude(verdict)
-    return model.policy.replacement(action, call, withheld, begun=begun)
+    return model.policy.replacement(action, call, withheld, partially_sent=partially_sent)
 
 
 def _judged(
     guard: Guard, call: Call, request: bytes | None, responses: Sequence[bytes]
 ) -> Generator[Judge, Outcome, Verdict | None]:
     """The verdict of another response to the same request, of a stream the gravest of its pieces'."""
-    whole, pieces = call.answered_anew(request, responses)
+    another, pieces = call.answered_anew(request, responses)
     for piece in pieces:
         yield Judge(piece)
-    guard.over(whole)
-    return whole.verdict
+    guard.on_call_closed(another)
+    return another.verdict
 
 
 def _replaced_by(guard: Guard, call: Call, verdict: Verdict, responses: Sequence[bytes]) -> Replacement:

@@ -18,22 +18,22 @@ _OPENING = [(":status", "200"), ("content-type", "application/grpc")]
 UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
 
 
-def unavailable(stream: int, reason: str, *, answered: bool) -> bytes:
+def unavailable(stream: int, reason: str, *, headers_sent: bool) -> bytes:
     """Trailers with UNAVAILABLE; a whole response where none was begun."""
-    return refused(stream, UNAVAILABLE, reason, answered=answered)
+    return refused(stream, UNAVAILABLE, reason, headers_sent=headers_sent)
 
 
-def refused(stream: int, status: str, reason: str, *, answered: bool = False) -> bytes:
+def refused(stream: int, status: str, reason: str, *, headers_sent: bool = False) -> bytes:
     """Trailers with a status and the reason; a whole response where none was begun.
 
     The message is percent-encoded as gRPC asks: everything but printable ASCII, and the percent sign.
     """
     fields = [("grpc-status", status), ("grpc-message", quote(f"tocsin: {reason}", safe=UNESCAPED))]
-    return _trailers(stream, fields, answered=answered)
+    return _trailers(stream, fields, headers_sent=headers_sent)
 
 
 def replaced(
-    stream: int, instead: Replacement, verdict: Verdict | None, *, answered: bool, limit: int
+    stream: int, instead: Replacement, verdict: Verdict | None, *, headers_sent: bool, limit: int
 ) -> tuple[bytes, str]:
     """The trailers of what took a response's place: its status with details, and the verdict, as large as a header list
     of `limit` bytes allows; and how the verdict was cut for that (see `verdict_field`).
@@ -43,7 +43,7 @@ def replaced(
         fields.append(("grpc-message", quote(instead.message, safe=UNESCAPED)))
     if instead.details:
         fields.append((DETAILS_KEY, b64encode(instead.details).decode().rstrip("=")))
-    content = block(fields if answered else [*_OPENING, *fields])
+    content = block(fields if headers_sent else [*_OPENING, *fields])
     cut = ""
     if verdict is not None:
         field, cut = verdict_field(verdict, split_verdicts(content).size, limit)
@@ -51,5 +51,5 @@ def replaced(
     return frames.header_frames(stream, content, end_stream=True), cut
 
 
-def _trailers(stream: int, fields: list[tuple[str, str]], *, answered: bool) -> bytes:
-    return frames.header_frames(stream, block(fields if answered else [*_OPENING, *fields]), end_stream=True)
+def _trailers(stream: int, fields: list[tuple[str, str]], *, headers_sent: bool) -> bytes:
+    return frames.header_frames(stream, block(fields if headers_sent else [*_OPENING, *fields]), end_stream=True)

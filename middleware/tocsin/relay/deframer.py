@@ -33,7 +33,7 @@ def framed(content: bytes, *, compressed: bool = False) -> bytes:
     return (b"\1" if compressed else b"\0") + len(content).to_bytes(4, "big") + content
 
 
-class Assembler:
+class MessageDeframer:
     """Puts one direction of a stream together again.
 
     A message over `limit` bytes, or one that `memory` has no room for, is skipped: it comes out without content
@@ -97,7 +97,7 @@ class Assembler:
                 self.forget()
                 yield Message(compressed, content)
 
-    def left(self) -> bytes:
+    def unfinished(self) -> bytes:
         """What was fed and belongs to no complete message; it is given up here."""
         unfinished = bytes(self._buffer)
         self.forget()

@@ -1,9 +1,9 @@
 """Flow control of HTTP/2 where the relay does not leave it to the peers (RFC 9113, section 5.2).
 
 In observe and annotate every byte of DATA passes as it came, and windows are the peers' own affair. A response that is
-held, replaced or changed is another: then the relay keeps to the windows that the receiver gives (`Outflow`), and
-gives the sender windows of its own (`Inflow`), in both directions: callers who wait for answers that are held should
-not wait for the upstream's leave to ask as well.
+held, replaced or changed is another: then the relay keeps to the windows that the receiver gives (`SendWindow`), and
+gives the sender windows of its own (`ReceiveWindow`), in both directions: callers who wait for answers that are held
+should not wait for the upstream's leave to ask as well.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from struct import Struct
 from typing import Any, Protocol
 
 from tocsin.relay import frames
-from tocsin.relay.frames import DATA, END_STREAM, FLOW_CONTROL_ERROR, WINDOW_UPDATE, FrameError, StreamError
+from tocsin.relay.frames import (
+    DATA,
+    DEFAULT_MAX_FRAME_SIZE,
+    END_STREAM,
+    FLOW_CONTROL_ERROR,
+    WINDOW_UPDATE,
+    FrameError,
+    StreamError,
+)
 from tocsin.relay.memory import MemoryAccount
 
 INITIAL_WINDOW = 65_535  # that every peer begins with
@@ -31,23 +39,23 @@ _INCREMENT = Struct(">L")
 class Writes(Protocol):
     """A side of the relay, for what is to be written to its peer."""
 
-    def put(self, whole: bytes) -> None:
+    def put(self, frame: bytes) -> None:
         """Write a whole frame."""
         ...
 
 
-class Lane:
+class StreamSendQueue:
     """One stream's DATA towards the receiver: its window beyond the initial one, and what waits for it."""
 
-    __slots__ = ("is_ready", "queue", "room")
+    __slots__ = ("is_ready", "queue", "window")
 
     def __init__(self) -> None:
-        self.room = 0
+        self.window = 0
         self.queue: deque[tuple[bytes | memoryview, int | None]] | None = None  # payload, flags; None: a whole frame
         self.is_ready = False  # it has a turn among those that wait for the connection's window or the socket
 
 
-class Outflow:
+class SendWindow:
     """DATA towards one receiver, within the windows it has given, and no faster than its socket takes it.
 
     What waits is charged to `memory`. No step costs more for the streams that wait for windows of their own, except
@@ -57,10 +65,10 @@ class Outflow:
     def __init__(self, side: Writes, memory: MemoryAccount) -> None:
         self._side = side
         self._memory = memory
-        self._room = INITIAL_WINDOW
+        self._window = INITIAL_WINDOW
         self._initial = INITIAL_WINDOW
         self._announced: deque[int | None] = deque()
-        self._lanes: dict[int, Lane] = {}
+        self._queues: dict[int, StreamSendQueue] = {}
         self._blocked: dict[int, None] = {}  # streams that have something waiting
         self._ready: deque[int] = deque()  # those that do not wait for a window of their own, in turn
         self._widest = 0  # the largest window beyond the initial one that a stream ever had
@@ -71,7 +79,7 @@ class Outflow:
     @property
     def may_go_on(self) -> bool:
         """Whether something waits for the socket alone."""
-        return self._room > 0 and bool(self._ready)
+        return self._window > 0 and bool(self._ready)
 
     @property
     def streams_waiting(self) -> int:
@@ -84,62 +92,66 @@ class Outflow:
 
     def open(self, stream: int) -> None:
         """A stream has begun."""
-        self._lane(stream)
+        self._queues[stream] = StreamSendQueue()
 
-    def passes(self, stream: int, length: int) -> bool:
+    def try_consume(self, stream: int, length: int) -> bool:
         """Whether a whole DATA frame of that length may pass now as it is; then it is accounted for."""
-        lane = self._lane(stream)
-        if stream in self._blocked or length > self._room or length > self._initial + lane.room or self.is_paused:
+        send_queue = self._queues.get(stream) or self._queue_of(stream)
+        if (
+            stream in self._blocked
+            or length > self._window
+            or length > self._initial + send_queue.window
+            or self.is_paused
+        ):
             return False
-        self._room -= length
-        lane.room -= length
+        self._window -= length
+        send_queue.window -= length
         return True
 
-    def send(self, stream: int, payload: bytes, flags: int = 0) -> None:
-        """Send DATA as soon as the windows allow, after what waits of this stream."""
-        lane, size = self._lane(stream), len(payload)
+    def send(self, stream: int, payload: bytes, flags: int = 0) -> bool:
+        """Send DATA as soon as the windows allow, after what waits of this stream; whether all of it is sent."""
+        send_queue, size = self._queues.get(stream) or self._queue_of(stream), len(payload)
         if not size and not flags:
-            return
-        queue = lane.queue
+            return stream not in self._blocked
+        queue = send_queue.queue
         if (
             not queue
-            and size <= frames.DEFAULT_MAX_FRAME_SIZE
+            and size <= DEFAULT_MAX_FRAME_SIZE
             and (
                 not size
                 or (
-                    size <= self._room
-                    and size <= self._initial + lane.room
+                    size <= self._window
+                    and size <= self._initial + send_queue.window
                     and self._unwritten + size <= MOST_UNWRITTEN
                     and not self.is_paused
                 )
             )
         ):
-            self._room -= size
-            lane.room -= size
+            self._window -= size
+            send_queue.window -= size
             self._unwritten += size
             self._side.put(frames.frame(DATA, flags, stream, payload))
-            return
+            return True
         if queue is None:
-            queue = lane.queue = deque()
+            queue = send_queue.queue = deque()
         self._wait(size)
         if queue:
             last, last_flags = queue[-1]
-            if last_flags == 0 and len(last) + size <= frames.DEFAULT_MAX_FRAME_SIZE:
+            if last_flags == 0 and len(last) + size <= DEFAULT_MAX_FRAME_SIZE:
                 # Many small pieces would take far more memory than they hold.
                 queue[-1] = bytes(last) + payload, flags
-                return
+                return False
         queue.append((payload, flags))
-        if stream not in self._blocked:
-            self._pump(stream, lane)
+        return stream not in self._blocked and self._pump(stream, send_queue)
 
-    def follow(self, stream: int, whole: bytes) -> None:
+    def enqueue_after_data(self, stream: int, frame: bytes) -> None:
         """Send another frame of this stream, after what waits of it."""
-        lane = self._lanes.get(stream)
-        if lane is None or not lane.queue:
-            self._side.put(whole)
+        send_queue = self._queues.get(stream)
+        if send_queue is None or not send_queue.queue:
+            self._side.put(frame)
         else:
-            self._wait(len(whole))
-            lane.queue.append((whole, None))
+            self._wait(len(frame))
+            send_queue.queue.append((frame, None))
 
     def credit(self, stream: int, payload: bytes) -> list[int]:
         """A WINDOW_UPDATE has come; the streams of which nothing waits any more.
@@ -152,19 +164,19 @@ class Outflow:
         if stream:
             if not increment:
                 raise StreamError(stream, frames.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
-            lane = self._lanes.get(stream)
-            if lane is None:  # it has ended
+            send_queue = self._queues.get(stream)
+            if send_queue is None:  # it has ended
                 return []
-            lane.room += increment
-            if lane.room > self._widest:
-                self._widest = lane.room
-            if self._initial + lane.room > LARGEST_WINDOW:
+            send_queue.window += increment
+            if send_queue.window > self._widest:
+                self._widest = send_queue.window
+            if self._initial + send_queue.window > LARGEST_WINDOW:
                 raise StreamError(stream, FLOW_CONTROL_ERROR, f"the window of stream {stream} is too large")
-            return [stream] if stream in self._blocked and self._pump(stream, lane) else []
+            return [stream] if stream in self._blocked and self._pump(stream, send_queue) else []
         if not increment:
             raise FrameError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
-        self._room += increment
-        if self._room > LARGEST_WINDOW:
+        self._window += increment
+        if self._window > LARGEST_WINDOW:
             raise FrameError(FLOW_CONTROL_ERROR, "the connection's window is too large")
         return self.pump()
 
@@ -187,9 +199,9 @@ class Outflow:
             raise FrameError(FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE makes a stream's window too large")
         self._initial = window
         for stream in self._blocked:
-            lane = self._lanes[stream]
-            if window + lane.room > 0 and not lane.is_ready:
-                lane.is_ready = True
+            send_queue = self._queues[stream]
+            if window + send_queue.window > 0 and not send_queue.is_ready:
+                send_queue.is_ready = True
                 self._ready.append(stream)
         return self.pump()
 
@@ -199,35 +211,35 @@ class Outflow:
         """
         finished = []
         for _ in range(len(self._ready)):
-            if self._room <= 0 or self.is_paused or self._unwritten >= MOST_UNWRITTEN:
+            if self._window <= 0 or self.is_paused or self._unwritten >= MOST_UNWRITTEN:
                 break
             stream = self._ready.popleft()
-            lane = self._lanes.get(stream)
-            if lane is None or not lane.is_ready:  # it has ended meanwhile
+            send_queue = self._queues.get(stream)
+            if send_queue is None or not send_queue.is_ready:  # it has ended meanwhile
                 continue
-            lane.is_ready = False
-            if self._pump(stream, lane):
+            send_queue.is_ready = False
+            if self._pump(stream, send_queue):
                 finished.append(stream)
         return finished
 
-    def written(self) -> bool:
+    def on_socket_written(self) -> bool:
         """The socket has been given what was put; whether more could follow now."""
         if not self._unwritten:
             return False
         self._unwritten = 0
-        return bool(self._ready) and self._room > 0 and not self.is_paused
+        return bool(self._ready) and self._window > 0 and not self.is_paused
 
     def close(self, stream: int) -> None:
         """The stream has ended, or nobody reads it any more."""
-        lane = self._lanes.pop(stream, None)
-        if lane is not None and lane.queue:
-            self._wait(-sum([len(payload) for payload, _ in lane.queue]))
+        send_queue = self._queues.pop(stream, None)
+        if send_queue is not None and send_queue.queue:
+            self._wait(-sum([len(payload) for payload, _ in send_queue.queue]))
             self._blocked.pop(stream, None)
 
     def drop(self) -> None:
         """The receiver is gone."""
         self._wait(-self.waiting)
-        self._lanes.clear()
+        self._queues.clear()
         self._blocked.clear()
         self._ready.clear()
 
@@ -239,15 +251,15 @@ class Outflow:
         else:
             self._memory.release(-size)
 
-    def _lane(self, stream: int) -> Lane:
-        lane = self._lanes.get(stream)
-        if lane is None:
-            lane = self._lanes[stream] = Lane()
-        return lane
+    def _queue_of(self, stream: int) -> StreamSendQueue:
+        send_queue = self._queues.get(stream)
+        if send_queue is None:
+            send_queue = self._queues[stream] = StreamSendQueue()
+        return send_queue
 
-    def _pump(self, stream: int, lane: Lane) -> bool:
+    def _pump(self, stream: int, send_queue: StreamSendQueue) -> bool:
         """Send what the windows and the socket allow; whether nothing is left."""
-        put, queue = self._side.put, lane.queue
+        put, queue = self._side.put, send_queue.queue
         assert queue is not None
         while queue:
             payload, flags = queue[0]
@@ -260,7 +272,7 @@ class Outflow:
             if size:
                 if self.is_paused or self._unwritten >= MOST_UNWRITTEN:
                     break
-                room = min(self._room, self._initial + lane.room, frames.DEFAULT_MAX_FRAME_SIZE)
+                room = min(self._window, self._initial + send_queue.window, DEFAULT_MAX_FRAME_SIZE)
                 if room <= 0:
                     break
                 if size > room:
@@ -274,42 +286,42 @@ class Outflow:
             else:
                 put(frames.frame(DATA, flags, stream))
                 queue.popleft()
-            self._room -= size
-            lane.room -= size
+            self._window -= size
+            send_queue.window -= size
             self._unwritten += size
             self._wait(-size)
         if queue:
             self._blocked[stream] = None
-            if self._initial + lane.room > 0 and not lane.is_ready:
-                lane.is_ready = True
+            if self._initial + send_queue.window > 0 and not send_queue.is_ready:
+                send_queue.is_ready = True
                 self._ready.append(stream)
             return False
         self._blocked.pop(stream, None)
         return True
 
 
-class Inflow:
+class ReceiveWindow:
     """Windows that one sender is given, and that it must keep to.
 
     The connection's window is given back as soon as the relay has the bytes, so that no stream that is not read stops
-    another; a stream's once they are out of the way, at once or when the receiver has caught up (`owe`, `settle`).
-    Where a slow receiver lets too much pile up in `outflow`, the connection's waits as well.
+    another; a stream's once they are out of the way, at once or when the receiver has caught up (`defer_credit`,
+    `release_credit`). Where a slow receiver lets too much pile up in `send_window`, the connection's waits as well.
     """
 
-    def __init__(self, side: Writes, outflow: Outflow, memory: MemoryAccount) -> None:
+    def __init__(self, side: Writes, send_window: SendWindow, memory: MemoryAccount) -> None:
         self._side = side
-        self._outflow = outflow
+        self._send_window = send_window
         self._memory = memory
         self.uncredited = 0  # bytes to be credited, to the connection
         self._streams: dict[int, int] = {}  # and to streams, less than _MUCH_OF_STREAM each
         self.later: dict[int, int] = {}  # of streams of which something waits for the receiver
-        self._begun = False
+        self._is_open = False
 
     def begin(self) -> bytes:
         """What opens the connection's window, to be written after the first SETTINGS; later nothing."""
-        if self._begun:
+        if self._is_open:
             return b""
-        self._begun = True
+        self._is_open = True
         return window_update(0, CONNECTION_WINDOW - INITIAL_WINDOW)
 
     def admit(self, stream: int, length: int) -> None:
@@ -335,28 +347,28 @@ class Inflow:
             return
         self._credit_stream(stream, size, ended)
 
-    def owe(self, stream: int, size: int) -> None:
+    def defer_credit(self, stream: int, size: int) -> None:
         """So many bytes of a stream wait for the receiver."""
         self.uncredited += size
         if self.uncredited >= _MUCH_OF_CONNECTION:
             self.resume()
         self.later[stream] = self.later.get(stream, 0) + size
 
-    def settle(self, stream: int, *, ended: bool) -> None:
+    def release_credit(self, stream: int, *, ended: bool) -> None:
         """The receiver of a stream has caught up, or none of it is wanted any more."""
         if stream in self.later:
             self._credit_stream(stream, self.later.pop(stream), ended)
 
     def resume(self) -> None:
         """Give the connection's window back, unless too much waits for the receiver."""
-        if self.uncredited >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._outflow.waiting):
+        if self.uncredited >= _MUCH_OF_CONNECTION and not self._memory.is_held_back(self._send_window.waiting):
             self._side.put(window_update(0, self.uncredited))
             self.uncredited = 0
 
     def close(self, stream: int) -> None:
         """The stream has ended."""
         if self.later:
-            self.settle(stream, ended=True)
+            self.release_credit(stream, ended=True)
         if self._streams:
             self._streams.pop(stream, None)
 
@@ -374,17 +386,18 @@ class Inflow:
 
 def _lean(rest: memoryview) -> bytes | memoryview:
     """What is left of a payload, which may not keep all of it in memory for ever."""
-    kept: Any = rest.obj
-    return rest if len(rest) > len(kept) >> 1 else bytes(rest)
+    buffer: Any = rest.obj
+    return rest if len(rest) > len(buffer) >> 1 else bytes(rest)
 
 
-def pass_on(outflow: Outflow, inflow: Inflow, stream: int, payload: bytes, size: int, flags: int) -> None:
+def pass_on(
+    send_window: SendWindow, receive_window: ReceiveWindow, stream: int, payload: bytes, size: int, flags: int
+) -> None:
     """Send DATA, which took `size` bytes of its sender's windows, as the receiver's allow."""
-    outflow.send(stream, payload, flags & END_STREAM)
-    if outflow.blocked(stream):
-        inflow.owe(stream, size)
+    if send_window.send(stream, payload, flags & END_STREAM):
+        receive_window.credit(stream, size, ended=bool(flags & END_STREAM))
     else:
-        inflow.credit(stream, size, ended=bool(flags & END_STREAM))
+        receive_window.defer_credit(stream, size)
 
 
 def window_update(stream: int, increment: int) -> bytes:

@@ -8,25 +8,25 @@ import time
 QUIET = 60.0  # seconds between two lines about the same
 
 
-class News:
+class LogThrottle:
     """Safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told: dict[tuple[str, ...], tuple[float, int]] = {}
+        self._entries: dict[tuple[str, ...], tuple[float, int]] = {}
 
-    def of(self, *what: str) -> int | None:
+    def admit(self, *what: str) -> int | None:
         """How many of this kind were not told since the last that was; None when this one is not to be told either."""
         with self._lock:
             now = time.monotonic()
-            when, kept = self._told.get(what, (now - QUIET, 0))
+            when, suppressed = self._entries.get(what, (now - QUIET, 0))
             if now - when < QUIET:
-                self._told[what] = when, kept + 1
+                self._entries[what] = when, suppressed + 1
                 return None
-            self._told[what] = now, 0
-            return kept
+            self._entries[what] = now, 0
+            return suppressed
 
 
-def and_more(kept: int) -> str:
+def and_more(suppressed: int) -> str:
     """What a line says of those that were not told."""
-    return f" (and {kept:,} more since it was last told)" if kept else ""
+    return f" (and {suppressed:,} more since it was last told)" if suppressed else ""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 WHILE = 10.0  # seconds
 
 
-class Allowance:
+class FrameRateLimit:
     """Counts a connection's cheap frames. Raises FrameError ENHANCE_YOUR_CALM beyond the limits."""
 
     __slots__ = ("_controls", "_relay", "_resets", "_since")
@@ -43,6 +43,6 @@ class Allowance:
         self._resets = self._controls = 0
         return False
 
-    def _refuse(self, what: str, told: str) -> None:
+    def _refuse(self, what: str, reason: str) -> None:
         self._relay.limited[what] += 1
-        raise frames.FrameError(frames.ENHANCE_YOUR_CALM, told)
+        raise frames.FrameError(frames.ENHANCE_YOUR_CALM, reason)

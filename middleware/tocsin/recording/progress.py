@@ -1,0 +1,71 @@
+"""What a recording says of itself while it runs: how much is kept, and why nothing is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from tocsin.judgement.call import Call
+from tocsin.judgement.sink import Scored
+
+log = logging.getLogger("tocsin")
+
+EARLY = (5.0, 10.0, 15.0)  # seconds after the start, and after each report, until reports come every minute
+EVERY = 60.0
+SHOWN = 3  # methods that are named
+
+
+class RecordingProgress:
+    """Counts what a recorder leaves out, as a sink of it, and reports in the log.
+
+    `rows` tells how many responses are kept, `calls` how many calls came that were not guarded, and that were.
+    """
+
+    def __init__(self, methods: Sequence[str], most_rows: int, rows: Callable[[], int]) -> None:
+        self._methods = list(methods)
+        self._most_rows = most_rows
+        self._rows = rows
+        self._left_out: Counter[tuple[str, str]] = Counter()  # by model and reason
+
+    def scored(self, batch: Scored) -> None:
+        """A recorder scores nothing."""
+
+    def unscored(self, call: Call) -> None:
+        """A response was not kept."""
+        if call.verdict is not None:
+            self._left_out[call.verdict.model, call.verdict.unscored or ""] += 1
+
+    def acted(self, call: Call, action: str) -> None:
+        """A recorder does nothing to calls."""
+
+    def shadowed(self, call: Call, severity: str | None) -> None:
+        """A recorder has no candidates."""
+
+    def report(self, calls: Sequence[int]) -> str:
+        """What to say now; `calls`: not guarded, guarded."""
+        unguarded, guarded = calls
+        rows = self._rows()
+        parts = [f"{rows:,} of {self._most_rows:,} responses recorded"]
+        if self._left_out:
+            reasons = ", ".join(f"{count:,} of {model}: {why}" for (model, why), count in self._left_out.most_common())
+            parts.append(f"left out: {reasons}")
+        if not rows and not self._left_out:
+            if guarded:
+                parts.append(f"{guarded:,} guarded calls have begun, and none has been answered successfully yet")
+            else:
+                more = ", ..." if len(self._methods) > SHOWN else ""
+                parts.append(f"no call of {', '.join(self._methods[:SHOWN])}{more} has come yet")
+                if unguarded:
+                    parts.append(f"{unguarded:,} calls of other methods passed: has a configured model these?")
+        return "; ".join(parts)
+
+    async def run(self, calls: Callable[[], Sequence[int]]) -> None:
+        """Report until cancelled: soon, then every minute. Where nothing is recorded, as a warning."""
+        waits = iter(EARLY)
+        while True:
+            await asyncio.sleep(next(waits, EVERY))
+            log.log(logging.INFO if self._rows() else logging.WARNING, "%s", self.report(calls()))
+            if self._rows() >= self._most_rows:
+                return

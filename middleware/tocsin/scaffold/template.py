@@ -1,0 +1,104 @@
+"""The text of a first configuration, with what to change beside each line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from tocsin.protocols.protocol import preset
+from tocsin.scaffold.asking import MethodOutline, Output
+
+FLOATS = ("FP16", "BF16", "FP32", "FP64")
+USUAL = {  # parts of names that outputs have, and the signal that detectors know them as
+    "logit": "logits",
+    "prob": "probs",
+    "softmax": "probs",
+    "embed": "embedding",
+    "feature": "embedding",
+    "hidden": "embedding",
+}
+
+
+def head(upstream: str, why: str) -> str:
+    """The lines that stand above the models."""
+    return f"""\
+# {why}
+# Each key: docs/configuration.md. `tocsin config check` finds mistakes before anything is served.
+listen: 127.0.0.1:9080          # callers connect here, instead of to the model server
+upstream: {upstream:<21} # the model server
+mode: observe                   # observe: nothing changes; annotate: verdicts in trailing metadata; enforce: they act
+metrics: 127.0.0.1:9464         # Prometheus scrapes /metrics here; a page is at /
+"""
+
+
+def of_models(models: Mapping[str, Sequence[Output]]) -> str:
+    """The models of a server that speaks the Open Inference Protocol."""
+    lines = ["models:"]
+    for name, outputs in models.items():
+        lines += [f"  {_quoted(name)}:", "    signals:                    # NAME: where it stands in the response"]
+        floats = [output for output in outputs if output.datatype in FLOATS]
+        used: set[str] = set()
+        for output in floats:
+            signal = _signal(output.name, used)
+            used.add(signal)
+            where = f"{_quoted(signal)}: response.outputs{_place(output.name)}"
+            lines.append(f"      {where:<40}  # {output.datatype} {list(output.shape)}")
+        if not floats:
+            lines.append("      probs: response.outputs.probs             # the server names no outputs: write yours")
+        others = ", ".join(f"{output.name} {output.datatype}" for output in outputs if output.datatype not in FLOATS)
+        if others:
+            lines.append(f"    # no numbers to judge by: {others}")
+        lines.append(_bundle(name))
+    return "\n".join(lines) + "\n"
+
+
+def of_methods(methods: Iterable[MethodOutline]) -> str:
+    """A service of one's own, as its server describes it. Methods without floating-point numbers are left out."""
+    guarded = [method for method in methods if method.numbers]
+    lines = [
+        "protocols:",
+        "  own:",
+        "    reflection: true            # or descriptors: FILE.binpb (docs/protocols.md)",
+    ]
+    lines += ["    methods:", *(f"      {method.path}: {{}}" for method in guarded)]
+    lines += ["models:", "  own:                          # name it as you like", "    protocol: own", "    signals:"]
+    used: set[str] = set()
+    for path in dict.fromkeys(path for method in guarded for path in method.numbers):
+        signal = _signal(path.rpartition(".")[2], used)
+        used.add(signal)
+        lines.append(f"      {_quoted(signal)}: {path}")
+    lines.append(_bundle("own"))
+    return "\n".join(lines) + "\n"
+
+
+def of_preset(protocol: str, model: str) -> str:
+    """A protocol that ships, whose methods say themselves where signals stand."""
+    signals = sorted({name for method in preset(protocol).values() for name in getattr(method, "signals", {})})
+    lines = ["models:", f"  {_quoted(model)}:", f"    protocol: {protocol}"]
+    if signals:
+        lines.append(f"    # the protocol knows where these stand: {', '.join(signals)}")
+    else:
+        lines += ["    signals:                    # NAME: where it stands in the response",
+                  "      probs: response.outputs.probs"]  # fmt: skip
+    lines.append(_bundle(model))
+    return "\n".join(lines) + "\n"
+
+
+def _bundle(model: str) -> str:
+    file = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in model)
+    return f"    # bundle: {file}.tocsin      # once tocsin fit and tocsin calibrate have made it"
+
+
+def _signal(name: str, used: set[str]) -> str:
+    """What detectors know an output as; its own name where that is not to be seen, or is taken."""
+    usual = next((signal for part, signal in USUAL.items() if part in name.lower()), name)
+    return name if usual in used else usual
+
+
+def _place(name: str) -> str:
+    return f".{name}" if name.replace("_", "").isalnum() else f"[{name}]"
+
+
+def _quoted(text: str) -> str:
+    """A key or value of YAML."""
+    return text if text.replace("_", "").replace("-", "").isalnum() and not text.isdigit() else json.dumps(text)

@@ -1,0 +1,84 @@
+"""A first configuration passes the check, and can be recorded by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tests import ranker as acme
+from tests.command import tocsin
+from tests.model_server import model_server
+from tests.parts import free_port
+
+from tocsin.protocols.protocol import presets
+from tocsin.scaffold.asking import MethodOutline, Output
+from tocsin.scaffold.template import of_methods, of_models
+
+
+@pytest.mark.parametrize("protocol", presets())
+def test_each_protocol_that_ships_has_one_that_passes_the_check(tmp_path: Path, protocol: str) -> None:
+    out = tmp_path / "tocsin.yaml"
+    said = tocsin("init", "--protocol", protocol, "-o", out).stderr
+    assert f"tocsin record -c {out}" in said
+    assert "guards mine (no bundle)" in tocsin("config", "check", out).stdout
+
+
+def test_a_server_that_reflects_is_asked_for_methods_and_numbers(tmp_path: Path) -> None:
+    out = tmp_path / "tocsin.yaml"
+    with acme.ranker({}, reflecting=True) as (_, address):
+        tocsin("init", "--ask", address, "-o", out)
+        assert "guards own (no bundle)" in tocsin("config", "check", out).stdout
+    content = yaml.safe_load(out.read_text())
+    assert content["upstream"] == address and content["protocols"]["own"]["reflection"] is True
+    assert acme.PATHS["Rank"] in content["protocols"]["own"]["methods"]
+    assert content["models"]["own"]["signals"]
+
+
+def test_a_server_that_says_nothing_of_itself_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with model_server() as (_, address):
+        said = tocsin("init", "--ask", address, "-o", tmp_path / "tocsin.yaml", code=2).stderr
+    assert "the server tells neither models nor methods: " in said
+    nobody = f"127.0.0.1:{free_port()}"
+    assert "UNAVAILABLE" in tocsin("init", "--ask", nobody, "-o", tmp_path / "tocsin.yaml", code=2).stderr
+    assert not (tmp_path / "tocsin.yaml").exists()
+
+
+def test_outputs_get_the_names_that_detectors_know() -> None:
+    outputs = [
+        Output("output_probability", "FP32", [-1, 3]),
+        Output("probs_2", "FP32", [-1, 3]),
+        Output("last.hidden", "FP32", [-1, 768]),
+        Output("label", "BYTES", [-1]),
+    ]
+    content = yaml.safe_load(of_models({"iris:1": outputs}))
+    assert content["models"]["iris:1"]["signals"] == {
+        "probs": "response.outputs.output_probability",
+        "probs_2": "response.outputs.probs_2",
+        "embedding": "response.outputs[last.hidden]",
+    }
+
+
+def test_methods_without_numbers_are_not_guarded() -> None:
+    content = yaml.safe_load(of_methods([MethodOutline("/a.B/C", ["response.scores"]), MethodOutline("/a.B/D", [])]))
+    assert content["protocols"]["own"]["methods"] == {"/a.B/C": {}}
+    assert content["models"]["own"]["signals"] == {"scores": "response.scores"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "say --ask HOST:PORT where a model server runs, or --protocol NAME"),
+        (["--ask", "x:1", "--protocol", "oip"], "say --ask"),
+        (["--protocol", "none"], "--protocol none: ships not; there are oip, "),
+        (["--protocol", "oip", "-o", "there.yaml"], "there.yaml: is there already; --force writes over it"),
+        (["--protocol", "oip", "-o", "nowhere/x.yaml"], "there is no folder nowhere"),
+    ],
+)
+def test_mistakes_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there.yaml").write_text("kept")
+    assert problem in tocsin("init", *arguments, code=2).stderr
+    assert Path("there.yaml").read_text() == "kept"

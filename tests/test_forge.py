@@ -1,0 +1,43 @@
+"""Claims about the forge's files: CI calls what a contributor types, and versions are stated alike everywhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+STEPS = [step["run"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step]
+
+
+def test_ci_runs_targets_that_there_are() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = {target for step in STEPS for target in re.findall(r"\bmake ([a-z-]+)", step)}
+    assert called <= targets and all("make " in step for step in STEPS)
+    assert called >= {"lint", "test", "test-compiled", "test-base", "docs"}
+
+
+def test_ci_runs_every_version_that_is_supported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line]
+    supported = (ROOT / "SECURITY.md").read_text()
+    assert all(version in supported for version in named)
+    assert set(named) <= set(WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"])
+
+
+def test_hooks_use_the_projects_own_tools() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    dev = " ".join(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"])
+    for hook in config["repos"][0]["hooks"]:
+        tool = hook["entry"].split()[0]
+        assert tool in ("git", "make") or tool.removeprefix(".venv/bin/") in dev
+
+
+def test_templates_are_forms() -> None:
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(path.read_text())
+        assert "blank_issues_enabled" in form or {"name", "description", "body"} <= form.keys(), path
