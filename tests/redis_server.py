@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,9 @@ class RedisServer:
         return sum(int(one.read_text().split()[0]) for one in tasks) / 1e9
 
     def start(self) -> None:
-        command = ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", *self._options]
+        self._folder = tempfile.TemporaryDirectory(prefix="redis-")  # for what it dumps when a test asks for that
+        place = ["--dir", self._folder.name, "--port", str(self.port)]
+        command = ["redis-server", *place, "--save", "", "--appendonly", "no", *self._options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self._until_it_listens()
 
