@@ -26,8 +26,9 @@ class OverlapDisagreement:
     is Gaussian; its bandwidth is the median distance between safe samples. Works for policies that change their mind
     when they are lost; says nothing on the first response of a session. Flat signals need `samples` and `steps`.
 
-    Distances are Euclidean over the A dimensions as they come, so scores depend on units: a gripper in millimetres beside
-    joints in radians is all that counts. Scale the dimensions to comparable ranges, as policies' own normalisers do.
+    Distances are Euclidean over the A dimensions as they come, so scores depend on units: a gripper in millimetres
+    beside joints in radians is all that counts. Scale the dimensions to comparable ranges, as policies' own
+    normalisers do.
 
     Source: Agia, Sinha, Yang et al. (2024), arXiv:2410.04640; Gretton et al. (2012), JMLR 13.
     """
