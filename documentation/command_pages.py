@@ -37,20 +37,22 @@ def commands(group: Any, words: str = "tocsin") -> Iterator[tuple[str, Any]]:
 
 
 def _usage(words: str, command: Any) -> list[str]:
-    arguments = [one for one in command.params if one.param_type_name == "argument"]
-    named = " ".join(one.name.upper() if one.required else f"[{one.name.upper()}]" for one in arguments)
+    arguments = [argument for argument in command.params if argument.param_type_name == "argument"]
+    named = " ".join(
+        argument.name.upper() if argument.required else f"[{argument.name.upper()}]" for argument in arguments
+    )
     return ["```text", f"{words} {named} [OPTIONS]".replace("  ", " "), "```", ""]
 
 
 def _options(command: Any) -> list[str]:
     lines = ["| option | default | meaning |", "|---|---|---|"]
-    for one in command.params:
-        if one.param_type_name == "argument":
-            names, default = f"`{one.name.upper()}`", "required" if one.required else ""
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            names, default = f"`{parameter.name.upper()}`", "required" if parameter.required else ""
         else:
-            names = ", ".join(f"`{name}`" for name in [*one.opts, *one.secondary_opts])
-            default = "required" if one.required else _default(one)
-        lines.append(f"| {names} | {default} | {_paragraph(one.help).replace('|', chr(92) + '|')} |")
+            names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+            default = "required" if parameter.required else _default(parameter)
+        lines.append(f"| {names} | {default} | {_paragraph(parameter.help).replace('|', chr(92) + '|')} |")
     return [*lines, ""] if len(lines) > 2 else []
 
 

@@ -34,9 +34,9 @@ def copied(path: Path) -> str:
 
 def linked_files() -> Iterator[Path]:
     """The files outside docs/ that a page links to, without those that are pages themselves."""
-    found = {target for source in DOCS.rglob("*.md") for target in _targets(source)}
+    targets = {target for source in DOCS.rglob("*.md") for target in _targets(source)}
     pages = {ROOT / name for name in PAGES.values()}
-    yield from sorted(path for path in found - pages if path.is_file() and not path.is_relative_to(DOCS))
+    yield from sorted(path for path in targets - pages if path.is_file() and not path.is_relative_to(DOCS))
 
 
 def with_site_links(markdown: str, source: str) -> str:

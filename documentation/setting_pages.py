@@ -64,10 +64,10 @@ def settings(model: type[BaseModel] = Config, above: str = "") -> Iterator[Setti
 
 def examples() -> dict[str, Any]:
     """An example of each key by its path, from the documents of every_setting.yaml; the first one counts."""
-    found: dict[str, Any] = {}
+    collected: dict[str, Any] = {}
     for document in documents():
-        _collect(document, "", found)
-    return found
+        _collect(document, "", collected)
+    return collected
 
 
 def documents() -> list[Any]:
@@ -84,13 +84,7 @@ def page() -> str:
     for path, field in rows:
         if _section(path) != section:
             section = _section(path)
-            lines += [
-                "",
-                f"## {_HEADINGS[section]}",
-                "",
-                "| key | type | default | example | meaning |",
-                "|---|---|---|---|---|",
-            ]
+            lines += ["", f"## {_HEADINGS[section]}", "", *_HEAD]
         cells = (
             f"`{path}`",
             type_name(field.annotation),
@@ -110,7 +104,7 @@ def type_name(annotation: Any) -> str:
     if origin is Annotated:
         return type_name(inner[0])
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(type_name(one) for one in inner))
+        return " or ".join(dict.fromkeys(type_name(part) for part in inner))
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in inner)
     if origin is list:
@@ -134,27 +128,27 @@ def _models(annotation: Any, path: str) -> Iterator[tuple[type[BaseModel], str]]
         for inner, _ in _models(get_args(annotation)[0], path):
             yield inner, "[]"
     elif origin in (Annotated, Union, types.UnionType):
-        for one in get_args(annotation):
-            yield from _models(one, path)
+        for part in get_args(annotation):
+            yield from _models(part, path)
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation, ""
 
 
-def _collect(value: Any, path: str, found: dict[str, Any]) -> None:
+def _collect(value: Any, path: str, collected: dict[str, Any]) -> None:
     if path:
-        found.setdefault(path, value)
+        collected.setdefault(path, value)
     if isinstance(value, list):
         for entry in value:
             if isinstance(entry, dict):
-                _collect_keys(entry, f"{path}[]", found)
+                _collect_keys(entry, f"{path}[]", collected)
     elif isinstance(value, dict):
-        _collect_keys(value, path, found)
+        _collect_keys(value, path, collected)
 
 
-def _collect_keys(content: dict[str, Any], path: str, found: dict[str, Any]) -> None:
+def _collect_keys(content: dict[str, Any], path: str, collected: dict[str, Any]) -> None:
     for key, value in content.items():
         name = _KEYS.get(path, key)
-        _collect(value, f"{path}.{name}" if path else name, found)
+        _collect(value, f"{path}.{name}" if path else name, collected)
 
 
 def _default(field: FieldInfo) -> str:

@@ -20,7 +20,7 @@ SHOWN = 3  # methods that are named
 class RecordingProgress:
     """Counts what a recorder leaves out, as a sink of it, and reports in the log.
 
-    `rows` tells how many responses are kept, `calls` how many calls came that were not guarded, and that were.
+    `methods` are those that models of the configuration have; `rows` tells how many responses are kept so far.
     """
 
     def __init__(self, methods: Sequence[str], most_rows: int, rows: Callable[[], int]) -> None:
@@ -58,7 +58,7 @@ class RecordingProgress:
                 more = ", ..." if len(self._methods) > SHOWN else ""
                 parts.append(f"no call of {', '.join(self._methods[:SHOWN])}{more} has come yet")
                 if unguarded:
-                    parts.append(f"{unguarded:,} calls of other methods passed: has a configured model these?")
+                    parts.append(f"{unguarded:,} calls of other methods passed; no configured model has those methods")
         return "; ".join(parts)
 
     async def run(self, calls: Callable[[], Sequence[int]]) -> None:
