@@ -14,9 +14,9 @@ from tests.parts import inline_guard, settings
 
 from benchmarks.fuzz.outcomes import Failure, peak
 from benchmarks.fuzz.seeds import REQUEST, RESPONSE, TRAILERS, ZIPPED, conversations
+from tocsin.http2.frames import PREFACE, SETTINGS, frame
 from tocsin.judgement.batching import Batcher
 from tocsin.relay.connection import Connection
-from tocsin.relay.frames import PREFACE, SETTINGS, frame
 from tocsin.relay.retrier import Retrier
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tocsin.grpc_wire.content_types import is_grpc
+from tocsin.http2 import frames
+from tocsin.http2.frames import END_STREAM, PADDED, FrameError
+from tocsin.http2.headers import HeaderError, HeadersTooLong
+from tocsin.http2.headers import block as block_of
 from tocsin.judgement.call import Call
-from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
-from tocsin.relay.content_types import is_grpc
-from tocsin.relay.frames import END_STREAM, PADDED, FrameError
-from tocsin.relay.headers import HeaderError, HeadersTooLong
-from tocsin.relay.headers import block as block_of
 from tocsin.relay.local_reply import PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.request_block import RequestHead, RequestReader, every_field
 

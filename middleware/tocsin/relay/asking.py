@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tocsin.relay import frames
-from tocsin.relay.deframer import MessageDeframer, framed
-from tocsin.relay.frames import END_STREAM
-from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, without
+from tocsin.grpc_wire.deframer import MessageDeframer, framed
+from tocsin.http2 import frames
+from tocsin.http2.frames import END_STREAM
+from tocsin.http2.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.holding import HeldStream
 from tocsin.unscored import Unscored
 

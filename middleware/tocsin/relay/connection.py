@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from tocsin.http2 import frames
+from tocsin.http2.flow_control import ReceiveWindow, SendWindow
+from tocsin.http2.frames import ACK, SETTINGS, FrameError, StreamError
 from tocsin.judgement.batching import MOST_WAITING
 from tocsin.judgement.call import Call
-from tocsin.relay import frames
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.downstream import Downstream
 from tocsin.relay.endpoint import Endpoint
-from tocsin.relay.flow_control import ReceiveWindow, SendWindow
-from tocsin.relay.frames import ACK, SETTINGS, FrameError, StreamError
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.local_reply import refused, unavailable
 from tocsin.relay.stream import Stream

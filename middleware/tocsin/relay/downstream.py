@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
-from tocsin.relay import frames
+from tocsin.http2 import frames
+from tocsin.http2.flow_control import STREAM_WINDOW, SURE, pass_on, window_update
+from tocsin.http2.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.admission import Admission
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.endpoint import LAST_KNOWN, Endpoint
-from tocsin.relay.flow_control import STREAM_WINDOW, SURE, pass_on, window_update
 from tocsin.relay.frame_rate import FrameRateLimit
-from tocsin.relay.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.relay.stream import Stream
 from tocsin.relay.verdict_fields import MAX_HEADER_LIST_SIZE
 from tocsin.verdict import USUAL_LIST_SIZE

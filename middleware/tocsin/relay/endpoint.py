@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from tocsin.relay import frames
-from tocsin.relay.flow_control import SendWindow
-from tocsin.relay.frames import (
+from tocsin.http2 import frames
+from tocsin.http2.flow_control import SendWindow
+from tocsin.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tocsin.relay import frames
+from tocsin.http2 import frames
 
 if TYPE_CHECKING:
     from tocsin.relay.server import Relay

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
+from tocsin.grpc_wire.deframer import Message, MessageDeframer, framed, whole_message
+from tocsin.http2 import frames
+from tocsin.http2.flow_control import ReceiveWindow, SendWindow
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import enforcement_steps, goes_out
 from tocsin.judgement.policy import Replacement, failed_closed, not_grpc
 from tocsin.protocols.method import Edit
-from tocsin.relay import frames
-from tocsin.relay.deframer import Message, MessageDeframer, framed, whole_message
-from tocsin.relay.flow_control import ReceiveWindow, SendWindow
 from tocsin.relay.local_reply import replaced
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
 from tocsin.relay.stream import Stream

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tocsin.relay.content_types import foreign_answer
-from tocsin.relay.headers import KEPT_BLOCKS, KEPT_SIZE, HeaderFilter
+from tocsin.grpc_wire.content_types import foreign_answer
+from tocsin.http2.headers import KEPT_BLOCKS, KEPT_SIZE, HeaderFilter
 from tocsin.relay.verdict_fields import EncodedText, split_verdicts
 
 _WANTED = HeaderFilter((":status", "content-type", "grpc-encoding", "grpc-status"))

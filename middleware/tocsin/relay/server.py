@@ -18,11 +18,11 @@ from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.log_throttle import LogThrottle, and_more
+from tocsin.memory import MemoryBudget
 from tocsin.relay.connection import Connection
 from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.health import facts, families
 from tocsin.relay.listening import Port
-from tocsin.relay.memory import MemoryBudget
 from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 from tocsin.relay.request_block import RequestFields
 from tocsin.relay.retrier import Retrier

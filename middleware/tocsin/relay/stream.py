@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tocsin.grpc_wire.deframer import Message, MessageDeframer, whole_message
+from tocsin.http2 import frames
+from tocsin.http2.headers import literal_parts
 from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault
 from tocsin.protocols.messages import decompress
-from tocsin.relay import frames
-from tocsin.relay.deframer import Message, MessageDeframer, whole_message
-from tocsin.relay.headers import literal_parts
 from tocsin.relay.response_block import ResponseBlock
 from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict_text
 from tocsin.unscored import Unscored

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from tocsin.relay import frames
+from tocsin.http2 import frames
+from tocsin.http2.flow_control import STREAM_WINDOW, SURE, pass_on
+from tocsin.http2.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
+from tocsin.http2.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.endpoint import LAST_KNOWN, Endpoint
-from tocsin.relay.flow_control import STREAM_WINDOW, SURE, pass_on
-from tocsin.relay.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.relay.headers import CONTENT_LENGTH, HeaderError, without
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.response_block import KNOWN_BLOCKS, read_response_block, unread_response_block
 

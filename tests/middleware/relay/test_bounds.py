@@ -22,12 +22,12 @@ from tests.by_hand import Pipe, enforcing_by_hand
 from tests.middleware.relay.test_windows import HELLO, answer, frames_of
 from tests.parts import INFER, inference, safe_traffic
 
+from tocsin.grpc_wire.deframer import framed
+from tocsin.http2.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, SendWindow
+from tocsin.http2.frames import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PREFACE, PROTOCOL_ERROR, frame
+from tocsin.http2.headers import block
+from tocsin.memory import MemoryBudget
 from tocsin.relay.connection import Connection
-from tocsin.relay.deframer import framed
-from tocsin.relay.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, SendWindow
-from tocsin.relay.frames import FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PREFACE, PROTOCOL_ERROR, frame
-from tocsin.relay.headers import block
-from tocsin.relay.memory import MemoryBudget
 
 UNGUARDED = "/test.Model/Up"
 

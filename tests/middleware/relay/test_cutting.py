@@ -27,11 +27,11 @@ from hypothesis import strategies as st
 from tests.by_hand import Pipe, enforcing_by_hand, unconnected
 from tests.parts import INFER, inference, inline_guard, safe_traffic, settings
 
+from tocsin.http2.frames import PREFACE, frame
+from tocsin.http2.headers import block
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard
 from tocsin.relay.connection import Connection
-from tocsin.relay.frames import PREFACE, frame
-from tocsin.relay.headers import block
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY, Verdict
 
@@ -244,7 +244,7 @@ async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(
 
 async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(
-        "tocsin.relay.flow_control._MUCH_OF_CONNECTION", 70_000
+        "tocsin.http2.flow_control._MUCH_OF_CONNECTION", 70_000
     )  # credited when the caller has caught up
     _, connection, to_client, to_server = enforcing_by_hand(bundle)
     hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()

@@ -26,7 +26,8 @@ from tests.certificates import Authority
 from tests.model_server import Model, model_server
 from tests.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
 
-from tocsin.relay import descriptors, frames
+from tocsin.http2 import frames
+from tocsin.relay import descriptors
 
 ANSWER = inference(safe_traffic(1), slice(0, 1))
 

@@ -19,10 +19,10 @@ from tests.parts import INFER, SIGNALS, Running, free_port, inference, running, 
 from tests.raw_client import field, raw_client
 
 from tocsin.configuration.config import Config
+from tocsin.grpc_wire.deframer import framed
+from tocsin.http2 import frames
+from tocsin.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 from tocsin.judgement.guard import Guard
-from tocsin.relay import frames
-from tocsin.relay.deframer import framed
-from tocsin.relay.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 
 ANSWER = inference(safe_traffic(1), slice(0, 1))
 OTHER = "/test.Model/Unary"

@@ -17,10 +17,10 @@ from tests.by_hand import enforcing_by_hand
 from tests.model_server import model_server
 from tests.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
 
-from tocsin.relay.deframer import framed
-from tocsin.relay.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW
-from tocsin.relay.frames import PREFACE
-from tocsin.relay.headers import block
+from tocsin.grpc_wire.deframer import framed
+from tocsin.http2.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW
+from tocsin.http2.frames import PREFACE
+from tocsin.http2.headers import block
 
 MODES = ["observe", "annotate", "enforce", "annotate, asking"]
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

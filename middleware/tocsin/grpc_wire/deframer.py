@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tocsin.relay.memory import MemoryAccount
+from tocsin.memory import MemoryAccount
 
 PREFIX = 5  # a compression flag and a length of four bytes
 

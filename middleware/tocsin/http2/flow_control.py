@@ -12,8 +12,8 @@ from collections import deque
 from struct import Struct
 from typing import Any, Protocol
 
-from tocsin.relay import frames
-from tocsin.relay.frames import (
+from tocsin.http2 import frames
+from tocsin.http2.frames import (
     DATA,
     DEFAULT_MAX_FRAME_SIZE,
     END_STREAM,
@@ -22,7 +22,7 @@ from tocsin.relay.frames import (
     FrameError,
     StreamError,
 )
-from tocsin.relay.memory import MemoryAccount
+from tocsin.memory import MemoryAccount
 
 INITIAL_WINDOW = 65_535  # that every peer begins with
 LARGEST_WINDOW = (1 << 31) - 1
