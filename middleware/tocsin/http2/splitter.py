@@ -16,6 +16,7 @@ from tocsin.http2.frames import (
     LAST_STREAM,
     PADDED,
     SETTINGS,
+    SIGNED_HEADER,
     FrameError,
     StreamError,
 )
@@ -102,7 +103,7 @@ class FrameSplitter:
             data = bytes(self._tail)
             self._memory.release(len(data))
             self._tail = bytearray()
-        preserves_order = self.preserves_order
+        preserves_order, unpack = self.preserves_order, SIGNED_HEADER.unpack_from
         end = len(data)
         start = at = 0  # what lies between start and at goes on unchanged
         if self._partial_data:
@@ -113,14 +114,14 @@ class FrameSplitter:
         usual = -1 if self._block_stream else limit  # nothing is, until a header block has ended
         self._needed = HEADER_SIZE
         while end - at >= HEADER_SIZE:
-            high, low, kind, flags, stream = HEADER.unpack_from(data, at)
+            high, low, kind, flags, stream = unpack(data, at)
             length = high << 8 | low
             stop = at + HEADER_SIZE + length
             if preserves_order and at > start:  # what is written while this frame is read comes after those before it
                 out.append(data[start:at])
                 start = at
-            if stop <= end and length <= usual and 0 < stream <= LAST_STREAM:  # most are so
-                if kind == DATA and not flags & PADDED:
+            if stop <= end and length <= usual and stream > 0:  # most are so
+                if not kind and not flags & PADDED:  # DATA
                     if self.data(stream, flags, data[at + HEADER_SIZE : stop], length, length):
                         if at > start:
                             out.append(data[start:at])

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tocsin.judgement.call import Call, Fault
@@ -63,7 +63,7 @@ Action = Judge | Ask | Release | Replace | End
 Actions = Sequence[Action]
 
 NOTHING: Actions = ()
-END: Actions = (End(),)
+END = End()
 
 
 class Gate:
@@ -73,11 +73,11 @@ class Gate:
     response of one message may bring a verdict that was made behind, so that it is not judged before that.
     """
 
-    __slots__ = (
-        "_cleared", "_deferred", "_first", "_items", "_piece", "_steps", "_waits_for", "accepts", "call", "came",
-        "can_retry", "guard", "has_ended", "holds", "late_verdict", "partially_sent", "request_is_whole", "state",
-        "waiting",
-    )  # fmt: skip
+    request_is_whole = True
+    late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
+    _steps: EnforcementSteps | None = None  # of what is done about `_piece`
+    _piece: Call | None = None
+    _waits_for: Call | None = None  # another answer to its request, which is being judged
 
     def __init__(
         self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, accepts: bool = False
@@ -86,20 +86,15 @@ class Gate:
         self.call = call
         self.holds = holds
         self.can_retry = can_retry
-        self.request_is_whole = True
         self.accepts = accepts
         self.state = HOLDING
         self.waiting = 0  # judgements that are not there yet
         self.came = 0  # messages so far
         self.has_ended = False  # the response is complete, as far as it goes
         self.partially_sent = False
-        self.late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
         self._items: deque[Any] = deque()
         self._first = 0  # the place of the first of them in the response
         self._cleared: set[int] = set()  # places of those that may go
-        self._steps: EnforcementSteps | None = None  # of what is done about `_piece`
-        self._piece: Call | None = None
-        self._waits_for: Call | None = None  # another answer to its request, which is being judged
         self._deferred: list[tuple[Call, bytes | None]] = []  # judged while somebody is asked, with their response
 
     @property
@@ -176,15 +171,16 @@ class Gate:
 
     def on_verdict(self, piece: Call) -> Actions:
         """A piece is judged: what it covers goes on, or what its verdict asks for is done."""
-        if piece is self._waits_for:
-            self._waits_for = None
-            return self._advance(None)
+        if self.state == ACTING:
+            if piece is self._waits_for:
+                self._waits_for = None
+                return self._advance(None)
+            self.waiting -= 1  # what becomes of the response is not known yet
+            self._deferred.append((piece, piece.response))
+            return NOTHING
         if not self.waiting:  # nobody waits for it any more
             return NOTHING
         self.waiting -= 1
-        if self.state == ACTING:  # what becomes of the response is not known yet
-            self._deferred.append((piece, piece.response))
-            return NOTHING
         return self._decide(piece)
 
     def on_answer(self, outcome: Outcome) -> Actions:
@@ -231,9 +227,9 @@ class Gate:
         if not self.came:
             self.call.verdict = unjudged.verdict
         if self.holds and self.state != PASSING:
-            self._cleared.add(self._first + len(self._items))
+            place = self._first + len(self._items)
             self._keep(item)
-            return self._release(())
+            return self._release((place,))
         return self._keep(item)
 
     def replace(self, instead: Replacement) -> Actions:
@@ -316,29 +312,35 @@ class Gate:
             another.forget()
         return [*actions, *self._ending()]
 
-    def _release(self, places: Iterable[int]) -> Actions:
+    def _release(self, places: Sequence[int]) -> Actions:
         """What may go and has nothing before it that may not, and the end where that is all."""
-        items, cleared = self._items, self._cleared
-        ready: list[Any] = []
-        if items:
+        items = self._items
+        if not items:
+            return self._ending() if self.has_ended else NOTHING
+        ready: Sequence[Any]
+        if len(items) == 1 and self._first in places:  # mostly so
+            self._first += 1
+            ready = (items.popleft(),)
+        else:
+            cleared, ready = self._cleared, []
             cleared.update(places)
             while items and self._first in cleared:
                 cleared.discard(self._first)
                 self._first += 1
                 ready.append(items.popleft())
-        if not ready:
-            return self._ending() if self.has_ended else NOTHING
+            if not ready:
+                return self._ending() if self.has_ended else NOTHING
         self.partially_sent = True
         if self.has_ended and not self.waiting and not self._deferred:
             self.state = DONE
-            return (Release(ready), *END)
+            return Release(ready), END
         return (Release(ready),)
 
     def _ending(self) -> Actions:
         if not self.has_ended or self.waiting or self._deferred or self.state in (ACTING, DONE):
             return NOTHING
         self.state = DONE
-        return END
+        return (END,)
 
     def _pass_the_rest(self) -> Actions:
         """Nothing more of this call is judged."""

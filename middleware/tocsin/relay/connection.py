@@ -214,15 +214,17 @@ class Connection(EndpointHost):
 
     # -- judging and writing
 
-    def submit(self, call: Call, waiting: VerdictCallback) -> None:
-        batcher = self.context.batcher
+    def submit(self, call: Call, waiting: VerdictCallback) -> bool:
+        context = self.context
+        batcher = context.batcher
         if not batcher.inline:
             self._submit_with_others(call, waiting)
-            return
+            return False
         batcher.submit(call, waiting)
-        if self.context.annotates and not self._deferred:
+        if not self._deferred and context.annotates:
             self._deferred = True
-            self.context.after_flush.append(self)
+            context.after_flush.append(self)
+        return True
 
     def _submit_with_others(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge a response that has to wait for its turn; one connection may not fill the queue that all share."""

@@ -148,12 +148,8 @@ class RelayContext:
         self.connections.add(connection)
         return True
 
-    def limit(self, call: Call, late: Callable[[], None]) -> asyncio.TimerHandle | None:
-        """Call `late` once the scoring budget of a response that waits is spent; no timer where its verdict comes at
-        once.
-        """
-        if self.batcher.inline:
-            return None
+    def limit(self, call: Call, late: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `late` once the scoring budget of a response that waits is spent."""
         return asyncio.get_running_loop().call_later(self.guard.budget(call), late)
 
     def flushed(self) -> None:

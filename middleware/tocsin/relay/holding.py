@@ -11,7 +11,7 @@ from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
 from tocsin.http2 import frames
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask, Judge, Outcome
-from tocsin.judgement.gate import DONE, PASSING, Actions, Gate, Release, Replace
+from tocsin.judgement.gate import DONE, END, PASSING, Actions, Gate, Release, Replace
 from tocsin.judgement.policy import Replacement, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay.local_reply import replaced
@@ -69,7 +69,7 @@ class HeldStream(Stream):
 
     def take(self, payload: bytes, size: int, ended: bool) -> None:
         """A piece of the response, `size` bytes of a window."""
-        if self._send_window.blocked(self._id):
+        if self._send_window.waiting and self._send_window.blocked(self._id):
             self._receive_window.defer_credit(self._id, size)
         else:
             self._receive_window.credit(self._id, size, ended=ended)
@@ -115,12 +115,14 @@ class HeldStream(Stream):
         call, memory = self.guarded, self._host.memory
         if self._stripping is not None:
             framed_message = self._stripped(content) or framed_message
-        self._charge(len(framed_message))
+        size = len(framed_message)
+        self._size += size
+        is_short = memory.charge(size)
         if call.streams:
             self._count_requests(call)
-        if memory.lacks_room and self.gate.expects_more:
-            self._size -= len(framed_message)  # it is charged where it is given up
-            memory.release(len(framed_message))
+        if is_short and memory.lacks_room and self.gate.expects_more:
+            self._size -= size  # it is charged where it is given up
+            memory.release(size)
             self._give_up("memory", framed_message)
             return
         self._do(self.gate.on_message(framed_message, content))
@@ -148,7 +150,6 @@ class HeldStream(Stream):
 
     def trailers(self, block: ResponseBlock) -> bytes | None:
         """The response ends with `block`, which waits for what is judged."""
-        self.response_ended = True
         if self.gate.state != DONE:
             self._trailing = block
             self._end_response(block.grpc_status)
@@ -168,8 +169,8 @@ class HeldStream(Stream):
         if trailing.verdicts and gate.state != PASSING and self._accepts(self.guarded, trailing):
             self._accepted = True
             self._do(gate.on_accepted(succeeded=status == "0"))
-        else:
-            self._do(gate.on_end(succeeded=status == "0"))
+        elif actions := gate.on_end(succeeded=status == "0"):
+            self._do(actions)
 
     def hold(self, frame: bytes) -> None:
         """The upstream resets the stream, behind its trailers or in their place: what came before goes first."""
@@ -188,8 +189,11 @@ class HeldStream(Stream):
 
     def late(self) -> None:
         """The scoring budget is spent."""
-        self.gate.request_is_whole = self.request_ended
-        self._do(self.gate.on_deadline())
+        gate = self.gate
+        gate.request_is_whole = self.request_ended
+        actions = gate.on_deadline()
+        self._late = gate.late_verdict
+        self._do(actions)
         self._pass_unfinished()
         self._host.request_flush()
 
@@ -202,7 +206,9 @@ class HeldStream(Stream):
     def _do(self, actions: Actions) -> None:
         """What the gate says, in order."""
         for action in actions:
-            if isinstance(action, Release):
+            if action is END:
+                self._end()
+            elif isinstance(action, Release):
                 self._send_on(action.items)
             elif isinstance(action, Judge):
                 self._judge(action.call)
@@ -210,14 +216,11 @@ class HeldStream(Stream):
                 self._replace(action.instead)
             elif isinstance(action, Ask):
                 self._asking = self._context.retrier.ask(action, self._route(), self._answered)
-            else:
-                self._end()
 
     def _judge(self, piece: Call) -> None:
         if not self._arrived:
             self._arrived = time.perf_counter()
-        self._host.submit(piece, self)
-        if self._timer is None:
+        if not self._host.submit(piece, self) and self._timer is None:
             self._timer = self._context.limit(self.guarded, self.late)
 
     def _send_on(self, messages: Iterable[bytes]) -> None:
@@ -235,20 +238,21 @@ class HeldStream(Stream):
             self._give_back_kept()
         if self._arrived:
             self._context.added(time.perf_counter() - self._arrived)
-        if self._trailing is None:
+        trailing, send_window = self._trailing, self._send_window
+        if trailing is None:
             self._give_back()  # of a message that was cut off
-        elif self.response_ended and not self._trailing.block:
-            self._send_window.send(self._id, b"", frames.END_STREAM)
+        elif trailing.block:
+            send_window.enqueue_after_data(self._id, self._last_block(trailing))
         else:
-            self._send_window.enqueue_after_data(self._id, self._last_block(self._trailing))
-        for frame in self._held:
-            self._send_window.enqueue_after_data(self._id, frame)
-        self._held = ()
+            send_window.send(self._id, b"", frames.END_STREAM)
+        if self._held:
+            for frame in self._held:
+                send_window.enqueue_after_data(self._id, frame)
+            self._held = ()
         self._host.on_response_done(self._id)
 
     def _last_block(self, block: ResponseBlock) -> bytes:
         """The trailers with the verdict, unless callers are not told, or what passes is not gRPC."""
-        self._late = self.gate.late_verdict
         with_verdict = (self._accepted or self._context.annotates) and not self._unread
         return self._annotated(block) if with_verdict else self._last_frames(block.block)
 
@@ -298,8 +302,10 @@ class HeldStream(Stream):
 
     def drop(self) -> None:
         """Nobody waits any more."""
-        self._stop_asking()
-        self.gate.close()
+        if self.gate.state != DONE:
+            self._stop_asking()
+            self.gate.close()
         self._give_back()
-        self._receive_window.release_credit(self._id, ended=self.response_ended)
+        if self._receive_window.later:
+            self._receive_window.release_credit(self._id, ended=self.response_ended)
         super().drop()

@@ -36,8 +36,8 @@ class StreamHost(RelayedConnection):
     largest_frame: int
     largest_list: int
 
-    def submit(self, call: Call, waiting: VerdictCallback) -> None:
-        """Judge a response; where that happens within a few turns of the loop, what follows is written after it."""
+    def submit(self, call: Call, waiting: VerdictCallback) -> bool:
+        """Judge a response; whether that happens within a few turns of the loop: what follows is written after it."""
         raise NotImplementedError
 
     def release_trailers(self, stream_id: int, held: list[bytes]) -> None:
@@ -220,7 +220,8 @@ class Stream:
         if self._waiting:
             self._arrived = time.perf_counter()
             self._trailing = block
-            self._timer = context.limit(call, self.late)
+            if not context.batcher.inline:
+                self._timer = context.limit(call, self.late)
             return b""
         context.added(0.0)
         return self._annotated(block)
@@ -297,9 +298,10 @@ class Stream:
         verdict = self._late or (self.call.verdict if self.call is not None else None)
         if verdict is None:
             return self._last_frames(block.block)
-        text = verdict.to_metadata()
-        if len(text) + block.size + VERDICT_OVERHEAD <= self._host.largest_list:
-            return self._last_frames(b"".join((block.block, *literal_parts(METADATA_KEY, text))))
+        host, text = self._host, verdict.to_metadata()
+        if len(text) + block.size + VERDICT_OVERHEAD <= host.largest_list:
+            content = b"".join((block.block, *literal_parts(METADATA_KEY, text)))
+            return frames.header_frames(self._id, content, end_stream=True, largest=host.largest_frame)
         field, cut = verdict_field(verdict, block.size, self._host.largest_list)
         if cut:
             self._context.cut_verdicts[cut] += 1
@@ -317,13 +319,13 @@ class Stream:
         if self._header_size:
             self._host.memory.release(self._header_size)
             self._header_size = 0
-        if self._kept_bytes or self._kept_requests:
-            if self.call is not None:
-                self.call.forget_requests()
-            self._give_back_kept()
         if self._request is not None:
             self._request.forget()
         if self._response is not None:
             self._response.forget()
-        if self.call is not None and self.call.streams:
-            self._context.guard.on_call_closed(self.call)
+        call = self.call
+        if call is not None and call.streams:
+            if self._kept_bytes or self._kept_requests:
+                call.forget_requests()
+                self._give_back_kept()
+            self._context.guard.on_call_closed(call)

@@ -11,7 +11,7 @@ from tocsin.http2.splitter import LAST_KNOWN
 from tocsin.relay.connection import Connection
 from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.holding import HeldStream
-from tocsin.relay.response_block import KNOWN_BLOCKS, read_response_block, unread_response_block
+from tocsin.relay.response_block import KNOWN_BLOCKS, ResponseBlock, read_response_block, unread_response_block
 
 
 class Upstream(Endpoint):
@@ -85,19 +85,14 @@ class Upstream(Endpoint):
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         open_stream = connection.streams.get(stream)
-        if open_stream is None and self.is_for_nobody(stream):
-            return b""
-        if open_stream is not None and open_stream.response_ended:
-            return b""
-        try:
-            received = KNOWN_BLOCKS.get(block) or read_response_block(block)
-        except HeaderError as error:
-            connection.context.not_understood["headers"] += 1
-            if connection.context.fails_closed:  # who knows what the caller reads in it, and what it does to his table
-                raise frames.FrameError(frames.COMPRESSION_ERROR, f"{error}") from None
-            received = unread_response_block(block)
         if open_stream is None:
+            if self.is_for_nobody(stream):
+                return b""
+            received = self._read(block)
             return self._header_frames(stream, received.block, flags) if received.verdicts else None
+        if open_stream.response_ended:
+            return b""
+        received = KNOWN_BLOCKS.get(block) or self._read(block)
         if flags & END_STREAM:
             open_stream.response_ended = True
             instead = open_stream.trailers(received)
@@ -126,6 +121,17 @@ class Upstream(Endpoint):
             if shorter is not received.block and shorter != received.block:  # what goes out may have another length
                 return self._header_frames(stream, shorter, 0)
         return self._header_frames(stream, received.block, 0) if received.verdicts else None
+
+    def _read(self, block: bytes) -> ResponseBlock:
+        """A header block of a response. Raises FrameError where it cannot be read and nothing may pass unread."""
+        context = self.connection.context
+        try:
+            return read_response_block(block)
+        except HeaderError as error:
+            context.not_understood["headers"] += 1
+            if context.fails_closed:  # who knows what the caller reads in it, and what it does to his table
+                raise frames.FrameError(frames.COMPRESSION_ERROR, f"{error}") from None
+            return unread_response_block(block)
 
     def _header_frames(self, stream: int, block: bytes, flags: int) -> bytes:
         """A header block as frames for the client."""
