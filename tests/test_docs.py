@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 import yaml
+from harness.parts import SIGNALS, free_port, running, settings
 from pydantic import BaseModel
-from tests.parts import SIGNALS, free_port, running, settings
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app

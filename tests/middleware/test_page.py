@@ -14,9 +14,9 @@ from typing import Any
 
 import grpc
 import pytest
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, Running, far_away, inference, running, safe_traffic, settings
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, Running, far_away, inference, running, safe_traffic, settings
 
 from tocsin.judgement.guard import Guard
 from tocsin.page.history import History

@@ -17,9 +17,9 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from tests.by_hand import until
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, quick_bundle, safe_traffic, settings
+from harness.by_hand import until
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, quick_bundle, safe_traffic, settings
 
 import tocsin
 from tocsin.cli.reload import reload as reload_command
