@@ -210,13 +210,18 @@ def counted(config: Config) -> bool:
     return config.metrics is not None or sent
 
 
-def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end on uvloop, where there is one."""
+def event_loop() -> asyncio.AbstractEventLoop:
+    """A new event loop: uvloop's, where there is one."""
     if sys.platform == "win32":
-        asyncio.run(main)
-        return
+        return asyncio.new_event_loop()
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end on an event loop of its own."""
+    with asyncio.Runner(loop_factory=event_loop) as runner:
         runner.run(main)
     leave_readers()
