@@ -83,6 +83,7 @@ def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path, tmp_
     more = {
         "events": {"to": [{"file": tmp_path / "alarms.jsonl"}]},
         "opentelemetry": {"endpoint": f"http://127.0.0.1:{free_port()}"},
+        "record": {"to": tmp_path / "record"},
         "state": {"redis": f"redis://127.0.0.1:{free_port()}"},
     }
     with running(settings(1, bundle, **more)) as relay:

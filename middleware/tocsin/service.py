@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.registry import Collector
 
 from tocsin.admin import AdminServer
 from tocsin.configuration.config import Config
@@ -26,6 +27,7 @@ from tocsin.observability import HttpEndpoint
 from tocsin.page.history import History
 from tocsin.page.page import Page
 from tocsin.page.snapshot import shown, snapshot
+from tocsin.recording.sampling import SampleSink
 from tocsin.relay.descriptors import raise_limit
 from tocsin.relay.server import Relay
 from tocsin.reloading import Reloader, leave_readers, reload_handler
@@ -58,11 +60,15 @@ class Sidecar:
         self.events = EventSink(guard.models, config.events, guard.state.once(repeat))
         guard.sinks += [self.metrics] if worker or counted(config) else []
         guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
+        self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
+        guard.sinks += [self.sample] if self.sample is not None else []
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
-        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events])
+        samples = [self.sample] if self.sample is not None else []
+        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events, *samples])
         self._rest = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._rest)
-        for collector in (self.relay, self.reloader, self.events, guard.state):
+        collectors: list[Collector] = [self.relay, self.reloader, self.events, guard.state, *samples]
+        for collector in collectors:
             self._rest.register(collector)
         self.telemetry: Telemetry | None = None
         if config.opentelemetry is not None:
@@ -136,6 +142,8 @@ class Sidecar:
         await self._become_unready()
         await self.relay.drain()
         await asyncio.to_thread(self.events.close)
+        if self.sample is not None:
+            await asyncio.to_thread(self.sample.close)
         await asyncio.to_thread(self.relay.context.guard.state.close)
         if self.telemetry is not None:
             await asyncio.to_thread(self.telemetry.close)

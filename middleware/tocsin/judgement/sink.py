@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ class Scored(NamedTuple):
     groups: Sequence[str] | None = None  # each row's, where the bundle has a promise a group
     ended: Sequence[str | None] | None = None  # severities of sessions that ended, where the promise is for sessions
     keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
+    signals: Mapping[str, NDArray[np.float32]] = MappingProxyType({})  # (rows of all calls, width)
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # of one row of each signal
 
 
 class Sink(Protocol):

@@ -32,6 +32,7 @@ from tocsin.observability import HttpEndpoint
 from tocsin.page.history import History
 from tocsin.page.page import Page
 from tocsin.page.snapshot import shown, snapshot
+from tocsin.recording import sampling
 from tocsin.relay.health import Facts, ended, families, together
 from tocsin.reloading import DEADLINE, in_words, read_anew, reload_handler, within_deadline
 from tocsin.sinks.events import LATEST
@@ -175,6 +176,7 @@ class Supervisor:
         facts = self._telemetry.facts() if self._telemetry is not None else {}
         every = together([self._retired, *(worker.relay for worker in self._workers.values()), facts])
         yield from (*families(every), *event_families(every), *export_families(every))
+        yield from sampling.families(every) if self.config.record is not None else ()
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
         up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
         restarts = CounterMetricFamily("tocsin_worker_restarts", "Workers that died and were started again.")
@@ -194,7 +196,7 @@ class Supervisor:
                 self.metrics.merge(report["metrics"])
                 worker.relay = report["relay"]
                 self._alarms += report["alarms"]
-            self._retired = together([self._retired, ended(worker.relay)])
+            self._retired = together([self._retired, ended(worker.relay), sampling.ended(worker.relay)])
             worker.relay = {}
             code = await worker.gone()
             if worker.is_ending():
