@@ -23,16 +23,12 @@ from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
 from tocsin.feedback import FeedbackService
 from tocsin.judgement.guard import Guard
-from tocsin.observability import HttpEndpoint
-from tocsin.page.history import History
-from tocsin.page.page import Page
-from tocsin.page.snapshot import shown, snapshot
+from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording.sampling import SampleSink
 from tocsin.relay.descriptors import raise_limit
 from tocsin.relay.server import Relay
 from tocsin.reloading import Reloader, leave_readers, reload_handler
 from tocsin.sinks.events import EventSink
-from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.telemetry.sending import Telemetry
 
@@ -95,9 +91,16 @@ class Sidecar:
     async def start(self) -> None:
         """Listen everywhere, or, when an address cannot be had, nowhere."""
         async with AsyncExitStack() as opened:
-            if self.config.metrics is not None and not self._worker:
-                exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
+            if not self._worker:
+                self.http = open_endpoint(
+                    self.config,
+                    self.metrics,
+                    self._rest,
+                    self.events.latest,
+                    is_ready=lambda: self.is_ready,
+                    mode=lambda: self.relay.context.config.mode,
+                )
+            if self.http is not None:
                 opened.callback(self.http.close)
             if self.config.admin is not None and not self._worker:
                 self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
@@ -114,13 +117,6 @@ class Sidecar:
                 opened.callback(readiness.cancel)
             self._opened = opened.pop_all()
         self._ready = True
-
-    def _page(self) -> Page | None:
-        if not self.config.page:
-            return None
-        history = History(self.metrics.counts)
-        show = partial(snapshot, self.metrics, self.events.latest, history)
-        return Page(lambda: show(self.relay.context.config.mode), lambda: shown(self.events.latest), history)
 
     async def _take_last_callers(self, hurried: asyncio.Event) -> None:
         """Serve on for `drain_delay`, unready, or until `hurried`."""

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from tocsin.configuration.record import RecordConfig
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Scored, Sink
 from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.recording.reading import require_pyarrow
 from tocsin.recording.reservoir import Reservoir, Row
@@ -41,7 +41,7 @@ SLICE = 500  # rows made into columns at a time, between which other threads hav
 Facts = dict[str, dict[str, int]]  # metric -> label value -> number
 
 
-class SampleSink:
+class SampleSink(Sink):
     """Keeps a sample of each model's judged responses, and writes it into a folder, by a thread of its own.
 
     `processes`: how many workers share the bounds. Responses that alarm are sampled as any other: a calibration without
@@ -86,15 +86,6 @@ class SampleSink:
                 session, group = model.session_of(call), model.group_of(call)
                 reservoir.add(number, Row(now, call.version, call.method, session, group, values, shapes))
             first += rows
-
-    def unscored(self, call: Call) -> None:
-        """What was not scored is no calibration data."""
-
-    def acted(self, call: Call, action: str) -> None:
-        """What was done makes no difference to a sample."""
-
-    def shadowed(self, call: Call, severity: str | None) -> None:
-        """A candidate's verdict makes no difference to a sample."""
 
     def facts(self) -> Facts:
         """What is kept now, and what became of files so far."""

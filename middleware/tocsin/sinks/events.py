@@ -18,13 +18,13 @@ from tocsin.events.health import Facts, facts, families
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import Identifiers
 from tocsin.judgement.model import GuardedModel
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Scored, Sink
 from tocsin.state.deduplicator import Deduplicator
 
 LATEST = 100  # events kept in memory, for those who look at them
 
 
-class EventSink:
+class EventSink(Sink):
     """Makes events of alarms. `config` is None where nobody is told: then only the latest are kept to be looked at.
     `once` knows what other replicas have told.
 
@@ -81,15 +81,6 @@ class EventSink:
             detectors = verdict.by_detector
             chief = min(detectors, key=detectors.__getitem__)
             self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data, call.version)
-
-    def unscored(self, call: Call) -> None:
-        """No alarm."""
-
-    def acted(self, call: Call, action: str) -> None:
-        """It is told with the alarm what is to be done."""
-
-    def shadowed(self, call: Call, severity: str | None) -> None:
-        """Candidates raise no alarms."""
 
     def news(self) -> list[Event]:
         """The latest events that were not asked for yet; they are forgotten here."""

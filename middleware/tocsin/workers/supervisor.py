@@ -28,15 +28,11 @@ from tocsin.errors import ConfigError, ReloadError, StartError
 from tocsin.events.alarm import Event
 from tocsin.events.health import families as event_families
 from tocsin.judgement.guard import Guard
-from tocsin.observability import HttpEndpoint
-from tocsin.page.history import History
-from tocsin.page.page import Page
-from tocsin.page.snapshot import shown, snapshot
+from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording import sampling
 from tocsin.relay.health import Facts, ended, families, together
 from tocsin.reloading import DEADLINE, in_words, read_anew, reload_handler, within_deadline
 from tocsin.sinks.events import LATEST
-from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.telemetry.sending import Telemetry
 from tocsin.telemetry.sending import families as export_families
@@ -94,9 +90,15 @@ class Supervisor:
         self._reserve()
         async with AsyncExitStack() as opened:
             folder = opened.enter_context(_shared_folder())
-            if self.config.metrics is not None:
-                exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
+            self.http = open_endpoint(
+                self.config,
+                self.metrics,
+                self._rest,
+                self._alarms,
+                is_ready=lambda: self.is_ready,
+                mode=lambda: self.config.mode,
+            )
+            if self.http is not None:
                 opened.callback(self.http.close)
             admin = None
             if self.config.admin is not None:
@@ -139,13 +141,6 @@ class Supervisor:
         return self._ready and not any(
             any(worker.relay.get("unready", {}).values()) for worker in self._workers.values()
         )
-
-    def _page(self) -> Page | None:
-        if not self.config.page:
-            return None
-        history = History(self.metrics.counts)
-        show = partial(snapshot, self.metrics, self._alarms, history)
-        return Page(lambda: show(self.config.mode), lambda: shown(self._alarms), history)
 
     async def reload(self) -> str:
         """Have every worker read everything anew. Raises ReloadError when one cannot; each keeps what it had then."""
