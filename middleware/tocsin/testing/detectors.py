@@ -32,7 +32,7 @@ def check_detector(
     unless given, and `later` is `safe` where only that is given. Raises AssertionError naming the detector, the claim
     that does not hold, and where.
 
-    >>> check_detector("entropy")
+        >>> check_detector("entropy")
     """
     example = DetectorExample(detector, safe, later)
     for claim in CLAIMS:

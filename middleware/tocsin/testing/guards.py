@@ -48,12 +48,13 @@ class ServedGuard:
         `name` as in docs/observability.md, such as `tocsin_alarms_total`; of a histogram, one with `_count` or `_sum`.
         """
         families = text_string_to_metric_families(self.metrics)
-        return sum(
+        values = [
             sample.value
             for family in families
             for sample in family.samples
             if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        ]
+        return float(sum(values))
 
     def call(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine in the relay's event loop, and wait for its result."""
@@ -71,6 +72,18 @@ def serve_guard(
     free ports, before `upstream` (HOST:PORT) where that is given; admin port, further listeners and workers are left
     out, responses may wait a minute for their verdicts unless `scoring_budget` says otherwise, and draining begins at
     once. Raises ConfigError, BundleError or StartError.
+
+        >>> import grpc
+        >>> import tocsin
+        >>> from tocsin.testing import infer_response, serve_model
+        >>> infer = "/inference.GRPCInferenceService/ModelInfer"
+        >>> response = infer_response("digits", {"probs": [[0.1] * 10], "embedding": [[30.0] * 8]})
+        >>> with serve_model({infer: response}) as model, serve_guard("tocsin.yaml", upstream=model.address) as guarded:
+        ...     with grpc.insecure_channel(guarded.target) as channel:
+        ...         _, call = channel.unary_unary(infer).with_call(b"an image", timeout=60)
+        ...     alarms = guarded.metric("tocsin_alarms_total", model="digits", severity="critical")
+        >>> tocsin.verdict(call).severity, alarms
+        ('critical', 1.0)
     """
     if isinstance(config, (Path, str)):
         config = Config.load(config)

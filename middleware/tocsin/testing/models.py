@@ -52,11 +52,11 @@ def serve_model(methods: Mapping[str, Responder]) -> Iterator[ServedModel]:
     message, or a function of the serialized request that returns one, or several for a stream. Methods may be added to
     and changed in the served model's `methods` while it runs.
 
-    >>> import grpc
-    >>> with serve_model({"/acme.Echo/Say": lambda request: request.upper()}) as model:
-    ...     with grpc.insecure_channel(model.address) as channel:
-    ...         channel.unary_unary("/acme.Echo/Say")(b"hello", timeout=60)
-    b'HELLO'
+        >>> import grpc
+        >>> with serve_model({"/acme.Echo/Say": lambda request: request.upper()}) as model:
+        ...     with grpc.insecure_channel(model.address) as channel:
+        ...         channel.unary_unary("/acme.Echo/Say")(b"hello", timeout=60)
+        b'HELLO'
     """
     model = ServedModel(methods)
     server = grpc.server(futures.ThreadPoolExecutor(_THREADS), options=_UNLIMITED)
@@ -73,8 +73,8 @@ def infer_response(model: str, signals: Mapping[str, ArrayLike], *, version: str
     """A serialized ModelInferResponse of the Open Inference Protocol, with an FP32 tensor for each of `signals`: arrays
     by output name, the batch as first axis.
 
-    >>> len(infer_response("digits", {"probs": [[0.1, 0.9]]})) > 0
-    True
+        >>> len(infer_response("digits", {"probs": [[0.1, 0.9]]})) > 0
+        True
     """
     message = oip.Response(model_name=model, model_version=version)
     for name, values in signals.items():
