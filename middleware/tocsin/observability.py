@@ -39,7 +39,7 @@ def open_endpoint(
     page = None
     if config.page:
         history = History(metrics.counts)
-        page = Page(lambda: snapshot(metrics, latest, history, mode()), lambda: shown(latest), history)
+        page = Page(lambda: snapshot(metrics, latest, history, mode()), lambda text: shown(latest, text), history)
     return HttpEndpoint(config.metrics, Exposition(metrics, others), is_ready, page)
 
 
@@ -85,6 +85,6 @@ class HttpEndpoint:
             if self._ready():
                 return text(HTTPStatus.OK, "ready")
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
-        if self._page is not None and (answer := self._page.answer(request.path)) is not None:
+        if self._page is not None and (answer := self._page.answer(request.path, request.query)) is not None:
             return answer
         return text(HTTPStatus.NOT_FOUND, "there is /metrics, /healthz and /readyz")

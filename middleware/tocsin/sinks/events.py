@@ -11,7 +11,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.events import EventsConfig
-from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
+from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed, without_messages
 from tocsin.events.alarm_throttle import AlarmThrottle
 from tocsin.events.delivery import DeliveryQueue, delivery_queues
 from tocsin.events.health import Facts, facts, families
@@ -21,7 +21,7 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink
 from tocsin.state.deduplicator import Deduplicator
 
-LATEST = 100  # events kept in memory, for those who look at them
+LATEST = 1_000  # events kept in memory without their messages, for those who look at them
 
 
 class EventSink(Sink):
@@ -117,7 +117,7 @@ class EventSink(Sink):
                 )
 
     def _tell(self, content: Event) -> None:
-        self.latest.append(content)
+        self.latest.append(without_messages(content))
         text = line(content)
         for outlet in self._outlets:
             outlet.put(text)
