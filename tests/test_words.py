@@ -1,4 +1,4 @@
-"""Names say what a thing is: no bare pronoun or participle is bound in shipped code, examples, and what writes the site."""
+"""Names say what a thing is: no bare pronoun or participle is bound in shipped code, examples, and the site's code."""
 
 from __future__ import annotations
 
