@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from tests import ranker as acme
-from tests.parts import METHOD, quick_bundle, settings
+from harness import ranker as acme
+from harness.parts import METHOD, quick_bundle, settings
 
 from benchmarks.fuzz import called
 from benchmarks.fuzz.outcomes import Failure, Refused

@@ -74,6 +74,14 @@ def test_the_checks_for_ci_run_on_the_first_tutorials_bundle(first: Typed) -> No
         assert "advice:" in shell.type_page(DOCS / "ci.md")
 
 
+def test_the_tests_of_ones_own_pass_on_the_first_tutorials_bundle(first: Typed) -> None:
+    environment = {**first.environment, "PATH": f"{first.folder / '.venv' / 'bin'}:{first.environment['PATH']}"}
+    (detector,) = [block for block in blocks(DOCS / "detectors.md") if block.file == "largest.py"]
+    with terminal(first.folder, environment) as shell:
+        shell.write(detector)
+        shell.type_page(DOCS / "testing.md")
+
+
 def test_the_readmes_guarded_channel_prints_its_verdict(first: Typed) -> None:
     environment = {**first.environment, "PATH": f"{first.folder / '.venv' / 'bin'}:{first.environment['PATH']}"}
     (server,) = [block for block in blocks(DOCS / "tutorial.md") if block.file == "server.py"]

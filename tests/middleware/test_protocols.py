@@ -12,11 +12,11 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.json_format import MessageToDict
+from harness import ranker as acme
+from harness.parts import STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 from smg_grpc_proto.generated import sglang_scheduler_pb2 as sglang
 from smg_grpc_proto.generated import trtllm_service_pb2 as trtllm
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
-from tests import ranker as acme
-from tests.parts import STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
 from tocsin.configuration.config import Config
@@ -397,7 +397,7 @@ def test_a_protocol_that_does_not_fit_is_told(bundle: Path, tmp_path: Path, chan
 
 
 def test_outputs_that_judging_needs_are_asked_for_and_taken_out_again(bundle: Path) -> None:
-    from tests.model_server import model_server
+    from harness.model_server import model_server
 
     asked: list[list[str]] = []
 

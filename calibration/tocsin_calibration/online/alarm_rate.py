@@ -134,6 +134,13 @@ def promise_test(law: FalseAlarmLaw, *, learns: bool = True) -> RateTest:
     """Whether safe traffic alarms more often than promised: counts are (alarms, responses without one).
 
     `learns`: the law is exact, as it is when scores do not tie at the threshold, so that later windows may learn.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> law = calibrate(np.random.default_rng(0).normal(size=(1_000, 1))).laws["warning"]
+        >>> test = promise_test(law)
+        >>> test.log_evalue((200, 800)) > 10  # 200 alarms, 800 responses without one
+        True
     """
     rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
     return RateTest(law.n + 1 - law.k, law.k, rates, learns=learns)
@@ -148,6 +155,12 @@ def quiet_test(law: FalseAlarmLaw, above: int) -> QuietTest | None:
     list, one of which is trusted with half of the level (where nothing ties), all others with the other half together.
 
     Guarantee: under exchangeability P(evidence ever reaches 1/delta) <= delta, whatever ties.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> law = calibrate(np.random.default_rng(0).normal(size=(1_000, 1))).laws["warning"]
+        >>> quiet_test(law, above=30) is not None
+        True
     """
     ranks = sorted({int((law.n - law.k) / STEP**power) for power in range(200)} - {0}, reverse=True)
     below = next((rank for rank in ranks if rank <= above), 0)
@@ -161,6 +174,12 @@ def promise_log_evalue(law: FalseAlarmLaw, alarms: int, responses: int) -> float
     """log F of the promise test after `alarms` in `responses`.
 
     Raises CalibrationError unless 0 <= alarms <= responses.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> law = calibrate(np.random.default_rng(0).normal(size=(1_000, 1))).laws["warning"]
+        >>> promise_log_evalue(law, alarms=200, responses=1_000) > 10
+        True
     """
     if not 0 <= alarms <= responses:
         raise CalibrationError(f"there cannot be {alarms} alarms in {responses} responses")

@@ -61,6 +61,18 @@ def alarm(call: Call, session: str, scores: Mapping[str, float], payload: str) -
     return data
 
 
+def without_messages(content: Event) -> Event:
+    """An event without the messages that it may carry."""
+    data = _without_messages(content["data"])
+    if "worst" in data:
+        data["worst"] = _without_messages(data["worst"])
+    return {**content, "data": data}
+
+
+def _without_messages(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in ("request", "response")}
+
+
 def subject(model: str, session: str = "") -> str:
     """What an event is about."""
     return f"{model}/{session}" if session else model

@@ -19,7 +19,7 @@ from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
 from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.protocols.method import Edit, Method, Opened
-from tocsin.protocols.rows import Family
+from tocsin.protocols.rows import Family, Rows
 from tocsin.state.opening import State
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
@@ -324,10 +324,13 @@ class Guard:
             problem = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0][0], Unscored("not_finite", problem))
             return
-        self._tell(model, batch, scores, started)
+        self._tell(family, batch, signals, scores, started)
 
-    def _tell(self, model: GuardedModel, batch: list[Read], scores: NDArray[np.float32], started: float) -> None:
+    def _tell(
+        self, family: Family, batch: list[Read], signals: Rows, scores: NDArray[np.float32], started: float
+    ) -> None:
         """Give the batch's calls their verdicts, and tell the sinks."""
+        model: GuardedModel = family.model
         judged = model.judge(scores, batch, model)
         pvalues, by_detector, severities, joint, groups, weighed, identifiers, ended, keyless = judged
         if keyless != (0, 0):
@@ -367,10 +370,13 @@ class Guard:
         if calls or ended:
             if late:
                 scores = np.delete(scores, list(late), axis=0)
+                signals = {name: np.delete(values, list(late), axis=0) for name, values in signals.items()}
                 joint = [value for row, value in enumerate(joint) if row not in late]
                 groups = groups and [group for row, group in enumerate(groups) if row not in late]
-            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, groups, ended, keyless)
-            self.sinks.scored(scored)
+            seconds = time.perf_counter() - started
+            self.sinks.scored(
+                Scored(model.name, calls, scores, seconds, joint, groups, ended, keyless, signals, family.shapes)
+            )
 
     def _tell_keyless(self, model: GuardedModel, keyless: tuple[int, int]) -> None:
         """Tell once of calls that name no session or no group; they are counted besides."""

@@ -11,20 +11,20 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.events import EventsConfig
-from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
+from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed, without_messages
 from tocsin.events.alarm_throttle import AlarmThrottle
 from tocsin.events.delivery import DeliveryQueue, delivery_queues
 from tocsin.events.health import Facts, facts, families
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import Identifiers
 from tocsin.judgement.model import GuardedModel
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Scored, Sink
 from tocsin.state.deduplicator import Deduplicator
 
-LATEST = 100  # events kept in memory, for those who look at them
+LATEST = 1_000  # events kept in memory without their messages, for those who look at them
 
 
-class EventSink:
+class EventSink(Sink):
     """Makes events of alarms. `config` is None where nobody is told: then only the latest are kept to be looked at.
     `once` knows what other replicas have told.
 
@@ -82,15 +82,6 @@ class EventSink:
             chief = min(detectors, key=detectors.__getitem__)
             self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data, call.version)
 
-    def unscored(self, call: Call) -> None:
-        """No alarm."""
-
-    def acted(self, call: Call, action: str) -> None:
-        """It is told with the alarm what is to be done."""
-
-    def shadowed(self, call: Call, severity: str | None) -> None:
-        """Candidates raise no alarms."""
-
     def news(self) -> list[Event]:
         """The latest events that were not asked for yet; they are forgotten here."""
         return [self.latest.popleft() for _ in range(len(self.latest))]
@@ -126,7 +117,7 @@ class EventSink:
                 )
 
     def _tell(self, content: Event) -> None:
-        self.latest.append(content)
+        self.latest.append(without_messages(content))
         text = line(content)
         for outlet in self._outlets:
             outlet.put(text)

@@ -21,7 +21,7 @@ from tocsin.alerting.limits import PageLimits, page_limits
 from tocsin.alerting.watched import watched_model
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Scored, Sink
 from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
 from tocsin.sinks.histogram import FOLD, Histogram
@@ -38,7 +38,7 @@ WAITING = 16  # small batches that are counted together
 MANY = 64  # rows of a batch that is none of them
 
 
-class PrometheusSink(Collector):
+class PrometheusSink(Collector, Sink):
     """The sink that Prometheus scrapes: register it, or let `registry` do so.
 
     Labels are bounded: models are those of the configuration and `other`, detectors and severities those of their

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tocsin.judgement.call import Call, StreamedCall
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Scored, Sink
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SPACE = 1 << 64
 
 
-class SpanSink:
+class SpanSink(Sink):
     """Makes spans of calls, and hands them to a `processor` of the SDK as ended. `share` of those without an alarm are
     kept, by trace id, as the SDK's own sampler does; `follow`: also those whose caller's trace is sampled. Of a stream,
     one span is made, another if it gets graver.
@@ -56,12 +56,6 @@ class SpanSink:
         """Of calls that passed without judgement, a share too."""
         if self._is_kept(call) and (call.parent is None or _news(call)):
             self._make(call)
-
-    def acted(self, call: Call, action: str) -> None:
-        """It is told with the verdict what is to be done."""
-
-    def shadowed(self, call: Call, severity: str | None) -> None:
-        """Candidates make no spans."""
 
     def _is_kept(self, call: Call) -> bool:
         if not call.trace:
