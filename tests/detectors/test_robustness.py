@@ -49,6 +49,7 @@ def example(seed: int = 0) -> dict[str, np.ndarray]:
         "preferences": preferences,
         "probs_a": probs,
         "probs_b": other,
+        "score": rng.uniform(size=(ROWS, 1)),
     }
 
 

@@ -102,7 +102,8 @@ class FieldMethod:
         if self._places:  # where an owner is missing, its number is 0
             self._sequences = attrgetter(*(".".join(way) for way in self._places))
         for path in self.signals.values():
-            self._signal(path)
+            if not path.is_metadata:
+                self._signal(path)
         if asks is not None:
             FieldEdit(asks, self._request, self._response, 1, self._layouts).try_out()
 

@@ -7,17 +7,21 @@ from typing import Any, NamedTuple
 
 BEST = "best"  # the token at which the choices together are likeliest
 
+METADATA, INITIAL, TRAILING = "metadata", "initial_metadata", "trailing_metadata"  # the request's, the response's two
+
 _SIDES = ("request", "response")
+_METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
 _TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
 _INDEX = re.compile(r"\[([^\]]*)\]")
 
 
 class SignalPath(NamedTuple):
     """A signal's place: its side, `request` or `response`, and the path of its values there; `a | b` takes `a`, or `b`
-    where `a` is empty. `dtype` and `shape` are given for values packed as bytes: a datatype or the path of one; the
-    path of a shape, or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`;
-    `order` is the metadata key that tells in which order a call shows them.
-    `sequences`: parallel answers become rows, `padded` or each the `sum` of its values.
+    where `a` is empty. A score in metadata has one of the sides METADATA, INITIAL and TRAILING, and the key as its
+    path. `dtype` and `shape` are given for values packed as bytes: a datatype or the path of one; the path of a shape,
+    or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`; `order` is the metadata
+    key that tells in which order a call shows them. `sequences`: parallel answers become rows, `padded` or each the
+    `sum` of its values.
     """
 
     side: str
@@ -31,6 +35,11 @@ class SignalPath(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.side}.{self.path}"
+
+    @property
+    def is_metadata(self) -> bool:
+        """Whether it is a score in the metadata of calls, not a part of their messages."""
+        return self.side in (METADATA, INITIAL, TRAILING)
 
 
 class Step(NamedTuple):
@@ -62,10 +71,14 @@ def signal_path(value: Any) -> SignalPath:
             raise ValueError(f"shape: expected the path of a field or a list of lengths, not '{shape}'")
         return inner._replace(dtype=str(value["dtype"]), shape=shape)
     side, dot, path = str(value).partition(".")
+    if side in (METADATA, INITIAL, TRAILING):
+        if not _METADATA_KEY.fullmatch(path) or path.endswith("-bin"):
+            raise ValueError(f"expected {side}.KEY with a lower-case key of a text value (not -bin), not '{value}'")
+        return SignalPath(side, path)
     if side not in _SIDES or not dot or not path:
         raise ValueError(
             f"expected request.inputs.NAME or response.outputs.NAME, or the path of a field in request or response, "
-            f"not '{value}'"
+            f"not '{value}'; a score in metadata is {METADATA}.KEY, {INITIAL}.KEY or {TRAILING}.KEY"
         )
     return SignalPath(side, "|".join(part.strip().removeprefix(f"{side}.") for part in path.split("|")))
 

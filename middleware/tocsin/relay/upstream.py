@@ -113,6 +113,7 @@ class Upstream(Endpoint):
             return b""
         open_stream.headers_sent = True
         open_stream.response_encoding = received.encoding
+        open_stream.note_initial(received)
         if isinstance(open_stream, HeldStream) and not received.foreign:
             try:
                 shorter = without(received.block, *CONTENT_LENGTH)
