@@ -26,7 +26,7 @@ class External:
     source: ClassVar[str] = "Vovk, Gammerman and Shafer 2005, Algorithmic Learning in a Random World, chapter 2"
 
     def __init__(self, signal: str = "score", *, lower_is_worse: bool = False) -> None:
-        self.reads = (signal,)
+        self.reads: tuple[str, ...] = (signal,)
         self.lower_is_worse = lower_is_worse
 
     def fit(self, safe: FittingData, *, seed: int = 0) -> Self:
