@@ -58,19 +58,19 @@ class _Lines:
             self._keep(rest)
             return []
         self._keep(complete[0])
-        lines = [self._taken(), *(line.decode("utf-8", "replace") for line in complete[1:])]
+        lines = [self._take(), *(line.decode("utf-8", "replace") for line in complete[1:])]
         self._keep(rest)
         return [line for line in lines if line.strip()]
 
     def end(self) -> list[str]:
         """The last line, which nothing ends."""
-        last = self._taken()
+        last = self._take()
         return [last] if last.strip() else []
 
     def _keep(self, part: bytes) -> None:
         self._rest += part[: LONGEST + 1 - len(self._rest)]
 
-    def _taken(self) -> str:
+    def _take(self) -> str:
         text = self._rest.decode("utf-8", "replace")
         self._rest.clear()
         return text
