@@ -14,9 +14,10 @@ from google.protobuf.message_factory import GetMessageClass
 from tocsin.protocols.field_edit import Ask, FieldEdit
 from tocsin.protocols.field_paths import resolve, text_at
 from tocsin.protocols.field_reader import FieldReader, KnownMessage, OpenedMessage, Signal, parsed
-from tocsin.protocols.field_signals import Alternatives, Read, plain, signal_of
+from tocsin.protocols.field_signals import Alternatives, plain, signal_of
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.layouts import Layouts
+from tocsin.protocols.likeliest import Read
 from tocsin.protocols.method import Answer, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes

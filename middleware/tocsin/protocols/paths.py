@@ -21,7 +21,8 @@ class SignalPath(NamedTuple):
     path. `dtype` and `shape` are given for values packed as bytes: a datatype or the path of one; the path of a shape,
     or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`; `order` is the metadata
     key that tells in which order a call shows them. `sequences`: parallel answers become rows, `padded` or each the
-    `sum` of its values.
+    `sum` of its values. `said` and `ranks`: the path tells the likeliest tokens of each place but the one that was
+    said, which stands in `said`, at that rank from 1 among all.
     """
 
     side: str
@@ -32,6 +33,8 @@ class SignalPath(NamedTuple):
     at: int | str = 0
     order: str = ""
     sequences: str = ""
+    said: str = ""
+    ranks: str = ""
 
     def __str__(self) -> str:
         return f"{self.side}.{self.path}"
@@ -55,6 +58,13 @@ def signal_path(value: Any) -> SignalPath:
         return value
     if isinstance(value, dict) and "choices" in value:
         return _choices(value)
+    if isinstance(value, dict) and "others" in value:
+        if value.keys() != {"others", "said", "ranks"}:
+            raise ValueError(
+                "the likeliest tokens besides the one said are told as {others: PATH, said: PATH, ranks: PATH}"
+            )
+        said, ranks = (signal_path(value[key]) for key in ("said", "ranks"))
+        return signal_path(value["others"])._replace(said=said.path, ranks=ranks.path)
     if isinstance(value, dict) and "sequences" in value:
         if value.keys() - {"sequences", "sum"} or not isinstance(value.get("sum", False), bool):
             raise ValueError("parallel answers are told as {sequences: PATH}, or {sequences: PATH, sum: true}")
