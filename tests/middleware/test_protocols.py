@@ -206,7 +206,10 @@ def _prompt(engine: str, proto: Any) -> dict[str, Any]:
     return {"tokenized": proto.TokenizedInput(**{ids: [1, 2, 3]})}
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("vllm", vllm), ("sglang", sglang), ("trtllm", trtllm)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("vllm", vllm), ("sglang", sglang), ("trtllm", trtllm), ("mlx", mlx), ("tokenspeed", tokenspeed)],
+)
 def test_our_part_of_a_protocol_has_the_numbers_and_types_of_the_whole(ours: str, theirs: Any) -> None:
     seen: set[str] = set()
 
