@@ -55,8 +55,7 @@ def signal_of(
 
 def plain(root: Descriptor, path: SignalPath) -> bool:
     """Whether a signal is numbers as they stand, in a shape that a message's structure tells."""
-    is_derived = path.dtype or path.choices or path.sequences or path.said
-    return not is_derived and all(resolve(root, way).numeric for way in path.path.split("|"))
+    return not path.is_derived and all(resolve(root, way).numeric for way in path.path.split("|"))
 
 
 def _places(root: Descriptor, path: SignalPath, logprobs: SignalPath, forms: Mapping[str, TensorForm]) -> Read:

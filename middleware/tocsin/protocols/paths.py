@@ -22,7 +22,8 @@ class SignalPath(NamedTuple):
     or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`; `order` is the metadata
     key that tells in which order a call shows them. `sequences`: parallel answers become rows, `padded` or each the
     `sum` of its values. `said` and `ranks`: the path tells the likeliest tokens of each place but the one that was
-    said, which stands in `said`, at that rank from 1 among all.
+    said, which stands in `said`, at that rank from 1 among all. `container` and `tensor`: the path is one of bytes that
+    are safetensors or npz, and the values those of the tensor of that name in it.
     """
 
     side: str
@@ -35,9 +36,16 @@ class SignalPath(NamedTuple):
     sequences: str = ""
     said: str = ""
     ranks: str = ""
+    container: str = ""
+    tensor: str = ""
 
     def __str__(self) -> str:
         return f"{self.side}.{self.path}"
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether its values are made of what stands at the path, and are not that itself."""
+        return bool(self.dtype or self.choices or self.sequences or self.said or self.container)
 
     @property
     def is_metadata(self) -> bool:
@@ -69,6 +77,11 @@ def signal_path(value: Any) -> SignalPath:
         if value.keys() - {"sequences", "sum"} or not isinstance(value.get("sum", False), bool):
             raise ValueError("parallel answers are told as {sequences: PATH}, or {sequences: PATH, sum: true}")
         return signal_path(value["sequences"])._replace(sequences="sum" if value.get("sum") else "padded")
+    if isinstance(value, dict) and value.keys() & {"safetensors", "npz"}:
+        container = "safetensors" if "safetensors" in value else "npz"
+        if value.keys() != {container, "tensor"} or not isinstance(value["tensor"], str) or not value["tensor"]:
+            raise ValueError(f"a tensor in a field of bytes is told as {{{container}: PATH, tensor: NAME}}")
+        return signal_path(value[container])._replace(container=container, tensor=value["tensor"])
     if isinstance(value, dict):
         strange = value.keys() - {"bytes", "dtype", "shape"}
         if strange or "bytes" not in value or "dtype" not in value:
