@@ -70,7 +70,8 @@ class Gate:
     """One call's responses. `holds`: they wait until they are judged; else they go on at once, and only the end waits.
 
     `can_retry`: the request may be sent again, once all of it is there (`request_is_whole`). `accepts`: the end of a
-    response of one message may bring a verdict that was made behind, so that it is not judged before that.
+    response of one message may bring a verdict that was made behind, or what judging takes, so that it is not judged
+    before that.
     """
 
     request_is_whole = True

@@ -76,6 +76,7 @@ def example_signals(seed: int = 0) -> dict[str, NDArray[np.generic]]:
         "preferences": preferences,
         "probs_a": probs,
         "probs_b": other,
+        "score": rng.uniform(size=(ROWS, 1)),
     }
 
 
