@@ -28,6 +28,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "paged.",
     "explain": "Say why an alarm was raised: which detector objects, how far out, and which safe responses were most "
     "like it.",
+    "gate": "Say whether to promote or abort a canary, by its alarms beside the stable version's, whenever you look.",
     "rules": "Write the Prometheus rules that follow from the promises of a configuration's bundles.",
     "inject": "Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply "
     "-f -.",
