@@ -6,9 +6,9 @@ import json
 import time
 import traceback
 from datetime import UTC, datetime, timedelta
-from math import inf
+from math import inf, log
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -18,11 +18,15 @@ from tocsin.cli.tables import print_table
 from tocsin.configuration.fields import Duration
 from tocsin.configuration.pairs import read_pairs
 from tocsin.errors import ConfigError, TocsinError
+from tocsin.rollouts.prometheus import check_matchers
+from tocsin.rollouts.promql import Compared
 from tocsin.rollouts.reading import Reading, Source, read
+from tocsin.rollouts.templates import Kind, argo, flagger, with_defaults
 from tocsin_calibration import CalibrationFault
 from tocsin_calibration.online.rollout_gate import Evidence, GateVerdict, Interval, RolloutGate
 
 EXIT_CODES = {"promote": 0, "abort": 1, "continue": 3}  # 2: an error, or a mistake of the caller's
+DEFAULT_ADDRESS = "http://prometheus.monitoring:9090"  # of a template
 COUNTS, EVIDENCE = "What is compared", "What is held to"
 
 
@@ -101,12 +105,25 @@ def gate(
     wait: Annotated[
         str | None, typer.Option(help="Look again, once a batch, until it is decided or so much time is over.")
     ] = None,
+    template: Annotated[
+        Literal["argo", "flagger"] | None,
+        typer.Option(
+            help="Look at nothing, but write the gate as AnalysisTemplates for Argo Rollouts, or a MetricTemplate for "
+            "Flagger, that look by themselves in --prometheus."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say whether to promote or abort a canary, by its alarms beside the stable version's, whenever you look.
 
     Exit codes: 0 promote, 1 abort, 3 continue, 2 an error.
     """
+    held_to = RolloutGate(delta, beta, excess, level)
+    if template is not None:
+        compared = _compared(canary, stable, rate, model, severity, baseline, every, within, shadow=shadow)
+        waits = _seconds(wait or "1h", "--wait")
+        typer.echo(_template(template, compared, held_to, prometheus or DEFAULT_ADDRESS, waits), nl=False)
+        return
     source = Source(
         canary or [],
         stable or [],
@@ -123,7 +140,6 @@ def gate(
         read_pairs(headers, "--headers"),
         most_unscored,
     )
-    held_to = RolloutGate(delta, beta, excess, level)
     until = time.monotonic() + (0.0 if wait is None else _seconds(wait, "--wait"))
     while True:
         decision, verdict, reading = _look(held_to, source)
@@ -136,6 +152,42 @@ def gate(
     else:
         _show(Console(highlight=False, soft_wrap=True), decision, verdict, reading, held_to)
     raise typer.Exit(EXIT_CODES[decision])
+
+
+def _compared(
+    canary: list[str] | None,
+    stable: list[str] | None,
+    rate: float | None,
+    model: str | None,
+    severity: str,
+    baseline: float,
+    every: str,
+    within: str,
+    *,
+    shadow: bool,
+) -> Compared:
+    """What a template compares, from the options of a gate."""
+    if model is None:
+        raise ConfigError("--template needs the name of the --model")
+    if shadow or (rate is not None and stable):
+        raise ConfigError("--template compares a canary with a --stable version or with a promised --rate")
+    for option, matchers in (("--canary", canary or []), ("--stable", stable or [])):
+        for text in matchers[:2]:
+            check_matchers(text, option)
+        if len(matchers) > 1:
+            raise ConfigError(f"{option}: one list of label matchers, such as 'pod=~\"mine-.*\"'")
+    batch, window = _seconds(every, "--every"), _seconds(within, "--within")
+    if batch < 1 or batch != round(batch) or window < batch or window != round(window):
+        raise ConfigError("--every and --within are whole seconds in a template, and --within the longer of the two")
+    labels = ((canary or [""])[0], (stable or [""])[0])
+    return Compared(model, severity, *labels, rate, baseline, int(batch), int(window))
+
+
+def _template(kind: Kind, compared: Compared, held_to: RolloutGate, address: str, waits: float) -> str:
+    limits = {"abort": log(1 / held_to.delta), "promote": log(1 / held_to.beta)}
+    limits |= {"delta": held_to.delta, "beta": held_to.beta, "excess": held_to.excess}
+    full = with_defaults(compared, kind)
+    return argo(full, limits, address, waits) if kind == "argo" else flagger(full, limits, address)
 
 
 def _look(held_to: RolloutGate, source: Source) -> tuple[str, GateVerdict, Reading]:

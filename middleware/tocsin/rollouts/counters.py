@@ -1,9 +1,9 @@
 """From samples of counters to counts of batches: what came between two ends of a batch, by what was scraped.
 
 A target is one process that is scraped. Its counters are read together, at the same moment, as one row; rows follow
-each other in time. A counter that falls has begun anew at 0 with a new process. What the first row of a target holds
-came before it was watched, and is left out; so is what came over a gap, because the other version's responses of that
-time are in other batches.
+each other in time. A counter that falls has begun anew at 0 with a new process. A target counts from the first end of a
+batch on at which it is there; what came before is left out, and so is what came over a gap, because the other version's
+responses of that time are in other batches.
 """
 
 from __future__ import annotations
@@ -52,18 +52,20 @@ def in_batches(targets: Mapping[Any, Sequence[Row]], start: float, end: float, e
     longest = max(LOOKBACK, every)
     for rows in targets.values():
         before: Row | None = None
+        counts_from = 0.0
         for row in rows:
             result.first = row.at if result.first is None else min(result.first, row.at)
             result.last = row.at if result.last is None else max(result.last, row.at)
-            if before is not None:
+            is_gap = before is not None and row.at - before.at > longest
+            result.gaps += is_gap
+            if before is None or is_gap:
+                counts_from = ceil(row.at / every) * every
+            else:
                 counts, anew = increase(before, row)
                 result.resets += anew
-                if row.at - before.at > longest:
-                    result.gaps += 1
-                else:
-                    at = ceil((row.at - first) / every) - 1
-                    if 0 <= at < number:
-                        result.counts[at] += counts
+                at = ceil((row.at - first) / every) - 1
+                if row.at > counts_from and 0 <= at < number:
+                    result.counts[at] += counts
             before = row
     return result
 

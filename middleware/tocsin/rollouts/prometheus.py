@@ -56,10 +56,10 @@ class Prometheus:
 
     def query(self, promql: str, at: float) -> Any:
         """The result of an instant query."""
-        asked = urllib.parse.urlencode({"query": promql, "time": f"{at:.3f}"})
+        form = urllib.parse.urlencode({"query": promql, "time": f"{at:.3f}"})
         request = urllib.request.Request(
             f"{self.address.rstrip('/')}/api/v1/query",
-            asked.encode(),
+            form.encode(),
             {"Content-Type": "application/x-www-form-urlencoded", **self.headers},
         )
         try:
@@ -130,7 +130,7 @@ def two_versions(prometheus: Prometheus, watched: Watched, canary: str, stable: 
 
 def candidate_beside_live(prometheus: Prometheus, watched: Watched, matchers: str, span: Span) -> Batches:
     """Batches of (responses, alarms by both bundles, by the candidate alone, by the live one alone) of a shadow."""
-    _check_matchers(matchers, "--canary")
+    check_matchers(matchers, "--canary")
     severe = _severities(prometheus, watched, span)
     selector = f"{SHADOW}{{model={_quoted(watched.model)}{_more(matchers)}}}"
     targets: dict[Key, dict[float, list[float]]] = {}
@@ -145,7 +145,7 @@ def candidate_beside_live(prometheus: Prometheus, watched: Watched, matchers: st
 
 def _targets(prometheus: Prometheus, watched: Watched, matchers: str, span: Span, option: str) -> dict[Key, list[Row]]:
     """Rows of (alarms, responses, unscored responses) by target, and by version where it is asked for by version."""
-    _check_matchers(matchers, option)
+    check_matchers(matchers, option)
     by_version = re.search(r"(^|,)\s*version\s*(=|!=)", matchers) is not None
     total, alarms = (RESPONSES, RAISED) if by_version else (TOTAL, ALARMS)
     severe = _severities(prometheus, watched, span) if by_version else frozenset({watched.severity})
@@ -250,7 +250,8 @@ def _check_twice(rows: Mapping[Key, Any]) -> None:
         seen_by[target] = key
 
 
-def _check_matchers(matchers: str, option: str) -> None:
+def check_matchers(matchers: str, option: str) -> None:
+    """Raises CheckError on what cannot stand between the braces of a selector."""
     if matchers and not _MATCHERS.fullmatch(matchers.strip()):
         raise CheckError(f"{option}: '{matchers}' are no label matchers, such as 'pod=~\"mine-.*\"'")
 
