@@ -440,4 +440,4 @@ def test_batches_end_at_multiples_and_wait_for_their_end() -> None:
     lost = in_batches(
         {"t": [*rows, Row(1000.0, (1000.0, 2000.0)), Row(1030.0, (1001.0, 2002.0))]}, 60.0, 1200.0, 60.0, 2
     )
-    assert lost.gaps == 1 and lost.counts[3:].sum() == 3
+    assert lost.gaps == 1 and lost.counts[4:].sum() == 3
