@@ -37,7 +37,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "bundle": "Look at bundles, and fetch them.",
     "check": "Check what stands around models, before it guards anything.",
     "config": "Look at configurations.",
-    "plan": "Compute what to do with what alarms.",
+    "plan": "Compute what to do with what alarms, and what a calibration takes.",
 }
 
 
