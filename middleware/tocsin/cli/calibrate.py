@@ -13,6 +13,7 @@ from rich.console import Console
 from tocsin.cli import calibrate_options as options
 from tocsin.cli.chosen import Choice, chosen, of_sessions
 from tocsin.cli.comparison import show_comparison
+from tocsin.cli.looking import look
 from tocsin.cli.on import On, counted, in_parts
 from tocsin.cli.promising import Promised, Wanted, promise_in_sweeps, promise_of
 from tocsin.cli.scored import ScoredRecording, require_finite
@@ -60,6 +61,7 @@ def calibrate(
     leave_out_broken: options.LeaveOutBroken = False,
     share: options.Share = 1.0,
     seed: options.Seed = 0,
+    as_is: options.AsIs = False,
     on: On = HERE,
 ) -> None:
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
@@ -106,12 +108,16 @@ def calibrate(
         model=model,
         seed=seed,
     )
+    rows_used, seen_facts = unseen.rows, dict[str, Any]()
     if in_parts(on, unseen.rows) and wanted.of_each_by_itself and fresh is None:
         with counted(console, "counting", unseen.rows) as progress:
             promised = promise_in_sweeps(source, unseen, wanted, engine_of(on), progress)
     else:
         _require_here(on)
-        scored = ScoredRecording(source, unseen)
+        scored, seen_facts, _ = look(
+            ScoredRecording(source, unseen), wanted, tuple(source.scorer.detectors), console, as_is
+        )
+        rows_used = scored.rows
         promised = promise_of(source, scored, wanted)
     if fresh is not None:
         current, new = source.require_promise(bundle), ScoredRecording(source, fresh)
@@ -125,7 +131,8 @@ def calibrate(
     calibrated = {
         "timestamp": time.time(),
         "tocsin": version("tocsin"),
-        "rows": unseen.rows,
+        "rows": rows_used,
+        **({"look": {**seen_facts, "as_is": as_is}} if seen_facts or as_is else {}),
         **division.facts(),
         "files": {file.sha256: file.path.name for file in recording.files},
         **({} if promised.power is None else {"power": promised.power}),
@@ -136,9 +143,7 @@ def calibrate(
         risk=promised.risk or source.risk,
         provenance={**source.provenance, "calibrated": calibrated},
     ).write(out or bundle)
-    console.print(
-        f"{out or bundle} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:"
-    )
+    console.print(f"{out or bundle} ({written.digest[:19]}) promises, on {rows_used:,} responses it was not fitted on:")
     _say(console, promised, wanted)
 
 

@@ -146,6 +146,14 @@ LeaveOutBroken = Annotated[
     bool,
     typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.", rich_help_panel=DATA),
 ]
+AsIs = Annotated[
+    bool,
+    typer.Option(
+        "--as-is",
+        help="Calibrate on all responses, although they are copies, drift, or are alike.",
+        rich_help_panel=DATA,
+    ),
+]
 Share = Annotated[
     float,
     typer.Option(
