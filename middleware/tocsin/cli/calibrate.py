@@ -14,6 +14,7 @@ from tocsin.cli.calibrate_options import CalibrateOptions
 from tocsin.cli.chosen import Choice, chosen, of_sessions
 from tocsin.cli.comparison import show_comparison
 from tocsin.cli.from_options import command
+from tocsin.cli.looking import look
 from tocsin.cli.on import counted, in_parts
 from tocsin.cli.promising import Promised, promise_in_sweeps, promise_of
 from tocsin.cli.scored import ScoredRecording, require_finite
@@ -37,28 +38,31 @@ def calibrate(options: CalibrateOptions) -> None:
         )
     console = Console(highlight=False, soft_wrap=True)
     recording = responses_of(source, options.data, options.model)
-    unseen = _unseen(source, recording, options, console)
+    unseen, fresh = _unseen(source, recording, options, console), None
+    rows, facts, promised = unseen.rows, dict[str, Any](), None
     if options.compare:
         fresh, unseen = _aside(unseen, options.sessions, options.seed)
-        _require_here(options.on)
-        promised = _compared(source, unseen, fresh, options, console)
-        if options.out is None:
-            console.print("nothing was written; name a bundle with --out to take the candidate")
-            return
     elif in_parts(options.on, unseen.rows) and options.of_each_by_itself:
         with counted(console, "counting", unseen.rows) as progress:
             promised = promise_in_sweeps(source, unseen, options, engine_of(options.on), progress)
-    else:
+    if promised is None:
         _require_here(options.on)
-        promised = promise_of(source, ScoredRecording(source, unseen), options)
+        looked = look(ScoredRecording(source, unseen), options, source.scorer.detectors, console)
+        rows, facts = looked.scored.rows, looked.facts
+        promised = promise_of(source, looked.scored, options)
+        if fresh is not None:
+            _show_comparison(source, promised, looked.scored, ScoredRecording(source, fresh), options, console)
+            if options.out is None:
+                console.print("nothing was written; name a bundle with --out to take the candidate")
+                return
     path = options.out or options.bundle
     written = dataclasses.replace(
         source,
         promise=promised.promise,
         risk=promised.risk or source.risk,
-        provenance={**source.provenance, "calibrated": _provenance(recording, unseen.rows, promised, options)},
+        provenance={**source.provenance, "calibrated": _provenance(recording, rows, facts, promised, options)},
     ).write(path)
-    console.print(f"{path} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:")
+    console.print(f"{path} ({written.digest[:19]}) promises, on {rows:,} responses it was not fitted on:")
     _say(console, promised, options)
 
 
@@ -82,25 +86,31 @@ def _unseen(bundle: Bundle, recording: Recording, options: CalibrateOptions, con
     return unseen
 
 
-def _compared(
-    bundle: Bundle, unseen: Recording, fresh: Recording, options: CalibrateOptions, console: Console
-) -> Promised:
-    """The promise of a new calibration, compared with the bundle's on fresh responses."""
-    scored, new = ScoredRecording(bundle, unseen), ScoredRecording(bundle, fresh)
-    promised, current = promise_of(bundle, scored, options), bundle.require_promise(options.bundle)
+def _show_comparison(
+    bundle: Bundle,
+    promised: Promised,
+    scored: ScoredRecording,
+    new: ScoredRecording,
+    options: CalibrateOptions,
+    console: Console,
+) -> None:
+    """Compare the promise made on `scored` with the bundle's, on new responses."""
+    current = bundle.require_promise(options.bundle)
     names = None if options.sessions is None else (new.names(options.sessions), scored.names(options.sessions))
     show_comparison(
         console, compare_promises(current, promised.promise, new.scores, scored.scores, names, seed=options.seed)
     )
-    return promised
 
 
-def _provenance(recording: Recording, rows: int, promised: Promised, options: CalibrateOptions) -> dict[str, Any]:
-    """What the bundle keeps of where its promise comes from."""
+def _provenance(
+    recording: Recording, rows: int, facts: dict[str, Any], promised: Promised, options: CalibrateOptions
+) -> dict[str, Any]:
+    """What the bundle keeps of where its promise comes from; `facts` are what was seen in the recording before."""
     return {
         "timestamp": time.time(),
         "tocsin": version("tocsin"),
         "rows": rows,
+        **({"look": {**facts, "as_is": options.as_is}} if facts or options.as_is else {}),
         **Division(options.share, options.seed, options.sessions).facts(),
         "files": {file.sha256: file.path.name for file in recording.files},
         **({} if promised.power is None else {"power": promised.power}),

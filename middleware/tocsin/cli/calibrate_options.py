@@ -167,6 +167,14 @@ class CalibrateOptions:
         bool,
         typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.", rich_help_panel=DATA),
     ] = False
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is",
+            help="Calibrate on all responses, although they are copies, drift, or are alike.",
+            rich_help_panel=DATA,
+        ),
+    ] = False
     share: Annotated[
         float,
         typer.Option(

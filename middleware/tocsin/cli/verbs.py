@@ -30,6 +30,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "paged.",
     "explain": "Say why an alarm was raised: which detector objects, how far out, and which safe responses were most "
     "like it.",
+    "gate": "Say whether to promote or abort a canary, by its alarms beside the stable version's, whenever you look.",
     "rules": "Write the Prometheus rules that follow from the promises of a configuration's bundles.",
     "inject": "Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply "
     "-f -.",
@@ -38,7 +39,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "bundle": "Look at bundles, and fetch them.",
     "check": "Check what stands around models, before it guards anything.",
     "config": "Look at configurations.",
-    "plan": "Compute what to do with what alarms.",
+    "plan": "Compute what to do with what alarms, and what a calibration takes.",
 }
 
 
