@@ -24,7 +24,7 @@ from tocsin_calibration.errors import CalibrationError
 
 CELLS = 20  # of the drift test
 FLATNESS = (2.0, 5.0, 20.0)  # parameters of its alternatives, the same for each cell
-REMEMBERED = 16  # nulls, more than a watch has windows
+REMEMBERED = 64  # nulls, more than a watch has windows
 
 Counts = Sequence[int]
 
@@ -42,28 +42,30 @@ class UrnTest:
         total = sum(trust for trust, _ in priors)
         self._alternatives = [(log(trust / total), law) for trust, law in priors]
 
-    def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
+    def log_evalue(self, counts: Counts, before: Counts | None = None, *, remember: bool = True) -> float:
         """log E of counts (K,): 0 at the start, large when they do not fit, log(1/delta) to act on.
 
-        `before` (K,) are counts that came earlier and are not held against the promise, only learnt from. Raises
-        CalibrationError on negative counts or another K.
+        `before` (K,) are counts that came earlier and are not held against the promise, only learnt from; `remember`
+        tells that they will be asked for again. Raises CalibrationError on negative counts or another K.
         """
         if len(counts) != len(self.cells) or min(counts) < 0:
             raise CalibrationError(f"there must be {len(self.cells)} counts, 0 or more, not {list(counts)}")
         if not self._alternatives:
             return 0.0
-        null = self._null_after(before).log_probability(counts)
+        null = self._null_after(before, remember).log_probability(counts)
         logs = [trust + law.log_probability(counts) - null for trust, law in self._alternatives]
         largest = max(logs)
         return largest + log(sum(exp(term - largest) for term in logs))
 
-    def _null_after(self, before: Counts | None) -> _Dirichlet:
+    def _null_after(self, before: Counts | None, remember: bool) -> _Dirichlet:
         if before is None or not any(before):
             return self._null
         key = tuple(before)
         law = self._learnt.get(key)
         if law is None:
             law = _Dirichlet([a + c for a, c in zip(self.cells, before, strict=True)])
+            if not remember:
+                return law
             if len(self._learnt) >= REMEMBERED:
                 del self._learnt[next(iter(self._learnt))]  # the oldest
             self._learnt[key] = law

@@ -1,0 +1,112 @@
+"""When a change began: counts as they were at times further and further back, in memory that grows with their log.
+
+After every STEP responses the counts and the clock are noted. A note is forgotten as it ages, so that those that stay
+are at most an eighth of their age apart: 16 of each power of two. For each note, the responses since are held against
+what came before (`UrnTest.log_evalue`, the null learnt from calibration and from all before the note). These are the
+Bayes factors of a change at that note over none, and with every response as likely to be the first that is different,
+their posterior. The estimate is its median. It is an estimate: nothing is promised of it, benchmarks measure it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from math import exp
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin_calibration.online.urn import UrnTest
+
+STEP = 16  # responses between two notes
+PER_AGE = 16  # notes of each power of two of an age that stay
+TIDIED = 64  # notes that come before old ones are looked through again
+LOW, HIGH = 0.05, 0.95  # of the posterior
+
+
+class ChangeTime(NamedTuple):
+    """Where a change probably began: after so many responses, so many ago, at Unix time `when`; nine times of ten
+    between `earliest` and `latest` responses ago, as far as the alternatives tell.
+    """
+
+    after: int
+    ago: int
+    when: float
+    earliest: int
+    latest: int
+
+
+class ChangePoints:
+    """Notes of one stream's counts in `cells` cells. Not safe between threads."""
+
+    def __init__(self, cells: int, when: float, step: int = STEP) -> None:
+        self._cells, self._step = cells, step
+        self._counts = np.zeros(cells, np.int64)
+        self._responses, self._when = 0, when
+        self._notes: list[tuple[int, float, bytes]] = [(0, when, self._counts.tobytes())]
+        self._tidy_at = TIDIED
+
+    def __len__(self) -> int:
+        return len(self._notes)
+
+    def add(self, cells: NDArray[np.intp], when: float) -> None:
+        """Take in the cells (m,) of new responses in their order, the last of which came at Unix time `when`."""
+        rows = len(cells)
+        if not rows:
+            return
+        before = self._responses % self._step
+        blocks = (before + rows - 1) // self._step + 1
+        places = (np.arange(before, before + rows) // self._step) * self._cells + cells
+        counted = np.bincount(places, minlength=blocks * self._cells).reshape(blocks, self._cells)
+        cumulative = self._counts + np.cumsum(counted, axis=0)
+        for block in range((before + rows) // self._step):
+            responses = self._responses - before + (block + 1) * self._step
+            passed = (responses - self._responses) / rows
+            self._notes.append((responses, self._when + passed * (when - self._when), cumulative[block].tobytes()))
+        self._counts = cumulative[-1].copy()
+        self._responses, self._when = self._responses + rows, when
+        self._tidy()
+
+    def add_counts(self, counts: Sequence[int], when: float) -> None:
+        """Take in responses whose order is not known, as counts (K,)."""
+        if not any(counts):
+            return
+        self._counts = self._counts + np.asarray(counts, np.int64)
+        self._responses, self._when = self._responses + sum(counts), when
+        self._notes.append((self._responses, when, self._counts.tobytes()))
+        self._tidy()
+
+    def estimate(self, test: UrnTest) -> ChangeTime | None:
+        """Where a change probably began; None before anything has come."""
+        if not self._responses:
+            return None
+        notes = [note for note in self._notes if note[0] < self._responses]
+        places = [responses for responses, _, _ in notes]
+        logs = []
+        for _, _, content in notes:
+            before = np.frombuffer(content, np.int64)
+            logs.append(test.log_evalue((self._counts - before).tolist(), before.tolist(), remember=False))
+        largest = max(logs)
+        # Each note stands for the responses around it, up to half way to the next ones.
+        borders = [0.0, *((a + b) / 2 for a, b in pairwise(places)), float(self._responses)]
+        shares = [
+            exp(value - largest) * (after - before)
+            for value, (before, after) in zip(logs, pairwise(borders), strict=True)
+        ]
+        cumulative = list(accumulate(shares))
+        low, middle, high = (bisect_left(cumulative, quantile * cumulative[-1]) for quantile in (LOW, 0.5, HIGH))
+        place = places[middle]
+        ago = self._responses - place
+        return ChangeTime(place, ago, notes[middle][1], self._responses - places[low], self._responses - places[high])
+
+    def _tidy(self) -> None:
+        if len(self._notes) < self._tidy_at:
+            return
+        newest = self._responses // self._step
+        self._notes = [note for note in self._notes if self._stays(note[0] // self._step, newest)]
+        self._tidy_at = len(self._notes) + TIDIED
+
+    def _stays(self, number: int, newest: int) -> bool:
+        return number == 0 or newest - number < PER_AGE * (number & -number)
