@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from math import ceil, exp, lgamma, log, sqrt
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.online.urn import Counts
+from tocsin_calibration.online.urn import Counts, UrnTest
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 # Alternatives of the promise test: multiples of the promised rate, and how much each is trusted beforehand.
@@ -147,6 +147,13 @@ def promise_test(law: FalseAlarmLaw, *, learns: bool = True) -> RateTest:
     """
     rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
     return RateTest(law.n + 1 - law.k, law.k, rates, learns=learns)
+
+
+def change_test(law: FalseAlarmLaw) -> UrnTest:
+    """What says when a rate began to be higher, from counts (alarms, responses without one): an estimate alone."""
+    rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
+    cells = float(law.n + 1 - law.k), float(law.k)
+    return UrnTest(cells, [(trust, (CONCENTRATION * rate, CONCENTRATION * (1 - rate))) for trust, rate in rates])
 
 
 def quiet_test(law: FalseAlarmLaw, above: int) -> QuietTest | None:

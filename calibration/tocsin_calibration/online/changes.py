@@ -12,7 +12,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from math import exp
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +27,8 @@ LOW, HIGH = 0.05, 0.95  # of the posterior
 
 class ChangeTime(NamedTuple):
     """Where a change probably began: after so many responses, so many ago, at Unix time `when`; nine times of ten
-    between `earliest` and `latest` responses ago, as far as the alternatives tell.
+    between `earliest` and `latest` responses ago, as far as the alternatives tell. `direction` is how far the mean rank
+    since then lies from that of calibration: 0 where it does not, 1 where all lie above every calibration score.
     """
 
     after: int
@@ -36,6 +36,7 @@ class ChangeTime(NamedTuple):
     when: float
     earliest: int
     latest: int
+    direction: float
 
 
 class ChangePoints:
@@ -75,8 +76,9 @@ class ChangePoints:
             return
         self._counts = self._counts + np.asarray(counts, np.int64)
         self._responses, self._when = self._responses + sum(counts), when
-        self._notes.append((self._responses, when, self._counts.tobytes()))
-        self._tidy()
+        if self._responses // self._step > self._notes[-1][0] // self._step:
+            self._notes.append((self._responses, when, self._counts.tobytes()))
+            self._tidy()
 
     def estimate(self, test: UrnTest) -> ChangeTime | None:
         """Where a change probably began; None before anything has come."""
@@ -84,22 +86,21 @@ class ChangePoints:
             return None
         notes = [note for note in self._notes if note[0] < self._responses]
         places = [responses for responses, _, _ in notes]
-        logs = []
-        for _, _, content in notes:
-            before = np.frombuffer(content, np.int64)
-            logs.append(test.log_evalue((self._counts - before).tolist(), before.tolist(), remember=False))
-        largest = max(logs)
+        before = np.array([np.frombuffer(content, np.int64) for _, _, content in notes])
+        logs = test.log_evalues(self._counts - before, before)
+        bayes_factors = np.exp(logs - logs.max()).tolist()
         # Each note stands for the responses around it, up to half way to the next ones.
         borders = [0.0, *((a + b) / 2 for a, b in pairwise(places)), float(self._responses)]
-        shares = [
-            exp(value - largest) * (after - before)
-            for value, (before, after) in zip(logs, pairwise(borders), strict=True)
-        ]
+        shares = [factor * (end - start) for factor, (start, end) in zip(bayes_factors, pairwise(borders), strict=True)]
         cumulative = list(accumulate(shares))
         low, middle, high = (bisect_left(cumulative, quantile * cumulative[-1]) for quantile in (LOW, 0.5, HIGH))
-        place = places[middle]
-        ago = self._responses - place
-        return ChangeTime(place, ago, notes[middle][1], self._responses - places[low], self._responses - places[high])
+        place, count = places[middle], self._responses
+        earliest, latest = count - int(borders[low]), count - round(borders[high + 1])
+        since = self._counts - before[middle]
+        sizes = np.asarray(test.cells)
+        middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+        direction = 2 * float(since @ middles) / (count - place) - 1
+        return ChangeTime(place, count - place, notes[middle][1], earliest, latest, direction)
 
     def _tidy(self) -> None:
         if len(self._notes) < self._tidy_at:

@@ -17,8 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from math import exp, lgamma, log
+from math import exp, lgamma, log, pi
 from operator import add, sub
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
 
@@ -42,30 +45,35 @@ class UrnTest:
         total = sum(trust for trust, _ in priors)
         self._alternatives = [(log(trust / total), law) for trust, law in priors]
 
-    def log_evalue(self, counts: Counts, before: Counts | None = None, *, remember: bool = True) -> float:
+    def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
         """log E of counts (K,): 0 at the start, large when they do not fit, log(1/delta) to act on.
 
-        `before` (K,) are counts that came earlier and are not held against the promise, only learnt from; `remember`
-        tells that they will be asked for again. Raises CalibrationError on negative counts or another K.
+        `before` (K,) are counts that came earlier and are not held against the promise, only learnt from. Raises
+        CalibrationError on negative counts or another K.
         """
         if len(counts) != len(self.cells) or min(counts) < 0:
             raise CalibrationError(f"there must be {len(self.cells)} counts, 0 or more, not {list(counts)}")
         if not self._alternatives:
             return 0.0
-        null = self._null_after(before, remember).log_probability(counts)
+        null = self._null_after(before).log_probability(counts)
         logs = [trust + law.log_probability(counts) - null for trust, law in self._alternatives]
         largest = max(logs)
         return largest + log(sum(exp(term - largest) for term in logs))
 
-    def _null_after(self, before: Counts | None, remember: bool) -> _Dirichlet:
+    def log_evalues(self, counts: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.float64]:
+        """log E of m streams' counts (m, K) after what came `before` (m, K), to within 1e-6."""
+        nulls = np.asarray(np.asarray(self.cells) + before, np.float64)
+        null = _log_probabilities(nulls, counts)
+        logs = [trust + _log_probabilities(law.parameters[None], counts) - null for trust, law in self._alternatives]
+        return np.asarray(np.logaddexp.reduce(logs)) if logs else np.zeros(len(counts))
+
+    def _null_after(self, before: Counts | None) -> _Dirichlet:
         if before is None or not any(before):
             return self._null
         key = tuple(before)
         law = self._learnt.get(key)
         if law is None:
             law = _Dirichlet([a + c for a, c in zip(self.cells, before, strict=True)])
-            if not remember:
-                return law
             if len(self._learnt) >= REMEMBERED:
                 del self._learnt[next(iter(self._learnt))]  # the oldest
             self._learnt[key] = law
@@ -96,6 +104,7 @@ class _Dirichlet:
 
     def __init__(self, parameters: Sequence[float]) -> None:
         self._parameters = parameters
+        self.parameters = np.asarray(parameters, np.float64)
         self._total = sum(parameters)
         self._constant = lgamma(self._total)
         self._gammas = [lgamma(parameter) for parameter in parameters]
@@ -104,3 +113,21 @@ class _Dirichlet:
         """log of the probability of one sequence with these counts (K,)."""
         cells = map(sub, map(lgamma, map(add, self._parameters, counts)), self._gammas)  # 0 where nothing has fallen
         return sum(cells, self._constant - lgamma(self._total + sum(counts)))
+
+
+def _log_probabilities(parameters: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """log of the probability of one sequence with counts (m, K) under Dirichlet laws of `parameters` (m or 1, K)."""
+    totals = parameters.sum(axis=1)
+    cells = (_log_gamma(parameters + counts) - _log_gamma(parameters)).sum(axis=1)
+    return np.asarray(cells + _log_gamma(totals) - _log_gamma(totals + counts.sum(axis=1)))
+
+
+def _log_gamma(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log of the gamma function above 0, by Stirling's series at values + 6."""
+    shifted, product = values + 6.0, values.copy()
+    for step in range(1, 6):
+        product *= values + step
+    inverse = 1 / shifted
+    square = inverse * inverse
+    series = inverse * (1 / 12 - square * (1 / 360 - square / 1260))
+    return np.asarray((shifted - 0.5) * np.log(shifted) - shifted + 0.5 * log(2 * pi) + series - np.log(product))

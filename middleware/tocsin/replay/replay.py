@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import log, sqrt
 from typing import Any
 
@@ -150,9 +152,14 @@ def _last(promise: Promise, progress: Progress) -> list[str | None]:
 
 
 def tally_of(
-    promise: Promise, severities: Sequence[str | None], groups: Sequence[str] | None, joint: Sequence[float]
+    promise: Promise,
+    severities: Sequence[str | None],
+    groups: Sequence[str] | None,
+    joint: Sequence[float],
+    scores: NDArray[np.floating] | None = None,
+    versions: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What a tally of these would say."""
+    """What a tally of these would say; `scores` (n, d) are detectors', `versions` (n,) those of the model."""
     alarmed: dict[tuple[str, str], int] = {}
     of_group: dict[str, int] = {}
     for at, severity in enumerate(severities):
@@ -161,9 +168,16 @@ def tally_of(
             of_group[group] = of_group.get(group, 0) + 1
         if severity is not None:
             alarmed[group, severity] = alarmed.get((group, severity), 0) + 1
-    counted = [[*key, count] for key, count in alarmed.items()]
-    scores = list(joint) if promise.sessions is None else []
-    return {"rows": len(severities), "alarmed": counted, "of_group": of_group, "joint": scores, "sequence": []}
+    facts: dict[str, Any] = {"rows": len(severities), "alarmed": [[*key, count] for key, count in alarmed.items()]}
+    facts |= {"of_group": of_group, "joint": [], "sequence": [], "by_detector": "", "versions": [], "groups": []}
+    if promise.sessions is None:
+        facts["joint"] = list(joint)
+        if scores is not None:
+            facts["by_detector"] = b64encode(np.ascontiguousarray(scores, np.float32).tobytes()).decode()
+            names = versions or [""] * len(severities)
+            facts["versions"] = [(version, len(list(run))) for version, run in groupby(names)]
+            facts["groups"] = list(groups or ())
+    return facts
 
 
 def _stretches(promise: Promise, severity: str, alarmed: Sequence[bool]) -> list[Stretch]:
