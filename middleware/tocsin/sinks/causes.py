@@ -92,25 +92,21 @@ class Causes:
             self._watches["version", version].add(np.concatenate([joint[part] for part in parts]), when)
 
     def evidence(self) -> list[Cause]:
-        """Every part with its evidence, the largest first."""
+        """Every part with its evidence, the largest first; versions once there are several."""
         logs = {key: watch.log_evidence() for key, watch in self._watches.items()}
         weights = {key: self._weight(key) for key in logs}
         adjusted = adjusted_log_evalues(logs, weights, to_come=1 - sum(weights.values()))
-        return [Cause(kind, name, value) for (kind, name), value in adjusted.items()]
+        several = len(self._versions) > 1
+        return [Cause(*key, value) for key, value in adjusted.items() if several or key[0] != "version"]
 
     def looked_into(self, cause: Cause) -> Cause:
         """The same with where it began."""
         return cause._replace(change=self._watches[cause.kind, cause.name].change())
 
-    @property
-    def has_versions(self) -> bool:
-        """Whether there are several versions, so that one can be the cause."""
-        return len(self._versions) > 1
-
     def counts(self) -> dict[str, list[int]]:
         """What the watches have counted, to be added to those of replicas: by a name that tells which they are."""
-        known = [key for key in self._watches if key[0] != "version"]
-        counts = {"causes": [count for key in known for count in self._watches[key].watch.counts]}
+        fixed = [key for key in self._watches if key[0] != "version"]
+        counts = {"causes": [count for key in fixed for count in self._watches[key].watch.counts]}
         return counts | {_name_of(version): self._counts("version", version) for version in self._versions}
 
     def add_counts(self, name: str, more: Sequence[int], when: float) -> None:

@@ -24,6 +24,7 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
+from tocsin.sinks.finding import Finding
 from tocsin.sinks.histogram import FOLD, Histogram
 from tocsin.sinks.series import ModelSeries
 from tocsin.sinks.snapshot import ModelSnapshot
@@ -119,15 +120,23 @@ class PrometheusSink(Collector):
     def exchange(self, shared: Exchange) -> None:
         """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
         with self._counted():
-            by_key = {
-                f"{name}:{self._models[name].digests[0]}": series
-                for name, series in self._series.items()
-                if series.evidence is not None
-            }
-            counts = {key: series.evidence.counts() for key, series in by_key.items() if series.evidence is not None}
-        for key, more in shared(counts).items():
+            counts: dict[str, list[int]] = {}
+            by_key: dict[str, tuple[ModelSeries, str]] = {}
+            for name, series in self._series.items():
+                if series.evidence is None:
+                    continue
+                key = f"{name}:{self._models[name].digests[0]}"
+                by_key[key], counts[key] = (series, ""), series.evidence.counts()
+                for part, more in series.evidence.counts_by_cause().items():
+                    by_key[f"{key}:{part}"], counts[f"{key}:{part}"] = (series, part), more
+        for key, others in shared(counts).items():
+            series, part = by_key[key]
             with self._lock:
-                by_key[key].others_counted(more)
+                series.others_counted(others, part)
+
+    def finding(self, model: str) -> Finding | None:
+        """What the evidence of a model had found when it was last weighed."""
+        return next((look.finding for look in self._looks if look.name == model), None)
 
     def scored(self, batch: Scored) -> None:
         """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""

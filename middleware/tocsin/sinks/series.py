@@ -162,11 +162,14 @@ class ModelSeries:
         if self.evidence is not None and "evidence" in drained:
             self.evidence.read(drained["evidence"])
 
-    def others_counted(self, more: Sequence[int]) -> None:
-        """Weigh what other replicas have counted as well."""
+    def others_counted(self, more: Sequence[int], cause: str = "") -> None:
+        """Weigh what other replicas have counted as well, of the model or of a part of its traffic."""
         if self.evidence is not None:
             self.changes += 1
-            self.evidence.add_counts(more)
+            if cause:
+                self.evidence.add_counts_by_cause(cause, more)
+            else:
+                self.evidence.add_counts(more)
 
     def inherit(self, before: ModelSeries, *, same_bundle: bool) -> None:
         """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""

@@ -20,8 +20,8 @@ class Tally:
     """Counts of one model's responses, or of its sessions that ended where the promise is for those. Not safe between
     threads.
 
-    `alarmed` is by group and severity, `of_group` how many rows were of a group with a promise of its own;
-    `sequence` is each row's group and severity, with `in_order`. With `scores`, in the order of rows: `joint` are nonconformity
+    `alarmed` is by group and severity, `of_group` how many rows were of a group with a promise of its own; `sequence`
+    is each row's group and severity, with `in_order`. With `scores`, in the order of rows: `joint` are nonconformity
     scores, `by_detector` detectors' scores batch by batch, `versions` runs of one version of the model, `groups` each
     row's, where the promise has groups.
     """
