@@ -55,7 +55,13 @@ class Sidecar:
         self.config = config
         self.metrics = PrometheusSink(guard.models)
         repeat = 0.0 if config.events is None else config.events.repeat.total_seconds()
-        self.events = EventSink(guard.models, config.events, guard.state.once(repeat))
+        self.events = EventSink(
+            guard.models,
+            config.events,
+            guard.state.once(repeat),
+            finding=self.metrics.finding,
+            findings=self.metrics.findings,
+        )
         guard.sinks += [self.metrics] if worker or counted(config) else []
         guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
@@ -67,7 +73,7 @@ class Sidecar:
         self.telemetry: Telemetry | None = None
         if config.opentelemetry is not None:
             self.telemetry = Telemetry(config.opentelemetry)
-            self.telemetry.trace(guard)
+            self.telemetry.trace(guard, self.metrics.finding)
             self._rest.register(self.telemetry)
         self._feedback = FeedbackService(guard)
         self._worker = worker
@@ -207,7 +213,7 @@ def give_back() -> None:
 def counted(config: Config) -> bool:
     """Whether anybody can see what is counted."""
     sent = config.opentelemetry is not None and config.opentelemetry.metrics is not None
-    return config.metrics is not None or sent
+    return config.metrics is not None or sent or (config.events is not None and config.events.evidence)
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -24,6 +24,7 @@ class Finding(NamedTuple):
     causes: tuple[Cause, ...]
     change: ChangeTime | None
     unit: str
+    text: tuple[str, ...] = ()  # since when, and which, a sentence each
 
     @classmethod
     def of(
@@ -45,7 +46,8 @@ class Finding(NamedTuple):
             named += [evidence.looked_into(cause) for cause in of_kind[:1]] + of_kind[1:]
         if not (broken or drifted or named):
             return None
-        return cls(broken, drifted, tuple(named), evidence.change(), unit)
+        finding = cls(broken, drifted, tuple(named), evidence.change(), unit)
+        return finding._replace(text=tuple(finding._words()))
 
     @property
     def chief(self) -> tuple[Cause, ...]:
@@ -68,10 +70,13 @@ class Finding(NamedTuple):
                 for cause in self.causes
             ],
         }
-        return facts | ({"words": list(self.words())} if timed else {})
+        return facts | ({"words": list(self.text)} if timed else {})
 
-    def words(self) -> Iterator[str]:
-        """Since when, and which, a sentence each."""
+    def brief(self) -> dict[str, Any]:
+        """The same of the cause with most evidence of each kind alone, and how many there are."""
+        return {**self._replace(causes=self.chief).facts(), "parts": len(self.causes)}
+
+    def _words(self) -> Iterator[str]:
         if self.change is not None:
             yield since(self.change, self.unit)
         yield from self.which()

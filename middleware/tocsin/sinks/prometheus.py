@@ -136,7 +136,12 @@ class PrometheusSink(Collector):
 
     def finding(self, model: str) -> Finding | None:
         """What the evidence of a model had found when it was last weighed."""
-        return next((look.finding for look in self._looks if look.name == model), None)
+        look = self._looks.get(model)
+        return None if look is None else look.finding
+
+    def findings(self) -> dict[str, Finding]:
+        """The same of every model of which something was found, weighed anew as far as time allows."""
+        return {look.name: look.finding for look in self._weighed() if look.finding is not None}
 
     def scored(self, batch: Scored) -> None:
         """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
@@ -219,7 +224,7 @@ class PrometheusSink(Collector):
     def _weighed(self) -> list[ModelSnapshot]:
         """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
         with self._counted():
-            looks = self._looks
+            looks = list(self._looks.values())
         ends = time.perf_counter() + WEIGHING
         for look in sorted(looks, key=lambda item: item.weighed_at):
             with self._lock:
@@ -228,9 +233,9 @@ class PrometheusSink(Collector):
                 break
         return looks
 
-    def _all_looks(self) -> list[ModelSnapshot]:
-        limits = self.limits
-        return [ModelSnapshot(name, series, self._models.get(name), limits) for name, series in self._series.items()]
+    def _all_looks(self) -> dict[str, ModelSnapshot]:
+        limits, models = self.limits, self._models
+        return {name: ModelSnapshot(name, series, models.get(name), limits) for name, series in self._series.items()}
 
 
 def _acting(models: Mapping[str, GuardedModel]) -> set[str]:
