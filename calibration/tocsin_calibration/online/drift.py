@@ -55,9 +55,9 @@ class DriftWatch:
     def cells(self, scores: ArrayLike) -> NDArray[np.intp]:
         """The cell (m,) of each new score (m,), ties broken by a number that is drawn here."""
         values = self._calibration.as_kept(scores)
-        cells = np.searchsorted(self._scores, values, side="left")
-        drawn = self._rng.random(len(values))
-        if (np.searchsorted(self._scores, values, side="right") != cells).any():  # some tie with a cell's edge
+        cells = self._scores.searchsorted(values)
+        if (self._scores.take(cells, mode="clip") == values).any():  # some tie with a cell's edge
+            drawn = self._rng.random(len(values))
             for score, first, size in self._blocks:
                 if (tied := values == score).any():
                     cells[tied] += np.searchsorted(self._uniforms[first : first + size], drawn[tied], side="left")

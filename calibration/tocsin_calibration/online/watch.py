@@ -34,9 +34,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import exp, log, pi
 
+import numpy as np
+
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.online.alarm_rate import MULTIPLES, QuietTest, RateTest
-from tocsin_calibration.online.urn import UrnTest
+from tocsin_calibration.online.urn import UrnTest, log_evalues
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 EVERY = 1_000  # responses between restarts
@@ -96,6 +98,25 @@ class Watch:
         """Each window's number, the counts before it, and those since."""
         for number, before in self._windows:
             yield number, before, [now - then for now, then in zip(self.counts, before, strict=True)]
+
+
+def log_evidences(watches: Sequence[Watch]) -> list[float]:
+    """`log_evidence` of several watches of urn tests at once, which takes little longer than that of one."""
+    result = [watch.log_evidence() if not isinstance(watch.test, UrnTest) else 0.0 for watch in watches]
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for at, watch in enumerate(watches):
+        if isinstance(watch.test, UrnTest):
+            by_shape.setdefault(watch.test.shape, []).append(at)
+    for places in by_shape.values():
+        tests = [test for at in places if isinstance(test := watches[at].test, UrnTest)]
+        windows = [(number, *window) for number, at in enumerate(places) for window in watches[at]._since()]
+        which = np.array([number for number, *_ in windows])
+        before, since = (np.array([window[at] for window in windows]) for at in (2, 3))
+        logs = log_evalues(tests, which, since, before) + np.log([_share(window[1]) for window in windows])
+        to_come = np.log([max(watches[at]._to_come, 1e-300) for at in places])
+        for number, at in enumerate(places):
+            result[at] = float(np.logaddexp.reduce([*logs[which == number], to_come[number]]))
+    return result
 
 
 class ShiryaevRoberts:

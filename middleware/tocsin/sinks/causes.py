@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tocsin_calibration import DriftWatch, Promise
 from tocsin_calibration.online.changes import ChangeTime
 from tocsin_calibration.online.naming import adjusted_log_evalues
+from tocsin_calibration.online.watch import log_evidences
 from tocsin_calibration.promise import OTHERS
 from tocsin_calibration.thresholds.ordered import Ordered
 
@@ -93,7 +94,7 @@ class Causes:
 
     def evidence(self) -> list[Cause]:
         """Every part with its evidence, the largest first; versions once there are several."""
-        logs = {key: watch.log_evidence() for key, watch in self._watches.items()}
+        logs = dict(zip(self._watches, log_evidences([watch.watch for watch in self._watches.values()]), strict=True))
         weights = {key: self._weight(key) for key in logs}
         adjusted = adjusted_log_evalues(logs, weights, to_come=1 - sum(weights.values()))
         several = len(self._versions) > 1
