@@ -53,7 +53,7 @@ class Sidecar:
 
     def __init__(self, config: Config, guard: Guard, path: Path | None = None, *, worker: bool = False) -> None:
         self.config = config
-        self.metrics = PrometheusSink(guard.models)
+        self.metrics = PrometheusSink(guard.models, drained=worker)
         repeat = 0.0 if config.events is None else config.events.repeat.total_seconds()
         self.events = EventSink(
             guard.models,

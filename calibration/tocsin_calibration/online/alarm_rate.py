@@ -150,10 +150,10 @@ def promise_test(law: FalseAlarmLaw, *, learns: bool = True) -> RateTest:
 
 
 def change_test(law: FalseAlarmLaw) -> UrnTest:
-    """What says when a rate began to be higher, from counts (alarms, responses without one): an estimate alone."""
+    """What says when a rate began to be higher, from counts (responses without an alarm, alarms): an estimate alone."""
     rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
-    cells = float(law.n + 1 - law.k), float(law.k)
-    return UrnTest(cells, [(trust, (CONCENTRATION * rate, CONCENTRATION * (1 - rate))) for trust, rate in rates])
+    cells = float(law.k), float(law.n + 1 - law.k)
+    return UrnTest(cells, [(trust, (CONCENTRATION * (1 - rate), CONCENTRATION * rate)) for trust, rate in rates])
 
 
 def quiet_test(law: FalseAlarmLaw, above: int) -> QuietTest | None:

@@ -1,17 +1,16 @@
 """When a change began: counts as they were at times further and further back, in memory that grows with their log.
 
 After every STEP responses the counts and the clock are noted (of the last RECENT responses, once they are asked for).
-A note is forgotten as it ages, so that those that stay are at most an eighth of their age apart: 16 of each power of
-two. For each note, the responses since are held against what came before (`UrnTest.log_evalue`, the null learnt from
-calibration and from all before the note). These are the Bayes factors of a change at that note over none, and with
-every response as likely to be the first that is different, their posterior. The estimate is its median. It is an
-estimate: nothing is promised of it, benchmarks measure it.
+A note is forgotten as it ages, while those that stay are at most a twelfth of their age apart. For each note, the
+responses since are held against what came before (`UrnTest.log_evalue`, the null learnt from calibration and from all
+before the note). These are the Bayes factors of a change at that note over none, and with every response as likely to
+be the first that is different, their posterior. The estimate is its median. It is an estimate: nothing is promised of
+it, benchmarks measure it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -22,9 +21,9 @@ from numpy.typing import NDArray
 from tocsin_calibration.online.urn import UrnTest
 
 STEP = 16  # responses between two notes
-PER_AGE = 16  # notes of each power of two of an age that stay
+PER_AGE = 12  # notes are forgotten while those that stay are no further apart than one in so many of their age
 RECENT = 1_024  # responses whose cells are kept as they came: notes are made of them when they are older, or needed
-COARSE = RECENT // PER_AGE  # responses between two notes that stay at that age
+COARSE = 64  # responses between two notes at that age; of fewer at once notes are made as they come
 TIDIED = 64  # notes that come before old ones are looked through again
 LOW, HIGH = 0.05, 0.95  # of the posterior
 
@@ -47,28 +46,11 @@ class ChangeTime(NamedTuple):
 
 
 class _Stretch(NamedTuple):
-    """Some responses in their order: how many came before and with which counts, their cells, and their times."""
+    """Some responses in their order: their cells, below 256, and the Unix times of the one before and of the last."""
 
-    responses: int
-    counts: NDArray[np.int64]
-    cells: NDArray[np.intp]
+    cells: NDArray[np.uint8]
     began: float
     ended: float
-
-    def notes(self, step: int) -> list[Note]:
-        """The counts after every response whose number is a multiple of `step`."""
-        rows, cells = len(self.cells), len(self.counts)
-        before = self.responses % step
-        blocks = (before + rows - 1) // step + 1
-        places = (np.arange(before, before + rows) // step) * cells + self.cells
-        counted = np.bincount(places, minlength=blocks * cells).reshape(blocks, cells)
-        cumulative = self.counts + np.cumsum(counted, axis=0)
-        result = []
-        for block in range((before + rows) // step):
-            passed = (block + 1) * step - before
-            when = self.began + passed / rows * (self.ended - self.began)
-            result.append((self.responses + passed, when, cumulative[block].tobytes()))
-        return result
 
 
 class ChangePoints:
@@ -79,7 +61,7 @@ class ChangePoints:
         self._counts = np.zeros(cells, np.int64)
         self._responses, self._when = 0, when
         self._notes: list[Note] = [(0, when, self._counts.tobytes())]
-        self._recent: deque[_Stretch] = deque()
+        self._recent: list[_Stretch] = []
         self._recent_rows = 0
         self._tidy_at = TIDIED
 
@@ -91,30 +73,28 @@ class ChangePoints:
         rows = len(cells)
         if not rows:
             return
-        self._recent.append(_Stretch(self._responses, self._counts, cells, self._when, when))
+        self._recent.append(_Stretch(cells.astype(np.uint8), self._when, when))
         self._recent_rows += rows
         self._counts = self._counts + np.bincount(cells, minlength=len(self._counts))
         self._responses, self._when = self._responses + rows, when
-        while self._recent_rows - len(self._recent[0].cells) >= RECENT:
-            self._settle()
+        if rows < COARSE:  # kept as they came, they would take more memory
+            self._settle(self._step, 0)
+        elif self._recent_rows >= 4 * RECENT:
+            self._settle(max(self._step, COARSE), RECENT)
 
     def add_counts(self, counts: Sequence[int], when: float) -> None:
         """Take in responses whose order is not known, as counts (K,)."""
         if not any(counts):
             return
-        while self._recent:
-            self._settle()
+        self._settle(self._step, 0)
         self._counts = self._counts + np.asarray(counts, np.int64)
         self._responses, self._when = self._responses + sum(counts), when
-        if self._responses // self._step > self._notes[-1][0] // self._step:
-            self._notes.append((self._responses, when, self._counts.tobytes()))
-            self._tidy()
+        self._notes.append((self._responses, when, self._counts.tobytes()))
+        self._tidy()
 
     def notes(self) -> list[Note]:
         """Responses so far, Unix time and counts of each note that stays, the oldest first."""
-        newest = self._responses // self._step
-        recent = [note for stretch in self._recent for note in stretch.notes(self._step)]
-        return [note for note in [*self._notes, *recent] if self._stays(note[0] // self._step, newest)]
+        return self._thinned(self._notes + self._notes_of(list(self._recent), self._step))
 
     def estimate(self, test: UrnTest) -> ChangeTime | None:
         """Where a change probably began; None before anything has come."""
@@ -138,20 +118,47 @@ class ChangePoints:
         direction = 2 * float(since @ middles) / (count - place) - 1
         return ChangeTime(place, count - place, notes[middle][1], earliest, latest, direction)
 
-    def _settle(self) -> None:
-        """Make notes of the oldest stretch: those of its multiples of COARSE, as no others stay at its age."""
-        stretch = self._recent.popleft()
-        self._recent_rows -= len(stretch.cells)
-        fine = self._responses - stretch.responses - len(stretch.cells) < RECENT
-        self._notes += stretch.notes(self._step if fine else max(self._step, COARSE))
+    def _settle(self, step: int, rest: int) -> None:
+        """Make notes of all but at least `rest` of the recent responses, after every `step` of them."""
+        if not self._recent:
+            return
+        number, rows = 0, self._recent_rows
+        while number < len(self._recent) and rows - len(self._recent[number].cells) >= rest:
+            rows -= len(self._recent[number].cells)
+            number += 1
+        self._notes += self._notes_of(self._recent[:number], step)
+        self._recent, self._recent_rows = self._recent[number:], rows
         self._tidy()
 
-    def _tidy(self) -> None:
-        if len(self._notes) < self._tidy_at:
-            return
-        newest = self._responses // self._step
-        self._notes = [note for note in self._notes if self._stays(note[0] // self._step, newest)]
-        self._tidy_at = len(self._notes) + TIDIED
+    def _notes_of(self, stretches: Sequence[_Stretch], step: int) -> list[Note]:
+        """Notes of the oldest of the recent stretches, after every response whose number is a multiple of `step`."""
+        if not stretches:
+            return []
+        cells, kinds = np.concatenate([stretch.cells for stretch in self._recent]).astype(np.intp), len(self._counts)
+        first = self._responses - self._recent_rows
+        counts = self._counts - np.bincount(cells, minlength=kinds)
+        ends = np.cumsum([0, *(len(stretch.cells) for stretch in stretches)])
+        rows, before = int(ends[-1]), first % step
+        blocks = (before + rows) // step
+        places = (np.arange(before, before + rows) // step) * kinds + cells[:rows]
+        counted = np.bincount(places, minlength=(blocks + 1) * kinds).reshape(-1, kinds)
+        cumulative = counts + np.cumsum(counted, axis=0)
+        passed = np.arange(1, blocks + 1) * step - before
+        times = np.interp(passed, ends, [stretches[0].began, *(stretch.ended for stretch in stretches)])
+        return [
+            (first + row, when, content.tobytes())
+            for row, when, content in zip(passed.tolist(), times.tolist(), cumulative, strict=False)
+        ]
 
-    def _stays(self, number: int, newest: int) -> bool:
-        return number == 0 or newest - number < PER_AGE * (number & -number)
+    def _tidy(self) -> None:
+        if len(self._notes) >= self._tidy_at:
+            self._notes = self._thinned(self._notes)
+            self._tidy_at = len(self._notes) + TIDIED
+
+    def _thinned(self, notes: list[Note]) -> list[Note]:
+        """Without those whose neighbours are close enough for their age."""
+        stay = notes[:1]
+        for note, following in pairwise(notes[1:]):
+            if (following[0] - stay[-1][0]) * PER_AGE > self._responses - following[0]:
+                stay.append(note)
+        return stay + notes[1:][-1:]

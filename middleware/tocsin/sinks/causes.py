@@ -26,6 +26,7 @@ from tocsin_calibration.thresholds.ordered import Ordered
 GROUPS = 64  # of calibration, the largest
 VERSIONS = 8  # the first that come; further ones are one together, `other`
 OTHER = "other"
+ANEW = 128  # evidence is weighed again when there are more responses by one in so many
 LONGEST = 100  # characters of a version: a model server may say anything
 
 Kind = Literal["detector", "group", "version"]
@@ -65,6 +66,8 @@ class Causes:
         self._detectors, self._groups = list(promise.detectors), list(parts)
         self._versions: list[str] = []
         self._kinds = 3 if parts else 2
+        self._rows = 0
+        self._weighed: tuple[int, list[Cause]] | None = None  # rows then, and what they showed
 
     def add(
         self,
@@ -75,6 +78,7 @@ class Causes:
         when: float,
     ) -> None:
         """Take in rows in their order: detectors' scores (m, d), nonconformity (m,), runs of versions, groups (m,)."""
+        self._rows += len(scores)
         for name, column in zip(self._detectors, scores.T, strict=True):
             self._watches["detector", name].add(column, when)
         if self._groups and groups is not None:
@@ -93,12 +97,19 @@ class Causes:
             self._watches["version", version].add(np.concatenate([joint[part] for part in parts]), when)
 
     def evidence(self) -> list[Cause]:
-        """Every part with its evidence, the largest first; versions once there are several."""
+        """Every part with its evidence, the largest first; versions once there are several.
+
+        Of many responses, a few more change little: then it is what it was, which holds as well at any time.
+        """
+        if self._weighed is not None and self._rows - self._weighed[0] <= self._rows // ANEW:
+            return self._weighed[1]
         logs = dict(zip(self._watches, log_evidences([watch.watch for watch in self._watches.values()]), strict=True))
         weights = {key: self._weight(key) for key in logs}
         adjusted = adjusted_log_evalues(logs, weights, to_come=1 - sum(weights.values()))
         several = len(self._versions) > 1
-        return [Cause(*key, value) for key, value in adjusted.items() if several or key[0] != "version"]
+        causes = [Cause(*key, value) for key, value in adjusted.items() if several or key[0] != "version"]
+        self._weighed = self._rows, causes
+        return causes
 
     def looked_into(self, cause: Cause) -> Cause:
         """The same with where it began."""
@@ -112,6 +123,7 @@ class Causes:
 
     def add_counts(self, name: str, more: Sequence[int], when: float) -> None:
         """Take in what others have counted under a name of `counts`."""
+        self._weighed = None
         if name == "causes":
             places = iter(more)
             for (kind, _), watch in self._watches.items():

@@ -19,6 +19,7 @@ from tocsin_calibration.online.changes import ChangePoints, ChangeTime
 from tocsin_calibration.thresholds.limits import Limits
 
 FOLD = 256  # rows that wait before they are counted
+DRAINED = 1 << 20  # the same where another process comes for them: only when it does not come any more
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
 
 
@@ -33,7 +34,8 @@ class Evidence:
     them to. Drift is watched where rows are exchangeable with the calibration scores one by one (see
     `Promise.watches_drift`), and there the parts of the traffic are watched by themselves (`Causes`). `seed` is that of
     the numbers that break the ties of new scores, None for one that no other process has. `clock` gives the Unix time
-    at which responses are counted, to say when a change began."""
+    at which responses are counted, to say when a change began. `drained`: another process takes the tally and weighs
+    it, as it does with workers."""
 
     def __init__(
         self,
@@ -44,8 +46,9 @@ class Evidence:
         run_length: bool = False,
         seed: int | None = None,
         clock: Callable[[], float] = time.time,
+        drained: bool = False,
     ) -> None:
-        self._promise, self._clock = promise, clock
+        self._promise, self._clock, self._fold_at = promise, clock, DRAINED if drained else FOLD
         by_size = sorted(promise.parts.items(), key=lambda part: -part[1].n)
         largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
         by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}
@@ -80,13 +83,13 @@ class Evidence:
     def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
         """Take in a judged batch: so many rows, some of them `alarmed` or none."""
         self._tally.add(batch, rows, alarmed)
-        if self._tally.rows >= FOLD:
+        if self._tally.rows >= self._fold_at:
             self._fold()
 
     def read(self, facts: dict[str, Any]) -> None:
         """Take in what the tally of another process says."""
         self._tally.read(facts)
-        if self._tally.rows >= FOLD:
+        if self._tally.rows >= self._fold_at:
             self._fold()
 
     def counts(self) -> list[int]:
@@ -183,7 +186,7 @@ class Evidence:
             self._causes.add(np.concatenate(tally.by_detector), joint, tally.versions, groups, self._clock())
         if tally.rows and self._alarm_changes is not None:
             alarms = sum(tally.alarmed.values())
-            self._alarm_changes.add_counts((alarms, tally.rows - alarms), self._clock())
+            self._alarm_changes.add_counts((tally.rows - alarms, alarms), self._clock())
         for group, severity in tally.sequence:
             for name, detector in self._detectors.get(group, {}).items():
                 detector.add(severity in self._graver[name])

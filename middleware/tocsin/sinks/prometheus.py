@@ -44,12 +44,15 @@ class PrometheusSink(Collector):
 
     Labels are bounded: models are those of the configuration and `other`, detectors and severities those of their
     bundles, methods those of the protocols, versions the first 50 of a model. `before` is called before each `collect`.
+    `drained`: another process comes for what is counted (`drain`).
     """
 
-    def __init__(self, models: Mapping[str, GuardedModel], before: Callable[[], None] = lambda: None) -> None:
-        self._before = before
+    def __init__(
+        self, models: Mapping[str, GuardedModel], before: Callable[[], None] = lambda: None, *, drained: bool = False
+    ) -> None:
+        self._before, self._drained = before, drained
         self._models = dict(models)
-        self._series = {name: ModelSeries(model) for name, model in models.items()}
+        self._series = {name: ModelSeries(model, drained=drained) for name, model in models.items()}
         self._series["other"] = ModelSeries(None, _methods(models))
         self._acting = _acting(models)
         self._looks = self._all_looks()
@@ -61,7 +64,7 @@ class PrometheusSink(Collector):
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
         """Count these models from here on; those that were there before go on from what they had."""
-        series = {name: ModelSeries(model) for name, model in models.items()}
+        series = {name: ModelSeries(model, drained=self._drained) for name, model in models.items()}
         with self._counted():
             for name, series_of_model in series.items():
                 before = self._models.get(name)
