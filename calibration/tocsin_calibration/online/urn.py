@@ -147,9 +147,8 @@ def log_evalues(
 
 def _log_gamma(values: Float64) -> Float64:
     """log of the gamma function above 0, by Stirling's series at values + 6."""
-    shifted, product = values + 6.0, values.copy()
-    for step in range(1, 6):
-        product *= values + step
+    shifted, pairs = values + 6.0, values * (values + 5.0)
+    product = pairs * (pairs + 4.0) * (pairs + 6.0)  # of values to values + 5
     inverse = 1 / shifted
     square = inverse * inverse
     series = inverse * (1 / 12 - square * (1 / 360 - square / 1260))

@@ -101,6 +101,8 @@ class Causes:
 
         Of many responses, a few more change little: then it is what it was, which holds as well at any time.
         """
+        if not self._rows:
+            return [Cause(*key, 0.0) for key in self._watches]
         if self._weighed is not None and self._rows - self._weighed[0] <= self._rows // ANEW:
             return self._weighed[1]
         logs = dict(zip(self._watches, log_evidences([watch.watch for watch in self._watches.values()]), strict=True))

@@ -229,7 +229,7 @@ class PrometheusSink(Collector):
         with self._counted():
             looks = list(self._looks.values())
         ends = time.perf_counter() + WEIGHING
-        for look in sorted(looks, key=lambda item: item.weighed_at):
+        for look in sorted(looks, key=lambda item: (item.is_idle, item.weighed_at)):
             with self._lock:
                 look.weigh()
             if time.perf_counter() > ends:

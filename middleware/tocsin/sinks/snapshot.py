@@ -50,6 +50,11 @@ class ModelSnapshot:
         self._fixed_lines = Writer().lines(self._fixed, openmetrics=False)  # the same in every format
         self.weighed_at = self.written_at = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was ever counted, so that there is no news."""
+        return not self._series.changes
+
     def weigh(self) -> None:
         """Weigh evidence anew, if there is any news."""
         if self._weighed != self._series.changes and (evidence := self._series.evidence) is not None:
