@@ -26,7 +26,7 @@ from tocsin.page.terminal import picture
 from tocsin.replay.replay import tally_of
 from tocsin.sinks.causes import OTHER, VERSIONS, Causes
 from tocsin.sinks.evidence import Evidence
-from tocsin.sinks.prometheus import PrometheusSink
+from tocsin.sinks.prometheus import PARTS_EVERY, PrometheusSink
 from tocsin.state.redis_connection import RedisConnection
 from tocsin.state.redis_counts import SharedCounts
 from tocsin_calibration import Promise, calibrate
@@ -197,7 +197,7 @@ def test_what_workers_count_is_what_one_process_counts(bundle: Path) -> None:
 
 def test_page_and_terminal_name_it(bundle: Path) -> None:
     with running(settings(1, bundle)) as relay:
-        judge(relay.sidecar.relay.guard, moved(200, seed=6))
+        judge(relay.sidecar.relay.context.guard, moved(200, seed=6))
         assert relay.sidecar.http is not None
         with urllib.request.urlopen(f"http://{relay.sidecar.http.address}/snapshot") as answer:
             snapshot = json.load(answer)
@@ -231,9 +231,9 @@ def test_alarms_and_evidence_events_carry_it_and_explain_says_it(bundle: Path, t
     path = tmp_path / "events.jsonl"
     events = {"to": [{"file": path}, {"log": "info"}], "evidence": True, "repeat": "1s", "burst": 10_000}
     with running(settings(1, bundle, events=events)) as relay:
-        judge(relay.sidecar.relay.guard, moved(200, seed=6), batch=1)
+        judge(relay.sidecar.relay.context.guard, moved(200, seed=6), batch=1)
         found = _until(path, "tocsin.evidence.v1")
-        judge(relay.sidecar.relay.guard, moved(20, seed=9, by=9.0), batch=1)
+        judge(relay.sidecar.relay.context.guard, moved(20, seed=9, by=9.0), batch=1)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["type"] for line in lines].count("tocsin.evidence.v1") == 1
     assert found["data"]["causes"][0]["name"] == "mahalanobis" and found["data"]["model"] == "digits"
@@ -251,7 +251,7 @@ def test_alarms_and_evidence_events_carry_it_and_explain_says_it(bundle: Path, t
 def test_nothing_is_told_of_evidence_unless_asked_for_nor_with_workers(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     with running(settings(1, bundle, events={"to": [{"file": path}]})) as relay:
-        judge(relay.sidecar.relay.guard, moved(200, seed=6), batch=1)
+        judge(relay.sidecar.relay.context.guard, moved(200, seed=6), batch=1)
         relay.sidecar.events._report_findings()
     assert "tocsin.evidence.v1" not in path.read_text()
     with pytest.raises(ValueError, match=r"events\.evidence"):
@@ -289,12 +289,14 @@ def test_replicas_add_what_they_count_of_every_part_and_older_ones_the_rest(bund
         guards[-1].sinks.append(sinks[-1])
     judge(guards[0], safe_traffic(300, seed=8))
     judge(guards[1], moved(60, seed=9))
-    for _ in range(2):
+    for _ in range(PARTS_EVERY + 1):  # and counts once, although most exchanges leave the parts out
         for sink, each in zip(sinks, shared, strict=False):
             sink.exchange(each.exchange)
     first, second = (sink.figures()["digits"] for sink in sinks)
     assert first["causes"][0]["name"] == "mahalanobis"
     assert [c["log_evalue"] for c in first["causes"]] == pytest.approx([c["log_evalue"] for c in second["causes"]])
+    rows = {sum(causes.counts()["causes"]) for causes in (sink._series["digits"].evidence._causes for sink in sinks)}
+    assert rows == {2 * 360}  # of two detectors
     # An older replica knows the counts of the whole alone, under the same name, and shares these.
     key = f"digits:{guards[0].models['digits'].digests[0]}"
     ours = sinks[0]._series["digits"].evidence

@@ -37,6 +37,7 @@ Result = TypeVar("Result")
 WEIGHING, WRITING = 0.015, 0.03
 WAITING = 16  # small batches that are counted together
 MANY = 64  # rows of a batch that is none of them
+PARTS_EVERY = 6  # exchanges with other replicas, of which one is of the parts of the traffic as well
 
 
 class PrometheusSink(Collector):
@@ -58,6 +59,7 @@ class PrometheusSink(Collector):
         self._looks = self._all_looks()
         self._added, self._batches = Histogram(SECONDS_BUCKETS, native=True), Histogram(ROWS_BUCKETS)
         self._writer = Writer()
+        self._exchanges = 0
         self._waiting: deque[Scored] = deque()  # judged, and not counted yet
         self._waits: list[float] = []  # of trailers, not counted yet
         self._lock = threading.Lock()  # between those who count and those who scrape
@@ -122,6 +124,7 @@ class PrometheusSink(Collector):
 
     def exchange(self, shared: Exchange) -> None:
         """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
+        parts, self._exchanges = self._exchanges % PARTS_EVERY == 0, self._exchanges + 1
         with self._counted():
             counts: dict[str, list[int]] = {}
             by_key: dict[str, tuple[ModelSeries, str]] = {}
@@ -130,7 +133,7 @@ class PrometheusSink(Collector):
                     continue
                 key = f"{name}:{self._models[name].digests[0]}"
                 by_key[key], counts[key] = (series, ""), series.evidence.counts()
-                for part, more in series.evidence.counts_by_cause().items():
+                for part, more in series.evidence.counts_by_cause().items() if parts else ():
                     by_key[f"{key}:{part}"], counts[f"{key}:{part}"] = (series, part), more
         for key, others in shared(counts).items():
             series, part = by_key[key]
