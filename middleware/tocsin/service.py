@@ -51,9 +51,15 @@ class Sidecar:
 
     def __init__(self, config: Config, guard: Guard, path: Path | None = None, *, worker: bool = False) -> None:
         self.config = config
-        self.metrics = PrometheusSink(guard.models)
+        self.metrics = PrometheusSink(guard.models, drained=worker)
         repeat = 0.0 if config.events is None else config.events.repeat.total_seconds()
-        self.events = EventSink(guard.models, config.events, guard.state.once(repeat))
+        self.events = EventSink(
+            guard.models,
+            config.events,
+            guard.state.once(repeat),
+            finding=self.metrics.finding,
+            findings=self.metrics.findings,
+        )
         guard.sinks += [self.metrics] if worker or counted(config) else []
         guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
         self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
@@ -69,7 +75,7 @@ class Sidecar:
         self.telemetry: Telemetry | None = None
         if config.opentelemetry is not None:
             self.telemetry = Telemetry(config.opentelemetry)
-            self.telemetry.trace(guard)
+            self.telemetry.trace(guard, self.metrics.finding)
             self._rest.register(self.telemetry)
         self._feedback = FeedbackService(guard)
         self._worker = worker
@@ -211,7 +217,7 @@ def give_back() -> None:
 def counted(config: Config) -> bool:
     """Whether anybody can see what is counted."""
     sent = config.opentelemetry is not None and config.opentelemetry.metrics is not None
-    return config.metrics is not None or sent
+    return config.metrics is not None or sent or (config.events is not None and config.events.evidence)
 
 
 def event_loop() -> asyncio.AbstractEventLoop:

@@ -180,6 +180,8 @@ class Config(BaseSettings):
         for listener in self.listeners:
             if listener.model and listener.model not in self.models:
                 raise ValueError(f"listeners: there is no model '{listener.model}'")
+        if self.workers > 1 and self.events is not None and self.events.evidence:
+            raise ValueError("events.evidence: is found in one process alone: leave it out with `workers`")
         check_ports(self.every_listener, {"metrics": self.metrics, "admin": self.admin})
         return self
 

@@ -75,6 +75,7 @@ def _model(
         "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": provenance.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
         "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > limits.drift,
+        "finding": figures["finding"],
         "scoring": figures["scoring"], "actions": figures["actions"],
         "pvalues": _expected(figures["pvalue"], None),
         "detectors": [

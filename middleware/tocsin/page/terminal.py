@@ -51,6 +51,8 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
             promised += f", expect {percent(severity['low'])} to {percent(severity['high'])}"
         promised += f"; evidence against it e^{evidence:.1f}" if evidence is not None else ""
         lines.append(Text(promised, style="dim"))
+    if finding := model.get("finding"):  # not shown by an older tocsin
+        lines += [Text(words, style="bold") for words in finding["words"]]
     scoring, unscored = model["scoring"], sum(model["unscored"].values())
     cost = (
         f"scoring {duration(scoring['median'])}, 99% {duration(scoring['p99'])}; waiting 99% {duration(added['p99'])}"

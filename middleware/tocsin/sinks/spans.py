@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.sink import Scored, Sink
+from tocsin.sinks.finding import Finding
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -25,17 +27,25 @@ SPACE = 1 << 64
 class SpanSink(Sink):
     """Makes spans of calls, and hands them to a `processor` of the SDK as ended. `share` of those without an alarm are
     kept, by trace id, as the SDK's own sampler does; `follow`: also those whose caller's trace is sampled. Of a stream,
-    one span is made, another if it gets graver.
+    one span is made, another if it gets graver. `finding` is what evidence has found of a model.
     """
 
-    def __init__(self, processor: SpanProcessor, resource: Resource, share: float, *, follow: bool = False) -> None:
+    def __init__(
+        self,
+        processor: SpanProcessor,
+        resource: Resource,
+        share: float,
+        *,
+        follow: bool = False,
+        finding: Callable[[str], Finding | None] = lambda model: None,
+    ) -> None:
         from opentelemetry import trace
         from opentelemetry.sdk.trace import ReadableSpan
         from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
         self._processor, self._resource = processor, resource
-        self._share, self._follow = share, follow
+        self._share, self._follow, self._finding = share, follow, finding
         self._below = f"{min(int(share * SPACE), SPACE - 1):016x}"
         self._span, self._context, self._kind = ReadableSpan, trace.SpanContext, trace.SpanKind.SERVER
         self._sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
@@ -95,6 +105,8 @@ class SpanSink(Sink):
         if verdict.severity is not None:
             attributes["tocsin.alarm"] = verdict.severity
             attributes["tocsin.reasons"] = verdict.reasons
+            if (finding := self._finding(verdict.model)) is not None:
+                attributes["tocsin.evidence"] = list(finding.text)
         now = time.time_ns()
         parent = self._parent(call)
         trace = parent.trace_id if parent is not None else self._ids.generate_trace_id()
