@@ -240,8 +240,8 @@ class _Served:
     def _to_fallback(self, step: Ask, context: Any) -> tuple[Target, Sending]:
         """The call's request to the fallback's address, within what is left of its deadline."""
         assert step.upstream is not None
-        left = context.time_remaining()
-        seconds = step.seconds if left is None else min(step.seconds, left)
+        remaining = context.time_remaining()
+        seconds = step.seconds if remaining is None else min(step.seconds, remaining)
         metadata, largest = forward_metadata(context.invocation_metadata()), int(self._by.guard.config.max_message)
         return Target(step.upstream, step.tls), sending_of(step, metadata, seconds, largest)
 

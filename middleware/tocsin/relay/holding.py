@@ -200,7 +200,7 @@ class HeldStream(Stream):
         self._pass_unfinished()
         self._host.request_flush()
 
-    def _answered(self, outcome: Outcome) -> None:
+    def _on_answer(self, outcome: Outcome) -> None:
         """Somebody who was asked has answered, or has not."""
         self._asking = None
         self._do(self.gate.on_answer(outcome))
@@ -218,7 +218,7 @@ class HeldStream(Stream):
             elif isinstance(action, Replace):
                 self._replace(action.instead)
             elif isinstance(action, Ask):
-                self._asking = self._context.retrier.ask(action, self._route(), self._answered)
+                self._asking = self._context.retrier.ask(action, self._route(), self._on_answer)
 
     def _judge(self, piece: Call) -> None:
         if not self._arrived:
