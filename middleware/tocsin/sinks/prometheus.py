@@ -195,8 +195,8 @@ class PrometheusSink(Collector, Sink):
         """The same as lines of text, model by model: nobody who counts waits for more than one model's."""
         ends = 0.0
         for look in sorted(self._weighed(), key=lambda item: item.written_at):
-            ends = ends or time.perf_counter() + WRITING
-            late = time.perf_counter() > ends
+            ends = ends or time.thread_time() + WRITING
+            late = time.thread_time() > ends
             yield self._with_lock(partial(look.lines, openmetrics=openmetrics, cached=late))
         yield self._writer.lines(self._of_all(), openmetrics=openmetrics)
 
@@ -231,11 +231,11 @@ class PrometheusSink(Collector, Sink):
         """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
         with self._counted():
             looks = list(self._looks.values())
-        ends = time.perf_counter() + WEIGHING
+        ends = time.thread_time() + WEIGHING
         for look in sorted(looks, key=lambda item: (item.is_idle, item.weighed_at)):
             with self._lock:
                 look.weigh()
-            if time.perf_counter() > ends:
+            if time.thread_time() > ends:
                 break
         return looks
 
