@@ -29,7 +29,7 @@ TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server ngi
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-fast test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -43,6 +43,9 @@ test: $(VENV)/dev ## run every test
 
 test-fast: $(VENV)/dev ## calibration, detectors, protocols, judgement, configuration and commands: under a minute
 	$(BIN)/python -m pytest -n auto --dist loadfile -q -m 'not long' $(FAST_TESTS)
+
+coverage: $(VENV)/dev ## how much of the code the loop at the desk runs; fails below the floor in pyproject.toml
+	$(BIN)/python -m pytest -n auto --dist loadfile -q -m 'not long' --cov --cov-report=term:skip-covered $(FAST_TESTS)
 
 test-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
