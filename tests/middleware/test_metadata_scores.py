@@ -13,11 +13,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from harness import ranker as acme
+from harness.parts import running
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import ranker as acme
 from tests.command import tocsin as tocsin_command
-from tests.parts import running
 from tests.positions import POSITIONS, ask, ask_aio
 
 import tocsin
