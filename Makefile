@@ -9,14 +9,14 @@ SOURCES := pyproject.toml setup.py $(wildcard proto/*)
 # Tests wait as much as they work: one process of them more than there are cores, each test file in one of them.
 PARALLEL ?= -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
 # Tests that drive what is compiled.
-COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_inprocess.py \
+COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_gate.py test_inprocess.py \
   test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
   test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
 # Tests that need nothing but what `pip install .` installs.
 BASE_TESTS := $(addprefix tests/middleware/,test_map_paths.py test_outbound.py test_verbs.py test_verdict.py)
 # Tests without servers and processes, for the loop at the desk; those that take a second are marked `long`.
-FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,relay/test_frames.py \
+FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,test_gate.py relay/test_frames.py \
   relay/test_messages.py relay/test_verdict_fields.py test_batching.py test_check_judge.py test_cli.py \
   test_cli_promises.py test_config.py test_config_check.py test_layouts.py test_nothing_to_judge.py test_oip.py \
   test_protocols.py test_signals.py test_verbs.py test_verdict.py)

@@ -10,8 +10,8 @@ from hpack import Decoder
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
-from tocsin.relay import frames
-from tocsin.relay.frames import ACK, CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS
+from tocsin.http2 import frames
+from tocsin.http2.frames import ACK, CONTINUATION, DATA, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS
 
 _HUFFMAN = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 

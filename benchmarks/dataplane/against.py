@@ -19,7 +19,7 @@ from benchmarks.dataplane.hops import Hop, start_relay, start_upstream
 from benchmarks.dataplane.load import Figures, Shape, load, medians
 from benchmarks.dataplane.messages import PATH, WIDTHS, make_bundle, request, response, traffic
 from benchmarks.report import Check, arguments, at_most, console, finish
-from tocsin.relay.deframer import framed
+from tocsin.grpc_wire.deframer import framed
 
 MODES = ("observe", "annotate", "enforce")
 SHAPES = {"1x1": Shape(1, 1, 1_000), "4x8": Shape(4, 8, 5_000), "16x16": Shape(16, 16, 6_000)}

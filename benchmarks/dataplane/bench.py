@@ -32,7 +32,7 @@ from benchmarks.dataplane.messages import (
 )
 from benchmarks.dataplane.receiver import Receiver
 from benchmarks.report import console
-from tocsin.relay.deframer import framed
+from tocsin.grpc_wire.deframer import framed
 from tocsin_calibration import Bundle
 
 SHAPES = {"1x1": Shape(1, 1, 2_000), "4x8": Shape(4, 8, 12_000), "16x16": Shape(16, 16, 20_000)}

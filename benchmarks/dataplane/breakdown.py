@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.dataplane.messages import PATH, response
+from tocsin.http2 import frames
+from tocsin.http2.headers import literal
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored
 from tocsin.protocols.rows import Reading
-from tocsin.relay import frames
-from tocsin.relay.headers import literal
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.verdict import METADATA_KEY
 from tocsin_detectors import Observations

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tocsin.grpc_wire.deframer import framed
 from tocsin.protocols import oip
-from tocsin.relay.deframer import framed
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Energy, Entropy, Mahalanobis, Observations, RandomNetworkDistillation, compile
 

@@ -7,8 +7,8 @@ import struct
 
 from tests.parts import INFER, STREAM_INFER, inference, safe_traffic, streamed
 
-from tocsin.relay.frames import SETTINGS, frame
-from tocsin.relay.headers import block
+from tocsin.http2.frames import SETTINGS, frame
+from tocsin.http2.headers import block
 
 SAFE = safe_traffic(4)
 REQUEST = block([(":method", "POST"), (":path", INFER), ("content-type", "application/grpc"), ("x-session", "s")])

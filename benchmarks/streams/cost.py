@@ -23,7 +23,7 @@ from benchmarks.report import Check, console
 from benchmarks.streams import replayed
 from benchmarks.streams.answers import Answer
 from benchmarks.streams.signals import by_token, stacked
-from tocsin.relay.deframer import framed
+from tocsin.grpc_wire.deframer import framed
 from tocsin_calibration import Bundle, SessionRule, calibrate_sessions
 from tocsin_calibration.sessions.windows import Window
 from tocsin_detectors import compile

@@ -22,9 +22,9 @@ import uvloop
 from hpack import Decoder, Encoder
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
-from tocsin.relay import frames
-from tocsin.relay.deframer import framed
-from tocsin.relay.frames import ACK, DATA, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
+from tocsin.grpc_wire.deframer import framed
+from tocsin.http2 import frames
+from tocsin.http2.frames import ACK, DATA, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BEGIN = Encoder().encode([(":status", "200"), ("content-type", "application/grpc")], huffman=False)

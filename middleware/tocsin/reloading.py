@@ -119,7 +119,7 @@ class Reloader:
         for sink in self._sinks:
             sink.follow(models)
         self._guard.reconfigure(config, models)
-        self._relay.follow(config)
+        self._relay.context.follow(config)
 
     def collect(self) -> Iterable[Metric]:
         """How often it was done."""

@@ -10,8 +10,8 @@ from typing import Any
 from tests.interop.protocol import INFER, STREAM_INFER, UNGUARDED, Call
 from tests.parts import inference, safe_traffic, streamed
 
+from tocsin.grpc_wire.deframer import framed
 from tocsin.protocols import oip
-from tocsin.relay.deframer import framed
 
 METADATA: tuple[tuple[str, str | bytes], ...] = (
     ("x-one", "1"),

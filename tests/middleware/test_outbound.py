@@ -19,6 +19,7 @@ from tests.parts import INFER
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
+from tocsin.memory import MemoryBudget
 from tocsin.outbound import (
     CONNECTION_METADATA,
     AioChannels,
@@ -29,7 +30,6 @@ from tocsin.outbound import (
     forward_fields,
     forward_metadata,
 )
-from tocsin.relay.memory import MemoryBudget
 
 DOWN = "/test.Model/Down"  # three messages, each the request and a digit
 

@@ -14,9 +14,9 @@ import typer
 from tocsin.checking import file_problems
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
+from tocsin.http2 import frames
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
-from tocsin.relay import frames
 from tocsin.service import Sidecar, run_loop
 
 log = logging.getLogger("tocsin")

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
-from tocsin.judgement.guard import TRACE_KEY
-from tocsin.relay.headers import (
+from tocsin.http2.headers import (
     KEPT_BLOCKS,
     KEPT_SIZE,
     LARGEST_LIST,
@@ -25,6 +24,7 @@ from tocsin.relay.headers import (
     integer,
     text,
 )
+from tocsin.judgement.guard import TRACE_KEY
 
 PATH, METHOD, SCHEME, AUTHORITY, REGULAR = 1, 2, 4, 8, 16
 PSEUDO_HEADERS = {":path": PATH, ":method": METHOD, ":scheme": SCHEME, ":authority": AUTHORITY}

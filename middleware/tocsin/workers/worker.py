@@ -8,7 +8,6 @@ import socket
 from typing import Any
 
 from tocsin.errors import ReloadError
-from tocsin.relay.health import facts
 from tocsin.service import Sidecar
 
 EVERY = 0.2  # seconds between reports
@@ -60,7 +59,7 @@ class Reporter:
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
         return {
             "metrics": sidecar.metrics.drain(),
-            "relay": facts(sidecar.relay) | sidecar.events.facts() | sent,
+            "relay": sidecar.relay.facts() | sidecar.events.facts() | sent,
             "alarms": sidecar.events.news(),
         }
 

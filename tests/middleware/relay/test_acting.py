@@ -20,10 +20,10 @@ from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, runni
 import tocsin
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
+from tocsin.grpc_wire.deframer import framed
+from tocsin.http2.frames import PREFACE
 from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
-from tocsin.relay.deframer import framed
-from tocsin.relay.frames import PREFACE
 
 FAR = inference(far_away(1), slice(0, 1))
 GOOD = inference(safe_traffic(900), slice(400, 401))

@@ -27,11 +27,9 @@ from hypothesis import strategies as st
 from tests.by_hand import Pipe, enforcing_by_hand, unconnected
 from tests.parts import INFER, inference, inline_guard, safe_traffic, settings
 
-from tocsin.judgement.batching import Batcher
+from tocsin.http2.frames import PREFACE, frame
+from tocsin.http2.headers import block
 from tocsin.judgement.guard import Guard
-from tocsin.relay.connection import Connection
-from tocsin.relay.frames import PREFACE, frame
-from tocsin.relay.headers import block
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY, Verdict
 
@@ -121,8 +119,8 @@ def read(stream: bytes) -> dict[int, list[Any]]:
 async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[bytes]) -> tuple[bytes, bytes]:
     """What reaches the server and the client when the bytes arrive in these pieces."""
     relay = Relay(config, guard)
-    relay.batcher = Batcher(guard, relay._flushed)
-    connection = Connection(relay, unconnected(relay))
+    relay.context.start()
+    connection = relay.connection(unconnected(relay))
     to_client, to_server = Pipe(), Pipe()
     connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
     connection.downstream.connection_made(to_client)  # type: ignore[arg-type]
@@ -134,8 +132,8 @@ async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[b
             await asyncio.sleep(0)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert not relay.not_understood["malformed"], bytes(to_client.written) + bytes(to_server.written)
-    assert not connection.streams and relay.memory.remaining == config.max_memory
+    assert not relay.context.not_understood["malformed"], bytes(to_client.written) + bytes(to_server.written)
+    assert not connection.streams and relay.context.memory.remaining == config.max_memory
     return bytes(to_server.written), bytes(to_client.written)
 
 
@@ -244,7 +242,7 @@ async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(
 
 async def test_credits_for_the_upstream_never_stand_inside_a_request(bundle: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(
-        "tocsin.relay.flow_control._MUCH_OF_CONNECTION", 70_000
+        "tocsin.http2.flow_control._MUCH_OF_CONNECTION", 70_000
     )  # credited when the caller has caught up
     _, connection, to_client, to_server = enforcing_by_hand(bundle)
     hello = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()

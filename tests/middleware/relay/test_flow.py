@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tocsin.relay.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, ReceiveWindow, SendWindow
-from tocsin.relay.frames import (
+from tocsin.http2.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW, STREAM_WINDOW, ReceiveWindow, SendWindow
+from tocsin.http2.frames import (
     DATA,
     DEFAULT_MAX_FRAME_SIZE,
     END_STREAM,
@@ -20,7 +20,7 @@ from tocsin.relay.frames import (
     StreamError,
     frame,
 )
-from tocsin.relay.memory import MemoryAccount, MemoryBudget
+from tocsin.memory import MemoryAccount, MemoryBudget
 
 STREAMS = (1, 3, 5)
 

@@ -7,7 +7,7 @@ from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, SettingsFra
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.relay import frames
+from tocsin.http2 import frames
 
 
 def test_rewritten_settings_keep_everything_but_the_table_size() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.relay.deframer import MessageDeframer, whole_message
-from tocsin.relay.memory import MemoryBudget
+from tocsin.grpc_wire.deframer import MessageDeframer, whole_message
+from tocsin.memory import MemoryBudget
 
 
 def framed(content: bytes, compressed: bool = False) -> bytes:

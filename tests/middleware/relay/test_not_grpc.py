@@ -15,10 +15,10 @@ from tests.by_hand import until
 from tests.parts import INFER, SIGNALS, Running, free_port, running, settings
 from tests.raw_client import Answer, field, raw_client
 
-from tocsin.relay import frames
-from tocsin.relay.content_types import is_grpc
-from tocsin.relay.deframer import framed
-from tocsin.relay.frames import DATA, END_HEADERS, END_STREAM, HEADERS
+from tocsin.grpc_wire.content_types import is_grpc
+from tocsin.grpc_wire.deframer import framed
+from tocsin.http2 import frames
+from tocsin.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 
 WEB = framed(b"a message") + b"\x80\x00\x00\x00\x0fgrpc-status:0\r\n"
 CONNECT = b'{"outputs":[]}'
@@ -112,7 +112,9 @@ def test_it_passes_byte_by_byte_and_is_counted(nginx: str, bundle: Path, mode: s
         assert said(ask(served.target, "none of these")) == said(error)
         assert count(served, UNREAD) == len(BODIES) + 1
         assert count(served, UNSCORED) == len(BODIES)
-        assert not served.sidecar.relay.connections or not any(c.streams for c in served.sidecar.relay.connections)
+        assert not served.sidecar.relay.context.connections or not any(
+            c.streams for c in served.sidecar.relay.context.connections
+        )
 
 
 def test_it_is_refused_in_closed(nginx: str, bundle: Path) -> None:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tests.parts import INFER, SIGNALS, Running, far_away, inference, running, settings
 from tests.raw_client import field, integer, raw_client, string
 
-from tocsin.relay import frames
-from tocsin.relay.deframer import framed
-from tocsin.relay.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HAS_PRIORITY, HEADERS, PADDED
-from tocsin.relay.headers import STATIC_FIELDS
+from tocsin.grpc_wire.deframer import framed
+from tocsin.http2 import frames
+from tocsin.http2.frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HAS_PRIORITY, HEADERS, PADDED
+from tocsin.http2.headers import STATIC_FIELDS
 from tocsin.relay.local_reply import RESOURCE_EXHAUSTED
 
 BAD = inference(far_away(1), slice(0, 1))  # alarms, and is blocked
@@ -265,7 +265,7 @@ def test_what_is_too_long_is_refused_before_it_is_decoded(served: Served, name: 
     for at in range(size, len(block), size):
         request += frames.frame(CONTINUATION, 0, 1, block[at : at + size])
     request += frames.frame(CONTINUATION, END_HEADERS, 1)
-    limited = served.relay.sidecar.relay.limited
+    limited = served.relay.sidecar.relay.context.limited
     before = limited["headers"], limited["unreadable"]
     seen = outcome(served, request, acknowledges=acknowledges)
     if not acknowledges:

@@ -16,7 +16,7 @@ from tests.middleware.relay.test_identical import SCENARIOS, UNLIMITED
 from tests.model_server import model_server
 from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
 
-from tocsin.relay.deframer import framed
+from tocsin.grpc_wire.deframer import framed
 from tocsin.verdict import METADATA_KEY
 
 MODES = ["annotate", "enforce"]

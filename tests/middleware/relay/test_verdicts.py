@@ -21,9 +21,9 @@ from tests.middleware.relay.test_verdict_fields import SPELLINGS
 from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings
 
 import tocsin
+from tocsin.grpc_wire.deframer import framed
+from tocsin.http2.headers import literal
 from tocsin.judgement.guard import Guard
-from tocsin.relay.deframer import framed
-from tocsin.relay.headers import literal
 from tocsin.verdict import METADATA_KEY, USUAL_LIST_SIZE, Verdict
 
 FAR = inference(far_away(1), slice(0, 1))
