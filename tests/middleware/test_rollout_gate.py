@@ -235,6 +235,9 @@ def test_a_candidate_is_judged_by_the_responses_that_it_shares_with_the_live_bun
     told = facts(*options)
     assert told["decision"] == "promote" and (told["canary_alarms"], told["stable_alarms"]) == (221, 222)
     assert facts(*options, "--severity", "critical")["canary_alarms"] == 71
+    sidecar.shadow.labels("digits", "failed", "none").inc(500)  # what it cannot score says nothing of it
+    told = facts(*options)
+    assert told["decision"] == "continue" and "9.2%" in told["withheld"][0] and told["canary_responses"] == 4943
     sidecar.shadow.labels("digits", "warning", "none").inc(60)
     assert facts(*options)["decision"] == "abort"
 
