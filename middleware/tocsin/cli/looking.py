@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, log
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from tocsin.cli.promising import Wanted
+from tocsin.cli.calibrate_options import CalibrateOptions
 from tocsin.cli.scored import ScoredRecording
 from tocsin.configuration.fields import VERSION
 from tocsin.recording.reading import SESSION
@@ -39,15 +40,15 @@ class Looked(NamedTuple):
         return self.scored if self.independent is None else self.independent
 
 
-def look(scored: ScoredRecording, wanted: Wanted, detectors: tuple[str, ...], console: Console, as_is: bool) -> Looked:
+def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence[str], console: Console) -> Looked:
     """Say what stands out, and leave out what is not worth more than its neighbours.
 
-    Raises CalibrationError where a promise on this recording would not hold, unless `as_is`.
+    Raises CalibrationError where a promise on this recording would not hold, unless it is wanted as it is.
     """
     facts: dict[str, Any] = {}
-    units = scored.scores if wanted.sessions is None else _of_sessions(scored, wanted.sessions)
-    adjusted = wanted.groups or wanted.weights or wanted.target or wanted.classes or wanted.contaminated
-    refuses = not as_is and not adjusted
+    units = scored.scores if options.sessions is None else _of_sessions(scored, options.sessions)
+    adjusted = options.groups or options.weights or options.target or options.classes or options.contaminated
+    refuses = not options.as_is and not adjusted
     seen_copies = copies(units)
     if seen_copies is not None and seen_copies.log_evalue >= log(1 / REFUSED):
         facts["copies"] = seen_copies.times
@@ -59,15 +60,15 @@ def look(scored: ScoredRecording, wanted: Wanted, detectors: tuple[str, ...], co
             f"than it does once. Leave the copies out",
         )
     looked = Looked(scored, facts)
-    if wanted.sessions is None:
-        _say_versions(scored, wanted, console, facts)
-        looked = _independent(scored, wanted, console, as_is, facts)
+    if options.sessions is None:
+        _say_versions(scored, options, console, facts)
+        looked = _independent(scored, options, console, facts)
         units = looked.compared.scores
-    drifted = drift(units, max(wanted.alphas.values()), wanted.seed) if "time" in scored.columns else None
+    drifted = drift(units, max(options.alphas.values()), options.seed) if "time" in scored.columns else None
     if drifted is not None and drifted.log_evalue >= log(1 / REFUSED):
         facts["drift_log_evalue"] = round(drifted.log_evalue, 2)
-        material = max(drifted.shares) >= MATERIAL * max(wanted.alphas.values())
-        _object(console, refuses and material, _words(drifted, wanted, detectors))
+        material = max(drifted.shares) >= MATERIAL * max(options.alphas.values())
+        _object(console, refuses and material, _words(drifted, options, detectors))
     return looked
 
 
@@ -77,8 +78,8 @@ def _object(console: Console, refuses: bool, text: str) -> None:
     console.print(f"[yellow]note:[/] {text.replace('[', chr(92) + '[')}")
 
 
-def _words(drifted: Drift, wanted: Wanted, detectors: tuple[str, ...]) -> str:
-    quarters, alpha = ", ".join(map(percent, drifted.shares)), percent(max(wanted.alphas.values()))
+def _words(drifted: Drift, options: CalibrateOptions, detectors: Sequence[str]) -> str:
+    quarters, alpha = ", ".join(map(percent, drifted.shares)), percent(max(options.alphas.values()))
     return (
         f"scores change in the course of the recording (evidence e^{drifted.log_evalue:.1f} to 1). By "
         f"{detectors[drifted.column]}, {quarters} of the responses of its quarters lie above what {alpha} of all do. "
@@ -86,12 +87,12 @@ def _words(drifted: Drift, wanted: Wanted, detectors: tuple[str, ...]) -> str:
     )
 
 
-def _say_versions(scored: ScoredRecording, wanted: Wanted, console: Console, facts: dict[str, Any]) -> None:
+def _say_versions(scored: ScoredRecording, options: CalibrateOptions, console: Console, facts: dict[str, Any]) -> None:
     """A mixture of versions is promised for as it is; it holds while the mixture stays."""
-    if VERSION not in scored.columns or wanted.groups is not None:
+    if VERSION not in scored.columns or options.groups is not None:
         return
     names = scored.names(VERSION)
-    seen_versions = alike(scored.scores, names, wanted.seed)
+    seen_versions = alike(scored.scores, names, options.seed)
     if seen_versions is not None and seen_versions.p_value <= WIDENED and len(set(names)) <= len(names) / 2:
         facts["versions"] = len(set(names))
         console.print(
@@ -100,15 +101,13 @@ def _say_versions(scored: ScoredRecording, wanted: Wanted, console: Console, fac
         )
 
 
-def _independent(
-    scored: ScoredRecording, wanted: Wanted, console: Console, as_is: bool, facts: dict[str, Any]
-) -> Looked:
+def _independent(scored: ScoredRecording, options: CalibrateOptions, console: Console, facts: dict[str, Any]) -> Looked:
     """Fewer rows where they are alike: one of each session, or every k-th in the order of time."""
     rows, text = None, ""
     if SESSION in scored.columns and (sessions := _session_names(scored)) is not None:
-        in_sessions = alike(scored.scores, sessions, wanted.seed)
+        in_sessions = alike(scored.scores, sessions, options.seed)
         if in_sessions is not None and in_sessions.p_value <= WIDENED and in_sessions.rows_worth_one >= WORTH:
-            rows = _one_of_each(sessions, wanted.seed)
+            rows = _one_of_each(sessions, options.seed)
             text = (
                 f"responses of one session are alike (correlation {in_sessions.correlation:.2f}): {scored.rows:,} of "
                 f"them are worth about {scored.rows / in_sessions.rows_worth_one:,.0f}. One of each session is used; "
@@ -116,7 +115,7 @@ def _independent(
             )
             facts["session_correlation"] = round(in_sessions.correlation, 3)
     if rows is None and "time" in scored.columns:
-        in_time = dependence(scored.scores, wanted.seed)
+        in_time = dependence(scored.scores, options.seed)
         if in_time is not None and in_time.p_value <= WIDENED and in_time.rows_worth_one >= WORTH:
             step = ceil(in_time.rows_worth_one)
             rows = np.arange(0, scored.rows, step)
@@ -127,9 +126,9 @@ def _independent(
             facts["neighbour_correlation"] = round(in_time.correlation, 3)
     if rows is None:
         return Looked(scored, facts)
-    console.print(f"[yellow]note:[/] {text}{'; all are, as asked (--as-is)' if as_is else ''}")
+    console.print(f"[yellow]note:[/] {text}{'; all are, as asked (--as-is)' if options.as_is else ''}")
     fewer = scored.take(rows)
-    if as_is:
+    if options.as_is:
         return Looked(scored, facts, fewer)
     facts["used"] = len(rows)
     return Looked(fewer, facts)
