@@ -123,8 +123,10 @@ guarantees: $(VENV)/dev ## hold every promise to its law on real data, beside cr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/peers aeon
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.guarantees --json guarantees.json
 
-rollouts: $(VENV)/dev ## a gate for rollouts beside thresholds with a failure limit
+rollouts: $(VENV)/dev ## a gate for rollouts beside thresholds with a failure limit, and canaries behind a real Prometheus
+	@$(call debian,prometheus prometheus-alertmanager,prometheus prometheus-alertmanager)
 	$(BIN)/python -m benchmarks.rollout_gate --json rollouts.json
+	$(BIN)/python -m benchmarks.alerts.canary --json canary.json
 
 image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
 	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac
