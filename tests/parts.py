@@ -130,7 +130,7 @@ class Running:
     def __init__(self, sidecar: Sidecar, loop: asyncio.AbstractEventLoop) -> None:
         self.sidecar = sidecar
         self.loop = loop
-        self.target = str(sidecar.relay.address)
+        self.target = str(sidecar.relay.address) if sidecar.relay.ports else sidecar.ext_proc_address
 
     def call(self, coroutine: Any) -> Any:
         """Run a coroutine in the sidecar's loop and wait for it."""

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from tocsin.admin import AdminServer
 from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
+from tocsin.ext_proc.server import ExtProcServer
 from tocsin.feedback import FeedbackService
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint
@@ -59,11 +60,24 @@ class Sidecar:
         guard.sinks += [self.metrics] if worker or counted(config) else []
         guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
-        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events])
+        self.processor: ExtProcServer | None = None
+        if config.ext_proc is not None:
+            self.processor = ExtProcServer(
+                config,
+                guard,
+                self.relay.memory,
+                self.relay.descriptors,
+                self.metrics.added,
+                lambda: self.is_ready,
+                shares_port=worker,
+            )
+        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events], self.processor)
         self._rest = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._rest)
         for collector in (self.relay, self.reloader, self.events, guard.state):
             self._rest.register(collector)
+        if self.processor is not None:
+            self._rest.register(self.processor)
         self.telemetry: Telemetry | None = None
         if config.opentelemetry is not None:
             self.telemetry = Telemetry(config.opentelemetry)
@@ -82,6 +96,11 @@ class Sidecar:
         return str(self._admin.address) if self._admin is not None else ""
 
     @property
+    def ext_proc_address(self) -> str:
+        """Where Envoy's filter connects, empty where none is served."""
+        return str(self.processor.address) if self.processor is not None else ""
+
+    @property
     def is_ready(self) -> bool:
         """Whether new calls are welcome."""
         return self._ready and not any(self.relay.unready.values())
@@ -97,6 +116,9 @@ class Sidecar:
                 self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
                 await self._admin.start()
                 opened.push_async_callback(self._admin.stop)
+            if self.processor is not None:
+                await self.processor.start()
+                opened.push_async_callback(self.processor.drain)
             await self.relay.start()
             if not self._worker:
                 for exchange in (self.metrics.exchange, self._feedback.exchange):
@@ -134,7 +156,10 @@ class Sidecar:
     async def stop(self) -> None:
         """Drain: unready at once, calls in flight finish, then everything closes."""
         await self._become_unready()
-        await self.relay.drain()
+        if self.processor is None:
+            await self.relay.drain()
+        else:
+            await asyncio.gather(self.relay.drain(), self.processor.drain())
         await asyncio.to_thread(self.events.close)
         await asyncio.to_thread(self.relay.guard.state.close)
         if self.telemetry is not None:

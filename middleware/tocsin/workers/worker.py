@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from tocsin.errors import ReloadError
+from tocsin.ext_proc.health import facts as ext_proc_facts
 from tocsin.relay.health import facts
 from tocsin.service import Sidecar
 
@@ -57,10 +58,11 @@ class Reporter:
 
     def _counted(self) -> dict[str, Any]:
         sidecar = self._sidecar
+        processed = ext_proc_facts(sidecar.processor) if sidecar.processor is not None else {}
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
         return {
             "metrics": sidecar.metrics.drain(),
-            "relay": facts(sidecar.relay) | sidecar.events.facts() | sent,
+            "relay": facts(sidecar.relay) | processed | sidecar.events.facts() | sent,
             "alarms": sidecar.events.news(),
         }
 
