@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 from benchmarks.dataplane.hops import envoy
-from tests.parts import free_port
+from tests.parts import Running, free_port
+
+from tocsin.ext_proc.attach import attached
 
 HTTP2 = {
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -137,3 +139,15 @@ def running_envoy(folder: Path, upstream: str, filters: list[Any], clusters: lis
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def attached_envoy(folder: Path, upstream: str, processor: Running, **more: Any) -> Iterator[Envoy]:
+    """Envoy in front of `upstream` with what `tocsin attach` prints, where `settings` changes the filter's."""
+    sidecar = processor.sidecar
+    assert sidecar.processor is not None
+    parts = attached(sidecar.config, sidecar.relay.guard, sidecar.processor.address)
+    parts["http_filters"][0]["typed_config"] |= more.pop("settings", {})
+    parts["http_filters"][0]["typed_config"]["processing_mode"] |= more.pop("modes", {})
+    with running_envoy(folder, upstream, parts["http_filters"], parts["clusters"], **more) as envoy:
+        yield envoy

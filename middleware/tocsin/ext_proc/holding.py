@@ -30,7 +30,7 @@ from tocsin.judgement.enforcement import enforcement_steps, goes_out
 from tocsin.judgement.policy import DETAILS_KEY, Replacement, failed_closed, not_grpc
 from tocsin.verdict import METADATA_KEY
 
-COLLECTING, PASSING, REPLACED, OVER = range(4)
+COLLECTING, PASSING, REPLACED, FINISHED = range(4)
 UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
 
 
@@ -38,7 +38,7 @@ class HeldResponse(JudgedResponse, Retried):
     """A guarded response in enforce.
 
     COLLECTING: messages wait in their order, each until the judgement that covers it. PASSING: the rest goes out
-    unjudged. REPLACED: something else went out, and what still comes is dropped. OVER: nothing more is said.
+    unjudged. REPLACED: something else went out, and what still comes is dropped. FINISHED: nothing more is said.
     `request_fields` are the request's headers, where it may be sent again.
     """
 
@@ -110,14 +110,14 @@ class HeldResponse(JudgedResponse, Retried):
         if is_missing and self._context.guard.closed(self.call):
             self._refuse(self.call)
             return
-        self._state = OVER
+        self._state = FINISHED
         setting = self._verdict_fields(head.size)
         removing = [METADATA_KEY] if head.verdicts and not setting else []
         self._host.reply(replies.changed_headers(RESPONSE_HEADERS, setting, removing))
 
     def on_body(self, message: ProcessingRequest) -> None:
         self._has_body = True
-        if self._state == OVER:
+        if self._state == FINISHED:
             return
         if self._state == COLLECTING:
             if not self._is_streamed:
@@ -135,7 +135,7 @@ class HeldResponse(JudgedResponse, Retried):
         self._flush()
 
     def on_trailers(self, message: ProcessingRequest) -> None:
-        if self._state == OVER:
+        if self._state == FINISHED:
             return
         head = self._trailing = ResponseHead(read_fields(message.content))
         if self._is_complete or self._state == REPLACED:
@@ -294,7 +294,7 @@ class HeldResponse(JudgedResponse, Retried):
 
     def _flush(self) -> None:
         """Send Envoy what may go out."""
-        if not self._is_streamed or not self._ready or self._state == OVER:
+        if not self._is_streamed or not self._ready or self._state == FINISHED:
             return
         content = b"".join(self._ready)
         self._ready.clear()
@@ -310,7 +310,7 @@ class HeldResponse(JudgedResponse, Retried):
 
     def _end_when_clear(self) -> None:
         """Let the body go where it was buffered, and the trailers, once nothing before them waits."""
-        if not self._is_complete or self._state == OVER:
+        if not self._is_complete or self._state == FINISHED:
             return
         if self._state == COLLECTING and (self._waiting or self._give_up_asking is not None or self._deferred):
             return
@@ -324,13 +324,17 @@ class HeldResponse(JudgedResponse, Retried):
         self._end_waiting()
         self._flush()
         self._send_head()
-        state, self._state = self._state, OVER
+        state, self._state = self._state, FINISHED
         if self._trailing is None:
             if self._is_streamed:
                 self._host.reply(replies.streamed_body(RESPONSE_BODY, b"", end=True))
             return
         if state == REPLACED and self._instead is not None:
-            setting, removing = self._status_fields(self._instead)
+            setting = _status_fields(self._instead)
+            stays = {name for name, _ in setting} | {METADATA_KEY}
+            removing = [
+                name for name in dict.fromkeys(self._trailing.names) if name not in stays
+            ]  # of what is withheld
         else:
             setting, removing = [], []
         setting += [] if self._is_foreign else self._verdict_fields(self._trailing.size)
@@ -390,7 +394,7 @@ class HeldResponse(JudgedResponse, Retried):
         else:
             self._ready.clear()
         if not instead.responses and not self._partially_sent:
-            self._state = OVER
+            self._state = FINISHED
             details = [(DETAILS_KEY, _binary(instead.details))] if instead.details else []
             size = len(instead.message) + sum(len(name) + len(value) for name, value in details) + 256
             setting = [*details, *self._verdict_fields(size)]
@@ -402,19 +406,6 @@ class HeldResponse(JudgedResponse, Retried):
         self._ready += [framed(response) for response in instead.responses]
         self._flush()
         self._end_when_clear()
-
-    def _status_fields(self, instead: Replacement) -> tuple[list[tuple[str, str]], list[str]]:
-        """What the upstream's trailers become: fields to set, and those to remove."""
-        setting, removing = [("grpc-status", str(instead.status.value[0]))], []
-        for name, value in (
-            ("grpc-message", quote(instead.message, safe=UNESCAPED)),
-            (DETAILS_KEY, _binary(instead.details)),
-        ):
-            if value:
-                setting.append((name, value))
-            else:
-                removing.append(name)
-        return setting, removing
 
     # -- the end
 
@@ -445,3 +436,13 @@ class HeldResponse(JudgedResponse, Retried):
 def _binary(content: bytes) -> str:
     """A value of a `-bin` key."""
     return b64encode(content).decode().rstrip("=")
+
+
+def _status_fields(instead: Replacement) -> list[tuple[str, str]]:
+    """The status of what goes out in place of a response, as trailers."""
+    fields = [
+        ("grpc-status", str(instead.status.value[0])),
+        ("grpc-message", quote(instead.message, safe=UNESCAPED)),
+        (DETAILS_KEY, _binary(instead.details)),
+    ]
+    return [field for field in fields if field[1]]

@@ -34,11 +34,12 @@ DONE = "0"  # grpc-status of a call that succeeded
 class ResponseHead:
     """What a response's headers or trailers say."""
 
-    __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "size", "verdicts")
+    __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "names", "size", "verdicts")
 
     def __init__(self, fields: Fields) -> None:
         self.encoding = self.grpc_status = self.http_status = content_type = ""
         self.verdicts: list[str] = []
+        self.names = [name for name, _ in fields]
         self.size = 0
         for name, value in fields:
             self.size += len(name) + len(value) + FIELD_OVERHEAD
