@@ -16,7 +16,6 @@ from tocsin.ext_proc.requests import (
     BUFFERED_PARTIAL,
     FULL_DUPLEX_STREAMED,
     GRPC,
-    NONE,
     NOT_TOLD,
     NOTHING,
     REQUEST_BODY,
@@ -259,8 +258,7 @@ class Exchange:
             return
         if response.is_waiting:
             context.abandoned += 1
-        if response.lacks_body and (self._is_observing or self._response_mode == NONE):
-            context.misfits.count("no_body")
-            context.guard.give_up(response.call, "not_sent", LINES["no_body"])
+        if response.lacks_body:
+            response.count_unsent()
         elif response.lacks_trailers and context.annotates and not self._is_observing:
             context.misfits.count("no_trailers")

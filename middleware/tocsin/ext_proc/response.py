@@ -10,8 +10,10 @@ from asyncio import TimerHandle
 
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
+from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     FULL_DUPLEX_STREAMED,
+    NONE,
     RESPONSE_BODY,
     RESPONSE_HEADERS,
     RESPONSE_TRAILERS,
@@ -132,7 +134,8 @@ class JudgedResponse(Response):
     @property
     def lacks_trailers(self) -> bool:
         """Whether the message of a response of one has come, and no trailers."""
-        return not self.call.streams and self._has_body and not self._is_complete and self.call.verdict is not None
+        call = self.call
+        return not call.streams and not self._is_complete and (self._waiting > 0 or call.verdict is not None)
 
     # -- messages
 
@@ -216,7 +219,16 @@ class JudgedResponse(Response):
             return False
         if status != DONE:
             return False
-        guard.give_up(call, "no_response", "the call succeeded without a response message")
+        if not self.count_unsent():
+            guard.give_up(call, "no_response", "the call succeeded without a response message")
+        return True
+
+    def count_unsent(self) -> bool:
+        """Count a response whose body the filter does not send; whether it is one."""
+        if self._has_body or not (self.is_observing or self.mode == NONE):
+            return False
+        self._context.misfits.count("no_body")
+        self._context.guard.give_up(self.call, "not_sent", LINES["no_body"])
         return True
 
     def _accepts(self, head: ResponseHead) -> bool:
