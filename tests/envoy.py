@@ -149,5 +149,8 @@ def attached_envoy(folder: Path, upstream: str, processor: Running, **more: Any)
     parts = attached(sidecar.config, sidecar.relay.guard, sidecar.processor.address)
     parts["http_filters"][0]["typed_config"] |= more.pop("settings", {})
     parts["http_filters"][0]["typed_config"]["processing_mode"] |= more.pop("modes", {})
+    change = more.pop("cluster", None)
+    if change is not None:
+        parts["clusters"][0] = change(parts["clusters"][0])
     with running_envoy(folder, upstream, parts["http_filters"], parts["clusters"], **more) as envoy:
         yield envoy

@@ -38,7 +38,7 @@ FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
 HEADER = "request.headers['"  # of an attribute that is a header of the request
 
 
-class Exchange:
+class EnvoyExchange:
     """One request and its response. `origin` names the connection that Envoy's stream is on."""
 
     def __init__(self, context: ProcessorContext, host: ExchangeHost) -> None:

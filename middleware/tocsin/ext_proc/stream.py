@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tocsin.ext_proc.context import ExchangeHost, Judged, Retried
-from tocsin.ext_proc.exchange import Exchange
+from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
@@ -44,7 +44,7 @@ class ProcessorStream(ExchangeHost):
         self._id = stream_id
         self._server = connection.server
         self._limit = max(self._server.context.max_message, LARGEST_CHUNK) + HEADERS_SIZE
-        self._exchange: Exchange | None = None
+        self._exchange: EnvoyExchange | None = None
         self._is_health = False
         self._encoding = ""
         self._deframer: MessageDeframer | None = None
@@ -64,7 +64,7 @@ class ProcessorStream(ExchangeHost):
             self._leave()
         elif path == PROCESS:
             self._encoding = fields.get("grpc-encoding", "")
-            self._exchange = Exchange(self._server.context, self)
+            self._exchange = EnvoyExchange(self._server.context, self)
             if ended:
                 self.on_half_closed()
         elif path == HEALTH:

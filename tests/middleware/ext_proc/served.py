@@ -43,7 +43,7 @@ class Served(NamedTuple):
         responses = []
         with suppress(grpc.RpcError):
             for response in call:
-                responses.append(response)  # noqa: PERF402
+                responses.append(response)
         return responses, call
 
     def metric(self, line: str) -> float:
