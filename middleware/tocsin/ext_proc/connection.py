@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from tocsin.ext_proc.stream import ProcessorStream
 from tocsin.http2 import frames
@@ -288,10 +288,12 @@ class ExtProcConnection(asyncio.Protocol):
     def _on_headers(self, flags: int, stream: int, block: bytes) -> None:
         if not stream & 1:
             raise FrameError(frames.PROTOCOL_ERROR, f"HEADERS of stream {stream}")
+        self._continuations = 0
+        self._bound_block(len(block))
         if flags & END_HEADERS:
             self._on_block(flags, stream, block)
             return
-        self._block_stream, self._block_flags, self._continuations = stream, flags, 0
+        self._block_stream, self._block_flags = stream, flags
         self._block += block
         self.memory.charge(len(block))
 
@@ -299,9 +301,7 @@ class ExtProcConnection(asyncio.Protocol):
         if not self._block_stream:
             raise FrameError(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
         self._continuations += 1
-        if len(self._block) + len(payload) > self.server.longest_headers or self._continuations > MOST_CONTINUATIONS:
-            self.server.context.limited["headers"] += 1
-            raise FrameError(frames.ENHANCE_YOUR_CALM, "a header block that is too long")
+        self._bound_block(len(self._block) + len(payload))
         self._block += payload
         self.memory.charge(len(payload))
         if flags & END_HEADERS:
@@ -310,12 +310,16 @@ class ExtProcConnection(asyncio.Protocol):
             self._block_stream = 0
             self._on_block(self._block_flags, stream, block)
 
+    def _bound_block(self, size: int) -> None:
+        """Refuse a header block of more bytes, or frames, than there may be."""
+        if size > self.server.longest_headers or self._continuations > MOST_CONTINUATIONS:
+            self._refuse("headers", "a header block that is too long")
+
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
         try:
             fields = self._reader.read(block)
         except HeadersTooLong as error:
-            self.server.context.limited["headers"] += 1
-            raise FrameError(frames.ENHANCE_YOUR_CALM, str(error)) from None
+            self._refuse("headers", str(error))
         except HeaderError as error:
             raise FrameError(frames.COMPRESSION_ERROR, str(error)) from None
         stream = self.streams.get(stream_id)
@@ -426,6 +430,6 @@ class ExtProcConnection(asyncio.Protocol):
         self._controls = self._resets = 0
         return False
 
-    def _refuse(self, what: str, reason: str) -> None:
+    def _refuse(self, what: str, reason: str) -> NoReturn:
         self.server.context.limited[what] += 1
         raise FrameError(frames.ENHANCE_YOUR_CALM, reason)

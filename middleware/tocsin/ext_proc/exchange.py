@@ -86,6 +86,11 @@ class EnvoyExchange:
         else:
             response.on_trailers(message)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether Envoy waits for a reply."""
+        return not self._is_over and self._response is not None and self._response.is_waiting
+
     def end(self, status: int, reason: str) -> None:
         """End Envoy's stream with a status: what becomes of the exchange then is for `failure_mode_allow` to say."""
         if not self._is_over:
@@ -254,10 +259,10 @@ class EnvoyExchange:
     def _look_back(self, response: Response) -> None:
         """The exchange has ended: what the filter did not send is told by what never came."""
         context = self._context
-        if not isinstance(response, JudgedResponse):
-            return
         if response.is_waiting:
             context.abandoned += 1
+        if not isinstance(response, JudgedResponse):
+            return
         if response.lacks_body:
             response.count_unsent()
         elif response.lacks_trailers and context.annotates and not self._is_observing:

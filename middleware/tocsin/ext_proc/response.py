@@ -73,6 +73,11 @@ class Response(Judged):
         self._context = context
         self._host = host
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether Envoy waits for a reply."""
+        return False
+
     def on_headers(self, message: ProcessingRequest) -> None:
         """The response's headers."""
         self._pass(message)
@@ -120,11 +125,6 @@ class JudgedResponse(Response):
         super().__init__(context, host, mode, is_observing=is_observing)
         self.call = call
         self._trusts = context.trusts_verdicts
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether Envoy waits for a reply."""
-        return False
 
     @property
     def lacks_body(self) -> bool:

@@ -116,10 +116,17 @@ class ProcessorStream(ExchangeHost):
             self._send(_SERVING if self._server.is_ready() else _NOT_SERVING)
             self._end(OK, "")
             return
+        if self._exchange is None or not self._exchange.is_waiting:
+            self._finish_half_closed()
+
+    def _finish_half_closed(self) -> None:
+        """End what Envoy has ended, once it has every reply that it waits for."""
+        if self._has_ended or (self._exchange is not None and self._exchange.is_waiting):
+            return
         if self._exchange is not None:
             self._exchange.on_closed()
-        if not self._has_ended:
-            self.finish()
+        self.finish()
+        self._connection.flush()
 
     def on_closed(self) -> None:
         """The stream is gone."""
@@ -135,6 +142,8 @@ class ProcessorStream(ExchangeHost):
         if not self._has_ended:
             self._send(content)
             self._server.write_later(self._connection)
+            if self._is_half_closed:
+                self._server.loop.call_soon(self._finish_half_closed)
 
     def finish(self, status: int = OK, message: str = "") -> None:
         if not self._has_ended:
