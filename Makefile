@@ -16,7 +16,7 @@ COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,
 # Tests that need nothing but what `pip install .` installs.
 BASE_TESTS := $(addprefix tests/middleware/,test_map_paths.py test_outbound.py test_verbs.py test_verdict.py)
 # Tests without servers and processes, for the loop at the desk; those that take a second are marked `long`.
-FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,relay/test_frames.py \
+FAST_TESTS := tests/calibration tests/detectors $(addprefix tests/middleware/,test_gate.py relay/test_frames.py \
   relay/test_messages.py relay/test_verdict_fields.py test_batching.py test_check_judge.py test_cli.py \
   test_cli_promises.py test_config.py test_config_check.py test_layouts.py test_nothing_to_judge.py test_oip.py \
   test_protocols.py test_signals.py test_verbs.py test_verdict.py)

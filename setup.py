@@ -11,12 +11,12 @@ from setuptools import setup
 
 # What every relayed byte and every judged response passes through. A file belongs here when a benchmark tells so.
 HOT = """
-    middleware/tocsin/relay/{admission,asking,connection,downstream,endpoint,frame_rate,holding,local_reply}.py
-    middleware/tocsin/relay/{method_paths,request_block,response_block,stream,upstream}.py
+    middleware/tocsin/relay/{admission,asking,connection,context,downstream,endpoint,frame_rate,holding,local_reply,managed}.py
+    middleware/tocsin/relay/{method_paths,request_block,response_block,stream,transparent,upstream,windows}.py
     middleware/tocsin/relay/verdict_fields.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
-    middleware/tocsin/http2/{flow_control,frames,headers}.py
-    middleware/tocsin/judgement/{batching,call,guard,judge,model}.py
+    middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
+    middleware/tocsin/judgement/{batching,call,gate,guard,judge,model}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
     middleware/tocsin/recording/recorder.py
     middleware/tocsin/sinks/{histogram,series,tally}.py

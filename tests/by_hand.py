@@ -14,7 +14,6 @@ from hpack import Encoder
 from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
 from tests.parts import inline_guard, settings
 
-from tocsin.judgement.batching import Batcher
 from tocsin.relay.connection import Connection
 from tocsin.relay.server import Relay
 
@@ -115,8 +114,8 @@ def enforcing_by_hand(bundle: Path) -> tuple[Relay, Connection, Pipe, Pipe]:
     """A relay that enforces, a connection of it, and what that writes to client and server."""
     config = settings(1, bundle, mode="enforce")
     relay = Relay(config, inline_guard(config))
-    relay.batcher = Batcher(relay.guard, relay._flushed)
-    connection = Connection(relay, unconnected(relay))
+    relay.context.start()
+    connection = relay.connection(unconnected(relay))
     to_client, to_server = Pipe(), Pipe()
     connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
     connection.downstream.connection_made(to_client)  # type: ignore[arg-type]

@@ -146,7 +146,7 @@ def attached_envoy(folder: Path, upstream: str, processor: Running, **more: Any)
     """Envoy in front of `upstream` with what `tocsin attach` prints, where `settings` changes the filter's."""
     sidecar = processor.sidecar
     assert sidecar.processor is not None
-    parts = attached(sidecar.config, sidecar.relay.guard, sidecar.processor.address)
+    parts = attached(sidecar.config, sidecar.relay.context.guard, sidecar.processor.address)
     parts["http_filters"][0]["typed_config"] |= more.pop("settings", {})
     parts["http_filters"][0]["typed_config"]["processing_mode"] |= more.pop("modes", {})
     change = more.pop("cluster", None)

@@ -1,8 +1,8 @@
 """Envoy alone, with Tocsin as its external processor, and with the same judge in a processor on grpc.aio.
 
 One run, interleaved, medians over rounds; CPU of Envoy and of the processor apart. The upstream is nghttpd, the load
-generator h2load; the response is an inference with 10 probabilities, 10 logits and a 64-dimensional embedding, scored by
-four detectors. Both processors stand behind the filter that `tocsin attach` prints; `hold` is enforce with BUFFERED.
+generator h2load; the response is an inference with 10 probabilities, 10 logits and a 64-dimensional embedding, scored
+by four detectors. Both processors stand behind the filter that `tocsin attach` prints; `hold` is enforce with BUFFERED.
 """
 
 from __future__ import annotations

@@ -71,14 +71,14 @@ class Relayed:
         elif b"grpc-status" in to_client.written:
             ended = "a status"
         connection.downstream.connection_lost(None)
-        if relay.memory.remaining != self._config.max_memory:
+        if relay.context.memory.remaining != self._config.max_memory:
             raise Failure("bytes are still kept")
         return ended
 
     def _connected(self) -> tuple[Relay, Connection, Pipe, Pipe]:
         relay = Relay(self._config, self._guard)
-        relay.batcher, relay.retrier = Batcher(self._guard, relay._flushed), Retrier(relay)
-        connection = Connection(relay, unconnected(relay))
+        relay.context.batcher, relay.context.retrier = Batcher(self._guard, relay._flushed), Retrier(relay)
+        connection = relay.connection(unconnected(relay))
         to_client, to_server = Pipe(), Pipe()
         connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
         connection.downstream.connection_made(to_client)  # type: ignore[arg-type]
@@ -102,8 +102,8 @@ class Relayed:
         connection.downstream.connection_lost(None)
         connection.upstream.connection_lost(None)
         await asyncio.sleep(0)
-        if relay.memory.remaining != self._config.max_memory:
-            raise Failure(f"{self._config.max_memory - relay.memory.remaining} bytes are still kept")
+        if relay.context.memory.remaining != self._config.max_memory:
+            raise Failure(f"{self._config.max_memory - relay.context.memory.remaining} bytes are still kept")
         if connection.streams or len(connection.gone) > 1_024:
             raise Failure("streams are still remembered")
         if relay.fails_closed:

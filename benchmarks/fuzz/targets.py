@@ -19,12 +19,11 @@ from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS,
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin.grpc_wire.deframer import MessageDeframer
-from tocsin.http2.frames import header_block, read_settings, unpadded
+from tocsin.http2.frames import FrameError, header_block, read_settings, unpadded
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, without
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.protocols.descriptors import pool_of
-from tocsin.relay.endpoint import FrameError
 from tocsin.verdict import Verdict
 from tocsin_calibration import Bundle, CalibrationFault
 

@@ -24,15 +24,20 @@ class MemoryAccount:
         self.used = 0
         self.is_open = True
 
-    def charge(self, size: int) -> None:
-        """So many bytes are kept; where the budget is spent by that, whoever keeps most is cut off."""
+    def charge(self, size: int) -> bool:
+        """So many bytes are kept; where the budget is spent by that, whoever keeps most is cut off. Whether little is
+        left, so that `lacks_room` is worth asking.
+        """
         if not self.is_open:
-            return
+            return True
         self.used += size
         budget = self._budget
-        budget.remaining -= size
-        if budget.remaining < 0:
+        budget.remaining = remaining = budget.remaining - size
+        if remaining >= budget.reserve:
+            return False
+        if remaining < 0:
             budget.relieve(self)
+        return True
 
     def release(self, size: int) -> None:
         """So many bytes are kept no longer."""

@@ -19,6 +19,7 @@ import grpc
 from tocsin.channels import open_aio_channel, open_channel
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
+from tocsin.judgement.enforcement import Ask
 
 log = logging.getLogger("tocsin")
 
@@ -59,6 +60,11 @@ class Sending(NamedTuple):
     seconds: float
     streams: bool
     limit: int
+
+
+def sending_of(step: Ask, metadata: Metadata, seconds: float, limit: int) -> Sending:
+    """A call's request once more, as enforcement asks for it, within so many seconds."""
+    return Sending(step.call.method, step.request, metadata, seconds, step.call.reads.streams, limit)
 
 
 def forward_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, str | bytes]]:

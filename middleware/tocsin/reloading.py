@@ -132,7 +132,7 @@ class Reloader:
         for sink in self._sinks:
             sink.follow(models)
         self._guard.reconfigure(config, models)
-        self._relay.follow(config)
+        self._relay.context.follow(config)
         if self._processor is not None:
             self._processor.follow(config)
 

@@ -65,8 +65,8 @@ class Sidecar:
             self.processor = ExtProcServer(
                 config,
                 guard,
-                self.relay.memory,
-                self.relay.descriptors,
+                self.relay.context.memory,
+                self.relay.context.descriptors,
                 self.metrics.added,
                 lambda: self.is_ready,
                 shares_port=worker,
@@ -122,7 +122,7 @@ class Sidecar:
             await self.relay.start()
             if not self._worker:
                 for exchange in (self.metrics.exchange, self._feedback.exchange):
-                    self.relay.guard.state.share(exchange)
+                    self.relay.context.guard.state.share(exchange)
             if self.telemetry is not None and not self._worker:
                 self.telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
             if self._admin is not None:
@@ -136,11 +136,11 @@ class Sidecar:
             return None
         history = History(self.metrics.counts)
         show = partial(snapshot, self.metrics, self.events.latest, history)
-        return Page(lambda: show(self.relay.config.mode), lambda: shown(self.events.latest), history)
+        return Page(lambda: show(self.relay.context.config.mode), lambda: shown(self.events.latest), history)
 
     async def _take_last_callers(self, hurried: asyncio.Event) -> None:
         """Serve on for `drain_delay`, unready, or until `hurried`."""
-        delay = self.relay.config.drain_delay.total_seconds()
+        delay = self.relay.context.config.drain_delay.total_seconds()
         await self._become_unready()
         if delay:
             log.info("unready, and draining in %g s", delay)
@@ -161,7 +161,7 @@ class Sidecar:
         else:
             await asyncio.gather(self.relay.drain(), self.processor.drain())
         await asyncio.to_thread(self.events.close)
-        await asyncio.to_thread(self.relay.guard.state.close)
+        await asyncio.to_thread(self.relay.context.guard.state.close)
         if self.telemetry is not None:
             await asyncio.to_thread(self.telemetry.close)
         await self._opened.aclose()

@@ -326,8 +326,8 @@ def test_sessions_are_told_by_a_field_of_the_request(bundle: Path, tmp_path: Pat
     with own(bundle, tmp_path, session="request.user") as (relay, channel):
         call = channel.unary_unary(acme.PATHS["Rank"], acme.Request.SerializeToString, acme.Response.FromString)
         call(acme.Request(query="safe1", user="u-7"), timeout=5)
-        model = relay.sidecar.relay.guard.models["digits"]
-        made = relay.sidecar.relay.guard.call(acme.PATHS["Rank"], {})
+        model = relay.sidecar.relay.context.guard.models["digits"]
+        made = relay.sidecar.relay.context.guard.call(acme.PATHS["Rank"], {})
         made.on_request_message(acme.Request(query="x", user="u-7").SerializeToString())
         assert model.session_of(made) == "u-7"
 

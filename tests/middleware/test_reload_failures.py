@@ -149,7 +149,7 @@ def test_whatever_is_raised_is_counted_told_and_changes_nothing(
         path.write_text(yaml.safe_dump(made))
         config = Config.load(path)
         with running(config, Guard.open(config), path=path) as relay:
-            before, reloader = relay.sidecar.relay.guard.models, relay.sidecar.reloader
+            before, reloader = relay.sidecar.relay.context.guard.models, relay.sidecar.reloader
             path.write_text(yaml.safe_dump({**made, "mode": "enforce"}))
             with monkeypatch.context() as broken, caplog.at_level(logging.ERROR, "tocsin"):
 
@@ -160,13 +160,15 @@ def test_whatever_is_raised_is_counted_told_and_changes_nothing(
                 if where == "reading":
                     broken.setattr(reloading, "guarded_models", fail)
                 else:
-                    broken.setattr(relay.sidecar.relay, "follow", fail)
+                    broken.setattr(relay.sidecar.relay.context, "follow", fail)
                 with pytest.raises(ReloadError) as caught:
                     relay.call(reloader.reload())
             assert str(caught.value) == told and f"stays in force: {told}" in caplog.text
             assert counts(relay) == ("0.0", "1.0")
-            assert relay.sidecar.relay.config.mode == relay.sidecar.relay.guard.config.mode == "annotate"
-            assert relay.sidecar.relay.guard.models == before
+            assert (
+                relay.sidecar.relay.context.config.mode == relay.sidecar.relay.context.guard.config.mode == "annotate"
+            )
+            assert relay.sidecar.relay.context.guard.models == before
             assert "mode enforce" in relay.call(reloader.reload())
             assert counts(relay) == ("1.0", "1.0")
 

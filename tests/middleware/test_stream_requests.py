@@ -138,7 +138,7 @@ def through_relay(behaviour: Any, bundle: Path, requests: list[bytes], mode: str
         counts = Counts()
         with running(config, Guard.open(config, [counts])) as relay, grpc.insecure_channel(relay.target) as channel:
             got = ask(channel, requests)
-            assert relay.sidecar.relay.memory.remaining == config.max_memory, "what was kept is given back"
+            assert relay.sidecar.relay.context.memory.remaining == config.max_memory, "what was kept is given back"
         return got, counts
 
 
@@ -299,6 +299,6 @@ def test_requests_that_wait_count_as_memory_and_are_forgotten_when_there_is_none
         config = settings(address, bundle, max_memory="40KiB", max_message="8KiB", models=models)
         with running(config, Guard.open(config, [counts])) as relay, grpc.insecure_channel(relay.target) as channel:
             assert ask(channel, big) == 20
-            assert relay.sidecar.relay.memory.remaining == config.max_memory
+            assert relay.sidecar.relay.context.memory.remaining == config.max_memory
     assert counts.judged and set(counts.reasons) == {"unmatched_request"}
     assert counts.judged + len(counts.reasons) == 20

@@ -206,7 +206,7 @@ def test_the_bound_on_memory_is_kept(bundle: Path, fail: str) -> None:
         told = {result.code() if isinstance(result, grpc.RpcError) else result == big for result in results}  # type: ignore[attr-defined]
         assert told == ({True} if fail == "open" else {grpc.StatusCode.UNAVAILABLE})
         assert unscored(relay, "memory") + unscored(relay, "undecodable") == 12
-        assert relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory
+        assert relay.sidecar.relay.context.memory.remaining == relay.sidecar.config.max_memory
         assert outcome(relay) == ANSWER
 
 
@@ -260,7 +260,7 @@ def test_a_response_reset_inside_a_message(bundle: Path, mode: str) -> None:
 
     with upstream(behave) as port, running(settings(port, bundle, mode=mode)) as relay:
         assert outcome(relay) is grpc.StatusCode.CANCELLED
-        until(lambda: relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory)
+        until(lambda: relay.sidecar.relay.context.memory.remaining == relay.sidecar.config.max_memory)
 
 
 @pytest.mark.parametrize("mode", ["annotate", "enforce"])
@@ -286,7 +286,7 @@ def test_a_half_open_upstream_ends_with_the_callers_deadline_and_tcp_asks_after_
             with pytest.raises(grpc.RpcError) as caught:
                 channel.unary_unary(INFER)(b"safe", timeout=0.5)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED  # type: ignore[attr-defined]
-            (connection,) = relay.sidecar.relay.connections
+            (connection,) = relay.sidecar.relay.context.connections
             for side in (connection.downstream, connection.upstream):
                 assert side.transport is not None
                 peer = side.transport.get_extra_info("socket")
@@ -297,8 +297,8 @@ def test_a_half_open_upstream_ends_with_the_callers_deadline_and_tcp_asks_after_
 
 def test_a_caller_that_vanishes_while_its_answer_is_held(bundle: Path) -> None:
     with served(bundle) as relay:
-        relay.sidecar.relay.guard.models["digits"].every = 0
-        relay.sidecar.relay.guard.reconfigure(relay.sidecar.config, relay.sidecar.relay.guard.models)
+        relay.sidecar.relay.context.guard.models["digits"].every = 0
+        relay.sidecar.relay.context.guard.reconfigure(relay.sidecar.config, relay.sidecar.relay.context.guard.models)
         program = f"""
 import grpc, os, threading, time
 channel = grpc.insecure_channel({relay.target!r})
@@ -311,8 +311,8 @@ threading.Timer(0.7, lambda: os.kill(os.getpid(), 9)).start()
 list(call)
 """
         subprocess.run([sys.executable, "-c", program], check=False)
-        until(lambda: not relay.sidecar.relay.connections)
-        assert relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory
+        until(lambda: not relay.sidecar.relay.context.connections)
+        assert relay.sidecar.relay.context.memory.remaining == relay.sidecar.config.max_memory
         assert outcome(relay) == ANSWER
 
 

@@ -43,14 +43,14 @@ def record(
         recorder.start(out, rows, full)
         progress = RecordingProgress([*recorder.methods], rows, lambda: recorder.rows)
         recorder.sinks.append(progress)
-        reports = asyncio.create_task(progress.run(lambda: sidecar.relay.calls))
+        reports = asyncio.create_task(progress.run(lambda: sidecar.relay.context.calls))
         try:
             await sidecar.run(lambda: log.info("recording: %s -> %s", sidecar.relay.address, settings.upstream), until)
         finally:
             reports.cancel()
             recorder.close()
             if not recorder.rows:
-                log.warning("%s", progress.report(sidecar.relay.calls))
+                log.warning("%s", progress.report(sidecar.relay.context.calls))
             dropped = f", {recorder.dropped:,} dropped" if recorder.dropped else ""
             log.info("%s responses in %s%s", f"{recorder.rows:,}", out, dropped)
 

@@ -10,9 +10,8 @@ from tocsin.configuration.config import Config
 from tocsin.ext_proc.misfits import Misfits
 from tocsin.ext_proc.requests import Fields
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge
+from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.judgement.guard import Guard
-from tocsin.judgement.policy import Replacement
 from tocsin.memory import MemoryAccount
 from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 
@@ -56,19 +55,6 @@ class Judged:
         raise AssertionError("a response is of one kind")
 
 
-class Retried(Judged):
-    """A response whose request may be sent again; `opened` is when it began (time.monotonic), `request_fields` are the
-    request's headers.
-    """
-
-    request_fields: Fields
-    opened: float
-
-    def acted(self, instead: Replacement | None, call: Call) -> None:
-        """It is known what goes out in place of what a call covers, None for itself."""
-        raise AssertionError("a response is of one kind")
-
-
 class ExchangeHost:
     """Whoever carries an exchange: a stream of an HTTP/2 connection, or a test."""
 
@@ -91,6 +77,10 @@ class ExchangeHost:
         """The scoring budget of a response that waits; none where the verdict comes at once."""
         raise AssertionError("a host is of one kind")
 
-    def run(self, steps: EnforcementSteps, first: Ask | Judge, call: Call, waiting: Retried) -> Callable[[], object]:
-        """Do these steps, such as asking again, and tell who waits what came of them; what gives up doing so."""
+    def ask(
+        self, step: Ask, fields: Fields, opened: float, answered: Callable[[Outcome], None]
+    ) -> Callable[[], object]:
+        """Send a call's request once more, which came with these headers at `opened` (time.monotonic), and tell what
+        came of it; returns what gives up doing so.
+        """
         raise AssertionError("a host is of one kind")

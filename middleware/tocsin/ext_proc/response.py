@@ -179,11 +179,15 @@ class JudgedResponse(Response):
                 content, fault = None, ("memory", "a message was not kept")
         piece = call.on_response_message(content, fault)
         if call.streams:
-            self._charge(call.kept_bytes - self._kept_bytes)
-            self._kept_bytes = call.kept_bytes
-            self.count_requests()
+            self.count_kept()
         if piece is not None and not (self._trusts and piece is call):  # the trailers may bring its verdict
             self._submit(piece)
+
+    def count_kept(self) -> None:
+        """Count the messages that wait to be judged with others, and the requests that wait for their responses."""
+        self._charge(self.call.kept_bytes - self._kept_bytes)
+        self._kept_bytes = self.call.kept_bytes
+        self.count_requests()
 
     def count_requests(self) -> None:
         """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""

@@ -17,7 +17,6 @@ from prometheus_client.metrics_core import Metric
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
-from tocsin.ext_proc.asking import AskingAgain
 from tocsin.ext_proc.connection import ExtProcConnection
 from tocsin.ext_proc.context import ProcessorContext
 from tocsin.ext_proc.health import facts, families
@@ -26,6 +25,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.handshake import TlsServer
+from tocsin.relay.retrier import Retrier
 from tocsin.relay.tls import Certificates
 
 log = logging.getLogger("tocsin")
@@ -71,7 +71,7 @@ class ExtProcServer:
         self._looking: asyncio.Task[None] | None = None
         self.loop: asyncio.AbstractEventLoop
         self.batcher: Batcher
-        self.asking: AskingAgain
+        self.retrier: Retrier
 
     @property
     def address(self) -> Address:
@@ -87,7 +87,7 @@ class ExtProcServer:
         """Listen. Raises StartError when the address cannot be had or a certificate not be used."""
         self.loop = asyncio.get_running_loop()
         self.batcher = Batcher(self.context.guard, self._flush)
-        self.asking = AskingAgain(self)
+        self.retrier = Retrier(self.memory)
         self._certificates.read()
         try:
             bound = self._bind()
@@ -174,7 +174,7 @@ class ExtProcServer:
             await asyncio.sleep(0.02)
         for connection in list(self.connections):
             connection.close()
-        await self.asking.close()
+        await self.retrier.close()
         self.batcher.close()
 
     def collect(self) -> Iterable[Metric]:

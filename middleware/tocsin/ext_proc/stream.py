@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tocsin.ext_proc.context import ExchangeHost, Judged, Retried
+from tocsin.ext_proc.context import ExchangeHost, Judged
 from tocsin.ext_proc.exchange import EnvoyExchange
-from tocsin.ext_proc.requests import MessageError, read_request
+from tocsin.ext_proc.requests import Fields, MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
 from tocsin.http2 import frames
 from tocsin.http2.headers import block
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge
+from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.protocols.messages import decompress
+from tocsin.relay.retrier import Route
 from tocsin.unscored import Unscored
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 HEALTH = "/grpc.health.v1.Health/Check"
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 8, 12, 13
+ENVOYS = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
 LARGEST_CHUNK = 4 << 20  # bytes of a message of Envoy's that are always taken: its pieces have up to 2 MB
 HEADERS_SIZE = 1 << 18  # of a message besides a body
 _OPENING = block([(":status", "200"), ("content-type", "application/grpc")])
@@ -193,5 +195,18 @@ class ProcessorStream(ExchangeHost):
         waiting.late()
         self._connection.flush()
 
-    def run(self, steps: EnforcementSteps, first: Ask | Judge, call: Call, waiting: Retried) -> Callable[[], object]:
-        return self._server.asking.start(steps, first, call, waiting, self._connection)
+    def ask(
+        self, step: Ask, fields: Fields, opened: float, answered: Callable[[Outcome], None]
+    ) -> Callable[[], object]:
+        server, connection = self._server, self._connection
+        config = server.context.config
+
+        def tell(outcome: Outcome) -> None:
+            answered(outcome)
+            connection.flush()
+
+        if step.upstream is None and "upstream" not in config.model_fields_set:
+            return server.loop.call_soon(tell, None).cancel  # where Envoy sends requests is not known here
+        fields = [field for field in fields if not field[0].startswith(ENVOYS)]
+        route = Route(config.upstream, config.upstream_tls, fields, opened, server.context.max_message)
+        return server.retrier.ask(step, route, tell).cancel

@@ -97,41 +97,28 @@ class SendWindow:
     def try_consume(self, stream: int, length: int) -> bool:
         """Whether a whole DATA frame of that length may pass now as it is; then it is accounted for."""
         send_queue = self._queues.get(stream) or self._queue_of(stream)
-        if (
-            stream in self._blocked
-            or length > self._window
-            or length > self._initial + send_queue.window
-            or self.is_paused
-        ):
+        window, own = self._window - length, send_queue.window - length
+        if window < 0 or self._initial + own < 0 or self.is_paused or stream in self._blocked:
             return False
-        self._window -= length
-        send_queue.window -= length
+        self._window, send_queue.window = window, own
         return True
 
     def send(self, stream: int, payload: bytes, flags: int = 0) -> bool:
         """Send DATA as soon as the windows allow, after what waits of this stream; whether all of it is sent."""
         send_queue, size = self._queues.get(stream) or self._queue_of(stream), len(payload)
-        if not size and not flags:
-            return stream not in self._blocked
         queue = send_queue.queue
-        if (
-            not queue
-            and size <= DEFAULT_MAX_FRAME_SIZE
-            and (
-                not size
-                or (
-                    size <= self._window
-                    and size <= self._initial + send_queue.window
-                    and self._unwritten + size <= MOST_UNWRITTEN
-                    and not self.is_paused
-                )
-            )
-        ):
-            self._window -= size
-            send_queue.window -= size
-            self._unwritten += size
-            self._side.put(frames.frame(DATA, flags, stream, payload))
-            return True
+        if not queue and size <= DEFAULT_MAX_FRAME_SIZE:
+            unwritten, window, own = self._unwritten + size, self._window - size, send_queue.window - size
+            if not size:
+                if flags:
+                    self._side.put(frames.frame(DATA, flags, stream))
+                return True
+            if window >= 0 and self._initial + own >= 0 and unwritten <= MOST_UNWRITTEN and not self.is_paused:
+                self._unwritten, self._window, send_queue.window = unwritten, window, own
+                self._side.put(frames.frame(DATA, flags, stream, payload))
+                return True
+        elif not size and not flags:
+            return stream not in self._blocked
         if queue is None:
             queue = send_queue.queue = deque()
         self._wait(size)

@@ -6,6 +6,7 @@ from struct import Struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADER = Struct(">HBBBL")  # length (24 bits, in two parts), type, flags, stream
+SIGNED_HEADER = Struct(">HBBBl")  # the same; a stream with the reserved bit is below 0
 HEADER_SIZE = 9
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)

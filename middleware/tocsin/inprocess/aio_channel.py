@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
 import grpc
@@ -14,8 +14,8 @@ from tocsin.inprocess.channel import Guarded, GuardedCalls, Request
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask, Outcome
+from tocsin.judgement.gate import Actions
 from tocsin.judgement.policy import Replacement
 from tocsin.outbound import aio_channels
 
@@ -39,16 +39,16 @@ class _Callable:
         if self._batcher is None:
             self._batcher = Batcher(guarded.guard)
         holding = Holding(guarded.guard, call, asks=not self.request_streams)
-        ask = self._asker(request, call, metadata, more)
+        ask = self._asker(request, metadata, more)
         callable_, capture = guarded.open(call)
         inner = callable_(request, metadata=metadata, **more)
         call_class = _CALLS[self.request_streams, self.response_streams]
         return call_class(inner, holding, guarded, self._batcher, capture, ask)
 
-    def _asker(self, message: Any, call: Call, metadata: Any, more: dict[str, Any]) -> Asker:
+    def _asker(self, message: Any, metadata: Any, more: dict[str, Any]) -> Asker:
         """Sends the call's request once more."""
         guarded, streams = self._guarded, self.response_streams
-        request = Request(guarded, call, message, more.get("timeout"), metadata)
+        request = Request(guarded, more.get("timeout"), metadata)
 
         async def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
@@ -105,8 +105,8 @@ class _GuardedCall:
         self._ask = ask
         self._withheld: grpc.aio.AioRpcError | None = None
 
-    async def _settle(self, pieces: Sequence[Call]) -> Settled:
-        settled = await self._holding.settle_aio(pieces, self._batcher, self._ask)
+    async def _settle(self, actions: Actions) -> Settled:
+        settled = await self._holding.settle_aio(actions, self._batcher, self._ask)
         if settled.instead is not None and not settled.instead.responses:
             self._withheld = withheld_aio(settled.instead, self._holding.call)
         return settled

@@ -9,7 +9,7 @@ from tocsin.inprocess.capture import Capture, Codec
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
-from tocsin.outbound import Sending, Target, forward_metadata
+from tocsin.outbound import Sending, Target, forward_metadata, sending_of
 
 
 class Guarded:
@@ -33,14 +33,12 @@ class Guarded:
 
 
 class Request:
-    """What a call was asked with, to ask the same again within what is left of its deadline."""
+    """How a call was asked, to ask the same again within what is left of its deadline."""
 
-    def __init__(self, guarded: Guarded, call: Call, message: Any, timeout: float | None, metadata: Any) -> None:
-        self._guarded = guarded
-        self._call = call
+    def __init__(self, guarded: Guarded, timeout: float | None, metadata: Any) -> None:
+        self._largest = int(guarded.guard.config.max_message)
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self.message = message
-        self.metadata = metadata
+        self._metadata = metadata
 
     def seconds(self, step: Ask) -> float:
         """How long another try may take."""
@@ -48,15 +46,8 @@ class Request:
 
     def to_fallback(self, step: Ask) -> tuple[Target, Sending]:
         """The same request to the fallback's address."""
-        assert step.upstream is not None and self._call.request is not None
-        sending = Sending(
-            self._guarded.method,
-            self._call.request,
-            forward_metadata(self.metadata),
-            self.seconds(step),
-            self._call.reads.streams,
-            int(self._guarded.guard.config.max_message),
-        )
+        assert step.upstream is not None
+        sending = sending_of(step, forward_metadata(self._metadata), self.seconds(step), self._largest)
         return Target(step.upstream, step.tls), sending
 
 

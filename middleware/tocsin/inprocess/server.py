@@ -10,13 +10,14 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from tocsin.inprocess.capture import Capture, encoded, text_metadata, verdicts_in, with_verdict, without_verdicts
+from tocsin.inprocess.capture import Capture, text_metadata, verdicts_in, with_verdict, without_verdicts
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask, Outcome
+from tocsin.judgement.gate import Actions
 from tocsin.judgement.guard import Guard
-from tocsin.outbound import Sending, Target, aio_channels, channels, forward_metadata
+from tocsin.outbound import Sending, Target, aio_channels, channels, forward_metadata, sending_of
 from tocsin.verdict import USUAL_LIST_SIZE
 
 _MAKERS = {
@@ -137,10 +138,10 @@ class _Served:
             while not ended:
                 try:
                     response = next(responses)
-                    pieces = self._take(response)
+                    actions = self._take(response)
                 except StopIteration:
-                    ended, pieces = True, self._holding.end()
-                settled = self._holding.settle(pieces, ask)
+                    ended, actions = True, self._holding.end()
+                settled = self._holding.settle(actions, ask)
                 yield from settled.messages
                 if settled.instead is not None:
                     self._annotate(context, settled)
@@ -162,10 +163,10 @@ class _Served:
             while not ended:
                 try:
                     response = await anext(responses)
-                    pieces = self._take(response)
+                    actions = self._take(response)
                 except StopAsyncIteration:
-                    ended, pieces = True, self._holding.end()
-                settled = await self._holding.settle_aio(pieces, self._by.batcher, ask)
+                    ended, actions = True, self._holding.end()
+                settled = await self._holding.settle_aio(actions, self._by.batcher, ask)
                 for message in settled.messages:
                     yield message
                 if settled.instead is not None:
@@ -179,7 +180,7 @@ class _Served:
         finally:
             self._holding.on_closed()
 
-    def _take(self, response: Any) -> list[Call]:
+    def _take(self, response: Any) -> Actions:
         content = self._responses.serialize(response)
         self._responses.remember(response, content)
         return self._holding.take(response, content)
@@ -226,28 +227,18 @@ class _Served:
         if content is not None:
             self._call.on_request_message(content)
 
-    def _to_fallback(self, step: Ask, request: Any, context: Any) -> tuple[Target, Sending] | None:
+    def _to_fallback(self, step: Ask, context: Any) -> tuple[Target, Sending]:
         """The call's request to the fallback's address, within what is left of its deadline."""
-        content = self._call.request or encoded(request)
-        if content is None:
-            return None
         assert step.upstream is not None
-        seconds = context.time_remaining()
-        sending = Sending(
-            self._call.method,
-            content,
-            forward_metadata(context.invocation_metadata()),
-            step.seconds if seconds is None else min(step.seconds, seconds),
-            self._streams,
-            int(self._by.guard.config.max_message),
-        )
-        return Target(step.upstream, step.tls), sending
+        left = context.time_remaining()
+        seconds = step.seconds if left is None else min(step.seconds, left)
+        metadata, largest = forward_metadata(context.invocation_metadata()), int(self._by.guard.config.max_message)
+        return Target(step.upstream, step.tls), sending_of(step, metadata, seconds, largest)
 
     def _asker(self, request: Any, context: Any) -> Callable[[Ask], Outcome]:
         def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
-                outbound = self._to_fallback(step, request, context)
-                return None if outbound is None else channels.send(*outbound)
+                return channels.send(*self._to_fallback(step, context))
             before = context.code()
             try:
                 response = self.inner(request, context)
@@ -267,8 +258,7 @@ class _Served:
 
         async def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
-                outbound = self._to_fallback(step, request, context)
-                return None if outbound is None else await aio_channels().send(*outbound)
+                return await aio_channels().send(*self._to_fallback(step, context))
             try:
                 return await asyncio.wait_for(again(), step.seconds)
             except grpc.aio.AbortError:  # the handler has ended the call

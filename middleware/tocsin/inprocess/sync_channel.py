@@ -35,7 +35,7 @@ class _Callable:
     def _asker(self, holding: Holding, message: Any, timeout: float | None, metadata: Metadata, more: Any) -> Asker:
         """Sends the call's request once more."""
         guarded, streams = self._guarded, holding.call.reads.streams
-        request = Request(guarded, holding.call, message, timeout, metadata)
+        request = Request(guarded, timeout, metadata)
 
         def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
@@ -243,14 +243,14 @@ class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
         """Take one more message, or the end."""
         try:
             message = next(self._inner)
-            pieces = self._holding.take(message, self._capture.content_of(message))
+            actions = self._holding.take(message, self._capture.content_of(message))
         except StopIteration:
             self._finished = True
-            pieces = self._holding.end()
+            actions = self._holding.end()
         except BaseException as error:
             self._holding.on_closed()
             raise self._holding.failed(error, without_verdict) from None
-        settled = self._holding.settle(pieces, self._ask)
+        settled = self._holding.settle(actions, self._ask)
         if self._finished:
             self._holding.on_closed()
         self._ready.extend(settled.messages)

@@ -120,12 +120,13 @@ class Batcher:
         """Judge these now, as far as it takes no longer than a turn of the loop should: large ones in their thread, and
         in the next turn what is too much together.
         """
-        large = {
-            id(call)
-            for call in calls
-            if (call.response is None or len(call.response) > INLINE_BYTES or call.earlier or call.wants_request)
-            and _size(call) > INLINE_BYTES
-        }
+        large = set()
+        for call in calls:
+            response = call.response
+            if (response is None or len(response) > INLINE_BYTES or call.wants_request or call.earlier) and _size(
+                call
+            ) > INLINE_BYTES:
+                large.add(id(call))
         small = [call for call in calls if id(call) not in large] if large else calls
         postponed = self._guard.judge(small, INLINE_ROWS)
         if not postponed and not large:

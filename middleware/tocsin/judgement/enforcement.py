@@ -1,6 +1,6 @@
 """What is done about a judged piece of a response, the same wherever it is done: in the relay, a client or a server.
 
-`acting` says what to do next and is told what came of it; whoever runs it does the asking and judging.
+`enforcement_steps` says what to do next and is told what came of it; the gate runs it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,20 @@ class Ask(NamedTuple):
     failed, took longer than `seconds`, or answered more than may be kept.
     """
 
-    upstream: Address | None
+    call: Call
+    request: bytes
     seconds: float
+    upstream: Address | None = None
     tls: UpstreamTls | None = None  # towards that upstream
 
 
-class Judge(NamedTuple):
+class Judge:
     """Give this call its verdict. The outcome is None."""
 
-    call: Call
+    __slots__ = ("call",)
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
 
 
 Outcome = Sequence[bytes] | None
@@ -50,8 +55,8 @@ def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_ret
     """What goes out in place of a judged piece, None when it goes out as it came. The verdict that callers see is then
     the one that was acted upon, and its action what was done.
 
-    `begun`: parts of the response have gone out already, and cannot be recalled. `asks`: the request is there to be
-    sent again, and was not sent again for this response before.
+    `partially_sent`: parts of the response have gone out already, and cannot be recalled. `can_retry`: the request is
+    there to be sent again, and was not sent again for this response before.
     """
     verdict = call.verdict
     if verdict is None:
@@ -65,11 +70,11 @@ def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_ret
     model = guard.models[call.model]
     action, config = verdict.action, model.config
     withheld, request = call.response, call.request
-    again = can_retry and not call.reads.requests_stream and not partially_sent and request is not None
+    again = can_retry and not call.reads.requests_stream and not partially_sent
     if action == "retry":
-        if again and config.retry is not None:
+        if again and request is not None and config.retry is not None:
             for _ in range(model.policy.tries):
-                responses = yield Ask(None, config.retry.deadline.total_seconds())
+                responses = yield Ask(call, request, config.retry.deadline.total_seconds())
                 if not responses:
                     continue
                 further = yield from _judged(guard, call, request, responses)
@@ -78,9 +83,9 @@ def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_ret
                     return _replaced_by(guard, call, further, responses)
         action = model.policy.settled("retry")
     if action == "fallback":
-        if again and config.fallback is not None:
+        if again and request is not None and config.fallback is not None:
             fallback = config.fallback
-            responses = yield Ask(fallback.upstream, fallback.deadline.total_seconds(), fallback.tls)
+            responses = yield Ask(call, request, fallback.deadline.total_seconds(), fallback.upstream, fallback.tls)
             if responses:
                 verdict.action = "fallback"
                 return _replaced_by(guard, call, verdict, responses)

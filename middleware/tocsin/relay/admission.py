@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.http2 import frames
 from tocsin.http2.frames import END_STREAM, PADDED, FrameError
@@ -11,11 +9,9 @@ from tocsin.http2.headers import HeaderError, HeadersTooLong
 from tocsin.http2.headers import block as block_of
 from tocsin.judgement.call import Call
 from tocsin.relay.asking import AskingStream
+from tocsin.relay.connection import Connection
 from tocsin.relay.local_reply import PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE
 from tocsin.relay.request_block import RequestHead, RequestReader, every_field
-
-if TYPE_CHECKING:
-    from tocsin.relay.connection import Connection
 
 SMALL_BLOCK = 1_024  # bytes of headers that are not counted, where only what judgement reads of them is kept
 SHOWN_PATH = 200  # characters of a path in a refusal
@@ -34,7 +30,7 @@ class Admission:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._reader = RequestReader(connection.relay.longest_headers)
+        self._reader = RequestReader(connection.context.longest_headers)
         self._writes_anew = False
 
     def break_cycle(self) -> None:
@@ -54,11 +50,11 @@ class Admission:
             not (stateful or flags & PADDED)
             and stream > connection.last_stream
             and stream & 1
-            and len(block) <= connection.relay.longest_headers
+            and len(block) <= connection.context.longest_headers
         ):
             return self._begin(stream, flags, block, None, None)  # most are so
         is_new = connection.is_new(stream)
-        if len(block) > connection.relay.longest_headers and (is_new or stateful):
+        if len(block) > connection.context.longest_headers and (is_new or stateful):
             return self._refuse(stream, flags, self._too_long(f"{len(block):,} bytes"), dropped=not stateful)
         fields: list[tuple[str, str]] | None = None
         if stateful:
@@ -76,9 +72,9 @@ class Admission:
             instead = frames.header_frames(stream, block, end_stream=bool(flags & END_STREAM))
         if is_new:
             return self._begin(stream, flags, block, fields, instead)
-        open_stream, relay_fields = connection.streams.get(stream), connection.relay.request_fields
+        open_stream, request_fields = connection.streams.get(stream), connection.context.request_fields
         if open_stream is None:
-            head = relay_fields.head_of(fields) if fields is not None else relay_fields.head(block)
+            head = request_fields.head_of(fields) if fields is not None else request_fields.head(block)
             if head.paths:
                 raise FrameError(
                     frames.PROTOCOL_ERROR, f"stream {stream} begins behind stream {connection.last_stream}"
@@ -87,7 +83,7 @@ class Admission:
             return instead if stateful and not self._writes_anew else b""
         if flags & END_STREAM:
             open_stream.request_ended = True
-            if connection.requests is not None and isinstance(open_stream, AskingStream):
+            if isinstance(open_stream, AskingStream):
                 return open_stream.request_headers(flags, block) or instead
         return instead
 
@@ -96,16 +92,16 @@ class Admission:
     ) -> bytes | None:
         """A new stream, whose fields are known where its block may depend on others."""
         connection = self._connection
-        relay = connection.relay
+        context = connection.context
         stateful = self._reader.stateful
         if not stateful:
-            head = relay.request_fields.heads.get(block) or relay.request_fields.head(block)
+            head = context.request_fields.heads.get(block) or context.request_fields.head(block)
         elif fields is not None:
-            head = relay.request_fields.head_of(fields)
+            head = context.request_fields.head_of(fields)
         else:
             head = RequestHead({}, (), "it, or one before it, cannot be decoded")
         if head.irregular:
-            relay.not_understood["headers"] += 1
+            context.not_understood["headers"] += 1
         if connection.is_retiring and not stateful:
             connection.downstream.put(
                 frames.reset(stream, frames.REFUSED_STREAM)
@@ -114,49 +110,49 @@ class Admission:
             connection.request_flush()
             return b""
         said, paths = head.fields, head.paths
-        call = relay.guard.call(paths[0], said, connection.model, connection.name) if len(paths) == 1 else None
+        call = context.guard.call(paths[0], said, connection.model, connection.name) if len(paths) == 1 else None
         if call is None:
             call = self._call(head)
-        if head.irregular or call is None or len(connection.streams) >= relay.most_streams:
+        if head.irregular or call is None or len(connection.streams) >= context.most_streams:
             refusal = self._refusal(head, call)
             if refusal is not None:
                 return self._refuse(stream, flags, refusal, dropped=not stateful or fields is not None)
-        opened = connection.begin(stream, call, asks=relay.injects_requests and is_grpc(said.get("content-type", "")))
+        opened = connection.begin(stream, call, asks=context.injects_requests and is_grpc(said.get("content-type", "")))
         if head.encoding:
             opened.request_encoding = head.encoding
-        if call is not None and relay.buffers_headers:
+        if call is not None and context.buffers_headers:
             opened.fields = _every(block) if fields is None else fields
         if opened.fields or len(block) > SMALL_BLOCK:
             opened.keep_headers(len(block))
         if flags & END_STREAM:
             opened.request_ended = True
-        if connection.requests is not None and isinstance(opened, AskingStream):
+        if isinstance(opened, AskingStream):
             return opened.request_headers(flags, block) or instead
         return instead
 
     def _call(self, head: RequestHead) -> Call | None:
         """The guarded call that some server may take this for, although it is not written so; None where none does."""
         connection = self._connection
-        relay = connection.relay
+        context = connection.context
         for path in reversed(head.paths):
-            call = relay.guard.call(path, head.fields, connection.model, connection.name)
-            if call is None and (method := relay.paths.method(path)):
-                call = relay.guard.call(method, head.fields, connection.model, connection.name)
+            call = context.guard.call(path, head.fields, connection.model, connection.name)
+            if call is None and (method := context.paths.method(path)):
+                call = context.guard.call(method, head.fields, connection.model, connection.name)
             if call is not None:
                 return call
         return None
 
     def _refusal(self, head: RequestHead, call: Call | None) -> Refusal | None:
         """Why a new stream is not taken."""
-        relay = self._connection.relay
-        if len(self._connection.streams) >= relay.most_streams:
-            return "streams", RESOURCE_EXHAUSTED, f"more than {relay.most_streams:,} calls at once on a connection"
-        if head.irregular and relay.fails_closed:
+        context = self._connection.context
+        if len(self._connection.streams) >= context.most_streams:
+            return "streams", RESOURCE_EXHAUSTED, f"more than {context.most_streams:,} calls at once on a connection"
+        if head.irregular and context.fails_closed:
             reason = f"servers may read the header block in different ways ({head.irregular})"
             return "unreadable", UNAVAILABLE, f"{reason}, and nothing may pass unread"
-        if call is None and relay.refuses_unguarded:
+        if call is None and context.refuses_unguarded:
             path = head.paths[-1] if head.paths else ""
-            if not relay.allowed_methods.allows(path):
+            if not context.allowed_methods.allows(path):
                 reason = f"no model has the method {path[:SHOWN_PATH]}, and other methods are refused"
                 return "unguarded", PERMISSION_DENIED, reason
         return None
@@ -167,7 +163,7 @@ class Admission:
     def _refuse(self, stream: int, flags: int, refusal: Refusal, *, dropped: bool) -> bytes:
         """Refuse a call. Where its block cannot be `dropped` without losing what later ones need, refuse them all."""
         limit, status, reason = refusal
-        self._connection.relay.limited[limit] += 1
+        self._connection.context.limited[limit] += 1
         if not dropped:
             raise FrameError(frames.ENHANCE_YOUR_CALM, reason)
         if self._reader.stateful:

@@ -6,7 +6,10 @@ from tocsin.grpc_wire.deframer import MessageDeframer, framed
 from tocsin.http2 import frames
 from tocsin.http2.frames import END_STREAM
 from tocsin.http2.headers import CONTENT_LENGTH, HeaderError, without
+from tocsin.judgement.call import Call
 from tocsin.relay.holding import HeldStream
+from tocsin.relay.stream import StreamHost
+from tocsin.relay.windows import Windows
 from tocsin.unscored import Unscored
 
 
@@ -16,8 +19,12 @@ class AskingStream(HeldStream):
     Where that cannot be done the request goes on as it came.
     """
 
-    _asking: MessageDeframer | None = None
+    _unasked: MessageDeframer | None = None  # what there is of the request that is to be changed
     _request_is_whole = False
+
+    def __init__(self, host: StreamHost, stream_id: int, call: Call, windows: Windows) -> None:
+        super().__init__(host, stream_id, call, windows)
+        self._requests = windows.requests
 
     def request_headers(self, flags: int, block: bytes) -> bytes | None:
         """The request's header block, without the length of what will be longer."""
@@ -34,16 +41,14 @@ class AskingStream(HeldStream):
         """A piece of the request: whether it was taken."""
         if self._request_is_whole:
             return False
-        relay = self._connection.relay
-        if self._asking is None:
-            self._asking = MessageDeframer(relay.max_message, self._connection.memory, keeps=True)
-        requests = self._connection.requests
-        assert requests is not None
-        for message in self._asking.feed(payload):
+        if self._unasked is None:
+            self._unasked = MessageDeframer(self._context.max_message, self._host.memory, keeps=True)
+        requests = self._requests
+        for message in self._unasked.feed(payload):
             if message.content is None:
                 self._request_is_whole = True
                 self.guarded.on_request_message(*self._plain(message, ""))
-                requests.send(self._id, self._asking.rest)
+                requests.send(self._id, self._unasked.rest)
                 break
             framed_message = framed(message.content, compressed=message.compressed)
             content, fault = self._plain(message, self.request_encoding)
@@ -52,22 +57,22 @@ class AskingStream(HeldStream):
                 framed_message = self._with_more(content) or framed_message
             self._request_is_whole = True
             requests.send(self._id, framed_message)
-        if self._request_is_whole and (rest := self._asking.unfinished()):
+        if self._request_is_whole and (rest := self._unasked.unfinished()):
             self.request_data(rest)
             requests.send(self._id, rest)
         if ended:
             self._request_is_whole = True
-            requests.send(self._id, self._asking.unfinished(), END_STREAM)
+            requests.send(self._id, self._unasked.unfinished(), END_STREAM)
         return True
 
     def drop(self) -> None:
-        if self._asking is not None:
-            self._asking.forget()
+        if self._unasked is not None:
+            self._unasked.forget()
         super().drop()
 
     def _with_more(self, content: bytes) -> bytes | None:
         """The request that asks for signals, framed; None where the caller asks for them anyway."""
-        guard = self._connection.relay.guard
+        guard = self._context.guard
         for edit in guard.edits(self.guarded):
             try:
                 changed = edit.ask(content)

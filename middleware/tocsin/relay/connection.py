@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import ReceiveWindow, SendWindow
 from tocsin.http2.frames import ACK, SETTINGS, FrameError, StreamError
-from tocsin.judgement.batching import MOST_WAITING
+from tocsin.judgement.batching import MOST_WAITING, VerdictCallback
 from tocsin.judgement.call import Call
-from tocsin.relay.asking import AskingStream
-from tocsin.relay.downstream import Downstream
-from tocsin.relay.endpoint import Endpoint
-from tocsin.relay.holding import HeldStream
+from tocsin.relay.context import RelayContext
+from tocsin.relay.endpoint import Endpoint, EndpointHost
+from tocsin.relay.listening import Port
 from tocsin.relay.local_reply import refused, unavailable
 from tocsin.relay.stream import Stream
-from tocsin.relay.upstream import Upstream
 from tocsin.verdict import USUAL_LIST_SIZE
-
-if TYPE_CHECKING:
-    from tocsin.relay.listening import Port
-    from tocsin.relay.server import Relay
 
 REFUSAL_WAITS = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
 REFUSAL_LINGERS = 0.1  # seconds to let it read the answer
@@ -30,36 +22,32 @@ CUT_OFF_LINGERS = 1.0  # seconds to let a client read why it is cut off
 REMEMBERED = 1_024  # streams ended by the relay, of which frames may still come
 
 
-class Connection:
-    """Both sides, the streams between them, and what ends them.
-
-    Where responses are held or changed, the relay keeps flow control: `responses` go to the client within its windows,
-    and the upstream is given some `from_server`; `requests` and `from_client` are the same the other way.
+class Connection(EndpointHost):
+    """Both sides, the streams between them, and what ends them. There are two kinds: where bytes pass as they come
+    (`transparent`), flow control is the peers' own affair; where responses are held or changed, the relay keeps it
+    itself (`managed`).
     """
 
-    def __init__(self, relay: Relay, port: Port) -> None:
-        self.relay = relay
+    downstream: Endpoint
+    upstream: Endpoint
+
+    def __init__(self, context: RelayContext, port: Port) -> None:
+        self.context = context
         self.listener = port.listener
-        self.name = relay.name_connection()
+        self.upstream_address = port.listener.upstream
+        self.upstream_tls = port.listener.upstream_tls
         self.model = port.listener.model
+        self.name = context.name_connection()
         self._port = port
         self.streams: dict[int, Stream] = {}
         self.closed_streams: dict[int, bool] = {}  # streams that the relay has ended itself
-        self.memory = relay.memory.open(self._evicted)
-        self.downstream = Downstream(self)
-        self.upstream = Upstream(self)
-        self.downstream.peer, self.upstream.peer = self.upstream, self.downstream
-        self.largest_list = USUAL_LIST_SIZE  # header list that the client takes
-        self.responses: SendWindow | None = None
-        self.requests: SendWindow | None = None
-        self.from_server: ReceiveWindow | None = None
-        self.from_client: ReceiveWindow | None = None
-        if relay.enforces or relay.injects_requests:
-            self._manage_windows()
+        self.memory = context.memory.open(self._evicted)
+        self.largest_frame = frames.DEFAULT_MAX_FRAME_SIZE
+        self.largest_list = USUAL_LIST_SIZE
         self.upstream_error = ""  # why the upstream is not there
         self.is_retiring = False  # begun under a configuration that asked for less
         self.is_passthrough = False  # not HTTP/2: bytes pass unread
-        self.idle_since = relay.now()
+        self.idle_since = context.now()
         self._deferred = False
         self._draining = False
         self._goaway_owed = False
@@ -72,38 +60,70 @@ class Connection:
         self.data_frames = 0  # in either direction, of guarded calls and others
         self.pings_to_client = 0  # which it has not answered yet
 
-    def _manage_windows(self) -> None:
-        """Keep flow control here, instead of leaving it to the peers."""
-        self.responses = self.downstream.send_window = SendWindow(self.downstream, self.memory)
-        self.requests = self.upstream.send_window = SendWindow(self.upstream, self.memory)
-        self.from_server = ReceiveWindow(self.upstream, self.responses, self.memory)
-        self.from_client = ReceiveWindow(self.downstream, self.requests, self.memory)
-        self.upstream.preserves_order = self.downstream.preserves_order = (
-            True  # credits go to the upstream while requests are read
-        )
+    # -- what the two kinds do differently
+
+    def stream_of(self, stream_id: int, call: Call | None, *, asks: bool) -> Stream:
+        """A new stream; `asks`: its request may be changed to ask for more."""
+        raise NotImplementedError
+
+    def put_after_data(self, stream_id: int, frame: bytes) -> None:
+        """Write a frame of a stream to the client, behind its DATA."""
+        raise NotImplementedError
 
     @property
-    def upstream_is_open(self) -> bool:
-        """Whether there is a connection to the model server."""
-        return self.upstream.transport is not None and not self.upstream.closed
+    def responses_wait(self) -> bool:
+        """Whether something waits for room that the client gives."""
+        return False
+
+    @property
+    def requests_wait(self) -> bool:
+        """Whether something waits for room that the upstream gives."""
+        return False
+
+    @property
+    def may_write_on(self) -> bool:
+        """Whether something waits for the client's socket alone."""
+        return False
+
+    def on_stream_closed(self, stream_id: int) -> None:
+        """A stream has ended."""
+
+    def on_stream_unwanted(self, stream_id: int) -> None:
+        """The client wants nothing more of a stream."""
+
+    def on_client_gone(self) -> None:
+        """Nothing is written to the client any more."""
+
+    # -- beginning
+
+    @property
+    def open_streams(self) -> int:
+        return len(self.streams)
+
+    @property
+    def is_greeted(self) -> bool:
+        return self.downstream.greeted
+
+    def leads_to(self, port: object) -> bool:
+        return port is self._port and self.upstream.transport is not None and not self.upstream.closed
 
     def on_connected(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
         self._port.keep_alive(transport)
-        if not self.relay.admit(self):
+        if not self.context.admit(self):
             self.downstream.close()
             return
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
-        upstream = self.listener.upstream
+        upstream = self.upstream_address
         try:
-            async with asyncio.timeout(self.relay.config.connect_timeout.total_seconds()):
+            async with asyncio.timeout(self.context.config.connect_timeout.total_seconds()):
                 await self._port.connect_upstream(lambda: self.upstream)
         except TimeoutError:
             self.refuse(f"upstream {upstream} did not answer the connection in time")
         except OSError as error:
-            why = self.relay.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
+            why = self.context.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
             self.refuse(f"{why}: {error.strerror or error}")
         else:
             if self.downstream.closed:
@@ -117,17 +137,8 @@ class Connection:
         """A stream's first HEADERS have come; `asks`: its request may be changed to ask for more."""
         if stream_id > self.last_stream:
             self.last_stream = stream_id
-        self.relay.calls[call is not None] += 1
-        if self.responses is None or call is None:
-            stream = Stream(self, stream_id, call)
-        elif asks and self.relay.guard.edits(call):
-            stream = AskingStream(self, stream_id, call)
-        else:
-            stream = HeldStream(self, stream_id, call)
-        self.streams[stream_id] = stream
-        if self.responses is not None and self.requests is not None:
-            self.responses.open(stream_id)
-            self.requests.open(stream_id)
+        self.context.calls[call is not None] += 1
+        stream = self.streams[stream_id] = self.stream_of(stream_id, call, asks=asks)
         return stream
 
     def end(self, stream_id: int) -> None:
@@ -136,34 +147,29 @@ class Connection:
         if stream is None:
             return
         stream.drop()
-        if self.responses is not None and not self.responses.blocked(stream_id):
-            self._close_windows(stream_id)
+        self.on_stream_closed(stream_id)
         if stream_id in self._held_after_loss:
             self._held_after_loss.discard(stream_id)
             if not self._held_after_loss:  # not now: what this turn has to say of the stream may not be said yet
                 asyncio.get_running_loop().call_soon(self.upstream_lost, "")
         if not self.streams:
-            self.idle_since = self.relay.now()
+            self.idle_since = self.context.now()
             if self._draining or self.downstream.half_closed:
                 # Not now: what this turn has read may not be written yet.
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
     def on_stream_reset(self, stream_id: int) -> None:
         """The client has reset a stream: nothing that waits for it is wanted any more."""
-        if self.responses is not None and self.from_server is not None:
-            self.responses.close(stream_id)
-            self.from_server.release_credit(stream_id, ended=True)
+        self.on_stream_unwanted(stream_id)
         self.end(stream_id)
 
     def on_response_done(self, stream_id: int) -> None:
-        """A held stream has sent its last, or has queued it."""
         self.end(stream_id)
         self.request_flush()
         if self.upstream.closed:
             self.upstream_lost("")
 
     def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
-        """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
         self.mark_closed(stream_id)
         if not upstream_ended:
             self.upstream.put(frames.reset(stream_id, frames.CANCEL))
@@ -181,8 +187,7 @@ class Connection:
         self.request_flush()
 
     def end_faulty_stream(self, side: Endpoint, error: StreamError) -> None:
-        """A peer broke the protocol on one stream: end that on both sides, and nothing else."""
-        self.relay.not_understood["malformed"] += 1
+        self.context.not_understood["malformed"] += 1
         self.mark_closed(error.stream)
         side.reply(frames.reset(error.stream, error.code))
         side.peer.put(frames.reset(error.stream, frames.CANCEL))
@@ -207,67 +212,21 @@ class Connection:
         if len(self.closed_streams) > REMEMBERED:
             del self.closed_streams[next(iter(self.closed_streams))]
 
-    def _close_windows(self, stream_id: int) -> None:
-        assert self.responses is not None and self.from_server is not None
-        assert self.requests is not None and self.from_client is not None
-        self.responses.close(stream_id)
-        self.from_server.close(stream_id)
-        self.requests.close(stream_id)
-        self.from_client.close(stream_id)
+    # -- judging and writing
 
-    def upstream_caught_up(self, streams: list[int]) -> None:
-        """The upstream has made room, and nothing waits any more of these requests."""
-        assert self.from_client is not None
-        for stream_id in streams:
-            stream = self.streams.get(stream_id)
-            self.from_client.release_credit(stream_id, ended=stream is None or stream.request_ended)
-        self.from_client.resume()
-        self.upstream.write()
-        if self.downstream.half_closed:
-            self.end_requests()
-        if self.downstream.out:
-            self.flush(self.downstream)
-
-    def client_caught_up(self, streams: list[int]) -> None:
-        """The client has made room, and nothing waits any more of these responses."""
-        assert self.from_server is not None
-        self.from_server.resume()
-        for stream_id in streams:
-            stream = self.streams.get(stream_id)
-            self.from_server.release_credit(stream_id, ended=stream is None or stream.response_ended)
-            if stream is None:
-                self._close_windows(stream_id)
-        self.upstream.write()
-        if streams:
-            if self.upstream.closed:
-                self.upstream_lost("")
-            elif not self.streams and (self._draining or self.downstream.half_closed):
-                asyncio.get_running_loop().call_soon(self.close_when_idle)
-
-    def caught_up(self, side: Endpoint) -> None:
-        """A socket has taken what was written: send what waited for that."""
-        if self.responses is None or self.requests is None:
-            return
-        if side is self.downstream:
-            self.client_caught_up(self.responses.pump())
-            self.request_flush()
-        else:
-            self.upstream_caught_up(self.requests.pump())
-
-    # -- writing
-
-    def submit(self, call: Call, stream: Stream) -> None:
-        """Judge a response; where that happens within a few turns of the loop, what follows is written after it."""
-        batcher = self.relay.batcher
+    def submit(self, call: Call, waiting: VerdictCallback) -> bool:
+        context = self.context
+        batcher = context.batcher
         if not batcher.inline:
-            self._submit_with_others(call, stream)
-            return
-        batcher.submit(call, stream)
-        if self.relay.annotates and not self._deferred:
+            self._submit_with_others(call, waiting)
+            return False
+        batcher.submit(call, waiting)
+        if not self._deferred and context.annotates:
             self._deferred = True
-            self.relay.after_flush.append(self)
+            context.after_flush.append(self)
+        return True
 
-    def _submit_with_others(self, call: Call, stream: Stream) -> None:
+    def _submit_with_others(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge a response that has to wait for its turn; one connection may not fill the queue that all share."""
         size = call.size
         if self._judging >= MOST_JUDGING:
@@ -277,38 +236,30 @@ class Connection:
         else:
             self._judging += 1
             self.memory.charge(size)
-            self.relay.batcher.submit(call, Queued(self, stream, size))
+            self.context.batcher.submit(call, Queued(self, waiting, size))
             return
-        self.relay.guard.give_up(call, *fault)
-        asyncio.get_running_loop().call_soon(stream.judged, call)
+        self.context.guard.give_up(call, *fault)
+        asyncio.get_running_loop().call_soon(waiting.judged, call)
 
-    def judged(self, call: Call, stream: Stream, size: int) -> None:
-        """A response that waited for its turn has its verdict."""
+    def on_judged(self, size: int) -> None:
+        """A response of that size, which waited for its turn, has its verdict."""
         self._judging -= 1
         self.memory.release(size)
-        stream.judged(call)
 
     def release_trailers(self, stream_id: int, held: list[bytes]) -> None:
-        """A stream's held frames may go: it has ended."""
         for frame in held:
-            if self.responses is not None:
-                self.responses.enqueue_after_data(stream_id, frame)
-            else:
-                self.downstream.put(frame)
+            self.put_after_data(stream_id, frame)
         self.on_response_done(stream_id)
 
     def request_flush(self) -> None:
-        """Something was put for the client: write it, unless verdicts of this batch are still to come."""
         if not self._deferred:
             self.downstream.write()
 
     def written_after_flush(self) -> None:
-        """The batch is judged: write what waited for it."""
         self._deferred = False
         self.flush(self.downstream)
 
     def flush(self, side: Endpoint) -> None:
-        """Write what waits for a side, unless it waits for a verdict of this batch."""
         if side is self.downstream:
             if self._goaway_owed and self.upstream.between_frames:
                 self._goaway_owed = False
@@ -326,7 +277,7 @@ class Connection:
         upstream if that is back.
         """
         self.upstream_error = reason
-        self.relay.upstream_failed(reason)
+        self.context.upstream_failed(reason)
         self._port.doubt_upstream()
         if self.is_passthrough:  # which has no words for it that the relay knows
             self.close()
@@ -360,10 +311,7 @@ class Connection:
                 continue
             del self.streams[stream_id]
             answer = unavailable(stream_id, self.upstream_error, headers_sent=stream.headers_sent)
-            if self.responses is not None:
-                self.responses.enqueue_after_data(stream_id, answer)
-            else:
-                self.downstream.put(answer)
+            self.put_after_data(stream_id, answer)
             stream.drop()
 
     def doubt_upstream(self) -> None:
@@ -375,7 +323,7 @@ class Connection:
         if self.downstream.closed or self._held_after_loss:
             return
         if self.streams and self.upstream.between_frames and not self.is_passthrough:
-            self.upstream_error = reason or f"upstream {self.listener.upstream} closed the connection"
+            self.upstream_error = reason or f"upstream {self.upstream_address} closed the connection"
             self._answer_unavailable()
             if self.streams:
                 self._held_after_loss = set(self.streams)
@@ -383,13 +331,12 @@ class Connection:
                 return
             self.downstream.put(self._goaway(self.last_stream, frames.NO_ERROR, "upstream closed"))
         self._deferred = False
-        if self.responses is not None and self.responses.waiting and self.upstream.between_frames:
+        if self.responses_wait and self.upstream.between_frames:
             self.downstream.write()
             return  # what the client has no room for yet still goes out
         self.downstream.close()
 
     def drain(self) -> None:
-        """Take no new calls, let those in flight finish, then close."""
         if self._draining or self.downstream.closed:
             return
         self._draining = True
@@ -402,13 +349,11 @@ class Connection:
         self.flush(self.downstream)
 
     def retire(self) -> None:
-        """The configuration asks for another kind of connection: let this one's calls finish, and take no new ones."""
         self.is_retiring = True
         self.drain()
 
     def abort(self, side: Endpoint, error: FrameError) -> None:
-        """A peer broke the protocol: tell it, as its peer would, and close both sides."""
-        self.relay.not_understood["malformed"] += 1
+        self.context.not_understood["malformed"] += 1
         if side.peer.between_frames:
             if side is self.downstream:
                 side.out.append(self._goaway(self.last_stream, error.code, f"{error}"))
@@ -434,11 +379,10 @@ class Connection:
         self.cut_off("memory", "more is kept for this connection than there is memory for")
 
     def cut_off(self, limit: str, reason: str) -> None:
-        """Others need what this client takes: end its connection without waiting for it to read anything."""
         if self._is_cut_off:
             return
         self._is_cut_off = True
-        self.relay.limited[limit] += 1
+        self.context.limited[limit] += 1
         self.memory.close()
         self._deferred = False
         client, server = self.downstream.transport, self.upstream.transport
@@ -455,23 +399,26 @@ class Connection:
 
     def end_requests(self) -> None:
         """The client writes no more: tell the upstream, once nothing waits for it."""
-        if self.downstream.half_closed and (self.requests is None or not self.requests.waiting):
+        if self.downstream.half_closed and not self.requests_wait:
             self.upstream.end_writing()
 
     def close_when_idle(self) -> None:
         """Close once no call is under way, and nothing waits that could still go out."""
-        if self.streams:
-            return
-        responses = self.responses
-        if responses is not None and responses.waiting and (responses.may_go_on or not self.downstream.half_closed):
+        if self.streams or (self.responses_wait and (self.may_write_on or not self.downstream.half_closed)):
             return  # a client that has left can open no window, but the socket may still take something
         if self._draining and self.upstream.between_frames:
             # Names the last stream that was served, so that a client may safely send later ones elsewhere.
             self.downstream.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "draining"))
         self.close()
 
+    def close_if_left(self) -> None:
+        """Nothing waits for the client any more: close, where that was all that kept the connection open."""
+        if self.upstream.closed:
+            self.upstream_lost("")
+        elif not self.streams and (self._draining or self.downstream.half_closed):
+            asyncio.get_running_loop().call_soon(self.close_when_idle)
+
     def close(self) -> None:
-        """Close both sides, writing what waits."""
         self._deferred = False
         self.downstream.close()
         self.upstream.close()
@@ -481,11 +428,9 @@ class Connection:
         for stream in self.streams.values():
             stream.drop()
         self.streams.clear()
-        for send_window in (self.responses, self.requests):
-            if send_window is not None:
-                send_window.drop()
+        self.on_client_gone()
         self.memory.close()
-        self.relay.connections.discard(self)
+        self.context.connections.discard(self)
         if self._connecting is not None:
             self._connecting.cancel()
         self.upstream.close()
@@ -503,13 +448,14 @@ class Connection:
 class Queued:
     """A response that waits for its turn with the scorer, and the memory that it takes meanwhile."""
 
-    __slots__ = ("_connection", "_size", "_stream")
+    __slots__ = ("_connection", "_size", "_waiting")
 
-    def __init__(self, connection: Connection, stream: Stream, size: int) -> None:
+    def __init__(self, connection: Connection, waiting: VerdictCallback, size: int) -> None:
         self._connection = connection
-        self._stream = stream
+        self._waiting = waiting
         self._size = size
 
     def judged(self, call: Call) -> None:
         """The call has its verdict."""
-        self._connection.judged(call, self._stream, self._size)
+        self._connection.on_judged(self._size)
+        self._waiting.judged(call)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from tocsin.http2 import frames
-
-if TYPE_CHECKING:
-    from tocsin.relay.server import Relay
+from tocsin.relay.context import RelayContext
 
 WHILE = 10.0  # seconds
 
@@ -16,23 +13,23 @@ WHILE = 10.0  # seconds
 class FrameRateLimit:
     """Counts a connection's cheap frames. Raises FrameError ENHANCE_YOUR_CALM beyond the limits."""
 
-    __slots__ = ("_controls", "_relay", "_resets", "_since")
+    __slots__ = ("_context", "_controls", "_resets", "_since")
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
+    def __init__(self, context: RelayContext) -> None:
+        self._context = context
         self._since = time.monotonic()
         self._resets = self._controls = 0
 
     def reset(self) -> None:
         """The client has reset a call under way."""
         self._resets += 1
-        if self._resets > self._relay.config.limits.resets and self._full():
+        if self._resets > self._context.config.limits.resets and self._full():
             self._refuse("resets", "too many calls begun and reset")
 
     def control(self, cost: int = 1) -> None:
         """SETTINGS, PING, or DATA with nothing in it."""
         self._controls += cost
-        if self._controls > self._relay.config.limits.controls and self._full():
+        if self._controls > self._context.config.limits.controls and self._full():
             self._refuse("controls", "too many control frames")
 
     def _full(self) -> bool:
@@ -44,5 +41,5 @@ class FrameRateLimit:
         return False
 
     def _refuse(self, what: str, reason: str) -> None:
-        self._relay.limited[what] += 1
+        self._context.limited[what] += 1
         raise frames.FrameError(frames.ENHANCE_YOUR_CALM, reason)

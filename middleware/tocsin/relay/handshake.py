@@ -46,22 +46,22 @@ class Accepts(Protocol):
 
 
 class TlsServer:
-    """Accepts from a bound socket. `context` gives the certificates for the next connection, `make_side` who takes it
+    """Accepts from a bound socket. `certificates` gives those for the next connection, `make_side` who takes it
     over once its handshake is done.
     """
 
     def __init__(
         self,
-        relay: Accepts,
+        context: Accepts,
         bound: socket.socket,
-        context: Callable[[], ssl.SSLContext],
+        certificates: Callable[[], ssl.SSLContext],
         make_side: Callable[[], asyncio.Protocol],
         *,
         backlog: int,
     ) -> None:
-        self._relay = relay
-        self._socket = bound
         self._context = context
+        self._socket = bound
+        self._certificates = certificates
         self._make_side = make_side
         self._loop = asyncio.get_running_loop()
         bound.setblocking(False)
@@ -87,33 +87,33 @@ class TlsServer:
             except OSError as error:
                 if error.errno in (errno.ECONNABORTED, errno.EINTR):  # it has gone already
                     continue
-                self._relay.descriptors.explain(error)
+                self._context.descriptors.explain(error)
                 self._loop.remove_reader(self._socket)  # which would report the same at once
                 self._loop.call_later(PAUSE, self._resume)
                 return
-            if not self._relay.has_room():
+            if not self._context.has_room():
                 peer.close()
                 continue
             peer.setblocking(False)
             task = self._loop.create_task(self._shake_hands(peer))
-            self._relay.handshakes.add(task)
-            task.add_done_callback(self._relay.handshakes.discard)
+            self._context.handshakes.add(task)
+            task.add_done_callback(self._context.handshakes.discard)
 
     async def _shake_hands(self, peer: socket.socket) -> None:
-        seconds = self._relay.config.limits.handshake.total_seconds()
+        seconds = self._context.config.limits.handshake.total_seconds()
         task = asyncio.current_task()
         assert task is not None
         try:
             async with asyncio.timeout(seconds):
                 # The loop's own deadline lies behind this one, which tells a timeout from other failures.
                 await self._loop.connect_accepted_socket(
-                    lambda: _HandsOver(task, self._relay, self._make_side),
+                    lambda: _HandsOver(task, self._context, self._make_side),
                     peer,
-                    ssl=self._context(),
+                    ssl=self._certificates(),
                     ssl_handshake_timeout=2 * seconds,
                 )
         except TimeoutError:
-            self._relay.limited["handshake"] += 1
+            self._context.limited["handshake"] += 1
         except OSError:  # no TLS, a certificate that is not accepted, or a caller that has gone
             return
 
@@ -121,14 +121,14 @@ class TlsServer:
 class _HandsOver(asyncio.Protocol):
     """Leaves a connection to its side as soon as its handshake, the `task`, is done."""
 
-    def __init__(self, task: asyncio.Task[None], relay: Accepts, make_side: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, task: asyncio.Task[None], context: Accepts, make_side: Callable[[], asyncio.Protocol]) -> None:
         self._task = task
-        self._relay = relay
+        self._context = context
         self._make_side = make_side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """From here on it counts among the connections."""
-        self._relay.handshakes.discard(self._task)
+        self._context.handshakes.discard(self._task)
         side = self._make_side()
         transport.set_protocol(side)
         side.connection_made(transport)

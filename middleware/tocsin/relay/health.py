@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-if TYPE_CHECKING:
-    from tocsin.relay.server import Relay
+from tocsin.relay.context import RelayContext
 
 Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" where there is none
 
@@ -38,17 +36,19 @@ _COUNTERS = {
 }
 
 
-def facts(relay: Relay) -> Facts:
-    """What a relay has counted so far, and has open now."""
+def facts(relay: RelayContext, waiting: int, unready: dict[str, int]) -> Facts:
+    """What a relay has counted so far, and has open now; how many responses wait for the scorer, and why new calls are
+    not welcome.
+    """
     connections = list(relay.connections)
     return {
         "connections": {"": len(connections)},
-        "streams": {"": sum(len(connection.streams) for connection in connections)},
+        "streams": {"": sum(connection.open_streams for connection in connections)},
         "kept_bytes": {"": int(relay.config.max_memory) - relay.memory.remaining},
-        "waiting": {"": relay.waiting},
+        "waiting": {"": waiting},
         "calls": {"false": relay.calls[0], "true": relay.calls[1]},
         "not_understood": {what: relay.not_understood[what] for what in NOT_UNDERSTOOD},
-        "unready": relay.unready,
+        "unready": unready,
         "limited": {what: relay.limited[what] for what in LIMITED},
         "upstream_failures": {"": relay.upstream_failures},
         "upstream_goaways": {"": relay.goaways},

@@ -8,19 +8,16 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import Listener
 from tocsin.errors import StartError
-from tocsin.relay.connection import Connection
+from tocsin.relay.context import RelayContext
 from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.handshake import TlsServer
 from tocsin.relay.tls import Certificates
 from tocsin.relay.upstream_watch import UpstreamWatch
-
-if TYPE_CHECKING:
-    from tocsin.relay.server import Relay
 
 log = logging.getLogger("tocsin")
 
@@ -28,15 +25,26 @@ BACKLOG = 1024
 
 
 class Port:
-    """Listens, and makes a Connection of each client. Raises StartError from `start`."""
+    """Listens, and opens a connection for each client: `open_connection` gives its side towards that. `shares_port`:
+    other processes listen there as well. Raises StartError from `start`.
+    """
 
-    def __init__(self, relay: Relay, listener: Listener) -> None:
+    def __init__(
+        self,
+        context: RelayContext,
+        listener: Listener,
+        open_connection: Callable[[Port], Endpoint],
+        *,
+        shares_port: bool = False,
+    ) -> None:
         self.listener = listener
-        self._relay = relay
+        self._context = context
+        self._open_connection = open_connection
+        self._shares_port = shares_port
         self._address: Address | None = None
         self._server: asyncio.AbstractServer | TlsServer | None = None
         self._certificates = Certificates(listener.tls, listener.upstream_tls)
-        self._follows = relay.config.upstream_health
+        self._follows = context.config.upstream_health
         self._watch: UpstreamWatch | None = None
         if self._follows != "ignore":
             self._watch = UpstreamWatch(f"{listener.upstream}", self._probe, self._in_use, self._follow)
@@ -89,9 +97,10 @@ class Port:
         if self._watch is not None:
             self._watch.doubt()
 
-    async def connect_upstream(self, protocol: Callable[[], Endpoint]) -> None:
+    async def connect_upstream(self, make_side: Callable[[], Endpoint]) -> None:
         """One connection to the model server. Raises OSError."""
         loop = asyncio.get_running_loop()
+        protocol = cast(Callable[[], asyncio.Protocol], make_side)
         upstream = self.listener.upstream
         context, name = self._certificates.upstream, None
         if context is not None:
@@ -110,7 +119,7 @@ class Port:
         peer = transport.get_extra_info("socket")
         if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
             return
-        seconds = max(1, int(self._relay.config.limits.keepalive.total_seconds()))
+        seconds = max(1, int(self._context.config.limits.keepalive.total_seconds()))
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in (("TCP_KEEPIDLE", seconds), ("TCP_KEEPINTVL", max(1, seconds // 3)), ("TCP_KEEPCNT", 3)):
             if hasattr(socket, option):
@@ -118,18 +127,18 @@ class Port:
 
     async def _serve(self, bound: socket.socket) -> None:
         if self._certificates.served is not None:
-            self._server = TlsServer(self._relay, bound, self._context, self._make_side, backlog=BACKLOG)
+            self._server = TlsServer(self._context, bound, self._served, self._make_side, backlog=BACKLOG)
             return
         loop = asyncio.get_running_loop()
         make = loop.create_unix_server if self.listener.listen.path else loop.create_server
         self._server = await make(self._make_side, sock=bound, backlog=BACKLOG)
 
-    def _context(self) -> ssl.SSLContext:
+    def _served(self) -> ssl.SSLContext:
         assert self._certificates.served is not None
         return self._certificates.served
 
-    def _make_side(self) -> Endpoint:
-        return Connection(self._relay, self).downstream
+    def _make_side(self) -> asyncio.Protocol:
+        return cast(asyncio.Protocol, self._open_connection(self))
 
     def _stop_listening(self) -> None:
         if self._server is not None:
@@ -146,8 +155,7 @@ class Port:
         writer.close()
 
     def _in_use(self) -> bool:
-        connections = self._relay.connections
-        return any(connection.upstream_is_open for connection in connections if connection.listener is self.listener)
+        return any(connection.leads_to(self) for connection in self._context.connections)
 
     async def _follow(self, up: bool) -> None:
         """The model server has come or gone: so does the port, where that is configured."""
@@ -176,7 +184,7 @@ class Port:
         )[0]
         listener_socket = socket.socket(family)
         listener_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if self._relay.shares_port:
+        if self._shares_port:
             listener_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             listener_socket.bind(where)

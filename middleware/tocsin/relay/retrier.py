@@ -7,17 +7,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge, Outcome
-from tocsin.judgement.policy import failed_closed
-from tocsin.outbound import AioChannels, Sending, Target, forward_fields
-
-if TYPE_CHECKING:
-    from tocsin.relay.holding import HeldStream
-    from tocsin.relay.server import Relay
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import UpstreamTls
+from tocsin.judgement.enforcement import Ask, Outcome
+from tocsin.memory import MemoryBudget
+from tocsin.outbound import AioChannels, Sending, Target, forward_fields, sending_of
 
 log = logging.getLogger("tocsin")
 
@@ -26,54 +23,54 @@ STOPPING = 5.0  # seconds that telling an upstream to stop may take
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
-class Retrier:
-    """Sends requests again for streams whose response is not to go out. Lives in the relay's loop."""
+class Route(NamedTuple):
+    """How a call went: to which model server, with which headers, when (time.monotonic), and how large its answer may
+    be.
+    """
 
-    def __init__(self, relay: Relay) -> None:
-        self._relay = relay
-        self._channels = AioChannels(relay.memory)
+    upstream: Address
+    tls: UpstreamTls | None
+    fields: Sequence[tuple[str, str]]
+    opened: float
+    largest: int
+
+
+class Retrier:
+    """Sends requests again for calls whose response is not to go out. Lives in the relay's loop."""
+
+    def __init__(self, memory: MemoryBudget) -> None:
+        self._channels = AioChannels(memory)
         self._stopping: set[asyncio.Task[list[bytes] | None]] = set()
 
-    def start(
-        self, stream: HeldStream, call: Call, request: bytes, steps: EnforcementSteps, first: Ask | Judge
-    ) -> asyncio.Task[None]:
-        """Do these steps for a call with that request, and tell the stream what came of them."""
-        return asyncio.get_running_loop().create_task(self._run(stream, call, request, steps, first))
+    def ask(self, step: Ask, route: Route, answered: Callable[[Outcome], None]) -> asyncio.Task[None]:
+        """Do this step of a call that went this way, and tell what came of it."""
+        return asyncio.get_running_loop().create_task(self._ask(step, route, answered))
 
-    def stop(self, stream: HeldStream, request: bytes) -> None:
-        """Tell the upstream that the answer to this request is not wanted any more, where its protocol has a call."""
-        abort = stream.guarded.reads.stop(request)
-        if abort is not None:
-            sending = Sending(*abort, (), STOPPING, streams=False, limit=self._relay.max_message)
-            task = asyncio.get_running_loop().create_task(self._channels.send(Target(*stream.upstream), sending))
-            self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
+    def stop(self, abort: tuple[str, bytes], route: Route) -> None:
+        """Tell the upstream by this call that an answer is not wanted any more."""
+        sending = Sending(*abort, (), STOPPING, streams=False, limit=route.largest)
+        task = asyncio.get_running_loop().create_task(self._channels.send(Target(route.upstream, route.tls), sending))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._channels.close()
 
-    async def _run(
-        self, stream: HeldStream, call: Call, request: bytes, steps: EnforcementSteps, step: Ask | Judge
-    ) -> None:
+    async def _ask(self, step: Ask, route: Route, answered: Callable[[Outcome], None]) -> None:
+        if step.upstream is not None:
+            target = Target(step.upstream, step.tls)
+        else:
+            target = Target(route.upstream, route.tls)
+        seconds = min(step.seconds, _deadline(route.fields, route.opened) - time.monotonic())
+        metadata = forward_fields(route.fields)
+        sending = sending_of(step, metadata, seconds, route.largest)
+        outcome: Outcome = None
         try:
-            while True:
-                step = steps.send(await self._do(stream, call, request, step))
-        except StopIteration as done:
-            stream.acted(done.value, call)
+            outcome = await self._channels.send(target, sending)
         except Exception as error:
-            log.error("model %s: asking again failed: %s: %s", call.model, type(error).__name__, error)
-            stream.acted(failed_closed(call.verdict), call)
-
-    async def _do(self, stream: HeldStream, call: Call, request: bytes, step: Ask | Judge) -> Outcome:
-        if isinstance(step, Judge):
-            await self._relay.batcher.judged(step.call)
-            return None
-        target = Target(step.upstream, step.tls) if step.upstream is not None else Target(*stream.upstream)
-        seconds = min(step.seconds, _deadline(stream.fields, stream.opened) - time.monotonic())
-        streams, limit = call.reads.streams, self._relay.max_message
-        metadata = forward_fields(stream.fields)
-        return await self._channels.send(target, Sending(call.method, request, metadata, seconds, streams, limit))
+            log.error("model %s: asking again failed: %s: %s", step.call.model, type(error).__name__, error)
+        answered(outcome)
 
 
 def _deadline(fields: Sequence[tuple[str, str]], opened: float) -> float:

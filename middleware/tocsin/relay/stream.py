@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 import time
+from asyncio import TimerHandle
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import UpstreamTls
 from tocsin.grpc_wire.deframer import Message, MessageDeframer, whole_message
 from tocsin.http2 import frames
 from tocsin.http2.headers import literal_parts
 from tocsin.judgement.accepting import accept_verdict
+from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call, Fault
+from tocsin.memory import MemoryAccount
 from tocsin.protocols.messages import decompress
+from tocsin.relay.context import RelayContext, RelayedConnection
 from tocsin.relay.response_block import ResponseBlock
 from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict_text
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY, Verdict
 
-if TYPE_CHECKING:
-    from asyncio import TimerHandle
 
-    from tocsin.relay.connection import Connection
+class StreamHost(RelayedConnection):
+    """A connection, as its streams know it.
+
+    `largest_frame` and `largest_list` are what the client takes: bytes of a frame, and of a header list.
+    """
+
+    context: RelayContext
+    memory: MemoryAccount
+    upstream_address: Address
+    upstream_tls: UpstreamTls | None
+    largest_frame: int
+    largest_list: int
+
+    def submit(self, call: Call, waiting: VerdictCallback) -> bool:
+        """Judge a response; whether that happens within a few turns of the loop: what follows is written after it."""
+        raise NotImplementedError
+
+    def release_trailers(self, stream_id: int, held: list[bytes]) -> None:
+        """A stream's held frames may go: it has ended."""
+        raise NotImplementedError
+
+    def replaced(self, stream_id: int, *, upstream_ended: bool) -> None:
+        """The relay has ended a stream towards the client; the upstream's part of it is not wanted any more."""
+        raise NotImplementedError
+
+    def on_response_done(self, stream_id: int) -> None:
+        """A held stream has sent its last, or has queued it."""
+        raise NotImplementedError
+
+    def request_flush(self) -> None:
+        """Something was put for the client: write it, unless verdicts of this batch are still to come."""
+        raise NotImplementedError
 
 
 class Stream:
@@ -49,9 +83,10 @@ class Stream:
     _request: MessageDeframer | None = None
     _response: MessageDeframer | None = None
 
-    def __init__(self, connection: Connection, stream_id: int, call: Call | None) -> None:
+    def __init__(self, host: StreamHost, stream_id: int, call: Call | None) -> None:
         self.call = call
-        self._connection = connection
+        self._host = host
+        self._context = host.context
         self._id = stream_id
 
     @property
@@ -72,15 +107,15 @@ class Stream:
 
     def _count_unread(self, call: Call, block: ResponseBlock) -> None:
         """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
-        relay = self._connection.relay
-        relay.not_understood["not_grpc"] += 1
+        context = self._context
+        context.not_understood["not_grpc"] += 1
         if block.http_status == "200":
-            relay.guard.give_up(call, "not_grpc", block.foreign)
+            context.guard.give_up(call, "not_grpc", block.foreign)
 
     def keep_headers(self, size: int) -> None:
         """Of the request's headers so many bytes are kept for as long as the stream is open."""
         self._header_size = size
-        self._connection.memory.charge(size)
+        self._host.memory.charge(size)
 
     def request_data(self, payload: bytes) -> None:
         """A piece of the caller's messages, on a guarded stream."""
@@ -88,13 +123,13 @@ class Stream:
         if call is None or not call.wants_request:
             return
         if self._request is None:
-            content = whole_message(payload, self._connection.relay.max_message)
+            content = whole_message(payload, self._context.max_message)
             if content is not None:
                 call.on_request_message(content)
                 if call.kept_requests or self._kept_requests:
                     self._count_requests(call)
                 return
-            self._request = MessageDeframer(self._connection.relay.max_message, self._connection.memory)
+            self._request = MessageDeframer(self._context.max_message, self._host.memory)
         for message in self._request.feed(payload):
             call.on_request_message(*self._plain(message, self.request_encoding))
         self._count_requests(call)
@@ -103,7 +138,7 @@ class Stream:
         """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""
         if not call.kept_requests and not self._kept_requests:
             return
-        memory = self._connection.memory
+        memory = self._host.memory
         while True:
             if call.kept_requests > self._kept_requests:
                 memory.charge(call.kept_requests - self._kept_requests)
@@ -119,11 +154,11 @@ class Stream:
         if call is None or (not call.streams and (self._waiting or call.verdict is not None)):
             return
         if self._response is None:
-            content = whole_message(payload, self._connection.relay.max_message)
+            content = whole_message(payload, self._context.max_message)
             if content is not None:
                 self._on_message(call, content, None)
                 return
-            self._response = MessageDeframer(self._connection.relay.max_message, self._connection.memory)
+            self._response = MessageDeframer(self._context.max_message, self._host.memory)
         for message in self._response.feed(payload):
             self._on_message(call, *self._plain(message, self.response_encoding))
 
@@ -133,7 +168,7 @@ class Stream:
             if call.on_response_message(content, fault) is not None:
                 self._submit(call)
             return
-        memory = self._connection.memory
+        memory = self._host.memory
         if content is not None and memory.lacks_room:
             self._count_requests(call)
         if content is not None and memory.lacks_room:
@@ -150,11 +185,11 @@ class Stream:
             self._submit(piece)
 
     def _submit(self, piece: Call) -> None:
-        relay = self._connection.relay
-        if relay.trusts_verdicts and self.call is piece:
+        context = self._context
+        if context.trusts_verdicts and self.call is piece:
             return  # the trailers tell whether somebody has judged already
         self._waiting += 1
-        self._connection.submit(piece, self)
+        self._host.submit(piece, self)
 
     def _plain(self, message: Message, encoding: str) -> tuple[bytes | None, Fault | None]:
         """A message without its compression, or why it is not to be had."""
@@ -163,7 +198,7 @@ class Stream:
             if content is None:
                 raise Unscored(message.fault or "memory", "a message was not kept")
             if message.compressed:
-                content = decompress(content, encoding, self._connection.relay.max_message)
+                content = decompress(content, encoding, self._context.max_message)
         except Unscored as why:
             return None, (why.reason, str(why))
         return content, None
@@ -175,36 +210,37 @@ class Stream:
         call = self.call
         if call is None:
             return None
-        relay = self._connection.relay
+        context = self._context
         if block.verdicts and self._accepts(call, block):
             return self._annotated(block)
         if not self._waiting or call.streams or block.grpc_status != "0":
             self._finish(call, block.grpc_status)
-        if not relay.annotates or (not self._waiting and call.verdict is None):
+        if not context.annotates or (not self._waiting and call.verdict is None):
             return None
         if self._waiting:
             self._arrived = time.perf_counter()
             self._trailing = block
-            self._timer = relay.limit(self, call)
+            if not context.batcher.inline:
+                self._timer = context.limit(call, self.late)
             return b""
-        relay.added(0.0)
+        context.added(0.0)
         return self._annotated(block)
 
     def _accepts(self, call: Call, block: ResponseBlock) -> bool:
         """Whether the response brings a verdict that was made behind, and that holds here."""
-        relay = self._connection.relay
-        if not relay.trusts_verdicts or call.streams or self._waiting:
+        context = self._context
+        if not context.trusts_verdicts or call.streams or self._waiting:
             return False
         text = verdict_text(block.verdicts[-1])
-        if not accept_verdict(relay.guard, call, text, failed=block.grpc_status != "0"):
-            relay.not_understood["verdict"] += 1
+        if not accept_verdict(context.guard, call, text, failed=block.grpc_status != "0"):
+            context.not_understood["verdict"] += 1
             return False
-        relay.accepted += 1
+        context.accepted += 1
         return True
 
     def _finish(self, call: Call, status: str) -> None:
         """No more messages come: judge what is left, and count a response that is missing."""
-        relay = self._connection.relay
+        context = self._context
         if status != "0":
             if call.streams:
                 call.forget()
@@ -217,14 +253,14 @@ class Stream:
         if not pieces and not call.streams and call.verdict is None and not self._waiting:
             if call.response is not None or call.fault is not None:  # it waited for the trailers
                 self._waiting += 1
-                self._connection.submit(call, self)
+                self._host.submit(call, self)
             else:
-                relay.guard.give_up(call, "no_response", "the call succeeded without a response message")
+                context.guard.give_up(call, "no_response", "the call succeeded without a response message")
 
     def _give_back_kept(self) -> None:
         """Nothing is kept of the stream any more."""
         if self._kept_bytes or self._kept_requests:
-            self._connection.memory.release(self._kept_bytes + self._kept_requests)
+            self._host.memory.release(self._kept_bytes + self._kept_requests)
             self._kept_bytes = self._kept_requests = 0
 
     def hold(self, frame: bytes) -> None:
@@ -245,7 +281,7 @@ class Stream:
             return
         call.late = call.streams or call.verdict is None
         if call.verdict is None:  # of a stream, what was judged in time counts
-            self._late = self._connection.relay.guard.late(call)
+            self._late = self._context.guard.late(call)
         self._release()
 
     def _release(self) -> None:
@@ -254,25 +290,26 @@ class Stream:
         trailing, others = self._trailing, self._held
         assert trailing is not None
         self._trailing, self._held = None, ()
-        self._connection.relay.added(time.perf_counter() - self._arrived)
-        self._connection.release_trailers(self._id, [self._annotated(trailing), *others])
+        self._context.added(time.perf_counter() - self._arrived)
+        self._host.release_trailers(self._id, [self._annotated(trailing), *others])
 
     def _annotated(self, block: ResponseBlock) -> bytes:
         """The frames of the trailers, with the verdict as far as there is room for it."""
         verdict = self._late or (self.call.verdict if self.call is not None else None)
         if verdict is None:
             return self._last_frames(block.block)
-        text = verdict.to_metadata()
-        if len(text) + block.size + VERDICT_OVERHEAD <= self._connection.largest_list:
-            return self._last_frames(b"".join((block.block, *literal_parts(METADATA_KEY, text))))
-        field, cut = verdict_field(verdict, block.size, self._connection.largest_list)
+        host, text = self._host, verdict.to_metadata()
+        if len(text) + block.size + VERDICT_OVERHEAD <= host.largest_list:
+            content = b"".join((block.block, *literal_parts(METADATA_KEY, text)))
+            return frames.header_frames(self._id, content, end_stream=True, largest=host.largest_frame)
+        field, cut = verdict_field(verdict, block.size, self._host.largest_list)
         if cut:
-            self._connection.relay.cut_verdicts[cut] += 1
+            self._context.cut_verdicts[cut] += 1
         return self._last_frames(b"".join((block.block, *field)))
 
     def _last_frames(self, block: bytes) -> bytes:
         """The frames of the trailers."""
-        return frames.header_frames(self._id, block, end_stream=True, largest=self._connection.downstream.largest_frame)
+        return frames.header_frames(self._id, block, end_stream=True, largest=self._host.largest_frame)
 
     def drop(self) -> None:
         """The stream was reset: nobody waits any more, and what is unfinished is given back."""
@@ -280,15 +317,15 @@ class Stream:
             self._timer.cancel()
         self._held, self._trailing = (), None
         if self._header_size:
-            self._connection.memory.release(self._header_size)
+            self._host.memory.release(self._header_size)
             self._header_size = 0
-        if self._kept_bytes or self._kept_requests:
-            if self.call is not None:
-                self.call.forget_requests()
-            self._give_back_kept()
         if self._request is not None:
             self._request.forget()
         if self._response is not None:
             self._response.forget()
-        if self.call is not None and self.call.streams:
-            self._connection.relay.guard.on_call_closed(self.call)
+        call = self.call
+        if call is not None and call.streams:
+            if self._kept_bytes or self._kept_requests:
+                call.forget_requests()
+                self._give_back_kept()
+            self._context.guard.on_call_closed(call)

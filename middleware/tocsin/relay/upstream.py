@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import STREAM_WINDOW, SURE, pass_on
 from tocsin.http2.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.http2.headers import CONTENT_LENGTH, HeaderError, without
-from tocsin.relay.endpoint import LAST_KNOWN, Endpoint
+from tocsin.http2.splitter import LAST_KNOWN
+from tocsin.relay.connection import Connection
+from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.holding import HeldStream
-from tocsin.relay.response_block import KNOWN_BLOCKS, read_response_block, unread_response_block
-
-COMPRESSION_ERROR = 0x9  # of HTTP/2
+from tocsin.relay.response_block import KNOWN_BLOCKS, ResponseBlock, read_response_block, unread_response_block
 
 
 class Upstream(Endpoint):
     """The upstream's socket."""
 
+    __deletable__ = ("connection",)  # where this is compiled
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self.connection = connection
+
+    # -- what the two kinds of connection do differently
+
+    def is_for_nobody(self, stream: int) -> bool:
+        """Whether what comes of a stream that is not under way goes nowhere."""
+        raise NotImplementedError
+
+    def data_waits(self, stream: int) -> bool:
+        """Whether DATA of a stream waits for the client, so that frames have to be put behind it."""
+        raise NotImplementedError
+
+    def settings_of(self, payload: bytes, wanted: dict[int, int]) -> bytes:
+        """What the client is told of the upstream's settings."""
+        raise NotImplementedError
+
+    def on_settings_acknowledged(self, frame: bytes) -> bytes | None:
+        """The upstream has acknowledged settings; what to hand on in place of `frame`, None for the same bytes."""
+        raise NotImplementedError
+
+    def on_window_update(self, stream: int, frame: bytes) -> bytes | None:
+        """The upstream gives more room; what to hand on in place of `frame`, None for the same bytes."""
+        raise NotImplementedError
+
+    def on_ping(self, flags: int, frame: bytes) -> bytes | None:
+        """A PING, or the answer to one; what to hand on in its place, None for the same bytes."""
+        raise NotImplementedError
+
+    # -- an asyncio protocol
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one by duck typing alone
+        super().connection_made(transport)
         self.write()
         self.connection.end_requests()
 
@@ -30,26 +62,37 @@ class Upstream(Endpoint):
             self.connection.downstream.write()
             return
         super().data_received(data)
-        if self.out:  # what the upstream is credited
-            self.write()
+
+    def eof_received(self) -> bool:
+        """The upstream writes no more: asyncio closes the connection."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The upstream is gone."""
+        self.closed = True
+        connection = self.connection
+        connection.doubt_upstream()
+        connection.upstream_lost(f"upstream {connection.upstream_address} closed the connection")
+        if connection.downstream.closed:
+            connection.break_cycle()
+
+    def break_cycle(self) -> None:
+        super().break_cycle()
+        del self.connection
+
+    # -- frames
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         connection = self.connection
         open_stream = connection.streams.get(stream)
-        if open_stream is None and (connection.responses is not None or stream in connection.closed_streams):
-            # Where responses are judged, none passes that belongs to no call; not even after the upstream has reset it.
-            return b""
-        if open_stream is not None and open_stream.response_ended:
-            return b""
-        try:
-            received = KNOWN_BLOCKS.get(block) or read_response_block(block)
-        except HeaderError as error:
-            connection.relay.not_understood["headers"] += 1
-            if connection.relay.fails_closed:  # who knows what the caller reads in it, and what it does to his table
-                raise frames.FrameError(COMPRESSION_ERROR, f"{error}") from None
-            received = unread_response_block(block)
         if open_stream is None:
+            if self.is_for_nobody(stream):
+                return b""
+            received = self._read(block)
             return self._header_frames(stream, received.block, flags) if received.verdicts else None
+        if open_stream.response_ended:
+            return b""
+        received = KNOWN_BLOCKS.get(block) or self._read(block)
         if flags & END_STREAM:
             open_stream.response_ended = True
             instead = open_stream.trailers(received)
@@ -59,9 +102,8 @@ class Upstream(Endpoint):
                 connection.end(stream)
             if instead is None and received.verdicts:
                 instead = self._header_frames(stream, received.block, END_STREAM)
-            if connection.responses is not None and connection.responses.blocked(stream):
-                frame = frames.header_frames(stream, block, end_stream=True)
-                connection.responses.enqueue_after_data(stream, instead or frame)
+            if self.data_waits(stream):
+                connection.put_after_data(stream, instead or frames.header_frames(stream, block, end_stream=True))
                 return b""
             return instead
         if open_stream.call is None or received.is_informational:  # after which the answer is still to come
@@ -80,129 +122,57 @@ class Upstream(Endpoint):
                 return self._header_frames(stream, shorter, 0)
         return self._header_frames(stream, received.block, 0) if received.verdicts else None
 
+    def _read(self, block: bytes) -> ResponseBlock:
+        """A header block of a response. Raises FrameError where it cannot be read and nothing may pass unread."""
+        context = self.connection.context
+        try:
+            return read_response_block(block)
+        except HeaderError as error:
+            context.not_understood["headers"] += 1
+            if context.fails_closed:  # who knows what the caller reads in it, and what it does to his table
+                raise frames.FrameError(frames.COMPRESSION_ERROR, f"{error}") from None
+            return unread_response_block(block)
+
     def _header_frames(self, stream: int, block: bytes, flags: int) -> bytes:
         """A header block as frames for the client."""
         ended = bool(flags & END_STREAM)
-        return frames.header_frames(stream, block, end_stream=ended, largest=self.connection.downstream.largest_frame)
-
-    def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
-        connection = self.connection
-        connection.data_frames += 1
-        open_stream = connection.streams.get(stream)
-        send_window, receive_window = connection.responses, connection.from_server
-        ended = bool(flags & END_STREAM)
-        if send_window is None or receive_window is None:
-            if open_stream is not None and open_stream.response_ended:
-                return True
-            if open_stream is not None:
-                if open_stream.call is not None:
-                    open_stream.response_data(payload)
-                if ended:
-                    connection.end(stream)
-            return False
-        if receive_window.later or length > SURE or receive_window.uncredited > SURE:
-            receive_window.admit(stream, length)
-        if open_stream is None or open_stream.response_ended:
-            receive_window.credit(stream, size, ended=True)
-            return True
-        if isinstance(open_stream, HeldStream):
-            open_stream.take(payload, size, ended)
-            return True
-        if open_stream.call is not None:
-            open_stream.response_data(payload)
-        passes = send_window.try_consume(stream, length)
-        if passes:
-            receive_window.credit(stream, size, ended=ended)
-        else:
-            pass_on(send_window, receive_window, stream, payload, size, flags)
-        if ended:
-            connection.end(stream)
-        return not passes
-
-    def more_data(self, stream: int, flags: int, payload: bytes, size: int, is_taken: bool) -> None:
-        connection = self.connection
-        open_stream = connection.streams.get(stream)
-        ended = bool(flags & END_STREAM)
-        if connection.from_server is not None and (open_stream is None or not is_taken):
-            connection.from_server.credit(stream, size, ended=ended or open_stream is None)
-        if open_stream is None:
-            return
-        if is_taken:
-            if open_stream.response_ended:  # nothing has a place behind the end
-                if connection.from_server is not None:
-                    connection.from_server.credit(stream, size, ended=True)
-                return
-            if isinstance(open_stream, HeldStream):
-                open_stream.take(payload, size, ended)
-                return
-            assert connection.responses is not None and connection.from_server is not None
-            pass_on(connection.responses, connection.from_server, stream, payload, size, flags)
-        if open_stream.call is not None:
-            open_stream.response_data(payload)
-        if ended:
-            connection.end(stream)
+        return frames.header_frames(stream, block, end_stream=ended, largest=self.connection.largest_frame)
 
     def control(self, kind: int, flags: int, stream: int, frame: bytes) -> bytes | None:
         connection = self.connection
         if kind == SETTINGS and flags & ACK:
-            if connection.responses is None:
-                return None
-            connection.downstream.put(frame)
-            connection.client_caught_up(connection.responses.acknowledged())
-            return b""
+            return self.on_settings_acknowledged(frame)
         if kind == SETTINGS:
             payload = frame[frames.HEADER_SIZE :]
             wanted = frames.read_settings(payload)
             self.take_frames_up_to(wanted.get(frames.MAX_FRAME_SIZE))
-            if connection.requests is None:
-                return frames.stateless_settings(payload)
-            assert connection.from_client is not None
-            connection.requests.announced(wanted.get(frames.INITIAL_WINDOW_SIZE))
-            return frames.stateless_settings(payload, STREAM_WINDOW) + connection.from_client.begin()
+            return self.settings_of(payload, wanted)
         if kind == WINDOW_UPDATE:
-            if connection.requests is not None:
-                connection.upstream_caught_up(connection.requests.credit(stream, frame[frames.HEADER_SIZE :]))
-                return b""
-            return b"" if stream in connection.closed_streams else None
+            return self.on_window_update(stream, frame)
         if kind == RST_STREAM:
             return self._reset(stream, frame)
         if kind == GOAWAY:
-            connection.relay.goaways += 1
+            connection.context.goaways += 1
             return connection.goaway_from_upstream(frame)
         if kind == PING:
-            if connection.responses is not None:
-                if not flags & ACK:
-                    self.reply(frames.frame(PING, ACK, 0, frame[frames.HEADER_SIZE :]))
-                return b""
-            if not flags & ACK:
-                connection.pings_to_client += 1
-        elif kind > LAST_KNOWN:
-            connection.relay.not_understood["frame"] += 1
+            return self.on_ping(flags, frame)
+        if kind > LAST_KNOWN:
+            connection.context.not_understood["frame"] += 1
         return None
 
     def _reset(self, stream: int, frame: bytes) -> bytes | None:
         connection = self.connection
         open_stream = connection.streams.get(stream)
         if open_stream is None:
-            if connection.closed_streams.pop(stream, None) or connection.responses is not None:
+            if self.is_for_nobody(stream):
+                connection.closed_streams.pop(stream, None)
                 return b""
         elif open_stream.holding or isinstance(open_stream, HeldStream):
             open_stream.hold(frame)
             return b""
         else:
             connection.end(stream)
-        if connection.responses is not None and connection.responses.blocked(stream):
-            connection.responses.enqueue_after_data(stream, frame)
+        if self.data_waits(stream):
+            connection.put_after_data(stream, frame)
             return b""
         return None
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.closed = True
-        connection = self.connection
-        connection.doubt_upstream()
-        connection.upstream_lost(f"upstream {connection.listener.upstream} closed the connection")
-        if connection.downstream.closed:
-            connection.break_cycle()

@@ -9,7 +9,6 @@ from typing import Any
 
 from tocsin.errors import ReloadError
 from tocsin.ext_proc.health import facts as ext_proc_facts
-from tocsin.relay.health import facts
 from tocsin.service import Sidecar
 
 EVERY = 0.2  # seconds between reports
@@ -62,7 +61,7 @@ class Reporter:
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
         return {
             "metrics": sidecar.metrics.drain(),
-            "relay": facts(sidecar.relay) | processed | sidecar.events.facts() | sent,
+            "relay": sidecar.relay.facts() | processed | sidecar.events.facts() | sent,
             "alarms": sidecar.events.news(),
         }
 

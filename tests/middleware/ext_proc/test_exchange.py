@@ -14,12 +14,12 @@ from tests.middleware.ext_proc.envoy_messages import ProcessingRequest, Processi
 from tests.parts import inline_guard
 from tests.positions import ANSWERS, config
 
-from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext, Retried
+from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import read_request
 from tocsin.grpc_wire.deframer import framed
 from tocsin.judgement.call import Call
-from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge
+from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.memory import MemoryBudget
 
 STREAMED, BUFFERED, DUPLEX = 1, 2, 4
@@ -42,7 +42,7 @@ class Host(ExchangeHost):
         self.ended: tuple[int, str] | None = None
         self.waiting: list[tuple[Call, Judged]] = []
         self.budgets: list[Judged] = []
-        self.asked: list[tuple[EnforcementSteps, Call, Retried]] = []
+        self.asked: list[tuple[Ask, Any, Callable[[Outcome], None]]] = []
         self.given_up = 0
 
     def reply(self, content: bytes) -> None:
@@ -58,9 +58,8 @@ class Host(ExchangeHost):
     def limit(self, waiting: Judged, call: Call) -> None:
         self.budgets.append(waiting)
 
-    def run(self, steps: EnforcementSteps, first: Ask | Judge, call: Call, waiting: Retried) -> Callable[[], object]:
-        assert isinstance(first, Ask)
-        self.asked.append((steps, call, waiting))
+    def ask(self, step: Ask, fields: Any, opened: float, answered: Callable[[Outcome], None]) -> Callable[[], object]:
+        self.asked.append((step, fields, answered))
 
         def give_up() -> None:
             self.given_up += 1
@@ -285,15 +284,12 @@ def test_another_answer_takes_the_place_of_a_withheld_one(host: Make) -> None:
         here.headers(("content-length", "77"))
         here.body("far")
         here.judge()
-        ((steps, call, waiting),) = here.asked
+        ((step, fields, answered),) = here.asked
+        assert step.request == acme.Request(query="far").SerializeToString() and (":method", "POST") in fields
         assert here.kinds[-1] in ("request_body", "response_headers")
-        judge = steps.send([ANSWERS["safe7"]])
-        assert isinstance(judge, Judge)
-        here.guard.judge([judge.call])
-        with pytest.raises(StopIteration) as done:
-            steps.send(None)
         here.trailers([*OK, ("x-ranker", "yes")])
-        waiting.acted(done.value.value, call)
+        answered([ANSWERS["safe7"]])
+        here.judge()
         if mode == DUPLEX:
             assert here.body_out() == framed(ANSWERS["safe7"])
         else:

@@ -139,7 +139,7 @@ def test_sessions_and_paths_come_as_attributes_without_the_requests_headers(bund
         config = (tmp_path / "envoy" / "envoy.yaml").read_text()
         assert "request_header_mode: SKIP" in config and "request.headers['x-session']" in config
         seen: list[Any] = []
-        guard = here.processor.sidecar.relay.guard
+        guard = here.processor.sidecar.relay.context.guard
         open_call = guard.call
         guard.call = lambda *given: seen.append(given) or open_call(*given)  # type: ignore[method-assign]
         here.ask(b"safe", ("x-session", "s-1"), ("x-tenant", "me"), ("x-other", "no"))

@@ -26,7 +26,7 @@ DUPLEX, BUFFERED = {"response_body_mode": "FULL_DUPLEX_STREAMED"}, {"response_bo
 
 def slow_down(here: Served) -> threading.Event:
     """Judge in a thread, and not before the event."""
-    guard, go_on = here.processor.sidecar.relay.guard, threading.Event()
+    guard, go_on = here.processor.sidecar.relay.context.guard, threading.Event()
     judge = guard.judge
 
     def waits(*given: Any) -> Any:
@@ -55,7 +55,9 @@ def test_a_verdict_that_is_late_is_not_waited_for(
     mode: str, modes: dict[str, str], fail: str, bundle: Path, tmp_path: Path
 ) -> None:
     with served(bundle, tmp_path, mode, {"modes": modes}, fail=fail) as here:
-        here.processor.sidecar.relay.guard._budgets = dict.fromkeys(here.processor.sidecar.relay.guard._budgets, 0.2)
+        here.processor.sidecar.relay.context.guard._budgets = dict.fromkeys(
+            here.processor.sidecar.relay.context.guard._budgets, 0.2
+        )
         go_on = slow_down(here)
         response, call = here.ask(b"safe")
         responses, stream = here.stream(b"safe", b"safe")

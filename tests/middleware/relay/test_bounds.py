@@ -86,13 +86,16 @@ async def test_a_caller_that_ignores_its_windows_is_refused_them(bundle: Path, p
     for _ in range(STREAM_WINDOW // 16_005 + 1):
         connection.downstream.data_received(piece)
     assert codes(to_client.written) == [FLOW_CONTROL_ERROR]
-    assert to_client.closed and relay.limited["memory"] == 0
+    assert to_client.closed and relay.context.limited["memory"] == 0
 
 
 async def test_a_caller_that_ignores_the_connections_window_is_refused_it(bundle: Path) -> None:
     calls = [asking(stream, UNGUARDED) for stream in range(1, 41, 2)]
     relay, connection, to_client, _ = connected(bundle, *calls)
-    relay.memory.much, relay.memory.remaining = 0, relay.memory.limit // 4  # so that senders wait for slow receivers
+    relay.context.memory.much, relay.context.memory.remaining = (
+        0,
+        relay.context.memory.limit // 4,
+    )  # so that senders wait for slow receivers
     for stream in range(1, 41, 2):
         for _ in range(20):
             connection.downstream.data_received(DataFrame(stream, data=b"z" * 16_000).serialize())
@@ -124,7 +127,7 @@ async def test_padded_frames_pass_in_pieces_and_are_never_kept_whole(bundle: Pat
     connection.upstream.data_received(HELLO)
     for place in range(0, len(padded), 7):
         connection.downstream.data_received(padded[place : place + 7])
-        assert relay.config.max_memory - relay.memory.remaining < 16
+        assert relay.context.config.max_memory - relay.context.memory.remaining < 16
     sent = [f.data for f in frames_of(to_server.written[len(PREFACE) :]) if isinstance(f, DataFrame)]
     assert b"".join(sent) == b"x" * 10_000
     connection.downstream.data_received(bytes([255, 255, 255, 0, 8]) + b"\0\0\0\1")
@@ -136,9 +139,9 @@ async def test_unfinished_frames_count_as_memory(bundle: Path) -> None:
     whole = frame(0xFA, 0, 0, b"x" * 16_000)
     for at in range(0, 12_000, 100):
         connection.downstream.data_received(whole[at : at + 100])
-    assert relay.config.max_memory - relay.memory.remaining == 12_000
+    assert relay.context.config.max_memory - relay.context.memory.remaining == 12_000
     connection.downstream.data_received(whole[12_000:])
-    assert relay.memory.remaining == relay.config.max_memory
+    assert relay.context.memory.remaining == relay.context.config.max_memory
 
 
 # -- work
@@ -191,14 +194,14 @@ async def test_settings_count_by_what_waits_for_them(bundle: Path) -> None:
         connection.downstream.data_received(change.serialize())
         if to_client.closed:
             break
-    assert relay.limited["controls"] == 1 and number < 900
+    assert relay.context.limited["controls"] == 1 and number < 900
 
 
 async def test_priorities_and_frames_unknown_are_limited(bundle: Path) -> None:
     for flood in (PriorityFrame(1, depends_on=3, stream_weight=3).serialize(), frame(0xFA, 0, 0)):
         relay, connection, to_client, _ = connected(bundle)
-        connection.downstream.data_received(flood * (relay.config.limits.controls + 1))
-        assert relay.limited["controls"] == 1 and to_client.closed
+        connection.downstream.data_received(flood * (relay.context.config.limits.controls + 1))
+        assert relay.context.limited["controls"] == 1 and to_client.closed
 
 
 # -- answers of the relay's own
@@ -213,10 +216,10 @@ async def test_a_caller_that_reads_no_refusals_is_cut_off(bundle: Path) -> None:
         connection.downstream.data_received(asking(stream, UNGUARDED, "END_STREAM"))
         if to_client.closed:
             break
-    assert relay.limited["unread"] == 1
+    assert relay.context.limited["unread"] == 1
     assert len(to_client.written) < 2 << 20
     connection.downstream.connection_lost(None)
-    assert relay.memory.remaining == relay.config.max_memory
+    assert relay.context.memory.remaining == relay.context.config.max_memory
 
 
 # -- pings
@@ -226,11 +229,11 @@ async def test_pings_that_come_with_data_are_no_flood(bundle: Path) -> None:
     relay, connection, to_client, _ = connected(bundle, asking(1, UNGUARDED))
     connection.upstream.data_received(HELLO)
     ping = PingFrame(0, b"measured").serialize()
-    for _ in range(relay.config.limits.controls + 10):
+    for _ in range(relay.context.config.limits.controls + 10):
         connection.downstream.data_received(ping + DataFrame(1, data=b"x").serialize())
     assert not to_client.closed
-    connection.downstream.data_received(ping * (relay.config.limits.controls + 10))
-    assert relay.limited["controls"] == 1
+    connection.downstream.data_received(ping * (relay.context.config.limits.controls + 10))
+    assert relay.context.limited["controls"] == 1
 
 
 async def test_where_data_may_wait_the_relay_answers_pings_itself(bundle: Path) -> None:
@@ -332,7 +335,7 @@ async def test_a_client_that_has_left_is_not_waited_for_until_it_opens_a_window(
     await asyncio.sleep(0.05)
     assert to_client.closed
     connection.downstream.connection_lost(None)
-    assert relay.memory.remaining == relay.config.max_memory
+    assert relay.context.memory.remaining == relay.context.config.max_memory
 
 
 async def test_a_connection_begins_with_settings(bundle: Path) -> None:

@@ -29,9 +29,7 @@ from tests.parts import INFER, inference, inline_guard, safe_traffic, settings
 
 from tocsin.http2.frames import PREFACE, frame
 from tocsin.http2.headers import block
-from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard
-from tocsin.relay.connection import Connection
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY, Verdict
 
@@ -121,8 +119,8 @@ def read(stream: bytes) -> dict[int, list[Any]]:
 async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[bytes]) -> tuple[bytes, bytes]:
     """What reaches the server and the client when the bytes arrive in these pieces."""
     relay = Relay(config, guard)
-    relay.batcher = Batcher(guard, relay._flushed)
-    connection = Connection(relay, unconnected(relay))
+    relay.context.start()
+    connection = relay.connection(unconnected(relay))
     to_client, to_server = Pipe(), Pipe()
     connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
     connection.downstream.connection_made(to_client)  # type: ignore[arg-type]
@@ -134,8 +132,8 @@ async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[b
             await asyncio.sleep(0)
     for _ in range(3):
         await asyncio.sleep(0)
-    assert not relay.not_understood["malformed"], bytes(to_client.written) + bytes(to_server.written)
-    assert not connection.streams and relay.memory.remaining == config.max_memory
+    assert not relay.context.not_understood["malformed"], bytes(to_client.written) + bytes(to_server.written)
+    assert not connection.streams and relay.context.memory.remaining == config.max_memory
     return bytes(to_server.written), bytes(to_client.written)
 
 

@@ -206,7 +206,7 @@ def test_a_stream_that_cannot_be_held_passes_whole_or_is_refused(bundle: Path, f
                 assert call.code() is (grpc.StatusCode.OK if fail == "open" else grpc.StatusCode.UNAVAILABLE)
             else:
                 assert (received, call.code()) == ([], grpc.StatusCode.UNAVAILABLE)
-        assert relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory
+        assert relay.sidecar.relay.context.memory.remaining == relay.sidecar.config.max_memory
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])
@@ -285,7 +285,7 @@ def test_held_responses_of_any_size_arrive_whole_beside_others(bundle: Path, siz
             assert [future.result() for future in guarded] == [request] * 4
             assert [future.result() for future in others] == [request] * 4
             assert [len(part) for part in down] == [len(request[:100_000]) + len(str(n)) for n in range(20)]
-        assert relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory
+        assert relay.sidecar.relay.context.memory.remaining == relay.sidecar.config.max_memory
 
 
 def test_a_slow_reader_of_held_streams_holds_the_server_back_and_loses_nothing(bundle: Path) -> None:
@@ -308,8 +308,8 @@ def test_a_caller_who_leaves_frees_what_was_held(bundle: Path) -> None:
             call = channel.stream_stream(STREAM_INFER)(hold, timeout=20)
             time.sleep(0.4)
             call.cancel()
-        until(lambda: not any(c.streams for c in relay.sidecar.relay.connections))
-        until(lambda: relay.sidecar.relay.memory.remaining == relay.sidecar.config.max_memory)
+        until(lambda: not any(c.streams for c in relay.sidecar.relay.context.connections))
+        until(lambda: relay.sidecar.relay.context.memory.remaining == relay.sidecar.config.max_memory)
         assert ask(relay, b"safe 1")[0] == ANSWERS[b"safe 1"]
 
 

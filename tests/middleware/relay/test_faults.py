@@ -200,7 +200,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(bundle: Path) -> None:
                 break
             time.sleep(0.05)
         assert "tocsin_relay_connections 0.0" in relay.metrics
-        assert not relay.sidecar.relay.connections
+        assert not relay.sidecar.relay.context.connections
 
 
 def test_unix_sockets_on_both_sides(bundle: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from tests.parts import INFER, SIGNALS, free_port, inference, quick_bundle, runn
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.model import GuardedModel
-from tocsin.relay.connection import Connection
+from tocsin.relay.managed import ManagedConnection
+from tocsin.relay.transparent import TransparentConnection
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def without_the_collector() -> Iterator[None]:
 
 def there() -> set[int]:
     """The connections that the process holds, by identity: nothing holds them for the sake of being asked."""
-    return {id(one) for one in gc.get_objects() if type(one) is Connection}
+    return {id(one) for one in gc.get_objects() if type(one) in (ManagedConnection, TransparentConnection)}
 
 
 def gone(known: set[int]) -> bool:
@@ -55,14 +56,14 @@ def test_a_connection_that_has_ended_is_forgotten(
                     channel.unary_unary(INFER)(b"x", timeout=10)
             else:
                 channel.unary_unary(INFER)(b"x")
-            known = {id(one) for one in relay.sidecar.relay.connections}
+            known = {id(one) for one in relay.sidecar.relay.context.connections}
             assert known <= there()
             if first == "client":
                 assert known
                 channel.close()
             elif first == "upstream":
                 assert known
-                for connection in relay.sidecar.relay.connections:
+                for connection in relay.sidecar.relay.context.connections:
                     assert connection.upstream.transport is not None
                     relay.loop.call_soon_threadsafe(connection.upstream.transport.abort)
                 del connection

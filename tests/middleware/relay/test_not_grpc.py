@@ -112,7 +112,9 @@ def test_it_passes_byte_by_byte_and_is_counted(nginx: str, bundle: Path, mode: s
         assert said(ask(served.target, "none of these")) == said(error)
         assert count(served, UNREAD) == len(BODIES) + 1
         assert count(served, UNSCORED) == len(BODIES)
-        assert not served.sidecar.relay.connections or not any(c.streams for c in served.sidecar.relay.connections)
+        assert not served.sidecar.relay.context.connections or not any(
+            c.streams for c in served.sidecar.relay.context.connections
+        )
 
 
 def test_it_is_refused_in_closed(nginx: str, bundle: Path) -> None:

@@ -85,12 +85,12 @@ def ready(metrics: str) -> int:
 def test_who_does_not_say_what_it_speaks_is_sent_away(bundle: Path, server: str, said: bytes) -> None:
     with running(settings(server, bundle, limits={"handshake": "1s"})) as relay, connect(relay.target) as speaks:
         speaks.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0))
-        until(lambda: any(one.downstream.greeted for one in relay.sidecar.relay.connections))
+        until(lambda: any(one.downstream.greeted for one in relay.sidecar.relay.context.connections))
         with connect(relay.target) as silent:
             silent.sendall(said)
             read_all(silent)
         assert limited(relay, "handshake") == 1
-        (still,) = relay.sidecar.relay.connections
+        (still,) = relay.sidecar.relay.context.connections
         assert still.downstream.greeted
 
 
@@ -112,10 +112,12 @@ def test_half_handshakes_have_a_deadline_and_count_as_connections(
     limits = {"handshake": "2s", "connections": 2}
     with running(settings(server, bundle, tls=tls, limits=limits)) as relay:
         assert ask(relay.target, trusted) == ANSWER
-        until(lambda: not relay.sidecar.relay.connections)
+        until(lambda: not relay.sidecar.relay.context.connections)
         with connect(relay.target) as one, connect(relay.target) as two:
             two.sendall(b"\x16\x03\x01\x02\x00")  # the beginning of a ClientHello
-            until(lambda: len(relay.sidecar.relay.handshakes) + len(relay.sidecar.relay.connections) == 2)
+            until(
+                lambda: len(relay.sidecar.relay.context.handshakes) + len(relay.sidecar.relay.context.connections) == 2
+            )
             with connect(relay.target) as third:
                 assert read_all(third) == b""
             assert limited(relay, "connections") == 1
@@ -127,11 +129,11 @@ def test_half_handshakes_have_a_deadline_and_count_as_connections(
         assert sorted(call.exception() is None for call in (first, second, third)) == [False, True, True]
         for channel in keeping:
             channel.close()
-        until(lambda: not relay.sidecar.relay.connections)
+        until(lambda: not relay.sidecar.relay.context.connections)
         with connect(relay.target) as plain:
             plain.sendall(frames.PREFACE)
             read_all(plain)
-        until(lambda: not relay.sidecar.relay.handshakes)
+        until(lambda: not relay.sidecar.relay.context.handshakes)
         assert limited(relay, "handshake") == 2
 
 
@@ -166,7 +168,7 @@ def test_what_a_caller_sends_with_the_end_of_its_handshake_is_read(
 def test_draining_does_not_wait_for_half_handshakes(bundle: Path, server: str, tls: dict[str, Path]) -> None:
     with running(settings(server, bundle, tls=tls, drain="60s")) as relay:
         half = connect(relay.target)
-        until(lambda: relay.sidecar.relay.handshakes)
+        until(lambda: relay.sidecar.relay.context.handshakes)
     with half:
         assert read_all(half) == b""
 
@@ -225,7 +227,7 @@ def test_an_upstream_that_descriptors_do_not_suffice_for_is_not_blamed(
             channel.unary_unary(INFER)(b"safe", timeout=10)
         assert "the relay is out of file descriptors" in refused.value.details()  # type: ignore[attr-defined]
         assert not relay.sidecar.is_ready
-        monkeypatch.setattr(relay.sidecar.relay.descriptors, "_ran_out", -descriptors.RECENT)
+        monkeypatch.setattr(relay.sidecar.relay.context.descriptors, "_ran_out", -descriptors.RECENT)
         assert relay.sidecar.is_ready
 
 

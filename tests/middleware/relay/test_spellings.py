@@ -265,7 +265,7 @@ def test_what_is_too_long_is_refused_before_it_is_decoded(served: Served, name: 
     for at in range(size, len(block), size):
         request += frames.frame(CONTINUATION, 0, 1, block[at : at + size])
     request += frames.frame(CONTINUATION, END_HEADERS, 1)
-    limited = served.relay.sidecar.relay.limited
+    limited = served.relay.sidecar.relay.context.limited
     before = limited["headers"], limited["unreadable"]
     seen = outcome(served, request, acknowledges=acknowledges)
     if not acknowledges:

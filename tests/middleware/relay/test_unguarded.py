@@ -60,7 +60,7 @@ def test_methods_without_a_model_are_refused_and_the_connection_stays(bundle: Pa
             assert OTHER in refused.value.details()  # type: ignore[attr-defined]
             assert channel.unary_unary(INFER)(b"safe", timeout=10) == ANSWER
         assert limited(relay, "unguarded") == 2
-        assert len(relay.sidecar.relay.connections) == 1
+        assert len(relay.sidecar.relay.context.connections) == 1
 
 
 def test_a_call_refused_before_the_client_acknowledges_costs_no_other(bundle: Path) -> None:
@@ -202,6 +202,6 @@ def test_a_key_that_a_reload_adds_is_read_on_open_connections(bundle: Path, tmp_
             file.write_text(yaml.safe_dump(content))
             relay.call(relay.sidecar.reloader.reload())
             ask(b"safe", timeout=10, metadata=[("x-user", "me")])
-            assert len(relay.sidecar.relay.connections) == 1
+            assert len(relay.sidecar.relay.context.connections) == 1
             until(lambda: len(sink.seen) == 3)
     assert sink.seen == [{}, {}, {"x-user": "me"}]

@@ -109,7 +109,7 @@ async def test_what_waits_for_a_slow_caller_counts_as_memory_until_it_is_gone(bu
     await asyncio.sleep(0.1)  # a few turns, in which they are judged
     sent = sum(len(f.data) for f in frames_of(to_client.written) if isinstance(f, DataFrame))
     assert sent == INITIAL_WINDOW
-    waits = relay.config.max_memory - relay.memory.remaining
+    waits = relay.context.config.max_memory - relay.context.memory.remaining
     for stream in (0, *streams):
         connection.downstream.data_received(WindowUpdateFrame(stream, window_increment=1 << 20).serialize())
     await asyncio.sleep(0.1)  # a few turns, in which the socket takes it piece by piece
@@ -117,9 +117,9 @@ async def test_what_waits_for_a_slow_caller_counts_as_memory_until_it_is_gone(bu
     assert sum(len(f.data) for f in later if isinstance(f, DataFrame)) == 10 * len(framed(b"z" * 70_000))
     trailers = sum(9 + f.body_len for f in later if isinstance(f, HeadersFrame) and "END_STREAM" in f.flags)
     assert waits == 10 * len(framed(b"z" * 70_000)) - sent + trailers
-    assert relay.memory.remaining == relay.config.max_memory
+    assert relay.context.memory.remaining == relay.context.config.max_memory
     connection.downstream.connection_lost(None)
-    assert relay.memory.remaining == relay.config.max_memory
+    assert relay.context.memory.remaining == relay.context.config.max_memory
 
 
 async def test_what_waits_for_a_caller_who_leaves_is_given_back(bundle: Path) -> None:
@@ -129,9 +129,9 @@ async def test_what_waits_for_a_caller_who_leaves_is_given_back(bundle: Path) ->
     connection.downstream.data_received(HeadersFrame(1, data=ask, flags=["END_HEADERS", "END_STREAM"]).serialize())
     connection.upstream.data_received(HELLO + answer(1, b"z" * 700_000))
     await asyncio.sleep(0.1)
-    assert relay.memory.remaining < relay.config.max_memory - 600_000
+    assert relay.context.memory.remaining < relay.context.config.max_memory - 600_000
     connection.downstream.connection_lost(None)
-    assert relay.memory.remaining == relay.config.max_memory
+    assert relay.context.memory.remaining == relay.context.config.max_memory
 
 
 async def test_what_follows_of_a_request_that_is_answered_already_goes_nowhere(bundle: Path) -> None:

@@ -1,0 +1,366 @@
+"""What one guarded call may send on, as a state machine without sockets or gRPC: the same for every position.
+
+A position (relay, client wrapper, server interceptor, external processor) tells what has come, and does what the gate
+answers, in order:
+
+    gate.on_message(item, content)   a message has come                    -> Judge, Release
+    gate.on_verdict(piece)           a `Judge` is done                     -> Release, Ask, Replace, End
+    gate.on_answer(responses)        an `Ask` is done                      -> Judge, Ask, Release, Replace, End
+    gate.on_deadline()               the scoring budget is spent           -> Release, Replace, End
+    gate.on_end()                    the response is complete              -> Judge, Replace, End
+
+Items are whatever the position calls a message: the gate keeps them in their order and hands them back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from tocsin.judgement.call import Call, Fault
+from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge, Outcome, enforcement_steps, goes_out
+from tocsin.judgement.guard import Guard
+from tocsin.judgement.policy import Replacement, failed_closed
+from tocsin.verdict import Verdict
+
+log = logging.getLogger("tocsin")
+
+HOLDING = 0  # responses wait for verdicts
+ACTING = 1  # somebody is asked about one of them: what is judged meanwhile waits
+PASSING = 2  # nothing more is judged
+DONE = 3  # everything has gone out, or something in its place
+
+SECOND_MESSAGE = "a response of one message has a second one"
+
+
+class Release:
+    """These items go on, in their order."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.items = items
+
+
+class Replace:
+    """Nothing more of the response goes on: this takes its place."""
+
+    __slots__ = ("instead",)
+
+    def __init__(self, instead: Replacement) -> None:
+        self.instead = instead
+
+
+class End:
+    """Everything went on: the end of the response may follow."""
+
+    __slots__ = ()
+
+
+Action = Judge | Ask | Release | Replace | End
+Actions = Sequence[Action]
+
+NOTHING: Actions = ()
+END = End()
+
+
+class Gate:
+    """One call's responses. `holds`: they wait until they are judged; else they go on at once, and only the end waits.
+
+    `can_retry`: the request may be sent again, once all of it is there (`request_is_whole`). `accepts`: the end of a
+    response of one message may bring a verdict that was made behind, so that it is not judged before that.
+    """
+
+    request_is_whole = True
+    late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
+    _steps: EnforcementSteps | None = None  # of what is done about `_piece`
+    _piece: Call | None = None
+    _waits_for: Call | None = None  # another answer to its request, which is being judged
+
+    def __init__(
+        self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, accepts: bool = False
+    ) -> None:
+        self.guard = guard
+        self.call = call
+        self.holds = holds
+        self.can_retry = can_retry
+        self.accepts = accepts
+        self.state = HOLDING
+        self.waiting = 0  # judgements that are not there yet
+        self.came = 0  # messages so far
+        self.has_ended = False  # the response is complete, as far as it goes
+        self.partially_sent = False
+        self._items: deque[Any] = deque()
+        self._first = 0  # the place of the first of them in the response
+        self._cleared: set[int] = set()  # places of those that may go
+        self._deferred: list[tuple[Call, bytes | None]] = []  # judged while somebody is asked, with their response
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether something still waits here that may go out."""
+        return self.state != DONE and (self.waiting > 0 or self.has_ended or self.state == ACTING)
+
+    @property
+    def expects_more(self) -> bool:
+        """Whether another message would be part of the response."""
+        return self.call.streams or not self.came
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What callers are told."""
+        return self.late_verdict or self.call.verdict
+
+    # -- the response
+
+    def on_message(self, item: Any, content: bytes | None, fault: Fault | None = None) -> Actions:
+        """A message has come, with its bytes or the reason why there are none."""
+        call = self.call
+        if self.state >= PASSING:
+            return self._keep(item) if self.state == PASSING else NOTHING
+        if self.came and not call.streams:
+            return self.pass_unjudged(item, SECOND_MESSAGE)
+        kept = self._keep(item)
+        piece = call.on_response_message(content, fault)
+        if piece is None or (self.accepts and piece is call):
+            return kept
+        actions = self._submit(piece)
+        return [*kept, *actions] if kept else actions
+
+    def on_end(self, *, succeeded: bool = True) -> Actions:
+        """The response is complete. Of a call that failed, what came before is judged, and nothing is missing."""
+        self.has_ended = True
+        call = self.call
+        if self.state == DONE:
+            return NOTHING
+        actions: list[Action] = []
+        if self.state != PASSING:
+            pieces = call.ended()
+            if not pieces and (self.waiting or call.verdict is not None):  # the usual case
+                return self._ending()
+            if pieces:
+                for piece in pieces:
+                    actions += self._submit(piece)
+            elif not call.streams:
+                if call.response is not None or call.fault is not None:  # it waited for the end
+                    actions += self._submit(call)
+                elif succeeded and not self.came:
+                    self.guard.give_up(call, "no_response", "the call succeeded without a response message")
+                    if self.guard.closed(call):
+                        return self._refuse(call)
+        return [*actions, *self._ending()]
+
+    def on_accepted(self, *, succeeded: bool = True) -> Actions:
+        """The response is complete, and its verdict was made behind."""
+        self.has_ended = True
+        return self._decide(self.call) if succeeded and self.state == HOLDING else self._ending()
+
+    def on_reset(self) -> Actions:
+        """The response ends before it is complete: what came of it is judged, and goes on."""
+        if self.has_ended:
+            return NOTHING
+        self.has_ended = True
+        actions: list[Action] = []
+        if self.state != PASSING:
+            for piece in self.call.ended():
+                actions += self._submit(piece)
+        return [*actions, *self._ending()]
+
+    # -- verdicts
+
+    def on_verdict(self, piece: Call) -> Actions:
+        """A piece is judged: what it covers goes on, or what its verdict asks for is done."""
+        if self.state == ACTING:
+            if piece is self._waits_for:
+                self._waits_for = None
+                return self._advance(None)
+            self.waiting -= 1  # what becomes of the response is not known yet
+            self._deferred.append((piece, piece.response))
+            return NOTHING
+        if not self.waiting:  # nobody waits for it any more
+            return NOTHING
+        self.waiting -= 1
+        return self._decide(piece)
+
+    def on_answer(self, outcome: Outcome) -> Actions:
+        """What came of an `Ask`."""
+        return self._advance(outcome) if self.state == ACTING else NOTHING
+
+    def on_deadline(self) -> Actions:
+        """The scoring budget is spent."""
+        call, guard = self.call, self.guard
+        if not self.waiting or self.state != HOLDING:
+            return NOTHING
+        self.waiting = 0
+        if not call.streams and call.verdict is not None:  # it is there, its bearer on the way
+            return self._decide(call)
+        call.late = True
+        late = guard.late(call)
+        if guard.closed(call):
+            self.late_verdict = late
+            guard.acted(call, "refused")
+            return self._replace(failed_closed(late))
+        if call.verdict is None:  # of a stream, what was judged in time counts
+            self.late_verdict = late
+        return self._pass_the_rest()
+
+    # -- what cannot be judged
+
+    def give_up(self, reason: str, what: str, item: Any) -> Actions:
+        """What has come cannot be held: it, all before it and all that follows pass, or nothing does."""
+        self.guard.give_up(self.call, reason, what)
+        if self.guard.closed(self.call) or self.state == ACTING:  # what is withheld must not pass with it
+            return self._refuse(self.call)
+        self._items.append(item)
+        return self._pass_the_rest()
+
+    def pass_unjudged(self, item: Any, what: str) -> Actions:
+        """Something came that is no part of a response to be judged: it goes out behind what is, as callers would see
+        it without Tocsin, or nothing does.
+        """
+        _, (unjudged, *_) = self.call.answered_anew(None, (b"",))
+        unjudged.model = self.guard.model_of(self.call)
+        self.guard.give_up(unjudged, "undecodable", what)
+        if self.guard.closed(unjudged):
+            return self._refuse(unjudged)
+        if not self.came:
+            self.call.verdict = unjudged.verdict
+        if self.holds and self.state != PASSING:
+            place = self._first + len(self._items)
+            self._keep(item)
+            return self._release((place,))
+        return self._keep(item)
+
+    def replace(self, instead: Replacement) -> Actions:
+        """Nothing of the response goes on, whatever is judged of it."""
+        self.guard.acted(self.call, "refused")
+        return self._replace(instead)
+
+    def pass_unread(self) -> Actions:
+        """What comes is not what this method answers, and passes as it is."""
+        return self._pass_the_rest()
+
+    def close(self) -> None:
+        """Nobody waits any more."""
+        self.state = DONE
+        self.waiting = 0
+        self._items.clear()
+        self._deferred.clear()
+        self._steps = self._piece = self._waits_for = None
+
+    # -- inside
+
+    def _keep(self, item: Any) -> Actions:
+        """Until it is judged; where nothing is done about verdicts, it goes on at once."""
+        self.came += 1
+        if self.holds and self.state != PASSING:
+            self._items.append(item)
+            return NOTHING
+        self.partially_sent = True
+        return (Release((item,)),)
+
+    def _submit(self, piece: Call) -> Actions:
+        if piece.verdict is not None:  # it was made behind
+            return self._decide(piece)
+        self.waiting += 1
+        return (Judge(piece),)
+
+    def _decide(self, piece: Call) -> Actions:
+        verdict = piece.verdict
+        if self.holds and verdict is not None:  # who only records gives none
+            if not goes_out(piece):
+                can_retry = self.can_retry and self.request_is_whole
+                steps = enforcement_steps(self.guard, piece, partially_sent=self.partially_sent, can_retry=can_retry)
+                self._steps, self._piece = steps, piece
+                self.state = ACTING
+                return self._advance(None)
+            self.guard.acted(piece, verdict.action)
+        if piece.is_summary:
+            piece.on_forwarded()
+        return self._release(piece.message_indices)
+
+    def _advance(self, outcome: Outcome) -> Actions:
+        """Go on with what is done about a piece, and with what was judged meanwhile."""
+        piece, steps = self._piece, self._steps
+        assert piece is not None and steps is not None
+        try:
+            step = steps.send(outcome)
+        except StopIteration as done:
+            instead: Replacement | None = done.value
+        except Exception as error:
+            log.error("model %s: acting on a verdict failed: %s: %s", piece.model, type(error).__name__, error)
+            instead = failed_closed(piece.verdict)
+        else:
+            if isinstance(step, Judge):
+                self._waits_for = step.call
+            else:
+                self.can_retry = False
+            return (step,)
+        self._steps = self._piece = None
+        if instead is not None:
+            return self._replace(instead)
+        self.state = HOLDING
+        piece.on_forwarded()
+        if not self._deferred:
+            return self._release(piece.message_indices)
+        actions = list(self._release(piece.message_indices))
+        while self._deferred and self.state == HOLDING:
+            another, response = self._deferred.pop(0)
+            another.response = response
+            actions += self._decide(another)
+            another.forget()
+        return [*actions, *self._ending()]
+
+    def _release(self, places: Sequence[int]) -> Actions:
+        """What may go and has nothing before it that may not, and the end where that is all."""
+        items = self._items
+        if not items:
+            return self._ending() if self.has_ended else NOTHING
+        ready: Sequence[Any]
+        if len(items) == 1 and self._first in places:  # mostly so
+            self._first += 1
+            ready = (items.popleft(),)
+        else:
+            cleared, ready = self._cleared, []
+            cleared.update(places)
+            while items and self._first in cleared:
+                cleared.discard(self._first)
+                self._first += 1
+                ready.append(items.popleft())
+            if not ready:
+                return self._ending() if self.has_ended else NOTHING
+        self.partially_sent = True
+        if self.has_ended and not self.waiting and not self._deferred:
+            self.state = DONE
+            return Release(ready), END
+        return (Release(ready),)
+
+    def _ending(self) -> Actions:
+        if not self.has_ended or self.waiting or self._deferred or self.state in (ACTING, DONE):
+            return NOTHING
+        self.state = DONE
+        return (END,)
+
+    def _pass_the_rest(self) -> Actions:
+        """Nothing more of this call is judged."""
+        self.state = PASSING
+        self.waiting = 0
+        items, self._items = self._items, deque()
+        if items:
+            self.partially_sent = True
+        if self.call.streams:
+            self.call.forget()
+        return [Release(items), *self._ending()] if items else self._ending()
+
+    def _refuse(self, call: Call) -> Actions:
+        self.guard.acted(call, "refused")
+        if call.verdict is not None:
+            self.call.conclude(call.verdict)
+        return self._replace(failed_closed(call.verdict))
+
+    def _replace(self, instead: Replacement) -> Actions:
+        """Drop what is held."""
+        self.close()
+        self.call.forget_requests()
+        return (Replace(instead),)

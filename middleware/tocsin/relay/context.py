@@ -1,0 +1,159 @@
+"""What all connections of a relay share: its configuration as they need it, its budget, its scorer and its counts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from tocsin.configuration.config import Config
+from tocsin.judgement.batching import Batcher
+from tocsin.judgement.call import Call
+from tocsin.judgement.guard import Guard
+from tocsin.log_throttle import LogThrottle, and_more
+from tocsin.memory import MemoryBudget
+from tocsin.relay.descriptors import Descriptors
+from tocsin.relay.method_paths import AllowedMethods, MethodPaths
+from tocsin.relay.request_block import RequestFields
+from tocsin.relay.retrier import Retrier
+
+log = logging.getLogger("tocsin")
+
+
+class RelayedConnection:
+    """A connection, as the relay as a whole knows it."""
+
+    idle_since: float  # when it last had a call, by the context's `now`
+
+    @property
+    def open_streams(self) -> int:
+        """How many calls are under way."""
+        raise NotImplementedError
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the client has said what it speaks."""
+        raise NotImplementedError
+
+    def written_after_flush(self) -> None:
+        """The batch is judged: write what waited for it."""
+        raise NotImplementedError
+
+    def leads_to(self, port: object) -> bool:
+        """Whether there is a connection to the model server behind this port."""
+        raise NotImplementedError
+
+    def retire(self) -> None:
+        """The configuration asks for another kind of connection: let this one's calls finish, and take no new ones."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Take no new calls, let those in flight finish, then close."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close both sides, writing what waits."""
+        raise NotImplementedError
+
+
+class RelayContext:
+    """Shared by the connections of a relay. All of it lives in one event loop, once `start` was called in that.
+
+    `added` is told the seconds that responses waited.
+    """
+
+    batcher: Batcher
+    retrier: Retrier
+
+    def __init__(self, config: Config, guard: Guard, added: Callable[[float], None] = lambda seconds: None) -> None:
+        self.guard = guard
+        self.added = added
+        self.memory = MemoryBudget(int(config.max_memory))
+        self.descriptors = Descriptors()
+        self.now = time.monotonic
+        self.connections: set[RelayedConnection] = set()
+        self.handshakes: set[asyncio.Task[None]] = set()
+        self.after_flush: list[RelayedConnection] = []
+        self.calls = [0, 0]  # passed unguarded, guarded
+        self.not_understood: Counter[str] = Counter()
+        self.limited: Counter[str] = Counter()
+        self.cut_verdicts: Counter[str] = Counter()
+        self.upstream_failures = self.goaways = 0
+        self.accepted = 0  # verdicts that somebody behind has made
+        self.enforces = self.injects_requests = False
+        self._throttle = LogThrottle()
+        self._names = itertools.count(1)
+        self.follow(config)
+
+    def start(self) -> None:
+        """Begin to judge, in the running event loop."""
+        self.batcher = Batcher(self.guard, self.flushed)
+        self.retrier = Retrier(self.memory)
+
+    @property
+    def manages_windows(self) -> bool:
+        """Whether responses are held or changed, so that connections keep flow control themselves."""
+        return self.enforces or self.injects_requests
+
+    def follow(self, config: Config) -> None:
+        """Relay as this says from here on. Connections whose flow control does not fit it are asked to come anew."""
+        before = self.enforces, self.injects_requests
+        self.config = config
+        self.annotates = config.mode != "observe"
+        self.enforces = config.mode == "enforce"
+        self.injects_requests = any(model.edits for model in self.guard.models.values())
+        self.fails_closed = self.enforces and "closed" in {config.fail, *(m.fail for m in config.models.values())}
+        self.buffers_headers = self.enforces and any(m.policy.asks_again for m in self.guard.models.values())
+        self.max_message = int(config.max_message)
+        self.trusts_verdicts = config.accept_verdicts
+        self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
+        names = ("content-type", "grpc-encoding", *self.guard.metadata_keys)
+        self.request_fields = RequestFields(names, self.longest_headers)
+        self.paths = MethodPaths(self.guard.methods)
+        self.allowed_methods = AllowedMethods(config.unguarded_allow)
+        self.refuses_unguarded = self.enforces and config.unguarded == "refuse"
+        if before != (self.enforces, self.injects_requests):
+            for connection in list(self.connections):
+                connection.retire()
+
+    def upstream_failed(self, reason: str) -> None:
+        """Count a connection to the model server that failed, and tell of the first of its kind within a minute."""
+        self.upstream_failures += 1
+        if (suppressed := self._throttle.admit(reason)) is not None:
+            log.warning("%s%s", reason, and_more(suppressed))
+
+    def name_connection(self) -> str:
+        """What tells a connection from all others of this process."""
+        return f"connection {next(self._names)}"
+
+    def has_room(self) -> bool:
+        """Whether another connection may come, its TLS handshake included; one that may not is counted."""
+        in_use = len(self.connections) + len(self.handshakes)
+        if in_use >= self.config.limits.connections:
+            self.limited["connections"] += 1
+            return False
+        if in_use >= self.descriptors.most_connections:
+            self.limited["descriptors"] += 1
+            self.descriptors.run_out()
+            return False
+        return True
+
+    def admit(self, connection: RelayedConnection) -> bool:
+        """Take note of a new connection; whether there is room for it."""
+        if not self.has_room():
+            return False
+        self.connections.add(connection)
+        return True
+
+    def limit(self, call: Call, late: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call `late` once the scoring budget of a response that waits is spent."""
+        return asyncio.get_running_loop().call_later(self.guard.budget(call), late)
+
+    def flushed(self) -> None:
+        """A batch is judged."""
+        waiting, self.after_flush = self.after_flush, []
+        for connection in waiting:
+            connection.written_after_flush()
