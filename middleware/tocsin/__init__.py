@@ -52,6 +52,17 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     `tocsin.verdict(call)`, or `await tocsin.verdict(call)` for grpc.aio. In observe and annotate messages are those of
     the channel; in enforce, what `on_alarm` and `fail` say is done about them, and calls whose answer is withheld raise
     grpc.RpcError (grpc.aio.AioRpcError) with the configured status.
+
+        >>> import grpc
+        >>> import tocsin
+        >>> from tocsin.testing import infer_response, serve_model
+        >>> guard, infer = tocsin.Guard.open("tocsin.yaml"), "/inference.GRPCInferenceService/ModelInfer"
+        >>> response = infer_response("digits", {"probs": [[0.1] * 10], "embedding": [[30.0] * 8]})
+        >>> with serve_model({infer: response}) as model:
+        ...     with tocsin.guard_channel(grpc.insecure_channel(model.address), guard) as channel:
+        ...         _, call = channel.unary_unary(infer).with_call(b"an image", timeout=60)
+        >>> tocsin.verdict(call).severity
+        'critical'
     """
     import grpc
 
@@ -70,6 +81,12 @@ def server_interceptor(guard: Guard) -> Any:
 
     In annotate and enforce the verdict is in the call's trailing metadata, where callers in any language see it; in
     enforce, what `on_alarm` and `fail` say is done.
+
+        >>> import grpc
+        >>> import tocsin
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> guard = tocsin.Guard.open("tocsin.yaml")
+        >>> server = grpc.server(ThreadPoolExecutor(4), interceptors=[tocsin.server_interceptor(guard)])
     """
     from tocsin.inprocess.server import GuardInterceptor
 
@@ -80,6 +97,13 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
     """Count the guard's verdicts in a prometheus_client registry, the default one unless told otherwise.
 
     For programs that expose their own metrics; a sidecar does this by itself.
+
+        >>> import tocsin
+        >>> from prometheus_client import CollectorRegistry, generate_latest
+        >>> registry = CollectorRegistry()
+        >>> tocsin.export_metrics(tocsin.Guard.open("tocsin.yaml"), registry)
+        >>> b'tocsin_alarms_total{model="digits"' in generate_latest(registry)
+        True
     """
     from prometheus_client import REGISTRY
 
@@ -93,6 +117,10 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
 def export_spans(guard: Guard, processor: Any, share: float = 0.01) -> None:
     """Make spans of the guard's calls that alarm, and of a `share` of the others, for a span processor of the
     OpenTelemetry SDK, such as BatchSpanProcessor(OTLPSpanExporter()). A sidecar does this by itself.
+
+        >>> import tocsin
+        >>> from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+        >>> tocsin.export_spans(tocsin.Guard.open("tocsin.yaml"), BatchSpanProcessor(ConsoleSpanExporter()))
     """
     from tocsin.sinks.spans import SpanSink
     from tocsin.telemetry.exporters import resource

@@ -28,7 +28,7 @@ def record(
     ] = False,
 ) -> None:
     """Relay traffic untouched and keep the signals of responses, for fit and calibrate."""
-    settings = Config.load(config).model_copy(update={"mode": "observe"})
+    settings = Config.load(config).model_copy(update={"mode": "observe", "record": None})
     recorder = Recorder.open(settings)
     sidecar = Sidecar(settings, recorder)
 

@@ -78,7 +78,7 @@ class ExchangeHost:
         raise AssertionError("a host is of one kind")
 
     def ask(
-        self, step: Ask, fields: Fields, opened: float, answered: Callable[[Outcome], None]
+        self, step: Ask, fields: Fields, opened: float, on_answer: Callable[[Outcome], None]
     ) -> Callable[[], object]:
         """Send a call's request once more, which came with these headers at `opened` (time.monotonic), and tell what
         came of it; returns what gives up doing so.

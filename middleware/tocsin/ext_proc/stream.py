@@ -196,13 +196,13 @@ class ProcessorStream(ExchangeHost):
         self._connection.flush()
 
     def ask(
-        self, step: Ask, fields: Fields, opened: float, answered: Callable[[Outcome], None]
+        self, step: Ask, fields: Fields, opened: float, on_answer: Callable[[Outcome], None]
     ) -> Callable[[], object]:
         server, connection = self._server, self._connection
         config = server.context.config
 
         def tell(outcome: Outcome) -> None:
-            answered(outcome)
+            on_answer(outcome)
             connection.flush()
 
         if step.upstream is None and "upstream" not in config.model_fields_set:

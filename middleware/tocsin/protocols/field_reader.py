@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from tocsin.protocols.field_signals import Part, Read
 from tocsin.protocols.layouts import Layout, Spans
+from tocsin.protocols.likeliest import Part, Read
 from tocsin.protocols.oip_method import one_count
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading, Shapes
 from tocsin.protocols.single_fields import SingleFields

@@ -48,7 +48,9 @@ class AskConfig(BaseModel):
 
     unless: str = Field(description="The field of a request by which the caller asks by itself.")
     set: dict[str, Any] = Field(description="Fields of the request and their values; `amount` is the number asked for.")
-    strip: list[str] = Field(description="Fields to clear in responses.")
+    strip: list[str | dict[str, str]] = Field(
+        description="Fields to clear in responses; {FIELD: FIELD OF THE REQUEST} unless that says that callers want it."
+    )
 
 
 class AlternativesConfig(BaseModel):
@@ -56,8 +58,11 @@ class AlternativesConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tokens: str = Field(description="The path of their ids, an axis of places and one of alternatives.")
-    logprobs: str = Field(description="The path of their log-probabilities, likewise.")
+    tokens: str | dict[str, str] = Field(
+        description="The path of their ids, an axis of places and one of alternatives; {others, said, ranks} where the "
+        "token that was said is told apart from the others."
+    )
+    logprobs: str | dict[str, str] = Field(description="The path of their log-probabilities, likewise.")
 
 
 class AbortConfig(BaseModel):
