@@ -15,7 +15,7 @@ import yaml
 from harness import ranker as acme
 from harness.parts import METHOD, quick_bundle, settings
 
-from benchmarks.fuzz import called
+from benchmarks.fuzz import called, processed
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.fuzz.relayed import Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
@@ -61,6 +61,9 @@ def targets(folder: Path) -> list[Target]:
     client, server = conversations()
     for mode in ("annotate", "enforce"):
         Relayed(bundle, mode).understood()
+    processors = {mode: processed.Processed(bundle, mode) for mode in ("annotate", "enforce")}
+    for processor in processors.values():
+        processor.understood()
     client_of_server = called.Called(bundle)
     client_of_server.understood()
     return [
@@ -77,6 +80,9 @@ def targets(folder: Path) -> list[Target]:
         Target("fields", [acme.answer(SAFE, row) for row in range(4)], Judged(ranked(bundle, folder)).rank, 0.06),
         Target("containers", containers(), contained, 0.03),
         Target("scores", [b"0.25", b"-1e-3", b"nan", b"0.1, 0.2"], scored_text, 0.01),
+        Target("ext_proc-messages", processed.messages(), processed.read, 0.05),
+        Target("ext_proc-annotate", processed.exchanges(), processors["annotate"].feed, 0.02),
+        Target("ext_proc-enforce", processed.exchanges(), processors["enforce"].feed, 0.02),
         Target("verdicts", [b'{"model":"m","p":[0.5],"alarm":null}'], verdicts, 0.03),
         Target("called-blocks", called.blocks(), client_of_server.block, 0.002),
         Target("called-frames", called.conversations(), client_of_server.frames, 0.001),

@@ -23,7 +23,9 @@ def check(file: Annotated[Path, typer.Argument(help="A configuration file.")] = 
     if problems or guard is None:
         raise ConfigError("\n".join(problems))
     models = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
-    typer.echo(f"{file}: {config.mode}, {config.listen} -> {config.upstream}, guards {', '.join(models)}")
+    ways = [f"{listener.listen} -> {listener.upstream}" for listener in config.every_listener[:1]]
+    ways += [] if config.ext_proc is None else [f"ext_proc on {config.ext_proc}"]
+    typer.echo(f"{file}: {config.mode}, {' and '.join(ways)}, guards {', '.join(models)}")
 
 
 @app.command()
