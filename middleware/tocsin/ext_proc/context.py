@@ -38,6 +38,7 @@ class ProcessorContext:
         self.enforces = config.mode == "enforce"
         self.trusts_verdicts = config.accept_verdicts
         self.max_message = int(config.max_message)
+        self.namespace = config.ext_proc_metadata
         self.paths = MethodPaths(self.guard.methods)
         self.allowed_methods = AllowedMethods(config.unguarded_allow)
         self.refuses_unguarded = self.enforces and config.unguarded == "refuse"
