@@ -27,6 +27,7 @@ __all__ = [
     "export_metrics",
     "export_spans",
     "guard_channel",
+    "guard_transport",
     "server_interceptor",
     "verdict",
 ]
@@ -62,6 +63,23 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     from tocsin.inprocess.sync_channel import GuardedChannel
 
     return GuardedChannel(channel, guard)
+
+
+def guard_transport(transport: Any, guard: Guard) -> Any:
+    """A transport of httpx (or httpx2) like this one, sync or async, with the responses of guarded routes judged:
+
+        client = httpx.Client(transport=tocsin.guard_transport(httpx.HTTPTransport(), guard))
+        openai = OpenAI(http_client=client)
+
+    `tocsin.verdict(response)` reads a response's verdict, once all of it was read. In observe and annotate bodies are
+    those of the server, in annotate and enforce a stream of events carries the verdict as `stream_verdicts` says; in
+    enforce, what `on_alarm` and `fail` say is done.
+
+    Raises ConfigError where no model of the guard is served by a protocol of HTTP, TypeError where `transport` is none.
+    """
+    from tocsin.inprocess.httpx_transport import guarded_transport
+
+    return guarded_transport(transport, guard)
 
 
 def server_interceptor(guard: Guard) -> Any:

@@ -44,6 +44,11 @@ class Config(BaseSettings):
         description="observe never touches a response; annotate adds the verdict to the trailing metadata; enforce "
         "also holds responses until they are judged, and does what `on_alarm` says.",
     )
+    stream_verdicts: Literal["comment", "event", "none"] = Field(
+        "comment",
+        description="How a stream of server-sent events carries the verdict in annotate and enforce: by a comment "
+        "before its last event, by an event `tocsin-verdict`, or not at all.",
+    )
     fail: Literal["open", "closed"] = Field(
         "open", description="In enforce, whether responses that cannot be scored pass (open) or are refused (closed)."
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.encodings import Decoding, decoding
@@ -65,8 +66,13 @@ class Exchanges:
         self._methods = guard.methods
         self._routes = Routes(guard.methods)
 
-    def __bool__(self) -> bool:
-        return bool(self._current())
+    def require(self, position: str) -> None:
+        """Raises ConfigError where no model is served by HTTP, so that a position would judge nothing."""
+        if not self._current():
+            names = ", ".join(f"{name} ({model.config.protocol})" for name, model in self.guard.models.items())
+            raise ConfigError(
+                f"{position} judges protocols of HTTP, such as `protocol: openai`, and no model has one: {names}"
+            )
 
     def open(self, verb: str, path: str, headers: Headers, *, origin: str = "") -> Exchange | None:
         """The exchange that begins with these header fields, named in lower case; None where no model guards its route.
@@ -171,6 +177,7 @@ class Exchange:
                 self._decoding = decoding(encoding)
             except Unscored as why:
                 fault = why.reason, str(why)
+        self.call.ends_by_ending = self.kind != DOCUMENT
         rewrites = fault is None and (self.strips or (self._holds and self._decoding is not None))
         self._framing = _Unread(fault) if fault is not None else self._new_framing()
         annotates = self.guard.config.mode == "annotate"  # by a verdict that goes before the end
@@ -311,3 +318,13 @@ def _kind(content_type: str) -> str:
 def without_verdict(headers: Headers) -> list[tuple[str, str]]:
     """Header fields without a verdict that somebody else wrote."""
     return [(name, value) for name, value in headers if name.lower() != METADATA_KEY]
+
+
+def until_done(segments: Sequence[Segment]) -> bytes:
+    """The bytes of segments that come before a response tells that nothing follows."""
+    parts = []
+    for segment in segments:
+        if segment.is_done:
+            break
+        parts.append(segment.raw)
+    return b"".join(parts)

@@ -111,7 +111,8 @@ class Policy:
         part of it has gone out already, as `begun` tells.
         """
         settings: Any = self._config.abstain if action == "abstain" else self._config.block
-        answer = self._answers.get(call.method) if action == "abstain" and not partially_sent else None
+        by_ending = partially_sent or (call.parent or call).ends_by_ending
+        answer = self._answers.get(call.method) if action == "abstain" and not by_ending else None
         if answer is not None:
             return Replacement((call.reads.filled(answer, withheld, self._kept_fields),), grpc.StatusCode.OK, "", b"")
         ending = self._endings[action].get(call.method)

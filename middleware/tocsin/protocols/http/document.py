@@ -217,46 +217,46 @@ class _Resolver:
             node.leaves.add(self._leaf)
         return _Part(_itself, [])
 
-    def take(self, node: _Node, step: Step, takes: list[str], rest: Sequence[Step]) -> _Part:
+    def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _Part:
         """From a value on, of which brackets take something."""
-        if not takes:
+        if not brackets:
             return self.rest(node, rest)
-        taken, takes = takes[0], takes[1:]
-        if taken in (AXIS, ROWS):
-            if taken == ROWS and self.by_rows:
+        bracket, brackets = brackets[0], brackets[1:]
+        if bracket in (AXIS, ROWS):
+            if bracket == ROWS and self.by_rows:
                 raise ValueError(f"'{self._path}': only one axis can be one of responses ([*])")
-            self.by_rows = self.by_rows or taken == ROWS
-            inner = self.take(node.elements(), step, takes, rest)
+            self.by_rows = self.by_rows or bracket == ROWS
+            inner = self.take(node.elements(), step, brackets, rest)
             return inner.after(_each(inner.follow), _elements)
-        if taken.lstrip("-").isdigit():
-            pick = _At(int(taken))
-            inner = self.take(node.elements(), step, takes, rest)
+        if bracket.lstrip("-").isdigit():
+            pick = _At(int(bracket))
+            inner = self.take(node.elements(), step, brackets, rest)
             return inner.after(_through(pick, inner.follow), pick.of_all)
-        if "," in taken:
-            keys = [key.strip() for key in taken.split(",")]
+        if "," in bracket:
+            keys = [key.strip() for key in bracket.split(",")]
             if len(set(keys)) < len(keys):
                 raise ValueError(f"'{self._path}': a key of '{step.field}' is named twice")
-            parts = [self._member(node, key, takes, step, rest) for key in keys]
+            parts = [self._member(node, key, brackets, step, rest) for key in keys]
             return _Part(_several([part.follow for part in parts]), [end for part in parts for end in part.ends])
-        return self._named(node, taken, takes, step, rest)
+        return self._named(node, bracket, brackets, step, rest)
 
-    def _member(self, node: _Node, name: str, takes: list[str], step: Step, rest: Sequence[Step]) -> _Part:
+    def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
         child, attribute = node.member(name)
         self.names.add(name)
         get = _Get(attribute)
-        inner = self.take(child, step, takes, rest)
+        inner = self.take(child, step, brackets, rest)
         follow = _through(get, inner.follow)
         if not rest:
             return _Part(follow, [(name, (id(node), attribute), (get.of_all,))])
         return inner.after(follow, get.of_all)
 
-    def _named(self, node: _Node, name: str, takes: list[str], step: Step, rest: Sequence[Step]) -> _Part:
+    def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
         """Of an object the member, of an array the element whose `name` is that. Elements of other names may hold
         anything, so that values are kept as bytes until the element is chosen.
         """
-        if takes or not rest:
+        if brackets or not rest:
             raise ValueError(f"'{self._path}': say which member of '{step.field}[{name}]' is meant, such as .data")
-        of_object = self._member(node, name, takes, step, rest)
+        of_object = self._member(node, name, brackets, step, rest)
         element = node.elements()
         label, label_attribute = element.member("name")
         label.leaves.add("text")
@@ -373,7 +373,7 @@ def _itself(value: Any) -> Any:
 
 def _written(wanted: Sequence[Step]) -> str:
     """A path from its first value on, as text."""
-    first, *others = [step.field + "".join(f"[{taken}]" for taken in step.takes) for step in wanted]
+    first, *others = [step.field + "".join(f"[{bracket}]" for bracket in step.takes) for step in wanted]
     return ".".join([ROOT + first[len(wanted[0].field) :], *others])
 
 
