@@ -53,9 +53,14 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     `tocsin.verdict(call)`, or `await tocsin.verdict(call)` for grpc.aio. In observe and annotate messages are those of
     the channel; in enforce, what `on_alarm` and `fail` say is done about them, and calls whose answer is withheld raise
     grpc.RpcError (grpc.aio.AioRpcError) with the configured status.
+
+    Raises ConfigError where no model of the guard is served by a protocol of gRPC.
     """
     import grpc
 
+    from tocsin.inprocess.channel import require_grpc
+
+    require_grpc(guard, "guard_channel")
     if isinstance(channel, grpc.aio.Channel):
         from tocsin.inprocess.aio_channel import GuardedAioChannel
 
@@ -88,9 +93,13 @@ def server_interceptor(guard: Guard) -> Any:
 
     In annotate and enforce the verdict is in the call's trailing metadata, where callers in any language see it; in
     enforce, what `on_alarm` and `fail` say is done.
+
+    Raises ConfigError where no model of the guard is served by a protocol of gRPC.
     """
+    from tocsin.inprocess.channel import require_grpc
     from tocsin.inprocess.server import GuardInterceptor
 
+    require_grpc(guard, "server_interceptor")
     return GuardInterceptor(guard)
 
 

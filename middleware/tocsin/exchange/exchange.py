@@ -24,6 +24,7 @@ from tocsin.protocols.http.encodings import Decoding, decoding
 from tocsin.protocols.http.framing import Event, Framing, JsonLines, ServerSentEvents, WholeDocument, with_data
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.routes import Routes
+from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
 from tocsin.protocols.method import Edit
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
@@ -70,9 +71,7 @@ class Exchanges:
         """Raises ConfigError where no model is served by HTTP, so that a position would judge nothing."""
         if not self._current():
             names = ", ".join(f"{name} ({model.config.protocol})" for name, model in self.guard.models.items())
-            raise ConfigError(
-                f"{position} judges protocols of HTTP, such as `protocol: openai`, and no model has one: {names}"
-            )
+            raise ConfigError(f"{position} judges protocols of HTTP, such as `openai`, and no model has one: {names}")
 
     def open(self, verb: str, path: str, headers: Headers, *, origin: str = "") -> Exchange | None:
         """The exchange that begins with these header fields, named in lower case; None where no model guards its route.
@@ -109,9 +108,11 @@ class Exchange:
         self._limit = int(guard.config.max_message)
         self._holds = guard.config.mode == "enforce"
         self._request_encoding = metadata.get("content-encoding", "")
+        self._request_headers, self._response_headers = metadata, metadata
         self._framing: Framing | None = None
         self._decoding: Decoding | None = None
         self._by_segments = False
+        self._has_messages = False
 
     @property
     def asks(self) -> bool:
@@ -132,7 +133,7 @@ class Exchange:
         """The request is complete, or cannot be told for `fault`; what goes on in its place, None: as it came."""
         if body is not None:
             try:
-                body = self._plain_request(body)
+                body = self.method.whole_document(self._plain_request(body), self._request_headers, "request")
             except Unscored as why:
                 body, fault = None, (why.reason, str(why))
         self.call.on_request_message(body, fault)
@@ -165,11 +166,12 @@ class Exchange:
 
     def on_response_headers(self, status: int, headers: Headers) -> ResponseHead:
         """The response begins, its header fields named in lower case. Only success (2xx) is judged."""
-        fields = dict(headers)
+        fields = self._response_headers = dict(headers)
         if not 200 <= status < 300:
             return ResponseHead(False)
         content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")
-        self.kind = _kind(content_type.strip())
+        is_binary = LENGTH_HEADER in fields and isinstance(self.method, InferRoute)
+        self.kind = DOCUMENT if is_binary else _kind(content_type.strip())
         fault = self._content_type_fault(content_type.strip(), parameters)
         encoding = fields.get("content-encoding", "")
         if fault is None:
@@ -284,8 +286,11 @@ class Exchange:
     def _messages(self, data: bytes) -> list[tuple[bytes | None, Fault | None]]:
         method = self.method
         if not method.streams:
-            return [(data, None)]
+            return [(method.whole_document(data, self._response_headers, "response"), None)]
         parts = method.split(data)
+        if self.kind != DOCUMENT and self._has_messages and method.is_summary(parts[0]):
+            return []
+        self._has_messages = True
         if not self.repeated and method.stream.repeat and self.kind != DOCUMENT:
             self.repeated = method.members(data, method.stream.repeat)
         return [(part, None) for part in parts]

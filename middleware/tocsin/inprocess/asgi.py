@@ -215,13 +215,13 @@ class _Served:
         assert instead is not None
         self._has_ended = True
         if self._start is not None and not passed:
-            whole = answer if answer is not None else reply(self._exchange, instead)
-            headers = [(name, value) for name, value in whole.headers if name not in OF_BYTES or answer is None]
+            replacement = answer if answer is not None else reply(self._exchange, instead)
+            headers = [(name, value) for name, value in replacement.headers if name not in OF_BYTES or answer is None]
             headers = without_verdict(headers) + verdict_fields(self._exchange.call)
             if answer is not None:
-                headers.append(("content-length", str(len(whole.body))))
-            await self._send({"type": "http.response.start", "status": whole.status, "headers": _encoded(headers)})
-            await self._send_body(whole.body, more=False)
+                headers.append(("content-length", str(len(replacement.body))))
+            await self._send({"type": "http.response.start", "status": replacement.status, "headers": _encoded(headers)})
+            await self._send_body(replacement.body, more=False)
         else:
             if self._start is not None:
                 await self._send_start()

@@ -60,22 +60,22 @@ class HttpGate:
     def pass_on(self, segments: Sequence[Segment], ask: Asking, *, is_end: bool = False) -> bytes:
         """The bytes that may go on now that these segments have come, or the end."""
 
-        def asked(step: Ask) -> Outcome:
+        def outcome_of(step: Ask) -> Outcome:
             return self._outcome(ask(step))
 
         pieces = self._take(segments, is_end)
-        return self._released(self._holding.settle(pieces, asked), is_end)
+        return self._released(self._holding.settle(pieces, outcome_of), is_end)
 
     async def pass_on_aio(
         self, segments: Sequence[Segment], batcher: Batcher, ask: AsyncAsking, *, is_end: bool = False
     ) -> bytes:
         """The same in an event loop, judged with what else comes in it."""
 
-        async def asked(step: Ask) -> Outcome:
+        async def outcome_of(step: Ask) -> Outcome:
             return self._outcome(await ask(step))
 
         pieces = self._take(segments, is_end)
-        return self._released(await self._holding.settle_aio(pieces, batcher, asked), is_end)
+        return self._released(await self._holding.settle_aio(pieces, batcher, outcome_of), is_end)
 
     def close(self) -> None:
         """Nothing more comes of the response."""

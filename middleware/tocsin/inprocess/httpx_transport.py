@@ -120,7 +120,7 @@ class _Exchanging:
         extensions = {**response.extensions, EXTENSION: self.exchange.call}
         return self._library.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
 
-    def whole(self, response: Any, body: bytes) -> Any:
+    def complete(self, response: Any, body: bytes) -> Any:
         """The response that the program gets, whose body is all there, or what takes its place."""
         status, headers = response.status_code, _fields(response.headers)
         instead = self.gate.instead
@@ -194,7 +194,7 @@ class _Transport:
                 if len(first) == wanted:
                     break
             else:
-                return exchanging.whole(response, b"".join(first))
+                return exchanging.complete(response, b"".join(first))
         return exchanging.with_stream(response, self.streaming(first, parts, response, exchanging.gate))
 
     def _parts(self, exchanging: _Exchanging, response: Any) -> Iterator[bytes]:
@@ -282,7 +282,7 @@ class _AsyncTransport:
                 if len(first) == wanted:
                     break
             else:
-                return exchanging.whole(response, b"".join(first))
+                return exchanging.complete(response, b"".join(first))
         return exchanging.with_stream(response, self.streaming(first, parts, response, exchanging.gate))
 
     async def _parts(self, exchanging: _Exchanging, response: Any) -> AsyncIterator[bytes]:

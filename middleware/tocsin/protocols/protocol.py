@@ -21,6 +21,7 @@ from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.http.ask import JsonAsk
 from tocsin.protocols.http.method import JsonMethod, Stream
 from tocsin.protocols.http.routes import Route, is_route
+from tocsin.protocols.http.tensors import InferRoute
 from tocsin.protocols.method import AT_END, Method
 from tocsin.protocols.oip_method import InferMethod
 from tocsin.protocols.paths import signal_path
@@ -28,7 +29,7 @@ from tocsin.protocols.paths import signal_path
 Judged = Literal["message", "end"] | int
 
 OF_HTTP = frozenset({"streams", "done", "finish", "repeat", "error", "error_event"})
-OF_GRPC = frozenset({"summary", "ids", "in_turn", "abort"})
+OF_GRPC = frozenset({"ids", "in_turn", "abort"})
 
 
 class TensorConfig(BaseModel):
@@ -213,7 +214,7 @@ def preset(name: str) -> dict[str, Method]:
         return _grpc_preset(name)
     content = _shipped(name)
     if content.get("reader") == "tensors":
-        return {route: JsonMethod(route) for route in content["methods"]}
+        return {route: InferRoute(route) for route in content["methods"]}
     return routes(ProtocolConfig.model_validate(content))
 
 
@@ -252,7 +253,7 @@ def _route(name: str, config: MethodConfig) -> JsonMethod:
         name,
         model=config.model,
         version=config.version,
-        stream=Stream(config.done, config.finish, config.repeat) if config.streams else None,
+        stream=Stream(config.done, config.finish, config.summary, config.repeat) if config.streams else None,
         every=judged_every(config.judge),
         content=config.content,
         sequence=config.sequence,

@@ -119,7 +119,7 @@ UNREADABLE = {
     "not a number": (BODY.replace(b"-0.3", b"NaN"), "undecodable"),
     "infinite as float32": (BODY.replace(b"-0.3", b"-1e300"), "not_finite"),
     "text for numbers": (BODY.replace(b'"logprob":-0.3', b'"logprob":"-0.3"'), "undecodable"),
-    "null for a number": (BODY.replace(b'"logprob":-0.3', b'"logprob":null'), "shape"),
+    "null for a number": (BODY.replace(b'"logprob":-0.3', b'"logprob":null', 1), "shape"),
     "cut": (BODY[:-5], "undecodable"),
     "no JSON": (b"<html>", "undecodable"),
     "nothing": (b"", "no_response"),

@@ -28,9 +28,10 @@ BOM = b"\xef\xbb\xbf"
 # Numbers, or arrays of them of up to four axes. True and false are numbers, too: tensors of BOOL have them.
 _SCALAR = float | bool
 _NUMBERS: Any = _SCALAR | list[_SCALAR | list[_SCALAR | list[_SCALAR | list[_SCALAR]]]]
+_PACKED: Any = _SCALAR | str | list[_SCALAR | str | list[_SCALAR | str | list[_SCALAR | str | list[_SCALAR | str]]]]
 _LEAVES: dict[str, Any] = {
     "number": _NUMBERS,
-    "packed": _NUMBERS | str,  # or base64 of packed numbers
+    "packed": _PACKED,  # or base64 of packed numbers
     "text": str | int | float | bool,
 }
 _EMPTY = frozenset((b"null", b'""', b"[]", b"{}", b"false"))

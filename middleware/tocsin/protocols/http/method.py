@@ -41,11 +41,13 @@ class OpenedDocument(NamedTuple):
 
 class Stream(NamedTuple):
     """How a route streams: `done` is the data of the event after which nothing comes; `finish` the path that tells the
-    end of a sequence; `repeat` members that messages of Tocsin's own repeat from the messages of a stream.
+    end of a sequence; `summary` where a message repeats what was streamed before it; `repeat` members that messages of
+    Tocsin's own repeat from the messages of a stream.
     """
 
     done: str = ""
     finish: str = ""
+    summary: str = ""
     repeat: Sequence[str] = ()
 
 
@@ -87,10 +89,14 @@ class JsonMethod:
         self._response, self._request = Document("response"), Document("request")
         self.model_key, self.version_key = _metadata_key(model), _metadata_key(version)
         self._model, self._version = self._text_at(model), self._text_at(version)
-        self._names = [place.names[-1] for side, place in (self._model, self._version) if side == "response"]
-        self._request_names = [place.names[-1] for side, place in (self._model, self._version) if side == "request"]
+        told_at = (self._model, self._version)
+        self._names = [name for side, places in told_at if side == "response" for at in places for name in at.names]
+        self._request_names = [
+            name for side, places in told_at if side == "request" for at in places for name in at.names
+        ]
         self._content = [self._response.place(way) for way in _ways(content)]
         self._finish = [self._response.place(way) for way in _ways(self.stream.finish)]
+        self._summary = [self._response.place(way) for way in _ways(self.stream.summary)]
         self._presence_names = [name for place in (*self._content, *self._finish) for name in place.names]
         self._sequences = [self._response.place(way, "number") for way in _ways(sequence)]
         self._items = [self._response.place(way) for way in _item_paths(sequence)]
@@ -100,6 +106,8 @@ class JsonMethod:
             raise ValueError("sequence and content: are told of routes whose responses stream: add `streams: true`")
         self._alternatives = alternatives
         self._asks = asks
+        if asks is not None:
+            JsonEdit(asks, 1)
         for path in self.signals.values():
             self._check(path)
 
@@ -154,6 +162,16 @@ class JsonMethod:
             self._sequence_of(document) if self.parallel else 0,
             empty,
         )
+
+    def is_summary(self, message: bytes) -> bool:
+        """Whether a message of a stream repeats what came before it."""
+        document = getattr(message, "document", None)
+        return document is not None and any(place.is_present(document) for place in self._summary)
+
+    def whole_document(self, content: bytes, headers: Mapping[str, str], side: str) -> bytes:
+        """The document of a body with these header fields."""
+        del headers, side
+        return content
 
     def members(self, message: bytes, names: Sequence[str]) -> dict[str, bytes]:
         """Those of these members that a document has, as their bytes. Raises Unscored `undecodable`."""
@@ -284,15 +302,16 @@ class JsonMethod:
 
         return signal_read(ways_of, path, self._alternatives)
 
-    def _text_at(self, path: str) -> tuple[str, Place]:
+    def _text_at(self, path: str) -> tuple[str, list[Place]]:
         if not path or _metadata_key(path):
-            return "", _NOWHERE
+            return "", []
         side, _, rest = path.partition(".")
         if side not in ("request", "response") or not rest:
             raise ValueError(
                 f"expected request.PATH, response.PATH, metadata.HEADER or path.NAME of the route, not '{path}'"
             )
-        return side, (self._request if side == "request" else self._response).place(rest, "text")
+        document = self._request if side == "request" else self._response
+        return side, [document.place(way.strip().removeprefix(f"{side}."), "text") for way in rest.split("|")]
 
 
 class JsonReader:
@@ -341,14 +360,14 @@ class JsonReader:
         return rows, family, raws
 
 
-_NOWHERE = Place(lambda document: None, False, ())
-
-
-def _text(where: tuple[str, Place], response: Any, request: Any) -> str:
-    side, place = where
+def _text(where: tuple[str, list[Place]], response: Any, request: Any) -> str:
+    side, places = where
     document = request if side == "request" else response
-    value = None if not side or document is None else place.follow(document)
-    return "" if value is None or isinstance(value, list) else str(value)
+    for place in places if document is not None else ():
+        value = place.follow(document)
+        if value is not None and not isinstance(value, list):
+            return str(value)
+    return ""
 
 
 def _metadata_key(path: str) -> str:

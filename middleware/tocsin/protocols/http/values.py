@@ -46,11 +46,11 @@ def _numbers(place: Place, path: str) -> Find:
 
 
 def as_array(value: Any, path: str, by_rows: bool | None) -> Array | None:
-    """A number, or numbers in arrays, as a signal; None of what is empty. Raises Unscored where it is ragged."""
+    """A number, or numbers in arrays, as a signal; None where there are none. Raises Unscored where it is ragged."""
     if not isinstance(value, list):
         return Array((1,), float32_bytes((value,), 1), by_rows)
     length = len(value)
-    if not length:
+    if not length or value.count(None) == length:
         return None
     try:
         if not isinstance(value[0], list):
@@ -84,10 +84,18 @@ def _packed(document: Document, place: Place, path: str, signal: SignalPath) -> 
             value = _unpacked(value, named, path)
         lengths: Any = shape_at.follow(decoded) if shape_at is not None else signal.shape and (-1, *signal.shape)
         if lengths:
-            return Array.of(shaped(np.asarray(value, np.float32).ravel(), lengths, path), None)
+            return Array.of(shaped(_flat(value, path), lengths, path), None)
         return Array.of(value, by_rows) if packs else as_array(value, path, by_rows)
 
     return find, names
+
+
+def _flat(value: Any, path: str) -> Float32:
+    """All values of an array, in their order."""
+    try:
+        return np.asarray(value, np.float64).astype(np.float32).ravel()
+    except (TypeError, ValueError, OverflowError):
+        raise Unscored("shape", f"the values at '{path}' are not of one length, or some are missing") from None
 
 
 def _of_document(signal: SignalPath, path: str) -> str:
