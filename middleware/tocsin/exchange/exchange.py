@@ -136,13 +136,15 @@ class Exchange:
                 body = self.method.whole_document(self._plain_request(body), self._request_headers, "request")
             except Unscored as why:
                 body, fault = None, (why.reason, str(why))
+            except Exception as error:
+                body, fault = None, ("undecodable", f"{type(error).__name__}: {error}")
         self.call.on_request_message(body, fault)
         if body is None or self._request_encoding:
             return None
         for edit in self._edits:
             try:
                 changed = edit.ask(body)
-            except Unscored:
+            except Exception:  # then it goes on as it came, and what is missing in the response is counted
                 return None
             if changed is not None:
                 self._applied = edit, body
@@ -281,6 +283,8 @@ class Exchange:
                 raw = raw if stripped == event.data else with_data(event, stripped)
         except Unscored as why:
             return Segment(event.raw, [(None, (why.reason, str(why)))])
+        except Exception as error:  # whatever is in a response, it is counted
+            return Segment(event.raw, [(None, ("undecodable", f"{type(error).__name__}: {error}"))])
         return Segment(raw, messages)
 
     def _messages(self, data: bytes) -> list[tuple[bytes | None, Fault | None]]:

@@ -220,7 +220,8 @@ class _Served:
             headers = without_verdict(headers) + verdict_fields(self._exchange.call)
             if answer is not None:
                 headers.append(("content-length", str(len(replacement.body))))
-            await self._send({"type": "http.response.start", "status": replacement.status, "headers": _encoded(headers)})
+            start = {"type": "http.response.start", "status": replacement.status, "headers": _encoded(headers)}
+            await self._send(start)
             await self._send_body(replacement.body, more=False)
         else:
             if self._start is not None:

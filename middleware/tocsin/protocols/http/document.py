@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ _LEAVES: dict[str, Any] = {
 _EMPTY = frozenset((b"null", b'""', b"[]", b"{}", b"false"))
 
 _NONE = type(None)
+_FOLDED_TO_ASCII = ("\u017f".encode(), "\u212a".encode())  # the long s and the sign of kelvin, which are s and k to Go
 
 Follow = Callable[[Any], Any]
 
@@ -113,7 +115,7 @@ class Document:
         self.side = side
         self._root = _Node()
         self.names: set[str] = set()  # of all members on paths
-        self._ends: dict[str, dict[tuple[int, str], Ops]] = {}  # by the last member's name
+        self._ends: dict[str, dict[tuple[int, str], _End]] = {}  # by the last member's name
         self._decoder: msgspec.json.Decoder[Any] | None = None
 
     def place(self, path: str, leaf: str = "") -> Place:
@@ -128,9 +130,9 @@ class Document:
         else:
             follow, ends = resolver.rest(self._root, wanted)
         self.names |= resolver.names
-        for name, key, ops in ends:
-            self._ends.setdefault(name, {})[key] = ops
-        return Place(follow, resolver.by_rows, tuple({name: None for name, _, _ in ends}))
+        for end in ends:
+            self._ends.setdefault(end.name, {})[end.key] = end
+        return Place(follow, resolver.by_rows, tuple(dict.fromkeys(end.name for end in ends)))
 
     def decode(self, content: bytes) -> Any:
         """The document, as far as places are in it. Raises Unscored `undecodable`."""
@@ -153,12 +155,12 @@ class Document:
         """
         searched = content.lower() if any_case else content
         for name in names:
-            quoted = f'"{name.lower() if any_case else name}"'.encode()
-            ends = self._ends.get(name, {}).values()
-            if searched.count(quoted) != sum([_count(ops, document) for ops in ends]):
+            occurrences = searched.count(_quoted(name, any_case))
+            if occurrences > 1 and occurrences != sum([end.count(document) for end in self._ends[name].values()]):
                 self._search(content, any_case)
                 return
-        if b"\\" in content and _ESCAPED_NAME.search(content):
+        is_odd = any_case and not content.isascii() and any(letter in content for letter in _FOLDED_TO_ASCII)
+        if is_odd or (b"\\" in content and _ESCAPED_NAME.search(content)):
             self._search(content, any_case)
 
     def _search(self, content: bytes, any_case: bool) -> None:
@@ -182,24 +184,58 @@ class Document:
             raise Unscored("undecodable", f"the {self.side} cannot be read: {brief(error)}") from None
 
 
+@cache
+def _quoted(name: str, any_case: bool) -> bytes:
+    return f'"{name.lower() if any_case else name}"'.encode()
+
+
 class _SecondMember(Exception):
     """An object has two members of one name."""
 
 
-Ops = tuple[Callable[[list[Any]], list[Any]], ...]  # from a list of values to the list of all that they lead to
+Vector = Callable[[list[Any]], list[Any]]  # from a list of values to the list of all that they lead to
+
+
+class _End(NamedTuple):
+    """A last member of a path: its name, and the place that tells it from others. How many a document has is counted:
+    `prefix` leads to it, or to an array, from which `steps` lead to all of them.
+    """
+
+    name: str
+    key: tuple[int, str]
+    prefix: Follow
+    steps: tuple[Vector, ...] = ()
+
+    def count(self, document: Any) -> int:
+        """How many a document has."""
+        values = self.prefix(document)
+        if not self.steps:
+            return int(values is not None)
+        if not isinstance(values, list):
+            return 0
+        for step in self.steps:
+            values = step(values)
+        return len(values)
+
+    def by(self, outer: Follow) -> _End:
+        """The same by way of a value that leads to it."""
+        return self._replace(prefix=_through(outer, self.prefix))
+
+    def of_each(self) -> _End:
+        """The same of all elements of an array."""
+        rest = (_elements, *self.steps) if self.steps else ()
+        return self._replace(prefix=_itself, steps=(_of_all(self.prefix), *rest))
 
 
 class _Part(NamedTuple):
-    """How to follow the rest of a path, and the members that it ends in: the name of each, the place that tells it from
-    others, and how to find all of them.
-    """
+    """How to follow the rest of a path, and the members that it ends in."""
 
     follow: Follow
-    ends: list[tuple[str, tuple[int, str], Ops]]
+    ends: list[_End]
 
-    def after(self, follow: Follow, op: Callable[[list[Any]], list[Any]]) -> _Part:
-        """The same from what leads to it."""
-        return _Part(follow, [(name, key, (op, *ops)) for name, key, ops in self.ends])
+    def by(self, outer: Follow) -> _Part:
+        """The same by way of a value that leads to it."""
+        return _Part(_through(outer, self.follow), [end.by(outer) for end in self.ends])
 
 
 class _Resolver:
@@ -228,11 +264,9 @@ class _Resolver:
                 raise ValueError(f"'{self._path}': only one axis can be one of responses ([*])")
             self.by_rows = self.by_rows or bracket == ROWS
             inner = self.take(node.elements(), step, brackets, rest)
-            return inner.after(_each(inner.follow), _elements)
+            return _Part(_each(inner.follow), [end.of_each() for end in inner.ends])
         if bracket.lstrip("-").isdigit():
-            pick = _At(int(bracket))
-            inner = self.take(node.elements(), step, brackets, rest)
-            return inner.after(_through(pick, inner.follow), pick.of_all)
+            return self.take(node.elements(), step, brackets, rest).by(_at(int(bracket)))
         if "," in bracket:
             keys = [key.strip() for key in bracket.split(",")]
             if len(set(keys)) < len(keys):
@@ -246,10 +280,9 @@ class _Resolver:
         self.names.add(name)
         get = _Get(attribute)
         inner = self.take(child, step, brackets, rest)
-        follow = _through(get, inner.follow)
         if not rest:
-            return _Part(follow, [(name, (id(node), attribute), (get.of_all,))])
-        return inner.after(follow, get.of_all)
+            return _Part(_through(get, inner.follow), [_End(name, (id(node), attribute), get)])
+        return inner.by(get)
 
     def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
         """Of an object the member, of an array the element whose `name` is that. Elements of other names may hold
@@ -277,7 +310,7 @@ class _Resolver:
 
         ends = list(of_object.ends)
         if len(rest) == 1:
-            ends.append((rest[0].field, (id(element), attribute), (_elements, _Get(attribute).of_all)))
+            ends.append(_End(rest[0].field, (id(element), attribute), _Get(attribute)).of_each())
         return _Part(follow, ends)
 
 
@@ -308,21 +341,16 @@ class _Get:
         return members
 
 
-class _At:
+def _at(index: int) -> Follow:
     """An element of an array by its position, None where there is none."""
+    return lambda value: value[index] if isinstance(value, list) and -len(value) <= index < len(value) else None
 
-    __slots__ = ("_index",)
 
-    def __init__(self, index: int) -> None:
-        self._index = index
-
-    def __call__(self, value: Any) -> Any:
-        index = self._index
-        return value[index] if isinstance(value, list) and -len(value) <= index < len(value) else None
-
-    def of_all(self, values: list[Any]) -> list[Any]:
-        """The elements of those values that have it."""
-        return [element for value in values if (element := self(value)) is not None]
+def _of_all(follow: Follow) -> Vector:
+    """What values lead to, of those that lead to something."""
+    if isinstance(follow, _Get):
+        return follow.of_all
+    return lambda values: [result for value in values if (result := follow(value)) is not None]
 
 
 def _elements(values: list[Any]) -> list[Any]:
@@ -350,14 +378,6 @@ def _each(inner: Follow) -> Follow:
         of_each = inner.each
         return lambda values: of_each(values) if isinstance(values, list) else None
     return lambda values: [inner(value) for value in values] if isinstance(values, list) else None
-
-
-def _count(ops: Ops, document: Any) -> int:
-    """How many members a document has at a place."""
-    values = [document]
-    for op in ops:
-        values = op(values)
-    return len(values)
 
 
 def _several(members: Sequence[Follow]) -> Follow:

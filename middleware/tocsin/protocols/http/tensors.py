@@ -6,6 +6,7 @@ tells, and the tensors' bytes behind it. It is read as a document of its own tha
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from tocsin.unscored import Unscored
 
 LENGTH_HEADER = "inference-header-content-length"
 _PLACES = {"request": "inputs", "response": "outputs"}
+_NUMBER = re.compile(r"[0-9]{1,15}")
 _ERROR = {"error": "{message}"}
 
 
@@ -37,7 +39,7 @@ class InferRoute(JsonMethod):
         declared = headers.get(LENGTH_HEADER)
         if declared is None:
             return content
-        length = int(declared) if declared.isascii() and declared.isdigit() else -1
+        length = int(declared) if _NUMBER.fullmatch(declared) else -1
         if not 0 <= length <= len(content):
             raise Unscored("undecodable", f"the {side} has the {LENGTH_HEADER} '{declared}', and {len(content)} bytes")
         document, rest = content[:length], content[length:]
@@ -72,6 +74,6 @@ def _binary_size(tensor: Mapping[str, bytes], side: str) -> int | None:
     size: Any = members_of(parameters, side).get("binary_data_size") if parameters.strip() != b"null" else None
     if size is None:
         return None
-    if "data" in tensor or not size.strip().isdigit():
+    if "data" in tensor or not _NUMBER.fullmatch(size.decode("latin-1")):
         raise Unscored("undecodable", f"a tensor of the {side} says that it is binary data, and has other data too")
     return int(size)
