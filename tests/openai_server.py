@@ -54,14 +54,15 @@ class OpenAIServer:
             return JSONResponse({"error": {"message": "no", "type": "server"}}, 422)
         if prompt == "html":
             return Response("<html>", media_type="text/html")
-        answers, asked = ANSWERS[prompt], bool(body.get("logprobs"))
+        answers, asked = ANSWERS.get(prompt, ANSWERS["safe"]), bool(body.get("logprobs"))
         if not body.get("stream"):
             return Response(completion(*answers, asked=asked), media_type="application/json")
         return StreamingResponse(self._events(answers, asked, prompt), media_type="text/event-stream")
 
     async def _events(self, answers: list[list[float]], asked: bool, prompt: str) -> AsyncIterator[bytes]:
         try:
-            for event in stream(*answers, asked=asked):
+            beyond = [chunk([delta(0, " beyond", STRANGE)])] if prompt == "beyond" else []
+            for event in [*stream(*answers, asked=asked), *beyond]:
                 yield event
                 self.sent += 1
                 await asyncio.sleep(0)  # as one waits for an engine
@@ -69,7 +70,7 @@ class OpenAIServer:
             self.finished.set()
 
 
-__all__ = ["ANSWERS", "Middleware", "OpenAIServer", "chunk", "delta", "serving"]
+__all__ = ["ANSWERS", "Middleware", "OpenAIServer", "serving"]
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from tocsin.exchange.exchange import Exchange, Segment
 from tocsin.exchange.replies import Reply, verdict_event
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.call import Call, StreamedCall
+from tocsin.judgement.call import StreamedCall
 from tocsin.judgement.enforcement import Ask, Outcome
+from tocsin.judgement.gate import Action
 from tocsin.judgement.policy import Replacement
 
 Answer = tuple[int, list[tuple[str, str]], bytes]  # another response: its status, header fields and body
@@ -39,14 +40,14 @@ class HttpGate:
         self._guard = exchange.guard
         self._holding = Holding(exchange.guard, exchange.call, asks=True)
         self._waiting: deque[_Waiting] = deque()
-        self._has_verdict_event = False
+        self._has_verdict_event = self._is_done = False
         self.answer: Reply | None = None
         self.is_sent = False
 
     @property
     def holds(self) -> bool:
         """Whether segments wait for their verdicts."""
-        return self._holding.holds
+        return self._guard.config.mode == "enforce"
 
     @property
     def instead(self) -> Replacement | None:
@@ -63,8 +64,8 @@ class HttpGate:
         def outcome_of(step: Ask) -> Outcome:
             return self._outcome(ask(step))
 
-        pieces = self._take(segments, is_end)
-        return self._released(self._holding.settle(pieces, outcome_of), is_end)
+        actions = self._take(segments, is_end)
+        return self._released(self._holding.settle(actions, outcome_of), is_end)
 
     async def pass_on_aio(
         self, segments: Sequence[Segment], batcher: Batcher, ask: AsyncAsking, *, is_end: bool = False
@@ -74,23 +75,38 @@ class HttpGate:
         async def outcome_of(step: Ask) -> Outcome:
             return self._outcome(await ask(step))
 
-        pieces = self._take(segments, is_end)
-        return self._released(await self._holding.settle_aio(pieces, batcher, outcome_of), is_end)
+        actions = self._take(segments, is_end)
+        return self._released(await self._holding.settle_aio(actions, batcher, outcome_of), is_end)
 
     def close(self) -> None:
         """Nothing more comes of the response."""
         self._holding.on_closed()
 
-    def _take(self, segments: Sequence[Segment], is_end: bool) -> list[Call]:
-        pieces: list[Call] = []
+    def _take(self, segments: Sequence[Segment], is_end: bool) -> list[Action]:
+        """Tell what has come; what the gate says to that."""
+        actions: list[Action] = []
         for segment in segments:
+            if self._is_done and segment.messages:
+                segment = self._beyond(segment)
             waiting = _Waiting(segment)
             self._waiting.append(waiting)
             for content, fault in segment.messages:
-                pieces += self._holding.take(waiting, content, fault)
+                actions += self._holding.take(waiting, content, fault)
             if segment.is_done:
-                pieces += self._holding.end()
-        return pieces + self._holding.end() if is_end else pieces
+                self._is_done = True
+                actions += self._holding.end()
+        return [*actions, *self._holding.end()] if is_end else actions
+
+    def _beyond(self, segment: Segment) -> Segment:
+        """Messages behind what tells that nothing follows: no client reads them, but some that have no such word. They
+        are counted; where responses are held, they do not go on.
+        """
+        unjudged = self.exchange.call.on_response_message(
+            None, ("undecodable", "a message follows the end of a stream")
+        )
+        if unjudged is not None:
+            self._guard.judge([unjudged])
+        return Segment(b"" if self.holds else segment.raw)
 
     def _outcome(self, answer: Answer | None) -> Outcome:
         """The messages of another response to the request."""

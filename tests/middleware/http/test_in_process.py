@@ -225,6 +225,28 @@ def test_a_fallback_is_asked_instead(position: str, streams: bool, tokens: Path)
 
 
 @pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("mode", ["observe", "annotate", "enforce"])
+def test_what_follows_the_end_of_a_stream_is_counted_and_never_held_out(position: str, mode: str, tokens: Path) -> None:
+    guard = Guard.open(config(tokens, mode))
+    noted: list[str] = []
+
+    class Noting:
+        def __getattr__(self, name: str) -> Any:
+            def note(call: Any, *_: Any) -> None:
+                if name == "unscored":
+                    noted.append(call.verdict.unscored)
+
+            return note
+
+    guard.sinks.append(Noting())  # type: ignore[arg-type]
+    with positioned(position, guard) as (say, _, _):
+        body = without_comments(say("beyond", logprobs=True, stream=True).body)
+        assert body.startswith(b"".join(stream(*ANSWERS["safe"])))
+        assert (b" beyond" in body) == (mode != "enforce")
+        assert noted == ["undecodable"]
+
+
+@pytest.mark.parametrize("position", POSITIONS)
 def test_an_abstention_is_a_response_of_the_protocol(position: str, tokens: Path) -> None:
     response = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "no"}, "finish_reason": "stop"}]}
     abstain = {"response": response, "keep": ["id", "model"]}
