@@ -200,7 +200,10 @@ def is_http(name: str) -> bool:
 
 
 @cache
-def _grpc_preset(name: str) -> dict[str, Method]:
+def preset(name: str) -> dict[str, Method]:
+    """The methods of a protocol that ships, by name."""
+    if is_http(name):
+        return route_preset(name)
     content = _shipped(name)
     if content.get("reader") == "tensors":
         return {path: InferMethod(path, streams=streams) for path, streams in content["methods"].items()}
@@ -208,10 +211,8 @@ def _grpc_preset(name: str) -> dict[str, Method]:
     return methods(config, lambda: pool(config.descriptors))
 
 
-def preset(name: str) -> dict[str, Method]:
-    """The methods of a protocol that ships, by name. Routes are made anew: what they read is what is asked of them."""
-    if not is_http(name):
-        return _grpc_preset(name)
+def route_preset(name: str) -> dict[str, Method]:
+    """The routes of a protocol that ships, made anew: they read what is asked of them, and nothing that others ask."""
     content = _shipped(name)
     if content.get("reader") == "tensors":
         return {route: InferRoute(route) for route in content["methods"]}
