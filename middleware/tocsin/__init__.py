@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tocsin.errors import ConfigError, FeedbackError, RecordingError, StartError, TocsinError
@@ -12,6 +15,7 @@ from tocsin.verdict import Verdict
 if TYPE_CHECKING:
     import grpc
 
+    from tocsin.configuration.config import Config
     from tocsin.judgement.guard import Guard
 
 _LATER = {"Guard": "tocsin.judgement.guard"}
@@ -28,6 +32,7 @@ __all__ = [
     "export_spans",
     "guard_channel",
     "guard_transport",
+    "record",
     "server_interceptor",
     "verdict",
 ]
@@ -85,6 +90,29 @@ def guard_transport(transport: Any, guard: Guard) -> Any:
     from tocsin.inprocess.httpx_transport import guarded_transport
 
     return guarded_transport(transport, guard)
+
+
+@contextmanager
+def record(config: Config | Path | str, directory: Path | str, rows: int = 100_000) -> Iterator[Guard]:
+    """A guard that keeps the signals of responses in a folder instead of scoring them, for `tocsin fit` and
+    `tocsin calibrate`; at most so many rows. It is given to any position of a program:
+
+        with tocsin.record("tocsin.yaml", "safe") as guard:
+            transport = tocsin.guard_transport(httpx.HTTPTransport(), guard)
+
+    Bundles need not exist yet, and nothing is done about responses. Needs the extra `record`. Raises ConfigError, and
+    RecordingError where the folder cannot be written to.
+    """
+    from tocsin.configuration.config import Config
+    from tocsin.recording.recorder import Recorder
+
+    settings = config if isinstance(config, Config) else Config.load(config)
+    recorder = Recorder.open(settings.model_copy(update={"mode": "observe"}))
+    recorder.start(Path(directory), rows)
+    try:
+        yield recorder
+    finally:
+        recorder.close()
 
 
 def server_interceptor(guard: Guard) -> Any:

@@ -47,10 +47,10 @@ def file_problems(config: Config) -> list[str]:
     """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside, and which
     models the relay would never see a call of.
     """
-    return [*_unseen(config), *(problem for check in _checks(config) for problem in _said(check))]
+    return [*unseen_models(config), *(problem for check in _checks(config) for problem in _said(check))]
 
 
-def _unseen(config: Config) -> list[str]:
+def unseen_models(config: Config) -> list[str]:
     """The models whose protocols are HTTP, while `listen` relays gRPC."""
     return [
         f"models.{name}.protocol: '{model.protocol}' is HTTP, and the relay on {config.listen} carries gRPC, so that "
