@@ -10,7 +10,7 @@ from tocsin.protocols.field_signals import Alternatives, Read, signal_read
 from tocsin.protocols.field_values import Array, Find
 from tocsin.protocols.http.ask import JsonAsk, JsonEdit
 from tocsin.protocols.http.document import Document, Place
-from tocsin.protocols.http.parts import elements_of, encoded, joined, members_of
+from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, joined, members_of
 from tocsin.protocols.http.values import finders
 from tocsin.protocols.method import Answer, Opened
 from tocsin.protocols.paths import SignalPath, steps
@@ -18,12 +18,6 @@ from tocsin.protocols.rows import Reading, RowPlans, Shapes
 from tocsin.unscored import Unscored
 
 PATH_KEY = "path."  # what a route's template captures is told as metadata of this kind
-
-
-class JsonMessage(bytes):
-    """A document as it came, and what was decoded of it."""
-
-    document: Any
 
 
 class OpenedDocument(NamedTuple):
