@@ -369,15 +369,27 @@ def _elements(values: list[Any]) -> list[Any]:
     return list(chain.from_iterable(values))
 
 
+class _Chain:
+    """Values that lead one to the other, None where one is not there."""
+
+    __slots__ = ("_last", "_parts", "parts")
+
+    def __init__(self, parts: Sequence[Follow]) -> None:
+        self.parts = tuple(parts)
+        *self._parts, self._last = parts
+
+    def __call__(self, value: Any) -> Any:
+        for part in self._parts:
+            value = part(value)
+            if value is None:
+                return None
+        return self._last(value)
+
+
 def _through(outer: Follow, inner: Follow) -> Follow:
     if inner is _itself:
         return outer
-
-    def follow(value: Any) -> Any:
-        value = outer(value)
-        return None if value is None else inner(value)
-
-    return follow
+    return _Chain([outer, *(inner.parts if isinstance(inner, _Chain) else (inner,))])
 
 
 def _each(inner: Follow) -> Follow:
