@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests import ranker as acme
-from tests.parts import far_away, running, safe_traffic
+from harness import ranker as acme
+from harness.parts import far_away, running, safe_traffic
 
 import tocsin
 from tocsin.configuration.config import Config

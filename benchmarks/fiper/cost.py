@@ -31,7 +31,7 @@ def cost(folder: Path, task: str) -> tuple[dict[str, Any], list[Check]]:
         "actions": np.concatenate([one.chunks for one in rollouts]).astype(np.float32),
     }
     scorer = compile([parse("rnd"), parse("ace")], fit_on=Observations(seen))
-    ends = np.cumsum([len(one.asked) for one in rollouts])[:-1]
+    ends = np.cumsum([len(one.query_steps) for one in rollouts])[:-1]
     promise = calibrate_sessions(
         np.split(scorer(Observations(seen)), ends), {"alarm": 0.05}, session=SessionRule(Window(6))
     )

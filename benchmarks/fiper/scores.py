@@ -54,14 +54,14 @@ def scored(path: Path, seeds: int) -> list[list[Scored]]:
     safe = [one for one in rollouts if one.kind == "usual" and one.success]
     fit, fitted = safe[:FITTED], {id(one) for one in safe[:FITTED]}
     others = [one for one in rollouts if id(one) not in fitted]
-    console.print(f"{path.stem}: scoring {sum(len(one.asked) for one in others):,} queries; kept for next time")
+    console.print(f"{path.stem}: scoring {sum(len(one.query_steps) for one in others):,} queries; kept for next time")
     surprise = Transition(fit)
     tried = np.array([np.concatenate([of(one) for one in others]) for of in (surprise, clock)]).T
     of_actions = np.concatenate([_by_actions(fit, others), tried], axis=1)
     by_seed = [np.concatenate([of_actions, _by_embeddings(fit, others, seed)], axis=1) for seed in range(seeds)]
     np.savez(
         kept, of_file=of_file, by_seed=by_seed, kinds=[one.kind for one in others],
-        success=[one.success for one in others], lengths=[len(one.asked) for one in others],
+        success=[one.success for one in others], lengths=[len(one.query_steps) for one in others],
         embeddings=[one.embeddings.mean(axis=0) for one in others],
     )  # fmt: skip
     with np.load(kept) as content:
@@ -98,7 +98,7 @@ def _by_actions(fit: Sequence[Rollout], others: Sequence[Rollout]) -> NDArray[np
         pairs(Observations({"actions": chunks[at : at + AT_ONCE], "previous_actions": before[at : at + AT_ONCE]}))
         for at in starts
     ]
-    first = np.concatenate([[True] + [False] * (len(one.asked) - 1) for one in others])
+    first = np.concatenate([[True] + [False] * (len(one.query_steps) - 1) for one in others])
     told = np.concatenate(stac).astype(np.float64)
     told[first] = 0.0  # there is no chunk before
     return np.concatenate([*found, told], axis=1).astype(np.float64)

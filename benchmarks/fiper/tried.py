@@ -39,7 +39,7 @@ class Transition:
 
     def __call__(self, rollout: Rollout) -> Float:
         """One score a query (T,); the first, with nothing before it, is 0."""
-        told = np.zeros(len(rollout.asked))
+        told = np.zeros(len(rollout.query_steps))
         if len(told) > 1:
             moves, changes = _moves(rollout)
             left = changes - self._model.predict(self._scaled(moves))
@@ -52,7 +52,7 @@ class Transition:
 
 def clock(rollout: Rollout) -> Float:
     """How long it has taken (T,): what lasts longer than safe rollouts do is likely to fail."""
-    return np.arange(len(rollout.asked), dtype=np.float64)
+    return np.arange(len(rollout.query_steps), dtype=np.float64)
 
 
 def _moves(rollout: Rollout) -> tuple[Float, Float]:

@@ -60,6 +60,17 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     grpc.RpcError (grpc.aio.AioRpcError) with the configured status.
 
     Raises ConfigError where no model of the guard is served by a protocol of gRPC.
+
+        >>> import grpc
+        >>> import tocsin
+        >>> from tocsin.testing import infer_response, serve_model
+        >>> guard, infer = tocsin.Guard.open("tocsin.yaml"), "/inference.GRPCInferenceService/ModelInfer"
+        >>> response = infer_response("digits", {"probs": [[0.1] * 10], "embedding": [[30.0] * 8]})
+        >>> with serve_model({infer: response}) as model:
+        ...     with tocsin.guard_channel(grpc.insecure_channel(model.address), guard) as channel:
+        ...         _, call = channel.unary_unary(infer).with_call(b"an image", timeout=60)
+        >>> tocsin.verdict(call).severity
+        'critical'
     """
     import grpc
 
@@ -123,6 +134,12 @@ def server_interceptor(guard: Guard) -> Any:
     enforce, what `on_alarm` and `fail` say is done.
 
     Raises ConfigError where no model of the guard is served by a protocol of gRPC.
+
+        >>> import grpc
+        >>> import tocsin
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> guard = tocsin.Guard.open("tocsin.yaml")
+        >>> server = grpc.server(ThreadPoolExecutor(4), interceptors=[tocsin.server_interceptor(guard)])
     """
     from tocsin.inprocess.channel import require_grpc
     from tocsin.inprocess.server import GuardInterceptor
@@ -135,6 +152,13 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
     """Count the guard's verdicts in a prometheus_client registry, the default one unless told otherwise.
 
     For programs that expose their own metrics; a sidecar does this by itself.
+
+        >>> import tocsin
+        >>> from prometheus_client import CollectorRegistry, generate_latest
+        >>> registry = CollectorRegistry()
+        >>> tocsin.export_metrics(tocsin.Guard.open("tocsin.yaml"), registry)
+        >>> b'tocsin_alarms_total{model="digits"' in generate_latest(registry)
+        True
     """
     from prometheus_client import REGISTRY
 
@@ -148,6 +172,10 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
 def export_spans(guard: Guard, processor: Any, share: float = 0.01) -> None:
     """Make spans of the guard's calls that alarm, and of a `share` of the others, for a span processor of the
     OpenTelemetry SDK, such as BatchSpanProcessor(OTLPSpanExporter()). A sidecar does this by itself.
+
+        >>> import tocsin
+        >>> from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+        >>> tocsin.export_spans(tocsin.Guard.open("tocsin.yaml"), BatchSpanProcessor(ConsoleSpanExporter()))
     """
     from tocsin.sinks.spans import SpanSink
     from tocsin.telemetry.exporters import resource

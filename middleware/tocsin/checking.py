@@ -15,6 +15,7 @@ from tocsin.errors import ConfigError, TocsinError
 from tocsin.events.delivery import check_target
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import guarded_models
+from tocsin.recording.reading import require_pyarrow
 from tocsin.relay.tls import Certificates
 from tocsin.state.opening import State
 from tocsin.telemetry.exporters import check_exporters
@@ -81,6 +82,9 @@ def _checks(config: Config) -> Iterator[Callable[[], object]]:
             if isinstance(target, FileTarget):
                 yield partial(_must_take_files, "events.to.file", target.file.parent)
             yield partial(check_target, target)
+    if config.record is not None:
+        yield require_pyarrow
+        yield partial(_must_take_files, "record.to", config.record.to)
     if config.opentelemetry is not None:
         yield partial(check_exporters, config.opentelemetry)
 

@@ -46,6 +46,7 @@ FIXED = (
     "metrics",
     "page",
     "events",
+    "record",
     "opentelemetry",
     "state",
     "admin",

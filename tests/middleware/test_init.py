@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests import ranker as acme
+from harness import ranker as acme
+from harness.model_server import model_server
+from harness.parts import free_port
 from tests.command import tocsin
-from tests.model_server import model_server
-from tests.parts import free_port
 
 from tocsin.protocols.protocol import is_http, presets
 from tocsin.scaffold.asking import MethodOutline, Output

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness.parts import INFER, inference, quick_bundle
+from harness.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
 from prometheus_client import CollectorRegistry, generate_latest
-from tests.middleware.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
-from tests.parts import INFER, inference, quick_bundle
 from typer.testing import CliRunner
 
 import tocsin

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from harness.model_server import model_server
+from harness.parts import INFER, free_port, inference, running, safe_traffic, settings
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
-from tests.model_server import model_server
-from tests.parts import INFER, free_port, inference, running, safe_traffic, settings
 
 from tocsin.errors import RecordingError
 from tocsin.protocols import oip

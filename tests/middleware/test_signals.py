@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness.parts import INFER
 from tests.detectors.test_surroundings import embedder
-from tests.parts import INFER
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call

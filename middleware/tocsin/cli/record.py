@@ -30,7 +30,7 @@ def record(
     ] = False,
 ) -> None:
     """Relay traffic untouched and keep the signals of responses, for fit and calibrate."""
-    settings = Config.load(config).model_copy(update={"mode": "observe"})
+    settings = Config.load(config).model_copy(update={"mode": "observe", "record": None})
     if problems := unseen_models(settings):
         raise ConfigError("\n".join(problems))
     recorder = Recorder.open(settings)

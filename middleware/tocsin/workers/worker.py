@@ -57,9 +57,10 @@ class Reporter:
     def _counted(self) -> dict[str, Any]:
         sidecar = self._sidecar
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
+        sampled = sidecar.sample.facts() if sidecar.sample is not None else {}
         return {
             "metrics": sidecar.metrics.drain(),
-            "relay": sidecar.relay.facts() | sidecar.events.facts() | sent,
+            "relay": sidecar.relay.facts() | sidecar.events.facts() | sent | sampled,
             "alarms": sidecar.events.news(),
         }
 

@@ -12,8 +12,8 @@ import grpc
 import numpy as np
 import pytest
 import yaml
+from harness.parts import SIGNALS, inference, safe_traffic, settings
 from pydantic import ValidationError
-from tests.parts import SIGNALS, inference, safe_traffic, settings
 from typer.testing import CliRunner
 
 import tocsin

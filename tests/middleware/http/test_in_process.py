@@ -14,8 +14,8 @@ import httpx
 import openai
 import pyarrow.parquet as pq
 import pytest
-from tests.chat import CHAT, STRANGE, USUAL, config, each_token_bundle, stream, tokens_bundle
-from tests.openai_server import ANSWERS, Middleware, OpenAIServer, serving
+from harness.chat import CHAT, STRANGE, USUAL, config, each_token_bundle, stream, tokens_bundle
+from harness.openai_server import ANSWERS, Middleware, OpenAIServer, serving
 
 import tocsin
 from tocsin.asgi import GuardMiddleware
@@ -322,7 +322,7 @@ def test_a_program_records_what_it_is_calibrated_on(position: str, tmp_path: Pat
 
 
 def test_a_guard_without_http_is_refused(bundle: Path) -> None:
-    from tests.parts import settings
+    from harness.parts import settings
 
     guard = Guard.open(settings(1, bundle))
     with pytest.raises(ConfigError, match=r"GuardMiddleware judges protocols of HTTP.*digits \(oip\)"):
