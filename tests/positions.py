@@ -1,4 +1,6 @@
-"""Ways to ask a guarded service in every position: behind the relay, through a guarded channel, of a guarded server."""
+"""Ways to ask a guarded service in every position: behind the relay, through a guarded channel, of a guarded server,
+and behind a real Envoy that asks an external processor.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any
 
 import grpc
 from harness import ranker as acme
+from harness.envoy import attached_envoy
 from harness.parts import far_away, running, safe_traffic
 
 import tocsin
@@ -23,16 +26,18 @@ ANSWERS = {f"safe{row}": acme.answer(SAFE, row) for row in range(40)} | {
     "stranger": acme.Response(model="stranger").SerializeToString(),
 }
 POSITIONS = ["client", "aio client", "server", "aio server"]
-TIMEOUT = 10.0
+ENVOYS_OWN = ("date", "server", "x-envoy-upstream-service-time")  # in answers that are a status alone
+TIMEOUT = 20.0
 
 Policy = dict[str, Any]
 
 
-def config(bundle: Path, folder: Path, upstream: str, policy: Policy) -> Config:
+def config(bundle: Path, folder: Path, upstream: str, policy: Policy, *, behind_envoy: bool = False) -> Config:
     """The service behind `upstream`, guarded as the policy says: `mode`, `fail`, `accept_verdicts`, and the model's."""
     model = {key: value for key, value in policy.items() if key not in ("mode", "fail", "accept_verdicts")}
+    where = {"ext_proc": "127.0.0.1:0"} if behind_envoy else {"listen": "127.0.0.1:0"}
     return Config(
-        listen="127.0.0.1:0", upstream=upstream, metrics=None, admin=None, protocols=acme.protocol(folder),
+        **where, upstream=upstream, metrics=None, admin=None, protocols=acme.protocol(folder),
         mode=policy["mode"], fail=policy.get("fail", "open"), accept_verdicts=policy.get("accept_verdicts", False),
         models={"digits": {"bundle": bundle, "protocol": "ranker", "signals": acme.SIGNALS, **model}},
     )  # fmt: skip
@@ -47,7 +52,7 @@ def outcome(responses: list[bytes], code: Any, details: str, trailing: Any) -> d
         "code": code,
         "details": details or "",
         "verdicts": verdicts,
-        "trailing": sorted(pair for pair in entries if pair[0] != METADATA_KEY),
+        "trailing": sorted(pair for pair in entries if pair[0] not in (METADATA_KEY, *ENVOYS_OWN)),
     }
 
 
@@ -112,6 +117,13 @@ def positioned(
             with running(config(bundle, folder, address, policy)) as relay:
                 with grpc.insecure_channel(relay.target) as channel:
                     yield lambda *scenario, **more: ask(channel, *scenario, **more), service
+        return
+    if position == "envoy":
+        with acme.ranker(answers, sequence=sequence) as (service, address):
+            with running(config(bundle, folder, address, policy, behind_envoy=True)) as processor:
+                with attached_envoy(folder / "envoy", address, processor) as envoy:
+                    with grpc.insecure_channel(envoy.target) as channel:
+                        yield lambda *scenario, **more: ask(channel, *scenario, **more), service
         return
     guard = tocsin.Guard.open(config(bundle, folder, "127.0.0.1:1", policy))
     if position == "client":

@@ -85,6 +85,7 @@ def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path, tmp_
         "opentelemetry": {"endpoint": f"http://127.0.0.1:{free_port()}"},
         "record": {"to": tmp_path / "record"},
         "state": {"redis": f"redis://127.0.0.1:{free_port()}"},
+        "ext_proc": "127.0.0.1:0",
     }
     with running(settings(1, bundle, **more)) as relay:
         told = re.findall(r"^# TYPE (tocsin_\w+) ", relay.metrics, re.MULTILINE)

@@ -18,7 +18,7 @@ from harness.chat import config as http_config
 from harness.chat import told as http_pieces
 from harness.parts import METHOD, quick_bundle, settings
 
-from benchmarks.fuzz import called
+from benchmarks.fuzz import called, processed
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.fuzz.relayed import Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
@@ -32,6 +32,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.protocols.containers import CONTAINERS, LARGEST_MEMBER, tensor_in
 from tocsin.protocols.descriptors import pool_of
+from tocsin.protocols.metadata import number_in
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 from tocsin_calibration import Bundle, CalibrationFault
@@ -64,6 +65,9 @@ def targets(folder: Path) -> list[Target]:
     client, server = conversations()
     for mode in ("annotate", "enforce"):
         Relayed(bundle, mode).understood()
+    processors = {mode: processed.Processed(bundle, mode) for mode in ("annotate", "enforce")}
+    for processor in processors.values():
+        processor.understood()
     client_of_server = called.Called(bundle)
     client_of_server.understood()
     http = Exchanged(folder)
@@ -82,6 +86,10 @@ def targets(folder: Path) -> list[Target]:
         Target("http-documents", [completion([USUAL] * 6), completion([USUAL] * 3, [USUAL])], http.document, 0.02),
         Target("http-events", [b"".join(stream([USUAL] * 4))], http.events, 0.02),
         Target("containers", containers(), contained, 0.03),
+        Target("scores", [b"0.25", b"-1e-3", b"nan", b"0.1, 0.2"], scored_text, 0.01),
+        Target("ext_proc-messages", processed.messages(), processed.read, 0.05),
+        Target("ext_proc-annotate", processed.exchanges(), processors["annotate"].feed, 0.02),
+        Target("ext_proc-enforce", processed.exchanges(), processors["enforce"].feed, 0.02),
         Target("verdicts", [b'{"model":"m","p":[0.5],"alarm":null}'], verdicts, 0.03),
         Target("called-blocks", called.blocks(), client_of_server.block, 0.002),
         Target("called-frames", called.conversations(), client_of_server.frames, 0.001),
@@ -137,6 +145,15 @@ def contained(case: bytes) -> None:
             continue
         if values.dtype != np.float32 or values.nbytes > 4 * max(len(case), LARGEST_MEMBER):
             raise Failure(f"{values.dtype} of {values.nbytes} bytes")
+
+
+def scored_text(case: bytes) -> None:
+    try:
+        number = number_in(case.decode("latin-1"), "'x'")
+    except Unscored:
+        raise Refused from None
+    if not abs(number) <= 3.5e38:
+        raise Failure(f"{number} from {case!r}")
 
 
 def verdicts(case: bytes) -> None:

@@ -63,7 +63,9 @@ def unseen_models(config: Config) -> list[str]:
 
 
 def _checks(config: Config) -> Iterator[Callable[[], object]]:
-    addresses = {"metrics": config.metrics, "admin": config.admin}
+    addresses = {"metrics": config.metrics, "admin": config.admin, "ext_proc": config.ext_proc}
+    if config.ext_proc_tls is not None:
+        yield Certificates(config.ext_proc_tls, None, ("ext_proc_tls", "")).read
     for listener in config.every_listener:
         yield Certificates(listener.tls, listener.upstream_tls).read
         yield partial(_must_have_folder, "listen", listener.listen)

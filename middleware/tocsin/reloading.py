@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError, TocsinError
+from tocsin.ext_proc.server import ExtProcServer
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.protocols.descriptors import message_class
@@ -42,6 +43,8 @@ FIXED = (
     "tls",
     "upstream_tls",
     "listeners",
+    "ext_proc",
+    "ext_proc_tls",
     "upstream_health",
     "metrics",
     "page",
@@ -64,11 +67,19 @@ class Follows(Protocol):
 
 
 class Reloader:
-    """Reads `path` again when asked to, and puts relay, guard and sinks to work by it."""
+    """Reads `path` again when asked to, and puts relay, external processor, guard and sinks to work by it."""
 
-    def __init__(self, path: Path | None, relay: Relay, guard: Guard, sinks: Sequence[Follows]) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        relay: Relay,
+        guard: Guard,
+        sinks: Sequence[Follows],
+        processor: ExtProcServer | None = None,
+    ) -> None:
         self._path = path
         self._relay = relay
+        self._processor = processor
         self._guard = guard
         self._sinks = sinks
         self._counts: Counter[str] = Counter()
@@ -101,6 +112,8 @@ class Reloader:
         before, had = self._guard.config, self._guard.models
         config, models = await within_deadline(read_anew, self._path, self._guard)
         renewed = await self._relay.renew_certificates(look=True)
+        if self._processor is not None:
+            renewed |= await self._processor.renew_certificates(look=True)
         try:
             self._follow(config, models)
         except Exception:
@@ -121,6 +134,8 @@ class Reloader:
             sink.follow(models)
         self._guard.reconfigure(config, models)
         self._relay.context.follow(config)
+        if self._processor is not None:
+            self._processor.follow(config)
 
     def collect(self) -> Iterable[Metric]:
         """How often it was done."""

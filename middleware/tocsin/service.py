@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from tocsin.admin import AdminServer
 from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
+from tocsin.ext_proc.server import ExtProcServer
 from tocsin.feedback import FeedbackService
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
@@ -66,12 +67,25 @@ class Sidecar:
         guard.sinks += [self.sample] if self.sample is not None else []
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
         samples = [self.sample] if self.sample is not None else []
-        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events, *samples])
+        self.processor: ExtProcServer | None = None
+        if config.ext_proc is not None:
+            self.processor = ExtProcServer(
+                config,
+                guard,
+                self.relay.context.memory,
+                self.relay.context.descriptors,
+                self.metrics.added,
+                lambda: self.is_ready,
+                shares_port=worker,
+            )
+        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events, *samples], self.processor)
         self._rest = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._rest)
         collectors: list[Collector] = [self.relay, self.reloader, self.events, guard.state, *samples]
         for collector in collectors:
             self._rest.register(collector)
+        if self.processor is not None:
+            self._rest.register(self.processor)
         self.telemetry: Telemetry | None = None
         if config.opentelemetry is not None:
             self.telemetry = Telemetry(config.opentelemetry)
@@ -88,6 +102,11 @@ class Sidecar:
     def admin_address(self) -> str:
         """Where the admin port is, empty where there is none."""
         return str(self._admin.address) if self._admin is not None else ""
+
+    @property
+    def ext_proc_address(self) -> str:
+        """Where Envoy's filter connects, empty where none is served."""
+        return str(self.processor.address) if self.processor is not None else ""
 
     @property
     def is_ready(self) -> bool:
@@ -112,6 +131,9 @@ class Sidecar:
                 self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
                 await self._admin.start()
                 opened.push_async_callback(self._admin.stop)
+            if self.processor is not None:
+                await self.processor.start()
+                opened.push_async_callback(self.processor.drain)
             await self.relay.start()
             if not self._worker:
                 for exchange in (self.metrics.exchange, self._feedback.exchange):
@@ -142,7 +164,10 @@ class Sidecar:
     async def stop(self) -> None:
         """Drain: unready at once, calls in flight finish, then everything closes."""
         await self._become_unready()
-        await self.relay.drain()
+        if self.processor is None:
+            await self.relay.drain()
+        else:
+            await asyncio.gather(self.relay.drain(), self.processor.drain())
         await asyncio.to_thread(self.events.close)
         if self.sample is not None:
             await asyncio.to_thread(self.sample.close)

@@ -15,7 +15,7 @@ import pytest
 from harness import ranker as acme
 from tests.positions import ANSWERS, POSITIONS, TIMEOUT, ask, positioned
 
-EVERYWHERE = ["relay", *POSITIONS]
+EVERYWHERE = ["relay", *POSITIONS, "envoy"]
 KINDS = {"Rank": ["far"], "Watch": ["far safe4 far safe5"], "Sum": ["safe4", "far"], "Chat": ["far", "safe4"]}
 SAFER = {**ANSWERS, "far": ANSWERS["safe7"]}
 ASKABLE = ("Rank", "Watch")  # one request, which is there to be sent again

@@ -28,8 +28,10 @@ def check(
     if problems or guard is None:
         raise ConfigError("\n".join(problems))
     models = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
-    where = "in a program" if in_program else f"{config.listen} -> {config.upstream}"
-    typer.echo(f"{file}: {config.mode}, {where}, guards {', '.join(models)}")
+    ways = [f"{listener.listen} -> {listener.upstream}" for listener in config.every_listener[:1]]
+    ways += [] if config.ext_proc is None else [f"ext_proc on {config.ext_proc}"]
+    ways = ["in a program"] if in_program else ways
+    typer.echo(f"{file}: {config.mode}, {' and '.join(ways)}, guards {', '.join(models)}")
 
 
 @app.command()

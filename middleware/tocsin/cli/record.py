@@ -34,7 +34,7 @@ def record(
     if problems := unseen_models(settings):
         raise ConfigError("\n".join(problems))
     recorder = Recorder.open(settings)
-    sidecar = Sidecar(settings, recorder)
+    sidecar = Sidecar(settings, recorder.guard)
 
     async def run() -> None:
         until = asyncio.Event()
@@ -45,8 +45,8 @@ def record(
                 until.set()
 
         recorder.start(out, rows, full)
-        progress = RecordingProgress([*recorder.methods], rows, lambda: recorder.rows)
-        recorder.sinks.append(progress)
+        progress = RecordingProgress([*recorder.guard.methods], rows, lambda: recorder.rows)
+        recorder.guard.sinks.append(progress)
         reports = asyncio.create_task(progress.run(lambda: sidecar.relay.context.calls))
         try:
             await sidecar.run(lambda: log.info("recording: %s -> %s", sidecar.relay.address, settings.upstream), until)

@@ -41,7 +41,10 @@ def serve(
         sidecar = Sidecar(settings, guard, config)
 
         async def run() -> None:
-            await sidecar.run(lambda: _announce(guard, sidecar.relay.addresses, sidecar.http), asyncio.Event())
+            await sidecar.run(
+                lambda: _announce(guard, sidecar.relay.addresses, sidecar.http, sidecar.ext_proc_address),
+                asyncio.Event(),
+            )
 
         run_loop(run())
 
@@ -68,12 +71,14 @@ def _supervise(settings: Config, guard: Guard, config: Path) -> None:
     addresses = [listener.listen for listener in settings.every_listener]
 
     async def run() -> None:
-        await supervisor.run(lambda: _announce(guard, addresses, supervisor.http), asyncio.Event())
+        await supervisor.run(
+            lambda: _announce(guard, addresses, supervisor.http, str(settings.ext_proc or "")), asyncio.Event()
+        )
 
     run_loop(run())
 
 
-def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None) -> None:
+def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None, ext_proc: str) -> None:
     """What is served, in the log."""
     for model in guard.models.values():
         if model.bundle is None:
@@ -87,5 +92,7 @@ def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | No
     compiled = "" if str(frames.__file__).endswith(".py") else " (compiled)"
     for address, listener in zip(addresses, config.every_listener, strict=True):
         log.info("%s%s: %s -> %s%s", config.mode, compiled, address, listener.upstream, metrics)
+    if ext_proc:
+        log.info("%s%s: external processor of Envoy on %s%s", config.mode, compiled, ext_proc, metrics)
     if config.workers > 1:
         log.info("%d workers", config.workers)

@@ -34,6 +34,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "rules": "Write the Prometheus rules that follow from the promises of a configuration's bundles.",
     "inject": "Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply "
     "-f -.",
+    "attach": "Print the ext_proc filter and the cluster that Envoy needs for a configuration and its mode.",
     "dashboards": "Write the Grafana dashboards: the promise, for everybody, and internals, for operators.",
     "demo": "Guard a real model server on this machine: record, fit, calibrate, serve, and measure the promise.",
     "bundle": "Look at bundles, and fetch them.",

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tocsin.configuration.environment import PREFIX, Override, overrides
 from tocsin.configuration.events import EventsConfig
-from tocsin.configuration.fields import Address, AddressField, Duration
+from tocsin.configuration.fields import CONNECTION, Address, AddressField, Duration
 from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.ports import check_ports
@@ -39,6 +39,14 @@ class Config(BaseSettings):
     upstream_tls: UpstreamTls | None = Field(None, description="TLS towards the model server; null: none.")
     listeners: list[Listener] = Field(
         [], description="Further ports and the model servers behind them, each with `listen`, `upstream`, `tls`, ..."
+    )
+    ext_proc: AddressField | None = Field(
+        None,
+        description="Where Envoy's ext_proc filter connects: HOST:PORT or unix:/PATH. There is no relay then, unless "
+        "`listen` is given too; null: none.",
+    )
+    ext_proc_tls: TlsConfig | None = Field(
+        None, description="The certificate that Envoy sees on `ext_proc`; null: it comes without TLS."
     )
     mode: Literal["observe", "annotate", "enforce"] = Field(
         "observe",
@@ -150,7 +158,11 @@ class Config(BaseSettings):
 
     @property
     def every_listener(self) -> list[Listener]:
-        """Where callers connect, and the model server behind each: the first of them told on top."""
+        """Where callers connect, and the model server behind each: the first of them told on top, unless Envoy's
+        filter alone is served.
+        """
+        if self.ext_proc is not None and "listen" not in self.model_fields_set:
+            return list(self.listeners)
         first = Listener(listen=self.listen, upstream=self.upstream, tls=self.tls, upstream_tls=self.upstream_tls)
         return [first, *self.listeners]
 
@@ -190,9 +202,16 @@ class Config(BaseSettings):
         for listener in self.listeners:
             if listener.model and listener.model not in self.models:
                 raise ValueError(f"listeners: there is no model '{listener.model}'")
+        if self.ext_proc is not None:
+            for name, model in self.models.items():
+                if model.session == CONNECTION:
+                    raise ValueError(
+                        f"models.{name}.session: an Envoy's connection to ext_proc is not a caller's: name a key, such "
+                        f"as metadata.x-session"
+                    )
         if self.workers > 1 and self.events is not None and self.events.evidence:
             raise ValueError("events.evidence: is found in one process alone: leave it out with `workers`")
-        check_ports(self.every_listener, {"metrics": self.metrics, "admin": self.admin})
+        check_ports(self.every_listener, {"metrics": self.metrics, "admin": self.admin, "ext_proc": self.ext_proc})
         return self
 
     def _resolve(self, folder: Path) -> None:
@@ -213,8 +232,9 @@ class Config(BaseSettings):
         if self.state is not None:
             self.state.resolve(folder)
         self.admin_token = self.admin_token and folder / self.admin_token
-        if self.admin_tls is not None:
-            self.admin_tls.resolve(folder)
+        for served in (self.admin_tls, self.ext_proc_tls):
+            if served is not None:
+                served.resolve(folder)
         for listener in self.every_listener:
             for tls in (listener.tls, listener.upstream_tls):
                 if tls is not None:

@@ -6,12 +6,43 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
-from tocsin.relay.context import RelayContext
+from tocsin.configuration.config import Config
+from tocsin.relay.descriptors import Descriptors
 
 MOST_AT_ONCE = 64  # connections that are accepted in one turn of the loop
 PAUSE = 0.5  # seconds without accepting, once there are no file descriptors
+
+
+class Accepts(Protocol):
+    """Whoever serves a port: the relay, or the external processor."""
+
+    @property
+    def config(self) -> Config:
+        """What says how long a handshake may take."""
+        ...
+
+    @property
+    def descriptors(self) -> Descriptors:
+        """How many connections there can be."""
+        ...
+
+    @property
+    def handshakes(self) -> set[asyncio.Task[None]]:
+        """Those under way."""
+        ...
+
+    @property
+    def limited(self) -> Counter[str]:
+        """What a limit has refused."""
+        ...
+
+    def has_room(self) -> bool:
+        """Whether another connection may come."""
+        ...
 
 
 class TlsServer:
@@ -21,7 +52,7 @@ class TlsServer:
 
     def __init__(
         self,
-        context: RelayContext,
+        context: Accepts,
         bound: socket.socket,
         certificates: Callable[[], ssl.SSLContext],
         make_side: Callable[[], asyncio.Protocol],
@@ -90,9 +121,7 @@ class TlsServer:
 class _HandsOver(asyncio.Protocol):
     """Leaves a connection to its side as soon as its handshake, the `task`, is done."""
 
-    def __init__(
-        self, task: asyncio.Task[None], context: RelayContext, make_side: Callable[[], asyncio.Protocol]
-    ) -> None:
+    def __init__(self, task: asyncio.Task[None], context: Accepts, make_side: Callable[[], asyncio.Protocol]) -> None:
         self._task = task
         self._context = context
         self._make_side = make_side

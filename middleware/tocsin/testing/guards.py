@@ -27,12 +27,12 @@ _BUDGET = timedelta(seconds=60)  # so that on a busy machine no verdict is late
 
 
 class ServedGuard:
-    """A running relay. `target` is where a gRPC channel connects."""
+    """A running relay. `target` is where a gRPC channel connects, or Envoy, where it alone is served."""
 
     def __init__(self, sidecar: Sidecar, loop: asyncio.AbstractEventLoop) -> None:
         self.sidecar = sidecar
         self.loop = loop
-        self.target = str(sidecar.relay.address)
+        self.target = str(sidecar.relay.address) if sidecar.relay.ports else sidecar.ext_proc_address
 
     @property
     def metrics(self) -> str:

@@ -27,6 +27,8 @@ from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError, ReloadError, StartError
 from tocsin.events.alarm import Event
 from tocsin.events.health import families as event_families
+from tocsin.ext_proc.health import COUNTED
+from tocsin.ext_proc.health import families as ext_proc_families
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording import sampling
@@ -170,7 +172,7 @@ class Supervisor:
         """The relays' health as that of one, and the workers'."""
         facts = self._telemetry.facts() if self._telemetry is not None else {}
         every = together([self._retired, *(worker.relay for worker in self._workers.values()), facts])
-        yield from (*families(every), *event_families(every), *export_families(every))
+        yield from (*families(every), *ext_proc_families(every), *event_families(every), *export_families(every))
         yield from sampling.families(every) if self.config.record is not None else ()
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
         up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
@@ -191,7 +193,8 @@ class Supervisor:
                 self.metrics.merge(report["metrics"])
                 worker.relay = report["relay"]
                 self._alarms += report["alarms"]
-            self._retired = together([self._retired, ended(worker.relay), sampling.ended(worker.relay)])
+            processed = {name: counts for name, counts in worker.relay.items() if name in COUNTED}
+            self._retired = together([self._retired, ended(worker.relay), sampling.ended(worker.relay), processed])
             worker.relay = {}
             code = await worker.gone()
             if worker.is_ending():
@@ -225,8 +228,9 @@ class Supervisor:
 
     def _reserve(self) -> None:
         """Hold the workers' ports, without listening, so that a mistake is told here and now."""
-        for listener in self.config.every_listener:
-            listen = listener.listen
+        addresses = [listener.listen for listener in self.config.every_listener]
+        addresses += [] if self.config.ext_proc is None else [self.config.ext_proc]
+        for listen in addresses:
             family, _, _, _, where = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
             bound = socket.socket(family)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -329,9 +333,11 @@ def _shared_folder() -> Iterator[str]:
 
 def check_workers(config: Config, guard: Guard) -> None:
     """Raises ConfigError where several workers could not listen, or not keep the promise."""
-    for listener in config.every_listener:
-        if listener.listen.path or not listener.listen.port:
-            raise ConfigError(f"workers: {listener.listen} cannot be shared: listen on a TCP port, or set workers: 1")
+    addresses = [listener.listen for listener in config.every_listener]
+    addresses += [] if config.ext_proc is None else [config.ext_proc]
+    for address in addresses:
+        if address.path or not address.port:
+            raise ConfigError(f"workers: {address} cannot be shared: listen on a TCP port, or set workers: 1")
     for name, model in guard.models.items():
         if model.bundle is None:
             continue

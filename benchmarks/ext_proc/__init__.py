@@ -1,0 +1,1 @@
+"""The external processor behind a real Envoy."""

@@ -1,0 +1,435 @@
+"""One HTTP/2 connection of Envoy's: frames to messages of its exchanges, and replies to frames (RFC 9113).
+
+Envoy opens one connection for each of its workers, and on it a stream for each exchange. The connection's window is
+given back as soon as bytes are here; what waits is bounded by streams' windows and by the memory budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from tocsin.ext_proc.stream import ProcessorStream
+from tocsin.http2 import frames
+from tocsin.http2.flow_control import STREAM_WINDOW, ReceiveWindow, SendWindow
+from tocsin.http2.frames import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    HEADER,
+    HEADER_SIZE,
+    HEADERS,
+    LAST_STREAM,
+    PADDED,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    FrameError,
+    StreamError,
+)
+from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, HeadersTooLong
+
+if TYPE_CHECKING:
+    from tocsin.ext_proc.server import ExtProcServer
+
+MOST_CONTINUATIONS = 64
+MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not read may leave waiting
+WHILE = 10.0  # seconds in which cheap frames are counted
+MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
+
+_WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
+
+
+class ExtProcConnection(asyncio.Protocol):
+    """Frames from one Envoy worker. Streams reply by `put`, and what they put is written by `flush`."""
+
+    def __init__(self, server: ExtProcServer) -> None:
+        self.server = server
+        self.name = server.name_connection()
+        self.memory = server.memory.open(self._evict)
+        self.send_window = SendWindow(self, self.memory)
+        self.receive_window = ReceiveWindow(self, self.send_window, self.memory)
+        self.streams: dict[int, ProcessorStream] = {}
+        self.idle_since = time.monotonic()
+        self.is_greeted = False
+        self.is_reading = False  # what is put now is written once all is read
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._tail = b""
+        self._is_closed = False
+        self._has_settings = False
+        self._is_draining = False
+        self._is_paused = False
+        self._unread = 0
+        self._reader = HeaderReader(_WANTED, stateful=True, largest=server.longest_headers)
+        self._last_stream = 0
+        self._block = bytearray()
+        self._block_stream = self._block_flags = self._continuations = 0
+        self._controls = self._resets = 0
+        self._counting_since = self.idle_since
+
+    # -- the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        if not self.server.admit(self):
+            self._transport.abort()
+            return
+        limits = self.server.context.config.limits
+        said = (
+            (frames.HEADER_TABLE_SIZE, 0),
+            (MAX_CONCURRENT_STREAMS, limits.streams),
+            (frames.INITIAL_WINDOW_SIZE, STREAM_WINDOW),
+            (MAX_HEADER_LIST_SIZE, self.server.longest_headers),
+        )
+        payload = b"".join([setting.to_bytes(2, "big") + value.to_bytes(4, "big") for setting, value in said])
+        self.put(frames.frame(SETTINGS, 0, 0, payload))
+        self.put(self.receive_window.begin())
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_closed:
+            return
+        if self._tail:
+            self.memory.release(len(self._tail))
+            data = self._tail + data
+            self._tail = b""
+        self.is_reading = True
+        try:
+            at = self._cut(data)
+        except FrameError as error:
+            self._abort(error)
+            return
+        finally:
+            self.is_reading = False
+        if at < len(data) and not self._is_closed:
+            self._tail = data[at:]
+            self.memory.charge(len(self._tail))
+        self.flush()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        del error
+        self._is_closed = True
+        streams, self.streams = list(self.streams.values()), {}
+        for stream in streams:
+            stream.on_closed()
+        self.send_window.drop()
+        self.memory.close()
+        self.server.on_connection_closed(self)
+
+    def pause_writing(self) -> None:
+        self._is_paused = self.send_window.is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = self.send_window.is_paused = False
+        self.memory.release(self._unread)
+        self._unread = 0
+        self._go_on()
+
+    def put(self, frame: bytes) -> None:
+        """Write a whole frame, with what else this turn brings."""
+        self._out.append(frame)
+
+    def flush(self) -> None:
+        """Write what was put."""
+        transport, out = self._transport, self._out
+        if not out or transport is None:
+            return
+        if transport.is_closing():
+            out.clear()
+            return
+        transport.write(out[0] if len(out) == 1 else b"".join(out))
+        out.clear()
+        if self.send_window.on_socket_written():
+            self.server.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The socket has taken what was written: more may follow."""
+        if not self._is_closed:
+            self._caught_up(self.send_window.pump())
+            self.flush()
+
+    def _caught_up(self, streams: list[int]) -> None:
+        """Nothing of these waits any more."""
+        for stream_id in streams:
+            self.receive_window.release_credit(stream_id, ended=stream_id not in self.streams)
+            if stream_id not in self.streams:
+                self.remove(stream_id)
+
+    # -- the end
+
+    def drain(self) -> None:
+        """Ask Envoy to go elsewhere with what is new. What it sends meanwhile is served still."""
+        if self._is_closed or self._is_draining:
+            return
+        self._is_draining = True
+        self.put(frames.goaway(LAST_STREAM, frames.NO_ERROR))
+        self.flush()
+        self._close_when_idle()
+
+    def close(self) -> None:
+        """Close the socket, whatever is under way."""
+        if self._transport is not None and not self._is_closed:
+            self.put(frames.goaway(self._last_stream, frames.NO_ERROR))
+            self.flush()
+            self._transport.close()
+
+    def _close_when_idle(self) -> None:
+        if self._is_draining and not self.streams and self._transport is not None:
+            self.server.loop.call_later(self.server.LINGER, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if not self.streams:
+            self.close()
+
+    def _evict(self) -> None:
+        """The memory budget is spent, and this connection keeps most."""
+        self.cut_off("memory")
+
+    def cut_off(self, limit: str) -> None:
+        """A limit is exceeded: end the connection."""
+        self.server.context.limited[limit] += 1
+        self._is_closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _abort(self, error: FrameError) -> None:
+        """A frame that must not be: say so, and close."""
+        self.server.context.not_understood["frame" if self.is_greeted else "not_http2"] += 1
+        self._is_closed = True
+        if self.is_greeted:
+            self.put(frames.goaway(self._last_stream, error.code, str(error)))
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    # -- frames
+
+    def _cut(self, data: bytes) -> int:
+        """Read whole frames; the position after the last."""
+        at, end = 0, len(data)
+        if not self.is_greeted:
+            if not PREFACE.startswith(data[: len(PREFACE)]):
+                raise FrameError(frames.PROTOCOL_ERROR, "no HTTP/2 preface")
+            if end < len(PREFACE):
+                return 0
+            self.is_greeted = True
+            at = len(PREFACE)
+        while end - at >= HEADER_SIZE:
+            high, low, kind, flags, stream = HEADER.unpack_from(data, at)
+            length = high << 8 | low
+            if length > frames.DEFAULT_MAX_FRAME_SIZE:
+                raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
+            stop = at + HEADER_SIZE + length
+            if stop > end:
+                break
+            self._on_frame(kind, flags, stream & LAST_STREAM, data[at + HEADER_SIZE : stop])
+            at = stop
+            if self._is_closed:
+                return end
+        return at
+
+    def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        if not self._has_settings:
+            if kind != SETTINGS or flags & ACK:
+                raise FrameError(frames.PROTOCOL_ERROR, f"the first frame is of type {kind}, not SETTINGS")
+            self._has_settings = True
+        if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
+            raise FrameError(frames.PROTOCOL_ERROR, "HEADERS without END_HEADERS are followed by another frame")
+        if kind == DATA:
+            self._on_data(flags, stream, payload)
+        elif kind == HEADERS:
+            self._on_headers(flags, stream, frames.header_block(flags, payload))
+        elif kind == CONTINUATION:
+            self._on_continuation(flags, stream, payload)
+        else:
+            frames.check_control(kind, flags, stream, len(payload))
+            try:
+                self._on_control(kind, flags, stream, payload)
+            except StreamError as error:
+                self._reset(error.stream, error.code)
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        size = len(payload)
+        if not stream_id or stream_id > self._last_stream:
+            raise FrameError(frames.PROTOCOL_ERROR, "DATA of no stream")
+        self.receive_window.admit(stream_id, size)
+        if flags & PADDED:
+            payload = frames.unpadded(payload)
+        if not payload and not flags & END_STREAM:
+            self._count_control()
+        stream = self.streams.get(stream_id)
+        ended = stream is None or bool(flags & END_STREAM)
+        if stream is None:  # it has ended here
+            self.receive_window.credit(stream_id, size, ended=True)
+            return
+        if payload:
+            stream.on_data(payload)
+        if stream_id not in self.streams:
+            ended = True
+        elif flags & END_STREAM:
+            stream.on_half_closed()
+        if not ended and self.send_window.blocked(stream_id):
+            self.receive_window.defer_credit(stream_id, size)
+        else:
+            self.receive_window.credit(stream_id, size, ended=ended)
+
+    def _on_headers(self, flags: int, stream: int, block: bytes) -> None:
+        if not stream & 1:
+            raise FrameError(frames.PROTOCOL_ERROR, f"HEADERS of stream {stream}")
+        self._continuations = 0
+        self._bound_block(len(block))
+        if flags & END_HEADERS:
+            self._on_block(flags, stream, block)
+            return
+        self._block_stream, self._block_flags = stream, flags
+        self._block += block
+        self.memory.charge(len(block))
+
+    def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
+        if not self._block_stream:
+            raise FrameError(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self._continuations += 1
+        self._bound_block(len(self._block) + len(payload))
+        self._block += payload
+        self.memory.charge(len(payload))
+        if flags & END_HEADERS:
+            block, self._block = bytes(self._block), bytearray()
+            self.memory.release(len(block))
+            self._block_stream = 0
+            self._on_block(self._block_flags, stream, block)
+
+    def _bound_block(self, size: int) -> None:
+        """Refuse a header block of more bytes, or frames, than there may be."""
+        if size > self.server.longest_headers or self._continuations > MOST_CONTINUATIONS:
+            self._refuse("headers", "a header block that is too long")
+
+    def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
+        try:
+            fields = self._reader.read(block)
+        except HeadersTooLong as error:
+            self._refuse("headers", str(error))
+        except HeaderError as error:
+            raise FrameError(frames.COMPRESSION_ERROR, str(error)) from None
+        stream = self.streams.get(stream_id)
+        if stream is not None:  # trailers
+            if not flags & END_STREAM:
+                raise FrameError(frames.PROTOCOL_ERROR, "HEADERS within a stream")
+            stream.on_half_closed()
+            return
+        if stream_id <= self._last_stream:
+            return  # trailers of a stream that has ended here
+        self._last_stream = stream_id
+        if len(self.streams) >= self.server.context.config.limits.streams:
+            self.server.context.limited["streams"] += 1
+            self.put(frames.reset(stream_id, frames.REFUSED_STREAM))
+            return
+        self.send_window.open(stream_id)
+        stream = self.streams[stream_id] = ProcessorStream(self, stream_id)
+        stream.begin(fields, ended=bool(flags & END_STREAM))
+
+    def _on_control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if kind == WINDOW_UPDATE:
+            if stream_id > self._last_stream:
+                raise FrameError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of no stream")
+            self._count_control(cost=0 if len(payload) == 4 and self.streams else 1)
+            self._caught_up(self.send_window.credit(stream_id, payload))
+        elif kind == RST_STREAM:
+            if stream_id > self._last_stream:
+                raise FrameError(frames.PROTOCOL_ERROR, "RST_STREAM of no stream")
+            stream = self.streams.get(stream_id)
+            if stream is not None:
+                if not stream.has_messages:
+                    self._count_reset()
+                stream.on_closed()
+            self.remove(stream_id)
+        elif kind == SETTINGS:
+            self._on_settings(flags, payload)
+        elif kind == PING:
+            if not flags & ACK:
+                self._count_control()
+                self._acknowledge(frames.frame(PING, ACK, 0, payload))
+        elif kind == PUSH_PROMISE:
+            raise FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+        elif kind not in (GOAWAY, PRIORITY):
+            self._count_control()
+
+    def _on_settings(self, flags: int, payload: bytes) -> None:
+        if flags & ACK:
+            self._reader.drop_dynamic_table()
+            return
+        self._count_control()
+        settings = frames.read_settings(payload)
+        self.send_window.announced(settings.get(frames.INITIAL_WINDOW_SIZE))
+        self._caught_up(self.send_window.acknowledged())
+        self._acknowledge(frames.frame(SETTINGS, ACK, 0))
+
+    def _acknowledge(self, frame: bytes) -> None:
+        """Write an answer that no window holds back: a peer that does not read what it asks for is cut off."""
+        if self._is_paused:
+            self._unread += len(frame)
+            self.memory.charge(len(frame))
+            if self._unread > MOST_UNREAD:
+                self.cut_off("unread")
+                return
+        self.put(frame)
+
+    def _reset(self, stream_id: int, code: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self.put(frames.reset(stream_id, code))
+            stream.on_closed()
+            self.remove(stream_id)
+
+    def on_stream_ended(self, stream_id: int) -> None:
+        """Nothing more is said on a stream, but for what waits."""
+        if self.send_window.blocked(stream_id):
+            self.streams.pop(stream_id, None)
+        else:
+            self.remove(stream_id)
+
+    def remove(self, stream_id: int) -> None:
+        """A stream is gone."""
+        self.streams.pop(stream_id, None)
+        self.send_window.close(stream_id)
+        self.receive_window.close(stream_id)
+        self.idle_since = time.monotonic()
+        if self._is_draining:
+            self._close_when_idle()
+
+    # -- floods
+
+    def _count_control(self, cost: int = 1) -> None:
+        """SETTINGS, PING, and frames that do nothing."""
+        self._controls += cost
+        if self._controls > self.server.context.config.limits.controls and self._is_within():
+            self._refuse("controls", "too many control frames")
+
+    def _count_reset(self) -> None:
+        """A stream was begun and reset before it said anything."""
+        self._resets += 1
+        if self._resets > self.server.context.config.limits.resets and self._is_within():
+            self._refuse("resets", "too many streams begun and reset")
+
+    def _is_within(self) -> bool:
+        now = time.monotonic()
+        if now - self._counting_since < WHILE:
+            return True
+        self._counting_since = now
+        self._controls = self._resets = 0
+        return False
+
+    def _refuse(self, what: str, reason: str) -> NoReturn:
+        self.server.context.limited[what] += 1
+        raise FrameError(frames.ENHANCE_YOUR_CALM, reason)

@@ -1,0 +1,269 @@
+"""One HTTP exchange as Envoy tells of it: its request makes a Call, its response is judged, and each message answered.
+
+A state machine without sockets: `on_message` takes what Envoy says, replies go to the host in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tocsin.ext_proc import replies
+from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
+from tocsin.ext_proc.holding import HeldResponse
+from tocsin.ext_proc.misfits import LINES
+from tocsin.ext_proc.requests import (
+    BUFFERED,
+    BUFFERED_PARTIAL,
+    FULL_DUPLEX_STREAMED,
+    GRPC,
+    NOT_TOLD,
+    NOTHING,
+    REQUEST_BODY,
+    REQUEST_HEADERS,
+    REQUEST_TRAILERS,
+    RESPONSE_BODY,
+    RESPONSE_HEADERS,
+    Fields,
+    ProcessingRequest,
+    read_fields,
+)
+from tocsin.ext_proc.response import JudgedResponse, Response, WatchedResponse
+from tocsin.grpc_wire.deframer import MessageDeframer, whole_message
+from tocsin.judgement.call import Call
+from tocsin.judgement.policy import failed_closed
+from tocsin.protocols.messages import decompress
+from tocsin.unscored import Unscored
+
+FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
+HEADER = "request.headers['"  # of an attribute that is a header of the request
+
+
+class EnvoyExchange:
+    """One request and its response. `origin` names the connection that Envoy's stream is on."""
+
+    def __init__(self, context: ProcessorContext, host: ExchangeHost) -> None:
+        self._context = context
+        self._host = host
+        self._has_begun = False
+        self._is_over = False
+        self._is_observing = False
+        self._request_mode = self._response_mode = NOT_TOLD
+        self._path = ""
+        self._headers: Fields = []
+        self._attributes: dict[str, str] = {}
+        self._encoding = ""
+        self._request: MessageDeframer | None = None
+        self._has_request = False  # some of the request's body has come
+        self._request_ended = False
+        self._response: Response | None = None
+        self.call: Call | None = None
+
+    def on_message(self, message: ProcessingRequest) -> None:
+        """Envoy tells of a part of the exchange."""
+        if self._is_over:
+            return
+        if not self._has_begun and not self._begin(message):
+            return
+        if message.attributes:
+            self._attributes.update(message.attributes)
+        kind = message.kind
+        if kind in (REQUEST_HEADERS, REQUEST_BODY, REQUEST_TRAILERS):
+            self._on_request(kind, message)
+            return
+        if kind == NOTHING:  # of a kind that later versions have
+            self._context.not_understood["message"] += 1
+            self.end(FAILED_PRECONDITION, "a message of a kind that is not known here")
+            return
+        response = self._response
+        if response is None:
+            response = self._respond()
+            if response is None:
+                return
+        if kind == RESPONSE_BODY:
+            response.on_body(message)
+        elif kind == RESPONSE_HEADERS:
+            response.on_headers(message)
+        else:
+            response.on_trailers(message)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether Envoy waits for a reply."""
+        return not self._is_over and self._response is not None and self._response.is_waiting
+
+    def end(self, status: int, reason: str) -> None:
+        """End Envoy's stream with a status: what becomes of the exchange then is for `failure_mode_allow` to say."""
+        if not self._is_over:
+            self._host.finish(status, reason)
+            self.on_closed(is_abandoned=False)
+
+    def on_closed(self, *, is_abandoned: bool = True) -> None:
+        """Envoy says no more: the exchange has ended, or somebody has left it."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._request is not None:
+            self._request.forget()
+        response = self._response
+        if response is not None:
+            if is_abandoned:
+                self._look_back(response)
+            response.on_closed()
+        elif self.call is not None and self.call.streams:
+            self._context.guard.on_call_closed(self.call)
+
+    # -- how it begins
+
+    def _begin(self, message: ProcessingRequest) -> bool:
+        """The first message tells the filter's modes; whether they can be served."""
+        self._has_begun = True
+        self._is_observing = message.is_observing
+        self._request_mode, self._response_mode = message.request_mode, message.response_mode
+        if GRPC in (self._request_mode, self._response_mode):
+            self._context.misfits.count("grpc_body")
+            self.end(FAILED_PRECONDITION, f"tocsin: {LINES['grpc_body']}")
+            return False
+        return True
+
+    # -- the request
+
+    def _on_request(self, kind: int, message: ProcessingRequest) -> None:
+        if kind == REQUEST_HEADERS:
+            self._headers = read_fields(message.content)
+            for name, value in self._headers:
+                if name == ":path":
+                    self._path = value
+                elif name == "grpc-encoding":
+                    self._encoding = value
+            self._request_ended = message.end
+            self._open_call()
+            if self._refuses_unguarded():
+                return
+        elif kind == REQUEST_BODY:
+            self._has_request = True
+            if self.call is not None and self.call.wants_request:
+                self._read_request(self.call, message.content)
+            self._request_ended = self._request_ended or message.end or self._request_mode == BUFFERED
+        else:
+            self._request_ended = True
+        if self._is_observing:
+            return
+        if kind == REQUEST_BODY and self._request_mode == FULL_DUPLEX_STREAMED:
+            self._host.reply(replies.streamed_body(REQUEST_BODY, message.content, end=message.end))
+        else:
+            self._host.reply(replies.CONTINUE[kind])
+
+    def _open_call(self) -> None:
+        """The call that this exchange is, where its path is known and its method guarded."""
+        context = self._context
+        path = self._path or self._attributes.get("request.path", "")
+        method = context.paths.method(path)
+        self._path = path
+        if method:
+            self.call = context.guard.call(method, self._metadata(), "", self._host.origin)
+        context.exchanges[self.call is not None] += 1
+
+    def _metadata(self) -> Mapping[str, str]:
+        """The request's metadata that judgement reads, the last value of a repeated key."""
+        if self._headers:
+            return dict(self._headers)
+        start, attributes = len(HEADER), self._attributes
+        return {name[start:-2]: value for name, value in attributes.items() if name.startswith(HEADER)}
+
+    def _refuses_unguarded(self) -> bool:
+        """Refuse a call that no model guards, where that is configured; whether it was refused."""
+        context = self._context
+        if self.call is not None or not context.refuses_unguarded or self._is_observing:
+            return False
+        if not self._path or context.allowed_methods.allows(self._path):
+            return False
+        context.limited["unguarded"] += 1
+        message = f"tocsin: no model guards {self._path[:200]}"
+        self._host.reply(replies.immediate(403, message.encode(), grpc_status=PERMISSION_DENIED))
+        self._is_over = True
+        return True
+
+    def _read_request(self, call: Call, body: bytes) -> None:
+        limit = self._context.max_message
+        if self._request is None:
+            content = whole_message(body, limit)
+            if content is not None:
+                call.on_request_message(content)
+                self._count_requests()
+                return
+            self._request = MessageDeframer(limit, self._host.memory)
+        for message in self._request.feed(body):
+            plain = message.content
+            try:
+                if plain is None:
+                    raise Unscored(message.fault or "memory", "a request was not kept")
+                if message.compressed:
+                    plain = decompress(plain, self._encoding, limit)
+            except Unscored as why:
+                call.on_request_message(None, (why.reason, str(why)))
+            else:
+                call.on_request_message(plain)
+        self._count_requests()
+
+    def _count_requests(self) -> None:
+        if isinstance(self._response, JudgedResponse):
+            self._response.count_requests()
+
+    # -- the response
+
+    def _respond(self) -> Response | None:
+        """How the response is treated, that begins now; None where the exchange ends with that."""
+        context, host, mode = self._context, self._host, self._response_mode
+        if self.call is None and not self._headers:
+            self._open_call()
+            if not self._path:
+                context.misfits.count("no_path")
+            if self._refuses_unguarded():
+                return None
+        call = self.call
+        if call is None:
+            self._response = Response(context, host, mode, is_observing=self._is_observing)
+            return self._response
+        if call.wants_request and not self._has_request and not self._request_ended:
+            context.misfits.count("no_request")
+        if self._is_observing and context.annotates:
+            context.misfits.count("observability")
+        elif mode == BUFFERED_PARTIAL:
+            context.misfits.count("buffered_partial")
+        if context.enforces:
+            if mode in (BUFFERED, FULL_DUPLEX_STREAMED) and not self._is_observing:
+                self._response = HeldResponse(context, host, mode, call, self._headers, can_retry=self._request_ended)
+                return self._response
+            if not self._is_observing:
+                context.misfits.count("not_held")
+                if self._refuses_unheld(call):
+                    return None
+        self._response = WatchedResponse(
+            context, host, mode, call, is_observing=self._is_observing, annotates=context.annotates
+        )
+        return self._response
+
+    def _refuses_unheld(self, call: Call) -> bool:
+        """Refuse a response that cannot be held, where such may not pass; whether it was refused."""
+        guard = self._context.guard
+        call.model = guard.model_of(call)
+        if not guard.closed(call):
+            return False
+        guard.give_up(call, "not_sent", LINES["not_held"])
+        guard.acted(call, "refused")
+        instead = failed_closed(call.verdict)
+        self._host.reply(replies.immediate(503, instead.message.encode(), grpc_status=instead.status.value[0]))
+        self.on_closed(is_abandoned=False)
+        return True
+
+    def _look_back(self, response: Response) -> None:
+        """The exchange has ended: what the filter did not send is told by what never came."""
+        context = self._context
+        if response.is_waiting:
+            context.abandoned += 1
+        if not isinstance(response, JudgedResponse):
+            return
+        if response.lacks_body:
+            response.count_unsent()
+        elif response.lacks_trailers and context.annotates and not self._is_observing:
+            context.misfits.count("no_trailers")

@@ -1,0 +1,69 @@
+"""The external processor's own health: what it counts, as plain data that can be added up over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from tocsin.ext_proc.misfits import LINES
+
+if TYPE_CHECKING:
+    from tocsin.ext_proc.server import ExtProcServer
+
+NOT_UNDERSTOOD = ("frame", "message", "not_grpc", "not_http2", "verdict")
+LIMITED = (
+    "connections", "controls", "descriptors", "handshake", "headers", "idle", "memory", "message", "resets", "streams",
+    "unguarded", "unread",
+)  # fmt: skip
+CUT = ("shortened", "left_out")
+_GAUGES = {
+    "ext_proc_connections": "Connections of Envoy's that are open.",
+    "ext_proc_streams": "Exchanges that are under way.",
+}
+_COUNTERS = {
+    "ext_proc_exchanges": ("guarded", "Exchanges begun, by whether their method is guarded."),
+    "ext_proc_misfits": ("reason", "Exchanges that the filter's configuration keeps from being judged or held."),
+    "ext_proc_abandoned": ("", "Exchanges that ended while Envoy waited for a reply: it was too late, or a peer left."),
+    "ext_proc_not_understood": ("what", "What was passed or refused unread."),
+    "ext_proc_limited": ("limit", "What a limit has refused."),
+    "ext_proc_accepted_verdicts": ("", "Verdicts that somebody behind has made."),
+    "ext_proc_cut_verdicts": ("how", "Verdicts that were too large for a response's trailers."),
+}
+
+
+def facts(server: ExtProcServer) -> dict[str, dict[str, int]]:
+    """What a processor has counted so far, and has open now."""
+    context = server.context
+    connections = list(server.connections)
+    return {
+        "ext_proc_connections": {"": len(connections)},
+        "ext_proc_streams": {"": sum(len(connection.streams) for connection in connections)},
+        "ext_proc_exchanges": {"false": context.exchanges[0], "true": context.exchanges[1]},
+        "ext_proc_misfits": {reason: context.misfits.counts[reason] for reason in LINES},
+        "ext_proc_abandoned": {"": context.abandoned},
+        "ext_proc_not_understood": {what: context.not_understood[what] for what in NOT_UNDERSTOOD},
+        "ext_proc_limited": {limit: context.limited[limit] for limit in LIMITED},
+        "ext_proc_accepted_verdicts": {"": context.accepted},
+        "ext_proc_cut_verdicts": {how: context.cut_verdicts[how] for how in CUT},
+    }
+
+
+def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
+    """Facts as Prometheus families; none where no processor is served."""
+    if "ext_proc_connections" not in of:
+        return
+    for name, description in _GAUGES.items():
+        gauge = GaugeMetricFamily(f"tocsin_{name}", description)
+        gauge.add_metric([], of.get(name, {}).get("", 0))
+        yield gauge
+    for name, (label, description) in _COUNTERS.items():
+        counter = CounterMetricFamily(f"tocsin_{name}", description, labels=[label] if label else [])
+        for value, number in of.get(name, {"": 0}).items():
+            counter.add_metric([value] if label else [], number)
+        yield counter
+
+
+COUNTED = tuple(_COUNTERS)  # what stays of a processor that has ended

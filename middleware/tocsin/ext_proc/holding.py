@@ -1,0 +1,348 @@
+"""A gRPC response that goes out once it is judged, or something else in its place.
+
+Under FULL_DUPLEX_STREAMED its messages go out one by one, and its headers with the first of them; under BUFFERED its
+body goes out at once, or not at all. What may go is the gate's to say; this knows how, in Envoy's messages.
+"""
+
+from __future__ import annotations
+
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from urllib.parse import quote
+
+from tocsin.ext_proc import replies
+from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
+from tocsin.ext_proc.requests import (
+    FULL_DUPLEX_STREAMED,
+    RESPONSE_BODY,
+    RESPONSE_HEADERS,
+    RESPONSE_TRAILERS,
+    Fields,
+    ProcessingRequest,
+    read_fields,
+)
+from tocsin.ext_proc.response import DONE, JudgedResponse, ResponseHead
+from tocsin.grpc_wire.deframer import framed
+from tocsin.judgement import gate as gates
+from tocsin.judgement.call import Call
+from tocsin.judgement.enforcement import Ask, Judge, Outcome
+from tocsin.judgement.gate import HOLDING, PASSING, Actions, Gate, Release, Replace
+from tocsin.judgement.policy import DETAILS_KEY, Replacement, not_grpc
+from tocsin.verdict import METADATA_KEY
+
+UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
+CONTENT_LENGTH = ["content-length"]
+
+
+class HeldResponse(JudgedResponse):
+    """A guarded response in enforce. `request_fields` are the request's headers, where it may be sent again."""
+
+    _keeps = True
+
+    def __init__(
+        self,
+        context: ProcessorContext,
+        host: ExchangeHost,
+        mode: int,
+        call: Call,
+        request_fields: Fields,
+        *,
+        can_retry: bool,
+    ) -> None:
+        super().__init__(context, host, mode, call, is_observing=False)
+        self._is_streamed = mode == FULL_DUPLEX_STREAMED
+        # Under BUFFERED, the body has to leave before the trailers come with a verdict of somebody else's.
+        accepts = context.trusts_verdicts and self._is_streamed
+        self.gate = Gate(context.guard, call, holds=True, can_retry=can_retry, accepts=accepts)
+        self._trusts = accepts
+        self._request_fields = request_fields
+        self._opened = time.monotonic()
+        self._head_reply: bytes | None = None  # to the headers, which leave with the first message
+        self._size = 0  # bytes that wait, as they were charged
+        self._ready: list[bytes] = []  # what may go out, and has not left yet
+        self._has_sent = False  # something has left, which cannot be recalled
+        self._body: bytes | None = None  # as it came, where it came at once and its reply waits
+        self._trailing: ResponseHead | None = None  # trailers that wait
+        self._body_ended = False  # the response ends with its body
+        self._is_cleared = False  # the gate has let go everything
+        self._is_foreign = False  # what passes is not gRPC
+        self._instead: Replacement | None = None  # what took the response's place, of which trailers are to come
+        self._give_up_asking: Callable[[], object] | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        gate = self.gate
+        return gate.waiting > 0 or gate.state == gates.ACTING
+
+    # -- what Envoy tells
+
+    def on_headers(self, message: ProcessingRequest) -> None:
+        head = ResponseHead(read_fields(message.content))
+        self._encoding = head.encoding
+        self._is_begun = not head.foreign
+        if head.foreign:
+            self._count_foreign(head)
+            if self._context.guard.closed(self.call):
+                self._do(self.gate.replace(not_grpc(head.http_status, head.foreign, self.call.verdict)))
+                return
+            self._is_foreign = True
+            self._do(self.gate.pass_unread())
+        elif message.end:
+            self._on_headers_alone(head)
+            return
+        reply = replies.changed_headers(RESPONSE_HEADERS, removing=[METADATA_KEY] if head.verdicts else [])
+        if self._is_streamed and self.gate.state == HOLDING:
+            self._head_reply = reply
+        else:
+            self._host.reply(reply)
+
+    def _on_headers_alone(self, head: ResponseHead) -> None:
+        """A status without a message."""
+        self._is_complete = True
+        self._do(self.gate.on_end(succeeded=head.grpc_status == DONE))
+        if self.is_over:
+            return
+        self.is_over = True
+        setting = self._verdict_fields(head.size)
+        removing = [METADATA_KEY] if head.verdicts and not setting else []
+        self._host.reply(replies.changed_headers(RESPONSE_HEADERS, setting, removing))
+
+    def on_body(self, message: ProcessingRequest) -> None:
+        if self.is_over:
+            return
+        self._has_body = True
+        if not self._is_streamed:
+            self._body = message.content
+        if self._instead is None:
+            if self.gate.state == PASSING:
+                self._ready.append(message.content)
+            else:
+                self._collect(message.content)
+        if message.end or not self._is_streamed:
+            self._body_ended = message.end
+            self._on_complete("")
+        self._flush()
+
+    def on_trailers(self, message: ProcessingRequest) -> None:
+        if self.is_over:
+            return
+        self._trailing = ResponseHead(read_fields(message.content))
+        if self._is_complete:
+            self._finish()
+        else:
+            self._on_complete(self._trailing.grpc_status)
+
+    def _collect(self, body: bytes) -> None:
+        gate = self.gate
+        for raw, content, fault in self._read(body):
+            if self._instead is not None or self.is_over:
+                return
+            if not raw:
+                rest = self._deframer.rest if self._deframer is not None else b""
+                self._give_up(fault[0] if fault is not None else "memory", rest)
+                break
+            self._charge_held(len(raw))
+            if self.call.streams:
+                self.count_requests()
+            if self._host.memory.lacks_room and gate.expects_more:
+                self._give_up("memory", raw)
+                continue
+            self._do(gate.on_message(raw, content, fault))
+            if self.call.streams:
+                self.count_kept()
+        self._pass_unfinished()
+
+    def _give_up(self, reason: str, rest: bytes) -> None:
+        """A message is too large to be held, of which `rest` has come."""
+        self._do(self.gate.give_up(reason, "a response is larger than what may be held", rest))
+
+    def _pass_unfinished(self) -> None:
+        """Where nothing is judged any more, what there is of a message goes on."""
+        if self.gate.state == PASSING and self._deframer is not None and (rest := self._deframer.unfinished()):
+            self._ready.append(rest)
+            self._flush()
+
+    def _on_complete(self, status: str) -> None:
+        """No more messages come."""
+        self._is_complete = True
+        gate, call, trailing = self.gate, self.call, self._trailing
+        if self._deframer is not None and gate.state != PASSING and self._instead is None:
+            rest = self._deframer.unfinished()
+            # of a call that failed, the status tells that it did
+            if rest and (status in (DONE, "") or not self._context.guard.closed(call)):
+                self._charge_held(len(rest))
+                self._do(gate.pass_unjudged(rest, "the response ends inside a message"))
+        if not self.is_over and self._instead is None:
+            if trailing is not None and gate.state != PASSING and self._accepts(trailing):
+                self._do(gate.on_accepted(succeeded=status == DONE))
+            else:
+                self._do(gate.on_end(succeeded=status == DONE))
+            self._give_back()
+        if self._instead is not None:
+            self._finish()
+
+    # -- what the gate says
+
+    def judged(self, call: Call) -> None:
+        self._do(self.gate.on_verdict(call))
+
+    def late(self) -> None:
+        actions = self.gate.on_deadline()
+        self._late = self.gate.late_verdict
+        self._do(actions)
+        self._pass_unfinished()
+
+    def _on_answer(self, outcome: Outcome) -> None:
+        """Somebody who was asked has answered, or has not."""
+        self._give_up_asking = None
+        self._do(self.gate.on_answer(outcome))
+
+    def _do(self, actions: Actions) -> None:
+        """What the gate says, in order."""
+        for action in actions:
+            if action is gates.END:
+                self._is_cleared = True
+                self._finish()
+            elif isinstance(action, Release):
+                self._release(action.items)
+            elif isinstance(action, Judge):
+                self._submit(action.call)
+            elif isinstance(action, Replace):
+                self._replace(action.instead)
+            elif isinstance(action, Ask):
+                fields, opened = self._request_fields, self._opened
+                self._give_up_asking = self._host.ask(action, fields, opened, self._on_answer)
+
+    def _submit(self, piece: Call) -> None:
+        self._arrived = self._arrived or time.perf_counter()
+        self._host.submit(piece, self)
+        self._limit()
+
+    def _release(self, items: Iterable[bytes]) -> None:
+        self._ready.extend(items)
+        if self._is_streamed:
+            self._flush()
+        else:
+            self.gate.partially_sent = False  # the body leaves at once: all of it can be withheld still
+
+    def _flush(self) -> None:
+        """Send Envoy what may go out."""
+        if not self._is_streamed or not self._ready or self.is_over:
+            return
+        content = b"".join(self._ready)
+        self._ready.clear()
+        self._free(len(content))
+        if content:
+            self._send_head()
+            self._has_sent = True
+            self._host.reply(replies.streamed_body(RESPONSE_BODY, content, end=False))
+
+    def _send_head(self) -> None:
+        if self._head_reply is not None:
+            self._host.reply(self._head_reply)
+            self._head_reply = None
+
+    def _finish(self) -> None:
+        """Let the body go where it was buffered, and what ends the response."""
+        if self.is_over or not (self._is_cleared or self._instead is not None) or not self._is_complete:
+            return
+        if self._body is not None:
+            content, came, self._body = b"".join(self._ready), self._body, None
+            self._ready.clear()
+            self._reply_body(content, came)
+        if self._trailing is None and not self._body_ended:
+            return
+        self._end_waiting()
+        self._flush()
+        self._send_head()
+        self.is_over = True
+        if self._trailing is not None:
+            self._reply_trailers(self._trailing)
+        elif self._is_streamed:
+            self._host.reply(replies.streamed_body(RESPONSE_BODY, b"", end=True))
+
+    def _reply_body(self, content: bytes, came: bytes) -> None:
+        """The reply to a body that was buffered."""
+        if content == came:
+            self._host.reply(replies.CONTINUE[RESPONSE_BODY])
+        else:
+            self._host.reply(replies.replaced_body(RESPONSE_BODY, content, removing=CONTENT_LENGTH))
+
+    def _reply_trailers(self, trailing: ResponseHead) -> None:
+        setting: list[tuple[str, str]] = []
+        removing: list[str] = []
+        if self._instead is not None:
+            setting = _status_fields(self._instead)
+            stays = {name for name, _ in setting} | {METADATA_KEY}
+            removing = [name for name in dict.fromkeys(trailing.names) if name not in stays]  # of what is withheld
+        verdict = [] if self._is_foreign else self._verdict_fields(trailing.size)
+        if trailing.verdicts and not verdict:
+            removing.append(METADATA_KEY)
+        self._host.reply(replies.changed_trailers(RESPONSE_TRAILERS, setting + verdict, removing))
+
+    # -- acting
+
+    def _replace(self, instead: Replacement) -> None:
+        """Drop what is held, and send this in its place."""
+        self._end_waiting()
+        self._drop()
+        if not self._is_streamed:
+            self._ready.clear()
+        self._flush()  # what was judged before goes before it
+        if not instead.responses and not self._has_sent:
+            self.is_over = True
+            details = [(DETAILS_KEY, _binary(instead.details))] if instead.details else []
+            size = len(instead.message) + sum([len(name) + len(value) for name, value in details]) + 256
+            setting = [*details, *self._verdict_fields(size)]
+            status, message = instead.status.value[0], instead.message.encode()
+            self._host.reply(replies.immediate(200, message, grpc_status=status, setting=setting))
+            return
+        self._instead = instead
+        self._ready += [framed(response) for response in instead.responses]
+        self._flush()
+        self._finish()
+
+    # -- the end
+
+    def _charge_held(self, size: int) -> None:
+        self._size += size
+        self._host.memory.charge(size)
+
+    def _free(self, size: int) -> None:
+        """So many bytes have left; some of them may never have been charged."""
+        size = min(size, self._size)
+        self._size -= size
+        self._host.memory.release(size)
+
+    def _drop(self) -> None:
+        """Nothing is held any more."""
+        if self._give_up_asking is not None:
+            self._give_up_asking()
+            self._give_up_asking = None
+        if self._kept_requests:
+            self.call.forget_requests()
+        self._give_back()
+        self._free(self._size)
+        if self._deframer is not None:
+            self._deframer.forget()
+
+    def on_closed(self) -> None:
+        self._drop()
+        self.gate.close()
+        super().on_closed()
+
+
+def _status_fields(instead: Replacement) -> list[tuple[str, str]]:
+    """The status of what goes out in place of a response, as trailers."""
+    fields = [
+        ("grpc-status", str(instead.status.value[0])),
+        ("grpc-message", quote(instead.message, safe=UNESCAPED)),
+        (DETAILS_KEY, _binary(instead.details)),
+    ]
+    return [field for field in fields if field[1]]
+
+
+def _binary(content: bytes) -> str:
+    """A value of a `-bin` key."""
+    return b64encode(content).decode().rstrip("=")

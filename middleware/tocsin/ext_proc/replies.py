@@ -1,0 +1,133 @@
+"""ProcessingResponse of envoy.service.ext_proc.v3, written by hand: what Envoy is to do with one message it sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from tocsin.ext_proc.requests import (
+    REQUEST_BODY,
+    REQUEST_HEADERS,
+    REQUEST_TRAILERS,
+    RESPONSE_BODY,
+    RESPONSE_HEADERS,
+    RESPONSE_TRAILERS,
+    Fields,
+)
+
+_IMMEDIATE, _DYNAMIC_METADATA = 7, 8
+_OVERWRITE_OR_ADD = b"\x18\x02"  # HeaderValueOption.append_action
+_NO_NEWLINES = str.maketrans({"\r": " ", "\n": " ", "\0": " "})
+
+# An empty reply lets pass what it answers, as it is.
+CONTINUE = {
+    REQUEST_HEADERS: b"\x0a\0",
+    RESPONSE_HEADERS: b"\x12\0",
+    REQUEST_BODY: b"\x1a\0",
+    RESPONSE_BODY: b"\x22\0",
+    REQUEST_TRAILERS: b"\x2a\0",
+    RESPONSE_TRAILERS: b"\x32\0",
+}
+_TAGS = {kind: reply[:1] for kind, reply in CONTINUE.items()}
+
+
+def changed_headers(kind: int, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()) -> bytes:
+    """The reply to headers: these fields set, those removed."""
+    mutation = header_mutation(setting, removing)
+    return _field(_TAGS[kind], _field(b"\x0a", _field(b"\x12", mutation))) if mutation else CONTINUE[kind]
+
+
+def changed_trailers(kind: int, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()) -> bytes:
+    """The reply to trailers: these fields set, those removed."""
+    mutation = header_mutation(setting, removing)
+    return _field(_TAGS[kind], _field(b"\x0a", mutation)) if mutation else CONTINUE[kind]
+
+
+def replaced_body(
+    kind: int, body: bytes, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()
+) -> bytes:
+    """The reply to a body that was buffered, or to a piece of one: this in its place, and headers changed."""
+    content = _field(b"\x0a", body) if body else b"\x10\x01"  # clear_body
+    return _body(kind, header_mutation(setting, removing), content)
+
+
+def body_with_headers(kind: int, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()) -> bytes:
+    """The reply to a body that was buffered: it passes, and headers are changed."""
+    return _body(kind, header_mutation(setting, removing), b"")
+
+
+def streamed_body(kind: int, body: bytes, *, end: bool) -> bytes:
+    """A piece of the body that goes on under FULL_DUPLEX_STREAMED; the `end` is that of the direction."""
+    streamed = (_field(b"\x0a", body) if body else b"") + (b"\x10\x01" if end else b"")
+    return _body(kind, b"", _field(b"\x1a", streamed))
+
+
+def immediate(
+    status: int,
+    body: bytes = b"",
+    *,
+    grpc_status: int | None = None,
+    setting: Iterable[tuple[str, str]] = (),
+    details: str = "",
+) -> bytes:
+    """A response of Tocsin's own in place of the upstream's. With `grpc_status`, `body` is the status message."""
+    content = _field(b"\x0a", b"\x08" + _varint(status))
+    if mutation := header_mutation(setting):
+        content += _field(b"\x12", mutation)
+    if body:
+        content += _field(b"\x1a", body)
+    if grpc_status is not None:
+        content += _field(b"\x22", b"\x08" + _varint(grpc_status) if grpc_status else b"")
+    if details:
+        content += _field(b"\x2a", details.encode())
+    return _field(bytes((_IMMEDIATE << 3 | 2,)), content)
+
+
+def with_metadata(reply: bytes, namespace: str, values: Mapping[str, str]) -> bytes:
+    """The same reply, with dynamic metadata of strings under a namespace."""
+    struct = b"".join([_entry(name, _field(b"\x1a", value.encode())) for name, value in values.items()])
+    content = _entry(namespace, _field(b"\x2a", struct))
+    return reply + _field(bytes((_DYNAMIC_METADATA << 3 | 2,)), content)
+
+
+def header_mutation(setting: Iterable[tuple[str, str]], removing: Iterable[str] = ()) -> bytes:
+    """A HeaderMutation. Values go as `raw_value`, since Envoy sets those that come as `value` to nothing, and without
+    newlines, for which it would fail the exchange.
+    """
+    parts = []
+    for name, value in setting:
+        if not value.isprintable():
+            value = value.translate(_NO_NEWLINES)
+        header = _field(b"\x0a", name.encode("latin-1")) + _field(b"\x1a", value.encode("latin-1", "replace"))
+        parts.append(_field(b"\x0a", _field(b"\x0a", header) + _OVERWRITE_OR_ADD))
+    parts += [_field(b"\x12", name.encode("latin-1")) for name in removing]
+    return b"".join(parts)
+
+
+def removed(fields: Fields, names: Sequence[str]) -> list[str]:
+    """Those of the names that some field has."""
+    return [name for name in names if any(field == name for field, _ in fields)]
+
+
+def _body(kind: int, mutation: bytes, content: bytes) -> bytes:
+    common = (_field(b"\x12", mutation) if mutation else b"") + (_field(b"\x1a", content) if content else b"")
+    return _field(_TAGS[kind], _field(b"\x0a", common)) if common else CONTINUE[kind]
+
+
+def _entry(name: str, value: bytes) -> bytes:
+    """An entry of Struct.fields."""
+    return _field(b"\x0a", _field(b"\x0a", name.encode()) + _field(b"\x12", value))
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    """A field of bytes with its tag and length."""
+    size = len(content)
+    return tag + (bytes((size,)) if size < 0x80 else _varint(size)) + content
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

@@ -1,0 +1,415 @@
+"""A gRPC response as Envoy tells of it: its messages are put together, judged, and the verdict is told in its trailers.
+
+`WatchedResponse` lets pass what comes, as it comes (observe, annotate); `tocsin.ext_proc.holding` withholds.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import TimerHandle
+
+from tocsin.ext_proc import replies
+from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
+from tocsin.ext_proc.misfits import LINES
+from tocsin.ext_proc.requests import (
+    FULL_DUPLEX_STREAMED,
+    NONE,
+    RESPONSE_BODY,
+    RESPONSE_HEADERS,
+    RESPONSE_TRAILERS,
+    Fields,
+    ProcessingRequest,
+    read_fields,
+)
+from tocsin.grpc_wire.content_types import foreign_answer
+from tocsin.grpc_wire.deframer import Message, MessageDeframer, framed, whole_message
+from tocsin.judgement.accepting import accept_verdict
+from tocsin.judgement.call import Call, Fault
+from tocsin.protocols.messages import decompress
+from tocsin.unscored import Unscored
+from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY, USUAL_LIST_SIZE, Verdict
+
+VERDICT_SIZE = len(METADATA_KEY) + FIELD_OVERHEAD  # of a header list, besides the verdict's text
+DONE = "0"  # grpc-status of a call that succeeded
+
+
+class ResponseHead:
+    """What a response's headers or trailers say."""
+
+    __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "names", "size", "verdicts")
+
+    def __init__(self, fields: Fields) -> None:
+        self.encoding = self.grpc_status = self.http_status = content_type = ""
+        self.verdicts: list[str] = []
+        self.names = [name for name, _ in fields]
+        self.size = 0
+        for name, value in fields:
+            self.size += len(name) + len(value) + FIELD_OVERHEAD
+            if name == METADATA_KEY:
+                self.verdicts.append(value)
+            elif name == "grpc-status":
+                self.grpc_status = value
+            elif name == "content-type":
+                content_type = value
+            elif name == ":status":
+                self.http_status = value
+            elif name == "grpc-encoding":
+                self.encoding = value
+        self.foreign = foreign_answer(self.http_status, content_type) if self.http_status else ""
+
+
+class Response(Judged):
+    """One response; what is common to those that pass and those that are held.
+
+    `mode` is the filter's response_body_mode, `is_observing` its observability_mode, in which it takes no replies.
+    `is_over`: nothing more is to be said of it.
+    """
+
+    is_over = False
+
+    def __init__(self, context: ProcessorContext, host: ExchangeHost, mode: int, *, is_observing: bool) -> None:
+        self.mode = mode
+        self.is_observing = is_observing
+        self._context = context
+        self._host = host
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether Envoy waits for a reply."""
+        return False
+
+    def on_headers(self, message: ProcessingRequest) -> None:
+        """The response's headers."""
+        self._pass(message)
+
+    def on_body(self, message: ProcessingRequest) -> None:
+        """A piece of its body."""
+        self._pass(message)
+
+    def on_trailers(self, message: ProcessingRequest) -> None:
+        """Its trailers."""
+        self._pass(message)
+
+    def on_closed(self) -> None:
+        """Envoy tells no more of it, whether it has ended or not."""
+
+    def _pass(self, message: ProcessingRequest) -> None:
+        """Let what came pass as it is."""
+        if self.is_observing:
+            if message.end or message.kind == RESPONSE_TRAILERS:
+                self._host.finish()
+        elif message.kind == RESPONSE_BODY and self.mode == FULL_DUPLEX_STREAMED:
+            self._host.reply(replies.streamed_body(RESPONSE_BODY, message.content, end=message.end))
+        else:
+            self._host.reply(replies.CONTINUE[message.kind])
+
+
+class JudgedResponse(Response):
+    """A response that is judged, of either kind."""
+
+    _waiting = 0  # verdicts that are not there yet
+    _arrived = 0.0  # when what waits for verdicts came
+    _timer: TimerHandle | None = None
+    _deframer: MessageDeframer | None = None
+    _encoding = ""
+    _kept_bytes = 0  # of messages that wait to be judged with others, as they were charged
+    _kept_requests = 0
+    _is_begun = False  # its headers have come
+    _has_body = False  # some of its body has come
+    _is_complete = False  # all of it has
+    _late: Verdict | None = None  # what callers are told where nobody waits for the verdict any more
+
+    def __init__(
+        self, context: ProcessorContext, host: ExchangeHost, mode: int, call: Call, *, is_observing: bool
+    ) -> None:
+        super().__init__(context, host, mode, is_observing=is_observing)
+        self.call = call
+        self._trusts = context.trusts_verdicts
+
+    @property
+    def lacks_body(self) -> bool:
+        """Whether a response with status 200 has begun, and nothing more of it came."""
+        return self._is_begun and not self._has_body and not self._is_complete
+
+    @property
+    def lacks_trailers(self) -> bool:
+        """Whether the message of a response of one has come, and no trailers."""
+        call = self.call
+        return not call.streams and not self._is_complete and (self._waiting > 0 or call.verdict is not None)
+
+    # -- messages
+
+    def _read(self, body: bytes) -> list[tuple[bytes, bytes | None, Fault | None]]:
+        """The messages that a piece of the body completes: framed, as they came; plain; and why they are not to be had.
+
+        A message that is not to be had ends the list, where its framed bytes are not to be had either.
+        """
+        limit = self._context.max_message
+        if self._deframer is None:
+            single = whole_message(body, limit)
+            if single is not None:
+                return [(body, single, None)]
+            self._deframer = MessageDeframer(limit, self._host.memory, keeps=self._keeps)
+        messages: list[tuple[bytes, bytes | None, Fault | None]] = []
+        for message in self._deframer.feed(body):
+            raw = b"" if message.content is None else framed(message.content, compressed=message.compressed)
+            messages.append((raw, *self._plain(message)))
+        return messages
+
+    _keeps = False  # what cannot be put together is kept, to be passed on
+
+    def _plain(self, message: Message) -> tuple[bytes | None, Fault | None]:
+        """A message without its compression, or why it is not to be had."""
+        content = message.content
+        try:
+            if content is None:
+                raise Unscored(message.fault or "memory", "a message was not kept")
+            if message.compressed:
+                content = decompress(content, self._encoding, self._context.max_message)
+        except Unscored as why:
+            return None, (why.reason, str(why))
+        return content, None
+
+    def _judge_message(self, content: bytes | None, fault: Fault | None) -> None:
+        """A message of the response: judge what it completes."""
+        call, memory = self.call, self._host.memory
+        if call.streams:
+            self.count_requests()
+            if content is not None and memory.lacks_room:
+                content, fault = None, ("memory", "a message was not kept")
+        piece = call.on_response_message(content, fault)
+        if call.streams:
+            self.count_kept()
+        if piece is not None and not (self._trusts and piece is call):  # the trailers may bring its verdict
+            self._submit(piece)
+
+    def count_kept(self) -> None:
+        """Count the messages that wait to be judged with others, and the requests that wait for their responses."""
+        self._charge(self.call.kept_bytes - self._kept_bytes)
+        self._kept_bytes = self.call.kept_bytes
+        self.count_requests()
+
+    def count_requests(self) -> None:
+        """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""
+        call = self.call
+        while call.kept_requests or self._kept_requests:
+            self._charge(call.kept_requests - self._kept_requests)
+            self._kept_requests = call.kept_requests
+            if not self._kept_requests or not self._host.memory.lacks_room or not call.forget_request():
+                return
+
+    def _submit(self, piece: Call) -> None:
+        self._arrived = self._arrived or time.perf_counter()
+        self._waiting += 1
+        self._host.submit(piece, self)
+
+    def _finish_messages(self, status: str, *, is_failure: bool) -> bool:
+        """No more messages come: judge what was not judged yet. Whether the response is missing."""
+        call, guard = self.call, self._context.guard
+        self._is_complete = True
+        if is_failure:
+            if call.streams:
+                call.forget()
+            self._give_back()
+            return False  # a failed call has no response to judge; of a stream, what came before counts
+        pieces = call.ended()
+        self._give_back()
+        for piece in pieces:
+            self._submit(piece)
+        if pieces or call.streams or call.verdict is not None or self._waiting:
+            return False
+        if call.response is not None or call.fault is not None:  # it waited for the trailers
+            self._submit(call)
+            return False
+        if status != DONE:
+            return False
+        if not self.count_unsent():
+            guard.give_up(call, "no_response", "the call succeeded without a response message")
+        return True
+
+    def count_unsent(self) -> bool:
+        """Count a response whose body the filter does not send; whether it is one."""
+        if self._has_body or not (self.is_observing or self.mode == NONE):
+            return False
+        self._context.misfits.count("no_body")
+        self._context.guard.give_up(self.call, "not_sent", LINES["no_body"])
+        return True
+
+    def _accepts(self, head: ResponseHead) -> bool:
+        """Whether the trailers bring a verdict that was made behind, and that holds here."""
+        context, call = self._context, self.call
+        if not self._trusts or not head.verdicts or call.streams or self._waiting or call.verdict is not None:
+            return False
+        if not accept_verdict(context.guard, call, head.verdicts[-1], failed=head.grpc_status != DONE):
+            context.not_understood["verdict"] += 1
+            return False
+        context.accepted += 1
+        return True
+
+    def _count_foreign(self, head: ResponseHead) -> None:
+        """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
+        self._context.not_understood["not_grpc"] += 1
+        if head.http_status == "200":
+            self._context.guard.give_up(self.call, "not_grpc", head.foreign)
+
+    # -- the verdict
+
+    def _verdict_fields(self, size: int, verdict: Verdict | None = None) -> list[tuple[str, str]]:
+        """The verdict as a field of a header list of which so many bytes are used."""
+        verdict = verdict or self._late or self.call.verdict
+        if verdict is None:
+            return []
+        text = verdict.to_metadata()
+        room = USUAL_LIST_SIZE - VERDICT_SIZE - size
+        if len(text) > room:
+            shorter = verdict.shortened(room)
+            self._context.cut_verdicts["left_out" if shorter is None else "shortened"] += 1
+            if shorter is None:
+                return []
+            text = shorter
+        return [(METADATA_KEY, text)]
+
+    # -- the end
+
+    def _limit(self) -> None:
+        """Begin the scoring budget of what waits."""
+        if self._timer is None:
+            self._timer = self._host.limit(self, self.call)
+
+    def _end_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._arrived:
+            self._context.added(time.perf_counter() - self._arrived)
+            self._arrived = 0.0
+
+    def _charge(self, size: int) -> None:
+        if size > 0:
+            self._host.memory.charge(size)
+        elif size:
+            self._host.memory.release(-size)
+
+    def _give_back(self) -> None:
+        """Nothing is kept to be judged any more."""
+        self._charge(-self._kept_bytes - self._kept_requests)
+        self._kept_bytes = self._kept_requests = 0
+
+    def on_closed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.is_over = True
+        if self._kept_requests:
+            self.call.forget_requests()
+        self._give_back()
+        if self._deframer is not None:
+            self._deframer.forget()
+        if self.call.streams:
+            self._context.guard.on_call_closed(self.call)
+
+
+class WatchedResponse(JudgedResponse):
+    """A response that passes as it comes. Where verdicts are told, its trailers wait for the last of them."""
+
+    def __init__(
+        self,
+        context: ProcessorContext,
+        host: ExchangeHost,
+        mode: int,
+        call: Call,
+        *,
+        is_observing: bool,
+        annotates: bool,
+    ) -> None:
+        super().__init__(context, host, mode, call, is_observing=is_observing)
+        self._annotates = annotates and not is_observing
+        self._reads = True
+        self._last: tuple[int, ResponseHead] | None = None  # headers or trailers that wait, and what they say
+        self._removing: list[str] = []
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._last is not None
+
+    def on_headers(self, message: ProcessingRequest) -> None:
+        head = ResponseHead(read_fields(message.content))
+        self._is_begun = not head.foreign
+        self._encoding = head.encoding
+        if head.foreign:
+            self._reads = False
+            self._count_foreign(head)
+        elif message.end:  # headers alone: a status without a message
+            self._end_with(RESPONSE_HEADERS, head)
+            return
+        if head.verdicts and not self.is_observing:
+            self._host.reply(replies.changed_headers(RESPONSE_HEADERS, removing=[METADATA_KEY]))
+        else:
+            self._pass(message)
+
+    def on_body(self, message: ProcessingRequest) -> None:
+        call = self.call
+        self._has_body = True
+        if self._reads and message.content and (call.streams or not (self._waiting or call.verdict is not None)):
+            for _, content, fault in self._read(message.content):
+                if call.streams or not self._waiting:
+                    self._judge_message(content, fault)
+        if message.end and self._reads:
+            self._finish_messages("", is_failure=call.streams)
+        if self.is_observing and not call.streams and self._waiting:
+            self._host.finish()  # more does not concern what is judged, and each of Envoy's open streams is counted
+            return
+        self._pass(message)
+
+    def on_trailers(self, message: ProcessingRequest) -> None:
+        if self._reads:
+            self._end_with(RESPONSE_TRAILERS, ResponseHead(read_fields(message.content)))
+        else:
+            self._pass(message)
+
+    def _end_with(self, kind: int, head: ResponseHead) -> None:
+        """The response ends with these headers or trailers."""
+        self._is_complete = True
+        accepted = self._accepts(head)
+        if not accepted and (not self._waiting or self.call.streams or head.grpc_status != DONE):
+            self._finish_messages(head.grpc_status, is_failure=head.grpc_status != DONE)
+        if self.is_observing:
+            self._host.finish()
+            return
+        self._removing = [METADATA_KEY] if head.verdicts else []
+        if self._annotates and self._waiting:
+            self._arrived = time.perf_counter()  # what came before did not wait
+            self._last = kind, head
+            self._limit()
+            return
+        if self._annotates and self.call.verdict is not None:
+            self._context.added(0.0)
+        self._arrived = 0.0
+        self._tell(kind, head)
+
+    def judged(self, call: Call) -> None:
+        self._waiting -= 1
+        if self._last is not None and not self._waiting and not self.is_over:
+            self._release()
+
+    def late(self) -> None:
+        if self._last is None or self.is_over:
+            return
+        call = self.call
+        call.late = call.streams or call.verdict is None
+        if call.verdict is None:  # of a stream, what was judged in time counts
+            self._late = self._context.guard.late(call)
+        self._release()
+
+    def _release(self) -> None:
+        assert self._last is not None
+        (kind, head), self._last = self._last, None
+        self._end_waiting()
+        self._tell(kind, head)
+
+    def _tell(self, kind: int, head: ResponseHead) -> None:
+        """Let go what ends the response, with the verdict where that is told."""
+        setting = self._verdict_fields(head.size) if self._annotates else []
+        removing = [] if setting else self._removing  # what is set takes the other's place
+        change = replies.changed_headers if kind == RESPONSE_HEADERS else replies.changed_trailers
+        self._host.reply(change(kind, setting, removing))

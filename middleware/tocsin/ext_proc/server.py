@@ -1,0 +1,246 @@
+"""The external processor's port: what all connections share, and how it ends in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
+
+from tocsin.configuration.config import Config
+from tocsin.configuration.fields import Address
+from tocsin.errors import StartError
+from tocsin.ext_proc.connection import ExtProcConnection
+from tocsin.ext_proc.context import ProcessorContext
+from tocsin.ext_proc.health import facts, families
+from tocsin.judgement.batching import Batcher
+from tocsin.judgement.guard import Guard
+from tocsin.memory import MemoryBudget
+from tocsin.relay.descriptors import Descriptors
+from tocsin.relay.handshake import TlsServer
+from tocsin.relay.retrier import Retrier
+from tocsin.relay.tls import Certificates
+
+log = logging.getLogger("tocsin")
+
+BACKLOG = 1024
+LOOKS = 1.0  # seconds between looks for changed certificates and connections that say nothing
+
+
+class ExtProcServer:
+    """Serves Envoy's external processing on `config.ext_proc`, judged by `guard`.
+
+    `memory` is the budget that it shares with the relay. `is_ready` tells whether new calls are welcome. Use `start`,
+    then `drain` to end; it must run in one event loop.
+    """
+
+    LINGER = 0.2  # seconds that a connection without streams stays open for what Envoy sent before it heard of the end
+
+    def __init__(
+        self,
+        config: Config,
+        guard: Guard,
+        memory: MemoryBudget,
+        descriptors: Descriptors,
+        added: Callable[[float], None] = lambda seconds: None,
+        is_ready: Callable[[], bool] = lambda: True,
+        *,
+        shares_port: bool = False,
+    ) -> None:
+        assert config.ext_proc is not None
+        self.context = ProcessorContext(config, guard, added)
+        self.memory = memory
+        self.is_ready = is_ready
+        self.connections: set[ExtProcConnection] = set()
+        self.longest_headers = int(config.limits.headers)
+        self.descriptors = descriptors
+        self.handshakes: set[asyncio.Task[None]] = set()
+        self._shares_port = shares_port
+        self._listen = self._address = config.ext_proc
+        self._certificates = Certificates(config.ext_proc_tls, None, ("ext_proc_tls", ""))
+        self._server: asyncio.AbstractServer | TlsServer | None = None
+        self._names = itertools.count(1)
+        self._written_later: dict[ExtProcConnection, None] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self.loop: asyncio.AbstractEventLoop
+        self.batcher: Batcher
+        self.retrier: Retrier
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, with the port that the system chose for port 0."""
+        return self._address
+
+    def follow(self, config: Config) -> None:
+        """Serve as this says from here on; exchanges under way go on as they began."""
+        self.longest_headers = int(config.limits.headers)
+        self.context.follow(config)
+
+    async def start(self) -> None:
+        """Listen. Raises StartError when the address cannot be had or a certificate not be used."""
+        self.loop = asyncio.get_running_loop()
+        self.batcher = Batcher(self.context.guard, self.flushed)
+        self.retrier = Retrier(self.memory)
+        self._certificates.read()
+        try:
+            bound = self._bind()
+        except OSError as error:
+            raise StartError(f"ext_proc: cannot listen on {self._listen}: {error.strerror or error}") from error
+        if not self._listen.path:
+            self._address = Address(self._listen.host, bound.getsockname()[1])
+        if self._certificates.served is not None:
+            self._server = TlsServer(self, bound, self._tls_context, self._make_connection, backlog=BACKLOG)
+        else:
+            make = self.loop.create_unix_server if self._listen.path else self.loop.create_server
+            self._server = await make(self._make_connection, sock=bound, backlog=BACKLOG)
+        self._looking = self.loop.create_task(self._look())
+
+    async def renew_certificates(self, *, look: bool = False) -> bool:
+        """Use certificates that have changed for new connections; whether there were any. Raises StartError; then the
+        old ones stay.
+        """
+        if look and not self._certificates.changed():
+            return False
+        self._certificates.read()
+        return True
+
+    def name_connection(self) -> str:
+        """What tells a connection from all others of this process."""
+        return f"ext_proc {next(self._names)}"
+
+    @property
+    def config(self) -> Config:
+        """As it is now."""
+        return self.context.config
+
+    @property
+    def limited(self) -> Counter[str]:
+        """What a limit has refused."""
+        return self.context.limited
+
+    def has_room(self) -> bool:
+        """Whether another connection may come, its TLS handshake included; one that may not is counted."""
+        in_use = len(self.connections) + len(self.handshakes)
+        if in_use >= self.config.limits.connections:
+            self.limited["connections"] += 1
+            return False
+        if in_use >= self.descriptors.most_connections:
+            self.limited["descriptors"] += 1
+            self.descriptors.run_out()
+            return False
+        return True
+
+    def admit(self, connection: ExtProcConnection) -> bool:
+        """Take note of a new connection; whether there is room for it."""
+        if not self.has_room():
+            return False
+        self.connections.add(connection)
+        return True
+
+    def on_connection_closed(self, connection: ExtProcConnection) -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        self._written_later.pop(connection, None)
+
+    def write_later(self, connection: ExtProcConnection) -> None:
+        """Write what a connection has put once the batch that is being judged has its verdicts."""
+        if not connection.is_reading:
+            self._written_later[connection] = None
+
+    @property
+    def waiting(self) -> int:
+        """How many responses wait for the scorer."""
+        return 0 if self._looking is None else self.batcher.waiting
+
+    async def drain(self) -> None:
+        """Stop listening, let exchanges under way finish for `config.drain`, and close everything."""
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._server is not None:
+            self._server.close()
+        for handshake in list(self.handshakes):
+            handshake.cancel()
+        for connection in list(self.connections):
+            connection.drain()
+        deadline = self.loop.time() + self.context.config.drain.total_seconds()
+        while self.connections and self.loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        for connection in list(self.connections):
+            connection.close()
+        await self.retrier.close()
+        self.batcher.close()
+
+    def collect(self) -> Iterable[Metric]:
+        """The processor's own health, as Prometheus families."""
+        return families(facts(self))
+
+    def flushed(self) -> None:
+        """A batch is judged."""
+        waiting, self._written_later = self._written_later, {}
+        for connection in waiting:
+            connection.flush()
+
+    def _make_connection(self) -> ExtProcConnection:
+        return ExtProcConnection(self)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        assert self._certificates.served is not None
+        return self._certificates.served
+
+    def _bind(self) -> socket.socket:
+        listen = self._listen
+        if listen.path:
+            if Path(listen.path).is_socket():
+                Path(listen.path).unlink()  # of a process that is gone, or is being replaced
+            bound = socket.socket(socket.AF_UNIX)
+            bound.bind(listen.path)
+            return bound
+        family, _, _, _, where = socket.getaddrinfo(
+            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self._shares_port:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            bound.bind(where)
+        except OSError:
+            bound.close()
+            raise
+        return bound
+
+    async def _look(self) -> None:
+        """Use certificates that have changed, close connections that say nothing, and send idle ones away where that
+        is configured.
+        """
+        looked = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOKS)
+            now, limits = time.monotonic(), self.config.limits
+            if now - looked >= self.config.reload_certificates.total_seconds():
+                looked = now
+                await self._look_at_certificates()
+            for connection in list(self.connections):
+                if not connection.is_greeted and now - connection.idle_since > limits.handshake.total_seconds():
+                    connection.cut_off("handshake")
+                elif limits.idle is not None and not connection.streams:
+                    self._end_idle(connection, now - limits.idle.total_seconds())
+
+    def _end_idle(self, connection: ExtProcConnection, before: float) -> None:
+        if connection.idle_since < before:
+            self.limited["idle"] += 1
+            connection.drain()
+
+    async def _look_at_certificates(self) -> None:
+        try:
+            if await self.renew_certificates(look=True):
+                log.info("certificates of ext_proc have changed and are used from here on")
+        except StartError as error:
+            log.error("certificates of ext_proc have changed and cannot be used, the old ones stay: %s", error)
