@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tocsin.errors import ConfigError, FeedbackError, RecordingError, StartError, TocsinError
@@ -12,6 +15,7 @@ from tocsin.verdict import Verdict
 if TYPE_CHECKING:
     import grpc
 
+    from tocsin.configuration.config import Config
     from tocsin.judgement.guard import Guard
 
 _LATER = {"Guard": "tocsin.judgement.guard"}
@@ -27,6 +31,8 @@ __all__ = [
     "export_metrics",
     "export_spans",
     "guard_channel",
+    "guard_transport",
+    "record",
     "server_interceptor",
     "verdict",
 ]
@@ -53,6 +59,8 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     the channel; in enforce, what `on_alarm` and `fail` say is done about them, and calls whose answer is withheld raise
     grpc.RpcError (grpc.aio.AioRpcError) with the configured status.
 
+    Raises ConfigError where no model of the guard is served by a protocol of gRPC.
+
         >>> import grpc
         >>> import tocsin
         >>> from tocsin.testing import infer_response, serve_model
@@ -66,6 +74,9 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     """
     import grpc
 
+    from tocsin.inprocess.channel import require_grpc
+
+    require_grpc(guard, "guard_channel")
     if isinstance(channel, grpc.aio.Channel):
         from tocsin.inprocess.aio_channel import GuardedAioChannel
 
@@ -75,6 +86,46 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     return GuardedChannel(channel, guard)
 
 
+def guard_transport(transport: Any, guard: Guard) -> Any:
+    """A transport of httpx (or httpx2) like this one, sync or async, with the responses of guarded routes judged:
+
+        client = httpx.Client(transport=tocsin.guard_transport(httpx.HTTPTransport(), guard))
+        openai = OpenAI(http_client=client)
+
+    `tocsin.verdict(response)` reads a response's verdict, once all of it was read. In observe and annotate bodies are
+    those of the server, in annotate and enforce a stream of events carries the verdict as `stream_verdicts` says; in
+    enforce, what `on_alarm` and `fail` say is done.
+
+    Raises ConfigError where no model of the guard is served by a protocol of HTTP, TypeError where `transport` is none.
+    """
+    from tocsin.inprocess.httpx_transport import guarded_transport
+
+    return guarded_transport(transport, guard)
+
+
+@contextmanager
+def record(config: Config | Path | str, directory: Path | str, rows: int = 100_000) -> Iterator[Guard]:
+    """A guard that keeps the signals of responses in a folder instead of scoring them, for `tocsin fit` and
+    `tocsin calibrate`; at most so many rows. It is given to any position of a program:
+
+        with tocsin.record("tocsin.yaml", "safe") as guard:
+            transport = tocsin.guard_transport(httpx.HTTPTransport(), guard)
+
+    Bundles need not exist yet, and nothing is done about responses. Needs the extra `record`. Raises ConfigError, and
+    RecordingError where the folder cannot be written to.
+    """
+    from tocsin.configuration.config import Config
+    from tocsin.recording.recorder import Recorder
+
+    settings = config if isinstance(config, Config) else Config.load(config)
+    recorder = Recorder.open(settings.model_copy(update={"mode": "observe", "record": None}))
+    recorder.start(Path(directory), rows)
+    try:
+        yield recorder.guard
+    finally:
+        recorder.close()
+
+
 def server_interceptor(guard: Guard) -> Any:
     """An interceptor for grpc.server(interceptors=[...]) or grpc.aio.server(interceptors=[...]), at any place among
     others: they see the server's own messages.
@@ -82,14 +133,18 @@ def server_interceptor(guard: Guard) -> Any:
     In annotate and enforce the verdict is in the call's trailing metadata, where callers in any language see it; in
     enforce, what `on_alarm` and `fail` say is done.
 
+    Raises ConfigError where no model of the guard is served by a protocol of gRPC.
+
         >>> import grpc
         >>> import tocsin
         >>> from concurrent.futures import ThreadPoolExecutor
         >>> guard = tocsin.Guard.open("tocsin.yaml")
         >>> server = grpc.server(ThreadPoolExecutor(4), interceptors=[tocsin.server_interceptor(guard)])
     """
+    from tocsin.inprocess.channel import require_grpc
     from tocsin.inprocess.server import GuardInterceptor
 
+    require_grpc(guard, "server_interceptor")
     return GuardInterceptor(guard)
 
 

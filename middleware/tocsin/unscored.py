@@ -20,6 +20,7 @@ REASONS = {
     "scorer_error": "the scorer failed",
     "no_response": "the call succeeded without a response message",
     "not_grpc": "the answer is not gRPC",
+    "content_type": "the response is neither JSON nor a stream of it",
     "not_sent": "Envoy does not send what is to be judged: its ext_proc filter is configured otherwise",
 }
 

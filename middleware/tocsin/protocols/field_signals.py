@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -37,7 +37,27 @@ def signal_of(
         return _among(tokens, logprobs, [np.array(ids, np.float32) for ids in path.choices], path.at)
     if path.said:
         return likeliest(root, path, path)
-    ways = finder(root, path, forms)
+    return _of_ways(finder(root, path, forms), path)
+
+
+def document_signal(
+    ways_of: Callable[[SignalPath], list[Find]], path: SignalPath, alternatives: Alternatives | None
+) -> Read:
+    """How to read a signal of documents in which `ways_of` tells how to find values. Raises ValueError telling why that
+    cannot be.
+    """
+    if path.said or path.container:
+        raise ValueError("tensors in a field of bytes, and likeliest tokens told by rank, are read of gRPC messages")
+    if not path.choices:
+        return _of_ways(ways_of(path), path)
+    if alternatives is None:
+        raise ValueError("choices: nothing says where the likeliest tokens of each place stand")
+    tokens, logprobs = (_together(ways_of(place)) for place in alternatives)
+    return _among(tokens, logprobs, [np.array(ids, np.float32) for ids in path.choices], path.at)
+
+
+def _of_ways(ways: Sequence[Find], path: SignalPath) -> Read:
+    """How to read what stands at a path, by the first way that finds something."""
     if path.sequences:
         return _by_sequence(ways, path.sequences)
 
@@ -62,7 +82,11 @@ def _places(root: Descriptor, path: SignalPath, logprobs: SignalPath, forms: Map
     """How to read what is told of the likeliest tokens, (T, K), of messages together."""
     if path.said:
         return likeliest(root, path, logprobs)
-    ways = finder(root, path, forms)
+    return _together(finder(root, path, forms))
+
+
+def _together(ways: Sequence[Find]) -> Read:
+    """What messages together have."""
     return lambda parts, width: _joined(ways, [part.message for part in parts], width)
 
 

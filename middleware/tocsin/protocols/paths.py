@@ -11,7 +11,7 @@ METADATA, INITIAL, TRAILING = "metadata", "initial_metadata", "trailing_metadata
 
 _SIDES = ("request", "response")
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
-_TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
+_TOKEN = re.compile(r"(\$(?=[\[.]|$)|[A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
 _INDEX = re.compile(r"\[([^\]]*)\]")
 
 

@@ -33,6 +33,15 @@ metrics: 127.0.0.1:9464         # Prometheus scrapes /metrics here; a page is at
 """
 
 
+def head_in_program(why: str) -> str:
+    """The same for a program that guards its own calls: nothing listens."""
+    return f"""\
+# {why}
+# For a program that guards its own calls (docs/http.md). Each key: docs/configuration.md.
+mode: observe                   # observe: nothing changes; annotate: verdicts in a header; enforce: they act
+"""
+
+
 def of_models(models: Mapping[str, Sequence[Output]]) -> str:
     """The models of a server that speaks the Open Inference Protocol."""
     lines = ["models:"]
