@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard proto/*)
 # Tests wait as much as they work: one process of them more than there are cores, each test file in one of them.
 PARALLEL ?= -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
 # Tests that drive what is compiled.
-COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_inprocess.py \
+COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_gate.py test_inprocess.py \
   test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
   test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)

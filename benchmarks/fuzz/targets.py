@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import yaml
 from tests import ranker as acme
+from tests.chat import CHAT, JSON, SSE, USUAL, completion, stream, tokens_bundle
+from tests.chat import config as http_config
+from tests.chat import told as http_pieces
 from tests.parts import METHOD, quick_bundle, settings
 
 from benchmarks.fuzz import called
@@ -18,6 +21,7 @@ from benchmarks.fuzz.relayed import Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
+from tocsin.exchange.exchange import Exchange, Exchanges
 from tocsin.grpc_wire.deframer import MessageDeframer
 from tocsin.http2.frames import FrameError, header_block, read_settings, unpadded
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, without
@@ -57,18 +61,21 @@ def targets(folder: Path) -> list[Target]:
         Relayed(bundle, mode).understood()
     client_of_server = called.Called(bundle)
     client_of_server.understood()
+    http = Exchanged(folder)
     return [
         Target("headers", [REQUEST, RESPONSE, TRAILERS], headers, 0.2),
         Target("messages", [b"\0\0\0\0\5hello\0\0\0\0\0", gzip.compress(bytes(100_000))], messages, 0.15),
-        Target("frames", [*server, *client], frames, 0.2),
+        Target("frames", [*server, *client], frames, 0.18),
         Target("client-observe", client, Relayed(bundle, "observe").client, 0.03),
         Target("server-observe", server, Relayed(bundle, "observe").server, 0.03),
         Target("client-annotate", client, Relayed(bundle, "annotate", ask=True).client, 0.03),
         Target("server-annotate", server, Relayed(bundle, "annotate", ask=True).server, 0.03),
         Target("client-enforce", client, Relayed(bundle, "enforce").client, 0.03),
         Target("server-enforce-closed", server, Relayed(bundle, "enforce", fail="closed").server, 0.05),
-        Target("inferences", INFERENCES, Judged(settings(1, bundle, mode="enforce", fail="closed")).infer, 0.12),
+        Target("inferences", INFERENCES, Judged(settings(1, bundle, mode="enforce", fail="closed")).infer, 0.1),
         Target("fields", [acme.answer(SAFE, row) for row in range(4)], Judged(ranked(bundle, folder)).rank, 0.06),
+        Target("http-documents", [completion([USUAL] * 6), completion([USUAL] * 3, [USUAL])], http.document, 0.02),
+        Target("http-events", [b"".join(stream([USUAL] * 4))], http.events, 0.02),
         Target("verdicts", [b'{"model":"m","p":[0.5],"alarm":null}'], verdicts, 0.03),
         Target("called-blocks", called.blocks(), client_of_server.block, 0.002),
         Target("called-frames", called.conversations(), client_of_server.frames, 0.001),
@@ -150,6 +157,43 @@ class Judged:
                 raise Failure(f"passed unscored ({verdict.unscored})")
             raise Refused
         Verdict.from_metadata(verdict.to_metadata())
+
+
+class Exchanged:
+    """Responses of HTTP: they pass as the bytes that they were, each message judged, or unscored for a reason."""
+
+    def __init__(self, folder: Path) -> None:
+        config = http_config(tokens_bundle(folder / "tokens.tocsin"), "observe", ask=2)
+        self._guard = Guard.open(config)
+
+    def document(self, case: bytes) -> None:
+        self._feed(case, JSON)
+
+    def events(self, case: bytes) -> None:
+        self._feed(case, SSE)
+
+    def _feed(self, case: bytes, headers: dict[str, str]) -> None:
+        exchange = opened(self._guard, case, {"content-type": "application/json"})
+        exchange.on_response_headers(200, headers.items())
+        size = 7 + len(case) // 5
+        segments = [
+            segment for at in range(0, len(case), size) for segment in exchange.on_response_chunk(case[at : at + size])
+        ]
+        raw, pieces = http_pieces(exchange, segments + exchange.on_response_end())
+        pieces += exchange.call.ended()
+        if not exchange.strips and raw != case:
+            raise Failure("other bytes went on than came")
+        self._guard.judge(pieces)
+        if all(piece.verdict is not None and piece.verdict.unscored for piece in pieces):
+            raise Refused
+
+
+def opened(guard: Guard, body: bytes, headers: dict[str, str]) -> Exchange:
+    """An exchange whose request is the case, too."""
+    exchange = Exchanges(guard).open("POST", CHAT, headers.items())
+    assert exchange is not None
+    exchange.on_request(body)
+    return exchange
 
 
 def ranked(bundle: Path, folder: Path) -> Config:

@@ -27,6 +27,7 @@ __all__ = [
     "export_metrics",
     "export_spans",
     "guard_channel",
+    "guard_transport",
     "server_interceptor",
     "verdict",
 ]
@@ -52,9 +53,14 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     `tocsin.verdict(call)`, or `await tocsin.verdict(call)` for grpc.aio. In observe and annotate messages are those of
     the channel; in enforce, what `on_alarm` and `fail` say is done about them, and calls whose answer is withheld raise
     grpc.RpcError (grpc.aio.AioRpcError) with the configured status.
+
+    Raises ConfigError where no model of the guard is served by a protocol of gRPC.
     """
     import grpc
 
+    from tocsin.inprocess.channel import require_grpc
+
+    require_grpc(guard, "guard_channel")
     if isinstance(channel, grpc.aio.Channel):
         from tocsin.inprocess.aio_channel import GuardedAioChannel
 
@@ -64,15 +70,36 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     return GuardedChannel(channel, guard)
 
 
+def guard_transport(transport: Any, guard: Guard) -> Any:
+    """A transport of httpx (or httpx2) like this one, sync or async, with the responses of guarded routes judged:
+
+        client = httpx.Client(transport=tocsin.guard_transport(httpx.HTTPTransport(), guard))
+        openai = OpenAI(http_client=client)
+
+    `tocsin.verdict(response)` reads a response's verdict, once all of it was read. In observe and annotate bodies are
+    those of the server, in annotate and enforce a stream of events carries the verdict as `stream_verdicts` says; in
+    enforce, what `on_alarm` and `fail` say is done.
+
+    Raises ConfigError where no model of the guard is served by a protocol of HTTP, TypeError where `transport` is none.
+    """
+    from tocsin.inprocess.httpx_transport import guarded_transport
+
+    return guarded_transport(transport, guard)
+
+
 def server_interceptor(guard: Guard) -> Any:
     """An interceptor for grpc.server(interceptors=[...]) or grpc.aio.server(interceptors=[...]), at any place among
     others: they see the server's own messages.
 
     In annotate and enforce the verdict is in the call's trailing metadata, where callers in any language see it; in
     enforce, what `on_alarm` and `fail` say is done.
+
+    Raises ConfigError where no model of the guard is served by a protocol of gRPC.
     """
+    from tocsin.inprocess.channel import require_grpc
     from tocsin.inprocess.server import GuardInterceptor
 
+    require_grpc(guard, "server_interceptor")
     return GuardInterceptor(guard)
 
 

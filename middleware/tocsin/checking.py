@@ -25,14 +25,18 @@ from tocsin_detectors import DetectorError
 MISTAKES = (TocsinError, CalibrationFault, DetectorError, OSError)  # what users can mend
 
 
-def problems_of(config: Config) -> tuple[list[str], Guard | None]:
-    """All that keeps a configuration from being served, in words, and its guard where its models can be guarded."""
+def problems_of(config: Config, *, in_program: bool = False) -> tuple[list[str], Guard | None]:
+    """All that keeps a configuration from being served, in words, and its guard where its models can be guarded. With
+    `in_program`, all that keeps it from a program that guards its own calls: no port is opened there.
+    """
     problems: list[str] = []
     guard: Guard | None = None
     try:
         guard = Guard.open(config)
     except MISTAKES as error:
         problems += [str(error), *_path_problems(config, str(error))]
+    if in_program:
+        return problems, guard
     problems += file_problems(config)
     if guard is not None and config.workers > 1:
         problems += _said(partial(check_workers, config, guard))
@@ -40,8 +44,21 @@ def problems_of(config: Config) -> tuple[list[str], Guard | None]:
 
 
 def file_problems(config: Config) -> list[str]:
-    """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside."""
-    return [problem for check in _checks(config) for problem in _said(check)]
+    """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside, and which
+    models the relay would never see a call of.
+    """
+    return [*_unseen(config), *(problem for check in _checks(config) for problem in _said(check))]
+
+
+def _unseen(config: Config) -> list[str]:
+    """The models whose protocols are HTTP, while `listen` relays gRPC."""
+    return [
+        f"models.{name}.protocol: '{model.protocol}' is HTTP, and the relay on {config.listen} carries gRPC, so that "
+        f"its responses would pass unjudged. Judge them in a program (tocsin.asgi.GuardMiddleware, "
+        f"tocsin.guard_transport), and check its configuration by `tocsin config check --in-program`"
+        for name, model in config.models.items()
+        if config.is_http(model)
+    ]
 
 
 def _checks(config: Config) -> Iterator[Callable[[], object]]:

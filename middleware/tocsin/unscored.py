@@ -21,6 +21,7 @@ REASONS = {
     "no_response": "the call succeeded without a response message",
     "not_grpc": "the answer is not gRPC",
     "not_sent": "Envoy does not send what is to be judged: its ext_proc filter is configured otherwise",
+    "content_type": "the response is neither JSON nor a stream of it",
 }
 
 

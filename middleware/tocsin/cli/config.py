@@ -16,16 +16,22 @@ app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="A configuration file.")] = Path("tocsin.yaml")) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(help="A configuration file.")] = Path("tocsin.yaml"),
+    in_program: Annotated[
+        bool, typer.Option("--in-program", help="Of a program that guards its own calls, so that no port is opened.")
+    ] = False,
+) -> None:
     """Check a configuration as `serve` would: environment, bundles, paths, certificates, tokens, secrets, folders."""
     config = Config.load(file)
-    problems, guard = problems_of(config)
+    problems, guard = problems_of(config, in_program=in_program)
     if problems or guard is None:
         raise ConfigError("\n".join(problems))
     models = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
     ways = [f"{listener.listen} -> {listener.upstream}" for listener in config.every_listener[:1]]
     ways += [] if config.ext_proc is None else [f"ext_proc on {config.ext_proc}"]
-    typer.echo(f"{file}: {config.mode}, {' and '.join(ways)}, guards {', '.join(models)}")
+    where = "in a program" if in_program else " and ".join(ways)
+    typer.echo(f"{file}: {config.mode}, {where}, guards {', '.join(models)}")
 
 
 @app.command()

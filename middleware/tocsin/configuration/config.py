@@ -22,7 +22,7 @@ from tocsin.configuration.reading import read_settings
 from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
-from tocsin.protocols.protocol import ProtocolConfig, presets
+from tocsin.protocols.protocol import ProtocolConfig, is_http, presets
 
 
 class Config(BaseSettings):
@@ -51,6 +51,11 @@ class Config(BaseSettings):
         "observe",
         description="observe never touches a response; annotate adds the verdict to the trailing metadata; enforce "
         "also holds responses until they are judged, and does what `on_alarm` says.",
+    )
+    stream_verdicts: Literal["comment", "event", "none"] = Field(
+        "comment",
+        description="How a stream of server-sent events carries the verdict in annotate and enforce: by a comment "
+        "before its last event, by an event `tocsin-verdict`, or not at all.",
     )
     fail: Literal["open", "closed"] = Field(
         "open", description="In enforce, whether responses that cannot be scored pass (open) or are refused (closed)."
@@ -164,6 +169,11 @@ class Config(BaseSettings):
             return self.state.timeout
         budgets = [self._told_budget(model) for model in self.models.values() if model.session and model.sessions_hop]
         return min([TIMEOUT, *(budget / ROUND_TRIPS for budget in budgets if budget is not None)])
+
+    def is_http(self, model: ModelConfig) -> bool:
+        """Whether a model is served by a protocol of HTTP."""
+        configured = self.protocols.get(model.protocol)
+        return is_http(model.protocol) if configured is None else configured.is_http
 
     def budget(self, model: str, *, shares_sessions: bool) -> timedelta:
         """How long a response of a model may wait for its verdict. Where that `shares_sessions` by Redis, and no budget

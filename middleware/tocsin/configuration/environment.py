@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tocsin.errors import ConfigError
 
 PREFIX, STEP = "TOCSIN_", "__"
-OTHERS = ("TOCSIN_LOG", "TOCSIN_COMPILE", "TOCSIN_SHARED_GRAPHS")  # of Tocsin's, but no settings
+OTHERS = ("TOCSIN_LOG", "TOCSIN_COMPILE", "TOCSIN_CONFIG", "TOCSIN_SHARED_GRAPHS")  # of Tocsin's, but no settings
 
 # Kubernetes gives every container such variables for each Service of its namespace, be it called tocsin or tocsin-x.
 _SERVICE_LINK = re.compile(

@@ -156,13 +156,13 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _batched_signals(self) -> ModelConfig:
         strange = [name for name in self.batched if name not in self.signals] if isinstance(self.batched, dict) else []
-        if strange and self.protocol == "oip":
+        if strange and self.protocol in ("oip", "oip_http"):
             raise ValueError(f"batched: there is no signal '{strange[0]}' (there are: {', '.join(self.signals)})")
         return self
 
     @model_validator(mode="after")
     def _can_react(self) -> ModelConfig:
-        if self.protocol == "oip" and not self.signals:
+        if self.protocol in ("oip", "oip_http") and not self.signals:
             raise ValueError("signals: is required: name the tensor of each signal")
         wanted = {reaction.action for reaction in self.on_alarm.values()}
         wanted |= {self.retry.otherwise} if self.retry is not None else set()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import Struct
 
 from tocsin.memory import MemoryAccount
 
 PREFIX = 5  # a compression flag and a length of four bytes
+_PREFIX = Struct(">BL")
 
 
 class Message:
@@ -22,10 +24,12 @@ class Message:
 
 def whole_message(payload: bytes, limit: int) -> bytes | None:
     """The message, when a payload is one whole message, uncompressed and within `limit` bytes: the usual case."""
-    if not payload or payload[0]:
+    if len(payload) < PREFIX:
         return None
-    length = int.from_bytes(payload[1:PREFIX], "big")
-    return payload[PREFIX:] if PREFIX + length == len(payload) and length <= limit else None
+    compressed, length = _PREFIX.unpack_from(payload)
+    if compressed or PREFIX + length != len(payload) or length > limit:
+        return None
+    return payload[PREFIX:]
 
 
 def framed(content: bytes, *, compressed: bool = False) -> bytes:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
+from tocsin.errors import ConfigError
 from tocsin.inprocess.capture import Capture, Codec
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
 from tocsin.outbound import Sending, Target, forward_metadata, sending_of
+from tocsin.protocols.http.routes import is_route
+
+
+def require_grpc(guard: Guard, position: str) -> None:
+    """Raises ConfigError where no model is served by gRPC, so that a position would judge nothing."""
+    if all(is_route(method) for method in guard.methods):
+        names = ", ".join(f"{name} ({model.config.protocol})" for name, model in guard.models.items())
+        raise ConfigError(f"{position} judges protocols of gRPC, such as `oip`, and no model has one: {names}")
 
 
 class Guarded:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from tocsin.inprocess.capture import verdicts_in
 from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.batching import Batcher
-from tocsin.judgement.call import Call
+from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import Actions, End, Gate, Release
 from tocsin.judgement.guard import Guard
@@ -39,9 +39,10 @@ class Holding:
         self.call = call
         self.instead: Replacement | None = None  # what took the response's place
 
-    def take(self, message: Any, content: bytes | None) -> Actions:
-        """A message has come, with its bytes where they are known; what the gate says to that."""
-        fault = None if content is not None else ("undecodable", f"there are no bytes of a {type(message).__name__}")
+    def take(self, message: Any, content: bytes | None, fault: Fault | None = None) -> Actions:
+        """A message has come, with its bytes where they are known, or why they are not; what the gate says to that."""
+        if content is None and fault is None:
+            fault = "undecodable", f"there are no bytes of a {type(message).__name__}"
         return self._gate.on_message(message, content, fault)
 
     def accept(self, trailing: Iterable[tuple[str, Any]] | None) -> None:

@@ -48,6 +48,7 @@ class Call:
     sequence = 0  # which of several parallel answers it belongs to; known once it is read
     is_unmatched = False  # of several requests, it is not known which one it answers
     kept_requests = 0  # bytes of requests that wait for their responses
+    ends_by_ending = False  # a single response would be no end of it: a stream of HTTP's, whose messages are parts
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.reads = reads

@@ -45,12 +45,6 @@ Outcome = Sequence[bytes] | None
 EnforcementSteps = Generator[Ask | Judge, Outcome, Replacement | None]
 
 
-def goes_out(call: Call) -> bool:
-    """Whether a judged piece goes out as it came: the usual case, for which nothing needs doing."""
-    verdict = call.verdict
-    return verdict is None or verdict.action == "pass" or verdict.action == "flag"
-
-
 def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_retry: bool) -> EnforcementSteps:
     """What goes out in place of a judged piece, None when it goes out as it came. The verdict that callers see is then
     the one that was acted upon, and its action what was done.

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tocsin.judgement.call import Call, Fault
-from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge, Outcome, enforcement_steps, goes_out
+from tocsin.judgement.enforcement import Ask, EnforcementSteps, Judge, Outcome, enforcement_steps
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.verdict import Verdict
@@ -125,8 +125,10 @@ class Gate:
         piece = call.on_response_message(content, fault)
         if piece is None or (self.accepts and piece is call):
             return kept
-        actions = self._submit(piece)
-        return [*kept, *actions] if kept else actions
+        if piece.verdict is not None:  # it was made behind
+            return [*kept, *self._decide(piece)]
+        self.waiting += 1
+        return (*kept, Judge(piece)) if kept else (Judge(piece),)
 
     def on_end(self, *, succeeded: bool = True) -> Actions:
         """The response is complete. Of a call that failed, what came before is judged, and nothing is missing."""
@@ -140,11 +142,10 @@ class Gate:
             if not pieces and (self.waiting or call.verdict is not None):  # the usual case
                 return self._ending()
             if pieces:
-                for piece in pieces:
-                    actions += self._submit(piece)
+                actions += self._submit(pieces)
             elif not call.streams:
                 if call.response is not None or call.fault is not None:  # it waited for the end
-                    actions += self._submit(call)
+                    actions += self._submit([call])
                 elif succeeded and not self.came:
                     self.guard.give_up(call, "no_response", "the call succeeded without a response message")
                     if self.guard.closed(call):
@@ -163,8 +164,7 @@ class Gate:
         self.has_ended = True
         actions: list[Action] = []
         if self.state != PASSING:
-            for piece in self.call.ended():
-                actions += self._submit(piece)
+            actions += self._submit(self.call.ended())
         return [*actions, *self._ending()]
 
     # -- verdicts
@@ -260,22 +260,21 @@ class Gate:
         self.partially_sent = True
         return (Release((item,)),)
 
-    def _submit(self, piece: Call) -> Actions:
-        if piece.verdict is not None:  # it was made behind
-            return self._decide(piece)
-        self.waiting += 1
-        return (Judge(piece),)
+    def _submit(self, pieces: Sequence[Call]) -> Actions:
+        self.waiting += len(pieces)
+        return [Judge(piece) for piece in pieces]
 
     def _decide(self, piece: Call) -> Actions:
         verdict = piece.verdict
         if self.holds and verdict is not None:  # who only records gives none
-            if not goes_out(piece):
+            action = verdict.action
+            if action != "pass" and action != "flag":
                 can_retry = self.can_retry and self.request_is_whole
                 steps = enforcement_steps(self.guard, piece, partially_sent=self.partially_sent, can_retry=can_retry)
                 self._steps, self._piece = steps, piece
                 self.state = ACTING
                 return self._advance(None)
-            self.guard.acted(piece, verdict.action)
+            self.guard.acted(piece, action)
         if piece.is_summary:
             piece.on_forwarded()
         return self._release(piece.message_indices)

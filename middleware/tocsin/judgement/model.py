@@ -221,7 +221,7 @@ class GuardedModel:
         if not self._readers:
             where = f"models.{self.name}.signals"
             unmapped = [signal for signal in wanted if signal not in self.config.signals]
-            if unmapped and self.config.protocol == "oip":
+            if unmapped and self.config.protocol in ("oip", "oip_http"):
                 raise ConfigError(
                     f"{where}: the bundle's detectors read '{unmapped[0]}', which is not mapped; add "
                     f"'{unmapped[0]}: response.outputs.NAME'"

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from tocsin.configuration.actions import AbstainConfig, RetryConfig
 from tocsin.configuration.model import ModelConfig
@@ -112,9 +111,10 @@ class Policy:
         part of it has gone out already, as `begun` tells.
         """
         settings: Any = self._config.abstain if action == "abstain" else self._config.block
-        answer = self._answers.get(call.method) if action == "abstain" and not partially_sent else None
+        by_ending = partially_sent or (call.parent or call).ends_by_ending
+        answer = self._answers.get(call.method) if action == "abstain" and not by_ending else None
         if answer is not None:
-            return Replacement((_filled(call.reads, answer, withheld, self._kept_fields),), grpc.StatusCode.OK, "", b"")
+            return Replacement((call.reads.filled(answer, withheld, self._kept_fields),), grpc.StatusCode.OK, "", b"")
         ending = self._endings[action].get(call.method)
         under_way = sorted(call.parent.started_sequences - call.parent.complete) if call.parent is not None else []
         if ending is not None and under_way:
@@ -135,27 +135,6 @@ def not_grpc(status: str, why: str, verdict: Verdict | None) -> Replacement:
     """
     code = "UNAVAILABLE" if status == "200" else _OF_HTTP.get(status, "UNKNOWN")
     return _status(code, f"the monitor could not judge this answer: {why}", "UNSCORED", verdict)
-
-
-def _filled(method: Method, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
-    """An answer with the fields that it takes over from the withheld one."""
-    if keep and withheld is not None:
-        filled = type(answer)()
-        try:
-            other = method.body(type(answer).FromString(withheld))
-        except DecodeError:
-            return bytes(answer.SerializeToString())
-        for field in keep:
-            part = type(other)()
-            part.CopyFrom(other)
-            for described in type(other).DESCRIPTOR.fields:
-                if described.name != field:
-                    part.ClearField(described.name)
-            part.DiscardUnknownFields()
-            method.body(filled).MergeFrom(part)
-        filled.MergeFrom(answer)
-        answer = filled
-    return bytes(answer.SerializeToString())
 
 
 def _answers(
@@ -184,13 +163,12 @@ def _kept_fields_of(
     where: str, config: AbstainConfig, methods: Sequence[Method], answers: Mapping[str, Any]
 ) -> list[str]:
     for method in methods:
-        answer = answers.get(method.name)
-        if answer is None:
+        if (answer := answers.get(method.name)) is None:
             continue
-        fields = method.body(answer).DESCRIPTOR.fields_by_name
-        for field in config.keep:
-            if field not in fields:
-                raise ConfigError(f"{where}: there is no field '{field}' (there are: {', '.join(fields)})")
+        try:
+            method.require_fields(answer, config.keep)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
     return config.keep
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from tocsin.protocols.field_reader import FieldReader, KnownMessage, OpenedMessa
 from tocsin.protocols.field_signals import Alternatives, Read, plain, signal_of
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.layouts import Layouts
+from tocsin.protocols.message_filling import filled, require_fields
 from tocsin.protocols.method import Answer, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
@@ -180,9 +181,13 @@ class FieldMethod:
         except ParseError as error:
             raise ValueError(str(error)) from None
 
-    def body(self, response: Any) -> Any:
-        """The message itself."""
-        return response
+    def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
+        """A response message with the fields that it takes over from the one that is withheld."""
+        return filled(answer, withheld, keep, lambda message: message)
+
+    def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
+        """Raises ValueError where responses have no such field."""
+        require_fields(answer, fields)
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
         """The method, and the request to it, that tell the server to stop answering this request."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -11,8 +10,7 @@ from google.protobuf.message import DecodeError
 
 from tocsin.protocols.field_signals import Part, Read
 from tocsin.protocols.layouts import Layout, Spans
-from tocsin.protocols.oip_method import one_count
-from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading, Shapes
+from tocsin.protocols.rows import Family, Reading, RowPlans, Shaped, Shapes
 from tocsin.protocols.single_fields import SingleFields
 from tocsin.unscored import Unscored
 
@@ -68,7 +66,6 @@ class Signal(NamedTuple):
     path: str
 
 
-Shaped = tuple[tuple[tuple[int, ...], bool | None], ...]  # of each signal its shape, and how its first axis is meant
 ReadPlan = tuple[int, Family, Callable[[bytes], list[bytes]]]  # rows, family, and the raw contents of a message
 _UNTRIED: Any = object()
 
@@ -83,7 +80,7 @@ class FieldReader:
         self._single = SingleFields(request.DESCRIPTOR) if self._wants_request else None
         self._plain = all(signal.plain for signal in self._signals)
         self._shapes = shapes
-        self._plans: dict[Shaped, tuple[int, Family]] = {}
+        self._plans = RowPlans([signal.name for signal in signals], shapes)
         self._of_layout: dict[Layout, ReadPlan | None] = {}  # None: have to be parsed
 
     def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
@@ -101,7 +98,7 @@ class FieldReader:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
             opened_request = [OpenedMessage("", "", parsed(self._request, request, "request", self._single), False, 0)]
         shaped, raws = self._values(opened, opened_request)
-        rows, family = self._planned(shaped)
+        rows, family = self._plans.of(shaped)
         return rows, family, raws
 
     def _values(self, opened: Sequence[Part], opened_request: Sequence[Part]) -> tuple[Shaped, list[bytes]]:
@@ -131,35 +128,10 @@ class FieldReader:
             spans = layout.spans(read)
             if spans is None:
                 return None
-            rows, family = self._planned(shaped)
+            rows, family = self._plans.of(shaped)
         except Unscored:
             return None
         return rows, family, _taking(spans)
-
-    def _planned(self, shaped: Shaped) -> tuple[int, Family]:
-        """The rows and the family of messages with these shapes, remembered. Raises Unscored."""
-        plan = self._plans.get(shaped)
-        if plan is None:
-            plan = self._plan(shaped)
-            if len(self._plans) >= KEPT_LAYOUTS:
-                self._plans.clear()
-            self._plans[shaped] = plan
-        return plan
-
-    def _plan(self, layout: Sequence[tuple[tuple[int, ...], bool | None]]) -> tuple[int, Family]:
-        """The rows and the family of messages with these shapes. Raises Unscored."""
-        kinds: list[Kind] = []
-        counts: dict[str, int] = {}
-        for (name, *_), (shape, by_rows) in zip(self._signals, layout, strict=True):
-            if by_rows is None:
-                rows, row_shape = self._shapes.rows(name, shape)
-            else:
-                rows, row_shape = (shape[0], shape[1:] or (1,)) if by_rows else (1, shape)
-            if rows and (problem := self._shapes.misfit(name, prod(row_shape))):
-                raise Unscored("shape", problem)
-            counts[name] = rows
-            kinds.append((name, "FP32", row_shape))
-        return one_count(counts), self._shapes.family(tuple(kinds))
 
 
 def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:

@@ -42,12 +42,21 @@ def signal_of(
     root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm], alternatives: Alternatives | None
 ) -> Read:
     """How to read a signal of messages of a type. Raises ValueError telling why that cannot be."""
+    return signal_read(lambda place: finder(root, place, forms), path, alternatives)
+
+
+def signal_read(
+    ways_of: Callable[[SignalPath], list[Find]], path: SignalPath, alternatives: Alternatives | None
+) -> Read:
+    """How to read a signal of messages in which `ways_of` tells how to find values. Raises ValueError telling why that
+    cannot be.
+    """
     if path.choices:
         if alternatives is None:
             raise ValueError("choices: nothing says where the likeliest tokens of each place stand")
-        tokens, logprobs = (finder(root, place, forms) for place in alternatives)
+        tokens, logprobs = (ways_of(place) for place in alternatives)
         return _among(tokens, logprobs, [np.array(ids, np.float32) for ids in path.choices], path.at)
-    ways = finder(root, path, forms)
+    ways = ways_of(path)
     if path.sequences:
         return _by_sequence(ways, path.sequences)
 

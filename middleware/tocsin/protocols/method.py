@@ -119,8 +119,12 @@ class Method(Protocol):
         """A response message of these fields. Raises ValueError."""
         ...
 
-    def body(self, response: Any) -> Any:
-        """The part of a response message that fields are told of: mostly the message itself."""
+    def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
+        """A response message of `answer`, encoded, with the fields that it takes over from the one that is withheld."""
+        ...
+
+    def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
+        """Raises ValueError where responses have no such field."""
         ...
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:

@@ -11,9 +11,10 @@ from google.protobuf.json_format import ParseDict, ParseError
 from tocsin.protocols import oip
 from tocsin.protocols.datatypes import item_size
 from tocsin.protocols.field_paths import text_at
+from tocsin.protocols.message_filling import filled, require_fields
 from tocsin.protocols.method import Answer, Opened
 from tocsin.protocols.paths import SignalPath
-from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes
+from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes, one_count
 from tocsin.unscored import Unscored
 
 MOST_AXES = 32  # of a tensor's shape
@@ -91,6 +92,14 @@ class InferMethod:
     def body(self, response: Any) -> Any:
         """The ModelInferResponse, which a stream's message carries."""
         return response.infer_response if self.streams else response
+
+    def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
+        """A response message with the fields that it takes over from the one that is withheld."""
+        return filled(answer, withheld, keep, self.body)
+
+    def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
+        """Raises ValueError where responses have no such field."""
+        require_fields(self.body(answer), fields)
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
         """There is no such call."""
@@ -197,14 +206,6 @@ class RequestedOutputs:
             if at < len(message.raw_output_contents):
                 del message.raw_output_contents[at]
         return bytes(message.SerializeToString())
-
-
-def one_count(counts: Mapping[str, int]) -> int:
-    """The number of rows that all signals have. Raises Unscored `rows` when they differ, or there are none."""
-    if len(set(counts.values())) != 1 or not next(iter(counts.values())):
-        listed = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
-        raise Unscored("rows", f"the response has {listed}; each response needs one row of each")
-    return next(iter(counts.values()))
 
 
 def _together(readings: Sequence[Reading]) -> Reading:

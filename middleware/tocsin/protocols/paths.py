@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 BEST = "best"  # the token at which the choices together are likeliest
 
 _SIDES = ("request", "response")
-_TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
+_TOKEN = re.compile(r"(\$(?=[\[.]|$)|[A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
 _INDEX = re.compile(r"\[([^\]]*)\]")
 
 

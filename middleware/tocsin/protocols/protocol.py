@@ -11,18 +11,25 @@ from importlib.resources import files
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tocsin.protocols.descriptors import Pool, find_method, pool
 from tocsin.protocols.field_edit import Ask
 from tocsin.protocols.field_method import Abort, FieldMethod, Ids
 from tocsin.protocols.field_signals import Alternatives
 from tocsin.protocols.field_values import TensorForm
+from tocsin.protocols.http.ask import JsonAsk
+from tocsin.protocols.http.method import JsonMethod, Stream
+from tocsin.protocols.http.routes import Route, is_route
+from tocsin.protocols.http.tensors import InferRoute
 from tocsin.protocols.method import AT_END, Method
 from tocsin.protocols.oip_method import InferMethod
 from tocsin.protocols.paths import signal_path
 
 Judged = Literal["message", "end"] | int
+
+OF_HTTP = frozenset({"streams", "done", "finish", "repeat", "error", "error_event"})
+OF_GRPC = frozenset({"ids", "in_turn", "abort"})
 
 
 class TensorConfig(BaseModel):
@@ -48,7 +55,9 @@ class AskConfig(BaseModel):
 
     unless: str = Field(description="The field of a request by which the caller asks by itself.")
     set: dict[str, Any] = Field(description="Fields of the request and their values; `amount` is the number asked for.")
-    strip: list[str] = Field(description="Fields to clear in responses.")
+    strip: list[str] | dict[str, Any] = Field(
+        description="Fields to clear in responses; of a route, members that become null, or with a value each, that."
+    )
 
 
 class AlternativesConfig(BaseModel):
@@ -115,6 +124,21 @@ class MethodConfig(BaseModel):
         None, description="How to tell the server that a stream was stopped, besides resetting it."
     )
     ask: AskConfig | None = Field(None, description="How to ask for signals, for models with `ask`.")
+    streams: bool = Field(
+        False, description="Of a route: whether responses may be streams, of server-sent events or of lines of JSON."
+    )
+    done: str = Field(
+        "", description="Of a route's streams: the data of the event after which nothing comes, such as [DONE]."
+    )
+    finish: str = Field("", description="Of a route's streams: where a message tells that its sequence ends with it.")
+    repeat: list[str] = Field(
+        [], description="Of a route's streams: members that Tocsin's own messages repeat from those of the stream."
+    )
+    error: dict[str, Any] | None = Field(
+        None,
+        description="Of a route: the body of an error, in whose texts {message}, {reason} and {status} are filled in.",
+    )
+    error_event: str = Field("", description="Of a route's streams: the name of the event that carries an error.")
 
 
 class ProtocolConfig(BaseModel):
@@ -126,8 +150,35 @@ class ProtocolConfig(BaseModel):
         "", description="A descriptor set (protoc --include_imports --descriptor_set_out), relative to this file."
     )
     reflection: bool = Field(False, description="Ask the upstream for descriptors when starting, instead.")
-    methods: dict[str, MethodConfig] = Field(description="Guarded methods, as /package.Service/Method.", min_length=1)
+    methods: dict[str, MethodConfig] = Field(
+        description="Guarded methods, as /package.Service/Method, or routes of HTTP, as POST /v1/score.", min_length=1
+    )
     tensors: dict[str, TensorConfig] = Field({}, description="Message types that are tensors, by full name.")
+
+    @property
+    def is_http(self) -> bool:
+        """Whether its methods are routes of HTTP."""
+        return any(is_route(name) for name in self.methods)
+
+    @model_validator(mode="after")
+    def _one_transport(self) -> ProtocolConfig:
+        if not self.is_http:
+            foreign = [
+                (name, key) for name, method in self.methods.items() for key in method.model_fields_set & OF_HTTP
+            ]
+            if foreign:
+                name, key = foreign[0]
+                raise ValueError(f"methods.{name}.{key}: is a setting of HTTP routes, such as POST /v1/score")
+            return self
+        for name, method in self.methods.items():
+            if not is_route(name):
+                raise ValueError(f"methods.{name}: a protocol has methods of gRPC or routes of HTTP, not both")
+            if foreign_keys := sorted(method.model_fields_set & OF_GRPC):
+                raise ValueError(f"methods.{name}.{foreign_keys[0]}: is a setting of gRPC methods, not of HTTP routes")
+        for key in ("descriptors", "reflection", "tensors"):
+            if getattr(self, key):
+                raise ValueError(f"{key}: is a setting of gRPC protocols; routes of HTTP carry JSON")
+        return self
 
 
 @cache
@@ -137,17 +188,40 @@ def presets() -> list[str]:
 
 
 @cache
-def preset(name: str) -> dict[str, Method]:
-    """The methods of a protocol that ships, by name."""
-    content = yaml.safe_load(files(__package__).joinpath("presets", f"{name}.yaml").read_text("utf-8"))
+def _shipped(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(files(__package__).joinpath("presets", f"{name}.yaml").read_text("utf-8"))
+    return content
+
+
+@cache
+def is_http(name: str) -> bool:
+    """Whether the methods of a protocol that ships are routes of HTTP."""
+    return any(is_route(method) for method in _shipped(name)["methods"])
+
+
+@cache
+def _grpc_preset(name: str) -> dict[str, Method]:
+    content = _shipped(name)
     if content.get("reader") == "tensors":
         return {path: InferMethod(path, streams=streams) for path, streams in content["methods"].items()}
     config = ProtocolConfig.model_validate(content)
     return methods(config, lambda: pool(config.descriptors))
 
 
+def preset(name: str) -> dict[str, Method]:
+    """The methods of a protocol that ships, by name. Routes are made anew: what they read is what is asked of them."""
+    if not is_http(name):
+        return _grpc_preset(name)
+    content = _shipped(name)
+    if content.get("reader") == "tensors":
+        return {route: InferRoute(route) for route in content["methods"]}
+    return routes(ProtocolConfig.model_validate(content))
+
+
 def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str, Method]:
     """The methods of a protocol, by name. Raises ValueError naming the method and what does not fit it."""
+    if config.is_http:
+        return routes(config)
     pool = descriptors()
     forms = {name: _form(name, tensor) for name, tensor in config.tensors.items()}
     result: dict[str, Method] = {}
@@ -158,6 +232,44 @@ def methods(config: ProtocolConfig, descriptors: Callable[[], Pool]) -> dict[str
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     return result
+
+
+def routes(config: ProtocolConfig) -> dict[str, Method]:
+    """The routes of an HTTP protocol, by name. Raises ValueError naming the route and what does not fit it."""
+    result: dict[str, Method] = {}
+    for name, method in config.methods.items():
+        try:
+            result[name] = _route(name, method)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return result
+
+
+def _route(name: str, config: MethodConfig) -> JsonMethod:
+    Route(name)  # raises ValueError
+    ask = config.ask
+    strip = {} if ask is None else ask.strip if isinstance(ask.strip, dict) else dict.fromkeys(ask.strip)
+    return JsonMethod(
+        name,
+        model=config.model,
+        version=config.version,
+        stream=Stream(config.done, config.finish, config.summary, config.repeat) if config.streams else None,
+        every=judged_every(config.judge),
+        content=config.content,
+        sequence=config.sequence,
+        signals={name: signal_path(place) for name, place in config.signals.items()},
+        asks=None if ask is None else JsonAsk(ask.unless, ask.set, strip),
+        alternatives=_alternatives(config),
+        attributes=config.attributes,
+        error=config.error,
+        error_event=config.error_event,
+    )
+
+
+def _alternatives(config: MethodConfig) -> Alternatives | None:
+    if config.alternatives is None:
+        return None
+    return Alternatives(signal_path(config.alternatives.tokens), signal_path(config.alternatives.logprobs))
 
 
 def _form(name: str, tensor: TensorConfig) -> TensorForm:
@@ -173,7 +285,7 @@ def judged_every(judge: Judged) -> int:
 
 
 def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm], abort: Any) -> FieldMethod:
-    ask, alternatives = config.ask, config.alternatives
+    ask = config.ask
     return FieldMethod(
         described,
         model=config.model,
@@ -186,10 +298,8 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         in_turn=config.in_turn,
         signals={name: signal_path(place) for name, place in config.signals.items()},
         forms=forms,
-        asks=None if ask is None else Ask(ask.unless, ask.set, ask.strip),
+        asks=None if ask is None else Ask(ask.unless, ask.set, list(ask.strip)),
         abort=None if config.abort is None else Abort(abort, config.abort.ids, config.abort.id),
-        alternatives=None
-        if alternatives is None
-        else Alternatives(signal_path(alternatives.tokens), signal_path(alternatives.logprobs)),
+        alternatives=_alternatives(config),
         attributes=config.attributes,
     )

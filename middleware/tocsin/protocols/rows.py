@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.protocols.datatypes import to_float32
+from tocsin.unscored import Unscored
 
 Rows = dict[str, NDArray[np.float32]]
 Kind = tuple[str, str, tuple[int, ...]]  # a signal's name, datatype and one row's shape
@@ -71,3 +73,51 @@ class Shapes(Protocol):
     def family(self, signals: tuple[Kind, ...]) -> Family:
         """The family of responses with these signals."""
         ...
+
+
+Shaped = tuple[tuple[tuple[int, ...], bool | None], ...]  # of each signal its shape, and how its first axis is meant
+
+
+class RowPlans:
+    """How many rows values of given shapes are, and their family; worked out once a combination of shapes."""
+
+    def __init__(self, names: Sequence[str], shapes: Shapes) -> None:
+        self._names = list(names)
+        self._shapes = shapes
+        self._plans: dict[Shaped, tuple[int, Family]] = {}
+
+    def width(self, signal: str) -> int:
+        """The width of a row that detectors were fitted on, 0 where that is free."""
+        return self._shapes.width(signal)
+
+    def of(self, shaped: Shaped) -> tuple[int, Family]:
+        """The rows and the family of signals with these shapes, in the order of their names. Raises Unscored."""
+        plan = self._plans.get(shaped)
+        if plan is None:
+            plan = self._plan(shaped)
+            if len(self._plans) >= KEPT_LAYOUTS:
+                self._plans.clear()
+            self._plans[shaped] = plan
+        return plan
+
+    def _plan(self, shaped: Shaped) -> tuple[int, Family]:
+        kinds: list[Kind] = []
+        counts: dict[str, int] = {}
+        for name, (shape, by_rows) in zip(self._names, shaped, strict=True):
+            if by_rows is None:
+                rows, row_shape = self._shapes.rows(name, shape)
+            else:
+                rows, row_shape = (shape[0], shape[1:] or (1,)) if by_rows else (1, shape)
+            if rows and (problem := self._shapes.misfit(name, prod(row_shape))):
+                raise Unscored("shape", problem)
+            counts[name] = rows
+            kinds.append((name, "FP32", row_shape))
+        return one_count(counts), self._shapes.family(tuple(kinds))
+
+
+def one_count(counts: Mapping[str, int]) -> int:
+    """The number of rows that all signals have. Raises Unscored `rows` when they differ, or there are none."""
+    if len(set(counts.values())) != 1 or not next(iter(counts.values())):
+        listed = ", ".join(f"{count} rows of '{signal}'" for signal, count in counts.items())
+        raise Unscored("rows", f"the response has {listed}; each response needs one row of each")
+    return next(iter(counts.values()))

@@ -130,11 +130,9 @@ class Downstream(Endpoint):
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         return self._admission.headers(stream, flags, block)
 
-    def count_data(self, flags: int, payload: bytes, length: int) -> None:
-        """A DATA frame has come, of so many bytes."""
-        if payload:
-            self.connection.data_frames += 1
-        elif not length and not flags & END_STREAM:
+    def count_empty(self, flags: int, length: int) -> None:
+        """A DATA frame without content has come: many of them are a flood."""
+        if not length and not flags & END_STREAM:
             self.frame_rate.control()
 
     def control(self, kind: int, flags: int, stream: int, frame: bytes) -> bytes | None:

@@ -130,8 +130,12 @@ class ManagedDownstream(Downstream):
         return self._windows.responses.streams_waiting
 
     def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
-        self.count_data(flags, payload, length)
-        open_stream = self.connection.streams.get(stream)
+        connection = self.connection
+        if payload:
+            connection.data_frames += 1
+        else:
+            self.count_empty(flags, length)
+        open_stream = connection.streams.get(stream)
         from_client = self._windows.from_client
         if from_client.later or length > SURE or from_client.uncredited > SURE:
             from_client.admit(stream, length)

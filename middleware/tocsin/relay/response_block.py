@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tocsin.grpc_wire.content_types import foreign_answer
-from tocsin.http2.headers import KEPT_BLOCKS, KEPT_SIZE, HeaderFilter
+from tocsin.http2.headers import CONTENT_LENGTH, KEPT_BLOCKS, KEPT_SIZE, HeaderFilter, without
 from tocsin.relay.verdict_fields import EncodedText, split_verdicts
 
 _WANTED = HeaderFilter((":status", "content-type", "grpc-encoding", "grpc-status"))
@@ -14,13 +14,18 @@ class ResponseBlock:
 
     `verdicts` are those that were in it, `size` is that of the block's header list (SETTINGS_MAX_HEADER_LIST_SIZE), at
     most. `http_status` and `grpc_status` are empty where they are missing; `foreign` says in words why it is
-    no answer in gRPC, and is empty where it is one.
+    no answer in gRPC, and is empty where it is one. `without_length` is the block without a content-length, for
+    responses that may go out with another one; None where it has none.
     """
 
-    __slots__ = ("block", "encoding", "foreign", "grpc_status", "http_status", "is_informational", "size", "verdicts")
+    __slots__ = (
+        "block", "encoding", "foreign", "grpc_status", "http_status", "is_informational", "size", "verdicts",
+        "without_length",
+    )  # fmt: skip
 
     def __init__(self, block: bytes, verdicts: tuple[EncodedText, ...], size: int, fields: dict[str, str]) -> None:
         self.block = block
+        self.without_length: bytes | None = None
         self.verdicts = verdicts
         self.size = size
         status = fields.get(":status", "")
@@ -40,6 +45,9 @@ def read_response_block(block: bytes) -> ResponseBlock:
     if parsed is None:
         stripped, verdicts, size = split_verdicts(block)
         parsed = ResponseBlock(stripped, verdicts, size, _WANTED.extract(stripped))
+        shorter = without(stripped, *CONTENT_LENGTH)
+        if shorter != stripped:
+            parsed.without_length = shorter
         if len(block) <= KEPT_SIZE:
             if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
                 KNOWN_BLOCKS.clear()

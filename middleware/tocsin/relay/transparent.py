@@ -46,8 +46,12 @@ class TransparentDownstream(Downstream):
         return False
 
     def data(self, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
-        self.count_data(flags, payload, length)
-        open_stream = self.connection.streams.get(stream)
+        connection = self.connection
+        if payload:
+            connection.data_frames += 1
+        else:
+            self.count_empty(flags, length)
+        open_stream = connection.streams.get(stream)
         if open_stream is None:
             return self._is_for_nobody(stream, length)
         if open_stream.request_ended:  # nothing has a place behind the end, which the upstream sees as well

@@ -6,7 +6,7 @@ import asyncio
 
 from tocsin.http2 import frames
 from tocsin.http2.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.http2.headers import CONTENT_LENGTH, HeaderError, without
+from tocsin.http2.headers import HeaderError
 from tocsin.http2.splitter import LAST_KNOWN
 from tocsin.relay.connection import Connection
 from tocsin.relay.endpoint import Endpoint
@@ -113,13 +113,8 @@ class Upstream(Endpoint):
             return b""
         open_stream.headers_sent = True
         open_stream.response_encoding = received.encoding
-        if isinstance(open_stream, HeldStream) and not received.foreign:
-            try:
-                shorter = without(received.block, *CONTENT_LENGTH)
-            except HeaderError:
-                return None
-            if shorter is not received.block and shorter != received.block:  # what goes out may have another length
-                return self._header_frames(stream, shorter, 0)
+        if received.without_length is not None and not received.foreign and isinstance(open_stream, HeldStream):
+            return self._header_frames(stream, received.without_length, 0)  # what goes out may have another length
         return self._header_frames(stream, received.block, 0) if received.verdicts else None
 
     def _read(self, block: bytes) -> ResponseBlock:

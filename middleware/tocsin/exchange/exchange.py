@@ -1,0 +1,339 @@
+"""One guarded request of HTTP and its response: bytes in, signals out. No sockets, no framework, no waiting.
+
+Whoever carries the exchange (ASGI, httpx, an external processor) tells it what comes, in this order:
+
+    exchange = Exchanges(guard).open(verb, path, headers)       # None: the route is not guarded
+    changed = exchange.on_request(body)                         # what to send in its place, None: as it came
+    head = exchange.on_response_headers(status, headers)        # what will be done to the response
+    for segment in exchange.on_response_chunk(content): ...     # and at the end
+    for segment in exchange.on_response_end(): ...
+
+A segment is a part of the response as it may go on to the caller, with the messages in it that are judged: each is told
+to `exchange.call`, whose pieces are judged as those of any other call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from tocsin.errors import ConfigError
+from tocsin.judgement.call import Call, Fault
+from tocsin.judgement.guard import Guard
+from tocsin.protocols.http.encodings import Decoding, decoding
+from tocsin.protocols.http.framing import Event, Framing, JsonLines, ServerSentEvents, WholeDocument, with_data
+from tocsin.protocols.http.method import JsonMethod
+from tocsin.protocols.http.routes import Routes
+from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
+from tocsin.protocols.method import Edit
+from tocsin.unscored import Unscored
+from tocsin.verdict import METADATA_KEY
+
+Headers = Iterable[tuple[str, str]]
+
+# Of a body that goes on as other bytes these would not be true any more.
+OF_BYTES = frozenset(
+    {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
+)
+EVENTS, LINES, DOCUMENT = "text/event-stream", "lines", "document"
+_LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json-lines"})
+
+
+class Segment(NamedTuple):
+    """A part of a response. `raw` are its bytes as the caller gets them, `messages` those in it that are judged, or why
+    they cannot be; `is_done`: the response tells that nothing follows, so that all of it is judged before this goes on.
+    """
+
+    raw: bytes
+    messages: Sequence[tuple[bytes | None, Fault | None]] = ()
+    is_done: bool = False
+
+
+class ResponseHead(NamedTuple):
+    """What is done to a response. `is_judged`: it is read, else it passes as it is. `kind`: EVENTS, LINES or DOCUMENT.
+    `rewrites`: the body goes on as other bytes, so that the headers `OF_BYTES` must not go on.
+    """
+
+    is_judged: bool
+    kind: str = DOCUMENT
+    rewrites: bool = False
+
+
+class Exchanges:
+    """Makes the exchanges of a guard, also after it was reconfigured."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self._methods = guard.methods
+        self._routes = Routes(guard.methods)
+
+    def require(self, position: str) -> None:
+        """Raises ConfigError where no model is served by HTTP, so that a position would judge nothing."""
+        if not self._current():
+            names = ", ".join(f"{name} ({model.config.protocol})" for name, model in self.guard.models.items())
+            raise ConfigError(f"{position} judges protocols of HTTP, such as `openai`, and no model has one: {names}")
+
+    def open(self, verb: str, path: str, headers: Headers, *, origin: str = "") -> Exchange | None:
+        """The exchange that begins with these header fields, named in lower case; None where no model guards its route.
+        `path` is as it was sent; `origin` names the connection.
+        """
+        match = self._current().match(verb, path)
+        if match is None:
+            return None
+        metadata = {**dict(headers), **match.captured}
+        call = self.guard.call(match.route, metadata, origin=origin)
+        return None if call is None else Exchange(self.guard, call, metadata)
+
+    def _current(self) -> Routes:
+        if self._methods is not self.guard.methods:  # reconfigured
+            self._methods = self.guard.methods
+            self._routes = Routes(self._methods)
+        return self._routes
+
+
+class Exchange:
+    """One request and its response. `call` is what judgement knows of it. `asks`: the request may be changed, so that
+    it must be complete before it goes on, and without its header `accept-encoding`; `wants_request`: `on_request` must
+    be told it in any case.
+    """
+
+    def __init__(self, guard: Guard, call: Call, metadata: Mapping[str, str]) -> None:
+        self.guard, self.call = guard, call
+        assert isinstance(call.reads, JsonMethod)
+        self.method: JsonMethod = call.reads
+        self.kind = DOCUMENT
+        self.repeated: Mapping[str, bytes] = {}  # members that messages of Tocsin's own repeat
+        self._edits = guard.edits(call)
+        self._applied: tuple[Edit, bytes] | None = None  # what was asked for, and the caller's request
+        self._limit = int(guard.config.max_message)
+        self._holds = guard.config.mode == "enforce"
+        self._request_encoding = metadata.get("content-encoding", "")
+        self._request_headers, self._response_headers = metadata, metadata
+        self._framing: Framing | None = None
+        self._decoding: Decoding | None = None
+        self._by_segments = False
+        self._has_messages = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether the request may be changed."""
+        return bool(self._edits)
+
+    @property
+    def wants_request(self) -> bool:
+        """Whether judging, or acting, takes the request."""
+        return self.asks or self.call.wants_request
+
+    @property
+    def strips(self) -> bool:
+        """Whether something was asked for that is taken out of the response."""
+        return self._applied is not None
+
+    def on_request(self, body: bytes | None, fault: Fault | None = None) -> bytes | None:
+        """The request is complete, or cannot be told for `fault`; what goes on in its place, None: as it came."""
+        if body is not None:
+            try:
+                body = self.method.whole_document(self._plain_request(body), self._request_headers, "request")
+            except Unscored as why:
+                body, fault = None, (why.reason, str(why))
+            except Exception as error:
+                body, fault = None, ("undecodable", f"{type(error).__name__}: {error}")
+        self.call.on_request_message(body, fault)
+        if body is None or self._request_encoding:
+            return None
+        for edit in self._edits:
+            try:
+                changed = edit.ask(body)
+            except Exception:  # then it goes on as it came, and what is missing in the response is counted
+                return None
+            if changed is not None:
+                self._applied = edit, body
+                self.call.replace_request(changed)
+                return changed
+        return None
+
+    def _plain_request(self, body: bytes) -> bytes:
+        if len(body) > self._limit:
+            raise Unscored("too_large", f"the request has more than {self._limit:,} bytes")
+        undone = decoding(self._request_encoding)
+        if undone is None:
+            return body
+        parts: list[bytes] = []
+        for part in undone.feed(body):
+            parts.append(part)
+            if sum(map(len, parts)) > self._limit:
+                raise Unscored("too_large", f"the request unpacks to more than {self._limit:,} bytes")
+        undone.end()
+        return b"".join(parts)
+
+    def on_response_headers(self, status: int, headers: Headers) -> ResponseHead:
+        """The response begins, its header fields named in lower case. Only success (2xx) is judged."""
+        fields = self._response_headers = dict(headers)
+        if not 200 <= status < 300:
+            return ResponseHead(False)
+        content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")
+        is_binary = LENGTH_HEADER in fields and isinstance(self.method, InferRoute)
+        self.kind = DOCUMENT if is_binary else _kind(content_type.strip())
+        fault = self._content_type_fault(content_type.strip(), parameters)
+        encoding = fields.get("content-encoding", "")
+        if fault is None:
+            try:
+                self._decoding = decoding(encoding)
+            except Unscored as why:
+                fault = why.reason, str(why)
+        self.call.ends_by_ending = self.kind != DOCUMENT
+        rewrites = fault is None and (self.strips or (self._holds and self._decoding is not None))
+        self._framing = _Unread(fault) if fault is not None else self._new_framing()
+        annotates = self.guard.config.mode == "annotate"  # by a verdict that goes before the end
+        self._by_segments = self._holds or rewrites or (annotates and bool(self.method.stream.done))
+        if self._decoding is not None and not rewrites:
+            self._by_segments = False
+        return ResponseHead(True, self.kind, rewrites)
+
+    def on_response_chunk(self, content: bytes) -> list[Segment]:
+        """What these bytes of the response complete."""
+        if self._framing is None:
+            return [Segment(content)] if content else []
+        events: list[Event] = []
+        if self._decoding is None:
+            events = self._framing.feed(content)
+        else:
+            try:
+                for part in self._decoding.feed(content):
+                    events += self._framing.feed(part)
+            except Unscored as why:
+                events += self._give_up(why)
+        return self._segments(events, content)
+
+    def on_response_end(self) -> list[Segment]:
+        """No more bytes come."""
+        if self._framing is None:
+            return []
+        events: list[Event] = []
+        try:
+            if self._decoding is not None:
+                self._decoding.end()
+            events += self._framing.end()
+        except Unscored as why:
+            events += self._give_up(why)
+        return self._segments(events, b"")
+
+    def messages_of(self, status: int, headers: Headers, body: bytes) -> tuple[list[bytes], bytes] | None:
+        """The messages of another response to the same request, and its body as callers may get it; None where it is
+        no success or cannot be read.
+        """
+        another = Exchange(self.guard, self.call, {})
+        another._applied = self._applied
+        head = another.on_response_headers(status, headers)
+        if not head.is_judged:
+            return None
+        segments = another.on_response_chunk(body) + another.on_response_end()
+        messages = [message for segment in segments for message in segment.messages]
+        contents = [content for content, _ in messages if content is not None]
+        if not contents or len(contents) < len(messages) or another.kind != self.kind:
+            return None
+        return contents, b"".join([segment.raw for segment in segments])
+
+    def _new_framing(self) -> Framing:
+        if self.kind == EVENTS:
+            return ServerSentEvents(self._limit)
+        return JsonLines(self._limit) if self.kind == LINES else WholeDocument(self._limit)
+
+    def _content_type_fault(self, content_type: str, parameters: str) -> Fault | None:
+        if not self.kind:
+            return "content_type", f"the response is '{content_type}', which is no JSON and no stream of it"
+        if self.kind != DOCUMENT and not self.method.streams:
+            return "content_type", f"the response is a stream ({content_type}), and the route has no `streams: true`"
+        charset = parameters.partition("charset=")[2].partition(";")[0].strip().strip('"')
+        if charset not in ("", "utf-8", "utf8", "us-ascii"):
+            return "content_type", f"the response is written in {charset}, and JSON in UTF-8"
+        return None
+
+    def _give_up(self, why: Unscored) -> list[Event]:
+        """The rest of a response whose encoding is damaged cannot be read."""
+        self._decoding = None
+        self._framing = _Unread(None)
+        return [Event(b"", None, (why.reason, str(why)))]
+
+    def _segments(self, events: list[Event], content: bytes) -> list[Segment]:
+        if self._by_segments:
+            return [self._segment(event) for event in events]
+        messages: list[tuple[bytes | None, Fault | None]] = []
+        is_done = False
+        for event in events:
+            _, of_event, done = self._segment(event)
+            messages += of_event
+            is_done = is_done or done
+        return [Segment(content, messages, is_done)] if content or messages else []
+
+    def _segment(self, event: Event) -> Segment:
+        if event.fault is not None:
+            return Segment(event.raw, [(None, event.fault)])
+        if event.data is None:
+            return Segment(event.raw)
+        done = self.method.stream.done
+        if done and event.data == done.encode() and self.kind != DOCUMENT:
+            return Segment(event.raw, (), True)
+        try:
+            messages = self._messages(event.data)
+            raw = event.raw
+            if self._applied is not None:
+                edit, request = self._applied
+                stripped = edit.strip(request, event.data)
+                raw = raw if stripped == event.data else with_data(event, stripped)
+        except Unscored as why:
+            return Segment(event.raw, [(None, (why.reason, str(why)))])
+        except Exception as error:  # whatever is in a response, it is counted
+            return Segment(event.raw, [(None, ("undecodable", f"{type(error).__name__}: {error}"))])
+        return Segment(raw, messages)
+
+    def _messages(self, data: bytes) -> list[tuple[bytes | None, Fault | None]]:
+        method = self.method
+        if not method.streams:
+            return [(method.whole_document(data, self._response_headers, "response"), None)]
+        parts = method.split(data)
+        if self.kind != DOCUMENT and self._has_messages and method.is_summary(parts[0]):
+            return []
+        self._has_messages = True
+        if not self.repeated and method.stream.repeat and self.kind != DOCUMENT:
+            self.repeated = method.members(data, method.stream.repeat)
+        return [(part, None) for part in parts]
+
+
+class _Unread:
+    """A response that cannot be read, for one reason."""
+
+    def __init__(self, fault: Fault | None) -> None:
+        self._fault = fault
+
+    def feed(self, content: bytes) -> list[Event]:
+        fault, self._fault = self._fault, None
+        return [Event(content, None, fault)]
+
+    def end(self) -> list[Event]:
+        return [Event(b"", None, self._fault)] if self._fault is not None else []
+
+
+def _kind(content_type: str) -> str:
+    """How a response is read, empty where it cannot be."""
+    if content_type == EVENTS:
+        return EVENTS
+    if content_type in _LINES_TYPES:
+        return LINES
+    is_json = content_type in ("application/json", "text/json") or content_type.endswith("+json")
+    return DOCUMENT if is_json else ""
+
+
+def without_verdict(headers: Headers) -> list[tuple[str, str]]:
+    """Header fields without a verdict that somebody else wrote."""
+    return [(name, value) for name, value in headers if name.lower() != METADATA_KEY]
+
+
+def until_done(segments: Sequence[Segment]) -> bytes:
+    """The bytes of segments that come before a response tells that nothing follows."""
+    parts = []
+    for segment in segments:
+        if segment.is_done:
+            break
+        parts.append(segment.raw)
+    return b"".join(parts)

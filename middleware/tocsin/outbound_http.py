@@ -1,0 +1,114 @@
+"""HTTP requests that Tocsin makes itself: a guarded one sent to a fallback. Seldom needed, so that Python's own client
+makes them, each on a connection of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tocsin.configuration.fields import Address
+from tocsin.configuration.listener import UpstreamTls
+
+log = logging.getLogger("tocsin")
+
+Answer = tuple[int, list[tuple[str, str]], bytes]  # a response: its status, header fields and body
+
+# What belongs to one connection or to the body as it was sent (RFC 9110, section 7.6.1), and what encodings are taken.
+CONNECTION_FIELDS = frozenset(
+    {
+        "accept-encoding", "connection", "content-encoding", "content-length", "expect", "host", "keep-alive",
+        "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding",
+        "upgrade",
+    }
+)  # fmt: skip
+_AT_ONCE = 65_536
+
+
+class Target(NamedTuple):
+    """Where a request goes."""
+
+    address: Address
+    tls: UpstreamTls | None = None
+
+
+class Request(NamedTuple):
+    """A request to make: its verb, its path with its query, its header fields and body, how many seconds the whole of
+    it may take, and how many bytes of response are kept at most.
+    """
+
+    verb: str
+    path: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    seconds: float
+    limit: int
+
+
+def forward_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A caller's header fields as they go along with another request."""
+    return [(name, value) for name, value in headers if name.lower() not in CONNECTION_FIELDS]
+
+
+def send(target: Target, request: Request) -> Answer | None:
+    """The response, None when the request failed, took too long, or was answered by more than may be kept."""
+    deadline = time.monotonic() + request.seconds
+    connection: http.client.HTTPConnection | None = None
+    try:
+        connection = _connection(target, request.seconds)
+        connection.putrequest(request.verb, request.path, skip_accept_encoding=True)
+        for name, value in [*forward_headers(request.headers), ("Content-Length", str(len(request.body)))]:
+            connection.putheader(name, value)
+        connection.endheaders(request.body)
+        response = connection.getresponse()
+        body = bytearray()
+        while part := response.read1(_AT_ONCE):
+            body += part
+            if len(body) > request.limit or time.monotonic() > deadline:
+                return None
+        return response.status, [(name.lower(), value) for name, value in response.getheaders()], bytes(body)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        log.error("%s cannot be asked: %s: %s", target.address, type(error).__name__, error)
+        return None
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+async def send_aio(target: Target, request: Request) -> Answer | None:
+    """The same in an event loop, by a thread."""
+    return await asyncio.to_thread(send, target, request)
+
+
+def _connection(target: Target, seconds: float) -> http.client.HTTPConnection:
+    """A connection to make a request on. Raises OSError where a file of its TLS cannot be read."""
+    address, tls = target
+    host = address.host or "localhost"
+    connection = http.client.HTTPConnection(host, address.port or None, timeout=seconds)
+    plain: socket.socket
+    if address.path:
+        plain = socket.socket(socket.AF_UNIX)
+        plain.settimeout(seconds)
+        plain.connect(address.path)
+    else:
+        plain = socket.create_connection((address.host, address.port), seconds)
+    try:
+        connection.sock = plain if tls is None else _context(tls).wrap_socket(plain, server_hostname=tls.name or host)
+    except BaseException:
+        plain.close()
+        raise
+    return connection
+
+
+def _context(tls: UpstreamTls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.certificate is not None:
+        context.load_cert_chain(tls.certificate, tls.key)
+    return context

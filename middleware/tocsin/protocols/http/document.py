@@ -1,0 +1,412 @@
+"""JSON documents of which only the values at given paths are decoded, by msgspec types that are made of the paths.
+
+A member that no path names is skipped without being built. A document that is no JSON, is nested too deeply, or has
+something else where a path needs numbers, is Unscored `undecodable`; reading one raises nothing else.
+
+Parsers differ in which of two members of the same name they take. msgspec takes the last. `require_single` refuses a
+document in which a value that was read has a second one beside it, so that what is judged is what every parser reads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import chain
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tocsin.protocols.paths import Step, steps
+from tocsin.unscored import Unscored
+
+ROOT = "$"  # as the first step of a path: the document itself, where that is an array
+AXIS, ROWS = "", "*"  # what brackets take: an axis of values, or responses of their own
+BOM = b"\xef\xbb\xbf"
+
+# Numbers, or arrays of them of up to four axes. True and false are numbers, too: tensors of BOOL have them.
+_SCALAR = float | bool
+_NUMBERS: Any = _SCALAR | list[_SCALAR | list[_SCALAR | list[_SCALAR | list[_SCALAR]]]]
+_PACKED: Any = _SCALAR | str | list[_SCALAR | str | list[_SCALAR | str | list[_SCALAR | str | list[_SCALAR | str]]]]
+_LEAVES: dict[str, Any] = {
+    "number": _NUMBERS,
+    "packed": _PACKED,  # or base64 of packed numbers
+    "text": str | int | float | bool,
+}
+_EMPTY = frozenset((b"null", b'""', b"[]", b"{}", b"false"))
+
+_NONE = type(None)
+_FOLDED_TO_ASCII = ("\u017f".encode(), "\u212a".encode())  # the long s and the sign of kelvin, which are s and k to Go
+
+Follow = Callable[[Any], Any]
+
+
+class Place(NamedTuple):
+    """A path that documents of one kind are read at. `follow` gives the value of a decoded document, None where there
+    is none; values along axes are lists. `by_rows`: the outermost axis is one of responses. `names` are the last
+    members on the path.
+    """
+
+    follow: Follow
+    by_rows: bool
+    names: tuple[str, ...]
+
+    def is_present(self, document: Any) -> bool:
+        """Whether something stands there: neither null nor an empty text, array or object."""
+        value = self.follow(document)
+        if isinstance(value, list):
+            return any(_is_present(item) for item in value)
+        return _is_present(value)
+
+
+class _Node:
+    """What is read at one place of a document: members of an object, elements of an array, or a value as it is. Where
+    only the presence of a value matters, its bytes are.
+    """
+
+    def __init__(self) -> None:
+        self.members: dict[str, _Node] = {}
+        self.element: _Node | None = None
+        self.leaves: set[str] = set()
+
+    def member(self, name: str) -> tuple[_Node, str]:
+        """The node of a member, and the attribute that will hold its value."""
+        child = self.members.setdefault(name, _Node())
+        return child, f"member{list(self.members).index(name)}"
+
+    def elements(self) -> _Node:
+        """The node of all elements."""
+        if self.element is None:
+            self.element = _Node()
+        return self.element
+
+    def type(self) -> Any:
+        """The type that documents are decoded as here."""
+        options = [_LEAVES[leaf] for leaf in sorted(self.leaves)]
+        if self.members:
+            attributes = [f"member{at}" for at in range(len(self.members))]
+            fields = [
+                (name, child.optional(), None) for name, child in zip(attributes, self.members.values(), strict=True)
+            ]
+            rename = dict(zip(attributes, self.members, strict=True))
+            options.append(msgspec.defstruct("Members", fields, rename=rename, gc=False))
+        if self.element is not None:
+            inner = self.element.type()
+            options = [option for option in options if option is not _NUMBERS] + [list[inner]]  # type: ignore[valid-type]
+        if not options:
+            return msgspec.Raw
+        union = options[0]
+        for option in options[1:]:
+            union = union | option
+        return union
+
+    def optional(self) -> Any:
+        """The same where there may be null instead."""
+        inner = self.type()
+        return inner if inner is msgspec.Raw else inner | None
+
+
+class Document:
+    """Documents of one kind, such as the responses of a route. `side` is what messages call them."""
+
+    def __init__(self, side: str) -> None:
+        self.side = side
+        self._root = _Node()
+        self.names: set[str] = set()  # of all members on paths
+        self._ends: dict[str, dict[tuple[int, str], _End]] = {}  # by the last member's name
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+
+    def place(self, path: str, leaf: str = "") -> Place:
+        """Read the value at a path: a `number` or numbers, `packed` ones, a `text`; only whether it is there where
+        nothing is said. Raises ValueError where it is no path.
+        """
+        wanted = steps(path)
+        self._decoder = None
+        resolver = _Resolver(path, leaf)
+        if wanted[0].field == ROOT:
+            follow, ends = resolver.take(self._root, wanted[0], list(wanted[0].takes), wanted[1:])
+        else:
+            follow, ends = resolver.rest(self._root, wanted)
+        self.names |= resolver.names
+        for end in ends:
+            self._ends.setdefault(end.name, {})[end.key] = end
+        return Place(follow, resolver.by_rows, tuple(dict.fromkeys(end.name for end in ends)))
+
+    def decode(self, content: bytes) -> Any:
+        """The document, as far as places are in it. Raises Unscored `undecodable`."""
+        decoder = self._decoder
+        if decoder is None:
+            decoder = self._decoder = msgspec.json.Decoder(self._root.type())
+        try:
+            return decoder.decode(content)
+        except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
+            if content.startswith(BOM):
+                return self.decode(content[len(BOM) :])
+            raise Unscored("undecodable", f"the {self.side} cannot be read: {brief(error)}") from None
+
+    def require_single(self, content: bytes, document: Any, names: Iterable[str], *, any_case: bool = False) -> None:
+        """Raises Unscored `undecodable` where one of these last members of paths may have a second value beside the one
+        that was read. With `any_case`, names that differ in case alone count as the same, as they do to Go's parser.
+
+        As many times as a name was read it may stand in the document's bytes; then there is no second value. Where it
+        stands there more often, the document is searched.
+        """
+        searched = content.lower() if any_case else content
+        for name in names:
+            occurrences = searched.count(_quoted(name, any_case))
+            if occurrences > 1 and occurrences != sum([end.count(document) for end in self._ends[name].values()]):
+                self._search(content, any_case)
+                return
+        is_odd = any_case and not content.isascii() and any(letter in content for letter in _FOLDED_TO_ASCII)
+        if is_odd or (b"\\" in content and _ESCAPED_NAME.search(content)):
+            self._search(content, any_case)
+
+    def _search(self, content: bytes, any_case: bool) -> None:
+        """Raises Unscored `undecodable` where an object has two members of a name that is on a path."""
+        names = {name.casefold() for name in self.names} if any_case else self.names
+
+        def unique(pairs: Sequence[tuple[str, Any]]) -> None:
+            present: set[str] = set()
+            for name, _ in pairs:
+                compared = name.casefold() if any_case else name
+                if compared in names and compared in present:
+                    raise _SecondMember(name)
+                present.add(compared)
+
+        try:
+            json.loads(content, object_pairs_hook=unique)
+        except _SecondMember as second:
+            problem = f"has two members '{second}', of which parsers take one or the other"
+            raise Unscored("undecodable", f"the {self.side} {problem}") from None
+        except (ValueError, RecursionError) as error:
+            raise Unscored("undecodable", f"the {self.side} cannot be read: {brief(error)}") from None
+
+
+@cache
+def _quoted(name: str, any_case: bool) -> bytes:
+    return f'"{name.lower() if any_case else name}"'.encode()
+
+
+class _SecondMember(Exception):
+    """An object has two members of one name."""
+
+
+Vector = Callable[[list[Any]], list[Any]]  # from a list of values to the list of all that they lead to
+
+
+class _End(NamedTuple):
+    """A last member of a path: its name, and the place that tells it from others. How many a document has is counted:
+    `prefix` leads to it, or to an array, from which `steps` lead to all of them.
+    """
+
+    name: str
+    key: tuple[int, str]
+    prefix: Follow
+    steps: tuple[Vector, ...] = ()
+
+    def count(self, document: Any) -> int:
+        """How many a document has."""
+        values = self.prefix(document)
+        if not self.steps:
+            return int(values is not None)
+        if not isinstance(values, list):
+            return 0
+        for step in self.steps:
+            values = step(values)
+        return len(values)
+
+    def by(self, outer: Follow) -> _End:
+        """The same by way of a value that leads to it."""
+        return self._replace(prefix=_through(outer, self.prefix))
+
+    def of_each(self) -> _End:
+        """The same of all elements of an array."""
+        rest = (_elements, *self.steps) if self.steps else ()
+        return self._replace(prefix=_itself, steps=(_of_all(self.prefix), *rest))
+
+
+class _Part(NamedTuple):
+    """How to follow the rest of a path, and the members that it ends in."""
+
+    follow: Follow
+    ends: list[_End]
+
+    def by(self, outer: Follow) -> _Part:
+        """The same by way of a value that leads to it."""
+        return _Part(_through(outer, self.follow), [end.by(outer) for end in self.ends])
+
+
+class _Resolver:
+    """Follows one path through the nodes of a document, and adds those that are missing."""
+
+    def __init__(self, path: str, leaf: str) -> None:
+        self._path, self._leaf = path, leaf
+        self.by_rows = False
+        self.names: set[str] = set()
+
+    def rest(self, node: _Node, wanted: Sequence[Step]) -> _Part:
+        """From a value on, whose members follow."""
+        if wanted:
+            return self._member(node, wanted[0].field, list(wanted[0].takes), wanted[0], wanted[1:])
+        if self._leaf:
+            node.leaves.add(self._leaf)
+        return _Part(_itself, [])
+
+    def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _Part:
+        """From a value on, of which brackets take something."""
+        if not brackets:
+            return self.rest(node, rest)
+        bracket, brackets = brackets[0], brackets[1:]
+        if bracket in (AXIS, ROWS):
+            if bracket == ROWS and self.by_rows:
+                raise ValueError(f"'{self._path}': only one axis can be one of responses ([*])")
+            self.by_rows = self.by_rows or bracket == ROWS
+            inner = self.take(node.elements(), step, brackets, rest)
+            return _Part(_each(inner.follow), [end.of_each() for end in inner.ends])
+        if bracket.lstrip("-").isdigit():
+            return self.take(node.elements(), step, brackets, rest).by(_at(int(bracket)))
+        if "," in bracket:
+            keys = [key.strip() for key in bracket.split(",")]
+            if len(set(keys)) < len(keys):
+                raise ValueError(f"'{self._path}': a key of '{step.field}' is named twice")
+            parts = [self._member(node, key, brackets, step, rest) for key in keys]
+            return _Part(_several([part.follow for part in parts]), [end for part in parts for end in part.ends])
+        return self._named(node, bracket, brackets, step, rest)
+
+    def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
+        child, attribute = node.member(name)
+        self.names.add(name)
+        get = _Get(attribute)
+        inner = self.take(child, step, brackets, rest)
+        if not rest:
+            return _Part(_through(get, inner.follow), [_End(name, (id(node), attribute), get)])
+        return inner.by(get)
+
+    def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
+        """Of an object the member, of an array the element whose `name` is that. Elements of other names may hold
+        anything, so that values are kept as bytes until the element is chosen.
+        """
+        if brackets or not rest:
+            raise ValueError(f"'{self._path}': say which member of '{step.field}[{name}]' is meant, such as .data")
+        of_object = self._member(node, name, brackets, step, rest)
+        element = node.elements()
+        label, label_attribute = element.member("name")
+        label.leaves.add("text")
+        _, attribute = element.member(rest[0].field)
+        inner = Document(f"value of '{self._path}'")
+        place = inner.place(_written(rest), self._leaf)
+        self.names |= {"name", rest[0].field, *inner.names}
+
+        def follow(value: Any) -> Any:
+            if not isinstance(value, list):
+                return of_object.follow(value)
+            matches = [item for item in value if getattr(item, label_attribute, None) == name]
+            if len(matches) > 1:
+                raise Unscored("undecodable", f"two values of '{step.field}' are named '{name}'")
+            raw = getattr(matches[0], attribute, None) if matches else None
+            return None if raw is None else place.follow(inner.decode(bytes(raw)))
+
+        ends = list(of_object.ends)
+        if len(rest) == 1:
+            ends.append(_End(rest[0].field, (id(element), attribute), _Get(attribute)).of_each())
+        return _Part(follow, ends)
+
+
+class _Get:
+    """A member's value, None where there is no such member."""
+
+    __slots__ = ("_attribute", "_get")
+
+    def __init__(self, attribute: str) -> None:
+        self._attribute = attribute
+        self._get = attrgetter(attribute)
+
+    def __call__(self, value: Any) -> Any:
+        return getattr(value, self._attribute, None)
+
+    def each(self, values: list[Any]) -> list[Any]:
+        """The member of each value."""
+        try:
+            return list(map(self._get, values))
+        except AttributeError:  # some are no objects
+            return [getattr(value, self._attribute, None) for value in values]
+
+    def of_all(self, values: list[Any]) -> list[Any]:
+        """The members of those values that have it."""
+        members = self.each(values)
+        if _NONE in set(map(type, members)):  # faster than to compare them
+            return [member for member in members if member is not None]
+        return members
+
+
+def _at(index: int) -> Follow:
+    """An element of an array by its position, None where there is none."""
+    return lambda value: value[index] if isinstance(value, list) and -len(value) <= index < len(value) else None
+
+
+def _of_all(follow: Follow) -> Vector:
+    """What values lead to, of those that lead to something."""
+    if isinstance(follow, _Get):
+        return follow.of_all
+    return lambda values: [result for value in values if (result := follow(value)) is not None]
+
+
+def _elements(values: list[Any]) -> list[Any]:
+    """The elements of all values that are arrays."""
+    if set(map(type, values)) - {list}:
+        values = [value for value in values if isinstance(value, list)]
+    return list(chain.from_iterable(values))
+
+
+def _through(outer: Follow, inner: Follow) -> Follow:
+    if inner is _itself:
+        return outer
+
+    def follow(value: Any) -> Any:
+        value = outer(value)
+        return None if value is None else inner(value)
+
+    return follow
+
+
+def _each(inner: Follow) -> Follow:
+    if inner is _itself:
+        return lambda values: values if isinstance(values, list) else None
+    if isinstance(inner, _Get):
+        of_each = inner.each
+        return lambda values: of_each(values) if isinstance(values, list) else None
+    return lambda values: [inner(value) for value in values] if isinstance(values, list) else None
+
+
+def _several(members: Sequence[Follow]) -> Follow:
+    def follow(value: Any) -> Any:
+        values = [member(value) for member in members]
+        return None if None in values else values
+
+    return follow
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _written(wanted: Sequence[Step]) -> str:
+    """A path from its first value on, as text."""
+    first, *others = [step.field + "".join(f"[{bracket}]" for bracket in step.takes) for step in wanted]
+    return ".".join([ROOT + first[len(wanted[0].field) :], *others])
+
+
+def _is_present(value: Any) -> bool:
+    if isinstance(value, msgspec.Raw):
+        return bytes(value).strip() not in _EMPTY
+    return value is not None and value is not False and value != "" and value != []
+
+
+def brief(error: Exception) -> str:
+    """What is wrong with a document, without what stands in it."""
+    return str(error).partition("\n")[0][:200]
+
+
+_ESCAPED_NAME = re.compile(rb'\\u[^"]*"\s*:')

@@ -1,0 +1,168 @@
+"""Streams of documents cut into their events: server-sent events (WHATWG HTML, section 9.2) and lines of JSON.
+
+Bytes go in as they come, cut anywhere; events come out with the bytes they were, so that passing all of them on is
+passing on the stream.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, Protocol
+
+from tocsin.protocols.http.document import BOM
+from tocsin.unscored import Unscored
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_EVENT_END = re.compile(rb"(?>\r\n|\n|\r)(?:\r\n|\n|\r)")  # CRLF is one end of a line, not two
+_LONGEST_END = 4
+
+
+class Event(NamedTuple):
+    """A part of a stream: its bytes, and the data in it, None where there is nothing to read (a comment, an end of
+    line). `fault` tells why its data cannot be read.
+    """
+
+    raw: bytes
+    data: bytes | None
+    fault: tuple[str, str] | None = None
+
+
+class Framing(Protocol):
+    """Cuts a stream into events."""
+
+    def feed(self, content: bytes) -> list[Event]:
+        """The events that are complete with these bytes."""
+        ...
+
+    def end(self) -> list[Event]:
+        """What is left when no more bytes come."""
+        ...
+
+
+class _Cutting:
+    """Cuts at what `ending` matches. An event of more than `limit` bytes passes in parts, and is not read."""
+
+    def __init__(self, ending: re.Pattern[bytes], limit: int) -> None:
+        self._ending, self._limit = ending, limit
+        self._buffer = bytearray()
+        self._searched = 0
+        self._is_oversized = False
+
+    def feed(self, content: bytes) -> list[Event]:
+        """The events that are complete with these bytes."""
+        self._buffer += content
+        events = []
+        start = 0
+        while (match := self._ending.search(self._buffer, max(start, self._searched))) is not None:
+            events.append(self._event(bytes(self._buffer[start : match.end()])))
+            start = self._searched = match.end()
+        del self._buffer[:start]
+        self._searched = max(0, len(self._buffer) - _LONGEST_END + 1)
+        if len(self._buffer) > self._limit:
+            passed = bytes(self._buffer[: self._searched])
+            del self._buffer[: self._searched]
+            self._searched = 0
+            events.append(self._oversized(passed))
+        return events
+
+    def end(self) -> list[Event]:
+        """What is left when no more bytes come. Some parsers take that for an event, so that it is read as one."""
+        content, self._buffer = bytes(self._buffer), bytearray()
+        return [self._event(content)] if content else []
+
+    def _event(self, raw: bytes) -> Event:
+        if self._is_oversized:
+            self._is_oversized = False
+            return Event(raw, None)
+        if len(raw) > self._limit:
+            return Event(raw, None, self._fault())
+        return Event(raw, self._data(raw))
+
+    def _oversized(self, raw: bytes) -> Event:
+        is_first, self._is_oversized = not self._is_oversized, True
+        return Event(raw, None, self._fault() if is_first else None)
+
+    def _fault(self) -> tuple[str, str]:
+        return "too_large", f"an event has more than {self._limit:,} bytes"
+
+    def _data(self, raw: bytes) -> bytes | None:
+        raise NotImplementedError
+
+
+class ServerSentEvents(_Cutting):
+    """`text/event-stream`: lines that end in LF, CRLF or CR, events that end in an empty one."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(_EVENT_END, limit)
+        self._is_first = True
+
+    def _data(self, raw: bytes) -> bytes | None:
+        if self._is_first:
+            self._is_first = False
+            raw = raw.removeprefix(BOM)
+        if raw.startswith(b"data: "):  # mostly there is one line
+            first = _LINE_END.search(raw)
+            if first is not None and not raw[first.end() :].strip(b"\r\n"):
+                return raw[6 : first.start()] or None
+        lines = []
+        for line in _LINE_END.split(raw):
+            name, _, value = line.partition(b":")
+            if name == b"data":
+                lines.append(value[1:] if value.startswith(b" ") else value)
+        return b"\n".join(lines) or None
+
+
+class JsonLines(_Cutting):
+    """`application/x-ndjson`: a document a line."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(re.compile(rb"\n"), limit)
+
+    def _data(self, raw: bytes) -> bytes | None:
+        return raw.strip() or None
+
+
+class WholeDocument:
+    """`application/json`: all of the bytes are one document, of at most `limit`; of more, they pass as they come."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, content: bytes) -> list[Event]:
+        """Nothing until the end, unless the document is too large."""
+        was_within = self._size <= self._limit
+        self._size += len(content)
+        if self._size <= self._limit:
+            self._parts.append(content)
+            return []
+        passed, self._parts = b"".join([*self._parts, content]), []
+        fault = ("too_large", f"the response has more than {self._limit:,} bytes") if was_within else None
+        return [Event(passed, None, fault)]
+
+    def end(self) -> list[Event]:
+        """The document."""
+        content = b"".join(self._parts)
+        if self._size > self._limit:
+            return []
+        if not content:
+            return [Event(b"", None, ("no_response", "the response has no body"))]
+        return [Event(content, content)]
+
+
+def event_of(data: bytes, name: str = "") -> bytes:
+    """A server-sent event that carries this data."""
+    label = b"event: " + name.encode() + b"\n" if name else b""
+    return label + b"".join([b"data: " + line + b"\n" for line in _LINE_END.split(data)]) + b"\n"
+
+
+def with_data(event: Event, data: bytes) -> bytes:
+    """The bytes of an event that carries other data, all else as it was. Raises Unscored where its data is written in
+    parts that cannot be replaced.
+    """
+    if event.data is None:
+        return event.raw
+    if event.raw.count(event.data) == 1:
+        return event.raw.replace(event.data, data)
+    raise Unscored("undecodable", "the data of an event stands in it in several lines, or twice")

@@ -1,0 +1,394 @@
+"""Routes: methods whose messages are JSON documents. A response is one document, or a stream of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+from tocsin.protocols.field_signals import Alternatives, Read, signal_read
+from tocsin.protocols.field_values import Array, Find
+from tocsin.protocols.http.ask import JsonAsk, JsonEdit
+from tocsin.protocols.http.document import Document, Place
+from tocsin.protocols.http.parts import elements_of, encoded, joined, members_of
+from tocsin.protocols.http.values import finders
+from tocsin.protocols.method import Answer, Opened
+from tocsin.protocols.paths import SignalPath, steps
+from tocsin.protocols.rows import Reading, RowPlans, Shapes
+from tocsin.unscored import Unscored
+
+PATH_KEY = "path."  # what a route's template captures is told as metadata of this kind
+
+
+class JsonMessage(bytes):
+    """A document as it came, and what was decoded of it."""
+
+    document: Any
+
+
+class OpenedDocument(NamedTuple):
+    """A response whose model is known, where the call tells it."""
+
+    model: str
+    version: str
+    content: bytes
+    kind: Document
+    message: Any
+    is_summary: bool
+    sequence: int
+    empty: bool = False
+
+
+class Stream(NamedTuple):
+    """How a route streams: `done` is the data of the event after which nothing comes; `finish` the path that tells the
+    end of a sequence; `summary` where a message repeats what was streamed before it; `repeat` members that messages of
+    Tocsin's own repeat from the messages of a stream.
+    """
+
+    done: str = ""
+    finish: str = ""
+    summary: str = ""
+    repeat: Sequence[str] = ()
+
+
+class JsonMethod:
+    """A route such as `POST /v1/chat/completions`. `model` and `version` are where calls tell them, as `request.PATH`,
+    `response.PATH`, `metadata.HEADER` or `path.NAME` of the route; `stream` how responses may be streamed, None where
+    they are not; `content` where a stream's message carries something to judge; `sequence` the path of the number of
+    parallel answers, each of which is judged by itself; `signals` are places that users need not name; `asks` what it
+    can be asked for; `error` the body of an error, and `error_event` its event in streams.
+
+    Raises ValueError where a path is none.
+    """
+
+    def __init__(
+        self,
+        route: str,
+        *,
+        model: str = "",
+        version: str = "",
+        stream: Stream | None = None,
+        every: int = 1,
+        content: str = "",
+        sequence: str = "",
+        signals: Mapping[str, SignalPath] | None = None,
+        asks: JsonAsk | None = None,
+        alternatives: Alternatives | None = None,
+        attributes: Mapping[str, str] | None = None,
+        error: Mapping[str, Any] | None = None,
+        error_event: str = "",
+    ) -> None:
+        self.name = route
+        self.attributes: Mapping[str, str] = dict(attributes or {})
+        self.stream = stream or Stream()
+        self.streams = stream is not None
+        self.requests_stream = self.in_turn = self.stops = False
+        self.every = every
+        self.signals = dict(signals or {})
+        self.error, self.error_event = error, error_event
+        self._response, self._request = Document("response"), Document("request")
+        self.model_key, self.version_key = _metadata_key(model), _metadata_key(version)
+        self._model, self._version = self._text_at(model), self._text_at(version)
+        told_at = (self._model, self._version)
+        self._names = [name for side, places in told_at if side == "response" for at in places for name in at.names]
+        self._request_names = [
+            name for side, places in told_at if side == "request" for at in places for name in at.names
+        ]
+        self._content = [self._response.place(way) for way in _ways(content)]
+        self._finish = [self._response.place(way) for way in _ways(self.stream.finish)]
+        self._summary = [self._response.place(way) for way in _ways(self.stream.summary)]
+        self._presence_names = [name for place in (*self._content, *self._finish) for name in place.names]
+        self._sequences = [self._response.place(way, "number") for way in _ways(sequence)]
+        self._items = [self._response.place(way) for way in _item_paths(sequence)]
+        self._sequence_steps = [steps(way) for way in _ways(sequence)]
+        self.parallel = bool(sequence)
+        if stream is None and (sequence or content):
+            raise ValueError("sequence and content: are told of routes whose responses stream: add `streams: true`")
+        self._alternatives = alternatives
+        self._asks = asks
+        if asks is not None:
+            JsonEdit(asks, 1)
+        for path in self.signals.values():
+            self._check(path)
+
+    def split(self, content: bytes) -> list[JsonMessage]:
+        """The document as messages that are judged: one, or one for each parallel answer that it has. Raises Unscored
+        `undecodable`.
+        """
+        message = JsonMessage(content)
+        message.document = document = self._response.decode(content)
+        for place in self._items:
+            items = place.follow(document)
+            if items is not None and len(items) > 1:
+                name = place.names[0]
+                self._response.require_single(content, document, [sequence.names[-1] for sequence in self._sequences])
+                return self._parted(content, name)
+        return [message]
+
+    def _parted(self, content: bytes, name: str) -> list[JsonMessage]:
+        """A document for each element of an array, which has that element alone."""
+        members = members_of(content, "response")
+        parts = []
+        for item in elements_of(members[name], "response"):
+            part = JsonMessage(joined({**members, name: b"[" + item + b"]"}))
+            part.document = self._response.decode(part)
+            parts.append(part)
+        return parts
+
+    def open(self, response: bytes, request: bytes | None) -> Opened:
+        """Whose response it is. Raises Unscored."""
+        document = getattr(response, "document", None)
+        if document is None:
+            document = self._response.decode(response)
+        opened_request = None
+        if self._request_names and request is not None:
+            opened_request = self._request.decode(request)
+            self._request.require_single(request, opened_request, self._request_names, any_case=True)
+        if self._names:
+            self._response.require_single(response, document, self._names)
+        empty = is_summary = False
+        if self._content:
+            empty = not any(place.is_present(document) for place in self._content)
+            if empty:
+                self._response.require_single(response, document, self._presence_names)
+                is_summary = any(place.is_present(document) for place in self._finish)
+        return OpenedDocument(
+            _text(self._model, document, opened_request),
+            _text(self._version, document, opened_request),
+            response,
+            self._response,
+            document,
+            is_summary,
+            self._sequence_of(document) if self.parallel else 0,
+            empty,
+        )
+
+    def is_summary(self, message: bytes) -> bool:
+        """Whether a message of a stream repeats what came before it."""
+        document = getattr(message, "document", None)
+        return document is not None and any(place.is_present(document) for place in self._summary)
+
+    def whole_document(self, content: bytes, headers: Mapping[str, str], side: str) -> bytes:
+        """The document of a body with these header fields."""
+        del headers, side
+        return content
+
+    def members(self, message: bytes, names: Sequence[str]) -> dict[str, bytes]:
+        """Those of these members that a document has, as their bytes. Raises Unscored `undecodable`."""
+        members = members_of(message, "response")
+        return {name: members[name] for name in names if name in members}
+
+    def finished_sequence(self, message: bytes) -> int | None:
+        """The sequence that a message of a stream is the last of, None of others."""
+        document = getattr(message, "document", None)
+        if document is None or not any(place.is_present(document) for place in self._finish):
+            return None
+        return self._sequence_of(document)
+
+    def request_id(self, request: bytes) -> str:
+        """There is one request."""
+        del request
+        return ""
+
+    def answer_of(self, response: bytes) -> Answer:
+        """There is one request."""
+        del response
+        return Answer("", False)
+
+    def sequence(self, response: bytes) -> int:
+        """Which of several parallel answers a message is of; 0 where that is not told."""
+        document = getattr(response, "document", None)
+        try:
+            return self._sequence_of(self._response.decode(response) if document is None else document)
+        except Unscored:
+            return 0  # found out when it is judged
+
+    def _sequence_of(self, document: Any) -> int:
+        for place in self._sequences:
+            value = place.follow(document)
+            value = value[0] if isinstance(value, list) and value else value
+            if isinstance(value, float) and value.is_integer():
+                return int(value)
+        return 0
+
+    def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> JsonReader:
+        """How to read these signals. Raises ValueError where a path is none."""
+        names: dict[str, list[str]] = {"request": [], "response": []}
+        reads = [
+            (name, path.side == "request", self._signal(path, names[path.side]), path.path)
+            for name, path in signals.items()
+        ]
+        for path in self.signals.values():  # of the same names, so that they are accounted for
+            if path.side == "response" and not path.choices and _last_name(path) in names["response"]:
+                self._signal(path, [])
+        return JsonReader(reads, self._request, self._response, names, RowPlans(list(signals), shapes))
+
+    def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
+        """Whether some signal, or whose response it is, stands in the request."""
+        sides = [self._model[0], self._version[0], *(path.side for path in signals.values())]
+        return "request" in sides
+
+    def edit(self, signals: Mapping[str, SignalPath], amount: int) -> JsonEdit | None:
+        """How to ask for what the protocol gives on demand."""
+        del signals
+        return None if self._asks is None else JsonEdit(self._asks, amount)
+
+    def answer(self, content: Mapping[str, Any]) -> Any:
+        """A response of these members."""
+        try:
+            encoded(content)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"is no JSON: {error}") from None
+        return dict(content)
+
+    def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
+        """A response with the members that it takes over from the one that is withheld, its own aside."""
+        if withheld is None or not keep:
+            return encoded(answer)
+        try:
+            members = members_of(withheld, "response")
+        except Unscored:
+            return encoded(answer)
+        own_members = {name: encoded(value) for name, value in answer.items()}
+        return joined({**{name: members[name] for name in keep if name in members}, **own_members})
+
+    def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
+        """Documents may have any member."""
+
+    def stop(self, request: bytes) -> tuple[str, bytes] | None:
+        """There is no such call: a server is told by closing the connection."""
+        del request
+        return None
+
+    def numbered(self, response: Any, sequence: int) -> bytes:
+        """A response as one of that sequence."""
+        numbered = deepcopy(response)
+        for wanted in self._sequence_steps:
+            owner: Any = numbered
+            for step in wanted[:-1]:
+                owner = owner.get(step.field) if isinstance(owner, dict) else None
+                for _ in step.takes:
+                    owner = owner[0] if isinstance(owner, list) and owner else None
+            if isinstance(owner, dict):
+                owner[wanted[-1].field] = sequence
+                break
+        return encoded(numbered)
+
+    def request_field(self, path: str) -> Callable[[bytes], str]:
+        """A function that finds a text in a request, empty where there is none."""
+        place, document = self._request.place(path, "text"), self._request
+
+        def text(content: bytes) -> str:
+            try:
+                decoded = document.decode(content)
+                document.require_single(content, decoded, place.names[-1:], any_case=True)
+            except Unscored:
+                return ""
+            value = place.follow(decoded)
+            return "" if value is None or isinstance(value, list) else str(value)
+
+        return text
+
+    def _check(self, path: SignalPath) -> None:
+        """Raises ValueError where a signal cannot be read. Nothing is read for that in this method."""
+        documents = {"request": Document("request"), "response": Document("response")}
+        signal_read(lambda place: finders(documents[place.side], place)[0], path, self._alternatives)
+
+    def _signal(self, path: SignalPath, names: list[str]) -> Read:
+        def ways_of(place: SignalPath) -> list[Find]:
+            ways, last = finders(self._request if place.side == "request" else self._response, place)
+            names.extend(last)
+            return ways
+
+        return signal_read(ways_of, path, self._alternatives)
+
+    def _text_at(self, path: str) -> tuple[str, list[Place]]:
+        if not path or _metadata_key(path):
+            return "", []
+        side, _, rest = path.partition(".")
+        if side not in ("request", "response") or not rest:
+            raise ValueError(
+                f"expected request.PATH, response.PATH, metadata.HEADER or path.NAME of the route, not '{path}'"
+            )
+        document = self._request if side == "request" else self._response
+        return side, [document.place(way.strip().removeprefix(f"{side}."), "text") for way in rest.split("|")]
+
+
+class JsonReader:
+    """Reads a model's signals. Messages that are judged together are put together along the first axis."""
+
+    def __init__(
+        self,
+        signals: Sequence[tuple[str, bool, Read, str]],
+        request: Document,
+        response: Document,
+        names: Mapping[str, Sequence[str]],
+        plans: RowPlans,
+    ) -> None:
+        self._signals = list(signals)
+        self._request, self._response = request, response
+        self._request_names = list(dict.fromkeys(names["request"]))
+        self._response_names = list(dict.fromkeys(names["response"]))
+        self._wants_request = any(in_request for _, in_request, _, _ in signals)
+        self._plans = plans
+
+    def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
+        """Rows, family and raw contents. Raises Unscored."""
+        requests: list[OpenedDocument] = []
+        if self._wants_request:
+            if request is None:
+                raise Unscored("missing_signal", "there is no request to read a signal from")
+            document = self._request.decode(request)
+            self._request.require_single(request, document, self._request_names, any_case=True)
+            requests = [OpenedDocument("", "", request, self._request, document, False, 0)]
+        if opened[0].kind is not self._response:  # of the method as it was before the configuration was reloaded
+            opened = [
+                part._replace(kind=self._response, message=self._response.decode(part.content)) for part in opened
+            ]
+        raws: list[bytes] = []
+        shaped: list[tuple[tuple[int, ...], bool | None]] = []
+        for name, in_request, read, path in self._signals:
+            values: Array | None = read(requests if in_request else opened, self._plans.width(name))
+            if values is None:
+                side, where = ("request" if in_request else "response"), f" at '{path}'" if path else ""
+                raise Unscored("missing_signal", f"the {side} has no values for the signal '{name}'{where}")
+            shaped.append((values.shape, values.rows))
+            raws.append(values.raw)
+        for part in opened:
+            self._response.require_single(part.content, part.message, self._response_names)
+        rows, family = self._plans.of(tuple(shaped))
+        return rows, family, raws
+
+
+def _text(where: tuple[str, list[Place]], response: Any, request: Any) -> str:
+    side, places = where
+    document = request if side == "request" else response
+    for place in places if document is not None else ():
+        value = place.follow(document)
+        if value is not None and not isinstance(value, list):
+            return str(value)
+    return ""
+
+
+def _metadata_key(path: str) -> str:
+    """The key of what a call tells beside its messages: `path.model` stays as it is, `metadata.KEY` is the header."""
+    return path if path.startswith(PATH_KEY) else path.removeprefix("metadata.") if path.startswith("metadata.") else ""
+
+
+def _ways(path: str) -> list[str]:
+    """The alternatives of a path in responses, none of an empty one."""
+    return [way.strip().removeprefix("response.") for way in path.split("|")] if path else []
+
+
+def _item_paths(sequence: str) -> list[str]:
+    """Of the paths of sequences that go through an array of the document, those of the array."""
+    paths = []
+    for way in _ways(sequence):
+        first = steps(way)[0]
+        if "" in first.takes:
+            paths.append(f"{first.field}[]")
+    return paths
+
+
+def _last_name(path: SignalPath) -> str:
+    return steps(path.path.split("|")[0])[-1].field
