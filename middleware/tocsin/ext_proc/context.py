@@ -97,13 +97,13 @@ class ExchangeHost:
         raise AssertionError("a host is of one kind")
 
     def ask(
-        self, step: Ask, fields: Fields, opened: float, answered: Callable[[Outcome], None]
+        self, step: Ask, fields: Fields, opened: float, on_answer: Callable[[Outcome], None]
     ) -> Callable[[], object]:
         """Send a call's request once more, which came with these headers at `opened` (time.monotonic), and tell what
         came of it; returns what gives up doing so.
         """
         raise AssertionError("a host is of one kind")
 
-    def ask_http(self, step: Ask, request: Request, answered: Callable[[Answer | None], None]) -> Callable[[], object]:
+    def ask_http(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
         """Send a request of HTTP once more, and tell what came of it; returns what gives up doing so."""
         raise AssertionError("a host is of one kind")

@@ -193,7 +193,7 @@ class HeldResponse(JudgedResponse):
         self._do(actions)
         self._pass_unfinished()
 
-    def _answered(self, outcome: Outcome) -> None:
+    def _on_answer(self, outcome: Outcome) -> None:
         """Somebody who was asked has answered, or has not."""
         self._give_up_asking = None
         self._do(self.gate.on_answer(outcome))
@@ -212,7 +212,7 @@ class HeldResponse(JudgedResponse):
                 self._replace(action.instead)
             elif isinstance(action, Ask):
                 fields, opened = self._request_fields, self._opened
-                self._give_up_asking = self._host.ask(action, fields, opened, self._answered)
+                self._give_up_asking = self._host.ask(action, fields, opened, self._on_answer)
 
     def _submit(self, piece: Call) -> None:
         self._arrived = self._arrived or time.perf_counter()

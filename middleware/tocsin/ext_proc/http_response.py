@@ -349,9 +349,9 @@ class HttpResponse(JudgedResponse):
         request = self._request
         assert request is not None
         limit = self._context.max_message
-        self._give_up_asking = self._host.ask_http(step, request.again(step.seconds, limit), self._answered)
+        self._give_up_asking = self._host.ask_http(step, request.again(step.seconds, limit), self._on_answer)
 
-    def _answered(self, answer: Answer | None) -> None:
+    def _on_answer(self, answer: Answer | None) -> None:
         self._give_up_asking = None
         outcome: Outcome = None
         if answer is not None and (messages := self._exchange.messages_of(*answer)) is not None:

@@ -196,13 +196,13 @@ class ProcessorStream(ExchangeHost):
         self._connection.flush()
 
     def ask(
-        self, step: Ask, fields: Fields, opened: float, answered: Callable[[Outcome], None]
+        self, step: Ask, fields: Fields, opened: float, on_answer: Callable[[Outcome], None]
     ) -> Callable[[], object]:
         server, connection = self._server, self._connection
         config = server.context.config
 
         def tell(outcome: Outcome) -> None:
-            answered(outcome)
+            on_answer(outcome)
             connection.flush()
 
         if step.upstream is None and "upstream" not in config.model_fields_set:
@@ -211,12 +211,12 @@ class ProcessorStream(ExchangeHost):
         route = Route(config.upstream, config.upstream_tls, fields, opened, server.context.max_message)
         return server.retrier.ask(step, route, tell).cancel
 
-    def ask_http(self, step: Ask, request: Request, answered: Callable[[Answer | None], None]) -> Callable[[], object]:
+    def ask_http(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
         server, connection = self._server, self._connection
         config = server.context.config
 
         def tell(answer: Answer | None) -> None:
-            answered(answer)
+            on_answer(answer)
             connection.flush()
 
         if step.upstream is not None:
