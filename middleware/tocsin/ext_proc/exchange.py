@@ -59,7 +59,7 @@ class EnvoyExchange:
         self._attributes: dict[str, str] = {}
         self._encoding = ""
         self._request: MessageDeframer | None = None
-        self._kept = 0  # bytes of it, as they were charged
+        self._http_size = 0  # bytes of it, as they were charged
         self._has_request = False  # some of the request's body has come
         self._request_ended = False
         self._response: Response | None = None
@@ -207,25 +207,25 @@ class EnvoyExchange:
             return None
         limit = self._context.max_message
         self._http_body.append(body)
-        self._kept += len(body)
+        self._http_size += len(body)
         self._host.memory.charge(len(body))
-        if self._kept > limit:
+        if self._http_size > limit:
             exchange.on_request(None, ("too_large", f"the request has more than {limit:,} bytes"))
             self._forget_http_body()
             return None
         if not self._request_ended:
             return None
-        whole = b"".join(self._http_body)
-        changed = exchange.on_request(whole)
+        content = b"".join(self._http_body)
+        changed = exchange.on_request(content)
         if changed is not None and (self._request_mode != BUFFERED or self._is_observing):
             changed = None
-        self._http_request = HttpRequest(self._verb, self._path, _forwarded(self._headers), changed or whole)
+        self._http_request = HttpRequest(self._verb, self._path, _forwarded(self._headers), changed or content)
         self._forget_http_body()
         return changed
 
     def _forget_http_body(self) -> None:
-        self._host.memory.release(self._kept)
-        self._kept = 0
+        self._host.memory.release(self._http_size)
+        self._http_size = 0
         self._http_body.clear()
 
     def _read_request(self, call: Call, body: bytes) -> None:

@@ -318,29 +318,29 @@ class HttpResponse(JudgedResponse):
         if self._is_done or self._head.kind != DOCUMENT:
             self._add_verdict_event()
         self.is_over = not (self._is_buffered and not self._ends_with_trailers)
-        told = verdict_fields(self.call) if self._waits and self._head.kind == DOCUMENT else []
+        verdict = verdict_fields(self.call) if self._waits and self._head.kind == DOCUMENT else []
         content = b"".join(self._ready)
         self._ready.clear()
         self._free(self._size)
         if self._is_buffered:
             self.is_over = True
-            self._reply_buffered(content, told)
+            self._reply_buffered(content, verdict)
             return
         if self._head_waits:
             self._head_waits = False
-            self._reply_head(told)
+            self._reply_head(verdict)
         ends = not self._ends_with_trailers
         if content or ends:
             self._host.reply(replies.streamed_body(RESPONSE_BODY, content, end=ends))
         if not ends:
             self._host.reply(replies.CONTINUE[RESPONSE_TRAILERS])
 
-    def _reply_buffered(self, content: bytes, told: list[tuple[str, str]]) -> None:
+    def _reply_buffered(self, content: bytes, verdict: list[tuple[str, str]]) -> None:
         if content == self._came:
-            self._host.reply(replies.body_with_headers(RESPONSE_BODY, told))
+            self._host.reply(replies.body_with_headers(RESPONSE_BODY, verdict))
             return
         removing = [name for name in self._names if name in OF_BYTES and name != "content-length"]
-        setting = [*told, ("content-length", str(len(content)))]
+        setting = [*verdict, ("content-length", str(len(content)))]
         self._host.reply(replies.replaced_body(RESPONSE_BODY, content, setting, removing))
 
     # -- acting
@@ -370,10 +370,10 @@ class HttpResponse(JudgedResponse):
         self._flush()
         self.is_over = True
         if self._is_buffered or self._head_waits:
-            whole = answer if answer is not None else reply(self._exchange, instead)
-            fields = [field for field in whole.headers if field[0] not in OF_BYTES and field[0] != METADATA_KEY]
+            sent = answer if answer is not None else reply(self._exchange, instead)
+            fields = [field for field in sent.headers if field[0] not in OF_BYTES and field[0] != METADATA_KEY]
             setting = [*(field for field in fields if field[0] not in HOP), *verdict_fields(self.call)]
-            self._host.reply(replies.immediate(whole.status, whole.body, setting=setting))
+            self._host.reply(replies.immediate(sent.status, sent.body, setting=setting))
         else:
             rest = answer.body if answer is not None else ending(self._exchange, instead)
             self._host.reply(replies.streamed_body(RESPONSE_BODY, rest, end=True))
