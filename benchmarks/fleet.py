@@ -12,10 +12,10 @@ from math import log
 from typing import Any
 
 import numpy as np
+from harness.parts import safe_traffic
+from harness.redis_server import redis_server
 from prometheus_client import CollectorRegistry
 from rich.table import Table
-from tests.parts import safe_traffic
-from tests.redis_server import redis_server
 
 from benchmarks.report import arguments, at_most, console, finish
 from benchmarks.scrape import ACCEPT, guarded, traffic

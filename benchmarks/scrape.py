@@ -10,9 +10,9 @@ import time
 import zlib
 from pathlib import Path
 
+from harness.parts import INFER, SIGNALS, inference, safe_traffic, settings
 from prometheus_client import CollectorRegistry
 from rich.table import Table
-from tests.parts import INFER, SIGNALS, inference, safe_traffic, settings
 
 from benchmarks.report import arguments, at_most, console, finish
 from tocsin.judgement.guard import Guard

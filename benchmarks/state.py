@@ -24,11 +24,11 @@ import grpc
 import numpy as np
 import redis
 import yaml
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, free_port, inference, safe_traffic
+from harness.redis_server import RedisServer, redis_server
+from harness.served import in_sessions
 from rich.table import Table
-from tests.middleware.served import in_sessions
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, free_port, inference, safe_traffic
-from tests.redis_server import RedisServer, redis_server
 
 import tocsin
 from benchmarks.report import arguments, at_most, console, finish

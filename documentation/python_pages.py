@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import tocsin
+import tocsin.testing
 import tocsin_calibration
 import tocsin_detectors
 
@@ -13,12 +14,18 @@ PACKAGES = {
     tocsin_calibration: "What a score means: thresholds, p-values, risk, and the bundle that carries them.",
     tocsin_detectors: "Detectors, one class each, and the graph that they are compiled to. "
     "[Detectors](../detectors.md) says what each reads, when it works and when it fails.",
+    tocsin.testing: "For tests: a model server and a guard on free ports, and the contract that every detector keeps. "
+    "[Test what you build](../testing.md) shows how.",
 }
 _ELSEWHERE = {  # where a module has the name of what it defines, or the name is imported late
     "tocsin.Guard": "tocsin.judgement.guard.Guard",
     "tocsin.verdict": "tocsin.inprocess.reading.verdict",
 }
-_MEMBERS = {"tocsin.Guard": ["open"]}  # of these the other methods are the relay's business
+_MEMBERS = {  # of these the other methods are the relay's business, or grpc's
+    "tocsin.Guard": ["open"],
+    "tocsin.testing.ServedGuard": ["metrics", "metric", "call"],
+    "tocsin.testing.ServedModel": [],
+}
 _INTRODUCTION = """# Python API
 
 Generated from the docstrings. [Python](../python.md) shows how the parts are used together.

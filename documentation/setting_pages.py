@@ -29,7 +29,8 @@ _NAMES: dict[Any, str] = {
 _HEADINGS = {
     "": "The relay", "models": "Models: `models.MODEL`", "protocols": "Protocols of your own: `protocols.PROTOCOL`",
     "listeners": "Further ports: `listeners`", "events": "Alarms as events: `events`",
-    "opentelemetry": "OpenTelemetry: `opentelemetry`", "state": "Shared state: `state`", "limits": "Limits: `limits`",
+    "opentelemetry": "OpenTelemetry: `opentelemetry`", "state": "Shared state: `state`",
+    "record": "Recording while serving: `record`", "limits": "Limits: `limits`",
 }  # fmt: skip
 _HEAD = "| key | type | default | example | meaning |", "|---|---|---|---|---|"
 _LONGEST = 100  # characters of an example

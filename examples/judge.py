@@ -37,11 +37,11 @@ class Judge:
         self.yes, self.no = (self.tokenizer.encode(word)[0] for word in ("Yes", "No"))
 
     def __call__(self, question: str, answer: str) -> float:
-        asked = (
+        prompt = (
             f"Question: {question}\nReference answer: {QUESTIONS[question]}\nStudent's answer: {answer}\n"
             f"Does the student's answer agree with the reference answer? Reply Yes or No."
         )
-        turns = [{"role": "user", "content": asked}]
+        turns = [{"role": "user", "content": prompt}]
         text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         with torch.no_grad():
             logits = self.model(**self.tokenizer(text, return_tensors="pt")).logits[0, -1]

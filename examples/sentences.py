@@ -100,8 +100,8 @@ def export(path: Path) -> None:
 
 def encoded(tokenizer: AutoTokenizer, sentence: str) -> tuple[list[int], list[int]]:
     """A sentence's token ids and mask, as a caller of the classifier would send them."""
-    made = tokenizer(sentence, truncation=True, max_length=LONGEST)
-    return made["input_ids"], made["attention_mask"]
+    encoding = tokenizer(sentence, truncation=True, max_length=LONGEST)
+    return encoding["input_ids"], encoding["attention_mask"]
 
 
 def write(tokenizer: AutoTokenizer, sentences: list[str], path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from tests import ranker as acme
-from tests.envoy import attached_envoy
-from tests.parts import far_away, running, safe_traffic
+from harness import ranker as acme
+from harness.envoy import attached_envoy
+from harness.parts import far_away, running, safe_traffic
 
 import tocsin
 from tocsin.configuration.config import Config

@@ -9,8 +9,8 @@ from typing import Any
 
 import typer
 import yaml
+from harness.parts import SIGNALS, free_port, running, settings
 from pydantic import BaseModel
-from tests.parts import SIGNALS, free_port, running, settings
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app
@@ -83,6 +83,7 @@ def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path, tmp_
     more = {
         "events": {"to": [{"file": tmp_path / "alarms.jsonl"}]},
         "opentelemetry": {"endpoint": f"http://127.0.0.1:{free_port()}"},
+        "record": {"to": tmp_path / "record"},
         "state": {"redis": f"redis://127.0.0.1:{free_port()}"},
         "ext_proc": "127.0.0.1:0",
     }

@@ -17,7 +17,7 @@ def test_ci_runs_targets_that_there_are() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = {target for step in STEPS for target in re.findall(r"\bmake ([a-z-]+)", step)}
     assert called <= targets and all("make " in step for step in STEPS)
-    assert called >= {"lint", "test", "test-compiled", "test-base", "docs"}
+    assert called >= {"lint", "test", "test-compiled", "test-base", "docs", "coverage"}
 
 
 def test_ci_runs_every_version_that_is_supported() -> None:
@@ -41,3 +41,23 @@ def test_templates_are_forms() -> None:
     for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
         form = yaml.safe_load(path.read_text())
         assert "blank_issues_enabled" in form or {"name", "description", "body"} <= form.keys(), path
+
+
+def test_the_changelog_has_a_part_for_each_version_and_names_the_kind_of_each_change() -> None:
+    """Keep a Changelog's form: what is not released on top, then versions with their dates, the newest first."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    parts = re.split(r"^## ", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)[1:]
+    assert parts[0].startswith("[Unreleased]\n")
+    released = []
+    for part in parts[1:]:
+        heading = re.match(r"\[(\d+)\.(\d+)\.(\d+)\] - \d{4}-\d\d-\d\d\n", part)
+        assert heading, part.splitlines()[0]
+        released.append(tuple(map(int, heading.groups())))
+    assert released == sorted(released, reverse=True)
+    assert all(number <= tuple(map(int, version.split("."))) for number in released)
+    for part in parts:
+        before, *kinds = re.split(r"^### ", part, flags=re.MULTILINE)
+        assert not re.search("^- ", before, re.MULTILINE), "each change belongs to a kind"
+        assert {kind.splitlines()[0] for kind in kinds} <= {
+            "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security",
+        }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Names say what a thing is: no bare pronoun or participle is bound in what is shipped and in what writes the site."""
+"""Names say what a thing is: no bare pronoun or participle is bound in shipped code, examples, and the site's code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(
     path
-    for root in ("calibration", "detectors", "documentation", "middleware")
+    for root in ("calibration", "detectors", "benchmarks/fiper", "documentation", "examples", "middleware")
     for path in (ROOT / root).rglob("*.py")
     if not path.name.endswith("_pb2.py")
 )

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import grpc
 import uvloop
 import yaml
+from harness.parts import INFER
 from rich.table import Table
-from tests.parts import INFER
 
 from benchmarks.alerts.camera import SIGNALS, Camera, Network, asked
 from benchmarks.alerts.stack import EVERY, Stack

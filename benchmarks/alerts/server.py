@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 import uvloop
-from tests.parts import INFER
+from harness.parts import INFER
 
 from benchmarks.alerts.camera import Network
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from tests.certificates import Authority
+from harness.certificates import Authority
 
 from benchmarks.compiled import kinds, named
 from benchmarks.dataplane.hops import (

@@ -12,7 +12,7 @@ import grpc
 import uvloop
 from envoy.service.ext_proc.v3 import external_processor_pb2 as messages
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as service
-from tests.parts import INFER
+from harness.parts import INFER
 
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard

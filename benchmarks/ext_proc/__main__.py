@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import rich.table
 import yaml
-from tests.envoy import bootstrap
+from harness.envoy import bootstrap
 
 from benchmarks.compiled import environment, kinds
 from benchmarks.dataplane.hops import Hop, _start, cpu_ns, envoy, free_port, missing, start_upstream

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 import uvloop
-from tests.middleware.ext_proc.envoy_messages import ProcessingRequest, ProcessingResponse
-from tests.parts import INFER
+from harness.envoy_messages import ProcessingRequest, ProcessingResponse
+from harness.parts import INFER
 
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard

@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import tests.parts
-from hpack.huffman import HuffmanEncoder
-from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-from tests.parts import INFER, SIGNALS, STREAM_INFER, far_away, inference, running, streamed
-from tests.raw_http2 import (
+import harness.parts
+from harness.parts import INFER, SIGNALS, STREAM_INFER, far_away, inference, running, streamed
+from harness.raw_http2 import (
     END_HEADERS,
     END_STREAM,
     PADDED,
@@ -34,7 +32,9 @@ from tests.raw_http2 import (
     request_block,
     settings,
 )
-from tests.raw_peers import connect
+from harness.raw_peers import connect
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from benchmarks.fuzz.outcomes import Failure
 
@@ -77,7 +77,7 @@ class Called:
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         guarded = {"bundle": bundle, "signals": SIGNALS, "on_alarm": {"critical": "block", "warning": "block"}}
-        config = tests.parts.settings(
+        config = harness.parts.settings(
             port, bundle, mode="enforce", fail="closed", models={"digits": guarded}, drain="0s"
         )
         self._relay = self._stack.enter_context(running(config))

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.by_hand import Pipe, unconnected
-from tests.parts import inline_guard, settings
+from harness.by_hand import Pipe, unconnected
+from harness.parts import inline_guard, settings
 
 from benchmarks.fuzz.outcomes import Failure, peak
 from benchmarks.fuzz.seeds import REQUEST, RESPONSE, TRAILERS, ZIPPED, conversations

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import yaml
-from tests import ranker as acme
-from tests.chat import CHAT, JSON, SSE, USUAL, completion, stream, tokens_bundle
-from tests.chat import config as http_config
-from tests.chat import told as http_pieces
-from tests.parts import METHOD, quick_bundle, settings
+from harness import ranker as acme
+from harness.chat import CHAT, JSON, SSE, USUAL, completion, stream, tokens_bundle
+from harness.chat import config as http_config
+from harness.chat import told as http_pieces
+from harness.parts import METHOD, quick_bundle, settings
 
-from benchmarks.fuzz import called
+from benchmarks.fuzz import called, processed
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.fuzz.relayed import Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
@@ -27,7 +30,10 @@ from tocsin.http2.frames import FrameError, header_block, read_settings, unpadde
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, without
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
+from tocsin.protocols.containers import CONTAINERS, LARGEST_MEMBER, tensor_in
 from tocsin.protocols.descriptors import pool_of
+from tocsin.protocols.metadata import number_in
+from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 from tocsin_calibration import Bundle, CalibrationFault
 
@@ -59,6 +65,9 @@ def targets(folder: Path) -> list[Target]:
     client, server = conversations()
     for mode in ("annotate", "enforce"):
         Relayed(bundle, mode).understood()
+    processors = {mode: processed.Processed(bundle, mode) for mode in ("annotate", "enforce")}
+    for processor in processors.values():
+        processor.understood()
     client_of_server = called.Called(bundle)
     client_of_server.understood()
     http = Exchanged(folder)
@@ -76,6 +85,11 @@ def targets(folder: Path) -> list[Target]:
         Target("fields", [acme.answer(SAFE, row) for row in range(4)], Judged(ranked(bundle, folder)).rank, 0.06),
         Target("http-documents", [completion([USUAL] * 6), completion([USUAL] * 3, [USUAL])], http.document, 0.02),
         Target("http-events", [b"".join(stream([USUAL] * 4))], http.events, 0.02),
+        Target("containers", containers(), contained, 0.03),
+        Target("scores", [b"0.25", b"-1e-3", b"nan", b"0.1, 0.2"], scored_text, 0.01),
+        Target("ext_proc-messages", processed.messages(), processed.read, 0.05),
+        Target("ext_proc-annotate", processed.exchanges(), processors["annotate"].feed, 0.02),
+        Target("ext_proc-enforce", processed.exchanges(), processors["enforce"].feed, 0.02),
         Target("verdicts", [b'{"model":"m","p":[0.5],"alarm":null}'], verdicts, 0.03),
         Target("called-blocks", called.blocks(), client_of_server.block, 0.002),
         Target("called-frames", called.conversations(), client_of_server.frames, 0.001),
@@ -113,6 +127,33 @@ def frames(case: bytes) -> None:
     for read in (read_settings, unpadded, lambda one: header_block(0x28, one)):
         with contextlib.suppress(FrameError):
             read(case)
+
+
+def containers() -> list[bytes]:
+    """A tensor in either container."""
+    values, npz = np.arange(12, dtype=np.float32).reshape(3, 4), io.BytesIO()
+    np.savez_compressed(npz, actions=values)
+    header = json.dumps({"actions": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}}).encode()
+    return [len(header).to_bytes(8, "little") + header + values.tobytes(), npz.getvalue()]
+
+
+def contained(case: bytes) -> None:
+    for container in CONTAINERS:
+        try:
+            values = tensor_in(container, case, "actions")
+        except Unscored:
+            continue
+        if values.dtype != np.float32 or values.nbytes > 4 * max(len(case), LARGEST_MEMBER):
+            raise Failure(f"{values.dtype} of {values.nbytes} bytes")
+
+
+def scored_text(case: bytes) -> None:
+    try:
+        number = number_in(case.decode("latin-1"), "'x'")
+    except Unscored:
+        raise Refused from None
+    if not abs(number) <= 3.5e38:
+        raise Failure(f"{number} from {case!r}")
 
 
 def verdicts(case: bytes) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from benchmarks.guarantees import online, peers, risk, ties
+from benchmarks.guarantees import causes, online, peers, risk, ties
 from benchmarks.guarantees.pairs import courses, pairs
 from benchmarks.guarantees.promises import responses, sessions
 from benchmarks.judge import FAILURE, Judge
@@ -20,10 +21,14 @@ def main() -> None:
         "Promises against what is realised, on real data.",
         splits={"type": int, "default": 10, "help": "random splits of each pair"},
         runs={"type": int, "default": 500, "help": "runs of long calm"},
+        causes={"action": "store_true", "help": "which, since when and slow change alone"},
         quick={"action": "store_true", "help": "evidence alone, few and short runs: for a look, not for figures"},
     )
     if asked.quick:
         return _quick(asked.json)
+    runs_of_changes = max(1, asked.splits * 2 // 5)
+    if asked.causes:
+        return finish(*causes.everything(pairs(), runs_of_changes), asked.json)
     results: dict[str, Any] = {}
     checks: list[Check] = []
     results["costs"], more = peers.costs()  # first, while this process is fresh
@@ -53,6 +58,8 @@ def main() -> None:
     checks += more
     results["evidence of groups"], more, fallback = ties.groups(asked.runs // 5, 20_000)
     checks += more
+    results["causes and slow change"], more = causes.everything(every, runs_of_changes)
+    checks += more
     results["planted mistakes"], more = _found_out(planted, frozen | known | fallback)
     checks += more
     for name, measure in (("delays", lambda: online.delays(201)), ("equality", peers.equality)):
@@ -72,9 +79,10 @@ def main() -> None:
 def _quick(target: Path | None) -> None:
     results, checks, known = ties.calm(40, 3_000)
     by_group, some, fallback = ties.groups(10, 4_000)
+    which, further = causes.everything(islice(pairs(), 6), 1)
     found, more = _found_out(Judge(), known | fallback)
     results = {"evidence on scores that tie": results, "evidence of groups": by_group, "planted mistakes": found}
-    finish(results, checks + some + more, target)
+    finish(results | {"causes and slow change": which}, checks + some + further + more, target)
 
 
 def _kept(judge: Judge) -> tuple[dict[str, Any], list[Check]]:

@@ -12,7 +12,7 @@ import sys
 import time
 
 import grpc
-from tests.parts import INFER
+from harness.parts import INFER
 
 import tocsin
 from benchmarks.siege.messages import FAR, OK

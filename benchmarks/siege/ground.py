@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from tests.certificates import Authority
-from tests.middleware.served import in_sessions
-from tests.parts import SIGNALS, free_port, quick_bundle
-from tests.raw_peers import RawPeer, ScriptedUpstream, close_clients, connect
+from harness.certificates import Authority
+from harness.parts import SIGNALS, free_port, quick_bundle
+from harness.raw_peers import RawPeer, ScriptedUpstream, close_clients, connect
+from harness.served import in_sessions
 
 from tocsin_calibration import Window
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import grpc
-from tests.parts import INFER
-from tests.raw_http2 import (
+from harness.parts import INFER
+from harness.raw_http2 import (
     END_HEADERS,
     END_STREAM,
     GRPC,
@@ -26,7 +26,7 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
-from tests.raw_peers import RawPeer
+from harness.raw_peers import RawPeer
 
 from benchmarks.siege.ground import Ground
 from benchmarks.siege.messages import OK, SAFE_IMAGE, WIDE, request

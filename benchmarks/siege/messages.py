@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.parts import far_away, safe_traffic
+from harness.parts import far_away, safe_traffic
 
 from tocsin.protocols import oip
 

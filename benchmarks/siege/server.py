@@ -6,8 +6,8 @@ import sys
 import time
 
 from google.protobuf.message import DecodeError
-from tests.model_server import model_server
-from tests.parts import far_away, inference, safe_traffic
+from harness.model_server import model_server
+from harness.parts import far_away, inference, safe_traffic
 
 from benchmarks.siege.messages import SAFE
 from tocsin.protocols import oip

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import grpc
-from tests.parts import INFER
-from tests.raw_http2 import (
+from harness.parts import INFER
+from harness.raw_http2 import (
     END_HEADERS,
     END_STREAM,
     PREFACE,
@@ -24,7 +24,7 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
-from tests.raw_peers import RawPeer
+from harness.raw_peers import RawPeer
 
 from benchmarks.siege.ground import Ground
 from benchmarks.siege.memory import LONGEST, NO_WINDOW, pour

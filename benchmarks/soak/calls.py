@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import grpc
-from tests.parts import INFER, STREAM_INFER
+from harness.parts import INFER, STREAM_INFER
 
 from tocsin.verdict import METADATA_KEY
 

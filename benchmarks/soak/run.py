@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 import yaml
-from tests.parts import SIGNALS, quick_bundle
+from harness.parts import SIGNALS, quick_bundle
 
 from benchmarks.dataplane.hops import free_port
 from benchmarks.report import console

@@ -58,6 +58,12 @@ def calibrate(
 
     Raises CalibrationError when the scores are too few for an alpha (saying how many are needed), not finite, or
     of the wrong shape.
+
+        >>> import numpy as np
+        >>> scores = np.random.default_rng(0).normal(size=(3_000, 2))  # of safe responses, by two detectors
+        >>> promise = calibrate(scores, {"warning": 0.05})
+        >>> promise.judge(np.array([[0.0, 0.0], [9.0, 0.0]])).severities
+        [None, 'warning']
     """
     alphas, values = alphas_of(alpha), checked(scores)
     terms = Terms.chosen(confidence, on_average or (weights is not None and confidence is None), contaminated)
@@ -125,6 +131,13 @@ def calibrate_sessions(
     promise, each session as one. Stretches of one session stay together. `failures` (m, d): responses of failed
     sessions, for the rule `learnt`. Several stretches of one session are promised for on average, unless a confidence
     is named. Raises CalibrationError as `calibrate` does; what must be many enough are sessions.
+
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> sessions = [rng.normal(size=(20, 1)) for _ in range(400)]
+        >>> promise = calibrate_sessions(sessions, {"critical": 0.05})
+        >>> promise.alphas
+        {'critical': 0.05}
     """
     alphas, terms = alphas_of(alpha), Terms.chosen(confidence, on_average)
     sound = [checked(scores) for scores in sessions]

@@ -56,6 +56,7 @@ from tocsin_detectors.regression import (
     SplitPointRegression,
 )
 from tocsin_detectors.scorer import Scorer
+from tocsin_detectors.scores import External
 from tocsin_detectors.tokens import MaxSurprisal, MeanSurprisal, Perplexity, Repetition, TokenEntropy, WindowedSurprisal
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "EmbeddingDisagreement",
     "Energy",
     "Entropy",
+    "External",
     "Features",
     "FittingData",
     "GaussianMixture",

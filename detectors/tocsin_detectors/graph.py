@@ -25,6 +25,14 @@ def compile(
     """Fit the detectors on safe responses and make one scorer of them, with the models of `features` before them.
 
     Raises SignalError when the data cannot serve, DetectorError when there are no detectors.
+
+        >>> import numpy as np
+        >>> from tocsin_detectors import Entropy, Mahalanobis, Observations
+        >>> rng = np.random.default_rng(0)
+        >>> safe = Observations({"probs": rng.dirichlet(np.ones(3), 200), "embedding": rng.normal(size=(200, 4))})
+        >>> scorer = compile([Entropy(), Mahalanobis()], fit_on=safe)
+        >>> scorer.detectors
+        ('entropy', 'mahalanobis')
     """
     extended = with_features(fit_on, features, signals_of(detectors))
     return Scorer(build_graph([detector.fit(extended, seed=seed) for detector in detectors], fit_on, features))

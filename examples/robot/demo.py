@@ -82,9 +82,9 @@ def main() -> None:
             good.write_text("\n".join(went_well) + "\n")
             print(f"{len(went_well)} succeeded: {good}")
         run("fit", out / "safe", "-o", bundle, "-d", "rnd", "-d", "ace", *SESSIONS, "--share", "0.3", "--only", good)
-        told = ["--style", "band", "--rule", "learnt", "--warning", options.alpha, "--critical", options.alpha / 2]
-        told.append("--on-average")  # with so few rollouts, one calibration's own rate is promised at a price
-        run("calibrate", bundle, out / "safe", *SESSIONS, "--only", good, *told)
+        settings = ["--style", "band", "--rule", "learnt", "--warning", options.alpha, "--critical", options.alpha / 2]
+        settings.append("--on-average")  # with so few rollouts, one calibration's own rate is promised at a price
+        run("calibrate", bundle, out / "safe", *SESSIONS, "--only", good, *settings)
         judged = [(kind, 2_000 + at) for kind in ("usual", *SHIFTS) for at in range(options.each)]
         configured(config, task, "observe")
         with process([*tocsin("serve"), "-c", config], out / "observe.log", "->"):

@@ -21,16 +21,16 @@ TALL = 4.0  # thresholds that the picture of the evidence is high at most
 
 def picture(task: str, policy: Remote, bundle: Path, seed: int, shift: Shift, path: Path) -> None:
     """Roll out once more with a camera, and draw what the monitor saw beside what the robot did."""
-    made, world = Bundle.read(bundle), World(task, CAMERA)
-    promise = made.require_promise(bundle)
+    opened, world = Bundle.read(bundle), World(task, CAMERA)
+    promise = opened.require_promise(bundle)
     rule = promise.sessions
     assert rule is not None
     frames, rows = [], []
 
     def watch(answer: dict[str, Float32]) -> None:
         frames.append(world.frame())
-        signals = {name: answer[name].reshape(1, -1) for name in made.scorer.signals}
-        rows.append(made.scorer(Observations(signals))[0])
+        signals = {name: answer[name].reshape(1, -1) for name in opened.scorer.signals}
+        rows.append(opened.scorer(Observations(signals))[0])
 
     outcome = drive(world, policy, f"drawn-{seed}", seed, shift, watch)
     scores = np.array(rows)
@@ -46,7 +46,7 @@ def picture(task: str, policy: Remote, bundle: Path, seed: int, shift: Shift, pa
         stopped = len(alarmed) and at >= alarmed[0]
         axis.set_title(f"query {at}", fontsize=9, color="#b3261e" if stopped else "black")
         axis.set_axis_off()
-    lines = [*zip(made.scorer.detectors, scores.T, strict=True), ("evidence", course)]
+    lines = [*zip(opened.scorer.detectors, scores.T, strict=True), ("evidence", course)]
     for line, (name, values) in enumerate(lines, 1):
         axis = figure.add_subplot(grid[line, :])
         axis.plot(values, color="#1b4f9c", marker="o", markersize=4)

@@ -33,19 +33,19 @@ def demonstrate(task: str, count: int = DEMONSTRATIONS, seed: int = 0) -> tuple[
     states, chunks = [], []
     for number in range(count):
         episode = world.begin(1_000_000 * (seed + 1) + number)
-        seen, done = [], []
+        observed, done = [], []
         disturbance = random.choice([0.0, 0.1, 0.3])
         after = 0
-        while after < CHUNK and len(seen) < 200:
+        while after < CHUNK and len(observed) < 200:
             action = episode.expert()
-            seen.append(episode.observe())
+            observed.append(episode.observe())
             done.append(action)
             episode.act(action + random.normal(0, disturbance, ACTIONS) * np.array([1, 1, 1, 0]))
             after += episode.success
-        for at in range(len(seen)):
+        for at in range(len(observed)):
             chunk = done[at : at + CHUNK]
             chunks.append(chunk + [chunk[-1]] * (CHUNK - len(chunk)))
-            states.append(seen[at])
+            states.append(observed[at])
     return np.array(states, np.float32), np.array(chunks, np.float32)
 
 
@@ -93,9 +93,9 @@ class Policy(nn.Module):
 def train(states: Float32, chunks: Float32, *, seed: int = 0, epochs: int = EPOCHS) -> Policy:
     """A policy that acts as the demonstrations do."""
     torch.manual_seed(seed)
-    made = Policy(states, chunks)
+    policy = Policy(states, chunks)
     x, y = torch.tensor(states), torch.tensor(chunks)
-    optimiser = torch.optim.AdamW(made.parameters(), lr=RATE, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(policy.parameters(), lr=RATE, weight_decay=1e-4)
     steps = epochs * (len(x) // BATCH + 1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(epochs):
@@ -103,10 +103,10 @@ def train(states: Float32, chunks: Float32, *, seed: int = 0, epochs: int = EPOC
         for start in range(0, len(x), BATCH):
             rows = order[start : start + BATCH]
             optimiser.zero_grad()
-            made.loss(x[rows], y[rows]).backward()
+            policy.loss(x[rows], y[rows]).backward()
             optimiser.step()
             schedule.step()
-    return made.eval()
+    return policy.eval()
 
 
 def export(policy: Policy, path: Path) -> None:

@@ -34,24 +34,24 @@ class Rollout(NamedTuple):
     steps: int
     embeddings: NDArray[np.float32]
     chunks: NDArray[np.float16]
-    asked: NDArray[np.int32]
+    query_steps: NDArray[np.int32]
 
 
 def roll_out(world: World, policy: Served, kind: str, seed: int) -> Rollout:
     """One attempt at a task, the policy's first sample done."""
     episode = world.begin(seed, Shift.drawn(world.task, kind, seed))
-    embeddings, chunks, asked = [], [], []
-    while not episode.over:
-        asked.append(episode.steps)
+    embeddings, chunks, query_steps = [], [], []
+    while not episode.has_ended:
+        query_steps.append(episode.steps)
         actions, embedding = policy(episode.observe())
         embeddings.append(embedding)
         chunks.append(actions.astype(np.float16))
         for action in actions[0, :EXECUTED].astype(np.float64):
             episode.act(action)
-            if episode.over:
+            if episode.has_ended:
                 break
     return Rollout(
-        kind, episode.success, episode.steps, np.array(embeddings), np.array(chunks), np.array(asked, np.int32)
+        kind, episode.success, episode.steps, np.array(embeddings), np.array(chunks), np.array(query_steps, np.int32)
     )
 
 
@@ -64,13 +64,15 @@ def collect(task: str, folder: Path, usual: int, shifted: int, seed: int = 0) ->
     if path.exists():
         return f"{task}: kept"
     world, policy, first = World(task), Served(model, seed=seed + 1), 100_000 * seed
-    found = [roll_out(world, policy, "usual", first + episode) for episode in range(usual)]
+    rollouts = [roll_out(world, policy, "usual", first + episode) for episode in range(usual)]
     for at, kind in enumerate(SHIFTS, 1):
-        found += [roll_out(world, policy, kind, first + 10_000 * at + episode) for episode in range(shifted)]
-    write(path, found)
-    done = {kind: np.mean([one.success for one in found if one.kind == kind]) for kind in ("usual", *SHIFTS)}
-    told = ", ".join(f"{kind} {share:.0%}" for kind, share in done.items())
-    return f"{task}: {len(found)} rollouts, success {told}; {time.monotonic() - began:.0f} s"
+        rollouts += [roll_out(world, policy, kind, first + 10_000 * at + episode) for episode in range(shifted)]
+    write(path, rollouts)
+    success = {
+        kind: np.mean([rollout.success for rollout in rollouts if rollout.kind == kind]) for kind in ("usual", *SHIFTS)
+    }
+    shares = ", ".join(f"{kind} {share:.0%}" for kind, share in success.items())
+    return f"{task}: {len(rollouts)} rollouts, success {shares}; {time.monotonic() - began:.0f} s"
 
 
 def write(path: Path, rollouts: list[Rollout]) -> None:
@@ -78,32 +80,32 @@ def write(path: Path, rollouts: list[Rollout]) -> None:
     staged = path.with_suffix(".part.npz")
     np.savez(
         staged,
-        kinds=[one.kind for one in rollouts],
-        success=[one.success for one in rollouts],
-        steps=[one.steps for one in rollouts],
-        lengths=[len(one.asked) for one in rollouts],
-        embeddings=np.concatenate([one.embeddings for one in rollouts]),
-        chunks=np.concatenate([one.chunks for one in rollouts]),
-        asked=np.concatenate([one.asked for one in rollouts]),
+        kinds=[rollout.kind for rollout in rollouts],
+        success=[rollout.success for rollout in rollouts],
+        steps=[rollout.steps for rollout in rollouts],
+        lengths=[len(rollout.query_steps) for rollout in rollouts],
+        embeddings=np.concatenate([rollout.embeddings for rollout in rollouts]),
+        chunks=np.concatenate([rollout.chunks for rollout in rollouts]),
+        asked=np.concatenate([rollout.query_steps for rollout in rollouts]),
     )
     staged.replace(path)
 
 
 def read(path: Path) -> list[Rollout]:
     """The rollouts of a file."""
-    with np.load(path) as kept:
-        content = {name: kept[name] for name in kept.files}
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files}
     ends = np.cumsum(content["lengths"])
-    found = []
+    rollouts = []
     for at, end in enumerate(ends.tolist()):
-        own = slice(end - int(content["lengths"][at]), end)
-        found.append(
+        rows = slice(end - int(content["lengths"][at]), end)
+        rollouts.append(
             Rollout(
                 str(content["kinds"][at]), bool(content["success"][at]), int(content["steps"][at]),
-                content["embeddings"][own], content["chunks"][own], content["asked"][own],
+                content["embeddings"][rows], content["chunks"][rows], content["asked"][rows],
             )
         )  # fmt: skip
-    return found
+    return rollouts
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class Policies(service.GRPCInferenceServiceServicer):  # type: ignore[misc]
     def ModelInfer(self, request: oip.ModelInferRequest, context: grpc.ServicerContext) -> oip.ModelInferResponse:
         if request.model_name != self._name:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no '{request.model_name}' here, only '{self._name}'")
-        raw = dict(zip((one.name for one in request.inputs), request.raw_input_contents, strict=False))
+        raw = dict(zip((tensor.name for tensor in request.inputs), request.raw_input_contents, strict=False))
         if len(raw.get("observation", b"")) != 4 * STATE:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"'observation' must be raw FP32 of the shape (1, {STATE})")
         with self._alone:

@@ -73,16 +73,16 @@ class Episode:
         self.success = False
 
     @property
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether it has ended."""
         return self.success or self.steps >= STEPS
 
     def observe(self) -> Float:
         """The state as the policy sees it."""
-        seen = self._state.copy()
+        state = self._state.copy()
         if self._shift.kind == "noise":
-            seen[:36] += self._random.normal(0, self._shift.amount, 36) * (seen[:36] != 0)
-        return seen
+            state[:36] += self._random.normal(0, self._shift.amount, 36) * (state[:36] != 0)
+        return state
 
     def expert(self) -> Float:
         """What the scripted expert would do."""
@@ -106,12 +106,12 @@ class World:
 
     def __init__(self, task: str, camera: str | None = None) -> None:
         self.task, self.camera = task, camera
-        seen = (
+        camera_settings = (
             {} if camera is None else {"render_mode": "rgb_array", "camera_name": camera, "width": 320, "height": 320}
         )
-        made = gymnasium.make("Meta-World/MT1", env_name=task, seed=0, **seen)
-        made.reset()
-        self._inner: Any = made.unwrapped  # what wraps it would put the object at one of fifty places
+        environment = gymnasium.make("Meta-World/MT1", env_name=task, seed=0, **camera_settings)
+        environment.reset()
+        self._inner: Any = environment.unwrapped  # what wraps it would put the object at one of fifty places
         self._masses = self._inner.model.body_mass.copy()
         self._friction = self._inner.model.geom_friction.copy()
         self._damping = self._inner.model.dof_damping.copy()

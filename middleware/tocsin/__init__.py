@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tocsin.errors import ConfigError, FeedbackError, RecordingError, StartError, TocsinError
@@ -12,6 +15,7 @@ from tocsin.verdict import Verdict
 if TYPE_CHECKING:
     import grpc
 
+    from tocsin.configuration.config import Config
     from tocsin.judgement.guard import Guard
 
 _LATER = {"Guard": "tocsin.judgement.guard"}
@@ -28,6 +32,7 @@ __all__ = [
     "export_spans",
     "guard_channel",
     "guard_transport",
+    "record",
     "server_interceptor",
     "verdict",
 ]
@@ -55,6 +60,17 @@ def guard_channel(channel: grpc.Channel | grpc.aio.Channel, guard: Guard) -> Any
     grpc.RpcError (grpc.aio.AioRpcError) with the configured status.
 
     Raises ConfigError where no model of the guard is served by a protocol of gRPC.
+
+        >>> import grpc
+        >>> import tocsin
+        >>> from tocsin.testing import infer_response, serve_model
+        >>> guard, infer = tocsin.Guard.open("tocsin.yaml"), "/inference.GRPCInferenceService/ModelInfer"
+        >>> response = infer_response("digits", {"probs": [[0.1] * 10], "embedding": [[30.0] * 8]})
+        >>> with serve_model({infer: response}) as model:
+        ...     with tocsin.guard_channel(grpc.insecure_channel(model.address), guard) as channel:
+        ...         _, call = channel.unary_unary(infer).with_call(b"an image", timeout=60)
+        >>> tocsin.verdict(call).severity
+        'critical'
     """
     import grpc
 
@@ -87,6 +103,29 @@ def guard_transport(transport: Any, guard: Guard) -> Any:
     return guarded_transport(transport, guard)
 
 
+@contextmanager
+def record(config: Config | Path | str, directory: Path | str, rows: int = 100_000) -> Iterator[Guard]:
+    """A guard that keeps the signals of responses in a folder instead of scoring them, for `tocsin fit` and
+    `tocsin calibrate`; at most so many rows. It is given to any position of a program:
+
+        with tocsin.record("tocsin.yaml", "safe") as guard:
+            transport = tocsin.guard_transport(httpx.HTTPTransport(), guard)
+
+    Bundles need not exist yet, and nothing is done about responses. Needs the extra `record`. Raises ConfigError, and
+    RecordingError where the folder cannot be written to.
+    """
+    from tocsin.configuration.config import Config
+    from tocsin.recording.recorder import Recorder
+
+    settings = config if isinstance(config, Config) else Config.load(config)
+    recorder = Recorder.open(settings.model_copy(update={"mode": "observe"}))
+    recorder.start(Path(directory), rows)
+    try:
+        yield recorder
+    finally:
+        recorder.close()
+
+
 def server_interceptor(guard: Guard) -> Any:
     """An interceptor for grpc.server(interceptors=[...]) or grpc.aio.server(interceptors=[...]), at any place among
     others: they see the server's own messages.
@@ -95,6 +134,12 @@ def server_interceptor(guard: Guard) -> Any:
     enforce, what `on_alarm` and `fail` say is done.
 
     Raises ConfigError where no model of the guard is served by a protocol of gRPC.
+
+        >>> import grpc
+        >>> import tocsin
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> guard = tocsin.Guard.open("tocsin.yaml")
+        >>> server = grpc.server(ThreadPoolExecutor(4), interceptors=[tocsin.server_interceptor(guard)])
     """
     from tocsin.inprocess.channel import require_grpc
     from tocsin.inprocess.server import GuardInterceptor
@@ -107,6 +152,13 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
     """Count the guard's verdicts in a prometheus_client registry, the default one unless told otherwise.
 
     For programs that expose their own metrics; a sidecar does this by itself.
+
+        >>> import tocsin
+        >>> from prometheus_client import CollectorRegistry, generate_latest
+        >>> registry = CollectorRegistry()
+        >>> tocsin.export_metrics(tocsin.Guard.open("tocsin.yaml"), registry)
+        >>> b'tocsin_alarms_total{model="digits"' in generate_latest(registry)
+        True
     """
     from prometheus_client import REGISTRY
 
@@ -120,6 +172,10 @@ def export_metrics(guard: Guard, registry: Any = None) -> None:
 def export_spans(guard: Guard, processor: Any, share: float = 0.01) -> None:
     """Make spans of the guard's calls that alarm, and of a `share` of the others, for a span processor of the
     OpenTelemetry SDK, such as BatchSpanProcessor(OTLPSpanExporter()). A sidecar does this by itself.
+
+        >>> import tocsin
+        >>> from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+        >>> tocsin.export_spans(tocsin.Guard.open("tocsin.yaml"), BatchSpanProcessor(ConsoleSpanExporter()))
     """
     from tocsin.sinks.spans import SpanSink
     from tocsin.telemetry.exporters import resource

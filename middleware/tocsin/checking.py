@@ -15,6 +15,7 @@ from tocsin.errors import ConfigError, TocsinError
 from tocsin.events.delivery import check_target
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.model import guarded_models
+from tocsin.recording.reading import require_pyarrow
 from tocsin.relay.tls import Certificates
 from tocsin.state.opening import State
 from tocsin.telemetry.exporters import check_exporters
@@ -47,10 +48,10 @@ def file_problems(config: Config) -> list[str]:
     """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside, and which
     models the relay would never see a call of.
     """
-    return [*_unseen(config), *(problem for check in _checks(config) for problem in _said(check))]
+    return [*unseen_models(config), *(problem for check in _checks(config) for problem in _said(check))]
 
 
-def _unseen(config: Config) -> list[str]:
+def unseen_models(config: Config) -> list[str]:
     """The models whose protocols are HTTP, while `listen` relays gRPC."""
     return [
         f"models.{name}.protocol: '{model.protocol}' is HTTP, and the relay on {config.listen} carries gRPC, so that "
@@ -83,6 +84,9 @@ def _checks(config: Config) -> Iterator[Callable[[], object]]:
             if isinstance(target, FileTarget):
                 yield partial(_must_take_files, "events.to.file", target.file.parent)
             yield partial(check_target, target)
+    if config.record is not None:
+        yield require_pyarrow
+        yield partial(_must_take_files, "record.to", config.record.to)
     if config.opentelemetry is not None:
         yield partial(check_exporters, config.opentelemetry)
 

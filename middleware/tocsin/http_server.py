@@ -13,8 +13,9 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tocsin.sockets import BoundSocket
 
@@ -36,6 +37,7 @@ class Request(NamedTuple):
     method: str
     path: str
     headers: Mapping[str, str]
+    query: Mapping[str, str] = MappingProxyType({})  # of keys that stand several times, the last
 
 
 class Response(NamedTuple):
@@ -146,8 +148,9 @@ def _parsed(head: bytes) -> Request | None:
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         return None
     try:
-        path = unquote(urlsplit(words[1]).path)
+        target = urlsplit(words[1])
+        path, query = unquote(target.path), dict(parse_qsl(target.query))
     except ValueError:
         return None
     pairs = (line.partition(":") for line in lines)
-    return Request(words[0], path, {name.strip().lower(): value.strip() for name, _, value in pairs})
+    return Request(words[0], path, {name.strip().lower(): value.strip() for name, _, value in pairs}, query)

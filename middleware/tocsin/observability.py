@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
+from prometheus_client import CollectorRegistry
+
+from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
+from tocsin.events.alarm import Event
 from tocsin.http_server import HttpServer, Request, Response, text
+from tocsin.page.history import History
 from tocsin.page.page import Page
+from tocsin.page.snapshot import shown, snapshot
 from tocsin.sinks.exposition import Exposition
+from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.sockets import BoundSocket
+
+
+def open_endpoint(
+    config: Config,
+    metrics: PrometheusSink,
+    others: CollectorRegistry,
+    latest: Sequence[Event],
+    *,
+    is_ready: Callable[[], bool],
+    mode: Callable[[], str],
+) -> HttpEndpoint | None:
+    """The endpoint of a configuration, with its page where that is wanted; None where `metrics` is null.
+
+    `others` are metrics besides those of verdicts, `latest` the alarms that the page shows, and `mode` says which mode
+    is in force. Raises StartError.
+    """
+    if config.metrics is None:
+        return None
+    page = None
+    if config.page:
+        history = History(metrics.counts)
+        page = Page(lambda: snapshot(metrics, latest, history, mode()), lambda text: shown(latest, text), history)
+    return HttpEndpoint(config.metrics, Exposition(metrics, others), is_ready, page)
 
 
 class HttpEndpoint:
@@ -55,6 +85,6 @@ class HttpEndpoint:
             if self._ready():
                 return text(HTTPStatus.OK, "ready")
             return text(HTTPStatus.SERVICE_UNAVAILABLE, "not ready")
-        if self._page is not None and (answer := self._page.answer(request.path)) is not None:
+        if self._page is not None and (answer := self._page.answer(request.path, request.query)) is not None:
             return answer
         return text(HTTPStatus.NOT_FOUND, "there is /metrics, /healthz and /readyz")

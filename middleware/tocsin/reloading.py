@@ -49,6 +49,7 @@ FIXED = (
     "metrics",
     "page",
     "events",
+    "record",
     "opentelemetry",
     "state",
     "admin",

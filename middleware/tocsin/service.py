@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.registry import Collector
 
 from tocsin.admin import AdminServer
 from tocsin.configuration.config import Config
@@ -23,15 +24,12 @@ from tocsin.errors import ReloadError
 from tocsin.ext_proc.server import ExtProcServer
 from tocsin.feedback import FeedbackService
 from tocsin.judgement.guard import Guard
-from tocsin.observability import HttpEndpoint
-from tocsin.page.history import History
-from tocsin.page.page import Page
-from tocsin.page.snapshot import shown, snapshot
+from tocsin.observability import HttpEndpoint, open_endpoint
+from tocsin.recording.sampling import SampleSink
 from tocsin.relay.descriptors import raise_limit
 from tocsin.relay.server import Relay
 from tocsin.reloading import Reloader, leave_readers, reload_handler
 from tocsin.sinks.events import EventSink
-from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.telemetry.sending import Telemetry
 
@@ -54,12 +52,21 @@ class Sidecar:
 
     def __init__(self, config: Config, guard: Guard, path: Path | None = None, *, worker: bool = False) -> None:
         self.config = config
-        self.metrics = PrometheusSink(guard.models)
+        self.metrics = PrometheusSink(guard.models, drained=worker)
         repeat = 0.0 if config.events is None else config.events.repeat.total_seconds()
-        self.events = EventSink(guard.models, config.events, guard.state.once(repeat))
+        self.events = EventSink(
+            guard.models,
+            config.events,
+            guard.state.once(repeat),
+            finding=self.metrics.finding,
+            findings=self.metrics.findings,
+        )
         guard.sinks += [self.metrics] if worker or counted(config) else []
         guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
+        self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
+        guard.sinks += [self.sample] if self.sample is not None else []
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
+        samples = [self.sample] if self.sample is not None else []
         self.processor: ExtProcServer | None = None
         if config.ext_proc is not None:
             self.processor = ExtProcServer(
@@ -71,17 +78,18 @@ class Sidecar:
                 lambda: self.is_ready,
                 shares_port=worker,
             )
-        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events], self.processor)
+        self.reloader = Reloader(path, self.relay, guard, [self.metrics, self.events, *samples], self.processor)
         self._rest = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._rest)
-        for collector in (self.relay, self.reloader, self.events, guard.state):
+        collectors: list[Collector] = [self.relay, self.reloader, self.events, guard.state, *samples]
+        for collector in collectors:
             self._rest.register(collector)
         if self.processor is not None:
             self._rest.register(self.processor)
         self.telemetry: Telemetry | None = None
         if config.opentelemetry is not None:
             self.telemetry = Telemetry(config.opentelemetry)
-            self.telemetry.trace(guard)
+            self.telemetry.trace(guard, self.metrics.finding)
             self._rest.register(self.telemetry)
         self._feedback = FeedbackService(guard)
         self._worker = worker
@@ -108,9 +116,16 @@ class Sidecar:
     async def start(self) -> None:
         """Listen everywhere, or, when an address cannot be had, nowhere."""
         async with AsyncExitStack() as opened:
-            if self.config.metrics is not None and not self._worker:
-                exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
+            if not self._worker:
+                self.http = open_endpoint(
+                    self.config,
+                    self.metrics,
+                    self._rest,
+                    self.events.latest,
+                    is_ready=lambda: self.is_ready,
+                    mode=lambda: self.relay.context.config.mode,
+                )
+            if self.http is not None:
                 opened.callback(self.http.close)
             if self.config.admin is not None and not self._worker:
                 self._admin = AdminServer(self.config, [self._feedback.handler(), reload_handler(self.reloader.reload)])
@@ -130,13 +145,6 @@ class Sidecar:
                 opened.callback(readiness.cancel)
             self._opened = opened.pop_all()
         self._ready = True
-
-    def _page(self) -> Page | None:
-        if not self.config.page:
-            return None
-        history = History(self.metrics.counts)
-        show = partial(snapshot, self.metrics, self.events.latest, history)
-        return Page(lambda: show(self.relay.context.config.mode), lambda: shown(self.events.latest), history)
 
     async def _take_last_callers(self, hurried: asyncio.Event) -> None:
         """Serve on for `drain_delay`, unready, or until `hurried`."""
@@ -161,6 +169,8 @@ class Sidecar:
         else:
             await asyncio.gather(self.relay.drain(), self.processor.drain())
         await asyncio.to_thread(self.events.close)
+        if self.sample is not None:
+            await asyncio.to_thread(self.sample.close)
         await asyncio.to_thread(self.relay.context.guard.state.close)
         if self.telemetry is not None:
             await asyncio.to_thread(self.telemetry.close)
@@ -232,16 +242,21 @@ def give_back() -> None:
 def counted(config: Config) -> bool:
     """Whether anybody can see what is counted."""
     sent = config.opentelemetry is not None and config.opentelemetry.metrics is not None
-    return config.metrics is not None or sent
+    return config.metrics is not None or sent or (config.events is not None and config.events.evidence)
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """A new event loop: uvloop's, where there is one."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end on uvloop, where there is one."""
-    if sys.platform == "win32":
-        asyncio.run(main)
-        return
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    """Run a coroutine to its end on an event loop of its own."""
+    with asyncio.Runner(loop_factory=event_loop) as runner:
         runner.run(main)
     leave_readers()

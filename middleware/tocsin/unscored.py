@@ -5,10 +5,10 @@ from __future__ import annotations
 REASONS = {
     "no_bundle": "the model is configured without a bundle",
     "unknown_model": "the response names a model that is not configured",
-    "missing_signal": "a tensor that the configuration names is not there",
+    "missing_signal": "a tensor, field or metadata that the configuration names is not there",
     "shape": "a tensor has another width than the detectors were fitted on, or contradicts its own shape",
     "rows": "signals of one response have different numbers of rows, or none",
-    "dtype": "a tensor is not numeric",
+    "dtype": "a tensor is not numeric, or a score in metadata is not one number",
     "not_finite": "a signal or a score is NaN or infinite",
     "undecodable": "the message is damaged, not of the protocol, or read differently by different servers",
     "unmatched_request": "on a stream of requests, it is not known which of them the response answers",
@@ -20,8 +20,8 @@ REASONS = {
     "scorer_error": "the scorer failed",
     "no_response": "the call succeeded without a response message",
     "not_grpc": "the answer is not gRPC",
-    "not_sent": "Envoy does not send what is to be judged: its ext_proc filter is configured otherwise",
     "content_type": "the response is neither JSON nor a stream of it",
+    "not_sent": "Envoy does not send what is to be judged: its ext_proc filter is configured otherwise",
 }
 
 

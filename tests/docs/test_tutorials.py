@@ -65,6 +65,23 @@ def test_the_second_tutorial_stops_a_stream_of_a_service_of_ones_own(first: Type
     assert "place 2:" in stopped and "place 3:" not in stopped and "PERMISSION_DENIED" in stopped
 
 
+def test_a_guardrails_score_gets_a_promise_that_a_changed_log_breaks(tmp_path: Path) -> None:
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("TOCSIN")},
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "TOCSIN": str(ROOT),
+    }
+    with terminal(tmp_path, environment) as shell:
+        printed = shell.type_page(DOCS / "guardrails.md")
+    rates = {
+        name: float(rate) for name, rate in re.findall(r"^(promised|in use).*?\(([0-9.]+)%\)", printed, re.MULTILINE)
+    }
+    caught = {
+        name: int(count) for name, count in re.findall(r"^(promised|in use).*%\s+(\d+) of", printed, re.MULTILINE)
+    }
+    assert rates["in use"] < rates["promised"] < 2 and caught["promised"] > caught["in use"]
+
+
 def test_the_checks_for_ci_run_on_the_first_tutorials_bundle(first: Typed) -> None:
     recorded = pq.read_table(first.folder / "safe")
     (first.folder / "fresh").mkdir()
@@ -72,6 +89,14 @@ def test_the_checks_for_ci_run_on_the_first_tutorials_bundle(first: Typed) -> No
     environment = {**first.environment, "PATH": f"{first.folder / '.venv' / 'bin'}:{first.environment['PATH']}"}
     with terminal(first.folder, environment) as shell:
         assert "advice:" in shell.type_page(DOCS / "ci.md")
+
+
+def test_the_tests_of_ones_own_pass_on_the_first_tutorials_bundle(first: Typed) -> None:
+    environment = {**first.environment, "PATH": f"{first.folder / '.venv' / 'bin'}:{first.environment['PATH']}"}
+    (detector,) = [block for block in blocks(DOCS / "detectors.md") if block.file == "largest.py"]
+    with terminal(first.folder, environment) as shell:
+        shell.write(detector)
+        shell.type_page(DOCS / "testing.md")
 
 
 def test_the_readmes_guarded_channel_prints_its_verdict(first: Typed) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import grpc
 from benchmarks.dataplane.hops import start_envoy, start_nginx
+from harness.parts import running, settings
 from tests.interop.forwarder import Forwarder
 from tests.interop.protocol import ENDING
 from tests.interop.scenarios import Scenario, write_messages
 from tests.interop.stacks import Peer
-from tests.parts import running, settings
 
 MODES: dict[str, dict[str, str]] = {
     "observe": {"mode": "observe"},

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from harness.parts import SIGNALS, far_away, safe_traffic
 from tests.command import tocsin
-from tests.parts import SIGNALS, far_away, safe_traffic
 
 from tocsin_calibration import Bundle
 

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.command import tocsin
+from typer.testing import CliRunner
 
+from tocsin.cli.main import app
 from tocsin_calibration import Bundle, distributional_correctness
 from tocsin_detectors import Observations
 
@@ -314,3 +316,18 @@ def test_mistakes_are_one_clear_line(folder: Path, arguments: list[str], told: s
     filled = [a.format(**paths) for a in arguments]
     error = tocsin(*filled, code=2).stderr.strip().splitlines()[-1]
     assert error.startswith("error: ") and told in error
+
+
+def test_a_plan_says_what_a_calibration_takes_and_finds() -> None:
+    options = ["plan", "calibration", "--alpha", "0.05", "--traffic", "86400/day", "--rows", "2400"]
+    done = CliRunner().invoke(app, options)
+    assert done.exit_code == 0, done.output
+    assert "39 responses promise it on average, 88 with confidence 95%" in done.output
+    facts = json.loads(CliRunner().invoke(app, [*options, "--json"]).output)
+    (size,) = facts["alphas"]["0.05"]["sizes"]
+    assert (size["carrying"], size["confidence"]) == (1600, 0.95) and 0.04 < size["expected_rate"] < 0.05
+    medians = {delay["excess"]: delay["median"] for delay in size["delays"]}
+    assert medians[5.0] < medians[3.0] < medians[2.0]
+    assert f"{medians[3.0]:,} (" in done.output and f", {medians[5.0]} s" in done.output
+    for wrong in (["--rows", "30"], ["--traffic", "many"], ["--delta", "2"], ["--traffic", "1.2.3/day"]):
+        assert CliRunner().invoke(app, [*options, *wrong]).exception, wrong

@@ -10,12 +10,12 @@ from typing import Any
 
 import grpc
 import pytest
+from harness.model_server import model_server
+from harness.parts import INFER, METHOD, SIGNALS, far_away, inference, quick_bundle, running, safe_traffic, settings
+from harness.served import grouped, in_sessions, weighed
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from tests.middleware.served import grouped, in_sessions, weighed
-from tests.model_server import model_server
-from tests.parts import INFER, METHOD, SIGNALS, far_away, inference, quick_bundle, running, safe_traffic, settings
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard

@@ -19,9 +19,9 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.by_hand import until
-from tests.model_server import model_server
-from tests.parts import INFER, far_away, inference, running, settings
+from harness.by_hand import until
+from harness.model_server import model_server
+from harness.parts import INFER, far_away, inference, running, settings
 
 from tocsin.addresses import shown
 from tocsin.configuration.events import AlertmanagerTarget, WebhookTarget
@@ -318,7 +318,7 @@ def test_a_sum_tells_the_version_of_its_alarms(bundle: Path, tmp_path: Path) -> 
 
 
 def test_tls_still_reaches_a_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.certificates import Authority
+    from harness.certificates import Authority
 
     authority = Authority(tmp_path / "ca")
     certificate, key = authority.sign("hook")

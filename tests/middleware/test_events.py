@@ -25,8 +25,8 @@ import grpc
 import pytest
 import yaml
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, running, safe_traffic, settings
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, running, safe_traffic, settings
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.events import WebhookTarget

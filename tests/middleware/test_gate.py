@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import ranker
-from tests.parts import (
+from harness import ranker
+from harness.parts import (
     INFER,
     SIGNALS,
     STREAM_INFER,

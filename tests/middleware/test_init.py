@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests import ranker as acme
+from harness import ranker as acme
+from harness.model_server import model_server
+from harness.parts import free_port
 from tests.command import tocsin
-from tests.model_server import model_server
-from tests.parts import free_port
 
-from tocsin.protocols.protocol import presets
+from tocsin.protocols.protocol import is_http, presets
 from tocsin.scaffold.asking import MethodOutline, Output
 from tocsin.scaffold.template import of_methods, of_models
 
@@ -20,8 +20,9 @@ from tocsin.scaffold.template import of_methods, of_models
 def test_each_protocol_that_ships_has_one_that_passes_the_check(tmp_path: Path, protocol: str) -> None:
     out = tmp_path / "tocsin.yaml"
     said = tocsin("init", "--protocol", protocol, "-o", out).stderr
-    assert f"tocsin record -c {out}" in said
-    assert "guards mine (no bundle)" in tocsin("config", "check", out).stdout
+    in_program = ["--in-program"] if is_http(protocol) else []
+    assert ("record in the program" if in_program else f"tocsin record -c {out}") in said
+    assert "guards mine (no bundle)" in tocsin("config", "check", *in_program, out).stdout
 
 
 def test_a_server_that_reflects_is_asked_for_methods_and_numbers(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_methods_without_numbers_are_not_guarded() -> None:
     [
         ([], "say --ask HOST:PORT where a model server runs, or --protocol NAME"),
         (["--ask", "x:1", "--protocol", "oip"], "say --ask"),
-        (["--protocol", "none"], "--protocol none: ships not; there are oip, "),
+        (["--protocol", "none"], "--protocol none: ships not; there are anthropic, "),
         (["--protocol", "oip", "-o", "there.yaml"], "there.yaml: is there already; --force writes over it"),
         (["--protocol", "oip", "-o", "nowhere/x.yaml"], "there is no folder nowhere"),
     ],

@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 import pytest
+from harness.model_server import Model, model_server
+from harness.parts import INFER, STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 from prometheus_client import CollectorRegistry
-from tests.model_server import Model, model_server
-from tests.parts import INFER, STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
 from tocsin.inprocess.capture import Capture

@@ -20,7 +20,8 @@ from tocsin.unscored import Unscored
 
 GENERATE = {
     "vllm": "/vllm.grpc.engine.VllmEngine/Generate", "sglang": "/sglang.grpc.scheduler.SglangScheduler/Generate",
-    "trtllm": "/trtllm.TrtllmService/Generate",
+    "trtllm": "/trtllm.TrtllmService/Generate", "mlx": "/mlx.grpc.engine.MlxEngine/Generate",
+    "tokenspeed": "/tokenspeed.grpc.scheduler.TokenSpeedScheduler/Generate",
 }  # fmt: skip
 READ = ("token_logprobs", "top_logprobs")
 

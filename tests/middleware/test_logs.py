@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from tests.middleware.served import ask, grouped, in_sessions, served
-from tests.model_server import model_server
-from tests.parts import INFER, METHOD, SIGNALS, at_once, far_away, free_port, inference, running, settings
+from harness.model_server import model_server
+from harness.parts import INFER, METHOD, SIGNALS, at_once, far_away, free_port, inference, running, settings
+from harness.served import ask, grouped, in_sessions, served
 
 from tocsin import log_throttle
 from tocsin.judgement.guard import Guard

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.by_hand import until
-from tests.parts import free_port, running, settings
+from harness.by_hand import until
+from harness.parts import free_port, running, settings
 
 from tocsin import http_server
 from tocsin.configuration.fields import Address

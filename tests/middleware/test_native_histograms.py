@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import yaml
 from benchmarks.alerts.stack import Stack
+from harness.model_server import model_server
+from harness.parts import INFER, far_away, inference, running, safe_traffic, settings
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from tests.model_server import model_server
-from tests.parts import INFER, far_away, inference, running, safe_traffic, settings
 
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.families import FAMILIES, PVALUE, Family, Sample

@@ -13,13 +13,13 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from harness.model_server import model_server
+from harness.parts import INFER, METHOD, SIGNALS, far_away, inference, running, safe_traffic, settings
 from prometheus_client import CollectorRegistry
 from prometheus_client import generate_latest as plain_text
 from prometheus_client.openmetrics.exposition import generate_latest as open_text
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from tests.model_server import model_server
-from tests.parts import INFER, METHOD, SIGNALS, far_away, inference, running, safe_traffic, settings
 
 from tocsin.configuration.fields import Address
 from tocsin.errors import StartError

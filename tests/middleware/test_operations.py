@@ -14,11 +14,10 @@ import grpc
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
-from tests.by_hand import until
-from tests.certificates import Authority
-from tests.model_server import model_server
-from tests.parts import (
+from harness.by_hand import until
+from harness.certificates import Authority
+from harness.model_server import model_server
+from harness.parts import (
     INFER,
     SIGNALS,
     Running,
@@ -30,6 +29,7 @@ from tests.parts import (
     safe_traffic,
     settings,
 )
+from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 import tocsin
 from tocsin.cli.reload import reload as reload_command

@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
+from harness.certificates import Authority
+from harness.model_server import model_server
+from harness.parts import INFER
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.certificates import Authority
-from tests.model_server import model_server
-from tests.parts import INFER
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls

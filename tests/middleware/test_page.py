@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,9 +15,9 @@ from typing import Any
 
 import grpc
 import pytest
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, Running, far_away, inference, running, safe_traffic, settings
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, Running, far_away, inference, running, safe_traffic, settings
 
 from tocsin.judgement.guard import Guard
 from tocsin.page.history import History
@@ -90,6 +91,8 @@ def test_a_broken_promise_is_said_in_red_and_with_its_evidence(bundle: Path, bro
         page, _, _ = looked_at(browser, url)
         expect(page.locator(CARD)).to_contain_text("promise broken")
         expect(page.locator(CARD)).to_contain_text("Evidence against the promise: e^")
+        expect(page.locator(CARD)).to_contain_text("changed about 20")
+        expect(page.locator(CARD)).to_contain_text("detector entropy: scores are higher")
         expect(page.locator("#alarms")).to_contain_text("as high in 0.50% of safe responses")
         page.close()
 
@@ -126,6 +129,95 @@ def test_it_fits_a_phone_and_knows_the_dark(bundle: Path, browser: Browser) -> N
             page.close()
         brightness = [sum(map(int, re.findall(r"\d+", ground)[:3])) for ground in grounds]
         assert brightness[0] > 600 > 200 > brightness[1]
+
+
+def test_it_answers_what_people_come_with_first_also_on_a_phone(bundle: Path, browser: Browser) -> None:
+    with watched(bundle) as (relay, url):
+        page, _, complaints = looked_at(browser, url, viewport={"width": 360, "height": 740})
+        answers = page.locator("#answers")
+        expect(answers).to_contain_text("No traffic yet.")
+        send(relay, *(b"%d" % row for row in range(100)))
+        expect(answers).to_contain_text("Is it keeping its promise?Yes, as far as 100 responses can tell: ")
+        expect(answers).to_contain_text("What alarmed, and why?")
+        send(relay, *[b"far"] * 60)
+        expect(answers).to_contain_text("No. digits raises warning alarms in ")
+        expect(answers).to_contain_text("it promised at most 5%")
+        expect(answers).to_contain_text("UTC, critical, digits: ")
+        expect(answers).to_contain_text("What does it cost?99 times of 100, scoring takes at most ")
+        box = answers.bounding_box()
+        assert box is not None and box["y"] + box["height"] < 740  # without scrolling
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        size = page.evaluate("parseFloat(getComputedStyle(document.querySelector('.answer')).fontSize)")
+        assert size >= 16
+        expect(page.locator(".scores[open]")).to_have_count(0)  # pictures wait until they are asked for
+        page.locator(".scores summary").click()
+        send(relay, b"1")
+        expect(page.locator(CARD)).to_contain_text("of 161 responses since start")
+        expect(page.locator(".scores[open]")).to_have_count(1)
+        assert complaints == []
+        page.close()
+
+
+def test_alarms_are_searched_by_session_and_trace_and_older_ones_are_shown(bundle: Path, browser: Browser) -> None:
+    traces = [f"{number:032x}" for number in range(1, 46)]
+    with watched(bundle) as (relay, url):
+        with grpc.insecure_channel(relay.target) as channel:
+            for number, trace in enumerate(traces):
+                metadata = (("traceparent", f"00-{trace}-b7ad6b7169203331-01"), ("x-session", f"robot {number}"))
+                channel.unary_unary(INFER)(b"far", metadata=metadata, timeout=10)
+        told = relay.sidecar.events.latest
+        page, _, complaints = looked_at(browser, url)
+        lines, search = page.locator("#alarms details"), page.locator("#search")
+        expect(lines).to_have_count(10)
+        singles = [event["data"] for event in told if "alarms" not in event["data"]]
+        search.fill(singles[3]["trace_id"])
+        expect(lines).to_have_count(1)
+        expect(lines.first).to_contain_text(singles[3]["session"])
+        search.fill("robot 7")
+        expect(lines).to_have_count(1)
+        search.fill("no such session")
+        expect(page.locator("#alarms")).to_have_text("None that holds this text.")
+        search.fill("CRITICAL")
+        expect(page.locator("#found")).to_contain_text("shown")
+        search.fill("")
+        expect(lines).to_have_count(10)
+        assert complaints == []
+        page.close()
+
+
+def test_more_than_ten_alarms_are_remembered_and_shown(bundle: Path, browser: Browser, tmp_path: Path) -> None:
+    events = {"to": [{"file": tmp_path / "alarms.jsonl"}], "burst": 1_000}
+    with watched(bundle, events=events) as (relay, url):
+        with grpc.insecure_channel(relay.target) as channel:
+            for number in range(45):
+                channel.unary_unary(INFER)(b"far", metadata=(("x-session", f"s{number}"),), timeout=10)
+        page, _, _ = looked_at(browser, url)
+        lines, older = page.locator("#alarms details"), page.locator("#older")
+        expect(lines).to_have_count(10)
+        older.click()
+        expect(lines).to_have_count(30)
+        older.click()
+        expect(lines).to_have_count(45)
+        expect(older).to_be_hidden()
+        expect(page.locator("#found")).to_have_text("45 shown, no older ones")
+        page.locator("#search").fill("s4")
+        expect(lines).to_have_count(6)  # s4, s40, ..., s44
+        page.locator("#search").press("Space")  # a space is typed, and pauses nothing
+        expect(page.locator("#live")).to_contain_text("live")
+        page.close()
+        assert len(alarms(url)) == 45 and len(alarms(url, search="s4", last="2")) == 2
+        assert len(alarms(url, last="0")) == len(alarms(url, last="-1")) == len(alarms(url, last="x")) == 45
+        assert alarms(url, search="%") == []
+        done = subprocess.run(
+            [sys.executable, "-m", "tocsin", "top", "--once", "--search", "s44", "--of", url.removeprefix("http://")],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert done.stdout.count("session s44") == 1 and "session s43" not in done.stdout
+
+
+def alarms(url: str, **query: str) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"{url}/alarms?{urllib.parse.urlencode(query)}") as answer:
+        return list(json.load(answer))
 
 
 def test_it_is_off_with_one_setting_and_only_answers_get(bundle: Path) -> None:
@@ -165,6 +257,9 @@ def test_the_terminal_shows_the_same(bundle: Path) -> None:
         )  # fmt: skip
     assert "digits promise kept" in done.stdout and "of 100)" in done.stdout
     assert "promised 5%" in done.stdout and "critical" in done.stdout
+    words = " ".join(done.stdout.split())
+    assert "Is it keeping its promise? Yes, as far as 100 responses can tell: " in words
+    assert "What does it cost? 99 times" in words
 
 
 def test_top_tells_when_nobody_is_there() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from harness.parts import INFER, inference, quick_bundle
+from harness.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
 from prometheus_client import CollectorRegistry, generate_latest
-from tests.middleware.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
-from tests.parts import INFER, inference, quick_bundle
 from typer.testing import CliRunner
 
 import tocsin
@@ -261,10 +261,10 @@ def test_a_recording_keeps_the_group(tmp_path: Path, bundle: Path) -> None:
 
     recorder = Recorder.open(Config(**model(bundle, group="metadata.x-tenant")))
     recorder.start(tmp_path / "out", 10)
-    call = recorder.call(INFER, {"x-tenant": "north"})
+    call = recorder.guard.call(INFER, {"x-tenant": "north"})
     assert call is not None
     call.response = inference(SAFE, slice(0, 2))
-    recorder.judge([call])
+    recorder.guard.judge([call])
     recorder.close()
     (file,) = (tmp_path / "out").iterdir()
     assert pq.read_table(file).column("group").to_pylist() == ["north", "north"]

@@ -12,11 +12,13 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.json_format import MessageToDict
+from harness import ranker as acme
+from harness.parts import STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
+from smg_grpc_proto.generated import mlx_engine_pb2 as mlx
 from smg_grpc_proto.generated import sglang_scheduler_pb2 as sglang
+from smg_grpc_proto.generated import tokenspeed_scheduler_pb2 as tokenspeed
 from smg_grpc_proto.generated import trtllm_service_pb2 as trtllm
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
-from tests import ranker as acme
-from tests.parts import STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
 from tocsin.configuration.config import Config
@@ -97,6 +99,23 @@ def sglang_stream(logprobs: list[float]) -> list[Any]:
     ]
 
 
+def stream_of(module: Any) -> Any:
+    """Streams of an engine whose messages have the same names as vLLM's."""
+
+    def stream(logprobs: list[float]) -> list[Any]:
+        chunks = []
+        for at, value in enumerate(logprobs):
+            told = module.OutputLogProbs(token_logprobs=[value], token_ids=[at])
+            told.top_logprobs.add(values=[value, value - 1], token_ids=[at, at + 1])
+            chunks.append(
+                module.GenerateResponse(chunk=module.GenerateStreamChunk(token_ids=[at], output_logprobs=told, index=0))
+            )
+        complete = module.GenerateComplete(output_ids=range(len(logprobs)), finish_reason="stop")
+        return [*chunks, module.GenerateResponse(complete=complete)]
+
+    return stream
+
+
 def trtllm_stream(logprobs: list[float]) -> list[Any]:
     return [
         trtllm.GenerateResponse(
@@ -110,6 +129,8 @@ ENGINES = {
     "vllm": ("/vllm.grpc.engine.VllmEngine/Generate", vllm_stream, vllm),
     "sglang": ("/sglang.grpc.scheduler.SglangScheduler/Generate", sglang_stream, sglang),
     "trtllm": ("/trtllm.TrtllmService/Generate", trtllm_stream, trtllm),
+    "mlx": ("/mlx.grpc.engine.MlxEngine/Generate", stream_of(mlx), mlx),
+    "tokenspeed": ("/tokenspeed.grpc.scheduler.TokenSpeedScheduler/Generate", stream_of(tokenspeed), tokenspeed),
 }
 
 
@@ -185,7 +206,10 @@ def _prompt(engine: str, proto: Any) -> dict[str, Any]:
     return {"tokenized": proto.TokenizedInput(**{ids: [1, 2, 3]})}
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("vllm", vllm), ("sglang", sglang), ("trtllm", trtllm)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [("vllm", vllm), ("sglang", sglang), ("trtllm", trtllm), ("mlx", mlx), ("tokenspeed", tokenspeed)],
+)
 def test_our_part_of_a_protocol_has_the_numbers_and_types_of_the_whole(ours: str, theirs: Any) -> None:
     seen: set[str] = set()
 
@@ -397,7 +421,7 @@ def test_a_protocol_that_does_not_fit_is_told(bundle: Path, tmp_path: Path, chan
 
 
 def test_outputs_that_judging_needs_are_asked_for_and_taken_out_again(bundle: Path) -> None:
-    from tests.model_server import model_server
+    from harness.model_server import model_server
 
     asked: list[list[str]] = []
 

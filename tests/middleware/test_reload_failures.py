@@ -18,10 +18,10 @@ import grpc
 import onnx
 import pytest
 import yaml
+from harness.by_hand import until
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, Running, at_once, far_away, free_port, inference, quick_bundle, running
 from onnx import TensorProto, helper
-from tests.by_hand import until
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, Running, at_once, far_away, free_port, inference, quick_bundle, running
 from typer.testing import CliRunner
 
 from tocsin import reloading

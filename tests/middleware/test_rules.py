@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tests.parts import SIGNALS, quick_bundle
+from harness.parts import SIGNALS, quick_bundle
 from typer.testing import CliRunner
 
 from tocsin.alerting.rates import CHANCE, ceiling
@@ -47,6 +47,9 @@ PROMISE = {  # what a calm Tocsin shows
     'tocsin_quiet_log_evalue{model="digits",severity="warning"}': "-2+0x1000",
     'tocsin_quiet_log_evalue{model="digits",severity="critical"}': "-2+0x1000",
     'tocsin_drift_log_evalue{model="digits"}': "-2+0x1000",
+    'tocsin_cause_log_evalue{model="digits",kind="detector",cause="entropy"}': "-2+0x1000",
+    'tocsin_cause_log_evalue{model="digits",kind="group",cause="eu"}': "-2+0x1000",
+    'tocsin_change_timestamp_seconds{model="digits"}': "0+0x1000",
     'tocsin_added_seconds_bucket{le="0.005"}': "0+300x1000",
     'tocsin_added_seconds_bucket{le="0.01"}': "0+300x1000",
     'tocsin_added_seconds_bucket{le="+Inf"}': "0+300x1000",
@@ -66,6 +69,7 @@ DISTURBED: dict[str, dict[str, str]] = {  # what each alert is about, and nothin
     "TocsinAlarmBudgetBurnsSlowly": {'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+48x1000"},
     "TocsinTooQuiet": {'tocsin_quiet_log_evalue{model="digits",severity="critical"}': "7+0x1000"},
     "TocsinDrift": {'tocsin_drift_log_evalue{model="digits"}': "7+0x1000"},
+    "TocsinCause": {'tocsin_cause_log_evalue{model="digits",kind="group",cause="eu"}': "7+0x1000"},
     "TocsinCalibrationStale": {'tocsin_bundle_calibrated_timestamp_seconds{model="digits"}': "-2592000+0x1000"},
     "TocsinCandidateDisagrees": {
         'tocsin_shadow_responses_total{model="digits",severity="critical",live="none"}': "0+120x1000"
@@ -258,6 +262,30 @@ def test_what_is_told_names_numbers(configured: Path, tmp_path: Path) -> None:
     told = unit_test(tmp_path, written(configured), series, alert_rule_test=[claim]).stderr
     assert "digits: critical alarms now exceed what was promised (1% in five minutes, promised 1%" in told
     assert "evidence e^7.0 to 1)" in told
+
+
+def test_an_alert_says_which_part_has_changed_and_since_when(configured: Path, tmp_path: Path) -> None:
+    change = {
+        'tocsin_cause_log_evalue{model="digits",kind="detector",cause="entropy"}': "9+0x1000",
+        'tocsin_cause_log_evalue{model="digits",kind="group",cause="eu"}': "3+0x1000",
+        'tocsin_change_timestamp_seconds{model="digits"}': "3600+0x1000",
+    }
+    for alert in ("TocsinPromiseBroken", "TocsinDrift"):
+        series = {**PROMISE, **DISTURBED[alert], **change}
+        claim = {"eval_time": "2h", "alertname": alert, "exp_alerts": []}
+        shown = unit_test(tmp_path, written(configured), series, alert_rule_test=[claim]).stderr
+        assert "Most evidence points at detector 'entropy' (e^9.0). It probably began at 1970-01-01 01:00:00" in shown
+    claim = {"eval_time": "2h", "alertname": "TocsinDrift", "exp_alerts": []}
+    series = {**PROMISE, **DISTURBED["TocsinDrift"]}
+    assert "Most evidence" not in unit_test(tmp_path, written(configured), series, alert_rule_test=[claim]).stderr
+
+
+def test_a_cause_is_named_apart_by_deployment(configured: Path, tmp_path: Path) -> None:
+    rules = written(configured, "--by", "namespace")
+    series = in_namespace({**PROMISE, **DISTURBED["TocsinCause"]}, "production")
+    claim = {"eval_time": "2h", "alertname": "TocsinCause", "exp_alerts": []}
+    shown = unit_test(tmp_path, rules, series, alert_rule_test=[claim]).stderr
+    assert "digits (namespace production): scores of group 'eu' have changed (evidence e^7.0 to 1)" in shown
 
 
 def test_the_recorded_ceiling_is_the_formula(configured: Path, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import redis
 import yaml
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, Running, at_once, free_port, inference, running, safe_traffic, settings
+from harness.redis_server import RedisServer, redis_cluster, redis_server
+from harness.served import in_sessions
 from pydantic import ValidationError
-from tests.middleware.served import in_sessions
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, Running, at_once, free_port, inference, running, safe_traffic, settings
-from tests.redis_server import RedisServer, redis_cluster, redis_server
 
 import tocsin
 from tocsin.configuration.model import ModelConfig

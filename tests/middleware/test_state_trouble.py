@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from tests.by_hand import until
-from tests.middleware.served import SAFE, ask, in_sessions, metric
+from harness.by_hand import until
+from harness.model_server import model_server
+from harness.parts import SIGNALS, inference, running, settings
+from harness.redis_server import RedisServer, redis_server
+from harness.served import SAFE, ask, in_sessions, metric
 from tests.middleware.test_state import judged, promise_of, store_of
-from tests.model_server import model_server
-from tests.parts import SIGNALS, inference, running, settings
-from tests.redis_server import RedisServer, redis_server
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.state import StateConfig

@@ -16,13 +16,8 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from prometheus_client.parser import text_string_to_metric_families as parse_text
-from tests.model_server import model_server
-from tests.parts import (
+from harness.model_server import model_server
+from harness.parts import (
     INFER,
     METHOD,
     SIGNALS,
@@ -36,6 +31,11 @@ from tests.parts import (
     safe_traffic,
     settings,
 )  # fmt: skip
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import tocsin
 from tocsin.configuration.telemetry import TelemetryConfig

@@ -21,10 +21,9 @@ import grpc
 import numpy as np
 import pytest
 import yaml
-from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame
-from tests.by_hand import fields, until, upstream
-from tests.model_server import model_server
-from tests.parts import (
+from harness.by_hand import fields, until, upstream
+from harness.model_server import model_server
+from harness.parts import (
     INFER,
     SIGNALS,
     STREAM_INFER,
@@ -37,6 +36,7 @@ from tests.parts import (
     safe_traffic,
     settings,
 )
+from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame
 
 import tocsin
 from tocsin.configuration.config import Config
@@ -172,7 +172,7 @@ def test_a_full_disk_loses_segments_and_no_traffic(tmp_path: Path) -> None:
     program = f"""
 import logging, resource, signal, sys
 from pathlib import Path
-from tests.parts import INFER, inference, safe_traffic, settings
+from harness.parts import INFER, inference, safe_traffic, settings
 from tocsin.recording.recorder import Recorder
 logging.basicConfig(stream=sys.stdout)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -181,9 +181,9 @@ recorder = Recorder.open(settings(1, None))
 recorder.start(Path({str(tmp_path / "safe")!r}), 10_000)
 answer = inference(safe_traffic(200), slice(0, 200))
 for _ in range(5):
-    call = recorder.call(INFER, {{}})
+    call = recorder.guard.call(INFER, {{}})
     call.response = answer
-    recorder.judge([call])
+    recorder.guard.judge([call])
 recorder.close()
 print("recorded", recorder.rows)
 """

@@ -17,14 +17,15 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from tests.by_hand import until
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, quick_bundle, safe_traffic, settings
+from harness.by_hand import until
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, quick_bundle, safe_traffic, settings
 
 import tocsin
 from tocsin.cli.reload import reload as reload_command
 from tocsin.errors import ConfigError, ReloadError
 from tocsin.judgement.guard import Guard
+from tocsin.recording.reading import read_recording
 from tocsin.workers.supervisor import Supervisor
 
 ANSWERS = {b"safe": inference(safe_traffic(4, seed=3), slice(0, 1)), b"far": inference(far_away(1), slice(0, 1))}
@@ -66,7 +67,7 @@ def serving(address: str, bundle: Path, folder: Path, workers: int = 2) -> Itera
     content = {
         "listen": f"127.0.0.1:{free_port()}", "upstream": address, "mode": "annotate", "workers": workers,
         "metrics": f"127.0.0.1:{free_port()}", "admin": f"127.0.0.1:{free_port()}", "drain": "5s",
-        "scoring_budget": "60s",
+        "scoring_budget": "60s", "record": {"to": "record"},
         "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
     }  # fmt: skip
     path.write_text(yaml.safe_dump(content))
@@ -99,6 +100,9 @@ def test_workers_share_the_port_and_their_metrics_are_one(bundle: Path, tmp_path
         assert served.metric('tocsin_promise_log_evalue{model="digits",severity="critical"}') > 4.6
         time.sleep(0.5)
         assert served.sum("tocsin_responses_total") == 60
+        assert served.metric('tocsin_recording_responses{model="digits"}') == 60
+    files = [path.name for path in (tmp_path / "record").iterdir()]
+    assert read_recording(tmp_path / "record").rows == 60 and len(files) == 2, files
 
 
 def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(bundle: Path, tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def compare(
     The advice is to take the candidate when the current one breaks its promise on fresh traffic and the candidate keeps
     it; to keep the current one when both do and nothing has shifted; else to look. Raises CalibrationError when one
     promises for sessions and the other for responses.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> old, new, fresh = np.random.default_rng(0).normal(size=(3, 2_000, 1))
+        >>> current, candidate = calibrate(old), calibrate(new)
+        >>> compare(current, candidate, fresh, new).advice
+        'keep either: both keep their promises, and nothing has shifted that can be told'
     """
     if (current.sessions is None) != (candidate.sessions is None):
         raise CalibrationError(

@@ -135,6 +135,12 @@ def evaluate(
     `distributional_correctness`, where their distributions are known. `failures` (m, d): scores of
     responses that should alarm, with their `failed_sessions` (m,). Raises CalibrationError when their lengths differ,
     when scores are not finite, and when the promise is for sessions and none are named.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> calibration, fresh = np.random.default_rng(0).normal(size=(2, 2_000, 1))
+        >>> evaluate(calibrate(calibration), fresh).facts()["severities"]["warning"]["word"]
+        'kept'
     """
     columns = (("groups", groups), ("sessions", sessions), ("labels", correct), ("DCS values", dcs))
     for name, column in columns:

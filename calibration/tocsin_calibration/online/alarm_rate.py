@@ -21,14 +21,15 @@ from collections.abc import Sequence
 from math import ceil, exp, lgamma, log, sqrt
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.online.urn import Counts
+from tocsin_calibration.online.urn import Counts, UrnTest
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 # Alternatives of the promise test: multiples of the promised rate, and how much each is trusted beforehand.
 # Twice the rate has most, since more than that shows soon anyway.
-MULTIPLES = ((1.5, 0.1), (2.0, 0.3), (2.5, 0.2), (3.0, 0.2), (5.0, 0.1), (8.0, 0.1))
+MULTIPLES = ((1.3, 0.1), (1.5, 0.1), (2.0, 0.25), (2.5, 0.2), (3.0, 0.15), (5.0, 0.1), (8.0, 0.1))
 SHARES = ((0.5, 0.4), (0.25, 0.3), (0.1, 0.3))  # of the expected rate, the same for the test of too few
 CONCENTRATION = 400.0  # responses' worth of certainty in each alternative, at most the null's own
+SLIGHT, PRECISE = 1.75, 1600.0  # the multiple below which an alternative is more certain, as it must tell small excess
 LEARNT = 0.8  # the trust in a later window's bet that learns from what came before it, where it does
 LEAST = 10  # gaps above the threshold from which on windows learn: of fewer, a calm time says little of this set's luck
 PLAUSIBLE = -1.64  # standard deviations below the expected count, under which calm is no news of this calibration set
@@ -49,7 +50,9 @@ class RateTest:
         self.learns = learns
         total = sum(trust for trust, _ in rates) or 1.0
         self._rates = [(log(trust / total), rate) for trust, rate in rates]
-        self._mixtures: dict[float, list[tuple[float, float, float, float]]] = {}  # by the alternatives' certainty
+        self._mixtures: dict[
+            float, list[tuple[float, float, float, float]]
+        ] = {}  # by the null's certainty, as far as it bounds theirs
 
     def log_evalue(self, counts: Counts, before: Counts | None = None) -> float:
         """log F of counts (2,): 0 at the start, large when there are too many alarms, log(1/delta) to act on.
@@ -78,9 +81,8 @@ class RateTest:
     def _largest_below(self, null: tuple[float, float], alarms: int, responses: int) -> float:
         """log F: by alternative, E falls with the count up to a turning point, and rises from there."""
         total = null[0] + null[1]
-        alternatives = self._alternatives(min(CONCENTRATION, total))
         at = []
-        for _, a, b, _ in alternatives:
+        for _, a, b, _ in self._alternatives(total):
             # E(c+1) - E(c) has the sign of (total - a - b) c - falls.
             falls = null[0] * b - null[1] * a + (responses - 1) * (null[0] - a)
             slope = total - a - b
@@ -91,20 +93,28 @@ class RateTest:
     def _mixed(self, null: tuple[float, float], at: Sequence[int], responses: int) -> float:
         """log of the alternatives' probabilities over the null's, each at its count, mixed by trust."""
         total = null[0] + null[1]
-        kappa = min(CONCENTRATION, total)
-        common = lgamma(kappa) - lgamma(kappa + responses) - lgamma(total) + lgamma(total + responses)
-        common += lgamma(null[0]) + lgamma(null[1])
-        logs, nulls = [], {count: lgamma(null[0] + count) + lgamma(null[1] + responses - count) for count in set(at)}
-        for (trust, a, b, constant), count in zip(self._alternatives(kappa), at, strict=True):
-            logs.append(trust - constant + lgamma(a + count) + lgamma(b + responses - count) - nulls[count])
+        common = lgamma(null[0]) + lgamma(null[1]) - lgamma(total) + lgamma(total + responses)
+        alternatives, logs = self._alternatives(total), []
+        nulls = {count: lgamma(null[0] + count) + lgamma(null[1] + responses - count) for count in set(at)}
+        sums = {kappa: lgamma(kappa + responses) for kappa in {a + b for _, a, b, _ in alternatives}}
+        for (trust, a, b, constant), count in zip(alternatives, at, strict=True):
+            gammas = lgamma(a + count) + lgamma(b + responses - count) - sums[a + b]
+            logs.append(trust - constant + gammas - nulls[count])
         return common + _log_sum(logs) if logs else 0.0
 
-    def _alternatives(self, kappa: float) -> list[tuple[float, float, float, float]]:
-        """Of each alternative its trust's log, its two parameters of sum `kappa`, and the log of their gammas."""
-        mixture = self._mixtures.get(kappa)
+    def _alternatives(self, total: float) -> list[tuple[float, float, float, float]]:
+        """Of each alternative its trust's log, its two parameters, whose sum is at most `total`, and the log of their
+        gammas over that of their sum.
+        """
+        total = min(PRECISE, total)
+        mixture = self._mixtures.get(total)
         if mixture is None:
-            pairs = [(trust, kappa * rate, kappa * (1 - rate)) for trust, rate in self._rates]
-            mixture = self._mixtures[kappa] = [(trust, a, b, lgamma(a) + lgamma(b)) for trust, a, b in pairs]
+            slight = SLIGHT * self.cells[0] / sum(self.cells)
+            mixture = self._mixtures[total] = []
+            for trust, rate in self._rates:
+                kappa = min(PRECISE if rate < slight else CONCENTRATION, total)
+                a, b = kappa * rate, kappa * (1 - rate)
+                mixture.append((trust, a, b, lgamma(a) + lgamma(b) - lgamma(a + b)))
         return mixture
 
 
@@ -134,9 +144,23 @@ def promise_test(law: FalseAlarmLaw, *, learns: bool = True) -> RateTest:
     """Whether safe traffic alarms more often than promised: counts are (alarms, responses without one).
 
     `learns`: the law is exact, as it is when scores do not tie at the threshold, so that later windows may learn.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> law = calibrate(np.random.default_rng(0).normal(size=(1_000, 1))).laws["warning"]
+        >>> test = promise_test(law)
+        >>> test.log_evalue((200, 800)) > 10  # 200 alarms, 800 responses without one
+        True
     """
     rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
     return RateTest(law.n + 1 - law.k, law.k, rates, learns=learns)
+
+
+def change_test(law: FalseAlarmLaw) -> UrnTest:
+    """What says when a rate began to be higher, from counts (responses without an alarm, alarms): an estimate alone."""
+    rates = [(trust, multiple * law.mean_rate) for multiple, trust in MULTIPLES if multiple * law.mean_rate < 1]
+    cells = float(law.k), float(law.n + 1 - law.k)
+    return UrnTest(cells, [(trust, (CONCENTRATION * (1 - rate), CONCENTRATION * rate)) for trust, rate in rates])
 
 
 def quiet_test(law: FalseAlarmLaw, above: int) -> QuietTest | None:
@@ -148,6 +172,12 @@ def quiet_test(law: FalseAlarmLaw, above: int) -> QuietTest | None:
     list, one of which is trusted with half of the level (where nothing ties), all others with the other half together.
 
     Guarantee: under exchangeability P(evidence ever reaches 1/delta) <= delta, whatever ties.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> law = calibrate(np.random.default_rng(0).normal(size=(1_000, 1))).laws["warning"]
+        >>> quiet_test(law, above=30) is not None
+        True
     """
     ranks = sorted({int((law.n - law.k) / STEP**power) for power in range(200)} - {0}, reverse=True)
     below = next((rank for rank in ranks if rank <= above), 0)
@@ -161,6 +191,12 @@ def promise_log_evalue(law: FalseAlarmLaw, alarms: int, responses: int) -> float
     """log F of the promise test after `alarms` in `responses`.
 
     Raises CalibrationError unless 0 <= alarms <= responses.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> law = calibrate(np.random.default_rng(0).normal(size=(1_000, 1))).laws["warning"]
+        >>> promise_log_evalue(law, alarms=200, responses=1_000) > 10
+        True
     """
     if not 0 <= alarms <= responses:
         raise CalibrationError(f"there cannot be {alarms} alarms in {responses} responses")

@@ -2,8 +2,13 @@
 
 An e-value that has seen five thousand calm responses needs many bad ones to be turned. So a new window opens every
 `every` responses, which bets only on what comes after; the j-th window gets the share w_j = 6/(pi^2 j^2) of the trust.
-A change is found about every/2 responses, plus the delay of a fresh test, after it happens. Memory is O(1): the first
-window and the last few are kept, others stop betting, which only lowers the evidence.
+A change is found about every/2 responses, plus the delay of a fresh test, after it happens.
+
+Windows are dyadic: one that opened after s = 2^l m times `every` responses (m odd) bets on until the next one has
+opened PER_AGE 2^l times. So windows of every age stay, at most a quarter of their age apart from age PER_AGE on, in
+memory that grows with the log of the responses: a change that is too small to show in a few thousand responses is found
+by a window that opened near it, however long that takes. The first window never ends. A window that stops betting only
+lowers the evidence, so that which ones do is free to choose.
 
 **Drift** (`UrnTest`). A window learns its null from all that came before. Evidence is the sum of w_j E_j over all
 windows (those to come counting 1): a martingale from 1, so P(it ever reaches 1/delta) <= delta under exchangeability.
@@ -29,13 +34,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import exp, log, pi
 
+import numpy as np
+
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.online.alarm_rate import MULTIPLES, QuietTest, RateTest
-from tocsin_calibration.online.urn import UrnTest
+from tocsin_calibration.online.urn import UrnTest, log_evalues
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 
 EVERY = 1_000  # responses between restarts
-MOST_WINDOWS = 8  # windows that go on betting, besides the first
+PER_AGE = 8  # windows of the last restarts that go on betting; of each further power of two of an age, half as many
 
 
 class Watch:
@@ -65,9 +72,8 @@ class Watch:
             self._opened += 1
             self._to_come -= _share(self._opened)
             if self.responses < self._opened * self.every:  # a batch over several restarts opens the last one only
+                self._windows = [window for window in self._windows if self._stays(window[0])]
                 self._windows.append((self._opened, self.counts.copy()))
-                if len(self._windows) > MOST_WINDOWS + 1:
-                    del self._windows[1]
 
     def log_evidence(self) -> float:
         """log of the evidence now, log(1/delta) to act on."""
@@ -83,10 +89,34 @@ class Watch:
             return None
         return max(log(_share(number)) + self.quiet.log_evalue(since) for number, _, since in self._since())
 
+    def _stays(self, number: int) -> bool:
+        """Whether a window goes on betting, now that number `_opened` opens."""
+        restarts = number - 1
+        return restarts == 0 or self._opened - number < PER_AGE * (restarts & -restarts)
+
     def _since(self) -> Iterator[tuple[int, list[int], list[int]]]:
         """Each window's number, the counts before it, and those since."""
         for number, before in self._windows:
             yield number, before, [now - then for now, then in zip(self.counts, before, strict=True)]
+
+
+def log_evidences(watches: Sequence[Watch]) -> list[float]:
+    """`log_evidence` of several watches of urn tests at once, which takes little longer than that of one."""
+    result = [watch.log_evidence() if not isinstance(watch.test, UrnTest) else 0.0 for watch in watches]
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for at, watch in enumerate(watches):
+        if isinstance(watch.test, UrnTest):
+            by_shape.setdefault(watch.test.shape, []).append(at)
+    for places in by_shape.values():
+        tests = [test for at in places if isinstance(test := watches[at].test, UrnTest)]
+        windows = [(number, *window) for number, at in enumerate(places) for window in watches[at]._since()]
+        which = np.array([number for number, *_ in windows])
+        before, since = (np.array([window[at] for window in windows]) for at in (2, 3))
+        logs = log_evalues(tests, which, since, before) + np.log([_share(window[1]) for window in windows])
+        to_come = np.log([max(watches[at]._to_come, 1e-300) for at in places])
+        for number, at in enumerate(places):
+            result[at] = float(np.logaddexp.reduce([*logs[which == number], to_come[number]]))
+    return result
 
 
 class ShiryaevRoberts:

@@ -44,6 +44,9 @@ def distributional_correctness(probs: ArrayLike, labels: ArrayLike, idk: int | N
     """DCS (n,) of answer distributions (n, C), the right answers (n,), and the choice that abstains, if there is one.
 
     Raises CalibrationError when a row is no distribution, or the right answer is to abstain.
+
+        >>> distributional_correctness([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], [0, 0], idk=2).round(2).tolist()
+        [0.63, 0.0]
     """
     p, truth = np.asarray(probs, np.float64), np.asarray(labels, np.intp)
     if p.ndim != 2 or len(p) != len(truth) or (p < 0).any() or not np.allclose(p.sum(axis=1), 1, atol=1e-4):
@@ -58,7 +61,11 @@ def distributional_correctness(probs: ArrayLike, labels: ArrayLike, idk: int | N
 
 
 def ternary(correct: ArrayLike, abstained: ArrayLike, loads: Loads = Loads()) -> Float64:
-    """+right, -wrong or 0 (n,) by whether answers were right (n,) and whether they abstained (n,)."""
+    """+right, -wrong or 0 (n,) by whether answers were right (n,) and whether they abstained (n,).
+
+    >>> ternary([True, False, False], abstained=[False, False, True]).tolist()
+    [1.0, -1.0, 0.0]
+    """
     value = np.where(np.asarray(correct, bool), loads.right, -loads.wrong)
     return np.where(np.asarray(abstained, bool), 0.0, value)
 
@@ -68,6 +75,9 @@ def expected_dcs(p_correct: ArrayLike, p_idk: ArrayLike, loads: Loads = Loads())
 
     `p_correct` (n,): the calibrated probability that the answer, if one is given, is right (see `correctness`); `p_idk`
     (n,): the answer's own mass on abstaining. Of the rest, p_correct is taken for right: p_c = p_correct (1 - p_idk).
+
+        >>> expected_dcs([0.9, 0.5], [0.1, 0.1]).round(2).tolist()
+        [0.65, 0.0]
     """
     right, idk = np.asarray(p_correct, np.float64), np.asarray(p_idk, np.float64)
     answer_mass = 1 - idk

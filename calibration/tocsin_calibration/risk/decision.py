@@ -129,6 +129,12 @@ def fit_risk_policy(
     AUROC, and the others calibrate it. `max_error`: also bound the risk of serving wrong answers, by `method` crc
     (share of all responses, on average), ltt or sgr (share of the served ones, with confidence 1 - delta; see
     `selective`). Raises CalibrationError without both right and wrong answers among them.
+
+        >>> import numpy as np
+        >>> scores = np.random.default_rng(0).random((900, 1))
+        >>> policy = fit_risk_policy(scores, scores[:, 0] < 0.5)
+        >>> policy.labelled
+        600
     """
     values, right = np.asarray(scores, np.float64), np.asarray(correct, bool)
     if way not in WAYS:

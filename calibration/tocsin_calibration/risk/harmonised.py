@@ -53,6 +53,14 @@ def harmonise(
     """From features (n, D) and what S sources said of each response (n, S): an answer 0..classes-1, or -1 to abstain.
 
     Full-batch Adam from zero: deterministic. Raises CalibrationError on other answers, or a source that says nothing.
+
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> features = rng.normal(size=(300, 2))
+        >>> truth = (features[:, 0] > 0).astype(int)
+        >>> sources = np.stack([truth, truth, 1 - truth], axis=1)
+        >>> harmonise(features, sources, classes=2).risk(features[:1], truth[:1]).shape
+        (1,)
     """
     x, said = np.asarray(features, np.float64), np.asarray(sources, np.intp)
     if x.ndim != 2 or said.ndim != 2 or len(x) != len(said) or not said.shape[1]:

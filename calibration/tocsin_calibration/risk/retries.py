@@ -78,6 +78,10 @@ def plan_retries(
     """The best number of tries at one model. `correlation` in [0, 1): of two tries at one prompt being right.
 
     Raises CalibrationError on a rate outside [0, 1] or a negative cost.
+
+        >>> from tocsin_calibration import Verifier
+        >>> plan_retries(0.6, Verifier(passes_right=0.95, passes_wrong=0.3), cost=0.2, correlation=0.5).tries
+        1
     """
     return plan_cascade(
         [Stage(accuracy, cost)] * _counted(max_tries), verifier, gain=gain, loss=loss, correlation=correlation
@@ -90,6 +94,11 @@ def plan_cascade(
     """How far to go through these stages, in order; each answer is served if it passes.
 
     With a `correlation`, prompts that are hard for one stage are as hard for the others: their quantile is the same.
+
+        >>> from tocsin_calibration import Stage, Verifier
+        >>> stages = [Stage(accuracy=0.6, cost=0.1), Stage(accuracy=0.9, cost=0.3)]
+        >>> plan_cascade(stages, Verifier(passes_right=0.9, passes_wrong=0.1)).tries
+        2
     """
     _check(stages, gain, loss, correlation)
     p, share = _prompts([stage.accuracy for stage in stages], correlation)
@@ -112,6 +121,9 @@ def correlation_of(attempts: Sequence[Sequence[bool]]) -> float:
 
     The one-way estimator of variance between prompts over all variance. Raises CalibrationError without two prompts of
     two answers.
+
+        >>> round(correlation_of([[True, True], [False, False], [True, False], [True, True]]), 2)
+        0.57
     """
     groups = [np.asarray(answers, np.float64) for answers in attempts if len(answers) > 1]
     if len(groups) < 2:

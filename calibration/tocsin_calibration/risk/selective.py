@@ -53,6 +53,13 @@ NOTHING = Selective(None, 0.0, 0.0)
 def conformal_risk_control(scores: ArrayLike, losses: ArrayLike, risk: float) -> Selective:
     """The largest threshold for which a wrong answer is served in at most a share `risk` of all responses, on
     average.
+
+        >>> import numpy as np
+        >>> scores = np.linspace(0, 1, 100)  # of uncertainty
+        >>> wrong = scores > 0.8
+        >>> bound = conformal_risk_control(scores, wrong, risk=0.1)
+        >>> round(float(bound.threshold), 2)
+        0.89
     """
     values, lost = _checked(scores, losses, risk)
     order = np.argsort(values, kind="stable")
@@ -73,6 +80,12 @@ def learn_then_test(
 
     A fifth of the responses, drawn by `seed`, only say where thresholds lie, and at which one the sequence had best
     begin; the others are what it is tested on.
+
+        >>> import numpy as np
+        >>> scores = np.linspace(0, 1, 1_000)
+        >>> bound = learn_then_test(scores, scores > 0.9, risk=0.05)
+        >>> bound.threshold is not None
+        True
     """
     aside, rest = _divided(scores, losses, risk, delta, seed)
     grid = _grid(aside.scores)
@@ -93,7 +106,13 @@ def learn_then_test(
 
 
 def sgr(scores: ArrayLike, losses: ArrayLike, risk: float, delta: float = 0.1, *, seed: int = 0) -> Selective:
-    """The largest threshold found whose error among served is at most `risk`, with confidence 1 - delta; 0/1 losses."""
+    """The largest threshold found whose error among served is at most `risk`, with confidence 1 - delta; 0/1 losses.
+
+    >>> import numpy as np
+    >>> scores = np.linspace(0, 1, 1_000)
+    >>> sgr(scores, scores > 0.9, risk=0.05).threshold is not None
+    True
+    """
     aside, (values, lost) = _divided(scores, losses, risk, delta, seed)
     grid = _grid(aside.scores)
     if not np.isin(lost, (0.0, 1.0)).all():

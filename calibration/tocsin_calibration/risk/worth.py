@@ -42,6 +42,12 @@ def worth(law: FalseAlarmLaw, failure_rate: float, traffic: float, caught: int, 
     at least 99 times of 100, that of all alarms, as their sum, and that of the precision 98 times.
 
     Raises CalibrationError on impossible rates or counts.
+
+        >>> from tocsin_calibration import calibrate
+        >>> import numpy as np
+        >>> law = calibrate(np.random.default_rng(0).normal(size=(1_000, 1))).laws["warning"]
+        >>> round(worth(law, failure_rate=0.01, traffic=10_000, caught=80, failures=100).caught.value)  # a day
+        80
     """
     if not 0 <= failure_rate <= 1 or traffic < 0:
         raise CalibrationError(

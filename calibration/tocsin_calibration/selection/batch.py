@@ -37,6 +37,10 @@ def order_statistic_bound(calibration: ArrayLike, m: int, j: int, alpha: float) 
     """A bound that the j-th smallest of the next m safe scores exceeds with probability at most alpha.
 
     j = m bounds the largest, j = (m+1)/2 the median of an odd batch. +inf when n is too small for any other.
+
+        >>> import numpy as np
+        >>> round(float(order_statistic_bound(np.linspace(0, 1, 999), m=1, j=1, alpha=0.05)), 2)
+        0.95
     """
     ordered = sorted_scores(calibration)
     cdf = np.cumsum(below_order_statistic(len(ordered), m, j))
@@ -51,6 +55,10 @@ def mean_bound(calibration: ArrayLike, m: int, alpha: float, largest: float) -> 
     quantile with probability at most alpha (Mann-Whitney's law); below it, the mean is at most what the worst split of
     that rank sum over the batch allows, each score at most the next calibration score above it. Both by dynamic
     programming, O(m^2 n^2 / 2) at worst: meant for n m up to some 20,000.
+
+        >>> import numpy as np
+        >>> round(mean_bound(np.linspace(0, 1, 500), m=50, alpha=0.05, largest=1.0), 2)
+        0.57
     """
     ordered = sorted_scores(calibration)
     n = len(ordered)

@@ -26,6 +26,11 @@ def selection_pvalues(scores: ArrayLike, good: ArrayLike, new: ArrayLike, u: Arr
     """P-values (m,) of "this response is bad" from labelled scores (n,), labels (n,) and new scores (m,).
 
     `u` (m,) in (0, 1) breaks ties exactly; without it ties count against the response.
+
+        >>> import numpy as np
+        >>> scores = np.linspace(0, 1, 99)
+        >>> selection_pvalues(scores, scores < 0.5, [0.0, 1.0]).round(2).tolist()
+        [0.01, 0.5]
     """
     values, fine = np.asarray(scores, np.float64), np.asarray(good, bool)
     if values.ndim != 1 or values.shape != fine.shape or not len(values):
@@ -38,7 +43,11 @@ def selection_pvalues(scores: ArrayLike, good: ArrayLike, new: ArrayLike, u: Arr
 
 
 def benjamini_hochberg(pvalues: ArrayLike, q: float) -> Mask:
-    """Which hypotheses (m,) are rejected at FDR q: the k smallest p-values for the largest k with p_(k) <= q k / m."""
+    """Which hypotheses (m,) are rejected at FDR q: the k smallest p-values for the largest k with p_(k) <= q k / m.
+
+    >>> benjamini_hochberg([0.01, 0.02, 0.2, 0.9], q=0.1).tolist()
+    [True, True, False, False]
+    """
     if not 0 < q < 1:
         raise CalibrationError(f"the FDR must lie strictly between 0 and 1, not {q}")
     p = np.asarray(pvalues, np.float64)
@@ -53,5 +62,12 @@ def benjamini_hochberg(pvalues: ArrayLike, q: float) -> Mask:
 def conformal_selection(
     scores: ArrayLike, good: ArrayLike, new: ArrayLike, q: float, u: ArrayLike | None = None
 ) -> Mask:
-    """Which new responses (m,) to release so that at most a share q of them is bad, in expectation."""
+    """Which new responses (m,) to release so that at most a share q of them is bad, in expectation.
+
+    >>> import numpy as np
+    >>> scores = np.linspace(0, 1, 200)
+    >>> good = scores < 0.5
+    >>> conformal_selection(scores, good, [0.01, 0.9], q=0.1).tolist()
+    [True, False]
+    """
     return benjamini_hochberg(selection_pvalues(scores, good, new, u), q)

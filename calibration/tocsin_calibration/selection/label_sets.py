@@ -102,6 +102,14 @@ def calibrate_label_sets(
 
     `weights` (L,), 0 or more, from other data (such as `reliability_weights`); 1 each unless given. Raises
     CalibrationError when n is too small for alpha.
+
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> labels = rng.random((500, 3)) < 0.3
+        >>> scores = np.clip(labels + rng.normal(scale=0.1, size=(500, 3)), 0, 1)
+        >>> sets = calibrate_label_sets(scores, labels, alpha=0.1)
+        >>> [found.astype(int).tolist() for found in sets.sets([0.95, 0.02, 0.03])]
+        [[1, 0, 0]]
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
     if values.ndim != 2 or values.shape != truth.shape or not ((values >= 0) & (values <= 1)).all():

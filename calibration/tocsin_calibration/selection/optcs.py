@@ -26,6 +26,12 @@ def optimised_selection(scores: ArrayLike, good: ArrayLike, new: ArrayLike, q: f
 
     Scores are of badness, higher = worse. `u` in (0, 1), drawn independently of the data, releases more at the same FDR
     (e-values divided by it).
+
+        >>> import numpy as np
+        >>> scores = np.linspace(0, 1, 200)[:, None]
+        >>> good = scores[:, 0] < 0.5
+        >>> optimised_selection(scores, good, [[0.01], [0.9]], q=0.1).tolist()
+        [True, False]
     """
     values, fine, tested = np.asarray(scores, np.float64), np.asarray(good, bool), np.asarray(new, np.float64)
     if values.ndim != 2 or tested.ndim != 2 or values.shape[1] != tested.shape[1] or len(values) != len(fine):

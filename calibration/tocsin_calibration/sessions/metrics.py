@@ -31,6 +31,9 @@ def session_metrics(
     """From each session's first alarmed step (from 0, or None), its length, and whether it failed.
 
     Raises CalibrationError when the three differ in length or a step lies outside its session.
+
+        >>> session_metrics([3, None, None], lengths=[10, 10, 10], failed=[True, False, True])
+        SessionMetrics(tpr=0.5, tnr=1.0, balanced_accuracy=0.75, detection_time=0.3, twa=0.675)
     """
     if not len(alarm_steps) == len(lengths) == len(failed):
         raise CalibrationError("alarms, lengths and failures must be told for the same sessions")

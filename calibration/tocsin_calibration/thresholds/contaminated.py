@@ -33,7 +33,12 @@ def bad_among(n: int, share: float) -> int:
 
 
 def false_alarm_bounds(n: int, k: int, bad: int) -> Bounds:
-    """Between which rates safe traffic alarms at s_(k), with `bad` of the n calibration scores arbitrary."""
+    """Between which rates safe traffic alarms at s_(k), with `bad` of the n calibration scores arbitrary.
+
+    >>> bounds = false_alarm_bounds(n=1_000, k=960, bad=10)
+    >>> [round(float(rate), 3) for rate in bounds]
+    [0.031, 0.041]
+    """
     safe = n - bad
     return Bounds(max(0.0, (safe + 1 - k) / (safe + 1)), min(1.0, (n + 1 - k) / (safe + 1)))
 

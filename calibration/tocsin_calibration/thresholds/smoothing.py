@@ -19,7 +19,12 @@ Float64 = NDArray[np.float64]
 
 
 def uniforms(identifiers: Iterable[str | bytes | int], seed: int = 0) -> Float64:
-    """One number in (0, 1) for each identifier, the same for ever; different ones for different seeds."""
+    """One number in (0, 1) for each identifier, the same for ever; different ones for different seeds.
+
+    >>> first, same, other = uniforms(["a"], seed=1), uniforms(["a"], seed=1), uniforms(["a"], seed=2)
+    >>> bool(first == same), bool(first == other)
+    (True, False)
+    """
     key = seed.to_bytes(8, "little", signed=True)
     drawn = [hashlib.blake2b(_bytes(identifier), digest_size=8, key=key).digest() for identifier in identifiers]
     words = np.frombuffer(b"".join(drawn), "<u8") >> np.uint64(11)
@@ -30,6 +35,10 @@ def smoothed_pvalues(calibration: Float64 | Ordered, scores: ArrayLike, u: Array
     """P-values (m,) in (0, 1) of scores (m,) against sorted calibration scores (n,); u (m,) in (0, 1).
 
     Exactly uniform when scores and calibration are exchangeable and u is independent of them.
+
+        >>> import numpy as np
+        >>> smoothed_pvalues(np.array([1.0, 2, 2, 4]), [2.0, 9.0], u=[0.5, 0.5]).tolist()
+        [0.5, 0.1]
     """
     values = np.asarray(scores, np.float64)
     ordered = calibration if isinstance(calibration, Ordered) else Ordered(calibration, len(calibration))

@@ -25,7 +25,11 @@ def exact(alpha: float) -> Fraction:
 
 
 def required_size(alpha: float) -> int:
-    """The smallest n whose threshold is finite: ceil(1/alpha) - 1."""
+    """The smallest n whose threshold is finite: ceil(1/alpha) - 1.
+
+    >>> required_size(0.01)
+    99
+    """
     level = exact(alpha)
     return -(-level.denominator // level.numerator) - 1
 
@@ -45,7 +49,12 @@ def rank(n: int, alpha: float) -> int:
 
 
 def threshold(scores: ArrayLike, alpha: float) -> float:
-    """The k-th smallest of the calibration scores (n,); an alarm is a score strictly above it."""
+    """The k-th smallest of the calibration scores (n,); an alarm is a score strictly above it.
+
+    >>> import numpy as np
+    >>> float(threshold(np.arange(1.0, 100), alpha=0.05))
+    95.0
+    """
     ordered = sorted_scores(scores)
     return float(ordered[rank(len(ordered), alpha) - 1])
 
@@ -54,6 +63,10 @@ def pvalues(calibration: NDArray[np.float64], scores: ArrayLike) -> NDArray[np.f
     """p = (1 + #{i: s_i >= s}) / (n+1) for each score (m,) against sorted calibration scores (n,), in (0, 1].
 
     P(p <= alpha) <= alpha for exchangeable scores, and p <= alpha exactly when the score exceeds `threshold`.
+
+        >>> import numpy as np
+        >>> pvalues(np.array([1.0, 2, 3, 4]), [0.0, 2.5, 9.0]).tolist()
+        [1.0, 0.6, 0.2]
     """
     n = len(calibration)
     below = np.searchsorted(calibration, np.asarray(scores, np.float64), side="left")

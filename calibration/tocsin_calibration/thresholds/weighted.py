@@ -96,6 +96,9 @@ def label_shift_weights(labels: ArrayLike, expected: ArrayLike) -> Float64:
 
     Label shift: the classes' shares change, what responses of a class look like does not. Raises CalibrationError
     when a class that is expected was never recorded.
+
+        >>> label_shift_weights([0, 0, 0, 1], [0.5, 0.5]).round(2).tolist()
+        [0.67, 0.67, 0.67, 2.0]
     """
     classes, shares = np.asarray(labels, np.intp), np.asarray(expected, np.float64)
     if (shares < 0).any() or not np.isclose(shares.sum(), 1):
@@ -112,6 +115,10 @@ def estimate_shares(labels: ArrayLike, predicted: ArrayLike, target: ArrayLike, 
 
     Solves C q = mu for the confusion matrix C of the labelled sample (n,) and the target's predicted shares mu, by
     least squares clipped to distributions (black-box shift estimation; Lipton et al. 2018, arXiv:1802.03916).
+
+        >>> labels, predicted = [0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1]
+        >>> estimate_shares(labels, predicted, [1, 1, 1, 0], classes=2).round(2).tolist()
+        [0.25, 0.75]
     """
     truth, said = np.asarray(labels, np.intp), np.asarray(predicted, np.intp)
     confusion = np.zeros((classes, classes))
@@ -131,6 +138,13 @@ def covariate_weights(recorded: ArrayLike, target: ArrayLike, *, steps: int = 50
     Logistic regression on standardised columns, ridge 1; the ratio is its odds, corrected for n and m. It is not
     clipped: that would flatter the effective size and break the promise where traffic shifted most. The promise is as
     good as the ratio is.
+
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> recorded, target = rng.normal(size=(2_000, 1)), rng.normal(1, 1, size=(2_000, 1))
+        >>> weights = covariate_weights(recorded, target)
+        >>> bool(weights[recorded[:, 0] > 1].mean() > 5 * weights[recorded[:, 0] < 0].mean())
+        True
     """
     a, b = np.asarray(recorded, np.float64), np.asarray(target, np.float64)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:

@@ -74,6 +74,11 @@ def resist_one_token(
 
     `judge` takes a question and an answer and gives its score, higher = better; answers from `passes` on pass. Raises
     DetectorError when there is no question or a score is NaN.
+
+        >>> def judge(question, answer):
+        ...     return float("Paris" in answer)
+        >>> float(resist_one_token(judge, ["What is the capital of France?"], passes=0.5).rate)
+        0.0
     """
     question_count, passed, tried = 0, [], tuple(attacks)
     for question in questions:

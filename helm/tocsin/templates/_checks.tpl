@@ -77,7 +77,7 @@
 {{- define "tocsin.files" -}}
 {{- $settings := .Values.tocsin.settings | default dict }}
 {{- $holders := dict "settings" (pick $settings "admin_token") }}
-{{- range $key := list "tls" "upstream_tls" "admin_tls" "opentelemetry" "state" "events" }}
+{{- range $key := list "tls" "upstream_tls" "admin_tls" "opentelemetry" "state" "events" "record" }}
 {{- $_ := set $holders (printf "settings.%s" $key) (get $settings $key | default dict) }}
 {{- end }}
 {{- range $at, $one := $settings.listeners | default list }}
@@ -96,8 +96,9 @@
 {{- end }}
 {{- $files := dict }}
 {{- range $place, $holder := $holders }}
-{{- range $key := list "admin_token" "certificate" "key" "client_ca" "ca" "headers" "password" "spool" "file" "secret" "settings" "descriptors" }}
-{{- with get $holder $key }}{{ $_ := set $files (printf "%s.%s" $place $key) . }}{{ end }}
+{{- range $key := list "admin_token" "certificate" "key" "client_ca" "ca" "headers" "password" "spool" "file" "secret" "settings" "descriptors" "to" }}
+{{- $file := get $holder $key }}
+{{- if and $file (kindIs "string" $file) }}{{ $_ := set $files (printf "%s.%s" $place $key) $file }}{{ end }}
 {{- end }}
 {{- end }}
 {{- toYaml $files }}

@@ -21,7 +21,7 @@ def promise(models: Sequence[Watched], wishes: RuleOptions) -> Group:
     alerts: list[Recording | Alert] = [*rates(wishes)]
     if fixed:
         alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes), _quiet(fixed, models, wishes)]
-    alerts += [_drift(models, wishes), _stale(wishes)]
+    alerts += [_drift(models, wishes), _cause(models, wishes), _stale(wishes)]
     if any(model.shadowed for model in models):
         alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
     return Group("tocsin.promise", alerts)
@@ -53,7 +53,7 @@ def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOpti
         + f" in five minutes, promised {wishes.lookup('tocsin:alpha', ALARM)}; "
         + 'evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The traffic is not like the calibration traffic, or the model has changed: the evidence against the promise "
-        f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {" ".join(sure)}',
+        f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {which(wishes)}{" ".join(sure)}',
         "promise-broken",
     )
 
@@ -118,9 +118,42 @@ def _drift(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
         f"max by ({wishes.labels('model')}) (max_over_time(tocsin_drift_log_evalue[5m])) > {limit:.4f}",
         wishes.subject + ': scores have drifted from calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
         "Scores are distributed otherwise than when the bundle was calibrated, upwards or downwards; alarms may still "
-        f"be within what was promised. On traffic like the calibration traffic, any alert of this kind ever fires with "
+        f"be within what was promised. {which(wishes)}On traffic like the calibration traffic, any alert of this kind "
+        "ever fires with "
         f"probability at most {wishes.delta:g} a process.",
         "drift",
+    )
+
+
+def which(wishes: RuleOptions) -> str:
+    """The part of the traffic with most evidence that it has changed, and since when, as a template of annotations."""
+    matchers = ",".join(f"{label}='%s'" for label in [*wishes.by, "model"])
+    values = " ".join(f"$labels.{label}" for label in [*wishes.by, "model"])
+    most = f'{{{{ with printf "topk(1, tocsin:cause_log_evalue{{{matchers}}} > 0)" {values} | query }}}}'
+    when = f'{{{{ with printf "max(tocsin_change_timestamp_seconds{{{matchers}}}) > 0" {values} | query }}}}'
+    return (
+        most
+        + "Most evidence points at {{ . | first | label `kind` }} '{{ . | first | label `cause` }}' "
+        + "(e^{{ . | first | value | printf `%.1f` }}). {{ end }}"
+        + when
+        + "It probably began at {{ . | first | value | toTime }}. {{ end }}"
+    )
+
+
+def _cause(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
+    """Closed testing has adjusted the evidence for how many parts of a model's traffic are watched: models remain."""
+    limit = page_limits(models, wishes.delta).drift
+    return Alert(
+        "TocsinCause",
+        "info",
+        f"tocsin:cause_log_evalue > {limit:.4f}",
+        wishes.subject
+        + ": scores of {{ $labels.kind }} '{{ $labels.cause }}' have changed "
+        + '(evidence e^{{ $value | printf "%.1f" }} to 1)',
+        "This part of the traffic is not as at calibration, whatever the others are. On traffic like the calibration "
+        f"traffic, any alert of this kind ever names a part that has not changed with probability at most "
+        f"{wishes.delta:g} a process.",
+        "cause",
     )
 
 

@@ -58,6 +58,8 @@ def rates(wishes: RuleOptions) -> list[Recording]:
             by_alarm(f"max by ({wishes.labels('model', 'severity')}) (max_over_time(tocsin_promise_log_evalue[5m]))"),
         ),
     ]
+    cause = f"max by ({wishes.labels('model', 'kind', 'cause')}) (max_over_time(tocsin_cause_log_evalue[5m]))"
+    rules.append(Recording("tocsin:cause_log_evalue", cause))
     for window in WINDOWS:
         judged = f"sum by ({wishes.labels('model')}) (increase(tocsin_promised_total[{window}]))"
         alarmed = f"sum by ({wishes.labels('model', 'severity')}) (increase(tocsin_promised_alarms_total[{window}]))"

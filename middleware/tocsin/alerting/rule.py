@@ -62,7 +62,7 @@ class Group:
 
 def as_file(groups: Sequence[Group], runbooks: str) -> str:
     """A file of rules, as `rule_files` of Prometheus reads it; `runbooks` is where their pages are."""
-    return _yaml(_groups(groups, runbooks))
+    return as_yaml(_groups(groups, runbooks))
 
 
 def as_manifest(groups: Sequence[Group], runbooks: str, name: str, labels: dict[str, str]) -> str:
@@ -70,20 +70,21 @@ def as_manifest(groups: Sequence[Group], runbooks: str, name: str, labels: dict[
     metadata: dict[str, Any] = {"name": name}
     if labels:
         metadata["labels"] = labels
-    return _yaml({**MANIFEST, "metadata": metadata, "spec": _groups(groups, runbooks)})
+    return as_yaml({**MANIFEST, "metadata": metadata, "spec": _groups(groups, runbooks)})
 
 
 def as_values(groups: Sequence[Group], runbooks: str, labels: dict[str, str]) -> str:
     """Values for the Helm chart, which makes a PrometheusRule of them."""
     rules: dict[str, Any] = {"enabled": True, **({"labels": labels} if labels else {}), **_groups(groups, runbooks)}
-    return _yaml({"prometheusRule": rules})
+    return as_yaml({"prometheusRule": rules})
 
 
 def _groups(groups: Sequence[Group], runbooks: str) -> dict[str, Any]:
     return {"groups": [{"name": g.name, "rules": [rule.facts(runbooks) for rule in g.rules]} for g in groups]}
 
 
-def _yaml(content: dict[str, Any]) -> str:
+def as_yaml(content: dict[str, Any]) -> str:
+    """YAML whose expressions of several lines stay so."""
     text: str = yaml.dump(content, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
     return text
 

@@ -10,136 +10,111 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from tocsin.cli import calibrate_options as options
+from tocsin.cli.calibrate_options import CalibrateOptions
 from tocsin.cli.chosen import Choice, chosen, of_sessions
 from tocsin.cli.comparison import show_comparison
-from tocsin.cli.on import On, counted, in_parts
-from tocsin.cli.promising import Promised, Wanted, promise_in_sweeps, promise_of
+from tocsin.cli.from_options import command
+from tocsin.cli.looking import look
+from tocsin.cli.on import counted, in_parts
+from tocsin.cli.promising import Promised, promise_in_sweeps, promise_of
 from tocsin.cli.scored import ScoredRecording, require_finite
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.scoring import responses_of
 from tocsin.recording.division import Division, calibration_rows, unseen_rows
 from tocsin.recording.reading import SESSION, RecordedFile, Recording
-from tocsin_calibration import Bundle, CalibrationError, Promise, SessionRule, Window, uniforms
+from tocsin_calibration import Bundle, CalibrationError, Promise, uniforms
 from tocsin_calibration import compare as compare_promises
 
 FRESH = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
 
 
-def calibrate(
-    bundle: options.Bundle,
-    data: options.Data,
-    out: options.Out = None,
-    warning: options.Warning = 0.05,
-    critical: options.Critical = 0.01,
-    rule: options.Rule = "any",
-    confidence: options.Confidence = None,
-    on_average: options.OnAverage = False,
-    contaminated: options.Contaminated = 0.0,
-    groups: options.Groups = None,
-    weights: options.Weights = None,
-    target: options.Target = None,
-    classes: options.Classes = None,
-    expected: options.Expected = None,
-    sessions: options.Sessions = None,
-    window: options.Window = 1,
-    how: options.How = "mean",
-    style: options.Style = "max",
-    every: options.Every = None,
-    failures: options.Failures = None,
-    correct: options.Correct = None,
-    correct_by: options.CorrectBy = "venn_abers",
-    max_error: options.MaxError = None,
-    max_error_by: options.MaxErrorBy = "crc",
-    only: options.Only = None,
-    exclude: options.Exclude = None,
-    newest: options.Newest = None,
-    sample: options.Sample = None,
-    compare: options.Compare = False,
-    model: options.Model = None,
-    leave_out_broken: options.LeaveOutBroken = False,
-    share: options.Share = 1.0,
-    seed: options.Seed = 0,
-    on: On = HERE,
-) -> None:
+@command(CalibrateOptions)
+def calibrate(options: CalibrateOptions) -> None:
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
-    source = Bundle.read(bundle)
-    if critical > warning:
+    source = Bundle.read(options.bundle)
+    if options.critical > options.warning:
         raise CalibrationError(
-            f"critical alarms are the rarer ones: --critical {critical:g} exceeds --warning {warning:g}"
+            f"critical alarms are the rarer ones: --critical {options.critical:g} exceeds --warning {options.warning:g}"
         )
     console = Console(highlight=False, soft_wrap=True)
-    recording = responses_of(source, data, model)
-    fitted, division = source.provenance.get("fitted", {}), Division(share, seed, sessions)
-
-    def rows(file: RecordedFile) -> Any:
-        chosen = calibration_rows(file, fitted, division)
-        return chosen & unseen_rows(file, source.provenance) if compare else chosen
-
-    meant = of_sessions(recording.where(rows), only, sessions or SESSION, console)
-    unseen = require_finite(meant, leave_out_broken, console, source.scorer.masked)
-    unseen = chosen(unseen, Choice(exclude or [], newest, sample, seed, sessions), console, data)
-    if not unseen.rows:
-        by = "fitting, or for the calibration to compare with" if compare else "fitting"
-        raise CalibrationError(f"{data}: every row was used for {by}; record more, or fit again with a smaller --share")
-    fresh = None
-    if compare:
-        fresh, unseen = _aside(unseen, sessions, seed)
-    wanted = Wanted(
-        alphas={"warning": warning, "critical": critical},
-        rule=rule,
-        confidence=confidence,
-        on_average=on_average,
-        contaminated=contaminated,
-        groups=groups,
-        weights=weights,
-        target=target,
-        classes=classes,
-        expected=tuple(expected or ()),
-        sessions=sessions,
-        session_rule=SessionRule(Window(window, how), style, every),  # type: ignore[arg-type]
-        failures=failures,
-        correct=correct,
-        correct_by=correct_by,
-        max_error=max_error,
-        max_error_by=max_error_by,
-        model=model,
-        seed=seed,
-    )
-    if in_parts(on, unseen.rows) and wanted.of_each_by_itself and fresh is None:
+    recording = responses_of(source, options.data, options.model)
+    unseen, fresh = _unseen(source, recording, options, console), None
+    rows, facts, promised = unseen.rows, dict[str, Any](), None
+    if options.compare:
+        fresh, unseen = _aside(unseen, options.sessions, options.seed)
+    elif in_parts(options.on, unseen.rows) and options.of_each_by_itself:
         with counted(console, "counting", unseen.rows) as progress:
-            promised = promise_in_sweeps(source, unseen, wanted, engine_of(on), progress)
-    else:
-        _require_here(on)
-        scored = ScoredRecording(source, unseen)
-        promised = promise_of(source, scored, wanted)
-    if fresh is not None:
-        current, new = source.require_promise(bundle), ScoredRecording(source, fresh)
-        names = None if sessions is None else (new.names(sessions), scored.names(sessions))
-        show_comparison(
-            console, compare_promises(current, promised.promise, new.scores, scored.scores, names, seed=seed)
-        )
-        if out is None:
-            console.print("nothing was written; name a bundle with --out to take the candidate")
-            return
-    calibrated = {
-        "timestamp": time.time(),
-        "tocsin": version("tocsin"),
-        "rows": unseen.rows,
-        **division.facts(),
-        "files": {file.sha256: file.path.name for file in recording.files},
-        **({} if promised.power is None else {"power": promised.power}),
-    }
+            promised = promise_in_sweeps(source, unseen, options, engine_of(options.on), progress)
+    if promised is None:
+        _require_here(options.on)
+        looked = look(ScoredRecording(source, unseen), options, source.scorer.detectors, console)
+        rows, facts = looked.scored.rows, looked.facts
+        promised = promise_of(source, looked.scored, options)
+        if fresh is not None:
+            _show_comparison(source, promised, looked.scored, ScoredRecording(source, fresh), options, console)
+            if options.out is None:
+                console.print("nothing was written; name a bundle with --out to take the candidate")
+                return
+    path = options.out or options.bundle
     written = dataclasses.replace(
         source,
         promise=promised.promise,
         risk=promised.risk or source.risk,
-        provenance={**source.provenance, "calibrated": calibrated},
-    ).write(out or bundle)
-    console.print(
-        f"{out or bundle} ({written.digest[:19]}) promises, on {unseen.rows:,} responses it was not fitted on:"
+        provenance={**source.provenance, "calibrated": _provenance(recording, rows, facts, promised, options)},
+    ).write(path)
+    console.print(f"{path} ({written.digest[:19]}) promises, on {rows:,} responses it was not fitted on:")
+    _say(console, promised, options)
+
+
+def _unseen(bundle: Bundle, recording: Recording, options: CalibrateOptions, console: Console) -> Recording:
+    """The responses to calibrate on: chosen as the options say, and not seen in fitting. Raises CalibrationError."""
+    fitted, division = bundle.provenance.get("fitted", {}), Division(options.share, options.seed, options.sessions)
+
+    def rows(file: RecordedFile) -> Any:
+        calibrates = calibration_rows(file, fitted, division)
+        return calibrates & unseen_rows(file, bundle.provenance) if options.compare else calibrates
+
+    named = of_sessions(recording.where(rows), options.only, options.sessions or SESSION, console)
+    finite = require_finite(named, options.leave_out_broken, console, bundle.scorer.masked)
+    choice = Choice(options.exclude or [], options.newest, options.sample, options.seed, options.sessions)
+    unseen = chosen(finite, choice, console, options.data)
+    if not unseen.rows:
+        by = "fitting, or for the calibration to compare with" if options.compare else "fitting"
+        raise CalibrationError(
+            f"{options.data}: every row was used for {by}; record more, or fit again with a smaller --share"
+        )
+    return unseen
+
+
+def _show_comparison(
+    bundle: Bundle,
+    promised: Promised,
+    scored: ScoredRecording,
+    new: ScoredRecording,
+    options: CalibrateOptions,
+    console: Console,
+) -> None:
+    """Compare the promise made on `scored` with the bundle's, on new responses."""
+    current = bundle.require_promise(options.bundle)
+    names = None if options.sessions is None else (new.names(options.sessions), scored.names(options.sessions))
+    show_comparison(
+        console, compare_promises(current, promised.promise, new.scores, scored.scores, names, seed=options.seed)
     )
-    _say(console, promised, wanted)
+
+
+def _provenance(
+    recording: Recording, rows: int, facts: dict[str, Any], promised: Promised, options: CalibrateOptions
+) -> dict[str, Any]:
+    """What the bundle keeps of where its promise comes from; `facts` are what was seen in the recording before."""
+    return {
+        "timestamp": time.time(),
+        "tocsin": version("tocsin"),
+        "rows": rows,
+        **({"look": {**facts, "as_is": options.as_is}} if facts or options.as_is else {}),
+        **Division(options.share, options.seed, options.sessions).facts(),
+        "files": {file.sha256: file.path.name for file in recording.files},
+        **({} if promised.power is None else {"power": promised.power}),
+    }
 
 
 def _require_here(on: str) -> None:
@@ -164,7 +139,7 @@ def _together(promise: Promise) -> str:
     return f", so they have one together, with all groups that may come ({carried:,} responses)"
 
 
-def _say(console: Console, promised: Promised, wanted: Wanted) -> None:
+def _say(console: Console, promised: Promised, options: CalibrateOptions) -> None:
     """Print what is promised, and of whom."""
     promise, risk = promised.promise, promised.risk
     for line in str(promise).splitlines():
@@ -181,8 +156,8 @@ def _say(console: Console, promised: Promised, wanted: Wanted) -> None:
     if risk is not None:
         console.print(
             f"  answers are right with probabilities learnt from {promise.detectors[risk.column]} on {risk.labelled:,} "
-            f"labelled responses ({wanted.correct_by}); say what they are worth under `risk` in the config"
+            f"labelled responses ({options.correct_by}); say what they are worth under `risk` in the config"
         )
         if risk.selective is not None:
-            by = f"{wanted.max_error:g} ({wanted.max_error_by})"
+            by = f"{options.max_error:g} ({options.max_error_by})"
             console.print(f"  risk of wrong answers bounded at {by}: {risk.selective}")

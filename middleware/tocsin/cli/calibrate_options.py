@@ -2,156 +2,202 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tocsin.cli.on import On
+from tocsin.offline.engine import HERE
 from tocsin.recording.reading import GROUP, SESSION
+from tocsin_calibration import SessionRule, Window
 
 PROMISE, SESSIONS, WORTH, DATA = "The promise", "Sessions", "What is caught, what answers are worth", "Which responses"
 
-Bundle = Annotated[Path, typer.Argument(help="The bundle that `tocsin fit` wrote.")]
-Data = Annotated[
-    Path, typer.Argument(help="Safe responses: a Parquet file or a folder. Rows it was fitted on are left out.")
-]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write; else the same file.")]
-Warning = Annotated[
-    float, typer.Option(min=0, max=0.5, help="The false-alarm rate of warnings.", rich_help_panel=PROMISE)
-]
-Critical = Annotated[
-    float, typer.Option(min=0, max=0.5, help="The false-alarm rate of critical alarms.", rich_help_panel=PROMISE)
-]
-Rule = Annotated[
-    str,
-    typer.Option(
-        help="any: alarm when some detector stands out; all: when every one does; '2 of 3': when two of three do; "
-        "learnt: when their weighted sum does.",
-        rich_help_panel=PROMISE,
-    ),
-]
-Confidence = Annotated[
-    float | None,
-    typer.Option(
-        help="Promise the rates for this very calibration with this confidence; else with 0.95, those that the data "
-        "suffice for.",
-        show_default=False,
-        rich_help_panel=PROMISE,
-    ),
-]
-OnAverage = Annotated[
-    bool,
-    typer.Option(
-        "--on-average", help="Promise the rates on average over calibrations instead.", rich_help_panel=PROMISE
-    ),
-]
-Contaminated = Annotated[
-    float,
-    typer.Option(help="Keep the rates although up to this share of the data is not safe.", rich_help_panel=PROMISE),
-]
-Groups = Annotated[
-    str | None,
-    typer.Option(help=f"A promise for each value of this column, such as {GROUP} or version.", rich_help_panel=PROMISE),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        help="A column of likelihood ratios: how much more often such a response is expected.",
-        rich_help_panel=PROMISE,
-    ),
-]
-Target = Annotated[
-    Path | None,
-    typer.Option(
-        help="A recording of the traffic expected; likelihood ratios are learnt from it.", rich_help_panel=PROMISE
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        help="A column of true classes: the traffic expected has other shares of them (--expected).",
-        rich_help_panel=PROMISE,
-    ),
-]
-Expected = Annotated[
-    list[str] | None,
-    typer.Option(help="CLASS=SHARE of the traffic expected; once for each class.", rich_help_panel=PROMISE),
-]
-Sessions = Annotated[
-    str | None,
-    typer.Option(
-        help=f"Promise for whole sessions, told apart by this column, such as {SESSION}.", rich_help_panel=SESSIONS
-    ),
-]
-Window = Annotated[
-    int, typer.Option(min=1, help="With --sessions: how many of the last scores count.", rich_help_panel=SESSIONS)
-]
-How = Annotated[str, typer.Option(help="With --sessions: their sum or mean.", rich_help_panel=SESSIONS)]
-Style = Annotated[
-    str,
-    typer.Option(
-        help="With --sessions: max, band (follows the usual course) or step (a promise a step).",
-        rich_help_panel=SESSIONS,
-    ),
-]
-Every = Annotated[
-    int | None,
-    typer.Option(min=1, help="With --sessions: promise for stretches of so many responses.", rich_help_panel=SESSIONS),
-]
-Failures = Annotated[
-    Path | None,
-    typer.Option(
-        help="A recording of what should alarm: measures what is caught; half of it teaches the rule learnt.",
-        rich_help_panel=WORTH,
-    ),
-]
-Correct = Annotated[
-    str | None,
-    typer.Option(
-        help="A column that says whether each answer was right: learns the probability that answers are.",
-        rich_help_panel=WORTH,
-    ),
-]
-CorrectBy = Annotated[str, typer.Option(help="How: venn_abers, isotonic, platt or temperature.", rich_help_panel=WORTH)]
-MaxError = Annotated[
-    float | None,
-    typer.Option(
-        help="With --correct: bound the risk of serving wrong answers; the rest abstains.", rich_help_panel=WORTH
-    ),
-]
-MaxErrorBy = Annotated[
-    str,
-    typer.Option(
-        help="crc: wrong and served, of all, on average; ltt or sgr: wrong among served, with confidence 0.9.",
-        rich_help_panel=WORTH,
-    ),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(help="Leave an incident out: START/END in ISO 8601, UTC; may be repeated.", rich_help_panel=DATA),
-]
-Only = Annotated[
-    Path | None,
-    typer.Option(
-        help="Only sessions that this file names, one a line: those known to have gone well.", rich_help_panel=DATA
-    ),
-]
-Newest = Annotated[int | None, typer.Option(min=1, help="Only so many of the newest responses.", rich_help_panel=DATA)]
-Sample = Annotated[int | None, typer.Option(min=1, help="So many responses, drawn at random.", rich_help_panel=DATA)]
-Compare = Annotated[
-    bool, typer.Option("--compare", help="Compare with the bundle's calibration; write only with --out.")
-]
-Model = Annotated[str | None, typer.Option(help="The model, where the recording holds several.", rich_help_panel=DATA)]
-LeaveOutBroken = Annotated[
-    bool,
-    typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.", rich_help_panel=DATA),
-]
-Share = Annotated[
-    float,
-    typer.Option(
-        min=0.01, max=1.0, help="The share of rows to calibrate on; evaluate gets the others.", rich_help_panel=DATA
-    ),
-]
-Seed = Annotated[
-    int, typer.Option(help="Decides the rows, and which of them set the detectors' scales.", rich_help_panel=DATA)
-]
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """What `tocsin calibrate` was asked for; columns and recordings by name."""
+
+    bundle: Annotated[Path, typer.Argument(help="The bundle that `tocsin fit` wrote.")]
+    data: Annotated[
+        Path, typer.Argument(help="Safe responses: a Parquet file or a folder. Rows it was fitted on are left out.")
+    ]
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write; else the same file.")] = None
+    warning: Annotated[
+        float, typer.Option(min=0, max=0.5, help="The false-alarm rate of warnings.", rich_help_panel=PROMISE)
+    ] = 0.05
+    critical: Annotated[
+        float, typer.Option(min=0, max=0.5, help="The false-alarm rate of critical alarms.", rich_help_panel=PROMISE)
+    ] = 0.01
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="any: alarm when some detector stands out; all: when every one does; '2 of 3': when two of three do; "
+            "learnt: when their weighted sum does.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = "any"
+    confidence: Annotated[
+        float | None,
+        typer.Option(
+            help="Promise the rates for this very calibration with this confidence; else with 0.95, those that the "
+            "data suffice for.",
+            show_default=False,
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
+    on_average: Annotated[
+        bool,
+        typer.Option(
+            "--on-average", help="Promise the rates on average over calibrations instead.", rich_help_panel=PROMISE
+        ),
+    ] = False
+    contaminated: Annotated[
+        float,
+        typer.Option(help="Keep the rates although up to this share of the data is not safe.", rich_help_panel=PROMISE),
+    ] = 0.0
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A promise for each value of this column, such as {GROUP} or version.", rich_help_panel=PROMISE
+        ),
+    ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="A column of likelihood ratios: how much more often such a response is expected.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            help="A recording of the traffic expected; likelihood ratios are learnt from it.", rich_help_panel=PROMISE
+        ),
+    ] = None
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="A column of true classes: the traffic expected has other shares of them (--expected).",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
+    expected: Annotated[
+        list[str] | None,
+        typer.Option(help="CLASS=SHARE of the traffic expected; once for each class.", rich_help_panel=PROMISE),
+    ] = None
+    sessions: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Promise for whole sessions, told apart by this column, such as {SESSION}.", rich_help_panel=SESSIONS
+        ),
+    ] = None
+    window: Annotated[
+        int, typer.Option(min=1, help="With --sessions: how many of the last scores count.", rich_help_panel=SESSIONS)
+    ] = 1
+    how: Annotated[str, typer.Option(help="With --sessions: their sum or mean.", rich_help_panel=SESSIONS)] = "mean"
+    style: Annotated[
+        str,
+        typer.Option(
+            help="With --sessions: max, band (follows the usual course) or step (a promise a step).",
+            rich_help_panel=SESSIONS,
+        ),
+    ] = "max"
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --sessions: promise for stretches of so many responses.", rich_help_panel=SESSIONS
+        ),
+    ] = None
+    failures: Annotated[
+        Path | None,
+        typer.Option(
+            help="A recording of what should alarm: measures what is caught; half of it teaches the rule learnt.",
+            rich_help_panel=WORTH,
+        ),
+    ] = None
+    correct: Annotated[
+        str | None,
+        typer.Option(
+            help="A column that says whether each answer was right: learns the probability that answers are.",
+            rich_help_panel=WORTH,
+        ),
+    ] = None
+    correct_by: Annotated[
+        str, typer.Option(help="How: venn_abers, isotonic, platt or temperature.", rich_help_panel=WORTH)
+    ] = "venn_abers"
+    max_error: Annotated[
+        float | None,
+        typer.Option(
+            help="With --correct: bound the risk of serving wrong answers; the rest abstains.", rich_help_panel=WORTH
+        ),
+    ] = None
+    max_error_by: Annotated[
+        str,
+        typer.Option(
+            help="crc: wrong and served, of all, on average; ltt or sgr: wrong among served, with confidence 0.9.",
+            rich_help_panel=WORTH,
+        ),
+    ] = "crc"
+    only: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only sessions that this file names, one a line: those known to have gone well.", rich_help_panel=DATA
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave an incident out: START/END in ISO 8601, UTC; may be repeated.", rich_help_panel=DATA),
+    ] = None
+    newest: Annotated[
+        int | None, typer.Option(min=1, help="Only so many of the newest responses.", rich_help_panel=DATA)
+    ] = None
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="So many responses, drawn at random.", rich_help_panel=DATA)
+    ] = None
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare with the bundle's calibration; write only with --out.")
+    ] = False
+    model: Annotated[
+        str | None, typer.Option(help="The model, where the recording holds several.", rich_help_panel=DATA)
+    ] = None
+    leave_out_broken: Annotated[
+        bool,
+        typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.", rich_help_panel=DATA),
+    ] = False
+    as_is: Annotated[
+        bool,
+        typer.Option(
+            "--as-is",
+            help="Calibrate on all responses, although they are copies, drift, or are alike.",
+            rich_help_panel=DATA,
+        ),
+    ] = False
+    share: Annotated[
+        float,
+        typer.Option(
+            min=0.01, max=1.0, help="The share of rows to calibrate on; evaluate gets the others.", rich_help_panel=DATA
+        ),
+    ] = 1.0
+    seed: Annotated[
+        int, typer.Option(help="Decides the rows, and which of them set the detectors' scales.", rich_help_panel=DATA)
+    ] = 0
+    on: On = HERE
+
+    @property
+    def alphas(self) -> dict[str, float]:
+        """The false-alarm rates by severity."""
+        return {"warning": self.warning, "critical": self.critical}
+
+    @property
+    def session_rule(self) -> SessionRule:
+        """How the scores of a session become one."""
+        return SessionRule(Window(self.window, self.how), self.style, self.every)  # type: ignore[arg-type]
+
+    @property
+    def of_each_by_itself(self) -> bool:
+        """Whether nothing needs more than one response's scores at a time: no other columns, no sessions."""
+        columns = (self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
+        return not any(columns)

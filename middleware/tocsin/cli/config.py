@@ -30,8 +30,8 @@ def check(
     models = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
     ways = [f"{listener.listen} -> {listener.upstream}" for listener in config.every_listener[:1]]
     ways += [] if config.ext_proc is None else [f"ext_proc on {config.ext_proc}"]
-    where = "in a program" if in_program else " and ".join(ways)
-    typer.echo(f"{file}: {config.mode}, {where}, guards {', '.join(models)}")
+    ways = ["in a program"] if in_program else ways
+    typer.echo(f"{file}: {config.mode}, {' and '.join(ways)}, guards {', '.join(models)}")
 
 
 @app.command()

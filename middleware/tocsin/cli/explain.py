@@ -29,9 +29,15 @@ def explain(
         Path | None, typer.Option(help="The recording that was calibrated on: names the responses most like it.")
     ] = None,
 ) -> None:
-    """Say why an alarm was raised: which detector objects, how far out, and which safe responses were most like it."""
+    """Say why an alarm was raised: which detector objects, how far out, and which safe responses were most like it.
+
+    Of what evidence has found, which part of the traffic has changed, and since when.
+    """
     console = Console(highlight=False, soft_wrap=True)
     event = _in_file(events, alarm_id) if events is not None else _live(of, alarm_id)
+    if "p" not in event and "causes" in event:
+        _print_evidence(console, alarm_id, event)
+        return
     if "worst" in event:
         console.print(f"{alarm_id} sums {event['alarms']:,} alarms of {event['model']}; this is the worst of them")
         event = {**event["worst"], "time": event["time"]}
@@ -43,6 +49,8 @@ def explain(
     for name in ("version", "session", "method", "trace_id", "action"):
         lines += [f"{name} {event[name]}"] if event.get(name) else []
     console.print(", ".join(lines))
+    for words in (event.get("evidence") or {}).get("words", ()):
+        console.print(f"by then, evidence: {words}", markup=False)
     reasons = objections(promise, event)
     rows = [
         (
@@ -78,6 +86,15 @@ def explain(
             for reason in near
         ],
     )
+
+
+def _print_evidence(console: Console, identifier: str, event: dict[str, Any]) -> None:
+    """An event of what evidence has found, in words."""
+    broken = f"the promise of {' and '.join(event['broken'])} is broken" if event["broken"] else "the promise holds"
+    drifted = ", scores have drifted" if event["drifted"] else ""
+    console.print(f"{identifier}: evidence of {event['model']} at {event['time']}: {broken}{drifted}", markup=False)
+    for words in event["reasons"]:
+        console.print(words, markup=False)
 
 
 def _in_file(path: Path, wanted: str) -> dict[str, Any]:

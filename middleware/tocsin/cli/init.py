@@ -11,9 +11,9 @@ from rich.console import Console
 
 from tocsin.cli.outputs import require_writable
 from tocsin.errors import ConfigError
-from tocsin.protocols.protocol import presets
+from tocsin.protocols.protocol import is_http, presets
 from tocsin.scaffold.asking import ask_methods, ask_models
-from tocsin.scaffold.template import head, of_methods, of_models, of_preset
+from tocsin.scaffold.template import head, head_in_program, of_methods, of_models, of_preset
 
 
 def init(
@@ -45,9 +45,11 @@ def init(
         text = head(ask, f"Written by `tocsin init --ask {ask}`: look at the signals, then record.") + body
     else:
         assert protocol is not None
-        text = head("127.0.0.1:8001", f"Written by `tocsin init --protocol {protocol}`.")
+        why = f"Written by `tocsin init --protocol {protocol}`."
+        text = head_in_program(why) if is_http(protocol) else head("127.0.0.1:8001", why)
         text += of_preset(protocol, names[0] if names else "mine")
     out.write_text(text, encoding="utf-8")
-    Console(stderr=True, highlight=False, soft_wrap=True).print(
-        f"wrote {out}; look at it, then: tocsin config check {out} && tocsin record -c {out} -o safe"
-    )
+    follows = f"tocsin config check {out} && tocsin record -c {out} -o safe"
+    if protocol is not None and is_http(protocol):
+        follows = f"tocsin config check --in-program {out}, and record in the program (tocsin.record)"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"wrote {out}; look at it, then: {follows}")

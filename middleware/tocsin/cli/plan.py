@@ -1,4 +1,4 @@
-"""tocsin plan retries|cascade"""
+"""tocsin plan retries|cascade|calibration"""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from tocsin.cli.plan_calibration import calibration
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
 from tocsin_calibration import Stage, Verifier, plan_cascade, plan_retries
 from tocsin_calibration.risk.retries import Plan
 
-app = typer.Typer(help="Compute what to do with what alarms.", no_args_is_help=True)
+app = typer.Typer(help="Compute what to do with what alarms, and what a calibration takes.", no_args_is_help=True)
+app.command()(calibration)
 
 PassesRight = Annotated[float, typer.Option(help="The share of right answers that do not alarm.")]
 PassesWrong = Annotated[float, typer.Option(help="The share of wrong answers that do not alarm.")]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tocsin.cli.calibrate_options import CalibrateOptions
 from tocsin.cli.scored import ScoredRecording, failures_in
 from tocsin.offline.calibrating import RecordedResponses
 from tocsin.offline.engine import Engine
@@ -19,7 +18,6 @@ from tocsin_calibration import (
     CalibrationError,
     Promise,
     RiskPolicy,
-    SessionRule,
     calibrate,
     calibrate_sessions,
     covariate_weights,
@@ -34,37 +32,6 @@ MOST_COVARIATES = 512  # numbers a response that likelihood ratios are learnt fr
 ABSTAINS = "abstain_mass"  # the detector that reads the answer's own mass on abstaining
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What `tocsin calibrate` was asked for; columns and recordings by name."""
-
-    alphas: Mapping[str, float]
-    rule: str
-    confidence: float | None
-    on_average: bool
-    contaminated: float
-    groups: str | None
-    weights: str | None
-    target: Path | None
-    classes: str | None
-    expected: tuple[str, ...]
-    sessions: str | None
-    session_rule: SessionRule
-    failures: Path | None
-    correct: str | None
-    correct_by: str
-    max_error: float | None
-    max_error_by: str
-    model: str | None
-    seed: int
-
-    @property
-    def of_each_by_itself(self) -> bool:
-        """Whether nothing needs more than one response's scores at a time: no other columns, no sessions."""
-        columns = (self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
-        return not any(columns)
-
-
 class Promised(NamedTuple):
     """A promise, what answers are worth where labels told, and of how many failures how many are caught by severity."""
 
@@ -73,94 +40,94 @@ class Promised(NamedTuple):
     power: dict[str, list[int]] | None
 
 
-def promise_of(bundle: Bundle, scored: ScoredRecording, wanted: Wanted) -> Promised:
+def promise_of(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions) -> Promised:
     """Calibrate. Raises CalibrationError or RecordingError on what cannot be had or does not go together."""
-    teaching, measured = _failures(bundle, wanted)
-    common = _common(bundle, wanted, teaching)
-    risk = _risk(bundle, scored, wanted)
-    if wanted.sessions is not None:
-        if wanted.groups or wanted.weights or wanted.target or wanted.classes or wanted.contaminated:
+    teaching, measured = _failures(bundle, options)
+    common = _common(bundle, options, teaching)
+    risk = _risk(bundle, scored, options)
+    if options.sessions is not None:
+        if options.groups or options.weights or options.target or options.classes or options.contaminated:
             raise CalibrationError(
                 "--sessions goes with neither --groups, --weights, --target, --classes nor --contaminated"
             )
-        sessions = [scored.scores[rows] for rows in rows_by_session(scored.names(wanted.sessions))]
-        return Promised(calibrate_sessions(sessions, session=wanted.session_rule, **common), risk, None)
+        sessions = [scored.scores[rows] for rows in rows_by_session(scored.names(options.sessions))]
+        return Promised(calibrate_sessions(sessions, session=options.session_rule, **common), risk, None)
     promise = calibrate(
         scored.scores,
-        contaminated=wanted.contaminated,
-        groups=None if wanted.groups is None else scored.names(wanted.groups),
-        weights=_weights(bundle, scored, wanted),
-        normalised=wanted.weights is None,  # ratios that are learnt are on their own scale, a column's may not be
+        contaminated=options.contaminated,
+        groups=None if options.groups is None else scored.names(options.groups),
+        weights=_weights(bundle, scored, options),
+        normalised=options.weights is None,  # ratios that are learnt are on their own scale, a column's may not be
         **common,
     )
     return Promised(promise, risk, None if measured is None else _power(promise, measured))
 
 
 def promise_in_sweeps(
-    bundle: Bundle, recording: Recording, wanted: Wanted, engine: Engine, on_rows: Callable[[int], None]
+    bundle: Bundle, recording: Recording, options: CalibrateOptions, engine: Engine, on_rows: Callable[[int], None]
 ) -> Promised:
     """The same of more responses than memory holds, where each stands by itself; `told` hears how many were counted."""
-    teaching, measured = _failures(bundle, wanted)
+    teaching, measured = _failures(bundle, options)
     responses = RecordedResponses(Scoring.of(bundle), recording, engine, on_rows)
-    promise = calibrate_in_sweeps(responses, contaminated=wanted.contaminated, **_common(bundle, wanted, teaching))
+    promise = calibrate_in_sweeps(responses, contaminated=options.contaminated, **_common(bundle, options, teaching))
     return Promised(promise, None, None if measured is None else _power(promise, measured))
 
 
-def _failures(bundle: Bundle, wanted: Wanted) -> tuple[Scores | None, Scores | None]:
+def _failures(bundle: Bundle, options: CalibrateOptions) -> tuple[Scores | None, Scores | None]:
     """Scores of failures to learn from, and to measure on."""
-    if wanted.failures is None:
+    if options.failures is None:
         return None, None
-    bad = failures_in(bundle, wanted.failures, wanted.model).scores
-    if wanted.rule != LEARNT:
+    bad = failures_in(bundle, options.failures, options.model).scores
+    if options.rule != LEARNT:
         return bad, bad
-    order = np.random.default_rng(wanted.seed).permutation(len(bad))
+    order = np.random.default_rng(options.seed).permutation(len(bad))
     teaching, measured = np.array_split(order, 2)  # what has taught the rule says nothing of what it catches
     return bad[teaching], bad[measured]
 
 
-def _common(bundle: Bundle, wanted: Wanted, teaching: Scores | None) -> dict[str, Any]:
+def _common(bundle: Bundle, options: CalibrateOptions, teaching: Scores | None) -> dict[str, Any]:
     return {
-        "alpha": wanted.alphas,
-        "rule": wanted.rule,
+        "alpha": options.alphas,
+        "rule": options.rule,
         "detectors": bundle.scorer.detectors,
-        "seed": wanted.seed,
-        "confidence": wanted.confidence,
-        "on_average": wanted.on_average,
+        "seed": options.seed,
+        "confidence": options.confidence,
+        "on_average": options.on_average,
         "failures": teaching,
     }
 
 
-def _risk(bundle: Bundle, scored: ScoredRecording, wanted: Wanted) -> RiskPolicy | None:
-    if wanted.correct is None:
-        if wanted.max_error is not None:
+def _risk(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions) -> RiskPolicy | None:
+    if options.correct is None:
+        if options.max_error is not None:
             raise CalibrationError("--max-error needs to know which answers were right: name a column with --correct")
         return None
     detectors = bundle.scorer.detectors
     risk = fit_risk_policy(
         scored.scores,
-        scored.labels(wanted.correct),
-        way=wanted.correct_by,
+        scored.labels(options.correct),
+        way=options.correct_by,
         idk=detectors.index(ABSTAINS) if ABSTAINS in detectors else None,
-        seed=wanted.seed,
-        max_error=wanted.max_error,
-        method=wanted.max_error_by,
+        seed=options.seed,
+        max_error=options.max_error,
+        method=options.max_error_by,
     )
     if risk.selective is not None and risk.selective.threshold is None:
-        raise CalibrationError(f"--max-error {wanted.max_error:g}: {risk.selective}")
+        raise CalibrationError(f"--max-error {options.max_error:g}: {risk.selective}")
     return risk
 
 
-def _weights(bundle: Bundle, scored: ScoredRecording, wanted: Wanted) -> Any:
-    if sum(given is not None for given in (wanted.weights, wanted.target, wanted.classes)) > 1:
+def _weights(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions) -> Any:
+    if sum(given is not None for given in (options.weights, options.target, options.classes)) > 1:
         raise CalibrationError(
             "likelihood ratios come from a column (--weights), a recording (--target) or classes (--classes): choose "
             "one"
         )
-    if wanted.weights is not None:
-        return scored.numbers(wanted.weights)
-    if wanted.classes is not None:
-        return _by_class(scored.names(wanted.classes), wanted.expected)
-    if wanted.target is None:
+    if options.weights is not None:
+        return scored.numbers(options.weights)
+    if options.classes is not None:
+        return _by_class(scored.names(options.classes), options.expected or ())
+    if options.target is None:
         return None
     width = sum(bundle.scorer.signals.values())
     if not 0 < width <= MOST_COVARIATES:
@@ -168,7 +135,7 @@ def _weights(bundle: Bundle, scored: ScoredRecording, wanted: Wanted) -> Any:
             f"likelihood ratios cannot be learnt from {width or 'signals of free length, or no'} numbers a response; "
             f"give them as a column (--weights)"
         )
-    expected = ScoredRecording(bundle, responses_of(bundle, wanted.target, wanted.model))
+    expected = ScoredRecording(bundle, responses_of(bundle, options.target, options.model))
     return covariate_weights(scored.signals(), expected.signals())
 
 

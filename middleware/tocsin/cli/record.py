@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from tocsin.checking import unseen_models
 from tocsin.cli.serve import ConfigPath
 from tocsin.configuration.config import Config
+from tocsin.errors import ConfigError
 from tocsin.recording.progress import RecordingProgress
 from tocsin.recording.recorder import Recorder
 from tocsin.service import Sidecar, run_loop
@@ -28,9 +30,11 @@ def record(
     ] = False,
 ) -> None:
     """Relay traffic untouched and keep the signals of responses, for fit and calibrate."""
-    settings = Config.load(config).model_copy(update={"mode": "observe"})
+    settings = Config.load(config).model_copy(update={"mode": "observe", "record": None})
+    if problems := unseen_models(settings):
+        raise ConfigError("\n".join(problems))
     recorder = Recorder.open(settings)
-    sidecar = Sidecar(settings, recorder)
+    sidecar = Sidecar(settings, recorder.guard)
 
     async def run() -> None:
         until = asyncio.Event()
@@ -41,8 +45,8 @@ def record(
                 until.set()
 
         recorder.start(out, rows, full)
-        progress = RecordingProgress([*recorder.methods], rows, lambda: recorder.rows)
-        recorder.sinks.append(progress)
+        progress = RecordingProgress([*recorder.guard.methods], rows, lambda: recorder.rows)
+        recorder.guard.sinks.append(progress)
         reports = asyncio.create_task(progress.run(lambda: sidecar.relay.context.calls))
         try:
             await sidecar.run(lambda: log.info("recording: %s -> %s", sidecar.relay.address, settings.upstream), until)

@@ -46,16 +46,6 @@ def replay(
     shown = ScoredRecording(source, recording)
     if not np.isfinite(shown.scores).all():
         raise RecordingError(f"{data}: holds responses with NaN or infinity, which pass unscored: --leave-out-broken")
-    result = replayed(
-        promise,
-        shown.scores,
-        groups=shown.names(groups) if promise.groups and promise.sessions is None else None,
-        sessions=shown.names(sessions) if promise.sessions is not None else None,
-        delta=delta,
-        restart=restart,
-    )
-    for line in said(result, promise):
-        console.print(line)
     there = [name for name in ("time", "version", "session", "group") if name in recording.columns()]
     columns = {name: shown.names(name) for name in there}
 
@@ -63,6 +53,17 @@ def replay(
         values = [columns[name][row] for name in there if columns[name][row]]
         return " ".join([f"{row:,}", *values])
 
+    result = replayed(
+        promise,
+        shown.scores,
+        groups=shown.names(groups) if promise.groups and promise.sessions is None else None,
+        sessions=shown.names(sessions) if promise.sessions is not None else None,
+        versions=columns.get("version"),
+        delta=delta,
+        restart=restart,
+    )
+    for line in said(result, promise, named):
+        console.print(line)
     if result.loudest:
         rows = [
             (named(alarm.row), alarm.severity, f"{alarm.p:.4g}", *(f"{p:.4g}" for p in alarm.detectors.values()))

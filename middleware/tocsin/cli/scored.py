@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,12 @@ class ScoredRecording:
         if recording.rows and "time" in self.columns:
             self._order = np.argsort(recording.column("time"), kind="stable")
         self.scores: Scores = Scoring.of(bundle).all(recording)[self._order]
+
+    def take(self, rows: NDArray[np.intp]) -> ScoredRecording:
+        """Only these rows of it."""
+        selection = copy(self)
+        selection.scores, selection._order, selection.rows = self.scores[rows], self._order[rows], len(rows)
+        return selection
 
     def names(self, column: str) -> list[str]:
         """A column as names (n,); what names nothing is ''."""

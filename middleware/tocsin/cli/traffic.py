@@ -45,9 +45,7 @@ def traffic(bundle: Bundle, a_day: str | None, failure_rate: float | None, power
         return None
     if a_day is None or failure_rate is None:
         raise ConfigError("--traffic and --failure-rate go together")
-    match = _TRAFFIC.match(a_day)
-    if match is None:
-        raise ConfigError(f"--traffic is a count and a time, such as 1e6/day or 20/s, not '{a_day}'")
+    responses = responses_a_day(a_day)
     promise = bundle.require_promise()
     if promise.sessions is not None:
         raise ConfigError("--traffic counts responses, but this bundle promises for sessions")
@@ -59,12 +57,22 @@ def traffic(bundle: Bundle, a_day: str | None, failure_rate: float | None, power
             "nothing says how many failures are caught: calibrate with --failures RECORDING, or give --power "
             "CAUGHT/FAILURES"
         )
-    responses = float(match[1]) * A_DAY[match[2].lower()]
     result = {
         name: worth(promise.limits.likely_law(name), failure_rate, responses, *measured[name])
         for name in promise.alphas
     }
     return Traffic(responses, failure_rate, measured, result)
+
+
+def responses_a_day(text: str) -> float:
+    """Of a traffic such as 1e6/day or 20/s. Raises ConfigError on anything else."""
+    match = _TRAFFIC.match(text)
+    if match is None:
+        raise ConfigError(f"--traffic is a count and a time, such as 1e6/day or 20/s, not '{text}'")
+    try:
+        return float(match[1]) * A_DAY[match[2].lower()]
+    except ValueError:
+        raise ConfigError(f"--traffic: '{match[1]}' is no number") from None
 
 
 def show_worth(console: Console, expected: Traffic) -> None:

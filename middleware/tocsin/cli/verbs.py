@@ -18,6 +18,8 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "stopped.",
     "calibrate": "Learn from safe responses which scores to alarm at, and promise the false-alarm rate.",
     "evaluate": "Say whether a bundle keeps its promises on data it has never seen, and what it is good for.",
+    "promise": "Give a score that you have already a threshold with a promised false-alarm rate, without any relay.",
+    "watch": "Follow a log of scores against a bundle: alarms as they come, and the evidence on the promise.",
     "select": "Say which responses of a batch to release so that at most a share of them is bad, in expectation.",
     "sets": "Find prediction sets of label combinations, which contain the true one as often as promised.",
     "harmonise": "Score each answer by how far several weak sources together speak against it, without any labels.",
@@ -28,6 +30,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "paged.",
     "explain": "Say why an alarm was raised: which detector objects, how far out, and which safe responses were most "
     "like it.",
+    "gate": "Say whether to promote or abort a canary, by its alarms beside the stable version's, whenever you look.",
     "rules": "Write the Prometheus rules that follow from the promises of a configuration's bundles.",
     "inject": "Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply "
     "-f -.",
@@ -37,7 +40,7 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
     "bundle": "Look at bundles, and fetch them.",
     "check": "Check what stands around models, before it guards anything.",
     "config": "Look at configurations.",
-    "plan": "Compute what to do with what alarms.",
+    "plan": "Compute what to do with what alarms, and what a calibration takes.",
 }
 
 

@@ -19,6 +19,7 @@ from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamT
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.ports import check_ports
 from tocsin.configuration.reading import read_settings
+from tocsin.configuration.record import RecordConfig
 from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.errors import ConfigError
@@ -81,6 +82,9 @@ class Config(BaseSettings):
     )
     opentelemetry: TelemetryConfig | None = Field(
         None, description="Spans of judged calls, and metrics, to an OTLP receiver; needs the extra `otel`."
+    )
+    record: RecordConfig | None = Field(
+        None, description="A random sample of judged responses, written for calibration; needs the extra `record`."
     )
     state: StateConfig | None = Field(
         None, description="A Redis that remembers sessions for all replicas; null: each process by itself."
@@ -205,6 +209,8 @@ class Config(BaseSettings):
                         f"models.{name}.session: an Envoy's connection to ext_proc is not a caller's: name a key, such "
                         f"as metadata.x-session"
                     )
+        if self.workers > 1 and self.events is not None and self.events.evidence:
+            raise ValueError("events.evidence: is found in one process alone: leave it out with `workers`")
         check_ports(self.every_listener, {"metrics": self.metrics, "admin": self.admin, "ext_proc": self.ext_proc})
         return self
 
@@ -221,6 +227,8 @@ class Config(BaseSettings):
             self.events.resolve(folder)
         if self.opentelemetry is not None:
             self.opentelemetry.resolve(folder)
+        if self.record is not None:
+            self.record.resolve(folder)
         if self.state is not None:
             self.state.resolve(folder)
         self.admin_token = self.admin_token and folder / self.admin_token

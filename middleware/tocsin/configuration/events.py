@@ -98,6 +98,9 @@ class EventsConfig(BaseModel):
     payload: Literal["none", "response", "both"] = Field(
         "none", description="Messages that an event carries, the first 64 KiB of each: none unless told."
     )
+    evidence: bool = Field(
+        False, description="Events also of what evidence finds: which part of the traffic has changed, and since when."
+    )
 
     @model_validator(mode="after")
     def _has_a_spool(self) -> EventsConfig:

@@ -31,7 +31,8 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _address(value: Any) -> Address:
+def parse_address(value: Any) -> Address:
+    """An address from text, HOST:PORT or unix:/PATH. Raises ValueError."""
     if isinstance(value, Address):
         return value
     text = str(value)
@@ -80,7 +81,7 @@ _TEXT = PlainSerializer(str, return_type=str)
 AddressField = Annotated[
     Address,
     NoDecode,
-    BeforeValidator(_address),
+    BeforeValidator(parse_address),
     _TEXT,
     WithJsonSchema({"type": "string", "examples": ["0.0.0.0:8001"]}),
 ]

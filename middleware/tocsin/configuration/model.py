@@ -66,7 +66,8 @@ class ModelConfig(BaseModel):
     signals: dict[str, SignalField] = Field(
         {},
         description="Where each signal stands: a signal's name, and request.inputs.NAME or response.outputs.NAME, or "
-        "the path of a field. Presets know some places by themselves.",
+        "the path of a field; of a score in metadata, metadata.KEY of the request, initial_metadata.KEY or "
+        "trailing_metadata.KEY of the response. Presets know some places by themselves.",
     )
     judge: Judged | None = Field(
         None,

@@ -13,7 +13,7 @@ from typing import Any
 from tocsin.events.alarm_throttle import Sum
 from tocsin.judgement.call import Call
 
-ALARM, SUM = "tocsin.alarm.v1", "tocsin.alarms.summed.v1"
+ALARM, SUM, EVIDENCE = "tocsin.alarm.v1", "tocsin.alarms.summed.v1", "tocsin.evidence.v1"
 LONGEST = 64 << 10  # bytes of a message that are told
 
 Event = dict[str, Any]
@@ -33,8 +33,12 @@ def event(kind: str, identifier: str, subject: str, seconds: float, data: Mappin
     }
 
 
-def alarm(call: Call, session: str, scores: Mapping[str, float], payload: str) -> dict[str, Any]:
-    """What an event tells of an alarmed call; `scores` are those of its worst row, by detector."""
+def alarm(
+    call: Call, session: str, scores: Mapping[str, float], payload: str, finding: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What an event tells of an alarmed call; `scores` are those of its worst row, by detector, `finding` what evidence
+    had found of the model by then.
+    """
     verdict = call.verdict
     assert verdict is not None
     data: dict[str, Any] = {
@@ -54,11 +58,36 @@ def alarm(call: Call, session: str, scores: Mapping[str, float], payload: str) -
     }
     if verdict.identifier:
         data["response_id"] = verdict.identifier
+    if finding is not None:
+        data["evidence"] = dict(finding)
     if payload != "none":
         data["response"] = _text(call.response)
     if payload == "both":
         data["request"] = _text(call.request)
     return data
+
+
+def without_messages(content: Event) -> Event:
+    """An event without the messages that it may carry."""
+    data = _without_messages(content["data"])
+    if "worst" in data:
+        data["worst"] = _without_messages(data["worst"])
+    return {**content, "data": data}
+
+
+def _without_messages(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in ("request", "response")}
+
+
+def evidence(model: str, bundle: str, finding: Mapping[str, Any]) -> dict[str, Any]:
+    """What an event tells of what evidence has found: `severity` is the gravest whose promise is broken, or none."""
+    return {
+        "model": model,
+        "bundle": bundle,
+        "severity": next(iter(finding["broken"]), "none"),
+        "reasons": finding["words"],
+        **{name: value for name, value in finding.items() if name != "words"},
+    }
 
 
 def subject(model: str, session: str = "") -> str:

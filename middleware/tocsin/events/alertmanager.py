@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tocsin.configuration.events import AlertmanagerTarget
-from tocsin.events.alarm import SUM, stamp
+from tocsin.events.alarm import EVIDENCE, SUM, stamp
 from tocsin.events.post import post
 
 
@@ -30,6 +30,12 @@ class Alertmanager:
 def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
     """The alerts that an event is."""
     data = event["data"]
+    if event["type"] == EVIDENCE:
+        labels = {"alertname": "TocsinEvidence", "model": data["model"], "severity": data["severity"]}
+        summary = f"{data['model']}: {data['reasons'][0] if data['reasons'] else 'its traffic has changed'}"
+        annotations = {"summary": summary, "description": "; ".join(data["reasons"]), "evidence_id": event["id"]}
+        times = {"startsAt": event["time"], "endsAt": stamp(time.time() + lasting)}
+        return [{"labels": labels | {"source": event["source"]}, "annotations": annotations, **times}]
     summed = event["type"] == SUM
     result = []
     for severity in data["severities"] if summed else [data["severity"]]:

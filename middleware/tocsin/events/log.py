@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
+from typing import Any
 
 from tocsin.configuration.events import LogTarget
-from tocsin.events.alarm import SUM
+from tocsin.events.alarm import EVIDENCE, SUM
 
 log = logging.getLogger("tocsin.alarms")
 
@@ -25,6 +26,9 @@ class LogLines:
     def put(self, line: bytes) -> None:
         event = json.loads(line)
         data = event["data"]
+        if event["type"] == EVIDENCE:
+            self._put_evidence(event["id"], data)
+            return
         summed = event["type"] == SUM
         alarm = data["worst"] if summed else data
         reasons = "; ".join(alarm["reasons"])
@@ -36,6 +40,13 @@ class LogLines:
         fields = {"alarm_id": event["id"], "model": data["model"], "severity": alarm["severity"], "p": data["p"]}
         more = ("version", "method", "session", "trace_id", "detectors", "action")
         log.log(self._level, message, extra={**fields, **{name: alarm[name] for name in more if alarm[name]}})
+        self.counts["delivered"] += 1
+
+    def _put_evidence(self, identifier: str, data: dict[str, Any]) -> None:
+        what = f"promise of {' and '.join(data['broken'])} broken" if data["broken"] else "its traffic has changed"
+        fields = {"evidence_id": identifier, "model": data["model"], "severity": data["severity"]}
+        message = f"model {data['model']}: {what}: {'; '.join(data['reasons'])}"
+        log.log(self._level, message, extra={**fields, "causes": data["causes"]})
         self.counts["delivered"] += 1
 
     def close(self) -> None:

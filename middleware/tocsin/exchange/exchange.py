@@ -25,6 +25,7 @@ from tocsin.protocols.http.framing import Event, Framing, JsonLines, ServerSentE
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.routes import Routes
 from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
+from tocsin.protocols.metadata import joined
 from tocsin.protocols.method import Edit
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
@@ -80,7 +81,8 @@ class Exchanges:
         match = self._current().match(verb, path)
         if match is None:
             return None
-        metadata = {**dict(headers), **match.captured}
+        fields = list(headers)
+        metadata = {**dict(fields), **joined(fields, self.guard.score_keys), **match.captured}
         call = self.guard.call(match.route, metadata, origin=origin)
         return None if call is None else Exchange(self.guard, call, metadata)
 
@@ -168,7 +170,10 @@ class Exchange:
 
     def on_response_headers(self, status: int, headers: Headers) -> ResponseHead:
         """The response begins, its header fields named in lower case. Only success (2xx) is judged."""
-        fields = self._response_headers = dict(headers)
+        listed = list(headers)
+        fields = self._response_headers = dict(listed)
+        if self.call.wants_initial:
+            self.call.initial_metadata = joined(listed, self.call.wants_initial)
         if not 200 <= status < 300:
             return ResponseHead(False)
         content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")

@@ -87,7 +87,7 @@ class ExtProcServer:
     async def start(self) -> None:
         """Listen. Raises StartError when the address cannot be had or a certificate not be used."""
         self.loop = asyncio.get_running_loop()
-        self.batcher = Batcher(self.context.guard, self._flush)
+        self.batcher = Batcher(self.context.guard, self.flushed)
         self.retrier = Retrier(self.memory)
         self._certificates.read()
         try:
@@ -182,7 +182,8 @@ class ExtProcServer:
         """The processor's own health, as Prometheus families."""
         return families(facts(self))
 
-    def _flush(self) -> None:
+    def flushed(self) -> None:
+        """A batch is judged."""
         waiting, self._written_later = self._written_later, {}
         for connection in waiting:
             connection.flush()

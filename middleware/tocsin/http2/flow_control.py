@@ -97,10 +97,10 @@ class SendWindow:
     def try_consume(self, stream: int, length: int) -> bool:
         """Whether a whole DATA frame of that length may pass now as it is; then it is accounted for."""
         send_queue = self._queues.get(stream) or self._queue_of(stream)
-        window, own = self._window - length, send_queue.window - length
-        if window < 0 or self._initial + own < 0 or self.is_paused or stream in self._blocked:
+        window, of_stream = self._window - length, send_queue.window - length
+        if window < 0 or self._initial + of_stream < 0 or self.is_paused or stream in self._blocked:
             return False
-        self._window, send_queue.window = window, own
+        self._window, send_queue.window = window, of_stream
         return True
 
     def send(self, stream: int, payload: bytes, flags: int = 0) -> bool:
@@ -108,13 +108,13 @@ class SendWindow:
         send_queue, size = self._queues.get(stream) or self._queue_of(stream), len(payload)
         queue = send_queue.queue
         if not queue and size <= DEFAULT_MAX_FRAME_SIZE:
-            unwritten, window, own = self._unwritten + size, self._window - size, send_queue.window - size
+            unwritten, window, of_stream = self._unwritten + size, self._window - size, send_queue.window - size
             if not size:
                 if flags:
                     self._side.put(frames.frame(DATA, flags, stream))
                 return True
-            if window >= 0 and self._initial + own >= 0 and unwritten <= MOST_UNWRITTEN and not self.is_paused:
-                self._unwritten, self._window, send_queue.window = unwritten, window, own
+            if window >= 0 and self._initial + of_stream >= 0 and unwritten <= MOST_UNWRITTEN and not self.is_paused:
+                self._unwritten, self._window, send_queue.window = unwritten, window, of_stream
                 self._side.put(frames.frame(DATA, flags, stream, payload))
                 return True
         elif not size and not flags:

@@ -36,17 +36,20 @@ class HeadersTooLong(HeaderError):
 class HeaderFilter:
     """The lower-case names that are wanted of header blocks, and what the blocks say that were read lately. Connections
     share one: most calls are alike, and where none are, thousands of connections must not keep what each has read.
+
+    Of a repeated name the last value counts, but of those that are `joined`, where all of them are one text.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], joined: Iterable[str] = ()) -> None:
         self.names = frozenset(names)
+        self.joined = frozenset(joined)
         self._static = [self._meaning(name) for name, _ in STATIC_FIELDS]
         self._plain: dict[bytes, str] = {}  # what literal names mean, "" what is not wanted
         self._coded: dict[bytes, str] = {}  # the same of names in Huffman's code
         self._read: dict[bytes, dict[str, str]] = {}
 
     def extract(self, block: bytes) -> dict[str, str]:
-        """Those of a block that depends on none before it, the last value of a repeated name. Raises HeaderError."""
+        """Those of a block that depends on none before it. Raises HeaderError."""
         fields = self._read.get(block)
         if fields is None:
             fields = self._walk(block)
@@ -55,6 +58,10 @@ class HeaderFilter:
                     self._read.clear()
                 self._read[block] = fields
         return fields
+
+    def read(self, block: bytes) -> dict[str, str]:
+        """The same of a block that is like no other. Raises HeaderError."""
+        return self._walk(block)
 
     def _meaning(self, name: str) -> str:
         """The name where it is wanted, else nothing."""
@@ -82,7 +89,8 @@ class HeaderFilter:
                         raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
                     name = self._static[index]
                     if name:
-                        fields[name] = STATIC_FIELDS[index][1]
+                        value = STATIC_FIELDS[index][1]
+                        fields[name] = f"{fields[name]}, {value}" if name in self.joined and name in fields else value
                     continue
                 if first & 0xE0 == 0x20:  # a table size update
                     _, at = integer(block, at, 0x1F)
@@ -104,7 +112,8 @@ class HeaderFilter:
                 if at + length > end:
                     raise HeaderError("the header block ends inside a value")
                 if name:
-                    fields[name] = text(block[at : at + length], coded)
+                    value = text(block[at : at + length], coded)
+                    fields[name] = f"{fields[name]}, {value}" if name in self.joined and name in fields else value
                 at += length
         except IndexError:
             raise HeaderError("the header block ends inside a field") from None

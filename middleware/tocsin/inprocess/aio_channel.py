@@ -34,7 +34,7 @@ class _Callable:
 
     def __call__(self, request: Any = None, *, metadata: Any = None, **more: Any) -> Any:
         guarded = self._guarded
-        call = guarded.guard.call(guarded.method, text_metadata(metadata))
+        call = guarded.guard.call(guarded.method, text_metadata(metadata, guarded.guard.score_keys))
         assert call is not None  # the channel has asked
         if self._batcher is None:
             self._batcher = Batcher(guarded.guard)
@@ -110,6 +110,13 @@ class _GuardedCall:
         if settled.instead is not None and not settled.instead.responses:
             self._withheld = withheld_aio(settled.instead, self._holding.call)
         return settled
+
+    async def _note_metadata(self) -> None:
+        """Keep what judging takes of the metadata of a response that is complete."""
+        if self._holding.call.wants_initial:
+            self._holding.note_initial(await self._inner.initial_metadata())
+        if self._holding.call.wants_trailing:
+            self._holding.note_trailing(await self._inner.trailing_metadata())
 
     async def _judged(self) -> None:
         """Wait until everything is judged that will be."""
@@ -192,6 +199,7 @@ class _OneResponse(_GuardedCall):
             raise self._failed(error) from None
         if self._guarded.guard.config.accept_verdicts:
             self._holding.accept(await self._inner.trailing_metadata())
+        await self._note_metadata()
         settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
         if settled.instead is None:
             return message
@@ -234,6 +242,7 @@ class _ManyResponses(_GuardedCall):
             raise self._failed(error) from None
         if message is grpc.aio.EOF:
             self._finished = True
+            await self._note_metadata()
             settled = await self._settle(self._holding.end())
             self._holding.on_closed()
         else:

@@ -5,11 +5,12 @@ everybody else (other interceptors, the program) sees the program's own messages
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
+from tocsin.protocols.metadata import joined
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY
 
 Codec = Callable[[Any], Any] | None
@@ -72,9 +73,11 @@ def encoded(message: Any) -> bytes | None:
     return None if serialize is None else bytes(serialize())
 
 
-def text_metadata(metadata: Iterable[tuple[str, Any]] | None) -> Mapping[str, str]:
-    """The text entries of metadata, the last of a repeated key."""
-    return {key: value for key, value in metadata or () if isinstance(value, str)}
+def text_metadata(metadata: Iterable[tuple[str, Any]] | None, scores: Sequence[str] = ()) -> Mapping[str, str]:
+    """The text entries of metadata, the last of a repeated key; of a key that holds a `scores`, all values together."""
+    entries = list(metadata or ())
+    last = {key: value for key, value in entries if isinstance(value, str)}
+    return {**last, **joined(entries, scores)} if scores else last
 
 
 def with_verdict(

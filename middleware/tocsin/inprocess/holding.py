@@ -19,6 +19,7 @@ from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import Actions, End, Gate, Release
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import Replacement
+from tocsin.protocols.metadata import joined
 
 
 class Settled(NamedTuple):
@@ -44,6 +45,14 @@ class Holding:
         if content is None and fault is None:
             fault = "undecodable", f"there are no bytes of a {type(message).__name__}"
         return self._gate.on_message(message, content, fault)
+
+    def note_initial(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
+        """The response's initial metadata: keep what judging takes of it."""
+        self.call.initial_metadata = joined(metadata, self.call.wants_initial)
+
+    def note_trailing(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
+        """The response's trailing metadata, before `end`: keep what judging takes of it."""
+        self.call.trailing_metadata = joined(metadata, self.call.wants_trailing)
 
     def accept(self, trailing: Iterable[tuple[str, Any]] | None) -> None:
         """Take the verdict that was made behind, where that is configured, of a response of one message."""

@@ -22,6 +22,9 @@ def verdict(call: Any) -> Any:
         verdict = await tocsin.verdict(call)
 
     Raises ValueError where the metadata holds something else under the verdict's key.
+
+        >>> verdict([("content-type", "application/grpc")]) is None  # metadata that nobody wrote a verdict into
+        True
     """
     if hasattr(call, "trailing_metadata"):
         metadata = call.trailing_metadata()

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 
 from tocsin.inprocess.capture import Capture, text_metadata, verdicts_in, with_verdict, without_verdicts
 from tocsin.inprocess.holding import Holding, Settled
+from tocsin.inprocess.server_metadata import note_trailing, noted_context
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask, Outcome
@@ -44,7 +45,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
         self._batcher: Batcher | None = None
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
-        call = self._guard.call(handler_call_details.method, text_metadata(handler_call_details.invocation_metadata))
+        metadata = text_metadata(handler_call_details.invocation_metadata, self._guard.score_keys)
+        call = self._guard.call(handler_call_details.method, metadata)
         handler = continuation(handler_call_details)
         if inspect.isawaitable(handler):
             return self._wrap_later(handler, call)
@@ -107,11 +109,13 @@ class _Served:
         return self._responses.serialize(response) if content is None else content
 
     def unary(self, request: Any, context: Any) -> Any:
+        context = noted_context(context, self._holding)
         try:
             response = self.inner(self._noted(request), context)
         except BaseException:
             self._strip(context)
             raise
+        note_trailing(context, self._holding)
         settled = self._holding.settle(self._take(response), self._asker(request, context))
         self._annotate(context, settled)
         if settled.instead is None:
@@ -121,7 +125,9 @@ class _Served:
         return self._message(settled.instead.responses[0], response)
 
     async def unary_aio(self, request: Any, context: Any) -> Any:
+        context = noted_context(context, self._holding)
         response = await self.inner(self._noted_aio(request), context)
+        note_trailing(context, self._holding)
         ask = self._asker_aio(request, context)
         settled = await self._holding.settle_aio(self._take(response), self._by.batcher, ask)
         self._annotate(context, settled)
@@ -132,6 +138,7 @@ class _Served:
         return self._message(settled.instead.responses[0], response)
 
     def stream(self, request: Any, context: Any) -> Iterator[Any]:
+        context = noted_context(context, self._holding)
         ask, response, ended = self._asker(request, context), None, False
         try:
             responses = iter(self.inner(self._noted(request), context))
@@ -140,6 +147,7 @@ class _Served:
                     response = next(responses)
                     actions = self._take(response)
                 except StopIteration:
+                    note_trailing(context, self._holding)
                     ended, actions = True, self._holding.end()
                 settled = self._holding.settle(actions, ask)
                 yield from settled.messages
@@ -157,6 +165,7 @@ class _Served:
             self._holding.on_closed()
 
     async def stream_aio(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        context = noted_context(context, self._holding)
         ask, response, ended = self._asker_aio(request, context), None, False
         try:
             responses = aiter(self.inner(self._noted_aio(request), context))
@@ -165,6 +174,7 @@ class _Served:
                     response = await anext(responses)
                     actions = self._take(response)
                 except StopAsyncIteration:
+                    note_trailing(context, self._holding)
                     ended, actions = True, self._holding.end()
                 settled = await self._holding.settle_aio(actions, self._by.batcher, ask)
                 for message in settled.messages:
@@ -230,8 +240,8 @@ class _Served:
     def _to_fallback(self, step: Ask, context: Any) -> tuple[Target, Sending]:
         """The call's request to the fallback's address, within what is left of its deadline."""
         assert step.upstream is not None
-        left = context.time_remaining()
-        seconds = step.seconds if left is None else min(step.seconds, left)
+        remaining = context.time_remaining()
+        seconds = step.seconds if remaining is None else min(step.seconds, remaining)
         metadata, largest = forward_metadata(context.invocation_metadata()), int(self._by.guard.config.max_message)
         return Target(step.upstream, step.tls), sending_of(step, metadata, seconds, largest)
 

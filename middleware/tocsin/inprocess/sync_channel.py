@@ -19,6 +19,14 @@ Metadata = Sequence[tuple[str, Any]] | None
 Asker = Callable[[Ask], Outcome]
 
 
+def _note_metadata(holding: Holding, inner: Any) -> None:
+    """Keep what judging takes of the metadata of a response that is complete."""
+    if holding.call.wants_initial:
+        holding.note_initial(inner.initial_metadata())
+    if holding.call.wants_trailing:
+        holding.note_trailing(inner.trailing_metadata())
+
+
 class _Callable:
     """What the four kinds have in common: beginning a call, and judging the only message of a response."""
 
@@ -28,7 +36,7 @@ class _Callable:
         self._guarded = guarded
 
     def _begin(self, metadata: Metadata) -> Holding:
-        call = self._guarded.guard.call(self._guarded.method, text_metadata(metadata))
+        call = self._guarded.guard.call(self._guarded.method, text_metadata(metadata, self._guarded.guard.score_keys))
         assert call is not None  # the channel has asked
         return Holding(self._guarded.guard, call, asks=not self.request_streams)
 
@@ -57,6 +65,7 @@ class _Callable:
     def _only(self, holding: Holding, message: Any, capture: Capture, inner: Any, ask: Asker) -> Any:
         """The message that goes on as a response of one message. Raises Withheld."""
         holding.accept(inner.trailing_metadata() if self._guarded.guard.config.accept_verdicts else None)
+        _note_metadata(holding, inner)
         settled = holding.settle(holding.take(message, capture.content_of(message)), ask)
         if settled.instead is None:
             return message
@@ -246,6 +255,7 @@ class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
             actions = self._holding.take(message, self._capture.content_of(message))
         except StopIteration:
             self._finished = True
+            _note_metadata(self._holding, self._inner)
             actions = self._holding.end()
         except BaseException as error:
             self._holding.on_closed()

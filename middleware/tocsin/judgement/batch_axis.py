@@ -5,7 +5,7 @@ from __future__ import annotations
 from tocsin.unscored import Unscored
 
 # Signals of one number a response, and of several, by the names that detectors read them by.
-SCALARS = frozenset({"prediction", "label", "target"})
+SCALARS = frozenset({"prediction", "label", "target", "score"})
 VECTORS = frozenset(
     {
         "probs", "logits", "embedding", "quantiles", "actions", "preferences",

@@ -49,6 +49,10 @@ class Call:
     is_unmatched = False  # of several requests, it is not known which one it answers
     kept_requests = 0  # bytes of requests that wait for their responses
     ends_by_ending = False  # a single response would be no end of it: a stream of HTTP's, whose messages are parts
+    wants_initial: Sequence[str] = ()  # keys of the response's initial metadata that judging takes
+    wants_trailing: Sequence[str] = ()  # and of its trailing metadata: then it is judged once that is there
+    initial_metadata: Mapping[str, str] | None = None
+    trailing_metadata: Mapping[str, str] | None = None
 
     def __init__(self, reads: Method, keys: Mapping[str, str], trace: str, wants_request: bool) -> None:
         self.reads = reads
@@ -105,6 +109,7 @@ class Call:
         another.hint, another.origin = self.hint, self.origin
         another.traceparent, another.began = self.traceparent, self.began
         another.is_unmatched = self.is_unmatched
+        another.wants_initial, another.wants_trailing = self.wants_initial, self.wants_trailing
 
     def conclude(self, verdict: Verdict) -> None:
         """This verdict was acted upon: callers see it, whatever else is judged of the response."""

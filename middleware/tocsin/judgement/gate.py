@@ -70,7 +70,8 @@ class Gate:
     """One call's responses. `holds`: they wait until they are judged; else they go on at once, and only the end waits.
 
     `can_retry`: the request may be sent again, once all of it is there (`request_is_whole`). `accepts`: the end of a
-    response of one message may bring a verdict that was made behind, so that it is not judged before that.
+    response of one message may bring a verdict that was made behind, or what judging takes, so that it is not judged
+    before that.
     """
 
     request_is_whole = True
@@ -121,14 +122,14 @@ class Gate:
             return self._keep(item) if self.state == PASSING else NOTHING
         if self.came and not call.streams:
             return self.pass_unjudged(item, SECOND_MESSAGE)
-        kept = self._keep(item)
+        at_once = self._keep(item)
         piece = call.on_response_message(content, fault)
         if piece is None or (self.accepts and piece is call):
-            return kept
+            return at_once
         if piece.verdict is not None:  # it was made behind
-            return [*kept, *self._decide(piece)]
+            return [*at_once, *self._decide(piece)]
         self.waiting += 1
-        return (*kept, Judge(piece)) if kept else (Judge(piece),)
+        return (*at_once, Judge(piece)) if at_once else (Judge(piece),)
 
     def on_end(self, *, succeeded: bool = True) -> Actions:
         """The response is complete. Of a call that failed, what came before is judged, and nothing is missing."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
 from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.protocols.method import Edit, Method, Opened
-from tocsin.protocols.rows import Family
+from tocsin.protocols.paths import INITIAL, TRAILING
+from tocsin.protocols.rows import Family, Rows
 from tocsin.state.opening import State
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
@@ -43,10 +44,10 @@ class Guard:
     """Judges calls by the bundles of a configuration. Safe to use from several threads.
 
     Made by `Guard.open`; `sinks` take note of every verdict. `is_blocking`: judging may hold up an event loop for too
-    long. `timed`: calls tell when they began, and their caller's span, for those who make spans of them.
+    long. `timed`: calls tell when they began, and their caller's span, for those who make spans of them. With `keep`
+    nothing is judged, and no bundle is needed: a batch of one model is handed over instead.
     """
 
-    needs_bundles: ClassVar[bool] = True
     timed = False
 
     def __init__(
@@ -55,7 +56,9 @@ class Guard:
         models: Mapping[str, GuardedModel],
         sinks: Iterable[Sink] = (),
         state: State | None = None,
+        keep: Callable[[GuardedModel, Family, list[Read]], None] | None = None,
     ) -> None:
+        self._keep = keep
         self.sinks = Sinks(sinks)
         self.state = state or State()
         self._throttle = LogThrottle()
@@ -81,19 +84,22 @@ class Guard:
                 _every(self.methods[name], models),
                 any(model.together for model in models),
                 self.methods[name].in_turn or all(model.config.in_turn for model in models),
+                _response_keys(name, INITIAL, models),
+                _response_keys(name, TRAILING, models),
             )
             for name, models in self._of_method.items()
         }
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         told_by |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
         self._keys = sorted(told_by - {""})
+        self.score_keys = sorted({key for model in self.models.values() for key in model.score_keys})
         self._budgets = {
             name: max(config.budget(m.name, shares_sessions=m.shares_sessions) for m in models).total_seconds()
             for name, models in self._of_method.items()
         }
         self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
-        self._has_no_bundle = self.needs_bundles and all(model.bundle is None for model in self.models.values())
+        self._has_no_bundle = self._keep is None and all(model.bundle is None for model in self.models.values())
         self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
@@ -112,12 +118,17 @@ class Guard:
         """The request metadata that `call` wants to see."""
         return list(dict.fromkeys([TRACE_KEY, *self._keys]))
 
+    @property
+    def response_metadata_keys(self) -> list[str]:
+        """The metadata of responses that some call wants to be told."""
+        return sorted({key for plan in self._method_plans.values() for key in (*plan[5], *plan[6])})
+
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
         """A call to judge, or None when the method is not guarded. `hint`: the model where calls do not tell it."""
         plan = self._method_plans.get(method)
         if plan is None:
             return None
-        reads, wants_request, every, together, in_turn = plan
+        reads, wants_request, every, together, in_turn, initial, trailing = plan
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
         parent = metadata.get(TRACE_KEY, "")
         trace = _trace_id(parent) if parent else ""
@@ -126,6 +137,8 @@ class Guard:
         else:
             call = Call(reads, keys, trace, wants_request)
         call.hint, call.origin = hint, origin
+        if initial or trailing:
+            call.wants_initial, call.wants_trailing = initial, trailing
         if self.timed:
             call.began, call.traceparent = time.time_ns(), parent
         if reads.model_key:
@@ -277,7 +290,7 @@ class Guard:
         call.model, call.version = model.name, opened[0].version
         if reads.version_key:
             call.version = call.keys.get(reads.version_key, "")
-        if model.bundle is None and self.needs_bundles:
+        if model.bundle is None and self._keep is None:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         parent = call.parent
         if parent is not None:
@@ -289,7 +302,7 @@ class Guard:
             raise Unscored("unmatched_request", "of the requests on the stream, it is not known which one it answers")
         if parent is not None and not all(part.empty for part in opened):
             parent.started_sequences.add(call.sequence)
-        rows, family, raws = model.read(call.method, opened, call.request)
+        rows, family, raws = model.signals_of(call, opened)
         if model.orders is not None:
             raws = model.orders.put_in_order(raws, call.keys, model.session_of(call))
         return family, (call, rows, raws)
@@ -304,6 +317,9 @@ class Guard:
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
+        if self._keep is not None:
+            self._keep(model, family, batch)
+            return
         signals = family.stack([raws for _, _, raws in batch])
         try:
             scores = model.scorer.run(signals)
@@ -324,10 +340,13 @@ class Guard:
             problem = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0][0], Unscored("not_finite", problem))
             return
-        self._tell(model, batch, scores, started)
+        self._tell(family, batch, signals, scores, started)
 
-    def _tell(self, model: GuardedModel, batch: list[Read], scores: NDArray[np.float32], started: float) -> None:
+    def _tell(
+        self, family: Family, batch: list[Read], signals: Rows, scores: NDArray[np.float32], started: float
+    ) -> None:
         """Give the batch's calls their verdicts, and tell the sinks."""
+        model: GuardedModel = family.model
         judged = model.judge(scores, batch, model)
         pvalues, by_detector, severities, joint, groups, weighed, identifiers, ended, keyless = judged
         if keyless != (0, 0):
@@ -367,10 +386,13 @@ class Guard:
         if calls or ended:
             if late:
                 scores = np.delete(scores, list(late), axis=0)
+                signals = {name: np.delete(values, list(late), axis=0) for name, values in signals.items()}
                 joint = [value for row, value in enumerate(joint) if row not in late]
                 groups = groups and [group for row, group in enumerate(groups) if row not in late]
-            scored = Scored(model.name, calls, scores, time.perf_counter() - started, joint, groups, ended, keyless)
-            self.sinks.scored(scored)
+            seconds = time.perf_counter() - started
+            self.sinks.scored(
+                Scored(model.name, calls, scores, seconds, joint, groups, ended, keyless, signals, family.shapes)
+            )
 
     def _tell_keyless(self, model: GuardedModel, keyless: tuple[int, int]) -> None:
         """Tell once of calls that name no session or no group; they are counted besides."""
@@ -444,6 +466,11 @@ def _finite(values: NDArray[np.float32]) -> bool:
 def _meaningful(values: NDArray[np.float32], masked: bool) -> bool:
     """Whether all of a signal's values are finite, or, where it is `masked`, the logarithm of a probability of 0."""
     return b"\0" not in np.less(values, np.inf).tobytes() if masked else _finite(values)
+
+
+def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:
+    """The keys of a response's metadata that some model reads on that side."""
+    return tuple(dict.fromkeys(key for model in models for key in model.response_keys(method, side)))
 
 
 def _every(method: Method, models: Sequence[GuardedModel]) -> int:

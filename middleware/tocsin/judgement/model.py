@@ -20,8 +20,9 @@ from tocsin.judgement.judge import Judge
 from tocsin.judgement.orders import ChoiceOrders
 from tocsin.judgement.policy import Policy
 from tocsin.protocols.loading import methods_of
-from tocsin.protocols.method import Edit, Method, Opened, Reader
-from tocsin.protocols.paths import SignalPath
+from tocsin.protocols.metadata import MetadataSignals, NoMessageSignals
+from tocsin.protocols.method import AT_END, Edit, Method, Opened, Reader
+from tocsin.protocols.paths import INITIAL, METADATA, TRAILING, SignalPath
 from tocsin.protocols.protocol import judged_every
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading
 from tocsin.state.opening import State
@@ -76,14 +77,16 @@ class GuardedModel:
         self._unreadable: dict[str, str] = {}
         self._reads_request: set[str] = set()
         self.together = False  # whether parallel answers are judged as one response
+        self.every = None if config.judge is None else judged_every(config.judge)
+        self._metadata: dict[str, MetadataSignals] = {}  # by method, where some signals stand in metadata
         self._read_methods(wanted, methods)
         orders = {name: path.order for name, path in config.signals.items() if path.order}
         self.orders = ChoiceOrders(list(self._widths), orders, config.max_sessions) if orders else None
-        self.every = None if config.judge is None else judged_every(config.judge)
         self._session = self._key(config.session, methods)
         self._group = self._key(config.group, methods)
         self.served = {method: methods[method] for method in self._readers}  # those its signals can be read from
         self.policy = Policy(name, config, list(self.served.values()))
+        self._require_one_answer()
         self.shadow: GuardedModel | None = None
         if config.shadow is not None:
             candidate = config.model_copy(update={"bundle": config.shadow, "shadow": None, "on_alarm": {}})
@@ -142,7 +145,18 @@ class GuardedModel:
         """The request metadata that tell sessions and groups apart."""
         sources = (self.config.session or "", self.config.group or "")
         order_keys = [] if self.orders is None else self.orders.keys
-        return [*order_keys, *(key.removeprefix("metadata.") for key in sources if key.startswith("metadata."))]
+        told_by = [key.removeprefix("metadata.") for key in sources if key.startswith("metadata.")]
+        return [*order_keys, *told_by, *self.score_keys]
+
+    @property
+    def score_keys(self) -> list[str]:
+        """The request metadata that hold scores: of a repeated key, no value counts alone."""
+        return list(dict.fromkeys(key for signals in self._metadata.values() for key in signals.keys(METADATA)))
+
+    def response_keys(self, method: str, side: str) -> list[str]:
+        """The initial or trailing metadata that judging a response of that method takes."""
+        signals = self._metadata.get(method)
+        return [] if signals is None else signals.keys(side)
 
     def group_of(self, call: Call) -> str:
         """The group that a call's responses belong to, nothing where none is configured."""
@@ -160,6 +174,16 @@ class GuardedModel:
                 "missing_signal", self._unreadable.get(method, "the method is not one of the model's protocol")
             )
         return reader.read(opened, request)
+
+    def signals_of(self, call: Call, opened: Sequence[Opened]) -> Reading:
+        """What a call shows, in its messages and its metadata. Raises Unscored."""
+        reading = self.read(call.method, opened, call.request)
+        signals = self._metadata.get(call.method)
+        if signals is None:
+            return reading
+        of_call = call.parent or call
+        by_side = {METADATA: call.keys, INITIAL: of_call.initial_metadata, TRAILING: of_call.trailing_metadata}
+        return signals.add_to(reading, signals.read(by_side), self)
 
     # -- what readers ask (protocols.rows.Shapes)
 
@@ -209,12 +233,17 @@ class GuardedModel:
                     raise ValueError(f"nothing says where '{missing[0]}' stands")
                 chosen: dict[str, SignalPath] = {signal: places[signal] for signal in wanted} or places
                 self.together = self.together or any(path.sequences for path in chosen.values())
-                self._readers[name] = method.reader(chosen, self)
+                in_messages = {signal: path for signal, path in chosen.items() if not path.is_metadata}
+                in_metadata = {signal: path for signal, path in chosen.items() if path.is_metadata}
+                self._require_scores(method, in_metadata)
+                self._readers[name] = method.reader(in_messages, self) if in_messages else NoMessageSignals(self)
+                if in_metadata:
+                    self._metadata[name] = MetadataSignals(in_metadata)
                 if not wanted:
                     self._widths.update(dict.fromkeys(chosen, 0))
-                if method.needs_request(chosen):
+                if method.needs_request(in_messages):
                     self._reads_request.add(name)
-                if self.config.ask and (edit := method.edit(chosen, int(self.config.ask))) is not None:
+                if self.config.ask and (edit := method.edit(in_messages, int(self.config.ask))) is not None:
                     self.edits[name] = edit
             except ValueError as error:
                 self._unreadable[name] = str(error)
@@ -228,6 +257,29 @@ class GuardedModel:
                 )
             reasons = "; ".join(f"{name}: {why}" for name, why in self._unreadable.items())
             raise ConfigError(f"{where}: no method of protocol '{self.config.protocol}' has these signals: {reasons}")
+
+    def _require_scores(self, method: Method, in_metadata: Mapping[str, SignalPath]) -> None:
+        """Raises ValueError where these cannot be scores of one judgement."""
+        if not in_metadata:
+            return
+        every = method.every if self.every is None else self.every
+        if method.streams and every != AT_END:
+            raise ValueError(
+                f"'{next(iter(in_metadata.values()))}' is one score of the whole call, and its messages are judged "
+                f"apart: set judge: end"
+            )
+        for signal in in_metadata:
+            if self.bundle is not None and (problem := self.scorer.misfit(signal, 1)):
+                raise ValueError(f"a score in metadata is one number: {problem}")
+
+    def _require_one_answer(self) -> None:
+        """Raises ConfigError where another answer is to be judged by the metadata of the first."""
+        of_response = [k for m in self._metadata for side in (INITIAL, TRAILING) for k in self.response_keys(m, side)]
+        if of_response and any(reaction.action == "retry" for reaction in self.config.on_alarm.values()):
+            raise ConfigError(
+                f"models.{self.name}.on_alarm: retry judges another answer, whose metadata Tocsin does not keep, and "
+                f"the score is in '{of_response[0]}' of the response's: choose block, abstain or fallback"
+            )
 
     def _key(self, source: str | None, methods: Mapping[str, Method]) -> Callable[[Call], str]:
         """How to find a session or group that is told so."""

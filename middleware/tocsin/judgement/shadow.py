@@ -22,7 +22,7 @@ def by_candidates(models: Mapping[str, GuardedModel], calls: Sequence[Call]) -> 
             continue
         try:
             opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
-            rows, family, raws = model.shadow.read(call.method, opened, call.request)
+            rows, family, raws = model.shadow.signals_of(call, opened)
             scores = model.shadow.scorer.run(family.stack([raws]))
             judged = model.shadow.judge(scores, [(call, rows, raws)], model)
         except Exception as error:

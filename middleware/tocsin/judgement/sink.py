@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,26 +27,27 @@ class Scored(NamedTuple):
     groups: Sequence[str] | None = None  # each row's, where the bundle has a promise a group
     ended: Sequence[str | None] | None = None  # severities of sessions that ended, where the promise is for sessions
     keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
+    signals: Mapping[str, NDArray[np.float32]] = MappingProxyType({})  # (rows of all calls, width)
+    shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})  # of one row of each signal
 
 
-class Sink(Protocol):
-    """Takes note of verdicts. Called on the serving path, from any thread: it must be quick, and must not raise."""
+class Sink:
+    """Takes note of verdicts. Called on the serving path, from any thread: it must be quick, and must not raise.
+
+    A sink inherits from this class, and defines what it takes note of.
+    """
 
     def scored(self, batch: Scored) -> None:
         """A batch of one model was judged."""
-        ...
 
     def unscored(self, call: Call) -> None:
         """A call passed without judgement; its verdict tells the reason."""
-        ...
 
     def acted(self, call: Call, action: str) -> None:
         """In enforce, something was done to a call: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
-        ...
 
     def shadowed(self, call: Call, severity: str | None) -> None:
         """A judged call was scored by a candidate bundle too; `failed` when it could not be."""
-        ...
 
 
 class Sinks(list[Sink]):

@@ -41,6 +41,7 @@ WAYS = {
     "state.ca": Way.SECRET,
     "events.to.*.file": Way.WRITTEN,
     "events.spool": Way.WRITTEN,
+    "record.to": Way.WRITTEN,
     **{f"{place}.{name}": Way.SECRET for place in ("tls", "admin_tls", "listeners.*.tls") for name in _TLS},
     **{
         f"{place}.{name}": Way.SECRET

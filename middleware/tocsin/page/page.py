@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from http import HTTPStatus
 from importlib import resources
 from typing import Any
@@ -18,13 +18,17 @@ from tocsin.page.history import History
 
 EVERY = 1.0  # seconds between two looks
 WATCHERS = 16  # who may look at a time
+NUMBERS = frozenset(map(str, range(1, 10_000)))  # what `last` may be
 
 
 class Page:
-    """`show` tells what is to be seen now, `alarms` all that are remembered; `history` is closed with the page."""
+    """`show` tells what is to be seen now, `alarms` those that hold a text, the newest last.
+
+    `history` is closed with the page.
+    """
 
     def __init__(
-        self, show: Callable[[], dict[str, Any]], alarms: Callable[[], list[dict[str, Any]]], history: History
+        self, show: Callable[[], dict[str, Any]], alarms: Callable[[str], list[dict[str, Any]]], history: History
     ) -> None:
         self._show, self._alarms, self._history = show, alarms, history
         self._html = resources.files("tocsin.page").joinpath("index.html").read_bytes()
@@ -32,13 +36,15 @@ class Page:
         self._watchers = 0
         self._ending = False
 
-    def answer(self, path: str) -> Response | None:
-        """The answer to GET, None for a path that is not the page's."""
+    def answer(self, path: str, query: Mapping[str, str]) -> Response | None:
+        """The answer to GET, None for a path that is not the page's. Of `/alarms`, `search` and `last` say which."""
         if path == "/":
             return Response(HTTPStatus.OK, [("Content-Type", "text/html; charset=utf-8"), *self._headers()], self._html)
-        if path in ("/snapshot", "/alarms"):
-            content = json.dumps(self._show() if path == "/snapshot" else self._alarms()).encode()
-            return Response(HTTPStatus.OK, [("Content-Type", "application/json"), *self._headers()], content)
+        if path == "/snapshot":
+            return self._json(self._show())
+        if path == "/alarms":
+            alarms, last = self._alarms(query.get("search", "")), query.get("last", "")
+            return self._json(alarms[-int(last) :] if last in NUMBERS else alarms)
         if path == "/live":
             if self._watchers >= WATCHERS:
                 refused = text(HTTPStatus.SERVICE_UNAVAILABLE, "too many watch already")
@@ -59,6 +65,10 @@ class Page:
                 await asyncio.sleep(EVERY)
         finally:
             self._watchers -= 1
+
+    def _json(self, content: Any) -> Response:
+        body = json.dumps(content).encode()
+        return Response(HTTPStatus.OK, [("Content-Type", "application/json"), *self._headers()], body)
 
     def _headers(self) -> list[tuple[str, str]]:
         return [

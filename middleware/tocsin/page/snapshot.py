@@ -11,15 +11,17 @@ import numpy as np
 
 from tocsin.alerting.limits import PageLimits
 from tocsin.alerting.watched import watched_model
-from tocsin.events.alarm import Event
+from tocsin.events.alarm import Event, without_messages
 from tocsin.judgement.model import GuardedModel
+from tocsin.page.answers import answers
 from tocsin.page.history import History, Point
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import FalseAlarmLaw
 
 WIDE = 2.58  # standard deviations: 99 times of 100
 SHOWN = 20  # models, those with the most evidence against them
-ALARMS = 20
+ALARMS = 10
+SEARCHED = ("id", "response_id", "model", "version", "severity", "session", "trace_id", "method", "action")
 
 
 def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mode: str) -> dict[str, Any]:
@@ -27,22 +29,25 @@ def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mo
     figures, points = sink.figures(), history.points()
     guarded = {name: model for name, model in sink.models.items() if model.bundle is not None and name in figures}
     names = sorted(guarded, key=lambda name: -max(figures[name]["promise"].values(), default=0.0))
-    limits = sink.limits
+    limits, added, latest = sink.limits, sink.added_quantiles(), shown(alarms)[::-1]
     models = [_model(name, guarded[name], figures[name], points.get(name, []), limits) for name in names[:SHOWN]]
     return {
         "time": time.time(),
         "mode": mode,
+        "answers": answers(models, added, latest),
         "models": models,
         "more": max(0, len(names) - SHOWN),
         "unguarded": sorted(set(sink.models) - set(guarded)),
-        "added": sink.added_quantiles(),
-        "alarms": shown(list(alarms)[-ALARMS:])[::-1],
+        "added": added,
+        "alarms": latest[:ALARMS],
+        "remembered": len(latest),
     }
 
 
-def shown(alarms: Iterable[Event]) -> list[dict[str, Any]]:
-    """Alarms as a page shows them."""
-    return [_shown(event) for event in list(alarms)]
+def shown(alarms: Iterable[Event], search: str = "") -> list[dict[str, Any]]:
+    """Alarms as a page shows them: those whose id, model, version, severity, session, trace or method holds a text."""
+    text = search.strip().lower()
+    return [alarm for event in list(alarms) if text in _searched(alarm := _shown(event))]
 
 
 def _model(
@@ -70,6 +75,7 @@ def _model(
         "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": provenance.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
         "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > limits.drift,
+        "finding": figures["finding"],
         "scoring": figures["scoring"], "actions": figures["actions"],
         "pvalues": _expected(figures["pvalue"], None),
         "detectors": [
@@ -103,11 +109,10 @@ def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]
 
 def _shown(event: Event) -> dict[str, Any]:
     """An alarm without what nobody reads on a page."""
-    data = _plain(event["data"])
-    if "worst" in data:
-        data["worst"] = _plain(data["worst"])
-    return {"id": event["id"], "type": event["type"], "time": event["time"], **data}
+    return {"id": event["id"], "type": event["type"], "time": event["time"], **without_messages(event)["data"]}
 
 
-def _plain(data: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key not in ("request", "response")}
+def _searched(alarm: dict[str, Any]) -> str:
+    """What of an alarm is looked through; of several that are summed, the worst too."""
+    values = [part[name] for part in (alarm, alarm.get("worst", {})) for name in SEARCHED if part.get(name)]
+    return "\n".join(values).lower()

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from tocsin.page.answers import duration, reason
 from tocsin_calibration.wording import percent
 
 LEVELS = " ▁▂▃▄▅▆▇█"
@@ -19,15 +20,21 @@ WIDTH = 40  # points of a sparkline
 COLOURS = {"critical": "bold red", "warning": "yellow"}
 
 
-def picture(snapshot: dict[str, Any], alarms: int = 8) -> RenderableType:
-    """What `snapshot` tells, drawn; the last so many alarms."""
+STATES = {"good": "green", "bad": "bold red"}
+
+
+def picture(snapshot: dict[str, Any], alarms: Sequence[dict[str, Any]]) -> RenderableType:
+    """What `snapshot` tells, drawn, with these alarms, the newest first."""
     now = datetime.fromtimestamp(snapshot["time"], UTC)
     parts: list[RenderableType] = [Text.assemble(("Tocsin ", "bold"), f"{snapshot['mode']}, {now:%H:%M:%S} UTC")]
+    for answer in snapshot["answers"]:
+        style = STATES.get(answer["state"], "")
+        parts.append(Text.assemble((f"{answer['question']:27}", "bold"), (answer["answer"], style)))
     parts += [_model(model, snapshot["added"]) for model in snapshot["models"]]
     if snapshot["more"]:
         parts.append(Text(f"and {snapshot['more']:,} more models, with less evidence against them", style="dim"))
     parts += [Text(f"{name} has no bundle: its responses pass unscored", style="dim") for name in snapshot["unguarded"]]
-    parts.append(_alarms(snapshot["alarms"][:alarms]))
+    parts.append(_alarms(alarms))
     return Group(*parts)
 
 
@@ -44,8 +51,12 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
             promised += f", expect {percent(severity['low'])} to {percent(severity['high'])}"
         promised += f"; evidence against it e^{evidence:.1f}" if evidence is not None else ""
         lines.append(Text(promised, style="dim"))
+    if finding := model.get("finding"):  # not shown by an older tocsin
+        lines += [Text(words, style="bold") for words in finding["words"]]
     scoring, unscored = model["scoring"], sum(model["unscored"].values())
-    cost = f"scoring {_micro(scoring['median'])}, 99% {_micro(scoring['p99'])}; waiting 99% {_micro(added['p99'])}"
+    cost = (
+        f"scoring {duration(scoring['median'])}, 99% {duration(scoring['p99'])}; waiting 99% {duration(added['p99'])}"
+    )
     lines.append(Text("p-values ").append_text(_histogram(model["pvalues"])).append(" times the promise", style="dim"))
     lines.append(Text(f"cost     {cost}; {unscored:,} unscored"))
     broken = any(severity["broken"] for severity in model["severities"])
@@ -84,18 +95,12 @@ def _block(share: float) -> str:
 def _alarms(alarms: Iterable[dict[str, Any]]) -> Table:
     table = Table("time", "severity", "model", "what", title="Last alarms", title_justify="left", box=None, expand=True)
     for entry in alarms:
-        summed = "alarms" in entry
-        alarm = entry["worst"] if summed else entry
-        reason = alarm["reasons"][0] if alarm["reasons"] else f"p = {alarm['p']:.2g}"
-        what = f"{entry['alarms']:,} more; worst: {reason}" if summed else reason
+        alarm = entry["worst"] if "alarms" in entry else entry
         severity = Text(alarm["severity"], style=COLOURS.get(alarm["severity"], ""))
-        table.add_row(entry["time"][11:19], severity, escape(entry["model"]), f"{escape(what)}  [dim]{entry['id']}")
+        names = {"session": alarm["session"], "trace": alarm["trace_id"]}
+        of = "".join(f", {name} {escape(value)}" for name, value in names.items() if value)
+        what = f"{escape(reason(entry))}  [dim]{entry['id']}{of}"
+        table.add_row(entry["time"][11:19], severity, escape(entry["model"]), what)
     if not table.row_count:
-        table.add_row("", "", "", "[dim]none since start")
+        table.add_row("", "", "", "[dim]none")
     return table
-
-
-def _micro(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return f"{seconds * 1e6:.0f} us" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"

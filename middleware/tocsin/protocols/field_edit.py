@@ -18,12 +18,13 @@ from tocsin.unscored import Unscored
 
 class Ask(NamedTuple):
     """`unless`: the caller has asked when this field of the request is there, or true. `set`: fields of the request to
-    their values, `amount` standing for the number configured. `strip`: fields to clear in responses.
+    their values, `amount` standing for the number configured. `strip`: fields to clear in responses, or such a field to
+    the field of the request by which the caller has asked for it alone.
     """
 
     unless: str
     set: Mapping[str, Any]
-    strip: Sequence[str]
+    strip: Sequence[str | Mapping[str, str]]
 
 
 Part = bytes | tuple[int, int]  # of a message without some fields: bytes, or from where to where they stand in it
@@ -39,14 +40,19 @@ class FieldEdit:
     def __init__(self, ask: Ask, request: Any, response: Any, amount: int, layouts: Layouts) -> None:
         self._request, self._response, self._layouts = request, response, layouts
         self._strip_plans: dict[Layout, list[Part] | None] = {}  # None: have to be parsed
+        self._plans_by_wanted: dict[int, dict[Layout, list[Part] | None]] = {0: self._strip_plans}
         self._unless = _resolved("unless", request, ask.unless)
         self._set = []
         for path, value in ask.set.items():
             _resolved("set", request, path)
             self._set.append((path.split("."), amount if value == "amount" else value))
-        for path in ask.strip:
-            _resolved("strip", response, path)
-        self._strip = [path.split(".") for path in ask.strip]
+        # Fields to clear, each with what tells that the caller has asked for it, None where nothing does.
+        self._strip: list[tuple[list[str], FieldPath | None]] = []
+        for entry in ask.strip:
+            for path, flag in (entry if isinstance(entry, Mapping) else {entry: ""}).items():
+                _resolved("strip", response, path)
+                self._strip.append((path.split("."), _resolved("strip", request, flag) if flag else None))
+        self._flagged = any(flag is not None for _, flag in self._strip)
 
     def try_out(self) -> None:
         """Raises ValueError where fields cannot be set or cleared as they are told to be."""
@@ -56,7 +62,7 @@ class FieldEdit:
             except (AttributeError, TypeError, ValueError):
                 raise ValueError(f"ask.set: '{'.'.join(path)}' cannot be {value!r}") from None
         try:
-            self._parsed(b"")
+            self._parsed(b"", self._wanted(b""))
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"ask.strip: {error}") from None
 
@@ -72,20 +78,36 @@ class FieldEdit:
 
     def strip(self, request: bytes, response: bytes) -> bytes:
         """The response without what was asked for. Raises Unscored."""
-        del request
+        wanted = self._wanted(request)
         layout = self._layouts.of(response)
         if layout is not None:
-            plan = self._strip_plans.get(layout, _UNTRIED)
+            plans = self._plans_by_wanted.setdefault(wanted, {})
+            plan = plans.get(layout, _UNTRIED)
             if plan is _UNTRIED:
-                plan = self._strip_plans[layout] = self._learnt(layout.like)
+                plan = plans[layout] = self._learnt(layout.like, wanted)
             if plan is not None:
                 return _joined(plan, response)
-        return self._parsed(response)
+        return self._parsed(response, wanted)
 
-    def _parsed(self, response: bytes) -> bytes:
+    def _wanted(self, request: bytes) -> int:
+        """Which fields the caller has asked for, a bit each of those to clear."""
+        if not self._flagged:
+            return 0
+        message = self._parse(self._request, request)
+        bits = 0
+        for at, (_, flag) in enumerate(self._strip):
+            if flag is not None and flag.follow(message):
+                bits |= 1 << at
+        return bits
+
+    def _cleared(self, wanted: int) -> list[list[str]]:
+        """The fields to clear where those that the bits say are wanted."""
+        return [path for at, (path, _) in enumerate(self._strip) if not wanted >> at & 1]
+
+    def _parsed(self, response: bytes, wanted: int = 0) -> bytes:
         """The same by parsing it. Raises Unscored."""
         message = self._parse(self._response, response)
-        for *parents, last in self._strip:
+        for *parents, last in self._cleared(wanted):
             owner = message
             for name in parents:
                 if not owner.HasField(name):
@@ -95,10 +117,11 @@ class FieldEdit:
                 owner.ClearField(last)
         return bytes(message.SerializeToString())
 
-    def _learnt(self, like: bytes) -> list[Part] | None:
+    def _learnt(self, like: bytes, wanted: int) -> list[Part] | None:
         """What is left of messages like this one; None where cutting does not give what parsing does."""
-        plan = _without(like, 0, len(like), self._response.DESCRIPTOR, self._strip)
-        same = self._parse(self._response, _joined(plan, like)) == self._parse(self._response, self._parsed(like))
+        plan = _without(like, 0, len(like), self._response.DESCRIPTOR, self._cleared(wanted))
+        parsed = self._parse(self._response, self._parsed(like, wanted))
+        same = self._parse(self._response, _joined(plan, like)) == parsed
         return plan if same else None
 
     def _parse(self, kind: Any, content: bytes) -> Any:

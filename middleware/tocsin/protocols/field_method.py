@@ -14,9 +14,10 @@ from google.protobuf.message_factory import GetMessageClass
 from tocsin.protocols.field_edit import Ask, FieldEdit
 from tocsin.protocols.field_paths import resolve, text_at
 from tocsin.protocols.field_reader import FieldReader, KnownMessage, OpenedMessage, Signal, parsed
-from tocsin.protocols.field_signals import Alternatives, Read, plain, signal_of
+from tocsin.protocols.field_signals import Alternatives, plain, signal_of
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.layouts import Layouts
+from tocsin.protocols.likeliest import Read
 from tocsin.protocols.message_filling import filled, require_fields
 from tocsin.protocols.method import Answer, Opened
 from tocsin.protocols.paths import SignalPath
@@ -103,7 +104,8 @@ class FieldMethod:
         if self._places:  # where an owner is missing, its number is 0
             self._sequences = attrgetter(*(".".join(way) for way in self._places))
         for path in self.signals.values():
-            self._signal(path)
+            if not path.is_metadata:
+                self._signal(path)
         if asks is not None:
             FieldEdit(asks, self._request, self._response, 1, self._layouts).try_out()
 

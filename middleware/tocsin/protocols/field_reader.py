@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from tocsin.protocols.field_signals import Part, Read
 from tocsin.protocols.layouts import Layout, Spans
+from tocsin.protocols.likeliest import Part, Read
 from tocsin.protocols.rows import Family, Reading, RowPlans, Shaped, Shapes
 from tocsin.protocols.single_fields import SingleFields
 from tocsin.unscored import Unscored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.descriptor import Descriptor
@@ -12,23 +12,11 @@ from numpy.typing import NDArray
 
 from tocsin.protocols.field_paths import resolve
 from tocsin.protocols.field_values import Array, Find, TensorForm, finder
+from tocsin.protocols.likeliest import Part, Read, likeliest
 from tocsin.protocols.paths import BEST, SignalPath
 from tocsin.unscored import Unscored
 
 Float32 = NDArray[np.float32]
-
-
-class Part(Protocol):
-    """One message of several that are judged together, and the sequence that it belongs to."""
-
-    @property
-    def message(self) -> Any: ...
-
-    @property
-    def sequence(self) -> int: ...
-
-
-Read = Callable[[Sequence[Part], int], Array | None]  # messages, and the width that detectors were fitted on, 0 if free
 
 
 class Alternatives(NamedTuple):
@@ -42,21 +30,34 @@ def signal_of(
     root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm], alternatives: Alternatives | None
 ) -> Read:
     """How to read a signal of messages of a type. Raises ValueError telling why that cannot be."""
-    return signal_read(lambda place: finder(root, place, forms), path, alternatives)
-
-
-def signal_read(
-    ways_of: Callable[[SignalPath], list[Find]], path: SignalPath, alternatives: Alternatives | None
-) -> Read:
-    """How to read a signal of messages in which `ways_of` tells how to find values. Raises ValueError telling why that
-    cannot be.
-    """
     if path.choices:
         if alternatives is None:
             raise ValueError("choices: nothing says where the likeliest tokens of each place stand")
-        tokens, logprobs = (ways_of(place) for place in alternatives)
+        tokens, logprobs = (_places(root, place, alternatives.logprobs, forms) for place in alternatives)
         return _among(tokens, logprobs, [np.array(ids, np.float32) for ids in path.choices], path.at)
-    ways = ways_of(path)
+    if path.said:
+        return likeliest(root, path, path)
+    return _of_ways(finder(root, path, forms), path)
+
+
+def document_signal(
+    ways_of: Callable[[SignalPath], list[Find]], path: SignalPath, alternatives: Alternatives | None
+) -> Read:
+    """How to read a signal of documents in which `ways_of` tells how to find values. Raises ValueError telling why that
+    cannot be.
+    """
+    if path.said or path.container:
+        raise ValueError("tensors in a field of bytes, and likeliest tokens told by rank, are read of gRPC messages")
+    if not path.choices:
+        return _of_ways(ways_of(path), path)
+    if alternatives is None:
+        raise ValueError("choices: nothing says where the likeliest tokens of each place stand")
+    tokens, logprobs = (_together(ways_of(place)) for place in alternatives)
+    return _among(tokens, logprobs, [np.array(ids, np.float32) for ids in path.choices], path.at)
+
+
+def _of_ways(ways: Sequence[Find], path: SignalPath) -> Read:
+    """How to read what stands at a path, by the first way that finds something."""
     if path.sequences:
         return _by_sequence(ways, path.sequences)
 
@@ -74,8 +75,19 @@ def signal_read(
 
 def plain(root: Descriptor, path: SignalPath) -> bool:
     """Whether a signal is numbers as they stand, in a shape that a message's structure tells."""
-    is_derived = path.dtype or path.choices or path.sequences
-    return not is_derived and all(resolve(root, way).numeric for way in path.path.split("|"))
+    return not path.is_derived and all(resolve(root, way).numeric for way in path.path.split("|"))
+
+
+def _places(root: Descriptor, path: SignalPath, logprobs: SignalPath, forms: Mapping[str, TensorForm]) -> Read:
+    """How to read what is told of the likeliest tokens, (T, K), of messages together."""
+    if path.said:
+        return likeliest(root, path, logprobs)
+    return _together(finder(root, path, forms))
+
+
+def _together(ways: Sequence[Find]) -> Read:
+    """What messages together have."""
+    return lambda parts, width: _joined(ways, [part.message for part in parts], width)
 
 
 def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:
@@ -97,15 +109,14 @@ def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array 
     return None
 
 
-def _among(tokens: Sequence[Find], logprobs: Sequence[Find], choices: Sequence[Float32], at: int | str) -> Read:
+def _among(tokens: Read, logprobs: Read, choices: Sequence[Float32], at: int | str) -> Read:
     """The probabilities of the choices (C,) at one place of an answer, of the mass that all of them have there. Each
     choice is told by the tokens that say it.
     """
 
     def read(parts: Sequence[Part], width: int) -> Array | None:
         del width
-        messages = [part.message for part in parts]
-        ids, logs = _joined(tokens, messages, 0), _joined(logprobs, messages, 0)
+        ids, logs = tokens(parts, 0), logprobs(parts, 0)
         if ids is None or logs is None:
             return None
         if ids.shape != logs.shape or len(ids.shape) != 2:

@@ -12,6 +12,7 @@ import numpy as np
 from google.protobuf.descriptor import Descriptor
 from numpy.typing import NDArray
 
+from tocsin.protocols.containers import tensor_in
 from tocsin.protocols.datatypes import DTYPES, datatype, to_float32
 from tocsin.protocols.field_paths import FieldPath, resolve
 from tocsin.protocols.paths import SignalPath
@@ -64,6 +65,8 @@ def finder(root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm]) 
 
 
 def _finder(root: Descriptor, path: str, signal: SignalPath, forms: Mapping[str, TensorForm]) -> Find:
+    if signal.container:
+        return _contained(root, path, signal)
     if signal.dtype:
         return _packed(root, path, signal)
     resolved = resolve(root, path)
@@ -146,6 +149,24 @@ def _packed(root: Descriptor, path: str, signal: SignalPath) -> Find:
         if signal.shape:
             return Array.of(_shaped(values, (-1, *signal.shape), path), True)
         return Array.of(values, False)
+
+    return find
+
+
+def _contained(root: Descriptor, path: str, signal: SignalPath) -> Find:
+    resolved = resolve(root, path)
+    if resolved.message_type or resolved.numeric or resolved.repeated or resolved.by_rows:
+        raise ValueError(f"'{path}' is not one field of bytes")
+    follow, container, tensor = resolved.follow, signal.container, signal.tensor
+
+    def find(message: Any) -> Array | None:
+        content = follow(message)
+        if not content:
+            return None
+        if isinstance(content, str):
+            raise Unscored("undecodable", f"'{path}' is a text, and {container} are bytes")
+        values = tensor_in(container, content, tensor)
+        return Array.of(values if values.ndim else values.reshape(1), None)
 
     return find
 

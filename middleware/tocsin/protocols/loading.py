@@ -10,7 +10,7 @@ import grpc
 from tocsin.errors import ConfigError
 from tocsin.protocols.descriptors import Pool, pool_of
 from tocsin.protocols.method import Method
-from tocsin.protocols.protocol import ProtocolConfig, methods, preset
+from tocsin.protocols.protocol import ProtocolConfig, is_http, methods, preset, route_preset
 from tocsin.protocols.reflection import reflected
 
 
@@ -23,7 +23,7 @@ def methods_of(
     Raises ConfigError naming the protocol, the method, and what does not fit.
     """
     if name not in configured:
-        return preset(name)
+        return route_preset(name) if is_http(name) else preset(name)
     config = configured[name]
     try:
         return methods(config, lambda: _descriptors(config, channel))

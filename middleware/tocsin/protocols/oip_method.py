@@ -65,7 +65,7 @@ class InferMethod:
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> TensorReader:
         """How to read these signals. Raises ValueError where a path names no tensor."""
         for path in signals.values():
-            if path.dtype or path.choices or path.sequences or not path.path.startswith(_PLACES[path.side]):
+            if path.is_derived or not path.path.startswith(_PLACES[path.side]):
                 raise ValueError(f"expected request.inputs.NAME or response.outputs.NAME, not '{path}'")
         return TensorReader(signals, shapes)
 

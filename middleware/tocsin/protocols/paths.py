@@ -7,17 +7,23 @@ from typing import Any, NamedTuple
 
 BEST = "best"  # the token at which the choices together are likeliest
 
+METADATA, INITIAL, TRAILING = "metadata", "initial_metadata", "trailing_metadata"  # the request's, the response's two
+
 _SIDES = ("request", "response")
+_METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
 _TOKEN = re.compile(r"(\$(?=[\[.]|$)|[A-Za-z_][A-Za-z0-9_]*)((?:\[[^\]]*\])*)(?:\.|$)")
 _INDEX = re.compile(r"\[([^\]]*)\]")
 
 
 class SignalPath(NamedTuple):
     """A signal's place: its side, `request` or `response`, and the path of its values there; `a | b` takes `a`, or `b`
-    where `a` is empty. `dtype` and `shape` are given for values packed as bytes: a datatype or the path of one; the
-    path of a shape, or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`;
-    `order` is the metadata key that tells in which order a call shows them.
-    `sequences`: parallel answers become rows, `padded` or each the `sum` of its values.
+    where `a` is empty. A score in metadata has one of the sides METADATA, INITIAL and TRAILING, and the key as its
+    path. `dtype` and `shape` are given for values packed as bytes: a datatype or the path of one; the path of a shape,
+    or a shape. `choices`: token ids by choice, whose probabilities are read at the token `at`; `order` is the metadata
+    key that tells in which order a call shows them. `sequences`: parallel answers become rows, `padded` or each the
+    `sum` of its values. `said` and `ranks`: the path tells the likeliest tokens of each place but the one that was
+    said, which stands in `said`, at that rank from 1 among all. `container` and `tensor`: the path is one of bytes that
+    are safetensors or npz, and the values those of the tensor of that name in it.
     """
 
     side: str
@@ -28,9 +34,23 @@ class SignalPath(NamedTuple):
     at: int | str = 0
     order: str = ""
     sequences: str = ""
+    said: str = ""
+    ranks: str = ""
+    container: str = ""
+    tensor: str = ""
 
     def __str__(self) -> str:
         return f"{self.side}.{self.path}"
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether its values are made of what stands at the path, and are not that itself."""
+        return bool(self.dtype or self.choices or self.sequences or self.said or self.container)
+
+    @property
+    def is_metadata(self) -> bool:
+        """Whether it is a score in the metadata of calls, not a part of their messages."""
+        return self.side in (METADATA, INITIAL, TRAILING)
 
 
 class Step(NamedTuple):
@@ -46,10 +66,22 @@ def signal_path(value: Any) -> SignalPath:
         return value
     if isinstance(value, dict) and "choices" in value:
         return _choices(value)
+    if isinstance(value, dict) and "others" in value:
+        if value.keys() != {"others", "said", "ranks"}:
+            raise ValueError(
+                "the likeliest tokens besides the one said are told as {others: PATH, said: PATH, ranks: PATH}"
+            )
+        said, ranks = (signal_path(value[key]) for key in ("said", "ranks"))
+        return signal_path(value["others"])._replace(said=said.path, ranks=ranks.path)
     if isinstance(value, dict) and "sequences" in value:
         if value.keys() - {"sequences", "sum"} or not isinstance(value.get("sum", False), bool):
             raise ValueError("parallel answers are told as {sequences: PATH}, or {sequences: PATH, sum: true}")
         return signal_path(value["sequences"])._replace(sequences="sum" if value.get("sum") else "padded")
+    if isinstance(value, dict) and value.keys() & {"safetensors", "npz"}:
+        container = "safetensors" if "safetensors" in value else "npz"
+        if value.keys() != {container, "tensor"} or not isinstance(value["tensor"], str) or not value["tensor"]:
+            raise ValueError(f"a tensor in a field of bytes is told as {{{container}: PATH, tensor: NAME}}")
+        return signal_path(value[container])._replace(container=container, tensor=value["tensor"])
     if isinstance(value, dict):
         strange = value.keys() - {"bytes", "dtype", "shape"}
         if strange or "bytes" not in value or "dtype" not in value:
@@ -62,10 +94,14 @@ def signal_path(value: Any) -> SignalPath:
             raise ValueError(f"shape: expected the path of a field or a list of lengths, not '{shape}'")
         return inner._replace(dtype=str(value["dtype"]), shape=shape)
     side, dot, path = str(value).partition(".")
+    if side in (METADATA, INITIAL, TRAILING):
+        if not _METADATA_KEY.fullmatch(path) or path.endswith("-bin"):
+            raise ValueError(f"expected {side}.KEY with a lower-case key of a text value (not -bin), not '{value}'")
+        return SignalPath(side, path)
     if side not in _SIDES or not dot or not path:
         raise ValueError(
             f"expected request.inputs.NAME or response.outputs.NAME, or the path of a field in request or response, "
-            f"not '{value}'"
+            f"not '{value}'; a score in metadata is {METADATA}.KEY, {INITIAL}.KEY or {TRAILING}.KEY"
         )
     return SignalPath(side, "|".join(part.strip().removeprefix(f"{side}.") for part in path.split("|")))
 

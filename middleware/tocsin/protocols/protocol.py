@@ -55,8 +55,9 @@ class AskConfig(BaseModel):
 
     unless: str = Field(description="The field of a request by which the caller asks by itself.")
     set: dict[str, Any] = Field(description="Fields of the request and their values; `amount` is the number asked for.")
-    strip: list[str] | dict[str, Any] = Field(
-        description="Fields to clear in responses; of a route, members that become null, or with a value each, that."
+    strip: list[str | dict[str, str]] | dict[str, Any] = Field(
+        description="Fields to clear in responses; {FIELD: FIELD OF THE REQUEST} unless that says that callers want "
+        "it. Of a route, members that become null, or, told as {MEMBER: VALUE}, that value."
     )
 
 
@@ -65,8 +66,11 @@ class AlternativesConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    tokens: str = Field(description="The path of their ids, an axis of places and one of alternatives.")
-    logprobs: str = Field(description="The path of their log-probabilities, likewise.")
+    tokens: str | dict[str, str] = Field(
+        description="The path of their ids, an axis of places and one of alternatives; {others, said, ranks} where the "
+        "token that was said is told apart from the others."
+    )
+    logprobs: str | dict[str, str] = Field(description="The path of their log-probabilities, likewise.")
 
 
 class AbortConfig(BaseModel):
@@ -200,7 +204,10 @@ def is_http(name: str) -> bool:
 
 
 @cache
-def _grpc_preset(name: str) -> dict[str, Method]:
+def preset(name: str) -> dict[str, Method]:
+    """The methods of a protocol that ships, by name."""
+    if is_http(name):
+        return route_preset(name)
     content = _shipped(name)
     if content.get("reader") == "tensors":
         return {path: InferMethod(path, streams=streams) for path, streams in content["methods"].items()}
@@ -208,10 +215,8 @@ def _grpc_preset(name: str) -> dict[str, Method]:
     return methods(config, lambda: pool(config.descriptors))
 
 
-def preset(name: str) -> dict[str, Method]:
-    """The methods of a protocol that ships, by name. Routes are made anew: what they read is what is asked of them."""
-    if not is_http(name):
-        return _grpc_preset(name)
+def route_preset(name: str) -> dict[str, Method]:
+    """The routes of a protocol that ships, made anew: they read what is asked of them, and nothing that others ask."""
     content = _shipped(name)
     if content.get("reader") == "tensors":
         return {route: InferRoute(route) for route in content["methods"]}
@@ -248,7 +253,14 @@ def routes(config: ProtocolConfig) -> dict[str, Method]:
 def _route(name: str, config: MethodConfig) -> JsonMethod:
     Route(name)  # raises ValueError
     ask = config.ask
-    strip = {} if ask is None else ask.strip if isinstance(ask.strip, dict) else dict.fromkeys(ask.strip)
+    strip: dict[str, Any] = {}
+    if ask is not None and isinstance(ask.strip, dict):
+        strip = ask.strip
+    elif ask is not None:
+        for path in ask.strip:
+            if not isinstance(path, str):
+                raise ValueError("ask.strip: of a route, name members, or tell {MEMBER: VALUE}")
+            strip[path] = None
     return JsonMethod(
         name,
         model=config.model,
@@ -285,7 +297,11 @@ def judged_every(judge: Judged) -> int:
 
 
 def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm], abort: Any) -> FieldMethod:
-    ask = config.ask
+    asks: Ask | None = None
+    if config.ask is not None:
+        if isinstance(config.ask.strip, dict):
+            raise ValueError("ask.strip: of a gRPC method, a list of fields; {MEMBER: VALUE} is for routes of HTTP")
+        asks = Ask(config.ask.unless, config.ask.set, config.ask.strip)
     return FieldMethod(
         described,
         model=config.model,
@@ -298,7 +314,7 @@ def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm
         in_turn=config.in_turn,
         signals={name: signal_path(place) for name, place in config.signals.items()},
         forms=forms,
-        asks=None if ask is None else Ask(ask.unless, ask.set, list(ask.strip)),
+        asks=asks,
         abort=None if config.abort is None else Abort(abort, config.abort.ids, config.abort.id),
         alternatives=_alternatives(config),
         attributes=config.attributes,

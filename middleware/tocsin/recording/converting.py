@@ -35,7 +35,7 @@ def convert_table(source: Path, out: Path, signals: Mapping[str, str], keys: Map
 
     if not signals:
         raise RecordingError("name at least one signal: --signal NAME=COLUMN")
-    columns = _columns(source)
+    columns = columns_of(source)
     written: dict[str, pa.Array] = {}
     fields = []
     for key, column in keys.items():
@@ -60,7 +60,7 @@ def convert_table(source: Path, out: Path, signals: Mapping[str, str], keys: Map
     return next(iter(lengths.values()))
 
 
-def _columns(source: Path) -> dict[str, pyarrow.ChunkedArray | NDArray[np.generic]]:
+def columns_of(source: Path) -> dict[str, pyarrow.ChunkedArray | NDArray[np.generic]]:
     """The columns of a file by name."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from tocsin.judgement.call import Call
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Sink
 
 log = logging.getLogger("tocsin")
 
@@ -17,7 +17,7 @@ EVERY = 60.0
 SHOWN = 3  # methods that are named
 
 
-class RecordingProgress:
+class RecordingProgress(Sink):
     """Counts what a recorder leaves out, as a sink of it, and reports in the log.
 
     `methods` are those that models of the configuration have; `rows` tells how many responses are kept so far.
@@ -29,19 +29,10 @@ class RecordingProgress:
         self._rows = rows
         self._left_out: Counter[tuple[str, str]] = Counter()  # by model and reason
 
-    def scored(self, batch: Scored) -> None:
-        """A recorder scores nothing."""
-
     def unscored(self, call: Call) -> None:
         """A response was not kept."""
         if call.verdict is not None:
             self._left_out[call.verdict.model, call.verdict.unscored or ""] += 1
-
-    def acted(self, call: Call, action: str) -> None:
-        """A recorder does nothing to calls."""
-
-    def shadowed(self, call: Call, severity: str | None) -> None:
-        """A recorder has no candidates."""
 
     def report(self, calls: Sequence[int]) -> str:
         """What to say now; `calls`: not guarded, guarded."""

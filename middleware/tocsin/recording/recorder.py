@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from tocsin.configuration.config import Config
-from tocsin.errors import RecordingError
 from tocsin.judgement.guard import Guard, Read
 from tocsin.judgement.model import GuardedModel, guarded_models
-from tocsin.judgement.sink import Sink
 from tocsin.protocols.rows import Family, Rows
-from tocsin.recording.columns import SHAPE
 from tocsin.recording.reading import require_pyarrow
+from tocsin.recording.segments import Keys, file_stem, fixed_column, key_columns, make_folder, table_of, write_file
 from tocsin.state.opening import State
 
 log = logging.getLogger("tocsin")
@@ -34,58 +30,43 @@ WAITING_BATCHES = 10_000
 class _Batch(NamedTuple):
     model: str
     rows: Rows
-    keys: list[tuple[float, str, str, str, str]]  # time, version, method, session, group; one a row
+    keys: list[Keys]  # one a row
     shapes: dict[str, tuple[int, ...]]
 
 
-class Recorder(Guard):
-    """A guard that keeps responses' signals instead of scoring them. Made by `open` like a guard, then `start`.
+class Recorder:
+    """Keeps responses' signals instead of scoring them: whatever its `guard` reads. Made by `open`, then `start`.
 
     Rows go to a writer thread; when that falls behind, rows are dropped and counted, traffic never waits. At most
     `max_rows` rows are kept; `full` is called once when they are.
     """
 
-    needs_bundles: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        config: Config,
-        models: Mapping[str, GuardedModel],
-        sinks: Iterable[Sink] = (),
-        state: State | None = None,
-    ) -> None:
-        super().__init__(config, models, sinks, state)
+    def __init__(self, config: Config, models: Mapping[str, GuardedModel], state: State) -> None:
+        self.guard = Guard(config, models, state=state, keep=self._keep)
         self.rows = self.dropped = 0
         self._max_rows = 0
         self._full: Callable[[], None] = lambda: None
         self._queue: queue.Queue[_Batch | None] = queue.Queue(WAITING_BATCHES)
 
     @classmethod
-    def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
+    def open(cls, config: Config | Path | str) -> Self:
         """A recorder of every signal that the configuration names; its bundles need not exist yet."""
         config = config if isinstance(config, Config) else Config.load(config)
         bare = {
             name: model.model_copy(update={"bundle": None, "shadow": None}) for name, model in config.models.items()
         }
         alone, state = config.model_copy(update={"models": bare, "state": None}), State()
-        return cls(alone, guarded_models(alone, state), sinks, state)
+        return cls(alone, guarded_models(alone, state), state)
 
     def start(self, directory: Path, max_rows: int, full: Callable[[], None] = lambda: None) -> None:
         """Begin to record into `directory`. Raises RecordingError when it cannot be written."""
         require_pyarrow()
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RecordingError(f"{directory}: cannot be made ({error.strerror})") from error
-        if not os.access(directory, os.W_OK):
-            raise RecordingError(f"{directory}: cannot be written to")
+        make_folder(directory)
         self._max_rows, self._full = max_rows, full
         self._writing = threading.Thread(target=_write_segments, args=(self._queue, directory), name="tocsin-recorder")
         self._writing.start()
 
-    def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
-        """Keep the batch's rows."""
-        del started
+    def _keep(self, model: GuardedModel, family: Family, batch: list[Read]) -> None:
         rows = family.stack([raws for _, _, raws in batch])
         now = time.time()
         keys = [
@@ -111,11 +92,6 @@ class Recorder(Guard):
         """Write what is left."""
         self._queue.put(None)
         self._writing.join()
-
-
-def _for_owner(path: str, flags: int) -> int:
-    """Opens a file that nobody else may read: it holds what a model has answered."""
-    return os.open(path, flags, 0o600)
 
 
 def _write_segments(batches: queue.Queue[_Batch | None], directory: Path) -> None:
@@ -144,36 +120,9 @@ def _write_segments(batches: queue.Queue[_Batch | None], directory: Path) -> Non
 
 
 def _write_segment(directory: Path, batches: list[_Batch]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    times, versions, methods, sessions, groups = zip(*(key for batch in batches for key in batch.keys), strict=True)
-    columns: dict[str, pa.Array] = {
-        "time": pa.array((np.array(times) * 1e6).astype("datetime64[us]")),
-        "model": pa.array([batches[0].model] * len(times)),
-        "version": pa.array(versions),
-        "method": pa.array(methods),
-        "session": pa.array(sessions),
-        "group": pa.array(groups),
-    }
+    model = batches[0].model
+    columns = key_columns(model, [keys for batch in batches for keys in batch.keys])
     for signal in batches[0].rows:
-        values = np.concatenate([batch.rows[signal] for batch in batches])
-        column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-        columns[f"signal.{signal}"] = column
-    shapes = {f"signal.{name}": ",".join(map(str, shape)) for name, shape in batches[0].shapes.items()}
-    schema = pa.schema(
-        pa.field(name, column.type, metadata={SHAPE: shapes[name].encode()} if name in shapes else None)
-        for name, column in columns.items()
-    )
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", batches[0].model)
-    final = directory / f"{name}-{time.time_ns()}.parquet"
-    staged = final.with_suffix(".part")
-    try:
-        with open(staged, "wb", opener=_for_owner) as file:
-            pq.write_table(pa.Table.from_arrays(list(columns.values()), schema=schema), file)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        staged.unlink(missing_ok=True)
-        raise
-    staged.replace(final)
+        columns[f"signal.{signal}"] = fixed_column(np.concatenate([batch.rows[signal] for batch in batches]))
+    final = directory / f"{file_stem(model)}-{time.time_ns()}.parquet"
+    write_file(final, [table_of(columns, batches[0].shapes)])

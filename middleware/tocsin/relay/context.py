@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from tocsin.configuration.config import Config
+from tocsin.http2.headers import HeaderFilter
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
@@ -111,7 +112,8 @@ class RelayContext:
         self.trusts_verdicts = config.accept_verdicts
         self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
         names = ("content-type", "grpc-encoding", *self.guard.metadata_keys)
-        self.request_fields = RequestFields(names, self.longest_headers)
+        self.request_fields = RequestFields(names, self.longest_headers, self.guard.score_keys)
+        self.response_scores = HeaderFilter(*[self.guard.response_metadata_keys] * 2)
         self.paths = MethodPaths(self.guard.methods)
         self.allowed_methods = AllowedMethods(config.unguarded_allow)
         self.refuses_unguarded = self.enforces and config.unguarded == "refuse"

@@ -41,7 +41,8 @@ class HeldStream(Stream):
         super().__init__(host, stream_id, call)
         context = self._context
         self.guarded = call
-        self.gate = Gate(context.guard, call, holds=context.enforces, can_retry=True, accepts=context.trusts_verdicts)
+        at_end = context.trusts_verdicts or bool(call.wants_trailing)
+        self.gate = Gate(context.guard, call, holds=context.enforces, can_retry=True, accepts=at_end)
         self._send_window = windows.responses
         self._receive_window = windows.from_server
         self._opened = time.monotonic()
@@ -152,6 +153,8 @@ class HeldStream(Stream):
         """The response ends with `block`, which waits for what is judged."""
         if self.gate.state != DONE:
             self._trailing = block
+            if self.guarded.wants_trailing:
+                self.note_trailing(self.guarded, block)
             self._end_response(block.grpc_status)
         return b""
 
@@ -197,7 +200,7 @@ class HeldStream(Stream):
         self._pass_unfinished()
         self._host.request_flush()
 
-    def _answered(self, outcome: Outcome) -> None:
+    def _on_answer(self, outcome: Outcome) -> None:
         """Somebody who was asked has answered, or has not."""
         self._asking = None
         self._do(self.gate.on_answer(outcome))
@@ -215,7 +218,7 @@ class HeldStream(Stream):
             elif isinstance(action, Replace):
                 self._replace(action.instead)
             elif isinstance(action, Ask):
-                self._asking = self._context.retrier.ask(action, self._route(), self._answered)
+                self._asking = self._context.retrier.ask(action, self._route(), self._on_answer)
 
     def _judge(self, piece: Call) -> None:
         if not self._arrived:

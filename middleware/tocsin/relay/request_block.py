@@ -52,10 +52,12 @@ class RequestHead:
 
 
 class RequestFields(HeaderFilter):
-    """The lower-case names that are wanted of requests. A full decoder stops at `largest` bytes (RFC 9113, 6.5.2)."""
+    """The lower-case names that are wanted of requests, those that hold scores `joined` where they are repeated. A full
+    decoder stops at `largest` bytes (RFC 9113, 6.5.2).
+    """
 
-    def __init__(self, names: Iterable[str], largest: int = LARGEST_LIST) -> None:
-        super().__init__(names)
+    def __init__(self, names: Iterable[str], largest: int = LARGEST_LIST, joined: Iterable[str] = ()) -> None:
+        super().__init__(names, joined)
         self._largest = largest
         self.heads: dict[bytes, RequestHead] = {}  # what the blocks say that were read lately
 
@@ -98,7 +100,8 @@ class RequestFields(HeaderFilter):
             elif meaning:
                 if wanted.get(meaning, value) != value and meaning not in REPEATABLE:
                     irregular = irregular or f"two values of {meaning}"
-                wanted[meaning] = value
+                is_joined = meaning in self.joined and meaning in wanted
+                wanted[meaning] = f"{wanted[meaning]}, {value}" if is_joined else value
         if not paths:
             irregular = irregular or "no :path"
         return RequestHead(wanted, paths, irregular)

@@ -42,9 +42,9 @@ class Retrier:
         self._channels = AioChannels(memory)
         self._stopping: set[asyncio.Task[list[bytes] | None]] = set()
 
-    def ask(self, step: Ask, route: Route, answered: Callable[[Outcome], None]) -> asyncio.Task[None]:
+    def ask(self, step: Ask, route: Route, on_answer: Callable[[Outcome], None]) -> asyncio.Task[None]:
         """Do this step of a call that went this way, and tell what came of it."""
-        return asyncio.get_running_loop().create_task(self._ask(step, route, answered))
+        return asyncio.get_running_loop().create_task(self._ask(step, route, on_answer))
 
     def stop(self, abort: tuple[str, bytes], route: Route) -> None:
         """Tell the upstream by this call that an answer is not wanted any more."""
@@ -57,7 +57,7 @@ class Retrier:
         """Close the connections."""
         await self._channels.close()
 
-    async def _ask(self, step: Ask, route: Route, answered: Callable[[Outcome], None]) -> None:
+    async def _ask(self, step: Ask, route: Route, on_answer: Callable[[Outcome], None]) -> None:
         if step.upstream is not None:
             target = Target(step.upstream, step.tls)
         else:
@@ -70,7 +70,7 @@ class Retrier:
             outcome = await self._channels.send(target, sending)
         except Exception as error:
             log.error("model %s: asking again failed: %s: %s", step.call.model, type(error).__name__, error)
-        answered(outcome)
+        on_answer(outcome)
 
 
 def _deadline(fields: Sequence[tuple[str, str]], opened: float) -> float:

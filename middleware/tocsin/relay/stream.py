@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from asyncio import TimerHandle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import UpstreamTls
 from tocsin.grpc_wire.deframer import Message, MessageDeframer, whole_message
 from tocsin.http2 import frames
-from tocsin.http2.headers import literal_parts
+from tocsin.http2.headers import HeaderError, literal_parts
 from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call, Fault
@@ -112,6 +112,22 @@ class Stream:
         if block.http_status == "200":
             context.guard.give_up(call, "not_grpc", block.foreign)
 
+    def note_initial(self, block: ResponseBlock) -> None:
+        """The response begins with this block: keep what judging takes of it."""
+        if self.call is not None:
+            self.call.initial_metadata = self._scores_in(self.call, block)
+
+    def note_trailing(self, call: Call, block: ResponseBlock) -> None:
+        """The response ends with this block: keep what judging takes of it."""
+        call.trailing_metadata = self._scores_in(call, block)
+
+    def _scores_in(self, call: Call, block: ResponseBlock) -> Mapping[str, str]:
+        try:
+            return self._context.response_scores.read(block.block)
+        except HeaderError as error:
+            call.fault = call.fault or ("undecodable", f"{error}")
+            return {}
+
     def keep_headers(self, size: int) -> None:
         """Of the request's headers so many bytes are kept for as long as the stream is open."""
         self._header_size = size
@@ -186,8 +202,8 @@ class Stream:
 
     def _submit(self, piece: Call) -> None:
         context = self._context
-        if context.trusts_verdicts and self.call is piece:
-            return  # the trailers tell whether somebody has judged already
+        if self.call is piece and (context.trusts_verdicts or piece.wants_trailing):
+            return  # the trailers tell whether somebody has judged already, or hold what judging takes
         self._waiting += 1
         self._host.submit(piece, self)
 
@@ -211,6 +227,8 @@ class Stream:
         if call is None:
             return None
         context = self._context
+        if call.wants_trailing:
+            self.note_trailing(call, block)
         if block.verdicts and self._accepts(call, block):
             return self._annotated(block)
         if not self._waiting or call.streams or block.grpc_status != "0":

@@ -7,6 +7,7 @@ from html import escape
 from math import log
 
 from tocsin.replay.replay import Replay
+from tocsin.sinks.finding import Finding
 from tocsin_calibration import Promise
 from tocsin_calibration.evaluation.page import facts_table, grid_table, page
 from tocsin_calibration.evaluation.pictures import Line, histogram, lines
@@ -18,7 +19,7 @@ def report(
     result: Replay, promise: Promise, title: str, about: Sequence[tuple[str, str]], named: Callable[[int], str]
 ) -> str:
     """The page; `named` says what is known of a row, for those that are told one by one."""
-    parts = [f'<p class="say">{escape(line)}</p>' for line in said(result, promise)]
+    parts = [f'<p class="say">{escape(line)}</p>' for line in said(result, promise, named)]
     for severity in reversed(promise.alphas):
         parts += [f"<h2>{escape(severity)}</h2>", f"<p>{escape(promise.sentence(severity))}</p>", '<div class="pair">']
         parts += [_rates(result, promise, severity), _evidence(result, severity), "</div>"]
@@ -42,8 +43,10 @@ def report(
     return page(title, [*parts, "<h2>What this was</h2>", facts_table(about)])
 
 
-def said(result: Replay, promise: Promise) -> list[str]:
-    """What happened, a sentence a severity, mildest first."""
+def said(result: Replay, promise: Promise, named: Callable[[int], str] = "{:,}".format) -> list[str]:
+    """What happened, a sentence a severity, mildest first; then what changed, and since when. `named` says what is
+    known of a row.
+    """
     sentences = []
     for severity in reversed(promise.alphas):
         count, paged = result.alarms[severity], result.paged[severity]
@@ -58,7 +61,19 @@ def said(result: Replay, promise: Promise) -> list[str]:
         )
     if result.drifted is not None:
         sentences.append(f"Drift would have been told after {result.drifted:,}.")
+    if result.finding is not None:
+        sentences += found_by(result.finding, named)
     return sentences
+
+
+def found_by(finding: Finding, named: Callable[[int], str]) -> list[str]:
+    """Since when the traffic was another, and which part of it."""
+    sentences, change = [], finding.change
+    if change is not None:
+        low, high = change.after + change.ago - change.earliest, change.after + change.ago - change.latest
+        where = named(change.after) if finding.unit == "responses" else f"{change.after:,}"
+        sentences.append(f"It changed about at {where} ({low:,} to {high:,}).")
+    return sentences + [f"{which[0].upper()}{which[1:]}." for which in finding.which()]
 
 
 def _rates(result: Replay, promise: Promise, severity: str) -> str:

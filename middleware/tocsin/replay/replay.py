@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import log, sqrt
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.sinks.evidence import Evidence
+from tocsin.sinks.finding import Finding
 from tocsin.sinks.tally import POOLED
 from tocsin_calibration import Promise
 from tocsin_calibration.sessions.rule import Progress
@@ -57,6 +60,7 @@ class Replay:
     paged: dict[str, int | None]
     drifted: int | None
     loudest: list[Loud]
+    finding: Finding | None = None  # the last that was beyond a limit; times in it are numbers of trials
 
     def facts(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -67,6 +71,7 @@ class Replay:
             "paged": self.paged,
             "drifted": self.drifted,
             "loudest": [vars(alarm) for alarm in self.loudest],
+            "finding": None if self.finding is None else self.finding.facts(timed=False),
         }
 
 
@@ -76,13 +81,14 @@ def replay(
     *,
     groups: Sequence[str] | None = None,
     sessions: Sequence[str] | None = None,
+    versions: Sequence[str] | None = None,
     delta: float = 0.01,
     restart: int = 1_000,
 ) -> Replay:
     """Judge detectors' scores (n, d) in their order.
 
-    `groups` and `sessions` (n,) name each row's, where the promise has them; evidence pages at `delta`, shared by
-    severities as `tocsin rules` shares it.
+    `groups` and `sessions` (n,) name each row's, where the promise has them, `versions` (n,) the model's; evidence
+    pages at `delta`, shared by severities as `tocsin rules` shares it.
     """
     progress = _progress(promise, sessions) if sessions is not None and promise.sessions is not None else None
     judged = promise.judge(scores, groups, progress)
@@ -94,21 +100,32 @@ def replay(
             for progress_of_row in _each_once(progress)
             for stretch in (*progress_of_row.ended, *_last(promise, progress_of_row))
         ]
-    evidence = Evidence(promise, restart, fixed=True, seed=0)
+    judged_trials = 0
+    evidence = Evidence(promise, restart, fixed=True, seed=0, clock=lambda: float(judged_trials))
+    limits, finding = (log(len(promise.alphas) / delta), log(1 / delta)), None
     seen_at: list[int] = []
     drift: list[float] = []
     evidence_by_severity: dict[str, list[float]] = {name: [] for name in promise.alphas}
     for start in range(0, len(trials), STEP):
         part = slice(start, start + STEP)
+        judged_trials = min(start + STEP, len(trials))
         evidence.read(
-            tally_of(promise, trials[part], None if row_groups is None else row_groups[part], judged.joint[part])
+            tally_of(
+                promise,
+                trials[part],
+                None if row_groups is None else row_groups[part],
+                judged.joint[part],
+                scores[part],
+                None if versions is None else versions[part],
+            )
         )
-        for name, value in evidence.promise().items():
+        against = evidence.promise()
+        for name, value in against.items():
             evidence_by_severity[name].append(value)
         drift.append(evidence.drift() or 0.0)
-        seen_at.append(min(start + STEP, len(trials)))
+        seen_at.append(judged_trials)
+        finding = Finding.of(evidence, against, drift[-1], evidence.causes(), limits, promise.unit) or finding
     graver = {name: set(list(promise.alphas)[: at + 1]) for at, name in enumerate(promise.alphas)}
-    limit = log(len(promise.alphas) / delta)
     return Replay(
         rows=len(scores),
         trials=len(trials),
@@ -121,9 +138,10 @@ def replay(
         seen_at=seen_at,
         evidence=evidence_by_severity,
         drift=drift,
-        paged={name: _first(seen_at, values, limit) for name, values in evidence_by_severity.items()},
-        drifted=_first(seen_at, drift, log(1 / delta)),
+        paged={name: _first(seen_at, values, limits[0]) for name, values in evidence_by_severity.items()},
+        drifted=_first(seen_at, drift, limits[1]),
         loudest=_loudest(promise, judged.severities, judged.pvalues, judged.by_detector),
+        finding=finding,
     )
 
 
@@ -150,9 +168,14 @@ def _last(promise: Promise, progress: Progress) -> list[str | None]:
 
 
 def tally_of(
-    promise: Promise, severities: Sequence[str | None], groups: Sequence[str] | None, joint: Sequence[float]
+    promise: Promise,
+    severities: Sequence[str | None],
+    groups: Sequence[str] | None,
+    joint: Sequence[float],
+    scores: NDArray[np.floating] | None = None,
+    versions: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What a tally of these would say."""
+    """What a tally of these would say; `scores` (n, d) are detectors', `versions` (n,) those of the model."""
     alarmed: dict[tuple[str, str], int] = {}
     of_group: dict[str, int] = {}
     for at, severity in enumerate(severities):
@@ -161,9 +184,16 @@ def tally_of(
             of_group[group] = of_group.get(group, 0) + 1
         if severity is not None:
             alarmed[group, severity] = alarmed.get((group, severity), 0) + 1
-    counted = [[*key, count] for key, count in alarmed.items()]
-    scores = list(joint) if promise.sessions is None else []
-    return {"rows": len(severities), "alarmed": counted, "of_group": of_group, "joint": scores, "sequence": []}
+    facts: dict[str, Any] = {"rows": len(severities), "alarmed": [[*key, count] for key, count in alarmed.items()]}
+    facts |= {"of_group": of_group, "joint": [], "sequence": [], "by_detector": "", "versions": [], "groups": []}
+    if promise.sessions is None:
+        facts["joint"] = list(joint)
+        if scores is not None:
+            facts["by_detector"] = b64encode(np.ascontiguousarray(scores, np.float32).tobytes()).decode()
+            names = versions or [""] * len(severities)
+            facts["versions"] = [(version, len(list(run))) for version, run in groupby(names)]
+            facts["groups"] = list(groups or ())
+    return facts
 
 
 def _stretches(promise: Promise, severity: str, alarmed: Sequence[bool]) -> list[Stretch]:

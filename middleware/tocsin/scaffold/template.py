@@ -18,6 +18,8 @@ USUAL = {  # parts of names that outputs have, and the signal that detectors kno
     "hidden": "embedding",
 }
 
+PLACES = {"lerobot": "actions: {safetensors: response.data, tensor: actions}"}  # of protocols that know none
+
 
 def head(upstream: str, why: str) -> str:
     """The lines that stand above the models."""
@@ -28,6 +30,15 @@ listen: 127.0.0.1:9080          # callers connect here, instead of to the model 
 upstream: {upstream:<21} # the model server
 mode: observe                   # observe: nothing changes; annotate: verdicts in trailing metadata; enforce: they act
 metrics: 127.0.0.1:9464         # Prometheus scrapes /metrics here; a page is at /
+"""
+
+
+def head_in_program(why: str) -> str:
+    """The same for a program that guards its own calls: nothing listens."""
+    return f"""\
+# {why}
+# For a program that guards its own calls (docs/http.md). Each key: docs/configuration.md.
+mode: observe                   # observe: nothing changes; annotate: verdicts in a header; enforce: they act
 """
 
 
@@ -78,8 +89,8 @@ def of_preset(protocol: str, model: str) -> str:
     if signals:
         lines.append(f"    # the protocol knows where these stand: {', '.join(signals)}")
     else:
-        lines += ["    signals:                    # NAME: where it stands in the response",
-                  "      probs: response.outputs.probs"]  # fmt: skip
+        place = PLACES.get(protocol, "probs: response.outputs.probs")
+        lines += ["    signals:                    # NAME: where it stands in the response", f"      {place}"]
     lines.append(_bundle(model))
     return "\n".join(lines) + "\n"
 

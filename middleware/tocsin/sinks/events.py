@@ -5,40 +5,63 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
 from tocsin.configuration.events import EventsConfig
-from tocsin.events.alarm import ALARM, SUM, Event, alarm, event, line, subject, summed
+from tocsin.events.alarm import (
+    ALARM,
+    EVIDENCE,
+    SUM,
+    Event,
+    alarm,
+    event,
+    evidence,
+    line,
+    subject,
+    summed,
+    without_messages,
+)
 from tocsin.events.alarm_throttle import AlarmThrottle
 from tocsin.events.delivery import DeliveryQueue, delivery_queues
 from tocsin.events.health import Facts, facts, families
 from tocsin.judgement.call import Call
 from tocsin.judgement.levels import Identifiers
 from tocsin.judgement.model import GuardedModel
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Scored, Sink
+from tocsin.sinks.finding import Finding
 from tocsin.state.deduplicator import Deduplicator
 
-LATEST = 100  # events kept in memory, for those who look at them
+LATEST = 1_000  # events kept in memory without their messages, for those who look at them
 
 
-class EventSink:
+class EventSink(Sink):
     """Makes events of alarms. `config` is None where nobody is told: then only the latest are kept to be looked at.
-    `once` knows what other replicas have told.
+    `once` knows what other replicas have told. `finding` is what evidence found of a model when it was last weighed,
+    `findings` weighs it anew.
 
     Raises ConfigError, or OSError when a folder cannot be used.
     """
 
     def __init__(
-        self, models: Mapping[str, GuardedModel], config: EventsConfig | None, once: Deduplicator | None = None
+        self,
+        models: Mapping[str, GuardedModel],
+        config: EventsConfig | None,
+        once: Deduplicator | None = None,
+        *,
+        finding: Callable[[str], Finding | None] = lambda model: None,
+        findings: Callable[[], Mapping[str, Finding]] = dict,
     ) -> None:
         self._models = dict(models)
         settings = config or EventsConfig.model_construct(to=[])
         self._outlets: Sequence[DeliveryQueue] = delivery_queues(config, once) if config is not None else []
         self._storms = AlarmThrottle(settings.window.total_seconds(), settings.burst, settings.repeat.total_seconds())
         self._payload = settings.payload
+        self._finding, self._findings = finding, findings if settings.evidence else dict
+        self._repeat = settings.repeat.total_seconds()
+        self._reported: dict[str, tuple[object, float]] = {}  # by model, what was found last and when it was told
         self._window = settings.window.total_seconds()
         self._lock = threading.Lock()
         self._identifiers = Identifiers()
@@ -71,7 +94,8 @@ class EventSink:
         def data() -> dict[str, Any]:
             worst = first + min(range(len(verdict.pvalues)), key=verdict.pvalues.__getitem__)
             scores = dict(zip(model.scorer.detectors, batch.scores[worst].tolist(), strict=True))
-            return alarm(call, session, scores, self._payload)
+            finding = self._finding(batch.model)
+            return alarm(call, session, scores, self._payload, None if finding is None else finding.brief())
 
         with self._lock:
             if self._storms.admits(batch.model, session, grade, time.monotonic()):
@@ -81,15 +105,6 @@ class EventSink:
             detectors = verdict.by_detector
             chief = min(detectors, key=detectors.__getitem__)
             self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data, call.version)
-
-    def unscored(self, call: Call) -> None:
-        """No alarm."""
-
-    def acted(self, call: Call, action: str) -> None:
-        """It is told with the alarm what is to be done."""
-
-    def shadowed(self, call: Call, severity: str | None) -> None:
-        """Candidates raise no alarms."""
 
     def news(self) -> list[Event]:
         """The latest events that were not asked for yet; they are forgotten here."""
@@ -114,6 +129,24 @@ class EventSink:
     def _watch(self) -> None:
         while not self._ending.wait(min(1.0, self._window)):
             self._sum_up()
+            self._report_findings()
+
+    def _report_findings(self) -> None:
+        """Tell of each model what evidence has found, once, and again when it is more or something else."""
+        findings, now = self._findings(), time.monotonic()
+        for name, (_, told_at) in list(self._reported.items()):
+            if name not in findings and now - told_at >= self._repeat:
+                del self._reported[name]  # it is over: when it comes again, it is news
+        for name, finding in findings.items():
+            model = self._models.get(name)
+            what = model and model.digest, finding.broken, {cause[:2] for cause in finding.chief}
+            last, told_at = self._reported.get(name, (None, -self._repeat))
+            if model is None or what == last or now - told_at < self._repeat:
+                continue
+            self._reported[name] = what, now
+            data = evidence(name, model.digest, finding.brief())
+            with self._lock:
+                self._tell(event(EVIDENCE, self._identifiers.next(), subject(name), time.time(), data))
 
     def _sum_up(self, *, all_of_them: bool = False) -> None:
         with self._lock:
@@ -126,7 +159,8 @@ class EventSink:
                 )
 
     def _tell(self, content: Event) -> None:
-        self.latest.append(content)
+        if content["type"] != EVIDENCE:
+            self.latest.append(without_messages(content))
         text = line(content)
         for outlet in self._outlets:
             outlet.put(text)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from math import log
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from tocsin.judgement.sink import Scored
+from tocsin.sinks.causes import Cause, Causes
 from tocsin.sinks.tally import POOLED, Tally
 from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test, quiet_test
+from tocsin_calibration.online.alarm_rate import change_test
+from tocsin_calibration.online.changes import ChangePoints, ChangeTime
 from tocsin_calibration.thresholds.limits import Limits
 
 FOLD = 256  # rows that wait before they are counted
+DRAINED = 1 << 20  # the same where another process comes for them: only when it does not come any more
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
 
 
@@ -25,13 +32,23 @@ class Evidence:
     does so once in 1/delta responses on average at most. Where the promise is for sessions, what is counted is sessions
     that ended. `fixed` tells that alarms come from the promise's own thresholds, without which there is nothing to hold
     them to. Drift is watched where rows are exchangeable with the calibration scores one by one (see
-    `Promise.watches_drift`). `seed` is that of the numbers that break the ties of new scores, None for one that no
-    other process has."""
+    `Promise.watches_drift`), and there the parts of the traffic are watched by themselves (`Causes`). `seed` is that of
+    the numbers that break the ties of new scores, None for one that no other process has. `clock` gives the Unix time
+    at which responses are counted, to say when a change began. `drained`: another process takes the tally and weighs
+    it, as it does with workers."""
 
     def __init__(
-        self, promise: Promise, restart: int, *, fixed: bool, run_length: bool = False, seed: int | None = None
+        self,
+        promise: Promise,
+        restart: int,
+        *,
+        fixed: bool,
+        run_length: bool = False,
+        seed: int | None = None,
+        clock: Callable[[], float] = time.time,
+        drained: bool = False,
     ) -> None:
-        self._promise = promise
+        self._promise, self._clock, self._fold_at = promise, clock, DRAINED if drained else FOLD
         by_size = sorted(promise.parts.items(), key=lambda part: -part[1].n)
         largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
         by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}
@@ -40,9 +57,14 @@ class Evidence:
             group: {name: _watch(limits, name, restart) for name in limits.laws}
             for group, limits in fixed_groups.items()
         }
-        self._drift = None
+        self._drift: DriftWatch | None = None
+        self._causes: Causes | None = None
         if promise.watches_drift:
-            self._drift = DriftWatch(promise.nonconformity, every=restart, auxiliary=promise.auxiliary, seed=seed)
+            self._drift = DriftWatch(
+                promise.nonconformity, every=restart, auxiliary=promise.auxiliary, seed=seed, began=clock()
+            )
+            self._causes = Causes(promise, restart, clock(), seed)
+        self._alarm_changes = ChangePoints(2, clock(), step=1) if self._watches and self._drift is None else None
         self._graver = {
             name: {other for other, level in promise.alphas.items() if level <= alpha}
             for name, alpha in promise.alphas.items()
@@ -61,13 +83,13 @@ class Evidence:
     def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
         """Take in a judged batch: so many rows, some of them `alarmed` or none."""
         self._tally.add(batch, rows, alarmed)
-        if self._tally.rows >= FOLD:
+        if self._tally.rows >= self._fold_at:
             self._fold()
 
     def read(self, facts: dict[str, Any]) -> None:
         """Take in what the tally of another process says."""
         self._tally.read(facts)
-        if self._tally.rows >= FOLD:
+        if self._tally.rows >= self._fold_at:
             self._fold()
 
     def counts(self) -> list[int]:
@@ -78,8 +100,20 @@ class Evidence:
     def add_counts(self, more: Sequence[int]) -> None:
         """Take in what others have counted of the same promise, in the places of `counts`."""
         counts = iter(more)
-        for watch in self._every():
+        for watch in self._fixed():
             watch.add([next(counts) for _ in watch.counts])
+        if self._drift is not None:
+            self._drift.add_counts([next(counts) for _ in self._drift.watch.counts], self._clock())
+
+    def counts_by_cause(self) -> dict[str, list[int]]:
+        """What the watches of the traffic's parts have counted, by a name; empty where none is watched."""
+        self._fold()
+        return {} if self._causes is None else self._causes.counts()
+
+    def add_counts_by_cause(self, name: str, more: Sequence[int]) -> None:
+        """Take in what others have counted under a name of `counts_by_cause`."""
+        if self._causes is not None:
+            self._causes.add_counts(name, more, self._clock())
 
     def promise(self) -> dict[str, float]:
         """log of the evidence that the promise of each severity is exceeded; empty where there is none to hold to."""
@@ -114,17 +148,45 @@ class Evidence:
         self._fold()
         return None if self._drift is None else self._drift.log_evidence()
 
+    def causes(self) -> list[Cause]:
+        """The parts of the traffic, the one with the most evidence of a change first; empty where none is watched."""
+        self._fold()
+        return [] if self._causes is None else self._causes.evidence()
+
+    def looked_into(self, cause: Cause) -> Cause:
+        """A cause of `causes` with the time at which its change probably began."""
+        return cause if self._causes is None else self._causes.looked_into(cause)
+
+    def change(self) -> ChangeTime | None:
+        """Where the traffic as such probably changed, if it did; None where nothing is watched."""
+        self._fold()
+        if self._drift is not None:
+            return self._drift.change()
+        if self._alarm_changes is None:
+            return None
+        return self._alarm_changes.estimate(change_test(list(self._promise.laws.values())[-1]))
+
     def _every(self) -> Iterator[Watch]:
-        for watches in self._watches.values():
-            yield from watches.values()
+        yield from self._fixed()
         if self._drift is not None:
             yield self._drift.watch
+
+    def _fixed(self) -> Iterator[Watch]:
+        for watches in self._watches.values():
+            yield from watches.values()
 
     def _fold(self) -> None:
         tally = self._tally
         self._tally = Tally(self._promise, in_order=bool(self._detectors), scores=self._drift is not None)
         if tally.joint and self._drift is not None:
-            self._drift.add(tally.joint)
+            self._drift.add(tally.joint, self._clock())
+        if tally.by_detector and self._causes is not None:
+            joint = np.asarray(tally.joint, np.float64)
+            groups = tally.groups if self._promise.groups else None
+            self._causes.add(np.concatenate(tally.by_detector), joint, tally.versions, groups, self._clock())
+        if tally.rows and self._alarm_changes is not None:
+            alarms = sum(tally.alarmed.values())
+            self._alarm_changes.add_counts((tally.rows - alarms, alarms), self._clock())
         for group, severity in tally.sequence:
             for name, detector in self._detectors.get(group, {}).items():
                 detector.add(severity in self._graver[name])

@@ -120,6 +120,19 @@ DRIFT = Family(
     "Log of the evidence since start that scores have drifted from calibration; with `state` in all replicas.",
     ("model",),
 )
+CAUSE = Family(
+    "tocsin_cause_log_evalue",
+    "gauge",
+    "Log of the evidence since start that scores of a detector, group or version have changed, adjusted for how many "
+    "are watched; with `state` in all replicas.",
+    ("model", "kind", "cause"),
+)
+CHANGED = Family(
+    "tocsin_change_timestamp_seconds",
+    "gauge",
+    "When the traffic probably changed, where evidence says that it did; else 0.",
+    ("model",),
+)
 LEVEL = Family(
     "tocsin_level",
     "gauge",
@@ -135,5 +148,5 @@ CALIBRATED = Family(
 FAMILIES = (
     RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, KEYLESS, FEEDBACK, ACTIONS, SHADOWS,
     PVALUE, SCORE, SCORING, BATCHES, ADDED,
-    ALPHA, EXPECTED, EVIDENCE, LIMIT, QUIET, DRIFT, LEVEL, CARRIED, BUNDLE, CALIBRATED,
+    ALPHA, EXPECTED, EVIDENCE, LIMIT, QUIET, DRIFT, CAUSE, CHANGED, LEVEL, CARRIED, BUNDLE, CALIBRATED,
 )  # fmt: skip

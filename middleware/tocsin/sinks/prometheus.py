@@ -21,9 +21,10 @@ from tocsin.alerting.limits import PageLimits, page_limits
 from tocsin.alerting.watched import watched_model
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Scored, Sink
 from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
+from tocsin.sinks.finding import Finding
 from tocsin.sinks.histogram import FOLD, Histogram
 from tocsin.sinks.series import ModelSeries
 from tocsin.sinks.snapshot import ModelSnapshot
@@ -36,31 +37,36 @@ Result = TypeVar("Result")
 WEIGHING, WRITING = 0.015, 0.03
 WAITING = 16  # small batches that are counted together
 MANY = 64  # rows of a batch that is none of them
+PARTS_EVERY = 6  # exchanges with other replicas, of which one is of the parts of the traffic as well
 
 
-class PrometheusSink(Collector):
+class PrometheusSink(Collector, Sink):
     """The sink that Prometheus scrapes: register it, or let `registry` do so.
 
     Labels are bounded: models are those of the configuration and `other`, detectors and severities those of their
     bundles, methods those of the protocols, versions the first 50 of a model. `before` is called before each `collect`.
+    `drained`: another process comes for what is counted (`drain`).
     """
 
-    def __init__(self, models: Mapping[str, GuardedModel], before: Callable[[], None] = lambda: None) -> None:
-        self._before = before
+    def __init__(
+        self, models: Mapping[str, GuardedModel], before: Callable[[], None] = lambda: None, *, drained: bool = False
+    ) -> None:
+        self._before, self._drained = before, drained
         self._models = dict(models)
-        self._series = {name: ModelSeries(model) for name, model in models.items()}
+        self._series = {name: ModelSeries(model, drained=drained) for name, model in models.items()}
         self._series["other"] = ModelSeries(None, _methods(models))
         self._acting = _acting(models)
         self._looks = self._all_looks()
         self._added, self._batches = Histogram(SECONDS_BUCKETS, native=True), Histogram(ROWS_BUCKETS)
         self._writer = Writer()
+        self._exchanges = 0
         self._waiting: deque[Scored] = deque()  # judged, and not counted yet
         self._waits: list[float] = []  # of trailers, not counted yet
         self._lock = threading.Lock()  # between those who count and those who scrape
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
         """Count these models from here on; those that were there before go on from what they had."""
-        series = {name: ModelSeries(model) for name, model in models.items()}
+        series = {name: ModelSeries(model, drained=self._drained) for name, model in models.items()}
         with self._counted():
             for name, series_of_model in series.items():
                 before = self._models.get(name)
@@ -118,16 +124,30 @@ class PrometheusSink(Collector):
 
     def exchange(self, shared: Exchange) -> None:
         """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
+        parts, self._exchanges = self._exchanges % PARTS_EVERY == 0, self._exchanges + 1
         with self._counted():
-            by_key = {
-                f"{name}:{self._models[name].digests[0]}": series
-                for name, series in self._series.items()
-                if series.evidence is not None
-            }
-            counts = {key: series.evidence.counts() for key, series in by_key.items() if series.evidence is not None}
-        for key, more in shared(counts).items():
+            counts: dict[str, list[int]] = {}
+            by_key: dict[str, tuple[ModelSeries, str]] = {}
+            for name, series in self._series.items():
+                if series.evidence is None:
+                    continue
+                key = f"{name}:{self._models[name].digests[0]}"
+                by_key[key], counts[key] = (series, ""), series.evidence.counts()
+                for part, more in series.evidence.counts_by_cause().items() if parts else ():
+                    by_key[f"{key}:{part}"], counts[f"{key}:{part}"] = (series, part), more
+        for key, others in shared(counts).items():
+            series, part = by_key[key]
             with self._lock:
-                by_key[key].others_counted(more)
+                series.others_counted(others, part)
+
+    def finding(self, model: str) -> Finding | None:
+        """What the evidence of a model had found when it was last weighed."""
+        look = self._looks.get(model)
+        return None if look is None else look.finding
+
+    def findings(self) -> dict[str, Finding]:
+        """The same of every model of which something was found, weighed anew as far as time allows."""
+        return {look.name: look.finding for look in self._weighed() if look.finding is not None}
 
     def scored(self, batch: Scored) -> None:
         """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
@@ -175,8 +195,8 @@ class PrometheusSink(Collector):
         """The same as lines of text, model by model: nobody who counts waits for more than one model's."""
         ends = 0.0
         for look in sorted(self._weighed(), key=lambda item: item.written_at):
-            ends = ends or time.perf_counter() + WRITING
-            late = time.perf_counter() > ends
+            ends = ends or time.thread_time() + WRITING
+            late = time.thread_time() > ends
             yield self._with_lock(partial(look.lines, openmetrics=openmetrics, cached=late))
         yield self._writer.lines(self._of_all(), openmetrics=openmetrics)
 
@@ -210,18 +230,18 @@ class PrometheusSink(Collector):
     def _weighed(self) -> list[ModelSnapshot]:
         """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
         with self._counted():
-            looks = self._looks
-        ends = time.perf_counter() + WEIGHING
-        for look in sorted(looks, key=lambda item: item.weighed_at):
+            looks = list(self._looks.values())
+        ends = time.thread_time() + WEIGHING
+        for look in sorted(looks, key=lambda item: (item.is_idle, item.weighed_at)):
             with self._lock:
                 look.weigh()
-            if time.perf_counter() > ends:
+            if time.thread_time() > ends:
                 break
         return looks
 
-    def _all_looks(self) -> list[ModelSnapshot]:
-        limits = self.limits
-        return [ModelSnapshot(name, series, self._models.get(name), limits) for name, series in self._series.items()]
+    def _all_looks(self) -> dict[str, ModelSnapshot]:
+        limits, models = self.limits, self._models
+        return {name: ModelSnapshot(name, series, models.get(name), limits) for name, series in self._series.items()}
 
 
 def _acting(models: Mapping[str, GuardedModel]) -> set[str]:

@@ -28,9 +28,11 @@ VERSIONS = 50  # further versions of a model fold into `other`
 
 
 class ModelSeries:
-    """What is counted of one model, or where that is None, of calls that tell no known one, by these `methods`."""
+    """What is counted of one model, or where that is None, of calls that tell no known one, by these `methods`.
+    `drained`: another process takes what is counted.
+    """
 
-    def __init__(self, model: GuardedModel | None, methods: Iterable[str] = ()) -> None:
+    def __init__(self, model: GuardedModel | None, methods: Iterable[str] = (), *, drained: bool = False) -> None:
         self.responses: dict[tuple[str, str, str], int] = defaultdict(int)  # version, method, decision
         self.alarms: dict[tuple[str, str], int] = defaultdict(int)  # version, severity
         self.alarm_traces: dict[tuple[str, str], Exemplar] = {}
@@ -49,7 +51,9 @@ class ModelSeries:
             self._severities = tuple(model.promise.alphas)
             self.scores = Histogram(*(_score_buckets(column) for column in model.promise.reference.T))
             run_length, fixed = model.config.evidence == "run_length", model.judge.levels is None
-            self.evidence = Evidence(model.promise, model.config.restart, fixed=fixed, run_length=run_length)
+            self.evidence = Evidence(
+                model.promise, model.config.restart, fixed=fixed, run_length=run_length, drained=drained
+            )
         if model is not None:
             self._policy = model.policy
         self._model = model
@@ -162,11 +166,14 @@ class ModelSeries:
         if self.evidence is not None and "evidence" in drained:
             self.evidence.read(drained["evidence"])
 
-    def others_counted(self, more: Sequence[int]) -> None:
-        """Weigh what other replicas have counted as well."""
+    def others_counted(self, more: Sequence[int], cause: str = "") -> None:
+        """Weigh what other replicas have counted as well, of the model or of a part of its traffic."""
         if self.evidence is not None:
             self.changes += 1
-            self.evidence.add_counts(more)
+            if cause:
+                self.evidence.add_counts_by_cause(cause, more)
+            else:
+                self.evidence.add_counts(more)
 
     def inherit(self, before: ModelSeries, *, same_bundle: bool) -> None:
         """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""

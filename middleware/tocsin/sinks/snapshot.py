@@ -12,8 +12,10 @@ from tocsin.alerting.watched import watched_model
 from tocsin.judgement.levels import AdaptiveLevels
 from tocsin.judgement.model import GuardedModel
 from tocsin.sinks import families as of
+from tocsin.sinks.causes import Cause
 from tocsin.sinks.exposition import Writer
 from tocsin.sinks.families import Family, Sample
+from tocsin.sinks.finding import Finding
 from tocsin.sinks.series import ModelSeries
 
 
@@ -31,6 +33,9 @@ class ModelSnapshot:
         self._promise: Mapping[str, float] = {}
         self._quiet: Mapping[str, float] = {}
         self._drift: float | None = None
+        self._causes: Sequence[Cause] = ()
+        self.finding: Finding | None = None
+        self._limits: tuple[float, float] | None = None
         self._weighed = -1  # series.changes then
         self._writer = Writer()
         self._cached: tuple[tuple[int, int, bool], Mapping[Family, str]] | None = None
@@ -38,15 +43,27 @@ class ModelSnapshot:
         if model is not None and model.bundle is not None:
             watched = watched_model(name, model.promise, model.config)
             self._fixed += _fixed(name, model)
+            every = limits or page_limits([watched])
+            self._limits = every.of(watched), every.drift
             if watched.fixed:
-                self._fixed.append(Sample(of.LIMIT, (name,), (limits or page_limits([watched])).of(watched)))
+                self._fixed.append(Sample(of.LIMIT, (name,), every.of(watched)))
         self._fixed_lines = Writer().lines(self._fixed, openmetrics=False)  # the same in every format
         self.weighed_at = self.written_at = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was ever counted, so that there is no news."""
+        return not self._series.changes
 
     def weigh(self) -> None:
         """Weigh evidence anew, if there is any news."""
         if self._weighed != self._series.changes and (evidence := self._series.evidence) is not None:
-            self._promise, self._quiet, self._drift = evidence.promise(), evidence.quiet(), evidence.drift()
+            promise = evidence.promise()
+            self._promise, self._quiet, self._drift = promise, evidence.quiet(), evidence.drift()
+            self._causes = evidence.causes()
+            if self._model is not None and self._limits is not None:
+                unit = self._model.promise.unit
+                self.finding = Finding.of(evidence, promise, self._drift, self._causes, self._limits, unit)
             self._weighed, self.weighed_at = self._series.changes, time.monotonic()
 
     def figures(self) -> dict[str, Any]:
@@ -56,6 +73,8 @@ class ModelSnapshot:
             "promise": dict(self._promise),
             "quiet": dict(self._quiet),
             "drift": self._drift,
+            "causes": [cause._asdict() for cause in self._causes],
+            "finding": None if self.finding is None else self.finding.facts(),
         }
 
     def lines(self, *, openmetrics: bool, cached: bool = False) -> Mapping[Family, str]:
@@ -105,6 +124,10 @@ class ModelSnapshot:
             yield Sample(of.QUIET, (name, severity), value)
         if self._drift is not None:
             yield Sample(of.DRIFT, (name,), self._drift)
+        for cause in self._causes:
+            yield Sample(of.CAUSE, (name, cause.kind, cause.name), cause.log_evalue)
+        change = None if self.finding is None else self.finding.change
+        yield Sample(of.CHANGED, (name,), 0 if change is None else change.when)
 
     def _moving(self) -> Iterator[Sample]:
         """What feedback changes."""

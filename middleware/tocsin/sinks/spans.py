@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tocsin.judgement.call import Call, StreamedCall
-from tocsin.judgement.sink import Scored
+from tocsin.judgement.sink import Scored, Sink
+from tocsin.sinks.finding import Finding
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -22,20 +24,28 @@ if TYPE_CHECKING:
 SPACE = 1 << 64
 
 
-class SpanSink:
+class SpanSink(Sink):
     """Makes spans of calls, and hands them to a `processor` of the SDK as ended. `share` of those without an alarm are
     kept, by trace id, as the SDK's own sampler does; `follow`: also those whose caller's trace is sampled. Of a stream,
-    one span is made, another if it gets graver.
+    one span is made, another if it gets graver. `finding` is what evidence has found of a model.
     """
 
-    def __init__(self, processor: SpanProcessor, resource: Resource, share: float, *, follow: bool = False) -> None:
+    def __init__(
+        self,
+        processor: SpanProcessor,
+        resource: Resource,
+        share: float,
+        *,
+        follow: bool = False,
+        finding: Callable[[str], Finding | None] = lambda model: None,
+    ) -> None:
         from opentelemetry import trace
         from opentelemetry.sdk.trace import ReadableSpan
         from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
         self._processor, self._resource = processor, resource
-        self._share, self._follow = share, follow
+        self._share, self._follow, self._finding = share, follow, finding
         self._below = f"{min(int(share * SPACE), SPACE - 1):016x}"
         self._span, self._context, self._kind = ReadableSpan, trace.SpanContext, trace.SpanKind.SERVER
         self._sampled = trace.TraceFlags(trace.TraceFlags.SAMPLED)
@@ -56,12 +66,6 @@ class SpanSink:
         """Of calls that passed without judgement, a share too."""
         if self._is_kept(call) and (call.parent is None or _news(call)):
             self._make(call)
-
-    def acted(self, call: Call, action: str) -> None:
-        """It is told with the verdict what is to be done."""
-
-    def shadowed(self, call: Call, severity: str | None) -> None:
-        """Candidates make no spans."""
 
     def _is_kept(self, call: Call) -> bool:
         if not call.trace:
@@ -101,6 +105,8 @@ class SpanSink:
         if verdict.severity is not None:
             attributes["tocsin.alarm"] = verdict.severity
             attributes["tocsin.reasons"] = verdict.reasons
+            if (finding := self._finding(verdict.model)) is not None:
+                attributes["tocsin.evidence"] = list(finding.text)
         now = time.time_ns()
         parent = self._parent(call)
         trace = parent.trace_id if parent is not None else self._ids.generate_trace_id()

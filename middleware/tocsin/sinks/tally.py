@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tocsin.judgement.sink import Scored
 from tocsin_calibration import Promise
@@ -16,8 +20,10 @@ class Tally:
     """Counts of one model's responses, or of its sessions that ended where the promise is for those. Not safe between
     threads.
 
-    `alarmed` is by group and severity, `of_group` how many rows were of a group with a promise of its own; `joint` are
-    nonconformity scores, with `scores`; `sequence` is each row's group and severity, with `in_order`.
+    `alarmed` is by group and severity, `of_group` how many rows were of a group with a promise of its own; `sequence`
+    is each row's group and severity, with `in_order`. With `scores`, in the order of rows: `joint` are nonconformity
+    scores, `by_detector` detectors' scores batch by batch, `versions` runs of one version of the model, `groups` each
+    row's, where the promise has groups.
     """
 
     def __init__(self, promise: Promise, *, in_order: bool, scores: bool) -> None:
@@ -31,6 +37,9 @@ class Tally:
         self.alarmed: dict[tuple[str, str], int] = {}
         self.of_group: dict[str, int] = {}
         self.joint: list[float] = []
+        self.by_detector: list[NDArray[np.float32]] = []
+        self.versions: list[tuple[str, int]] = []
+        self.groups: list[str] = []
         self.sequence: list[tuple[str, str | None]] = []
 
     def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
@@ -43,6 +52,10 @@ class Tally:
         self.rows += rows
         if self._scores:
             self.joint += batch.joint
+            self.by_detector.append(batch.scores)
+            if batch.groups is not None:
+                self.groups += batch.groups
+            self._count_versions(batch)
         if alarmed or batch.groups is not None or self._in_order:
             severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
             self._count_all(severities, batch.groups)
@@ -51,6 +64,9 @@ class Tally:
         """Count what another has counted."""
         self.rows += other.rows
         self.joint += other.joint
+        self.by_detector += other.by_detector
+        self.versions += other.versions
+        self.groups += other.groups
         self.sequence += other.sequence
         for key, count in other.alarmed.items():
             self.alarmed[key] = self.alarmed.get(key, 0) + count
@@ -64,6 +80,9 @@ class Tally:
             "alarmed": [[*key, count] for key, count in self.alarmed.items()],
             "of_group": self.of_group,
             "joint": self.joint,
+            "by_detector": b64encode(b"".join(scores.tobytes() for scores in self.by_detector)).decode(),
+            "versions": self.versions,
+            "groups": self.groups,
             "sequence": self.sequence,
         }
 
@@ -73,8 +92,21 @@ class Tally:
         other.rows = facts["rows"]
         other.alarmed = {(group, severity): count for group, severity, count in facts["alarmed"]}
         other.of_group, other.joint = facts["of_group"], facts["joint"]
+        scores = np.frombuffer(b64decode(facts.get("by_detector", "")), np.float32)
+        other.by_detector = [scores.reshape(-1, len(self._promise.detectors))] if len(scores) else []
+        other.versions = [(version, rows) for version, rows in facts.get("versions", ())]
+        other.groups = facts.get("groups", [])
         other.sequence = [(group, severity) for group, severity in facts["sequence"]]
         self.merge(other)
+
+    def _count_versions(self, batch: Scored) -> None:
+        for call in batch.calls:
+            verdict = call.verdict
+            assert verdict is not None
+            rows = len(verdict.pvalues)
+            if self.versions and self.versions[-1][0] == verdict.version:
+                rows += self.versions.pop()[1]
+            self.versions.append((verdict.version, rows))
 
     def _count_all(self, severities: Sequence[str | None], groups: Sequence[str] | None) -> None:
         for at, severity in enumerate(severities):

@@ -43,10 +43,13 @@ class SharedCounts:
 
     def exchange(self, counts_by_name: Mapping[str, Sequence[int]]) -> dict[str, Counts]:
         """Report `seen`, this replica's own counts and those of others that were given to it; what others have counted
-        since, where they have. Lists of another length under the same name are others.
+        since, where they have. Lists of another length under the same name are others. What is not named any more is
+        forgotten, save `NAME:PART` while `NAME` is named: parts may be exchanged less often.
         """
         names = {f"{name}/{len(counts)}": name for name, counts in counts_by_name.items()}
-        self._shared = {key: entry for key, entry in self._shared.items() if key in names}
+        self._shared = {
+            key: entry for key, entry in self._shared.items() if key in names or _whole_of(key) in counts_by_name
+        }
         result: dict[str, Counts] = {}
         waiting = iter(names.items())
         while some := dict(islice(waiting, AT_ONCE)):
@@ -88,6 +91,11 @@ class SharedCounts:
         more = [max(0, new - had) for new, had in zip(now, entry.others, strict=True)]
         entry.others = _plus(entry.others, more)
         return more
+
+
+def _whole_of(key: str) -> str:
+    """The NAME of `NAME:PART/LENGTH`."""
+    return key.rpartition("/")[0].rpartition(":")[0]
 
 
 def _hashes(answers: list[Any]) -> list[dict[str, str]]:

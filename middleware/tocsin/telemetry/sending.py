@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from tocsin.configuration.telemetry import TelemetryConfig
 from tocsin.judgement.guard import Guard
+from tocsin.sinks.finding import Finding
 from tocsin.sinks.spans import SpanSink
 from tocsin.telemetry.exporters import metric_exporter, resource, span_exporter
 
@@ -34,8 +35,8 @@ class Telemetry(Collector):
         self._processor: BatchSpanProcessor | None = None
         self._sender: MetricSender | None = None
 
-    def trace(self, guard: Guard) -> None:
-        """Send spans of the guard's calls, if that is configured."""
+    def trace(self, guard: Guard, finding: Callable[[str], Finding | None] = lambda model: None) -> None:
+        """Send spans of the guard's calls, if that is configured. `finding` is what evidence has found of a model."""
         if self._config.traces is None or self._resource is None:
             return
         exporter = self._counted(span_exporter(self._config), "traces")
@@ -43,7 +44,7 @@ class Telemetry(Collector):
 
         self._processor = BatchSpanProcessor(exporter)
         share, follow = self._config.traces, self._config.follow_callers
-        guard.sinks.append(SpanSink(self._processor, self._resource, share, follow=follow))
+        guard.sinks.append(SpanSink(self._processor, self._resource, share, follow=follow, finding=finding))
         guard.timed = True
 
     def send(self, collect: Callable[[], Iterable[Metric]]) -> None:

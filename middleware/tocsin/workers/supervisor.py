@@ -30,14 +30,11 @@ from tocsin.events.health import families as event_families
 from tocsin.ext_proc.health import COUNTED
 from tocsin.ext_proc.health import families as ext_proc_families
 from tocsin.judgement.guard import Guard
-from tocsin.observability import HttpEndpoint
-from tocsin.page.history import History
-from tocsin.page.page import Page
-from tocsin.page.snapshot import shown, snapshot
+from tocsin.observability import HttpEndpoint, open_endpoint
+from tocsin.recording import sampling
 from tocsin.relay.health import Facts, ended, families, together
 from tocsin.reloading import DEADLINE, in_words, read_anew, reload_handler, within_deadline
 from tocsin.sinks.events import LATEST
-from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.telemetry.sending import Telemetry
 from tocsin.telemetry.sending import families as export_families
@@ -95,9 +92,15 @@ class Supervisor:
         self._reserve()
         async with AsyncExitStack() as opened:
             folder = opened.enter_context(_shared_folder())
-            if self.config.metrics is not None:
-                exposition = Exposition(self.metrics, self._rest)
-                self.http = HttpEndpoint(self.config.metrics, exposition, lambda: self.is_ready, self._page())
+            self.http = open_endpoint(
+                self.config,
+                self.metrics,
+                self._rest,
+                self._alarms,
+                is_ready=lambda: self.is_ready,
+                mode=lambda: self.config.mode,
+            )
+            if self.http is not None:
                 opened.callback(self.http.close)
             admin = None
             if self.config.admin is not None:
@@ -141,13 +144,6 @@ class Supervisor:
             any(worker.relay.get("unready", {}).values()) for worker in self._workers.values()
         )
 
-    def _page(self) -> Page | None:
-        if not self.config.page:
-            return None
-        history = History(self.metrics.counts)
-        show = partial(snapshot, self.metrics, self._alarms, history)
-        return Page(lambda: show(self.config.mode), lambda: shown(self._alarms), history)
-
     async def reload(self) -> str:
         """Have every worker read everything anew. Raises ReloadError when one cannot; each keeps what it had then."""
         return await asyncio.shield(asyncio.ensure_future(self._reload()))
@@ -177,6 +173,7 @@ class Supervisor:
         facts = self._telemetry.facts() if self._telemetry is not None else {}
         every = together([self._retired, *(worker.relay for worker in self._workers.values()), facts])
         yield from (*families(every), *ext_proc_families(every), *event_families(every), *export_families(every))
+        yield from sampling.families(every) if self.config.record is not None else ()
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
         up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
         restarts = CounterMetricFamily("tocsin_worker_restarts", "Workers that died and were started again.")
@@ -197,7 +194,7 @@ class Supervisor:
                 worker.relay = report["relay"]
                 self._alarms += report["alarms"]
             processed = {name: counts for name, counts in worker.relay.items() if name in COUNTED}
-            self._retired = together([self._retired, ended(worker.relay), processed])
+            self._retired = together([self._retired, ended(worker.relay), sampling.ended(worker.relay), processed])
             worker.relay = {}
             code = await worker.gone()
             if worker.is_ending():

@@ -59,9 +59,10 @@ class Reporter:
         sidecar = self._sidecar
         processed = ext_proc_facts(sidecar.processor) if sidecar.processor is not None else {}
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
+        sampled = sidecar.sample.facts() if sidecar.sample is not None else {}
         return {
             "metrics": sidecar.metrics.drain(),
-            "relay": sidecar.relay.facts() | processed | sidecar.events.facts() | sent,
+            "relay": sidecar.relay.facts() | processed | sidecar.events.facts() | sent | sampled,
             "alarms": sidecar.events.news(),
         }
 

@@ -13,13 +13,13 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from harness.envoy import running_envoy
+from harness.model_server import model_server
+from harness.parts import INFER, at_once, free_port
+from harness.ranker import protocol
 from tests import command
 from tests.docs.terminal import blocks
-from tests.envoy import running_envoy
 from tests.middleware.ext_proc.served import ANSWERS, eventually, verdicts
-from tests.model_server import model_server
-from tests.parts import INFER, at_once, free_port
-from tests.ranker import protocol
 
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError

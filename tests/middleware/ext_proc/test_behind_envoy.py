@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
-from tests import ranker as acme
+from harness import ranker as acme
+from harness.parts import running
 from tests.middleware.test_positions import POLICIES, SCENARIOS
-from tests.parts import running
 from tests.positions import ANSWERS, ask, config, positioned
 
 pytestmark = pytest.mark.long

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import ranker as acme
-from tests.middleware.ext_proc.envoy_messages import ProcessingRequest, ProcessingResponse
-from tests.parts import inline_guard
+from harness import ranker as acme
+from harness.envoy_messages import ProcessingRequest, ProcessingResponse
+from harness.parts import inline_guard
 from tests.positions import ANSWERS, config
 
 from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
@@ -58,8 +58,8 @@ class Host(ExchangeHost):
     def limit(self, waiting: Judged, call: Call) -> None:
         self.budgets.append(waiting)
 
-    def ask(self, step: Ask, fields: Any, opened: float, answered: Callable[[Outcome], None]) -> Callable[[], object]:
-        self.asked.append((step, fields, answered))
+    def ask(self, step: Ask, fields: Any, opened: float, on_answer: Callable[[Outcome], None]) -> Callable[[], object]:
+        self.asked.append((step, fields, on_answer))
 
         def give_up() -> None:
             self.given_up += 1

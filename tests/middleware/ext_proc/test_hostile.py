@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.middleware.ext_proc.envoy_messages import ProcessingRequest, ProcessingResponse
+from harness.envoy_messages import ProcessingRequest, ProcessingResponse
+from harness.parts import INFER, Running, running
+from harness.raw_http2 import END_HEADERS, END_STREAM, PREFACE, Kind, frame, settings
+from harness.raw_peers import connect
 from tests.middleware.ext_proc.served import ANSWERS, configuration, eventually
-from tests.parts import INFER, Running, running
-from tests.raw_http2 import END_HEADERS, END_STREAM, PREFACE, Kind, frame, settings
-from tests.raw_peers import connect
 
 from tocsin.configuration.listener import Limits
 from tocsin.grpc_wire.deframer import framed

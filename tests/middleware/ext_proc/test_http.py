@@ -16,10 +16,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from tests.chat import CHAT, STRANGE, USUAL, completion, config, tokens_bundle
-from tests.envoy import attached_envoy
-from tests.openai_server import serving
-from tests.parts import Running, running
+from harness.chat import CHAT, STRANGE, USUAL, completion, config, tokens_bundle
+from harness.envoy import attached_envoy
+from harness.openai_server import serving
+from harness.parts import Running, running
 
 from tocsin.configuration.fields import Address
 from tocsin.judgement.guard import Guard

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
+from harness.envoy_messages import ProcessingRequest, ProcessingResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.middleware.ext_proc.envoy_messages import ProcessingRequest, ProcessingResponse
 
 from tocsin.ext_proc import replies, requests
 from tocsin.ext_proc.requests import MessageError, read_fields, read_request

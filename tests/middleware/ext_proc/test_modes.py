@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from harness.parts import INFER, inference, streamed
 from tests.middleware.ext_proc.served import ANSWERS, SAFE, eventually, served, verdicts
-from tests.parts import INFER, inference, streamed
 
 pytestmark = pytest.mark.long
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.certificates import Authority
-from tests.envoy import attached_envoy
+from harness.certificates import Authority
+from harness.envoy import attached_envoy
+from harness.model_server import model_server
+from harness.parts import STREAM_INFER, running, streamed
 from tests.middleware.ext_proc.served import ANSWERS, Served, configuration, eventually, served, verdicts
-from tests.model_server import model_server
-from tests.parts import STREAM_INFER, running, streamed
 
 from tocsin.configuration.listener import TlsConfig
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import httpx
 import openai
+import pyarrow.parquet as pq
 import pytest
-from tests.chat import CHAT, config, each_token_bundle, stream, tokens_bundle
-from tests.envoy import attached_envoy
-from tests.openai_server import ANSWERS, Middleware, OpenAIServer, serving
-from tests.parts import running
+from harness.chat import CHAT, STRANGE, USUAL, config, each_token_bundle, stream, tokens_bundle
+from harness.openai_server import ANSWERS, Middleware, OpenAIServer, serving
+from harness.envoy import attached_envoy
+from harness.parts import running
 
 import tocsin
 from tocsin.asgi import GuardMiddleware
@@ -30,6 +31,7 @@ from tocsin.verdict import METADATA_KEY
 POSITIONS = ["asgi", "transport", "async transport", "envoy"]
 SERVED = ("asgi", "envoy")  # where callers see what others judged
 TIMEOUT = 60.0
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -329,8 +331,20 @@ def test_the_client_of_openai_is_guarded(where: str, library: str, tokens: Path,
                 assert "".join(texts) == " w0 w1 w2 w3"
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_program_records_what_it_is_calibrated_on(position: str, tmp_path: Path) -> None:
+    with tocsin.record(config(None, ask=2), tmp_path / "safe") as guard:
+        with positioned(position, guard) as (say, _, _):
+            bodies = [say("two").body, say("two", stream=True).body]
+    assert not any(b'"logprob":' in body for body in bodies)
+    columns = pq.read_table(tmp_path / "safe").to_pydict()
+    signal = next(name for name in columns if "token_logprobs" in name)
+    assert len(columns[signal]) == 4
+    assert sorted(float(row[0]) for row in columns[signal]) == pytest.approx([STRANGE, STRANGE, USUAL, USUAL])
+
+
 def test_a_guard_without_http_is_refused(bundle: Path) -> None:
-    from tests.parts import settings
+    from harness.parts import settings
 
     guard = Guard.open(settings(1, bundle))
     with pytest.raises(ConfigError, match=r"GuardMiddleware judges protocols of HTTP.*digits \(oip\)"):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness.chat import JSON, SSE, STRANGE, USUAL, chunk, completion, config, delta, judged, stream, tokens_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.chat import JSON, SSE, STRANGE, USUAL, chunk, completion, config, delta, judged, stream, tokens_bundle
 
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.framing import ServerSentEvents

@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 import pytest
+from harness.by_hand import fields, until, upstream
+from harness.model_server import model_server
+from harness.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
 from hpack import Decoder
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, SettingsFrame
-from tests.by_hand import fields, until, upstream
-from tests.model_server import model_server
-from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
 from tocsin.configuration.config import Config
@@ -188,7 +188,7 @@ def test_a_severity_that_the_bundle_does_not_have_is_an_error(bundle: Path) -> N
 
 
 def test_an_answer_that_some_method_cannot_hold_is_an_error(bundle: Path, tmp_path: Path) -> None:
-    from tests import ranker as acme
+    from harness import ranker as acme
 
     text = {"bundle": bundle, "protocol": "two", "signals": acme.SIGNALS, "abstain": {"response": {"id": "none"}}}
     protocol = acme.protocol(tmp_path)["ranker"]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.by_hand import Pipe, enforcing_by_hand
+from harness.parts import INFER, inference, safe_traffic
 from hyperframe.frame import (
     DataFrame,
     GoAwayFrame,
@@ -18,9 +20,7 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
-from tests.by_hand import Pipe, enforcing_by_hand
 from tests.middleware.relay.test_windows import HELLO, answer, frames_of
-from tests.parts import INFER, inference, safe_traffic
 
 from tocsin.grpc_wire.deframer import framed
 from tocsin.http2.flow_control import CONNECTION_WINDOW, STREAM_WINDOW, SendWindow

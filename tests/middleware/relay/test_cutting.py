@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.by_hand import Pipe, enforcing_by_hand, unconnected
+from harness.parts import INFER, inference, inline_guard, safe_traffic, settings
 from hpack import Decoder
 from hyperframe.frame import (
     ContinuationFrame,
@@ -24,8 +26,6 @@ from hyperframe.frame import (
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.by_hand import Pipe, enforcing_by_hand, unconnected
-from tests.parts import INFER, inference, inline_guard, safe_traffic, settings
 
 from tocsin.http2.frames import PREFACE, frame
 from tocsin.http2.headers import block

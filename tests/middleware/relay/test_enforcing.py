@@ -11,10 +11,10 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.by_hand import until
-from tests.certificates import Authority
-from tests.model_server import Model, model_server
-from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
+from harness.by_hand import until
+from harness.certificates import Authority
+from harness.model_server import Model, model_server
+from harness.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
 
 import tocsin
 from tocsin.configuration.fields import Address

@@ -16,10 +16,10 @@ from typing import Any
 
 import grpc
 import pytest
+from harness.by_hand import fields, upstream
+from harness.model_server import model_server
+from harness.parts import INFER, at_once, free_port, inference, running, safe_traffic, settings
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
-from tests.by_hand import fields, upstream
-from tests.model_server import model_server
-from tests.parts import INFER, at_once, free_port, inference, running, safe_traffic, settings
 
 import tocsin
 

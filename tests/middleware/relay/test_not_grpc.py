@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.by_hand import until
-from tests.parts import INFER, SIGNALS, Running, free_port, running, settings
+from harness.by_hand import until
+from harness.parts import INFER, SIGNALS, Running, free_port, running, settings
 from tests.raw_client import Answer, field, raw_client
 
 from tocsin.grpc_wire.content_types import is_grpc

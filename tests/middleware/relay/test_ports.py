@@ -21,10 +21,10 @@ import grpc
 import pytest
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tests.by_hand import until
-from tests.certificates import Authority
-from tests.model_server import Model, model_server
-from tests.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
+from harness.by_hand import until
+from harness.certificates import Authority
+from harness.model_server import Model, model_server
+from harness.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
 
 from tocsin.http2 import frames
 from tocsin.relay import descriptors

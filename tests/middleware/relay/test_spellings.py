@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import grpc
 import pytest
+from harness.parts import INFER, SIGNALS, Running, far_away, inference, running, settings
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tests.parts import INFER, SIGNALS, Running, far_away, inference, running, settings
 from tests.raw_client import field, integer, raw_client, string
 
 from tocsin.grpc_wire.deframer import framed

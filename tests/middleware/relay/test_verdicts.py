@@ -15,10 +15,10 @@ from typing import Any
 
 import grpc
 import pytest
+from harness.by_hand import fields, upstream
+from harness.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings
 from hyperframe.frame import DataFrame, HeadersFrame
-from tests.by_hand import fields, upstream
 from tests.middleware.relay.test_verdict_fields import SPELLINGS
-from tests.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings
 
 import tocsin
 from tocsin.grpc_wire.deframer import framed

@@ -12,10 +12,10 @@ from pathlib import Path
 import grpc
 import pytest
 from benchmarks.dataplane.hops import start_upstream
+from harness.by_hand import enforcing_by_hand
+from harness.model_server import model_server
+from harness.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
-from tests.by_hand import enforcing_by_hand
-from tests.model_server import model_server
-from tests.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
 
 from tocsin.grpc_wire.deframer import framed
 from tocsin.http2.flow_control import CONNECTION_WINDOW, INITIAL_WINDOW

@@ -156,12 +156,21 @@ class Document:
         searched = content.lower() if any_case else content
         for name in names:
             occurrences = searched.count(_quoted(name, any_case))
-            if occurrences > 1 and occurrences != sum([end.count(document) for end in self._ends[name].values()]):
+            if occurrences > 1 and not self._accounts_for(occurrences, name, document):
                 self._search(content, any_case)
                 return
         is_odd = any_case and not content.isascii() and any(letter in content for letter in _FOLDED_TO_ASCII)
         if is_odd or (b"\\" in content and _ESCAPED_NAME.search(content)):
             self._search(content, any_case)
+
+    def _accounts_for(self, occurrences: int, name: str, document: Any) -> bool:
+        """Whether a name was read as many times. Once that many are found, there are no more anywhere."""
+        count = 0
+        for end in self._ends[name].values():
+            count += end.count(document)
+            if count == occurrences:
+                return True
+        return False
 
     def _search(self, content: bytes, any_case: bool) -> None:
         """Raises Unscored `undecodable` where an object has two members of a name that is on a path."""
@@ -317,21 +326,21 @@ class _Resolver:
 class _Get:
     """A member's value, None where there is no such member."""
 
-    __slots__ = ("_attribute", "_get")
+    __slots__ = ("_get", "_member")
 
     def __init__(self, attribute: str) -> None:
-        self._attribute = attribute
+        self._member = attribute
         self._get = attrgetter(attribute)
 
     def __call__(self, value: Any) -> Any:
-        return getattr(value, self._attribute, None)
+        return getattr(value, self._member, None)
 
     def each(self, values: list[Any]) -> list[Any]:
         """The member of each value."""
         try:
             return list(map(self._get, values))
         except AttributeError:  # some are no objects
-            return [getattr(value, self._attribute, None) for value in values]
+            return [getattr(value, self._member, None) for value in values]
 
     def of_all(self, values: list[Any]) -> list[Any]:
         """The members of those values that have it."""
@@ -360,15 +369,27 @@ def _elements(values: list[Any]) -> list[Any]:
     return list(chain.from_iterable(values))
 
 
+class _Chain:
+    """Values that lead one to the other, None where one is not there."""
+
+    __slots__ = ("_last", "_parts", "parts")
+
+    def __init__(self, parts: Sequence[Follow]) -> None:
+        self.parts = tuple(parts)
+        *self._parts, self._last = parts
+
+    def __call__(self, value: Any) -> Any:
+        for part in self._parts:
+            value = part(value)
+            if value is None:
+                return None
+        return self._last(value)
+
+
 def _through(outer: Follow, inner: Follow) -> Follow:
     if inner is _itself:
         return outer
-
-    def follow(value: Any) -> Any:
-        value = outer(value)
-        return None if value is None else inner(value)
-
-    return follow
+    return _Chain([outer, *(inner.parts if isinstance(inner, _Chain) else (inner,))])
 
 
 def _each(inner: Follow) -> Follow:

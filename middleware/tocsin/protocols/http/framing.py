@@ -40,10 +40,10 @@ class Framing(Protocol):
 
 
 class _Cutting:
-    """Cuts at what `ending` matches. An event of more than `limit` bytes passes in parts, and is not read."""
+    """Cuts where events end. An event of more than `limit` bytes passes in parts, and is not read."""
 
-    def __init__(self, ending: re.Pattern[bytes], limit: int) -> None:
-        self._ending, self._limit = ending, limit
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self._buffer = bytearray()
         self._searched = 0
         self._is_oversized = False
@@ -53,9 +53,9 @@ class _Cutting:
         self._buffer += content
         events = []
         start = 0
-        while (match := self._ending.search(self._buffer, max(start, self._searched))) is not None:
-            events.append(self._event(bytes(self._buffer[start : match.end()])))
-            start = self._searched = match.end()
+        while (end := self._end_behind(max(start, self._searched))) > 0:
+            events.append(self._event(bytes(self._buffer[start:end])))
+            start = self._searched = end
         del self._buffer[:start]
         self._searched = max(0, len(self._buffer) - _LONGEST_END + 1)
         if len(self._buffer) > self._limit:
@@ -85,6 +85,10 @@ class _Cutting:
     def _fault(self) -> tuple[str, str]:
         return "too_large", f"an event has more than {self._limit:,} bytes"
 
+    def _end_behind(self, start: int) -> int:
+        """Where an event ends whose end is behind `start` in the buffer, 0 where none does yet."""
+        raise NotImplementedError
+
     def _data(self, raw: bytes) -> bytes | None:
         raise NotImplementedError
 
@@ -93,17 +97,22 @@ class ServerSentEvents(_Cutting):
     """`text/event-stream`: lines that end in LF, CRLF or CR, events that end in an empty one."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(_EVENT_END, limit)
+        super().__init__(limit)
         self._is_first = True
+
+    def _end_behind(self, start: int) -> int:
+        if b"\r" not in self._buffer:  # mostly so, and faster
+            at = self._buffer.find(b"\n\n", start)
+            return at + 2 if at >= 0 else 0
+        match = _EVENT_END.search(self._buffer, start)
+        return 0 if match is None else match.end()
 
     def _data(self, raw: bytes) -> bytes | None:
         if self._is_first:
             self._is_first = False
             raw = raw.removeprefix(BOM)
-        if raw.startswith(b"data: "):  # mostly there is one line
-            first = _LINE_END.search(raw)
-            if first is not None and not raw[first.end() :].strip(b"\r\n"):
-                return raw[6 : first.start()] or None
+        if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:  # mostly it is one line
+            return raw[6:-2] or None
         lines = []
         for line in _LINE_END.split(raw):
             name, _, value = line.partition(b":")
@@ -116,7 +125,10 @@ class JsonLines(_Cutting):
     """`application/x-ndjson`: a document a line."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(re.compile(rb"\n"), limit)
+        super().__init__(limit)
+
+    def _end_behind(self, start: int) -> int:
+        return self._buffer.find(b"\n", start) + 1
 
     def _data(self, raw: bytes) -> bytes | None:
         return raw.strip() or None

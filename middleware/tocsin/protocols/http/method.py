@@ -6,24 +6,19 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
-from tocsin.protocols.field_signals import Alternatives, Read, signal_read
+from tocsin.protocols.field_signals import Alternatives, document_signal
 from tocsin.protocols.field_values import Array, Find
 from tocsin.protocols.http.ask import JsonAsk, JsonEdit
 from tocsin.protocols.http.document import Document, Place
-from tocsin.protocols.http.parts import elements_of, encoded, joined, members_of
+from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, joined, members_of
 from tocsin.protocols.http.values import finders
+from tocsin.protocols.likeliest import Read
 from tocsin.protocols.method import Answer, Opened
 from tocsin.protocols.paths import SignalPath, steps
 from tocsin.protocols.rows import Reading, RowPlans, Shapes
 from tocsin.unscored import Unscored
 
 PATH_KEY = "path."  # what a route's template captures is told as metadata of this kind
-
-
-class JsonMessage(bytes):
-    """A document as it came, and what was decoded of it."""
-
-    document: Any
 
 
 class OpenedDocument(NamedTuple):
@@ -292,7 +287,7 @@ class JsonMethod:
     def _check(self, path: SignalPath) -> None:
         """Raises ValueError where a signal cannot be read. Nothing is read for that in this method."""
         documents = {"request": Document("request"), "response": Document("response")}
-        signal_read(lambda place: finders(documents[place.side], place)[0], path, self._alternatives)
+        document_signal(lambda place: finders(documents[place.side], place)[0], path, self._alternatives)
 
     def _signal(self, path: SignalPath, names: list[str]) -> Read:
         def ways_of(place: SignalPath) -> list[Find]:
@@ -300,7 +295,7 @@ class JsonMethod:
             names.extend(last)
             return ways
 
-        return signal_read(ways_of, path, self._alternatives)
+        return document_signal(ways_of, path, self._alternatives)
 
     def _text_at(self, path: str) -> tuple[str, list[Place]]:
         if not path or _metadata_key(path):

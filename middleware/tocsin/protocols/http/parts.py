@@ -16,6 +16,12 @@ _ELEMENTS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[m
 encoded = msgspec.json.encode
 
 
+class JsonMessage(bytes):
+    """A document as it came, and what was decoded of it."""
+
+    document: Any
+
+
 def members_of(content: bytes, side: str) -> dict[str, bytes]:
     """The members of an object, each as its bytes; of two with one name, the last. Raises Unscored `undecodable`."""
     members: dict[str, msgspec.Raw] = _decoded(_MEMBERS, content, side)

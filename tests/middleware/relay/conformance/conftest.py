@@ -9,10 +9,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from harness.model_server import Model
+from harness.parts import SIGNALS, running, settings
+from harness.raw_peers import close_clients
 from tests.middleware.relay.conformance.harness import ANSWERS, MODES, Surroundings, Trial
-from tests.model_server import Model
-from tests.parts import SIGNALS, running, settings
-from tests.raw_peers import close_clients
 
 ENFORCED = {"critical": "block", "warning": "block"}
 

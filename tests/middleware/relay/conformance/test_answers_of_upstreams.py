@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 import grpc
 import pytest
-from tests.middleware.relay.conformance.harness import FAR, MODES, SAFE, gives_everything_back
-from tests.parts import INFER, SIGNALS, Running, running
-from tests.parts import settings as configured
-from tests.raw_http2 import (
+from harness.parts import INFER, SIGNALS, Running, running
+from harness.parts import settings as configured
+from harness.raw_http2 import (
     ACK,
     END_HEADERS,
     END_STREAM,
@@ -37,7 +36,8 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
-from tests.raw_peers import RawPeer, ScriptedUpstream, connect, scripted_upstream
+from harness.raw_peers import RawPeer, ScriptedUpstream, connect, scripted_upstream
+from tests.middleware.relay.conformance.harness import FAR, MODES, SAFE, gives_everything_back
 
 import tocsin
 

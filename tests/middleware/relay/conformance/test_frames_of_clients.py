@@ -5,21 +5,8 @@ from __future__ import annotations
 import struct
 
 import pytest
-from tests.middleware.relay.conformance.harness import (
-    CALL,
-    IGNORED,
-    MODES,
-    OPENING,
-    QUESTION,
-    SERVED,
-    STREAM,
-    Case,
-    Trial,
-    connection_error,
-    stream_error,
-)
-from tests.parts import INFER
-from tests.raw_http2 import (
+from harness.parts import INFER
+from harness.raw_http2 import (
     ACK,
     END_HEADERS,
     END_STREAM,
@@ -36,7 +23,20 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
-from tests.raw_peers import RawPeer
+from harness.raw_peers import RawPeer
+from tests.middleware.relay.conformance.harness import (
+    CALL,
+    IGNORED,
+    MODES,
+    OPENING,
+    QUESTION,
+    SERVED,
+    STREAM,
+    Case,
+    Trial,
+    connection_error,
+    stream_error,
+)
 
 PROTOCOL, SIZE, FLOW = ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR, ErrorCode.FLOW_CONTROL_ERROR
 COMPRESSION = ErrorCode.COMPRESSION_ERROR

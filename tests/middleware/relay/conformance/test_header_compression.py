@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from harness.parts import INFER
+from harness.raw_http2 import (
+    END_HEADERS,
+    END_STREAM,
+    GRPC,
+    PREFACE,
+    ErrorCode,
+    Kind,
+    frame,
+    integer,
+    literal,
+    message,
+    request_block,
+    settings,
+)
+from harness.raw_peers import connect
 from hpack import Encoder
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
@@ -20,22 +36,6 @@ from tests.middleware.relay.conformance.harness import (
     stream_error,
     unjudged,
 )
-from tests.parts import INFER
-from tests.raw_http2 import (
-    END_HEADERS,
-    END_STREAM,
-    GRPC,
-    PREFACE,
-    ErrorCode,
-    Kind,
-    frame,
-    integer,
-    literal,
-    message,
-    request_block,
-    settings,
-)
-from tests.raw_peers import connect
 
 COMPRESSION, PROTOCOL = ErrorCode.COMPRESSION_ERROR, ErrorCode.PROTOCOL_ERROR
 PATH = INFER.encode()

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from harness.parts import INFER
+from harness.raw_http2 import (
+    END_HEADERS,
+    END_STREAM,
+    GRPC,
+    Kind,
+    block,
+    frame,
+    message,
+)
 from tests.middleware.relay.conformance.harness import (
     ANY_ERROR,
     MODES,
@@ -15,16 +25,6 @@ from tests.middleware.relay.conformance.harness import (
     Trial,
     connection_error,
     stream_error,
-)
-from tests.parts import INFER
-from tests.raw_http2 import (
-    END_HEADERS,
-    END_STREAM,
-    GRPC,
-    Kind,
-    block,
-    frame,
-    message,
 )
 
 # A malformed request is an error of its stream. Servers that are lenient may serve it, and then it is to be judged.

@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from harness.parts import INFER
+from harness.raw_http2 import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    PREFACE,
+    ErrorCode,
+    Kind,
+    call,
+    frame,
+    message,
+    request_block,
+    reset,
+    settings,
+    window_update,
+)
+from harness.raw_peers import RawPeer, connect
 from tests.middleware.relay.conformance.harness import (
     CALL,
     IGNORED,
@@ -18,23 +35,6 @@ from tests.middleware.relay.conformance.harness import (
     is_served,
     stream_error,
 )
-from tests.parts import INFER
-from tests.raw_http2 import (
-    ACK,
-    END_HEADERS,
-    END_STREAM,
-    PREFACE,
-    ErrorCode,
-    Kind,
-    call,
-    frame,
-    message,
-    request_block,
-    reset,
-    settings,
-    window_update,
-)
-from tests.raw_peers import RawPeer, connect
 
 PROTOCOL, CLOSED, FLOW = ErrorCode.PROTOCOL_ERROR, ErrorCode.STREAM_CLOSED, ErrorCode.FLOW_CONTROL_ERROR
 BLOCK = request_block(INFER)

@@ -10,16 +10,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.middleware.relay.conformance.harness import (
-    MODES,
-    SAFE,
-    Surroundings,
-    gives_everything_back,
-    is_served,
-)
-from tests.parts import INFER, SIGNALS, Running, running
-from tests.parts import settings as configured
-from tests.raw_http2 import (
+from harness.parts import INFER, SIGNALS, Running, running
+from harness.parts import settings as configured
+from harness.raw_http2 import (
     END_HEADERS,
     PREFACE,
     ErrorCode,
@@ -33,7 +26,14 @@ from tests.raw_http2 import (
     settings,
     window_update,
 )
-from tests.raw_peers import RawPeer, connect, eventually, scripted_upstream
+from harness.raw_peers import RawPeer, connect, eventually, scripted_upstream
+from tests.middleware.relay.conformance.harness import (
+    MODES,
+    SAFE,
+    Surroundings,
+    gives_everything_back,
+    is_served,
+)
 
 WHOLE = len(message(SAFE))
 INITIAL = 65_535

@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-from tests.model_server import model_server
-from tests.parts import INFER, Running, far_away, inference, quick_bundle, running, safe_traffic, settings
 
 import tocsin
+from harness.model_server import model_server
+from harness.parts import INFER, Running, far_away, inference, quick_bundle, running, safe_traffic, settings
 from tocsin.verdict import Verdict
 from tocsin_calibration import (
     SessionRule,

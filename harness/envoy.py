@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from benchmarks.dataplane.hops import envoy
-from tests.parts import Running, free_port
 
+from harness.parts import Running, free_port
 from tocsin.ext_proc.attach import attached
 
 HTTP2 = {

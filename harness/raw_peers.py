@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from hpack import Decoder
 from hpack.exceptions import HPACKError
-from tests.raw_http2 import ACK, END_HEADERS, END_STREAM, PREFACE, Kind, frame, settings
+
+from harness.raw_http2 import ACK, END_HEADERS, END_STREAM, PREFACE, Kind, frame, settings
 
 
 class Frame(NamedTuple):

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from tests.parts import INFER, STREAM_INFER, streamed
+
+from harness.parts import INFER, STREAM_INFER, streamed
 
 KINDS = {"Unary": (False, False), "Down": (False, True), "Up": (True, False), "Both": (True, True)}
 

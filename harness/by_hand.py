@@ -12,8 +12,8 @@ from typing import Any
 
 from hpack import Encoder
 from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
-from tests.parts import inline_guard, settings
 
+from harness.parts import inline_guard, settings
 from tocsin.relay.connection import Connection
 from tocsin.relay.server import Relay
 

@@ -1,27 +1,24 @@
-"""Parts that tests are made of: a bundle of the quick kind, inference messages, and a relay in a thread."""
+"""Parts that tests and benchmarks are made of: a bundle of the quick kind, inference messages, and configurations."""
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import socket
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvloop
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.sink import Sink
 from tocsin.protocols import oip
 from tocsin.protocols.protocol import preset
-from tocsin.service import Sidecar
+from tocsin.testing.guards import ServedGuard as Running  # noqa: F401
+from tocsin.testing.guards import running as running
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Entropy, Mahalanobis, Observations, compile
 
@@ -122,44 +119,3 @@ def inline_guard(config: Config, sinks: Sequence[Sink] = ()) -> Guard:
     guard = Guard.open(config, sinks)
     guard.is_blocking = False
     return guard
-
-
-class Running:
-    """A sidecar that runs in a thread."""
-
-    def __init__(self, sidecar: Sidecar, loop: asyncio.AbstractEventLoop) -> None:
-        self.sidecar = sidecar
-        self.loop = loop
-        self.target = str(sidecar.relay.address) if sidecar.relay.ports else sidecar.ext_proc_address
-
-    def call(self, coroutine: Any) -> Any:
-        """Run a coroutine in the sidecar's loop and wait for it."""
-        future: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        return future.result(20)
-
-    @property
-    def metrics(self) -> str:
-        """What Prometheus would read."""
-        import urllib.request
-
-        assert self.sidecar.http is not None
-        with urllib.request.urlopen(f"http://{self.sidecar.http.address}/metrics") as answer:
-            return str(answer.read().decode())
-
-
-@contextmanager
-def running(config: Config, guard: Guard | None = None, path: Path | None = None) -> Iterator[Running]:
-    """A sidecar of this configuration, drained at the end."""
-    made = guard or Guard.open(config)
-    sidecar = Sidecar(config, made, path)
-    loop = uvloop.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(sidecar.start(), loop).result(20)
-        yield Running(sidecar, loop)
-        asyncio.run_coroutine_threadsafe(sidecar.stop(), loop).result(30)
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
-        loop.close()

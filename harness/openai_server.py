@@ -16,7 +16,8 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from tests.chat import STRANGE, USUAL, chunk, completion, delta, stream
+
+from harness.chat import STRANGE, USUAL, chunk, completion, delta, stream
 
 ANSWERS: dict[str, list[list[float]]] = {
     "safe": [[USUAL] * 6],

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: real and raw peers, servers to break, bundles and messages of made-up models."""

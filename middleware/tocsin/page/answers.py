@@ -1,0 +1,97 @@
+"""The three questions that people come with, answered in a sentence each: for the page and the terminal alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tocsin_calibration.wording import percent
+
+GOOD, BAD, NONE = "good", "bad", "none"  # how an answer is shown
+
+Answer = dict[str, str]
+
+
+def answers(
+    models: Sequence[dict[str, Any]], added: dict[str, float | None], alarms: Sequence[dict[str, Any]]
+) -> list[Answer]:
+    """Is it keeping its promise, what alarmed and why, what does it cost; each with `question`, `answer` and `state`.
+
+    `models` are those of a snapshot, with the most evidence first; `alarms` the newest first.
+    """
+    promise, state = _promise(models)
+    alarmed = _alarmed(alarms)
+    return [
+        {"question": "Is it keeping its promise?", "answer": promise, "state": state},
+        {"question": "What alarmed, and why?", "answer": alarmed, "state": NONE},
+        {"question": "What does it cost?", "answer": _cost(models, added), "state": NONE},
+    ]
+
+
+def _promise(models: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    judged = [model for model in models if model["judged"]]
+    if not judged:
+        return "No traffic yet.", NONE
+    if broken := [(model, worst) for model in judged if (worst := _broken(model)) is not None]:
+        model, severity = broken[0]
+        others = f" So do {len(broken) - 1:,} other models." if len(broken) > 1 else ""
+        rate = percent(severity["alarms"] / model["judged"])
+        return (
+            f"No. {model['name']} raises {severity['name']} alarms in {rate} of {model['judged']:,} {model['unit']}; "
+            f"it promised at most {percent(severity['alpha'])}.{others}",
+            BAD,
+        )
+    if drifted := [model["name"] for model in judged if model["drifted"]]:
+        return f"Yes so far, but scores have drifted from those at calibration: {', '.join(drifted)}.", BAD
+    if quiet := [model["name"] for model in judged if any(severity["quiet"] for severity in model["severities"])]:
+        return f"Yes, with far fewer alarms than expected: {', '.join(quiet)}.", GOOD
+    if len(judged) > 1:
+        return f"Yes, all {len(judged):,} models with traffic.", GOOD
+    (model,) = judged
+    rates = [
+        f"{percent(severity['alarms'] / model['judged'])} {severity['name']} (promised {percent(severity['alpha'])})"
+        for severity in reversed(model["severities"])
+    ]
+    return f"Yes, as far as {model['judged']:,} {model['unit']} can tell: {', '.join(rates)}.", GOOD
+
+
+def _broken(model: dict[str, Any]) -> dict[str, Any] | None:
+    """The severity with the most evidence against its promise, of those whose promise is broken."""
+    broken = [severity for severity in model["severities"] if severity["broken"]]
+    return max(broken, key=lambda severity: float(severity["evidence"]), default=None)
+
+
+def reason(alarm: dict[str, Any]) -> str:
+    """Why an alarm was raised, in a few words; of several that are summed, the worst."""
+    worst = alarm["worst"] if "alarms" in alarm else alarm
+    because = worst["reasons"][0] if worst["reasons"] else f"p = {worst['p']:.2g}"
+    return f"{alarm['alarms']:,} more; worst: {because}" if "alarms" in alarm else because
+
+
+def _alarmed(alarms: Sequence[dict[str, Any]]) -> str:
+    if not alarms:
+        return "Nothing since start."
+    last = alarms[0]
+    severity = (last["worst"] if "alarms" in last else last)["severity"]
+    return f"{last['time'][11:19]} UTC, {severity}, {last['model']}: {reason(last)}."
+
+
+def _cost(models: Sequence[dict[str, Any]], added: dict[str, float | None]) -> str:
+    judged = [model for model in models if model["judged"]]
+    if not judged:
+        return "Nothing is measured yet."
+    slowest = max(judged, key=lambda model: model["scoring"]["p99"] or 0.0)
+    unscored = sum(sum(model["unscored"].values()) for model in models)
+    of = f" ({slowest['name']})" if len(judged) > 1 else ""
+    scoring, waiting = duration(slowest["scoring"]["p99"]), duration(added["p99"])
+    return (
+        f"99 times of 100, scoring takes at most {scoring}{of} and callers wait at most {waiting} for it. "
+        f"{unscored:,} responses passed unscored."
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """A short time for people: us below a millisecond, else ms; - where there is none."""
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1e6:.0f} us" if seconds < 1e-3 else f"{seconds * 1e3:.1f} ms"

@@ -1,0 +1,1 @@
+"""Where a rollout's counts come from, and what gates it elsewhere: Argo Rollouts, Flagger."""

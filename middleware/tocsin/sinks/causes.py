@@ -1,0 +1,169 @@
+"""Which part of the traffic has changed: evidence by detector, by group and by version of the model, beside the joint.
+
+Each detector's scores are held to those of calibration (part A), each group's nonconformity to that group's own, each
+version's to the whole one, by the test of `tocsin_calibration.online.shift`. What is shown is adjusted for how many
+are watched (`tocsin_calibration.online.naming`), so that one limit names causes, wrongly with probability at most
+delta, ever. Memory and labels are bounded: GROUPS groups, VERSIONS versions, the notes of each in its log of responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from math import pi
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tocsin_calibration import DriftWatch, Promise
+from tocsin_calibration.online.changes import ChangeTime
+from tocsin_calibration.online.naming import adjusted_log_evalues
+from tocsin_calibration.online.watch import log_evidences
+from tocsin_calibration.promise import OTHERS
+from tocsin_calibration.thresholds.ordered import Ordered
+
+GROUPS = 64  # of calibration, the largest
+VERSIONS = 8  # the first that come; further ones are one together, `other`
+OTHER = "other"
+ANEW = 128  # evidence is weighed again when there are more responses by one in so many
+LONGEST = 100  # characters of a version: a model server may say anything
+
+Kind = Literal["detector", "group", "version"]
+Key = tuple[Kind, str]
+
+
+class Cause(NamedTuple):
+    """A part of the traffic, and the evidence that it has changed: its log, adjusted, to be held to log(1/delta).
+
+    `change` is where it probably began, in that part's own responses; None where nobody asks.
+    """
+
+    kind: Kind
+    name: str
+    log_evalue: float
+    change: ChangeTime | None = None
+
+
+class Causes:
+    """Watches of every part of one model's traffic. Not safe between threads.
+
+    Only for promises whose `watches_drift`. `began` is the Unix time from which responses come.
+    """
+
+    def __init__(self, promise: Promise, restart: int, began: float, seed: int | None = None) -> None:
+        self._restart, self._auxiliary, self._seed, self._began = restart, promise.auxiliary, seed, began
+        self._nonconformity, self._promised = promise.nonconformity, frozenset(promise.groups)
+        by_size = sorted(promise.groups.items(), key=lambda group: -group[1].n)[:GROUPS]
+        parts = {name: limits.ordered for name, limits in by_size}
+        if parts and promise.others is not None:
+            parts[OTHERS] = promise.others.ordered
+        self._watches: dict[Key, DriftWatch] = {}
+        for column, name in enumerate(promise.detectors):
+            self._watches["detector", name] = self._watch(Ordered.of(promise.reference[:, column]), column + 1)
+        for number, (name, ordered) in enumerate(parts.items()):
+            self._watches["group", name] = self._watch(ordered, -1 - number)
+        self._detectors, self._groups = list(promise.detectors), list(parts)
+        self._versions: list[str] = []
+        self._kinds = 3 if parts else 2
+        self._rows = 0
+        self._weighed: tuple[int, list[Cause]] | None = None  # rows then, and what they showed
+
+    def add(
+        self,
+        scores: NDArray[np.floating],
+        joint: NDArray[np.float64],
+        versions: Sequence[tuple[str, int]],
+        groups: Sequence[str] | None,
+        when: float,
+    ) -> None:
+        """Take in rows in their order: detectors' scores (m, d), nonconformity (m,), runs of versions, groups (m,)."""
+        self._rows += len(scores)
+        for name, column in zip(self._detectors, scores.T, strict=True):
+            self._watches["detector", name].add(column, when)
+        if self._groups and groups is not None:
+            rows_by_group: dict[str, list[int]] = {}
+            for row, group in enumerate(groups):
+                rows_by_group.setdefault(group if group in self._promised else OTHERS, []).append(row)
+            for group, picked in rows_by_group.items():
+                if (watch := self._watches.get(("group", group))) is not None:
+                    watch.add(joint[picked], when)
+        start = 0
+        by_version: dict[str, list[slice]] = {}
+        for version, rows in versions:
+            by_version.setdefault(self._slot(version), []).append(slice(start, start + rows))
+            start += rows
+        for version, parts in by_version.items():
+            self._watches["version", version].add(np.concatenate([joint[part] for part in parts]), when)
+
+    def evidence(self) -> list[Cause]:
+        """Every part with its evidence, the largest first; versions once there are several.
+
+        Of many responses, a few more change little: then it is what it was, which holds as well at any time.
+        """
+        if not self._rows:
+            return [Cause(*key, 0.0) for key in self._watches]
+        if self._weighed is not None and self._rows - self._weighed[0] <= self._rows // ANEW:
+            return self._weighed[1]
+        logs = dict(zip(self._watches, log_evidences([watch.watch for watch in self._watches.values()]), strict=True))
+        weights = {key: self._weight(key) for key in logs}
+        adjusted = adjusted_log_evalues(logs, weights, to_come=1 - sum(weights.values()))
+        several = len(self._versions) > 1
+        causes = [Cause(*key, value) for key, value in adjusted.items() if several or key[0] != "version"]
+        self._weighed = self._rows, causes
+        return causes
+
+    def looked_into(self, cause: Cause) -> Cause:
+        """The same with where it began."""
+        return cause._replace(change=self._watches[cause.kind, cause.name].change())
+
+    def counts(self) -> dict[str, list[int]]:
+        """What the watches have counted, to be added to those of replicas: by a name that tells which they are."""
+        fixed = [key for key in self._watches if key[0] != "version"]
+        counts = {"causes": [count for key in fixed for count in self._watches[key].watch.counts]}
+        return counts | {_name_of(version): self._counts("version", version) for version in self._versions}
+
+    def add_counts(self, name: str, more: Sequence[int], when: float) -> None:
+        """Take in what others have counted under a name of `counts`."""
+        self._weighed = None
+        if name == "causes":
+            places = iter(more)
+            for (kind, _), watch in self._watches.items():
+                if kind != "version":
+                    watch.add_counts([next(places) for _ in watch.watch.counts], when)
+            return
+        for version in self._versions:
+            if _name_of(version) == name:
+                self._watches["version", version].add_counts(more, when)
+
+    def _counts(self, kind: Kind, name: str) -> list[int]:
+        return list(self._watches[kind, name].watch.counts)
+
+    def _watch(self, calibration: Ordered, number: int) -> DriftWatch:
+        """A watch; `number` has each calibration set's ties broken by numbers of its own, in every replica the same."""
+        seed = None if self._seed is None else [self._seed, len(self._watches)]
+        auxiliary = [self._auxiliary, abs(number), int(number < 0)]
+        return DriftWatch(
+            calibration, every=self._restart, auxiliary=auxiliary, seed=seed, directed=True, began=self._began
+        )
+
+    def _slot(self, version: str) -> str:
+        version = version[:LONGEST]
+        if version not in self._versions:
+            if len(self._versions) >= VERSIONS:
+                version = OTHER
+            if version not in self._versions:
+                self._versions.append(version)
+                self._watches["version", version] = self._watch(self._nonconformity, 0)
+        return version
+
+    def _weight(self, key: Key) -> float:
+        """Kinds share alike, detectors and groups alike among each other; versions in their order, as more may come."""
+        kind, name = key
+        if kind == "version":
+            return 6 / (pi * (self._versions.index(name) + 1)) ** 2 / self._kinds
+        return 1 / (len(self._detectors if kind == "detector" else self._groups) * self._kinds)
+
+
+def _name_of(version: str) -> str:
+    return "version " + blake2b(version.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

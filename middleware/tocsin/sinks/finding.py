@@ -1,0 +1,122 @@
+"""What evidence has found of one model: which part of its traffic has changed, and since when, as facts and words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from tocsin.sinks.causes import Cause
+from tocsin.sinks.evidence import Evidence
+from tocsin_calibration.online.changes import ChangeTime
+
+CLEAR = 0.1  # how far the mean rank must have moved for a direction to be told
+LISTED = 5  # causes of a kind that words list
+
+
+class Finding(NamedTuple):
+    """What exceeds its limit: severities whose promise is `broken`, drift, and `causes`, the one with most evidence of
+    each kind first. `change` is when the traffic as such probably changed, in `unit`s, None where nothing says so.
+    """
+
+    broken: tuple[str, ...]
+    drifted: bool
+    causes: tuple[Cause, ...]
+    change: ChangeTime | None
+    unit: str
+    text: tuple[str, ...] = ()  # since when, and which, a sentence each
+
+    @classmethod
+    def of(
+        cls,
+        evidence: Evidence,
+        promise: dict[str, float],
+        drift: float | None,
+        causes: Sequence[Cause],
+        limits: tuple[float, float],
+        unit: str,
+    ) -> Finding | None:
+        """What is beyond the limits, that of the promise and that of drift; None where nothing is."""
+        limit, limit_of_drift = limits
+        broken = tuple(name for name, value in promise.items() if value > limit)
+        drifted = drift is not None and drift > limit_of_drift
+        named: list[Cause] = []
+        for kind in dict.fromkeys(cause.kind for cause in causes):
+            of_kind = [cause for cause in causes if cause.kind == kind and cause.log_evalue > limit_of_drift]
+            named += [evidence.looked_into(cause) for cause in of_kind[:1]] + of_kind[1:]
+        if not (broken or drifted or named):
+            return None
+        finding = cls(broken, drifted, tuple(named), evidence.change(), unit)
+        return finding._replace(text=tuple(finding._words()))
+
+    @property
+    def chief(self) -> tuple[Cause, ...]:
+        """Of each kind the cause with most evidence."""
+        return tuple({cause.kind: cause for cause in reversed(self.causes)}.values())[::-1]
+
+    def facts(self, *, timed: bool = True) -> dict[str, Any]:
+        """As JSON can hold it; not `timed`: what is a time elsewhere is none here, and left out."""
+        facts: dict[str, Any] = {
+            "broken": list(self.broken),
+            "drifted": self.drifted,
+            "since": _facts(self.change, timed),
+            "causes": [
+                {
+                    "kind": cause.kind,
+                    "name": cause.name,
+                    "evidence": cause.log_evalue,
+                    "since": _facts(cause.change, timed),
+                }
+                for cause in self.causes
+            ],
+        }
+        return facts | ({"words": list(self.text)} if timed else {})
+
+    def brief(self) -> dict[str, Any]:
+        """The same of the cause with most evidence of each kind alone, and how many there are."""
+        return {**self._replace(causes=self.chief).facts(), "parts": len(self.causes)}
+
+    def _words(self) -> Iterator[str]:
+        if self.change is not None:
+            yield since(self.change, self.unit)
+        yield from self.which()
+
+    def which(self) -> Iterator[str]:
+        """Of each kind of part the one with most evidence, and which others have changed as well."""
+        for cause in self.chief:
+            others = [other.name for other in self.causes if other.kind == cause.kind and other is not cause]
+            more = ""
+            if others:
+                rest = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
+                more = f"; also {', '.join(map(_quoted, others[:LISTED]))}{rest}"
+            yield f"{_subject(cause)} {_direction(cause.change)} (evidence e^{cause.log_evalue:.1f}){more}"
+
+
+def since(change: ChangeTime, unit: str = "responses") -> str:
+    """When a change probably began, in words."""
+    when = datetime.fromtimestamp(change.when, UTC)
+    between = f"between {change.latest:,} and {change.earliest:,}"
+    return f"changed about {when:%Y-%m-%d %H:%M:%S} UTC, {change.ago:,} {unit} ago ({between})"
+
+
+def _subject(cause: Cause) -> str:
+    if cause.kind == "detector":
+        return f"detector {_quoted(cause.name)}: scores"
+    if cause.kind == "group":
+        return f"group {_quoted(cause.name)}: scores" if cause.name else "groups without a promise of their own: scores"
+    return f"version {_quoted(cause.name)}: scores" if cause.name else "responses that tell no version: scores"
+
+
+def _direction(change: ChangeTime | None) -> str:
+    if change is None or abs(change.direction) < CLEAR:
+        return "are distributed otherwise"
+    return "are higher" if change.direction > 0 else "are lower"
+
+
+def _quoted(name: str) -> str:
+    """A name on one line, as a caller may have chosen it."""
+    return name if name.isprintable() else repr(name)
+
+
+def _facts(change: ChangeTime | None, timed: bool) -> dict[str, Any] | None:
+    return None if change is None else {k: v for k, v in change._asdict().items() if timed or k != "when"}
