@@ -29,7 +29,7 @@ TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server ngi
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-fast test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -43,6 +43,9 @@ test: $(VENV)/dev ## run every test
 
 test-fast: $(VENV)/dev ## calibration, detectors, protocols, judgement, configuration and commands: under a minute
 	$(BIN)/python -m pytest -n auto --dist loadfile -q -m 'not long' $(FAST_TESTS)
+
+coverage: $(VENV)/dev ## how much of the code the loop at the desk runs; fails below the floor in pyproject.toml
+	$(BIN)/python -m pytest -n auto --dist loadfile -q -m 'not long' --cov --cov-report=term:skip-covered $(FAST_TESTS)
 
 test-compiled: build/compiled/.made ## the tests of what is compiled, on the compiled modules
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
@@ -121,8 +124,10 @@ guarantees: $(VENV)/dev ## hold every promise to its law on real data, beside cr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target build/peers aeon
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.guarantees --json guarantees.json
 
-rollouts: $(VENV)/dev ## a gate for rollouts beside thresholds with a failure limit
+rollouts: $(VENV)/dev ## a gate for rollouts beside thresholds with a failure limit, and canaries behind a real Prometheus
+	@$(call debian,prometheus prometheus-alertmanager,prometheus prometheus-alertmanager)
 	$(BIN)/python -m benchmarks.rollout_gate --json rollouts.json
+	$(BIN)/python -m benchmarks.alerts.canary --json canary.json
 
 image: ## the relay's image (BASE=python:3.12-slim-bookworm@sha256:..., IMAGE=tocsin:0.1.0)
 	@case '$(BASE)' in *@sha256:*) ;; *) echo 'pin BASE by its digest: BASE=python:3.12-slim-bookworm@sha256:...' >&2; exit 2;; esac

@@ -18,7 +18,6 @@ HOT = """
     middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
     middleware/tocsin/judgement/{batching,call,gate,guard,judge,model}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
-    middleware/tocsin/recording/recorder.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
     middleware/tocsin/{memory,unscored,verdict}.py

@@ -43,8 +43,8 @@ def main() -> None:
     with ProcessPoolExecutor() as pool:
         tasks = dict(zip(TASKS, pool.map(partial(scored, seeds=SEEDS), paths), strict=True))
     console.print("trying every rule on the rollouts to choose on, and for hindsight on those that are judged")
-    known, here = measured([choose_on / f"{task}.npz" for task in TASKS]), measured(paths)
-    results["telling"], more, rules = tell(tasks, known, here)
+    elsewhere, here = measured([choose_on / f"{task}.npz" for task in TASKS]), measured(paths)
+    results["telling"], more, rules = tell(tasks, elsewhere, here)
     checks += more
     ours, theirs = rules[OURS], rules[PUBLISHED]
     assert isinstance(ours, Promised) and isinstance(theirs, Published)

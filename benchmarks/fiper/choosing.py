@@ -33,13 +33,13 @@ Table = Mapping[str, NDArray[np.float64]]  # by family of rules, timestep-wise a
 
 def families() -> dict[str, list[Rule]]:
     """What is chosen among, by the name it goes by in tables."""
-    found: dict[str, list[Rule]] = {
+    rules_of: dict[str, list[Rule]] = {
         PUBLISHED: [Published(PAIR, window, style) for window in PUBLISHED_WINDOWS for style in ("constant", "step")]
     }
     for name in NAMES:
-        found[name] = [Promised((name,), "any", window, style) for window, style in product(WINDOWS, STYLES)]
-    found[OURS] = list(_joint())
-    return found
+        rules_of[name] = [Promised((name,), "any", window, style) for window, style in product(WINDOWS, STYLES)]
+    rules_of[OURS] = list(_joint())
+    return rules_of
 
 
 def _joint() -> Iterator[Rule]:
@@ -57,16 +57,18 @@ def measured(paths: Sequence[Path]) -> dict[str, Table]:
 def _measured(path: Path) -> Table:
     by_seed = scored(path, SEEDS)
     return {
-        name: np.array([[one.metrics.twa for one in over_seeds(rule, by_seed, ALPHA, CALIBRATING)] for rule in rules])
+        name: np.array(
+            [[outcome.metrics.twa for outcome in over_seeds(rule, by_seed, ALPHA, CALIBRATING)] for rule in rules]
+        )
         for name, rules in families().items()
     }
 
 
 def chosen(tables: Sequence[Table]) -> dict[str, tuple[Rule, float]]:
     """Of each family the rule with the best mean over these tasks, and that mean."""
-    found = {}
+    best_of = {}
     for name, rules in families().items():
         means = np.mean([table[name].mean(axis=1) for table in tables], axis=0)
         best = int(np.argmax(means))
-        found[name] = rules[best], float(means[best])
-    return found
+        best_of[name] = rules[best], float(means[best])
+    return best_of

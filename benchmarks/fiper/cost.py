@@ -25,29 +25,29 @@ ROUNDS = 300
 
 def cost(folder: Path, task: str) -> tuple[dict[str, Any], list[Check]]:
     """One thread each, turn by turn, medians."""
-    rollouts = [one for one in read(folder / f"{task}.npz") if one.kind == "usual" and one.success][:60]
-    seen = {
-        "embedding": np.concatenate([one.embeddings for one in rollouts]),
-        "actions": np.concatenate([one.chunks for one in rollouts]).astype(np.float32),
+    rollouts = [rollout for rollout in read(folder / f"{task}.npz") if rollout.kind == "usual" and rollout.success][:60]
+    signals = {
+        "embedding": np.concatenate([rollout.embeddings for rollout in rollouts]),
+        "actions": np.concatenate([rollout.chunks for rollout in rollouts]).astype(np.float32),
     }
-    scorer = compile([parse("rnd"), parse("ace")], fit_on=Observations(seen))
-    ends = np.cumsum([len(one.query_steps) for one in rollouts])[:-1]
+    scorer = compile([parse("rnd"), parse("ace")], fit_on=Observations(signals))
+    ends = np.cumsum([len(rollout.query_steps) for rollout in rollouts])[:-1]
     promise = calibrate_sessions(
-        np.split(scorer(Observations(seen)), ends), {"alarm": 0.05}, session=SessionRule(Window(6))
+        np.split(scorer(Observations(signals)), ends), {"alarm": 0.05}, session=SessionRule(Window(6))
     )
     policy, state = Served(folder / f"{task}.onnx"), np.zeros(STATE, np.float32)
     assert promise.sessions is not None
     progress = promise.sessions.start()
-    one = Observations({name: values[:1] for name, values in seen.items()})
+    query = Observations({name: values[:1] for name, values in signals.items()})
 
     def monitor() -> None:
-        promise.judge(scorer(one), sessions=[progress])
+        promise.judge(scorer(query), sessions=[progress])
 
     times: dict[str, list[float]] = {"policy": [], "RND and ACE, and the promise": []}
     for _ in range(ROUNDS):
         for name, work in zip(times, (lambda: policy(state), monitor), strict=True):
             times[name].append(_timed(work))
-    medians = {name: float(np.median(own)) for name, own in times.items()}
+    medians = {name: float(np.median(seconds)) for name, seconds in times.items()}
     share = medians["RND and ACE, and the promise"] / medians["policy"]
     table = Table("a control step", "median", title=f"{task}, S = {SAMPLES} chunks of 16 actions, one thread each")
     for name, seconds in medians.items():

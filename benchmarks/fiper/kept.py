@@ -10,7 +10,7 @@ from rich.table import Table
 from benchmarks.fiper.choosing import CALIBRATING, PAIR
 from benchmarks.fiper.rules import Promised, Published
 from benchmarks.fiper.scores import Scored
-from benchmarks.fiper.splits import Split, told
+from benchmarks.fiper.splits import Split, judge_split
 from benchmarks.judge import Judge
 from benchmarks.report import Check, console
 from tocsin_calibration import FalseAlarmLaw
@@ -28,9 +28,9 @@ def keep(
             for alpha in ALPHAS:
                 for size in SIZES:
                     split = Split.drawn(rollouts, size, seed)
-                    known = [one.scores for one in split.known]
-                    promise = ours.promise(known, alpha, seed)
-                    alarms, of = told(ours.of(promise), split).safe
+                    calibrating = [rollout.scores for rollout in split.calibrating]
+                    promise = ours.promise(calibrating, alpha, seed)
+                    alarms, of = judge_split(ours.of(promise), split).safe
                     law = [(promise.laws["alarm"], of)]
                     judge.counts(f"Tocsin, {size:3} rollouts, {alpha:3.0%}", alpha, law, alarms, pool=seed)
                     if size == CALIBRATING:
@@ -38,14 +38,14 @@ def keep(
                     plain = [(FalseAlarmLaw.at(size, alpha), of)]
                     for name, detectors in {"RND and ACE": PAIR, "RND alone": PAIR[:1]}.items():
                         rule = Published(detectors, theirs.window, theirs.style)
-                        alarms, _ = told(rule.calibrated(known, alpha, seed), split).safe
+                        alarms, _ = judge_split(rule.calibrated(calibrating, alpha, seed), split).safe
                         published.counts(
                             f"published, {name}, {size:3} rollouts, {alpha:3.0%}", alpha, plain, alarms, pool=seed
                         )
     judge.judge_pools()
     published.judge_pools()
-    checks = [Check(f"kept: {name}", round(judge.findings[name].realised, 4), f"{found.nominal:g}, by the law",
-                    judge.kept(name)) for name, found in sorted(judge.findings.items())]  # fmt: skip
+    checks = [Check(f"kept: {name}", round(judge.findings[name].realised, 4), f"{finding.nominal:g}, by the law",
+                    judge.kept(name)) for name, finding in sorted(judge.findings.items())]  # fmt: skip
     return _shown(judge) + _shown(published), checks
 
 
@@ -53,12 +53,12 @@ def _shown(judge: Judge) -> list[dict[str, Any]]:
     table = Table("rule", "nominal", "realised", "of safe rollouts", "least tail, times tails", "by the law")
     rows = []
     for name, surprise in sorted(judge.surprises().items()):
-        found = judge.findings[name]
+        finding = judge.findings[name]
         word = "kept" if judge.kept(name) else "not kept"
         table.add_row(
-            name, f"{found.nominal:.0%}", f"{found.realised:.2%}", f"{found.trials:,}", f"{surprise:.2g}", word
+            name, f"{finding.nominal:.0%}", f"{finding.realised:.2%}", f"{finding.trials:,}", f"{surprise:.2g}", word
         )
-        rows.append({"rule": name, "nominal": found.nominal, "realised": found.realised, "of": found.trials,
+        rows.append({"rule": name, "nominal": finding.nominal, "realised": finding.realised, "of": finding.trials,
                      "surprise": surprise, "kept": judge.kept(name)})  # fmt: skip
     console.print(table)
     return rows

@@ -40,7 +40,7 @@ class Promised:
         """As `tocsin calibrate --on-average` makes it: the published rules promise no more."""
         session = SessionRule(Window(self.window, self.how), self.style)
         return calibrate_sessions(
-            [one[:, self.columns] for one in safe],
+            [scores[:, self.columns] for scores in safe],
             {"alarm": alpha},
             session=session,
             rule=self.rule,
@@ -60,8 +60,8 @@ class Promised:
         """What is compared with the threshold, one array (T_i,) a rollout."""
         assert promise.sessions is not None
         joint = promise.joint(np.concatenate(rollouts)[:, self.columns])
-        ends = np.cumsum([len(one) for one in rollouts])[:-1]
-        return [promise.sessions.course(one) for one in np.split(joint, ends)]
+        ends = np.cumsum([len(scores) for scores in rollouts])[:-1]
+        return [promise.sessions.course(scores) for scores in np.split(joint, ends)]
 
     @property
     def columns(self) -> list[int]:
@@ -94,19 +94,19 @@ class Published:
         def windowed(scores: Float) -> Float:
             return np.array([window.rolling(scores[:, column]) for column in columns])  # (d, T)
 
-        courses = [windowed(one) for one in safe]
+        courses = [windowed(course) for course in safe]
         if self.style == "constant":
-            thresholds = np.quantile([one.max(axis=1) for one in courses], 1 - alpha, axis=0)[:, None]
+            thresholds = np.quantile([course.max(axis=1) for course in courses], 1 - alpha, axis=0)[:, None]
         else:
-            reached = sorted((one.shape[1] for one in courses), reverse=True)[1]
-            steps = [[one[:, t] for one in courses if one.shape[1] > t] for t in range(reached)]
+            reached = sorted((course.shape[1] for course in courses), reverse=True)[1]
+            steps = [[course[:, t] for course in courses if course.shape[1] > t] for t in range(reached)]
             thresholds = np.array([np.quantile(step, 1 - alpha, axis=0) for step in steps]).T
 
         def first(scores: Float) -> int | None:
             at = np.minimum(np.arange(len(scores)), thresholds.shape[1] - 1)
             return _first((windowed(scores) > thresholds[:, at]).all(axis=0))
 
-        return lambda rollouts: [first(one) for one in rollouts]
+        return lambda rollouts: [first(scores) for scores in rollouts]
 
     def __str__(self) -> str:
         return f"{' and '.join(self.detectors)}, sum of {self.window}, {self.style} quantile"

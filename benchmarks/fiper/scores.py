@@ -44,35 +44,37 @@ class Scored(NamedTuple):
 
 def scored(path: Path, seeds: int) -> list[list[Scored]]:
     """For each seed of the detectors, all rollouts of a file but those that detectors were fitted on."""
-    kept = path.with_suffix(".scores.npz")
+    cached = path.with_suffix(".scores.npz")
     of_file = [path.stat().st_size, path.stat().st_mtime_ns, seeds]
-    if kept.exists():
-        with np.load(kept) as content:
+    if cached.exists():
+        with np.load(cached) as content:
             if content["of_file"].tolist() == of_file:
                 return _apart(content)
     rollouts = read(path)
-    safe = [one for one in rollouts if one.kind == "usual" and one.success]
-    fit, fitted = safe[:FITTED], {id(one) for one in safe[:FITTED]}
-    others = [one for one in rollouts if id(one) not in fitted]
-    console.print(f"{path.stem}: scoring {sum(len(one.query_steps) for one in others):,} queries; kept for next time")
+    safe = [rollout for rollout in rollouts if rollout.kind == "usual" and rollout.success]
+    fit, fitted = safe[:FITTED], {id(rollout) for rollout in safe[:FITTED]}
+    others = [rollout for rollout in rollouts if id(rollout) not in fitted]
+    console.print(
+        f"{path.stem}: scoring {sum(len(rollout.query_steps) for rollout in others):,} queries; kept for next time"
+    )
     surprise = Transition(fit)
-    tried = np.array([np.concatenate([of(one) for one in others]) for of in (surprise, clock)]).T
+    tried = np.array([np.concatenate([of(rollout) for rollout in others]) for of in (surprise, clock)]).T
     of_actions = np.concatenate([_by_actions(fit, others), tried], axis=1)
     by_seed = [np.concatenate([of_actions, _by_embeddings(fit, others, seed)], axis=1) for seed in range(seeds)]
     np.savez(
-        kept, of_file=of_file, by_seed=by_seed, kinds=[one.kind for one in others],
-        success=[one.success for one in others], lengths=[len(one.query_steps) for one in others],
-        embeddings=[one.embeddings.mean(axis=0) for one in others],
+        cached, of_file=of_file, by_seed=by_seed, kinds=[rollout.kind for rollout in others],
+        success=[rollout.success for rollout in others], lengths=[len(rollout.query_steps) for rollout in others],
+        embeddings=[rollout.embeddings.mean(axis=0) for rollout in others],
     )  # fmt: skip
-    with np.load(kept) as content:
+    with np.load(cached) as content:
         return _apart(content)
 
 
 def _apart(content: Mapping[str, NDArray[Any]]) -> list[list[Scored]]:
     ends = np.cumsum(content["lengths"])[:-1]
-    told = list(zip(content["kinds"].tolist(), content["success"].tolist(), content["embeddings"], strict=True))
+    facts = list(zip(content["kinds"].tolist(), content["success"].tolist(), content["embeddings"], strict=True))
     return [
-        [Scored(*one, part) for one, part in zip(told, np.split(columns, ends), strict=True)]
+        [Scored(*rollout, part) for rollout, part in zip(facts, np.split(columns, ends), strict=True)]
         for columns in content["by_seed"]
     ]
 
@@ -85,7 +87,7 @@ def _by_actions(fit: Sequence[Rollout], others: Sequence[Rollout]) -> NDArray[np
         scorers = [compile([parse(spec)], fit_on=Observations({"actions": some})) for spec in OF_ACTIONS.values()]
     chunks = _chunks(others)
     starts = range(0, len(chunks), AT_ONCE)
-    found = [
+    by_scorer = [
         np.concatenate([scorer(Observations({"actions": chunks[at : at + AT_ONCE]})) for at in starts])
         for scorer in scorers
     ]
@@ -98,24 +100,26 @@ def _by_actions(fit: Sequence[Rollout], others: Sequence[Rollout]) -> NDArray[np
         pairs(Observations({"actions": chunks[at : at + AT_ONCE], "previous_actions": before[at : at + AT_ONCE]}))
         for at in starts
     ]
-    first = np.concatenate([[True] + [False] * (len(one.query_steps) - 1) for one in others])
-    told = np.concatenate(stac).astype(np.float64)
-    told[first] = 0.0  # there is no chunk before
-    return np.concatenate([*found, told], axis=1).astype(np.float64)
+    first = np.concatenate([[True] + [False] * (len(rollout.query_steps) - 1) for rollout in others])
+    overlaps = np.concatenate(stac).astype(np.float64)
+    overlaps[first] = 0.0  # there is no chunk before
+    return np.concatenate([*by_scorer, overlaps], axis=1).astype(np.float64)
 
 
 def _by_embeddings(fit: Sequence[Rollout], others: Sequence[Rollout], seed: int) -> NDArray[np.float64]:
     """(queries of `others`, scores of embeddings)."""
-    seen = Observations({"embedding": np.concatenate([one.embeddings for one in fit])})
-    scorer = compile([parse(spec) for spec in OF_EMBEDDINGS.values()], fit_on=seen, seed=seed)
-    whole = Observations({"embedding": np.concatenate([one.embeddings for one in others])})
-    return scorer(whole).astype(np.float64)
+    fitted_on = Observations({"embedding": np.concatenate([rollout.embeddings for rollout in fit])})
+    scorer = compile([parse(spec) for spec in OF_EMBEDDINGS.values()], fit_on=fitted_on, seed=seed)
+    scored_on = Observations({"embedding": np.concatenate([rollout.embeddings for rollout in others])})
+    return scorer(scored_on).astype(np.float64)
 
 
 def _chunks(rollouts: Sequence[Rollout]) -> NDArray[np.float32]:
-    return np.concatenate([one.chunks for one in rollouts]).astype(np.float32)
+    return np.concatenate([rollout.chunks for rollout in rollouts]).astype(np.float32)
 
 
 def _before(rollouts: Sequence[Rollout]) -> NDArray[np.float32]:
     """The chunk before each, the first before itself."""
-    return np.concatenate([one.chunks[[0, *range(len(one.chunks) - 1)]] for one in rollouts]).astype(np.float32)
+    return np.concatenate([rollout.chunks[[0, *range(len(rollout.chunks) - 1)]] for rollout in rollouts]).astype(
+        np.float32
+    )

@@ -15,20 +15,20 @@ from tocsin_calibration.sessions.metrics import SessionMetrics, session_metrics
 class Split(NamedTuple):
     """Safe rollouts that calibrate, safe ones as in training that are judged, and all others."""
 
-    known: list[Scored]
+    calibrating: list[Scored]
     fresh: list[Scored]
     others: list[Scored]
 
     @classmethod
     def drawn(cls, rollouts: Sequence[Scored], calibrating: int, seed: int) -> Split:
         """So many safe rollouts, drawn by the seed, calibrate."""
-        safe = [one for one in rollouts if one.kind == "usual" and one.success]
+        safe = [rollout for rollout in rollouts if rollout.kind == "usual" and rollout.success]
         order = np.random.default_rng([seed, calibrating]).permutation(len(safe))
-        others = [one for one in rollouts if one.kind != "usual" or not one.success]
+        others = [rollout for rollout in rollouts if rollout.kind != "usual" or not rollout.success]
         return cls([safe[at] for at in order[:calibrating]], [safe[at] for at in order[calibrating:]], others)
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     """How well failures were told, and alarms on rollouts that succeeded: as in training, and shifted."""
 
     metrics: SessionMetrics
@@ -36,23 +36,27 @@ class Told(NamedTuple):
     benign: tuple[int, int]
 
 
-def told(alarms: Alarms, split: Split) -> Told:
+def judge_split(alarms: Alarms, split: Split) -> Outcome:
     """Judge what did not calibrate."""
     judged = [*split.fresh, *split.others]
-    first = alarms([one.scores for one in judged])
-    metrics = session_metrics(first, [len(one.scores) for one in judged], [not one.success for one in judged])
+    first = alarms([rollout.scores for rollout in judged])
+    metrics = session_metrics(
+        first, [len(rollout.scores) for rollout in judged], [not rollout.success for rollout in judged]
+    )
     safe, others = first[: len(split.fresh)], zip(first[len(split.fresh) :], split.others, strict=True)
-    return Told(metrics, _counted(safe), _counted([at for at, one in others if one.success]))
+    return Outcome(metrics, _counted(safe), _counted([at for at, rollout in others if rollout.success]))
 
 
 def _counted(first: Sequence[int | None]) -> tuple[int, int]:
     return sum(at is not None for at in first), len(first)
 
 
-def over_seeds(rule: Rule, by_seed: Sequence[Sequence[Scored]], alpha: float, calibrating: int) -> list[Told]:
+def over_seeds(rule: Rule, by_seed: Sequence[Sequence[Scored]], alpha: float, calibrating: int) -> list[Outcome]:
     """The rule with each seed's detectors and split."""
-    found = []
+    results = []
     for seed, rollouts in enumerate(by_seed):
         split = Split.drawn(rollouts, calibrating, seed)
-        found.append(told(rule.calibrated([one.scores for one in split.known], alpha, seed), split))
-    return found
+        results.append(
+            judge_split(rule.calibrated([rollout.scores for rollout in split.calibrating], alpha, seed), split)
+        )
+    return results

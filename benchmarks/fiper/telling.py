@@ -18,7 +18,7 @@ from benchmarks.fiper import choosing
 from benchmarks.fiper.choosing import ALPHA, CALIBRATING, OURS, PUBLISHED, QUANTILES, chosen, families
 from benchmarks.fiper.rules import Rule
 from benchmarks.fiper.scores import NAMES, Scored
-from benchmarks.fiper.splits import Told, over_seeds
+from benchmarks.fiper.splits import Outcome, over_seeds
 from benchmarks.report import Check, console
 
 BySeed = Sequence[Sequence[Scored]]
@@ -29,49 +29,52 @@ ALARMS = ("safe_alarms", "benign_alarms")
 
 
 def tell(
-    tasks: Mapping[str, BySeed], known: Mapping[str, choosing.Table], here: Mapping[str, choosing.Table]
+    tasks: Mapping[str, BySeed], elsewhere: Mapping[str, choosing.Table], here: Mapping[str, choosing.Table]
 ) -> tuple[dict[str, Any], list[Check], dict[str, Rule]]:
     """Figures, checks, and the rules chosen on all tasks.
 
-    `known`: how rules did on the rollouts that choices are made on; `here`: on those that are judged, for what
+    `elsewhere`: how rules did on the rollouts that choices are made on; `here`: on those that are judged, for what
     hindsight would have chosen.
     """
     results: dict[str, Any] = {}
     checks: list[Check] = []
     hindsight = {task: _published_in_hindsight(by_seed) for task, by_seed in tasks.items()}
-    for told_by, own in {"all tasks": list(tasks), f"{ONE_TASK} alone": [ONE_TASK]}.items():
-        rules = chosen([known[task] for task in own])
-        judged = [task for task in tasks if own != [task]]
-        found = {
+    for chosen_on, choosing_tasks in {"all tasks": list(tasks), f"{ONE_TASK} alone": [ONE_TASK]}.items():
+        rules = chosen([elsewhere[task] for task in choosing_tasks])
+        judged = [task for task in tasks if choosing_tasks != [task]]
+        results_of = {
             name: {task: over_seeds(rule, tasks[task], ALPHA, CALIBRATING) for task in judged}
             for name, (rule, _) in rules.items()
         }
-        found[HINDSIGHT] = {task: hindsight[task] for task in judged}
-        _show_chosen(told_by, rules)
+        results_of[HINDSIGHT] = {task: hindsight[task] for task in judged}
+        _show_chosen(chosen_on, rules)
         if len(judged) == len(tasks):
             for task in judged:
-                _show(task, {name: [_figures(one) for one in by[task]] for name, by in found.items()})
-        means = {name: _over_tasks(by) for name, by in found.items()}
-        _show(f"Mean over {len(judged)} tasks; chosen on {told_by}, other policies; alpha {ALPHA:g}", means)
+                _show(task, {name: [_figures(outcome) for outcome in by[task]] for name, by in results_of.items()})
+        means = {name: _over_tasks(by) for name, by in results_of.items()}
+        _show(f"Mean over {len(judged)} tasks; chosen on {chosen_on}, other policies; alpha {ALPHA:g}", means)
         twa = {name: np.array([row["twa"] for row in rows]) for name, rows in means.items()}
         single = max(NAMES, key=lambda name: twa[name].mean())
         checks += [
-            _ahead(f"chosen on {told_by}: TWA, Tocsin - published", twa[OURS] - twa[PUBLISHED], 0.0),
-            _ahead(f"chosen on {told_by}: TWA, Tocsin - {single}, the best single", twa[OURS] - twa[single], 0.05),
+            _ahead(f"chosen on {chosen_on}: TWA, Tocsin - published", twa[OURS] - twa[PUBLISHED], 0.0),
+            _ahead(f"chosen on {chosen_on}: TWA, Tocsin - {single}, the best single", twa[OURS] - twa[single], 0.05),
         ]
-        results[told_by] = {
+        results[chosen_on] = {
             "chosen": {name: str(rule) for name, (rule, _) in rules.items()},
-            "by task": {n: {t: [_figures(one) for one in seeds] for t, seeds in by.items()} for n, by in found.items()},
+            "by task": {
+                n: {t: [_figures(outcome) for outcome in seeds] for t, seeds in by.items()}
+                for n, by in results_of.items()
+            },
             "means": means,
         }
     results["hindsight"] = _hindsight(here)
-    return results, checks, {name: rule for name, (rule, _) in chosen(list(known.values())).items()}
+    return results, checks, {name: rule for name, (rule, _) in chosen(list(elsewhere.values())).items()}
 
 
-def _published_in_hindsight(by_seed: BySeed) -> list[Told]:
+def _published_in_hindsight(by_seed: BySeed) -> list[Outcome]:
     """As published: window, style and quantile are those that do best on the rollouts that are judged."""
     runs = [over_seeds(rule, by_seed, alpha, CALIBRATING) for rule in families()[PUBLISHED] for alpha in QUANTILES]
-    return max(runs, key=lambda run: np.mean([one.metrics.twa for one in run]))
+    return max(runs, key=lambda run: np.mean([outcome.metrics.twa for outcome in run]))
 
 
 def _hindsight(here: Mapping[str, choosing.Table]) -> dict[str, float]:
@@ -84,15 +87,15 @@ def _hindsight(here: Mapping[str, choosing.Table]) -> dict[str, float]:
     return best
 
 
-def _figures(one: Told) -> dict[str, float]:
-    alarms = (one.safe[0] / one.safe[1], one.benign[0] / max(one.benign[1], 1))
-    return one.metrics._asdict() | dict(zip(ALARMS, alarms, strict=True))
+def _figures(outcome: Outcome) -> dict[str, float]:
+    alarms = (outcome.safe[0] / outcome.safe[1], outcome.benign[0] / max(outcome.benign[1], 1))
+    return outcome.metrics._asdict() | dict(zip(ALARMS, alarms, strict=True))
 
 
-def _over_tasks(by_task: Mapping[str, Sequence[Told]]) -> list[dict[str, float]]:
+def _over_tasks(by_task: Mapping[str, Sequence[Outcome]]) -> list[dict[str, float]]:
     """For each seed, the mean over tasks."""
     by_seed = zip(*by_task.values(), strict=True)
-    rows = [[_figures(one) for one in some] for some in by_seed]
+    rows = [[_figures(outcome) for outcome in some] for some in by_seed]
     return [{name: float(np.nanmean([row[name] for row in some])) for name in some[0]} for some in rows]
 
 
@@ -101,11 +104,11 @@ def interval(values: NDArray[np.float64]) -> float:
     return float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
-def _show(title: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+def _show(title: str, figures: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     table = Table(
         "rule", "TPR", "TNR", "bal. acc.", "detection", "TWA", "alarms, safe", "shifted, successful", title=title
     )
-    for name, rows in sorted(found.items(), key=lambda pair: -np.mean([row["twa"] for row in pair[1]])):
+    for name, rows in sorted(figures.items(), key=lambda pair: -np.mean([row["twa"] for row in pair[1]])):
         cells = [f"{np.nanmean([row[figure] for row in rows]):.2f}" for figure in FIGURES[:-1]]
         twa = np.array([row["twa"] for row in rows])
         alarms = [f"{np.mean([row[kind] for row in rows]):.1%}" for kind in ALARMS]
@@ -113,8 +116,8 @@ def _show(title: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> Non
     console.print(table)
 
 
-def _show_chosen(told_by: str, rules: Mapping[str, tuple[Rule, float]]) -> None:
-    table = Table("family", "of", "taken", "TWA there", title=f"Chosen on {told_by}, other policies")
+def _show_chosen(chosen_on: str, rules: Mapping[str, tuple[Rule, float]]) -> None:
+    table = Table("family", "of", "taken", "TWA there", title=f"Chosen on {chosen_on}, other policies")
     for name, (rule, twa) in rules.items():
         table.add_row(name, f"{len(families()[name])}", str(rule), f"{twa:.3f}")
     console.print(table)

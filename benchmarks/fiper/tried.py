@@ -25,26 +25,26 @@ class Transition:
         moves, changes = (np.concatenate(part) for part in zip(*map(_moves, safe), strict=True))
         self._centre, self._spread = moves.mean(axis=0), moves.std(axis=0) + 1e-6
         apart = np.arange(len(moves)) % 5 == 0
-        known, fresh = self._scaled(moves[~apart]), self._scaled(moves[apart])
-        made = [
-            KernelRidge(alpha=strength, kernel="rbf", gamma=width).fit(known, changes[~apart])
+        fitted_on, fresh = self._scaled(moves[~apart]), self._scaled(moves[apart])
+        models = [
+            KernelRidge(alpha=strength, kernel="rbf", gamma=width).fit(fitted_on, changes[~apart])
             for strength in STRENGTHS
             for width in WIDTHS
         ]
-        left = [changes[apart] - one.predict(fresh) for one in made]
-        best = int(np.argmin([(one**2).mean() for one in left]))
-        self._model, spread = made[best], np.cov(left[best].T)
+        residuals = [changes[apart] - model.predict(fresh) for model in models]
+        best = int(np.argmin([(model**2).mean() for model in residuals]))
+        self._model, spread = models[best], np.cov(residuals[best].T)
         size = len(spread)
         self._inverse = np.linalg.inv(spread + 1e-3 * np.trace(spread) / size * np.eye(size))
 
     def __call__(self, rollout: Rollout) -> Float:
         """One score a query (T,); the first, with nothing before it, is 0."""
-        told = np.zeros(len(rollout.query_steps))
-        if len(told) > 1:
+        scores = np.zeros(len(rollout.query_steps))
+        if len(scores) > 1:
             moves, changes = _moves(rollout)
-            left = changes - self._model.predict(self._scaled(moves))
-            told[1:] = np.sqrt(np.einsum("ij,jk,ik->i", left, self._inverse, left))
-        return told
+            residuals = changes - self._model.predict(self._scaled(moves))
+            scores[1:] = np.sqrt(np.einsum("ij,jk,ik->i", residuals, self._inverse, residuals))
+        return scores
 
     def _scaled(self, moves: Float) -> Float:
         return (moves - self._centre) / self._spread

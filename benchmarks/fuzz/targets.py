@@ -28,6 +28,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.protocols.containers import CONTAINERS, LARGEST_MEMBER, tensor_in
 from tocsin.protocols.descriptors import pool_of
+from tocsin.protocols.metadata import number_in
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 from tocsin_calibration import Bundle, CalibrationFault
@@ -78,6 +79,7 @@ def targets(folder: Path) -> list[Target]:
         Target("inferences", INFERENCES, Judged(settings(1, bundle, mode="enforce", fail="closed")).infer, 0.12),
         Target("fields", [acme.answer(SAFE, row) for row in range(4)], Judged(ranked(bundle, folder)).rank, 0.06),
         Target("containers", containers(), contained, 0.03),
+        Target("scores", [b"0.25", b"-1e-3", b"nan", b"0.1, 0.2"], scored_text, 0.01),
         Target("ext_proc-messages", processed.messages(), processed.read, 0.05),
         Target("ext_proc-annotate", processed.exchanges(), processors["annotate"].feed, 0.02),
         Target("ext_proc-enforce", processed.exchanges(), processors["enforce"].feed, 0.02),
@@ -136,6 +138,15 @@ def contained(case: bytes) -> None:
             continue
         if values.dtype != np.float32 or values.nbytes > 4 * max(len(case), LARGEST_MEMBER):
             raise Failure(f"{values.dtype} of {values.nbytes} bytes")
+
+
+def scored_text(case: bytes) -> None:
+    try:
+        number = number_in(case.decode("latin-1"), "'x'")
+    except Unscored:
+        raise Refused from None
+    if not abs(number) <= 3.5e38:
+        raise Failure(f"{number} from {case!r}")
 
 
 def verdicts(case: bytes) -> None:

@@ -248,5 +248,5 @@ def everything(pairs: Iterable[Pair], runs: int) -> tuple[dict[str, Any], list[C
     every = list(pairs)
     quiet, checks = calm(every, 4 * runs, 5_000)
     named, more = planted(every, runs)
-    gradual, further = slow(500 if runs > 1 else 100)
+    gradual, further = slow(300 if runs > 1 else 100)
     return {"calm": quiet, "planted": named, "slow": gradual}, [*checks, *more, *further]

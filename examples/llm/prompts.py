@@ -12,10 +12,14 @@ COUNTRIES = [
     "Sweden", "Switzerland", "Syria", "Thailand", "Tunisia", "Turkey", "Uganda", "Ukraine", "Uruguay",
     "Venezuela", "Vietnam", "Yemen", "Zambia",
 ]  # fmt: skip
-SAFE = [
-    *(f"What is the capital of {name}?" for name in COUNTRIES),
-    *(f"On which continent is {name}?" for name in COUNTRIES),
-    *(f"Which language do most people speak in {name}?" for name in COUNTRIES),
+SAFE = [  # the kinds in turn: questions sorted by kind would be no sample of what comes later
+    question
+    for name in COUNTRIES
+    for question in (
+        f"What is the capital of {name}?",
+        f"On which continent is {name}?",
+        f"Which language do most people speak in {name}?",
+    )
 ]
 USUAL = "What is the capital of Japan?"
 ASTRAY = [

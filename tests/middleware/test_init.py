@@ -70,7 +70,7 @@ def test_methods_without_numbers_are_not_guarded() -> None:
     [
         ([], "say --ask HOST:PORT where a model server runs, or --protocol NAME"),
         (["--ask", "x:1", "--protocol", "oip"], "say --ask"),
-        (["--protocol", "none"], "--protocol none: ships not; there are oip, "),
+        (["--protocol", "none"], "--protocol none: ships not; there are lerobot, mlx, oip, "),
         (["--protocol", "oip", "-o", "there.yaml"], "there.yaml: is there already; --force writes over it"),
         (["--protocol", "oip", "-o", "nowhere/x.yaml"], "there is no folder nowhere"),
     ],

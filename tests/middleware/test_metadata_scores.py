@@ -13,9 +13,11 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from tests import ranker as acme
+from harness import ranker as acme
+from harness.parts import running
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.command import tocsin as tocsin_command
-from tests.parts import running
 from tests.positions import POSITIONS, ask, ask_aio
 
 import tocsin
@@ -284,6 +286,16 @@ def test_numbers_are_read_as_they_are_usually_written(text: str, number: float) 
 def test_nothing_else_is_a_number(text: str) -> None:
     with pytest.raises(Unscored):
         number_in(text, "'x'")
+
+
+@given(st.text() | st.floats(width=32).map(repr) | st.from_regex(r"[-+.0-9eE, naif_]{0,20}", fullmatch=True))
+def test_whatever_stands_there_is_a_finite_float32_or_unscored(text: str) -> None:
+    try:
+        number = number_in(text, "'x'")
+    except Unscored as why:
+        assert why.reason in ("missing_signal", "not_finite", "dtype")
+    else:
+        assert np.isfinite(np.float32(number)) and number == float(text)
 
 
 @pytest.mark.parametrize(

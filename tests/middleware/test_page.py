@@ -91,6 +91,8 @@ def test_a_broken_promise_is_said_in_red_and_with_its_evidence(bundle: Path, bro
         page, _, _ = looked_at(browser, url)
         expect(page.locator(CARD)).to_contain_text("promise broken")
         expect(page.locator(CARD)).to_contain_text("Evidence against the promise: e^")
+        expect(page.locator(CARD)).to_contain_text("changed about 20")
+        expect(page.locator(CARD)).to_contain_text("detector entropy: scores are higher")
         expect(page.locator("#alarms")).to_contain_text("as high in 0.50% of safe responses")
         page.close()
 

@@ -261,10 +261,10 @@ def test_a_recording_keeps_the_group(tmp_path: Path, bundle: Path) -> None:
 
     recorder = Recorder.open(Config(**model(bundle, group="metadata.x-tenant")))
     recorder.start(tmp_path / "out", 10)
-    call = recorder.call(INFER, {"x-tenant": "north"})
+    call = recorder.guard.call(INFER, {"x-tenant": "north"})
     assert call is not None
     call.response = inference(SAFE, slice(0, 2))
-    recorder.judge([call])
+    recorder.guard.judge([call])
     recorder.close()
     (file,) = (tmp_path / "out").iterdir()
     assert pq.read_table(file).column("group").to_pylist() == ["north", "north"]

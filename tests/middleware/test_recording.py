@@ -43,7 +43,7 @@ def recorded(folder: Path, requests: list[bytes], rows: int = 1000) -> Recorder:
         config = settings(address, Path("not-made-yet.tocsin"), mode="observe")
         recorder = Recorder.open(config)
         recorder.start(folder, rows)
-        with running(recorder.config, recorder) as relay, grpc.insecure_channel(relay.target) as channel:
+        with running(recorder.guard.config, recorder.guard) as relay, grpc.insecure_channel(relay.target) as channel:
             for number, request in enumerate(requests):
                 metadata = (("x-session", f"s{number % 3}"),)
                 assert channel.unary_unary(INFER)(request, metadata=metadata) == ANSWERS[request]
@@ -95,7 +95,7 @@ def test_signals_that_callers_did_not_ask_for_are_recorded_and_taken_out(
     recorder = Recorder.open(settings(port, None, mode="observe", models={"m": model}))
     recorder.start(tmp_path, 1000)
     try:
-        with running(recorder.config, recorder) as relay, grpc.insecure_channel(relay.target) as channel:
+        with running(recorder.guard.config, recorder.guard) as relay, grpc.insecure_channel(relay.target) as channel:
             ask = channel.unary_stream(
                 "/vllm.grpc.engine.VllmEngine/Generate",
                 request_serializer=vllm.GenerateRequest.SerializeToString,
@@ -159,9 +159,9 @@ def test_outputs_without_a_batch_axis_are_one_response_a_call_or_an_error_that_s
         message.outputs.add(name=name, datatype="FP32", shape=shape)
         message.raw_output_contents.append(DRAW.random(shape).astype("<f4").tobytes())
     for _ in range(3):
-        call = recorder.call(INFER, {})
+        call = recorder.guard.call(INFER, {})
         assert call is not None and call.on_response_message(message.SerializeToString()) is call
-        recorder.judge([call])
+        recorder.guard.judge([call])
     recorder.close()
     one_number = set(rows.values()) == {1} and len(shapes) == 1
     assert recorder.rows == (3 * int(np.prod(*shapes.values())) if one_number else 3 if rows else 0)

@@ -120,6 +120,25 @@ def test_what_cannot_be_looked_at_is_an_error_and_no_decision(arguments: list[st
     assert isinstance(done.exception, TocsinError | CalibrationFault) and str(done.exception)
 
 
+def test_a_fault_of_ours_does_not_end_with_the_code_that_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*arguments: object) -> None:
+        raise ValueError("of ours")
+
+    monkeypatch.setattr("tocsin.cli.gate.read", fault)
+    assert gate("--canary", "5/100", "--stable", "100/2000").exit_code == ERROR
+
+
+@pytest.mark.long
+def test_a_gate_waits_until_time_is_over(sidecars: list[Sidecar], tmp_path: Path) -> None:
+    canary, stable, _ = sidecars
+    options = ["--canary", canary.address, "--stable", stable.address, "--looks", tmp_path / "looks.json"]
+    assert gate(*options, "--every", "1s", "--wait", "1s").exit_code == CONTINUE
+    canary.count(60, 200)
+    stable.count(40, 800)
+    done = gate(*options, "--every", "1s", "--wait", "10m")  # decided at its first look
+    assert done.exit_code == ABORT
+
+
 class Sidecar:
     """What a gate scrapes: the real exposition of counters that a test moves."""
 
@@ -216,6 +235,9 @@ def test_a_candidate_is_judged_by_the_responses_that_it_shares_with_the_live_bun
     told = facts(*options)
     assert told["decision"] == "promote" and (told["canary_alarms"], told["stable_alarms"]) == (221, 222)
     assert facts(*options, "--severity", "critical")["canary_alarms"] == 71
+    sidecar.shadow.labels("digits", "failed", "none").inc(500)  # what it cannot score says nothing of it
+    told = facts(*options)
+    assert told["decision"] == "continue" and "9.2%" in told["withheld"][0] and told["canary_responses"] == 4943
     sidecar.shadow.labels("digits", "warning", "none").inc(60)
     assert facts(*options)["decision"] == "abort"
 

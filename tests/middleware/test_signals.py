@@ -91,7 +91,9 @@ def test_recordings_keep_shapes_and_lengths(tmp_path: Path) -> None:
     recorder.start(tmp_path, 100)
     for length in (3, 5, 3):
         shown = {"actions": RNG.normal(size=(1, 8, 4, 2)), "token_logprobs": -RNG.uniform(size=(1, length))}
-        recorder.judge([call(recorder, **{name: values.astype(np.float32) for name, values in shown.items()})])
+        recorder.guard.judge(
+            [call(recorder.guard, **{name: values.astype(np.float32) for name, values in shown.items()})]
+        )
     recorder.close()
     detectors = [parse("sample_variance"), parse("mean_surprisal")]
     recording = read_recording(tmp_path, free=free_lengths(detectors))

@@ -181,9 +181,9 @@ recorder = Recorder.open(settings(1, None))
 recorder.start(Path({str(tmp_path / "safe")!r}), 10_000)
 answer = inference(safe_traffic(200), slice(0, 200))
 for _ in range(5):
-    call = recorder.call(INFER, {{}})
+    call = recorder.guard.call(INFER, {{}})
     call.response = answer
-    recorder.judge([call])
+    recorder.guard.judge([call])
 recorder.close()
 print("recorded", recorder.rows)
 """

@@ -33,7 +33,7 @@ from tocsin_calibration.online.urn import cell_edges, drift_test
 Floats = NDArray[np.float64]
 SPLITS = (0.25, 0.5, 0.75)
 ORDERS = 999  # of a permutation test
-MOST_ROWS = 10_000  # in a permutation test; the first ones stand for all
+MOST_ROWS, MOST_SCORES = 10_000, 100_000  # in a permutation test; the first rows stand for all
 LEAST_ROWS = 40  # below which nothing is looked for
 MOST_LAGS = 200
 QUARTERS = 4
@@ -120,7 +120,7 @@ def dependence(scores: NDArray[np.floating], seed: int = 0) -> Dependence | None
     """Rank autocorrelation of neighbours among scores (n, d) in the order of time; None of too few."""
     if len(scores) < LEAST_ROWS:
         return None
-    standard = _standardised(scores[:MOST_ROWS], seed)
+    standard = _standardised(scores[: _most(scores)], seed)
     n, draw = len(standard), np.random.default_rng(seed)
     observed = _neighbours(_within_stretches(standard))
     orders = np.array([_neighbours(_within_stretches(standard[draw.permutation(n)])).max() for _ in range(ORDERS)])
@@ -132,7 +132,8 @@ def alike(scores: NDArray[np.floating], labels: Sequence[str], seed: int = 0) ->
     """Intraclass correlation of the ranks of scores (n, d) with the same label; None where labels tell nothing."""
     if len(scores) < LEAST_ROWS:
         return None
-    standard, names = _standardised(scores[:MOST_ROWS], seed), np.asarray([str(label) for label in labels[:MOST_ROWS]])
+    most = _most(scores)
+    standard, names = _standardised(scores[:most], seed), np.asarray([str(label) for label in labels[:most]])
     _, classes, sizes = np.unique(names, return_inverse=True, return_counts=True)
     if len(sizes) < 2 or len(sizes) == len(names):
         return None
@@ -143,6 +144,11 @@ def alike(scores: NDArray[np.floating], labels: Sequence[str], seed: int = 0) ->
     correlation = float(observed[column])
     worth_one = 1 + (float((sizes**2).sum() / sizes.sum()) - 1) * max(0.0, correlation)
     return Dependence(correlation, column, _p_value(correlation, orders), worth_one)
+
+
+def _most(scores: NDArray[np.floating]) -> int:
+    """How many rows a permutation test takes, so that many detectors do not make it slow."""
+    return min(MOST_ROWS, MOST_SCORES // int(scores.shape[1]))
 
 
 def _ranks(scores: NDArray[np.floating], seed: int) -> NDArray[np.intp]:

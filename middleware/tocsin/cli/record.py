@@ -30,7 +30,7 @@ def record(
     """Relay traffic untouched and keep the signals of responses, for fit and calibrate."""
     settings = Config.load(config).model_copy(update={"mode": "observe", "record": None})
     recorder = Recorder.open(settings)
-    sidecar = Sidecar(settings, recorder)
+    sidecar = Sidecar(settings, recorder.guard)
 
     async def run() -> None:
         until = asyncio.Event()
@@ -41,8 +41,8 @@ def record(
                 until.set()
 
         recorder.start(out, rows, full)
-        progress = RecordingProgress([*recorder.methods], rows, lambda: recorder.rows)
-        recorder.sinks.append(progress)
+        progress = RecordingProgress([*recorder.guard.methods], rows, lambda: recorder.rows)
+        recorder.guard.sinks.append(progress)
         reports = asyncio.create_task(progress.run(lambda: sidecar.relay.context.calls))
         try:
             await sidecar.run(lambda: log.info("recording: %s -> %s", sidecar.relay.address, settings.upstream), until)

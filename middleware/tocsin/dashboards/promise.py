@@ -73,6 +73,12 @@ def promise(runbooks: str) -> build.Dashboard:
             span=12,
         ))
         .with_row(build.Row("On which traffic?"))
+        .with_panel(lines(
+            "Evidence by detector, group and version", "That scores of a part have changed, adjusted for how many "
+            "parts are watched; e to this power to 1. Above 4.6 with one model in the process: named.", "none",
+            Query(f"max by (model, kind, cause) (tocsin_cause_log_evalue{{{OF}}})", "{{model}} {{kind}} {{cause}}"),
+            least=None,
+        ))
         .with_panel(heat(
             "P-values", "Even while the promise is kept; low ones in crowds are what alarms are made of.",
             Query(f"sum by (le) (increase(tocsin_pvalue_bucket{{{OF}}}[$__rate_interval]))", "{{le}}"), "none",

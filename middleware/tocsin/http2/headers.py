@@ -89,7 +89,8 @@ class HeaderFilter:
                         raise HeaderError(f"the header block refers to entry {index} of an empty dynamic table")
                     name = self._static[index]
                     if name:
-                        fields[name] = STATIC_FIELDS[index][1]
+                        value = STATIC_FIELDS[index][1]
+                        fields[name] = f"{fields[name]}, {value}" if name in self.joined and name in fields else value
                     continue
                 if first & 0xE0 == 0x20:  # a table size update
                     _, at = integer(block, at, 0x1F)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,10 @@ class Guard:
     """Judges calls by the bundles of a configuration. Safe to use from several threads.
 
     Made by `Guard.open`; `sinks` take note of every verdict. `is_blocking`: judging may hold up an event loop for too
-    long. `timed`: calls tell when they began, and their caller's span, for those who make spans of them.
+    long. `timed`: calls tell when they began, and their caller's span, for those who make spans of them. With `keep`
+    nothing is judged, and no bundle is needed: a batch of one model is handed over instead.
     """
 
-    needs_bundles: ClassVar[bool] = True
     timed = False
 
     def __init__(
@@ -56,7 +56,9 @@ class Guard:
         models: Mapping[str, GuardedModel],
         sinks: Iterable[Sink] = (),
         state: State | None = None,
+        keep: Callable[[GuardedModel, Family, list[Read]], None] | None = None,
     ) -> None:
+        self._keep = keep
         self.sinks = Sinks(sinks)
         self.state = state or State()
         self._throttle = LogThrottle()
@@ -97,7 +99,7 @@ class Guard:
         }
         self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
-        self._has_no_bundle = self.needs_bundles and all(model.bundle is None for model in self.models.values())
+        self._has_no_bundle = self._keep is None and all(model.bundle is None for model in self.models.values())
         self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
@@ -288,7 +290,7 @@ class Guard:
         call.model, call.version = model.name, opened[0].version
         if reads.version_key:
             call.version = call.keys.get(reads.version_key, "")
-        if model.bundle is None and self.needs_bundles:
+        if model.bundle is None and self._keep is None:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         parent = call.parent
         if parent is not None:
@@ -315,6 +317,9 @@ class Guard:
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
+        if self._keep is not None:
+            self._keep(model, family, batch)
+            return
         signals = family.stack([raws for _, _, raws in batch])
         try:
             scores = model.scorer.run(signals)

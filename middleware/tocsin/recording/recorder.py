@@ -6,16 +6,15 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.guard import Guard, Read
 from tocsin.judgement.model import GuardedModel, guarded_models
-from tocsin.judgement.sink import Sink
 from tocsin.protocols.rows import Family, Rows
 from tocsin.recording.reading import require_pyarrow
 from tocsin.recording.segments import Keys, file_stem, fixed_column, key_columns, make_folder, table_of, write_file
@@ -35,37 +34,29 @@ class _Batch(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
 
 
-class Recorder(Guard):
-    """A guard that keeps responses' signals instead of scoring them. Made by `open` like a guard, then `start`.
+class Recorder:
+    """Keeps responses' signals instead of scoring them: whatever its `guard` reads. Made by `open`, then `start`.
 
     Rows go to a writer thread; when that falls behind, rows are dropped and counted, traffic never waits. At most
     `max_rows` rows are kept; `full` is called once when they are.
     """
 
-    needs_bundles: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        config: Config,
-        models: Mapping[str, GuardedModel],
-        sinks: Iterable[Sink] = (),
-        state: State | None = None,
-    ) -> None:
-        super().__init__(config, models, sinks, state)
+    def __init__(self, config: Config, models: Mapping[str, GuardedModel], state: State) -> None:
+        self.guard = Guard(config, models, state=state, keep=self._keep)
         self.rows = self.dropped = 0
         self._max_rows = 0
         self._full: Callable[[], None] = lambda: None
         self._queue: queue.Queue[_Batch | None] = queue.Queue(WAITING_BATCHES)
 
     @classmethod
-    def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
+    def open(cls, config: Config | Path | str) -> Self:
         """A recorder of every signal that the configuration names; its bundles need not exist yet."""
         config = config if isinstance(config, Config) else Config.load(config)
         bare = {
             name: model.model_copy(update={"bundle": None, "shadow": None}) for name, model in config.models.items()
         }
         alone, state = config.model_copy(update={"models": bare, "state": None}), State()
-        return cls(alone, guarded_models(alone, state), sinks, state)
+        return cls(alone, guarded_models(alone, state), state)
 
     def start(self, directory: Path, max_rows: int, full: Callable[[], None] = lambda: None) -> None:
         """Begin to record into `directory`. Raises RecordingError when it cannot be written."""
@@ -75,9 +66,7 @@ class Recorder(Guard):
         self._writing = threading.Thread(target=_write_segments, args=(self._queue, directory), name="tocsin-recorder")
         self._writing.start()
 
-    def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
-        """Keep the batch's rows."""
-        del started
+    def _keep(self, model: GuardedModel, family: Family, batch: list[Read]) -> None:
         rows = family.stack([raws for _, _, raws in batch])
         now = time.time()
         keys = [

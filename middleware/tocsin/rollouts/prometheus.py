@@ -129,7 +129,7 @@ def two_versions(prometheus: Prometheus, watched: Watched, canary: str, stable: 
 
 
 def candidate_beside_live(prometheus: Prometheus, watched: Watched, matchers: str, span: Span) -> Batches:
-    """Batches of (responses, alarms by both bundles, by the candidate alone, by the live one alone) of a shadow."""
+    """Batches of the counts of pairs (`pair_columns`) of a shadow."""
     check_matchers(matchers, "--canary")
     severe = _severities(prometheus, watched, span)
     selector = f"{SHADOW}{{model={_quoted(watched.model)}{_more(matchers)}}}"
@@ -140,7 +140,7 @@ def candidate_beside_live(prometheus: Prometheus, watched: Watched, matchers: st
         raise CheckError(f"{selector}: no such series; the model needs a candidate bundle (shadow:) that judges, too")
     rows = {key: [Row(at, tuple(counts)) for at, counts in sorted(moments.items())] for key, moments in targets.items()}
     _check_twice(rows)
-    return in_batches(rows, _start(rows, span), span.end, span.every, 4)
+    return in_batches(rows, _start(rows, span), span.end, span.every, 5)
 
 
 def _targets(prometheus: Prometheus, watched: Watched, matchers: str, span: Span, option: str) -> dict[Key, list[Row]]:

@@ -85,9 +85,9 @@ def read(source: Source, terms: Mapping[str, Any]) -> Reading:
     else:
         _add_scrapes(source, looks, remarks)
     looks.write(source.looks)
-    rows = np.array(looks.batches, np.float64).reshape(len(looks.batches), 4 if source.shadow else 5)
+    rows = np.array(looks.batches, np.float64).reshape(len(looks.batches), 5)
     if source.shadow:
-        return Reading(Pairs.of(rows), remarks, [])
+        return Reading(Pairs.of(rows[:, :4]), remarks, _unscored(source, rows[:, 0], rows[:, 4]))
     return Reading(_compared(source, rows[:, :2], rows[:, 2:4]), remarks, _unscored(source, rows[:, 1], rows[:, 4]))
 
 
@@ -135,7 +135,7 @@ def _add_scrapes(source: Source, looks: Looks, remarks: list[str]) -> None:
         if source.severity not in alphas:
             raise CheckError(f"{source.canary[0]}: promises nothing of severity '{source.severity}'")
         severe = at_least(source.severity, alphas)
-    batch, begins = [0.0] * (4 if source.shadow else 5), False
+    batch, begins = [0.0] * 5, False
     for place, addresses in (("canary", source.canary), ("stable", source.stable)):
         for address in addresses:
             if source.shadow:
@@ -155,7 +155,7 @@ def _add_scrapes(source: Source, looks: Looks, remarks: list[str]) -> None:
 def _columns(shadow: bool, place: str) -> tuple[int, ...]:
     """Where a target's counters go in a batch; of unscored responses only the canary's matter."""
     if shadow:
-        return (0, 1, 2, 3)
+        return (0, 1, 2, 3, 4)
     return (0, 1, 4) if place == "canary" else (2, 3)
 
 
@@ -177,7 +177,8 @@ def _from_prometheus(source: Source, prometheus: Prometheus) -> Reading:
     canary_labels = _single(source.canary, "--canary")
     if source.shadow:
         batches = candidate_beside_live(prometheus, watched, canary_labels, span)
-        return Reading(Pairs.of(batches.counts), _remarks("the shadow", batches), _silent(batches, span))
+        withheld = _silent(batches, span) + _unscored(source, batches.counts[:, 0], batches.counts[:, 4])
+        return Reading(Pairs.of(batches.counts[:, :4]), _remarks("the shadow", batches), withheld)
     stable_labels = None if source.rate is not None else _single(source.stable, "--stable")
     canary, stable = two_versions(prometheus, watched, canary_labels, stable_labels, span)
     remarks = _remarks("the canary", canary)

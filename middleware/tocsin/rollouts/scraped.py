@@ -46,8 +46,8 @@ def scraped(address: str, model: str | None, severity: str, headers: Mapping[str
 
 
 def scraped_pairs(address: str, model: str | None, severe: frozenset[str], headers: Mapping[str, str]) -> Row:
-    """Counters (responses, alarms by both bundles, by the candidate alone, by the live one alone) of one sidecar."""
-    counts, began, models = [0.0] * 4, None, set()
+    """Counters of pairs (`pair_columns`) of one sidecar."""
+    counts, began, models = [0.0] * 5, None, set()
     for name, labels, value in _samples(address, headers):
         if name == BEGAN:
             began = value

@@ -18,6 +18,8 @@ USUAL = {  # parts of names that outputs have, and the signal that detectors kno
     "hidden": "embedding",
 }
 
+PLACES = {"lerobot": "actions: {safetensors: response.data, tensor: actions}"}  # of protocols that know none
+
 
 def head(upstream: str, why: str) -> str:
     """The lines that stand above the models."""
@@ -78,8 +80,8 @@ def of_preset(protocol: str, model: str) -> str:
     if signals:
         lines.append(f"    # the protocol knows where these stand: {', '.join(signals)}")
     else:
-        lines += ["    signals:                    # NAME: where it stands in the response",
-                  "      probs: response.outputs.probs"]  # fmt: skip
+        place = PLACES.get(protocol, "probs: response.outputs.probs")
+        lines += ["    signals:                    # NAME: where it stands in the response", f"      {place}"]
     lines.append(_bundle(model))
     return "\n".join(lines) + "\n"
 
