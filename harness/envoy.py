@@ -68,6 +68,12 @@ def bootstrap(port: int, admin: int, upstream: str, filters: list[Any], clusters
         },
         "http_filters": [*filters, router()],
     }
+    if "access_log" in more:
+        kind = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
+        path, line = more["access_log"]
+        text = {"text_format_source": {"inline_string": line}}
+        logger = {"@type": kind, "path": str(path), "log_format": text}
+        manager["access_log"] = [{"name": "file", "typed_config": logger}]
     return {
         "admin": {"address": address("127.0.0.1", admin)},
         "static_resources": {

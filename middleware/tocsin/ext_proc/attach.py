@@ -55,6 +55,8 @@ def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[s
     if not needs_headers:
         keys = [f"request.headers['{key}']" for key in guard.metadata_keys]
         settings["response_attributes"] = ["request.path", *(["request.method"] if is_http else []), *keys]
+    if config.ext_proc_metadata and not observes:
+        settings["metadata_options"] = {"receiving_namespaces": {"untyped": [config.ext_proc_metadata]}}
     settings["processing_mode"] = modes
     return {"name": "envoy.filters.http.ext_proc", "typed_config": settings}
 

@@ -42,6 +42,7 @@ class ProcessorContext:
         self.enforces = config.mode == "enforce"
         self.trusts_verdicts = config.accept_verdicts
         self.max_message = int(config.max_message)
+        self.namespace = config.ext_proc_metadata
         grpc_methods = [name for name, method in self.guard.methods.items() if not isinstance(method, JsonMethod)]
         self.paths = MethodPaths(grpc_methods)
         self.http = Exchanges(self.guard)

@@ -279,7 +279,8 @@ class HeldResponse(JudgedResponse):
         verdict = [] if self._is_foreign else self._verdict_fields(trailing.size)
         if trailing.verdicts and not verdict:
             removing.append(METADATA_KEY)
-        self._host.reply(replies.changed_trailers(RESPONSE_TRAILERS, setting + verdict, removing))
+        reply = replies.changed_trailers(RESPONSE_TRAILERS, setting + verdict, removing)
+        self._host.reply(reply if self._is_foreign else self._with_metadata(reply))
 
     # -- acting
 
@@ -296,7 +297,7 @@ class HeldResponse(JudgedResponse):
             size = len(instead.message) + sum([len(name) + len(value) for name, value in details]) + 256
             setting = [*details, *self._verdict_fields(size)]
             status, message = instead.status.value[0], instead.message.encode()
-            self._host.reply(replies.immediate(200, message, grpc_status=status, setting=setting))
+            self._host.reply(self._with_metadata(replies.immediate(200, message, grpc_status=status, setting=setting)))
             return
         self._instead = instead
         self._ready += [framed(response) for response in instead.responses]

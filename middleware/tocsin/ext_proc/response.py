@@ -269,6 +269,14 @@ class JudgedResponse(Response):
             text = shorter
         return [(METADATA_KEY, text)]
 
+    def _with_metadata(self, reply: bytes) -> bytes:
+        """A reply, with the verdict as dynamic metadata where that is configured."""
+        verdict, namespace = self._late or self.call.verdict, self._context.namespace
+        if not namespace or verdict is None:
+            return reply
+        facts = {"verdict": verdict.to_metadata(), "action": verdict.action, "model": verdict.model}
+        return replies.with_metadata(reply, namespace, facts)
+
     # -- the end
 
     def _limit(self) -> None:
@@ -412,4 +420,4 @@ class WatchedResponse(JudgedResponse):
         setting = self._verdict_fields(head.size) if self._annotates else []
         removing = [] if setting else self._removing  # what is set takes the other's place
         change = replies.changed_headers if kind == RESPONSE_HEADERS else replies.changed_trailers
-        self._host.reply(change(kind, setting, removing))
+        self._host.reply(self._with_metadata(change(kind, setting, removing)))

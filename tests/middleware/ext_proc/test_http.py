@@ -12,14 +12,14 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 from harness.chat import CHAT, STRANGE, USUAL, completion, config, tokens_bundle
 from harness.envoy import attached_envoy
 from harness.openai_server import serving
 from harness.parts import Running, running
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from tocsin.configuration.fields import Address
 from tocsin.judgement.guard import Guard

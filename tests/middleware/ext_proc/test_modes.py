@@ -227,3 +227,18 @@ class iter_slowly:
             raise StopIteration
         self._given += 1
         return self._requests[self._given - 1]
+
+
+@pytest.mark.parametrize("mode", ["annotate", "enforce"])
+def test_verdicts_reach_access_logs(mode: str, bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    log = (file, "%DYNAMIC_METADATA(tocsin:model)% %DYNAMIC_METADATA(tocsin:action)%\n")
+    model = BLOCK if mode == "enforce" else {}
+    with served(bundle, tmp_path, mode, {"access_log": log}, ext_proc_metadata="tocsin", model=model) as here:
+        here.ask(b"safe")
+        here.ask(b"far")
+        if mode == "enforce":
+            here.stream(b"safe", b"far")
+    lines = file.read_text().replace('"', "").splitlines()  # written when Envoy ends, at the latest
+    acted = "block" if mode == "enforce" else "flag"
+    assert lines == ["digits pass", f"digits {acted}", "digits block"][: 3 if mode == "enforce" else 2]

@@ -17,8 +17,8 @@ import openai
 import pyarrow.parquet as pq
 import pytest
 from harness.chat import CHAT, STRANGE, USUAL, config, each_token_bundle, stream, tokens_bundle
-from harness.openai_server import ANSWERS, Middleware, OpenAIServer, serving
 from harness.envoy import attached_envoy
+from harness.openai_server import ANSWERS, Middleware, OpenAIServer, serving
 from harness.parts import running
 
 import tocsin
