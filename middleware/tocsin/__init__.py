@@ -118,10 +118,10 @@ def record(config: Config | Path | str, directory: Path | str, rows: int = 100_0
     from tocsin.recording.recorder import Recorder
 
     settings = config if isinstance(config, Config) else Config.load(config)
-    recorder = Recorder.open(settings.model_copy(update={"mode": "observe"}))
+    recorder = Recorder.open(settings.model_copy(update={"mode": "observe", "record": None}))
     recorder.start(Path(directory), rows)
     try:
-        yield recorder
+        yield recorder.guard
     finally:
         recorder.close()
 
