@@ -58,7 +58,7 @@ def unseen_models(config: Config) -> list[str]:
         f"its responses would pass unjudged. Judge them in a program (tocsin.asgi.GuardMiddleware, "
         f"tocsin.guard_transport), and check its configuration by `tocsin config check --in-program`"
         for name, model in config.models.items()
-        if config.is_http(model)
+        if config.is_http(model) and config.ext_proc is None
     ]
 
 

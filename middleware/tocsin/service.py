@@ -109,6 +109,18 @@ class Sidecar:
         return str(self.processor.address) if self.processor is not None else ""
 
     @property
+    def ways(self) -> str:
+        """Where responses come from, and where callers or Envoy connect, in words."""
+        ways = [f"{port.address} -> {port.listener.upstream}" for port in self.relay.ports[:1]]
+        return ", ".join([*ways, *([f"ext_proc on {self.ext_proc_address}"] if self.processor is not None else [])])
+
+    @property
+    def calls(self) -> list[int]:
+        """How many calls have begun, unguarded and guarded, wherever they came."""
+        of_envoy = self.processor.context.exchanges if self.processor is not None else [0, 0]
+        return [count + more for count, more in zip(self.relay.context.calls, of_envoy, strict=True)]
+
+    @property
     def is_ready(self) -> bool:
         """Whether new calls are welcome."""
         return self._ready and not any(self.relay.unready.values())

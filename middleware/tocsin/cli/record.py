@@ -47,14 +47,14 @@ def record(
         recorder.start(out, rows, full)
         progress = RecordingProgress([*recorder.guard.methods], rows, lambda: recorder.rows)
         recorder.guard.sinks.append(progress)
-        reports = asyncio.create_task(progress.run(lambda: sidecar.relay.context.calls))
+        reports = asyncio.create_task(progress.run(lambda: sidecar.calls))
         try:
-            await sidecar.run(lambda: log.info("recording: %s -> %s", sidecar.relay.address, settings.upstream), until)
+            await sidecar.run(lambda: log.info("recording: %s", sidecar.ways), until)
         finally:
             reports.cancel()
             recorder.close()
             if not recorder.rows:
-                log.warning("%s", progress.report(sidecar.relay.context.calls))
+                log.warning("%s", progress.report(sidecar.calls))
             dropped = f", {recorder.dropped:,} dropped" if recorder.dropped else ""
             log.info("%s responses in %s%s", f"{recorder.rows:,}", out, dropped)
 

@@ -48,11 +48,11 @@ class Config(BaseSettings):
     ext_proc_tls: TlsConfig | None = Field(
         None, description="The certificate that Envoy sees on `ext_proc`; null: it comes without TLS."
     )
-    ext_proc_metadata: str = Field(
-        "",
-        pattern=r"^[A-Za-z0-9_.-]*$",
+    ext_proc_metadata: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]+$",
         description="The namespace of Envoy's dynamic metadata that gets each verdict, for access logs and other "
-        "filters; empty: none.",
+        "filters; null: none.",
     )
     mode: Literal["observe", "annotate", "enforce"] = Field(
         "observe",

@@ -7,6 +7,7 @@ from typing import Any
 from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.judgement.guard import Guard
+from tocsin.protocols.http.method import JsonMethod
 
 CLUSTER = "tocsin"
 MOST_EXCHANGES = 100_000  # that Envoy may have under way: its default of 1,024 fails the others
@@ -28,16 +29,19 @@ def attached(config: Config, guard: Guard, target: Address, name: str = CLUSTER)
 
 def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[str, Any]:
     """The filter for the configured mode and the methods that are guarded."""
-    observes, enforces = config.mode == "observe", config.mode == "enforce"
+    is_asking = any(model.edits for model in guard.models.values())  # requests are changed, and responses changed back
+    observes, enforces = config.mode == "observe" and not is_asking, config.mode == "enforce"
     streams = any(method.streams for method in guard.methods.values())
     needs_body = any(model.wants_request(method) for model in guard.models.values() for method in guard.methods)
+    is_http = any(isinstance(method, JsonMethod) for method in guard.methods.values())
     needs_headers = needs_body or (enforces and config.unguarded == "refuse")
     modes: dict[str, Any] = {"request_header_mode": "SEND" if needs_headers else "SKIP"}
     if needs_body:
         requests_stream = any(method.requests_stream for method in guard.methods.values())
         modes["request_body_mode"] = "STREAMED" if requests_stream else "BUFFERED"
     modes["response_header_mode"] = "SEND"
-    modes["response_body_mode"] = "STREAMED" if not enforces else "FULL_DUPLEX_STREAMED" if streams else "BUFFERED"
+    waits = enforces or (is_http and not observes)  # a document's headers bring its verdict
+    modes["response_body_mode"] = "STREAMED" if not waits else "FULL_DUPLEX_STREAMED" if streams else "BUFFERED"
     modes["response_trailer_mode"] = "SEND"
     settings: dict[str, Any] = {
         "@type": f"{_TYPE}.extensions.filters.http.ext_proc.v3.ExternalProcessor",
@@ -50,7 +54,7 @@ def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[s
         settings["message_timeout"] = f"{CHUNK_SECONDS + _acting(config):g}s"
     if not needs_headers:
         keys = [f"request.headers['{key}']" for key in guard.metadata_keys]
-        settings["response_attributes"] = ["request.path", *keys]
+        settings["response_attributes"] = ["request.path", *(["request.method"] if is_http else []), *keys]
     if config.ext_proc_metadata and not observes:
         settings["metadata_options"] = {"receiving_namespaces": {"untyped": [config.ext_proc_metadata]}}
     settings["processing_mode"] = modes

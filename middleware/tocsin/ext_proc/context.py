@@ -5,14 +5,18 @@ from __future__ import annotations
 from asyncio import TimerHandle
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tocsin.configuration.config import Config
+from tocsin.exchange.exchange import Exchanges
 from tocsin.ext_proc.misfits import Misfits
 from tocsin.ext_proc.requests import Fields
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryAccount
+from tocsin.outbound_http import Answer, Request
+from tocsin.protocols.http.method import JsonMethod
 from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 
 
@@ -39,7 +43,9 @@ class ProcessorContext:
         self.trusts_verdicts = config.accept_verdicts
         self.max_message = int(config.max_message)
         self.namespace = config.ext_proc_metadata
-        self.paths = MethodPaths(self.guard.methods)
+        grpc_methods = [name for name, method in self.guard.methods.items() if not isinstance(method, JsonMethod)]
+        self.paths = MethodPaths(grpc_methods)
+        self.http = Exchanges(self.guard)
         self.allowed_methods = AllowedMethods(config.unguarded_allow)
         self.refuses_unguarded = self.enforces and config.unguarded == "refuse"
 
@@ -54,6 +60,19 @@ class Judged:
     def late(self) -> None:
         """The scoring budget is spent."""
         raise AssertionError("a response is of one kind")
+
+
+class HttpRequest(NamedTuple):
+    """A request of HTTP, as the model server gets it."""
+
+    verb: str
+    path: str
+    headers: Fields
+    body: bytes
+
+    def again(self, seconds: float, limit: int) -> Request:
+        """The same, to be sent once more within so many seconds, for a response of so many bytes at most."""
+        return Request(self.verb, self.path, self.headers, self.body, seconds, limit)
 
 
 class ExchangeHost:
@@ -84,4 +103,8 @@ class ExchangeHost:
         """Send a call's request once more, which came with these headers at `opened` (time.monotonic), and tell what
         came of it; returns what gives up doing so.
         """
+        raise AssertionError("a host is of one kind")
+
+    def ask_http(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+        """Send a request of HTTP once more, and tell what came of it; returns what gives up doing so."""
         raise AssertionError("a host is of one kind")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tocsin.exchange.exchange import Exchange
 from tocsin.ext_proc import replies
-from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
+from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
 from tocsin.ext_proc.holding import HeldResponse
+from tocsin.ext_proc.http_response import HttpResponse
 from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     BUFFERED,
@@ -35,6 +37,7 @@ from tocsin.protocols.messages import decompress
 from tocsin.unscored import Unscored
 
 FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
+ENVOYS = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
 HEADER = "request.headers['"  # of an attribute that is a header of the request
 
 
@@ -48,11 +51,15 @@ class EnvoyExchange:
         self._is_over = False
         self._is_observing = False
         self._request_mode = self._response_mode = NOT_TOLD
-        self._path = ""
+        self._path = self._verb = ""
+        self._http: Exchange | None = None  # of a route of HTTP
+        self._http_body: list[bytes] = []  # of its request, so far
+        self._http_request: HttpRequest | None = None  # as the model server gets it
         self._headers: Fields = []
         self._attributes: dict[str, str] = {}
         self._encoding = ""
         self._request: MessageDeframer | None = None
+        self._http_size = 0  # bytes of it, as they were charged
         self._has_request = False  # some of the request's body has come
         self._request_ended = False
         self._response: Response | None = None
@@ -104,6 +111,7 @@ class EnvoyExchange:
         self._is_over = True
         if self._request is not None:
             self._request.forget()
+        self._forget_http_body()
         response = self._response
         if response is not None:
             if is_abandoned:
@@ -133,6 +141,8 @@ class EnvoyExchange:
             for name, value in self._headers:
                 if name == ":path":
                     self._path = value
+                elif name == ":method":
+                    self._verb = value
                 elif name == "grpc-encoding":
                     self._encoding = value
             self._request_ended = message.end
@@ -141,9 +151,14 @@ class EnvoyExchange:
                 return
         elif kind == REQUEST_BODY:
             self._has_request = True
-            if self.call is not None and self.call.wants_request:
-                self._read_request(self.call, message.content)
             self._request_ended = self._request_ended or message.end or self._request_mode == BUFFERED
+            if self._http is not None:
+                if (changed := self._read_http_request(self._http, message.content)) is not None:
+                    setting = [("content-length", str(len(changed)))]
+                    self._host.reply(replies.replaced_body(REQUEST_BODY, changed, setting, ["accept-encoding"]))
+                    return
+            elif self.call is not None and self.call.wants_request:
+                self._read_request(self.call, message.content)
         else:
             self._request_ended = True
         if self._is_observing:
@@ -157,9 +172,12 @@ class EnvoyExchange:
         """The call that this exchange is, where its path is known and its method guarded."""
         context = self._context
         path = self._path or self._attributes.get("request.path", "")
-        method = context.paths.method(path)
-        self._path = path
-        if method:
+        verb = self._verb or self._attributes.get("request.method", "POST")
+        self._path, self._verb = path, verb
+        self._http = context.http.open(verb, path, self._metadata().items(), origin=self._host.origin) if path else None
+        if self._http is not None:
+            self.call = self._http.call
+        elif method := context.paths.method(path):
             self.call = context.guard.call(method, self._metadata(), "", self._host.origin)
         context.exchanges[self.call is not None] += 1
 
@@ -182,6 +200,33 @@ class EnvoyExchange:
         self._host.reply(replies.immediate(403, message.encode(), grpc_status=PERMISSION_DENIED))
         self._is_over = True
         return True
+
+    def _read_http_request(self, exchange: Exchange, body: bytes) -> bytes | None:
+        """A piece of a request of HTTP; once all of it is here, what goes on in its place."""
+        if not exchange.wants_request:
+            return None
+        limit = self._context.max_message
+        self._http_body.append(body)
+        self._http_size += len(body)
+        self._host.memory.charge(len(body))
+        if self._http_size > limit:
+            exchange.on_request(None, ("too_large", f"the request has more than {limit:,} bytes"))
+            self._forget_http_body()
+            return None
+        if not self._request_ended:
+            return None
+        content = b"".join(self._http_body)
+        changed = exchange.on_request(content)
+        if changed is not None and (self._request_mode != BUFFERED or self._is_observing):
+            changed = None
+        self._http_request = HttpRequest(self._verb, self._path, _forwarded(self._headers), changed or content)
+        self._forget_http_body()
+        return changed
+
+    def _forget_http_body(self) -> None:
+        self._host.memory.release(self._http_size)
+        self._http_size = 0
+        self._http_body.clear()
 
     def _read_request(self, call: Call, body: bytes) -> None:
         limit = self._context.max_message
@@ -224,7 +269,8 @@ class EnvoyExchange:
         if call is None:
             self._response = Response(context, host, mode, is_observing=self._is_observing)
             return self._response
-        if call.wants_request and not self._has_request and not self._request_ended:
+        wants_request = call.wants_request if self._http is None else self._http.wants_request
+        if wants_request and not self._has_request and not self._request_ended:
             context.misfits.count("no_request")
         if self._is_observing and context.annotates:
             context.misfits.count("observability")
@@ -232,14 +278,32 @@ class EnvoyExchange:
             context.misfits.count("buffered_partial")
         if context.enforces:
             if mode in (BUFFERED, FULL_DUPLEX_STREAMED) and not self._is_observing:
+                if self._http is not None:
+                    return self._respond_http(self._http, holds=True)
                 self._response = HeldResponse(context, host, mode, call, self._headers, can_retry=self._request_ended)
                 return self._response
             if not self._is_observing:
                 context.misfits.count("not_held")
                 if self._refuses_unheld(call):
                     return None
+        if self._http is not None:
+            return self._respond_http(self._http, holds=False)
         self._response = WatchedResponse(
             context, host, mode, call, is_observing=self._is_observing, annotates=context.annotates
+        )
+        return self._response
+
+    def _respond_http(self, exchange: Exchange, *, holds: bool) -> Response:
+        context = self._context
+        self._response = HttpResponse(
+            context,
+            self._host,
+            self._response_mode,
+            exchange,
+            self._http_request,
+            is_observing=self._is_observing,
+            holds=holds,
+            annotates=context.annotates and not self._is_observing,
         )
         return self._response
 
@@ -267,3 +331,8 @@ class EnvoyExchange:
             response.count_unsent()
         elif response.lacks_trailers and context.annotates and not self._is_observing:
             context.misfits.count("no_trailers")
+
+
+def _forwarded(fields: Fields) -> Fields:
+    """The header fields of a request that go along when it is sent once more."""
+    return [(name, value) for name, value in fields if not name.startswith((":", *ENVOYS))]

@@ -66,6 +66,7 @@ class ExtProcServer:
         self._listen = self._address = config.ext_proc
         self._certificates = Certificates(config.ext_proc_tls, None, ("ext_proc_tls", ""))
         self._server: asyncio.AbstractServer | TlsServer | None = None
+        self.asking: set[asyncio.Task[None]] = set()
         self._names = itertools.count(1)
         self._written_later: dict[ExtProcConnection, None] = {}
         self._looking: asyncio.Task[None] | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tocsin.ext_proc.context import ExchangeHost, Judged
-from tocsin.ext_proc.exchange import EnvoyExchange
+from tocsin.ext_proc.exchange import ENVOYS, EnvoyExchange
 from tocsin.ext_proc.requests import Fields, MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
@@ -16,6 +16,7 @@ from tocsin.http2 import frames
 from tocsin.http2.headers import block
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask, Outcome
+from tocsin.outbound_http import Answer, Request, Target, send_aio
 from tocsin.protocols.messages import decompress
 from tocsin.relay.retrier import Route
 from tocsin.unscored import Unscored
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 HEALTH = "/grpc.health.v1.Health/Check"
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 8, 12, 13
-ENVOYS = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
 LARGEST_CHUNK = 4 << 20  # bytes of a message of Envoy's that are always taken: its pieces have up to 2 MB
 HEADERS_SIZE = 1 << 18  # of a message besides a body
 _OPENING = block([(":status", "200"), ("content-type", "application/grpc")])
@@ -210,3 +210,26 @@ class ProcessorStream(ExchangeHost):
         fields = [field for field in fields if not field[0].startswith(ENVOYS)]
         route = Route(config.upstream, config.upstream_tls, fields, opened, server.context.max_message)
         return server.retrier.ask(step, route, tell).cancel
+
+    def ask_http(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+        server, connection = self._server, self._connection
+        config = server.context.config
+
+        def tell(answer: Answer | None) -> None:
+            on_answer(answer)
+            connection.flush()
+
+        if step.upstream is not None:
+            target = Target(step.upstream, step.tls)
+        elif "upstream" in config.model_fields_set:
+            target = Target(config.upstream, config.upstream_tls)
+        else:
+            return server.loop.call_soon(tell, None).cancel  # where Envoy sends requests is not known here
+
+        async def ask() -> None:
+            tell(await send_aio(target, request))
+
+        task = server.loop.create_task(ask())
+        server.asking.add(task)
+        task.add_done_callback(server.asking.discard)
+        return task.cancel

@@ -126,3 +126,29 @@ def test_serve_and_attach_stand_behind_envoy(workers: int, bundle: Path, tmp_pat
         _, log = serving.communicate(timeout=60)
     assert serving.returncode == 0, log.decode()
     assert f"external processor of Envoy on {ports['ext_proc']}" in log.decode()
+
+
+@pytest.mark.long
+def test_a_recording_is_made_behind_envoy(bundle: Path, tmp_path: Path) -> None:
+    content = with_bundle(bundle, mode="observe", admin=None, metrics=None, ext_proc=f"127.0.0.1:{free_port()}")
+    written = printed(tmp_path, content)
+    command_line = ["record", "-c", "tocsin.yaml", "-o", "safe", "--rows", "3", "--stop-when-full"]
+    recording = subprocess.Popen(
+        [sys.executable, "-m", "tocsin", *command_line], cwd=tmp_path, env=at_once(), stderr=subprocess.PIPE
+    )
+    try:
+        with model_server() as (model, address):
+            model.answers = dict(ANSWERS)
+            with running_envoy(tmp_path / "envoy", address, written["http_filters"], written["clusters"]) as envoy:
+                with grpc.insecure_channel(envoy.target) as channel:
+
+                    def recorded() -> bool:
+                        assert channel.unary_unary(INFER)(b"safe", timeout=20) == ANSWERS[b"safe"]
+                        return recording.poll() is not None
+
+                    assert eventually(recorded, 60)
+    finally:
+        recording.terminate()
+        _, log = recording.communicate(timeout=60)
+    assert recording.returncode == 0 and f"recording: ext_proc on {content['ext_proc']}" in log.decode(), log.decode()
+    assert any((tmp_path / "safe").iterdir())
