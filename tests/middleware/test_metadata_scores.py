@@ -339,7 +339,7 @@ def test_scores_are_recorded_fitted_calibrated_and_served(tmp_path: Path) -> Non
     with served() as address:
         recorder = Recorder.open(Config(upstream=address, **config))
         recorder.start(tmp_path / "recording", 10_000)
-        with running(recorder.config, recorder) as relay, grpc.insecure_channel(relay.target) as channel:
+        with running(recorder.guard.config, recorder.guard) as relay, grpc.insecure_channel(relay.target) as channel:
             for value in random.beta(2, 8, 400):
                 ask(channel, "Rank", [query([], f"{value:.4f}")])
             ask(channel, "Rank", [query([], "nan")])

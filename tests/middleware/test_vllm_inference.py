@@ -205,7 +205,7 @@ def test_likeliest_tokens_are_recorded_without_a_path(bundle: Path, tmp_path: Pa
     with engine() as (_, address):
         recorder = Recorder.open(config(address, bundle, "observe"))
         recorder.start(tmp_path, 100)
-        with running(recorder.config, recorder) as relay, grpc.insecure_channel(relay.target) as channel:
+        with running(recorder.guard.config, recorder.guard) as relay, grpc.insecure_channel(relay.target) as channel:
             for seed in range(4):
                 asked(channel, STREAM, Request(request_id=str(seed)))
         recorder.close()

@@ -50,7 +50,7 @@ def last_alarms(address: str, search: str, last: int) -> list[dict[str, Any]]:
     try:
         with urllib.request.urlopen(f"http://{address}/alarms?{query}", timeout=SILENCE) as answer:
             alarms: list[dict[str, Any]] = json.load(answer)
-            return alarms[::-1]
+            return alarms[::-1][:last]
     except (OSError, ValueError) as error:
         raise TocsinError(f"{address}: its alarms cannot be read ({error})") from None
 

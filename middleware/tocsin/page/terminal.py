@@ -23,18 +23,18 @@ COLOURS = {"critical": "bold red", "warning": "yellow"}
 STATES = {"good": "green", "bad": "bold red"}
 
 
-def picture(snapshot: dict[str, Any], alarms: Sequence[dict[str, Any]]) -> RenderableType:
-    """What `snapshot` tells, drawn, with these alarms, the newest first."""
+def picture(snapshot: dict[str, Any], alarms: Sequence[dict[str, Any]] | None = None) -> RenderableType:
+    """What `snapshot` tells, drawn, with these alarms, the newest first; else with its own."""
     now = datetime.fromtimestamp(snapshot["time"], UTC)
     parts: list[RenderableType] = [Text.assemble(("Tocsin ", "bold"), f"{snapshot['mode']}, {now:%H:%M:%S} UTC")]
-    for answer in snapshot["answers"]:
+    for answer in snapshot.get("answers", ()):  # which an older tocsin does not have
         style = STATES.get(answer["state"], "")
         parts.append(Text.assemble((f"{answer['question']:27}", "bold"), (answer["answer"], style)))
     parts += [_model(model, snapshot["added"]) for model in snapshot["models"]]
     if snapshot["more"]:
         parts.append(Text(f"and {snapshot['more']:,} more models, with less evidence against them", style="dim"))
     parts += [Text(f"{name} has no bundle: its responses pass unscored", style="dim") for name in snapshot["unguarded"]]
-    parts.append(_alarms(alarms))
+    parts.append(_alarms(snapshot["alarms"] if alarms is None else alarms))
     return Group(*parts)
 
 
