@@ -12,11 +12,11 @@ from math import log
 from typing import Any
 
 import numpy as np
-from harness.parts import safe_traffic
-from harness.redis_server import redis_server
 from prometheus_client import CollectorRegistry
 from rich.table import Table
 
+from benchmarks.harness.parts import safe_traffic
+from benchmarks.harness.redis_server import redis_server
 from benchmarks.report import arguments, at_most, console, finish
 from benchmarks.scrape import ACCEPT, guarded, traffic
 from tocsin.configuration.state import StateConfig

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from harness.chat import CHAT, JSON, SSE, USUAL, completion, config, each_token_bundle, stream, tokens_bundle
 from rich.table import Table
 
+from benchmarks.harness.chat import CHAT, JSON, SSE, USUAL, completion, config, each_token_bundle, stream, tokens_bundle
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.exchange.exchange import Exchange, Exchanges
 from tocsin.judgement.guard import Guard

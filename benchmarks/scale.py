@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from harness.parts import safe_traffic
 from rich.table import Table
 
+from benchmarks.harness.parts import safe_traffic
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.offline.scoring import GRAPH, Scoring
 from tocsin_calibration import Bundle

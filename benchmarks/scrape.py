@@ -10,10 +10,10 @@ import time
 import zlib
 from pathlib import Path
 
-from harness.parts import INFER, SIGNALS, inference, safe_traffic, settings
 from prometheus_client import CollectorRegistry
 from rich.table import Table
 
+from benchmarks.harness.parts import INFER, SIGNALS, inference, safe_traffic, settings
 from benchmarks.report import arguments, at_most, console, finish
 from tocsin.judgement.guard import Guard
 from tocsin.service import COLLECTS

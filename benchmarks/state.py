@@ -24,13 +24,13 @@ import grpc
 import numpy as np
 import redis
 import yaml
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, free_port, inference, safe_traffic
-from harness.redis_server import RedisServer, redis_server
-from harness.served import in_sessions
 from rich.table import Table
 
 import tocsin
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, free_port, inference, safe_traffic
+from benchmarks.harness.redis_server import RedisServer, redis_server
+from benchmarks.harness.served import in_sessions
 from benchmarks.report import arguments, at_most, console, finish
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import StateConfig

@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
     for library in ("OMP", "OPENBLAS", "MKL"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from harness.parts import quick_bundle
+from benchmarks.harness.parts import quick_bundle
 
 settings.register_profile("tocsin", deadline=None)  # a busy machine is no failure
 settings.load_profile("tocsin")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from harness import ranker as acme
-from harness.envoy import attached_envoy
-from harness.parts import far_away, running, safe_traffic
+from benchmarks.harness import ranker as acme
+from benchmarks.harness.envoy import attached_envoy
+from benchmarks.harness.parts import far_away, running, safe_traffic
 
 import tocsin
 from tocsin.configuration.config import Config

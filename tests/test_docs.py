@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 import yaml
-from harness.parts import SIGNALS, free_port, running, settings
+from benchmarks.harness.parts import SIGNALS, free_port, running, settings
 from pydantic import BaseModel
 from typer.testing import CliRunner
 

@@ -11,7 +11,7 @@ from types import FunctionType, ModuleType
 
 import pytest
 import yaml
-from harness.parts import SIGNALS
+from benchmarks.harness.parts import SIGNALS
 
 import tocsin
 import tocsin.testing

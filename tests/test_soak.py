@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
+from benchmarks.harness.raw_http2 import END_HEADERS, END_STREAM, GRPC, Kind, block, frame, message
+from benchmarks.harness.raw_peers import RawPeer, ScriptedUpstream, scripted_upstream
 from benchmarks.soak.calls import ENOUGH, Wish, observed
-from harness.raw_http2 import END_HEADERS, END_STREAM, GRPC, Kind, block, frame, message
-from harness.raw_peers import RawPeer, ScriptedUpstream, scripted_upstream
 
 GIVEN_UP = Wish("down", (b"ask",), (), gzip=False, timeout=10.0, cancel=True)
 

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import grpc
 import uvloop
 import yaml
-from harness.parts import INFER
 from rich.table import Table
 
 from benchmarks.alerts.camera import SIGNALS, Camera, Network, asked
 from benchmarks.alerts.stack import EVERY, Stack
+from benchmarks.harness.parts import INFER
 from benchmarks.report import Check, at_most, console, finish
 from benchmarks.report import arguments as command_line
 from tocsin.demo.model_server import Tocsin, free_ports

@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 import uvloop
-from harness.parts import INFER
 
 from benchmarks.alerts.camera import Network
+from benchmarks.harness.parts import INFER
 
 
 async def serve(port: str) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from harness.certificates import Authority
-
 from benchmarks.compiled import kinds, named
 from benchmarks.dataplane.hops import (
     Hop,
@@ -31,6 +29,7 @@ from benchmarks.dataplane.messages import (
     traffic,
 )
 from benchmarks.dataplane.receiver import Receiver
+from benchmarks.harness.certificates import Authority
 from benchmarks.report import console
 from tocsin.grpc_wire.deframer import framed
 from tocsin_calibration import Bundle

@@ -12,8 +12,8 @@ import grpc
 import uvloop
 from envoy.service.ext_proc.v3 import external_processor_pb2 as messages
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as service
-from harness.parts import INFER
 
+from benchmarks.harness.parts import INFER
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard
 from tocsin.verdict import METADATA_KEY

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 import rich.table
 import yaml
-from harness.envoy import bootstrap
 
 from benchmarks.compiled import environment, kinds
 from benchmarks.dataplane.hops import Hop, _start, cpu_ns, envoy, free_port, missing, start_upstream
 from benchmarks.dataplane.load import Shape, load
 from benchmarks.dataplane.messages import PATH, WIDTHS, make_bundle, request, response, traffic
+from benchmarks.harness.envoy import bootstrap
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin.configuration.config import Config
 from tocsin.ext_proc.attach import attached

@@ -10,9 +10,9 @@ from typing import Any
 
 import grpc
 import uvloop
-from harness.envoy_messages import ProcessingRequest, ProcessingResponse
-from harness.parts import INFER
 
+from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
+from benchmarks.harness.parts import INFER
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard
 from tocsin.verdict import METADATA_KEY

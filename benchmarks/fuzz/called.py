@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import harness.parts
-from harness.parts import INFER, SIGNALS, STREAM_INFER, far_away, inference, running, streamed
-from harness.raw_http2 import (
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+
+from benchmarks.fuzz.outcomes import Failure
+from benchmarks.harness import parts
+from benchmarks.harness.parts import INFER, SIGNALS, STREAM_INFER, far_away, inference, running, streamed
+from benchmarks.harness.raw_http2 import (
     END_HEADERS,
     END_STREAM,
     PADDED,
@@ -32,11 +36,7 @@ from harness.raw_http2 import (
     request_block,
     settings,
 )
-from harness.raw_peers import connect
-from hpack.huffman import HuffmanEncoder
-from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
-
-from benchmarks.fuzz.outcomes import Failure
+from benchmarks.harness.raw_peers import connect
 
 SYNC = "/test.Model/Sync"  # asked after each case: once it is answered, the case has been read
 LAST = (1 << 31) - 1  # its stream
@@ -77,9 +77,7 @@ class Called:
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         guarded = {"bundle": bundle, "signals": SIGNALS, "on_alarm": {"critical": "block", "warning": "block"}}
-        config = harness.parts.settings(
-            port, bundle, mode="enforce", fail="closed", models={"digits": guarded}, drain="0s"
-        )
+        config = parts.settings(port, bundle, mode="enforce", fail="closed", models={"digits": guarded}, drain="0s")
         self._relay = self._stack.enter_context(running(config))
         self._stack.callback(lambda: server.stop(0).wait())
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from harness.by_hand import Pipe
-from harness.envoy_messages import ProcessingRequest
-from harness.parts import INFER, SIGNALS, far_away, inference, inline_guard
-
 from benchmarks.fuzz.outcomes import Failure
+from benchmarks.harness.by_hand import Pipe
+from benchmarks.harness.envoy_messages import ProcessingRequest
+from benchmarks.harness.parts import INFER, SIGNALS, far_away, inference, inline_guard
 from tocsin.configuration.config import Config
 from tocsin.ext_proc.connection import ExtProcConnection
 from tocsin.ext_proc.requests import MessageError, read_fields, read_request

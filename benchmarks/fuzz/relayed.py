@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.by_hand import Pipe, unconnected
-from harness.parts import inline_guard, settings
-
 from benchmarks.fuzz.outcomes import Failure, peak
 from benchmarks.fuzz.seeds import REQUEST, RESPONSE, TRAILERS, ZIPPED, conversations
+from benchmarks.harness.by_hand import Pipe, unconnected
+from benchmarks.harness.parts import inline_guard, settings
 from tocsin.http2.frames import PREFACE, SETTINGS, frame
 from tocsin.judgement.batching import Batcher
 from tocsin.relay.connection import Connection

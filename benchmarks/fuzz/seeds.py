@@ -5,8 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 
-from harness.parts import INFER, STREAM_INFER, inference, safe_traffic, streamed
-
+from benchmarks.harness.parts import INFER, STREAM_INFER, inference, safe_traffic, streamed
 from tocsin.http2.frames import SETTINGS, frame
 from tocsin.http2.headers import block
 

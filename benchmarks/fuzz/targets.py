@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 import yaml
-from harness import ranker as acme
-from harness.chat import CHAT, JSON, SSE, USUAL, completion, stream, tokens_bundle
-from harness.chat import config as http_config
-from harness.chat import told as http_pieces
-from harness.parts import METHOD, quick_bundle, settings
 
 from benchmarks.fuzz import called, processed
 from benchmarks.fuzz.outcomes import Failure, Refused
 from benchmarks.fuzz.relayed import Relayed
 from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS, conversations
+from benchmarks.harness import ranker as acme
+from benchmarks.harness.chat import CHAT, JSON, SSE, USUAL, completion, stream, tokens_bundle
+from benchmarks.harness.chat import config as http_config
+from benchmarks.harness.chat import told as http_pieces
+from benchmarks.harness.parts import METHOD, quick_bundle, settings
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
 from tocsin.exchange.exchange import Exchange, Exchanges

@@ -12,9 +12,9 @@ import sys
 import time
 
 import grpc
-from harness.parts import INFER
 
 import tocsin
+from benchmarks.harness.parts import INFER
 from benchmarks.siege.messages import FAR, OK
 
 DEADLINE = 10.0

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from harness.certificates import Authority
-from harness.parts import SIGNALS, free_port, quick_bundle
-from harness.raw_peers import RawPeer, ScriptedUpstream, close_clients, connect
-from harness.served import in_sessions
 
+from benchmarks.harness.certificates import Authority
+from benchmarks.harness.parts import SIGNALS, free_port, quick_bundle
+from benchmarks.harness.raw_peers import RawPeer, ScriptedUpstream, close_clients, connect
+from benchmarks.harness.served import in_sessions
 from tocsin_calibration import Window
 
 PEACE, AFTER = 1.5, 1.5  # seconds without an attack, before and after it

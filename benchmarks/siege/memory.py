@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import grpc
-from harness.parts import INFER
-from harness.raw_http2 import (
+
+from benchmarks.harness.parts import INFER
+from benchmarks.harness.raw_http2 import (
     END_HEADERS,
     END_STREAM,
     GRPC,
@@ -26,8 +27,7 @@ from harness.raw_http2 import (
     settings,
     window_update,
 )
-from harness.raw_peers import RawPeer
-
+from benchmarks.harness.raw_peers import RawPeer
 from benchmarks.siege.ground import Ground
 from benchmarks.siege.messages import OK, SAFE_IMAGE, WIDE, request
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from harness.parts import far_away, safe_traffic
 
+from benchmarks.harness.parts import far_away, safe_traffic
 from tocsin.protocols import oip
 
 SAFE = safe_traffic(400)

@@ -6,9 +6,9 @@ import sys
 import time
 
 from google.protobuf.message import DecodeError
-from harness.model_server import model_server
-from harness.parts import far_away, inference, safe_traffic
 
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import far_away, inference, safe_traffic
 from benchmarks.siege.messages import SAFE
 from tocsin.protocols import oip
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import grpc
-from harness.parts import INFER, STREAM_INFER
 
+from benchmarks.harness.parts import INFER, STREAM_INFER
 from tocsin.verdict import METADATA_KEY
 
 SIZES = (0, 1, 100, 1_000, 10_000, 16_384, 65_536, 200_000, 1_000_000, 20_000_000)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from harness.parts import INFER
-from harness.raw_http2 import (
+from benchmarks.harness.parts import INFER
+from benchmarks.harness.raw_http2 import (
     END_HEADERS,
     PADDED,
     PREFACE,
@@ -20,7 +20,7 @@ from harness.raw_http2 import (
     settings,
     window_update,
 )
-from harness.raw_peers import RawPeer, connect
+from benchmarks.harness.raw_peers import RawPeer, connect
 
 LONGEST = 2.0  # seconds that one of them goes on
 MOST = 8 << 20  # bytes that it sends

@@ -15,9 +15,9 @@ from typing import Any
 
 import grpc
 import yaml
-from harness.parts import SIGNALS, quick_bundle
 
 from benchmarks.dataplane.hops import free_port
+from benchmarks.harness.parts import SIGNALS, quick_bundle
 from benchmarks.report import console
 from benchmarks.soak.calls import Wish, observed, wished
 from benchmarks.soak.misbehaving import WAYS, misbehave

@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 import time
 
-from harness.model_server import model_server
-from harness.parts import inference, safe_traffic
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import inference, safe_traffic
 
 SAFE = safe_traffic(40, seed=11)
 NO_BOUND = (1 << 31) - 1  # requests

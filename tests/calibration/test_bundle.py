@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.parts import quick_bundle, safe_traffic
+from benchmarks.harness.parts import quick_bundle, safe_traffic
 
 from tocsin_calibration import (
     Bundle,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness.parts import quick_bundle
+from benchmarks.harness.parts import quick_bundle
 
 from tocsin_calibration import Bundle, CalibrationError, Promise, calibrate
 from tocsin_calibration.dividing import MAX_REFERENCE, reference_rows

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.parts import free_port
+from benchmarks.harness.parts import free_port
 
 PATIENCE = 120.0  # seconds until a command is given up: much longer than any takes
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
-from documentation import command_pages, python_pages, setting_pages
+from docs.site import command_pages, python_pages, setting_pages
 
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
@@ -46,7 +46,7 @@ def test_every_setting_has_an_example_that_is_valid_and_a_description() -> None:
         Config.model_validate(document)
     examples = setting_pages.examples()
     for path, field in setting_pages.settings():
-        assert path in examples, f"documentation/every_setting.yaml: an example of {path} is missing"
+        assert path in examples, f"docs/site/every_setting.yaml: an example of {path} is missing"
         assert field.description, path
 
 

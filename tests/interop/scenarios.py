@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.parts import inference, safe_traffic, streamed
+from benchmarks.harness.parts import inference, safe_traffic, streamed
 from tests.interop.protocol import INFER, STREAM_INFER, UNGUARDED, Call
 
 from tocsin.grpc_wire.deframer import framed

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 from benchmarks.dataplane.hops import start_envoy, start_nginx
-from harness.parts import running, settings
+from benchmarks.harness.parts import running, settings
 from tests.interop.forwarder import Forwarder
 from tests.interop.protocol import ENDING
 from tests.interop.scenarios import Scenario, write_messages

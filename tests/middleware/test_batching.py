@@ -8,8 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from harness.parts import METHOD, inference, inline_guard, quick_bundle, safe_traffic, settings
-from harness.served import in_sessions, model
+from benchmarks.harness.parts import METHOD, inference, inline_guard, quick_bundle, safe_traffic, settings
+from benchmarks.harness.served import in_sessions, model
 
 from tocsin.judgement.batching import INLINE_BYTES, INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
 from tocsin.judgement.call import Call

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from harness.parts import INFER, inference, running, safe_traffic, settings
-from harness.redis_server import RedisServer, redis_server
+from benchmarks.harness.parts import INFER, inference, running, safe_traffic, settings
+from benchmarks.harness.redis_server import RedisServer, redis_server
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from rich.console import Console
 from tests.middleware.test_replay import joined, recorded, run

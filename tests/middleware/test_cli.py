@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from harness.parts import SIGNALS, far_away, safe_traffic
+from benchmarks.harness.parts import SIGNALS, far_away, safe_traffic
 from tests.command import tocsin
 
 from tocsin_calibration import Bundle

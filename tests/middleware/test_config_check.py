@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from harness.certificates import Authority
-from harness.parts import SIGNALS
+from benchmarks.harness.certificates import Authority
+from benchmarks.harness.parts import SIGNALS
 from typer.testing import CliRunner
 
 from tocsin.checking import problems_of

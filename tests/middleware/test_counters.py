@@ -10,9 +10,19 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.model_server import model_server
-from harness.parts import INFER, METHOD, SIGNALS, far_away, inference, quick_bundle, running, safe_traffic, settings
-from harness.served import grouped, in_sessions, weighed
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
+    INFER,
+    METHOD,
+    SIGNALS,
+    far_away,
+    inference,
+    quick_bundle,
+    running,
+    safe_traffic,
+    settings,
+)
+from benchmarks.harness.served import grouped, in_sessions, weighed
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text

@@ -16,8 +16,8 @@ import grpc
 import pytest
 import yaml
 from benchmarks.alerts.stack import Stack
-from harness.model_server import model_server
-from harness.parts import (
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
     INFER,
     SIGNALS,
     at_once,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness.model_server import model_server
-from harness.parts import SIGNALS, free_port
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import SIGNALS, free_port
 
 PATIENCE = 60
 

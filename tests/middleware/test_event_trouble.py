@@ -19,9 +19,9 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.by_hand import until
-from harness.model_server import model_server
-from harness.parts import INFER, far_away, inference, running, settings
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, far_away, inference, running, settings
 
 from tocsin.addresses import shown
 from tocsin.configuration.events import AlertmanagerTarget, WebhookTarget
@@ -318,7 +318,7 @@ def test_a_sum_tells_the_version_of_its_alarms(bundle: Path, tmp_path: Path) -> 
 
 
 def test_tls_still_reaches_a_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.certificates import Authority
+    from benchmarks.harness.certificates import Authority
 
     authority = Authority(tmp_path / "ca")
     certificate, key = authority.sign("hook")

@@ -24,9 +24,19 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
+    INFER,
+    SIGNALS,
+    at_once,
+    far_away,
+    free_port,
+    inference,
+    running,
+    safe_traffic,
+    settings,
+)
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, running, safe_traffic, settings
 
 from tocsin.configuration.config import Config
 from tocsin.configuration.events import WebhookTarget

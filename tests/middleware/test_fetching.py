@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from harness.parts import free_port, quick_bundle
+from benchmarks.harness.parts import free_port, quick_bundle
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import redis
 import yaml
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, Running, at_once, far_away, free_port, inference, running, settings
-from harness.redis_server import RedisServer, redis_cluster, redis_sentinels, redis_server
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, Running, at_once, far_away, free_port, inference, running, settings
+from benchmarks.harness.redis_server import RedisServer, redis_cluster, redis_sentinels, redis_server
 
 import tocsin
 from tocsin.configuration.model import AdaptConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ranker
-from harness.parts import (
+from benchmarks.harness import ranker
+from benchmarks.harness.parts import (
     INFER,
     SIGNALS,
     STREAM_INFER,

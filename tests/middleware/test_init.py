@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from harness import ranker as acme
-from harness.model_server import model_server
-from harness.parts import free_port
+from benchmarks.harness import ranker as acme
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import free_port
 from tests.command import tocsin
 
 from tocsin.protocols.protocol import is_http, presets

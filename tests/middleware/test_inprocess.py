@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.model_server import Model, model_server
-from harness.parts import INFER, STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
+from benchmarks.harness.model_server import Model, model_server
+from benchmarks.harness.parts import INFER, STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 from prometheus_client import CollectorRegistry
 
 import tocsin

@@ -12,7 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import ranker as acme
+from benchmarks.harness import ranker as acme
 from tests.positions import ANSWERS, ask, ask_aio, config
 
 import tocsin

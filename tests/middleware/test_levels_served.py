@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.parts import INFER, METHOD, far_away, inference
-from harness.served import SAFE, ask, grouped, metric, model, served
+from benchmarks.harness.parts import INFER, METHOD, far_away, inference
+from benchmarks.harness.served import SAFE, ask, grouped, metric, model, served
 
 import tocsin
 from tocsin.configuration.config import Config

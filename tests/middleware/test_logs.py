@@ -13,9 +13,9 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from harness.model_server import model_server
-from harness.parts import INFER, METHOD, SIGNALS, at_once, far_away, free_port, inference, running, settings
-from harness.served import ask, grouped, in_sessions, served
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, METHOD, SIGNALS, at_once, far_away, free_port, inference, running, settings
+from benchmarks.harness.served import ask, grouped, in_sessions, served
 
 from tocsin import log_throttle
 from tocsin.judgement.guard import Guard

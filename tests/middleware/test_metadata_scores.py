@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from harness import ranker as acme
-from harness.parts import running
+from benchmarks.harness import ranker as acme
+from benchmarks.harness.parts import running
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.command import tocsin as tocsin_command

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.by_hand import until
-from harness.parts import free_port, running, settings
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.parts import free_port, running, settings
 
 from tocsin import http_server
 from tocsin.configuration.fields import Address

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 from benchmarks.alerts.stack import Stack
-from harness.model_server import model_server
-from harness.parts import INFER, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, far_away, inference, running, safe_traffic, settings
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.parts import STREAM_INFER, inference, quick_bundle, safe_traffic, settings
+from benchmarks.harness.parts import STREAM_INFER, inference, quick_bundle, safe_traffic, settings
 from smg_grpc_proto.generated import sglang_scheduler_pb2 as sglang
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 from tritonclient.grpc import service_pb2 as triton
@@ -101,7 +101,7 @@ def test_an_engines_chunk_without_tokens_is_no_answer(folder: Path, protocol: st
 
 
 def test_what_carries_content_must_be_able_to_be_empty(tmp_path: Path) -> None:
-    from harness import ranker as acme
+    from benchmarks.harness import ranker as acme
 
     protocols = acme.protocol(tmp_path)
     name = acme.PATHS["Watch"]

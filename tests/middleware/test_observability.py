@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, METHOD, SIGNALS, far_away, inference, running, safe_traffic, settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness.model_server import model_server
-from harness.parts import INFER, METHOD, SIGNALS, far_away, inference, running, safe_traffic, settings
 from prometheus_client import CollectorRegistry
 from prometheus_client import generate_latest as plain_text
 from prometheus_client.openmetrics.exposition import generate_latest as open_text

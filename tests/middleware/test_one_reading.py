@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from harness.model_server import model_server
-from harness.parts import INFER, far_away, inference, quick_bundle, running, safe_traffic, settings
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, far_away, inference, quick_bundle, running, safe_traffic, settings
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 from tritonclient.grpc import service_pb2 as triton
 

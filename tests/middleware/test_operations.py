@@ -13,11 +13,10 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness.by_hand import until
-from harness.certificates import Authority
-from harness.model_server import model_server
-from harness.parts import (
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.certificates import Authority
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
     INFER,
     SIGNALS,
     Running,
@@ -29,6 +28,7 @@ from harness.parts import (
     safe_traffic,
     settings,
 )
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 import tocsin

@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.certificates import Authority
-from harness.model_server import model_server
-from harness.parts import INFER
+from benchmarks.harness.certificates import Authority
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER
 from hypothesis import given
 from hypothesis import strategies as st
 

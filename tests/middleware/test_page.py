@@ -15,8 +15,8 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, Running, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, Running, far_away, inference, running, safe_traffic, settings
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tocsin.judgement.guard import Guard

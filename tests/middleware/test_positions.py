@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import ranker as acme
-from harness.parts import running
+from benchmarks.harness import ranker as acme
+from benchmarks.harness.parts import running
 from tests.positions import ANSWERS, POSITIONS, ask, ask_aio, config, positioned
 
 SCENARIOS = {

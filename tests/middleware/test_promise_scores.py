@@ -298,7 +298,7 @@ def test_watch_follows_a_log_until_it_is_interrupted(promised: Path, tmp_path: P
 @pytest.mark.long
 def test_the_bundle_is_served_with_the_same_threshold(promised: Path, tmp_path: Path) -> None:
     """What `promise` wrote judges a score in the metadata of calls."""
-    from harness import ranker as acme
+    from benchmarks.harness import ranker as acme
 
     import tocsin as package
     from tocsin.configuration.config import Config

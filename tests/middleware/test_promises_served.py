@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness.parts import INFER, inference, quick_bundle
-from harness.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
+from benchmarks.harness.parts import INFER, inference, quick_bundle
+from benchmarks.harness.served import SAFE, ask, grouped, in_sessions, metric, model, served, weighed
 from prometheus_client import CollectorRegistry, generate_latest
 from typer.testing import CliRunner
 

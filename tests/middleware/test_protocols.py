@@ -11,9 +11,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from benchmarks.harness import ranker as acme
+from benchmarks.harness.parts import STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 from google.protobuf.json_format import MessageToDict
-from harness import ranker as acme
-from harness.parts import STREAM_INFER, far_away, inference, running, safe_traffic, settings, streamed
 from smg_grpc_proto.generated import mlx_engine_pb2 as mlx
 from smg_grpc_proto.generated import sglang_scheduler_pb2 as sglang
 from smg_grpc_proto.generated import tokenspeed_scheduler_pb2 as tokenspeed
@@ -421,7 +421,7 @@ def test_a_protocol_that_does_not_fit_is_told(bundle: Path, tmp_path: Path, chan
 
 
 def test_outputs_that_judging_needs_are_asked_for_and_taken_out_again(bundle: Path) -> None:
-    from harness.model_server import model_server
+    from benchmarks.harness.model_server import model_server
 
     asked: list[list[str]] = []
 

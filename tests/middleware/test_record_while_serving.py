@@ -15,9 +15,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, inline_guard, running, settings
-from harness.served import SAFE, in_sessions
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
+    INFER,
+    SIGNALS,
+    at_once,
+    far_away,
+    free_port,
+    inference,
+    inline_guard,
+    running,
+    settings,
+)
+from benchmarks.harness.served import SAFE, in_sessions
 from scipy.stats import binom
 
 from tocsin.checking import file_problems

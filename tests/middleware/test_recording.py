@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from harness.model_server import model_server
-from harness.parts import INFER, free_port, inference, running, safe_traffic, settings
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, free_port, inference, running, safe_traffic, settings
 from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
 from tocsin.errors import RecordingError

@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from harness.model_server import model_server
-from harness.parts import INFER, free_port, inference
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, free_port, inference
 
 from tocsin_detectors import Observations
 

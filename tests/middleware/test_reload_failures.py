@@ -18,9 +18,19 @@ import grpc
 import onnx
 import pytest
 import yaml
-from harness.by_hand import until
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, Running, at_once, far_away, free_port, inference, quick_bundle, running
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
+    INFER,
+    SIGNALS,
+    Running,
+    at_once,
+    far_away,
+    free_port,
+    inference,
+    quick_bundle,
+    running,
+)
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 

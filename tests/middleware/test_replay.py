@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from harness.model_server import model_server
-from harness.parts import INFER, METHOD, far_away, inference, running, safe_traffic, settings
-from harness.served import grouped, in_sessions
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, METHOD, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.served import grouped, in_sessions
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app

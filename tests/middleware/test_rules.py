@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from harness.parts import SIGNALS, quick_bundle
+from benchmarks.harness.parts import SIGNALS, quick_bundle
 from typer.testing import CliRunner
 
 from tocsin.alerting.rates import CHANCE, ceiling

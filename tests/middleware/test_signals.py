@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.parts import INFER
+from benchmarks.harness.parts import INFER
 from tests.detectors.test_surroundings import embedder
 
 from tocsin.configuration.config import Config

@@ -18,10 +18,20 @@ import numpy as np
 import pytest
 import redis
 import yaml
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, Running, at_once, free_port, inference, running, safe_traffic, settings
-from harness.redis_server import RedisServer, redis_cluster, redis_server
-from harness.served import in_sessions
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
+    INFER,
+    SIGNALS,
+    Running,
+    at_once,
+    free_port,
+    inference,
+    running,
+    safe_traffic,
+    settings,
+)
+from benchmarks.harness.redis_server import RedisServer, redis_cluster, redis_server
+from benchmarks.harness.served import in_sessions
 from pydantic import ValidationError
 
 import tocsin

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from harness.by_hand import until
-from harness.model_server import model_server
-from harness.parts import SIGNALS, inference, running, settings
-from harness.redis_server import RedisServer, redis_server
-from harness.served import SAFE, ask, in_sessions, metric
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import SIGNALS, inference, running, settings
+from benchmarks.harness.redis_server import RedisServer, redis_server
+from benchmarks.harness.served import SAFE, ask, in_sessions, metric
 from tests.middleware.test_state import judged, promise_of, store_of
 
 from tocsin.configuration.config import Config

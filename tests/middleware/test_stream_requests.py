@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from harness.parts import STREAM_INFER, quick_bundle, running, safe_traffic, settings
+from benchmarks.harness.parts import STREAM_INFER, quick_bundle, running, safe_traffic, settings
 from tritonclient.grpc import service_pb2 as triton
 
 import tocsin

@@ -16,8 +16,8 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from harness.model_server import model_server
-from harness.parts import (
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
     INFER,
     METHOD,
     SIGNALS,

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 import yaml
-from harness.parts import INFER, SIGNALS, far_away, safe_traffic
+from benchmarks.harness.parts import INFER, SIGNALS, far_away, safe_traffic
 
 import tocsin
 from tocsin.configuration.config import Config

@@ -21,9 +21,9 @@ import grpc
 import numpy as np
 import pytest
 import yaml
-from harness.by_hand import fields, until, upstream
-from harness.model_server import model_server
-from harness.parts import (
+from benchmarks.harness.by_hand import fields, until, upstream
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
     INFER,
     SIGNALS,
     STREAM_INFER,
@@ -172,7 +172,7 @@ def test_a_full_disk_loses_segments_and_no_traffic(tmp_path: Path) -> None:
     program = f"""
 import logging, resource, signal, sys
 from pathlib import Path
-from harness.parts import INFER, inference, safe_traffic, settings
+from benchmarks.harness.parts import INFER, inference, safe_traffic, settings
 from tocsin.recording.recorder import Recorder
 logging.basicConfig(stream=sys.stdout)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from harness.parts import running
-from harness.vllm_inference import GENERATE, STREAM, VOCABULARY, Request, Response, answer, engine
+from benchmarks.harness.parts import running
+from benchmarks.harness.vllm_inference import GENERATE, STREAM, VOCABULARY, Request, Response, answer, engine
 
 import tocsin
 from tocsin.configuration.config import Config
@@ -117,7 +117,7 @@ def test_what_was_asked_for_is_judged_and_taken_out_again(method: str, bundle: P
 
 def parts(seed: int, amount: int, temperature: float = 1.0) -> Any:
     """One message with the log-probabilities of a whole answer."""
-    from harness.vllm_inference import Engine
+    from benchmarks.harness.vllm_inference import Engine
 
     request = Request(
         response={"output_logprobs": True, "output_token_ids": True, "output_candidates": {"top_n": amount}}

@@ -17,9 +17,19 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from harness.by_hand import until
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, at_once, far_away, free_port, inference, quick_bundle, safe_traffic, settings
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
+    INFER,
+    SIGNALS,
+    at_once,
+    far_away,
+    free_port,
+    inference,
+    quick_bundle,
+    safe_traffic,
+    settings,
+)
 
 import tocsin
 from tocsin.cli.reload import reload as reload_command

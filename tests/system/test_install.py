@@ -11,8 +11,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, at_once, free_port, inference, safe_traffic
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, at_once, free_port, inference, safe_traffic
 
 import tocsin
 

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, far_away, free_port, inference, safe_traffic
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, far_away, free_port, inference, safe_traffic
 from tests import traced
 from tests.traced import Traces
 
@@ -70,7 +70,7 @@ from pathlib import Path
 from tocsin.demo.findings import Findings
 from tocsin.demo.picture import draw
 from tocsin_calibration import Bundle
-from harness.parts import safe_traffic
+from benchmarks.harness.parts import safe_traffic
 bundle = Bundle.read(Path("m.tocsin"))
 scores = {"safe": bundle.scorer(safe_traffic(50)), "strange": bundle.scorer(safe_traffic(50, seed=2))}
 draw(Findings(bundle.promise, safe=50, kinds={"strange": 0.1}, scores=scores), Path("drawn/picture.png"))

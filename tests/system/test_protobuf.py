@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness.model_server import model_server
-from harness.parts import far_away, inference, safe_traffic
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import far_away, inference, safe_traffic
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """

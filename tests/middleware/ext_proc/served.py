@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
-from harness.envoy import Envoy, attached_envoy
-from harness.model_server import Model, model_server
-from harness.parts import INFER, SIGNALS, STREAM_INFER, Running, far_away, inference, running, safe_traffic
+from benchmarks.harness.envoy import Envoy, attached_envoy
+from benchmarks.harness.model_server import Model, model_server
+from benchmarks.harness.parts import INFER, SIGNALS, STREAM_INFER, Running, far_away, inference, running, safe_traffic
 
 from tocsin.configuration.config import Config
 

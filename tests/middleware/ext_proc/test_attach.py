@@ -13,10 +13,10 @@ from typing import Any
 import grpc
 import pytest
 import yaml
-from harness.envoy import running_envoy
-from harness.model_server import model_server
-from harness.parts import INFER, at_once, free_port
-from harness.ranker import protocol
+from benchmarks.harness.envoy import running_envoy
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, at_once, free_port
+from benchmarks.harness.ranker import protocol
 from tests import command
 from tests.docs.terminal import blocks
 from tests.middleware.ext_proc.served import ANSWERS, eventually, verdicts

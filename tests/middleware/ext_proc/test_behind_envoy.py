@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from harness import ranker as acme
-from harness.parts import running
+from benchmarks.harness import ranker as acme
+from benchmarks.harness.parts import running
 from tests.middleware.test_positions import POLICIES, SCENARIOS
 from tests.positions import ANSWERS, ask, config, positioned
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ranker as acme
-from harness.envoy_messages import ProcessingRequest, ProcessingResponse
-from harness.parts import inline_guard
+from benchmarks.harness import ranker as acme
+from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
+from benchmarks.harness.parts import inline_guard
 from tests.positions import ANSWERS, config
 
 from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext

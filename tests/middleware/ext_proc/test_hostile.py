@@ -11,10 +11,10 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.envoy_messages import ProcessingRequest, ProcessingResponse
-from harness.parts import INFER, Running, running
-from harness.raw_http2 import END_HEADERS, END_STREAM, PREFACE, Kind, frame, settings
-from harness.raw_peers import connect
+from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
+from benchmarks.harness.parts import INFER, Running, running
+from benchmarks.harness.raw_http2 import END_HEADERS, END_STREAM, PREFACE, Kind, frame, settings
+from benchmarks.harness.raw_peers import connect
 from tests.middleware.ext_proc.served import ANSWERS, configuration, eventually
 
 from tocsin.configuration.listener import Limits

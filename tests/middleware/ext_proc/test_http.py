@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from harness.chat import CHAT, STRANGE, USUAL, completion, config, tokens_bundle
-from harness.envoy import attached_envoy
-from harness.openai_server import serving
-from harness.parts import Running, running
+from benchmarks.harness.chat import CHAT, STRANGE, USUAL, completion, config, tokens_bundle
+from benchmarks.harness.envoy import attached_envoy
+from benchmarks.harness.openai_server import serving
+from benchmarks.harness.parts import Running, running
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response

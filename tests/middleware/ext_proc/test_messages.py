@@ -6,8 +6,8 @@ import random
 from typing import Any
 
 import pytest
+from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
 from google.protobuf.message import DecodeError
-from harness.envoy_messages import ProcessingRequest, ProcessingResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

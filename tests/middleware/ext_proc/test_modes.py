@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from harness.parts import INFER, inference, streamed
+from benchmarks.harness.parts import INFER, inference, streamed
 from tests.middleware.ext_proc.served import ANSWERS, SAFE, eventually, served, verdicts
 
 pytestmark = pytest.mark.long

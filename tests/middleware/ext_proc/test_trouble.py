@@ -11,10 +11,10 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.certificates import Authority
-from harness.envoy import attached_envoy
-from harness.model_server import model_server
-from harness.parts import STREAM_INFER, running, streamed
+from benchmarks.harness.certificates import Authority
+from benchmarks.harness.envoy import attached_envoy
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import STREAM_INFER, running, streamed
 from tests.middleware.ext_proc.served import ANSWERS, Served, configuration, eventually, served, verdicts
 
 from tocsin.configuration.listener import TlsConfig

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import pytest
 import yaml
-from harness.parts import SIGNALS, inference, safe_traffic, settings
+from benchmarks.harness.parts import SIGNALS, inference, safe_traffic, settings
 from pydantic import ValidationError
 from typer.testing import CliRunner
 

@@ -16,10 +16,10 @@ import httpx
 import openai
 import pyarrow.parquet as pq
 import pytest
-from harness.chat import CHAT, STRANGE, USUAL, config, each_token_bundle, stream, tokens_bundle
-from harness.envoy import attached_envoy
-from harness.openai_server import ANSWERS, Middleware, OpenAIServer, serving
-from harness.parts import running
+from benchmarks.harness.chat import CHAT, STRANGE, USUAL, config, each_token_bundle, stream, tokens_bundle
+from benchmarks.harness.envoy import attached_envoy
+from benchmarks.harness.openai_server import ANSWERS, Middleware, OpenAIServer, serving
+from benchmarks.harness.parts import running
 
 import tocsin
 from tocsin.asgi import GuardMiddleware
@@ -344,7 +344,7 @@ def test_a_program_records_what_it_is_calibrated_on(position: str, tmp_path: Pat
 
 
 def test_a_guard_without_http_is_refused(bundle: Path) -> None:
-    from harness.parts import settings
+    from benchmarks.harness.parts import settings
 
     guard = Guard.open(settings(1, bundle))
     with pytest.raises(ConfigError, match=r"GuardMiddleware judges protocols of HTTP.*digits \(oip\)"):

@@ -10,7 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness.chat import JSON, SSE, STRANGE, USUAL, chunk, completion, config, delta, judged, stream, tokens_bundle
+from benchmarks.harness.chat import (
+    JSON,
+    SSE,
+    STRANGE,
+    USUAL,
+    chunk,
+    completion,
+    config,
+    delta,
+    judged,
+    stream,
+    tokens_bundle,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

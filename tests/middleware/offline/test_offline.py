@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from harness.parts import safe_traffic
+from benchmarks.harness.parts import safe_traffic
 from typer.testing import CliRunner
 
 from tocsin.cli.main import app

@@ -11,9 +11,19 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.by_hand import fields, until, upstream
-from harness.model_server import model_server
-from harness.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
+from benchmarks.harness.by_hand import fields, until, upstream
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import (
+    INFER,
+    STREAM_INFER,
+    Running,
+    far_away,
+    inference,
+    running,
+    safe_traffic,
+    settings,
+    streamed,
+)
 from hpack import Decoder
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, SettingsFrame
 
@@ -188,7 +198,7 @@ def test_a_severity_that_the_bundle_does_not_have_is_an_error(bundle: Path) -> N
 
 
 def test_an_answer_that_some_method_cannot_hold_is_an_error(bundle: Path, tmp_path: Path) -> None:
-    from harness import ranker as acme
+    from benchmarks.harness import ranker as acme
 
     text = {"bundle": bundle, "protocol": "two", "signals": acme.SIGNALS, "abstain": {"response": {"id": "none"}}}
     protocol = acme.protocol(tmp_path)["ranker"]

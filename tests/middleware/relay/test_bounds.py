@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.by_hand import Pipe, enforcing_by_hand
-from harness.parts import INFER, inference, safe_traffic
+from benchmarks.harness.by_hand import Pipe, enforcing_by_hand
+from benchmarks.harness.parts import INFER, inference, safe_traffic
 from hyperframe.frame import (
     DataFrame,
     GoAwayFrame,

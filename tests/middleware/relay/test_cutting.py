@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.by_hand import Pipe, enforcing_by_hand, unconnected
-from harness.parts import INFER, inference, inline_guard, safe_traffic, settings
+from benchmarks.harness.by_hand import Pipe, enforcing_by_hand, unconnected
+from benchmarks.harness.parts import INFER, inference, inline_guard, safe_traffic, settings
 from hpack import Decoder
 from hyperframe.frame import (
     ContinuationFrame,

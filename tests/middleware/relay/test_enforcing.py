@@ -11,10 +11,20 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.by_hand import until
-from harness.certificates import Authority
-from harness.model_server import Model, model_server
-from harness.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings, streamed
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.certificates import Authority
+from benchmarks.harness.model_server import Model, model_server
+from benchmarks.harness.parts import (
+    INFER,
+    STREAM_INFER,
+    Running,
+    far_away,
+    inference,
+    running,
+    safe_traffic,
+    settings,
+    streamed,
+)
 
 import tocsin
 from tocsin.configuration.fields import Address

@@ -16,9 +16,9 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.by_hand import fields, upstream
-from harness.model_server import model_server
-from harness.parts import INFER, at_once, free_port, inference, running, safe_traffic, settings
+from benchmarks.harness.by_hand import fields, upstream
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, at_once, free_port, inference, running, safe_traffic, settings
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 
 import tocsin

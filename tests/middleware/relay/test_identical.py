@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.model_server import Model, model_server
-from harness.parts import INFER, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.model_server import Model, model_server
+from benchmarks.harness.parts import INFER, far_away, inference, running, safe_traffic, settings
 
 from tocsin.verdict import METADATA_KEY
 

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from harness.model_server import model_server
-from harness.parts import INFER, Running, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, Running, far_away, inference, running, safe_traffic, settings
 
 import tocsin
 from tocsin.judgement.guard import Guard

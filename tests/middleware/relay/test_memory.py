@@ -10,8 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, free_port, inference, quick_bundle, running, safe_traffic, settings
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, free_port, inference, quick_bundle, running, safe_traffic, settings
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.model import GuardedModel

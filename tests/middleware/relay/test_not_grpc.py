@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.by_hand import until
-from harness.parts import INFER, SIGNALS, Running, free_port, running, settings
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.parts import INFER, SIGNALS, Running, free_port, running, settings
 from tests.raw_client import Answer, field, raw_client
 
 from tocsin.grpc_wire.content_types import is_grpc

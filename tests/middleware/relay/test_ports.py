@@ -20,11 +20,11 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.certificates import Authority
+from benchmarks.harness.model_server import Model, model_server
+from benchmarks.harness.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from harness.by_hand import until
-from harness.certificates import Authority
-from harness.model_server import Model, model_server
-from harness.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
 
 from tocsin.http2 import frames
 from tocsin.relay import descriptors

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import grpc
 import pytest
-from harness.parts import INFER, SIGNALS, Running, far_away, inference, running, settings
+from benchmarks.harness.parts import INFER, SIGNALS, Running, far_away, inference, running, settings
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st

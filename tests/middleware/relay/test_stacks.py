@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 from benchmarks.dataplane.hops import Hop, envoy, missing, start_envoy, start_nginx
-from harness.model_server import model_server
-from harness.parts import INFER, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, far_away, inference, running, safe_traffic, settings
 from tests.middleware.relay.test_identical import SCENARIOS, UNLIMITED
 
 from tocsin.grpc_wire.deframer import framed

@@ -11,11 +11,11 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from benchmarks.harness.by_hand import until
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
-from harness.by_hand import until
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, Running, free_port, inference, running, safe_traffic, settings
 from tests.raw_client import field, raw_client
 
 from tocsin.configuration.config import Config

@@ -15,8 +15,8 @@ from typing import Any
 
 import grpc
 import pytest
-from harness.by_hand import fields, upstream
-from harness.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.by_hand import fields, upstream
+from benchmarks.harness.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings
 from hyperframe.frame import DataFrame, HeadersFrame
 from tests.middleware.relay.test_verdict_fields import SPELLINGS
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import grpc
 import pytest
 from benchmarks.dataplane.hops import start_upstream
-from harness.by_hand import enforcing_by_hand
-from harness.model_server import model_server
-from harness.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
+from benchmarks.harness.by_hand import enforcing_by_hand
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, SIGNALS, Running, quick_bundle, running, settings
 from hyperframe.frame import DataFrame, Frame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 
 from tocsin.grpc_wire.deframer import framed

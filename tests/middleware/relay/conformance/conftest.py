@@ -9,9 +9,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness.model_server import Model
-from harness.parts import SIGNALS, running, settings
-from harness.raw_peers import close_clients
+from benchmarks.harness.model_server import Model
+from benchmarks.harness.parts import SIGNALS, running, settings
+from benchmarks.harness.raw_peers import close_clients
 from tests.middleware.relay.conformance.harness import ANSWERS, MODES, Surroundings, Trial
 
 ENFORCED = {"critical": "block", "warning": "block"}

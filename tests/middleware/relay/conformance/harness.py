@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from harness.parts import INFER, Running, far_away, inference, safe_traffic
-from harness.raw_http2 import (
+from benchmarks.harness.parts import INFER, Running, far_away, inference, safe_traffic
+from benchmarks.harness.raw_http2 import (
     END_HEADERS,
     END_STREAM,
     ErrorCode,
@@ -20,7 +20,7 @@ from harness.raw_http2 import (
     message,
     request_block,
 )
-from harness.raw_peers import RawPeer, connect, eventually
+from benchmarks.harness.raw_peers import RawPeer, connect, eventually
 
 from tocsin.verdict import METADATA_KEY
 

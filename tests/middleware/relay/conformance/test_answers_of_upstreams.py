@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import grpc
 import pytest
-from harness.parts import INFER, SIGNALS, Running, running
-from harness.parts import settings as configured
-from harness.raw_http2 import (
+from benchmarks.harness.parts import INFER, SIGNALS, Running, running
+from benchmarks.harness.parts import settings as configured
+from benchmarks.harness.raw_http2 import (
     ACK,
     END_HEADERS,
     END_STREAM,
@@ -36,7 +36,7 @@ from harness.raw_http2 import (
     settings,
     window_update,
 )
-from harness.raw_peers import RawPeer, ScriptedUpstream, connect, scripted_upstream
+from benchmarks.harness.raw_peers import RawPeer, ScriptedUpstream, connect, scripted_upstream
 from tests.middleware.relay.conformance.harness import FAR, MODES, SAFE, gives_everything_back
 
 import tocsin

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 
 import pytest
-from harness.parts import INFER
-from harness.raw_http2 import (
+from benchmarks.harness.parts import INFER
+from benchmarks.harness.raw_http2 import (
     ACK,
     END_HEADERS,
     END_STREAM,
@@ -23,7 +23,7 @@ from harness.raw_http2 import (
     settings,
     window_update,
 )
-from harness.raw_peers import RawPeer
+from benchmarks.harness.raw_peers import RawPeer
 from tests.middleware.relay.conformance.harness import (
     CALL,
     IGNORED,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness.parts import INFER
-from harness.raw_http2 import (
+from benchmarks.harness.parts import INFER
+from benchmarks.harness.raw_http2 import (
     END_HEADERS,
     END_STREAM,
     GRPC,
@@ -18,7 +18,7 @@ from harness.raw_http2 import (
     request_block,
     settings,
 )
-from harness.raw_peers import connect
+from benchmarks.harness.raw_peers import connect
 from hpack import Encoder
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness.parts import INFER
-from harness.raw_http2 import (
+from benchmarks.harness.parts import INFER
+from benchmarks.harness.raw_http2 import (
     END_HEADERS,
     END_STREAM,
     GRPC,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from harness.parts import INFER
-from harness.raw_http2 import (
+from benchmarks.harness.parts import INFER
+from benchmarks.harness.raw_http2 import (
     ACK,
     END_HEADERS,
     END_STREAM,
@@ -19,7 +19,7 @@ from harness.raw_http2 import (
     settings,
     window_update,
 )
-from harness.raw_peers import RawPeer, connect
+from benchmarks.harness.raw_peers import RawPeer, connect
 from tests.middleware.relay.conformance.harness import (
     CALL,
     IGNORED,

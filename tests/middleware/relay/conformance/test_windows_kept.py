@@ -10,9 +10,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from harness.parts import INFER, SIGNALS, Running, running
-from harness.parts import settings as configured
-from harness.raw_http2 import (
+from benchmarks.harness.parts import INFER, SIGNALS, Running, running
+from benchmarks.harness.parts import settings as configured
+from benchmarks.harness.raw_http2 import (
     END_HEADERS,
     PREFACE,
     ErrorCode,
@@ -26,7 +26,7 @@ from harness.raw_http2 import (
     settings,
     window_update,
 )
-from harness.raw_peers import RawPeer, connect, eventually, scripted_upstream
+from benchmarks.harness.raw_peers import RawPeer, connect, eventually, scripted_upstream
 from tests.middleware.relay.conformance.harness import (
     MODES,
     SAFE,

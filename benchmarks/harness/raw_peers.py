@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hpack import Decoder
 from hpack.exceptions import HPACKError
 
-from harness.raw_http2 import ACK, END_HEADERS, END_STREAM, PREFACE, Kind, frame, settings
+from benchmarks.harness.raw_http2 import ACK, END_HEADERS, END_STREAM, PREFACE, Kind, frame, settings
 
 
 class Frame(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 from hpack import Encoder
 from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
 
-from harness.parts import inline_guard, settings
+from benchmarks.harness.parts import inline_guard, settings
 from tocsin.relay.connection import Connection
 from tocsin.relay.server import Relay
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from docs.site import command_pages, python_pages, repository_pages, setting_pages
 from mkdocs.structure.files import File
-
-from documentation import command_pages, python_pages, repository_pages, setting_pages
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
-from benchmarks.dataplane.hops import envoy
 
-from harness.parts import Running, free_port
+from benchmarks.dataplane.hops import envoy
+from benchmarks.harness.parts import Running, free_port
 from tocsin.ext_proc.attach import attached
 
 HTTP2 = {

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from harness.chat import STRANGE, USUAL, chunk, completion, delta, stream
+from benchmarks.harness.chat import STRANGE, USUAL, chunk, completion, delta, stream
 
 ANSWERS: dict[str, list[list[float]]] = {
     "safe": [[USUAL] * 6],

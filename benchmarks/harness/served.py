@@ -12,8 +12,8 @@ import grpc
 import numpy as np
 
 import tocsin
-from harness.model_server import model_server
-from harness.parts import INFER, Running, far_away, inference, quick_bundle, running, safe_traffic, settings
+from benchmarks.harness.model_server import model_server
+from benchmarks.harness.parts import INFER, Running, far_away, inference, quick_bundle, running, safe_traffic, settings
 from tocsin.verdict import Verdict
 from tocsin_calibration import (
     SessionRule,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.parts import free_port
+from benchmarks.harness.parts import free_port
 
 
 class RedisServer:

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from harness.parts import INFER, STREAM_INFER, streamed
+from benchmarks.harness.parts import INFER, STREAM_INFER, streamed
 
 KINDS = {"Unary": (False, False), "Down": (False, True), "Up": (True, False), "Both": (True, True)}
 
