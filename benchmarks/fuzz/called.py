@@ -97,7 +97,7 @@ class Called:
 
     def _try(self, sent: bytes, at_once: bool) -> None:
         relay = self._relay.sidecar.relay
-        asked, counted = self._asked.guarded, relay.calls[1]
+        asked, counted = self._asked.guarded, relay.context.calls[1]
         peer = connect(self._relay.target, PREFACE + settings() + sent if at_once else None)
         if not at_once:
             peer.send(sent)
@@ -110,7 +110,7 @@ class Called:
             raise Failure("an answer of a guarded method went out that is to be blocked")
         if not peer.has_ended(LAST):
             time.sleep(LATE)
-        if self._asked.guarded - asked > relay.calls[1] - counted:
+        if self._asked.guarded - asked > relay.context.calls[1] - counted:
             raise Failure("the server was asked for a guarded method, and the relay does not know it")
 
     def understood(self) -> None:

@@ -14,9 +14,7 @@ from benchmarks.fuzz.seeds import REQUEST, RESPONSE, TRAILERS, ZIPPED, conversat
 from benchmarks.harness.by_hand import Pipe, unconnected
 from benchmarks.harness.parts import inline_guard, settings
 from tocsin.http2.frames import PREFACE, SETTINGS, frame
-from tocsin.judgement.batching import Batcher
 from tocsin.relay.connection import Connection
-from tocsin.relay.retrier import Retrier
 from tocsin.relay.server import Relay
 from tocsin.verdict import METADATA_KEY
 
@@ -76,7 +74,7 @@ class Relayed:
 
     def _connected(self) -> tuple[Relay, Connection, Pipe, Pipe]:
         relay = Relay(self._config, self._guard)
-        relay.context.batcher, relay.context.retrier = Batcher(self._guard, relay._flushed), Retrier(relay)
+        relay.context.start()
         connection = relay.connection(unconnected(relay))
         to_client, to_server = Pipe(), Pipe()
         connection.upstream.connection_made(to_server)  # type: ignore[arg-type]
@@ -105,7 +103,7 @@ class Relayed:
             raise Failure(f"{self._config.max_memory - relay.context.memory.remaining} bytes are still kept")
         if connection.streams or len(connection.gone) > 1_024:
             raise Failure("streams are still remembered")
-        if relay.fails_closed:
+        if relay.context.fails_closed:
             self._nothing_unscored(bytes(to_client.written))
         return bytes(to_client.written)
 
