@@ -101,7 +101,7 @@ class Relayed:
         await asyncio.sleep(0)
         if relay.context.memory.remaining != self._config.max_memory:
             raise Failure(f"{self._config.max_memory - relay.context.memory.remaining} bytes are still kept")
-        if connection.streams or len(connection.gone) > 1_024:
+        if connection.streams or len(connection.closed_streams) > 1_024:
             raise Failure("streams are still remembered")
         if relay.context.fails_closed:
             self._nothing_unscored(bytes(to_client.written))
