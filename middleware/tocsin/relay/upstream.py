@@ -113,7 +113,8 @@ class Upstream(Endpoint):
             return b""
         open_stream.headers_sent = True
         open_stream.response_encoding = received.encoding
-        if open_stream.call.wants_initial:
+        call = open_stream.call  # none any more, where it passes unread
+        if call is not None and call.wants_initial:
             open_stream.note_initial(received)
         if received.without_length is not None and not received.foreign and isinstance(open_stream, HeldStream):
             return self._header_frames(stream, received.without_length, 0)  # what goes out may have another length
