@@ -39,7 +39,9 @@ def folder(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where examples run: with the configuration that they speak of."""
     path = tmp_path_factory.mktemp("examples")
     model = {"bundle": str(bundle), "signals": SIGNALS}
-    (path / "tocsin.yaml").write_text(yaml.safe_dump({"mode": "annotate", "models": {"digits": model}}))
+    for name, protocol in (("tocsin.yaml", "oip"), ("http.yaml", "oip_http")):
+        content = {"mode": "annotate", "models": {"digits": {**model, "protocol": protocol}}}
+        (path / name).write_text(yaml.safe_dump(content))
     return path
 
 

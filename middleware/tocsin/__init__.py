@@ -97,6 +97,18 @@ def guard_transport(transport: Any, guard: Guard) -> Any:
     enforce, what `on_alarm` and `fail` say is done.
 
     Raises ConfigError where no model of the guard is served by a protocol of HTTP, TypeError where `transport` is none.
+
+        >>> import httpx
+        >>> import tocsin
+        >>> shown = {"probs": [0.1] * 10, "embedding": [30.0] * 8}
+        >>> outputs = [{"name": n, "datatype": "FP32", "shape": [1, len(v)], "data": v} for n, v in shown.items()]
+        >>> answer = {"model_name": "digits", "outputs": outputs}
+        >>> model = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+        >>> transport = tocsin.guard_transport(model, tocsin.Guard.open("http.yaml"))
+        >>> with httpx.Client(transport=transport) as client:
+        ...     response = client.post("http://model/v2/models/digits/infer", json={"inputs": []})
+        >>> tocsin.verdict(response).severity
+        'critical'
     """
     from tocsin.inprocess.httpx_transport import guarded_transport
 
@@ -108,8 +120,10 @@ def record(config: Config | Path | str, directory: Path | str, rows: int = 100_0
     """A guard that keeps the signals of responses in a folder instead of scoring them, for `tocsin fit` and
     `tocsin calibrate`; at most so many rows. It is given to any position of a program:
 
-        with tocsin.record("tocsin.yaml", "safe") as guard:
-            transport = tocsin.guard_transport(httpx.HTTPTransport(), guard)
+        >>> import grpc
+        >>> import tocsin
+        >>> with tocsin.record("tocsin.yaml", "safe") as guard:
+        ...     channel = tocsin.guard_channel(grpc.insecure_channel("127.0.0.1:8001"), guard)
 
     Bundles need not exist yet, and nothing is done about responses. Needs the extra `record`. Raises ConfigError, and
     RecordingError where the folder cannot be written to.

@@ -77,7 +77,7 @@
 {{- define "tocsin.files" -}}
 {{- $settings := .Values.tocsin.settings | default dict }}
 {{- $holders := dict "settings" (pick $settings "admin_token") }}
-{{- range $key := list "tls" "upstream_tls" "admin_tls" "opentelemetry" "state" "events" "record" }}
+{{- range $key := list "tls" "upstream_tls" "admin_tls" "ext_proc_tls" "opentelemetry" "state" "events" "record" }}
 {{- $_ := set $holders (printf "settings.%s" $key) (get $settings $key | default dict) }}
 {{- end }}
 {{- range $at, $one := $settings.listeners | default list }}

@@ -36,8 +36,8 @@ def guarded_transport(transport: Any, guard: Guard) -> Any:
     """A transport like this one, whose responses are judged. Raises TypeError where it is none."""
     exchanges = Exchanges(guard)
     exchanges.require("guard_transport")
-    is_async = hasattr(transport, "handle_async_request")
-    return _transport_class(_library_of(transport), is_async)(transport, exchanges)
+    kinds = hasattr(transport, "handle_request"), hasattr(transport, "handle_async_request")
+    return _transport_class(_library_of(transport), *kinds)(transport, exchanges)
 
 
 def _library_of(transport: Any) -> str:
@@ -58,16 +58,18 @@ def _defining(base: type) -> str:
 
 
 @cache
-def _transport_class(name: str, is_async: bool) -> Any:
-    """The class of guarded transports for a library: a transport of its own."""
+def _transport_class(name: str, is_sync: bool, is_async: bool) -> Any:
+    """The class of guarded transports for a library: a transport of its own, of both kinds where what it wraps is."""
     library = import_module(name)
-    kind, base, stream = (
-        (_AsyncTransport, library.AsyncBaseTransport, library.AsyncByteStream)
-        if is_async
-        else (_Transport, library.BaseTransport, library.SyncByteStream)
-    )
-    streaming = type("GuardedStream", (_AsyncStream if is_async else _Stream, stream), {})
-    return type("GuardedTransport", (kind, base), {"library": library, "streaming": streaming})
+    bases: tuple[type, ...] = ()
+    content: dict[str, Any] = {"library": library}
+    if is_sync:
+        bases += (_Transport, library.BaseTransport)
+        content["stream_type"] = type("GuardedStream", (_Stream, library.SyncByteStream), {})
+    if is_async:
+        bases += (_AsyncTransport, library.AsyncBaseTransport)
+        content["async_stream_type"] = type("GuardedStream", (_AsyncStream, library.AsyncByteStream), {})
+    return type("GuardedTransport", bases, content)
 
 
 class _Exchanging:
@@ -163,7 +165,7 @@ class _Transport:
     """A guarded transport for httpx.Client."""
 
     library: Any
-    streaming: Any
+    stream_type: Any
 
     def __init__(self, transport: Any, exchanges: Exchanges) -> None:
         self._transport = transport
@@ -195,7 +197,7 @@ class _Transport:
                     break
             else:
                 return exchanging.complete(response, b"".join(first))
-        return exchanging.with_stream(response, self.streaming(first, parts, response, exchanging.gate))
+        return exchanging.with_stream(response, self.stream_type(first, parts, response, exchanging.gate))
 
     def _parts(self, exchanging: _Exchanging, response: Any) -> Iterator[bytes]:
         """The bytes that may go on, as they may."""
@@ -250,12 +252,12 @@ class _AsyncTransport:
     """A guarded transport for httpx.AsyncClient."""
 
     library: Any
-    streaming: Any
+    async_stream_type: Any
+    _batcher: tuple[asyncio.AbstractEventLoop, Batcher] | None = None
 
     def __init__(self, transport: Any, exchanges: Exchanges) -> None:
         self._transport = transport
         self._exchanges = exchanges
-        self._batcher: tuple[asyncio.AbstractEventLoop, Batcher] | None = None
 
     async def handle_async_request(self, request: Any) -> Any:
         exchange = _opened(self._exchanges, request)
@@ -283,7 +285,7 @@ class _AsyncTransport:
                     break
             else:
                 return exchanging.complete(response, b"".join(first))
-        return exchanging.with_stream(response, self.streaming(first, parts, response, exchanging.gate))
+        return exchanging.with_stream(response, self.async_stream_type(first, parts, response, exchanging.gate))
 
     async def _parts(self, exchanging: _Exchanging, response: Any) -> AsyncIterator[bytes]:
         """The bytes that may go on, as they may."""

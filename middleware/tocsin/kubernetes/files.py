@@ -42,7 +42,11 @@ WAYS = {
     "events.to.*.file": Way.WRITTEN,
     "events.spool": Way.WRITTEN,
     "record.to": Way.WRITTEN,
-    **{f"{place}.{name}": Way.SECRET for place in ("tls", "admin_tls", "listeners.*.tls") for name in _TLS},
+    **{
+        f"{place}.{name}": Way.SECRET
+        for place in ("tls", "admin_tls", "ext_proc_tls", "listeners.*.tls")
+        for name in _TLS
+    },
     **{
         f"{place}.{name}": Way.SECRET
         for place in ("upstream_tls", "listeners.*.upstream_tls", "models.*.fallback.tls")
