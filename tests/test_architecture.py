@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
+
 ROOT = Path(__file__).parents[1]
 SOURCES = [p for folder in ("detectors", "calibration", "middleware") for p in (ROOT / folder).rglob("*.py")]
 
@@ -29,6 +31,31 @@ def test_imports_run_from_middleware_to_calibration_to_detectors() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([lint], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+# A class and what makes it of text, or text of it: one thing in two files.
+PAIRS = {
+    frozenset({"tocsin.verdict", "tocsin.verdict_reading"}),
+    frozenset({"tocsin_calibration.promise", "tocsin_calibration.wording"}),
+    frozenset({"tocsin_detectors.observation", "tocsin_detectors.fitting"}),
+}
+
+
+def test_files_import_each_other_in_no_circle() -> None:
+    graph = grimp.build_graph("tocsin", "tocsin_calibration", "tocsin_detectors", exclude_type_checking_imports=False)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    while leaves := [module for module, others in imports.items() if not others & imports.keys()]:
+        for leaf in leaves:
+            del imports[leaf]
+    importers: dict[str, set[str]] = {module: set() for module in imports}
+    for module, others in imports.items():
+        for other in others & imports.keys():
+            importers[other].add(module)
+    while roots := [module for module, others in importers.items() if not others & importers.keys()]:
+        for root in roots:
+            del importers[root]
+    between = set(importers) - set().union(*PAIRS)
+    assert not between, "imports for type checking count as well"
 
 
 def test_serving_judges_in_an_environment_without_the_packages_for_fitting(bundle: Path) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn, cast
 
+from tocsin.ext_proc.hosts import ConnectionHost, ProcessorHost
 from tocsin.ext_proc.stream import ProcessorStream
 from tocsin.http2 import frames
 from tocsin.http2.flow_control import STREAM_WINDOW, ReceiveWindow, SendWindow
@@ -37,9 +38,6 @@ from tocsin.http2.frames import (
 )
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, HeadersTooLong
 
-if TYPE_CHECKING:
-    from tocsin.ext_proc.server import ExtProcServer
-
 MOST_CONTINUATIONS = 64
 MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not read may leave waiting
 WHILE = 10.0  # seconds in which cheap frames are counted
@@ -48,10 +46,10 @@ MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
 _WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
 
 
-class ExtProcConnection(asyncio.Protocol):
+class ExtProcConnection(ConnectionHost, asyncio.Protocol):
     """Frames from one Envoy worker. Streams reply by `put`, and what they put is written by `flush`."""
 
-    def __init__(self, server: ExtProcServer) -> None:
+    def __init__(self, server: ProcessorHost) -> None:
         self.server = server
         self.name = server.name_connection()
         self.memory = server.memory.open(self._evict)
@@ -75,6 +73,10 @@ class ExtProcConnection(asyncio.Protocol):
         self._block_stream = self._block_flags = self._continuations = 0
         self._controls = self._resets = 0
         self._counting_since = self.idle_since
+
+    @property
+    def open_streams(self) -> int:
+        return len(self.streams)
 
     # -- the socket
 
@@ -138,11 +140,9 @@ class ExtProcConnection(asyncio.Protocol):
         self._go_on()
 
     def put(self, frame: bytes) -> None:
-        """Write a whole frame, with what else this turn brings."""
         self._out.append(frame)
 
     def flush(self) -> None:
-        """Write what was put."""
         transport, out = self._transport, self._out
         if not out or transport is None:
             return
@@ -170,7 +170,6 @@ class ExtProcConnection(asyncio.Protocol):
     # -- the end
 
     def drain(self) -> None:
-        """Ask Envoy to go elsewhere with what is new. What it sends meanwhile is served still."""
         if self._is_closed or self._is_draining:
             return
         self._is_draining = True
@@ -179,7 +178,6 @@ class ExtProcConnection(asyncio.Protocol):
         self._close_when_idle()
 
     def close(self) -> None:
-        """Close the socket, whatever is under way."""
         if self._transport is not None and not self._is_closed:
             self.put(frames.goaway(self._last_stream, frames.NO_ERROR))
             self.flush()
@@ -198,7 +196,6 @@ class ExtProcConnection(asyncio.Protocol):
         self.cut_off("memory")
 
     def cut_off(self, limit: str) -> None:
-        """A limit is exceeded: end the connection."""
         self.server.context.limited[limit] += 1
         self._is_closed = True
         if self._transport is not None:
@@ -393,7 +390,6 @@ class ExtProcConnection(asyncio.Protocol):
             self.remove(stream_id)
 
     def on_stream_ended(self, stream_id: int) -> None:
-        """Nothing more is said on a stream, but for what waits."""
         if self.send_window.blocked(stream_id):
             self.streams.pop(stream_id, None)
         else:

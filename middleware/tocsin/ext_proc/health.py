@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from tocsin.ext_proc.context import ProcessorContext
+from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.ext_proc.misfits import LINES
-
-if TYPE_CHECKING:
-    from tocsin.ext_proc.server import ExtProcServer
 
 NOT_UNDERSTOOD = ("frame", "message", "not_grpc", "not_http2", "verdict")
 LIMITED = (
@@ -34,13 +32,11 @@ _COUNTERS = {
 }
 
 
-def facts(server: ExtProcServer) -> dict[str, dict[str, int]]:
+def facts(context: ProcessorContext, connections: Collection[ConnectionHost]) -> dict[str, dict[str, int]]:
     """What a processor has counted so far, and has open now."""
-    context = server.context
-    connections = list(server.connections)
     return {
         "ext_proc_connections": {"": len(connections)},
-        "ext_proc_streams": {"": sum(len(connection.streams) for connection in connections)},
+        "ext_proc_streams": {"": sum(connection.open_streams for connection in connections)},
         "ext_proc_exchanges": {"false": context.exchanges[0], "true": context.exchanges[1]},
         "ext_proc_misfits": {reason: context.misfits.counts[reason] for reason in LINES},
         "ext_proc_abandoned": {"": context.abandoned},

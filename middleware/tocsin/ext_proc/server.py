@@ -20,6 +20,7 @@ from tocsin.errors import StartError
 from tocsin.ext_proc.connection import ExtProcConnection
 from tocsin.ext_proc.context import ProcessorContext
 from tocsin.ext_proc.health import facts, families
+from tocsin.ext_proc.hosts import ConnectionHost, ProcessorHost
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
@@ -34,14 +35,12 @@ BACKLOG = 1024
 LOOKS = 1.0  # seconds between looks for changed certificates and connections that say nothing
 
 
-class ExtProcServer:
+class ExtProcServer(ProcessorHost):
     """Serves Envoy's external processing on `config.ext_proc`, judged by `guard`.
 
     `memory` is the budget that it shares with the relay. `is_ready` tells whether new calls are welcome. Use `start`,
     then `drain` to end; it must run in one event loop.
     """
-
-    LINGER = 0.2  # seconds that a connection without streams stays open for what Envoy sent before it heard of the end
 
     def __init__(
         self,
@@ -57,8 +56,8 @@ class ExtProcServer:
         assert config.ext_proc is not None
         self.context = ProcessorContext(config, guard, added)
         self.memory = memory
-        self.is_ready = is_ready
-        self.connections: set[ExtProcConnection] = set()
+        self._is_ready = is_ready
+        self.connections: set[ConnectionHost] = set()
         self.longest_headers = int(config.limits.headers)
         self.descriptors = descriptors
         self.handshakes: set[asyncio.Task[None]] = set()
@@ -68,11 +67,8 @@ class ExtProcServer:
         self._server: asyncio.AbstractServer | TlsServer | None = None
         self.asking: set[asyncio.Task[None]] = set()
         self._names = itertools.count(1)
-        self._written_later: dict[ExtProcConnection, None] = {}
+        self._written_later: dict[ConnectionHost, None] = {}
         self._looking: asyncio.Task[None] | None = None
-        self.loop: asyncio.AbstractEventLoop
-        self.batcher: Batcher
-        self.retrier: Retrier
 
     @property
     def address(self) -> Address:
@@ -112,8 +108,10 @@ class ExtProcServer:
         self._certificates.read()
         return True
 
+    def is_ready(self) -> bool:
+        return self._is_ready()
+
     def name_connection(self) -> str:
-        """What tells a connection from all others of this process."""
         return f"ext_proc {next(self._names)}"
 
     @property
@@ -138,20 +136,17 @@ class ExtProcServer:
             return False
         return True
 
-    def admit(self, connection: ExtProcConnection) -> bool:
-        """Take note of a new connection; whether there is room for it."""
+    def admit(self, connection: ConnectionHost) -> bool:
         if not self.has_room():
             return False
         self.connections.add(connection)
         return True
 
-    def on_connection_closed(self, connection: ExtProcConnection) -> None:
-        """A connection has ended."""
+    def on_connection_closed(self, connection: ConnectionHost) -> None:
         self.connections.discard(connection)
         self._written_later.pop(connection, None)
 
-    def write_later(self, connection: ExtProcConnection) -> None:
-        """Write what a connection has put once the batch that is being judged has its verdicts."""
+    def write_later(self, connection: ConnectionHost) -> None:
         if not connection.is_reading:
             self._written_later[connection] = None
 
@@ -180,7 +175,11 @@ class ExtProcServer:
 
     def collect(self) -> Iterable[Metric]:
         """The processor's own health, as Prometheus families."""
-        return families(facts(self))
+        return families(self.facts())
+
+    def facts(self) -> dict[str, dict[str, int]]:
+        """The same as plain data."""
+        return facts(self.context, list(self.connections))
 
     def flushed(self) -> None:
         """A batch is judged."""
@@ -231,10 +230,10 @@ class ExtProcServer:
             for connection in list(self.connections):
                 if not connection.is_greeted and now - connection.idle_since > limits.handshake.total_seconds():
                     connection.cut_off("handshake")
-                elif limits.idle is not None and not connection.streams:
+                elif limits.idle is not None and not connection.open_streams:
                     self._end_idle(connection, now - limits.idle.total_seconds())
 
-    def _end_idle(self, connection: ExtProcConnection, before: float) -> None:
+    def _end_idle(self, connection: ConnectionHost, before: float) -> None:
         if connection.idle_since < before:
             self.limited["idle"] += 1
             connection.drain()

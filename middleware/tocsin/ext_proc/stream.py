@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from asyncio import TimerHandle
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from tocsin.ext_proc.context import ExchangeHost, Judged
 from tocsin.ext_proc.exchange import ENVOYS, EnvoyExchange
+from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.ext_proc.requests import Fields, MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
 from tocsin.grpc_wire.deframer import MessageDeframer, framed, whole_message
@@ -20,9 +20,6 @@ from tocsin.outbound_http import Answer, Request, Target, send_aio
 from tocsin.protocols.messages import decompress
 from tocsin.relay.retrier import Route
 from tocsin.unscored import Unscored
-
-if TYPE_CHECKING:
-    from tocsin.ext_proc.connection import ExtProcConnection
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -38,7 +35,7 @@ _UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 class ProcessorStream(ExchangeHost):
     """A stream of one connection; `has_messages`: it said something."""
 
-    def __init__(self, connection: ExtProcConnection, stream_id: int) -> None:
+    def __init__(self, connection: ConnectionHost, stream_id: int) -> None:
         self.memory = connection.memory
         self.origin = connection.name
         self.has_messages = False

@@ -8,7 +8,6 @@ import socket
 from typing import Any
 
 from tocsin.errors import ReloadError
-from tocsin.ext_proc.health import facts as ext_proc_facts
 from tocsin.service import Sidecar
 
 EVERY = 0.2  # seconds between reports
@@ -57,7 +56,7 @@ class Reporter:
 
     def _counted(self) -> dict[str, Any]:
         sidecar = self._sidecar
-        processed = ext_proc_facts(sidecar.processor) if sidecar.processor is not None else {}
+        processed = sidecar.processor.facts() if sidecar.processor is not None else {}
         sent = sidecar.telemetry.facts() if sidecar.telemetry is not None else {}
         sampled = sidecar.sample.facts() if sidecar.sample is not None else {}
         return {
