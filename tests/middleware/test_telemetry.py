@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from benchmarks.harness.by_hand import until
 from benchmarks.harness.model_server import model_server
 from benchmarks.harness.parts import (
     INFER,
@@ -269,18 +271,20 @@ def test_a_program_makes_spans_for_its_own_processor(bundle: Path) -> None:
 def test_workers_send_their_spans_and_the_supervisor_metrics_of_all(
     bundle: Path, tmp_path: Path, receiver: Receiver
 ) -> None:
-    listen = free_port()
+    listen, metrics = free_port(), free_port()
     with model_server() as (model, address):
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
         config = tmp_path / "tocsin.yaml"
         config.write_text(yaml.safe_dump({
-            "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": None, "admin": None, "workers": 2,
-            "scoring_budget": "60s",
+            "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
+            "workers": 2, "scoring_budget": "60s",
             "opentelemetry": {"endpoint": receiver.endpoint("grpc"), "metrics": "1s"},
             "models": {"digits": {"bundle": str(bundle), "signals": SIGNALS}},
         }))  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         try:
+            # Both listen: else the first takes every call.
+            until(lambda: urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz").status == 200, 60)
             for _ in range(20):
                 with grpc.insecure_channel(
                     f"127.0.0.1:{listen}", options=[("grpc.use_local_subchannel_pool", 1)]
