@@ -206,11 +206,11 @@ def test_page_and_terminal_name_it(bundle: Path) -> None:
     assert [cause["name"] for cause in model["finding"]["causes"]] == ["mahalanobis"]
     assert {"tocsin_cause_log_evalue", "tocsin_change_timestamp_seconds"} <= names
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(picture(snapshot))
+    console.print(picture(snapshot, []))
     text = console.export_text()
     assert "detector mahalanobis: scores are higher" in text and "changed about 20" in text
     del model["finding"]  # an older tocsin's
-    console.print(picture(snapshot))
+    console.print(picture(snapshot, []))
 
 
 def test_a_replay_says_which_and_since_when(bundle: Path, tmp_path: Path) -> None:
