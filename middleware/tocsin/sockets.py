@@ -13,7 +13,7 @@ class BoundSocket:
     """A socket bound to an address; `address` has the port that the system chose for port 0. Raises OSError."""
 
     def __init__(self, address: Address) -> None:
-        self.socket = _unix(address.path) if address.path else _tcp(address)
+        self.socket = bind(address)
         self.address = address if address.path else Address(address.host, self.socket.getsockname()[1])
         self._inode = Path(address.path).stat().st_ino if address.path else 0
 
@@ -24,6 +24,13 @@ class BoundSocket:
         with suppress(OSError):
             if self.address.path and file.stat().st_ino == self._inode:
                 file.unlink()
+
+
+def bind(address: Address, *, shares_port: bool = False) -> socket.socket:
+    """A socket bound to an address, not listening yet. `shares_port`: other processes listen on the same port. Raises
+    OSError.
+    """
+    return _unix(address.path) if address.path else _tcp(address, shares_port)
 
 
 def _unix(path: str) -> socket.socket:
@@ -38,12 +45,14 @@ def _unix(path: str) -> socket.socket:
     return bound
 
 
-def _tcp(address: Address) -> socket.socket:
+def _tcp(address: Address, shares_port: bool) -> socket.socket:
     family, _, _, _, where = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     bound = socket.socket(family)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shares_port:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind(where)
     except OSError:

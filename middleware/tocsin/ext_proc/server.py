@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import socket
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 
@@ -28,6 +26,7 @@ from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.handshake import TlsServer
 from tocsin.relay.retrier import Retrier
 from tocsin.relay.tls import Certificates
+from tocsin.sockets import bind
 
 log = logging.getLogger("tocsin")
 
@@ -87,7 +86,7 @@ class ExtProcServer(ProcessorHost):
         self.retrier = Retrier(self.memory)
         self._certificates.read()
         try:
-            bound = self._bind()
+            bound = bind(self._listen, shares_port=self._shares_port)
         except OSError as error:
             raise StartError(f"ext_proc: cannot listen on {self._listen}: {error.strerror or error}") from error
         if not self._listen.path:
@@ -193,28 +192,6 @@ class ExtProcServer(ProcessorHost):
     def _tls_context(self) -> ssl.SSLContext:
         assert self._certificates.served is not None
         return self._certificates.served
-
-    def _bind(self) -> socket.socket:
-        listen = self._listen
-        if listen.path:
-            if Path(listen.path).is_socket():
-                Path(listen.path).unlink()  # of a process that is gone, or is being replaced
-            bound = socket.socket(socket.AF_UNIX)
-            bound.bind(listen.path)
-            return bound
-        family, _, _, _, where = socket.getaddrinfo(
-            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if self._shares_port:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            bound.bind(where)
-        except OSError:
-            bound.close()
-            raise
-        return bound
 
     async def _look(self) -> None:
         """Use certificates that have changed, close connections that say nothing, and send idle ones away where that

@@ -7,7 +7,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 from tocsin.configuration.fields import Address
@@ -18,6 +17,7 @@ from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.handshake import TlsServer
 from tocsin.relay.tls import Certificates
 from tocsin.relay.upstream_watch import UpstreamWatch
+from tocsin.sockets import bind
 
 log = logging.getLogger("tocsin")
 
@@ -63,7 +63,7 @@ class Port:
         """Listen, or wait for the upstream with that where it is configured so."""
         self._certificates.read()
         try:
-            bound = self._bind()
+            bound = bind(self.address, shares_port=self._shares_port)
         except OSError as error:
             raise StartError(f"cannot listen on {self.listener.listen}: {error.strerror or error}") from error
         if self.listener.listen.path:
@@ -165,30 +165,8 @@ class Port:
             self._stop_listening()
         elif self._server is None:
             try:
-                await self._serve(self._bind())
+                await self._serve(bind(self.address, shares_port=self._shares_port))
             except OSError as error:
                 log.error("cannot listen on %s again: %s", self.address, error.strerror or error)
                 if self._watch is not None:
                     self._watch.up = False  # and tries again
-
-    def _bind(self) -> socket.socket:
-        listen = self.address
-        if listen.path:
-            if Path(listen.path).is_socket():
-                Path(listen.path).unlink()  # of a process that is gone, or is being replaced
-            listener_socket = socket.socket(socket.AF_UNIX)
-            listener_socket.bind(listen.path)
-            return listener_socket
-        family, _, _, _, where = socket.getaddrinfo(
-            listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener_socket = socket.socket(family)
-        listener_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if self._shares_port:
-            listener_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            listener_socket.bind(where)
-        except OSError:
-            listener_socket.close()
-            raise
-        return listener_socket
