@@ -14,7 +14,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
 
 from benchmarks.harness.parts import quick_bundle
 
-settings.register_profile("tocsin", deadline=None)  # a busy machine is no failure
+# A busy machine is no failure, and a run of the suite is repeatable; new cases are looked for by `make fuzz` and by
+# `pytest --hypothesis-profile search`.
+settings.register_profile("tocsin", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, max_examples=2000)
 settings.load_profile("tocsin")
 
 

@@ -6,7 +6,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,15 @@ def asked(peer: socket.socket, path: str = "/metrics", method: str = "GET") -> t
 
 
 def listening() -> set[str]:
-    """Every TCP port of this machine on which somebody listens, and its address, as the kernel writes them."""
+    """The TCP addresses on which this process listens, as the kernel writes them; others may open ports meanwhile."""
+    own = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed since, as the listing itself is
+            own.add(str(path.stat().st_ino))
     lines = [
         line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
     ]
-    return {words[1] for words in lines if words[3] == "0A"}
+    return {words[1] for words in lines if words[3] == "0A" and words[9] in own}
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
@@ -53,6 +57,8 @@ def test_metrics_on_a_unix_socket_open_no_port(bundle: Path, tmp_path: Path) -> 
     path = tmp_path / "m.sock"
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
+    with socket.create_server(("127.0.0.1", 0)):
+        assert listening()  # what is looked for can be seen
     before = listening()
     with running(settings(1, bundle, listen=f"unix:{tmp_path}/r.sock", metrics=f"unix:{path}")) as relay:
         assert listening() <= before

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as triton
 
@@ -107,12 +107,19 @@ def test_equal_descriptions_share_a_layout_and_different_ones_do_not() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_arbitrary_bytes_are_read_or_undecodable(content: bytes) -> None:
+@example(b"2\x00")
+def test_arbitrary_bytes_are_read_or_told_as_what_they_are(content: bytes) -> None:
     for read in (oip.read_response, oip.read_request):
         try:
             read(content)
         except Unscored as why:
-            assert why.reason == "undecodable"
+            assert why.reason == "undecodable" or (why.reason == "shape" and "raw contents of" in str(why))
+
+
+def test_contents_without_a_tensor_are_of_another_shape() -> None:
+    with pytest.raises(Unscored, match="1 raw contents of 0 tensors") as caught:
+        oip.read_response(oip.Response(raw_output_contents=[b""]).SerializeToString())
+    assert caught.value.reason == "shape"
 
 
 def test_the_shipped_definitions_agree_with_tritons_on_the_wire() -> None:

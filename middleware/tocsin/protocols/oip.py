@@ -123,7 +123,9 @@ layouts = LayoutCache()
 
 
 def read_response(content: bytes) -> Message:
-    """A ModelInferResponse. Raises Unscored `undecodable`."""
+    """A ModelInferResponse. Raises Unscored `undecodable`, or `shape` where there are more or fewer contents than
+    tensors.
+    """
     envelope = _envelope(ResponseEnvelope, content, "response")
     raw = envelope.raw_output_contents
     layout = layouts.layouts.get(tuple(envelope.outputs)) if raw else None
@@ -134,7 +136,7 @@ def read_response(content: bytes) -> Message:
 
 def read_stream_response(content: bytes) -> Message:
     """The ModelInferResponse in a ModelStreamInferResponse. It is empty where it is an error, or Triton's word that
-    a request has no more responses. Raises Unscored `undecodable`.
+    a request has no more responses. Raises Unscored `undecodable`, or `shape` as a response does.
     """
     error, content = _streamed(content)
     envelope = _envelope(ResponseEnvelope, content, "response")
@@ -157,7 +159,7 @@ def request_id(content: bytes) -> str:
 
 
 def read_request(content: bytes) -> Message:
-    """A ModelInferRequest. Raises Unscored `undecodable`."""
+    """A ModelInferRequest. Raises Unscored `undecodable`, or `shape` as a response does."""
     envelope = _envelope(RequestEnvelope, content, "request")
     raw = envelope.raw_input_contents
     if not raw:
