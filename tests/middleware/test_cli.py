@@ -112,6 +112,8 @@ def test_config_check_and_schema(made: Path, tmp_path: Path) -> None:
         (["fit", "{recording}", "-o", "x", "-d", "energy"], "has no signal 'logits' (it has: probs, embedding)"),
         (["fit", "{recording}", "-o", "/none/x", "-d", "entropy"], "cannot be written"),
         (["calibrate", "{made}", "{recording}", "--critical", "0.001"], "cannot keep alpha = 0.001: 1498 are needed"),
+        (["calibrate", "{made}", "{recording}", "--critical", "0.001"], "leave critical out (`tocsin calibrate --crit"),
+        (["calibrate", "{made}", "{recording}", "--critical", "0", "--warning", "0"], "leave no severity to promise"),
         (["calibrate", "{made}", "{recording}", "--rule", "most"], "the joint rule is one of any, all, learnt"),
         (["calibrate", "{made}", "{recording}", "--critical", "0.5"], "--critical 0.5 exceeds --warning 0.05"),
     ],
