@@ -29,6 +29,7 @@ log = logging.getLogger("tocsin")
 
 TRACE_KEY = "traceparent"
 HEX, NO_TRACE = "0123456789abcdef", "0" * 32
+NAMED = 5  # configured models that a message names
 OTHER = "other"  # the label of models that are not configured
 NO_KEYS: Mapping[str, str] = {}
 
@@ -313,7 +314,11 @@ class Guard:
         if not name and len(served) == 1:
             return served[0]
         call.model = OTHER
-        raise Unscored("unknown_model", f"model '{name}' is not configured" if name else "the call tells no model")
+        there = ", ".join(model.name for model in served[:NAMED])
+        known = f"; of this protocol there are: {there}" if there else ""
+        raise Unscored(
+            "unknown_model", f"model '{name}' is not configured{known}" if name else "the call tells no model"
+        )
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
