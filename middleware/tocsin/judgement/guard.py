@@ -314,10 +314,10 @@ class Guard:
         if not name and len(served) == 1:
             return served[0]
         call.model = OTHER
-        there = ", ".join(model.name for model in served[:NAMED])
-        known = f"; of this protocol there are: {there}" if there else ""
+        names = ", ".join(model.name for model in served[:NAMED])
+        hint = f"; of this protocol there are: {names}" if names else ""
         raise Unscored(
-            "unknown_model", f"model '{name}' is not configured{known}" if name else "the call tells no model"
+            "unknown_model", f"model '{name}' is not configured{hint}" if name else "the call tells no model"
         )
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:

@@ -45,8 +45,8 @@ class SignalPath(NamedTuple):
     @property
     def named_keys(self) -> int:
         """How many keys of a map make up the whole signal, as in `probabilities[cat,dog]`; 0 where they do not."""
-        whole = None if self.is_derived or self.shape else re.fullmatch(r"[^|\[\]]*\[([^\[\]]*,[^\[\]]*)\]", self.path)
-        return 0 if whole is None else whole[1].count(",") + 1
+        keys = None if self.is_derived or self.shape else re.fullmatch(r"[^|\[\]]*\[([^\[\]]*,[^\[\]]*)\]", self.path)
+        return 0 if keys is None else keys[1].count(",") + 1
 
     @property
     def is_derived(self) -> bool:

@@ -68,8 +68,8 @@ def ask_methods(channel: grpc.Channel) -> list[MethodOutline]:
     for service in services:
         for method in pool.FindServiceByName(service).methods:
             path = f"/{service}/{method.name}"
-            found = list(_numbers(method.output_type, "response", ()))
-            numbers, maps = ([place for place, is_map in found if is_map is kind] for kind in (False, True))
+            places = list(_numbers(method.output_type, "response", ()))
+            numbers, maps = ([place for place, is_map in places if is_map is kind] for kind in (False, True))
             outlines.append(MethodOutline(path, numbers, maps, method.server_streaming))
     return outlines
 
