@@ -280,4 +280,4 @@ def test_what_an_interceptor_puts_in_the_place_of_a_request_is_what_counts(guard
     with acme.ranker(ANSWERS) as (service, address), grpc.insecure_channel(address) as channel:
         made = tocsin.guard_channel(grpc.intercept_channel(channel, Changing()), guard)
         seen = ask(made, "Rank", ["safe3"])
-        assert set(service.asked) == {"far"} and "critical" in seen["verdicts"][0]
+        assert set(service.queries) == {"far"} and "critical" in seen["verdicts"][0]

@@ -143,7 +143,7 @@ UNREADABLE = {
     "model twice": (BODY.replace(b'"model":"m"', b'"model":"other","model":"m"'), "undecodable"),
     "a member twice, once escaped": (BODY.replace(b'"logprob":-0.3', ESCAPED, 1), "undecodable"),
     "index twice": (completion([USUAL] * 6, [USUAL] * 6).replace(b'"index":1', b'"index":0,"index":1'), "undecodable"),
-    "without log-probabilities": (completion([USUAL] * 6, asked=False), "missing_signal"),
+    "without log-probabilities": (completion([USUAL] * 6, has_logprobs=False), "missing_signal"),
     "of a stranger": (BODY.replace(b'"model":"m"', b'"model":"x"'), "unknown_model"),
 }  # fmt: skip
 

@@ -137,7 +137,7 @@ def test_the_fallback_answers_with_the_callers_metadata_and_deadline(bundle: Pat
         with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback=fallback) as (relay, _):
             response, status, _ = ask(relay, b"far", metadata=(("x-tenant", "a"), ("x-key-bin", b"\0\1")))
             assert (response, status) == (ANSWERS[b"safe 1"], grpc.StatusCode.OK)
-            assert safer.seen[-1]["x-tenant"] == "a" and safer.seen[-1]["x-key-bin"] == b"\0\1"
+            assert safer.metadata[-1]["x-tenant"] == "a" and safer.seen[-1]["x-key-bin"] == b"\0\1"
             assert ask(relay, b"far", metadata=(("sleep", "0.5"),))[1] == grpc.StatusCode.FAILED_PRECONDITION
         with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback={"upstream": "127.0.0.1:1"}) as (relay, _):
             assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION
@@ -176,14 +176,14 @@ def test_retries_ask_the_same_model_until_an_answer_passes(bundle: Path) -> None
         assert (response, status) == (server.sequence[b"wavering"][2], grpc.StatusCode.OK)
         assert tocsin.Verdict.from_metadata(trailing["tocsin-verdict"]).severity is None
         assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION
-        assert server.asked[b"far"] == 4
+        assert server.request_counts[b"far"] == 4
 
 
 def test_retries_that_are_not_worth_their_cost_are_not_made(bundle: Path) -> None:
     retry = {"most": 3, "accuracy": 0.1, "passes_right": 0.9, "passes_wrong": 0.9, "cost": 0.1}
     with enforcing(bundle, on_alarm={"critical": "retry"}, retry=retry) as (relay, server):
         assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION
-        assert server.asked[b"far"] == 1
+        assert server.request_counts[b"far"] == 1
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])
