@@ -43,9 +43,9 @@ def guard(tokens: Path) -> Guard:
 
 
 def pvalue(bundle: Path, logprobs: list[float]) -> float:
-    made = Bundle.read(bundle)
+    read = Bundle.read(bundle)
     alone = Observations({"token_logprobs": np.array([logprobs], np.float32)})
-    return float(made.require_promise().judge(made.scorer(alone)).pvalues[0])
+    return float(read.require_promise().judge(read.scorer(alone)).pvalues[0])
 
 
 def test_a_completion_and_its_stream_are_judged_alike(guard: Guard, tokens: Path) -> None:
