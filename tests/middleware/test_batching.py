@@ -13,7 +13,7 @@ from benchmarks.harness.served import in_sessions, model
 
 from tocsin.judgement.batching import INLINE_BYTES, INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
 from tocsin.judgement.call import Call
-from tocsin.judgement.judge import AT_ONCE
+from tocsin.judgement.judge import MAX_STEP_ROWS
 from tocsin.judgement.sink import Scored
 from tocsin_calibration import Window
 
@@ -122,7 +122,7 @@ def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: P
 def test_sessions_of_many_rows_are_judged_as_at_once(tmp_path: Path) -> None:
     bundle = in_sessions(tmp_path / "sessions.tocsin", window=Window(5), style="max")
     guard = inline_guard(settings(1, bundle, models=model(bundle)["models"]))
-    judge, rows = guard.models["digits"].judge, 3 * AT_ONCE + 7
+    judge, rows = guard.models["digits"].judge, 3 * MAX_STEP_ROWS + 7
     scores = guard.models["digits"].scorer(safe_traffic(rows))
     call = Call(METHOD, {"x-session": "one"}, "", False)
     judged = judge(scores, [(call, rows, None)], guard.models["digits"])

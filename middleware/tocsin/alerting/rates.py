@@ -18,7 +18,7 @@ from tocsin.alerting.watched import RuleOptions
 
 WINDOWS = ("5m", "30m", "1h", "6h")
 CHANCE = 1e-6
-ALARM = "alarm"  # the label of a promise's severity in what is recorded: `severity` is that of alerts
+SEVERITY_LABEL = "alarm"  # the label of a promise's severity in what is recorded: `severity` is that of alerts
 
 
 def ceiling(expected: float, carried: float, responses: float) -> float:
@@ -45,7 +45,7 @@ def ceiling_of(expected: str, responses: str, carried: str, joined: str, alike: 
 
 def rates(wishes: RuleOptions) -> list[Recording]:
     """The recording rules: what is promised and expected, and by window the judged, their alarms and the ceiling."""
-    both = wishes.labels("model", ALARM)
+    both = wishes.labels("model", SEVERITY_LABEL)
     rules = [
         Recording("tocsin:alpha", by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_alpha)")),
         Recording(
@@ -85,4 +85,4 @@ def rates(wishes: RuleOptions) -> list[Recording]:
 
 def by_alarm(expr: str) -> str:
     """The same under the label `alarm`."""
-    return f'max without (severity) (label_replace({expr}, "{ALARM}", "$1", "severity", "(.+)"))'
+    return f'max without (severity) (label_replace({expr}, "{SEVERITY_LABEL}", "$1", "severity", "(.+)"))'

@@ -25,7 +25,7 @@ from tocsin.recording.reading import SESSION, RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, Promise, uniforms
 from tocsin_calibration import compare as compare_promises
 
-FRESH = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
+COMPARISON_SHARE = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
 
 
 @command(CalibrateOptions)
@@ -128,7 +128,7 @@ def _require_here(on: str) -> None:
 def _aside(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:
     """A third of the responses, or of the sessions, and the others."""
     names = [""] * unseen.rows if sessions is None else [str(name) for name in unseen.column(sessions)]
-    first = uniforms([f"aside/{name or row}" for row, name in enumerate(names)], seed) <= FRESH
+    first = uniforms([f"aside/{name or row}" for row, name in enumerate(names)], seed) <= COMPARISON_SHARE
     return unseen.take(np.flatnonzero(first)), unseen.take(np.flatnonzero(~first))
 
 

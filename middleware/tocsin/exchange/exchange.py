@@ -33,7 +33,7 @@ from tocsin.verdict import METADATA_KEY
 Headers = Iterable[tuple[str, str]]
 
 # Of a body that goes on as other bytes these would not be true any more.
-OF_BYTES = frozenset(
+BODY_DEPENDENT_FIELDS = frozenset(
     {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
 )
 EVENTS, LINES, DOCUMENT = "text/event-stream", "lines", "document"
@@ -52,7 +52,7 @@ class Segment(NamedTuple):
 
 class ResponseHead(NamedTuple):
     """What is done to a response. `is_judged`: it is read, else it passes as it is. `kind`: EVENTS, LINES or DOCUMENT.
-    `rewrites`: the body goes on as other bytes, so that the headers `OF_BYTES` must not go on.
+    `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must not go on.
     """
 
     is_judged: bool

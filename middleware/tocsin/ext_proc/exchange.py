@@ -18,7 +18,7 @@ from tocsin.ext_proc.requests import (
     BUFFERED_PARTIAL,
     FULL_DUPLEX_STREAMED,
     GRPC,
-    NOT_TOLD,
+    MODE_UNKNOWN,
     NOTHING,
     REQUEST_BODY,
     REQUEST_HEADERS,
@@ -37,8 +37,8 @@ from tocsin.protocols.messages import decompress
 from tocsin.unscored import Unscored
 
 FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
-ENVOYS = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
-HEADER = "request.headers['"  # of an attribute that is a header of the request
+ENVOY_PREFIXES = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
+HEADER_ATTRIBUTE = "request.headers['"  # of an attribute that is a header of the request
 
 
 class EnvoyExchange:
@@ -50,7 +50,7 @@ class EnvoyExchange:
         self._has_begun = False
         self._is_over = False
         self._is_observing = False
-        self._request_mode = self._response_mode = NOT_TOLD
+        self._request_mode = self._response_mode = MODE_UNKNOWN
         self._path = self._verb = ""
         self._http: Exchange | None = None  # of a route of HTTP
         self._http_body: list[bytes] = []  # of its request, so far
@@ -185,8 +185,8 @@ class EnvoyExchange:
         """The request's metadata that judgement reads, the last value of a repeated key."""
         if self._headers:
             return dict(self._headers)
-        start, attributes = len(HEADER), self._attributes
-        return {name[start:-2]: value for name, value in attributes.items() if name.startswith(HEADER)}
+        start, attributes = len(HEADER_ATTRIBUTE), self._attributes
+        return {name[start:-2]: value for name, value in attributes.items() if name.startswith(HEADER_ATTRIBUTE)}
 
     def _refuses_unguarded(self) -> bool:
         """Refuse a call that no model guards, where that is configured; whether it was refused."""
@@ -335,4 +335,4 @@ class EnvoyExchange:
 
 def _forwarded(fields: Fields) -> Fields:
     """The header fields of a request that go along when it is sent once more."""
-    return [(name, value) for name, value in fields if not name.startswith((":", *ENVOYS))]
+    return [(name, value) for name, value in fields if not name.startswith((":", *ENVOY_PREFIXES))]

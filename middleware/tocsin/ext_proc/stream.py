@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from tocsin.ext_proc.context import ExchangeHost, Judged
-from tocsin.ext_proc.exchange import ENVOYS, EnvoyExchange
+from tocsin.ext_proc.exchange import ENVOY_PREFIXES, EnvoyExchange
 from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.ext_proc.requests import Fields, MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
@@ -204,7 +204,7 @@ class ProcessorStream(ExchangeHost):
 
         if step.upstream is None and "upstream" not in config.model_fields_set:
             return server.loop.call_soon(tell, None).cancel  # where Envoy sends requests is not known here
-        fields = [field for field in fields if not field[0].startswith(ENVOYS)]
+        fields = [field for field in fields if not field[0].startswith(ENVOY_PREFIXES)]
         route = Route(config.upstream, config.upstream_tls, fields, opened, server.context.max_message)
         return server.retrier.ask(step, route, tell).cancel
 

@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import Any
 
 from tocsin.exchange.exchange import (
+    BODY_DEPENDENT_FIELDS,
     DOCUMENT,
-    OF_BYTES,
     Exchange,
     Exchanges,
     ResponseHead,
@@ -118,7 +118,7 @@ class _Exchanging:
         """The response that the program gets, whose body is this stream."""
         headers = without_verdict(_fields(response.headers))
         if self.head.rewrites:
-            headers = [(name, value) for name, value in headers if name not in OF_BYTES]
+            headers = [(name, value) for name, value in headers if name not in BODY_DEPENDENT_FIELDS]
         extensions = {**response.extensions, EXTENSION: self.exchange.call}
         return self._library.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
 
@@ -129,7 +129,7 @@ class _Exchanging:
         if instead is not None and not self.gate.is_sent:
             status, headers, body = self.gate.answer or reply(self.exchange, instead)
         if self.head.rewrites or instead is not None:
-            headers = [(name, value) for name, value in headers if name not in OF_BYTES]
+            headers = [(name, value) for name, value in headers if name not in BODY_DEPENDENT_FIELDS]
             headers.append(("content-length", str(len(body))))
         headers = without_verdict(headers) + verdict_fields(self.exchange.call)
         extensions = {**response.extensions, EXTENSION: self.exchange.call}

@@ -22,7 +22,7 @@ from tocsin.kubernetes.files import CONFIG_FILE, Placed, Way, placed
 NAME, CONFIG, BUNDLES, SECRETS, DATA = "tocsin", "tocsin-config", "tocsin-bundles", "tocsin-secrets", "tocsin-data"
 VOLUMES = (CONFIG, BUNDLES, SECRETS, DATA)
 PORT, METRICS = "tocsin", "tocsin-metrics"  # names of ports
-MARGIN = 15  # seconds that a pod has beyond draining
+GRACE_MARGIN = 15  # seconds that a pod has beyond draining
 
 
 class Listening(NamedTuple):
@@ -155,7 +155,7 @@ class Sidecar:
     @property
     def grace(self) -> int:
         """Seconds that a pod needs to end."""
-        return int((self.config.drain_delay + self.config.drain).total_seconds()) + MARGIN
+        return int((self.config.drain_delay + self.config.drain).total_seconds()) + GRACE_MARGIN
 
     def _mounted(self) -> list[tuple[str, str, Mapping[str, Any]]]:
         """Volumes: name, where they are mounted, source."""

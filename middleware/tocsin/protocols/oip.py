@@ -30,11 +30,14 @@ Single = message_class("open_inference", "inference.ModelInferSingle")
 StreamSingle = message_class("open_inference", "inference.ModelStreamInferSingle")
 TensorSingle = message_class("open_inference", "inference.InferTensorSingle")
 
-FINAL = "triton_final_response"  # the parameter by which Triton tells a request's last response
-SHARED = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
+FINAL_PARAMETER = "triton_final_response"  # the parameter by which Triton tells a request's last response
+SHARED_MEMORY_PARAMETER = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
 
-SMALL = 65_536  # bytes of a message that is cheaply written again
-LARGEST, ROOM = 16_384, 4_194_304  # bytes of a message's tensor descriptions, and of all that are remembered
+CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again
+MAX_DESCRIPTIONS, MAX_MEMORY = (
+    16_384,
+    4_194_304,
+)  # bytes of a message's tensor descriptions, and of all that are remembered
 
 _TYPED = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -106,12 +109,12 @@ class LayoutCache:
         for tensor in tensors:
             if tensor.name in by_name:
                 raise Unscored("undecodable", f"the {side} has two tensors named '{tensor.name}'")
-            elsewhere = side == "request" and SHARED in tensor.parameters
+            elsewhere = side == "request" and SHARED_MEMORY_PARAMETER in tensor.parameters
             by_name[tensor.name] = Tensor(-1 if elsewhere else position, tensor.datatype, tuple(tensor.shape))
             position += 0 if elsewhere else 1
-        layout = Layout(side, by_name, position, size <= LARGEST)
+        layout = Layout(side, by_name, position, size <= MAX_DESCRIPTIONS)
         if layout.remembered:
-            if len(self.layouts) >= KEPT_LAYOUTS or self.held + size > ROOM:
+            if len(self.layouts) >= KEPT_LAYOUTS or self.held + size > MAX_MEMORY:
                 self.layouts.clear()
                 self.held = 0
             self.layouts[key] = layout
@@ -195,7 +198,7 @@ def _envelope(kind: Any, content: bytes, side: str, single: Any = Single) -> Any
         envelope = kind.FromString(content)
     except DecodeError as error:
         raise _undecodable(side, error) from None
-    if len(content) > SMALL or envelope.ByteSize() != len(content):
+    if len(content) > CHEAP_MESSAGE or envelope.ByteSize() != len(content):
         _require_single(single, content, f"the {side}")
     return envelope
 
@@ -208,10 +211,10 @@ def _streamed(content: bytes) -> tuple[str, bytes]:
 
 def _is_final(envelope: Any, content: bytes) -> bool:
     """Whether Triton tells that a response is its request's last."""
-    if not any(FINAL.encode() in entry for entry in envelope.parameters):
+    if not any(FINAL_PARAMETER.encode() in entry for entry in envelope.parameters):
         return False
     parameters = parse(Response, content, "response").parameters
-    return FINAL in parameters and bool(parameters[FINAL].bool_param)
+    return FINAL_PARAMETER in parameters and bool(parameters[FINAL_PARAMETER].bool_param)
 
 
 def _read_raw(
@@ -244,7 +247,7 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
             raw.append(b"".join([len(v).to_bytes(4, "little") + v for v in values]))
         else:
             raw.append(np.asarray(values, DTYPES.get(tensor.datatype, np.dtype("<f4"))).tobytes())
-    key = (side, *((t.name, t.datatype, tuple(t.shape), SHARED in t.parameters) for t in tensors))
+    key = (side, *((t.name, t.datatype, tuple(t.shape), SHARED_MEMORY_PARAMETER in t.parameters) for t in tensors))
     layout = layouts.layouts.get(key)
     if layout is None:
         size = sum(len(t.name) + len(t.datatype) + 8 * len(t.shape) for t in tensors)
@@ -253,7 +256,7 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
         for described_tensor in described:
             _require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
     if layout.contents != len(raw):  # those in shared memory have none
-        raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED not in t.parameters]
+        raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED_MEMORY_PARAMETER not in t.parameters]
     return Message(message.model_name, message.model_version, layout, raw)
 
 

@@ -18,7 +18,7 @@ from tocsin.outbound import AioChannels, Sending, Target, forward_fields, sendin
 
 log = logging.getLogger("tocsin")
 
-STOPPING = 5.0  # seconds that telling an upstream to stop may take
+STOP_TIMEOUT = 5.0  # seconds that telling an upstream to stop may take
 
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -48,7 +48,7 @@ class Retrier:
 
     def stop(self, abort: tuple[str, bytes], route: Route) -> None:
         """Tell the upstream by this call that an answer is not wanted any more."""
-        sending = Sending(*abort, (), STOPPING, streams=False, limit=route.largest)
+        sending = Sending(*abort, (), STOP_TIMEOUT, streams=False, limit=route.largest)
         task = asyncio.get_running_loop().create_task(self._channels.send(Target(route.upstream, route.tls), sending))
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)

@@ -25,8 +25,8 @@ from tocsin.rollouts.names import (
     pair_columns,
 )
 
-PATIENCE = 30.0  # seconds for an answer
-LATE = 10.0  # seconds after its end from which on a batch is taken as complete: samples arrive with a delay
+QUERY_TIMEOUT = 30.0  # seconds for an answer
+SCRAPE_DELAY = 10.0  # seconds after its end from which on a batch is taken as complete: samples arrive with a delay
 REPLICAS = ("prometheus", "prometheus_replica", "replica", "__replica__", "receive_replica")  # of Prometheus itself
 _MATCHERS = re.compile(r'(?:[a-zA-Z_]\w*\s*(?:=|!=|=~|!~)\s*"(?:[^"\\]|\\.)*"\s*(?:,\s*)?)+')
 
@@ -63,7 +63,7 @@ class Prometheus:
             {"Content-Type": "application/x-www-form-urlencoded", **self.headers},
         )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            with urllib.request.urlopen(request, timeout=QUERY_TIMEOUT) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise CheckError(f"{self.address}: refused the query ({_reason(error)})") from None
@@ -97,7 +97,7 @@ class Span:
     @property
     def end(self) -> float:
         """The end of the last batch that is complete."""
-        return floor_to(self.now - LATE, self.every)
+        return floor_to(self.now - SCRAPE_DELAY, self.every)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tocsin.errors import CheckError
 from tocsin.rollouts.counters import Row
 from tocsin.rollouts.names import ALARMS, BEGAN, SHADOW, TOTAL, UNSCORED, pair_columns
 
-PATIENCE = 30.0  # seconds for an answer
+SCRAPE_TIMEOUT = 30.0  # seconds for an answer
 
 
 def scraped(address: str, model: str | None, severity: str, headers: Mapping[str, str]) -> Row:
@@ -81,7 +81,7 @@ def _samples(address: str, headers: Mapping[str, str]) -> list[tuple[str, dict[s
     url = url if url.partition("://")[2].partition("/")[2] else f"{url.rstrip('/')}/metrics"
     request = urllib.request.Request(url, headers={"Accept": "text/plain", **headers})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=SCRAPE_TIMEOUT) as answer:
             text = answer.read().decode("utf-8")
         families = list(text_string_to_metric_families(text))
     except (OSError, ValueError) as error:

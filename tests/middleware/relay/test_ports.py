@@ -227,7 +227,7 @@ def test_an_upstream_that_descriptors_do_not_suffice_for_is_not_blamed(
             channel.unary_unary(INFER)(b"safe", timeout=10)
         assert "the relay is out of file descriptors" in refused.value.details()  # type: ignore[attr-defined]
         assert not relay.sidecar.is_ready
-        monkeypatch.setattr(relay.sidecar.relay.context.descriptors, "_ran_out", -descriptors.RECENT)
+        monkeypatch.setattr(relay.sidecar.relay.context.descriptors, "_ran_out", -descriptors.UNREADY_SECONDS)
         assert relay.sidecar.is_ready
 
 
