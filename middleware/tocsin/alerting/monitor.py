@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tocsin.alerting.rule import Alert, Group
-from tocsin.alerting.watched import RuleOptions, Watched
+from tocsin.alerting.watched import RuleOptions, WatchedModel
 from tocsin.configuration.config import Config
 
 MAX_UNSCORED_SHARE = 0.5  # the share of unscored responses from which nothing is watched any more
@@ -13,7 +13,7 @@ ABSENCE_LOOKBACK = "1d"  # how long a deployment that is gone is remembered, and
 MIN_RESPONSES = 10  # responses in five minutes below which a share of them says nothing
 
 
-def monitor(models: Sequence[Watched], config: Config, wishes: RuleOptions) -> Group:
+def monitor(models: Sequence[WatchedModel], config: Config, wishes: RuleOptions) -> Group:
     """The alerts of the monitor."""
     alerts = [_gone(models, wishes), *_unscored(wishes), _unguarded(wishes)]
     if wishes.upstream_rate:
@@ -23,7 +23,7 @@ def monitor(models: Sequence[Watched], config: Config, wishes: RuleOptions) -> G
     return Group("tocsin.monitor", alerts)
 
 
-def _gone(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
+def _gone(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     """`absent` knows only the labels that it is asked for: which deployments there are is told by those that were there
     before, and where none ever was, the model's name alone.
     """

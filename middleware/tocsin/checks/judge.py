@@ -40,7 +40,7 @@ class Pair(NamedTuple):
     bad: str
 
 
-class Finding(NamedTuple):
+class JudgeReport(NamedTuple):
     """What was found of a judge; shares and probabilities are in [0, 1].
 
     `good`, `bad`: the mean expected rating; `entropy` that of ratings, nats, on average; `told`: the least probability
@@ -97,7 +97,7 @@ def check_judge(
     passes: float | None = None,
     attacks: Sequence[str] = ATTACKS,
     on_step: Callable[[str], None] = lambda what: None,
-) -> Finding:
+) -> JudgeReport:
     """Try a judge. Answers pass from an expected rating of `passes` on, the middle of the scale unless told. Raises
     CheckError when it cannot be asked, or its answers hold no rating.
     """
@@ -131,7 +131,7 @@ def check_judge(
     high, low = np.stack([p for p, _ in good]), np.stack([p for p, _ in bad])
     every = np.concatenate([high, low])
     entropy = -(every * np.log(np.maximum(every, 1e-30))).sum(axis=1)
-    return Finding(
+    return JudgeReport(
         good=float((high @ points).mean()),
         bad=float((low @ points).mean()),
         entropy=float(entropy.mean()),

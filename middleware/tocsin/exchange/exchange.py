@@ -21,7 +21,7 @@ from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.encodings import Decoding, decoding
-from tocsin.protocols.http.framing import Event, Framing, JsonLines, ServerSentEvents, WholeDocument, with_data
+from tocsin.protocols.http.framing import Event, Framing, JsonLinesFraming, ServerSentEvents, WholeDocument, with_data
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.routes import Routes
 from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
@@ -242,7 +242,7 @@ class Exchange:
     def _new_framing(self) -> Framing:
         if self.kind == EVENTS:
             return ServerSentEvents(self._limit)
-        return JsonLines(self._limit) if self.kind == LINES else WholeDocument(self._limit)
+        return JsonLinesFraming(self._limit) if self.kind == LINES else WholeDocument(self._limit)
 
     def _content_type_fault(self, content_type: str, parameters: str) -> Fault | None:
         if not self.kind:

@@ -29,7 +29,7 @@ from tocsin.ext_proc.requests import (
     ProcessingRequest,
     read_fields,
 )
-from tocsin.ext_proc.response import JudgedResponse, Response, WatchedResponse
+from tocsin.ext_proc.response import JudgedResponse, ProcessedResponse, WatchedResponse
 from tocsin.grpc_wire.deframer import MessageDeframer, whole_message
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import failed_closed
@@ -62,7 +62,7 @@ class EnvoyExchange:
         self._http_size = 0  # bytes of it, as they were charged
         self._has_request = False  # some of the request's body has come
         self._request_ended = False
-        self._response: Response | None = None
+        self._response: ProcessedResponse | None = None
         self.call: Call | None = None
 
     def on_message(self, message: ProcessingRequest) -> None:
@@ -256,7 +256,7 @@ class EnvoyExchange:
 
     # -- the response
 
-    def _respond(self) -> Response | None:
+    def _respond(self) -> ProcessedResponse | None:
         """How the response is treated, that begins now; None where the exchange ends with that."""
         context, host, mode = self._context, self._host, self._response_mode
         if self.call is None and not self._headers:
@@ -267,7 +267,7 @@ class EnvoyExchange:
                 return None
         call = self.call
         if call is None:
-            self._response = Response(context, host, mode, is_observing=self._is_observing)
+            self._response = ProcessedResponse(context, host, mode, is_observing=self._is_observing)
             return self._response
         wants_request = call.wants_request if self._http is None else self._http.wants_request
         if wants_request and not self._has_request and not self._request_ended:
@@ -293,7 +293,7 @@ class EnvoyExchange:
         )
         return self._response
 
-    def _respond_http(self, exchange: Exchange, *, holds: bool) -> Response:
+    def _respond_http(self, exchange: Exchange, *, holds: bool) -> ProcessedResponse:
         context = self._context
         self._response = HttpResponse(
             context,
@@ -320,7 +320,7 @@ class EnvoyExchange:
         self.on_closed(is_abandoned=False)
         return True
 
-    def _look_back(self, response: Response) -> None:
+    def _look_back(self, response: ProcessedResponse) -> None:
         """The exchange has ended: what the filter did not send is told by what never came."""
         context = self._context
         if response.is_waiting:

@@ -23,7 +23,7 @@ from tocsin.inprocess.http_gate import Answer, HttpGate
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
-from tocsin.outbound_http import Request, Target, send_aio
+from tocsin.outbound_http import HttpCall, HttpTarget, send_aio
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -74,7 +74,7 @@ class GuardMiddleware:
         if exchange is None:
             await self._app(scope, receive, send)
             return
-        await _Served(self._app, exchange, self.batcher, scope, receive, send).run()
+        await _ServedExchange(self._app, exchange, self.batcher, scope, receive, send).run()
 
     @property
     def batcher(self) -> Batcher:
@@ -85,7 +85,7 @@ class GuardMiddleware:
         return self._batcher[1]
 
 
-class _Served:
+class _ServedExchange:
     """One exchange between a caller and the application."""
 
     def __init__(
@@ -267,8 +267,8 @@ class _Served:
             query = self._scope.get("query_string", b"").decode("latin-1")
             path = _path(self._scope) + (f"?{query}" if query else "")
             limit = int(self._exchange.guard.config.max_message)
-            request = Request(self._scope["method"], path, headers, self._body, step.seconds, limit)
-            return await send_aio(Target(step.upstream, step.tls), request)
+            request = HttpCall(self._scope["method"], path, headers, self._body, step.seconds, limit)
+            return await send_aio(HttpTarget(step.upstream, step.tls), request)
         try:
             return await asyncio.wait_for(self._asked_again(self._body), step.seconds)
         except Exception:  # whatever an application raises, it has no answer

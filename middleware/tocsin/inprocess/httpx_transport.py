@@ -26,7 +26,7 @@ from tocsin.inprocess.reading import EXTENSION
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
-from tocsin.outbound_http import Request, Target, send, send_aio
+from tocsin.outbound_http import HttpCall, HttpTarget, send, send_aio
 
 _LIBRARIES = ("httpx", "httpx2")
 _OF_REQUEST_BYTES = ("content-length", "accept-encoding", "transfer-encoding")  # what changes with a longer request
@@ -148,13 +148,13 @@ class _Exchanging:
             extensions={**request.extensions, "timeout": timeout},
         )
 
-    def to_fallback(self, step: Ask) -> tuple[Target, Request]:
+    def to_fallback(self, step: Ask) -> tuple[HttpTarget, HttpCall]:
         """The same request to the fallback's address."""
         assert step.upstream is not None
         request, limit = self.request, int(self.exchange.guard.config.max_message)
         path = request.url.raw_path.decode("latin-1")
-        sending = Request(request.method, path, _fields(request.headers), request.content, step.seconds, limit)
-        return Target(step.upstream, step.tls), sending
+        sending = HttpCall(request.method, path, _fields(request.headers), request.content, step.seconds, limit)
+        return HttpTarget(step.upstream, step.tls), sending
 
     def is_too_much(self, size: int, deadline: float) -> bool:
         """Whether another response is not worth waiting for."""

@@ -34,7 +34,7 @@ class Listening(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sidecar:
+class SidecarContainer:
     """What is put beside a model server.
 
     `bundles` is a volume source as Kubernetes writes it, `secrets` names Secrets with files that the configuration
@@ -61,7 +61,7 @@ class Sidecar:
         secrets: Sequence[str] = (),
         config_map: str = "",
         native: bool = True,
-    ) -> Sidecar:
+    ) -> SidecarContainer:
         """The sidecar for a configuration file. Raises ConfigError where it could not start in a pod."""
         config = Config.load(path)
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ class Sidecar:
         )
         return cls(config, there, image, bundles, tuple(secrets), config_map, native, listening)
 
-    def listening_on(self, listening: Sequence[Listening]) -> Sidecar:
+    def listening_on(self, listening: Sequence[Listening]) -> SidecarContainer:
         """The same on other ports."""
         return dataclasses.replace(self, listening=tuple(listening))
 

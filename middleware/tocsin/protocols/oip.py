@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
-from tocsin.protocols.method import Answer
+from tocsin.protocols.method import AnsweredRequest
 from tocsin.protocols.rows import KEPT_LAYOUTS
 from tocsin.unscored import Unscored
 
@@ -54,7 +54,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Layout:
+class TensorLayout:
     """The tensors of a message by name. Messages with equal descriptions share one layout object, where those are small
     enough to be `remembered`. `contents` is how many raw contents such a message has.
     """
@@ -78,12 +78,12 @@ class Layout:
             ) from None
 
 
-class Message(NamedTuple):
+class TensorMessage(NamedTuple):
     """One ModelInfer message: whose it is, how its tensors are laid out, and the raw contents in that order."""
 
     model: str
     version: str
-    layout: Layout
+    layout: TensorLayout
     raw: Any  # a sequence of bytes
     empty: bool = False
     is_summary: bool = False
@@ -94,10 +94,10 @@ class LayoutCache:
     """The layouts that are remembered, by their descriptions: so many, and so many bytes of descriptions."""
 
     def __init__(self) -> None:
-        self.layouts: dict[tuple[object, ...], Layout] = {}
+        self.layouts: dict[tuple[object, ...], TensorLayout] = {}
         self.held = 0
 
-    def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> Layout:
+    def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> TensorLayout:
         """The layout of a new description of `size` bytes: `tensors` parsed, and `described` in bytes.
 
         Raises Unscored `undecodable` where tensors would be read differently by others.
@@ -112,7 +112,7 @@ class LayoutCache:
             elsewhere = side == "request" and SHARED_MEMORY_PARAMETER in tensor.parameters
             by_name[tensor.name] = Tensor(-1 if elsewhere else position, tensor.datatype, tuple(tensor.shape))
             position += 0 if elsewhere else 1
-        layout = Layout(side, by_name, position, size <= MAX_DESCRIPTIONS)
+        layout = TensorLayout(side, by_name, position, size <= MAX_DESCRIPTIONS)
         if layout.remembered:
             if len(self.layouts) >= KEPT_LAYOUTS or self.held + size > MAX_MEMORY:
                 self.layouts.clear()
@@ -125,7 +125,7 @@ class LayoutCache:
 layouts = LayoutCache()
 
 
-def read_response(content: bytes) -> Message:
+def read_response(content: bytes) -> TensorMessage:
     """A ModelInferResponse. Raises Unscored `undecodable`, or `shape` where there are more or fewer contents than
     tensors.
     """
@@ -133,11 +133,11 @@ def read_response(content: bytes) -> Message:
     raw = envelope.raw_output_contents
     layout = layouts.layouts.get(tuple(envelope.outputs)) if raw else None
     if layout is not None and len(raw) == layout.contents:  # the usual case
-        return Message(envelope.model_name, envelope.model_version, layout, raw)
+        return TensorMessage(envelope.model_name, envelope.model_version, layout, raw)
     return _response(envelope, content)
 
 
-def read_stream_response(content: bytes) -> Message:
+def read_stream_response(content: bytes) -> TensorMessage:
     """The ModelInferResponse in a ModelStreamInferResponse. It is empty where it is an error, or Triton's word that
     a request has no more responses. Raises Unscored `undecodable`, or `shape` as a response does.
     """
@@ -149,11 +149,11 @@ def read_stream_response(content: bytes) -> Message:
     return message
 
 
-def answer_of(content: bytes) -> Answer:
+def answer_of(content: bytes) -> AnsweredRequest:
     """The request that a ModelStreamInferResponse answers. Raises Unscored `undecodable`."""
     error, content = _streamed(content)
     envelope = _envelope(ResponseEnvelope, content, "response")
-    return Answer(envelope.id, bool(error) or _is_final(envelope, content))
+    return AnsweredRequest(envelope.id, bool(error) or _is_final(envelope, content))
 
 
 def request_id(content: bytes) -> str:
@@ -161,7 +161,7 @@ def request_id(content: bytes) -> str:
     return str(_envelope(RequestEnvelope, content, "request").id)
 
 
-def read_request(content: bytes) -> Message:
+def read_request(content: bytes) -> TensorMessage:
     """A ModelInferRequest. Raises Unscored `undecodable`, or `shape` as a response does."""
     envelope = _envelope(RequestEnvelope, content, "request")
     raw = envelope.raw_input_contents
@@ -182,7 +182,7 @@ def _undecodable(side: str, error: DecodeError) -> Unscored:
     return Unscored("undecodable", f"the {side} is no ModelInfer message ({error})")
 
 
-def _response(envelope: Any, content: bytes) -> Message:
+def _response(envelope: Any, content: bytes) -> TensorMessage:
     raw = envelope.raw_output_contents
     if not raw:
         return _read_typed(Response, "response", "outputs", content, envelope.outputs)
@@ -219,7 +219,7 @@ def _is_final(envelope: Any, content: bytes) -> bool:
 
 def _read_raw(
     envelope: Any, kind: Any, side: str, field: str, content: bytes, key: tuple[bytes, ...], raw: Any
-) -> Message:
+) -> TensorMessage:
     """A message whose values are raw contents."""
     layout = layouts.layouts.get(key)
     if layout is None:
@@ -230,10 +230,10 @@ def _read_raw(
         layout = layouts.learn(key, sum(map(len, key)), side, tensors, getattr(envelope, field))
     if len(raw) != layout.contents:
         raise Unscored("shape", f"the {side} has {len(raw)} raw contents of {layout.contents} tensors")
-    return Message(envelope.model_name, envelope.model_version, layout, raw)
+    return TensorMessage(envelope.model_name, envelope.model_version, layout, raw)
 
 
-def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any) -> Message:
+def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any) -> TensorMessage:
     """A message whose values ride in the tensors themselves: the same, with the values put into raw form."""
     message = parse(kind, content, side)
     tensors = getattr(message, field)
@@ -257,7 +257,7 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
             _require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
     if layout.contents != len(raw):  # those in shared memory have none
         raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED_MEMORY_PARAMETER not in t.parameters]
-    return Message(message.model_name, message.model_version, layout, raw)
+    return TensorMessage(message.model_name, message.model_version, layout, raw)
 
 
 def _require_single(kind: Any, content: bytes, whose: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tocsin.errors import CheckError
-from tocsin.rollouts.counters import Batches, Row, floor_to, in_batches
+from tocsin.rollouts.counters import Batches, CounterSample, floor_to, in_batches
 from tocsin.rollouts.names import (
     ALARMS,
     BEGAN,
@@ -138,12 +138,17 @@ def candidate_beside_live(prometheus: Prometheus, watched: Watched, matchers: st
         _add(targets, _key(labels, ("severity", "live")), samples, pair_columns(labels, severe))
     if not targets:
         raise CheckError(f"{selector}: no such series; the model needs a candidate bundle (shadow:) that judges, too")
-    rows = {key: [Row(at, tuple(counts)) for at, counts in sorted(moments.items())] for key, moments in targets.items()}
+    rows = {
+        key: [CounterSample(at, tuple(counts)) for at, counts in sorted(moments.items())]
+        for key, moments in targets.items()
+    }
     _check_twice(rows)
     return in_batches(rows, _start(rows, span), span.end, span.every, 5)
 
 
-def _targets(prometheus: Prometheus, watched: Watched, matchers: str, span: Span, option: str) -> dict[Key, list[Row]]:
+def _targets(
+    prometheus: Prometheus, watched: Watched, matchers: str, span: Span, option: str
+) -> dict[Key, list[CounterSample]]:
     """Rows of (alarms, responses, unscored responses) by target, and by version where it is asked for by version."""
     check_matchers(matchers, option)
     by_version = re.search(r"(^|,)\s*version\s*(=|!=)", matchers) is not None
@@ -186,7 +191,7 @@ def _targets(prometheus: Prometheus, watched: Watched, matchers: str, span: Span
                 f"promises"
             )
         both = there[alarms] & there.get(total, set())
-        rows[key] = [Row(at, tuple(moments[at]), began.get(key, {}).get(at)) for at in sorted(both)]
+        rows[key] = [CounterSample(at, tuple(moments[at]), began.get(key, {}).get(at)) for at in sorted(both)]
     _check_twice(rows)
     return rows
 
@@ -216,7 +221,7 @@ def _severities(prometheus: Prometheus, watched: Watched, span: Span) -> frozens
     return at_least(watched.severity, alphas)
 
 
-def _start(targets: Mapping[Key, list[Row]], span: Span) -> float:
+def _start(targets: Mapping[Key, list[CounterSample]], span: Span) -> float:
     """Where counting begins: the same at every look, so that it is the same batches that each look sees."""
     if span.start is not None:
         if span.start < span.end - span.within:
