@@ -35,9 +35,9 @@ def test_relative_mahalanobis_is_its_formula() -> None:
     means = np.array([SAFE_X[top == k].mean(axis=0) for k in np.unique(top)])
     inside, deviation = SAFE_X - means[np.searchsorted(np.unique(top), top)], SAFE_X.std(axis=0)
     deviation[deviation == 0] = np.median(deviation[deviation > 0])
-    own = np.sqrt((inside**2).mean(axis=0))
-    own[own == 0] = deviation[own == 0]
-    within = ledoit_wolf(inside / own, assume_centered=True)[0] * np.outer(own, own)
+    spread_within = np.sqrt((inside**2).mean(axis=0))
+    spread_within[spread_within == 0] = deviation[spread_within == 0]
+    within = ledoit_wolf(inside / spread_within, assume_centered=True)[0] * np.outer(spread_within, spread_within)
     overall = ledoit_wolf(SAFE_X / deviation)[0] * np.outer(deviation, deviation)
 
     def distance(centre: np.ndarray, covariance: np.ndarray) -> np.ndarray:
@@ -91,10 +91,10 @@ def test_gaussian_mixture_is_a_density() -> None:
 def test_logpzo_is_what_one_step_of_the_flow_leaves_over() -> None:
     detector = LogpZO(epochs=3).fit(SAFE)
     assert detector._flow is not None
-    left = torch.from_numpy(LATER["embedding"])
+    hidden = torch.from_numpy(LATER["embedding"])
     for weights, bias in detector._flow[:-1]:
-        left = torch.relu(left @ torch.from_numpy(weights) + torch.from_numpy(bias))
-    flow = left @ torch.from_numpy(detector._flow[-1][0]) + torch.from_numpy(detector._flow[-1][1])
+        hidden = torch.relu(hidden @ torch.from_numpy(weights) + torch.from_numpy(bias))
+    flow = hidden @ torch.from_numpy(detector._flow[-1][0]) + torch.from_numpy(detector._flow[-1][1])
     expected = ((((X - detector._scaling.mean) / detector._scaling.scale) + flow.numpy()) ** 2).sum(axis=1)
     got = Scorer(build_graph([detector], SAFE))(LATER)[:, 0]
     np.testing.assert_allclose(got, expected, rtol=1e-3)
@@ -150,13 +150,13 @@ def test_hidden_units_tell_what_no_plane_divides() -> None:
 )
 def test_noise_scores_higher_than_digits_and_the_seed_decides(spec: str) -> None:
     scorer = compile([parse(spec)], fit_on=SAFE)
-    found = scorer(LATER)[:, 0]
-    assert np.median(scorer(NOISE)[:, 0]) > np.median(found)
-    np.testing.assert_array_equal(score(spec), found)
+    scores = scorer(LATER)[:, 0]
+    assert np.median(scorer(NOISE)[:, 0]) > np.median(scores)
+    np.testing.assert_array_equal(score(spec), scores)
 
 
 @pytest.mark.parametrize(
-    ("spec", "data", "told"),
+    ("spec", "data", "message"),
     [
         ("relative_mahalanobis", {"embedding": X, "logits": np.eye(10)[[3] * len(X)]}, "every safe response is of"),
         ("kmeans_distance", {"embedding": X[:20]}, "needs 64 rows"),
@@ -172,6 +172,6 @@ def test_noise_scores_higher_than_digits_and_the_seed_decides(spec: str) -> None
         ("she", {"embedding": X}, "no signal 'logits'"),
     ],
 )
-def test_data_that_cannot_serve_is_refused_in_words(spec: str, data: dict, told: str) -> None:
-    with pytest.raises(SignalError, match=told):
+def test_data_that_cannot_serve_is_refused_in_words(spec: str, data: dict, message: str) -> None:
+    with pytest.raises(SignalError, match=message):
         parse(spec).fit(Observations(data))
