@@ -9,15 +9,21 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.covariance import ledoit_wolf
 from sklearn.ensemble import IsolationForest as SklearnForest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from tests.detectors.test_family import DIGITS, LATER, NETWORK, NOISE, SAFE
 
 from tocsin_detectors import GaussianMixture, KMeansDistance, LogpZO, Observations, Scorer, SignalError, compile
+from tocsin_detectors.embedding.probe import FOLDS, PENALTIES
 from tocsin_detectors.graph import build_graph
+from tocsin_detectors.perceptron import Scaling
 from tocsin_detectors.registry import parse
 
 X, Z = (LATER[name].astype(np.float64) for name in ("embedding", "logits"))
 SAFE_X, SAFE_Z = (SAFE[name].astype(np.float64) for name in ("embedding", "logits"))
 LABELLED = Observations({"logits": SAFE["logits"], "label": DIGITS.target[700:1300]})
+WRONG = DIGITS.target[700:1300] % 2  # odd digits are taken for wrong answers
 
 
 def score(spec: str, on: Observations = LATER, safe: Observations = SAFE) -> np.ndarray:
@@ -108,6 +114,35 @@ def test_temperature_is_the_most_likely_one() -> None:
         parse("temperature_scaling").fit(SAFE)
 
 
+def test_a_probe_is_the_penalised_logistic_regression_of_least_loss_on_held_out_folds() -> None:
+    labelled = Observations({"embedding": SAFE_X, "wrong": WRONG})
+    scaled = (SAFE_X - SAFE_X.mean(axis=0)) / Scaling.of(labelled, "embedding").scale
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    grid = GridSearchCV(LogisticRegression(max_iter=1000), {"C": PENALTIES}, scoring="neg_log_loss", cv=folds)
+    grid.fit(scaled, WRONG)
+    later = (X - SAFE_X.mean(axis=0)) / Scaling.of(labelled, "embedding").scale
+    got = score("probe", Observations({"embedding": X}), labelled)
+    np.testing.assert_allclose(got, grid.decision_function(later), rtol=1e-3, atol=1e-3)
+
+
+def test_a_probe_does_not_depend_on_the_units_of_dimensions() -> None:
+    units = np.geomspace(1e-4, 1e4, SAFE_X.shape[1])
+    one = score("probe", Observations({"embedding": X}), Observations({"embedding": SAFE_X, "wrong": WRONG}))
+    other = Observations({"embedding": SAFE_X * units, "wrong": WRONG})
+    np.testing.assert_allclose(score("probe", Observations({"embedding": X * units}), other), one, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.long
+def test_hidden_units_tell_what_no_plane_divides() -> None:
+    rng = np.random.default_rng(0)
+    corners = rng.choice([-1.0, 1.0], (1200, 2))
+    signals = {"embedding": corners + 0.2 * rng.normal(size=corners.shape), "wrong": corners.prod(axis=1) > 0}
+    fit_on, held_out = Observations(signals).take(slice(0, 600)), Observations(signals).take(slice(600, 1200))
+    wrong = held_out["wrong"][:, 0] == 1
+    linear, network = (score(spec, held_out, fit_on) for spec in ("probe", "probe,hidden=16"))
+    assert roc_auc_score(wrong, network) > 0.99 > 0.6 > roc_auc_score(wrong, linear)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     "spec",
@@ -130,6 +165,10 @@ def test_noise_scores_higher_than_digits_and_the_seed_decides(spec: str) -> None
         ("logpzo", {"embedding": X[:19]}, "at least 20 rows"),
         ("temperature_scaling", {"logits": Z, "label": Z[:, :1]}, "must hold classes 0 to 9"),
         ("isolation_forest", {"embedding": [[np.nan], [1.0]]}, "NaN or infinity"),
+        ("probe", {"embedding": X}, "no signal 'wrong'; add one"),
+        ("probe", {"embedding": X, "wrong": Z}, "must hold one label a response, not 10"),
+        ("probe", {"embedding": X, "wrong": Z[:, :1]}, "must be 1 for a wrong response and 0 for a right one, not"),
+        ("probe", {"embedding": X, "wrong": np.arange(len(X)) < 9}, "says that 9 of .* responses are wrong; a probe"),
         ("she", {"embedding": X}, "no signal 'logits'"),
     ],
 )
