@@ -120,7 +120,7 @@ def _modes(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> I
         wrong = f"Envoy takes no replies with observability_mode, in Tocsin's mode {needs.mode}"
         yield filter_.finding(effect, "observability_mode", wrong, "observability_mode: false")
     if not filter_.sends_response_headers:
-        effect = Effect.PASSES if has_http else Effect.UNTOLD
+        effect = Effect.UNTOLD if not has_http else Effect.FAILS if needs.closed else Effect.PASSES
         wrong = "response headers do not come, so that the content type and coding of a body are not known"
         yield filter_.finding(effect, "response_header_mode", wrong, "response_header_mode: SEND")
     if not filter_.sends_trailers:
@@ -168,9 +168,7 @@ def _failing(filter_: Filter, needs: Needs) -> Iterator[Finding]:
         yield filter_.finding(Effect.NOTE, "failure_mode_allow", wrong, "failure_mode_allow: true")
     timeout = seconds(filter_.get("message_timeout"), MESSAGE_TIMEOUT)
     if not filter_.observes and not filter_.is_duplex and 0 < timeout < needs.reply_seconds:
-        wrong = (
-            f"Envoy waits {timeout:g}s for a reply, which may take {needs.reply_seconds:g}s (scoring_budget, acting)"
-        )
+        wrong = f"Envoy waits {timeout:g}s for a reply, which may take {needs.reply_seconds:g}s (scoring_budget, acts)"
         change = f"message_timeout: {needs.reply_seconds + 1:g}s"
         yield filter_.finding(filter_.when_unanswered, "message_timeout", wrong, change)
     if filter_.observes:

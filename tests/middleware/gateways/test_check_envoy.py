@@ -125,6 +125,7 @@ FAULTS: list[tuple[str, dict[str, Any], Change, Effect, str, str]] = [
     ("streamed", {"fail": "closed"}, modes(response_body_mode="STREAMED"), Effect.FAILS, "refuses", "FULL_DUPLEX"),
     ("told", {"mode": "annotate"}, modes(response_body_mode="STREAMED"), Effect.UNTOLD, "headers", "FULL_DUPLEX"),
     ("headers", {}, modes(response_header_mode="SKIP"), Effect.PASSES, "content type", "response_header_mode: SEND"),
+    ("headers", {"fail": "closed"}, modes(response_header_mode="SKIP"), Effect.FAILS, "content type", "SEND"),
     ("trailers", {}, modes(response_trailer_mode="SKIP"), Effect.FAILS, "does not start", "SEND"),
     ("path", {}, setting(response_attributes=[]), Effect.PASSES, "no method is known", "request.path"),
     ("observing", {}, setting(observability_mode=True), Effect.NOT_HELD, "no replies", "false"),
@@ -260,8 +261,8 @@ SHOWN: list[tuple[str, dict[str, Any], Change, str]] = [
     ("path", {}, setting(response_attributes=[]), "/v1/chat/completions"),
     ("observing", {}, lambda boot: (modes(response_body_mode="STREAMED")(boot), setting(observability_mode=True)(boot)),
      "/v1/chat/completions"),
-    ("immediate", {}, lambda boot: (modes(response_body_mode="BUFFERED")(boot), setting(disable_immediate_response=True)(boot)),
-     "/v1/chat/completions"),
+    ("immediate", {}, lambda boot: (modes(response_body_mode="BUFFERED")(boot),
+     setting(disable_immediate_response=True)(boot)), "/v1/chat/completions"),
     ("rewritten", {}, rewritten, "/llm/chat/completions"),
     ("http1", {}, lambda boot: (modes(response_body_mode="BUFFERED")(boot), http1(boot)), "/v1/chat/completions"),
     ("few", {}, lambda boot: (modes(response_body_mode="BUFFERED")(boot), few(boot)), "/v1/chat/completions"),
@@ -291,6 +292,22 @@ def test_a_real_envoy_lets_pass_what_the_check_names(
         with envoy(boot, tmp_path / "faulty") as url:
             passed = ask(url, "far", path)
             assert passed.status_code == 200 and b'"logprob":-6.0' in passed.content
+
+
+@pytest.mark.long
+def test_a_body_without_headers_is_counted_and_refused(tokens: Path, tmp_path: Path) -> None:
+    """The filter sends no response headers: nothing passes uncounted, and with `fail: closed` nothing passes."""
+    for body in ("BUFFERED", "FULL_DUPLEX_STREAMED"):
+        for fail in ("open", "closed"):
+            with judged_by(tokens, "enforce", **BLOCK, fail=fail) as (made, guard, upstream, sidecar):
+                boot = attached_bootstrap(made, guard, upstream, codec="HTTP1")
+                modes(response_header_mode="SKIP", response_body_mode=body)(boot)
+                with envoy(boot, tmp_path / f"{body}-{fail}") as url:
+                    answer = ask(url, "safe")
+                    assert (answer.status_code == 200) == (fail == "open")
+                lines = sidecar.metrics.splitlines()
+                assert 'tocsin_unscored_total{model="m",reason="not_sent"} 1' in lines
+                assert 'tocsin_ext_proc_misfits_total{reason="no_headers"} 1.0' in lines
 
 
 @pytest.mark.long
