@@ -188,11 +188,16 @@ class Batcher:
             self._flush()
 
     def _tell(self, calls: list[Call], waiting: list[VerdictCallback], *, shadows: bool = True) -> None:
+        if not shadows or not self._guard.shadows:
+            for call, callback in zip(calls, waiting, strict=True):
+                callback.judged(call)
+                call.forget()
+            self._after_flush()
+            return
         for call, callback in zip(calls, waiting, strict=True):
             callback.judged(call)
         self._after_flush()
-        if shadows and self._guard.shadows:
-            self._guard.shadow(calls)
+        self._guard.shadow(calls)
         for call in calls:
             call.forget()
 

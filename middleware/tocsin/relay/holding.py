@@ -308,7 +308,8 @@ class HeldStream(Stream):
         if self.gate.state != DONE:
             self._stop_asking()
             self.gate.close()
-        self._give_back()
+        if self._size or self._response is not None:
+            self._give_back()
         if self._receive_window.later:
             self._receive_window.release_credit(self._id, ended=self.response_ended)
         super().drop()

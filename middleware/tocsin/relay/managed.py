@@ -145,20 +145,15 @@ class ManagedDownstream(Downstream):
         if open_stream.request_ended:  # nothing has a place behind the end
             from_client.credit(stream, size, ended=True)
             return True
-        is_taken = self._pass_on(open_stream, stream, flags, payload, length, size)
-        if flags & END_STREAM:
-            open_stream.request_ended = True
-        return is_taken
-
-    def _pass_on(self, open_stream: Stream, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
-        """Requests within the upstream's windows; whether this one was taken, and is not to pass as it came."""
-        requests, from_client = self._windows.requests, self._windows.from_client
         ended = bool(flags & END_STREAM)
+        if ended:
+            open_stream.request_ended = True
         if isinstance(open_stream, AskingStream) and open_stream.take_request(payload, ended):
             from_client.credit(stream, size, ended=ended)  # `max_memory` bounds what it keeps
             return True
         if open_stream.call is not None:
             open_stream.request_data(payload)
+        requests = self._windows.requests
         if requests.try_consume(stream, length):
             from_client.credit(stream, size, ended=ended)
             return False
