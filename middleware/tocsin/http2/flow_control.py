@@ -355,8 +355,7 @@ class ReceiveWindow:
         """The stream has ended."""
         if self.later:
             self.release_credit(stream, ended=True)
-        if self._streams:
-            self._streams.pop(stream, None)
+        self._streams.pop(stream, None)
 
     def _credit_stream(self, stream: int, size: int, ended: bool) -> None:
         streams = self._streams

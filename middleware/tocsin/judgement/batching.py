@@ -66,10 +66,11 @@ class Batcher:
 
     def submit(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge the call with others; when too many wait already, it passes unscored at once."""
-        if len(self._calls) >= MOST_WAITING:
+        calls = self._calls
+        if len(calls) >= MOST_WAITING:
             self._loop.call_soon(self._give_up, call, waiting)
             return
-        self._calls.append(call)
+        calls.append(call)
         self._waiting.append(waiting)
         if not self._scheduled:
             self._scheduled = True

@@ -122,10 +122,10 @@ class Gate:
             return self._keep(item) if self.state == PASSING else NOTHING
         if self.came and not call.streams:
             return self.pass_unjudged(item, SECOND_MESSAGE)
+        at_once = NOTHING
         if self.holds:
             self.came += 1
             self._items.append(item)
-            at_once = NOTHING
         else:
             at_once = self._keep(item)
         piece = call.on_response_message(content, fault)
@@ -134,7 +134,8 @@ class Gate:
         if piece.verdict is not None:  # it was made behind
             return [*at_once, *self._decide(piece)]
         self.waiting += 1
-        return (*at_once, Judge(piece)) if at_once else (Judge(piece),)
+        action = Judge(piece)
+        return (*at_once, action) if at_once else (action,)
 
     def on_end(self, *, succeeded: bool = True) -> Actions:
         """The response is complete. Of a call that failed, what came before is judged, and nothing is missing."""

@@ -53,8 +53,9 @@ class ManagedConnection(Connection):
         return self.windows.responses.may_go_on
 
     def on_stream_closed(self, stream_id: int) -> None:
-        if not self.windows.responses.blocked(stream_id):
-            self.windows.close(stream_id)
+        windows = self.windows
+        if not windows.responses.blocked(stream_id):
+            windows.close(stream_id)
 
     def on_stream_unwanted(self, stream_id: int) -> None:
         self.windows.reset(stream_id)
