@@ -135,7 +135,7 @@ def read_response(content: bytes) -> TensorMessage:
     except DecodeError as error:
         raise _undecodable("response", error) from None
     size = len(content)
-    if size > SMALL or envelope.ByteSize() != size:
+    if size > CHEAP_MESSAGE or envelope.ByteSize() != size:
         _require_single(Single, content, "the response")
     raw = envelope.raw_output_contents
     layout = _known_layouts.get(tuple(envelope.outputs)) if raw else None

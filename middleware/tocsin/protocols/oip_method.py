@@ -132,7 +132,7 @@ class TensorReader:
             carrying = [part for part in opened if not part.empty]
             return _together([self.read([part], request) for part in carrying or opened[:1]])
         response: Any = opened[0]
-        request_layout: oip.Layout | None = None
+        request_layout: oip.TensorLayout | None = None
         request_raw: Any = ()
         if self._wants_request:
             if request is None:

@@ -26,7 +26,7 @@ from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
 from tocsin.sinks.finding import Finding
 from tocsin.sinks.histogram import FOLD, Histogram
-from tocsin.sinks.series import LONGEST, ModelSeries
+from tocsin.sinks.series import MAX_VERSION_LENGTH, ModelSeries
 from tocsin.sinks.snapshot import ModelSnapshot
 from tocsin.state.store import Exchange
 
@@ -169,7 +169,7 @@ class PrometheusSink(Collector, Sink):
         """Count a call that passed without judgement."""
         verdict = call.verdict
         assert verdict is not None and verdict.unscored is not None
-        self._unjudged.append((verdict.model, verdict.version[:LONGEST], call.method, verdict.unscored))
+        self._unjudged.append((verdict.model, verdict.version[:MAX_VERSION_LENGTH], call.method, verdict.unscored))
         if len(self._unjudged) >= FOLD:
             with self._lock:
                 self._count()
