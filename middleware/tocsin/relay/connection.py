@@ -13,6 +13,7 @@ from tocsin.relay.endpoint import Endpoint, EndpointHost
 from tocsin.relay.listening import Port
 from tocsin.relay.local_reply import refused, unavailable
 from tocsin.relay.stream import Stream
+from tocsin.relay.tls import connecting_fault
 from tocsin.verdict import USUAL_LIST_SIZE
 
 REFUSAL_TIMEOUT = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
@@ -124,7 +125,7 @@ class Connection(EndpointHost):
             self.refuse(f"upstream {upstream} did not answer the connection in time")
         except OSError as error:
             why = self.context.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
-            self.refuse(f"{why}: {error.strerror or error}")
+            self.refuse(f"{why}: {connecting_fault(error)}")
         else:
             if self.downstream.closed:
                 self.upstream.close()
