@@ -369,6 +369,11 @@ def test_what_is_broken_keeps_the_old_and_says_so(
             reload_command(relay.sidecar.admin_address)
 
 
+def test_a_reload_where_no_admin_port_is_says_which_address_it_wants() -> None:
+    with pytest.raises(ReloadError, match="--to names the address of `admin`"):
+        reload_command(f"127.0.0.1:{free_port()}")
+
+
 # -- the admin port
 
 
