@@ -352,7 +352,7 @@ def test_scores_are_recorded_fitted_calibrated_and_served(tmp_path: Path) -> Non
         noted = Noted()
         with running(Config(upstream=address, **config), guard := tocsin.Guard.open(
             Config(upstream=address, **config), [noted])) as relay:  # fmt: skip
-            assert guard.models["digits"].bundle is not None
+            assert guard.models["digits"].scoring is not None
             with grpc.insecure_channel(relay.target) as channel:
                 for value, severity in (("0.1", None), ("0.99", "critical")):
                     ask(channel, "Rank", [query([], value)])

@@ -162,7 +162,7 @@ def test_looking_for_silent_sessions_does_not_wait_for_a_batch_that_is_judged(tm
     guard.judge([call])
     told.clear()
     time.sleep(0.1)
-    sessions = guard.models["digits"].judge.sessions
+    sessions = guard.models["digits"].scoring.judge.sessions
     assert sessions is not None
     with sessions.lock:  # as whoever judges holds it, through a round trip to Redis
         guard.end_silent_sessions()

@@ -81,10 +81,11 @@ def _supervise(settings: Config, guard: Guard, config: Path) -> None:
 def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None, ext_proc: str) -> None:
     """What is served, in the log."""
     for model in guard.models.values():
-        if model.bundle is None:
+        if model.scoring is None:
             log.warning("model %s has no bundle: its responses pass unscored", model.name)
         else:
-            log.info("model %s, %s: %s", model.name, model.digest[:19], "; ".join(str(model.promise).splitlines()))
+            promise = "; ".join(str(model.scoring.promise).splitlines())
+            log.info("model %s, %s: %s", model.name, model.scoring.digest[:19], promise)
     config = guard.config
     metrics = f", metrics on {http.url}/metrics" if http is not None else ""
     if http is not None and config.page:

@@ -34,7 +34,8 @@ def accept_verdict(guard: Guard, call: Call, text: str, *, failed: bool = False)
         return True
     if model is None or call.method not in model.served:
         return False
-    names = model.promise.alphas if model.bundle is not None else (*USUAL_SEVERITIES, *model.config.on_alarm)
+    usual = (*USUAL_SEVERITIES, *model.config.on_alarm)
+    names = usual if model.scoring is None else model.scoring.promise.alphas
     severities = [name for name in (verdict.severity, *verdict.severities) if name is not None]
     if any(severity not in names for severity in severities) or (severities and verdict.severity is None):
         return False

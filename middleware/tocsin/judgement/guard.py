@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.model import GuardedModel, guarded_models
+from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
 from tocsin.log_throttle import LogThrottle, and_more
@@ -99,7 +100,7 @@ class Guard:
         }
         self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
-        self._has_no_bundle = self._keep is None and all(model.bundle is None for model in self.models.values())
+        self._has_no_bundle = self._keep is None and all(model.scoring is None for model in self.models.values())
         self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
@@ -290,7 +291,7 @@ class Guard:
         call.model, call.version = model.name, opened[0].version
         if reads.version_key:
             call.version = call.keys.get(reads.version_key, "")
-        if model.bundle is None and self._keep is None:
+        if model.scoring is None and self._keep is None:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         parent = call.parent
         if parent is not None:
@@ -320,17 +321,19 @@ class Guard:
         if self._keep is not None:
             self._keep(model, family, batch)
             return
+        scoring = model.scoring
+        assert scoring is not None  # a model without one has no batch: `_signals_of` raises
         signals = family.stack([raws for _, _, raws in batch])
         try:
-            scores = model.scorer.run(signals)
+            scores = scoring.scorer.run(signals)
         except Exception:
             if len(batch) == 1:
                 raise
             scores = _NONE  # such as one token id beyond an embedder's table
-        masked = model.scorer.masked
+        masked = scoring.scorer.masked
         if not (
             _finite(scores)
-            and all(_meaningful(signals[name], name in masked) for name in model.nonfinite_masked_signals)
+            and all(_meaningful(signals[name], name in masked) for name in scoring.nonfinite_masked_signals)
         ):
             if len(batch) > 1:  # find the broken one without spoiling the others
                 for read in batch:
@@ -340,21 +343,27 @@ class Guard:
             problem = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0][0], Unscored("not_finite", problem))
             return
-        self._tell(family, batch, signals, scores, started)
+        self._tell(family, scoring, batch, signals, scores, started)
 
     def _tell(
-        self, family: Family, batch: list[Read], signals: Rows, scores: NDArray[np.float32], started: float
+        self,
+        family: Family,
+        scoring: Scoring,
+        batch: list[Read],
+        signals: Rows,
+        scores: NDArray[np.float32],
+        started: float,
     ) -> None:
         """Give the batch's calls their verdicts, and tell the sinks."""
         model: GuardedModel = family.model
-        judged = model.judge(scores, batch, model)
+        judged = scoring.judge(scores, batch, model)
         pvalues, by_detector, severities, joint, groups, weighed, identifiers, ended, keyless = judged
         if keyless != (0, 0):
             self._tell_keyless(model, keyless)
         at = 0
         calls = []
         late: set[int] = set()  # rows that nobody waits for any more
-        plain, detectors, digest = model.policy.plain, model.scorer.detectors, model.digest
+        plain, detectors, digest = model.policy.plain, scoring.scorer.detectors, scoring.digest
         for number, (call, rows, _) in enumerate(batch):
             first, at = at, at + rows
             if call.late or (call.parent is not None and call.parent.late):
@@ -363,7 +372,7 @@ class Guard:
                 continue
             severity, worst = severities[first], first
             if rows > 1:
-                severity = model.promise.gravest(severities[first:at])
+                severity = scoring.promise.gravest(severities[first:at])
                 worst = min(range(first, at), key=pvalues.__getitem__)
             details = by_detector[worst]
             if not isinstance(details, list):
@@ -413,24 +422,24 @@ class Guard:
     def end_silent_sessions(self) -> None:
         """Tell of sessions that have been silent for long enough. For whoever looks now and then, traffic or not."""
         for model in list(self.models.values()):
-            if model.bundle is not None:
-                self._tell_ended(model, model.judge.silent())
+            if model.scoring is not None:
+                self._tell_ended(model.name, model.scoring, model.scoring.judge.silent())
 
-    def _tell_ended(self, model: GuardedModel, ended: list[str | None]) -> None:
+    def _tell_ended(self, name: str, scoring: Scoring, ended: list[str | None]) -> None:
         if ended:
-            none = np.empty((0, len(model.scorer.detectors)), np.float32)
-            self.sinks.scored(Scored(model.name, [], none, 0.0, ended=ended))
+            none = np.empty((0, len(scoring.scorer.detectors)), np.float32)
+            self.sinks.scored(Scored(name, [], none, 0.0, ended=ended))
 
     def _end_sessions(self, call: StreamedCall) -> None:
         """Tell that the sessions have ended which a stream's sequences are."""
         model = self.models.get(call.model)
-        if model is None or model.bundle is None or not model.streams_are_sessions:
+        if model is None or model.scoring is None or not model.streams_are_sessions:
             return
         keys = [call.session(sequence) for sequence in call.started_sequences]
-        ended = model.judge.finish(keys)
-        if model.shadow is not None and model.shadow.streams_are_sessions:
-            model.shadow.judge.finish(keys)
-        self._tell_ended(model, ended)
+        ended = model.scoring.judge.finish(keys)
+        if (shadow := model.shadow) is not None and shadow.scoring is not None and shadow.streams_are_sessions:
+            shadow.scoring.judge.finish(keys)
+        self._tell_ended(model.name, model.scoring, ended)
 
     def _pass_unscored(self, call: Call, why: Unscored) -> None:
         model = call.model or OTHER

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from math import prod
@@ -16,9 +15,9 @@ from tocsin.configuration.state import ROUND_TRIPS
 from tocsin.errors import ConfigError
 from tocsin.judgement.batch_axis import is_batched
 from tocsin.judgement.call import Call
-from tocsin.judgement.judge import Judge
 from tocsin.judgement.orders import ChoiceOrders
 from tocsin.judgement.policy import Policy
+from tocsin.judgement.scoring import Scoring
 from tocsin.protocols.loading import methods_of
 from tocsin.protocols.metadata import MetadataSignals, NoMessageSignals
 from tocsin.protocols.method import AT_END, Edit, Method, Opened, Reader
@@ -28,10 +27,6 @@ from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
-from tocsin_calibration import Bundle, BundleError
-from tocsin_detectors import DetectorError
-
-log = logging.getLogger("tocsin")
 
 INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
 
@@ -55,23 +50,14 @@ class GuardedModel:
     ) -> None:
         self.name = name
         self.config = config
-        self.bundle = None if config.bundle is None else Bundle.read(config.bundle, threads=threads)
+        self.scoring: Scoring | None = None
+        if config.bundle is not None:
+            self.scoring = Scoring(
+                name, config, config.bundle, state, threads=threads, session_namespace=session_namespace
+            )
         self._families: dict[tuple[Kind, ...], Family] = {}
-        wanted = list(self.bundle.scorer.signals) if self.bundle else list(config.signals)
-        if self.bundle is not None:
-            self.promise = self.bundle.require_promise(config.bundle or "the bundle")
-            self.scorer = self.bundle.scorer
-            self.digest = self.bundle.digest
-            self.judge = Judge(name, config, self.bundle, state, session_namespace)
-            if strange := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
-                names = ", ".join(self.promise.alphas)
-                raise ConfigError(
-                    f"models.{name}.on_alarm.{strange[0]}: the bundle has no such severity (it has: {names})"
-                )
-            if self.bundle.model and self.bundle.model != name:
-                log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
-        self.seconds, self.nonfinite_masked_signals = self._tried_out()
-        self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
+        self._widths = dict.fromkeys(config.signals, 0) if self.scoring is None else dict(self.scoring.scorer.signals)
+        wanted = list(self._widths)
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
         self._unreadable: dict[str, str] = {}
@@ -94,31 +80,24 @@ class GuardedModel:
                 name, candidate, methods, state, threads=threads, session_namespace=f"{name}:shadow"
             )
 
-    def _tried_out(self) -> tuple[float, list[str]]:
-        """The seconds that a batch of eight takes, and the signals in which NaN passes unseen. Raises BundleError."""
-        if self.bundle is None:
-            return 0.0, []
-        try:
-            return self.scorer.warm(), self.scorer.swallowed()
-        except DetectorError as error:
-            raise BundleError(f"{self.config.bundle}: {error}") from error
-
     @property
     def digests(self) -> tuple[str, str]:
         """The digests of the bundle and of its shadow, empty where there is none."""
-        current = self.digest if self.bundle is not None else ""
-        return current, self.shadow.digest if self.shadow is not None else ""
+        scorings = self.scoring, None if self.shadow is None else self.shadow.scoring
+        current, candidate = ("" if scoring is None else scoring.digest for scoring in scorings)
+        return current, candidate
 
     @property
     def stores(self) -> list[SessionStore]:
         """Who remembers its sessions, and those of its shadow."""
-        stores = [] if self.bundle is None or self.judge.sessions is None else [self.judge.sessions]
+        sessions = None if self.scoring is None else self.scoring.judge.sessions
+        stores = [] if sessions is None else [sessions]
         return stores + (self.shadow.stores if self.shadow is not None else [])
 
     @property
     def is_blocking(self) -> bool:
         """Whether judging a batch may take so long that it should not hold up an event loop."""
-        return self.seconds > INLINE_SECONDS or self.shares_sessions
+        return (self.scoring is not None and self.scoring.seconds > INLINE_SECONDS) or self.shares_sessions
 
     @property
     def shares_sessions(self) -> bool:
@@ -138,7 +117,7 @@ class GuardedModel:
     @property
     def streams_are_sessions(self) -> bool:
         """Whether a session ends with its stream."""
-        return self.config.session == STREAM and self.judge.sessions is not None
+        return self.config.session == STREAM and self.scoring is not None and self.scoring.judge.sessions is not None
 
     @property
     def metadata_keys(self) -> list[str]:
@@ -197,7 +176,7 @@ class GuardedModel:
             if width := self._widths[signal]:
                 batched = prod(shape) != width
             else:
-                batched = is_batched(self.name, signal, shape, has_free_length=self.bundle is not None)
+                batched = is_batched(self.name, signal, shape, has_free_length=self.scoring is not None)
         return (shape[0], shape[1:] or (1,)) if batched and shape else (1, shape or (1,))
 
     def _batched(self, signal: str) -> bool | None:
@@ -211,7 +190,7 @@ class GuardedModel:
 
     def misfit(self, signal: str, width: int) -> str:
         """Why rows of that width cannot be scored; empty when they can, and while recording."""
-        return self.scorer.misfit(signal, width) if self.bundle is not None else ""
+        return "" if self.scoring is None else self.scoring.scorer.misfit(signal, width)
 
     def family(self, signals: tuple[Kind, ...]) -> Family:
         """The family of responses with these signals."""
@@ -269,7 +248,7 @@ class GuardedModel:
                 f"apart: set judge: end"
             )
         for signal in in_metadata:
-            if self.bundle is not None and (problem := self.scorer.misfit(signal, 1)):
+            if problem := self.misfit(signal, 1):
                 raise ValueError(f"a score in metadata is one number: {problem}")
 
     def _require_one_answer(self) -> None:

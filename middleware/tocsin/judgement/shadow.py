@@ -20,13 +20,15 @@ def by_candidates(models: Mapping[str, GuardedModel], calls: Sequence[Call]) -> 
         verdict = call.verdict
         if model is None or model.shadow is None or verdict is None or verdict.unscored or call.response is None:
             continue
+        candidate = model.shadow.scoring
+        assert candidate is not None  # a shadow is made for its bundle
         try:
             opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
             rows, family, raws = model.shadow.signals_of(call, opened)
-            scores = model.shadow.scorer.run(family.stack([raws]))
-            judged = model.shadow.judge(scores, [(call, rows, raws)], model)
+            scores = candidate.scorer.run(family.stack([raws]))
+            judged = candidate.judge(scores, [(call, rows, raws)], model)
         except Exception as error:
             log.debug("model %s: the shadow bundle failed: %s", model.name, error)
             yield call, FAILED
         else:
-            yield call, model.shadow.promise.gravest(judged.severities)
+            yield call, candidate.promise.gravest(judged.severities)

@@ -27,7 +27,7 @@ SEARCHED = ("id", "response_id", "model", "version", "severity", "session", "tra
 def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mode: str) -> dict[str, Any]:
     """What is to be shown now."""
     figures, points = sink.figures(), history.points()
-    guarded = {name: model for name, model in sink.models.items() if model.bundle is not None and name in figures}
+    guarded = {name: model for name, model in sink.models.items() if model.scoring is not None and name in figures}
     names = sorted(guarded, key=lambda name: -max(figures[name]["promise"].values(), default=0.0))
     limits, added, latest = sink.limits, sink.added_quantiles(), shown(alarms)[::-1]
     models = [_model(name, guarded[name], figures[name], points.get(name, []), limits) for name in names[:SHOWN]]
@@ -53,7 +53,9 @@ def shown(alarms: Iterable[Event], search: str = "") -> list[dict[str, Any]]:
 def _model(
     name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point], limits: PageLimits
 ) -> dict[str, Any]:
-    promise, judged, alarms = model.promise, figures["judged"], figures["alarms"]
+    scoring = model.scoring
+    assert scoring is not None  # only guarded models are shown
+    promise, judged, alarms = scoring.promise, figures["judged"], figures["alarms"]
     severities, limit = [], limits.of(watched_model(name, promise, model.config))
     for at, (severity, alpha) in enumerate(promise.alphas.items()):
         graver = list(promise.alphas)[: at + 1]
@@ -70,9 +72,9 @@ def _model(
             "quiet": figures["quiet"].get(severity, 0.0) > limits.quiet,
             "rates": [_rate(point, graver, expected) for point in points],
         })  # fmt: skip
-    provenance = model.bundle.provenance.get("calibrated", {}) if model.bundle is not None else {}
+    provenance = scoring.bundle.provenance.get("calibrated", {})
     return {
-        "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": provenance.get("timestamp"),
+        "name": name, "digest": scoring.digest, "unit": promise.unit, "calibrated": provenance.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
         "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > limits.drift,
         "finding": figures["finding"],

@@ -86,14 +86,14 @@ class EventSink(Sink):
 
     def _alarmed(self, batch: Scored, call: Call, first: int) -> None:
         verdict, model = call.verdict, self._models.get(batch.model)
-        if model is None or verdict is None or verdict.severity is None:
+        if model is None or model.scoring is None or verdict is None or verdict.severity is None:
             return
-        session = model.session_of(call)
-        grade = list(model.promise.alphas).index(verdict.severity)
+        session, scoring = model.session_of(call), model.scoring
+        grade = list(scoring.promise.alphas).index(verdict.severity)
 
         def data() -> dict[str, Any]:
             worst = first + min(range(len(verdict.pvalues)), key=verdict.pvalues.__getitem__)
-            scores = dict(zip(model.scorer.detectors, batch.scores[worst].tolist(), strict=True))
+            scores = dict(zip(scoring.scorer.detectors, batch.scores[worst].tolist(), strict=True))
             finding = self._finding(batch.model)
             return alarm(call, session, scores, self._payload, None if finding is None else finding.brief())
 
@@ -139,12 +139,12 @@ class EventSink(Sink):
                 del self._reported[name]  # it is over: when it comes again, it is news
         for name, finding in findings.items():
             model = self._models.get(name)
-            what = model and model.digest, finding.broken, {cause[:2] for cause in finding.chief}
+            what = model and model.digests[0], finding.broken, {cause[:2] for cause in finding.chief}
             last, told_at = self._reported.get(name, (None, -self._repeat))
             if model is None or what == last or now - told_at < self._repeat:
                 continue
             self._reported[name] = what, now
-            data = evidence(name, model.digest, finding.brief())
+            data = evidence(name, model.digests[0], finding.brief())
             with self._lock:
                 self._tell(event(EVIDENCE, self._identifiers.next(), subject(name), time.time(), data))
 

@@ -87,8 +87,13 @@ class PrometheusSink(Collector, Sink):
     @property
     def limits(self) -> PageLimits:
         """The evidence from which the page says that something is wrong, as the default rules do."""
-        guarded = [(name, model) for name, model in self._models.items() if model.bundle is not None]
-        return page_limits([watched_model(name, model.promise, model.config) for name, model in guarded])
+        return page_limits(
+            [
+                watched_model(name, model.scoring.promise, model.config)
+                for name, model in self._models.items()
+                if model.scoring is not None
+            ]
+        )
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """What was counted of each model, as plain data for people to look at."""
@@ -129,11 +134,11 @@ class PrometheusSink(Collector, Sink):
             counts: dict[str, list[int]] = {}
             by_key: dict[str, tuple[ModelSeries, str]] = {}
             for name, series in self._series.items():
-                if series.evidence is None:
+                if series.judged is None:
                     continue
                 key = f"{name}:{self._models[name].digests[0]}"
-                by_key[key], counts[key] = (series, ""), series.evidence.counts()
-                for part, more in series.evidence.counts_by_cause().items() if parts else ():
+                by_key[key], counts[key] = (series, ""), series.judged.evidence.counts()
+                for part, more in series.judged.evidence.counts_by_cause().items() if parts else ():
                     by_key[f"{key}:{part}"], counts[f"{key}:{part}"] = (series, part), more
         for key, others in shared(counts).items():
             series, part = by_key[key]

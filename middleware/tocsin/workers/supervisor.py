@@ -339,11 +339,11 @@ def check_workers(config: Config, guard: Guard) -> None:
         if address.path or not address.port:
             raise ConfigError(f"workers: {address} cannot be shared: listen on a TCP port, or set workers: 1")
     for name, model in guard.models.items():
-        if model.bundle is None:
+        if model.scoring is None:
             continue
-        if model.judge.levels is not None:
+        if model.scoring.judge.levels is not None:
             raise ConfigError(f"workers: models.{name}: levels that move are those of one process: set workers: 1")
-        apart = model.promise.sessions is not None and model.config.session not in ("stream", "connection")
+        apart = model.scoring.promise.sessions is not None and model.config.session not in ("stream", "connection")
         if apart and config.state is None:
             raise ConfigError(
                 f"workers: models.{name}: the promise is for sessions, whose calls may come to different workers: set "
