@@ -17,6 +17,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import Answer, Request
 from tocsin.protocols.http.method import JsonMethod
+from tocsin.relay.frame_rate import FrameLimits
 from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 
 
@@ -30,6 +31,7 @@ class ProcessorContext:
         self.exchanges = [0, 0]  # unguarded, guarded
         self.not_understood: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()
+        self.frame_limits = FrameLimits(self.limited)
         self.cut_verdicts: Counter[str] = Counter()
         self.accepted = 0
         self.abandoned = 0
@@ -38,6 +40,7 @@ class ProcessorContext:
     def follow(self, config: Config) -> None:
         """Treat responses as this says from here on; those under way go on as they began."""
         self.config = config
+        self.frame_limits.follow(config.limits)
         self.annotates = config.mode != "observe"
         self.enforces = config.mode == "enforce"
         self.trusts_verdicts = config.accept_verdicts

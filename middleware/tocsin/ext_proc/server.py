@@ -7,7 +7,6 @@ import itertools
 import logging
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from prometheus_client.metrics_core import Metric
@@ -24,6 +23,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.handshake import TlsServer
+from tocsin.relay.open_connections import OpenConnections
 from tocsin.relay.retrier import Retrier
 from tocsin.relay.tls import Certificates
 from tocsin.sockets import bind
@@ -56,10 +56,10 @@ class ExtProcServer(ProcessorHost):
         self.context = ProcessorContext(config, guard, added)
         self.memory = memory
         self._is_ready = is_ready
-        self.connections: set[ConnectionHost] = set()
+        self.open: OpenConnections[ConnectionHost] = OpenConnections(descriptors, self.context.limited)
+        self.open.most = config.limits.connections
+        self.connections = self.open.connections
         self.longest_headers = int(config.limits.headers)
-        self.descriptors = descriptors
-        self.handshakes: set[asyncio.Task[None]] = set()
         self._shares_port = shares_port
         self._listen = self._address = config.ext_proc
         self._certificates = Certificates(config.ext_proc_tls, None, ("ext_proc_tls", ""))
@@ -77,6 +77,7 @@ class ExtProcServer(ProcessorHost):
     def follow(self, config: Config) -> None:
         """Serve as this says from here on; exchanges under way go on as they began."""
         self.longest_headers = int(config.limits.headers)
+        self.open.most = config.limits.connections
         self.context.follow(config)
 
     async def start(self) -> None:
@@ -118,28 +119,8 @@ class ExtProcServer(ProcessorHost):
         """As it is now."""
         return self.context.config
 
-    @property
-    def limited(self) -> Counter[str]:
-        """What a limit has refused."""
-        return self.context.limited
-
-    def has_room(self) -> bool:
-        """Whether another connection may come, its TLS handshake included; one that may not is counted."""
-        in_use = len(self.connections) + len(self.handshakes)
-        if in_use >= self.config.limits.connections:
-            self.limited["connections"] += 1
-            return False
-        if in_use >= self.descriptors.most_connections:
-            self.limited["descriptors"] += 1
-            self.descriptors.run_out()
-            return False
-        return True
-
     def admit(self, connection: ConnectionHost) -> bool:
-        if not self.has_room():
-            return False
-        self.connections.add(connection)
-        return True
+        return self.open.admit(connection)
 
     def on_connection_closed(self, connection: ConnectionHost) -> None:
         self.connections.discard(connection)
@@ -160,7 +141,7 @@ class ExtProcServer(ProcessorHost):
             self._looking.cancel()
         if self._server is not None:
             self._server.close()
-        for handshake in list(self.handshakes):
+        for handshake in list(self.open.handshakes):
             handshake.cancel()
         for connection in list(self.connections):
             connection.drain()
@@ -212,7 +193,7 @@ class ExtProcServer(ProcessorHost):
 
     def _end_idle(self, connection: ConnectionHost, before: float) -> None:
         if connection.idle_since < before:
-            self.limited["idle"] += 1
+            self.context.limited["idle"] += 1
             connection.drain()
 
     async def _look_at_certificates(self) -> None:

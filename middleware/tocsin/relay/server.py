@@ -103,7 +103,7 @@ class Relay:
             self._looking.cancel()
         for port in self.ports:
             port.close()
-        for handshake in list(self.context.handshakes):
+        for handshake in list(self.context.open.handshakes):
             handshake.cancel()
         for connection in list(self.context.connections):
             connection.drain()
