@@ -76,7 +76,7 @@ def _unscored(wishes: RuleOptions) -> list[Alert]:
 
 
 def _unguarded(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     guarded, other = (f'sum{by} (increase(tocsin_relay_calls_total{{guarded="{g}"}}[30m]))' for g in ("true", "false"))
     return Alert(
         "TocsinSeesOtherCallsOnly",
@@ -123,7 +123,7 @@ def _slow(budget: float, wishes: RuleOptions) -> Alert:
 
 
 def _unreachable(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     return Alert(
         "TocsinUpstreamUnreachable",
         "warning",
@@ -136,7 +136,7 @@ def _unreachable(wishes: RuleOptions) -> Alert:
 
 
 def _reload(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     failed, done = (f'max{by} (increase(tocsin_reloads_total{{outcome="{o}"}}[1h]))' for o in ("failed", "done"))
     return Alert(
         "TocsinReloadFailed",
@@ -149,7 +149,7 @@ def _reload(wishes: RuleOptions) -> Alert:
 
 
 def _workers(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     return Alert(
         "TocsinWorkersDie",
         "warning",

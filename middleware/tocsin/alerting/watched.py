@@ -64,6 +64,11 @@ class RuleOptions:
         return ", ".join([*self.by, *names])
 
     @property
+    def grouping(self) -> str:
+        """PromQL's `by` clause of what is counted for each deployment, nothing where no label tells them apart."""
+        return f" by ({self.labels()})" if self.by else ""
+
+    @property
     def subject(self) -> str:
         """The model that an alert is about, and its deployment, as a template of annotations."""
         return "{{ $labels.model }}" + self.deployment(" (", ")")

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tocsin.cli.chosen import of_sessions
 from tocsin.cli.on import On, in_parts
+from tocsin.cli.recorded import LeaveOutBroken, ModelName
 from tocsin.cli.scored import ScoredRecording, failures_in, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
@@ -52,10 +53,8 @@ def evaluate(
     review_costs: Annotated[float | None, typer.Option(help="What a person's look at an answer costs.")] = None,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
-    leave_out_broken: Annotated[
-        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
-    ] = False,
+    model: ModelName = None,
+    leave_out_broken: LeaveOutBroken = False,
     on: On = HERE,
 ) -> None:
     """Say whether a bundle keeps its promises on data it has never seen, and what it is good for."""

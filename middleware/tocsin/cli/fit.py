@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from tocsin.cli.chosen import of_sessions
 from tocsin.cli.on import On
 from tocsin.cli.outputs import require_writable
+from tocsin.cli.recorded import LeaveOutBroken, ModelName
 from tocsin.cli.suggestions import show_suggestions
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
@@ -56,7 +57,7 @@ def fit(
         Path | None,
         typer.Option(help="With --suggest: a recording of what should alarm, to say how well each detector tells."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    model: ModelName = None,
     share: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="The share of rows to fit on; calibrate gets the others.")
     ] = 0.4,
@@ -68,9 +69,7 @@ def fit(
         Path | None,
         typer.Option(help="Only sessions that this file names, one a line: those known to have gone well."),
     ] = None,
-    leave_out_broken: Annotated[
-        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
-    ] = False,
+    leave_out_broken: LeaveOutBroken = False,
     memory: Annotated[
         int, typer.Option(min=1, help="Megabytes of signals to hold; what is larger is read again and again.")
     ] = 1024,
