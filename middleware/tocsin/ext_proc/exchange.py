@@ -29,7 +29,8 @@ from tocsin.ext_proc.requests import (
     ProcessingRequest,
     read_fields,
 )
-from tocsin.ext_proc.response import JudgedResponse, Response, WatchedResponse
+from tocsin.ext_proc.response import JudgedResponse, Response
+from tocsin.ext_proc.watching import WatchedResponse
 from tocsin.grpc_wire.deframer import MessageDeframer, whole_message
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import failed_closed

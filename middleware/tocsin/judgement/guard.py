@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,19 +13,17 @@ from numpy.typing import NDArray
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
+from tocsin.judgement.method_plans import method_plans
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
-from tocsin.log_throttle import LogThrottle, and_more
+from tocsin.judgement.unscored_log import UnscoredLog
 from tocsin.protocols.method import Edit, Method, Opened
-from tocsin.protocols.paths import INITIAL, TRAILING
 from tocsin.protocols.rows import Family, Rows
 from tocsin.state.opening import State
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
-
-log = logging.getLogger("tocsin")
 
 TRACE_KEY = "traceparent"
 HEX, NO_TRACE = "0123456789abcdef", "0" * 32
@@ -62,34 +59,17 @@ class Guard:
         self._keep = keep
         self.sinks = Sinks(sinks)
         self.state = state or State()
-        self._throttle = LogThrottle()
+        self._log = UnscoredLog()
         self.reconfigure(config, models)
 
     def reconfigure(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
         """Judge by these from here on; what is being judged is finished by what it began with."""
         self.config = config
         self.models = dict(models)
-        self._keyless: set[tuple[str, str]] = set()  # models, and what calls were told not to name
+        self._log.forget_keyless()
         self.state.keep([store for model in self.models.values() for store in model.stores])
-        self.methods: dict[str, Method] = {}
-        self._of_method: dict[str, list[GuardedModel]] = {}
-        for model in self.models.values():
-            for method in model.served.values():
-                self.methods[method.name] = method
-                self._of_method.setdefault(method.name, []).append(model)
-        keeps_payloads = config.events is not None and config.events.payload == "both"
-        self._method_plans = {
-            name: (
-                self.methods[name],
-                keeps_payloads or any(m.wants_request(name) for m in models),
-                _every(self.methods[name], models),
-                any(model.together for model in models),
-                self.methods[name].in_turn or all(model.config.in_turn for model in models),
-                _response_keys(name, INITIAL, models),
-                _response_keys(name, TRAILING, models),
-            )
-            for name, models in self._of_method.items()
-        }
+        self.methods, self._of_method = _by_method(self.models.values())
+        self._method_plans = method_plans(config, self.methods, self._of_method)
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         told_by |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
         self._keys = sorted(told_by - {""})
@@ -359,7 +339,7 @@ class Guard:
         judged = scoring.judge(scores, batch, model)
         pvalues, by_detector, severities, joint, groups, weighed, identifiers, ended, keyless = judged
         if keyless != (0, 0):
-            self._tell_keyless(model, keyless)
+            self._log.warn_keyless(model.name, model.config, keyless)
         at = 0
         calls = []
         late: set[int] = set()  # rows that nobody waits for any more
@@ -403,22 +383,6 @@ class Guard:
                 Scored(model.name, calls, scores, seconds, joint, groups, ended, keyless, signals, family.shapes)
             )
 
-    def _tell_keyless(self, model: GuardedModel, keyless: tuple[int, int]) -> None:
-        """Tell once of calls that name no session or no group; they are counted besides."""
-        keys = ("session", model.config.session), ("group", model.config.group)
-        for (what, key), count in zip(keys, keyless, strict=True):
-            if count and (model.name, what) not in self._keyless:
-                self._keyless.add((model.name, what))
-                instead = "as a session of its own" if what == "session" else "by the pooled promise"
-                log.warning(
-                    "model %s: a call names no %s (%s is missing or empty) and is judged %s; "
-                    "tocsin_keyless_calls_total counts all of them",
-                    model.name,
-                    what,
-                    key,
-                    instead,
-                )
-
     def end_silent_sessions(self) -> None:
         """Tell of sessions that have been silent for long enough. For whoever looks now and then, traffic or not."""
         for model in list(self.models.values()):
@@ -445,26 +409,7 @@ class Guard:
         model = call.model or OTHER
         call.verdict = Verdict(model, call.version, unscored=why.reason, action="block" if self.closed(call) else None)
         self.sinks.unscored(call)
-        if why.reason == "no_bundle":
-            return  # told at start
-        if (suppressed := self._throttle.admit(model, why.reason)) is not None:
-            passed = "refused" if call.verdict.action == "block" else "passed"
-            fields = {
-                "model": model,
-                "reason": why.reason,
-                "method": call.method,
-                "trace_id": call.trace,
-                "kept": suppressed,
-            }
-            log.warning(
-                "model %s: response %s unscored (%s): %s%s",
-                model,
-                passed,
-                why.reason,
-                why,
-                and_more(suppressed),
-                extra=fields,
-            )
+        self._log.warn_unscored(call, call.verdict, why)
 
 
 def _finite(values: NDArray[np.float32]) -> bool:
@@ -477,14 +422,15 @@ def _meaningful(values: NDArray[np.float32], masked: bool) -> bool:
     return b"\0" not in np.less(values, np.inf).tobytes() if masked else _finite(values)
 
 
-def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:
-    """The keys of a response's metadata that some model reads on that side."""
-    return tuple(dict.fromkeys(key for model in models for key in model.response_keys(method, side)))
-
-
-def _every(method: Method, models: Sequence[GuardedModel]) -> int:
-    """Of how many messages of a stream one judgement is made: as some model says, else as the method does."""
-    return next((model.every for model in models if model.every is not None), method.every)
+def _by_method(models: Iterable[GuardedModel]) -> tuple[dict[str, Method], dict[str, list[GuardedModel]]]:
+    """The guarded methods, and the models of each."""
+    methods: dict[str, Method] = {}
+    of_method: dict[str, list[GuardedModel]] = {}
+    for model in models:
+        for method in model.served.values():
+            methods[method.name] = method
+            of_method.setdefault(method.name, []).append(model)
+    return methods, of_method
 
 
 def _trace_id(traceparent: str) -> str:

@@ -11,14 +11,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
+from tocsin.protocols.http.following import (
+    Follow,
+    Get,
+    Vector,
+    at_index,
+    each,
+    elements_of,
+    itself,
+    of_all,
+    several,
+    through,
+)
 from tocsin.protocols.paths import Step, steps
 from tocsin.unscored import Unscored
 
@@ -37,10 +47,7 @@ _LEAVES: dict[str, Any] = {
 }
 _EMPTY = frozenset((b"null", b'""', b"[]", b"{}", b"false"))
 
-_NONE = type(None)
 _FOLDED_TO_ASCII = ("\u017f".encode(), "\u212a".encode())  # the long s and the sign of kelvin, which are s and k to Go
-
-Follow = Callable[[Any], Any]
 
 
 class Place(NamedTuple):
@@ -202,9 +209,6 @@ class _SecondMember(Exception):
     """An object has two members of one name."""
 
 
-Vector = Callable[[list[Any]], list[Any]]  # from a list of values to the list of all that they lead to
-
-
 class _End(NamedTuple):
     """A last member of a path: its name, and the place that tells it from others. How many a document has is counted:
     `prefix` leads to it, or to an array, from which `steps` lead to all of them.
@@ -228,12 +232,12 @@ class _End(NamedTuple):
 
     def by(self, outer: Follow) -> _End:
         """The same by way of a value that leads to it."""
-        return self._replace(prefix=_through(outer, self.prefix))
+        return self._replace(prefix=through(outer, self.prefix))
 
     def of_each(self) -> _End:
         """The same of all elements of an array."""
-        rest = (_elements, *self.steps) if self.steps else ()
-        return self._replace(prefix=_itself, steps=(_of_all(self.prefix), *rest))
+        rest = (elements_of, *self.steps) if self.steps else ()
+        return self._replace(prefix=itself, steps=(of_all(self.prefix), *rest))
 
 
 class _Part(NamedTuple):
@@ -244,7 +248,7 @@ class _Part(NamedTuple):
 
     def by(self, outer: Follow) -> _Part:
         """The same by way of a value that leads to it."""
-        return _Part(_through(outer, self.follow), [end.by(outer) for end in self.ends])
+        return _Part(through(outer, self.follow), [end.by(outer) for end in self.ends])
 
 
 class _Resolver:
@@ -261,7 +265,7 @@ class _Resolver:
             return self._member(node, wanted[0].field, list(wanted[0].takes), wanted[0], wanted[1:])
         if self._leaf:
             node.leaves.add(self._leaf)
-        return _Part(_itself, [])
+        return _Part(itself, [])
 
     def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _Part:
         """From a value on, of which brackets take something."""
@@ -273,24 +277,24 @@ class _Resolver:
                 raise ValueError(f"'{self._path}': only one axis can be one of responses ([*])")
             self.by_rows = self.by_rows or bracket == ROWS
             inner = self.take(node.elements(), step, brackets, rest)
-            return _Part(_each(inner.follow), [end.of_each() for end in inner.ends])
+            return _Part(each(inner.follow), [end.of_each() for end in inner.ends])
         if bracket.lstrip("-").isdigit():
-            return self.take(node.elements(), step, brackets, rest).by(_at(int(bracket)))
+            return self.take(node.elements(), step, brackets, rest).by(at_index(int(bracket)))
         if "," in bracket:
             keys = [key.strip() for key in bracket.split(",")]
             if len(set(keys)) < len(keys):
                 raise ValueError(f"'{self._path}': a key of '{step.field}' is named twice")
             parts = [self._member(node, key, brackets, step, rest) for key in keys]
-            return _Part(_several([part.follow for part in parts]), [end for part in parts for end in part.ends])
+            return _Part(several([part.follow for part in parts]), [end for part in parts for end in part.ends])
         return self._named(node, bracket, brackets, step, rest)
 
     def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
         child, attribute = node.member(name)
         self.names.add(name)
-        get = _Get(attribute)
+        get = Get(attribute)
         inner = self.take(child, step, brackets, rest)
         if not rest:
-            return _Part(_through(get, inner.follow), [_End(name, (id(node), attribute), get)])
+            return _Part(through(get, inner.follow), [_End(name, (id(node), attribute), get)])
         return inner.by(get)
 
     def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
@@ -319,98 +323,8 @@ class _Resolver:
 
         ends = list(of_object.ends)
         if len(rest) == 1:
-            ends.append(_End(rest[0].field, (id(element), attribute), _Get(attribute)).of_each())
+            ends.append(_End(rest[0].field, (id(element), attribute), Get(attribute)).of_each())
         return _Part(follow, ends)
-
-
-class _Get:
-    """A member's value, None where there is no such member."""
-
-    __slots__ = ("_get", "_member")
-
-    def __init__(self, attribute: str) -> None:
-        self._member = attribute
-        self._get = attrgetter(attribute)
-
-    def __call__(self, value: Any) -> Any:
-        return getattr(value, self._member, None)
-
-    def each(self, values: list[Any]) -> list[Any]:
-        """The member of each value."""
-        try:
-            return list(map(self._get, values))
-        except AttributeError:  # some are no objects
-            return [getattr(value, self._member, None) for value in values]
-
-    def of_all(self, values: list[Any]) -> list[Any]:
-        """The members of those values that have it."""
-        members = self.each(values)
-        if _NONE in set(map(type, members)):  # faster than to compare them
-            return [member for member in members if member is not None]
-        return members
-
-
-def _at(index: int) -> Follow:
-    """An element of an array by its position, None where there is none."""
-    return lambda value: value[index] if isinstance(value, list) and -len(value) <= index < len(value) else None
-
-
-def _of_all(follow: Follow) -> Vector:
-    """What values lead to, of those that lead to something."""
-    if isinstance(follow, _Get):
-        return follow.of_all
-    return lambda values: [result for value in values if (result := follow(value)) is not None]
-
-
-def _elements(values: list[Any]) -> list[Any]:
-    """The elements of all values that are arrays."""
-    if set(map(type, values)) - {list}:
-        values = [value for value in values if isinstance(value, list)]
-    return list(chain.from_iterable(values))
-
-
-class _Chain:
-    """Values that lead one to the other, None where one is not there."""
-
-    __slots__ = ("_last", "_parts", "parts")
-
-    def __init__(self, parts: Sequence[Follow]) -> None:
-        self.parts = tuple(parts)
-        *self._parts, self._last = parts
-
-    def __call__(self, value: Any) -> Any:
-        for part in self._parts:
-            value = part(value)
-            if value is None:
-                return None
-        return self._last(value)
-
-
-def _through(outer: Follow, inner: Follow) -> Follow:
-    if inner is _itself:
-        return outer
-    return _Chain([outer, *(inner.parts if isinstance(inner, _Chain) else (inner,))])
-
-
-def _each(inner: Follow) -> Follow:
-    if inner is _itself:
-        return lambda values: values if isinstance(values, list) else None
-    if isinstance(inner, _Get):
-        of_each = inner.each
-        return lambda values: of_each(values) if isinstance(values, list) else None
-    return lambda values: [inner(value) for value in values] if isinstance(values, list) else None
-
-
-def _several(members: Sequence[Follow]) -> Follow:
-    def follow(value: Any) -> Any:
-        values = [member(value) for member in members]
-        return None if None in values else values
-
-    return follow
-
-
-def _itself(value: Any) -> Any:
-    return value
 
 
 def _written(wanted: Sequence[Step]) -> str:

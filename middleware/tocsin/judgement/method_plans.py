@@ -1,0 +1,44 @@
+"""What the calls of each method have to bring, as all models that guard the method need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tocsin.configuration.config import Config
+from tocsin.judgement.model import GuardedModel
+from tocsin.protocols.method import Method
+from tocsin.protocols.paths import INITIAL, TRAILING
+
+# The method; whether judging takes the request; how many messages of a stream are judged as one; whether parallel
+# answers are judged as one response; whether a stream answers its requests in turn; the keys of initial and of trailing
+# metadata that some model reads.
+MethodPlan = tuple[Method, bool, int, bool, bool, Sequence[str], Sequence[str]]
+
+
+def method_plans(
+    config: Config, methods: Mapping[str, Method], models: Mapping[str, Sequence[GuardedModel]]
+) -> dict[str, MethodPlan]:
+    """The plan of each method that the models of a configuration guard, by the method's name."""
+    keeps_payloads = config.events is not None and config.events.payload == "both"
+    return {
+        name: (
+            methods[name],
+            keeps_payloads or any(m.wants_request(name) for m in guarding),
+            _every(methods[name], guarding),
+            any(model.together for model in guarding),
+            methods[name].in_turn or all(model.config.in_turn for model in guarding),
+            _response_keys(name, INITIAL, guarding),
+            _response_keys(name, TRAILING, guarding),
+        )
+        for name, guarding in models.items()
+    }
+
+
+def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:
+    """The keys of a response's metadata that some model reads on that side."""
+    return tuple(dict.fromkeys(key for model in models for key in model.response_keys(method, side)))
+
+
+def _every(method: Method, models: Sequence[GuardedModel]) -> int:
+    """Of how many messages of a stream one judgement is made: as some model says, else as the method does."""
+    return next((model.every for model in models if model.every is not None), method.every)
