@@ -20,7 +20,7 @@ HOT = """
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
-    middleware/tocsin/{memory,unscored,verdict}.py
+    middleware/tocsin/{memory,unscored,verdict,verdict_format}.py
     calibration/tocsin_calibration/promise.py
     calibration/tocsin_calibration/sessions/{rule,windows}.py
     calibration/tocsin_calibration/thresholds/{joint,limits,lookup}.py

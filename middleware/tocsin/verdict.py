@@ -6,28 +6,15 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
 
-METADATA_KEY = "tocsin-verdict"
-ACTIONS = ("pass", "flag", "retry", "fallback", "abstain", "block")  # mildest first
-ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
+from tocsin.verdict_format import ACTIONS, METADATA_KEY, ROWS_TOLD, Weighed
+from tocsin.verdict_reading import read_verdict
+
+__all__ = ["ACTIONS", "METADATA_KEY", "ROWS_TOLD", "Verdict", "Weighed", "action_of", "gravest_action"]
+
 USUAL_LIST_SIZE = 8_192  # a header list that every gRPC library takes; C-core throws away some that are larger
 FIELD_OVERHEAD = 32  # bytes of a header list besides each field's name and value (RFC 9113, section 6.5.2)
 _SHORTER = (64, 16, 4, 1)  # rows listed where less has room; after that the detectors are left out too
-
-
-class Weighed(NamedTuple):
-    """What each row's answer is worth: the probability that it is right, what serving it is expected to bring, and the
-    decision, `serve`, `flag` or `abstain`.
-    """
-
-    p_correct: list[float]
-    worth: list[float]
-    decisions: list[str]
-
-    def rows(self, first: int, end: int) -> Weighed:
-        """Some of the rows."""
-        return Weighed(self.p_correct[first:end], self.worth[first:end], self.decisions[first:end])
 
 
 class Verdict:
@@ -161,9 +148,7 @@ class Verdict:
     @classmethod
     def from_metadata(cls, text: str | bytes) -> Verdict:
         """The verdict of a `tocsin-verdict` value, whoever wrote it. Raises ValueError when it is not one."""
-        from tocsin.verdict_reading import read_verdict  # which builds verdicts, and so imports this
-
-        return read_verdict(text)
+        return cls(**read_verdict(text))
 
 
 def action_of(severity: str | None, decision: str = "serve") -> str:

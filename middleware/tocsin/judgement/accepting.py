@@ -5,7 +5,7 @@ from __future__ import annotations
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import OTHER, Guard
 from tocsin.unscored import REASONS
-from tocsin.verdict_reading import read_verdict
+from tocsin.verdict import Verdict
 
 USUAL_SEVERITIES = ("warning", "critical")  # where there is no bundle here that names them
 
@@ -19,7 +19,7 @@ def accept_verdict(guard: Guard, call: Call, text: str, *, failed: bool = False)
     reason that is not known here: then nothing of the call has changed.
     """
     try:
-        verdict = read_verdict(text)
+        verdict = Verdict.from_metadata(text)
     except ValueError:
         return False
     model = guard.models.get(verdict.model)

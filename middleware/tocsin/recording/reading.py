@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tocsin.errors import ConfigError, RecordingError
 from tocsin.recording.columns import declared_shape, lengthened, to_array
 from tocsin_detectors import FittingData, Observations, SignalError
-from tocsin_detectors.fitting import BATCH
 from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.observation import BATCH
 
 if TYPE_CHECKING:
     import pyarrow
