@@ -1,4 +1,4 @@
-"""What the text of a verdict consists of, for whoever writes one and whoever reads one."""
+"""The parts of a verdict's text, for its writer and its reader."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not ex
 
 
 class Weighed(NamedTuple):
-    """What each row's answer is worth: the probability that it is right, what serving it is expected to bring, and the
-    decision, `serve`, `flag` or `abstain`.
+    """The expected utility of each row's answer: the probability that it is right, the expected utility of serving it,
+    and the decision, `serve`, `flag` or `abstain`.
     """
 
     p_correct: list[float]

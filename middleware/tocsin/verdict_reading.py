@@ -1,6 +1,6 @@
-"""Reading a verdict that somebody else wrote. Until it is proven to be one, it is a stranger's input.
+"""Parses a verdict that another party wrote, which is untrusted input.
 
-Whatever is read is bounded: the text, each number, each name, how many rows there are.
+Everything is bounded: the text, each number, each name, and the number of rows.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _DECISIONS = ("serve", "flag", "abstain")
 
 
 def read_verdict(text: str | bytes) -> dict[str, Any]:
-    """What a `Verdict` is made of, from a `tocsin-verdict` value. Raises ValueError, whatever the text is, when it
-    holds no verdict.
+    """The arguments of a `Verdict`, parsed from the value of `tocsin-verdict`. Raises ValueError where that is not a
+    verdict.
     """
     try:
         return _fields(_content(text))

@@ -311,7 +311,9 @@ def test_what_cannot_be_judged_is_refused_at_start(scores: Path, tmp_path: Path)
     one_method = acme.protocol(tmp_path)
     one_method["ranker"]["methods"] = {acme.PATHS["Watch"]: {"model": "response.model"}}
     config = configured("127.0.0.1:1", scores, tmp_path, "annotate", judge="message")
-    with pytest.raises(ConfigError, match="one score of the whole call, and its messages are judged apart: set judge"):
+    with pytest.raises(
+        ConfigError, match="one score of the whole call, but its messages are judged separately: set judge"
+    ):
         tocsin.Guard.open(config.model_copy(update={"protocols": Config(
             upstream="127.0.0.1:1", protocols=one_method, models=config.models).protocols}))  # fmt: skip
     retrying = configured("127.0.0.1:1", scores, tmp_path, "enforce", on_alarm={"critical": "retry"}, retry={"most": 1})

@@ -240,8 +240,8 @@ def test_a_bounded_risk_abstains_beyond_its_threshold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "more", "told"),
     [
-        (grouped, {}, "models.digits.group: the bundle has a promise a group"),
-        (in_sessions, {"session": None}, "models.digits.session: the bundle promises for sessions"),
+        (grouped, {}, "models.digits.group: the bundle has a promise for each group"),
+        (in_sessions, {"session": None}, "models.digits.session: the bundle's promise is for sessions"),
         (quick_bundle, {"risk": {}}, "models.digits.risk: the bundle does not know how often answers are right"),
     ],
 )

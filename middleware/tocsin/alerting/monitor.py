@@ -1,4 +1,4 @@
-"""Alerts about the monitor itself: whether it is there, sees, keeps up, and can tell."""
+"""Alerts about the monitor itself: whether it runs, receives traffic, keeps up, and delivers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def monitor(models: Sequence[Watched], config: Config, wishes: RuleOptions) -> G
 
 
 def _gone(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
-    """`absent` knows only the labels that it is asked for: which deployments there are is told by those that were there
-    before, and where none ever was, the model's name alone.
+    """`absent` knows only the labels in its query. The deployments are known from those that were there before; where
+    there was none, the alert has the model's name alone.
     """
     parts = []
     for model in models:
@@ -91,7 +91,7 @@ def _unguarded(wishes: RuleOptions) -> Alert:
 
 
 def _bypassed(wishes: RuleOptions) -> Alert:
-    """`upstream_rate` may have lost the labels of deployments: then it is held to the calls of all of them."""
+    """`upstream_rate` may have lost the labels of deployments; then it is compared with the calls of all of them."""
     calls = 'rate(tocsin_relay_calls_total{guarded="true"}[10m])'
     answers, traffic = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
     if wishes.by:

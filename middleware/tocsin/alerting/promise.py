@@ -16,7 +16,7 @@ AT_MOST = 0.5  # a rate that is too high whatever was promised
 
 
 def promise(models: Sequence[Watched], wishes: RuleOptions) -> Group:
-    """The alerts of the promise, behind the rates they are about: rules of a group are evaluated in their order."""
+    """The alerts about the promise, after the rates that they use: the rules of a group are evaluated in order."""
     fixed = [model for model in models if model.fixed]
     alerts: list[Recording | Alert] = [*rates(wishes)]
     if fixed:
@@ -28,7 +28,7 @@ def promise(models: Sequence[Watched], wishes: RuleOptions) -> Group:
 
 
 def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> Alert:
-    """Evidence over 1/delta: by Ville's inequality that ever happens by chance with probability at most delta."""
+    """Evidence over 1/delta. By Ville's inequality, chance ever causes that with probability at most delta."""
     parts, sure, limits = [], [], page_limits(every, wishes.delta, wishes.run_length)
     windows = [model for model in fixed if not model.run_length]
     if windows:
@@ -63,7 +63,7 @@ def _beyond(limit: float, some: Sequence[Watched], every: Sequence[Watched]) -> 
 
 
 def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> list[Alert]:
-    """The share of alarms is some times what was promised, in a long window and still in a short one."""
+    """The share of alarms is a multiple of the promised rate, in a long window and still in a short one."""
     rules = []
     only = _of(matching(fixed, every))
     for name, urgency, times, short, long in (
@@ -93,7 +93,7 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOpt
 
 
 def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> Alert:
-    """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
+    """Far fewer alarms than calibration explains: the promise holds, but something has changed."""
     limit = page_limits(every, wishes.delta).quiet
     peak = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
     return Alert(
@@ -126,7 +126,7 @@ def _drift(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
 
 
 def which(wishes: RuleOptions) -> str:
-    """The part of the traffic with most evidence that it has changed, and since when, as a template of annotations."""
+    """The part of the traffic with the most evidence of a change, and since when, as a template of annotations."""
     matchers = ",".join(f"{label}='%s'" for label in [*wishes.by, "model"])
     values = " ".join(f"$labels.{label}" for label in [*wishes.by, "model"])
     most = f'{{{{ with printf "topk(1, tocsin:cause_log_evalue{{{matchers}}} > 0)" {values} | query }}}}'

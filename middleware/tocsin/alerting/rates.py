@@ -84,5 +84,5 @@ def rates(wishes: RuleOptions) -> list[Recording]:
 
 
 def by_alarm(expr: str) -> str:
-    """The same under the label `alarm`."""
+    """The expression under the label `alarm`."""
     return f'max without (severity) (label_replace({expr}, "{ALARM}", "$1", "severity", "(.+)"))'

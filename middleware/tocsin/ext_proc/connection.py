@@ -1,7 +1,7 @@
-"""One HTTP/2 connection of Envoy's: its streams, its windows and its limits (RFC 9113).
+"""One HTTP/2 connection from Envoy: its streams, its windows and its limits (RFC 9113).
 
-Envoy opens one connection for each of its workers, and on it a stream for each exchange. The connection's window is
-given back as soon as bytes are here; what waits is bounded by streams' windows and by the memory budget.
+Envoy opens one connection for each of its workers, and on it one stream for each exchange. The connection's window is
+given back as soon as bytes have arrived. The streams' windows and the memory budget bound what waits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
 
 
 class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
-    """Frames from one Envoy worker. Streams reply by `put`, and what they put is written by `flush`."""
+    """One connection from an Envoy worker. Streams reply by `put`; `flush` writes what was put."""
 
     def __init__(self, server: ProcessorHost) -> None:
         super().__init__(server.memory.open(self._evict), server.longest_headers)
@@ -134,13 +134,13 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
             self.server.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """The socket has taken what was written: more may follow."""
+        """The socket has taken what was written, so that more may follow."""
         if not self.is_closed:
             self._caught_up(self.send_window.pump())
             self.flush()
 
     def _caught_up(self, streams: list[int]) -> None:
-        """Nothing of these waits any more."""
+        """Nothing waits for these streams' windows any more."""
         for stream_id in streams:
             self.receive_window.release_credit(stream_id, ended=stream_id not in self.streams)
             if stream_id not in self.streams:
@@ -171,7 +171,7 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
             self.close()
 
     def _evict(self) -> None:
-        """The memory budget is spent, and this connection keeps most."""
+        """The memory budget is spent, and this connection uses most of it."""
         self.cut_off("memory")
 
     def cut_off(self, limit: str) -> None:
@@ -181,7 +181,7 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
             self._transport.abort()
 
     def _abort(self, error: FrameError) -> None:
-        """A frame that must not be: say so, and close."""
+        """Envoy broke the protocol: send GOAWAY and close."""
         self.server.context.not_understood["frame" if self.is_greeted else "not_http2"] += 1
         self.is_closed = True
         if self.is_greeted:
@@ -278,7 +278,7 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
         self._acknowledge(frames.frame(SETTINGS, ACK, 0))
 
     def _acknowledge(self, frame: bytes) -> None:
-        """Write an answer that no window holds back: a peer that does not read what it asks for is cut off."""
+        """Write an answer that no window holds back. A peer that does not read such answers is cut off."""
         if self._is_paused:
             self._unread += len(frame)
             self.memory.charge(len(frame))
@@ -301,7 +301,7 @@ class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
             self.remove(stream_id)
 
     def remove(self, stream_id: int) -> None:
-        """A stream is gone."""
+        """A stream has ended."""
         self.streams.pop(stream_id, None)
         self.send_window.close(stream_id)
         self.receive_window.close(stream_id)

@@ -1,4 +1,4 @@
-"""What all exchanges with Envoy share: the guard, how responses are treated, and what is counted."""
+"""What all exchanges with Envoy share: the guard, the configured treatment of responses, and the counters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 
 
 class ProcessorContext:
-    """Mode and limits as they are configured now, and counters. `added` takes the seconds that a response waited."""
+    """The configured mode and limits, and counters. `added` receives the seconds that a response waited."""
 
     def __init__(self, config: Config, guard: Guard, added: Callable[[float], None]) -> None:
         self.guard = guard
@@ -38,7 +38,7 @@ class ProcessorContext:
         self.follow(config)
 
     def follow(self, config: Config) -> None:
-        """Treat responses as this says from here on; those under way go on as they began."""
+        """Treat new exchanges by this configuration; exchanges under way keep the old one."""
         self.config = config
         self.frame_limits.follow(config.limits)
         self.annotates = config.mode != "observe"
@@ -66,7 +66,7 @@ class Judged:
 
 
 class HttpRequest(NamedTuple):
-    """A request of HTTP, as the model server gets it."""
+    """An HTTP request as the model server receives it."""
 
     verb: str
     path: str
@@ -74,40 +74,40 @@ class HttpRequest(NamedTuple):
     body: bytes
 
     def again(self, seconds: float, limit: int) -> Request:
-        """The same, to be sent once more within so many seconds, for a response of so many bytes at most."""
+        """The same request, to be sent once more: `seconds` it may take, and `limit` bytes its response may have."""
         return Request(self.verb, self.path, self.headers, self.body, seconds, limit)
 
 
 class ExchangeHost:
-    """Whoever carries an exchange: a stream of an HTTP/2 connection, or a test."""
+    """Carries an exchange: a stream of an HTTP/2 connection, or a test."""
 
     memory: MemoryAccount  # of the connection that it comes on
     origin = ""  # that connection's name
 
     def reply(self, content: bytes) -> None:
-        """Send a ProcessingResponse to Envoy, after those before it."""
+        """Send a ProcessingResponse to Envoy, after the earlier ones."""
         raise AssertionError("a host is of one kind")
 
     def finish(self, status: int = 0, message: str = "") -> None:
-        """End Envoy's stream: nothing more is sent, and what still comes is dropped."""
+        """End Envoy's stream: nothing more is sent, and what still arrives is dropped."""
         raise AssertionError("a host is of one kind")
 
     def submit(self, call: Call, waiting: Judged) -> None:
-        """Judge a call, and tell who waits."""
+        """Judge a call, and call back `waiting`."""
         raise AssertionError("a host is of one kind")
 
     def limit(self, waiting: Judged, call: Call) -> TimerHandle | None:
-        """The scoring budget of a response that waits; none where the verdict comes at once."""
+        """Start the scoring budget of a response that waits. None where the verdict comes at once."""
         raise AssertionError("a host is of one kind")
 
     def ask(
         self, step: Ask, fields: Fields, opened: float, on_answer: Callable[[Outcome], None]
     ) -> Callable[[], object]:
-        """Send a call's request once more, which came with these headers at `opened` (time.monotonic), and tell what
-        came of it; returns what gives up doing so.
+        """Send a call's request once more, and pass the outcome to `on_answer`. `fields` are its headers, `opened` is
+        when it came (time.monotonic). Returns a function that cancels the request.
         """
         raise AssertionError("a host is of one kind")
 
     def ask_http(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
-        """Send a request of HTTP once more, and tell what came of it; returns what gives up doing so."""
+        """Send an HTTP request once more, and pass the outcome to `on_answer`. Returns a function that cancels it."""
         raise AssertionError("a host is of one kind")

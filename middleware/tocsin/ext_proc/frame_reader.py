@@ -31,9 +31,9 @@ MOST_CONTINUATIONS = 64
 
 
 class FrameReader:
-    """Cuts what Envoy sends. Subclasses say what a frame means; they may set `is_closed` to have no more cut.
+    """Cuts Envoy's bytes into frames and header blocks. Subclasses handle them; setting `is_closed` ends the cutting.
 
-    Unfinished frames and header blocks are charged to `memory`; a block has at most `longest_headers` bytes.
+    Unfinished frames and header blocks are charged to `memory`. A block has at most `longest_headers` bytes.
     """
 
     def __init__(self, memory: MemoryAccount, longest_headers: int) -> None:
@@ -71,7 +71,7 @@ class FrameReader:
     # -- cutting
 
     def _read(self, data: bytes) -> None:
-        """Read the frames that are whole with these bytes, and keep the rest. Raises FrameError."""
+        """Handle the frames that these bytes complete, and keep the rest. Raises FrameError."""
         if self._tail:
             self.memory.release(len(self._tail))
             data = self._tail + data
@@ -101,7 +101,7 @@ class FrameReader:
             self._keep(data[at:])
 
     def _keep(self, tail: bytes) -> None:
-        """Wait for the rest of a frame."""
+        """Keep the beginning of a frame until its rest arrives."""
         self._tail = tail
         self.memory.charge(len(tail))
 
@@ -151,6 +151,6 @@ class FrameReader:
             self._on_block(self._block_flags, stream, block)
 
     def _bound_block(self, size: int) -> None:
-        """Refuse a header block of more bytes, or frames, than there may be."""
+        """Refuse a header block that is larger, or in more frames, than allowed."""
         if size > self._longest_headers or self._continuations > MOST_CONTINUATIONS:
             self._refuse("headers", "a header block that is too long")

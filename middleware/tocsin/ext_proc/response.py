@@ -1,4 +1,4 @@
-"""A gRPC response as Envoy sends it to the processor: what those that pass and those that are held have in common.
+"""A gRPC response as Envoy reports it: the code shared by responses that pass and responses that are held.
 
 `tocsin.ext_proc.watching` lets responses pass as they come (observe, annotate); `tocsin.ext_proc.holding` holds them.
 """
@@ -32,7 +32,7 @@ DONE = "0"  # grpc-status of a call that succeeded
 
 
 class ResponseHead:
-    """What a response's headers or trailers say."""
+    """What a response's headers or trailers contain."""
 
     __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "names", "size", "verdicts")
 
@@ -57,10 +57,10 @@ class ResponseHead:
 
 
 class Response(Judged):
-    """One response; what is common to those that pass and those that are held.
+    """One response; the base of those that pass and those that are held.
 
-    `mode` is the filter's response_body_mode, `is_observing` its observability_mode, in which it takes no replies.
-    `is_over`: nothing more is to be said of it.
+    `mode` is the filter's response_body_mode, `is_observing` its observability_mode, in which Envoy takes no replies.
+    `is_over`: nothing more is sent about the response.
     """
 
     is_over = False
@@ -89,10 +89,10 @@ class Response(Judged):
         self._pass(message)
 
     def on_closed(self) -> None:
-        """Envoy tells no more of it, whether it has ended or not."""
+        """Envoy reports no more of the response, whether it has ended or not."""
 
     def _pass(self, message: ProcessingRequest) -> None:
-        """Let what came pass as it is."""
+        """Let a message pass unchanged."""
         if self.is_observing:
             if message.end or message.kind == RESPONSE_TRAILERS:
                 self._host.finish()
@@ -103,7 +103,7 @@ class Response(Judged):
 
 
 class JudgedResponse(Response):
-    """A response that is judged, of either kind."""
+    """The base of responses that are judged."""
 
     _waiting = 0  # verdicts that are not there yet
     _arrived = 0.0  # when what waits for verdicts came
@@ -126,21 +126,22 @@ class JudgedResponse(Response):
 
     @property
     def lacks_body(self) -> bool:
-        """Whether a response with status 200 has begun, and nothing more of it came."""
+        """Whether a response with status 200 has begun and none of its body has come."""
         return self._is_begun and not self._has_body and not self._is_complete
 
     @property
     def lacks_trailers(self) -> bool:
-        """Whether the message of a response of one has come, and no trailers."""
+        """Whether a response of one message has that message but no trailers."""
         call = self.call
         return not call.streams and not self._is_complete and (self._waiting > 0 or call.verdict is not None)
 
     # -- messages
 
     def _read(self, body: bytes) -> list[tuple[bytes, bytes | None, Fault | None]]:
-        """The messages that a piece of the body completes: framed, as they came; plain; and why they are not to be had.
+        """The messages that a piece of the body completes: each framed, decompressed, and the fault where it cannot be
+        read.
 
-        A message that is not to be had ends the list, where its framed bytes are not to be had either.
+        A message that cannot be read ends the list if its framed bytes are lost too.
         """
         limit = self._context.max_message
         if self._deframer is None:
@@ -157,7 +158,7 @@ class JudgedResponse(Response):
     _keeps = False  # what cannot be put together is kept, to be passed on
 
     def _plain(self, message: Message) -> tuple[bytes | None, Fault | None]:
-        """A message without its compression, or why it is not to be had."""
+        """A message without its compression, or the fault."""
         content = message.content
         try:
             if content is None:
@@ -169,7 +170,7 @@ class JudgedResponse(Response):
         return content, None
 
     def _judge_message(self, content: bytes | None, fault: Fault | None) -> None:
-        """A message of the response: judge what it completes."""
+        """Take a message of the response, and judge what it completes."""
         call, memory = self.call, self._host.memory
         if call.streams:
             self.count_requests()
@@ -182,13 +183,13 @@ class JudgedResponse(Response):
             self._submit(piece)
 
     def count_kept(self) -> None:
-        """Count the messages that wait to be judged with others, and the requests that wait for their responses."""
+        """Charge the messages that wait to be judged with others, and the requests that wait for responses."""
         self._charge(self.call.kept_bytes - self._kept_bytes)
         self._kept_bytes = self.call.kept_bytes
         self.count_requests()
 
     def count_requests(self) -> None:
-        """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""
+        """Charge the requests that wait for their responses. Where memory is short, drop the oldest."""
         call = self.call
         while call.kept_requests or self._kept_requests:
             self._charge(call.kept_requests - self._kept_requests)
@@ -202,7 +203,7 @@ class JudgedResponse(Response):
         self._host.submit(piece, self)
 
     def _finish_messages(self, status: str, *, is_failure: bool) -> bool:
-        """No more messages come: judge what was not judged yet. Whether the response is missing."""
+        """No more messages come: judge what was not judged yet. Returns whether the response is missing."""
         call, guard = self.call, self._context.guard
         self._is_complete = True
         if is_failure:
@@ -226,7 +227,7 @@ class JudgedResponse(Response):
         return True
 
     def count_unsent(self) -> bool:
-        """Count a response whose body the filter does not send; whether it is one."""
+        """Count a response whose body the filter does not send; whether this is one."""
         if self._has_body or not (self.is_observing or self.mode == NONE):
             return False
         self._context.misfits.count("no_body")
@@ -234,7 +235,7 @@ class JudgedResponse(Response):
         return True
 
     def _accepts(self, head: ResponseHead) -> bool:
-        """Whether the trailers bring a verdict that was made behind, and that holds here."""
+        """Whether the trailers carry another Tocsin's verdict that this one accepts."""
         context, call = self._context, self.call
         if not self._trusts or not head.verdicts or call.streams or self._waiting or call.verdict is not None:
             return False
@@ -245,7 +246,9 @@ class JudgedResponse(Response):
         return True
 
     def _count_foreign(self, head: ResponseHead) -> None:
-        """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
+        """Count a response that is not gRPC. With status 200 it might be a model's answer; with another it is a
+        failure.
+        """
         self._context.not_understood["not_grpc"] += 1
         if head.http_status == "200":
             self._context.guard.give_up(self.call, "not_grpc", head.foreign)
@@ -253,7 +256,7 @@ class JudgedResponse(Response):
     # -- the verdict
 
     def _verdict_fields(self, size: int, verdict: Verdict | None = None) -> list[tuple[str, str]]:
-        """The verdict as a field of a header list of which so many bytes are used."""
+        """The verdict as a header field, shortened to what a list with `size` bytes leaves room for."""
         verdict = verdict or self._late or self.call.verdict
         if verdict is None:
             return []
@@ -278,7 +281,7 @@ class JudgedResponse(Response):
     # -- the end
 
     def _limit(self) -> None:
-        """Begin the scoring budget of what waits."""
+        """Start the scoring budget."""
         if self._timer is None:
             self._timer = self._host.limit(self, self.call)
 
@@ -297,7 +300,7 @@ class JudgedResponse(Response):
             self._host.memory.release(-size)
 
     def _give_back(self) -> None:
-        """Nothing is kept to be judged any more."""
+        """Release what was kept to be judged."""
         self._charge(-self._kept_bytes - self._kept_requests)
         self._kept_bytes = self._kept_requests = 0
 

@@ -1,4 +1,4 @@
-"""The external processor's port: what all connections share, and how it ends in good order."""
+"""The external processor's port: what all connections share, and how it drains."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LOOKS = 1.0  # seconds between looks for changed certificates and connections th
 class ExtProcServer(ProcessorHost):
     """Serves Envoy's external processing on `config.ext_proc`, judged by `guard`.
 
-    `memory` is the budget that it shares with the relay. `is_ready` tells whether new calls are welcome. Use `start`,
-    then `drain` to end; it must run in one event loop.
+    `memory` is the budget that it shares with the relay. `is_ready` says whether new calls are accepted. Call `start`,
+    and `drain` to end; both must run in one event loop.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class ExtProcServer(ProcessorHost):
 
     @property
     def address(self) -> Address:
-        """Where it listens, with the port that the system chose for port 0."""
+        """The address that it listens on, with the port that the system chose for port 0."""
         return self._address
 
     def follow(self, config: Config) -> None:
-        """Serve as this says from here on; exchanges under way go on as they began."""
+        """Serve by this configuration from here on; exchanges under way keep the old one."""
         self.longest_headers = int(config.limits.headers)
         self.open.most = config.limits.connections
         self.context.follow(config)
 
     async def start(self) -> None:
-        """Listen. Raises StartError when the address cannot be had or a certificate not be used."""
+        """Listen. Raises StartError when the address is not available or a certificate cannot be used."""
         self.loop = asyncio.get_running_loop()
         self.batcher = Batcher(self.context.guard, self.flushed)
         self.retrier = Retrier(self.memory)
@@ -100,8 +100,8 @@ class ExtProcServer(ProcessorHost):
         self._looking = self.loop.create_task(self._look())
 
     async def renew_certificates(self, *, look: bool = False) -> bool:
-        """Use certificates that have changed for new connections; whether there were any. Raises StartError; then the
-        old ones stay.
+        """Use changed certificates for new connections; whether any had changed. Raises StartError; then the old ones
+        stay.
         """
         if look and not self._certificates.changed():
             return False
@@ -116,7 +116,7 @@ class ExtProcServer(ProcessorHost):
 
     @property
     def config(self) -> Config:
-        """As it is now."""
+        """The current configuration."""
         return self.context.config
 
     def admit(self, connection: ConnectionHost) -> bool:
@@ -136,7 +136,7 @@ class ExtProcServer(ProcessorHost):
         return 0 if self._looking is None else self.batcher.waiting
 
     async def drain(self) -> None:
-        """Stop listening, let exchanges under way finish for `config.drain`, and close everything."""
+        """Stop listening, let exchanges under way finish within `config.drain`, and close everything."""
         if self._looking is not None:
             self._looking.cancel()
         if self._server is not None:
@@ -175,8 +175,8 @@ class ExtProcServer(ProcessorHost):
         return self._certificates.served
 
     async def _look(self) -> None:
-        """Use certificates that have changed, close connections that say nothing, and send idle ones away where that
-        is configured.
+        """Once a second: use changed certificates, close connections that never sent a preface, and end idle ones where
+        that is configured.
         """
         looked = time.monotonic()
         while True:

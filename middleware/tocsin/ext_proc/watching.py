@@ -13,7 +13,7 @@ from tocsin.verdict import METADATA_KEY
 
 
 class WatchedResponse(JudgedResponse):
-    """A response that passes as it comes. Where verdicts are told, its trailers wait for the last of them."""
+    """A response that passes as it comes. In annotate, its trailers wait for the last verdict."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class WatchedResponse(JudgedResponse):
         self._tell(kind, head)
 
     def _tell(self, kind: int, head: ResponseHead) -> None:
-        """Let go what ends the response, with the verdict where that is told."""
+        """Let go the end of the response, with the verdict in annotate."""
         setting = self._verdict_fields(head.size) if self._annotates else []
         removing = [] if setting else self._removing  # what is set takes the other's place
         change = replies.changed_headers if kind == RESPONSE_HEADERS else replies.changed_trailers

@@ -1,4 +1,4 @@
-"""The guard: everything between a call's messages and its verdict."""
+"""The guard turns a call's messages into its verdict."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ NO_KEYS: Mapping[str, str] = {}
 
 
 _NONE = np.full((1, 1), np.nan, np.float32)
-_OF_EMPTY = ("missing_signal", "unknown_model", "unmatched_request", "no_bundle")  # no fault where nothing is carried
+_OF_EMPTY = (
+    "missing_signal",
+    "unknown_model",
+    "unmatched_request",
+    "no_bundle",
+)  # expected of a message that carries nothing
 _NO_BUNDLE = Unscored("no_bundle", "no model has a bundle")
 
 Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its rows, and each signal's raw contents
@@ -41,9 +46,9 @@ Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its row
 class Guard:
     """Judges calls by the bundles of a configuration. Safe to use from several threads.
 
-    Made by `Guard.open`; `sinks` take note of every verdict. `is_blocking`: judging may hold up an event loop for too
-    long. `timed`: calls tell when they began, and their caller's span, for those who make spans of them. With `keep`
-    nothing is judged, and no bundle is needed: a batch of one model is handed over instead.
+    Made by `Guard.open`. Every verdict goes to `sinks`. `is_blocking`: judging may hold up an event loop for too long.
+    `timed`: calls record when they began and the caller's span, for sinks that make spans. With `keep`, nothing is
+    judged and no bundle is needed: each batch of one model is passed to `keep` instead.
     """
 
     timed = False
@@ -63,7 +68,7 @@ class Guard:
         self.reconfigure(config, models)
 
     def reconfigure(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
-        """Judge by these from here on; what is being judged is finished by what it began with."""
+        """Judge by these from here on. Calls that are being judged finish by the old ones."""
         self.config = config
         self.models = dict(models)
         self._log.forget_keyless()
@@ -85,7 +90,7 @@ class Guard:
 
     @classmethod
     def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
-        """A guard from a configuration or its file, its bundles read and warmed.
+        """Open a guard from a configuration or its file; read its bundles and run each once.
 
         Raises ConfigError or BundleError, naming the file and what is wrong.
         """
@@ -96,16 +101,18 @@ class Guard:
 
     @property
     def metadata_keys(self) -> list[str]:
-        """The request metadata that `call` wants to see."""
+        """The request metadata that `call` reads."""
         return list(dict.fromkeys([TRACE_KEY, *self._keys]))
 
     @property
     def response_metadata_keys(self) -> list[str]:
-        """The metadata of responses that some call wants to be told."""
+        """The response metadata that some call reads."""
         return sorted({key for plan in self._method_plans.values() for key in (*plan[5], *plan[6])})
 
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
-        """A call to judge, or None when the method is not guarded. `hint`: the model where calls do not tell it."""
+        """A call to judge, or None when no model guards the method. `hint`: the model's name, where calls do not give
+        it.
+        """
         plan = self._method_plans.get(method)
         if plan is None:
             return None
@@ -127,10 +134,10 @@ class Guard:
         return call
 
     def judge(self, calls: Sequence[Call], most_rows: int = 0) -> list[tuple[Call, int]]:
-        """Give every call its verdict, scoring those of one model as one batch. Never raises.
+        """Give every call its verdict, scoring the calls of one model as one batch. Never raises.
 
-        With `most_rows`, no more than so many rows are scored: returns the calls that have no verdict for that reason,
-        each with its rows, 0 where these are not known yet.
+        With `most_rows`, at most that many rows are scored. Returns the calls that have no verdict for that reason,
+        each with its number of rows, or 0 where that is not known yet.
         """
         started = time.perf_counter()
         batches: dict[Family, list[Read]] = {}
@@ -175,7 +182,7 @@ class Guard:
         return postponed
 
     def shadow(self, calls: Sequence[Call]) -> None:
-        """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
+        """Score judged calls by the candidate bundles. Their verdicts have no effect on responses."""
         for call, pvalues in by_candidates(self.models, calls):
             self.sinks.shadowed(call, pvalues)
 
@@ -187,7 +194,7 @@ class Guard:
                 self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
     def give_up(self, call: Call, reason: str, detail: str) -> None:
-        """Let a call pass unscored for a reason found by whoever carries it."""
+        """Let a call pass unscored, for a reason that the position found."""
         call.model = call.model or self._default_model
         self._pass_unscored(call, Unscored(reason, detail))
         parent = call.parent
@@ -197,12 +204,12 @@ class Guard:
                 self._end_sessions(parent)
 
     def late(self, call: Call) -> Verdict:
-        """What callers are told of a call for whose verdict nobody waits any more. It is counted once that is there."""
+        """The verdict that callers see when the scoring budget is spent. The real one is counted when it arrives."""
         call.model = self.model_of(call)
         return Verdict(call.model, call.version, unscored="late", action="block" if self.closed(call) else None)
 
     def model_of(self, call: Call) -> str:
-        """The name of a call's model as far as it can be known before it is judged."""
+        """The name of a call's model, as far as it can be known before the call is judged."""
         if call.model:
             return call.model
         served = self._of_method.get(call.method, ())
@@ -215,14 +222,14 @@ class Guard:
         return served[0].name if len(served) == 1 else OTHER
 
     def on_call_closed(self, call: Call) -> None:
-        """No more of a call comes: where it is a session, that has ended once all of it is judged."""
+        """No more of a call comes. Where the call is a session, that session ends once all of it is judged."""
         if isinstance(call, StreamedCall) and not call.is_closed:
             call.is_closed = True
             if not call.pending:
                 self._end_sessions(call)
 
     def edits(self, call: Call) -> list[Edit]:
-        """What may be asked for besides, on a call whose model is not known yet: it is asked for each in turn."""
+        """What to ask the model for besides, for each model that guards the call's method."""
         models = self._of_method.get(call.method, [])
         return [model.edits[call.method] for model in models if call.method in model.edits]
 
@@ -240,12 +247,12 @@ class Guard:
         return (configured or self.config.fail) == "closed"
 
     def acted(self, call: Call, action: str) -> None:
-        """What was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
+        """Report what was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
         self.sinks.acted(call, action)
 
     def _read(self, call: Call) -> tuple[Family, Read] | None:
-        """What is to be scored; None of a piece of a stream that carries nothing to judge: it sums up what was judged
-        before, or has neither content nor signals.
+        """Read what is to be scored. Returns None for a piece of a stream that carries nothing to judge: it summarises
+        what was judged before, or has neither content nor signals.
         """
         call.model = self._default_model
         if call.fault is not None:
@@ -264,7 +271,7 @@ class Guard:
             return None
 
     def _signals_of(self, call: Call, opened: Sequence[Opened]) -> tuple[Family, Read] | None:
-        """Whose response it is, and its signals. Raises Unscored."""
+        """Find the model of a response, and read its signals. Raises Unscored."""
         reads = call.reads
         name = opened[0].model or call.hint
         model = self.models.get(name) or self._model_of(call, name)
@@ -280,7 +287,7 @@ class Guard:
                 call.is_summary = True
                 return None
         if call.is_unmatched and model.reads_request(call.method):
-            raise Unscored("unmatched_request", "of the requests on the stream, it is not known which one it answers")
+            raise Unscored("unmatched_request", "it cannot be matched with one of the stream's requests")
         if parent is not None and not all(part.empty for part in opened):
             parent.started_sequences.add(call.sequence)
         rows, family, raws = model.signals_of(call, opened)
@@ -289,15 +296,15 @@ class Guard:
         return family, (call, rows, raws)
 
     def _model_of(self, call: Call, name: str) -> GuardedModel:
-        """The model of a call that tells none that is configured, where only one can be meant. Raises Unscored."""
+        """The model of a call that names no configured one, where only one is possible. Raises Unscored."""
         served = self._of_method.get(call.method, [])
         if not name and len(served) == 1:
             return served[0]
         call.model = OTHER
-        raise Unscored("unknown_model", f"model '{name}' is not configured" if name else "the call tells no model")
+        raise Unscored("unknown_model", f"model '{name}' is not configured" if name else "the call names no model")
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
-        """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
+        """Score and judge one model's batch. `started`: when reading it began (time.perf_counter)."""
         if self._keep is not None:
             self._keep(model, family, batch)
             return
@@ -315,7 +322,7 @@ class Guard:
             _finite(scores)
             and all(_meaningful(signals[name], name in masked) for name in scoring.nonfinite_masked_signals)
         ):
-            if len(batch) > 1:  # find the broken one without spoiling the others
+            if len(batch) > 1:  # find the broken one and score the others
                 for read in batch:
                     self._score_safely(model, family, [read], started)
                 return
@@ -334,7 +341,7 @@ class Guard:
         scores: NDArray[np.float32],
         started: float,
     ) -> None:
-        """Give the batch's calls their verdicts, and tell the sinks."""
+        """Give the calls of a batch their verdicts, and report them to the sinks."""
         model: GuardedModel = family.model
         judged = scoring.judge(scores, batch, model)
         pvalues, by_detector, severities, joint, groups, weighed, identifiers, ended, keyless = judged
@@ -342,7 +349,7 @@ class Guard:
             self._log.warn_keyless(model.name, model.config, keyless)
         at = 0
         calls = []
-        late: set[int] = set()  # rows that nobody waits for any more
+        late: set[int] = set()  # rows of calls whose verdict comes too late
         plain, detectors, digest = model.policy.plain, scoring.scorer.detectors, scoring.digest
         for number, (call, rows, _) in enumerate(batch):
             first, at = at, at + rows
@@ -384,7 +391,7 @@ class Guard:
             )
 
     def end_silent_sessions(self) -> None:
-        """Tell of sessions that have been silent for long enough. For whoever looks now and then, traffic or not."""
+        """End the sessions that have been silent for too long. A timer calls this, with or without traffic."""
         for model in list(self.models.values()):
             if model.scoring is not None:
                 self._tell_ended(model.name, model.scoring, model.scoring.judge.silent())
@@ -395,7 +402,7 @@ class Guard:
             self.sinks.scored(Scored(name, [], none, 0.0, ended=ended))
 
     def _end_sessions(self, call: StreamedCall) -> None:
-        """Tell that the sessions have ended which a stream's sequences are."""
+        """A stream has ended: end the sessions that its sequences are."""
         model = self.models.get(call.model)
         if model is None or model.scoring is None or not model.streams_are_sessions:
             return
@@ -413,12 +420,12 @@ class Guard:
 
 
 def _finite(values: NDArray[np.float32]) -> bool:
-    """Whether all of them are, without the detour that `all` takes."""
+    """Whether all values are finite. Faster than `np.isfinite(values).all()`."""
     return b"\0" not in np.isfinite(values).tobytes()
 
 
 def _meaningful(values: NDArray[np.float32], masked: bool) -> bool:
-    """Whether all of a signal's values are finite, or, where it is `masked`, the logarithm of a probability of 0."""
+    """Whether all values of a signal are finite. Where the signal is `masked`, -inf passes: the logarithm of 0."""
     return b"\0" not in np.less(values, np.inf).tobytes() if masked else _finite(values)
 
 
@@ -434,7 +441,7 @@ def _by_method(models: Iterable[GuardedModel]) -> tuple[dict[str, Method], dict[
 
 
 def _trace_id(traceparent: str) -> str:
-    """The trace id of a W3C traceparent, or nothing."""
+    """The trace id of a W3C traceparent, or "" where there is none."""
     if len(traceparent) < 55 or not traceparent[2] == traceparent[35] == traceparent[52] == "-":
         return ""
     trace = traceparent[3:35]

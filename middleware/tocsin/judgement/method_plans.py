@@ -1,4 +1,4 @@
-"""What the calls of each method have to bring, as all models that guard the method need it."""
+"""What a call of each method must carry, for all models that guard the method."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def method_plans(
 
 
 def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:
-    """The keys of a response's metadata that some model reads on that side."""
+    """The metadata keys of a response that some model reads, on the initial or the trailing side."""
     return tuple(dict.fromkeys(key for model in models for key in model.response_keys(method, side)))
 
 
 def _every(method: Method, models: Sequence[GuardedModel]) -> int:
-    """Of how many messages of a stream one judgement is made: as some model says, else as the method does."""
+    """How many messages of a stream are judged as one: what some model configures, else the method's own number."""
     return next((model.every for model in models if model.every is not None), method.every)

@@ -1,4 +1,4 @@
-"""Candidates beside the bundles that judge: what they would have said of the same responses."""
+"""Candidate bundles: what they would have said of the responses that the live bundle has judged."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from tocsin.judgement.model import GuardedModel
 
 log = logging.getLogger("tocsin")
 
-FAILED = "failed"  # what is told in place of a severity
+FAILED = "failed"  # in place of a severity
 
 
 def by_candidates(models: Mapping[str, GuardedModel], calls: Sequence[Call]) -> Iterator[tuple[Call, str | None]]:
-    """Each judged call of a model that has a candidate, and the severity by that: None for no alarm, or FAILED."""
+    """For each judged call of a model that has a candidate: the call and the candidate's severity, None for no alarm,
+    FAILED where it could not be scored.
+    """
     for call in calls:
         model = models.get(call.model)
         verdict = call.verdict

@@ -1,4 +1,4 @@
-"""Warnings of calls that could not be scored, or name no session or group: as few lines as say what happened."""
+"""Warnings about calls that could not be scored, or that name no session or group, with repeated ones counted."""
 
 from __future__ import annotations
 

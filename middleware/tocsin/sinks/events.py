@@ -1,4 +1,4 @@
-"""Alarms as events: which are told, and that they are safe before their response goes out."""
+"""Alarms as events: which alarms become events, stored safely before their response goes out."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ LATEST = 1_000  # events kept in memory without their messages, for those who lo
 
 
 class EventSink(Sink):
-    """Makes events of alarms. `config` is None where nobody is told: then only the latest are kept to be looked at.
-    `once` knows what other replicas have told. `finding` is what evidence found of a model when it was last weighed,
-    `findings` weighs it anew.
+    """Makes events of alarms. Where `config` is None nothing is sent, and only the latest events are kept for display.
+    `once` knows which events other replicas have sent. `finding` returns what evidence had found of a model when it was
+    last computed; `findings` computes it anew.
 
     Raises ConfigError, or OSError when a folder cannot be used.
     """
@@ -71,11 +71,11 @@ class EventSink(Sink):
         self._clock.start()
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
-        """Tell of these models from here on."""
+        """Use these models from here on."""
         self._models = dict(models)
 
     def scored(self, batch: Scored) -> None:
-        """Tell of the alarmed calls of a batch."""
+        """Make events of the alarmed calls of a batch."""
         at = 0
         for call in batch.calls:
             verdict = call.verdict
@@ -107,19 +107,19 @@ class EventSink(Sink):
             self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data, call.version)
 
     def news(self) -> list[Event]:
-        """The latest events that were not asked for yet; they are forgotten here."""
+        """The events since the last call of `news`."""
         return [self.latest.popleft() for _ in range(len(self.latest))]
 
     def facts(self) -> Facts:
-        """What became of events so far."""
+        """How many events were sent, dropped, and wait."""
         return facts(self._outlets)
 
     def collect(self) -> Iterable[Metric]:
-        """The same as metrics."""
+        """The same as Prometheus metrics."""
         return families(self.facts())
 
     def close(self) -> None:
-        """Tell the last sums, and end deliveries."""
+        """Send the last summaries, and end deliveries."""
         self._ending.set()
         self._clock.join()
         self._sum_up(all_of_them=True)
@@ -132,7 +132,7 @@ class EventSink(Sink):
             self._report_findings()
 
     def _report_findings(self) -> None:
-        """Tell of each model what evidence has found, once, and again when it is more or something else."""
+        """Send what evidence has found of each model: once, and again when it changes."""
         findings, now = self._findings(), time.monotonic()
         for name, (_, told_at) in list(self._reported.items()):
             if name not in findings and now - told_at >= self._repeat:

@@ -1,4 +1,4 @@
-"""What evidence has found of one model: which part of its traffic has changed, and since when, as facts and words."""
+"""What evidence has found of one model: which part of its traffic has changed and since when, as data and as words."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LISTED = 5  # causes of a kind that words list
 
 
 class Finding(NamedTuple):
-    """What exceeds its limit: severities whose promise is `broken`, drift, and `causes`, the one with most evidence of
-    each kind first. `change` is when the traffic as such probably changed, in `unit`s, None where nothing says so.
+    """What exceeds its limit: severities whose promise is `broken`, drift, and `causes`, the strongest of each kind
+    first. `change` is when the traffic as a whole probably changed, in `unit`s, None where that is unknown.
     """
 
     broken: tuple[str, ...]
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
         limits: tuple[float, float],
         unit: str,
     ) -> Finding | None:
-        """What is beyond the limits, that of the promise and that of drift; None where nothing is."""
+        """What exceeds the limits of the promise and of drift; None where nothing does."""
         limit, limit_of_drift = limits
         broken = tuple(name for name, value in promise.items() if value > limit)
         drifted = drift is not None and drift > limit_of_drift
@@ -51,11 +51,11 @@ class Finding(NamedTuple):
 
     @property
     def chief(self) -> tuple[Cause, ...]:
-        """Of each kind the cause with most evidence."""
+        """The cause with the most evidence of each kind."""
         return tuple({cause.kind: cause for cause in reversed(self.causes)}.values())[::-1]
 
     def facts(self, *, timed: bool = True) -> dict[str, Any]:
-        """As JSON can hold it; not `timed`: what is a time elsewhere is none here, and left out."""
+        """The finding as data for JSON. Without `timed`, times are left out."""
         facts: dict[str, Any] = {
             "broken": list(self.broken),
             "drifted": self.drifted,
@@ -73,7 +73,7 @@ class Finding(NamedTuple):
         return facts | ({"words": list(self.text)} if timed else {})
 
     def brief(self) -> dict[str, Any]:
-        """The same of the cause with most evidence of each kind alone, and how many there are."""
+        """The same with the strongest cause of each kind only, and the number of causes."""
         return {**self._replace(causes=self.chief).facts(), "parts": len(self.causes)}
 
     def _words(self) -> Iterator[str]:
@@ -82,7 +82,7 @@ class Finding(NamedTuple):
         yield from self.which()
 
     def which(self) -> Iterator[str]:
-        """Of each kind of part the one with most evidence, and which others have changed as well."""
+        """The strongest cause of each kind in words, and which others have changed."""
         for cause in self.chief:
             others = [other.name for other in self.causes if other.kind == cause.kind and other is not cause]
             more = ""
@@ -114,7 +114,7 @@ def _direction(change: ChangeTime | None) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name on one line, as a caller may have chosen it."""
+    """A name on one line; callers may have chosen it."""
     return name if name.isprintable() else repr(name)
 
 

@@ -1,4 +1,4 @@
-"""What is counted of one model: plain integers in plain dictionaries."""
+"""The counts of one model, as integers in dictionaries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VERSIONS = 50  # further versions of a model fold into `other`
 
 
 class JudgedSeries:
-    """What is counted of one model only with a bundle: the scores of each detector, and evidence on the promise."""
+    """Counts that a model has only with a bundle: the scores of each detector, and evidence on the promise."""
 
     def __init__(self, scoring: Scoring, config: ModelConfig, *, drained: bool) -> None:
         promise = scoring.promise
@@ -40,8 +40,8 @@ class JudgedSeries:
 
 
 class ModelSeries:
-    """What is counted of one model, or where that is None, of calls that tell no known one, by these `methods`.
-    `drained`: another process takes what is counted.
+    """The counts of one model; where `model` is None, those of calls without a known model, by these `methods`.
+    `drained`: another process takes the counts.
     """
 
     def __init__(self, model: GuardedModel | None, methods: Iterable[str] = (), *, drained: bool = False) -> None:
@@ -114,13 +114,13 @@ class ModelSeries:
         self.actions[action] += 1
 
     def shadowed(self, severity: str, live: str) -> None:
-        """Count what the candidate said of a response, by what the live bundle said."""
+        """Count the candidate's severity of a response, by the live bundle's severity."""
         self.changes += 1
         self.shadows[severity, live] += 1
 
     def totals(self) -> tuple[int, dict[str, int]]:
-        """How many were judged, and alarms by severity, gravest first: responses, or sessions where the promise is for
-        those.
+        """How many units were judged, and alarms by severity, the most severe first. The units are responses, or
+        sessions where the promise is for sessions.
         """
         if self.sessions:
             return sum(self.sessions.values()), {severity: self.sessions[severity] for severity in self._severities}
@@ -144,7 +144,7 @@ class ModelSeries:
         }
 
     def drain(self) -> dict[str, Any]:
-        """What was counted since this was last asked, as plain data; evidence is weighed by whoever absorbs it."""
+        """The counts since the last call, as plain data. The process that merges them computes evidence."""
         drained: dict[str, Any] = {}
         for name in _COUNTERS:
             counter = getattr(self, name)
@@ -159,7 +159,7 @@ class ModelSeries:
         return drained
 
     def merge(self, drained: dict[str, Any]) -> None:
-        """Count what the same model's series has counted in another process."""
+        """Add the counts of the same model in another process."""
         self.changes += 1
         for name in _COUNTERS:
             counter = getattr(self, name)
@@ -176,7 +176,7 @@ class ModelSeries:
                 self.judged.evidence.read(drained["evidence"])
 
     def others_counted(self, more: Sequence[int], cause: str = "") -> None:
-        """Weigh what other replicas have counted as well, of the model or of a part of its traffic."""
+        """Add to the evidence what other replicas have counted, of the model or of a part of its traffic."""
         if self.judged is not None:
             self.changes += 1
             if cause:
@@ -185,7 +185,9 @@ class ModelSeries:
                 self.judged.evidence.add_counts(more)
 
     def inherit(self, before: ModelSeries, *, same_bundle: bool) -> None:
-        """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""
+        """Continue the counts of another series of this model. Scores and evidence are continued for the same bundle
+        only.
+        """
         for name in (*_COUNTERS, *_HISTOGRAMS, "alarm_traces", "_versions"):
             setattr(self, name, getattr(before, name))
         if same_bundle:

@@ -1,6 +1,6 @@
-"""From a decoded value to those that it leads to: members, elements, and all of them along axes.
+"""Functions that follow a path through decoded values: to members, to elements, and along axes.
 
-Each function takes a value, or makes what takes one. What is not there is None; nothing raises.
+Missing values are None; nothing raises.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def at_index(index: int) -> Follow:
 
 
 def of_all(follow: Follow) -> Vector:
-    """What values lead to, of those that lead to something."""
+    """A function from a list of values to those that they lead to, without the missing ones."""
     if isinstance(follow, Get):
         return follow.of_all
     return lambda values: [result for value in values if (result := follow(value)) is not None]
@@ -63,7 +63,7 @@ def elements_of(values: list[Any]) -> list[Any]:
 
 
 class Chain:
-    """Values that lead one to the other, None where one is not there."""
+    """Follows several steps in turn. The result is None where one is missing."""
 
     __slots__ = ("_last", "_parts", "parts")
 
