@@ -25,9 +25,9 @@ Label = tuple[str, str, bool]  # model, identifier, safe
 
 
 class FeedbackService:
-    """Teaches the levels of a guard's models, and leaves labels for other replicas where they share a Redis.
+    """Passes labels to the levels of a guard's models, and leaves labels for other replicas where they share a Redis.
 
-    A label for a model without levels that follow is FAILED_PRECONDITION.
+    A label for a model whose levels do not follow feedback is FAILED_PRECONDITION.
     """
 
     def __init__(self, guard: Guard) -> None:
@@ -35,7 +35,7 @@ class FeedbackService:
         self._elsewhere = guard.state.pass_labels(self._judges)
 
     def exchange(self, shared: Exchange) -> None:
-        """Give what levels have learnt from to `shared`, and follow what other replicas have learnt from."""
+        """Give the counts of this replica's labels to `shared`, and add those of other replicas."""
         models = self._guard.models
         judges = {
             f"{name}:{models[name].digests[0]}:{levels.kind}": levels
@@ -55,7 +55,7 @@ class FeedbackService:
         return {name: (j, j.levels) for name, j in judges.items() if isinstance(j.levels, AdaptiveLevels)}
 
     def handler(self) -> Any:
-        """What a grpc server adds as a generic handler."""
+        """The generic handler for a grpc server."""
         report = grpc.unary_unary_rpc_method_handler(
             self._report,
             request_deserializer=ReportRequest.FromString,
@@ -92,7 +92,7 @@ class FeedbackService:
 
 
 def report(address: str, labels: Iterable[Label], token: str = "", timeout: float = 10.0) -> dict[str, int]:
-    """Tell a running Tocsin the truth about responses; how many labels had which outcome. `token`: the admin port's.
+    """Report labels to a running Tocsin. Returns how many had which outcome. `token`: the admin port's.
 
     Raises FeedbackError when it cannot be reached or refuses.
     """
