@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tocsin.cli.evaluate import show
 from tocsin.cli.from_options import command
-from tocsin.cli.outputs import require_writable
+from tocsin.cli.output_files import require_writable
 from tocsin.cli.promise_options import PromiseOptions
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from tocsin.cli.recorded import LeaveOutBroken, ModelName
-from tocsin.cli.scored import ScoredRecording, require_finite
+from tocsin.cli.scored_recording import ScoredRecording, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import RecordingError
 from tocsin.offline.scoring import responses_of

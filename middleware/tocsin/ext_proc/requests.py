@@ -17,7 +17,7 @@ MOST_DEPTH = 32  # groups within groups that are skipped
 
 # ProcessingMode.BodySendMode
 NONE, STREAMED, BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX_STREAMED, GRPC = range(6)
-NOT_TOLD = -1
+MODE_UNKNOWN = -1
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
 _LARGEST_FIELD = (1 << 29) - 1
@@ -35,7 +35,7 @@ class ProcessingRequest:
 
     `kind` says which part of the exchange it reports, NOTHING where that is unknown. `content` holds the encoded fields
     of headers and trailers (see `read_fields`), or the bytes of a body. `end`: nothing more follows in this direction.
-    `attributes` are the strings and numbers of all namespaces, by name. The modes are NOT_TOLD except in the first
+    `attributes` are the strings and numbers of all namespaces, by name. The modes are MODE_UNKNOWN except in the first
     message of a stream.
     """
 
@@ -46,8 +46,8 @@ class ProcessingRequest:
         self.content = b""
         self.end = False
         self.is_observing = False
-        self.request_mode = NOT_TOLD
-        self.response_mode = NOT_TOLD
+        self.request_mode = MODE_UNKNOWN
+        self.response_mode = MODE_UNKNOWN
         self.attributes: Mapping[str, str] = {}
 
 
@@ -152,7 +152,7 @@ def _header(data: bytes, at: int, end: int) -> tuple[str, str]:
 
 
 def _read_protocol(message: ProcessingRequest, data: bytes, at: int, end: int) -> None:
-    if message.response_mode == NOT_TOLD:  # told at all: what is left out is the default
+    if message.response_mode == MODE_UNKNOWN:  # told at all: what is left out is the default
         message.request_mode = message.response_mode = NONE
     while at < end:
         field, wire, at = _key(data, at, end)

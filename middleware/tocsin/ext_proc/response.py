@@ -9,7 +9,7 @@ import time
 from asyncio import TimerHandle
 
 from tocsin.ext_proc import replies
-from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
+from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
 from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     FULL_DUPLEX_STREAMED,
@@ -31,7 +31,7 @@ VERDICT_SIZE = len(METADATA_KEY) + FIELD_OVERHEAD  # of a header list, besides t
 DONE = "0"  # grpc-status of a call that succeeded
 
 
-class ResponseHead:
+class GrpcResponseHead:
     """What a response's headers or trailers contain."""
 
     __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "names", "size", "verdicts")
@@ -56,7 +56,7 @@ class ResponseHead:
         self.foreign = foreign_answer(self.http_status, content_type) if self.http_status else ""
 
 
-class Response(Judged):
+class ProcessedResponse(WaitingResponse):
     """One response; the base of those that pass and those that are held.
 
     `mode` is the filter's response_body_mode, `is_observing` its observability_mode, in which Envoy takes no replies.
@@ -102,7 +102,7 @@ class Response(Judged):
             self._host.reply(replies.CONTINUE[message.kind])
 
 
-class JudgedResponse(Response):
+class JudgedResponse(ProcessedResponse):
     """The base of responses that are judged."""
 
     _waiting = 0  # verdicts that are not there yet
@@ -234,7 +234,7 @@ class JudgedResponse(Response):
         self._context.guard.give_up(self.call, "not_sent", LINES["no_body"])
         return True
 
-    def _accepts(self, head: ResponseHead) -> bool:
+    def _accepts(self, head: GrpcResponseHead) -> bool:
         """Whether the trailers carry another Tocsin's verdict that this one accepts."""
         context, call = self._context, self.call
         if not self._trusts or not head.verdicts or call.streams or self._waiting or call.verdict is not None:
@@ -245,7 +245,7 @@ class JudgedResponse(Response):
         context.accepted += 1
         return True
 
-    def _count_foreign(self, head: ResponseHead) -> None:
+    def _count_foreign(self, head: GrpcResponseHead) -> None:
         """Count a response that is not gRPC. With status 200 it might be a model's answer; with another it is a
         failure.
         """

@@ -7,7 +7,7 @@ import time
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext
 from tocsin.ext_proc.requests import RESPONSE_HEADERS, RESPONSE_TRAILERS, ProcessingRequest, read_fields
-from tocsin.ext_proc.response import DONE, JudgedResponse, ResponseHead
+from tocsin.ext_proc.response import DONE, GrpcResponseHead, JudgedResponse
 from tocsin.judgement.call import Call
 from tocsin.verdict import METADATA_KEY
 
@@ -28,7 +28,7 @@ class WatchedResponse(JudgedResponse):
         super().__init__(context, host, mode, call, is_observing=is_observing)
         self._annotates = annotates and not is_observing
         self._reads = True
-        self._last: tuple[int, ResponseHead] | None = None  # headers or trailers that wait, and what they say
+        self._last: tuple[int, GrpcResponseHead] | None = None  # headers or trailers that wait, and what they say
         self._removing: list[str] = []
 
     @property
@@ -36,7 +36,7 @@ class WatchedResponse(JudgedResponse):
         return self._last is not None
 
     def on_headers(self, message: ProcessingRequest) -> None:
-        head = ResponseHead(read_fields(message.content))
+        head = GrpcResponseHead(read_fields(message.content))
         self._is_begun = not head.foreign
         self._encoding = head.encoding
         if head.foreign:
@@ -66,11 +66,11 @@ class WatchedResponse(JudgedResponse):
 
     def on_trailers(self, message: ProcessingRequest) -> None:
         if self._reads:
-            self._end_with(RESPONSE_TRAILERS, ResponseHead(read_fields(message.content)))
+            self._end_with(RESPONSE_TRAILERS, GrpcResponseHead(read_fields(message.content)))
         else:
             self._pass(message)
 
-    def _end_with(self, kind: int, head: ResponseHead) -> None:
+    def _end_with(self, kind: int, head: GrpcResponseHead) -> None:
         """The response ends with these headers or trailers."""
         self._is_complete = True
         accepted = self._accepts(head)
@@ -110,7 +110,7 @@ class WatchedResponse(JudgedResponse):
         self._end_waiting()
         self._tell(kind, head)
 
-    def _tell(self, kind: int, head: ResponseHead) -> None:
+    def _tell(self, kind: int, head: GrpcResponseHead) -> None:
         """Let go the end of the response, with the verdict in annotate."""
         setting = self._verdict_fields(head.size) if self._annotates else []
         removing = [] if setting else self._removing  # what is set takes the other's place

@@ -96,7 +96,7 @@ class Holding:
         while open_actions and self.instead is None:
             action = open_actions.popleft()
             if isinstance(action, Judge):
-                waiting = _Waiting(gate)
+                waiting = _VerdictWaiter(gate)
                 batcher.submit(action.call, waiting)
                 follows = await waiting.follows
             elif isinstance(action, Ask):
@@ -116,7 +116,7 @@ class Holding:
             self.on_closed()
 
 
-class _Waiting:
+class _VerdictWaiter:
     """Waits for a verdict and passes it to the gate at once, because the call is dropped afterwards."""
 
     def __init__(self, gate: Gate) -> None:

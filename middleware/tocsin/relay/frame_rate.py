@@ -8,7 +8,7 @@ from collections import Counter
 from tocsin.configuration.listener import Limits
 from tocsin.http2 import frames
 
-WHILE = 10.0  # seconds
+WINDOW_SECONDS = 10.0  # seconds
 
 
 class FrameLimits:
@@ -49,7 +49,7 @@ class FrameRateLimit:
 
     def _full(self) -> bool:
         now = time.monotonic()
-        if now - self._since < WHILE:
+        if now - self._since < WINDOW_SECONDS:
             return True
         self._since = now
         self._resets = self._controls = 0

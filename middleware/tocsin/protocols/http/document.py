@@ -240,15 +240,15 @@ class _End(NamedTuple):
         return self._replace(prefix=itself, steps=(of_all(self.prefix), *rest))
 
 
-class _Part(NamedTuple):
+class _PathRest(NamedTuple):
     """How to follow the rest of a path, and the members in which it ends."""
 
     follow: Follow
     ends: list[_End]
 
-    def by(self, outer: Follow) -> _Part:
+    def by(self, outer: Follow) -> _PathRest:
         """The same part, reached through an outer value."""
-        return _Part(through(outer, self.follow), [end.by(outer) for end in self.ends])
+        return _PathRest(through(outer, self.follow), [end.by(outer) for end in self.ends])
 
 
 class _Resolver:
@@ -259,15 +259,15 @@ class _Resolver:
         self.by_rows = False
         self.names: set[str] = set()
 
-    def rest(self, node: _Node, wanted: Sequence[Step]) -> _Part:
+    def rest(self, node: _Node, wanted: Sequence[Step]) -> _PathRest:
         """Resolve the members that follow a value."""
         if wanted:
             return self._member(node, wanted[0].field, list(wanted[0].takes), wanted[0], wanted[1:])
         if self._leaf:
             node.leaves.add(self._leaf)
-        return _Part(itself, [])
+        return _PathRest(itself, [])
 
-    def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _Part:
+    def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _PathRest:
         """Resolve the brackets that follow a value."""
         if not brackets:
             return self.rest(node, rest)
@@ -277,7 +277,7 @@ class _Resolver:
                 raise ValueError(f"'{self._path}': only one axis can be one of responses ([*])")
             self.by_rows = self.by_rows or bracket == ROWS
             inner = self.take(node.elements(), step, brackets, rest)
-            return _Part(each(inner.follow), [end.of_each() for end in inner.ends])
+            return _PathRest(each(inner.follow), [end.of_each() for end in inner.ends])
         if bracket.lstrip("-").isdigit():
             return self.take(node.elements(), step, brackets, rest).by(at_index(int(bracket)))
         if "," in bracket:
@@ -285,19 +285,19 @@ class _Resolver:
             if len(set(keys)) < len(keys):
                 raise ValueError(f"'{self._path}': a key of '{step.field}' is named twice")
             parts = [self._member(node, key, brackets, step, rest) for key in keys]
-            return _Part(several([part.follow for part in parts]), [end for part in parts for end in part.ends])
+            return _PathRest(several([part.follow for part in parts]), [end for part in parts for end in part.ends])
         return self._named(node, bracket, brackets, step, rest)
 
-    def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
+    def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
         child, attribute = node.member(name)
         self.names.add(name)
         get = Get(attribute)
         inner = self.take(child, step, brackets, rest)
         if not rest:
-            return _Part(through(get, inner.follow), [_End(name, (id(node), attribute), get)])
+            return _PathRest(through(get, inner.follow), [_End(name, (id(node), attribute), get)])
         return inner.by(get)
 
-    def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
+    def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
         """Of an object the member with that name; of an array the element whose `name` it is. Elements with other names
         may hold anything, so values are kept as bytes until the element is chosen.
         """
@@ -324,7 +324,7 @@ class _Resolver:
         ends = list(of_object.ends)
         if len(rest) == 1:
             ends.append(_End(rest[0].field, (id(element), attribute), Get(attribute)).of_each())
-        return _Part(follow, ends)
+        return _PathRest(follow, ends)
 
 
 def _written(wanted: Sequence[Step]) -> str:
