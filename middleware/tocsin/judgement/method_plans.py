@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tocsin.configuration.config import Config
+from tocsin.judgement.call_plan import MethodPlan
 from tocsin.judgement.model import GuardedModel
 from tocsin.protocols.method import Method
 from tocsin.protocols.paths import INITIAL, TRAILING
-
-# The method; whether judging takes the request; how many messages of a stream are judged as one; whether parallel
-# answers are judged as one response; whether a stream answers its requests in turn; the keys of initial and of trailing
-# metadata that some model reads.
-MethodPlan = tuple[Method, bool, int, bool, bool, Sequence[str], Sequence[str]]
 
 
 def method_plans(
@@ -21,7 +17,7 @@ def method_plans(
     """The plan of each method that the models of a configuration guard, by the method's name."""
     keeps_payloads = config.events is not None and config.events.payload == "both"
     return {
-        name: (
+        name: MethodPlan(
             methods[name],
             keeps_payloads or any(m.wants_request(name) for m in guarding),
             _every(methods[name], guarding),
