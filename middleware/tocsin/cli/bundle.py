@@ -43,7 +43,7 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Say what a bundle reads, computes and promises."""
+    """Show what a bundle reads, computes and promises."""
     bundle = Bundle.read(file)
     expected = traffic(bundle, a_day, failure_rate, power)
     if as_json:
@@ -130,7 +130,7 @@ def time_(
 
 @app.command()
 def verify(file: File) -> None:
-    """Check that a bundle is whole, unaltered, loads, and is calibrated."""
+    """Check that a bundle is complete, unaltered, loads, and is calibrated."""
     bundle = Bundle.read(file)
     bundle.require_promise(file)
     with _naming(file):
@@ -140,7 +140,7 @@ def verify(file: File) -> None:
 
 @contextmanager
 def _naming(file: Path) -> Iterator[None]:
-    """Says of which bundle the graph is that cannot be run. Raises BundleError."""
+    """Adds the bundle's name to errors of its graph. Raises BundleError."""
     try:
         yield
     except DetectorError as error:
@@ -189,6 +189,6 @@ def fetch(
     digest: Annotated[str, typer.Option(help="The bundle's own, as `tocsin bundle show` says it: sha256:...")],
     plain_http: Annotated[bool, typer.Option("--plain-http", help="The registry has no TLS.")] = False,
 ) -> None:
-    """Bring a bundle from where it is kept; only the one with that digest is taken. Does nothing if it is there."""
+    """Fetch a bundle from where it is stored, only the one with that digest. Does nothing if the file exists."""
     bundle = fetch_bundle(source, file, digest, plain_http=plain_http)
     typer.echo(f"{file} is {bundle.digest}")

@@ -30,7 +30,7 @@ COMPARISON_SHARE = 1 / 3  # of the responses that neither calibration has seen, 
 
 @command(CalibrateOptions)
 def calibrate(options: CalibrateOptions) -> None:
-    """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
+    """Calibrate thresholds on safe responses, and promise the false-alarm rate."""
     source = Bundle.read(options.bundle)
     if not options.alphas:
         raise CalibrationError("--warning 0 and --critical 0 leave no severity to promise for; give one of them a rate")
@@ -69,7 +69,7 @@ def calibrate(options: CalibrateOptions) -> None:
 
 
 def _unseen(bundle: Bundle, recording: Recording, options: CalibrateOptions, console: Console) -> Recording:
-    """The responses to calibrate on: chosen as the options say, and not seen in fitting. Raises CalibrationError."""
+    """The responses to calibrate on: chosen by the options, without those used in fitting. Raises CalibrationError."""
     fitted, division = bundle.provenance.get("fitted", {}), Division(options.share, options.seed, options.sessions)
 
     def rows(file: RecordedFile) -> Any:
@@ -96,7 +96,7 @@ def _show_comparison(
     options: CalibrateOptions,
     console: Console,
 ) -> None:
-    """Compare the promise made on `scored` with the bundle's, on new responses."""
+    """Print a comparison of the new promise, made on `scored`, with the bundle's, on new responses."""
     current = bundle.require_promise(options.bundle)
     names = None if options.sessions is None else (new.names(options.sessions), scored.names(options.sessions))
     show_comparison(
@@ -107,7 +107,7 @@ def _show_comparison(
 def _provenance(
     recording: Recording, rows: int, facts: dict[str, Any], promised: Promised, options: CalibrateOptions
 ) -> dict[str, Any]:
-    """What the bundle keeps of where its promise comes from; `facts` are what was seen in the recording before."""
+    """What the bundle records about the origin of its promise. `facts` are what was found in the recording before."""
     return {
         "timestamp": time.time(),
         "tocsin": version("tocsin"),
@@ -128,7 +128,7 @@ def _require_here(on: str) -> None:
 
 
 def _aside(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:
-    """A third of the responses, or of the sessions, and the others."""
+    """Split off a third of the responses, or of the sessions."""
     names = [""] * unseen.rows if sessions is None else [str(name) for name in unseen.column(sessions)]
     first = uniforms([f"aside/{name or row}" for row, name in enumerate(names)], seed) <= COMPARISON_SHARE
     return unseen.take(np.flatnonzero(first)), unseen.take(np.flatnonzero(~first))
@@ -142,7 +142,7 @@ def _together(promise: Promise) -> str:
 
 
 def _say(console: Console, promised: Promised, options: CalibrateOptions) -> None:
-    """Print what is promised, and of whom."""
+    """Print what is promised, and for which responses."""
     promise, risk = promised.promise, promised.risk
     for line in str(promise).splitlines():
         console.print(f"  {line}")

@@ -57,7 +57,7 @@ def evaluate(
     leave_out_broken: LeaveOutBroken = False,
     on: On = HERE,
 ) -> None:
-    """Say whether a bundle keeps its promises on data it has never seen, and what it is good for."""
+    """Measure whether a bundle keeps its promises on data it has never seen, and how well it detects failures."""
     source = Bundle.read(bundle)
     promise = source.require_promise(bundle)
     console = Console(highlight=False, soft_wrap=True)
@@ -125,7 +125,7 @@ def _tell(
     as_json: Path | None,
     html: Path | None,
 ) -> None:
-    """Print an evaluation, and write it where asked for."""
+    """Print an evaluation, and write it to the files that the options name."""
     show(console, evaluation)
     if as_json is not None:
         as_json.write_text(

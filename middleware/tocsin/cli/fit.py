@@ -75,7 +75,7 @@ def fit(
     ] = 1024,
     on: On = HERE,
 ) -> None:
-    """Fit detectors on safe responses and write them as a bundle, still to be calibrated."""
+    """Fit detectors on safe responses and write them as a bundle. Calibrate it next."""
     require_fitting()
     before = [parse_features(spec) for spec in features or []]
     if suggest:
@@ -118,7 +118,7 @@ def fit(
 
 
 def open_recording(path: Path, model: str | None, detectors: Sequence[Detector], features: list[Features]) -> Recording:
-    """The recording, with the signals that the detectors and the features before them look at."""
+    """The recording, with the signals that the detectors and the features before them read."""
     feature_names = {feature.name for feature in features}
     readers: list[Detector | Features] = [*features, *detectors]
     wanted = [s for reader in readers for s in reader.reads if s not in feature_names]
@@ -128,7 +128,7 @@ def open_recording(path: Path, model: str | None, detectors: Sequence[Detector],
 
 
 def without_broken(recording: Recording, console: Console, masked: Collection[str] = ()) -> Recording:
-    """The responses that hold no NaN or infinity, but for -inf in `masked` signals; says how many others there are."""
+    """The responses without NaN or infinity, except -inf in `masked` signals. Prints how many were left out."""
     finite = recording.finite_rows(masked)
     if dropped := recording.rows - finite.rows:
         console.print(
@@ -141,7 +141,9 @@ def without_broken(recording: Recording, console: Console, masked: Collection[st
 def _described(
     detectors: Sequence[Detector], scorer: Scorer, safe: FittingData, features: list[Features]
 ) -> tuple[dict[str, Any], ...]:
-    """What the bundle says of each detector; its cost is that of a graph of its own, a response in batches of 8."""
+    """What the bundle records about each detector. Its cost is measured on a graph of its own, for each response in
+    batches of 8.
+    """
     costs = [Scorer(build_graph([d], safe)).cost(8) for d in detectors]
     computed = {feature.name: list(feature.reads) for feature in features}
     return tuple(
@@ -158,7 +160,7 @@ def _described(
 
 @contextmanager
 def _progress(console: Console, recording: Recording) -> Iterator[Any]:
-    """Shows what is being fitted, and how many rows were read from disk for it."""
+    """Shows which detector is being fitted, and how many rows were read from disk for it."""
     columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[read]}"), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
 
@@ -181,8 +183,8 @@ def _progress(console: Console, recording: Recording) -> Iterator[Any]:
 
 
 def require_fitting() -> None:
-    """Raises ConfigError when a package that fitting needs is not installed. Each is imported where it is used: torch
-    and scikit-learn take seconds, which detectors that need neither should not wait for.
+    """Raises ConfigError when a package that fitting needs is not installed. Packages are imported where they are used:
+    torch and scikit-learn take seconds, which detectors that need neither should not wait for.
     """
     for name in ("onnx", "sklearn", "spox", "torch"):
         if find_spec(name) is None:

@@ -32,7 +32,8 @@ DEFAULT_ADDRESS = "http://prometheus.monitoring:9090"  # of a template
 
 @command(GateOptions)
 def gate(options: GateOptions) -> None:
-    """Say whether to promote or abort a canary, by its alarms beside the stable version's, whenever you look.
+    """Decide whether to promote or abort a canary, by its alarms beside the stable version's. Valid however often it is
+    run.
 
     Exit codes: 0 promote, 1 abort, 3 continue, 2 an error.
     """

@@ -1,4 +1,4 @@
-"""What can be asked of `tocsin gate`, panel by panel of its help."""
+"""The options of `tocsin gate`, in the panels of its help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COUNTS, EVIDENCE = "What is compared", "What is held to"
 
 @dataclass(frozen=True)
 class GateOptions:
-    """What `tocsin gate` was asked for, as it was typed."""
+    """The options of `tocsin gate`, as they were typed."""
 
     canary: Annotated[
         list[str] | None,

@@ -25,7 +25,7 @@ def harmonise(
     how: Annotated[str, typer.Option(help="How sources are weighed: linear, quadratic or chebyshev.")] = "quadratic",
     model: ModelName = None,
 ) -> None:
-    """Score each answer by how far several weak sources together speak against it, without any labels."""
+    """Score each answer by how strongly several weak sources together contradict it. Needs no labels."""
     recording = read_recording(data, model, [features])
     shown = np.concatenate([batch[features] for batch in recording.batches()])
     columns = [recording.column(name, missing="") for name in (answer, *source)]

@@ -34,7 +34,7 @@ from tocsin_detectors import Scorer
 
 @command(PromiseOptions)
 def promise(options: PromiseOptions) -> None:
-    """Give a score that you have already a threshold with a promised false-alarm rate, without any relay."""
+    """Give a score that you already have a threshold with a promised false-alarm rate, without any relay."""
     _check(options)
     console = Console(highlight=False, soft_wrap=True)
     rows = _rows(options, console)
@@ -72,7 +72,7 @@ def promise(options: PromiseOptions) -> None:
 
 
 def _check(options: PromiseOptions) -> None:
-    """Refuse what cannot succeed before anything is read. Raises ConfigError, RecordingError or CalibrationError."""
+    """Refuse what cannot succeed before any file is read. Raises ConfigError, RecordingError or CalibrationError."""
     require_writable(options.out)
     for name in ("onnx", "spox"):
         if find_spec(name) is None:
@@ -110,7 +110,7 @@ def _rows(options: PromiseOptions, console: Console) -> ScoreTable:
 
 
 def _written(options: PromiseOptions, scorer: Scorer, promised: Promise, rows: int) -> Bundle:
-    """The bundle, written to `out`, with where its promise comes from: `rows` of the table."""
+    """Write the bundle to `out`. It records the origin of its promise: `rows` of the table."""
     calibration = {
         "timestamp": time.time(),
         "tocsin": version("tocsin"),
@@ -126,7 +126,7 @@ def _written(options: PromiseOptions, scorer: Scorer, promised: Promise, rows: i
 
 
 def _say(console: Console, promised: Promise, options: PromiseOptions) -> dict[str, object]:
-    """Print what is promised, by which law, and the thresholds; the same as facts."""
+    """Print what is promised, by which law, and the thresholds. Returns the same as data."""
     for line in str(promised).splitlines():
         console.print(f"  {line}")
     if promised.groups:
@@ -151,7 +151,7 @@ def _say(console: Console, promised: Promise, options: PromiseOptions) -> dict[s
 def _compare(
     console: Console, rows: ScoreTable, parts: Parts, promised: Promise, options: PromiseOptions
 ) -> dict[str, object]:
-    """Print what each threshold does on the same rows; the same as facts. Nothing where no row is left for that."""
+    """Print what each threshold does on the same rows. Returns the same as data, nothing where no row is left."""
     lower_is_worse = options.lower_is_worse
     limits = {
         f"promised, {name}": value for name, value in thresholds_of(promised, lower_is_worse=lower_is_worse).items()

@@ -1,4 +1,4 @@
-"""What can be asked of `tocsin promise`."""
+"""The options of `tocsin promise`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tocsin.recording.score_table import KINDS
 
 @dataclass(frozen=True)
 class PromiseOptions:
-    """What `tocsin promise` was asked for; columns by name."""
+    """The options of `tocsin promise`; columns by name."""
 
     table: Annotated[Path, typer.Argument(help=f"Scores, a row for each response: {KINDS}.")]
     score: Annotated[str, typer.Option(help="The column of the score, or in JSON its dotted path.")]

@@ -29,7 +29,7 @@ def record(
         typer.Option("--stop-when-full", help="End the relay too when all rows are there; else it relays on."),
     ] = False,
 ) -> None:
-    """Relay traffic untouched and keep the signals of responses, for fit and calibrate."""
+    """Relay traffic unchanged, and record the signals of responses for fit and calibrate."""
     settings = Config.load(config).model_copy(update={"mode": "observe", "record": None})
     if problems := unseen_models(settings):
         raise ConfigError("\n".join(problems))

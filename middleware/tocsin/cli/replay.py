@@ -33,7 +33,7 @@ def replay(
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file.")] = None,
 ) -> None:
-    """Say what would have happened on recorded traffic: which alarms, and when somebody would have been paged."""
+    """Replay recorded traffic: which responses would have alarmed, and when an alert would have fired."""
     console = Console(highlight=False, soft_wrap=True)
     source = Bundle.read(bundle)
     promise = source.require_promise(bundle)

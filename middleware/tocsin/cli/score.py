@@ -27,7 +27,7 @@ def score(
     leave_out_broken: LeaveOutBroken = False,
     on: On = HERE,
 ) -> None:
-    """Score a recording once, for calibrate and evaluate to read instead of scoring again; goes on where it stopped."""
+    """Score a recording once, so that calibrate and evaluate read the scores. Continues where it was interrupted."""
     source, console = Bundle.read(bundle), Console(stderr=True, highlight=False, soft_wrap=True)
     recording = responses_of(source, data, model)
     if out.resolve() in (data.resolve(), data.resolve().parent):

@@ -1,4 +1,4 @@
-"""The three questions that people come with, answered in a sentence each: for the page and the terminal alike."""
+"""The three questions that users have, answered in a sentence each, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _broken(model: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def reason(alarm: dict[str, Any]) -> str:
-    """Why an alarm was raised, in a few words; of several that are summed, the worst."""
+    """Why an alarm was raised, in a few words; of a sum, the worst alarm."""
     worst = alarm["worst"] if "alarms" in alarm else alarm
     because = worst["reasons"][0] if worst["reasons"] else f"p = {worst['p']:.2g}"
     return f"{alarm['alarms']:,} more; worst: {because}" if "alarms" in alarm else because

@@ -1,4 +1,4 @@
-"""All that the page shows, at one moment, as plain data."""
+"""Everything that the page shows at one moment, as plain data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEARCH_FIELDS = ("id", "response_id", "model", "version", "severity", "session",
 
 
 def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mode: str) -> dict[str, Any]:
-    """What is to be shown now."""
+    """What the page shows now."""
     figures, points = sink.figures(), history.points()
     guarded = {name: model for name, model in sink.models.items() if model.scoring is not None and name in figures}
     names = sorted(guarded, key=lambda name: -max(figures[name]["promise"].values(), default=0.0))
@@ -45,7 +45,7 @@ def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mo
 
 
 def shown(alarms: Iterable[Event], search: str = "") -> list[dict[str, Any]]:
-    """Alarms as a page shows them: those whose id, model, version, severity, session, trace or method holds a text."""
+    """Alarms as a page shows them: those whose id, model, version, severity, session, trace or method has a text."""
     text = search.strip().lower()
     return [alarm for event in list(alarms) if text in _searched(alarm := _shown(event))]
 
@@ -98,7 +98,7 @@ def _rate(point: Point, graver: Sequence[str], law: FalseAlarmLaw | None) -> dic
 
 
 def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]:
-    """Counts by bucket, and the shares that calibration lets expect: uniform p-values, or its own scores."""
+    """Counts by bucket, and the shares expected from calibration: of uniform p-values, or of its own scores."""
     bounds = counted["bounds"]
     if reference is None:
         below = [0.0, *bounds, 1.0]
@@ -110,11 +110,11 @@ def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]
 
 
 def _shown(event: Event) -> dict[str, Any]:
-    """An alarm without what nobody reads on a page."""
+    """An alarm without the parts that the page does not show."""
     return {"id": event["id"], "type": event["type"], "time": event["time"], **without_messages(event)["data"]}
 
 
 def _searched(alarm: dict[str, Any]) -> str:
-    """What of an alarm is looked through; of several that are summed, the worst too."""
+    """The parts of an alarm that a search covers; of a sum, the worst alarm too."""
     values = [part[name] for part in (alarm, alarm.get("worst", {})) for name in SEARCH_FIELDS if part.get(name)]
     return "\n".join(values).lower()
