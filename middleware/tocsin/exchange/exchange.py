@@ -25,7 +25,7 @@ from tocsin.protocols.http.framing import Event, Framing, JsonLinesFraming, Serv
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.routes import Routes
 from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
-from tocsin.protocols.metadata import joined
+from tocsin.protocols.metadata import joined_values
 from tocsin.protocols.method import Edit
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
@@ -82,7 +82,7 @@ class Exchanges:
         if match is None:
             return None
         fields = list(headers)
-        metadata = {**dict(fields), **joined(fields, self.guard.score_keys), **match.captured}
+        metadata = {**dict(fields), **joined_values(fields, self.guard.score_keys), **match.captured}
         call = self.guard.call(match.route, metadata, origin=origin)
         return None if call is None else Exchange(self.guard, call, metadata)
 
@@ -173,7 +173,7 @@ class Exchange:
         listed = list(headers)
         fields = self._response_headers = dict(listed)
         if self.call.wants_initial:
-            self.call.initial_metadata = joined(listed, self.call.wants_initial)
+            self.call.initial_metadata = joined_values(listed, self.call.wants_initial)
         if not 200 <= status < 300:
             return ResponseHead(False)
         content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")

@@ -105,8 +105,8 @@ class _GuardedCall:
         self._ask = ask
         self._withheld: grpc.aio.AioRpcError | None = None
 
-    async def _settle(self, actions: Actions) -> Settled:
-        settled = await self._holding.settle_aio(actions, self._batcher, self._ask)
+    async def _perform(self, actions: Actions) -> Settled:
+        settled = await self._holding.perform_aio(actions, self._batcher, self._ask)
         if settled.instead is not None and not settled.instead.responses:
             self._withheld = withheld_aio(settled.instead, self._holding.call)
         return settled
@@ -200,7 +200,7 @@ class _OneResponse(_GuardedCall):
         if self._guarded.guard.config.accept_verdicts:
             self._holding.accept(await self._inner.trailing_metadata())
         await self._note_metadata()
-        settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
+        settled = await self._perform(self._holding.take(message, self._capture.content_of(message)))
         if settled.instead is None:
             return message
         if not settled.instead.responses:
@@ -243,10 +243,10 @@ class _ManyResponses(_GuardedCall):
         if message is grpc.aio.EOF:
             self._finished = True
             await self._note_metadata()
-            settled = await self._settle(self._holding.end())
+            settled = await self._perform(self._holding.end())
             self._holding.on_closed()
         else:
-            settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
+            settled = await self._perform(self._holding.take(message, self._capture.content_of(message)))
         self._ready.extend(settled.messages)
         if settled.instead is not None:
             self._finished = True

@@ -1,7 +1,7 @@
 """The gate, as clients and servers in process use it: the same for sync and aio.
 
-`take` and `end` tell what has come; `settle` and `settle_aio` do what the gate says about that, and tell what goes on;
-`on_closed` tells that nothing more comes.
+`take` and `end` tell what has come; `perform` and `perform_aio` do what the gate says about that, and tell what goes
+on; `on_closed` tells that nothing more comes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import Actions, End, Gate, Release
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import Replacement
-from tocsin.protocols.metadata import joined
+from tocsin.protocols.metadata import joined_values
 
 
 class Settled(NamedTuple):
@@ -48,11 +48,11 @@ class Holding:
 
     def note_initial(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
         """The response's initial metadata: keep what judging takes of it."""
-        self.call.initial_metadata = joined(metadata, self.call.wants_initial)
+        self.call.initial_metadata = joined_values(metadata, self.call.wants_initial)
 
     def note_trailing(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
         """The response's trailing metadata, before `end`: keep what judging takes of it."""
-        self.call.trailing_metadata = joined(metadata, self.call.wants_trailing)
+        self.call.trailing_metadata = joined_values(metadata, self.call.wants_trailing)
 
     def accept(self, trailing: Iterable[tuple[str, Any]] | None) -> None:
         """Take the verdict that was made behind, where that is configured, of a response of one message."""
@@ -71,7 +71,7 @@ class Holding:
         """The call has ended, and what came of it is judged."""
         self._guard.on_call_closed(self.call)
 
-    def settle(self, actions: Actions, ask: Callable[[Ask], Outcome]) -> Settled:
+    def perform(self, actions: Actions, ask: Callable[[Ask], Outcome]) -> Settled:
         """Do what the gate says, one after the other, and what it says to what came of that."""
         guard, gate, messages = self._guard, self._gate, list[Any]()
         open_actions = deque(actions)
@@ -91,7 +91,9 @@ class Holding:
             open_actions.extendleft(reversed(follows))
         return Settled(messages, self.instead)
 
-    async def settle_aio(self, actions: Actions, batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]]) -> Settled:
+    async def perform_aio(
+        self, actions: Actions, batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]]
+    ) -> Settled:
         """The same in an event loop, judged with what else comes in it."""
         gate, messages = self._gate, list[Any]()
         open_actions = deque(actions)

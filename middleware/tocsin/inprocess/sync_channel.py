@@ -66,7 +66,7 @@ class _Callable:
         """The message that goes on as a response of one message. Raises Withheld."""
         holding.accept(inner.trailing_metadata() if self._guarded.guard.config.accept_verdicts else None)
         _note_metadata(holding, inner)
-        settled = holding.settle(holding.take(message, capture.content_of(message)), ask)
+        settled = holding.perform(holding.take(message, capture.content_of(message)), ask)
         if settled.instead is None:
             return message
         if not settled.instead.responses:
@@ -260,7 +260,7 @@ class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
         except BaseException as error:
             self._holding.on_closed()
             raise self._holding.failed(error, without_verdict) from None
-        settled = self._holding.settle(actions, self._ask)
+        settled = self._holding.perform(actions, self._ask)
         if self._finished:
             self._holding.on_closed()
         self._ready.extend(settled.messages)

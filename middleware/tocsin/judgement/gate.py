@@ -69,9 +69,9 @@ END = End()
 class Gate:
     """One call's responses. `holds`: they wait until they are judged; else they go on at once, and only the end waits.
 
-    `can_retry`: the request may be sent again, once all of it is there (`request_is_whole`). `accepts`: the end of a
-    response of one message may bring a verdict that was made behind, or what judging takes, so that it is not judged
-    before that.
+    `can_retry`: the request may be sent again, once all of it is there (`request_is_whole`). `trusts_verdicts`: the
+    end of a response of one message may bring a verdict that was made behind, or what judging takes, so that it is not
+    judged before that.
     """
 
     request_is_whole = True
@@ -81,13 +81,13 @@ class Gate:
     _waits_for: Call | None = None  # another answer to its request, which is being judged
 
     def __init__(
-        self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, accepts: bool = False
+        self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, trusts_verdicts: bool = False
     ) -> None:
         self.guard = guard
         self.call = call
         self.holds = holds
         self.can_retry = can_retry
-        self.accepts = accepts
+        self.trusts_verdicts = trusts_verdicts
         self.state = HOLDING
         self.waiting = 0  # judgements that are not there yet
         self.came = 0  # messages so far
@@ -124,7 +124,7 @@ class Gate:
             return self.pass_unjudged(item, SECOND_MESSAGE)
         at_once = self._keep(item)
         piece = call.on_response_message(content, fault)
-        if piece is None or (self.accepts and piece is call):
+        if piece is None or (self.trusts_verdicts and piece is call):
             return at_once
         if piece.verdict is not None:  # it was made behind
             return [*at_once, *self._decide(piece)]
