@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, without_verdicts
-from tocsin.inprocess.channel import GuardedCalls, GuardedMethod, SentRequest
+from tocsin.inprocess.channel import GuardedCalls, SentRequest, WrappedMethod
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
 from tocsin.judgement.batching import Batcher
@@ -28,7 +28,7 @@ class _Callable:
     request_streams = False
     response_streams = False
 
-    def __init__(self, guarded: GuardedMethod) -> None:
+    def __init__(self, guarded: WrappedMethod) -> None:
         self._guarded = guarded
         self._batcher: Batcher | None = None
 
@@ -95,7 +95,7 @@ class _GuardedCall:
     """A call under way, as far as it is the same for all kinds."""
 
     def __init__(
-        self, inner: Any, holding: Holding, guarded: GuardedMethod, batcher: Batcher, capture: Capture, ask: Asker
+        self, inner: Any, holding: Holding, guarded: WrappedMethod, batcher: Batcher, capture: Capture, ask: Asker
     ) -> None:
         self._inner = inner
         self._capture = capture
