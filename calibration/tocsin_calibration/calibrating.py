@@ -22,7 +22,7 @@ from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sweeps import Held, alphas_of, calibrate_in_sweeps, checked, combination_of
 from tocsin_calibration.thresholds.joint import Float64, JointScore, needed_of
 from tocsin_calibration.thresholds.smoothing import seed_of
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
 
@@ -67,7 +67,7 @@ def calibrate(
         [None, 'warning']
     """
     alphas, values = alphas_of(alpha), checked(scores)
-    terms = Terms.chosen(confidence, on_average or (weights is not None and confidence is None), contaminated)
+    terms = Guarantee.chosen(confidence, on_average or (weights is not None and confidence is None), contaminated)
     if weights is not None and (groups is not None or confidence is not None or contaminated):
         raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
     if groups is not None and contaminated:
@@ -140,7 +140,7 @@ def calibrate_sessions(
         >>> promise.alphas
         {'critical': 0.05}
     """
-    alphas, terms = alphas_of(alpha), Terms.chosen(confidence, on_average)
+    alphas, terms = alphas_of(alpha), Guarantee.chosen(confidence, on_average)
     sound = [checked(scores) for scores in sessions]
     if empty := sum(not len(scores) for scores in sound):
         raise CalibrationError(f"{empty} sessions have no responses; leave them out")
@@ -173,7 +173,7 @@ def calibrate_sessions(
         steps = {step: values for step, values in reached.items() if len(values) >= carrying}
     alike = len(np.unique(owners[part_b])) < len(part_b)
     if alike and terms.else_average:  # stretches of one session are no independent draws
-        terms = Terms()
+        terms = Guarantee()
     return Promise(
         reference,
         np.array([course.max() for course in courses]),

@@ -15,7 +15,7 @@ from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sessions.windows import Window
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 Arrays = dict[str, NDArray[np.float64]]
 
@@ -48,8 +48,8 @@ def facts_of(promise: Promise) -> dict[str, Any]:
 def arrays_of(promise: Promise) -> Arrays:
     """The arrays of a promise by name."""
     arrays = {"reference": promise.reference, "nonconformity": promise.nonconformity.scores}
-    if promise.nonconformity.upto is not None:
-        arrays["upto"] = promise.nonconformity.upto.astype(np.float64)
+    if promise.nonconformity.cumulative_counts is not None:
+        arrays["upto"] = promise.nonconformity.cumulative_counts.astype(np.float64)
     if promise.groups:
         arrays["groups"] = np.concatenate([limits.scores for limits in promise.groups.values()])
     if promise.others is not None:
@@ -84,7 +84,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         {str(name): float(alpha) for name, alpha in facts["alphas"].items()},
         str(facts["rule"]),
         detectors,
-        terms=Terms(facts["confidence"], float(facts["contaminated"]), bool(facts.get("else_average", False))),
+        terms=Guarantee(facts["confidence"], float(facts["contaminated"]), bool(facts.get("else_average", False))),
         weights=arrays.get("weights"),
         clusters=arrays.get("clusters"),
         normalised=bool(facts.get("normalised", False)),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.thresholds.contaminated import bad_among
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 REFERENCE_SHARE = 1 / 3
 MIN_REFERENCE, MAX_REFERENCE = 20, 1 << 16
@@ -32,7 +32,7 @@ def reference_rows(rows: int, seed: int) -> NDArray[np.intp]:
     return np.sort(drawn)
 
 
-def terms_of_part(rows: int, terms: Terms) -> Terms:
+def terms_of_part(rows: int, terms: Guarantee) -> Guarantee:
     """The terms of part B, when a share of all the responses may be bad: at worst all of them are in it."""
     if not 0 <= terms.contaminated < MOST_BAD:
         raise CalibrationError(
@@ -44,7 +44,7 @@ def terms_of_part(rows: int, terms: Terms) -> Terms:
     return replace(terms, contaminated=bad_among(rows, terms.contaminated) / carrying)
 
 
-def require_enough(rows: int, alphas: Mapping[str, float], terms: Terms) -> int:
+def require_enough(rows: int, alphas: Mapping[str, float], terms: Guarantee) -> int:
     """How many responses each alpha needs in part B, at most. Raises CalibrationError when there are fewer."""
     part_terms = terms_of_part(rows, terms)
     carrying = max(part_terms.required_size(a) for a in alphas.values())
@@ -78,7 +78,7 @@ def missing(carrying: int, enough: int, least: int) -> int:
     return with_reference(enough, least) - with_reference(carrying, least)
 
 
-def responses_needed(alpha: float, terms: Terms = Terms()) -> int:
+def responses_needed(alpha: float, terms: Guarantee = Guarantee()) -> int:
     """How many calibration responses `calibrate` needs for the level alpha."""
     n = with_reference(terms.required_size(alpha), MIN_REFERENCE)
     while terms.contaminated and not _enough(n, alpha, terms):
@@ -94,6 +94,6 @@ def with_reference(carrying: int, least: int) -> int:
     return n
 
 
-def _enough(rows: int, alpha: float, terms: Terms) -> bool:
+def _enough(rows: int, alpha: float, terms: Guarantee) -> bool:
     carrying = rows - size_of_reference(rows)
     return carrying >= terms_of_part(rows, terms).required_size(alpha)

@@ -13,7 +13,7 @@ from tocsin_calibration.thresholds.joint import Float64, JointScore
 from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 from tocsin_calibration.wording import sentence
 
 OTHERS = ""  # the group of responses in none that has a promise of its own
@@ -52,7 +52,7 @@ class Promise:
         rule: str,
         detectors: Sequence[str] = (),
         *,
-        terms: Terms = Terms(),
+        terms: Guarantee = Guarantee(),
         weights: ArrayLike | None = None,
         groups: Mapping[str, NDArray[np.floating]] | None = None,
         pooled: Sequence[str] = (),
@@ -153,7 +153,7 @@ class Promise:
                 [limits.severity(c) for limits, c in zip(group_promises, joint, strict=True)],
                 joint,
             )
-        limits, quiet = self.limits, self.limits.quiet
+        limits, quiet = self.limits, self.limits.min_threshold
         pvalues = [limits.pvalue(c) for c in joint] if len(joint) <= FEW else limits.pvalues(columns).tolist()
         return Judged(pvalues, by_detector, [limits.severity(c) if c > quiet else None for c in joint], joint)
 
@@ -172,7 +172,7 @@ class Promise:
             if by_step:
                 limits = self.groups.get(str(progress.step), self.limits)
                 pvalues.append(limits.pvalue(value))
-            severity = limits.severity(value) if value > limits.quiet else None
+            severity = limits.severity(value) if value > limits.min_threshold else None
             if severity is not None:
                 progress.severity = self.gravest([progress.severity, severity])
             severities.append(severity)

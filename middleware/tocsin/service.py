@@ -61,8 +61,8 @@ class Sidecar:
             finding=self.metrics.finding,
             findings=self.metrics.findings,
         )
-        guard.sinks += [self.metrics] if worker or counted(config) else []
-        guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
+        guard.sinks += [self.metrics] if worker or exports_counts(config) else []
+        guard.sinks += [self.events] if worker or exports_counts(config) or config.events is not None else []
         self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
         guard.sinks += [self.sample] if self.sample is not None else []
         self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
@@ -153,7 +153,7 @@ class Sidecar:
             if self.telemetry is not None and not self._worker:
                 self.telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
             if self._admin is not None:
-                readiness = asyncio.create_task(self._admin.follow(lambda: self.is_ready))
+                readiness = asyncio.create_task(self._admin.follow_readiness(lambda: self.is_ready))
                 opened.callback(readiness.cancel)
             self._opened = opened.pop_all()
         self._ready = True
@@ -251,7 +251,7 @@ def give_back() -> None:
         mallopt(M_TRIM_THRESHOLD, MALLOC_THRESHOLD)
 
 
-def counted(config: Config) -> bool:
+def exports_counts(config: Config) -> bool:
     """Whether metrics are visible to anybody."""
     sent = config.opentelemetry is not None and config.opentelemetry.metrics is not None
     return config.metrics is not None or sent or (config.events is not None and config.events.evidence)

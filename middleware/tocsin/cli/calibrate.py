@@ -15,8 +15,8 @@ from tocsin.cli.calibrate_options import CalibrateOptions
 from tocsin.cli.calibrate_promise import Promised, promise_in_sweeps, promise_of
 from tocsin.cli.engine_option import counted, in_parts
 from tocsin.cli.from_options import command
-from tocsin.cli.recording_findings import look
-from tocsin.cli.row_choice import Choice, chosen, of_sessions
+from tocsin.cli.recording_findings import inspect_recording
+from tocsin.cli.row_choice import Choice, chosen_rows, of_sessions
 from tocsin.cli.scored_recording import ScoredRecording, require_finite
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.scoring import responses_of
@@ -40,16 +40,16 @@ def calibrate(options: CalibrateOptions) -> None:
         )
     console = Console(highlight=False, soft_wrap=True)
     recording = responses_of(source, options.data, options.model)
-    unseen, fresh = _unseen(source, recording, options, console), None
+    unseen, fresh = _rows_not_fitted_on(source, recording, options, console), None
     rows, facts, promised = unseen.rows, dict[str, Any](), None
     if options.compare:
-        fresh, unseen = _aside(unseen, options.sessions, options.seed)
+        fresh, unseen = _split_for_comparison(unseen, options.sessions, options.seed)
     elif in_parts(options.on, unseen.rows) and options.of_each_by_itself:
         with counted(console, "counting", unseen.rows) as progress:
             promised = promise_in_sweeps(source, unseen, options, engine_of(options.on), progress)
     if promised is None:
         _require_here(options.on)
-        looked = look(ScoredRecording(source, unseen), options, source.scorer.detectors, console)
+        looked = inspect_recording(ScoredRecording(source, unseen), options, source.scorer.detectors, console)
         rows, facts = looked.scored.rows, looked.facts
         promised = promise_of(source, looked.scored, options)
         if fresh is not None:
@@ -65,10 +65,10 @@ def calibrate(options: CalibrateOptions) -> None:
         provenance={**source.provenance, "calibrated": _provenance(recording, rows, facts, promised, options)},
     ).write(path)
     console.print(f"{path} ({written.digest[:19]}) promises, on {rows:,} responses it was not fitted on:")
-    _say(console, promised, options)
+    _print_promise(console, promised, options)
 
 
-def _unseen(bundle: Bundle, recording: Recording, options: CalibrateOptions, console: Console) -> Recording:
+def _rows_not_fitted_on(bundle: Bundle, recording: Recording, options: CalibrateOptions, console: Console) -> Recording:
     """The responses to calibrate on: chosen by the options, without those used in fitting. Raises CalibrationError."""
     fitted, division = bundle.provenance.get("fitted", {}), Division(options.share, options.seed, options.sessions)
 
@@ -79,7 +79,7 @@ def _unseen(bundle: Bundle, recording: Recording, options: CalibrateOptions, con
     named = of_sessions(recording.where(rows), options.only, options.sessions or SESSION, console)
     finite = require_finite(named, options.leave_out_broken, console, bundle.scorer.masked)
     choice = Choice(options.exclude or [], options.newest, options.sample, options.seed, options.sessions)
-    unseen = chosen(finite, choice, console, options.data)
+    unseen = chosen_rows(finite, choice, console, options.data)
     if not unseen.rows:
         by = "fitting, or for the calibration to compare with" if options.compare else "fitting"
         raise CalibrationError(
@@ -127,21 +127,21 @@ def _require_here(on: str) -> None:
         )
 
 
-def _aside(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:
+def _split_for_comparison(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:
     """Split off a third of the responses, or of the sessions."""
     names = [""] * unseen.rows if sessions is None else [str(name) for name in unseen.column(sessions)]
     first = uniforms([f"aside/{name or row}" for row, name in enumerate(names)], seed) <= COMPARISON_SHARE
     return unseen.take(np.flatnonzero(first)), unseen.take(np.flatnonzero(~first))
 
 
-def _together(promise: Promise) -> str:
+def _shared_text(promise: Promise) -> str:
     if promise.groups and promise.others is None:
         return ", and too few all together: nothing is promised for them, and no evidence gathered"
     carried = promise.remaining.n
     return f", so they have one together, with all groups that may come ({carried:,} responses)"
 
 
-def _say(console: Console, promised: Promised, options: CalibrateOptions) -> None:
+def _print_promise(console: Console, promised: Promised, options: CalibrateOptions) -> None:
     """Print what is promised, and for which responses."""
     promise, risk = promised.promise, promised.risk
     for line in str(promise).splitlines():
@@ -150,7 +150,7 @@ def _say(console: Console, promised: Promised, options: CalibrateOptions) -> Non
         console.print(f"  each on its own for: {', '.join(promise.groups)}")
     if promise.pooled:
         console.print(
-            f"  too few responses for a promise of their own{_together(promise)}: {', '.join(promise.pooled)}"
+            f"  too few responses for a promise of their own{_shared_text(promise)}: {', '.join(promise.pooled)}"
         )
     if promise.combination is not None:
         weights = ", ".join(f"{name} {w:.2f}" for name, w in zip(promise.detectors, promise.combination, strict=True))

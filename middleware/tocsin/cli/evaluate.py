@@ -84,7 +84,7 @@ def evaluate(
         console.print(
             "file by file: evidence of drift and calibrating anew on halves need all scores in memory, and are left out"
         )
-        _tell(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
+        _print_and_write(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
         return
     if on != HERE:
         raise CalibrationError(
@@ -111,10 +111,10 @@ def evaluate(
         risk=source.risk,
         costs=costs,
     )
-    _tell(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
+    _print_and_write(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
 
 
-def _tell(
+def _print_and_write(
     console: Console,
     evaluation: Evaluation,
     bundle: Path,

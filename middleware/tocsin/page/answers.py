@@ -20,11 +20,11 @@ def answers(
     `models` are those of a snapshot, with the most evidence first; `alarms` the newest first.
     """
     promise, state = _promise(models)
-    alarmed = _alarmed(alarms)
+    alarmed = _alarm_answer(alarms)
     return [
         {"question": "Is it keeping its promise?", "answer": promise, "state": state},
         {"question": "What alarmed, and why?", "answer": alarmed, "state": NONE},
-        {"question": "What does it cost?", "answer": _cost(models, added), "state": NONE},
+        {"question": "What does it cost?", "answer": _cost_answer(models, added), "state": NONE},
     ]
 
 
@@ -68,7 +68,7 @@ def reason(alarm: dict[str, Any]) -> str:
     return f"{alarm['alarms']:,} more; worst: {because}" if "alarms" in alarm else because
 
 
-def _alarmed(alarms: Sequence[dict[str, Any]]) -> str:
+def _alarm_answer(alarms: Sequence[dict[str, Any]]) -> str:
     if not alarms:
         return "Nothing since start."
     last = alarms[0]
@@ -76,7 +76,7 @@ def _alarmed(alarms: Sequence[dict[str, Any]]) -> str:
     return f"{last['time'][11:19]} UTC, {severity}, {last['model']}: {reason(last)}."
 
 
-def _cost(models: Sequence[dict[str, Any]], added: dict[str, float | None]) -> str:
+def _cost_answer(models: Sequence[dict[str, Any]], added: dict[str, float | None]) -> str:
     judged = [model for model in models if model["judged"]]
     if not judged:
         return "Nothing is measured yet."

@@ -17,11 +17,11 @@ from tocsin.events.alarm import (
     SUM,
     Event,
     alarm,
+    alarm_sum,
     event,
     evidence,
     line,
     subject,
-    summed,
     without_messages,
 )
 from tocsin.events.alarm_throttle import AlarmThrottle
@@ -154,7 +154,11 @@ class EventSink(Sink):
                 now, lasted = time.time(), time.monotonic() - summary.began
                 self._tell(
                     event(
-                        SUM, self._identifiers.next(), subject(summary.model), now, summed(summary, now - lasted, now)
+                        SUM,
+                        self._identifiers.next(),
+                        subject(summary.model),
+                        now,
+                        alarm_sum(summary, now - lasted, now),
                     )
                 )
 

@@ -78,7 +78,7 @@ class Finding(NamedTuple):
 
     def _words(self) -> Iterator[str]:
         if self.change is not None:
-            yield since(self.change, self.unit)
+            yield change_text(self.change, self.unit)
         yield from self.which()
 
     def which(self) -> Iterator[str]:
@@ -92,7 +92,7 @@ class Finding(NamedTuple):
             yield f"{_subject(cause)} {_direction(cause.change)} (evidence e^{cause.log_evalue:.1f}){more}"
 
 
-def since(change: ChangeTime, unit: str = "responses") -> str:
+def change_text(change: ChangeTime, unit: str = "responses") -> str:
     """When a change probably began, in words."""
     when = datetime.fromtimestamp(change.when, UTC)
     between = f"between {change.latest:,} and {change.earliest:,}"

@@ -57,7 +57,7 @@ class ModelSnapshot:
         """Whether nothing was ever counted, so that there is no news."""
         return not self._series.changes
 
-    def weigh(self) -> None:
+    def refresh(self) -> None:
         """Weigh evidence anew, if there is any news."""
         if self._weighed != self._series.changes and (judged := self._series.judged) is not None:
             evidence = judged.evidence
