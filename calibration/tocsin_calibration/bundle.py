@@ -127,7 +127,9 @@ def _members(path: Path) -> dict[str, bytes]:
                 raise BundleError("holds a member twice")
             members = {info.filename: _unpack_member(archive, info) for info in infos}
     except FileNotFoundError:
-        raise BundleError("there is no such file; `tocsin fit` and `tocsin calibrate` make bundles") from None
+        raise BundleError(
+            "there is no such file; `tocsin record`, which needs none, `tocsin fit` and `tocsin calibrate` make one"
+        ) from None
     except (
         OSError,
         zipfile.BadZipFile,

@@ -53,7 +53,7 @@ def record(
         finally:
             reports.cancel()
             recorder.close()
-            if not recorder.rows:
+            if not recorder.rows or progress.has_left_out:
                 log.warning("%s", progress.report(sidecar.calls))
             dropped = f", {recorder.dropped:,} dropped" if recorder.dropped else ""
             log.info("%s responses in %s%s", f"{recorder.rows:,}", out, dropped)

@@ -28,6 +28,7 @@ from tocsin.verdict import Verdict
 
 TRACE_KEY = "traceparent"
 HEX, NO_TRACE = "0123456789abcdef", "0" * 32
+NAMED = 5  # configured models that a message names
 OTHER = "other"  # the label of models that are not configured
 NO_KEYS: Mapping[str, str] = {}
 ALL_ROWS = 1 << 60  # more than there are
@@ -330,7 +331,11 @@ class Guard:
         if not name and len(served) == 1:
             return served[0]
         call.model = OTHER
-        raise Unscored("unknown_model", f"model '{name}' is not configured" if name else "the call names no model")
+        names = ", ".join(model.name for model in served[:NAMED])
+        hint = f"; of this protocol there are: {names}" if names else ""
+        raise Unscored(
+            "unknown_model", f"model '{name}' is not configured{hint}" if name else "the call names no model"
+        )
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Score and judge one model's batch. `started`: when reading it began (time.perf_counter)."""
