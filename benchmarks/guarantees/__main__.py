@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.guarantees import causes, online, peers, risk, ties
+from benchmarks.guarantees import causes, few, online, peers, risk, ties
 from benchmarks.guarantees.pairs import courses, pairs
 from benchmarks.guarantees.promises import responses, sessions
 from benchmarks.judge import FAILURE, Judge
@@ -22,6 +22,12 @@ def main() -> None:
         splits={"type": int, "default": 10, "help": "random splits of each pair"},
         runs={"type": int, "default": 500, "help": "runs of long calm"},
         causes={"action": "store_true", "help": "which, since when and slow change alone"},
+        few={"action": "store_true", "help": "few calibration sessions alone"},
+        kept={
+            "type": Path,
+            "default": Path(".demo/robot/1"),
+            "help": "rollouts of robots, where `make fiper` keeps them",
+        },
         quick={"action": "store_true", "help": "evidence alone, few and short runs: for a look, not for figures"},
     )
     if asked.quick:
@@ -29,6 +35,8 @@ def main() -> None:
     runs_of_changes = max(1, asked.splits * 2 // 5)
     if asked.causes:
         return finish(*causes.everything(pairs(), runs_of_changes), asked.json)
+    if asked.few:
+        return finish(*few.everything(4 * asked.splits, asked.kept), asked.json)
     results: dict[str, Any] = {}
     checks: list[Check] = []
     results["costs"], more = peers.costs()  # first, while this process is fresh
@@ -59,6 +67,8 @@ def main() -> None:
     results["evidence of groups"], more, fallback = ties.groups(asked.runs // 5, 20_000)
     checks += more
     results["causes and slow change"], more = causes.everything(every, runs_of_changes)
+    checks += more
+    results["few sessions"], more = few.everything(4 * asked.splits, asked.kept)
     checks += more
     results["planted mistakes"], more = _found_out(planted, frozen | known | fallback)
     checks += more

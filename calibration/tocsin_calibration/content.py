@@ -48,6 +48,8 @@ def facts_of(promise: Promise) -> dict[str, Any]:
 def arrays_of(promise: Promise) -> Arrays:
     """The arrays of a promise by name."""
     arrays = {"reference": promise.reference, "nonconformity": promise.nonconformity.scores}
+    if promise.scales is not None:
+        arrays["scales"] = promise.scales
     if promise.nonconformity.upto is not None:
         arrays["upto"] = promise.nonconformity.upto.astype(np.float64)
     if promise.groups:
@@ -73,6 +75,9 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
     if reference.ndim != 2 or reference.shape[1] != len(detectors):
         raise BundleError(f"was calibrated for another graph: reference scores of shape {reference.shape}, but "
                           f"{len(detectors)} detectors")  # fmt: skip
+    scales = arrays.get("scales")
+    if scales is not None and (scales.ndim != 2 or scales.shape[1] != len(detectors) or not len(scales)):
+        raise BundleError(f"has scales of shape {scales.shape} for {len(detectors)} detectors")
     sizes = {str(name): int(n) for name, n in facts["groups"].items()}
     grouped = arrays.get("groups", np.zeros(0))
     if sum(sizes.values()) != len(grouped):
@@ -93,6 +98,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         others=arrays.get("others"),
         combination=arrays.get("combination"),
         sessions=_sessions(facts["sessions"], arrays),
+        scales=scales,
         auxiliary=int(facts["auxiliary"]) if "auxiliary" in facts else seed_of(digest.encode()),
     )
 

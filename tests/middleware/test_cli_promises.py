@@ -68,6 +68,20 @@ def calibrated(folder: Path, name: str, *more: str | Path) -> tuple[Bundle, str]
 
 
 @pytest.mark.long
+def test_scales_from_what_was_fitted_on_leave_all_of_the_rest_to_the_promise(folder: Path) -> None:
+    made, said = calibrated(folder, "scales", "--scales", folder / "safe.parquet")
+    promise = made.require_promise()
+    assert promise.scales is not None and len(promise.scales) == 800 and promise.n == 2_400
+    assert "come from 800 responses outside calibration: all 2,400 responses carry the promise" in said
+    assert "scales     come from 800 responses" in tocsin("bundle", "show", folder / "scales.tocsin").stdout
+    refused = CliRunner().invoke(
+        app, ["calibrate", str(folder / "fitted.tocsin"), str(folder / "fresh.parquet"),
+              "--scales", str(folder / "fresh.parquet"), "-o", str(folder / "refused.tocsin")]
+    )  # fmt: skip
+    assert refused.exit_code != 0 and not (folder / "refused.tocsin").exists()
+
+
+@pytest.mark.long
 def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) -> None:
     made, said = calibrated(folder, "terms", "--rule", "2 of 3", "--confidence", "0.9")
     promise = made.require_promise()

@@ -58,6 +58,14 @@ class CalibrateOptions:
         float,
         typer.Option(help="Keep the rates although up to this share of the data is not safe.", rich_help_panel=PROMISE),
     ] = 0.0
+    scales: Annotated[
+        Path | None,
+        typer.Option(
+            help="Set the detectors' scales by this recording, such as the one that they were fitted on, instead of by "
+            "a third of the data: for few safe responses or sessions. What is calibrated on is left out of it.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
     groups: Annotated[
         str | None,
         typer.Option(
@@ -199,5 +207,5 @@ class CalibrateOptions:
     @property
     def of_each_by_itself(self) -> bool:
         """Whether nothing needs more than one response's scores at a time: no other columns, no sessions."""
-        columns = (self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
+        columns = (self.scales, self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
         return not any(columns)

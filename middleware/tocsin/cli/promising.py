@@ -40,8 +40,13 @@ class Promised(NamedTuple):
     power: dict[str, list[int]] | None
 
 
-def promise_of(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions) -> Promised:
-    """Calibrate. Raises CalibrationError or RecordingError on what cannot be had or does not go together."""
+def promise_of(
+    bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions, scales: ScoredRecording | None = None
+) -> Promised:
+    """Calibrate; `scales` are the responses that set the detectors' scales, if not a third of these.
+
+    Raises CalibrationError or RecordingError on what cannot be had or does not go together.
+    """
     teaching, measured = _failures(bundle, options)
     common = _common(bundle, options, teaching)
     risk = _risk(bundle, scored, options)
@@ -50,13 +55,16 @@ def promise_of(bundle: Bundle, scored: ScoredRecording, options: CalibrateOption
             raise CalibrationError(
                 "--sessions goes with neither --groups, --weights, --target, --classes nor --contaminated"
             )
-        sessions = [scored.scores[rows] for rows in rows_by_session(scored.names(options.sessions))]
-        return Promised(calibrate_sessions(sessions, session=options.session_rule, **common), risk, None)
+        sessions = _by_session(scored, options.sessions)
+        others = None if scales is None else _by_session(scales, options.sessions)
+        made = calibrate_sessions(sessions, session=options.session_rule, scales=others, **common)
+        return Promised(made, risk, None)
     promise = calibrate(
         scored.scores,
         contaminated=options.contaminated,
         groups=None if options.groups is None else scored.names(options.groups),
         weights=_weights(bundle, scored, options),
+        scales=None if scales is None else scales.scores,
         normalised=options.weights is None,  # ratios that are learnt are on their own scale, a column's may not be
         **common,
     )
@@ -71,6 +79,10 @@ def promise_in_sweeps(
     responses = RecordedResponses(Scoring.of(bundle), recording, engine, on_rows)
     promise = calibrate_in_sweeps(responses, contaminated=options.contaminated, **_common(bundle, options, teaching))
     return Promised(promise, None, None if measured is None else _power(promise, measured))
+
+
+def _by_session(scored: ScoredRecording, column: str) -> list[Scores]:
+    return [scored.scores[rows] for rows in rows_by_session(scored.names(column))]
 
 
 def _failures(bundle: Bundle, options: CalibrateOptions) -> tuple[Scores | None, Scores | None]:
