@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.judge import FAILURE, Judge
 from benchmarks.report import Check, console
-from benchmarks.shifts import pairs
+from benchmarks.shifts import embedded_pairs
 from tocsin_calibration import CalibrationError, FalseAlarmLaw, Promise, SessionRule, Window, calibrate_sessions
 from tocsin_calibration.thresholds.joint import JointScore
 from tocsin_detectors import Observations, compile
@@ -85,7 +85,7 @@ def _tails(judge: Judge) -> int:
 
 
 def _responses() -> Iterator[Source]:
-    for name, safe, shifted in pairs():
+    for name, safe, shifted in embedded_pairs():
         if safe.rows < FITTED + 200:
             continue
         fitted = safe.take(np.arange(FITTED))

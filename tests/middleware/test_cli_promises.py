@@ -119,6 +119,21 @@ def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) ->
     )
 
 
+@pytest.mark.long
+def test_parts_of_the_traffic_are_told_by_column_class_time_and_slab(folder: Path) -> None:
+    calibrated(folder, "parts")
+    facts = folder / "parts.json"
+    by = [part for name in ("group", "class", "time", "ratio", "slab") for part in ("--by", name)]
+    asked = ["evaluate", folder / "parts.tocsin", folder / "fresh.parquet", *by, "--json", facts]
+    told = tocsin(*asked, "--html", folder / "parts.html").stdout
+    kinds = [part["kind"] for part in json.loads(facts.read_text())["parts"]]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"group": 2, "class": 10, "time": 5, "ratio": 1, "slab": 1}
+    assert "group north" in told and "of 19 parts alarm at more than 0.05 for sure" in told
+    assert "Parts of the traffic" in (folder / "parts.html").read_text()
+    error = tocsin("evaluate", folder / "parts.tocsin", folder / "fresh.parquet", "--by", "mood", code=2).stderr
+    assert "has no column 'mood'" in error
+
+
 @pytest.mark.parametrize("style", ["max", "band", "step"])
 def test_sessions_are_promised_for_and_evaluated_as_sessions(folder: Path, style: str) -> None:
     fitted = folder / f"whole-{style}.tocsin"
