@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.guarantees import causes, few, online, peers, risk, ties
+from benchmarks.guarantees import causes, few, inputs, online, peers, risk, ties
 from benchmarks.guarantees.pairs import courses, pairs
 from benchmarks.guarantees.promises import responses, sessions
 from benchmarks.judge import FAILURE, Judge
@@ -22,6 +22,7 @@ def main() -> None:
         splits={"type": int, "default": 10, "help": "random splits of each pair"},
         runs={"type": int, "default": 500, "help": "runs of long calm"},
         causes={"action": "store_true", "help": "which, since when and slow change alone"},
+        inputs={"action": "store_true", "help": "changes of inputs alone"},
         few={"action": "store_true", "help": "few calibration sessions alone"},
         kept={
             "type": Path,
@@ -35,6 +36,8 @@ def main() -> None:
     runs_of_changes = max(1, asked.splits * 2 // 5)
     if asked.causes:
         return finish(*causes.everything(pairs(), runs_of_changes), asked.json)
+    if asked.inputs:
+        return finish(*inputs.everything(max(1, asked.splits // 2)), asked.json)
     if asked.few:
         return finish(*few.everything(4 * asked.splits, asked.kept), asked.json)
     results: dict[str, Any] = {}
@@ -69,6 +72,8 @@ def main() -> None:
     results["causes and slow change"], more = causes.everything(every, runs_of_changes)
     checks += more
     results["few sessions"], more = few.everything(4 * asked.splits, asked.kept)
+    checks += more
+    results["inputs"], more = inputs.everything(max(1, asked.splits // 2))
     checks += more
     results["planted mistakes"], more = _found_out(planted, frozen | known | fallback)
     checks += more

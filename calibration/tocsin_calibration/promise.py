@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tocsin_calibration.online.inputs import InputsReference
 from tocsin_calibration.sessions.rule import Progress, SessionRule
 from tocsin_calibration.thresholds.joint import Float64, JointScore
 from tocsin_calibration.thresholds.limits import Limits
@@ -43,7 +44,8 @@ class Promise:
     weights of the rule `learnt`. `sessions`: responses belong together, and `nonconformity` holds one score a session.
     `auxiliary`: the seed of the numbers that break the ties of calibration scores where they are watched, drawn once;
     None derives it from the scores. `clusters` (b,): the session that each stretch comes from, where sessions have
-    several. Made by `calibrate`, or read from a bundle.
+    several. `inputs`: calibration's inputs, where changes of inputs are watched. Made by `calibrate`, or read from a
+    bundle.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Promise:
         clusters: ArrayLike | None = None,
         normalised: bool = False,
         scales: NDArray[np.floating] | None = None,
+        inputs: InputsReference | None = None,
     ) -> None:
         self.reference = np.asarray(reference, np.float64)
         self.rule = rule
@@ -81,6 +84,7 @@ class Promise:
         self.n, self.laws, self.thresholds = self.limits.n, self.limits.laws, self.limits.thresholds
         self.nonconformity = self.limits.ordered
         self.auxiliary = seed_of(self.nonconformity.scores.tobytes()) if auxiliary is None else auxiliary
+        self.inputs = inputs
         self.scales = None if scales is None else np.asarray(scales, np.float64)
         self._score = JointScore(self.reference if self.scales is None else self.scales, rule, self.combination)
 

@@ -120,6 +120,26 @@ def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) ->
 
 
 @pytest.mark.long
+def test_inputs_to_watch_are_kept_in_the_bundle_or_refused_in_one_line(folder: Path) -> None:
+    made, _ = calibrated(folder, "inputs", "--inputs", "embedding")
+    inputs = made.require_promise().inputs
+    assert inputs is not None and inputs.signals == ("embedding",) and inputs.rows.shape == (512, 7)
+    made, _ = calibrated(folder, "both", "--inputs", "embedding", "--inputs", "probs", "--scales",
+                         folder / "safe.parquet")  # fmt: skip
+    inputs = made.require_promise().inputs
+    assert inputs is not None and inputs.signals == ("embedding", "probs") and len(inputs.centre) == 16
+    for more, told in (
+        (["--inputs", "mood"], "--inputs mood: signals of a fixed length"),
+        (["--inputs", "embedding", "--weights", "ratio"], "not with --sessions, --weights"),
+        (["--inputs", "embedding", "--contaminated", "0.02"], "not with --contaminated"),
+        (["--inputs", "embedding", "--sample", "150"], "watching inputs takes 64 responses"),
+    ):
+        out = folder / "refused.tocsin"
+        asked = ["calibrate", folder / "fitted.tocsin", folder / "safe.parquet", "-o", out, *more]
+        assert told in tocsin(*asked, code=2).stderr and not out.exists()
+
+
+@pytest.mark.long
 def test_parts_of_the_traffic_are_told_by_column_class_time_and_slab(folder: Path) -> None:
     calibrated(folder, "parts")
     facts = folder / "parts.json"

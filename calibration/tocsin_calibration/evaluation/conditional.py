@@ -98,7 +98,8 @@ def worst_slab(hits: NDArray[np.bool_], inputs: NDArray[np.float64], seed: int =
     searched, measured = np.array_split(order, 2)
     spread = inputs[searched].std(axis=0)
     centred = (inputs - inputs[searched].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    best, where = -1.0, (np.zeros(inputs.shape[1]), -np.inf, np.inf)
+    best = -1.0
+    worst: tuple[NDArray[np.float64], float, float] = (np.zeros(inputs.shape[1]), -np.inf, np.inf)
     for _ in range(DIRECTIONS):
         direction = random.normal(size=inputs.shape[1])
         places = centred[searched] @ direction
@@ -112,11 +113,11 @@ def worst_slab(hits: NDArray[np.bool_], inputs: NDArray[np.float64], seed: int =
         rates = np.where(inside >= LEAST_OF_SLAB * len(searched), caught / np.maximum(inside, 1), -1.0)
         start, end = np.unravel_index(int(rates.argmax()), rates.shape)
         if rates[start, end] > best:
-            low = -np.inf if start == 0 else edges[start]
-            best, where = float(rates[start, end]), (direction, low, np.inf if end == len(edges) - 1 else edges[end])
-    direction, low, high = where
-    places = centred[measured] @ direction
-    chosen = (places >= low) & (places < high)
+            low = -np.inf if start == 0 else float(edges[start])
+            high = np.inf if end == len(edges) - 1 else float(edges[end])
+            best, worst = float(rates[start, end]), (direction, low, high)
+    places = centred[measured] @ worst[0]
+    chosen = (places >= worst[1]) & (places < worst[2])
     return f"the worst {chosen.mean():.0%} along a direction", int(chosen.sum()), int(hits[measured][chosen].sum())
 
 

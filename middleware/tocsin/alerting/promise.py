@@ -21,7 +21,7 @@ def promise(models: Sequence[Watched], wishes: RuleOptions) -> Group:
     alerts: list[Recording | Alert] = [*rates(wishes)]
     if fixed:
         alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes), _quiet(fixed, models, wishes)]
-    alerts += [_drift(models, wishes), _cause(models, wishes), _stale(wishes)]
+    alerts += [_drift(models, wishes), _inputs(models, wishes), _cause(models, wishes), _stale(wishes)]
     if any(model.shadowed for model in models):
         alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
     return Group("tocsin.promise", alerts)
@@ -122,6 +122,21 @@ def _drift(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
         "ever fires with "
         f"probability at most {wishes.delta:g} a process.",
         "drift",
+    )
+
+
+def _inputs(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
+    limit = page_limits(models, wishes.delta).drift
+    peak = f"max by ({wishes.labels('model')}) (max_over_time(tocsin_inputs_log_evalue[5m]))"
+    return Alert(
+        "TocsinInputsChanged",
+        "info",
+        f"{peak} > {limit:.4f}",
+        wishes.subject + ': inputs are other than at calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
+        "What the model shows of its inputs is distributed otherwise than when the bundle was calibrated. While "
+        "TocsinDrift and TocsinPromiseBroken are silent, alarms are as promised all the same. On traffic like the "
+        f"calibration traffic, any alert of this kind ever fires with probability at most {wishes.delta:g} a process.",
+        "inputs-changed",
     )
 
 

@@ -145,8 +145,8 @@ def _provenance(
 def _require_here(on: str) -> None:
     if on != HERE:
         raise CalibrationError(
-            "--scales, --groups, --weights, --target, --classes, --sessions, --correct and --compare need all scores "
-            "in one memory: leave --on out"
+            "--scales, --inputs, --groups, --weights, --target, --classes, --sessions, --correct and --compare need "
+            "all scores in one memory: leave --on out"
         )
 
 

@@ -66,6 +66,14 @@ class CalibrateOptions:
             rich_help_panel=PROMISE,
         ),
     ] = None
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Keep up to 512 responses' projections of this signal, such as embedding, in the bundle, to watch for "
+            "changes of the inputs whatever scores do; may be repeated.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
     groups: Annotated[
         str | None,
         typer.Option(
@@ -207,5 +215,5 @@ class CalibrateOptions:
     @property
     def of_each_by_itself(self) -> bool:
         """Whether nothing needs more than one response's scores at a time: no other columns, no sessions."""
-        columns = (self.scales, self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
-        return not any(columns)
+        columns = (self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
+        return not any((self.scales, self.inputs, *columns))

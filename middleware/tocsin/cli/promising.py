@@ -24,6 +24,8 @@ from tocsin_calibration import (
     fit_risk_policy,
     label_shift_weights,
 )
+from tocsin_calibration.dividing import reference_rows
+from tocsin_calibration.online.inputs import InputsReference
 from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.sweeps import calibrate_in_sweeps
 from tocsin_calibration.thresholds.joint import LEARNT
@@ -50,6 +52,11 @@ def promise_of(
     teaching, measured = _failures(bundle, options)
     common = _common(bundle, options, teaching)
     risk = _risk(bundle, scored, options)
+    if options.inputs and (options.sessions or options.weights or options.target or options.classes):
+        raise CalibrationError(
+            "--inputs watches responses one by one, of the same traffic: not with --sessions, --weights, --target or "
+            "--classes"
+        )
     if options.sessions is not None:
         if options.groups or options.weights or options.target or options.classes or options.contaminated:
             raise CalibrationError(
@@ -57,8 +64,8 @@ def promise_of(
             )
         sessions = _by_session(scored, options.sessions)
         others = None if scales is None else _by_session(scales, options.sessions)
-        made = calibrate_sessions(sessions, session=options.session_rule, scales=others, **common)
-        return Promised(made, risk, None)
+        promise = calibrate_sessions(sessions, session=options.session_rule, scales=others, **common)
+        return Promised(promise, risk, None)
     promise = calibrate(
         scored.scores,
         contaminated=options.contaminated,
@@ -68,7 +75,28 @@ def promise_of(
         normalised=options.weights is None,  # ratios that are learnt are on their own scale, a column's may not be
         **common,
     )
+    if options.inputs:
+        if not promise.watches_drift:
+            raise CalibrationError("--inputs needs calibration responses that are all safe: not with --contaminated")
+        promise.inputs = _inputs(bundle, scored, options, scales)
     return Promised(promise, risk, None if measured is None else _power(promise, measured))
+
+
+def _inputs(
+    bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions, scales: ScoredRecording | None
+) -> InputsReference:
+    """Directions from the responses that set the scales, and some of the others. Raises CalibrationError."""
+    names = tuple(dict.fromkeys(options.inputs or ()))
+    for name in names:
+        if name not in bundle.scorer.signals or name in bundle.scorer.free_lengths:
+            fixed = ", ".join(set(bundle.scorer.signals) - set(bundle.scorer.free_lengths)) or "none"
+            raise CalibrationError(f"--inputs {name}: signals of a fixed length that the bundle reads are {fixed}")
+    signals = np.hstack([scored.signal(name) for name in names])
+    if scales is not None:
+        first = np.hstack([scales.signal(name) for name in names])
+        return InputsReference.of(names, first, signals, options.seed)
+    a = reference_rows(len(signals), options.seed)
+    return InputsReference.of(names, signals[a], np.delete(signals, a, axis=0), options.seed)
 
 
 def promise_in_sweeps(
