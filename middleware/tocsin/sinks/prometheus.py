@@ -35,8 +35,8 @@ Result = TypeVar("Result")
 # Seconds of one look that evidence may take, and lines that have changed: a thousand busy models would hold up whoever
 # serves. What is left over is shown as it was, and comes first the next time.
 WEIGHING, WRITING = 0.015, 0.03
-WAITING = 16  # small batches that are counted together
-MANY = 64  # rows of a batch that is none of them
+PENDING_BATCHES = 16  # small batches that are counted together
+LARGE_BATCH_ROWS = 64  # rows of a batch that is none of them
 PARTS_EVERY = 6  # exchanges with other replicas, of which one is of the parts of the traffic as well
 
 
@@ -152,7 +152,11 @@ class PrometheusSink(Collector, Sink):
     def scored(self, batch: Scored) -> None:
         """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
         self._waiting.append(batch)
-        if len(self._waiting) >= WAITING or len(batch.scores) >= MANY or batch.model in self._acting:
+        if (
+            len(self._waiting) >= PENDING_BATCHES
+            or len(batch.scores) >= LARGE_BATCH_ROWS
+            or batch.model in self._acting
+        ):
             with self._lock:
                 self._count()
 
