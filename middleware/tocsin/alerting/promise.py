@@ -125,7 +125,7 @@ def _drift(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     )
 
 
-def _inputs(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
+def _inputs(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     limit = page_limits(models, wishes.delta).drift
     peak = f"max by ({wishes.labels('model')}) (max_over_time(tocsin_inputs_log_evalue[5m]))"
     return Alert(
@@ -134,8 +134,9 @@ def _inputs(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
         f"{peak} > {limit:.4f}",
         wishes.subject + ': inputs are other than at calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
         "What the model shows of its inputs is distributed otherwise than when the bundle was calibrated. While "
-        "TocsinDrift and TocsinPromiseBroken are silent, alarms are as promised all the same. On traffic like the "
-        f"calibration traffic, any alert of this kind ever fires with probability at most {wishes.delta:g} a process.",
+        "TocsinDrift and TocsinPromiseBroken are silent, nothing says that alarms are other than promised. On traffic "
+        "like the calibration traffic, any alert of this kind ever fires with probability at most "
+        f"{wishes.delta:g} a process.",
         "inputs-changed",
     )
 
