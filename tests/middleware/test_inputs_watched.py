@@ -15,11 +15,12 @@ from rich.console import Console
 from tests.middleware.test_causes import judge
 
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.sink import Scored
 from tocsin.page.history import History
 from tocsin.page.snapshot import snapshot
 from tocsin.page.terminal import picture
 from tocsin.sinks.prometheus import PrometheusSink
-from tocsin_calibration import Bundle
+from tocsin_calibration import Bundle, BundleError
 from tocsin_calibration.online.inputs import STRIDE, InputsReference
 from tocsin_detectors import Observations
 
@@ -117,12 +118,23 @@ def test_what_workers_have_seen_is_what_one_process_would(watching: Path) -> Non
     assert pairs[0] == pairs[1] == 4 * 800 // STRIDE
 
 
+def test_a_bundle_whose_graph_does_not_read_the_signals_is_refused(watching: Path, tmp_path: Path) -> None:
+    bundle = Bundle.read(watching)
+    promise = bundle.require_promise()
+    assert promise.inputs is not None
+    for signals in (("mood",), ("embedding", "probs")):
+        promise.inputs = promise.inputs._replace(signals=signals)
+        bundle.write(tmp_path / "other.tocsin")
+        with pytest.raises(BundleError, match="signals that its graph does not read"):
+            Bundle.read(tmp_path / "other.tocsin")
+
+
 def test_signals_of_another_width_or_not_finite_are_left_out(watching: Path) -> None:
     _, sink = opened(watching)
     promise = Bundle.read(watching).require_promise()
     evidence = sink._series["digits"].evidence
     assert evidence is not None and promise.inputs is not None
     for embedding in (np.zeros((16, 5), np.float32), np.full((16, 8), np.inf, np.float32)):
-        batch = type("Batch", (), {"signals": {"embedding": embedding}})()
+        batch = Scored("digits", (), np.zeros((16, 2), np.float32), 0.0, signals={"embedding": embedding})
         evidence.tally._take_inputs(batch, 16)
     assert evidence.tally.projected() == []

@@ -101,7 +101,7 @@ def worst_slab(hits: NDArray[np.bool_], inputs: NDArray[np.float64], seed: int =
     best = -1.0
     worst: tuple[NDArray[np.float64], float, float] = (np.zeros(inputs.shape[1]), -np.inf, np.inf)
     for _ in range(DIRECTIONS):
-        direction = random.normal(size=inputs.shape[1])
+        direction: NDArray[np.float64] = np.asarray(random.normal(size=inputs.shape[1]))
         places = centred[searched] @ direction
         edges = np.unique(np.quantile(places, np.linspace(0, 1, SLAB_EDGES + 1)))
         if len(edges) < 2:

@@ -109,7 +109,7 @@ class InputsTest:
     """
 
     def __init__(self, reference: InputsReference, seed: int | None = None) -> None:
-        self._rows = _moments(reference.rows)
+        self._rows = _moments(reference.rows.astype(np.float32).astype(np.float64))  # as live ones come
         self._random = np.random.default_rng(seed)
         self._width = self._rows.shape[1]
         self.pairs = 0
