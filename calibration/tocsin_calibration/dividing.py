@@ -53,9 +53,9 @@ def require_enough(rows: int, alphas: Mapping[str, float], terms: Terms) -> int:
     carrying = max(part_terms.required_size(a) for a in alphas.values())
     if rows - size_of_reference(rows) < carrying:
         strictest = min(alphas.values())
-        sure, or_less = "", "or choose a larger alpha"
+        sure, or_less = "", or_promise_less(alphas)
         if terms.confidence is not None and not terms.else_average:
-            sure, or_less = f" with confidence {terms.confidence:g}", "choose a larger alpha, or promise it on average"
+            sure, or_less = f" with confidence {terms.confidence:g}", or_promise_less(alphas, "promise it on average")
         raise CalibrationError(
             f"{rows} calibration responses cannot keep alpha = {strictest:g}{sure}: "
             f"{responses_needed(strictest, terms)} are needed ({carrying} carry the promise, "
@@ -72,7 +72,7 @@ def require_carrying(rows: int, alphas: Mapping[str, float], terms: Terms, unit:
     if rows < carrying:
         raise CalibrationError(
             f"{rows} calibration {unit} cannot keep alpha = {min(alphas.values()):g}: {carrying} are needed, all of "
-            f"which carry the promise; record more safe traffic, or choose a larger alpha"
+            f"which carry the promise; record more safe traffic, {or_promise_less(alphas)}"
         )
     return carrying
 
@@ -101,6 +101,18 @@ def watched(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def _some(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Up to MAX_REFERENCE rows, evenly spaced in their order."""
     return scores[np.linspace(0, len(scores) - 1, min(len(scores), MAX_REFERENCE)).astype(np.intp)]
+
+
+def or_promise_less(alphas: Mapping[str, float], *others: str) -> str:
+    """The end of an error where data are too few: a larger alpha, the strictest severity left out, or `others`."""
+    ways = ["choose a larger alpha", *others]
+    if len(alphas) > 1:
+        strictest = min(alphas, key=alphas.__getitem__)
+        ways[:1] = [
+            f"choose a larger alpha for {strictest}",
+            f"leave {strictest} out (`tocsin calibrate --{strictest} 0`)",
+        ]
+    return ", ".join([*ways[:-1], f"or {ways[-1]}"])
 
 
 def missing(carrying: int, enough: int, least: int) -> int:

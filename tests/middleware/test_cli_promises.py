@@ -174,6 +174,17 @@ def test_sessions_are_promised_for_and_evaluated_as_sessions(folder: Path, style
     assert "over the mean of the last 3" in tocsin("bundle", "show", folder / f"{style}.tocsin").stdout
 
 
+@pytest.mark.parametrize(("left_out", "kept"), [("critical", "warning"), ("warning", "critical")])
+def test_a_severity_of_rate_0_is_left_out(folder: Path, left_out: str, kept: str) -> None:
+    """As sessions.md tells: too few sessions for critical alarms still suffice for warnings alone."""
+    fitted, rates = folder / f"without-{left_out}.tocsin", ["--warning", "0.2", "--critical", "0.2"]
+    tocsin("fit", folder / "safe.parquet", "-o", fitted, "-d", "entropy", "--share", "0.25", "--sessions", "session")
+    rates[rates.index(f"--{left_out}") + 1] = "0"
+    tocsin("calibrate", fitted, folder / "safe.parquet", "--sessions", "session", *rates)
+    assert Bundle.read(fitted).require_promise().alphas == {kept: 0.2}
+    assert left_out not in tocsin("evaluate", fitted, folder / "fresh.parquet").stdout
+
+
 def test_only_sessions_that_went_well_are_learnt_from(folder: Path) -> None:
     good = folder / "good.txt"
     good.write_text("".join(f"s{at}\n" for at in range(0, 400, 2)) + "never-recorded\n")

@@ -33,7 +33,9 @@ COMPARISON_SHARE = 1 / 3  # of the responses that neither calibration has seen, 
 def calibrate(options: CalibrateOptions) -> None:
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
     source = Bundle.read(options.bundle)
-    if options.critical > options.warning:
+    if not options.alphas:
+        raise CalibrationError("--warning 0 and --critical 0 leave no severity to promise for; give one of them a rate")
+    if options.warning and options.critical > options.warning:
         raise CalibrationError(
             f"critical alarms are the rarer ones: --critical {options.critical:g} exceeds --warning {options.warning:g}"
         )

@@ -114,7 +114,9 @@ class Exchange:
         self._framing: Framing | None = None
         self._decoding: Decoding | None = None
         self._by_segments = False
+        self._kept: list[bytes] | None = None  # a document that goes on as it came, whose headers wait for its verdict
         self._has_messages = False
+        self.is_coded = False  # the response's bytes go on in their content coding
 
     @property
     def asks(self) -> bool:
@@ -191,8 +193,11 @@ class Exchange:
         self._framing = _Unread(fault) if fault is not None else self._new_framing()
         annotates = self.guard.config.mode == "annotate"  # by a verdict that goes before the end
         self._by_segments = self._holds or rewrites or (annotates and bool(self.method.stream.done))
+        self.is_coded = not rewrites and encoding.strip().lower() not in ("", "identity")
         if self._decoding is not None and not rewrites:
             self._by_segments = False
+        if annotates and self.kind == DOCUMENT and not self._by_segments:
+            self._kept = []
         return ResponseHead(True, self.kind, rewrites)
 
     def on_response_chunk(self, content: bytes) -> list[Segment]:
@@ -208,7 +213,7 @@ class Exchange:
                     events += self._framing.feed(part)
             except Unscored as why:
                 events += self._give_up(why)
-        return self._segments(events, content)
+        return self._segments(events, content if self._kept is None else self._keep(self._kept, content))
 
     def on_response_end(self) -> list[Segment]:
         """No more bytes come."""
@@ -221,7 +226,8 @@ class Exchange:
             events += self._framing.end()
         except Unscored as why:
             events += self._give_up(why)
-        return self._segments(events, b"")
+        kept, self._kept = self._kept, None
+        return self._segments(events, b"".join(kept or ()))
 
     def messages_of(self, status: int, headers: Headers, body: bytes) -> tuple[list[bytes], bytes] | None:
         """The messages of another response to the same request, and its body as callers may get it; None where it is
@@ -253,6 +259,14 @@ class Exchange:
         if charset not in ("", "utf-8", "utf8", "us-ascii"):
             return "content_type", f"the response is written in {charset}, and JSON in UTF-8"
         return None
+
+    def _keep(self, kept: list[bytes], content: bytes) -> bytes:
+        """Keep what came of a document; all of it goes on once it is too large to be read."""
+        kept.append(content)
+        if sum(map(len, kept)) <= self._limit:
+            return b""
+        self._kept = None
+        return b"".join(kept)
 
     def _give_up(self, why: Unscored) -> list[Event]:
         """The rest of a response whose encoding is damaged cannot be read."""

@@ -14,6 +14,7 @@ from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, Exchange, 
 from tocsin.exchange.replies import Reply, ending, reply, verdict_event, verdict_fields
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
+from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     BUFFERED,
     FULL_DUPLEX_STREAMED,
@@ -30,7 +31,7 @@ from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault, StreamedCall
 from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import Actions, Gate, Release, Replace
-from tocsin.judgement.policy import Replacement
+from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
 
@@ -72,6 +73,7 @@ class HttpResponse(JudgedResponse):
         self._is_buffered = mode == BUFFERED
         self.gate = Gate(context.guard, exchange.call, holds=holds, can_retry=request is not None)
         self._head = ResponseHead(False)
+        self._has_head = False  # the filter sends response headers
         self._names: list[str] = []  # of the response's headers
         self._waiting_segments: deque[WaitingSegment] = deque()
         self._head_waits = False  # the headers' reply has not left
@@ -98,6 +100,7 @@ class HttpResponse(JudgedResponse):
     # -- what Envoy tells
 
     def on_headers(self, message: ProcessingRequest) -> None:
+        self._has_head = True
         fields = read_fields(message.content)
         self._names = [name for name, _ in fields]
         status = next((value for name, value in fields if name == ":status"), "")
@@ -143,6 +146,8 @@ class HttpResponse(JudgedResponse):
         self._has_body = True
         if self.is_over:
             return
+        if not self._has_head and self._refuses_headless():
+            return
         if not self._head.is_judged:
             self._pass(message)
             return
@@ -161,6 +166,22 @@ class HttpResponse(JudgedResponse):
         if ends:
             self._end_response()
         self._flush()
+
+    def _refuses_headless(self) -> bool:
+        """A body whose headers do not come cannot be read: it is counted once. Whether it was refused."""
+        self._has_head = True
+        guard, call = self._context.guard, self.call
+        call.model = guard.model_of(call)
+        self._context.misfits.count("no_headers")
+        guard.give_up(call, "not_sent", LINES["no_headers"])
+        self.gate.close()
+        if self.is_observing or not (self._holds and guard.closed(call)):
+            return False
+        guard.acted(call, "refused")
+        self.is_over = True
+        instead = failed_closed(call.verdict)
+        self._host.reply(replies.immediate(503, instead.message.encode()))
+        return True
 
     def on_trailers(self, message: ProcessingRequest) -> None:
         if self.is_over:

@@ -123,15 +123,22 @@ class LayoutCache:
 
 
 layouts = LayoutCache()
+_known_layouts = layouts.layouts
 
 
 def read_response(content: bytes) -> TensorMessage:
     """A ModelInferResponse. Raises Unscored `undecodable`, or `shape` where there are more or fewer contents than
     tensors.
     """
-    envelope = _envelope(ResponseEnvelope, content, "response")
+    try:
+        envelope = ResponseEnvelope.FromString(content)
+    except DecodeError as error:
+        raise _undecodable("response", error) from None
+    size = len(content)
+    if size > CHEAP_MESSAGE or envelope.ByteSize() != size:
+        _require_single(Single, content, "the response")
     raw = envelope.raw_output_contents
-    layout = layouts.layouts.get(tuple(envelope.outputs)) if raw else None
+    layout = _known_layouts.get(tuple(envelope.outputs)) if raw else None
     if layout is not None and len(raw) == layout.contents:  # the usual case
         return TensorMessage(envelope.model_name, envelope.model_version, layout, raw)
     return _response(envelope, content)

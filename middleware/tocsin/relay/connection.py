@@ -165,7 +165,6 @@ class Connection(EndpointHost):
 
     def on_response_done(self, stream_id: int) -> None:
         self.end(stream_id)
-        self.request_flush()
         if self.upstream.closed:
             self.upstream_lost("")
 
@@ -175,6 +174,7 @@ class Connection(EndpointHost):
             self.upstream.put(frames.reset(stream_id, frames.CANCEL))
             self.upstream.write()
         self.on_response_done(stream_id)
+        self.request_flush()
 
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
         """Answer a new stream without asking the upstream."""
@@ -250,6 +250,7 @@ class Connection(EndpointHost):
         for frame in held:
             self.put_after_data(stream_id, frame)
         self.on_response_done(stream_id)
+        self.request_flush()
 
     def request_flush(self) -> None:
         if not self._deferred:

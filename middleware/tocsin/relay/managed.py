@@ -53,8 +53,9 @@ class ManagedConnection(Connection):
         return self.windows.responses.may_go_on
 
     def on_stream_closed(self, stream_id: int) -> None:
-        if not self.windows.responses.blocked(stream_id):
-            self.windows.close(stream_id)
+        windows = self.windows
+        if not windows.responses.blocked(stream_id):
+            windows.close(stream_id)
 
     def on_stream_unwanted(self, stream_id: int) -> None:
         self.windows.reset(stream_id)
@@ -145,20 +146,15 @@ class ManagedDownstream(Downstream):
         if open_stream.request_ended:  # nothing has a place behind the end
             from_client.credit(stream, size, ended=True)
             return True
-        is_taken = self._pass_on(open_stream, stream, flags, payload, length, size)
-        if flags & END_STREAM:
-            open_stream.request_ended = True
-        return is_taken
-
-    def _pass_on(self, open_stream: Stream, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
-        """Requests within the upstream's windows; whether this one was taken, and is not to pass as it came."""
-        requests, from_client = self._windows.requests, self._windows.from_client
         ended = bool(flags & END_STREAM)
+        if ended:
+            open_stream.request_ended = True
         if isinstance(open_stream, AskingStream) and open_stream.take_request(payload, ended):
             from_client.credit(stream, size, ended=ended)  # `max_memory` bounds what it keeps
             return True
         if open_stream.call is not None:
             open_stream.request_data(payload)
+        requests = self._windows.requests
         if requests.try_consume(stream, length):
             from_client.credit(stream, size, ended=ended)
             return False

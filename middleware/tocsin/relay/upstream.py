@@ -106,7 +106,14 @@ class Upstream(Endpoint):
                 connection.put_after_data(stream, instead or frames.header_frames(stream, block, end_stream=True))
                 return b""
             return instead
-        if open_stream.call is None or received.is_informational:  # after which the answer is still to come
+        call = open_stream.call
+        if call is not None and received.begins_plainly:  # most are so
+            open_stream.headers_sent = True
+            open_stream.response_encoding = received.encoding
+            if call.wants_initial:
+                open_stream.note_initial(received)
+            return None
+        if call is None or received.is_informational:  # after which the answer is still to come
             open_stream.headers_sent = open_stream.headers_sent or not received.is_informational
             return self._header_frames(stream, received.block, 0) if received.verdicts else None
         if received.foreign and open_stream.pass_unread(received):

@@ -94,16 +94,16 @@ class ModelSeries:
             for what, calls in zip(KEYS, batch.keyless, strict=True):
                 self.keyless[what] += calls
 
-    def unjudged(self, version: str, method: str, reason: str) -> None:
-        """Count a response that was not judged."""
+    def unjudged(self, version: str, method: str, reason: str, responses: int = 1) -> None:
+        """Count responses that were not judged."""
         self.changes += 1
-        self.unscored[reason] += 1
-        self.responses[self.version(version), method, "unscored"] += 1
+        self.unscored[reason] += responses
+        self.responses[self.version(version), method, "unscored"] += responses
 
-    def acted(self, action: str) -> None:
-        """Count what enforce did to a call."""
+    def acted(self, action: str, calls: int = 1) -> None:
+        """Count what enforce did to calls."""
         self.changes += 1
-        self.actions[action] += 1
+        self.actions[action] += calls
 
     def shadowed(self, severity: str, live: str) -> None:
         """Count what the candidate said of a response, by what the live bundle said."""
