@@ -21,7 +21,7 @@ def promise(models: Sequence[WatchedModel], wishes: RuleOptions) -> Group:
     alerts: list[RecordingRule | Alert] = [*rates(wishes)]
     if fixed:
         alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes), _quiet(fixed, models, wishes)]
-    alerts += [_drift(models, wishes), _cause(models, wishes), _stale(wishes)]
+    alerts += [_drift(models, wishes), _inputs(models, wishes), _cause(models, wishes), _stale(wishes)]
     if any(model.shadowed for model in models):
         alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
     return Group("tocsin.promise", alerts)
@@ -123,6 +123,22 @@ def _drift(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
         "ever fires with "
         f"probability at most {wishes.delta:g} a process.",
         "drift",
+    )
+
+
+def _inputs(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
+    limit = page_limits(models, wishes.delta).drift
+    peak = f"max by ({wishes.labels('model')}) (max_over_time(tocsin_inputs_log_evalue[5m]))"
+    return Alert(
+        "TocsinInputsChanged",
+        "info",
+        f"{peak} > {limit:.4f}",
+        wishes.subject + ': inputs are other than at calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
+        "What the model shows of its inputs is distributed otherwise than when the bundle was calibrated. While "
+        "TocsinDrift and TocsinPromiseBroken are silent, nothing says that alarms are other than promised. On traffic "
+        "like the calibration traffic, any alert of this kind ever fires with probability at most "
+        f"{wishes.delta:g} a process.",
+        "inputs-changed",
     )
 
 

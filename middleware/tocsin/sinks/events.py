@@ -139,7 +139,8 @@ class EventSink(Sink):
                 del self._reported[name]  # it is over: when it comes again, it is news
         for name, finding in findings.items():
             model = self._models.get(name)
-            what = model and model.digests[0], finding.broken, {cause[:2] for cause in finding.chief}
+            inputs = finding.of_inputs() if finding.inputs else None
+            what = model and model.digests[0], finding.broken, {cause[:2] for cause in finding.chief}, inputs
             last, told_at = self._reported.get(name, (None, -self._repeat))
             if model is None or what == last or now - told_at < self._repeat:
                 continue
