@@ -254,7 +254,11 @@ class HttpConnection(RelayedConnection):
         if self._is_tunnel and self.upstream is not None:
             self.upstream.end_writing()
             return True
-        return not self._is_ending and request is not None and request.is_complete
+        if self._is_ending or request is None or not request.is_complete:
+            return False
+        if self.upstream is not None:  # which may go on, or take it for a caller that has gone away
+            self.upstream.end_writing()
+        return True
 
     def on_caller_gone(self) -> None:
         """The caller is gone: so is everything of this connection."""

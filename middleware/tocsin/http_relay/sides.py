@@ -45,6 +45,7 @@ class Side:
         self._waiting: list[bytes] = []
         self._unsent = 0  # bytes that the socket does not take, as they were charged
         self._is_reading = True
+        self._ends = False  # nothing more is written
 
     @property
     def unsent(self) -> int:
@@ -56,7 +57,7 @@ class Side:
         if self.transport is None:
             if not self.is_closed:
                 self._waiting.append(content)
-        elif not self.transport.is_closing():
+        elif not self._ends and not self.transport.is_closing():
             self.transport.write(content)
 
     def read(self, *, reads: bool) -> None:
@@ -72,6 +73,7 @@ class Side:
 
     def end_writing(self) -> None:
         """Nothing more is written."""
+        self._ends = True
         transport = self.transport
         if transport is not None and not transport.is_closing() and transport.can_write_eof():
             transport.write_eof()
@@ -94,6 +96,8 @@ class Side:
         waiting, self._waiting = self._waiting, []
         if waiting:
             self.transport.write(b"".join(waiting))
+        if self._ends:
+            self.end_writing()
         self._host.on_connected(self)
 
     def data_received(self, data: bytes) -> None:
