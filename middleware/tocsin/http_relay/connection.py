@@ -412,6 +412,10 @@ class HttpConnection(RelayedConnection):
         """All of the response has come."""
         response, self._body = self._response, None
         assert response is not None
+        if self._answered:  # it would be taken for the answer to the next request
+            self.relay.not_understood["malformed"] += 1
+            self._answered = b""
+            self._upstream_keeps = False
         response.on_end()
         if not self._upstream_keeps:
             self._drop_upstream()
