@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tocsin.exchange.exchange import Exchange, Exchanges
 from tocsin.http_relay.heads import RequestHead
-from tocsin.http_relay.paths import RoutePaths
+from tocsin.http_relay.paths import RoutePaths, plain_path
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
@@ -55,7 +55,10 @@ class HttpContext:
     def passes_unguarded(self, head: RequestHead) -> bool:
         """Whether a request for a route that no model has may go on."""
         relay = self.relay
-        if not relay.refuses_unguarded or relay.allowed_methods.allows(head.path):
+        if not relay.refuses_unguarded:
+            return True
+        allows = relay.allowed_methods.allows
+        if allows(head.path) and allows(plain_path(head.path)):  # not by way of `..`
             return True
         return head.path in HEALTH and head.verb in ("GET", "HEAD")
 

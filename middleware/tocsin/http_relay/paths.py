@@ -30,7 +30,7 @@ class RoutePaths:
         key = verb, path
         spelled = self._spellings.get(key)
         if spelled is None:
-            spelled = self._spell(verb.upper(), _plain(path))
+            spelled = self._spell(verb.upper(), plain_path(path))
             if len(path) <= LONGEST_PATH:
                 if len(self._spellings) >= KEPT_PATHS:
                     self._spellings.clear()
@@ -53,7 +53,8 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(parts), re.IGNORECASE)
 
 
-def _plain(path: str) -> str:
+def plain_path(path: str) -> str:
+    """A path as the most generous server reads it, but for its case."""
     for _ in range(MOST_DECODINGS):
         if "%" not in path:
             break

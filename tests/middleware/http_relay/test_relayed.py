@@ -283,17 +283,24 @@ def test_a_connection_serves_on_after_each_outcome(name: str, tokens: Path) -> N
 
 def test_a_request_that_is_refused_leaves_its_connection(tokens: Path) -> None:
     with relayed(
-        tokens, lambda _: [response(b"{}")], mode="enforce", unguarded="refuse", unguarded_allow=["/v1/models"]
+        tokens,
+        lambda _: [response(b"{}")],
+        mode="enforce",
+        unguarded="refuse",
+        unguarded_allow=["/v1/models", "/v1/files/*"],
     ) as (relay, behind):
         with calling(relay.target) as caller:
             caller.send(request(b"x" * 1_000, "/v1/other"))
             head, body = caller.answer()
             assert head.startswith(b"HTTP/1.1 403 Forbidden\r\n") and json.loads(body)["error"]["code"] == "UNGUARDED"
-            for path in ("/v1/models", "/health"):
+            for path in ("/v1/files/../admin", "/v1/files/%2e%2e/admin", "/v1/chat", "/healthz/../v1/other"):
+                caller.send(request(b"", path, verb="GET"))
+                assert caller.answer()[0].startswith(b"HTTP/1.1 403 ")
+            for path in ("/v1/models", "/health", "/v1/files/7"):
                 caller.send(request(b"", path, verb="GET"))
                 assert caller.answer()[0].startswith(b"HTTP/1.1 200 ")
-        assert len(behind.requests) == 2
-        assert relay.metric("tocsin_relay_limited_total", limit="unguarded") == 1
+        assert len(behind.requests) == 3
+        assert relay.metric("tocsin_relay_limited_total", limit="unguarded") == 5
 
 
 def upgraded(asked: bytes) -> list[bytes]:
