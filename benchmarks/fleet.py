@@ -45,10 +45,10 @@ def main() -> None:
     table = Table("alarms, of those promised", "all together", "one alone", title=title)
     delays: dict[str, Any] = {}
     for multiple in MULTIPLES:
-        together = found(options.rate, multiple)
-        alone = found(options.rate / options.replicas, multiple)
+        together = delay(options.rate, multiple)
+        alone = delay(options.rate / options.replicas, multiple)
         delays[str(multiple)] = {"together": together, "alone": alone}
-        table.add_row(f"{multiple:g} times", told(together), told(alone))
+        table.add_row(f"{multiple:g} times", shown(together), shown(alone))
     console.print(table)
     wolf = crying(options.rate, options.fleets)
     seconds, packed, lines = scraped()
@@ -92,23 +92,23 @@ def exchanged(replicas: int) -> tuple[float, float, int]:
     with redis_server() as server:
         connection = RedisConnection(StateConfig(redis=server.url, timeout="10s"))  # type: ignore[arg-type]
         shared = [SharedCounts(connection, "fleet") for _ in range(replicas)]
-        own = np.zeros((replicas, counts), int)
-        known = np.zeros((replicas, counts), int)
+        counted = np.zeros((replicas, counts), int)
+        received = np.zeros((replicas, counts), int)
         for number in range(rounds + 1):
             if number < rounds:
-                own += draw.poisson(3, own.shape)
+                counted += draw.poisson(3, counted.shape)
             started = time.perf_counter()
-            for at, one in enumerate(shared):
-                more = one.exchange({"digits": (own[at] + known[at]).tolist()})
+            for at, counts_of_replica in enumerate(shared):
+                more = counts_of_replica.exchange({"digits": (counted[at] + received[at]).tolist()})
                 if more:
-                    known[at] += more["digits"]
+                    received[at] += more["digits"]
             times.append(time.perf_counter() - started)
         connection.close()
         cpu = server.cpu / replicas / len(times)
-    return statistics.median(times), cpu, int((own + known != own.sum(axis=0)).any(axis=1).sum())
+    return statistics.median(times), cpu, int((counted + received != counted.sum(axis=0)).any(axis=1).sum())
 
 
-def found(rate: float, multiple: float, times: int = 15) -> float | None:
+def delay(rate: float, multiple: float, times: int = 15) -> float | None:
     """Seconds until evidence pages at so many responses a second, half the time; None where it does not in an hour."""
     law, delays = FalseAlarmLaw.at(CALIBRATED, ALPHA), []
     for seed in range(times):
@@ -159,7 +159,7 @@ def scraped() -> tuple[float, int, int]:
     return statistics.median(times), len(packed), sum(not line.startswith(b"#") for line in text.splitlines())
 
 
-def told(seconds: float | None) -> str:
+def shown(seconds: float | None) -> str:
     return f"{seconds:,.0f}" if seconds is not None else f"not in {LONGEST:,.0f}"
 
 

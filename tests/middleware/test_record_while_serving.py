@@ -48,7 +48,7 @@ def row(number: int, session: str = "", width: int = 4) -> Row:
 
 
 def numbers(reservoir: Reservoir) -> list[int]:
-    return [int(kept.time) for kept in reservoir.content()]
+    return [int(response.time) for response in reservoir.content()]
 
 
 def fill(reservoir: Reservoir, count: int) -> Reservoir:
@@ -62,9 +62,9 @@ def test_each_response_is_kept_with_the_same_chance() -> None:
     """How often each of 40 responses is among the 10 kept in 2,000 runs has a binomial law, p = 1/4."""
     runs, times = 2_000, np.zeros(40, int)
     for seed in range(runs):
-        kept = numbers(fill(Reservoir(10, 1 << 20, seed=seed), 40))
-        assert len(kept) == 10 and kept == sorted(kept)
-        times[kept] += 1
+        sampled = numbers(fill(Reservoir(10, 1 << 20, seed=seed), 40))
+        assert len(sampled) == 10 and sampled == sorted(sampled)
+        times[sampled] += 1
     low, high = binom.ppf([1e-5 / 80, 1 - 1e-5 / 80], runs, 0.25)
     assert (times >= low).all() and (times <= high).all()
 
@@ -72,8 +72,8 @@ def test_each_response_is_kept_with_the_same_chance() -> None:
 def test_pairs_of_responses_are_kept_together_as_often_as_of_a_sample_without_replacement() -> None:
     runs, together = 2_000, 0
     for seed in range(runs):
-        kept = set(numbers(fill(Reservoir(10, 1 << 20, seed=seed), 40)))
-        together += {3, 37} <= kept
+        sampled = set(numbers(fill(Reservoir(10, 1 << 20, seed=seed), 40)))
+        together += {3, 37} <= sampled
     low, high = binom.ppf([1e-5 / 2, 1 - 1e-5 / 2], runs, 10 * 9 / (40 * 39))
     assert low <= together <= high
 
@@ -101,10 +101,10 @@ def test_a_session_stays_or_goes_with_all_of_its_responses() -> None:
     for number in range(600):
         session = f"s{number % 60}"
         reservoir.add(reservoir.draw(session), row(number, session))
-    kept = [(kept.session, int(kept.time)) for kept in reservoir.content()]
-    sessions = {session for session, _ in kept}
+    sampled = [(response.session, int(response.time)) for response in reservoir.content()]
+    sessions = {session for session, _ in sampled}
     assert len(sessions) in (4, 5)
-    assert all(len([1 for session, _ in kept if session == name]) == 10 for name in sessions)
+    assert all(len([1 for session, _ in sampled if session == name]) == 10 for name in sessions)
 
 
 def test_names_of_sessions_that_stay_cannot_be_foreseen() -> None:

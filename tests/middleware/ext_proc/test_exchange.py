@@ -42,7 +42,7 @@ class Host(ExchangeHost):
         self.ended: tuple[int, str] | None = None
         self.waiting: list[tuple[Call, Judged]] = []
         self.budgets: list[Judged] = []
-        self.asked: list[tuple[Ask, Any, Callable[[Outcome], None]]] = []
+        self.asks: list[tuple[Ask, Any, Callable[[Outcome], None]]] = []
         self.given_up = 0
 
     def reply(self, content: bytes) -> None:
@@ -59,7 +59,7 @@ class Host(ExchangeHost):
         self.budgets.append(waiting)
 
     def ask(self, step: Ask, fields: Any, opened: float, on_answer: Callable[[Outcome], None]) -> Callable[[], object]:
-        self.asked.append((step, fields, on_answer))
+        self.asks.append((step, fields, on_answer))
 
         def give_up() -> None:
             self.given_up += 1
@@ -284,11 +284,11 @@ def test_another_answer_takes_the_place_of_a_withheld_one(host: Make) -> None:
         here.headers(("content-length", "77"))
         here.body("far")
         here.judge()
-        ((step, fields, answered),) = here.asked
+        ((step, fields, on_answer),) = here.asks
         assert step.request == acme.Request(query="far").SerializeToString() and (":method", "POST") in fields
         assert here.kinds[-1] in ("request_body", "response_headers")
         here.trailers([*OK, ("x-ranker", "yes")])
-        answered([ANSWERS["safe7"]])
+        on_answer([ANSWERS["safe7"]])
         here.judge()
         if mode == DUPLEX:
             assert here.body_out() == framed(ANSWERS["safe7"])
