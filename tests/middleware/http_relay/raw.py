@@ -131,30 +131,33 @@ class Caller:
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), PATIENCE)
-        self.received = b""
+        self.received = bytearray()
 
     def send(self, content: bytes) -> None:
         self.socket.sendall(content)
 
     def until(self, mark: bytes) -> bytes:
         """Everything up to some bytes, and these; what was received where the connection ends before."""
-        while mark not in self.received:
+        searched = 0
+        while (end := self.received.find(mark, max(0, searched - len(mark)))) < 0:
+            searched = len(self.received)
             try:
                 data = self.socket.recv(65_536)
             except ConnectionError:
                 data = b""
             if not data:
-                break
+                return self._take(len(self.received))
             self.received += data
-        end = self.received.find(mark)
-        end = len(self.received) if end < 0 else end + len(mark)
-        taken, self.received = self.received[:end], self.received[end:]
-        return taken
+        return self._take(end + len(mark))
 
     def count(self, size: int) -> bytes:
         while len(self.received) < size and (data := self.socket.recv(65_536)):
             self.received += data
-        taken, self.received = self.received[:size], self.received[size:]
+        return self._take(size)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self.received[:size])
+        del self.received[:size]
         return taken
 
     def answer(self) -> tuple[bytes, bytes]:
