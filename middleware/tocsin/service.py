@@ -23,6 +23,7 @@ from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
 from tocsin.ext_proc.server import ExtProcServer
 from tocsin.feedback import FeedbackService
+from tocsin.http_relay.server import HttpRelay
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording.sampling import SampleSink
@@ -65,7 +66,7 @@ class Sidecar:
         guard.sinks += [self.events] if worker or exports_counts(config) or config.events is not None else []
         self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
         guard.sinks += [self.sample] if self.sample is not None else []
-        self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
+        self.relay = Relay(config, guard, self.metrics.added, shares_port=worker, http=HttpRelay)
         samples = [self.sample] if self.sample is not None else []
         self.processor: ExtProcServer | None = None
         if config.ext_proc is not None:

@@ -73,9 +73,10 @@ class Config(BaseSettings):
         description="In enforce, whether calls of methods that no model has pass, or are refused with "
         "PERMISSION_DENIED; health and reflection always pass.",
     )
-    unguarded_allow: list[Annotated[str, Field(pattern=r"^/[^/\s*]+/([^/\s*]+|\*)$")]] = Field(
+    unguarded_allow: list[Annotated[str, Field(pattern=r"^(/[^/\s*]+)+(/\*)?$")]] = Field(
         [],
-        description="Methods that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for a service.",
+        description="Methods and paths that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for all "
+        "that begins so.",
     )
     protocols: dict[str, ProtocolConfig] = Field({}, description="Protocols of your own, beside the presets.")
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)

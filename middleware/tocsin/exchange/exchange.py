@@ -75,16 +75,16 @@ class Exchanges:
             names = ", ".join(f"{name} ({model.config.protocol})" for name, model in self.guard.models.items())
             raise ConfigError(f"{position} judges protocols of HTTP, such as `openai`, and no model has one: {names}")
 
-    def open(self, verb: str, path: str, headers: Headers, *, origin: str = "") -> Exchange | None:
-        """The exchange that begins with these header fields, named in lower case; None where no model guards the route.
-        `path` is as the caller sent it; `origin` names the connection.
+    def open(self, verb: str, path: str, headers: Headers, *, origin: str = "", hint: str = "") -> Exchange | None:
+        """The exchange that begins with these header fields, named in lower case; None where no model guards its route.
+        `path` is as it was sent; `origin` names the connection, `hint` the model where the exchange does not tell it.
         """
         match = self._current().match(verb, path)
         if match is None:
             return None
         fields = list(headers)
         metadata = {**dict(fields), **joined_values(fields, self.guard.score_keys), **match.captured}
-        call = self.guard.call(match.route, metadata, origin=origin)
+        call = self.guard.call(match.route, metadata, hint, origin)
         return None if call is None else Exchange(self.guard, call, metadata)
 
     def _current(self) -> Routes:
