@@ -21,7 +21,7 @@ from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.encodings import Decoding, decoding
-from tocsin.protocols.http.framing import Event, Framing, JsonLines, ServerSentEvents, WholeDocument, with_data
+from tocsin.protocols.http.framing import Event, Framing, JsonLinesFraming, ServerSentEvents, WholeDocument, with_data
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.routes import Routes
 from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
@@ -33,7 +33,7 @@ from tocsin.verdict import METADATA_KEY
 Headers = Iterable[tuple[str, str]]
 
 # Of a body that goes on as other bytes these would not be true any more.
-OF_BYTES = frozenset(
+BODY_DEPENDENT_FIELDS = frozenset(
     {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
 )
 EVENTS, LINES, DOCUMENT = "text/event-stream", "lines", "document"
@@ -52,7 +52,7 @@ class Segment(NamedTuple):
 
 class ResponseHead(NamedTuple):
     """What is done to a response. `is_judged`: it is read, else it passes as it is. `kind`: EVENTS, LINES or DOCUMENT.
-    `rewrites`: the body goes on as other bytes, so that the headers `OF_BYTES` must not go on.
+    `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must not go on.
     """
 
     is_judged: bool
@@ -248,7 +248,7 @@ class Exchange:
     def _new_framing(self) -> Framing:
         if self.kind == EVENTS:
             return ServerSentEvents(self._limit)
-        return JsonLines(self._limit) if self.kind == LINES else WholeDocument(self._limit)
+        return JsonLinesFraming(self._limit) if self.kind == LINES else WholeDocument(self._limit)
 
     def _content_type_fault(self, content_type: str, parameters: str) -> Fault | None:
         if not self.kind:

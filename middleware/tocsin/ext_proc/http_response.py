@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from tocsin.exchange.exchange import DOCUMENT, OF_BYTES, Exchange, ResponseHead, Segment
+from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, Exchange, ResponseHead, Segment
 from tocsin.exchange.replies import Reply, ending, reply, verdict_event, verdict_fields
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
@@ -35,7 +35,7 @@ from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
 
-BEYOND: Fault = ("undecodable", "a message follows the end of a stream")
+MESSAGE_AFTER_END: Fault = ("undecodable", "a message follows the end of a stream")
 
 
 class WaitingSegment:
@@ -229,7 +229,7 @@ class HttpResponse(JudgedResponse):
         """Messages behind what tells that nothing follows: they are counted; where responses are held, they do not go
         on.
         """
-        unjudged = self.call.on_response_message(None, BEYOND)
+        unjudged = self.call.on_response_message(None, MESSAGE_AFTER_END)
         if unjudged is not None:
             self._context.guard.judge([unjudged])
         return Segment(b"" if self._holds else segment.raw)
@@ -324,7 +324,7 @@ class HttpResponse(JudgedResponse):
         """The reply to the headers."""
         removing = [METADATA_KEY] if METADATA_KEY in self._names and not verdict else []
         if self._head.is_judged and self._head.rewrites and self._is_streamed:
-            removing += [name for name in self._names if name in OF_BYTES]
+            removing += [name for name in self._names if name in BODY_DEPENDENT_FIELDS]
         self._host.reply(replies.changed_headers(RESPONSE_HEADERS, verdict or [], removing))
 
     def _finish(self) -> None:
@@ -360,7 +360,7 @@ class HttpResponse(JudgedResponse):
         if content == self._came:
             self._host.reply(replies.body_with_headers(RESPONSE_BODY, verdict))
             return
-        removing = [name for name in self._names if name in OF_BYTES and name != "content-length"]
+        removing = [name for name in self._names if name in BODY_DEPENDENT_FIELDS and name != "content-length"]
         setting = [*verdict, ("content-length", str(len(content)))]
         self._host.reply(replies.replaced_body(RESPONSE_BODY, content, setting, removing))
 
@@ -392,8 +392,10 @@ class HttpResponse(JudgedResponse):
         self.is_over = True
         if self._is_buffered or self._head_waits:
             sent = answer if answer is not None else reply(self._exchange, instead)
-            fields = [field for field in sent.headers if field[0] not in OF_BYTES and field[0] != METADATA_KEY]
-            setting = [*(field for field in fields if field[0] not in HOP), *verdict_fields(self.call)]
+            fields = [
+                field for field in sent.headers if field[0] not in BODY_DEPENDENT_FIELDS and field[0] != METADATA_KEY
+            ]
+            setting = [*(field for field in fields if field[0] not in HOP_BY_HOP_FIELDS), *verdict_fields(self.call)]
             self._host.reply(replies.immediate(sent.status, sent.body, setting=setting))
         else:
             rest = answer.body if answer is not None else ending(self._exchange, instead)
@@ -423,4 +425,6 @@ class HttpResponse(JudgedResponse):
         super().on_closed()
 
 
-HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})  # what Envoy writes itself
+HOP_BY_HOP_FIELDS = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "date", "server"}
+)  # what Envoy writes itself

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tocsin.errors import ConfigError
-from tocsin.kubernetes.sidecar import METRICS, Listening, Sidecar
+from tocsin.kubernetes.sidecar import METRICS, Listening, SidecarContainer
 
 Document = dict[str, Any]
 GROUP = "serving.kserve.io/"
@@ -68,7 +68,9 @@ def restore_ports(document: Document, pod: Document) -> None:
                 entry.setdefault("ports", []).append(declared)
 
 
-def put_into_predictor(document: Document, pod: Document, sidecar: Sidecar, served: Sequence[Listening]) -> None:
+def put_into_predictor(
+    document: Document, pod: Document, sidecar: SidecarContainer, served: Sequence[Listening]
+) -> None:
     """Make the sidecar the container that KServe sends callers to."""
     spec = pod["spec"]
     if len(served) > 1:
