@@ -20,7 +20,7 @@ from tocsin.relay.context import RelayContext, RelayedConnection
 from tocsin.relay.response_block import ResponseBlock
 from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict_text
 from tocsin.unscored import Unscored
-from tocsin.verdict import METADATA_KEY, Verdict
+from tocsin.verdict import METADATA_KEY, ROWS_TOLD, Verdict
 
 
 class StreamHost(RelayedConnection):
@@ -290,7 +290,9 @@ class Stream:
 
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what waits for the last of them."""
-        del call
+        verdict = call.verdict
+        if verdict is not None and verdict.rows > ROWS_TOLD:  # a caller that does not read may make many of them wait
+            verdict.keep_told()
         self._waiting -= 1
         if self._trailing is not None and not self._waiting:
             self._release()
