@@ -102,6 +102,7 @@ class Guard:
         self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._has_no_bundle = self._keep is None and all(model.bundle is None for model in self.models.values())
+        self.reads_responses = keeps_payloads or not self._has_no_bundle  # whether somebody reads what is in messages
         self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod

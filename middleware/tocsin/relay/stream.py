@@ -177,7 +177,8 @@ class Stream:
                 elif call.on_response_message(content) is not None:
                     self._submit(call)
                 return
-            self._response = MessageDeframer(self._context.max_message, self._host.memory)
+            reads = call.streams or self._context.guard.reads_responses
+            self._response = MessageDeframer(self._context.max_message, self._host.memory, reads=reads)
         for message in self._response.feed(payload):
             self._on_message(call, *self._plain(message, self.response_encoding))
 
