@@ -228,10 +228,22 @@ class Guard:
             for call, _, _ in batch:
                 self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
+    def pass_unread(self, call: Call) -> None:
+        """Let a call pass that there is nothing to judge by, for guards that read no responses: at once, as it needs
+        not wait for others to be judged with it.
+        """
+        call.model = self._default_model
+        self._passed_alone(call, _NO_BUNDLE if call.fault is None else Unscored(*call.fault))
+        call.forget()
+
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored for a reason found by whoever carries it."""
         call.model = call.model or self._default_model
-        self._pass_unscored(call, Unscored(reason, detail))
+        self._passed_alone(call, Unscored(reason, detail))
+
+    def _passed_alone(self, call: Call, why: Unscored) -> None:
+        """A call passes unscored, judged with no others."""
+        self._pass_unscored(call, why)
         parent = call.parent
         if parent is not None:
             parent.judged(call)

@@ -191,8 +191,8 @@ class Stream:
         memory = self._host.memory
         if content is not None and memory.lacks_room:
             self._count_requests(call)
-        if content is not None and memory.lacks_room:
-            content, fault = None, ("memory", "a message was not kept")
+            if memory.lacks_room:
+                content, fault = None, ("memory", "a message was not kept")
         piece = call.on_response_message(content, fault)
         if call.kept_bytes != self._kept_bytes:
             if call.kept_bytes > self._kept_bytes:
@@ -208,6 +208,9 @@ class Stream:
         context = self._context
         if self.call is piece and (context.trusts_verdicts or piece.wants_trailing):
             return  # the trailers tell whether somebody has judged already, or hold what judging takes
+        if not context.guard.reads_responses:
+            context.guard.pass_unread(piece)
+            return
         self._waiting += 1
         self._host.submit(piece, self)
 
