@@ -48,7 +48,7 @@ class MessageDeframer:
     """
 
     __slots__ = (
-        "_head", "_kept", "_limit", "_memory", "_pieces", "_skip", "_skipped", "_small", "keeps", "reads", "rest",
+        "_head", "_kept_size", "_limit", "_memory", "_pieces", "_skip", "_skipped", "_small", "keeps", "reads", "rest",
     )  # fmt: skip
 
     def __init__(self, limit: int, memory: MemoryAccount, *, keeps: bool = False, reads: bool = True) -> None:
@@ -60,7 +60,7 @@ class MessageDeframer:
         self._head = b""  # of an unfinished message its prefix, as far as it has come,
         self._pieces: list[bytes] = []  # its content in pieces as they came,
         self._small = bytearray()  # what follows those: a list of many small ones would take far more than they hold,
-        self._kept = 0  # and the bytes of both
+        self._kept_size = 0  # and the bytes of both
         self._skip = 0
         self._skipped: Message | None = None
 
@@ -91,7 +91,7 @@ class MessageDeframer:
                     return
             compressed = self._head[0] != 0
             length = int.from_bytes(self._head[1:], "big")
-            missing = length - self._kept
+            missing = length - self._kept_size
             fault = "too_large" if length > self._limit else None
             if fault is None and not self.reads and missing > end - at:
                 self._pass_over(missing, Message(False, b""))
@@ -110,7 +110,7 @@ class MessageDeframer:
             if len(piece) < missing:
                 self._keep(piece)
                 return
-            content = piece if not self._kept else b"".join((*self._pieces, self._small, piece))
+            content = piece if not self._kept_size else b"".join((*self._pieces, self._small, piece))
             self.forget()
             yield Message(compressed, content)
 
@@ -134,14 +134,14 @@ class MessageDeframer:
                 self._pieces.append(bytes(self._small))
                 self._small = bytearray()
             self._pieces.append(piece)
-        self._kept += size
+        self._kept_size += size
         self._memory.charge(size)
 
     def forget(self) -> None:
         """Give back what is kept of an unfinished message."""
         if self._head:
-            self._memory.release(len(self._head) + self._kept)
-            self._head, self._kept = b"", 0
+            self._memory.release(len(self._head) + self._kept_size)
+            self._head, self._kept_size = b"", 0
             if self._pieces:
                 self._pieces = []
             if self._small:

@@ -217,11 +217,11 @@ class PrometheusSink(Collector, Sink):
 
     def _count(self) -> None:
         """Count what waits. Under the lock."""
-        self._added.extend(_taken(self._waits))
+        self._added.extend(_take_waiting(self._waits))
         other = self._series["other"]
-        for (model, version, method, reason), responses in Counter(_taken(self._unjudged)).items():
+        for (model, version, method, reason), responses in Counter(_take_waiting(self._unjudged)).items():
             self._series.get(model, other).unjudged(version, method, reason, responses)
-        for (model, action), calls in Counter(_taken(self._acted)).items():
+        for (model, action), calls in Counter(_take_waiting(self._acted)).items():
             self._series.get(model, other).acted(action, calls)
         while self._waiting:
             batch = self._waiting.popleft()
@@ -255,11 +255,11 @@ class PrometheusSink(Collector, Sink):
         return {name: ModelSnapshot(name, series, models.get(name), limits) for name, series in self._series.items()}
 
 
-def _taken(waiting: list[Item]) -> list[Item]:
+def _take_waiting(waiting: list[Item]) -> list[Item]:
     """What waits to be counted, which is taken out; more may come meanwhile."""
-    taken = waiting[:]
-    del waiting[: len(taken)]
-    return taken
+    items = waiting[:]
+    del waiting[: len(items)]
+    return items
 
 
 def _acting(models: Mapping[str, GuardedModel]) -> set[str]:
