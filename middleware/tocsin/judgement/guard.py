@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
-from tocsin.judgement.method_plans import method_plans
+from tocsin.judgement.method_plans import method_plans, sends_payloads
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.shadow import by_candidates
@@ -89,6 +89,7 @@ class Guard:
         self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._has_no_bundle = self._keep is None and all(model.scoring is None for model in self.models.values())
+        self.reads_responses = sends_payloads(config) or not self._has_no_bundle  # whether anybody reads messages
         self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
@@ -216,10 +217,22 @@ class Guard:
             for call, _, _ in batch:
                 self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
+    def pass_unread(self, call: Call) -> None:
+        """Let a call pass that there is nothing to judge by, for guards that read no responses: at once, as it needs
+        not wait for others to be judged with it.
+        """
+        call.model = self._default_model
+        self._passed_alone(call, _NO_BUNDLE if call.fault is None else Unscored(*call.fault))
+        call.forget()
+
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored, for a reason that the position found."""
         call.model = call.model or self._default_model
-        self._pass_unscored(call, Unscored(reason, detail))
+        self._passed_alone(call, Unscored(reason, detail))
+
+    def _passed_alone(self, call: Call, why: Unscored) -> None:
+        """A call passes unscored, judged with no others."""
+        self._pass_unscored(call, why)
         parent = call.parent
         if parent is not None:
             parent.judged(call)

@@ -163,23 +163,21 @@ def _before_pool(
 ) -> tuple[list[Listening], list[str]]:
     """Where the sidecar listens before a server that an inference pool finds by its port: at that, the server moved."""
     listening, notes, swapped = list(sidecar.listening), [], []
-    for listening_port in served:
+    for port in served:
         containers = [
-            entry for entry, port in declared_ports(pod, NAME) if port.get("containerPort") == listening_port.upstream
+            entry for entry, declared in declared_ports(pod, NAME) if declared.get("containerPort") == port.upstream
         ]
-        if not move_server_port(containers[0], listening_port.upstream, listening_port.port):
+        if not move_server_port(containers[0], port.upstream, port.port):
             raise ConfigError(
-                f"{title_of(document)}: callers come to port {listening_port.upstream} of its container "
-                f"{containers[0].get('name')}, whose arguments do not name it: give it `--port {listening_port.upstream}`, so "
+                f"{title_of(document)}: callers come to port {port.upstream} of its container "
+                f"{containers[0].get('name')}, whose arguments do not name it: give it `--port {port.upstream}`, so "
                 f"that it can be moved, or put the processor before its route (tocsin attach --for)"
             )
-        listening[listening.index(listening_port)] = Listening(
-            listening_port.name, listening_port.upstream, listening_port.port
-        )
-        swapped.append(f"{listening_port.upstream}:{listening_port.port}")
+        listening[listening.index(port)] = Listening(port.name, port.upstream, port.port)
+        swapped.append(f"{port.upstream}:{port.port}")
         notes.append(
-            f"{title_of(document)}: {listening_port.name} listens on the model server's port {listening_port.upstream}, and the model "
-            f"server was moved to {listening_port.port}"
+            f"{title_of(document)}: {port.name} listens on the model server's port {port.upstream}, and the model "
+            f"server was moved to {port.port}"
         )
     annotate(pod, MOVED, ",".join(swapped))
     return listening, notes
