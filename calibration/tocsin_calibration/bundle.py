@@ -92,6 +92,7 @@ class Bundle:
             arrays = _arrays(manifest, members)
             facts, policy = manifest["calibration"], manifest["risk"]
             promise = None if facts is None else promise_from(facts, arrays, scorer.detectors, manifest["digest"])
+            _require_inputs(promise, scorer)
             risk = None if policy is None else RiskPolicy.from_content(policy, arrays, len(scorer.detectors))
             model, detectors, provenance = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
             if not all(isinstance(facts, dict) for facts in (*detectors, *provenance.values())):
@@ -111,6 +112,15 @@ class Bundle:
         if self.promise is None:
             raise BundleError(f"{path}: fitted but not calibrated; run `tocsin calibrate {path} SAFE_DATA` first")
         return self.promise
+
+
+def _require_inputs(promise: Promise | None, scorer: Scorer) -> None:
+    """Raises BundleError when inputs are to be watched by signals that the graph does not read, or of other widths."""
+    if promise is None or promise.inputs is None:
+        return
+    widths = [scorer.signals.get(name, 0) for name in promise.inputs.signals]
+    if 0 in widths or sum(widths) != len(promise.inputs.centre):
+        raise BundleError("watches inputs by signals that its graph does not read so")
 
 
 def _members(path: Path) -> dict[str, bytes]:

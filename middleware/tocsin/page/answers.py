@@ -1,4 +1,4 @@
-"""The three questions that people come with, answered in a sentence each: for the page and the terminal alike."""
+"""The three questions that users have, answered in a sentence each, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def answers(
     `models` are those of a snapshot, with the most evidence first; `alarms` the newest first.
     """
     promise, state = _promise(models)
-    alarmed = _alarmed(alarms)
+    alarmed = _alarm_answer(alarms)
     return [
         {"question": "Is it keeping its promise?", "answer": promise, "state": state},
         {"question": "What alarmed, and why?", "answer": alarmed, "state": NONE},
-        {"question": "What does it cost?", "answer": _cost(models, added), "state": NONE},
+        {"question": "What does it cost?", "answer": _cost_answer(models, added), "state": NONE},
     ]
 
 
@@ -64,13 +64,13 @@ def _broken(model: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def reason(alarm: dict[str, Any]) -> str:
-    """Why an alarm was raised, in a few words; of several that are summed, the worst."""
+    """Why an alarm was raised, in a few words; of a sum, the worst alarm."""
     worst = alarm["worst"] if "alarms" in alarm else alarm
     because = worst["reasons"][0] if worst["reasons"] else f"p = {worst['p']:.2g}"
     return f"{alarm['alarms']:,} more; worst: {because}" if "alarms" in alarm else because
 
 
-def _alarmed(alarms: Sequence[dict[str, Any]]) -> str:
+def _alarm_answer(alarms: Sequence[dict[str, Any]]) -> str:
     if not alarms:
         return "Nothing since start."
     last = alarms[0]
@@ -78,7 +78,7 @@ def _alarmed(alarms: Sequence[dict[str, Any]]) -> str:
     return f"{last['time'][11:19]} UTC, {severity}, {last['model']}: {reason(last)}."
 
 
-def _cost(models: Sequence[dict[str, Any]], added: dict[str, float | None]) -> str:
+def _cost_answer(models: Sequence[dict[str, Any]], added: dict[str, float | None]) -> str:
     judged = [model for model in models if model["judged"]]
     if not judged:
         return "Nothing is measured yet."

@@ -1,4 +1,4 @@
-"""The same picture as the page's, for a terminal."""
+"""The page's content for a terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATES = {"good": "green", "bad": "bold red"}
 
 
 def picture(snapshot: dict[str, Any], alarms: Sequence[dict[str, Any]] | None = None) -> RenderableType:
-    """What `snapshot` tells, drawn, with these alarms, the newest first; else with its own."""
+    """A snapshot as text, with these alarms, the newest first, or else its own."""
     now = datetime.fromtimestamp(snapshot["time"], UTC)
     parts: list[RenderableType] = [Text.assemble(("Tocsin ", "bold"), f"{snapshot['mode']}, {now:%H:%M:%S} UTC")]
     for answer in snapshot.get("answers", ()):  # which an older tocsin does not have
@@ -71,7 +71,7 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
 
 
 def _sparkline(rates: Sequence[dict[str, Any]]) -> Text:
-    """Shares of alarms, newest last, those beyond what chance leaves room for in red."""
+    """Shares of alarms, newest last. Those beyond what chance explains are red."""
     points = [point for point in rates if point["rate"] is not None][-WIDTH:]
     top = max([point["rate"] for point in points] + [point["high"] for point in points] + [1e-9])
     drawn = Text()

@@ -15,7 +15,7 @@ Request = message_class("reflection", "grpc.reflection.v1.ServerReflectionReques
 Response = message_class("reflection", "grpc.reflection.v1.ServerReflectionResponse")
 
 
-def reflected(channel: grpc.Channel, services: Iterable[str], timeout: float = 5.0) -> Pool:
+def reflected_pool(channel: grpc.Channel, services: Iterable[str], timeout: float = 5.0) -> Pool:
     """The pool of these services and all that they import. Raises ValueError telling what the server said."""
     wanted = list(services)
     problem = "it said nothing"

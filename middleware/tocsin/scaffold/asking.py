@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tocsin.errors import StartError
 from tocsin.protocols.descriptors import message_class
-from tocsin.protocols.reflection import reflected, services_of
+from tocsin.protocols.reflection import reflected_pool, services_of
 from tocsin.protocols.single_fields import is_repeated
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -61,7 +61,7 @@ def ask_methods(channel: grpc.Channel) -> list[MethodOutline]:
     """The methods that a server lists by reflection. Raises StartError where it lists none."""
     try:
         services = [name for name in services_of(channel, TIMEOUT) if not name.startswith("grpc.")]
-        pool = reflected(channel, services, TIMEOUT)
+        pool = reflected_pool(channel, services, TIMEOUT)
     except ValueError as error:
         raise StartError(f"the server tells neither models nor methods: {error}") from None
     outlines = []
