@@ -7,7 +7,7 @@ from struct import Struct
 
 from tocsin.memory import MemoryAccount
 
-PREFIX = 5  # a compression flag and a length of four bytes
+PREFIX_SIZE = 5  # a compression flag and a length of four bytes
 _PREFIX = Struct(">BL")
 SMALL_PIECE = 4_096  # bytes of a piece of a message below which it is copied together with others
 
@@ -25,12 +25,12 @@ class Message:
 
 def whole_message(payload: bytes, limit: int) -> bytes | None:
     """The message, when a payload is one whole message, uncompressed and within `limit` bytes: the usual case."""
-    if len(payload) < PREFIX:
+    if len(payload) < PREFIX_SIZE:
         return None
     compressed, length = _PREFIX.unpack_from(payload)
-    if compressed or PREFIX + length != len(payload) or length > limit:
+    if compressed or PREFIX_SIZE + length != len(payload) or length > limit:
         return None
-    return payload[PREFIX:]
+    return payload[PREFIX_SIZE:]
 
 
 def framed(content: bytes, *, compressed: bool = False) -> bytes:
@@ -76,18 +76,18 @@ class MessageDeframer:
                     message, self._skipped = self._skipped, None
                     yield message
                 continue
-            if not self._head and end - at >= PREFIX:  # whole messages need not be copied together
-                length = int.from_bytes(payload[at + 1 : at + PREFIX], "big")
-                if PREFIX + length <= end - at and length <= self._limit:
-                    start, at = at, at + PREFIX + length
-                    yield Message(payload[start] != 0, payload[start + PREFIX : at])
+            if not self._head and end - at >= PREFIX_SIZE:  # whole messages need not be copied together
+                length = int.from_bytes(payload[at + 1 : at + PREFIX_SIZE], "big")
+                if PREFIX_SIZE + length <= end - at and length <= self._limit:
+                    start, at = at, at + PREFIX_SIZE + length
+                    yield Message(payload[start] != 0, payload[start + PREFIX_SIZE : at])
                     continue
-            if len(self._head) < PREFIX:
-                piece = payload[at : at + PREFIX - len(self._head)]
+            if len(self._head) < PREFIX_SIZE:
+                piece = payload[at : at + PREFIX_SIZE - len(self._head)]
                 self._head += piece
                 self._memory.charge(len(piece))
                 at += len(piece)
-                if len(self._head) < PREFIX:
+                if len(self._head) < PREFIX_SIZE:
                     return
             compressed = self._head[0] != 0
             length = int.from_bytes(self._head[1:], "big")

@@ -31,7 +31,7 @@ CONNECTION_WINDOW = 1 << 22  # and a connection
 MOST_UNWRITTEN = 1 << 18  # bytes that leave a queue before the socket has taken those before them
 
 _MUCH_OF_STREAM, _MUCH_OF_CONNECTION = STREAM_WINDOW // 4, CONNECTION_WINDOW // 4  # credited at once
-SURE = STREAM_WINDOW - _MUCH_OF_STREAM  # bytes that fit into any stream's window of which nothing waits
+GUARANTEED_WINDOW = STREAM_WINDOW - _MUCH_OF_STREAM  # bytes that fit into any stream's window of which nothing waits
 
 _INCREMENT = Struct(">L")
 

@@ -24,7 +24,7 @@ from tocsin.memory import MemoryAccount
 
 LARGEST_CONTROL = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
 MOST_CONTINUATIONS = 64
-LAST_KNOWN = CONTINUATION
+LAST_KNOWN_KIND = CONTINUATION
 PADDED_OR_PRIORITY = PADDED | HAS_PRIORITY
 PLAIN = PADDED_OR_PRIORITY | END_HEADERS
 

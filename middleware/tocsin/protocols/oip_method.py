@@ -12,7 +12,7 @@ from tocsin.protocols import oip
 from tocsin.protocols.datatypes import item_size
 from tocsin.protocols.field_paths import text_at
 from tocsin.protocols.message_filling import filled, require_fields
-from tocsin.protocols.method import Answer, Opened
+from tocsin.protocols.method import AnsweredRequest, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes, one_count
 from tocsin.unscored import Unscored
@@ -22,7 +22,7 @@ MOST_AXES = 32  # of a tensor's shape
 _PLACES = {"request": "inputs.", "response": "outputs."}
 
 
-class Plan(NamedTuple):
+class TensorPlan(NamedTuple):
     """How to read all signals from messages of given layouts: each one's place among the raw contents, which of them
     are the request's (None: all are the response's), and their sizes in bytes.
     """
@@ -54,7 +54,7 @@ class InferMethod:
         """The id of a request. Raises Unscored `undecodable`."""
         return oip.request_id(request)
 
-    def answer_of(self, response: bytes) -> Answer:
+    def answer_of(self, response: bytes) -> AnsweredRequest:
         """Which request a message of ModelStreamInfer answers. Raises Unscored `undecodable`."""
         return oip.answer_of(response)
 
@@ -124,7 +124,7 @@ class TensorReader:
         self._paths = [(name, path.side, path.path.partition(".")[2]) for name, path in signals.items()]
         self._wants_request = any(side == "request" for _, side, _ in self._paths)
         self._shapes = shapes
-        self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
+        self._plans: dict[tuple[oip.TensorLayout, oip.TensorLayout | None], TensorPlan] = {}
 
     def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
         """Rows, family and raw contents of a response; of several, their rows together. Raises Unscored."""
@@ -132,7 +132,7 @@ class TensorReader:
             carrying = [part for part in opened if not part.empty]
             return _together([self.read([part], request) for part in carrying or opened[:1]])
         response: Any = opened[0]
-        request_layout: oip.Layout | None = None
+        request_layout: oip.TensorLayout | None = None
         request_raw: Any = ()
         if self._wants_request:
             if request is None:
@@ -153,7 +153,7 @@ class TensorReader:
             raise Unscored("shape", f"a tensor holds {held} bytes where its shape says {size}")
         return plan.rows, plan.family, raws
 
-    def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
+    def _plan(self, response: oip.TensorLayout, request: oip.TensorLayout | None) -> TensorPlan:
         positions, of_request, sizes, signals, counts = [], [], [], [], {}
         for signal, side, name in self._paths:
             layout = response if side == "response" else request
@@ -174,7 +174,7 @@ class TensorReader:
             signals.append((signal, tensor.datatype, shape))
         family = self._shapes.family(tuple(signals))
         some_of_request = tuple(of_request) if any(of_request) else None
-        plan = Plan(tuple(positions), some_of_request, sizes, one_count(counts), family)
+        plan = TensorPlan(tuple(positions), some_of_request, sizes, one_count(counts), family)
         if not response.remembered or (request is not None and not request.remembered):
             return plan
         if len(self._plans) >= KEPT_LAYOUTS:

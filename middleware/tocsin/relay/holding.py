@@ -16,7 +16,7 @@ from tocsin.judgement.policy import Replacement, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay.local_reply import replaced
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
-from tocsin.relay.retrier import Route
+from tocsin.relay.retrier import CallRoute
 from tocsin.relay.stream import Stream, StreamHost
 from tocsin.relay.windows import Windows
 from tocsin.unscored import Unscored
@@ -280,9 +280,9 @@ class HeldStream(Stream):
                 self._context.retrier.stop(abort, self._route())
         self._host.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
 
-    def _route(self) -> Route:
+    def _route(self) -> CallRoute:
         host = self._host
-        return Route(host.upstream_address, host.upstream_tls, self.fields, self._opened, self._context.max_message)
+        return CallRoute(host.upstream_address, host.upstream_tls, self.fields, self._opened, self._context.max_message)
 
     def _charge(self, size: int) -> None:
         """A message is kept, or is about to go on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import STREAM_WINDOW, SURE, pass_on
+from tocsin.http2.flow_control import GUARANTEED_WINDOW, STREAM_WINDOW, pass_on
 from tocsin.http2.frames import ACK, END_STREAM, PING
 from tocsin.judgement.call import Call
 from tocsin.relay.asking import AskingStream
@@ -138,7 +138,7 @@ class ManagedDownstream(Downstream):
             self.count_empty(flags, length)
         open_stream = connection.streams.get(stream)
         from_client = self._windows.from_client
-        if from_client.later or length > SURE or from_client.uncredited > SURE:
+        if from_client.later or length > GUARANTEED_WINDOW or from_client.uncredited > GUARANTEED_WINDOW:
             from_client.admit(stream, length)
         if open_stream is None:
             self._drop(stream, size)
@@ -242,7 +242,7 @@ class ManagedUpstream(Upstream):
         connection.data_frames += 1
         open_stream = connection.streams.get(stream)
         responses, from_server = self._windows.responses, self._windows.from_server
-        if from_server.later or length > SURE or from_server.uncredited > SURE:
+        if from_server.later or length > GUARANTEED_WINDOW or from_server.uncredited > GUARANTEED_WINDOW:
             from_server.admit(stream, length)
         if open_stream is None or open_stream.response_ended:
             from_server.credit(stream, size, ended=True)

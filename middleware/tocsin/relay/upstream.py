@@ -7,7 +7,7 @@ import asyncio
 from tocsin.http2 import frames
 from tocsin.http2.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.http2.headers import HeaderError
-from tocsin.http2.splitter import LAST_KNOWN
+from tocsin.http2.splitter import LAST_KNOWN_KIND
 from tocsin.relay.connection import Connection
 from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.holding import HeldStream
@@ -161,7 +161,7 @@ class Upstream(Endpoint):
             return connection.goaway_from_upstream(frame)
         if kind == PING:
             return self.on_ping(flags, frame)
-        if kind > LAST_KNOWN:
+        if kind > LAST_KNOWN_KIND:
             connection.context.not_understood["frame"] += 1
         return None
 

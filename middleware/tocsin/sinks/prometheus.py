@@ -26,7 +26,7 @@ from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
 from tocsin.sinks.finding import Finding
 from tocsin.sinks.histogram import FOLD, Histogram
-from tocsin.sinks.series import LONGEST, ModelSeries
+from tocsin.sinks.series import MAX_VERSION_LENGTH, ModelSeries
 from tocsin.sinks.snapshot import ModelSnapshot
 from tocsin.state.store import Exchange
 
@@ -36,8 +36,8 @@ Item = TypeVar("Item")
 # Seconds of one look that evidence may take, and lines that have changed: a thousand busy models would hold up whoever
 # serves. What is left over is shown as it was, and comes first the next time.
 WEIGHING, WRITING = 0.015, 0.03
-WAITING = 16  # small batches that are counted together
-MANY = 64  # rows of a batch that is none of them
+PENDING_BATCHES = 16  # small batches that are counted together
+LARGE_BATCH_ROWS = 64  # rows of a batch that is none of them
 PARTS_EVERY = 6  # exchanges with other replicas, of which one is of the parts of the traffic as well
 
 
@@ -157,7 +157,11 @@ class PrometheusSink(Collector, Sink):
     def scored(self, batch: Scored) -> None:
         """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
         self._waiting.append(batch)
-        if len(self._waiting) >= WAITING or len(batch.scores) >= MANY or batch.model in self._acting:
+        if (
+            len(self._waiting) >= PENDING_BATCHES
+            or len(batch.scores) >= LARGE_BATCH_ROWS
+            or batch.model in self._acting
+        ):
             with self._lock:
                 self._count()
 
@@ -165,7 +169,7 @@ class PrometheusSink(Collector, Sink):
         """Count a call that passed without judgement."""
         verdict = call.verdict
         assert verdict is not None and verdict.unscored is not None
-        self._unjudged.append((verdict.model, verdict.version[:LONGEST], call.method, verdict.unscored))
+        self._unjudged.append((verdict.model, verdict.version[:MAX_VERSION_LENGTH], call.method, verdict.unscored))
         if len(self._unjudged) >= FOLD:
             with self._lock:
                 self._count()

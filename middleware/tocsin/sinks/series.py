@@ -23,8 +23,8 @@ from tocsin.verdict import Verdict
 _COUNTERS = ("responses", "alarms", "unscored", "sessions", "keyless", "actions", "shadows")
 _HISTOGRAMS = ("pvalue", "scoring")
 KEYS = "session", "group"  # what a call may leave unnamed
-LONGEST = 100  # characters of a version: a model server may say anything
-VERSIONS = 50  # further versions of a model fold into `other`
+MAX_VERSION_LENGTH = 100  # characters of a version: a model server may say anything
+MAX_VERSIONS = 50  # further versions of a model fold into `other`
 
 
 class ModelSeries:
@@ -214,9 +214,9 @@ class ModelSeries:
 
     def version(self, version: str) -> str:
         """The version as a label, cut where it is long, `other` once there are too many."""
-        version = version[:LONGEST]
+        version = version[:MAX_VERSION_LENGTH]
         if version not in self._versions:
-            if len(self._versions) >= VERSIONS:
+            if len(self._versions) >= MAX_VERSIONS:
                 return "other"
             self._versions.add(version)
             self._version_at_zero(version)
