@@ -76,8 +76,8 @@ def main() -> None:
         with httpx.Client(transport=transport, timeout=120) as guarded:
             caller = client(MODEL, http_client=guarded)
             by_transport = [ask(caller, question) for question in (USUAL, *ASTRAY)]
-    asked = (USUAL, *ASTRAY)
-    for question, complete, first, second in zip(asked, (usual, *strange), by_envoy, by_transport, strict=True):
+    questions = (USUAL, *ASTRAY)
+    for question, complete, first, second in zip(questions, (usual, *strange), by_envoy, by_transport, strict=True):
         print(f"\n{question}\n  {''.join(complete.tokens)!r}")
         for position, cut in (("Envoy", first), ("transport", second)):
             print(f"  {position}: {len(cut.tokens)} of {len(complete.tokens)} tokens, then: {cut.ended}")
@@ -113,8 +113,8 @@ def gateway(out: Path, config: Path) -> Iterator[None]:
     file = out / "envoy.yaml"
     file.write_text(yaml.safe_dump(bootstrap(parts), sort_keys=False))
     run("attach", config, "--check", file)
-    found = importlib.util.find_spec("envoy")
-    folder = Path(next(iter(found.submodule_search_locations or ()))) if found is not None else Path()
+    package = importlib.util.find_spec("envoy")
+    folder = Path(next(iter(package.submodule_search_locations or ()))) if package is not None else Path()
     command = [folder / "_bin" / "envoy", "-c", file, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
     with process(command, out / "envoy.log", ""):
         wait_for(f"http://127.0.0.1:{ENVOY}/v1/models")

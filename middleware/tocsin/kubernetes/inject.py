@@ -158,19 +158,24 @@ def _before_pool(
 ) -> tuple[list[Listening], list[str]]:
     """Where the sidecar listens before a server that an inference pool finds by its port: at that, the server moved."""
     listening, notes, swapped = list(sidecar.listening), [], []
-    for taken in served:
-        containers = [entry for entry, port in declared(pod, NAME) if port.get("containerPort") == taken.upstream]
-        if not moved(containers[0], taken.upstream, taken.port):
+    for listening_port in served:
+        containers = [
+            entry for entry, port in declared(pod, NAME) if port.get("containerPort") == listening_port.upstream
+        ]
+        if not moved(containers[0], listening_port.upstream, listening_port.port):
             raise ConfigError(
-                f"{called(document)}: callers come to port {taken.upstream} of its container "
-                f"{containers[0].get('name')}, whose arguments do not name it: give it `--port {taken.upstream}`, so "
-                f"that it can be moved, or put the processor before its route (tocsin attach --for)"
+                f"{called(document)}: callers come to port {listening_port.upstream} of its container "
+                f"{containers[0].get('name')}, whose arguments do not name it: give it "
+                f"`--port {listening_port.upstream}`, so that it can be moved, or put the processor before its route "
+                f"(tocsin attach --for)"
             )
-        listening[listening.index(taken)] = Listening(taken.name, taken.upstream, taken.port)
-        swapped.append(f"{taken.upstream}:{taken.port}")
+        listening[listening.index(listening_port)] = Listening(
+            listening_port.name, listening_port.upstream, listening_port.port
+        )
+        swapped.append(f"{listening_port.upstream}:{listening_port.port}")
         notes.append(
-            f"{called(document)}: {taken.name} listens on the model server's port {taken.upstream}, and the model "
-            f"server was moved to {taken.port}"
+            f"{called(document)}: {listening_port.name} listens on the model server's port "
+            f"{listening_port.upstream}, and the model server was moved to {listening_port.port}"
         )
     annotate(pod, MOVED, ",".join(swapped))
     return listening, notes
