@@ -146,7 +146,7 @@ class GuardedModel:
         return self._session(call)
 
     def read(self, method: str, opened: Sequence[Opened], request: bytes | None) -> Reading:
-        """Read the signals of messages: how many rows, how to stack them, and each signal's raw contents. Raises Unscored."""
+        """Read the signals of messages: rows, how to stack them, and the raw contents of each. Raises Unscored."""
         reader = self._readers.get(method)
         if reader is None:
             raise Unscored(
