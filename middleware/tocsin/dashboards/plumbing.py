@@ -1,4 +1,4 @@
-"""The dashboard about the plumbing: does the monitor see everything, does it keep up, and what does it cost."""
+"""The dashboard about the monitor: does it see everything, does it keep up, and what does it cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a signal stands in a call, as a person writes it: `response.outputs.probs`, or packed bytes with their type."""
+"""The path of a signal in a call, as users write it: `response.outputs.probs`, or packed bytes with their type."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class SignalPath(NamedTuple):
 
     @property
     def is_derived(self) -> bool:
-        """Whether its values are made of what stands at the path, and are not that itself."""
+        """Whether its values are computed from what is at the path."""
         return bool(self.dtype or self.choices or self.sequences or self.said or self.container)
 
     @property
     def is_metadata(self) -> bool:
-        """Whether it is a score in the metadata of calls, not a part of their messages."""
+        """Whether it is a score in the metadata of calls, not in their messages."""
         return self.side in (METADATA, INITIAL, TRAILING)
 
 
@@ -61,7 +61,7 @@ class Step(NamedTuple):
 
 
 def signal_path(value: Any) -> SignalPath:
-    """What a configuration says of a signal's place. Raises ValueError telling what was expected."""
+    """Parse the path of a signal. Raises ValueError with what was expected."""
     if isinstance(value, SignalPath):
         return value
     if isinstance(value, dict) and "choices" in value:
@@ -128,7 +128,7 @@ def _choices(value: dict[str, Any]) -> SignalPath:
 
 
 def steps(path: str) -> list[Step]:
-    """The steps of one path. Raises ValueError where it is none."""
+    """The steps of one path. Raises ValueError where it is invalid."""
     result, at = [], 0
     while at < len(path):
         match = _TOKEN.match(path, at)

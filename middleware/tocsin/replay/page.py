@@ -18,7 +18,7 @@ BARS = 20
 def report(
     result: Replay, promise: Promise, title: str, about: Sequence[tuple[str, str]], named: Callable[[int], str]
 ) -> str:
-    """The page; `named` says what is known of a row, for those that are told one by one."""
+    """The page. `named` returns what is known of a row, for rows that are listed."""
     parts = [f'<p class="say">{escape(line)}</p>' for line in said(result, promise, named)]
     for severity in reversed(promise.alphas):
         parts += [f"<h2>{escape(severity)}</h2>", f"<p>{escape(promise.sentence(severity))}</p>", '<div class="pair">']
@@ -44,8 +44,8 @@ def report(
 
 
 def said(result: Replay, promise: Promise, named: Callable[[int], str] = "{:,}".format) -> list[str]:
-    """What happened, a sentence a severity, mildest first; then what changed, and since when. `named` says what is
-    known of a row.
+    """What happened, in one sentence for each severity, mildest first; then what changed and since when. `named`
+    returns what is known of a row.
     """
     sentences = []
     for severity in reversed(promise.alphas):
@@ -67,7 +67,7 @@ def said(result: Replay, promise: Promise, named: Callable[[int], str] = "{:,}".
 
 
 def found_by(finding: Finding, named: Callable[[int], str]) -> list[str]:
-    """Since when the traffic was another, and which part of it."""
+    """Since when the traffic has changed, and which part of it."""
     sentences, change = [], finding.change
     if change is not None:
         low, high = change.after + change.ago - change.earliest, change.after + change.ago - change.latest
