@@ -39,7 +39,7 @@ def report(
             )
             for alarm in result.loudest
         ]
-        parts += ["<h2>The loudest alarms</h2>", grid_table(("response", "severity", "p", "by detector"), rows)]
+        parts += ["<h2>The most extreme alarms</h2>", grid_table(("response", "severity", "p", "by detector"), rows)]
     return page(title, [*parts, "<h2>What this was</h2>", facts_table(about)])
 
 
@@ -54,13 +54,13 @@ def said(result: Replay, promise: Promise, named: Callable[[int], str] = "{:,}".
         if not promise.is_per_step:
             low, high = promise.limits.count_range(severity, result.trials)
             expected = f"where {low:,} to {high:,} are expected 99 times of 100"
-        would = "nobody would have been paged" if paged is None else f"somebody would have been paged after {paged:,}"
+        would = "no alert would have fired" if paged is None else f"an alert would have fired after {paged:,}"
         sentences.append(
             f"{severity}: {count:,} of {result.trials:,} {promise.unit} would have alarmed "
             f"({count / max(1, result.trials):.2%}), {expected}; {would}."
         )
     if result.drifted is not None:
-        sentences.append(f"Drift would have been told after {result.drifted:,}.")
+        sentences.append(f"Drift would have been reported after {result.drifted:,}.")
     if result.finding is not None:
         sentences += found_by(result.finding, named)
     return sentences

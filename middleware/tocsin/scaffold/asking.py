@@ -61,7 +61,7 @@ def ask_methods(channel: grpc.Channel) -> list[MethodOutline]:
         services = [name for name in services_of(channel, TIMEOUT) if not name.startswith("grpc.")]
         pool = reflected(channel, services, TIMEOUT)
     except ValueError as error:
-        raise StartError(f"the server tells neither models nor methods: {error}") from None
+        raise StartError(f"the server lists neither models nor methods: {error}") from None
     outlines = []
     for service in services:
         for method in pool.FindServiceByName(service).methods:
