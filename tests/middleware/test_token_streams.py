@@ -228,7 +228,7 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
     ],
 )
 def test_choices_that_are_none_are_told(folder: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="choices are told as"):
+    with pytest.raises(ValueError, match="write choices as"):
         Config(models={"m": {"protocol": "vllm", "signals": {"choice_probs": wrong}}})
     with pytest.raises(ConfigError, match="nothing says where the likeliest tokens"):
         guard(folder / "choice.tocsin", protocol="tei", signals={"choice_probs": CHOICES})

@@ -217,7 +217,10 @@ def test_likeliest_tokens_are_recorded_without_a_path(bundle: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ({"others": "response.outputs.logprobs"}, "told as {others: PATH, said: PATH, ranks: PATH}"),
+        (
+            {"others": "response.outputs.logprobs"},
+            "write the likeliest tokens besides the sampled one as {others: PATH, said: PATH, ranks: PATH}",
+        ),
         ({"others": "response.a", "said": "x", "ranks": "response.b"}, "expected request.inputs.NAME"),
     ],
 )
