@@ -45,21 +45,8 @@ def problems_of(config: Config, *, in_program: bool = False) -> tuple[list[str],
 
 
 def file_problems(config: Config) -> list[str]:
-    """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside, and which
-    models the relay would never see a call of.
-    """
-    return [*unseen_models(config), *(problem for check in _checks(config) for problem in _problem_of(check))]
-
-
-def unseen_models(config: Config) -> list[str]:
-    """The models whose protocols are HTTP, while `listen` relays gRPC."""
-    return [
-        f"models.{name}.protocol: '{model.protocol}' is HTTP, and the relay on {config.listen} carries gRPC, so that "
-        f"its responses would pass unjudged. Judge them in a program (tocsin.asgi.GuardMiddleware, "
-        f"tocsin.guard_transport), and check its configuration by `tocsin config check --in-program`"
-        for name, model in config.models.items()
-        if config.is_http(model) and config.ext_proc is None
-    ]
+    """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside."""
+    return [problem for check in _checks(config) for problem in _problem_of(check)]
 
 
 def _checks(config: Config) -> Iterator[Callable[[], object]]:

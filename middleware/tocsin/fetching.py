@@ -1,4 +1,4 @@
-"""Bringing a bundle from where it is kept: only the one that was meant, whatever lies there by now."""
+"""Fetches a bundle from where it is stored: the one with the given digest, whatever is stored there by now."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ SOURCES = "https://HOST/FILE, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/K
 
 
 def fetch(source: str, target: Path, digest: str, *, plain_http: bool = False) -> Bundle:
-    """Bring the bundle with that digest from `source` to the file `target`, atomically, or leave what is there.
+    """Fetch the bundle with that digest from `source` into the file `target`, atomically; on an error the file stays as
+    it was.
 
-    Credentials are those of the environment: AWS_*, GOOGLE_* and AZURE_* variables, and Docker's config for registries.
-    `plain_http`: a registry without TLS. Raises ConfigError on a source that is none, cannot be reached, or needs a
-    package that is not installed; BundleError when what is there is no bundle, or another one.
+    Credentials come from the environment: AWS_*, GOOGLE_* and AZURE_* variables, and Docker's configuration for
+    registries. `plain_http`: a registry without TLS. Raises ConfigError on a source that is invalid, cannot be reached,
+    or needs a package that is not installed; BundleError when the file there is not a bundle, or another one.
     """
     if target.exists() and _has_digest(target, digest):
         return Bundle.read(target)

@@ -146,7 +146,7 @@ def test_a_session_that_is_a_stream_ends_with_it_each_answer_its_own(each: Path)
     by.on_call_closed(call)
     by.on_call_closed(call)
     assert sorted(Ended.severities, key=str) == [None, "warning"]
-    assert len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]
+    assert len(by.models["m"].scoring.judge.sessions) == 0  # type: ignore[arg-type]
     late = by.call(METHOD, {})
     assert late is not None
     piece = late.on_response_message(chunk(0, 1, USUAL).SerializeToString())
@@ -189,7 +189,7 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
     signals = {"choice_probs": {"choices": [[1], [2], [3]], "order": "metadata.x-order"}}
     by = guard(bundle, signals=signals, session="metadata.x-question")
     observed: list[np.ndarray] = []
-    scorer = by.models["m"].scorer
+    scorer = by.models["m"].scoring.scorer
     run = scorer.run
 
     def noted(signals: Any) -> Any:
@@ -384,4 +384,4 @@ def test_a_candidate_without_a_promise_for_sessions_is_not_asked_to_end_one(each
     by = guard(each, judge="message", session="stream", shadow=candidate)
     call, pieces = judged_pieces(by, [chunk(0, 1, USUAL), complete(0)])
     by.on_call_closed(call)
-    assert len(pieces) == 2 and len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]
+    assert len(pieces) == 2 and len(by.models["m"].scoring.judge.sessions) == 0  # type: ignore[arg-type]

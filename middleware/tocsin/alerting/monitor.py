@@ -1,4 +1,4 @@
-"""Alerts about the monitor itself: whether it is there, sees, keeps up, and can tell."""
+"""Alerts about the monitor itself: whether it runs, receives traffic, keeps up, and delivers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def monitor(models: Sequence[WatchedModel], config: Config, wishes: RuleOptions)
 
 
 def _absent_deployments(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
-    """`absent` knows only the labels that it is asked for: which deployments there are is told by those that were there
-    before, and where none ever was, the model's name alone.
+    """`absent` knows only the labels in its query. The deployments are known from those that were there before; where
+    there was none, the alert has the model's name alone.
     """
     parts = []
     for model in models:
@@ -81,7 +81,7 @@ def _unscored(wishes: RuleOptions) -> list[Alert]:
 
 
 def _unguarded(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     guarded, other = (f'sum{by} (increase(tocsin_relay_calls_total{{guarded="{g}"}}[30m]))' for g in ("true", "false"))
     return Alert(
         "TocsinSeesOtherCallsOnly",
@@ -96,7 +96,7 @@ def _unguarded(wishes: RuleOptions) -> Alert:
 
 
 def _bypassed_relay(wishes: RuleOptions) -> Alert:
-    """`upstream_rate` may have lost the labels of deployments: then it is held to the calls of all of them."""
+    """`upstream_rate` may have lost the labels of deployments; then it is compared with the calls of all of them."""
     calls = 'rate(tocsin_relay_calls_total{guarded="true"}[10m])'
     answers, traffic = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
     if wishes.by:
@@ -128,7 +128,7 @@ def _slow_scoring(budget: float, wishes: RuleOptions) -> Alert:
 
 
 def _unreachable(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     return Alert(
         "TocsinUpstreamUnreachable",
         "warning",
@@ -141,7 +141,7 @@ def _unreachable(wishes: RuleOptions) -> Alert:
 
 
 def _failed_reloads(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     failed, done = (f'max{by} (increase(tocsin_reloads_total{{outcome="{o}"}}[1h]))' for o in ("failed", "done"))
     return Alert(
         "TocsinReloadFailed",
@@ -154,7 +154,7 @@ def _failed_reloads(wishes: RuleOptions) -> Alert:
 
 
 def _dying_workers(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     return Alert(
         "TocsinWorkersDie",
         "warning",

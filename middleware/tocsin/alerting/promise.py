@@ -16,19 +16,19 @@ MAX_RATE = 0.5  # a rate that is too high whatever was promised
 
 
 def promise(models: Sequence[WatchedModel], wishes: RuleOptions) -> Group:
-    """The alerts of the promise, behind the rates they are about: rules of a group are evaluated in their order."""
+    """The alerts about the promise, after the rates that they use: the rules of a group are evaluated in order."""
     fixed = [model for model in models if model.fixed]
     alerts: list[RecordingRule | Alert] = [*rates(wishes)]
     if fixed:
         alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes), _quiet(fixed, models, wishes)]
-    alerts += [_drift(models, wishes), _cause(models, wishes), _stale(wishes)]
+    alerts += [_drift(models, wishes), _inputs(models, wishes), _cause(models, wishes), _stale(wishes)]
     if any(model.shadowed for model in models):
         alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
     return Group("tocsin.promise", alerts)
 
 
 def _broken(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
-    """Evidence over 1/delta: by Ville's inequality that ever happens by chance with probability at most delta."""
+    """Evidence over 1/delta. By Ville's inequality, chance ever causes that with probability at most delta."""
     parts, sure, limits = [], [], page_limits(every, wishes.delta, wishes.run_length)
     windows = [model for model in fixed if not model.run_length]
     if windows:
@@ -63,7 +63,7 @@ def _exceeds_limit(limit: float, some: Sequence[WatchedModel], every: Sequence[W
 
 
 def _burning(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes: RuleOptions) -> list[Alert]:
-    """The share of alarms is some times what was promised, in a long window and still in a short one."""
+    """The share of alarms is a multiple of the promised rate, in a long window and still in a short one."""
     rules = []
     only = _in_braces(matching(fixed, every))
     for name, urgency, times, short, long in (
@@ -93,7 +93,7 @@ def _burning(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishe
 
 
 def _quiet(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
-    """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
+    """Far fewer alarms than calibration explains: the promise holds, but something has changed."""
     limit = page_limits(every, wishes.delta).quiet
     peak = f"max_over_time(tocsin_quiet_log_evalue{_in_braces(matching(fixed, every))}[5m])"
     return Alert(
@@ -126,8 +126,24 @@ def _drift(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     )
 
 
+def _inputs(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
+    limit = page_limits(models, wishes.delta).drift
+    peak = f"max by ({wishes.labels('model')}) (max_over_time(tocsin_inputs_log_evalue[5m]))"
+    return Alert(
+        "TocsinInputsChanged",
+        "info",
+        f"{peak} > {limit:.4f}",
+        wishes.subject + ': inputs are other than at calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
+        "What the model shows of its inputs is distributed otherwise than when the bundle was calibrated. While "
+        "TocsinDrift and TocsinPromiseBroken are silent, nothing says that alarms are other than promised. On traffic "
+        "like the calibration traffic, any alert of this kind ever fires with probability at most "
+        f"{wishes.delta:g} a process.",
+        "inputs-changed",
+    )
+
+
 def cause_template(wishes: RuleOptions) -> str:
-    """The part of the traffic with most evidence that it has changed, and since when, as a template of annotations."""
+    """The part of the traffic with the most evidence of a change, and since when, as a template of annotations."""
     matchers = ",".join(f"{label}='%s'" for label in [*wishes.by, "model"])
     values = " ".join(f"$labels.{label}" for label in [*wishes.by, "model"])
     most = f'{{{{ with printf "topk(1, tocsin:cause_log_evalue{{{matchers}}} > 0)" {values} | query }}}}'

@@ -24,13 +24,14 @@ from tocsin.recording.division import Division, calibration_rows, unseen_rows
 from tocsin.recording.reading import SESSION, RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, Promise, uniforms
 from tocsin_calibration import compare as compare_promises
+from tocsin_calibration.wording import of_scales
 
 COMPARISON_SHARE = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
 
 
 @command(CalibrateOptions)
 def calibrate(options: CalibrateOptions) -> None:
-    """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
+    """Calibrate thresholds on safe responses, and promise the false-alarm rate."""
     source = Bundle.read(options.bundle)
     if not options.alphas:
         raise CalibrationError("--warning 0 and --critical 0 leave no severity to promise for; give one of them a rate")
@@ -51,7 +52,7 @@ def calibrate(options: CalibrateOptions) -> None:
         _require_here(options.on)
         looked = inspect_recording(ScoredRecording(source, unseen), options, source.scorer.detectors, console)
         rows, facts = looked.scored.rows, looked.facts
-        promised = promise_of(source, looked.scored, options)
+        promised = promise_of(source, looked.scored, options, _scales(source, recording, options, console))
         if fresh is not None:
             _show_comparison(source, promised, looked.scored, ScoredRecording(source, fresh), options, console)
             if options.out is None:
@@ -69,7 +70,7 @@ def calibrate(options: CalibrateOptions) -> None:
 
 
 def _rows_not_fitted_on(bundle: Bundle, recording: Recording, options: CalibrateOptions, console: Console) -> Recording:
-    """The responses to calibrate on: chosen as the options say, and not seen in fitting. Raises CalibrationError."""
+    """The responses to calibrate on: chosen by the options, without those used in fitting. Raises CalibrationError."""
     fitted, division = bundle.provenance.get("fitted", {}), Division(options.share, options.seed, options.sessions)
 
     def rows(file: RecordedFile) -> Any:
@@ -88,6 +89,29 @@ def _rows_not_fitted_on(bundle: Bundle, recording: Recording, options: Calibrate
     return unseen
 
 
+def _scales(
+    bundle: Bundle, calibrated: Recording, options: CalibrateOptions, console: Console
+) -> ScoredRecording | None:
+    """The responses of --scales, but for what may be calibrated on. Raises CalibrationError when none are left."""
+    if options.scales is None:
+        return None
+    shared = {file.sha256 for file in calibrated.files}
+    fitted, division = bundle.provenance.get("fitted", {}), Division(options.share, options.seed, options.sessions)
+
+    def rows(file: RecordedFile) -> Any:
+        return file.mask & ~calibration_rows(file, fitted, division) if file.sha256 in shared else file.mask
+
+    apart = responses_of(bundle, options.scales, options.model).where(rows)
+    named = of_sessions(apart, options.only, options.sessions or SESSION, console)
+    finite = require_finite(named, options.leave_out_broken, console, bundle.scorer.masked)
+    if not finite.rows:
+        raise CalibrationError(
+            f"{options.scales}: all of it may be calibrated on; name another recording with --scales, such as the one "
+            f"that the detectors were fitted on, or leave it out"
+        )
+    return ScoredRecording(bundle, finite)
+
+
 def _show_comparison(
     bundle: Bundle,
     promised: Promised,
@@ -96,7 +120,7 @@ def _show_comparison(
     options: CalibrateOptions,
     console: Console,
 ) -> None:
-    """Compare the promise made on `scored` with the bundle's, on new responses."""
+    """Print a comparison of the new promise, made on `scored`, with the bundle's, on new responses."""
     current = bundle.require_promise(options.bundle)
     names = None if options.sessions is None else (new.names(options.sessions), scored.names(options.sessions))
     show_comparison(
@@ -107,13 +131,14 @@ def _show_comparison(
 def _provenance(
     recording: Recording, rows: int, facts: dict[str, Any], promised: Promised, options: CalibrateOptions
 ) -> dict[str, Any]:
-    """What the bundle keeps of where its promise comes from; `facts` are what was seen in the recording before."""
+    """What the bundle records about the origin of its promise. `facts` are what was found in the recording before."""
     return {
         "timestamp": time.time(),
         "tocsin": version("tocsin"),
         "rows": rows,
         **({"look": {**facts, "as_is": options.as_is}} if facts or options.as_is else {}),
         **Division(options.share, options.seed, options.sessions).facts(),
+        **({} if options.scales is None else {"scales": options.scales.name}),
         "files": {file.sha256: file.path.name for file in recording.files},
         **({} if promised.power is None else {"power": promised.power}),
     }
@@ -122,13 +147,13 @@ def _provenance(
 def _require_here(on: str) -> None:
     if on != HERE:
         raise CalibrationError(
-            "--groups, --weights, --target, --classes, --sessions, --correct and --compare need all scores in one "
-            "memory: leave --on out"
+            "--scales, --inputs, --groups, --weights, --target, --classes, --sessions, --correct and --compare need "
+            "all scores in one memory: leave --on out"
         )
 
 
 def _split_for_comparison(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:
-    """A third of the responses, or of the sessions, and the others."""
+    """Split off a third of the responses, or of the sessions."""
     names = [""] * unseen.rows if sessions is None else [str(name) for name in unseen.column(sessions)]
     first = uniforms([f"aside/{name or row}" for row, name in enumerate(names)], seed) <= COMPARISON_SHARE
     return unseen.take(np.flatnonzero(first)), unseen.take(np.flatnonzero(~first))
@@ -142,10 +167,12 @@ def _shared_text(promise: Promise) -> str:
 
 
 def _print_promise(console: Console, promised: Promised, options: CalibrateOptions) -> None:
-    """Print what is promised, and of whom."""
+    """Print what is promised, and for which responses."""
     promise, risk = promised.promise, promised.risk
     for line in str(promise).splitlines():
         console.print(f"  {line}")
+    if (scales := of_scales(promise)) is not None:
+        console.print(f"  {scales}")
     if promise.groups and promise.sessions is None:
         console.print(f"  each on its own for: {', '.join(promise.groups)}")
     if promise.pooled:

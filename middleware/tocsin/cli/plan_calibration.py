@@ -24,7 +24,7 @@ SIMULATION_RUNS, SIMULATION_HORIZON = 41, 10_000  # of the simulation, and its h
 
 
 class Delay(NamedTuple):
-    """Responses until an excess is found, in half of all cases and in 95% of them; None beyond the horizon."""
+    """After how many responses an excess is found, in half of all cases and in 95% of them; None beyond the horizon."""
 
     excess: float
     median: int | None
@@ -33,7 +33,7 @@ class Delay(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What so many recorded responses are good for, at one alpha."""
+    """What a calibration on so many responses can promise, at one alpha."""
 
     rows: int
     law: FalseAlarmLaw
@@ -57,7 +57,7 @@ def calibration(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say how many responses a calibration takes, and which excess of alarms is found after how many responses."""
+    """Compute how many responses a calibration takes, and after how many responses which excess of alarms is found."""
     alphas = alpha or [0.05, 0.01]
     if not 0 < delta < 1:
         raise ConfigError(f"--delta: a probability lies between 0 and 1, not {delta:g}")

@@ -1,7 +1,7 @@
 """Settings from the environment: TOCSIN_UPSTREAM, TOCSIN_MODELS__DIGITS__BUNDLE. They override those of the file.
 
-Two underscores are a step down. Names of settings are read in any case; a name that a user has chosen, such as a
-model's, is that of the file where both are alike but for case and for what a variable's name cannot hold.
+Two underscores separate levels. Names of settings are case-insensitive. A name that a user has chosen, such as a
+model's, is the one in the file where both differ only in case and in characters that a variable's name cannot hold.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SERVICE_LINK = re.compile(
 
 
 class Override(NamedTuple):
-    """One variable: its name, the place of the setting that it gives, and the value."""
+    """One variable: its name, the path of the setting, and the value."""
 
     variable: str
     place: tuple[str, ...]
@@ -34,10 +34,10 @@ class Override(NamedTuple):
 def overrides(
     environment: Mapping[str, str], content: Mapping[str, Any], settings: Iterable[str]
 ) -> tuple[dict[str, Any], list[Override]]:
-    """What the environment says besides `content`, as nested settings and one by one. `settings` are the names there
-    are at the top.
+    """The settings of the environment, nested and as a list. `content` is the file's, `settings` the known names at the
+    top level.
 
-    Raises ConfigError naming the variable that is no setting, or fits several.
+    Raises ConfigError naming a variable that is not a setting, or matches several.
     """
     names = set(settings)
     result: dict[tuple[str, ...], Override] = {}
@@ -76,7 +76,7 @@ def _setting_path(variable: str, content: Mapping[str, Any], names: set[str]) ->
 
 
 def _name(variable: str, name: str, inside: Any) -> str:
-    """The name that a step means: the one of the file that looks like it, else the variable's own."""
+    """The name that a level means: the matching one of the file, else the variable's own."""
     names = [key for key in inside if isinstance(key, str)] if isinstance(inside, Mapping) else []
     alike = [key for key in names if _as_variable(key) == _as_variable(name)]
     if name in names or len(alike) == 1:
@@ -92,7 +92,7 @@ def _as_variable(name: str) -> str:
 
 
 def _value(text: str) -> Any:
-    """YAML's null, what JSON says of lists and objects, and otherwise the text as it is."""
+    """Null and JSON lists and objects are parsed; everything else stays text."""
     if text.strip() in ("null", "Null", "NULL", "~"):
         return None
     if text.lstrip()[:1] in ("{", "["):

@@ -1,4 +1,4 @@
-"""What is configured of state that replicas share."""
+"""Settings of state that replicas share."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StateConfig(BaseModel):
         return self
 
     def sentinels(self) -> tuple[list[tuple[str, int]], int]:
-        """The sentinels' addresses, and the database. Raises ValueError on what is none."""
+        """The addresses of the sentinels, and the database. Raises ValueError where the text is invalid."""
         _, _, where = self.redis.partition("://")
         hosts, _, database = where.partition("/")
         parts = [entry.rpartition(":") for entry in hosts.split(",")]

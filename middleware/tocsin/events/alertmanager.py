@@ -1,4 +1,4 @@
-"""Alerts for an Alertmanager without a Prometheus between (its API v2)."""
+"""Alerts sent to an Alertmanager directly, without Prometheus (API v2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tocsin.events.post import post
 
 
 class Alertmanager:
-    """POSTs alerts of a model and severity, that end by themselves once no alarm follows."""
+    """POSTs alerts by model and severity. They resolve by themselves when no alarm follows."""
 
     def __init__(self, target: AlertmanagerTarget) -> None:
         self._url = f"{str(target.alertmanager).rstrip('/')}/api/v2/alerts"
@@ -28,7 +28,7 @@ class Alertmanager:
 
 
 def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
-    """The alerts that an event is."""
+    """The alerts that represent an event."""
     data = event["data"]
     if event["type"] == EVIDENCE:
         labels = {"alertname": "TocsinEvidence", "model": data["model"], "severity": data["severity"]}

@@ -1,4 +1,4 @@
-"""One HTTP request to a receiver of events: not beyond its time, and to nobody else."""
+"""One HTTP request to a receiver of events, within a time limit and without redirects."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ RETRYABLE_STATUSES = (408, 425, 429)  # statuses of 4xx that may be otherwise ne
 
 
 class Rejected(Exception):
-    """The receiver does not want this event, now or later."""
+    """The receiver refuses this event for good."""
 
 
 def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:
-    """POST a body, which the receiver takes by any 2xx. The whole of it, from looking up the name to the last byte of
-    the answer, has `timeout` seconds. A redirect is not followed: body and signature are for this receiver alone.
+    """POST a body. The receiver accepts it with any 2xx. The whole request, from name resolution to the last byte of
+    the response, has `timeout` seconds. Redirects are not followed, because body and signature are for this receiver
+    alone.
 
-    Raises Rejected where the receiver refuses it, OSError where it cannot be had, or has not taken it.
+    Raises Rejected where the receiver refuses the event, OSError where it cannot be reached or has not accepted it.
     """
     request = _Request(url, body, headers, timeout)
     thread = threading.Thread(target=request.run, name="tocsin-post", daemon=True)
@@ -40,7 +41,7 @@ def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """None: whoever is redirected has not been heard."""
+        """None: a redirect counts as a failure."""
         return
 
 
@@ -56,7 +57,7 @@ class _Request:
         self.done = threading.Event()
 
     def run(self) -> None:
-        """Ask; `failure` is what came of it."""
+        """Send the request; `failure` is its outcome."""
         opener = urllib.request.build_opener(_NoRedirects, *_handlers(self))
         try:
             with opener.open(self._request, timeout=self._timeout) as answer:
@@ -74,14 +75,14 @@ class _Request:
             self.done.set()
 
     def connected(self, connection: socket.socket) -> None:
-        """Take note of what is to be ended when time is up. Raises OSError if it is."""
+        """Remember the connection, to close it when time is up. Raises OSError if that has happened."""
         with self._lock:
             if self._given_up:
                 raise TimeoutError("time is up")
             self._socket = connection.dup()  # TLS makes another object of the same connection
 
     def give_up(self) -> None:
-        """Time is up: nothing is sent any more."""
+        """Time is up: close the connection."""
         with self._lock:
             self._given_up = True
             if self._socket is not None:
@@ -90,7 +91,7 @@ class _Request:
 
 
 def _handlers(request: _Request) -> list[Any]:
-    """What opens connections that `request` knows of; they use proxies of the environment, as urllib does."""
+    """Handlers whose connections `request` knows. They use the environment's proxies, as urllib does."""
 
     class Traced(http.client.HTTPConnection):
         def connect(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tocsin.errors import ConfigError
 from tocsin.kubernetes.files import CONFIG_FILE
+from tocsin.kubernetes.kserve import is_kserve, put_into_predictor, restore_ports, write_annotations
 from tocsin.kubernetes.services import GuardedPods, headless_before, leads_to_sidecar, redirect_ports, shut_out
 from tocsin.kubernetes.sidecar import NAME, VOLUMES, Listening, SidecarContainer
 from tocsin.kubernetes.workloads import (
@@ -35,12 +36,15 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
     manifests = [copy.deepcopy(document) for document in documents]
     notes: list[str] = []
     guarded: list[GuardedPods] = []
+    of_kserve: list[GuardedPods] = []
     written: dict[tuple[str | None, str], Document] = {}
     for document in manifests:
         refuse_foreign(document)
         pod = pod_of(document)
         if pod is None:
             continue
+        if is_kserve(document):
+            restore_ports(document, pod)
         _move_back(pod)
         served = [
             listening_port
@@ -57,9 +61,14 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
             )
         _refuse_clashes(document, pod, sidecar)
         pods = _guarded(document, pod, sidecar.listening)
-        listening, said = _before_headless(manifests, document, pod, pods, sidecar)
+        if document.get("kind") == "LLMInferenceService":
+            listening, said = _before_pool(document, pod, served, sidecar)
+        else:
+            listening, said = _before_headless(manifests, document, pod, pods, sidecar)
         pods = dataclasses.replace(pods, listening=listening)
         guarded.append(pods)
+        if is_kserve(document):
+            of_kserve.append(pods)
         configured = dataclasses.replace(
             sidecar.listening_on(listening), config_map=sidecar.config_map or _config_map(document)
         )
@@ -70,7 +79,7 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
                 f"{title_of(document)}: another workload has the ConfigMap {configured.config_map}: leave out "
                 f"--config-map"
             )
-        _put_in(document, pod, configured)
+        _put_in(document, pod, configured, served)
         notes += [
             f"{title_of(document)}: {NAME} stands in front of port {listening_port.upstream}"
             for listening_port in served
@@ -85,6 +94,8 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
     for document in manifests:
         notes += redirect_ports(document, guarded, secure) if document.get("kind") == "Service" else []
     for pods in guarded:
+        if pods in of_kserve:
+            continue  # KServe writes their Services
         for document in manifests:
             notes += shut_out(document, pods) if document.get("kind") == "NetworkPolicy" else []
         for listening_port in pods.listening:
@@ -147,6 +158,31 @@ def _before_headless(
     return listening, notes
 
 
+def _before_pool(
+    document: Document, pod: Document, served: Sequence[Listening], sidecar: SidecarContainer
+) -> tuple[list[Listening], list[str]]:
+    """Where the sidecar listens before a server that an inference pool finds by its port: at that, the server moved."""
+    listening, notes, swapped = list(sidecar.listening), [], []
+    for port in served:
+        containers = [
+            entry for entry, declared in declared_ports(pod, NAME) if declared.get("containerPort") == port.upstream
+        ]
+        if not move_server_port(containers[0], port.upstream, port.port):
+            raise ConfigError(
+                f"{title_of(document)}: callers come to port {port.upstream} of its container "
+                f"{containers[0].get('name')}, whose arguments do not name it: give it `--port {port.upstream}`, so "
+                f"that it can be moved, or put the processor before its route (tocsin attach --for)"
+            )
+        listening[listening.index(port)] = Listening(port.name, port.upstream, port.port)
+        swapped.append(f"{port.upstream}:{port.port}")
+        notes.append(
+            f"{title_of(document)}: {port.name} listens on the model server's port {port.upstream}, and the model "
+            f"server was moved to {port.port}"
+        )
+    annotate(pod, MOVED, ",".join(swapped))
+    return listening, notes
+
+
 def _move_back(pod: Document) -> None:
     """Undo what an earlier time has moved."""
     annotations = (pod.get("metadata") or {}).get("annotations") or {}
@@ -167,12 +203,15 @@ def _refuse_clashes(document: Document, pod: Document, sidecar: SidecarContainer
             )
 
 
-def _put_in(document: Document, pod: Document, sidecar: SidecarContainer) -> None:
+def _put_in(document: Document, pod: Document, sidecar: SidecarContainer, served: Sequence[Listening]) -> None:
     spec = pod["spec"]
+    is_predictor = is_kserve(document) and document.get("kind") == "InferenceService"
     for kind in ("containers", "initContainers"):
         if spec.get(kind):
             spec[kind] = [entry for entry in spec[kind] if entry.get("name") != NAME]
-    if sidecar.native:
+    if is_predictor:
+        put_into_predictor(document, pod, sidecar, served)
+    elif sidecar.native:
         spec["initContainers"] = [*(spec.get("initContainers") or []), sidecar.container()]
     else:
         spec["containers"] = [*spec["containers"], sidecar.container()]
@@ -182,6 +221,8 @@ def _put_in(document: Document, pod: Document, sidecar: SidecarContainer) -> Non
     spec["volumes"] = [*volumes, *sidecar.volumes()]
     spec["terminationGracePeriodSeconds"] = max(spec.get("terminationGracePeriodSeconds") or 30, sidecar.grace)
     annotate(pod, DIGEST, sidecar.digest())  # new pods when it changes
+    if is_kserve(document):
+        write_annotations(document, pod)
 
 
 def _advice(document: Document, pod: Document, sidecar: SidecarContainer, served: Sequence[Listening]) -> list[str]:

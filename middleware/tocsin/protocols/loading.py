@@ -1,4 +1,4 @@
-"""The methods of the protocols that a configuration names, whoever describes them."""
+"""The methods of the protocols that a configuration names, from presets, descriptors or reflection."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tocsin.protocols.reflection import reflected_pool
 def methods_of(
     name: str, configured: Mapping[str, ProtocolConfig], channel: Callable[[], grpc.Channel]
 ) -> dict[str, Method]:
-    """The methods of a protocol by name: a configured one, else a preset. `channel` leads to the upstream, for those
-    that are to be asked for descriptors.
+    """The methods of a protocol by name: a configured one, else a preset. `channel` connects to the upstream, for
+    protocols whose descriptors are read by reflection.
 
     Raises ConfigError naming the protocol, the method, and what does not fit.
     """

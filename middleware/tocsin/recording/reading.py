@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tocsin.errors import ConfigError, RecordingError
 from tocsin.recording.columns import declared_shape, padded_rows, to_array
 from tocsin_detectors import FittingData, Observations, SignalError
-from tocsin_detectors.fitting import BATCH
 from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.observation import BATCH
 
 if TYPE_CHECKING:
     import pyarrow
@@ -295,7 +295,10 @@ def _tables(
 def _column(path: Path, column: str, table: pyarrow.Table, free: FreeLength | None) -> NDArray[np.float32]:
     kind, _, name = column.partition(".")
     if column not in table.column_names:
-        raise RecordingError(f"{path}: has no {kind} '{name}', which other files of the recording have")
+        raise RecordingError(
+            f"{path}: has no {kind} '{name}', which other files of the recording have; a bundle reads the same signals "
+            f"of every response: give methods that answer with others a protocol and a model each, and record again"
+        )
     where = f"{path}: {kind} '{name}'"
     return to_array(table.column(column), where, declared_shape(table.schema.field(column)), free)
 

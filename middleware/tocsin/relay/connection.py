@@ -110,7 +110,7 @@ class Connection(EndpointHost):
     def on_connected(self, transport: asyncio.BaseTransport) -> None:
         """The client is there: connect upstream."""
         self._port.keep_alive(transport)
-        if not self.context.admit(self):
+        if not self.context.open.admit(self):
             self.downstream.close()
             return
         self._connecting = asyncio.get_running_loop().create_task(self._connect())

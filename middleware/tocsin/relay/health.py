@@ -11,7 +11,7 @@ from tocsin.relay.context import RelayContext
 
 Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" where there is none
 
-NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2", "verdict")
+NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2", "upgraded", "verdict")
 CUT = ("shortened", "left_out")
 LIMITED = (
     "connections", "streams", "resets", "controls", "headers", "unreadable", "idle", "memory", "unread", "unguarded",

@@ -1,4 +1,4 @@
-"""From what a gate is asked to look at to batches of counts: counts by hand, scrapes, or Prometheus."""
+"""Turns the gate's options into batches of counts: given counts, scrapes, or Prometheus."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _COUNTS = re.compile(r"\s*(\d+)\s*/\s*(\d+)\s*")
 
 @dataclass(frozen=True)
 class Source:
-    """What is looked at: `canary` and `stable` are counts by hand, addresses of sidecars or label matchers; `rate` is a
-    promised rate in place of the stable version; `shadow` compares a candidate bundle with the live one instead.
+    """Where counts come from: `canary` and `stable` are given counts, addresses of sidecars or label matchers. `rate`
+    is a promised rate in place of the stable version; `shadow` compares a candidate bundle with the live one instead.
     """
 
     canary: Sequence[str]
@@ -61,7 +61,7 @@ class Source:
 
 
 class Reading(NamedTuple):
-    """Counts to judge; remarks on them for people, and why nothing may be promoted on them, if so."""
+    """Counts to judge, remarks on them for people, and reasons why nothing may be promoted on them."""
 
     comparison: StreamComparison
     remarks: list[str]
@@ -69,9 +69,9 @@ class Reading(NamedTuple):
 
 
 def read(source: Source, terms: Mapping[str, Any]) -> Reading:
-    """One look. `terms` are those of the gate, which must be the same at all looks.
+    """Read the counts for one look. `terms` are those of the gate, which must be the same at all looks.
 
-    Raises CheckError or ConfigError where there are no counts that could be trusted.
+    Raises CheckError or ConfigError where no reliable counts can be read.
     """
     if source.prometheus is not None:
         return _from_prometheus(source, Prometheus(source.prometheus, source.headers))
@@ -108,7 +108,7 @@ def _unscored(source: Source, responses: Any, unscored: Any) -> list[str]:
 
 
 def _add_counts(source: Source, looks: Looks) -> None:
-    """Counts by hand are totals since the rollout began; the batch is what is new in them."""
+    """Given counts are totals since the rollout began; the batch is their increase."""
     if len(source.canary) > 1 or len(source.stable) > 1:
         raise ConfigError("counts by hand are the totals of all replicas: give --canary and --stable once")
     totals = [0.0] * 5
@@ -153,7 +153,7 @@ def _add_scrapes(source: Source, looks: Looks, remarks: list[str]) -> None:
 
 
 def _columns(shadow: bool, place: str) -> tuple[int, ...]:
-    """Where a target's counters go in a batch; of unscored responses only the canary's matter."""
+    """The position of a target's counters in a batch. Of unscored responses only the canary's count."""
     if shadow:
         return (0, 1, 2, 3, 4)
     return (0, 1, 4) if place == "canary" else (2, 3)

@@ -28,10 +28,12 @@ class Output(NamedTuple):
 
 
 class MethodOutline(NamedTuple):
-    """A method of a server, and the paths of floating-point numbers in its response."""
+    """A method of a server: the paths of floating-point numbers in its response, and of maps to such numbers."""
 
     path: str
     numbers: Sequence[str]
+    maps: Sequence[str] = ()
+    streams: bool = False
 
 
 def ask_models(channel: grpc.Channel, names: Sequence[str]) -> dict[str, list[Output]] | None:
@@ -66,7 +68,9 @@ def ask_methods(channel: grpc.Channel) -> list[MethodOutline]:
     for service in services:
         for method in pool.FindServiceByName(service).methods:
             path = f"/{service}/{method.name}"
-            outlines.append(MethodOutline(path, list(_numbers(method.output_type, "response", ()))))
+            places = list(_numbers(method.output_type, "response", ()))
+            numbers, maps = ([place for place, is_map in places if is_map is kind] for kind in (False, True))
+            outlines.append(MethodOutline(path, numbers, maps, method.server_streaming))
     return outlines
 
 
@@ -87,16 +91,19 @@ def _call(channel: grpc.Channel, method: str, request: str, response: str, **con
     return stub(asked_type(**content), timeout=TIMEOUT, wait_for_ready=False)
 
 
-def _numbers(message: Descriptor, path: str, above: tuple[str, ...]) -> Iterator[str]:
-    """Paths of floating-point fields, outermost first."""
+def _numbers(message: Descriptor, path: str, above: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    """Paths of floating-point fields, outermost first, and whether each is a map to such numbers."""
     if len(above) >= MAX_DEPTH or message.full_name in above:
         return
     inside = []
     for field in message.fields:
         place = f"{path}.{field.name}"
         if field.cpp_type in NUMBERS:
-            yield place
-        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            yield place, False
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].cpp_type in NUMBERS:
+                yield place, True
+        elif field.message_type is not None:
             inside.append((field.message_type, f"{place}[]" if is_repeated(field) else place))
     for kind, place in inside:
         yield from _numbers(kind, place, (*above, message.full_name))

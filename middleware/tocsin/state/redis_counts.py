@@ -1,9 +1,9 @@
-"""Counts that replicas add up in Redis, so that evidence is that of them all.
+"""Counts that replicas add up in Redis, so that their evidence is computed from all of them.
 
-Every few seconds each replica reports what it has counted since its last report, and gets everybody's sum; what others
-have counted is the sum without its own. A report has a number and is taken in once, however often it is sent: one whose
-answer was lost is sent again as it was. When Redis has lost its memory the sum begins anew, in a new epoch, on top of
-what is known; nothing is taken back. While Redis is away, replicas go on with what they know.
+Every few seconds each replica reports what it has counted since its last report, and receives the sum of all replicas;
+the others' share is that sum without its own. A report has a number and is added once, however often it is sent: one
+whose answer was lost is sent again unchanged. When Redis has lost its memory the sum starts anew, in a new epoch, on
+top of what is known; nothing is subtracted. While Redis is unavailable, replicas continue with what they know.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Counts = list[int]
 
 
 class _Shared:
-    """One list of counts: what others are known to have counted, and what was reported, ever and in this epoch."""
+    """One list of counts: what others are known to have counted, and what was reported, in total and in this epoch."""
 
     def __init__(self, length: int) -> None:
         self.replica = uuid4().hex[:12]
@@ -42,9 +42,9 @@ class SharedCounts:
         self._shared: dict[str, _Shared] = {}
 
     def exchange(self, counts_by_name: Mapping[str, Sequence[int]]) -> dict[str, Counts]:
-        """Report `seen`, this replica's own counts and those of others that were given to it; what others have counted
-        since, where they have. Lists of another length under the same name are others. What is not named any more is
-        forgotten, save `NAME:PART` while `NAME` is named: parts may be exchanged less often.
+        """Report `seen`, this replica's own counts and those that it was given of others. Returns what others have
+        counted since, where they have. Lists of another length under the same name are separate. Names that are no
+        longer given are dropped, except `NAME:PART` while `NAME` is given: parts may be exchanged less often.
         """
         names = {f"{name}/{len(counts)}": name for name, counts in counts_by_name.items()}
         self._shared = {

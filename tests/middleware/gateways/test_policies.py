@@ -7,11 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import helm_python as helm
 import pytest
 import yaml
 from benchmarks.harness.chat import tokens_bundle
 from benchmarks.harness.parts import SIGNALS
 from tests import command
+from tests.docs.terminal import blocks
 from tests.middleware.gateways.envoys import BLOCK, ask, attached_bootstrap, checked, envoy, judged_by, manager
 from tests.middleware.gateways.schemas import validate
 
@@ -22,6 +24,7 @@ from tocsin.gateways.istio import istio
 from tocsin.gateways.placement import Placement, milliseconds
 from tocsin.judgement.guard import Guard
 
+ROOT = Path(__file__).parents[3]
 HERE = ["--target", "Gateway/models", "--namespace", "gateways", "--processor", "tocsin.models:9002"]
 POLICIES = ("envoy-gateway", "istio", "agentgateway", "gke")
 PLACE = Placement("tocsin", "gateways", "Gateway", "models", "tocsin", "models", 9002)
@@ -128,6 +131,29 @@ def test_what_an_api_cannot_express_is_refused(tokens: Path, tmp_path: Path) -> 
     for gateway, content, options, more, reason in cases:
         assert reason in printed(tmp_path, gateway, content, *options, code=2, **more), (gateway, reason)
     assert "ext_proc: is not set" in printed(tmp_path, "gke", model, *HERE, code=2, ext_proc=None)
+
+
+@pytest.mark.parametrize(("page", "gateway"), [("envoy_gateway", "envoy-gateway"), ("istio", "istio")])
+def test_the_docs_show_what_attach_prints(page: str, gateway: str, tokens: Path, tmp_path: Path) -> None:
+    shown = {block.file: block.text for block in blocks(ROOT / "docs" / f"{page}.md")}
+    content = yaml.safe_load(shown["tocsin.yaml"])
+    content["models"]["smollm2"]["bundle"] = str(tokens)
+    model = content["models"]["smollm2"]
+    documents, _ = printed(tmp_path, gateway, model, *HERE, **{**content, "models": {"smollm2": model}})
+    assert documents == list(yaml.safe_load_all(shown[f"{gateway}.yaml"]))
+    made = helm.Chart.load(str(ROOT / "helm" / "tocsin")).render(
+        yaml.safe_load(shown["values.yaml"]), name="tocsin", namespace="models"
+    )
+    texts = made.values() if isinstance(made, dict) else [made]
+    config = next(
+        part for text in texts for part in yaml.safe_load_all(str(text)) if part and part.get("kind") == "ConfigMap"
+    )
+    written = yaml.safe_load(config["data"]["tocsin.yaml"])
+    told = yaml.safe_load(shown["tocsin.yaml"])
+    assert written["models"]["smollm2"] == told["models"]["smollm2"] | {"bundle": "/bundles/llm.tocsin"}
+    assert {key: written[key] for key in ("ext_proc", "mode", "fail")} == {
+        key: told[key] for key in ("ext_proc", "mode", "fail")
+    }
 
 
 def test_durations() -> None:

@@ -1,4 +1,4 @@
-"""JSON documents in parts: members and elements as their bytes, so that what is not changed stays as it was written."""
+"""JSON documents in parts: members and elements as their bytes, so that what is not changed keeps its encoding."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ encoded = msgspec.json.encode
 
 
 class JsonMessage(bytes):
-    """A document as it came, and what was decoded of it."""
+    """A document as it came, with its decoded values."""
 
     document: Any
 
 
 def members_of(content: bytes, side: str) -> dict[str, bytes]:
-    """The members of an object, each as its bytes; of two with one name, the last. Raises Unscored `undecodable`."""
+    """The members of an object, each as its bytes. Of two with one name, the last counts. Raises Unscored
+    `undecodable`.
+    """
     members: dict[str, msgspec.Raw] = _decoded(_MEMBERS, content, side)
     return {name: bytes(value) for name, value in members.items()}
 
