@@ -51,7 +51,7 @@ class Segment(NamedTuple):
     is_done: bool = False
 
 
-class ResponseHead(NamedTuple):
+class ResponseTreatment(NamedTuple):
     """What will be done to a response. `is_judged`: it is read; otherwise it passes unchanged. `kind`: EVENTS, LINES or
     DOCUMENT. `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must be dropped.
     """
@@ -175,14 +175,14 @@ class Exchange:
         undone.end()
         return b"".join(parts)
 
-    def on_response_headers(self, status: int, headers: Headers) -> ResponseHead:
+    def on_response_headers(self, status: int, headers: Headers) -> ResponseTreatment:
         """The response begins; its header fields are named in lower case. Only success (2xx) is judged."""
         listed = list(headers)
         fields = self._response_headers = dict(listed)
         if self.call.wants_initial:
             self.call.initial_metadata = joined_values(listed, self.call.wants_initial)
         if not 200 <= status < 300:
-            return ResponseHead(False)
+            return ResponseTreatment(False)
         content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")
         is_binary = LENGTH_HEADER in fields and isinstance(self.method, InferRoute)
         self.kind = DOCUMENT if is_binary else _kind(content_type.strip())
@@ -203,7 +203,7 @@ class Exchange:
             self._by_segments = False
         if annotates and self.kind == DOCUMENT and not self._by_segments:
             self._held_parts = []
-        return ResponseHead(True, self.kind, rewrites)
+        return ResponseTreatment(True, self.kind, rewrites)
 
     def on_response_chunk(self, content: bytes) -> list[Segment]:
         """The segments that these bytes of the response complete."""

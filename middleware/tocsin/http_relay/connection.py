@@ -14,11 +14,11 @@ from collections.abc import Callable
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.bodies import Body, BodyError, OpenBody, body_of
 from tocsin.http_relay.context import HttpContext, RelayedResponse, ResponseHost
-from tocsin.http_relay.heads import HeadError, RequestHead, read_request, read_response
+from tocsin.http_relay.heads import HeadError, Http1Request, read_request, read_response
 from tocsin.http_relay.passing import PassedResponse
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
-from tocsin.http_relay.response import JudgedResponse
+from tocsin.http_relay.response import GuardedResponse
 from tocsin.http_relay.sides import Side, SideHost
 from tocsin.judgement.batching import MOST_WAITING, VerdictCallback
 from tocsin.judgement.call import Call
@@ -174,7 +174,7 @@ class HttpConnection(RelayedConnection):
         self.relay.not_understood["malformed"] += 1
         self._refuse_rest(error.status, "MALFORMED", str(error))
 
-    def _open(self, head: RequestHead) -> None:
+    def _open(self, head: Http1Request) -> None:
         """A request begins."""
         relay, context = self.relay, self.context
         if head.verb == "CONNECT":
@@ -384,7 +384,9 @@ class HttpConnection(RelayedConnection):
         if request.exchange is None:
             response: RelayedResponse = PassedResponse(self._host, head, body)
         else:
-            response = JudgedResponse(self.relay, self._host, request.exchange, request.head, request.again, head, body)
+            response = GuardedResponse(
+                self.relay, self._host, request.exchange, request.head, request.again, head, body
+            )
         self._response = response
         response.on_head()
         if body.is_done:

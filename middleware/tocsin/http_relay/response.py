@@ -12,12 +12,11 @@ from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, EVENTS, Exchange, Segment
-from tocsin.exchange.exchange import ResponseHead as Treatment
+from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, EVENTS, Exchange, ResponseTreatment, Segment
 from tocsin.exchange.replies import Reply, ending, reply, verdict_event, verdict_fields
 from tocsin.http_relay.bodies import LAST_CHUNK, Body, ChunkedBody, chunk
 from tocsin.http_relay.context import RelayedResponse, ResponseHost
-from tocsin.http_relay.heads import CHUNKED, RequestHead, ResponseHead, lines_of
+from tocsin.http_relay.heads import CHUNKED, Http1Request, ResponseHead, lines_of
 from tocsin.http_relay.passing import CLOSE, HOP
 from tocsin.http_relay.replies import refusal, written
 from tocsin.judgement import gate as gates
@@ -35,7 +34,7 @@ BEYOND: Fault = ("undecodable", "a message follows the end of a stream")
 LOST = "the upstream closed the connection in the middle of its response"
 
 
-class WaitingSegment:
+class HeldSegment:
     """A segment, and how many of its messages may not go on yet; one that tells the end waits for all before it."""
 
     __slots__ = ("messages", "segment")
@@ -45,7 +44,7 @@ class WaitingSegment:
         self.messages = len(segment.messages) + (1 if segment.is_done else 0)
 
 
-class JudgedResponse(RelayedResponse):
+class GuardedResponse(RelayedResponse):
     """A guarded response. `again` is the request where it may be sent once more, `body` the reader of its own body."""
 
     def __init__(
@@ -53,7 +52,7 @@ class JudgedResponse(RelayedResponse):
         context: RelayContext,
         host: ResponseHost,
         exchange: Exchange,
-        request: RequestHead,
+        request: Http1Request,
         again: HttpCall | None,
         head: ResponseHead,
         body: Body,
@@ -69,12 +68,12 @@ class JudgedResponse(RelayedResponse):
         self._holds = context.enforces
         self._annotates = context.annotates
         self.gate = Gate(context.guard, exchange.call, holds=self._holds, can_retry=again is not None)
-        self._treatment = Treatment(False)
+        self._treatment = ResponseTreatment(False)
         self._way = PASSING
         self._head_waits = False
         self._is_chunked = False  # as it goes out
         self._has_trailer = False  # the verdict goes behind the last chunk
-        self._segments: deque[WaitingSegment] = deque()
+        self._segments: deque[HeldSegment] = deque()
         self._raw: list[bytes] = []  # of a BUFFERED response, as it came
         self._ready: list[bytes] = []  # what may go, of what waited
         self._size = 0  # bytes that wait, as they were charged
@@ -201,7 +200,7 @@ class JudgedResponse(RelayedResponse):
                 return
             if self._is_done and segment.messages:
                 segment = self._beyond(segment)
-            waiting = WaitingSegment(segment)
+            waiting = HeldSegment(segment)
             self._segments.append(waiting)
             if self._way == STREAMED and segment.raw:
                 self._keep(len(segment.raw))
@@ -269,7 +268,7 @@ class JudgedResponse(RelayedResponse):
         if self._timer is None and not self.is_over:
             self._timer = self._host.limit(self.call, self._on_late)
 
-    def _release(self, items: Iterable[WaitingSegment]) -> None:
+    def _release(self, items: Iterable[HeldSegment]) -> None:
         for waiting in items:
             waiting.messages -= 1
         self._advance()
