@@ -94,7 +94,7 @@ def test_large_responses_are_judged_beside_the_loop_and_nobody_waits_for_them(tm
 
     calls = asyncio.run(arrive())
     assert sorted(threads.judged) == [(1, True), (INLINE_ROWS + 1, False), (20_000, False)]
-    expected = guard.models["digits"].promise.judge(guard.models["digits"].scorer(many)).pvalues
+    expected = guard.models["digits"].scoring.promise.judge(guard.models["digits"].scoring.scorer(many)).pvalues
     assert calls[0].verdict is not None and calls[0].verdict.pvalues == pytest.approx(expected, rel=1e-4)
 
 
@@ -141,8 +141,8 @@ def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: P
 def test_sessions_of_many_rows_are_judged_as_at_once(tmp_path: Path) -> None:
     bundle = in_sessions(tmp_path / "sessions.tocsin", window=Window(5), style="max")
     guard = inline_guard(settings(1, bundle, models=model(bundle)["models"]))
-    judge, rows = guard.models["digits"].judge, 3 * MAX_STEP_ROWS + 7
-    scores = guard.models["digits"].scorer(safe_traffic(rows))
+    judge, rows = guard.models["digits"].scoring.judge, 3 * MAX_STEP_ROWS + 7
+    scores = guard.models["digits"].scoring.scorer(safe_traffic(rows))
     call = Call(METHOD, {"x-session": "one"}, "", False)
     judged = judge(scores, [(call, rows, None)], guard.models["digits"])
     alone = judge.promise.judge(scores, sessions=[judge.promise.sessions.start()] * rows)

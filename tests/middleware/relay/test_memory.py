@@ -93,8 +93,8 @@ def test_a_reload_leaves_no_model_behind(tmp_path: Path, without_the_collector: 
 
 
 def test_of_a_large_response_an_open_stream_keeps_what_its_trailers_tell(bundle: Path) -> None:
-    asked = fields((":method", "POST"), (":path", INFER), ("content-type", "application/grpc"))
-    begun = fields((":status", "200"), ("content-type", "application/grpc"))
+    request_block = fields((":method", "POST"), (":path", INFER), ("content-type", "application/grpc"))
+    response_block = fields((":status", "200"), ("content-type", "application/grpc"))
     content = framed(inference(safe_traffic(300), slice(0, 300)))
 
     async def relayed() -> None:
@@ -102,8 +102,8 @@ def test_of_a_large_response_an_open_stream_keeps_what_its_trailers_tell(bundle:
         greeting = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize()
         connection.downstream.data_received(PREFACE + greeting)
         connection.upstream.data_received(greeting)
-        connection.downstream.data_received(HeadersFrame(1, data=asked, flags=["END_HEADERS"]).serialize())
-        connection.upstream.data_received(HeadersFrame(1, data=begun, flags=["END_HEADERS"]).serialize())
+        connection.downstream.data_received(HeadersFrame(1, data=request_block, flags=["END_HEADERS"]).serialize())
+        connection.upstream.data_received(HeadersFrame(1, data=response_block, flags=["END_HEADERS"]).serialize())
         for start in range(0, len(content), 16_384):
             connection.upstream.data_received(DataFrame(1, data=content[start : start + 16_384]).serialize())
         for _ in range(10):  # turns, in which it is judged
