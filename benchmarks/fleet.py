@@ -22,7 +22,7 @@ from benchmarks.scrape import ACCEPT, guarded, traffic
 from tocsin.configuration.state import StateConfig
 from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.exposition import Exposition
-from tocsin.state.opening import EXCHANGES
+from tocsin.state.opening import EXCHANGE_INTERVAL
 from tocsin.state.redis_connection import RedisConnection
 from tocsin.state.redis_counts import SharedCounts
 from tocsin_calibration import FalseAlarmLaw, Watch, calibrate, promise_test
@@ -52,7 +52,7 @@ def main() -> None:
     console.print(table)
     wolf = crying(options.rate, options.fleets)
     seconds, packed, lines = scraped()
-    needed = options.replicas / EXCHANGES
+    needed = options.replicas / EXCHANGE_INTERVAL
     console.print(
         f"Redis: {options.replicas / redis_round:,.0f} reports a second, one after the other; it works on each for "
         f"{1e6 * redis_cpu:.0f} us; {options.replicas:,} replicas make {needed:,.0f} a second and model: "
@@ -66,7 +66,7 @@ def main() -> None:
     )
     checks = [
         at_most("replicas that know another sum than what was counted", wrong, 0),
-        at_most("a round of reports, over the time between two", redis_round / EXCHANGES, 1.0),
+        at_most("a round of reports, over the time between two", redis_round / EXCHANGE_INTERVAL, 1.0),
         at_most("kept promises that paged, over the share allowed", wolf / options.fleets / DELTA, 1.0),
         at_most("twice the alarms: seconds until all together page", delays["2.0"]["together"] or LONGEST, 60.0),
     ]
@@ -125,8 +125,8 @@ def paged(watch: Watch, draw: np.random.Generator, rate: float, alarms: float, s
     """When evidence pages, looked at after every exchange."""
     now = 0.0
     while now < seconds:
-        now += EXCHANGES
-        n = int(draw.poisson(rate * EXCHANGES))
+        now += EXCHANGE_INTERVAL
+        n = int(draw.poisson(rate * EXCHANGE_INTERVAL))
         alarmed = int(draw.binomial(n, alarms))
         watch.add((alarmed, n - alarmed))
         if watch.log_evidence() > log(1 / DELTA):

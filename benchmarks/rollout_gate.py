@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin_calibration.online.rollout_gate import RolloutGate
-from tocsin_calibration.online.two_streams import AgainstRate, Comparison, Direction, Pairs, Streams
+from tocsin_calibration.online.two_streams import AgainstRate, Direction, Pairs, StreamComparison, Streams
 from tocsin_calibration.thresholds.binomial import binomial_quantile
 
 RUNS, RESPONSES, BATCH, TIMES = 500, 20_000, 50, 4
@@ -48,7 +48,7 @@ def traffic(rates: Floats, times: float, seed: int) -> Traffic:
     return Traffic(canary.astype(float), draw.binomial(BATCH * TIMES, rates, size).astype(float))
 
 
-def decided(comparison: Comparison, ratio: float, direction: Direction, probability: float) -> Floats:
+def decided(comparison: StreamComparison, ratio: float, direction: Direction, probability: float) -> Floats:
     """After how many canary responses each run's evidence is enough (RUNS,); infinite where it never is."""
     trust, increments = comparison.log_increments(ratio, direction)
     sums = np.cumsum(increments.reshape(len(trust), RUNS, LOOKS), axis=2) + np.log(trust)[:, None, None]
@@ -87,8 +87,8 @@ def _first(reached: NDArray[np.bool_], step: int) -> Floats:
 def wrong_decisions() -> tuple[list[dict[str, Any]], list[Check]]:
     """Of canaries at the edge of what they may, how many are decided wrongly."""
     steady = np.full(LOOKS, ALPHA)
-    aborts: list[tuple[str, Comparison]] = []
-    promotions: list[tuple[str, Comparison]] = []
+    aborts: list[tuple[str, StreamComparison]] = []
+    promotions: list[tuple[str, StreamComparison]] = []
     for at, (name, rates) in enumerate({"steady": steady, "good and bad hours": HOURS}.items()):
         aborts.append((f"beside stable, {name}", beside_stable(traffic(rates, 1.0, 10 + at))))
         promotions.append((f"beside stable, {name}", beside_stable(traffic(rates, GATE.excess, 20 + at))))

@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks.harness.parts import INFER, SIGNALS, inference, safe_traffic, settings
 from benchmarks.report import arguments, at_most, console, finish
 from tocsin.judgement.guard import Guard
-from tocsin.service import COLLECTS
+from tocsin.service import GC_THRESHOLDS
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import Bundle, calibrate
@@ -40,7 +40,7 @@ def main() -> None:
     exposition = Exposition(sink, CollectorRegistry())
     gc.collect()
     gc.freeze()  # as a sidecar does once it has started
-    gc.set_threshold(*COLLECTS)
+    gc.set_threshold(*GC_THRESHOLDS)
     table = Table("models", "scrape", "longest", "on the wire", "unpacked", "lines", title=f"{options.models:,} models")
     rows = {}
     for _ in range(60):  # so that evidence is weighed in several windows

@@ -1,7 +1,7 @@
-"""A small HTTP server for those who only look: GET, one request a connection, one thread for all of them.
+"""A small HTTP server for operators: GET only, one request for each connection, one thread for all of them.
 
-Whoever connects and says nothing costs a descriptor for some seconds, and no thread; where there are many of them, the
-one that has been silent for longest makes room for the next.
+A connection that sends nothing costs a descriptor for some seconds, and no thread. Where there are too many, the one
+that has been silent longest makes room.
 """
 
 from __future__ import annotations
@@ -21,18 +21,16 @@ from tocsin.sockets import BoundSocket
 
 log = logging.getLogger("tocsin")
 
-CONNECTIONS = 128  # open at a time, and at most an eighth of the descriptors that the process may have
-HEAD = 16 << 10  # bytes of a request
-COMES, READ = (
-    5.0,
-    30.0,
-)  # seconds for a request to come, and for an answer, or each part of one that goes on, to be read
+MAX_CONNECTIONS = 128  # open at a time, and at most an eighth of the descriptors that the process may have
+MAX_REQUEST_HEAD = 16 << 10  # bytes of a request
+REQUEST_TIMEOUT = 5.0  # seconds for a request to come
+WRITE_TIMEOUT = 30.0  # seconds for an answer, or each part of one that goes on, to be read
 
 Header = tuple[str, str]
 
 
 class Request(NamedTuple):
-    """What is asked for; names of headers are in lower case."""
+    """An HTTP request; header names are in lower case."""
 
     method: str
     path: str
@@ -41,7 +39,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """An answer: its body at once, or parts that come one after the other."""
+    """A response: its body at once, or in parts."""
 
     status: HTTPStatus
     headers: Sequence[Header]
@@ -49,22 +47,22 @@ class Response(NamedTuple):
 
 
 def text(status: HTTPStatus, content: str) -> Response:
-    """An answer of one line."""
+    """A response of one line of text."""
     return Response(status, [("Content-Type", "text/plain; charset=utf-8")], content.encode() + b"\n")
 
 
 class HttpServer:
-    """Answers what comes to a bound socket by `answer`, which is called in the server's own thread."""
+    """Answers requests on a bound socket by calling `answer` in the server's own thread."""
 
     def __init__(self, bound: BoundSocket, answer: Callable[[Request], Response]) -> None:
         self._bound, self._answer = bound, answer
-        self._most = min(CONNECTIONS, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
+        self._most = min(MAX_CONNECTIONS, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
         self._waiting: dict[asyncio.Task[None], None] = {}  # those whose request has not come, the longest first
         self._connected: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
         self._running = threading.Event()
-        bound.socket.listen(CONNECTIONS)
+        bound.socket.listen(MAX_CONNECTIONS)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="tocsin-http", daemon=True)
         self._thread.start()
 
@@ -79,7 +77,7 @@ class HttpServer:
 
     async def _run(self) -> None:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._accept, sock=self._bound.socket.dup(), limit=HEAD)
+        server = await asyncio.start_server(self._accept, sock=self._bound.socket.dup(), limit=MAX_REQUEST_HEAD)
         self._running.set()
         await self._ending.wait()
         server.close()
@@ -111,7 +109,7 @@ class HttpServer:
     async def _serve(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        async with asyncio.timeout(COMES):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             request = _parsed(await reader.readuntil(b"\r\n\r\n"))
         self._waiting.pop(task, None)
         response = text(HTTPStatus.BAD_REQUEST, "this is no HTTP request") if request is None else self._answer(request)
@@ -132,17 +130,17 @@ class HttpServer:
                     if bare:
                         break
                     writer.write(part)
-                    async with asyncio.timeout(READ):
+                    async with asyncio.timeout(WRITE_TIMEOUT):
                         await writer.drain()
         elif not bare:
             writer.write(response.body)
-        async with asyncio.timeout(READ):
+        async with asyncio.timeout(WRITE_TIMEOUT):
             writer.close()
             await writer.wait_closed()
 
 
 def _parsed(head: bytes) -> Request | None:
-    """A request's head; None where it is none."""
+    """Parse the head of a request; None where it is not one."""
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):

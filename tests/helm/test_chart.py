@@ -110,7 +110,14 @@ GATEWAY: dict[str, Any] = {
     "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 30},
     "podDisruptionBudget": {"enabled": True},
 }
-MATRIX = {"small": SMALL, "full": FULL, "everything": EVERYTHING, "gateway": GATEWAY}
+PROCESSOR: dict[str, Any] = {
+    **{key: value for key, value in GATEWAY.items() if key != "gateway"},
+    "extProc": {"enabled": True, "metadata": "tocsin"},
+    "networkPolicy": {"enabled": True},
+}
+MATRIX = {
+    "small": SMALL, "full": FULL, "everything": EVERYTHING, "gateway": GATEWAY, "processor": PROCESSOR,
+}  # fmt: skip
 VOLUMES = (
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
 )  # fmt: skip
@@ -323,6 +330,35 @@ def test_a_gateway_is_the_relay_alone() -> None:
     assert config["upstream"] == "triton.models:8001"
     with pytest.raises(helm.HelmError, match=r"gateway\.upstream"):
         rendered({**GATEWAY, "gateway": {}})
+
+
+def test_a_processor_is_a_deployment_that_gateways_ask(tmp_path: Path) -> None:
+    manifests = rendered(PROCESSOR)
+    container = manifests["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "grpc", "containerPort": 9002} in container["ports"]
+    (port,) = manifests["Service"]["spec"]["ports"]
+    assert (port["port"], port["targetPort"], port["appProtocol"]) == (9002, "grpc", "kubernetes.io/h2c")
+    text = manifests["ConfigMap"]["data"]["tocsin.yaml"]
+    (tmp_path / "tocsin.yaml").write_text(text)
+    config = Config.load(tmp_path / "tocsin.yaml")
+    assert str(config.ext_proc) == "0.0.0.0:9002" and not config.every_listener
+    assert config.ext_proc_metadata == "tocsin"
+    secure = rendered(having(PROCESSOR, tls={"enabled": True, "clients": True}))
+    settings = yaml.safe_load(secure["ConfigMap"]["data"]["tocsin.yaml"])
+    assert settings["ext_proc_tls"]["client_ca"] == "/etc/tocsin-tls/ca.crt" and "tls" not in settings
+    assert secure["Service"]["spec"]["ports"][0]["appProtocol"] == "https"
+    retries = rendered({**PROCESSOR, "gateway": {"upstream": "vllm.models:8000"}})
+    assert "upstream: vllm.models:8000" in retries["ConfigMap"]["data"]["tocsin.yaml"]
+    template = rendered({**PROCESSOR, "kind": "template"})  # its container is for the gateway's own pods
+    assert "ext_proc: 0.0.0.0:9002" in template["ConfigMap"]["data"]["tocsin.yaml"] and "Deployment" not in template
+    for change, message in (
+        ({"kind": "sidecar", "model": SMALL["model"]}, r"extProc\.enabled"),
+        ({"extProc": {"enabled": True, "port": 9464}}, r"extProc\.port"),
+        ({"tocsin": {**PROCESSOR["tocsin"], "settings": {"listeners": []}}}, "listeners"),
+        ({"tocsin": {**PROCESSOR["tocsin"], "settings": {"ext_proc": "a:1"}}}, r"settings\.ext_proc"),
+    ):
+        with pytest.raises(helm.HelmError, match=message):
+            rendered({**PROCESSOR, **change})
 
 
 def test_bundles_are_fetched_before_the_relay_starts() -> None:

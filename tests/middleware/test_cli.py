@@ -114,6 +114,11 @@ def test_config_check_and_schema(calibrated_bundle: Path, tmp_path: Path) -> Non
         (["fit", "{recording}", "-o", "x", "-d", "energy"], "has no signal 'logits' (it has: probs, embedding)"),
         (["fit", "{recording}", "-o", "/none/x", "-d", "entropy"], "cannot be written"),
         (["calibrate", "{bundle}", "{recording}", "--critical", "0.001"], "cannot keep alpha = 0.001: 1498 are needed"),
+        (
+            ["calibrate", "{bundle}", "{recording}", "--critical", "0.001"],
+            "leave critical out (`tocsin calibrate --crit",
+        ),
+        (["calibrate", "{bundle}", "{recording}", "--critical", "0", "--warning", "0"], "leave no severity to promise"),
         (["calibrate", "{bundle}", "{recording}", "--rule", "most"], "the joint rule is one of any, all, learnt"),
         (["calibrate", "{bundle}", "{recording}", "--critical", "0.5"], "--critical 0.5 exceeds --warning 0.05"),
     ],

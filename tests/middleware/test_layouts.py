@@ -173,8 +173,8 @@ def test_what_never_comes_again_costs_little_to_have_been_seen() -> None:
         response = both.method._response()
         response.chunk.token_ids.extend(random.integers(0, 2**14, count).tolist())
         both.read(response.SerializeToString())
-    assert both.layouts._learnt <= layouts.FIRST + 1
-    assert both.layouts._held <= layouts.ROOM
+    assert both.layouts._learnt <= layouts.INITIAL_LAYOUTS + 1
+    assert both.layouts._held <= layouts.MAX_MEMORY
     assert both.read(b"") == both.parsed(b"") and both.read(b"\x08\xff") == "undecodable"
 
 

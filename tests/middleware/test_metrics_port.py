@@ -106,7 +106,7 @@ def test_silent_connections_take_no_thread_and_lock_nobody_out(monkeypatch: pyte
         with socket.create_connection(address[:2]) as peer:
             assert ask(peer, "/ok") == (200, b"here\n")
         assert threading.active_count() == before
-        until(lambda: sum(not _closed(peer) for peer in silent) <= http_server.CONNECTIONS)
+        until(lambda: sum(not _closed(peer) for peer in silent) <= http_server.MAX_CONNECTIONS)
         assert _closed(silent[0]) and not _closed(silent[-1])  # the longest silent made room
 
 
@@ -149,7 +149,7 @@ def _connections(address: Address) -> int:
         (b"GET http://h/ok HTTP/1.1\r\nA: b\r\n\r\n", 200),
         (b"HEAD /ok HTTP/1.1\r\n\r\n", 200),
         (b"GET /failing HTTP/1.1\r\n\r\n", 0),
-        (b"GET /ok HTTP/1.1\r\nX: " + b"y" * (http_server.HEAD + 1), 0),
+        (b"GET /ok HTTP/1.1\r\nX: " + b"y" * (http_server.MAX_REQUEST_HEAD + 1), 0),
     ],
 )
 def test_requests_of_every_form_are_answered_or_ended(head: bytes, status: int) -> None:

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.families import FAMILIES, PVALUE, Family, Sample
-from tocsin.sinks.histogram import NATIVE, ZERO, Histogram
+from tocsin.sinks.histogram import BUCKETS_PER_DOUBLING, ZERO_INDEX, Histogram
 from tocsin.sinks.protobuf import CONTENT_TYPE, _Family, asked_for, delimited
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -35,7 +35,10 @@ def test_every_value_is_in_the_bucket_whose_bounds_it_lies_in() -> None:
         histogram.extend(values.tolist())
         native = histogram.buckets()[0].native
         assert native is not None and sum(native.values()) == len(values)
-        expected = [ZERO if v <= 0 else next(i for i in range(-900, 900) if v <= 2 ** (i / NATIVE)) for v in values]
+        expected = [
+            ZERO_INDEX if v <= 0 else next(i for i in range(-900, 900) if v <= 2 ** (i / BUCKETS_PER_DOUBLING))
+            for v in values
+        ]
         assert native == {index: expected.count(index) for index in set(expected)}
 
 

@@ -193,17 +193,17 @@ def test_layouts_are_remembered_up_to_a_size() -> None:
     before = oip.layouts.held
     for number in range(3):
         message = request(("x", CALM))
-        message.inputs[0].parameters["note"].string_param = f"{number}" + "n" * oip.LARGEST
+        message.inputs[0].parameters["note"].string_param = f"{number}" + "n" * oip.MAX_DESCRIPTIONS
         read = oip.read_request(message.SerializeToString())
         assert not read.layout.remembered and read.layout.tensor("x").shape == (1, 8)
-        long = request((f"{number}" + "x" * oip.LARGEST, CALM), typed=True).SerializeToString()
+        long = request((f"{number}" + "x" * oip.MAX_DESCRIPTIONS, CALM), typed=True).SerializeToString()
         assert not oip.read_request(long).layout.remembered
     assert oip.layouts.held == before
-    for number in range(oip.ROOM // 8_000 + 10):
+    for number in range(oip.MAX_MEMORY // 8_000 + 10):
         message = request(("x", CALM))
         message.inputs[0].parameters["note"].string_param = f"{number:08}" + "n" * 8_000
         assert oip.read_request(message.SerializeToString()).layout.remembered
-        assert oip.layouts.held <= oip.ROOM
+        assert oip.layouts.held <= oip.MAX_MEMORY
 
 
 def test_shapes_without_end_are_no_shapes(tmp_path: Path) -> None:

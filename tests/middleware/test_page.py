@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tocsin.judgement.guard import Guard
 from tocsin.page.history import History
-from tocsin.page.page import WATCHERS
-from tocsin.page.snapshot import SHOWN, snapshot
+from tocsin.page.page import MAX_WATCHERS
+from tocsin.page.snapshot import MAX_MODELS, snapshot
 from tocsin.sinks.prometheus import PrometheusSink
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -230,7 +230,7 @@ def test_it_is_off_with_one_setting_and_only_answers_get(bundle: Path) -> None:
 
 def test_so_many_may_watch_and_no_more(bundle: Path) -> None:
     with watched(bundle) as (_, url), ExitStack() as open_:
-        for _ in range(WATCHERS):
+        for _ in range(MAX_WATCHERS):
             open_.enter_context(urllib.request.urlopen(url + "/live")).readline()
         assert status(url + "/live") == 503
         assert status(url + "/snapshot") == 200
@@ -284,7 +284,7 @@ def test_history_tells_what_came_between_two_looks() -> None:
 
 def test_of_many_models_those_with_most_evidence_are_shown(bundle: Path) -> None:
     model = {"bundle": bundle, "signals": SIGNALS}
-    guard = Guard.open(settings(1, None, models={f"m{number}": model for number in range(SHOWN + 5)}))
+    guard = Guard.open(settings(1, None, models={f"m{number}": model for number in range(MAX_MODELS + 5)}))
     sink = PrometheusSink(guard.models)
     guard.sinks.append(sink)
     for _ in range(30):
@@ -300,7 +300,7 @@ def test_of_many_models_those_with_most_evidence_are_shown(bundle: Path) -> None
         history.close()
     first = shown["models"][0]
     assert first["name"] == "m24" and first["severities"][0]["broken"]
-    assert len(shown["models"]) == SHOWN and shown["more"] == 5
+    assert len(shown["models"]) == MAX_MODELS and shown["more"] == 5
 
 
 def status(url: str, method: str = "GET") -> int:

@@ -23,7 +23,7 @@ from tests.command import tocsin
 from tocsin.offline.score_promise import calibrated, divide, outcome_at, scorer_of, thresholds_of
 from tocsin.recording.json_rows import rows_of
 from tocsin.recording.score_table import ScoreTable, read_scores
-from tocsin.replay.following import LONGEST, lines_of
+from tocsin.replay.following import MAX_LINE, lines_of
 from tocsin_calibration import Bundle
 
 
@@ -241,7 +241,7 @@ def test_a_followed_log_is_read_through_growth_rotation_and_truncation(tmp_path:
         lambda: (path.open("ab").write(b"4"), path.rename(tmp_path / "old"), path.write_bytes(b"5\n")),
         lambda: path.write_bytes(b""),
         lambda: path.open("ab").write(b"6\n\xff\n"),
-        lambda: path.open("ab").write(b"x" * (LONGEST + 5) + b"\n7\n"),
+        lambda: path.open("ab").write(b"x" * (MAX_LINE + 5) + b"\n7\n"),
     ]
 
     class Enough(Exception):
@@ -258,7 +258,7 @@ def test_a_followed_log_is_read_through_growth_rotation_and_truncation(tmp_path:
             read += lines
     long = read.pop(-2)
     assert read == ["1", "2", "partial", "3", "4", "5", "6", "\ufffd", "7"]
-    assert len(long) == LONGEST + 1
+    assert len(long) == MAX_LINE + 1
 
 
 def test_attributes_of_spans_are_rows() -> None:

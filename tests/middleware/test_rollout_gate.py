@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from tocsin.cli.main import app
 from tocsin.errors import CheckError, TocsinError
-from tocsin.rollouts.counters import Row, in_batches
+from tocsin.rollouts.counters import CounterSample, in_batches
 from tocsin.rollouts.prometheus import Prometheus, Span, Watched, two_versions
 from tocsin.rollouts.promql import Compared, log_evalue
 from tocsin_calibration import CalibrationFault
@@ -458,10 +458,14 @@ def test_flagger_reads_the_evidence_as_a_metric() -> None:
 
 
 def test_batches_end_at_multiples_and_wait_for_their_end() -> None:
-    rows = [Row(at, (at, 2 * at)) for at in (95.0, 110.0, 125.0, 185.0, 200.0, 245.0)]
+    rows = [CounterSample(at, (at, 2 * at)) for at in (95.0, 110.0, 125.0, 185.0, 200.0, 245.0)]
     batches = in_batches({"t": rows}, 60.0, 250.0, 60.0, 2)
     assert batches.counts.tolist() == [[0, 0], [15, 30], [75, 150]]  # 110 at 120, 125 at 180, 200 at 240
     lost = in_batches(
-        {"t": [*rows, Row(1000.0, (1000.0, 2000.0)), Row(1030.0, (1001.0, 2002.0))]}, 60.0, 1200.0, 60.0, 2
+        {"t": [*rows, CounterSample(1000.0, (1000.0, 2000.0)), CounterSample(1030.0, (1001.0, 2002.0))]},
+        60.0,
+        1200.0,
+        60.0,
+        2,
     )
     assert lost.gaps == 1 and lost.counts[4:].sum() == 3

@@ -10,7 +10,7 @@ from math import exp
 from tocsin_calibration.evaluation.evaluate import Evaluation, Labelled, Power
 from tocsin_calibration.evaluation.kept import PromiseCheck
 from tocsin_calibration.evaluation.page import facts_table, page
-from tocsin_calibration.evaluation.pictures import Line, Row, histogram, intervals, lines
+from tocsin_calibration.evaluation.pictures import ChartRow, Line, histogram, intervals, lines
 from tocsin_calibration.wording import percent
 
 
@@ -27,6 +27,13 @@ def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[
     ]
     if evaluation.groups:
         parts += ["<h2>Group by group</h2>", _kept_picture(evaluation.groups, "Alarm rates by group")]
+    if evaluation.parts:
+        rows = [
+            (f"{part.kind} {part.name}", f"{part.alarms:,} of {part.n:,} ({part.rate:.2%}; {part.low:.2%} to "
+             f"{part.high:.2%}){', higher than promised for all' if part.word else ''}")
+            for part in evaluation.parts
+        ]  # fmt: skip
+        parts += ["<h2>Parts of the traffic</h2>", facts_table(rows)]
     if evaluation.labelled is not None:
         parts += _labelled(evaluation.labelled)
     if evaluation.power is not None:
@@ -77,7 +84,7 @@ def _alarms(evaluation: Evaluation) -> str:
 
 def _kept_picture(checks: dict[str, PromiseCheck], title: str) -> str:
     rows = [
-        Row(name, check.rate, check.low, check.high, (check.least / check.n, check.most / check.n), check.word)
+        ChartRow(name, check.rate, check.low, check.high, (check.least / check.n, check.most / check.n), check.word)
         for name, check in checks.items()
         if check.n
     ]

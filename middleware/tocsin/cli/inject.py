@@ -13,7 +13,7 @@ import tocsin
 from tocsin.cli.serve import ConfigPath
 from tocsin.errors import ConfigError
 from tocsin.kubernetes.inject import inject as injected
-from tocsin.kubernetes.sidecar import Sidecar
+from tocsin.kubernetes.sidecar import SidecarContainer
 
 
 def inject(
@@ -34,8 +34,10 @@ def inject(
         bool, typer.Option("--native/--plain", help="A native sidecar (Kubernetes 1.29), or one more container.")
     ] = True,
 ) -> None:
-    """Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply -f -."""
-    sidecar = Sidecar.of(config, image, _volume(bundles), secrets=secret or [], config_map=config_map, native=native)
+    """Add the sidecar to Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply -f -."""
+    sidecar = SidecarContainer.of(
+        config, image, _volume(bundles), secrets=secret or [], config_map=config_map, native=native
+    )
     try:
         text = sys.stdin.read() if str(manifests) == "-" else manifests.read_text()
         documents = [part for part in yaml.safe_load_all(text) if part]
@@ -51,7 +53,7 @@ def inject(
 
 
 class _Readable(yaml.SafeDumper):
-    """Text of several lines, such as the configuration, is a block as people write it; no aliases."""
+    """Writes text of several lines, such as the configuration, as blocks, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

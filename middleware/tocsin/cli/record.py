@@ -27,7 +27,7 @@ def record(
         typer.Option("--stop-when-full", help="End the relay too when all rows are there; else it relays on."),
     ] = False,
 ) -> None:
-    """Relay traffic untouched and keep the signals of responses, for fit and calibrate."""
+    """Relay traffic unchanged, and record the signals of responses for fit and calibrate."""
     settings = Config.load(config).model_copy(update={"mode": "observe", "record": None})
     recorder = Recorder.open(settings)
     sidecar = Sidecar(settings, recorder.guard)
@@ -49,7 +49,7 @@ def record(
         finally:
             reports.cancel()
             recorder.close()
-            if not recorder.rows:
+            if not recorder.rows or progress.has_left_out:
                 log.warning("%s", progress.report(sidecar.calls))
             dropped = f", {recorder.dropped:,} dropped" if recorder.dropped else ""
             log.info("%s responses in %s%s", f"{recorder.rows:,}", out, dropped)

@@ -19,10 +19,10 @@ from tocsin_calibration.evaluation.exchangeability import Drift, alike, copies, 
 from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.wording import percent
 
-REFUSED = 5e-4  # the probability, for copies and for drift, of refusing rows that are exchangeable
-WIDENED = 1e-3  # for rows and for sessions, of using fewer rows than there are when they are exchangeable
-MATERIAL = 1.5  # times the promised rate in a quarter of the recording, from which on drift is refused
-WORTH = 2.0  # rows that are worth one, from which on fewer are used
+REFUSAL_PROBABILITY = 5e-4  # the probability, for copies and for drift, of refusing rows that are exchangeable
+WIDENING_PROBABILITY = 1e-3  # for rows and for sessions, of using fewer rows than there are when they are exchangeable
+MATERIAL_DRIFT = 1.5  # times the promised rate in a quarter of the recording, from which on drift is refused
+MIN_DESIGN_EFFECT = 2.0  # rows that are worth one, from which on fewer are used
 
 
 class Looked(NamedTuple):
@@ -40,7 +40,9 @@ class Looked(NamedTuple):
         return self.scored if self.independent is None else self.independent
 
 
-def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence[str], console: Console) -> Looked:
+def inspect_recording(
+    scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence[str], console: Console
+) -> Looked:
     """Say what stands out, and leave out what is not worth more than its neighbours.
 
     Raises CalibrationError where a promise on this recording would not hold, unless it is wanted as it is.
@@ -50,9 +52,9 @@ def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence
     adjusted = options.groups or options.weights or options.target or options.classes or options.contaminated
     refuses = not options.as_is and not adjusted
     seen_copies = copies(units)
-    if seen_copies is not None and seen_copies.log_evalue >= log(1 / REFUSED):
+    if seen_copies is not None and seen_copies.log_evalue >= log(1 / REFUSAL_PROBABILITY):
         facts["copies"] = seen_copies.times
-        _object(
+        _warn_or_refuse(
             console,
             refuses,
             f"{seen_copies.repeated:.0%} of the responses are copies of others, up to {seen_copies.times} of each "
@@ -62,23 +64,23 @@ def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence
     looked = Looked(scored, facts)
     if options.sessions is None:
         _say_versions(scored, options, console, facts)
-        looked = _independent(scored, options, console, facts)
+        looked = _thinned(scored, options, console, facts)
         units = looked.compared.scores
     drifted = drift(units, max(options.alphas.values()), options.seed) if "time" in scored.columns else None
-    if drifted is not None and drifted.log_evalue >= log(1 / REFUSED):
+    if drifted is not None and drifted.log_evalue >= log(1 / REFUSAL_PROBABILITY):
         facts["drift_log_evalue"] = round(drifted.log_evalue, 2)
-        material = max(drifted.shares) >= MATERIAL * max(options.alphas.values())
-        _object(console, refuses and material, _words(drifted, options, detectors))
+        material = max(drifted.shares) >= MATERIAL_DRIFT * max(options.alphas.values())
+        _warn_or_refuse(console, refuses and material, _drift_text(drifted, options, detectors))
     return looked
 
 
-def _object(console: Console, refuses: bool, text: str) -> None:
+def _warn_or_refuse(console: Console, refuses: bool, text: str) -> None:
     if refuses:
         raise CalibrationError(f"{text}; or calibrate on it --as-is")
     console.print(f"[yellow]note:[/] {text.replace('[', chr(92) + '[')}")
 
 
-def _words(drifted: Drift, options: CalibrateOptions, detectors: Sequence[str]) -> str:
+def _drift_text(drifted: Drift, options: CalibrateOptions, detectors: Sequence[str]) -> str:
     quarters, alpha = ", ".join(map(percent, drifted.shares)), percent(max(options.alphas.values()))
     return (
         f"scores change in the course of the recording (evidence e^{drifted.log_evalue:.1f} to 1). By "
@@ -93,7 +95,11 @@ def _say_versions(scored: ScoredRecording, options: CalibrateOptions, console: C
         return
     names = scored.names(VERSION)
     seen_versions = alike(scored.scores, names, options.seed)
-    if seen_versions is not None and seen_versions.p_value <= WIDENED and len(set(names)) <= len(names) / 2:
+    if (
+        seen_versions is not None
+        and seen_versions.p_value <= WIDENING_PROBABILITY
+        and len(set(names)) <= len(names) / 2
+    ):
         facts["versions"] = len(set(names))
         console.print(
             f"[yellow]note:[/] {len(set(names)):,} versions of the model are in the recording, and their scores "
@@ -101,12 +107,16 @@ def _say_versions(scored: ScoredRecording, options: CalibrateOptions, console: C
         )
 
 
-def _independent(scored: ScoredRecording, options: CalibrateOptions, console: Console, facts: dict[str, Any]) -> Looked:
+def _thinned(scored: ScoredRecording, options: CalibrateOptions, console: Console, facts: dict[str, Any]) -> Looked:
     """Fewer rows where they are alike: one of each session, or every k-th in the order of time."""
     rows, text = None, ""
     if SESSION in scored.columns and (sessions := _session_names(scored)) is not None:
         in_sessions = alike(scored.scores, sessions, options.seed)
-        if in_sessions is not None and in_sessions.p_value <= WIDENED and in_sessions.rows_worth_one >= WORTH:
+        if (
+            in_sessions is not None
+            and in_sessions.p_value <= WIDENING_PROBABILITY
+            and in_sessions.rows_worth_one >= MIN_DESIGN_EFFECT
+        ):
             rows = _one_of_each(sessions, options.seed)
             text = (
                 f"responses of one session are alike (correlation {in_sessions.correlation:.2f}): {scored.rows:,} of "
@@ -116,7 +126,11 @@ def _independent(scored: ScoredRecording, options: CalibrateOptions, console: Co
             facts["session_correlation"] = round(in_sessions.correlation, 3)
     if rows is None and "time" in scored.columns:
         in_time = dependence(scored.scores, options.seed)
-        if in_time is not None and in_time.p_value <= WIDENED and in_time.rows_worth_one >= WORTH:
+        if (
+            in_time is not None
+            and in_time.p_value <= WIDENING_PROBABILITY
+            and in_time.rows_worth_one >= MIN_DESIGN_EFFECT
+        ):
             step = ceil(in_time.rows_worth_one)
             rows = np.arange(0, scored.rows, step)
             text = (

@@ -1,8 +1,9 @@
-"""What is not delivered yet, on disk: it outlives the process, however that ends.
+"""Events that are not delivered yet, on disk: they outlive the process, however it ends.
 
-A folder of segments, files of lines. Each process writes segments of its own, under a lock; those whose process is gone
-are adopted by another. How far a segment is delivered stands beside it, so that after a kill the last line may be
-delivered twice, and none is lost. (Lines are not forced to the disk one by one: they outlive a process, not the power.)
+A folder of segments, which are files of lines. Each process writes its own segments, under a lock; another process
+adopts those whose process is gone. A file beside each segment says how far it is delivered, so that after a kill the
+last line may be delivered twice and none is lost. (Lines are not synced to the disk one by one: they survive the
+process, not a power failure.)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-SEGMENT = 1 << 20  # bytes after which a new one begins
+SEGMENT_SIZE = 1 << 20  # bytes after which a new one begins
 SUFFIX, DONE = ".events", ".done"
 
 
@@ -42,7 +43,7 @@ class Spool:
         with self._lock:
             if self.waiting + len(line) > self._limit:
                 return False
-            if self._writing is None or self._writing.size >= SEGMENT:
+            if self._writing is None or self._writing.size >= SEGMENT_SIZE:
                 self._writing = _Segment.new(self._folder)
                 self._segments.append(self._writing)
             self._writing.append(line)
@@ -66,7 +67,7 @@ class Spool:
             self._segments[0].advance(len(line))
 
     def adopt(self) -> None:
-        """Take over what processes that are gone have left."""
+        """Take over the segments of processes that are gone."""
         with self._lock:
             known_paths = {segment.path for segment in self._segments}
             adopted: list[_Segment] = []
@@ -78,7 +79,7 @@ class Spool:
                 self._segments.extendleft(reversed(adopted))
 
     def close(self) -> None:
-        """Leave what is not delivered to the next process."""
+        """Leave undelivered lines to the next process."""
         with self._lock:
             while self._segments:
                 segment = self._segments.popleft()
@@ -161,7 +162,7 @@ class _Segment:
 
 
 def _progress(path: Path) -> int:
-    """How far a segment is delivered; from its beginning where that cannot be read."""
+    """How far a segment is delivered; 0 where its progress file cannot be read."""
     try:
         return max(0, int(path.read_bytes() or 0))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What puts the external processor before a model: Envoy's filter, and the cluster that the filter asks."""
+"""The parts of an Envoy configuration that put the external processor before a model: a filter and its cluster."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _TYPE = "type.googleapis.com/envoy"
 
 
 def attached(config: Config, guard: Guard, target: Address, name: str = CLUSTER) -> dict[str, list[Any]]:
-    """The filter to stand before the router in `http_filters`, and the cluster to add to `clusters`; `target` is where
-    Envoy finds the processor. Raises ValueError where the configuration serves none.
+    """The filter to put before the router in `http_filters`, and the cluster to add to `clusters`. `target` is the
+    address at which Envoy finds the processor. Raises ValueError where the configuration serves no processor.
     """
     if config.ext_proc is None:
         raise ValueError("ext_proc: is not set: say where Envoy's filter connects, such as 0.0.0.0:9002")
@@ -28,7 +28,7 @@ def attached(config: Config, guard: Guard, target: Address, name: str = CLUSTER)
 
 
 def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[str, Any]:
-    """The filter for the configured mode and the methods that are guarded."""
+    """The filter for the configured mode and the guarded methods."""
     is_asking = any(model.edits for model in guard.models.values())  # requests are changed, and responses changed back
     observes, enforces = config.mode == "observe" and not is_asking, config.mode == "enforce"
     streams = any(method.streams for method in guard.methods.values())
@@ -46,12 +46,12 @@ def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[s
     settings: dict[str, Any] = {
         "@type": f"{_TYPE}.extensions.filters.http.ext_proc.v3.ExternalProcessor",
         "grpc_service": {"envoy_grpc": {"cluster_name": name}},
-        "failure_mode_allow": not _fails_closed(config),
+        "failure_mode_allow": not fails_closed(config),
     }
     if observes:
         settings["observability_mode"] = True
     else:
-        settings["message_timeout"] = f"{CHUNK_SECONDS + _acting(config):g}s"
+        settings["message_timeout"] = f"{reply_seconds(config):g}s"
     if not needs_headers:
         keys = [f"request.headers['{key}']" for key in guard.metadata_keys]
         settings["response_attributes"] = ["request.path", *(["request.method"] if is_http else []), *keys]
@@ -62,7 +62,7 @@ def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[s
 
 
 def processor_cluster(config: Config, target: Address, name: str = CLUSTER) -> dict[str, Any]:
-    """The cluster that the filter asks, with as many exchanges under way as there may be."""
+    """The cluster that the filter connects to, with circuit breakers that allow as many exchanges as configured."""
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     if target.path:
         address: dict[str, Any] = {"pipe": {"path": target.path}}
@@ -95,13 +95,22 @@ def processor_cluster(config: Config, target: Address, name: str = CLUSTER) -> d
     return cluster
 
 
-def _fails_closed(config: Config) -> bool:
+def fails_closed(config: Config) -> bool:
     """Whether responses that cannot be judged must not pass."""
     return config.mode == "enforce" and "closed" in {config.fail, *(model.fail for model in config.models.values())}
 
 
-def _acting(config: Config) -> float:
-    """Seconds that acting on an alarm may take, the slowest model's: its tries and its fallback."""
+def reply_seconds(config: Config) -> float:
+    """How many seconds Envoy has to wait for a reply: a margin, what acting on an alarm takes, and the scoring budget
+    where that is not small against the margin.
+    """
+    budgets = [config.budget(name, shares_sessions=False).total_seconds() for name in config.models]
+    budget = max(budgets, default=0.0)
+    return CHUNK_SECONDS + acting_seconds(config) + (budget if budget >= CHUNK_SECONDS / 2 else 0.0)
+
+
+def acting_seconds(config: Config) -> float:
+    """How many seconds acting on an alarm may take for the slowest model: its tries and its fallback."""
     if config.mode != "enforce":
         return 0.0
     seconds = [0.0]

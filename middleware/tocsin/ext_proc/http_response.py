@@ -1,7 +1,8 @@
-"""A response of an HTTP protocol, JSON or a stream of events, that Envoy tells of: judged, told or held, or replaced.
+"""A response of an HTTP protocol (a JSON document or a stream of events) that Envoy reports: judged, held or replaced.
 
-Under BUFFERED its body comes and goes at once; under FULL_DUPLEX_STREAMED a document waits whole, with its headers, and
-a stream goes event by event. The gate says what may go; this knows how, in Envoy's messages.
+Under BUFFERED the body comes and goes as a whole. Under FULL_DUPLEX_STREAMED a document waits until it is complete,
+with its headers, and a stream goes event by event. The gate decides what may go out; this module writes it as Envoy's
+messages.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from tocsin.exchange.exchange import DOCUMENT, OF_BYTES, Exchange, ResponseHead, Segment
+from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, Exchange, ResponseHead, Segment
 from tocsin.exchange.replies import Reply, ending, reply, verdict_event, verdict_fields
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
+from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     BUFFERED,
     FULL_DUPLEX_STREAMED,
@@ -30,15 +32,17 @@ from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault, StreamedCall
 from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import Actions, Gate, Release, Replace
-from tocsin.judgement.policy import Replacement
+from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
 
-BEYOND: Fault = ("undecodable", "a message follows the end of a stream")
+MESSAGE_AFTER_END: Fault = ("undecodable", "a message follows the end of a stream")
 
 
 class WaitingSegment:
-    """A segment, and how many of its messages may not go on yet; one that tells the end waits for all before it."""
+    """A segment, and how many of its messages may not go on yet. A segment that ends the stream waits for all before
+    it.
+    """
 
     __slots__ = ("messages", "segment")
 
@@ -48,7 +52,7 @@ class WaitingSegment:
 
 
 class HttpResponse(JudgedResponse):
-    """A guarded response. `request` is what may be sent again, None where it is not known."""
+    """A guarded response. `request` is the request to send again, None where it is not known."""
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class HttpResponse(JudgedResponse):
         self._is_buffered = mode == BUFFERED
         self.gate = Gate(context.guard, exchange.call, holds=holds, can_retry=request is not None)
         self._head = ResponseHead(False)
+        self._has_head = False  # the filter sends response headers
         self._names: list[str] = []  # of the response's headers
         self._waiting_segments: deque[WaitingSegment] = deque()
         self._head_waits = False  # the headers' reply has not left
@@ -98,6 +103,7 @@ class HttpResponse(JudgedResponse):
     # -- what Envoy tells
 
     def on_headers(self, message: ProcessingRequest) -> None:
+        self._has_head = True
         fields = read_fields(message.content)
         self._names = [name for name, _ in fields]
         status = next((value for name, value in fields if name == ":status"), "")
@@ -121,16 +127,16 @@ class HttpResponse(JudgedResponse):
 
     @property
     def _delays_head(self) -> bool:
-        """Whether headers wait for the first judgement, or, of a document, for the verdict that they bring."""
+        """Whether the headers wait: for the first judgement, or in a document for the verdict that they carry."""
         return self._holds or (self._annotates and self._head.kind == DOCUMENT) or self._head.rewrites
 
     @property
     def _tells(self) -> bool:
-        """Whether the verdict has a place under the filter's mode."""
+        """Whether the verdict can be sent under the filter's mode."""
         return self._is_streamed or self._is_buffered
 
     def _accept(self, fields: Fields) -> None:
-        """Take the verdict that was made behind, where that is configured, of a response of one message."""
+        """Accept another Tocsin's verdict, where that is configured and the response has one message."""
         texts = [value for name, value in fields if name == METADATA_KEY]
         if not self._trusts or not texts or self.call.streams or not self._head.is_judged:
             return
@@ -142,6 +148,8 @@ class HttpResponse(JudgedResponse):
     def on_body(self, message: ProcessingRequest) -> None:
         self._has_body = True
         if self.is_over:
+            return
+        if not self._has_head and self._refuses_headless():
             return
         if not self._head.is_judged:
             self._pass(message)
@@ -161,6 +169,22 @@ class HttpResponse(JudgedResponse):
         if ends:
             self._end_response()
         self._flush()
+
+    def _refuses_headless(self) -> bool:
+        """A body whose headers do not come cannot be read: it is counted once. Whether it was refused."""
+        self._has_head = True
+        guard, call = self._context.guard, self.call
+        call.model = guard.model_of(call)
+        self._context.misfits.count("no_headers")
+        guard.give_up(call, "not_sent", LINES["no_headers"])
+        self.gate.close()
+        if self.is_observing or not (self._holds and guard.closed(call)):
+            return False
+        guard.acted(call, "refused")
+        self.is_over = True
+        instead = failed_closed(call.verdict)
+        self._host.reply(replies.immediate(503, instead.message.encode()))
+        return True
 
     def on_trailers(self, message: ProcessingRequest) -> None:
         if self.is_over:
@@ -205,10 +229,8 @@ class HttpResponse(JudgedResponse):
         self._advance()
 
     def _beyond(self, segment: Segment) -> Segment:
-        """Messages behind what tells that nothing follows: they are counted; where responses are held, they do not go
-        on.
-        """
-        unjudged = self.call.on_response_message(None, BEYOND)
+        """Count messages that come after the event that ends the stream. Held responses drop them."""
+        unjudged = self.call.on_response_message(None, MESSAGE_AFTER_END)
         if unjudged is not None:
             self._context.guard.judge([unjudged])
         return Segment(b"" if self._holds else segment.raw)
@@ -254,7 +276,7 @@ class HttpResponse(JudgedResponse):
         self._advance()
 
     def _advance(self) -> None:
-        """Let go the segments that may, as far as there are none before them that may not."""
+        """Let segments go, in their order, as far as all their messages may."""
         waiting = self._waiting_segments
         while waiting and waiting[0].messages <= (1 if waiting[0].segment.is_done and self._is_cleared else 0):
             segment = waiting.popleft().segment
@@ -265,7 +287,7 @@ class HttpResponse(JudgedResponse):
                 self._ready.append(segment.raw)
 
     def _note_finished(self, segment: Segment) -> None:
-        """Sequences whose end goes on get no other end, should the response be stopped."""
+        """Remember the sequences whose end goes out: they get no second end if the response is stopped."""
         call, method = self.call, self._exchange.method
         if not self._holds or not isinstance(call, StreamedCall) or not method.stream.finish:
             return
@@ -282,7 +304,7 @@ class HttpResponse(JudgedResponse):
 
     @property
     def _waits_whole(self) -> bool:
-        """Whether nothing leaves before everything may: a document, whose headers bring the verdict."""
+        """Whether the response leaves as a whole: a document, whose headers carry the verdict."""
         return self._is_buffered or (self._head_waits and self._head.kind == DOCUMENT)
 
     def _flush(self) -> None:
@@ -303,11 +325,11 @@ class HttpResponse(JudgedResponse):
         """The reply to the headers."""
         removing = [METADATA_KEY] if METADATA_KEY in self._names and not verdict else []
         if self._head.is_judged and self._head.rewrites and self._is_streamed:
-            removing += [name for name in self._names if name in OF_BYTES]
+            removing += [name for name in self._names if name in BODY_DEPENDENT_FIELDS]
         self._host.reply(replies.changed_headers(RESPONSE_HEADERS, verdict or [], removing))
 
     def _finish(self) -> None:
-        """Let the body go where it waited whole, and the end."""
+        """Let go the end of the response, and the body where it waited as a whole."""
         if self.is_over or not self._is_cleared or not self._is_complete:
             return
         if not (self._is_streamed or self._is_buffered):
@@ -339,7 +361,7 @@ class HttpResponse(JudgedResponse):
         if content == self._came:
             self._host.reply(replies.body_with_headers(RESPONSE_BODY, verdict))
             return
-        removing = [name for name in self._names if name in OF_BYTES and name != "content-length"]
+        removing = [name for name in self._names if name in BODY_DEPENDENT_FIELDS and name != "content-length"]
         setting = [*verdict, ("content-length", str(len(content)))]
         self._host.reply(replies.replaced_body(RESPONSE_BODY, content, setting, removing))
 
@@ -361,7 +383,7 @@ class HttpResponse(JudgedResponse):
         self._flush()
 
     def _replace(self, instead: Replacement) -> None:
-        """Drop what is held, and send this in its place."""
+        """Drop what is held, and send `instead` in its place."""
         self._end_waiting()
         answer = self._answer if instead.further else None
         self._waiting_segments.clear()
@@ -371,8 +393,10 @@ class HttpResponse(JudgedResponse):
         self.is_over = True
         if self._is_buffered or self._head_waits:
             sent = answer if answer is not None else reply(self._exchange, instead)
-            fields = [field for field in sent.headers if field[0] not in OF_BYTES and field[0] != METADATA_KEY]
-            setting = [*(field for field in fields if field[0] not in HOP), *verdict_fields(self.call)]
+            fields = [
+                field for field in sent.headers if field[0] not in BODY_DEPENDENT_FIELDS and field[0] != METADATA_KEY
+            ]
+            setting = [*(field for field in fields if field[0] not in HOP_BY_HOP_FIELDS), *verdict_fields(self.call)]
             self._host.reply(replies.immediate(sent.status, sent.body, setting=setting))
         else:
             rest = answer.body if answer is not None else ending(self._exchange, instead)
@@ -402,4 +426,6 @@ class HttpResponse(JudgedResponse):
         super().on_closed()
 
 
-HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})  # what Envoy writes itself
+HOP_BY_HOP_FIELDS = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "date", "server"}
+)  # what Envoy writes itself

@@ -1,4 +1,4 @@
-"""What an Envoy filter is configured to do that keeps responses from being judged or held, and the line to change."""
+"""Settings of an Envoy filter that keep responses from being judged or held, and the line that has to change."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ LINES = {
     "not_held": "mode enforce cannot hold what has left: set response_body_mode to FULL_DUPLEX_STREAMED, or BUFFERED "
     "for responses of one message, and response_header_mode: SEND",
     "no_body": "response bodies do not come, so that nothing can be judged: set response_body_mode: STREAMED",
+    "no_headers": "response headers do not come, so that bodies cannot be read: set response_header_mode: SEND",
     "no_trailers": "trailers do not come, so that verdicts cannot be told: set response_trailer_mode: SEND",
     "not_told": "headers have left before the verdict is there: set response_body_mode to FULL_DUPLEX_STREAMED, or "
     "BUFFERED for responses that are no streams",
@@ -30,14 +31,14 @@ LINES = {
 
 
 class Misfits:
-    """Counts exchanges that the filter's configuration does not fit, and says which line of it to change."""
+    """Counts exchanges that the filter's configuration does not fit, and logs which line to change."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._throttle = LogThrottle()
 
     def count(self, reason: str) -> None:
-        """One more exchange, for one of LINES."""
+        """Count one more exchange under one of LINES."""
         self.counts[reason] += 1
         if (suppressed := self._throttle.admit(reason)) is not None:
             log.warning("Envoy's ext_proc filter: %s%s", LINES[reason], and_more(suppressed))

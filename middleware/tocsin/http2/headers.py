@@ -178,12 +178,12 @@ class HeaderReader:
         return decoded
 
 
-def without(block: bytes, name: str, index: int) -> bytes:
+def remove_header(block: bytes, name: str, index: int) -> bytes:
     """A stateless block without the fields of that name, at `index` of the static table. Raises HeaderError."""
-    return (_kept_without if len(block) <= KEPT_SIZE else _without)(block, name, index)
+    return (_cached_remove_header if len(block) <= KEPT_SIZE else _remove_header)(block, name, index)
 
 
-def _without(block: bytes, name: str, index: int) -> bytes:
+def _remove_header(block: bytes, name: str, index: int) -> bytes:
     if not block:
         return block
     spellings = _spellings_of(name)
@@ -214,7 +214,7 @@ def _without(block: bytes, name: str, index: int) -> bytes:
     return b"".join(parts)
 
 
-_kept_without = lru_cache(maxsize=1024)(_without)
+_cached_remove_header = lru_cache(maxsize=1024)(_remove_header)
 
 
 def literal(name: str, value: str) -> bytes:
@@ -225,7 +225,8 @@ def literal(name: str, value: str) -> bytes:
 def literal_parts(name: str, value: str) -> tuple[bytes, bytes, bytes]:
     """The same in parts, for whoever joins them to more."""
     content = value.encode("latin-1")
-    return _literal_name(name), _length(len(content)), content
+    size = len(content)
+    return _literal_name(name), _LENGTHS[size] if size < LONG else _length(size), content
 
 
 @lru_cache(maxsize=64)
@@ -252,6 +253,10 @@ def _length(n: int) -> bytes:
         n >>= 7
     out.append(n)
     return bytes(out)
+
+
+LONG = 0x7F + 0x80  # from here on a length takes three bytes and more
+_LENGTHS = [_length(n) for n in range(LONG)]
 
 
 def integer(data: bytes, at: int, mask: int) -> tuple[int, int]:

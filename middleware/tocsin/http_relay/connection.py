@@ -23,7 +23,7 @@ from tocsin.http_relay.sides import Side, SideHost
 from tocsin.judgement.batching import MOST_WAITING, VerdictCallback
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
-from tocsin.outbound_http import Answer, Request, Target, send_aio
+from tocsin.outbound_http import Answer, HttpCall, HttpTarget, send_aio
 from tocsin.relay.context import RelayedConnection
 from tocsin.relay.listening import Port
 
@@ -49,7 +49,7 @@ class HttpConnection(RelayedConnection):
         self.upstream: Side | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._received = b""  # from the caller, not read yet
-        self._unread_response = b""  # from the upstream, not read yet
+        self._upstream_bytes = b""  # from the upstream, not read yet
         self._request: RelayedRequest | None = None
         self._response: RelayedResponse | None = None
         self._body: Body | None = None  # the response's
@@ -282,7 +282,7 @@ class HttpConnection(RelayedConnection):
     def _ensure_upstream(self) -> None:
         if self.upstream is None:
             self._is_reused = False
-            self._unread_response = b""
+            self._upstream_bytes = b""
             side = self.upstream = Side(self._sockets)
             self._connecting = asyncio.get_running_loop().create_task(self._connect(side))
 
@@ -317,7 +317,7 @@ class HttpConnection(RelayedConnection):
     def _drop_upstream(self) -> None:
         """End the upstream connection, whatever it still sends."""
         side, self.upstream = self.upstream, None
-        self._unread_response = b""
+        self._upstream_bytes = b""
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -330,8 +330,8 @@ class HttpConnection(RelayedConnection):
         if self._is_tunnel:
             self.downstream.write(data)
             return
-        self._unread_response = self._unread_response + data if self._unread_response else data
-        while self._unread_response and self.upstream is not None:
+        self._upstream_bytes = self._upstream_bytes + data if self._upstream_bytes else data
+        while self._upstream_bytes and self.upstream is not None:
             if not self._awaits_response or (self._response is not None and self._body is None):
                 self._on_desynchronised()
                 return
@@ -353,7 +353,7 @@ class HttpConnection(RelayedConnection):
         """Read the head of a response, where there is a whole one; whether there was."""
         request = self._request
         assert request is not None
-        received = self._unread_response
+        received = self._upstream_bytes
         end = received.find(HEAD_END)
         longest = self.relay.longest_headers
         try:
@@ -370,7 +370,7 @@ class HttpConnection(RelayedConnection):
                 self.relay.guard.on_call_closed(request.exchange.call)
             self._answer(refusal(502, "UPSTREAM", str(error)))
             return False
-        self._unread_response = received[end + 4 :]
+        self._upstream_bytes = received[end + 4 :]
         if head.status == 101:
             self._become_tunnel(head.raw)
             return False
@@ -396,7 +396,7 @@ class HttpConnection(RelayedConnection):
         body, response = self._body, self._response
         assert body is not None and response is not None
         try:
-            raw, content, self._unread_response = body.feed(self._unread_response)
+            raw, content, self._upstream_bytes = body.feed(self._upstream_bytes)
         except BodyError:
             self.relay.not_understood["malformed"] += 1
             self._lose_response()
@@ -412,9 +412,9 @@ class HttpConnection(RelayedConnection):
         """All of the response has come."""
         response, self._body = self._response, None
         assert response is not None
-        if self._unread_response:  # it would be taken for the answer to the next request
+        if self._upstream_bytes:  # it would be taken for the answer to the next request
             self.relay.not_understood["malformed"] += 1
-            self._unread_response = b""
+            self._upstream_bytes = b""
             self._upstream_keeps = False
         response.on_end()
         if not self._upstream_keeps:
@@ -459,8 +459,8 @@ class HttpConnection(RelayedConnection):
         """Both have agreed to speak something else, which passes unread."""
         self.relay.not_understood["upgraded"] += 1
         self._is_tunnel = True
-        self.downstream.write(head + self._unread_response)
-        self._unread_response = b""
+        self.downstream.write(head + self._upstream_bytes)
+        self._upstream_bytes = b""
         if self._received and self.upstream is not None:
             self.upstream.write(self._received)
         self._received = b""
@@ -530,18 +530,18 @@ class HttpConnection(RelayedConnection):
         self._drop_upstream()
         self.downstream.abort()
 
-    def ask(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+    def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
         """Send a request once more, on a connection of its own."""
         listener = self.port.listener
         if step.upstream is not None:
-            target = Target(step.upstream, step.tls)
+            target = HttpTarget(step.upstream, step.tls)
         else:
-            target = Target(listener.upstream, listener.upstream_tls)
+            target = HttpTarget(listener.upstream, listener.upstream_tls)
 
-        async def send_again() -> None:
+        async def call_upstream() -> None:
             on_answer(await send_aio(target, request))
 
-        task = asyncio.get_running_loop().create_task(send_again())
+        task = asyncio.get_running_loop().create_task(call_upstream())
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
         return task.cancel
@@ -570,7 +570,7 @@ class _Sockets(SideHost):
         if side is not connection.downstream or transport is None:
             return
         connection.port.keep_alive(transport)
-        if not connection.relay.admit(connection):
+        if not connection.relay.open.admit(connection):
             side.close()
 
     def on_data(self, side: Side, data: bytes) -> None:
@@ -621,5 +621,5 @@ class _Host(ResponseHost):
         relay = self._connection.relay
         return None if relay.batcher.inline else relay.limit(call, late)
 
-    def ask(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+    def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
         return self._connection.ask(step, request, on_answer)

@@ -12,7 +12,7 @@ from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask
 from tocsin.memory import MemoryAccount
-from tocsin.outbound_http import Answer, Request
+from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext
 
 HEALTH = frozenset({"/health", "/healthz", "/livez", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready"})
@@ -92,7 +92,7 @@ class ResponseHost:
         """The scoring budget of a response that waits; none where its verdict comes at once."""
         raise NotImplementedError
 
-    def ask(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+    def ask(self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
         """Send a request once more, and tell what came of it; returns what gives up doing so."""
         raise NotImplementedError
 

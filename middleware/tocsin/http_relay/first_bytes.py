@@ -24,7 +24,7 @@ class FirstBytes(RelayedConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """There is a socket."""
         self._transport = cast(asyncio.Transport, transport)
-        if not self._context.admit(self):
+        if not self._context.open.admit(self):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from tocsin.exchange.exchange import OF_BYTES
+from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.heads import RequestHead, lines_of
 from tocsin.outbound_http import CONNECTION_FIELDS
 from tocsin.verdict import METADATA_KEY
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_OF_ANOTHER = CONNECTION_FIELDS | OF_BYTES | {METADATA_KEY}
+_OF_ANOTHER = CONNECTION_FIELDS | BODY_DEPENDENT_FIELDS | {METADATA_KEY}
 
 
 def written(reply: Reply, request: RequestHead | None, *, closes: bool, more: Sequence[tuple[str, str]] = ()) -> bytes:

@@ -12,7 +12,7 @@ from tocsin.exchange.exchange import Exchange
 from tocsin.http_relay.bodies import Body
 from tocsin.http_relay.heads import RequestHead
 from tocsin.memory import MemoryAccount
-from tocsin.outbound_http import Request
+from tocsin.outbound_http import HttpCall
 
 UPGRADE = frozenset({"upgrade", "http2-settings", "connection", "keep-alive"})
 SHORT = 1 << 16  # bytes of a body
@@ -45,7 +45,7 @@ class RelayedRequest:
         self.head = head
         self.body = body
         self.exchange = exchange
-        self.again: Request | None = None
+        self.again: HttpCall | None = None
         self.is_complete = False
         self.is_short = 0 <= head.length <= SHORT and not head.expects_continue
         self._discards = False
@@ -108,7 +108,7 @@ class RelayedRequest:
         body = content if changed is None else changed
         encoded = changed is None and head.value("content-encoding")
         if not encoded:  # a request made anew is sent without it
-            self.again = Request(head.verb, head.target, head.fields, body, 0.0, self._limit)
+            self.again = HttpCall(head.verb, head.target, head.fields, body, 0.0, self._limit)
         self._give_back()
 
     def _write_as_it_came(self, ending: bytes) -> None:

@@ -1,4 +1,4 @@
-"""An ASGI middleware that judges what guarded routes of a model server answer."""
+"""An ASGI middleware that judges the responses of a model server's guarded routes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from tocsin.errors import ConfigError
-from tocsin.exchange.exchange import DOCUMENT, OF_BYTES, Exchange, Exchanges, ResponseHead, until_done, without_verdict
+from tocsin.exchange.exchange import (
+    BODY_DEPENDENT_FIELDS,
+    DOCUMENT,
+    Exchange,
+    Exchanges,
+    ResponseHead,
+    until_done,
+    without_verdict,
+)
 from tocsin.exchange.replies import ending, reply, verdict_fields
 from tocsin.inprocess.http_gate import Answer, HttpGate
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
-from tocsin.outbound_http import Request, Target, send_aio
+from tocsin.outbound_http import HttpCall, HttpTarget, send_aio
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +32,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CONFIG = "TOCSIN_CONFIG"  # in the environment, where a server makes the middleware without arguments
-LISTENS = "2.3"  # applications of later versions do not listen for callers that go away, so that none can be stopped
+LAST_LISTENING_VERSION = (
+    "2.3"  # applications of later versions do not listen for callers that go away, so that none can be stopped
+)
 _OF_REQUEST_BYTES = (b"content-length", b"accept-encoding")  # what changes with a request that asks for more
 _UNREAD_EXTENSIONS = ("http.response.pathsend", "http.response.zerocopysend")  # whose bytes would not be seen
 
@@ -64,18 +74,18 @@ class GuardMiddleware:
         if exchange is None:
             await self._app(scope, receive, send)
             return
-        await _Served(self._app, exchange, self.batcher, scope, receive, send).run()
+        await _ServedExchange(self._app, exchange, self.batcher, scope, receive, send).run()
 
     @property
     def batcher(self) -> Batcher:
-        """Judges in the running event loop."""
+        """The batcher of the running event loop."""
         running = asyncio.get_running_loop()
         if self._batcher is None or self._batcher[0] is not running:
             self._batcher = running, Batcher(self.guard)
         return self._batcher[1]
 
 
-class _Served:
+class _ServedExchange:
     """One exchange between a caller and the application."""
 
     def __init__(
@@ -108,7 +118,7 @@ class _Served:
                 self._receiving.cancel()
 
     async def _read_request(self) -> None:
-        """Read the request as far as it may be kept, so that it can be told, changed and sent again."""
+        """Read the request, as far as it may be kept, so that it can be judged, changed and sent again."""
         parts: list[bytes] = []
         size, limit = 0, int(self._exchange.guard.config.max_message)
         while True:
@@ -130,7 +140,7 @@ class _Served:
         self._unread.append(_request_message(self._body, more=False))
 
     def _inner_scope(self) -> Scope:
-        """The scope as the application gets it: of a changed request, and without ways to answer past this."""
+        """The scope for the application: of a changed request, without extensions that bypass the middleware."""
         extensions = {
             name: value
             for name, value in (self._scope.get("extensions") or {}).items()
@@ -142,11 +152,11 @@ class _Served:
             headers.append((b"content-length", str(len(self._body)).encode()))
         asgi = dict(self._scope.get("asgi") or {})
         if self._gate.holds:
-            asgi["spec_version"] = LISTENS
+            asgi["spec_version"] = LAST_LISTENING_VERSION
         return {**self._scope, "headers": headers, "extensions": extensions, "asgi": asgi}
 
     async def _received(self) -> Message:
-        """What the application receives; once its response was stopped, that the caller has gone away."""
+        """What the application receives. Once its response was stopped, that is a disconnect."""
         if self._unread:
             return self._unread.pop(0)
         if self._stopped.is_set():
@@ -164,7 +174,7 @@ class _Served:
         return received.result()
 
     async def _sent(self, message: Message) -> None:
-        """What the application sends."""
+        """Take what the application sends."""
         if self._has_ended:  # as servers do when a caller has gone away; the application learns of it by listening
             return
         if message["type"] == "http.response.start":
@@ -175,13 +185,13 @@ class _Served:
             await self._send(message)
 
     async def _began(self, message: Message) -> None:
-        """The response begins: it goes out at once unless it waits for its verdict."""
+        """The response begins. It goes out at once unless it waits for its verdict."""
         headers = _text(message.get("headers", ()))
         self._gate.accept(headers)
         self._head = self._exchange.on_response_headers(message["status"], headers)
         headers = without_verdict(headers)
         if self._head.rewrites:
-            headers = [(name, value) for name, value in headers if name not in OF_BYTES]
+            headers = [(name, value) for name, value in headers if name not in BODY_DEPENDENT_FIELDS]
         self._start = {**message, "headers": _encoded(headers)}
         waits = self._head.is_judged and (
             self._gate.holds or (self._mode == "annotate" and self._head.kind == DOCUMENT) or self._head.rewrites
@@ -210,13 +220,17 @@ class _Served:
         self._has_ended = is_end
 
     async def _replace(self, passed: bytes) -> None:
-        """Something goes out in place of the rest of the response, which the application need not make any more."""
+        """Send a replacement for the rest of the response. The application need not finish it."""
         instead, answer = self._gate.instead, self._gate.answer
         assert instead is not None
         self._has_ended = True
         if self._start is not None and not passed:
             replacement = answer if answer is not None else reply(self._exchange, instead)
-            headers = [(name, value) for name, value in replacement.headers if name not in OF_BYTES or answer is None]
+            headers = [
+                (name, value)
+                for name, value in replacement.headers
+                if name not in BODY_DEPENDENT_FIELDS or answer is None
+            ]
             headers = without_verdict(headers) + verdict_fields(self._exchange.call)
             if answer is not None:
                 headers.append(("content-length", str(len(replacement.body))))
@@ -231,7 +245,7 @@ class _Served:
         self._stopped.set()
 
     async def _send_start(self, body: bytes | None = None) -> None:
-        """The response's header fields go out, with the verdict where all of the `body` is there, and its length."""
+        """Send the response's header fields; with the verdict and the length where all of `body` is there."""
         assert self._start is not None
         message, self._start = self._start, None
         if body is not None:
@@ -245,7 +259,7 @@ class _Served:
         await self._send({"type": "http.response.body", "body": content, "more_body": more})
 
     async def _ask(self, step: Ask) -> Answer | None:
-        """The request once more: to the application, or to a fallback."""
+        """Send the request once more: to the application, or to a fallback."""
         if self._body is None:
             return None
         if step.upstream is not None:
@@ -253,8 +267,8 @@ class _Served:
             query = self._scope.get("query_string", b"").decode("latin-1")
             path = _path(self._scope) + (f"?{query}" if query else "")
             limit = int(self._exchange.guard.config.max_message)
-            request = Request(self._scope["method"], path, headers, self._body, step.seconds, limit)
-            return await send_aio(Target(step.upstream, step.tls), request)
+            request = HttpCall(self._scope["method"], path, headers, self._body, step.seconds, limit)
+            return await send_aio(HttpTarget(step.upstream, step.tls), request)
         try:
             return await asyncio.wait_for(self._asked_again(self._body), step.seconds)
         except Exception:  # whatever an application raises, it has no answer
@@ -286,7 +300,7 @@ class _Served:
 
 
 def _path(scope: Scope) -> str:
-    """The path of a request as the application sees it, as it was sent where the server tells that."""
+    """The path of a request as the caller sent it, where the server passes that; else as the application sees it."""
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw else str(scope["path"])
     return path.removeprefix(scope.get("root_path", "").rstrip("/"))

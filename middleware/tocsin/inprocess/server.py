@@ -59,7 +59,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
         if handler is None or call is None or handler.response_streaming != call.streams:
             return handler
         kind = bool(handler.request_streaming), bool(handler.response_streaming)
-        served = _Served(self, call, handler, kind)
+        served = _ServedCall(self, call, handler, kind)
         behaviour: Callable[[Any, Any], Any]
         if _is_async(served.inner):
             behaviour = served.stream_aio if kind[1] else served.unary_aio
@@ -88,7 +88,7 @@ class _Encoded(bytes):
     """A response of which there are only bytes, not a message of the server's own."""
 
 
-class _Served:
+class _ServedCall:
     """One call on the server. Whoever stands before or behind sees the server's own messages."""
 
     def __init__(self, by: GuardInterceptor, call: Call, handler: Any, kind: tuple[bool, bool]) -> None:
@@ -116,7 +116,7 @@ class _Served:
             self._strip(context)
             raise
         note_trailing(context, self._holding)
-        settled = self._holding.settle(self._take(response), self._asker(request, context))
+        settled = self._holding.perform(self._take(response), self._asker(request, context))
         self._annotate(context, settled)
         if settled.instead is None:
             return response
@@ -129,7 +129,7 @@ class _Served:
         response = await self.inner(self._noted_aio(request), context)
         note_trailing(context, self._holding)
         ask = self._asker_aio(request, context)
-        settled = await self._holding.settle_aio(self._take(response), self._by.batcher, ask)
+        settled = await self._holding.perform_aio(self._take(response), self._by.batcher, ask)
         self._annotate(context, settled)
         if settled.instead is None:
             return response
@@ -149,7 +149,7 @@ class _Served:
                 except StopIteration:
                     note_trailing(context, self._holding)
                     ended, actions = True, self._holding.end()
-                settled = self._holding.settle(actions, ask)
+                settled = self._holding.perform(actions, ask)
                 yield from settled.messages
                 if settled.instead is not None:
                     self._annotate(context, settled)
@@ -176,7 +176,7 @@ class _Served:
                 except StopAsyncIteration:
                     note_trailing(context, self._holding)
                     ended, actions = True, self._holding.end()
-                settled = await self._holding.settle_aio(actions, self._by.batcher, ask)
+                settled = await self._holding.perform_aio(actions, self._by.batcher, ask)
                 for message in settled.messages:
                     yield message
                 if settled.instead is not None:

@@ -17,12 +17,12 @@ from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.errors import ConfigError
 from tocsin.kubernetes import files
-from tocsin.kubernetes.files import CONFIG_FILE, Placed, Way, placed
+from tocsin.kubernetes.files import CONFIG_FILE, Placed, Way, place_files
 
 NAME, CONFIG, BUNDLES, SECRETS, DATA = "tocsin", "tocsin-config", "tocsin-bundles", "tocsin-secrets", "tocsin-data"
 VOLUMES = (CONFIG, BUNDLES, SECRETS, DATA)
 PORT, METRICS = "tocsin", "tocsin-metrics"  # names of ports
-MARGIN = 15  # seconds that a pod has beyond draining
+GRACE_MARGIN = 15  # seconds that a pod has beyond draining
 
 
 class Listening(NamedTuple):
@@ -34,7 +34,7 @@ class Listening(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sidecar:
+class SidecarContainer:
     """What is put beside a model server.
 
     `bundles` is a volume source as Kubernetes writes it, `secrets` names Secrets with files that the configuration
@@ -61,13 +61,13 @@ class Sidecar:
         secrets: Sequence[str] = (),
         config_map: str = "",
         native: bool = True,
-    ) -> Sidecar:
+    ) -> SidecarContainer:
         """The sidecar for a configuration file. Raises ConfigError where it could not start in a pod."""
         config = Config.load(path)
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         problems = _problems(config, native)
         try:
-            there = placed(settings, path.parent, bundles=bool(bundles), secrets=secrets)
+            there = place_files(settings, path.parent, bundles=bool(bundles), secrets=secrets)
         except ConfigError as error:
             problems += str(error).splitlines()
         if problems:
@@ -78,7 +78,7 @@ class Sidecar:
         )
         return cls(config, there, image, bundles, tuple(secrets), config_map, native, listening)
 
-    def listening_on(self, listening: Sequence[Listening]) -> Sidecar:
+    def listening_on(self, listening: Sequence[Listening]) -> SidecarContainer:
         """The same on other ports."""
         return dataclasses.replace(self, listening=tuple(listening))
 
@@ -155,7 +155,7 @@ class Sidecar:
     @property
     def grace(self) -> int:
         """Seconds that a pod needs to end."""
-        return int((self.config.drain_delay + self.config.drain).total_seconds()) + MARGIN
+        return int((self.config.drain_delay + self.config.drain).total_seconds()) + GRACE_MARGIN
 
     def _mounted(self) -> list[tuple[str, str, Mapping[str, Any]]]:
         """Volumes: name, where they are mounted, source."""

@@ -1,4 +1,4 @@
-"""Calibrating on many recorded files: each a part that is swept where the engine puts it."""
+"""Calibration on many recorded files. Each file is a part, which is swept wherever the engine runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tocsin_calibration.sweeps import Counting, Responses, Rows, checked
 from tocsin_calibration.thresholds.counting import RankCounts
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """One file, and positions among its responses."""
 
     recording: Recording
@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
 
 class RecordedResponses(Responses):
-    """The responses of a recording, swept file by file; `told` hears how many have been counted."""
+    """The responses of a recording, swept file by file. `told` is called with how many have been counted."""
 
     def __init__(
         self, scoring: Scoring, recording: Recording, engine: Engine, on_rows: Callable[[int], None] = lambda rows: None
@@ -45,30 +45,30 @@ class RecordedResponses(Responses):
             self._on_rows(part.recording.rows)
         return counts
 
-    def _split(self, rows: Rows) -> Sequence[Part]:
+    def _split(self, rows: Rows) -> Sequence[FilePart]:
         ends = np.cumsum([part.rows for part in self._parts])
         rows_by_file = np.split(rows, np.searchsorted(rows, ends[:-1]))
         starts = ends - [part.rows for part in self._parts]
-        return [Part(p, r - start) for p, r, start in zip(self._parts, rows_by_file, starts, strict=True)]
+        return [FilePart(p, r - start) for p, r, start in zip(self._parts, rows_by_file, starts, strict=True)]
 
 
-def _scores_at(scoring: Scoring, part: Part) -> Scores:
-    return scoring.all(part.recording, ~_others(part))
+def _scores_at(scoring: Scoring, part: FilePart) -> Scores:
+    return scoring.all(part.recording, ~_unused_rows(part))
 
 
-def _counts_of(shared: tuple[Scoring, Counting], part: Part) -> RankCounts:
+def _counts_of(shared: tuple[Scoring, Counting], part: FilePart) -> RankCounts:
     scoring, counting = shared
-    return counting.counted(_sound(part.recording, scoring(part.recording, _others(part))))
+    return counting.counted(_finite_batches(part.recording, scoring(part.recording, _unused_rows(part))))
 
 
-def _others(part: Part) -> Mask:
+def _unused_rows(part: FilePart) -> Mask:
     others = np.ones(part.recording.rows, bool)
     others[part.rows] = False
     return others
 
 
-def _sound(recording: Recording, batches: Iterable[Scores]) -> Iterator[NDArray[np.float64]]:
-    """The batches. Raises CalibrationError naming the file when some scores are not finite."""
+def _finite_batches(recording: Recording, batches: Iterable[Scores]) -> Iterator[NDArray[np.float64]]:
+    """The batches, checked. Raises CalibrationError naming the file when some scores are not finite."""
     for scores in batches:
         try:
             yield checked(scores)

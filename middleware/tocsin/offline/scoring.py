@@ -1,7 +1,7 @@
 """Scores of recorded responses: computed from their signals, or read where they were computed before.
 
-A recording of scores, as `tocsin score` writes it, has a column `score.NAME` for each detector instead of signals, and
-in its metadata the SHA-256 of the graph that computed them; the other columns are those of the recording it is of.
+A recording of scores, written by `tocsin score`, has a column `score.NAME` for each detector instead of signals, and in
+its metadata the SHA-256 of the graph that computed them. The other columns are those of the original recording.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.errors import RecordingError
-from tocsin.recording.reading import SIGNAL, Mask, RecordedFile, Recording, read_recording, require_pyarrow
+from tocsin.recording.reading import SIGNAL_PREFIX, Mask, RecordedFile, Recording, read_recording, require_pyarrow
 from tocsin_calibration import Bundle
 from tocsin_detectors import Scorer
 
 Scores = NDArray[np.float32]
-SCORE = "score."  # begins the name of a score's column
+SCORE_PREFIX = "score."  # begins the name of a score's column
 GRAPH, SOURCE = b"tocsin.graph", b"tocsin.source"  # in a file's metadata: digests of the graph, and of what was scored
 
 
 class Scoring(NamedTuple):
-    """How a recording's scores are had; may travel to other processes."""
+    """How to get the scores of a recording. It may be sent to other processes."""
 
     graph: bytes
     detectors: tuple[str, ...]
@@ -41,11 +41,11 @@ class Scoring(NamedTuple):
         return hashlib.sha256(self.graph).hexdigest()
 
     def __call__(self, recording: Recording, rows: Mask | None = None) -> Iterator[Scores]:
-        """Scores (k, d), batch by batch, of all responses or of those that a mask picks.
+        """Scores (k, d), batch by batch, of all responses or of those in a mask.
 
-        The others of a batch are scored with them: in the last bit a score depends on the batch it is computed in.
+        Other responses of a batch are scored with them, because the last bit of a score depends on its batch.
         """
-        scorer = None if recording.prefix == SCORE or not recording.rows else _scorer(self.graph)
+        scorer = None if recording.prefix == SCORE_PREFIX or not recording.rows else _scorer(self.graph)
         start = 0
         for batch in recording.batches():
             picked = np.ones(batch.rows, bool) if rows is None else rows[start : start + batch.rows]
@@ -55,13 +55,13 @@ class Scoring(NamedTuple):
                 yield scores[picked]
 
     def all(self, recording: Recording, rows: Mask | None = None) -> Scores:
-        """The same, all of them (n, d)."""
+        """The scores of all responses (n, d)."""
         return np.concatenate([np.zeros((0, len(self.detectors)), np.float32), *self(recording, rows)])
 
 
 def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[str] = ()) -> Recording:
-    """A recording's responses, with the signals that the bundle reads, and others; or with its scores, where it is one
-    of scores. Raises RecordingError when they are another graph's.
+    """The responses of a recording with the signals that the bundle reads, or with its scores where it is a recording
+    of scores. Raises RecordingError when another graph computed them.
     """
     model = model or bundle.model or None
     if not _holds_scores(path):
@@ -69,7 +69,7 @@ def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[s
         return read_recording(path, model, signals, free=bundle.scorer.free_lengths)
     if also:
         raise RecordingError(f"{path}: holds scores, but no signal '{also[0]}'; name the recording that was scored")
-    recording = read_recording(path, model, bundle.scorer.detectors, prefix=SCORE)
+    recording = read_recording(path, model, bundle.scorer.detectors, prefix=SCORE_PREFIX)
     wanted = Scoring.of(bundle).digest
     for file in recording.files:
         if _fact(file.path, GRAPH) != wanted:
@@ -80,7 +80,7 @@ def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[s
 
 
 def write_scores(scoring: Scoring, part: Recording, directory: Path) -> RecordedFile | None:
-    """Write one file's scores, and its other columns, into a directory; None when that was done before."""
+    """Write the scores and the other columns of one file into a directory; None when that was done before."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -88,11 +88,11 @@ def write_scores(scoring: Scoring, part: Recording, directory: Path) -> Recorded
     final = directory / file.path.name
     if final.exists() and (_fact(final, GRAPH), _fact(final, SOURCE)) == (scoring.digest, _source(file)):
         return None
-    others = [name for name in pq.read_schema(file.path).names if not name.startswith(SIGNAL)]
+    others = [name for name in pq.read_schema(file.path).names if not name.startswith(SIGNAL_PREFIX)]
     table = pq.read_table(file.path, columns=others).filter(pa.array(file.mask)) if others else None
     scores = scoring.all(part)
     columns = {} if table is None else {name: table.column(name) for name in others}
-    columns |= {SCORE + name: pa.array(scores[:, at]) for at, name in enumerate(scoring.detectors)}
+    columns |= {SCORE_PREFIX + name: pa.array(scores[:, at]) for at, name in enumerate(scoring.detectors)}
     facts = {GRAPH: scoring.digest.encode(), SOURCE: _source(file).encode()}
     staged = final.with_suffix(".part")
     try:
@@ -123,7 +123,7 @@ def _fact(path: Path, key: bytes) -> str | None:
 
 
 def _source(file: RecordedFile) -> str:
-    """The digest of a file together with which of its rows are meant."""
+    """Identifies a file and which of its rows are meant."""
     return hashlib.sha256(file.sha256.encode() + file.bits.tobytes()).hexdigest()
 
 

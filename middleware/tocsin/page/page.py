@@ -1,4 +1,4 @@
-"""Serves the page and its live data (server-sent events), from the thread of the metrics port."""
+"""Serves the page and its live data (server-sent events), in the thread of the metrics port."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any
 from tocsin.http_server import Response, text
 from tocsin.page.history import History
 
-EVERY = 1.0  # seconds between two looks
-WATCHERS = 16  # who may look at a time
-NUMBERS = frozenset(map(str, range(1, 10_000)))  # what `last` may be
+SNAPSHOT_INTERVAL = 1.0  # seconds between two looks
+MAX_WATCHERS = 16  # who may look at a time
+ALARM_COUNTS = frozenset(map(str, range(1, 10_000)))  # what `last` may be
 
 
 class Page:
-    """`show` tells what is to be seen now, `alarms` those that hold a text, the newest last.
+    """`show` returns what the page shows now, `alarms` those that contain a text, the newest last.
 
     `history` is closed with the page.
     """
@@ -37,23 +37,23 @@ class Page:
         self._ending = False
 
     def answer(self, path: str, query: Mapping[str, str]) -> Response | None:
-        """The answer to GET, None for a path that is not the page's. Of `/alarms`, `search` and `last` say which."""
+        """The response to GET, None for a path that is not the page's. `search` and `last` filter `/alarms`."""
         if path == "/":
             return Response(HTTPStatus.OK, [("Content-Type", "text/html; charset=utf-8"), *self._headers()], self._html)
         if path == "/snapshot":
             return self._json(self._show())
         if path == "/alarms":
             alarms, last = self._alarms(query.get("search", "")), query.get("last", "")
-            return self._json(alarms[-int(last) :] if last in NUMBERS else alarms)
+            return self._json(alarms[-int(last) :] if last in ALARM_COUNTS else alarms)
         if path == "/live":
-            if self._watchers >= WATCHERS:
+            if self._watchers >= MAX_WATCHERS:
                 refused = text(HTTPStatus.SERVICE_UNAVAILABLE, "too many watch already")
                 return refused._replace(headers=[*refused.headers, ("Retry-After", "10")])
             return Response(HTTPStatus.OK, [("Content-Type", "text/event-stream"), *self._headers()], self._live())
         return None
 
     def close(self) -> None:
-        """Send those who watch away."""
+        """Disconnect everybody who watches."""
         self._ending = True
         self._history.close()
 
@@ -62,7 +62,7 @@ class Page:
         try:
             while not self._ending:
                 yield b"data: " + json.dumps(self._show(), separators=(",", ":")).encode() + b"\n\n"
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(SNAPSHOT_INTERVAL)
         finally:
             self._watchers -= 1
 
@@ -82,7 +82,7 @@ class Page:
 
 
 def _policy(html: str) -> str:
-    """Nothing but what stands in the page itself may run or be loaded."""
+    """A Content-Security-Policy under which only what is in the page itself runs or loads."""
     parts = {"script-src": re.findall(r"<script>(.*?)</script>", html, re.DOTALL)}
     parts["style-src"] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     lines = [

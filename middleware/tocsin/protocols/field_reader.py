@@ -1,4 +1,4 @@
-"""Reads a model's signals out of messages, parsed or of a structure that was met before."""
+"""Reads a model's signals from messages, parsed or, where a message's structure is known, by position."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from tocsin.protocols.layouts import Layout, Spans
-from tocsin.protocols.likeliest import Part, Read
+from tocsin.protocols.likeliest import MessagePart, Read
 from tocsin.protocols.rows import Family, Reading, RowPlans, Shaped, Shapes
 from tocsin.protocols.single_fields import SingleFields
 from tocsin.unscored import Unscored
 
 
 class OpenedMessage(NamedTuple):
-    """A response whose model is known, where the call tells it."""
+    """A parsed response, with the model's name where the call gives it."""
 
     model: str
     version: str
@@ -27,7 +27,7 @@ class OpenedMessage(NamedTuple):
 
 
 class KnownMessage:
-    """A response of a structure that was met before; parsed only for whoever wants that, and once."""
+    """A response of a known structure. It is parsed only on demand, and once."""
 
     __slots__ = ("_kind", "_message", "layout", "raw")
     model = ""
@@ -57,7 +57,7 @@ class KnownMessage:
 
 
 class Signal(NamedTuple):
-    """A signal of a model: whether it stands in the request, how it is read, whether it is plain numbers, and where."""
+    """A signal of a model: whether it is in the request, how it is read, whether it is plain numbers, and its path."""
 
     name: str
     in_request: bool
@@ -71,7 +71,7 @@ _UNTRIED: Any = object()
 
 
 class FieldReader:
-    """Reads a model's signals. Messages that are judged together are put together along the first axis."""
+    """Reads a model's signals. Messages that are judged together are joined along the first axis."""
 
     def __init__(self, signals: Sequence[Signal], request: Any, response: Any, shapes: Shapes) -> None:
         self._signals = list(signals)
@@ -92,7 +92,7 @@ class FieldReader:
                 plan = self._of_layout[message.layout] = self._plan_of(message.layout)
             if plan is not None:
                 return plan[0], plan[1], plan[2](message.raw)
-        opened_request: Sequence[Part] = ()
+        opened_request: Sequence[MessagePart] = ()
         if self._wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
@@ -101,7 +101,9 @@ class FieldReader:
         rows, family = self._plans.of(shaped)
         return rows, family, raws
 
-    def _values(self, opened: Sequence[Part], opened_request: Sequence[Part]) -> tuple[Shaped, list[bytes]]:
+    def _values(
+        self, opened: Sequence[MessagePart], opened_request: Sequence[MessagePart]
+    ) -> tuple[Shaped, list[bytes]]:
         """Shapes and raw contents of the signals. Raises Unscored."""
         raws: list[bytes] = []
         layout: list[tuple[tuple[int, ...], bool | None]] = []
@@ -116,7 +118,7 @@ class FieldReader:
         return tuple(layout), raws
 
     def _plan_of(self, layout: Layout) -> ReadPlan | None:
-        """How to read messages of this structure without parsing; None where they have to be."""
+        """How to read messages of this structure without parsing; None where they have to be parsed."""
         shaped: Shaped = ()
 
         def read(raw: bytes) -> list[bytes]:
@@ -135,7 +137,7 @@ class FieldReader:
 
 
 def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:
-    """How to take the bytes of each signal."""
+    """Functions that cut out the bytes of each signal."""
     if any(len(of_signal) != 1 for of_signal in spans):
         return lambda raw: [b"".join([raw[start:end] for start, end in of_signal]) for of_signal in spans]
     if len(spans) == 1:
@@ -146,7 +148,7 @@ def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:
 
 
 def parsed(kind: Any, content: bytes, side: str, single: SingleFields | None = None) -> Any:
-    """A message of a kind, with no field twice where `single` is given. Raises Unscored `undecodable`."""
+    """Parse a message. With `single`, no field may occur twice. Raises Unscored `undecodable`."""
     try:
         message = kind.FromString(content)
     except DecodeError as error:

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.errors import ConfigError, RecordingError
-from tocsin.recording.columns import declared_shape, lengthened, to_array
+from tocsin.recording.columns import declared_shape, padded_rows, to_array
 from tocsin_detectors import FittingData, Observations, SignalError
-from tocsin_detectors.fitting import BATCH
 from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.observation import BATCH
 
 if TYPE_CHECKING:
     import pyarrow
 
 Mask = NDArray[np.bool_]
 Shape = tuple[int, ...]
-SIGNAL = "signal."  # begins the name of a signal's column
+SIGNAL_PREFIX = "signal."  # begins the name of a signal's column
 SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
 
 
@@ -62,7 +62,7 @@ class Recording(FittingData):
         files: tuple[RecordedFile, ...],
         shapes: Mapping[str, Shape],
         free: Mapping[str, FreeLength],
-        prefix: str = SIGNAL,
+        prefix: str = SIGNAL_PREFIX,
     ) -> None:
         self.files = files
         self.prefix = prefix
@@ -120,7 +120,7 @@ class Recording(FittingData):
 
         parts = []
         for file in self.files:
-            there = [n for n in pq.read_schema(file.path).names if not n.startswith((SIGNAL, self.prefix))]
+            there = [n for n in pq.read_schema(file.path).names if not n.startswith((SIGNAL_PREFIX, self.prefix))]
             if name not in there:
                 names = ", ".join(there) or "none"
                 raise RecordingError(f"{file.path}: has no column '{name}' (besides signals it has: {names})")
@@ -136,7 +136,7 @@ class Recording(FittingData):
         """The columns that every file has and that are no signals."""
         import pyarrow.parquet as pq
 
-        signals = SIGNAL, self.prefix
+        signals = SIGNAL_PREFIX, self.prefix
         names = [{n for n in pq.read_schema(f.path).names if not n.startswith(signals)} for f in self.files]
         return set.intersection(*names) if names else set()
 
@@ -170,7 +170,7 @@ class Recording(FittingData):
         free, shape = self._free.get(name), self._shapes[name]
         values = _column(path, self.prefix + name, table, free)
         if free is not None and values.ndim == len(shape) + 1:
-            values = lengthened(values, shape[free.axis], free)
+            values = padded_rows(values, shape[free.axis], free)
         if values.shape[1:] != shape and int(np.prod(values.shape[1:])) != int(np.prod(shape)):
             raise RecordingError(f"{path}: signal '{name}' has lists of different lengths")
         return values.reshape(len(values), *shape)
@@ -183,7 +183,7 @@ def read_recording(
     *,
     optional: Iterable[str] = (),
     free: Mapping[str, FreeLength] | None = None,
-    prefix: str = SIGNAL,
+    prefix: str = SIGNAL_PREFIX,
 ) -> Recording:
     """A recording: a Parquet file, or a folder of them. Only `signals`, or all there are; `optional` ones if there.
 
@@ -244,7 +244,7 @@ def _names(path: Path, signals: list[str], optional: list[str], prefix: str) -> 
     for signal in signals or there or ["?"]:
         if signal not in there:
             names = ", ".join(there) or f"none; {kind}s are columns named {prefix}NAME"
-            other = "; tocsin convert reads tables whose columns have other names" if prefix == SIGNAL else ""
+            other = "; tocsin convert reads tables whose columns have other names" if prefix == SIGNAL_PREFIX else ""
             raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {names}){other}")
     return list(dict.fromkeys([*(signals or there), *(name for name in optional if name in there)]))
 
@@ -295,7 +295,10 @@ def _tables(
 def _column(path: Path, column: str, table: pyarrow.Table, free: FreeLength | None) -> NDArray[np.float32]:
     kind, _, name = column.partition(".")
     if column not in table.column_names:
-        raise RecordingError(f"{path}: has no {kind} '{name}', which other files of the recording have")
+        raise RecordingError(
+            f"{path}: has no {kind} '{name}', which other files of the recording have; a bundle reads the same signals "
+            f"of every response: give methods that answer with others a protocol and a model each, and record again"
+        )
     where = f"{path}: {kind} '{name}'"
     return to_array(table.column(column), where, declared_shape(table.schema.field(column)), free)
 

@@ -39,11 +39,11 @@ class Certificates:
     def read(self) -> None:
         """Read all files; on a mistake in one of them nothing changes. Raises StartError naming it."""
         stamps = self._look()
-        served = None if self._served is None else _explained(self._names[0], server_context, self._served)
-        upstream = None if self._upstream is None else _explained(self._names[1], client_context, self._upstream)
+        served = None if self._served is None else _load_or_explain(self._names[0], server_context, self._served)
+        upstream = None if self._upstream is None else _load_or_explain(self._names[1], client_context, self._upstream)
         upstream_http1 = None
         if self._upstream is not None:
-            upstream_http1 = _explained(self._names[1], client_context, self._upstream)
+            upstream_http1 = _load_or_explain(self._names[1], client_context, self._upstream)
             upstream_http1.set_alpn_protocols(HTTP1)
         if served is not None and self._serves_http1():
             served.set_alpn_protocols([*HTTP1, *H2])  # callers that speak both are judged by HTTP/1.1
@@ -85,7 +85,7 @@ def client_context(config: UpstreamTls) -> ssl.SSLContext:
     return context
 
 
-def _explained(where: str, make: Callable[[Tls], ssl.SSLContext], config: Tls) -> ssl.SSLContext:
+def _load_or_explain(where: str, make: Callable[[Tls], ssl.SSLContext], config: Tls) -> ssl.SSLContext:
     try:
         return make(config)
     except (OSError, ValueError) as error:

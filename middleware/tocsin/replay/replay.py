@@ -18,10 +18,10 @@ from tocsin.sinks.tally import POOLED
 from tocsin_calibration import Promise
 from tocsin_calibration.sessions.rule import Progress
 
-STEP = 50  # responses, or sessions, between looks at the evidence
+LOOK_INTERVAL = 50  # responses, or sessions, between looks at the evidence
 STRETCHES = 60  # of a picture
-LOUDEST = 20  # alarms that are told one by one
-WIDE = 2.58  # standard deviations: 99 times of 100
+ALARMS_SHOWN = 20  # alarms that are told one by one
+Z_OF_99 = 2.58  # standard deviations: 99 times of 100
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def replay(
     seen_at: list[int] = []
     drift: list[float] = []
     evidence_by_severity: dict[str, list[float]] = {name: [] for name in promise.alphas}
-    for start in range(0, len(trials), STEP):
-        part = slice(start, start + STEP)
-        judged_trials = min(start + STEP, len(trials))
+    for start in range(0, len(trials), LOOK_INTERVAL):
+        part = slice(start, start + LOOK_INTERVAL)
+        judged_trials = min(start + LOOK_INTERVAL, len(trials))
         evidence.read(
             tally_of(
                 promise,
@@ -140,7 +140,7 @@ def replay(
         drift=drift,
         paged={name: _first(seen_at, values, limits[0]) for name, values in evidence_by_severity.items()},
         drifted=_first(seen_at, drift, limits[1]),
-        loudest=_loudest(promise, judged.severities, judged.pvalues, judged.by_detector),
+        loudest=_lowest_pvalues(promise, judged.severities, judged.pvalues, judged.by_detector),
         finding=finding,
     )
 
@@ -199,12 +199,12 @@ def tally_of(
 def _stretches(promise: Promise, severity: str, alarmed: Sequence[bool]) -> list[Stretch]:
     law = promise.laws[severity]
     result: list[Stretch] = []
-    for part in np.array_split(np.asarray(alarmed), min(STRETCHES, max(1, len(alarmed) // STEP))):
+    for part in np.array_split(np.asarray(alarmed), min(STRETCHES, max(1, len(alarmed) // LOOK_INTERVAL))):
         if not len(part):
             continue
         mean, size = law.mean_rate, len(part)
         spread = sqrt(mean * (1 - mean) / size * (law.n + 1 + size) / (law.n + 2))
-        result.append(Stretch((result[-1].end if result else 0) + size, float(part.mean()), mean + WIDE * spread))
+        result.append(Stretch((result[-1].end if result else 0) + size, float(part.mean()), mean + Z_OF_99 * spread))
     return result
 
 
@@ -212,7 +212,7 @@ def _first(at: Sequence[int], values: Sequence[float], limit: float) -> int | No
     return next((number for number, value in zip(at, values, strict=False) if value > limit), None)
 
 
-def _loudest(
+def _lowest_pvalues(
     promise: Promise,
     severities: Sequence[str | None],
     pvalues: Sequence[float],
@@ -220,7 +220,7 @@ def _loudest(
 ) -> list[Loud]:
     rows = sorted((row for row, severity in enumerate(severities) if severity), key=lambda row: pvalues[row])
     result = []
-    for row in rows[:LOUDEST]:
+    for row in rows[:ALARMS_SHOWN]:
         severity = severities[row]
         assert severity is not None
         result.append(

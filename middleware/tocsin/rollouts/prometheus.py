@@ -1,4 +1,4 @@
-"""A canary's and a stable version's counts, read from Prometheus."""
+"""The counts of a canary and of a stable version, read from Prometheus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tocsin.errors import CheckError
-from tocsin.rollouts.counters import Batches, Row, floor_to, in_batches
+from tocsin.rollouts.counters import Batches, CounterSample, floor_to, in_batches
 from tocsin.rollouts.names import (
     ALARMS,
     BEGAN,
@@ -25,8 +25,8 @@ from tocsin.rollouts.names import (
     pair_columns,
 )
 
-PATIENCE = 30.0  # seconds for an answer
-LATE = 10.0  # seconds after its end from which on a batch is taken as complete: samples arrive with a delay
+QUERY_TIMEOUT = 30.0  # seconds for an answer
+SCRAPE_DELAY = 10.0  # seconds after its end from which on a batch is taken as complete: samples arrive with a delay
 REPLICAS = ("prometheus", "prometheus_replica", "replica", "__replica__", "receive_replica")  # of Prometheus itself
 _MATCHERS = re.compile(r'(?:[a-zA-Z_]\w*\s*(?:=|!=|=~|!~)\s*"(?:[^"\\]|\\.)*"\s*(?:,\s*)?)+')
 
@@ -42,13 +42,15 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A server's query API. `headers` are sent with every request, for what stands before it."""
+    """The query API of a server. `headers` are sent with every request, for a proxy in front of it."""
 
     address: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def series(self, selector: str, seconds: float, end: float) -> list[Series]:
-        """The samples of the `seconds` up to `end`. Raises CheckError when it cannot be asked, or answers in part."""
+        """The samples of the `seconds` up to `end`. Raises CheckError when the server cannot be reached, or its answer
+        is incomplete.
+        """
         return [
             Series(dict(entry["metric"]), [(float(at), float(value)) for at, value in entry.get("values", [])])
             for entry in self.query(f"{selector}[{round(seconds)}s]", end)
@@ -63,7 +65,7 @@ class Prometheus:
             {"Content-Type": "application/x-www-form-urlencoded", **self.headers},
         )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            with urllib.request.urlopen(request, timeout=QUERY_TIMEOUT) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise CheckError(f"{self.address}: refused the query ({_reason(error)})") from None
@@ -85,7 +87,7 @@ class Prometheus:
 
 @dataclass(frozen=True)
 class Span:
-    """Batches that end after `start` (None: from the canary's first sample on) and before `now`, of `every` seconds; a
+    """Batches of `every` seconds that end after `start` (None: from the canary's first sample on) and before `now`. A
     canary is looked for within the last `within` seconds.
     """
 
@@ -96,8 +98,8 @@ class Span:
 
     @property
     def end(self) -> float:
-        """The end of the last batch that is complete."""
-        return floor_to(self.now - LATE, self.every)
+        """The end of the last complete batch."""
+        return floor_to(self.now - SCRAPE_DELAY, self.every)
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,9 @@ class TwoVersions(NamedTuple):
 
 
 def two_versions(prometheus: Prometheus, watched: Watched, canary: str, stable: str | None, span: Span) -> TwoVersions:
-    """Read both by the labels that tell them apart; without `stable`, the canary's alone.
+    """Read the counts of both by their labels; without `stable`, those of the canary alone.
 
-    Raises CheckError where there is nothing to read, where a series is of both, and where counts are there twice.
+    Raises CheckError where there is nothing to read, a series belongs to both, or counts occur twice.
     """
     new = _targets(prometheus, watched, canary, span, "--canary")
     old = {} if stable is None else _targets(prometheus, watched, stable, span, "--stable")
@@ -138,12 +140,17 @@ def candidate_beside_live(prometheus: Prometheus, watched: Watched, matchers: st
         _add(targets, _key(labels, ("severity", "live")), samples, pair_columns(labels, severe))
     if not targets:
         raise CheckError(f"{selector}: no such series; the model needs a candidate bundle (shadow:) that judges, too")
-    rows = {key: [Row(at, tuple(counts)) for at, counts in sorted(moments.items())] for key, moments in targets.items()}
+    rows = {
+        key: [CounterSample(at, tuple(counts)) for at, counts in sorted(moments.items())]
+        for key, moments in targets.items()
+    }
     _check_twice(rows)
     return in_batches(rows, _start(rows, span), span.end, span.every, 5)
 
 
-def _targets(prometheus: Prometheus, watched: Watched, matchers: str, span: Span, option: str) -> dict[Key, list[Row]]:
+def _targets(
+    prometheus: Prometheus, watched: Watched, matchers: str, span: Span, option: str
+) -> dict[Key, list[CounterSample]]:
     """Rows of (alarms, responses, unscored responses) by target, and by version where it is asked for by version."""
     check_matchers(matchers, option)
     by_version = re.search(r"(^|,)\s*version\s*(=|!=)", matchers) is not None
@@ -186,7 +193,7 @@ def _targets(prometheus: Prometheus, watched: Watched, matchers: str, span: Span
                 f"promises"
             )
         both = there[alarms] & there.get(total, set())
-        rows[key] = [Row(at, tuple(moments[at]), began.get(key, {}).get(at)) for at in sorted(both)]
+        rows[key] = [CounterSample(at, tuple(moments[at]), began.get(key, {}).get(at)) for at in sorted(both)]
     _check_twice(rows)
     return rows
 
@@ -216,8 +223,8 @@ def _severities(prometheus: Prometheus, watched: Watched, span: Span) -> frozens
     return at_least(watched.severity, alphas)
 
 
-def _start(targets: Mapping[Key, list[Row]], span: Span) -> float:
-    """Where counting begins: the same at every look, so that it is the same batches that each look sees."""
+def _start(targets: Mapping[Key, list[CounterSample]], span: Span) -> float:
+    """Where counting begins. It is the same at every look, so that every look sees the same batches."""
     if span.start is not None:
         if span.start < span.end - span.within:
             raise CheckError(
@@ -238,7 +245,7 @@ def _key(labels: Mapping[str, str], without: tuple[str, ...]) -> Key:
 
 
 def _check_twice(rows: Mapping[Key, Any]) -> None:
-    """Raises CheckError where one target is there twice, as two Prometheus of a pair have scraped it."""
+    """Raises CheckError where a target occurs twice, because two Prometheus servers have scraped it."""
     seen_by: dict[Key, Key] = {}
     for key in rows:
         target = tuple(pair for pair in key if pair[0] not in REPLICAS)
@@ -251,7 +258,7 @@ def _check_twice(rows: Mapping[Key, Any]) -> None:
 
 
 def check_matchers(matchers: str, option: str) -> None:
-    """Raises CheckError on what cannot stand between the braces of a selector."""
+    """Raises CheckError on text that cannot be between the braces of a selector."""
     if matchers and not _MATCHERS.fullmatch(matchers.strip()):
         raise CheckError(f"{option}: '{matchers}' are no label matchers, such as 'pod=~\"mine-.*\"'")
 

@@ -1,7 +1,8 @@
-"""Metrics as Prometheus' protobuf, delimited: asked for where native histograms are wanted, which text cannot carry.
+"""Metrics in Prometheus' delimited protobuf format, which scrapers request for native histograms: text cannot carry
+them.
 
-A native histogram has buckets of its own, eight for each doubling, and only those that hold something: p-values near 0
-and latencies of every size are told apart without a choice of bounds. The classic buckets are told beside it.
+A native histogram has its own buckets, eight for each doubling, and only those that are not empty: it resolves p-values
+near 0 and latencies of every size without configured bounds. The classic buckets are sent beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from prometheus_client.samples import Exemplar
 
 from tocsin.protocols.descriptors import message_class
 from tocsin.sinks.families import FAMILIES, Buckets, Sample
-from tocsin.sinks.histogram import ZERO
+from tocsin.sinks.histogram import ZERO_INDEX
 
 CONTENT_TYPE = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 SCHEMA = 3  # 2 ** 3 buckets for each doubling
@@ -24,7 +25,7 @@ _Family = message_class("prometheus_metrics", "io.prometheus.client.MetricFamily
 
 
 def asked_for(accept: str) -> bool:
-    """Whether protobuf is what a scrape would like best."""
+    """Whether a scrape prefers protobuf."""
     first = accept.partition(",")[0]
     return "application/vnd.google.protobuf" in first and "io.prometheus.client.MetricFamily" in first
 
@@ -86,16 +87,16 @@ def _histogram(into: Any, value: Buckets) -> None:
 
 
 def _native(into: Any, counts: Mapping[int, int]) -> None:
-    """Counts by index; index i holds what lies in (2^((i-1)/8), 2^(i/8)], and ZERO what is nothing at all."""
-    into.schema, into.zero_threshold, into.zero_count = SCHEMA, 2.0**-128, counts.get(ZERO, 0)
+    """Counts by index. Index i counts values in (2^((i-1)/8), 2^(i/8)], and ZERO_INDEX counts zeros."""
+    into.schema, into.zero_threshold, into.zero_count = SCHEMA, 2.0**-128, counts.get(ZERO_INDEX, 0)
     last, before = None, 0
-    for index in sorted(counts.keys() - {ZERO}):
+    for index in sorted(counts.keys() - {ZERO_INDEX}):
         if last is None or index != last + 1:
             into.positive_span.add(offset=index if last is None else index - last - 1, length=0)
         into.positive_span[-1].length += 1
         into.positive_delta.append(counts[index] - before)
         last, before = index, counts[index]
-    if last is None and not counts.get(ZERO):
+    if last is None and not counts.get(ZERO_INDEX):
         into.positive_span.add(offset=0, length=0)  # what tells an empty native histogram from a classic one
 
 

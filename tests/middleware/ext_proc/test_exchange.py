@@ -14,7 +14,7 @@ from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingRespo
 from benchmarks.harness.parts import inline_guard
 from tests.positions import ANSWERS, config
 
-from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
+from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import read_request
 from tocsin.grpc_wire.deframer import framed
@@ -40,8 +40,8 @@ class Host(ExchangeHost):
         self.exchange = EnvoyExchange(self.context, self)
         self.replies: list[Any] = []
         self.ended: tuple[int, str] | None = None
-        self.waiting: list[tuple[Call, Judged]] = []
-        self.budgets: list[Judged] = []
+        self.waiting: list[tuple[Call, WaitingResponse]] = []
+        self.budgets: list[WaitingResponse] = []
         self.asks: list[tuple[Ask, Any, Callable[[Outcome], None]]] = []
         self.given_up = 0
 
@@ -52,10 +52,10 @@ class Host(ExchangeHost):
     def finish(self, status: int = 0, message: str = "") -> None:
         self.ended = status, message
 
-    def submit(self, call: Call, waiting: Judged) -> None:
+    def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self.waiting.append((call, waiting))
 
-    def limit(self, waiting: Judged, call: Call) -> None:
+    def limit(self, waiting: WaitingResponse, call: Call) -> None:
         self.budgets.append(waiting)
 
     def ask(self, step: Ask, fields: Any, opened: float, on_answer: Callable[[Outcome], None]) -> Callable[[], object]:

@@ -17,7 +17,7 @@ from tocsin.offline.calibrating import RecordedResponses
 from tocsin.offline.engine import Here, OnRay, engine_of
 from tocsin.offline.evaluating import evaluate_files
 from tocsin.offline.fitting import fit_detectors
-from tocsin.offline.scoring import SCORE, Scoring, responses_of, write_scores
+from tocsin.offline.scoring import SCORE_PREFIX, Scoring, responses_of, write_scores
 from tocsin_calibration import Bundle, CalibrationError, calibrate, evaluate
 from tocsin_calibration.sweeps import calibrate_in_sweeps
 from tocsin_detectors import Entropy, Mahalanobis, compile
@@ -105,7 +105,7 @@ def test_scores_written_once_are_calibrated_on_and_evaluated_like_the_recording(
         assert write_scores(scoring, part, tmp_path) is not None
         assert write_scores(scoring, part, tmp_path) is None  # done before
     scored = responses_of(bundle, tmp_path, None)
-    assert scored.prefix == SCORE and scored.column("right").tolist() == recording.column("right").tolist()
+    assert scored.prefix == SCORE_PREFIX and scored.column("right").tolist() == recording.column("right").tolist()
     promise = swept(bundle, tmp_path, ray)
     same(promise, swept(bundle, data, Here()))
     at_once = evaluate(promise, scoring.all(recording))
