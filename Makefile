@@ -85,6 +85,7 @@ bench: build/compiled/.made ## measure the data plane beside Envoy and nginx, an
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.detectors --json detectors.json
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
 	$(BIN)/python -m benchmarks.ext_proc --json ext_proc.json
+	$(BIN)/python -m benchmarks.http_relay --json http_relay.json
 
 interop: $(VENV)/dev ## clients and servers in Go, Node, Java and C-core, through each mode (INTEROP='-k go-go')
 	@$(call debian,go h2load nghttpd nginx,$(GO_PACKAGES) $(BENCH_PACKAGES))

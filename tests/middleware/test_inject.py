@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin.kubernetes.files import WAYS, places
+from tocsin.kubernetes.files import WAYS, setting_holders
 
 CONFIG: dict[str, Any] = {
     "listen": "127.0.0.1:8001",
@@ -271,7 +271,7 @@ def test_files_come_into_the_pod_or_it_is_told_how(tmp_path: Path) -> None:
     assert config.events is not None and str(config.events.spool) == "/var/lib/tocsin/spool"
     assert str(config.models["digits"].fallback.tls.ca) == "/etc/tocsin-secrets/fallback.pem"  # type: ignore[union-attr]
     for pattern in WAYS:
-        for holder, key, where in places(yaml.safe_load(inside.read_text()), pattern.split(".")):
+        for holder, key, where in setting_holders(yaml.safe_load(inside.read_text()), pattern.split(".")):
             assert holder[key].startswith(("/bundles/", "/etc/tocsin-secrets/", "/var/lib/tocsin/", "own.binpb")), where
     again = run(tmp_path, done.stdout, *options, config=with_files())
     assert documents(again.stdout) == injected

@@ -56,11 +56,11 @@ def restore_ports(document: Document, pod: Document) -> None:
     if document["kind"] != "InferenceService":
         return
     spec = pod["spec"]
-    port_texts = str(pod["metadata"]["annotations"].pop(PORTS, ""))
-    if not port_texts:
+    removed_ports = str(pod["metadata"]["annotations"].pop(PORTS, ""))
+    if not removed_ports:
         return
     spec["containers"] = [entry for entry in spec["containers"] if entry.get("name") != TRANSFORMER]
-    for part in port_texts.split(","):
+    for part in removed_ports.split(","):
         container, name, port = part.split("/")
         for entry in spec["containers"]:
             if entry.get("name") == container:
@@ -77,13 +77,13 @@ def put_into_predictor(
         raise ConfigError(f"{_called(document)}: KServe leads callers to one port: leave `listeners` out")
     if any(entry.get("name") == TRANSFORMER for entry in spec["containers"]):
         raise ConfigError(f"{_called(document)}: has a {TRANSFORMER} already, whose place the relay would take")
-    declared_ports, name = [], ""
+    removed_ports, name = [], ""
     for entry in spec["containers"]:
         for port in entry.pop("ports", None) or []:
-            declared_ports.append(f"{entry.get('name')}/{port.get('name', '')}/{port['containerPort']}")
+            removed_ports.append(f"{entry.get('name')}/{port.get('name', '')}/{port['containerPort']}")
             if port.get("containerPort") == served[0].upstream:
                 name = str(port.get("name", ""))
-    pod["metadata"]["annotations"][PORTS] = ",".join(declared_ports)
+    pod["metadata"]["annotations"][PORTS] = ",".join(removed_ports)
     container = sidecar.container()
     container.pop("restartPolicy", None)
     container["name"] = TRANSFORMER

@@ -42,7 +42,7 @@ def refuse_foreign(document: Document) -> None:
     if kind == "Rollout" and "workloadRef" in (document.get("spec") or {}):
         reason = "its pods are those of the workload in spec.workloadRef: inject that"
     if reason is not None:
-        raise ConfigError(f"{called(document)}: {reason}. Leave it out of the manifests for tocsin inject")
+        raise ConfigError(f"{title_of(document)}: {reason}. Leave it out of the manifests for tocsin inject")
 
 
 def pod_of(document: Document) -> Document | None:
@@ -58,7 +58,7 @@ def pod_of(document: Document) -> Document | None:
     return pod if (pod.get("spec") or {}).get("containers") else None
 
 
-def called(document: Document) -> str:
+def title_of(document: Document) -> str:
     """Kind and name."""
     return f"{document.get('kind')} {(document.get('metadata') or {}).get('name', '')}"
 
@@ -79,7 +79,7 @@ def annotate(pod: Document, key: str, value: str) -> None:
     annotations[key] = value
 
 
-def declared(pod: Document, sidecar_name: str) -> Iterator[tuple[Document, Document]]:
+def declared_ports(pod: Document, sidecar_name: str) -> Iterator[tuple[Document, Document]]:
     """Every port that a container declares, with the container; but those of the container `own`."""
     for kind in ("initContainers", "containers"):
         for container in pod["spec"].get(kind) or []:
@@ -88,7 +88,7 @@ def declared(pod: Document, sidecar_name: str) -> Iterator[tuple[Document, Docum
                     yield container, port
 
 
-def moved(container: Document, old: int, new: int) -> bool:
+def move_server_port(container: Document, old: int, new: int) -> bool:
     """Have the container's server listen on `new` instead of `old`, in place; whether its arguments or environment say
     where it listens, and nothing of it listens on `new`, so that it can be done.
     """

@@ -167,9 +167,9 @@ def as_envoy_gateway_does(document: Any, boot: Any) -> None:
     request, response = phases.get("request"), phases.get("response")
 
     def mode(phase: Any) -> str:
-        told = (phase or {}).get("body", "")
+        body = (phase or {}).get("body", "")
         names = {"Streamed": "STREAMED", "Buffered": "BUFFERED", "FullDuplexStreamed": "FULL_DUPLEX_STREAMED"}
-        return names.get(told, "NONE")
+        return names.get(body, "NONE")
 
     content = manager(boot)["http_filters"][0]["typed_config"]
     content.clear()
@@ -229,11 +229,11 @@ def test_what_the_gateways_make_of_it_is_clean(gateway: str, tokens: Path, bundl
                 {"protocol": "openai", "bundle": tokens, "ask": True},
                 {"bundle": bundle, "signals": SIGNALS, "session": "metadata.x-session"},
             ):
-                made = Config(ext_proc="127.0.0.1:9002", mode=mode, fail=fail, models={"m": model})  # type: ignore[arg-type]
-                guard = Guard.open(made)
-                boot = attached_bootstrap(made, guard)
-                apply(write(made, guard, PLACE).documents[0], boot)
-                findings = [finding for finding in checked(boot, made, guard) if finding.effect is not Effect.NOTE]
+                config = Config(ext_proc="127.0.0.1:9002", mode=mode, fail=fail, models={"m": model})  # type: ignore[arg-type]
+                guard = Guard.open(config)
+                boot = attached_bootstrap(config, guard)
+                apply(write(config, guard, PLACE).documents[0], boot)
+                findings = [finding for finding in checked(boot, config, guard) if finding.effect is not Effect.NOTE]
                 assert findings == [], (mode, fail, model)
 
 
@@ -243,17 +243,17 @@ def test_what_the_gateways_make_of_it_is_clean(gateway: str, tokens: Path, bundl
 def test_a_real_envoy_judges_with_it(gateway: str, mode: str, tokens: Path, tmp_path: Path) -> None:
     write, apply = GATEWAYS[gateway]
     more: dict[str, Any] = {"fail": "closed", **BLOCK} if mode == "enforce" else {}
-    with judged_by(tokens, mode, **more) as (made, guard, upstream, sidecar):
-        boot = attached_bootstrap(made, guard, upstream, codec="HTTP1")
-        apply(write(made, guard, PLACE).documents[0], boot)
+    with judged_by(tokens, mode, **more) as (config, guard, upstream, sidecar):
+        boot = attached_bootstrap(config, guard, upstream, codec="HTTP1")
+        apply(write(config, guard, PLACE).documents[0], boot)
         with envoy(boot, tmp_path / "envoy") as url:
             answers = {(prompt, streams): ask(url, prompt, streams=streams) for prompt in ("safe", "far")
                        for streams in (False, True)}  # fmt: skip
         assert all(answers["safe", streams].status_code == 200 for streams in (False, True))
         for streams in (False, True):
             assert answers["far", streams].status_code == (403 if mode == "enforce" else 200)
-        told = "tocsin-verdict" in answers["safe", False].headers and b"tocsin" in answers["safe", True].content
-        assert told == (mode != "observe")
+        has_verdicts = "tocsin-verdict" in answers["safe", False].headers and b"tocsin" in answers["safe", True].content
+        assert has_verdicts == (mode != "observe")
         counted = [line for line in sidecar.metrics.splitlines() if line.startswith("tocsin_responses_total")]
         judged = [float(line.rpartition(" ")[2]) for line in counted if 'decision="unscored"' not in line]
         assert sum(judged) == 4, counted

@@ -150,7 +150,7 @@ def test_a_response_whose_trailers_come_after_the_budget_ends(bundle: Path) -> N
     settings = config(1, bundle, scoring_budget="20ms")
     guard = Guard.open(settings)
     guard.is_blocking = True
-    scorer = guard.models["digits"].scorer
+    scorer = guard.models["digits"].scoring.scorer
     run = scorer.run
 
     def slow(signals: Any) -> Any:

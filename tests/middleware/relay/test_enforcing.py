@@ -226,7 +226,7 @@ def test_a_late_verdict_follows_the_fail_policy(bundle: Path, fail: str) -> None
         config = settings(address, bundle, mode="enforce", fail=fail, scoring_budget="20ms")
         guard = Guard.open(config)
         guard.is_blocking = True
-        scorer = guard.models["digits"].scorer
+        scorer = guard.models["digits"].scoring.scorer
         run = scorer.run
 
         def slow(signals: Any) -> Any:

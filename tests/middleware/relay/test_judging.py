@@ -201,7 +201,7 @@ def test_a_late_verdict_lets_the_response_go_and_is_counted(bundle: Path) -> Non
     config = settings(1, bundle, scoring_budget="20ms")
     guard = Guard.open(config)
     guard.is_blocking = True
-    scorer = guard.models["digits"].scorer
+    scorer = guard.models["digits"].scoring.scorer
     run = scorer.run
 
     def slow(signals: Any) -> Any:

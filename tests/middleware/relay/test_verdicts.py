@@ -352,7 +352,7 @@ def test_a_late_response_says_so(mode: str, fail: str, bundle: Path) -> None:
         config = settings(address, bundle, mode=mode, fail=fail, scoring_budget="20ms")
         guard = Guard.open(config)
         guard.is_blocking = True
-        scorer = guard.models["digits"].scorer
+        scorer = guard.models["digits"].scoring.scorer
         run = scorer.run
 
         def slow(signals: Any) -> Any:
