@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from tocsin.cli.bundle_traffic import Traffic, show_worth, traffic
 from tocsin.cli.tables import print_table
-from tocsin.cli.traffic import Traffic, show_worth, traffic
 from tocsin.errors import ConfigError
 from tocsin.fetching import KINDS
 from tocsin.fetching import fetch as fetch_bundle

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from tocsin.cli.calibrate_compare import show_comparison
 from tocsin.cli.calibrate_options import CalibrateOptions
-from tocsin.cli.chosen import Choice, chosen, of_sessions
-from tocsin.cli.comparison import show_comparison
+from tocsin.cli.calibrate_promise import Promised, promise_in_sweeps, promise_of
+from tocsin.cli.engine_option import counted, in_parts
 from tocsin.cli.from_options import command
-from tocsin.cli.looking import look
-from tocsin.cli.on import counted, in_parts
-from tocsin.cli.promising import Promised, promise_in_sweeps, promise_of
-from tocsin.cli.scored import ScoredRecording, require_finite
+from tocsin.cli.recording_findings import look
+from tocsin.cli.row_choice import Choice, chosen, of_sessions
+from tocsin.cli.scored_recording import ScoredRecording, require_finite
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.scoring import responses_of
 from tocsin.recording.division import Division, calibration_rows, unseen_rows

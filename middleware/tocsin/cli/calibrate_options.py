@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tocsin.cli.on import On
+from tocsin.cli.engine_option import On
 from tocsin.offline.engine import HERE
 from tocsin.recording.reading import GROUP, SESSION
 from tocsin_calibration import SessionRule, Window

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tocsin.cli.outputs import require_writable
+from tocsin.cli.output_files import require_writable
 from tocsin.errors import ConfigError
 from tocsin.recording.converting import KINDS, convert_table
 

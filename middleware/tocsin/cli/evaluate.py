@@ -10,9 +10,9 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.chosen import of_sessions
-from tocsin.cli.on import On, in_parts
-from tocsin.cli.scored import ScoredRecording, failures_in, require_finite
+from tocsin.cli.engine_option import On, in_parts
+from tocsin.cli.row_choice import of_sessions
+from tocsin.cli.scored_recording import ScoredRecording, failures_in, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import ScoredRecording
+from tocsin.cli.scored_recording import ScoredRecording
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError, TocsinError
 from tocsin.offline.scoring import responses_of

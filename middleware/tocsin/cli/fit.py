@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from tocsin.cli.chosen import of_sessions
-from tocsin.cli.on import On
-from tocsin.cli.outputs import require_writable
-from tocsin.cli.suggestions import show_suggestions
+from tocsin.cli.engine_option import On
+from tocsin.cli.fit_suggestions import show_suggestions
+from tocsin.cli.output_files import require_writable
+from tocsin.cli.row_choice import of_sessions
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.fitting import fit_detectors

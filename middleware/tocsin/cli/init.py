@@ -9,7 +9,7 @@ import grpc
 import typer
 from rich.console import Console
 
-from tocsin.cli.outputs import require_writable
+from tocsin.cli.output_files import require_writable
 from tocsin.errors import ConfigError
 from tocsin.protocols.protocol import is_http, presets
 from tocsin.scaffold.asking import ask_methods, ask_models

@@ -9,8 +9,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from rich.console import Console
 
+from tocsin.cli.bundle_traffic import responses_a_day
 from tocsin.cli.tables import print_table
-from tocsin.cli.traffic import responses_a_day
 from tocsin.errors import ConfigError
 from tocsin_calibration import CalibrationError, FalseAlarmLaw
 from tocsin_calibration.dividing import responses_needed, size_of_reference

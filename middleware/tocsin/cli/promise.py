@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from tocsin.cli.evaluate import show
-from tocsin.cli.outputs import require_writable
+from tocsin.cli.output_files import require_writable
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
 from tocsin.offline.score_promise import (

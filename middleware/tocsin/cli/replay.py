@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import ScoredRecording, require_finite
+from tocsin.cli.scored_recording import ScoredRecording, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import RecordingError
 from tocsin.offline.scoring import responses_of

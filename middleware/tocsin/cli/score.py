@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tocsin.cli.on import On, counted
-from tocsin.cli.scored import require_finite
+from tocsin.cli.engine_option import On, counted
+from tocsin.cli.scored_recording import require_finite
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
 from tocsin.offline.scoring import Scoring, responses_of, write_scores

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from tocsin.cli.scored import ScoredRecording
+from tocsin.cli.scored_recording import ScoredRecording
 from tocsin.errors import ConfigError
 from tocsin.offline.scoring import responses_of
 from tocsin.recording.division import unseen_rows

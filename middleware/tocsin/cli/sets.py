@@ -12,7 +12,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from tocsin.cli.scored import labels_in
+from tocsin.cli.scored_recording import labels_in
 from tocsin.recording.reading import Recording, read_recording
 from tocsin_calibration import calibrate_label_sets
 

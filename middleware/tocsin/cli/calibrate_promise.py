@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tocsin.cli.calibrate_options import CalibrateOptions
-from tocsin.cli.scored import ScoredRecording, failures_in
+from tocsin.cli.scored_recording import ScoredRecording, failures_in
 from tocsin.offline.calibrating import RecordedResponses
 from tocsin.offline.engine import Engine
 from tocsin.offline.scoring import Scores, Scoring, responses_of

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from tocsin.cli.calibrate_options import CalibrateOptions
-from tocsin.cli.scored import ScoredRecording
+from tocsin.cli.scored_recording import ScoredRecording
 from tocsin.configuration.fields import VERSION
 from tocsin.recording.reading import SESSION
 from tocsin_calibration import CalibrationError
