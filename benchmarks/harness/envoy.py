@@ -141,7 +141,7 @@ def running_envoy(folder: Path, upstream: str, filters: list[Any], clusters: lis
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

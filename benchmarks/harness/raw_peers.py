@@ -52,7 +52,7 @@ class RawPeer:
             return True
         return False
 
-    def until(self, claim: Callable[[], object], seconds: float = 10.0) -> bool:
+    def until(self, claim: Callable[[], object], seconds: float = 60.0) -> bool:
         """Wait until a claim about what was received comes true; whether it did."""
         with self._changed:
             return bool(self._changed.wait_for(claim, seconds))
@@ -74,7 +74,7 @@ class RawPeer:
         ended = any(one.kind in (0, 1) and one.flags & END_STREAM for one in list(self.frames) if one.stream == stream)
         return ended or bool(self.of(Kind.RST_STREAM, stream))
 
-    def ping(self, seconds: float = 10.0) -> bool:
+    def ping(self, seconds: float = 60.0) -> bool:
         """A PING, waited for; whether it was acknowledged."""
         payload = struct.pack(">Q", 1 + len(self.of(Kind.PING)))
         self.send(frame(Kind.PING, 0, 0, payload))
@@ -178,7 +178,7 @@ class ScriptedUpstream:
 
             def on_frame(one: Frame) -> None:
                 if one.fields and (one.kind == Kind.HEADERS or one.kind == Kind.CONTINUATION):
-                    ready.wait(10)
+                    ready.wait(60)
                     self.script(peers[0], one.stream)
 
             connection.sendall(self.opening)  # before anything is read: nothing may go out ahead of SETTINGS
@@ -203,7 +203,7 @@ def scripted_upstream() -> Iterator[ScriptedUpstream]:
         server.close()
 
 
-def eventually(claim: Callable[[], object], seconds: float = 5.0) -> bool:
+def eventually(claim: Callable[[], object], seconds: float = 60.0) -> bool:
     """Whether a claim that is looked at every few milliseconds comes true."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:

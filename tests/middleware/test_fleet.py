@@ -198,7 +198,7 @@ def test_replicas_go_on_while_redis_is_away_and_meet_again(promise: Promise) -> 
         one.exchange()
         assert sum(one.evidence.counts()[-20:]) == 105
     own.start()  # empty
-    ends = time.monotonic() + 15
+    ends = time.monotonic() + 60
     while not all(one.connection.up for one in replicas):
         assert time.monotonic() < ends
         time.sleep(0.05)
@@ -223,7 +223,7 @@ def test_a_cluster_adds_them_up_too(promise: Promise, tmp_path: Path) -> None:
 def test_sentinels_lead_to_the_master_there_is(promise: Promise, tmp_path: Path) -> None:
     with redis_sentinels(tmp_path) as (master, url):
         replicas = [Replica(promise, url, sentinel="mine", timeout="1s") for _ in range(2)]
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 60
         while (
             replicas[0]
             .connection.run([ScriptCall("return redis.call('INFO', 'replication')", "k", [])])[0]
@@ -266,8 +266,8 @@ def test_relays_show_the_evidence_of_all(server: RedisServer, bundle: Path) -> N
             quiet = shown(other)
             with grpc.insecure_channel(one.target) as channel:
                 for _ in range(6):
-                    channel.unary_unary(INFER)(b"far", timeout=10)
-            ends = time.monotonic() + 20
+                    channel.unary_unary(INFER)(b"far", timeout=60)
+            ends = time.monotonic() + 60
             while shown(other) != shown(one) or shown(other) == quiet:  # only one of them has seen anything
                 assert time.monotonic() < ends
                 time.sleep(0.2)
@@ -290,8 +290,8 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
             with running(settings(address, bundle, state={"redis": server.url, "timeout": "1s"})) as other:
                 with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
                     for _ in range(6):
-                        channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=20)
-                ends = time.monotonic() + 20
+                        channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=60)
+                ends = time.monotonic() + 60
                 while shown(other)[1] < 4.6:
                     assert time.monotonic() < ends
                     time.sleep(0.2)
@@ -299,7 +299,7 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
                     assert b"\ntocsin_state_up 1.0\n" in answer.read()
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 # -- alarms of one session, at several replicas
@@ -347,7 +347,7 @@ def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisS
     for outlet in delivery_queues:
         for line in lines:
             outlet.put(line)
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while sum(outlet.counts["delivered"] + outlet.counts["repeated"] for outlet in delivery_queues) < 12:
         assert time.monotonic() < ends
         time.sleep(0.05)
@@ -402,14 +402,14 @@ def test_a_label_finds_the_replica_that_judged(server: RedisServer, bundle: Path
         upstream.answers = {b"far": inference(far_away(1), slice(0, 1))}
         with running(settings(address, None, **shared)) as one, running(settings(address, None, **shared)) as other:
             with grpc.insecure_channel(one.target) as channel:
-                _, call = channel.unary_unary(INFER).with_call(b"far", timeout=10)
+                _, call = channel.unary_unary(INFER).with_call(b"far", timeout=60)
             verdict = tocsin.verdict(call)
             assert verdict is not None
             told = report(
                 other.sidecar.admin_address, [("digits", verdict.identifier, True), ("digits", "never", True)]
             )
             assert told == {"learnt": 0, "bad": 0, "duplicate": 0, "unknown": 1, "forwarded": 1}
-            ends = time.monotonic() + 25
+            ends = time.monotonic() + 60
             learnt = 'tocsin_feedback_total{model="digits",outcome="learnt"} 1'
             while learnt not in one.metrics:
                 assert time.monotonic() < ends

@@ -55,9 +55,9 @@ def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: 
         command = [python.with_name("tocsin"), "serve", "-c", str(config)]
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=at_once()) as process:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-                response, call = channel.unary_unary(INFER).with_call(b"x", timeout=30, wait_for_ready=True)
+                response, call = channel.unary_unary(INFER).with_call(b"x", timeout=60, wait_for_ready=True)
             process.terminate()
-            assert process.wait(20) == 0, process.stderr and process.stderr.read()
+            assert process.wait(60) == 0, process.stderr and process.stderr.read()
     assert response == answer
     assert tocsin.verdict(call).unscored is None
 

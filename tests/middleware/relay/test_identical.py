@@ -78,7 +78,7 @@ def unary(method: str, request: bytes, *asked: tuple[str, Any], **more: Any) -> 
     def scenario(channel: grpc.Channel) -> Any:
         call = channel.unary_unary(method)
         try:
-            response, done = call.with_call(request, metadata=METADATA + asked, timeout=30, **more)
+            response, done = call.with_call(request, metadata=METADATA + asked, timeout=60, **more)
         except grpc.RpcError as error:
             return {"error": True, **observables(error)}
         return {"response": response, **observables(done)}
@@ -88,7 +88,7 @@ def unary(method: str, request: bytes, *asked: tuple[str, Any], **more: Any) -> 
 
 def down(request: bytes, *asked: tuple[str, Any]) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
-        call = channel.unary_stream("/test.Model/Down")(request, metadata=METADATA + asked, timeout=30)
+        call = channel.unary_stream("/test.Model/Down")(request, metadata=METADATA + asked, timeout=60)
         received = []
         try:
             received.extend(call)
@@ -101,7 +101,7 @@ def down(request: bytes, *asked: tuple[str, Any]) -> Callable[[grpc.Channel], An
 
 def up(requests: list[bytes]) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
-        response, done = channel.stream_unary("/test.Model/Up").with_call(iter(requests), metadata=METADATA, timeout=30)
+        response, done = channel.stream_unary("/test.Model/Up").with_call(iter(requests), metadata=METADATA, timeout=60)
         return {"response": response, **observables(done)}
 
     return scenario
@@ -109,7 +109,7 @@ def up(requests: list[bytes]) -> Callable[[grpc.Channel], Any]:
 
 def both(requests: list[bytes], *asked: tuple[str, Any]) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
-        call = channel.stream_stream("/test.Model/Both")(iter(requests), metadata=METADATA + asked, timeout=30)
+        call = channel.stream_stream("/test.Model/Both")(iter(requests), metadata=METADATA + asked, timeout=60)
         return {"responses": list(call), **observables(call)}
 
     return scenario
@@ -202,7 +202,7 @@ async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
     async def ask(target: str) -> Any:
         async with grpc.aio.insecure_channel(target, options=UNLIMITED) as channel:
             calls = [
-                channel.unary_unary(method)(request, metadata=METADATA, timeout=30)
+                channel.unary_unary(method)(request, metadata=METADATA, timeout=60)
                 for method, request in [("/test.Model/Unary", b"%d" % n) for n in range(50)] + [(INFER, b"one")] * 50
             ]
             found = [
@@ -213,7 +213,7 @@ async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
                 )
                 for call in calls
             ]
-            stream = channel.stream_stream("/test.Model/Both")(iter([b"abc", b"def"]), timeout=30)
+            stream = channel.stream_stream("/test.Model/Both")(iter([b"abc", b"def"]), timeout=60)
             return found, [message async for message in stream]
 
     assert await ask(world.relayed[mode]) == await ask(world.direct)
