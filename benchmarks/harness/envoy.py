@@ -26,7 +26,7 @@ HTTP2 = {
     }
 }
 MANAGER = "http_connection_manager"
-STARTING = 60.0  # seconds that Envoy may take
+STARTING = 180.0  # seconds that Envoy may take
 
 
 class Envoy:
