@@ -125,7 +125,7 @@ def connect(target: str, first: bytes | None = None, *, receive_buffer: int = 0,
     connection = socket.socket()
     if receive_buffer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.settimeout(20)
+    connection.settimeout(60)
     host, _, port = target.rpartition(":")
     connection.connect((host, int(port)))
     connection.settimeout(None)

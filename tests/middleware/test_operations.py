@@ -199,7 +199,7 @@ def wire(target: str) -> Iterator[Any]:
     """A client that speaks frames by hand."""
     host, _, port = target.rpartition(":")
     with socket.create_connection((host, int(port))) as peer:
-        peer.settimeout(10)
+        peer.settimeout(60)
         peer.sendall(PREFACE + SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize())
         yield peer
 

@@ -147,7 +147,7 @@ def test_draining_loses_no_message_of_a_stream(bundle: Path, tmp_path: Path) -> 
                     go_on.set()
                     assert list(call) == [streamed(ANSWERS[b"safe"])] * 50
                     assert call.code() is grpc.StatusCode.OK and len(verdicts(call)) == 1
-                    draining.result(20)
+                    draining.result(60)
                     with pytest.raises(
                         grpc.RpcError
                     ):  # without a processor, duplex fails whatever failure_mode_allow says
