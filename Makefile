@@ -8,8 +8,11 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard proto/*)
 # Tests wait as much as they work: twice as many processes of them as there are cores, each test file in one of them.
 PARALLEL ?= -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
-# Tests that drive what is compiled.
-COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_gate.py test_inprocess.py \
+# Tests that drive what is compiled; of those of calibration, all but those whose subjects call nothing compiled.
+NOT_COMPILED := $(addprefix tests/calibration/,evaluation/test_exchangeability.py online/test_changes.py \
+  online/test_power.py online/test_two_streams.py online/test_urn.py risk/% selection/%)
+COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test_*.py tests/calibration/*/test_*.py)) \
+  tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_gate.py test_inprocess.py \
   test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
   test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
