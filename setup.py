@@ -16,7 +16,7 @@ HOT = """
     middleware/tocsin/relay/verdict_fields.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
     middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
-    middleware/tocsin/judgement/{batching,call,gate,guard,judge,model}.py
+    middleware/tocsin/judgement/{batching,call,call_plan,gate,guard,judge,model}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py

@@ -44,12 +44,12 @@ def main() -> None:
     peers = Peers(safe)
     results: dict[str, Any] = {}
     checks: list[Check] = []
-    results["equality"], found = equality(safe, later, peers)
-    checks += found
-    results["speed"], found = speed(safe, later, peers, options.rounds)
-    checks += found
-    results["detection"], found = detection()
-    checks += found
+    results["equality"], more = equality(safe, later, peers)
+    checks += more
+    results["speed"], more = speed(safe, later, peers, options.rounds)
+    checks += more
+    results["detection"], more = detection()
+    checks += more
     results["economies"] = economies(safe, later)
     took = statistics.median(_import_seconds() for _ in range(7))
     results["import_seconds"] = took
@@ -111,20 +111,20 @@ def equality(safe: Observations, later: Observations, peers: Peers) -> tuple[dic
     later = later.take(np.flatnonzero(later["probs"].min(axis=1) > 1e-6))
     logits, features = (torch.from_numpy(later[name]) for name in ("logits", "embedding"))
     ours = {spec: compile([parse(spec)], fit_on=safe)(later)[:, 0] for spec in peers.same}
-    found, checks = {}, []
+    differences, checks = {}, []
     for name, peer in peers.same.items():
         apart = _apart(ours[name], peer(logits, features).numpy())
-        found[f"{name}, pytorch-ood (float32)"] = apart
+        differences[f"{name}, pytorch-ood (float32)"] = apart
         checks.append(Check(f"{name} beside pytorch-ood: relative difference", apart, "<= 1e-04", apart <= 1e-4))
     for name, exact in _in_float64(safe, later).items():
         apart = _apart(compile([parse(name)], fit_on=safe)(later)[:, 0], exact)
-        found[f"{name}, torch (float64)"] = apart
+        differences[f"{name}, torch (float64)"] = apart
         checks.append(Check(f"{name} beside torch: relative difference", apart, "<= 1e-05", apart <= 1e-5))
     table = Table("detector, reference", "relative difference", title="Equality")
-    for name, difference in found.items():
+    for name, difference in differences.items():
         table.add_row(name, f"{difference:.1e}")
     console.print(table)
-    return found, checks
+    return differences, checks
 
 
 def _in_float64(safe: Observations, later: Observations) -> dict[str, np.ndarray]:
@@ -174,15 +174,15 @@ def speed(
         tensors = torch.from_numpy(rows["logits"]), torch.from_numpy(rows["embedding"])
         runs = {name: _run(scorer, rows) for name, scorer in graphs.items()}
         runs["pytorch-ood one by one"] = lambda tensors=tensors: [peer(*tensors) for peer in peers.timed]
-        taken: dict[str, list[float]] = {name: [] for name in runs}
+        durations: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(rounds):
             for name, run in runs.items():
                 repeats = 20 if name.startswith("one") else 3
                 started = time.perf_counter()
                 for _ in range(repeats):
                     run()
-                taken[name].append((time.perf_counter() - started) / repeats / batch)
-        for name, seconds in taken.items():
+                durations[name].append((time.perf_counter() - started) / repeats / batch)
+        for name, seconds in durations.items():
             results[name][str(batch)] = statistics.median(seconds[3:]) * 1e6
     table = Table("us a response", *(f"batch {batch}" for batch in BATCHES), title="Speed, one thread")
     for name, row in results.items():
@@ -209,15 +209,19 @@ def detection() -> tuple[dict[str, Any], list[Check]]:
     """AUROC with 95% bootstrap intervals; detectors are fitted on 70% of the safe responses and judged by the rest."""
     results: dict[str, Any] = {}
     for name, safe, shifted in shifts.pairs():
-        found, _ = suggest(safe, shifted)
+        suggestions, _ = suggest(safe, shifted)
         results[name] = {
-            one.spec: {"auroc": one.separation.auroc, "fpr95": one.separation.fpr95} for one in found if one.separation
+            suggestion.spec: {"auroc": suggestion.separation.auroc, "fpr95": suggestion.separation.fpr95}
+            for suggestion in suggestions
+            if suggestion.separation
         }
         table = Table("detector", "AUROC", "FPR at 95% TPR", title=f"{name} ({safe.rows} / {shifted.rows})")
-        for one in found:
-            if one.separation:
-                (a, low, high), (f, lower, upper) = one.separation
-                table.add_row(one.spec, f"{a:.3f} ({low:.3f} to {high:.3f})", f"{f:.3f} ({lower:.3f} to {upper:.3f})")
+        for suggestion in suggestions:
+            if suggestion.separation:
+                (a, low, high), (f, lower, upper) = suggestion.separation
+                table.add_row(
+                    suggestion.spec, f"{a:.3f} ({low:.3f} to {high:.3f})", f"{f:.3f} ({lower:.3f} to {upper:.3f})"
+                )
         console.print(table)
     checks = [Check("pairs of safe and shifted responses", len(results), ">= 8", len(results) >= 8)]
     return results, checks
@@ -228,27 +232,31 @@ def economies(safe: Observations, later: Observations) -> dict[str, dict[str, fl
     results: dict[str, dict[str, float]] = {}
     rows = list(islice(shifts.pairs(), 3))
     for hidden, outputs in ((256, 128), (128, 64), (64, 32), (32, 16)):
-        told = {}
-        for name, known, shifted in rows:
-            half = known.rows // 2
-            scorer = compile([parse(f"rnd,hidden={hidden},outputs={outputs}")], known.take(slice(0, half)))
-            auroc = separation(scorer(known.take(slice(half, None)))[:, 0], scorer(shifted)[:, 0]).auroc
-            told[f"AUROC, {name}"] = auroc.value
-        told |= {f"us a response, batch {batch}": scorer.cost(batch) * 1e6 for batch in BATCHES}
-        results[f"rnd {hidden}-{hidden}-{outputs}"] = told
+        costs = {}
+        for name, safe_rows, shifted in rows:
+            half = safe_rows.rows // 2
+            scorer = compile([parse(f"rnd,hidden={hidden},outputs={outputs}")], safe_rows.take(slice(0, half)))
+            auroc = separation(scorer(safe_rows.take(slice(half, None)))[:, 0], scorer(shifted)[:, 0]).auroc
+            costs[f"AUROC, {name}"] = auroc.value
+        costs |= {f"us a response, batch {batch}": scorer.cost(batch) * 1e6 for batch in BATCHES}
+        results[f"rnd {hidden}-{hidden}-{outputs}"] = costs
     graph = compile([parse(spec) for spec in WITHOUT_KNN], fit_on=safe).graph
-    one, two = Scorer(graph), Scorer(graph, threads=2)
+    single, threaded = Scorer(graph), Scorer(graph, threads=2)
     for batch in BATCHES:
         some = later.take(slice(0, batch))
-        runs = {"run": _run(one, some), "run, bound buffers": _bound(one, some), "run, two threads": _run(two, some)}
-        taken: dict[str, list[float]] = {name: [] for name in runs}
+        runs = {
+            "run": _run(single, some),
+            "run, bound buffers": _bound(single, some),
+            "run, two threads": _run(threaded, some),
+        }
+        durations: dict[str, list[float]] = {name: [] for name in runs}
         for _ in range(60):
             for name, run in runs.items():
                 started = time.perf_counter()
                 for _ in range(20):
                     run()
-                taken[name].append((time.perf_counter() - started) / 20 / batch)
-        for name, seconds in taken.items():
+                durations[name].append((time.perf_counter() - started) / 20 / batch)
+        for name, seconds in durations.items():
             results.setdefault(name, {})[f"us a response, batch {batch}"] = statistics.median(seconds) * 1e6
     table = Table("what", "figures", title="Economies")
     for name, figures in results.items():

@@ -22,7 +22,7 @@ from benchmarks.scrape import ACCEPT, guarded, traffic
 from tocsin.configuration.state import StateConfig
 from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.exposition import Exposition
-from tocsin.state.opening import EXCHANGES
+from tocsin.state.opening import EXCHANGE_INTERVAL
 from tocsin.state.redis_connection import RedisConnection
 from tocsin.state.redis_counts import SharedCounts
 from tocsin_calibration import FalseAlarmLaw, Watch, calibrate, promise_test
@@ -45,14 +45,14 @@ def main() -> None:
     table = Table("alarms, of those promised", "all together", "one alone", title=title)
     delays: dict[str, Any] = {}
     for multiple in MULTIPLES:
-        together = found(options.rate, multiple)
-        alone = found(options.rate / options.replicas, multiple)
+        together = delay(options.rate, multiple)
+        alone = delay(options.rate / options.replicas, multiple)
         delays[str(multiple)] = {"together": together, "alone": alone}
-        table.add_row(f"{multiple:g} times", told(together), told(alone))
+        table.add_row(f"{multiple:g} times", shown(together), shown(alone))
     console.print(table)
     wolf = crying(options.rate, options.fleets)
     seconds, packed, lines = scraped()
-    needed = options.replicas / EXCHANGES
+    needed = options.replicas / EXCHANGE_INTERVAL
     console.print(
         f"Redis: {options.replicas / redis_round:,.0f} reports a second, one after the other; it works on each for "
         f"{1e6 * redis_cpu:.0f} us; {options.replicas:,} replicas make {needed:,.0f} a second and model: "
@@ -66,7 +66,7 @@ def main() -> None:
     )
     checks = [
         at_most("replicas that know another sum than what was counted", wrong, 0),
-        at_most("a round of reports, over the time between two", redis_round / EXCHANGES, 1.0),
+        at_most("a round of reports, over the time between two", redis_round / EXCHANGE_INTERVAL, 1.0),
         at_most("kept promises that paged, over the share allowed", wolf / options.fleets / DELTA, 1.0),
         at_most("twice the alarms: seconds until all together page", delays["2.0"]["together"] or LONGEST, 60.0),
     ]
@@ -92,23 +92,23 @@ def exchanged(replicas: int) -> tuple[float, float, int]:
     with redis_server() as server:
         connection = RedisConnection(StateConfig(redis=server.url, timeout="10s"))  # type: ignore[arg-type]
         shared = [SharedCounts(connection, "fleet") for _ in range(replicas)]
-        own = np.zeros((replicas, counts), int)
-        known = np.zeros((replicas, counts), int)
+        counted = np.zeros((replicas, counts), int)
+        received = np.zeros((replicas, counts), int)
         for number in range(rounds + 1):
             if number < rounds:
-                own += draw.poisson(3, own.shape)
+                counted += draw.poisson(3, counted.shape)
             started = time.perf_counter()
-            for at, one in enumerate(shared):
-                more = one.exchange({"digits": (own[at] + known[at]).tolist()})
+            for at, counts_of_replica in enumerate(shared):
+                more = counts_of_replica.exchange({"digits": (counted[at] + received[at]).tolist()})
                 if more:
-                    known[at] += more["digits"]
+                    received[at] += more["digits"]
             times.append(time.perf_counter() - started)
         connection.close()
         cpu = server.cpu / replicas / len(times)
-    return statistics.median(times), cpu, int((own + known != own.sum(axis=0)).any(axis=1).sum())
+    return statistics.median(times), cpu, int((counted + received != counted.sum(axis=0)).any(axis=1).sum())
 
 
-def found(rate: float, multiple: float, times: int = 15) -> float | None:
+def delay(rate: float, multiple: float, times: int = 15) -> float | None:
     """Seconds until evidence pages at so many responses a second, half the time; None where it does not in an hour."""
     law, delays = FalseAlarmLaw.at(CALIBRATED, ALPHA), []
     for seed in range(times):
@@ -125,8 +125,8 @@ def paged(watch: Watch, draw: np.random.Generator, rate: float, alarms: float, s
     """When evidence pages, looked at after every exchange."""
     now = 0.0
     while now < seconds:
-        now += EXCHANGES
-        n = int(draw.poisson(rate * EXCHANGES))
+        now += EXCHANGE_INTERVAL
+        n = int(draw.poisson(rate * EXCHANGE_INTERVAL))
         alarmed = int(draw.binomial(n, alarms))
         watch.add((alarmed, n - alarmed))
         if watch.log_evidence() > log(1 / DELTA):
@@ -159,7 +159,7 @@ def scraped() -> tuple[float, int, int]:
     return statistics.median(times), len(packed), sum(not line.startswith(b"#") for line in text.splitlines())
 
 
-def told(seconds: float | None) -> str:
+def shown(seconds: float | None) -> str:
     return f"{seconds:,.0f}" if seconds is not None else f"not in {LONGEST:,.0f}"
 
 

@@ -150,7 +150,7 @@ def main() -> None:
     """Measure, print, check."""
     options = arguments(__doc__ or "")
     folder = Path(tempfile.mkdtemp())
-    whole, each = (
+    by_document, by_event = (
         Guard.open(config(tokens_bundle(folder / "tokens.tocsin"), "observe")),
         Guard.open(config(each_token_bundle(folder / "each.tocsin"), "observe", judge="message", session="stream")),
     )
@@ -160,7 +160,7 @@ def main() -> None:
         body = of_four_kilobytes(tops)
         results[name] = {
             "bytes": len(body),
-            "read": microseconds(read_document(whole, Exchanges(whole), body)),
+            "read": microseconds(read_document(by_document, Exchanges(by_document), body)),
             "json": microseconds(lambda body=body: json.loads(body)),  # type: ignore[misc]
             "floor": microseconds(lambda body=body: floor.decode(body)),  # type: ignore[misc]
         }
@@ -168,11 +168,11 @@ def main() -> None:
     data = [event[6:].strip() for event in events]
     results["event"] = {
         "bytes": len(events[0]),
-        "read": microseconds(read_events(each, Exchanges(each), events), len(events)),
-        "scored alone": microseconds(score_events(each, Exchanges(each), events), len(events)),
-        "scored, 16 streams": microseconds(score_together(each, Exchanges(each), events), 16 * len(events)),
-        "json": microseconds(lambda: [json.loads(one) for one in data], len(data)),
-        "floor": microseconds(lambda: [floor.decode(one) for one in data], len(data)),
+        "read": microseconds(read_events(by_event, Exchanges(by_event), events), len(events)),
+        "scored alone": microseconds(score_events(by_event, Exchanges(by_event), events), len(events)),
+        "scored, 16 streams": microseconds(score_together(by_event, Exchanges(by_event), events), 16 * len(events)),
+        "json": microseconds(lambda: [json.loads(event) for event in data], len(data)),
+        "floor": microseconds(lambda: [floor.decode(event) for event in data], len(data)),
     }
     table = Table("us of CPU", *dict.fromkeys(key for row in results.values() for key in row), title="Reading HTTP")
     for name, row in results.items():

@@ -82,32 +82,32 @@ class Judge:
         """Independent shares in [0, 1] whose expectation is at most `nominal`, by the Chernoff-Hoeffding bound."""
         if not shares:
             return
-        found = self._of(promise, nominal)
-        seen = float(np.mean(shares))
-        found.events, found.trials = found.events + float(np.sum(shares)), found.trials + len(shares)
-        found.tails.append(exp(-len(shares) * _divergence(seen, nominal)) if seen > nominal else 1.0)
+        finding = self._of(promise, nominal)
+        realised = float(np.mean(shares))
+        finding.events, finding.trials = finding.events + float(np.sum(shares)), finding.trials + len(shares)
+        finding.tails.append(exp(-len(shares) * _divergence(realised, nominal)) if realised > nominal else 1.0)
 
     def surprises(self) -> dict[str, float]:
         """By promise, the smallest tail over all splits and pairs, times how many there are of them (Bonferroni)."""
         return {name: min(1.0, min(f.tails) * len(f.tails)) for name, f in self.findings.items()}
 
-    def kept(self, promise: str) -> bool:
+    def holds(self, promise: str) -> bool:
         """Whether a promise was kept, at its share of the failure probability of all of them together."""
-        every = sum(len(found.tails) for found in self.findings.values())
+        every = sum(len(finding.tails) for finding in self.findings.values())
         return min(self.findings[promise].tails) > FAILURE / every
 
     def _of(self, promise: str, nominal: float) -> Finding:
         return self.findings.setdefault(promise, Finding(promise, nominal))
 
     def _add(self, promise: str, nominal: float, events: int, trials: int, pmf: Pmf, exact: bool) -> None:
-        found = self._of(promise, nominal)
-        found.events, found.trials = found.events + events, found.trials + trials
-        found.tails.append(too_many(pmf, events))
+        finding = self._of(promise, nominal)
+        finding.events, finding.trials = finding.events + events, finding.trials + trials
+        finding.tails.append(too_many(pmf, events))
         if exact:
-            found.tails.append(too_few(pmf, events))
+            finding.tails.append(too_few(pmf, events))
 
 
-def _divergence(seen: float, nominal: float) -> float:
-    if seen >= 1:
+def _divergence(realised: float, nominal: float) -> float:
+    if realised >= 1:
         return -log(nominal)
-    return seen * log(seen / nominal) + (1 - seen) * log((1 - seen) / (1 - nominal))
+    return realised * log(realised / nominal) + (1 - realised) * log((1 - realised) / (1 - nominal))

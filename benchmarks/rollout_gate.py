@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.report import Check, arguments, at_most, console, finish
 from tocsin_calibration.online.rollout_gate import RolloutGate
-from tocsin_calibration.online.two_streams import AgainstRate, Comparison, Direction, Pairs, Streams
+from tocsin_calibration.online.two_streams import AgainstRate, Direction, Pairs, StreamComparison, Streams
 from tocsin_calibration.thresholds.binomial import binomial_quantile
 
 RUNS, RESPONSES, BATCH, TIMES = 500, 20_000, 50, 4
@@ -48,22 +48,22 @@ def traffic(rates: Floats, times: float, seed: int) -> Traffic:
     return Traffic(canary.astype(float), draw.binomial(BATCH * TIMES, rates, size).astype(float))
 
 
-def decided(comparison: Comparison, ratio: float, direction: Direction, probability: float) -> Floats:
+def decided(comparison: StreamComparison, ratio: float, direction: Direction, probability: float) -> Floats:
     """After how many canary responses each run's evidence is enough (RUNS,); infinite where it never is."""
     trust, increments = comparison.log_increments(ratio, direction)
     sums = np.cumsum(increments.reshape(len(trust), RUNS, LOOKS), axis=2) + np.log(trust)[:, None, None]
     return _first(np.logaddexp.reduce(sums, axis=0) >= log(1 / probability), BATCH)
 
 
-def beside_stable(seen: Traffic) -> Streams:
+def beside_stable(observed: Traffic) -> Streams:
     """All runs' batches, one after the other."""
-    ones = np.ones(seen.canary.size)
-    return Streams(seen.canary.ravel(), BATCH * ones, seen.stable.ravel(), TIMES * BATCH * ones, ALPHA)
+    ones = np.ones(observed.canary.size)
+    return Streams(observed.canary.ravel(), BATCH * ones, observed.stable.ravel(), TIMES * BATCH * ones, ALPHA)
 
 
-def beside_rate(seen: Traffic) -> AgainstRate:
+def beside_rate(observed: Traffic) -> AgainstRate:
     """The canary alone, beside the promised rate."""
-    return AgainstRate(seen.canary.ravel(), np.full(seen.canary.size, float(BATCH)), ALPHA)
+    return AgainstRate(observed.canary.ravel(), np.full(observed.canary.size, float(BATCH)), ALPHA)
 
 
 def shadowed(times: float, seed: int) -> Pairs:
@@ -74,9 +74,9 @@ def shadowed(times: float, seed: int) -> Pairs:
     return Pairs(kinds.sum(axis=1), kinds[:, 0], kinds[:, 1], kinds[:, 2])
 
 
-def threshold(seen: Traffic, limit: float) -> Floats:
+def threshold(observed: Traffic, limit: float) -> Floats:
     """After how many canary responses the fourth measurement is at `limit` or above (RUNS,)."""
-    measured = seen.canary.reshape(RUNS, RESPONSES // INTERVAL, INTERVAL // BATCH).sum(axis=2) / INTERVAL
+    measured = observed.canary.reshape(RUNS, RESPONSES // INTERVAL, INTERVAL // BATCH).sum(axis=2) / INTERVAL
     return _first(np.cumsum(measured >= limit, axis=1) > FAILURES, INTERVAL)
 
 
@@ -87,8 +87,8 @@ def _first(reached: NDArray[np.bool_], step: int) -> Floats:
 def wrong_decisions() -> tuple[list[dict[str, Any]], list[Check]]:
     """Of canaries at the edge of what they may, how many are decided wrongly."""
     steady = np.full(LOOKS, ALPHA)
-    aborts: list[tuple[str, Comparison]] = []
-    promotions: list[tuple[str, Comparison]] = []
+    aborts: list[tuple[str, StreamComparison]] = []
+    promotions: list[tuple[str, StreamComparison]] = []
     for at, (name, rates) in enumerate({"steady": steady, "good and bad hours": HOURS}.items()):
         aborts.append((f"beside stable, {name}", beside_stable(traffic(rates, 1.0, 10 + at))))
         promotions.append((f"beside stable, {name}", beside_stable(traffic(rates, GATE.excess, 20 + at))))
@@ -116,12 +116,12 @@ def delays() -> tuple[list[dict[str, Any]], list[Check]]:
     table = Table("the canary alarms", "by", "aborted", "median responses", "of 95%", title="Aborts")
     for at, times in enumerate((1.0, *WORSE)):
         for name, rates in {"steady": steady, "good and bad hours": HOURS}.items():
-            seen = traffic(rates, times, 50 + at)
-            ways = {"the gate, beside stable": decided(beside_stable(seen), 1.0, "above", GATE.delta)}
+            observed = traffic(rates, times, 50 + at)
+            ways = {"the gate, beside stable": decided(beside_stable(observed), 1.0, "above", GATE.delta)}
             if name == "steady":
-                ways["the gate, beside the rate"] = decided(beside_rate(seen), 1.0, "above", GATE.delta)
+                ways["the gate, beside the rate"] = decided(beside_rate(observed), 1.0, "above", GATE.delta)
             for limit in (1.5, 2.0):
-                ways[f"a threshold of {limit:g} times the rate"] = threshold(seen, limit * ALPHA)
+                ways[f"a threshold of {limit:g} times the rate"] = threshold(observed, limit * ALPHA)
             for way, responses in ways.items():
                 aborted = int(np.isfinite(responses).sum())
                 median, most = (float(np.quantile(responses, q, method="higher")) for q in (0.5, 0.95))
@@ -153,10 +153,10 @@ def _finite(responses: float) -> float | None:
 
 def main() -> None:
     """Run both parts and say what holds."""
-    asked = arguments("A gate for rollouts beside a threshold with a failure limit.")
+    options = arguments("A gate for rollouts beside a threshold with a failure limit.")
     wrong, checks = wrong_decisions()
     slow, more = delays()
-    finish({"wrong decisions": wrong, "delays": slow}, checks + more, asked.json)
+    finish({"wrong decisions": wrong, "delays": slow}, checks + more, options.json)
 
 
 if __name__ == "__main__":

@@ -87,15 +87,17 @@ def main() -> None:
                     note(rows, what, on_cluster(bundle, data, killed))
                     checks.append(same(f"{what}: thresholds as here", ours, thresholds(out(bundle))))
     console.print(table)
-    runs = {(one["rows"], one["what"]): one for one in results}
+    runs = {(result["rows"], result["what"]): result for result in results}
     if len(sizes) > 2:
         small, large = sizes[-2], sizes[-1]
-        own = [runs[rows, "tocsin calibrate"] for rows in (small, large)]
-        exponent = math.log(own[1]["seconds"] / own[0]["seconds"]) / math.log(large / small)
+        calibrations = [runs[rows, "tocsin calibrate"] for rows in (small, large)]
+        exponent = math.log(calibrations[1]["seconds"] / calibrations[0]["seconds"]) / math.log(large / small)
         checks.append(at_most(f"calibrate: exponent of time, {small:,} to {large:,} rows", exponent, LINEAR))
-        flat = own[1]["peak_mb"] / runs[SIZES[1], "tocsin calibrate"]["peak_mb"]
+        flat = calibrations[1]["peak_mb"] / runs[SIZES[1], "tocsin calibrate"]["peak_mb"]
         checks.append(at_most(f"calibrate: peak memory, {large:,} rows over 1,000,000", flat, FLAT))
-    peak = max(one["peak_mb"] for one in results if one["what"].startswith("tocsin") and "ray" not in one["what"])
+    peak = max(
+        result["peak_mb"] for result in results if result["what"].startswith("tocsin") and "ray" not in result["what"]
+    )
     checks.append(at_most("largest peak of calibrate and evaluate, MB", peak, GIB))
     finish(results, checks, options.json)
 
@@ -150,10 +152,10 @@ def measured(command: list[str]) -> Run:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         said.seek(0)
-        told = said.read()
+        output = said.read()
     if process.returncode:
-        raise SystemExit(f"{' '.join(command[:6])}: exit code {process.returncode}\n{told}")
-    return Run(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, told)
+        raise SystemExit(f"{' '.join(command[:6])}: exit code {process.returncode}\n{output}")
+    return Run(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output)
 
 
 def on_cluster(bundle: Path, data: Path, killed: bool) -> Run:
@@ -185,8 +187,8 @@ def on_cluster(bundle: Path, data: Path, killed: bool) -> Run:
 
 
 def thresholds(bundle: Path) -> list[float]:
-    found = Bundle.read(bundle).require_promise().thresholds
-    return [found["critical"], found["warning"]]
+    limits = Bundle.read(bundle).require_promise().thresholds
+    return [limits["critical"], limits["warning"]]
 
 
 def same(name: str, ours: list[float], theirs: list[float]) -> Check:

@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks.harness.parts import INFER, SIGNALS, inference, safe_traffic, settings
 from benchmarks.report import arguments, at_most, console, finish
 from tocsin.judgement.guard import Guard
-from tocsin.service import COLLECTS
+from tocsin.service import GC_THRESHOLDS
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import Bundle, calibrate
@@ -40,9 +40,9 @@ def main() -> None:
     exposition = Exposition(sink, CollectorRegistry())
     gc.collect()
     gc.freeze()  # as a sidecar does once it has started
-    gc.set_threshold(*COLLECTS)
+    gc.set_threshold(*GC_THRESHOLDS)
     table = Table("models", "scrape", "longest", "on the wire", "unpacked", "lines", title=f"{options.models:,} models")
-    found = {}
+    rows = {}
     for _ in range(60):  # so that evidence is weighed in several windows
         traffic(guard, safe, 30)
     for kind, responses in (("all busy", options.responses), ("a tenth busy", options.responses), ("idle", 0)):
@@ -54,7 +54,7 @@ def main() -> None:
             times.append(time.perf_counter() - started)
         text = zlib.decompress(packed, 31)
         seconds = statistics.median(times[1:])
-        found[kind] = {
+        rows[kind] = {
             "seconds": seconds, "longest": max(times[1:]), "bytes": len(packed), "unpacked": len(text),
             "lines": text.count(b"\n"),
         }  # fmt: skip
@@ -64,18 +64,18 @@ def main() -> None:
         )  # fmt: skip
     console.print(table)
     checks = []
-    for kind, row in found.items():
+    for kind, row in rows.items():
         checks.append(at_most(f"{kind}: seconds a scrape, median", row["seconds"], SECONDS))
         checks.append(at_most(f"{kind}: MB a scrape, packed as Prometheus asks", row["bytes"] / 1e6, MEGABYTES))
         checks.append(at_most(f"{kind}: MB a scrape, unpacked", row["unpacked"] / 1e6, MEGABYTES))
-    finish(found, checks, options.json)
+    finish(rows, checks, options.json)
 
 
 def guarded(models: int) -> tuple[Guard, PrometheusSink]:
     """A guard of so many models with four detectors each, and what counts its verdicts."""
-    seen = safe_traffic(900)
-    scorer = compile([Entropy(), MaxSoftmax(), Margin(), Mahalanobis()], fit_on=seen.take(slice(0, 300)))
-    scores = scorer(seen.take(slice(300, None)))
+    safe = safe_traffic(900)
+    scorer = compile([Entropy(), MaxSoftmax(), Margin(), Mahalanobis()], fit_on=safe.take(slice(0, 300)))
+    scores = scorer(safe.take(slice(300, None)))
     promise = calibrate(scores, {"warning": 0.05, "critical": 0.01}, detectors=scorer.detectors)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "digits.tocsin"

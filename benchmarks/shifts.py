@@ -53,8 +53,8 @@ def patches(size: int, count: int = 1500) -> Rows:
     cut = []
     for number in range(count):
         image = grey[number % len(grey)]
-        top, left = (rng.integers(0, length - size) for length in image.shape)
-        cut.append(image[top : top + size, left : left + size].ravel())
+        top, start = (rng.integers(0, length - size) for length in image.shape)
+        cut.append(image[top : top + size, start : start + size].ravel())
     return np.array(cut)
 
 
@@ -65,18 +65,18 @@ def _digits() -> Iterator[Pair]:
     small = mnist()[0].reshape(-1, 28, 28)[:, 2:26, 2:26].reshape(-1, 8, 3, 8, 3).mean(axis=(2, 4)).reshape(-1, 64)
     yield "digits / MNIST", show(x[700:]), show(small[:1500])
     yield "digits / photographs", show(x[700:]), show(patches(8))
-    known = y < 8
-    fewer = classifier(x[known][:600], y[known][:600])
-    yield "digits 0-7 / 8-9", fewer(x[known][600:]), fewer(x[~known])
+    is_known = y < 8
+    fewer = classifier(x[is_known][:600], y[is_known][:600])
+    yield "digits 0-7 / 8-9", fewer(x[is_known][600:]), fewer(x[~is_known])
 
 
 def _mnist() -> Iterator[Pair]:
     x, y = mnist()
     show = classifier(x[:2000], y[:2000])
     yield "MNIST / photographs", show(x[2000:]), show(patches(28))
-    known = y < 8
-    fewer = classifier(x[known][:2000], y[known][:2000])
-    yield "MNIST 0-7 / 8-9", fewer(x[known][2000:]), fewer(x[~known])
+    is_known = y < 8
+    fewer = classifier(x[is_known][:2000], y[is_known][:2000])
+    yield "MNIST 0-7 / 8-9", fewer(x[is_known][2000:]), fewer(x[~is_known])
 
 
 def _segments() -> Iterator[Pair]:
@@ -84,9 +84,9 @@ def _segments() -> Iterator[Pair]:
 
     x, y = _table(datasets.ImageSegments())
     kinds, classes = np.unique(y, return_inverse=True)
-    known = np.isin(y, kinds[:5])
-    show = classifier(x[known][:600], classes[known][:600])
-    yield f"image segments / {kinds[5]} and {kinds[6]}", show(x[known][600:]), show(x[~known])
+    is_known = np.isin(y, kinds[:5])
+    show = classifier(x[is_known][:600], classes[is_known][:600])
+    yield f"image segments / {kinds[5]} and {kinds[6]}", show(x[is_known][600:]), show(x[~is_known])
 
 
 def _shuttle() -> Iterator[Pair]:
@@ -126,9 +126,9 @@ def _files() -> Iterator[Pair]:
     folder = Path(sysconfig.get_paths()["purelib"])
 
     def shown(endings: tuple[str, ...], count: int) -> Observations:
-        found = [path for path in sorted(folder.rglob("*")) if path.suffix in endings and path.stat().st_size > 64]
-        chosen = np.random.default_rng(0).permutation(len(found))[:count]
-        content = np.array([_ends(found[at].read_bytes()) for at in chosen], np.int32)
+        paths = [path for path in sorted(folder.rglob("*")) if path.suffix in endings and path.stat().st_size > 64]
+        chosen = np.random.default_rng(0).permutation(len(paths))[:count]
+        content = np.array([_ends(paths[at].read_bytes()) for at in chosen], np.int32)
         probs = [session.run(None, {name: part})[0] for part in np.array_split(content, max(1, len(content) // 64))]
         return Observations({"probs": np.concatenate(probs)})
 

@@ -58,8 +58,8 @@ def main() -> None:
         troubles = {kind: waits(server, options.seconds, kind) for kind in ("killed", "paused", "emptied")}
     table = Table("", "batches", "median", "99%", "longest", title="Judging a batch of 4, trouble every second")
     for kind, times in {"calm": calm, **troubles}.items():
-        told = [statistics.median(times), float(np.quantile(times, 0.99)), max(times)]
-        table.add_row(kind, f"{len(times):,}", *(f"{1e3 * one:.2f} ms" for one in told))
+        figures = [statistics.median(times), float(np.quantile(times, 0.99)), max(times)]
+        table.add_row(kind, f"{len(times):,}", *(f"{1e3 * seconds:.2f} ms" for seconds in figures))
     console.print(table)
     console.print(f"{throughput:,.0f} responses a second by {PROCESSES} processes in batches of {BATCH}")
     console.print(
@@ -79,34 +79,34 @@ def promise() -> Promise:
     return calibrate_sessions(np.split(scores, 200), {"warning": 0.1, "critical": 0.02}, session=SessionRule(Window(5)))
 
 
-def opened(url: str, made: Promise, timeout: str = "20ms") -> tuple[State, SessionStore]:
+def opened(url: str, calibrated: Promise, timeout: str = "20ms") -> tuple[State, SessionStore]:
     state = State(StateConfig(redis=url, timeout=timeout))  # type: ignore[arg-type]
-    store = state.sessions("bench", "sha256:0", made, ModelConfig(signals=SIGNALS))  # type: ignore[arg-type]
+    store = state.sessions("bench", "sha256:0", calibrated, ModelConfig(signals=SIGNALS))  # type: ignore[arg-type]
     state.keep([store])
     return state, store
 
 
-def judged(store: SessionStore, made: Promise, keys: list[str], scores: Any) -> list[float]:
+def judged(store: SessionStore, calibrated: Promise, keys: list[str], scores: Any) -> list[float]:
     with store.lock:
-        progress = store.begin(keys, made.joint(scores).tolist())
-        found = made.judge(scores, sessions=progress)
+        progress = store.begin(keys, calibrated.joint(scores).tolist())
+        judgement = calibrated.judge(scores, sessions=progress)
         store.end(keys, progress)
-    return found.pvalues
+    return judgement.pvalues
 
 
 def hopping(server: RedisServer, batches: int = 3_000) -> tuple[int, int]:
     """How many p-values differ from those of one process that sees every batch in the same order; and of how many."""
-    made, choose, draw = promise(), random.Random(1), np.random.default_rng(1)
-    assert made.sessions is not None
-    alone = MemorySessions(made.sessions, 600, 100_000)
-    pairs = [opened(server.url, made) for _ in range(PROCESSES)]
+    calibrated, choose, draw = promise(), random.Random(1), np.random.default_rng(1)
+    assert calibrated.sessions is not None
+    alone = MemorySessions(calibrated.sessions, 600, 100_000)
+    pairs = [opened(server.url, calibrated) for _ in range(PROCESSES)]
     wrong = compared = 0
     for _ in range(batches):
         keys = [f"s{choose.randrange(500)}" for _ in range(choose.randrange(1, 2 * BATCH))]
         scores = draw.normal(size=(len(keys), 4))
-        expected = judged(alone, made, keys, scores)
-        found = judged(choose.choice(pairs)[1], made, keys, scores)
-        wrong += sum(a != b for a, b in zip(found, expected, strict=True))
+        expected = judged(alone, calibrated, keys, scores)
+        pvalues = judged(choose.choice(pairs)[1], calibrated, keys, scores)
+        wrong += sum(a != b for a, b in zip(pvalues, expected, strict=True))
         compared += len(keys)
     for state, _ in pairs:
         state.close()
@@ -119,9 +119,9 @@ def relays(server: RedisServer, calls: int = 2_000) -> tuple[int, int]:
     with ExitStack() as opened_, tempfile.TemporaryDirectory() as folder:
         path = in_sessions(Path(folder) / "sessions.tocsin", window=Window(4, "mean"))
         bundle = Bundle.read(path)
-        made = bundle.require_promise()
-        assert made.sessions is not None
-        alone = MemorySessions(made.sessions, 600, 100_000)
+        calibrated = bundle.require_promise()
+        assert calibrated.sessions is not None
+        alone = MemorySessions(calibrated.sessions, 600, 100_000)
         scores = np.concatenate([bundle.scorer(answers.take(slice(row, row + 1))) for row in range(200)])
         upstream, address = opened_.enter_context(model_server())
         upstream.answers = {b"%d" % row: inference(answers, slice(row, row + 1)) for row in range(200)}
@@ -140,7 +140,7 @@ def relays(server: RedisServer, calls: int = 2_000) -> tuple[int, int]:
         wrong = 0
         for _ in range(calls):
             row, session = choose.randrange(200), f"s{choose.randrange(100)}"
-            expected = judged(alone, made, [session], scores[row : row + 1])
+            expected = judged(alone, calibrated, [session], scores[row : row + 1])
             _, call = choose.choice(ask).with_call(
                 b"%d" % row, metadata=(("x-session", session),), wait_for_ready=True, timeout=60
             )
@@ -166,13 +166,13 @@ def busy(server: RedisServer, seconds: float, sessions: int) -> float:
 
 
 def _busy(url: str, number: int, seconds: float, sessions: int, counts: Any, go: Any) -> None:
-    made, choose, draw = promise(), random.Random(number), np.random.default_rng(number)
-    state, store = opened(url, made, "5s")  # eight processes share two cores
+    calibrated, choose, draw = promise(), random.Random(number), np.random.default_rng(number)
+    state, store = opened(url, calibrated, "5s")  # eight processes share two cores
     scores = draw.normal(size=(BATCH, 4))
     go.wait()
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
-        judged(store, made, [f"s{choose.randrange(sessions)}" for _ in range(BATCH)], scores)
+        judged(store, calibrated, [f"s{choose.randrange(sessions)}" for _ in range(BATCH)], scores)
         counts[number] += BATCH
     (failed,) = [s.value for f in state.collect() for s in f.samples if s.labels.get("outcome") == "failed"]
     if failed:  # what is judged without Redis is not what is measured
@@ -182,32 +182,32 @@ def _busy(url: str, number: int, seconds: float, sessions: int, counts: Any, go:
 
 def waits(server: RedisServer, seconds: float, trouble: str | None) -> list[float]:
     """How long each batch takes, a thousand a second asked for, with trouble every second."""
-    made, draw = promise(), np.random.default_rng(2)
-    state, store = opened(server.url, made)
+    calibrated, draw = promise(), np.random.default_rng(2)
+    state, store = opened(server.url, calibrated)
     scores = draw.normal(size=(4, 4))
-    over = threading.Event()
-    troubling = threading.Thread(target=_trouble, args=(server, trouble, over))
+    finished = threading.Event()
+    troubling = threading.Thread(target=_trouble, args=(server, trouble, finished))
     troubling.start()
     times, ends = [], time.monotonic() + seconds
     while (began := time.monotonic()) < ends:
-        judged(store, made, ["a", "b", "c", "d"], scores)
+        judged(store, calibrated, ["a", "b", "c", "d"], scores)
         times.append(time.monotonic() - began)
         time.sleep(max(0.0, began + 1e-3 - time.monotonic()))
-    over.set()
+    finished.set()
     troubling.join()
     state.close()
     return times
 
 
-def _trouble(server: RedisServer, kind: str | None, over: threading.Event) -> None:
-    while not over.wait(1.0):
+def _trouble(server: RedisServer, kind: str | None, finished: threading.Event) -> None:
+    while not finished.wait(1.0):
         if kind == "killed":
             server.kill()
-            over.wait(0.5)
+            finished.wait(0.5)
             server.start()
         elif kind == "paused":
             server.pause()
-            over.wait(0.5)
+            finished.wait(0.5)
             server.go_on()
         elif kind == "emptied":
             with redis.Redis.from_url(server.url) as client:

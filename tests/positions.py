@@ -143,11 +143,11 @@ def positioned(
 
             yield lambda *scenario, **more: asyncio.run(aio(*scenario, **more)), service
     else:
-        made = acme.AioRanker(answers, sequence)
+        aio_service = acme.AioRanker(answers, sequence)
 
         async def served(*scenario: Any, **more: Any) -> Any:
-            async with acme.aio_ranker(made, tocsin.server_interceptor(guard)) as address:
+            async with acme.aio_ranker(aio_service, tocsin.server_interceptor(guard)) as address:
                 async with grpc.aio.insecure_channel(address) as channel:
                     return await ask_aio(channel, *scenario, **more)
 
-        yield lambda *scenario, **more: asyncio.run(served(*scenario, **more)), made
+        yield lambda *scenario, **more: asyncio.run(served(*scenario, **more)), aio_service

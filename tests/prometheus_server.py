@@ -64,8 +64,8 @@ def prometheus_with(folder: Path, series: Mapping[str, Samples]) -> Iterator[str
 
 def value_of(address: str, promql: str, at: float) -> list[dict[str, Any]]:
     """The result of an instant query."""
-    asked = urllib.parse.urlencode({"query": promql, "time": at})
-    with urllib.request.urlopen(f"{address}/api/v1/query?{asked}", timeout=PATIENCE) as answer:
+    query = urllib.parse.urlencode({"query": promql, "time": at})
+    with urllib.request.urlopen(f"{address}/api/v1/query?{query}", timeout=PATIENCE) as answer:
         result: list[dict[str, Any]] = json.load(answer)["data"]["result"]
         return result
 

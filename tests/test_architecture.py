@@ -111,8 +111,10 @@ def test_nothing_unpickles_or_evaluates() -> None:
     forbidden = re.compile(
         r"\b(pickle|joblib|dill|cloudpickle|marshal)\b.*import|import (pickle|joblib|dill)|\beval\(|\bexec\("
     )
-    found = [f"{path}: {line}" for path in SOURCES for line in path.read_text().splitlines() if forbidden.search(line)]
-    assert found == []
+    offences = [
+        f"{path}: {line}" for path in SOURCES for line in path.read_text().splitlines() if forbidden.search(line)
+    ]
+    assert offences == []
 
 
 def test_no_name_is_a_dumping_ground() -> None:

@@ -48,25 +48,25 @@ def test_every_setting_is_in_the_table_with_its_default() -> None:
     for name in model:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` ")]
         default = Config.model_fields[name].get_default()
-        told = line.split("|")[2].strip(" `")
+        default_shown = line.split("|")[2].strip(" `")
         if hasattr(default, "total_seconds"):
             units = {"ms": 1e-3, "s": 1.0}
-            number, unit = re.fullmatch(r"([\d.]+)(ms|s)", told).groups()  # type: ignore[union-attr]
+            number, unit = re.fullmatch(r"([\d.]+)(ms|s)", default_shown).groups()  # type: ignore[union-attr]
             assert float(number) * units[unit] == default.total_seconds()
         elif isinstance(default, BaseModel):
-            assert told == f"{type(default).__name__}()"
-        elif told.endswith("MiB"):
-            assert int(told.removesuffix("MiB")) << 20 == default
+            assert default_shown == f"{type(default).__name__}()"
+        elif default_shown.endswith("MiB"):
+            assert int(default_shown.removesuffix("MiB")) << 20 == default
         else:
-            assert told == str(default)
+            assert default_shown == str(default)
 
 
 def test_every_option_that_a_promise_names_is_one_of_a_command() -> None:
     commands = typer.main.get_command(app)
-    known = {option for command in _leaves(commands) for one in command.params for option in one.opts}
+    options = {option for command in _leaves(commands) for parameter in command.params for option in parameter.opts}
     page = (DOCS / "promises.md").read_text()
     named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", page))
-    assert named and named <= known, named - known
+    assert named and named <= options, named - options
     for setting in re.findall(r"`(\w+): ?[`{]", page):
         assert setting in ModelConfig.model_fields, setting
 
@@ -88,10 +88,10 @@ def test_every_metric_is_in_the_table_and_the_other_way_round(bundle: Path, tmp_
         "ext_proc": "127.0.0.1:0",
     }
     with running(settings(1, bundle, **more)) as relay:
-        told = re.findall(r"^# TYPE (tocsin_\w+) ", relay.metrics, re.MULTILINE)
+        exposed = re.findall(r"^# TYPE (tocsin_\w+) ", relay.metrics, re.MULTILINE)
     listed = first_cells("observability.md", r"`(tocsin_\w+)`")
     of_workers = {"tocsin_workers", "tocsin_worker_restarts_total"}  # shown by the supervisor alone
-    assert len(listed) == len(set(listed)) and set(listed) - of_workers == set(told)
+    assert len(listed) == len(set(listed)) and set(listed) - of_workers == set(exposed)
 
 
 def test_every_alert_and_every_setting_of_what_is_told_is_in_the_page(bundle: Path, tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ def upstream() -> Iterator[ScriptedUpstream]:
         yield server
 
 
-async def seen(upstream: ScriptedUpstream, messages: list[bytes], *trailers: tuple[str, str]) -> dict[str, Any]:
+async def observed_by_caller(
+    upstream: ScriptedUpstream, messages: list[bytes], *trailers: tuple[str, str]
+) -> dict[str, Any]:
     """What the soak compares of a call that is answered like this; without trailers, the answer never ends."""
 
     def script(peer: RawPeer, stream: int) -> None:
@@ -40,20 +42,22 @@ async def seen(upstream: ScriptedUpstream, messages: list[bytes], *trailers: tup
 async def test_how_a_call_ends_that_its_caller_gives_up_is_not_compared(upstream: ScriptedUpstream) -> None:
     two = [b"one", b"two"]
     assert len(two) == ENOUGH
-    endless = await seen(upstream, two)
-    assert endless == await seen(upstream, two, ("grpc-status", "0"))
-    assert endless == await seen(upstream, two, ("grpc-status", "5"), ("grpc-message", "it ended just before"))
-    assert endless == await seen(upstream, [*two, b"three"], ("grpc-status", "0"))
+    endless = await observed_by_caller(upstream, two)
+    assert endless == await observed_by_caller(upstream, two, ("grpc-status", "0"))
+    assert endless == await observed_by_caller(
+        upstream, two, ("grpc-status", "5"), ("grpc-message", "it ended just before")
+    )
+    assert endless == await observed_by_caller(upstream, [*two, b"three"], ("grpc-status", "0"))
 
 
 async def test_what_came_before_its_caller_gave_it_up_is(upstream: ScriptedUpstream) -> None:
-    assert await seen(upstream, [b"one", b"two"]) != await seen(upstream, [b"one", b"twp"])
+    assert await observed_by_caller(upstream, [b"one", b"two"]) != await observed_by_caller(upstream, [b"one", b"twp"])
 
 
 async def test_a_call_that_ends_before_it_would_be_given_up_is_compared_whole(upstream: ScriptedUpstream) -> None:
     ended = ("grpc-status", "0")
-    as_it_was = await seen(upstream, [b"one"], ended, ("x-one", "1"))
-    assert as_it_was == await seen(upstream, [b"one"], ended, ("x-one", "1"))
-    assert as_it_was != await seen(upstream, [b"one"], ended)
-    assert as_it_was != await seen(upstream, [b"onf"], ended, ("x-one", "1"))
-    assert as_it_was != await seen(upstream, [b"one"], ("grpc-status", "1"), ("x-one", "1"))
+    as_it_was = await observed_by_caller(upstream, [b"one"], ended, ("x-one", "1"))
+    assert as_it_was == await observed_by_caller(upstream, [b"one"], ended, ("x-one", "1"))
+    assert as_it_was != await observed_by_caller(upstream, [b"one"], ended)
+    assert as_it_was != await observed_by_caller(upstream, [b"onf"], ended, ("x-one", "1"))
+    assert as_it_was != await observed_by_caller(upstream, [b"one"], ("grpc-status", "1"), ("x-one", "1"))

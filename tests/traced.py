@@ -47,19 +47,19 @@ def command(log: Path, *words: object) -> list[str]:
 
 def bare_environment(home: Path, temporary: Path) -> dict[str, str]:
     """The environment of somebody who has configured nothing: above all no CI, in which packages keep quiet."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
-    return {**kept, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
+    passed_on = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG") if name in os.environ}
+    return {**passed_on, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def traces(log: Path, cwd: Path) -> Traces:
     """What the records of all threads and children say of a command that ran in the folder `cwd`."""
     files = list(log.parent.glob(f"{log.name}.*"))
     assert files, "strace has recorded nothing"
-    found = Traces()
+    collected = Traces()
     for file in files:
         for line in file.read_text(errors="replace").splitlines():
-            _read(line, cwd, found)
-    return found
+            _read(line, cwd, collected)
+    return collected
 
 
 def run(log: Path, *words: object, env: dict[str, str], cwd: Path) -> Traces:
@@ -78,22 +78,22 @@ def terminate(process: subprocess.Popen[bytes]) -> None:
         process.wait(60)
 
 
-def _read(line: str, cwd: Path, found: Traces) -> None:
+def _read(line: str, cwd: Path, collected: Traces) -> None:
     for port, host in PEER.findall(line):
-        found.peers.add((host.removeprefix("::ffff:"), int(port)))
+        collected.peers.add((host.removeprefix("::ffff:"), int(port)))
     if line.startswith("send"):
-        found.names |= {name for text in PAYLOAD.findall(line) if (name := _asked(text))}
+        collected.names |= {name for text in PAYLOAD.findall(line) if (name := _name_asked(text))}
     elif path := SOCKET.search(line):
-        found.sockets.add(path[1].strip('"'))
+        collected.sockets.add(path[1].strip('"'))
     elif opened := OPENED.search(line):
         if any(flag in line for flag in OPENS_TO_WRITE):
-            _add(opened[1], found)
+            _add(opened[1], collected)
     elif NAMED.search(line):
         *_, (near, folder, name) = QUOTED.findall(line)
-        _add(str(cwd / (near or folder) / name), found)
+        _add(str(cwd / (near or folder) / name), collected)
 
 
-def _asked(text: str) -> str:
+def _name_asked(text: str) -> str:
     """The name that a message asks DNS for, nothing where it is no such message; `text` as strace prints it."""
     content = text.encode("latin-1", "replace").decode("unicode_escape").encode("latin-1", "replace")
     query = QUERY.match(content)
@@ -107,6 +107,6 @@ def _asked(text: str) -> str:
     return ".".join(labels)
 
 
-def _add(path: str, found: Traces) -> None:
+def _add(path: str, collected: Traces) -> None:
     if not path.startswith(SYSTEM):
-        found.written.add(Path(path.removesuffix(" (deleted)")))
+        collected.written.add(Path(path.removesuffix(" (deleted)")))

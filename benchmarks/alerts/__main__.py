@@ -19,7 +19,7 @@ import uvloop
 import yaml
 from rich.table import Table
 
-from benchmarks.alerts.camera import SIGNALS, Camera, Network, asked
+from benchmarks.alerts.camera import SIGNALS, Camera, Network, request_for
 from benchmarks.alerts.stack import EVERY, Stack
 from benchmarks.harness.parts import INFER
 from benchmarks.report import Check, at_most, console, finish
@@ -46,8 +46,8 @@ class Part(NamedTuple):
 def main() -> None:
     options = command_line(__doc__ or "", safe={"type": int, "default": 200_000, "help": "responses of the long calm"})
     uvloop.install()
-    with tempfile.TemporaryDirectory(prefix="tocsin-alerts-") as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="tocsin-alerts-") as created:
+        folder = Path(created)
         bundle(folder / "digits.tocsin")
         (upstream,) = free_ports(1)
         server = subprocess.Popen([sys.executable, "-m", "benchmarks.alerts.server", str(upstream)])
@@ -58,11 +58,11 @@ def main() -> None:
                 Part("100% after the long calm", options.safe, 1.0, 200, 20, 60),
                 Part("5% after the long calm", options.safe, 0.05, 3_000, 100, 1_000),
             ]
-            found = {part.name: one(part, number, folder, upstream) for number, part in enumerate(parts)}
+            rows = {part.name: run(part, number, folder, upstream) for number, part in enumerate(parts)}
         finally:
             server.kill()
-    tell(found)
-    finish(found, checks(parts, found), options.json)
+    tell(rows)
+    finish(rows, checks(parts, rows), options.json)
 
 
 def bundle(path: Path) -> None:
@@ -75,20 +75,23 @@ def bundle(path: Path) -> None:
     Bundle(scorer, promise, "digits").write(path)
 
 
-def one(part: Part, seed: int, folder: Path, upstream: int) -> dict[str, Any]:
+def run(part: Part, seed: int, folder: Path, upstream: int) -> dict[str, Any]:
     """One run, with a Tocsin and a Prometheus of its own."""
-    own = folder / f"run-{seed}"
-    own.mkdir()
+    directory = folder / f"run-{seed}"
+    directory.mkdir()
     relay, metrics = free_ports(2)
     model = {"bundle": "../digits.tocsin", "signals": SIGNALS}
-    config = own / "tocsin.yaml"
+    config = directory / "tocsin.yaml"
     config.write_text(yaml.safe_dump({
         "listen": f"127.0.0.1:{relay}", "upstream": f"127.0.0.1:{upstream}", "mode": "annotate",
         "metrics": f"127.0.0.1:{metrics}", "admin": None, "models": {"digits": model},
     }))  # fmt: skip
-    rules = own / "rules.yaml"
+    rules = directory / "rules.yaml"
     rules.write_bytes(subprocess.check_output([sys.executable, "-m", "tocsin", "rules", "-c", str(config)]))
-    with Tocsin(["serve", "-c", str(config)], relay, own / "tocsin.log"), Stack(own, rules, metrics) as stack:
+    with (
+        Tocsin(["serve", "-c", str(config)], relay, directory / "tocsin.log"),
+        Stack(directory, rules, metrics) as stack,
+    ):
         return asyncio.run(traffic(part, Camera(seed + 10), f"127.0.0.1:{relay}", stack))
 
 
@@ -117,49 +120,49 @@ async def traffic(part: Part, camera: Camera, target: str, stack: Stack) -> dict
         for number, picture in enumerate(camera.shifted(part.shifted, part.share)):
             await asyncio.sleep(max(0.0, shifted + number / part.rate - time.monotonic()))
             sent.append(time.monotonic())
-            waiting.add(asyncio.ensure_future(ask(asked(picture))))
+            waiting.add(asyncio.ensure_future(ask(request_for(picture))))
             waiting = {call for call in waiting if not call.done()}
-            if any(one.urgency == "critical" for one in stack.heard[len(before) :]):
+            if any(alert.urgency == "critical" for alert in stack.heard[len(before) :]):
                 break
         await asyncio.gather(*waiting)
     after = stack.heard[len(before) :]
-    pages = [one for one in after if one.urgency == "critical"]
+    pages = [alert for alert in after if alert.urgency == "critical"]
     return {
         "safe": part.safe,
         "safe_alarmed": float(rate),
-        "safe_heard": [one.name for one in before],
-        "safe_paged": sum(one.urgency == "critical" for one in before),
+        "safe_heard": [alert.name for alert in before],
+        "safe_paged": sum(alert.urgency == "critical" for alert in before),
         "rate": part.rate,
         "responses": sum(at < pages[0].at for at in sent) if pages else None,
         "seconds": pages[0].at - shifted if pages else None,
         "page": pages[0].summary if pages else None,
-        "heard": [one.name for one in after],
+        "heard": [alert.name for alert in after],
     }
 
 
 async def _several(ask: Any, pictures: Any) -> None:
     for picture in pictures:
-        await ask(asked(picture))
+        await ask(request_for(picture))
 
 
-def tell(found: dict[str, dict[str, Any]]) -> None:
+def tell(rows: dict[str, dict[str, Any]]) -> None:
     table = Table("run", "safe", "alarmed", "paged", "shifted, a second", "responses", "seconds", "first page",
                   title=f"Alerts, scraped and evaluated every {EVERY} s")  # fmt: skip
-    for name, row in found.items():
-        told = ["none"] * 2 if row["seconds"] is None else [str(row["responses"]), f"{row['seconds']:.1f}"]
+    for name, row in rows.items():
+        delay = ["none"] * 2 if row["seconds"] is None else [str(row["responses"]), f"{row['seconds']:.1f}"]
         safe = f"{row['safe']:,}", f"{row['safe_alarmed']:.2%}", str(row["safe_paged"])
-        table.add_row(name, *safe, f"{row['rate']:g}", *told, row["page"] or "")
+        table.add_row(name, *safe, f"{row['rate']:g}", *delay, row["page"] or "")
     console.print(table)
 
 
-def checks(parts: list[Part], found: dict[str, dict[str, Any]]) -> list[Check]:
-    made = []
+def checks(parts: list[Part], rows: dict[str, dict[str, Any]]) -> list[Check]:
+    results = []
     for part in parts:
-        row = found[part.name]
-        made.append(at_most(f"{part.name}: pages on {part.safe:,} safe responses", row["safe_paged"], 0))
+        row = rows[part.name]
+        results.append(at_most(f"{part.name}: pages on {part.safe:,} safe responses", row["safe_paged"], 0))
         responses = row["responses"] if row["responses"] is not None else float("inf")
-        made.append(at_most(f"{part.name}: responses until somebody is paged", responses, part.within))
-    return made
+        results.append(at_most(f"{part.name}: responses until somebody is paged", responses, part.within))
+    return results
 
 
 if __name__ == "__main__":

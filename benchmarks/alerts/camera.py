@@ -85,7 +85,7 @@ class Network:
         return bytes(message.SerializeToString())
 
 
-def asked(image: Images) -> bytes:
+def request_for(image: Images) -> bytes:
     """A ModelInferRequest of one picture (64,)."""
     message = oip.Request(model_name="digits")
     message.inputs.add(name="image", datatype="FP32").shape.extend((1, len(image)))

@@ -24,7 +24,7 @@ import uvloop
 import yaml
 from rich.table import Table
 
-from benchmarks.alerts.camera import SIGNALS, Camera, Network, asked
+from benchmarks.alerts.camera import SIGNALS, Camera, Network, request_for
 from benchmarks.alerts.stack import EVERY, Stack
 from benchmarks.harness.parts import INFER
 from benchmarks.report import Check, arguments, console, finish
@@ -54,8 +54,8 @@ def main() -> None:
     options = arguments("A canary of the demo behind a real Prometheus.")
     uvloop.install()
     results: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="tocsin-canary-") as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory(prefix="tocsin-canary-") as created:
+        folder = Path(created)
         _bundle(folder / "digits.tocsin")
         (upstream,) = free_ports(1)
         server = subprocess.Popen([sys.executable, "-m", "benchmarks.alerts.server", str(upstream)])
@@ -161,8 +161,8 @@ async def _send(relays: list[int], case: Case, seed: int, ended: threading.Event
     ):
         to_stable, to_canary = stable.unary_unary(INFER), canary.unary_unary(INFER)
         while not ended.is_set():
-            calls = [to_stable(asked(picture)) for picture in camera.safe(TIMES)]
-            calls += [to_canary(asked(picture)) for picture in camera.shifted(1, case.share)]
+            calls = [to_stable(request_for(picture)) for picture in camera.safe(TIMES)]
+            calls += [to_canary(request_for(picture)) for picture in camera.shifted(1, case.share)]
             await asyncio.gather(*calls)
             await asyncio.sleep(0.02)
 

@@ -77,16 +77,18 @@ class Stack(AbstractContextManager["Stack"]):
         began, deadline = time.time(), time.monotonic() + WAITS
         while time.monotonic() < deadline:
             targets = self.ask("targets", state="active")["activeTargets"]
-            fresh = [one for one in targets if one["health"] == "up" and _seconds(one["lastScrape"]) > began]
+            fresh = [
+                target for target in targets if target["health"] == "up" and _seconds(target["lastScrape"]) > began
+            ]
             if targets and len(fresh) == len(targets):
                 return
             time.sleep(0.1)
-        raise StartError(f"Prometheus cannot read every Tocsin: {[one['lastError'] for one in targets]}")
+        raise StartError(f"Prometheus cannot read every Tocsin: {[target['lastError'] for target in targets]}")
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """An instant query's result."""
-        found: list[dict[str, Any]] = self.ask("query", query=promql)["result"]
-        return found
+        series: list[dict[str, Any]] = self.ask("query", query=promql)["result"]
+        return series
 
     def ask(self, what: str, **parameters: Any) -> Any:
         """What Prometheus' API v1 answers."""
@@ -108,8 +110,8 @@ class Stack(AbstractContextManager["Stack"]):
             def do_POST(self) -> None:
                 content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 for alert in content["alerts"]:
-                    labels, told = alert["labels"], alert["annotations"]["summary"]
-                    heard.append(Heard(time.monotonic(), labels["alertname"], labels["severity"], told))
+                    labels, summary = alert["labels"], alert["annotations"]["summary"]
+                    heard.append(Heard(time.monotonic(), labels["alertname"], labels["severity"], summary))
                 self.send_response(200)
                 self.end_headers()
 

@@ -56,15 +56,15 @@ def main() -> None:
     facts = {
         name: {hop: {k: v._asdict() for k, v in row.items()} for hop, row in t.items()} for name, t in tables.items()
     }
-    made = checks(tables["hops"])
+    results = checks(tables["hops"])
     if "same load" in tables:
-        made += checks(tables["wide windows"], "wide windows: ")
-        made += tail_checks(tables["same load"], ["scored annotate", "scored enforce"], "at the same load: ")
+        results += checks(tables["wide windows"], "wide windows: ")
+        results += tail_checks(tables["same load"], ["scored annotate", "scored enforce"], "at the same load: ")
     if "telling" in tables:
         for share in (0.0, ALARMED):
             more = told_us(bench.telling_us, share)
-            made.append(at_most(f"telling, {share:.0%} alarmed: CPU a response, us", more, TELLING))
-    finish({**facts, "spent_us": spent, "telling_us": bench.telling_us}, made, options.json)
+            results.append(at_most(f"telling, {share:.0%} alarmed: CPU a response, us", more, TELLING))
+    finish({**facts, "spent_us": spent, "telling_us": bench.telling_us}, results, options.json)
 
 
 def print_table(name: str, results: Table) -> None:

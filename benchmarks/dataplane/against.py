@@ -50,7 +50,7 @@ def relays(work: Path, upstream: int, bundle: Path, tree: Path) -> dict[str, tup
 
 def main() -> None:
     """Measure and write."""
-    asked = arguments(
+    options = arguments(
         "this tree's relay beside another's",
         tree={"type": Path, "required": True, "help": "the other checkout"},
         rounds={"type": int, "default": 7},
@@ -64,17 +64,19 @@ def main() -> None:
         make_bundle(observations, work / "bench.tocsin")
         (work / "request.bin").write_bytes(request())
         upstream = start_upstream(work, {PATH: framed(response(observations, 0))}, window=24)
-        pairs = relays(work, upstream.port, work / "bench.tocsin", asked.tree.resolve())
+        pairs = relays(work, upstream.port, work / "bench.tocsin", options.tree.resolve())
         printed = Printed("relay", "shape", "CPU us there", "here", "ratio", "mean us there", "here", title="Relays")
         try:
             for name, pair in pairs.items():
                 for shape_name, shape in SHAPES.items():
-                    seen: list[list[Figures]] = [[], []]
-                    for number in range(asked.rounds + 1):
+                    measured: list[list[Figures]] = [[], []]
+                    for number in range(options.rounds + 1):
                         for at in (0, 1) if number % 2 else (1, 0):
-                            seen[at].append(load(pair[at], PATH, work / "request.bin", shape))
-                    there, here = (medians(several[1:]) for several in seen)
-                    ratio = statistics.median(b.cpu_us / a.cpu_us for a, b in zip(*(s[1:] for s in seen), strict=True))
+                            measured[at].append(load(pair[at], PATH, work / "request.bin", shape))
+                    there, here = (medians(several[1:]) for several in measured)
+                    ratio = statistics.median(
+                        b.cpu_us / a.cpu_us for a, b in zip(*(s[1:] for s in measured), strict=True)
+                    )
                     results.setdefault(name, {})[shape_name] = {
                         "cpu_us_there": there.cpu_us, "cpu_us_here": here.cpu_us, "ratio": ratio,
                         "latency_us_there": there.latency_us, "latency_us_here": here.latency_us,
@@ -89,7 +91,7 @@ def main() -> None:
                 assert hop.process is not None
                 hop.process.kill()
         console.print(printed)
-    finish(results, checks, asked.json)
+    finish(results, checks, options.json)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ SLOW = {"1x1": Shape(1, 1, 500), "4x8": Shape(4, 8, 2_000), "16x16": Shape(16, 1
 SMALLEST = "0.1 KB"
 SIZES = {"0.4 KB": 0, "10 KB": 10_000, "100 KB": 100_000, "1 MB": 1_000_000}
 MESSAGES = 1_000  # of a stream
-UNTOLD, TOLD = "scored observe, nobody told", "scored observe, everybody told"
+UNREPORTED, REPORTED = "scored observe, nobody told", "scored observe, everybody told"
 TELLING_ROUNDS = 8  # times as many as elsewhere, and shorter: it is a small difference, taken pair by pair
 NARROW, WIDE = 16, 24  # bits of the upstream's windows: as HTTP/2 begins, and such that hold nothing back
 LOADED = 0.7  # of what Envoy answers at most, where all hops are given the same
@@ -106,39 +106,39 @@ class Bench:
         self._answer_with(framed(response(self.observations, 0)))
         slow = ("ext_proc", "aio", "processor")
         quick = [Hop("direct", self._port), *(hop for hop in self._hops if not any(word in hop.name for word in slow))]
-        found = self._measured(quick, {shape: (PATH, shape) for shape in SHAPES})
+        table = self._measured(quick, {shape: (PATH, shape) for shape in SHAPES})
         self._window = NARROW
         self._answer_with(framed(response(self.observations, 0)))
-        return found
+        return table
 
     def same_load(self, most: float) -> Table:
         """As many requests a second for each hop: a share of the most that Envoy answers."""
         rate = LOADED * most
-        found: Table = {}
-        self._fill(found, f"{rate:,.0f} requests/s", PATH, SHAPES["16x16"]._replace(rate=rate), self._some())
-        return found
+        table: Table = {}
+        self._fill(table, f"{rate:,.0f} requests/s", PATH, SHAPES["16x16"]._replace(rate=rate), self._some())
+        return table
 
     def sizes(self) -> Table:
         """Responses from small to large, 4x4; the smallest lacks what detectors read, and is for those who do not
         judge.
         """
-        found: Table = {}
+        table: Table = {}
         self._answer_with(framed(smallest(self.observations)))
         unjudged = [hop for hop in self._some() if not hop.name.startswith("scored")]
-        self._fill(found, SMALLEST, PATH, Shape(4, 4, 4_000), unjudged)
+        self._fill(table, SMALLEST, PATH, Shape(4, 4, 4_000), unjudged)
         for name, padding in SIZES.items():
             self._answer_with(framed(response(self.observations, 0, padding=padding)))
             shape = Shape(4, 4, 4_000 if padding < 100_000 else 800 if padding < 1_000_000 else 160)
-            self._fill(found, name, PATH, shape, self._some())
-        return found
+            self._fill(table, name, PATH, shape, self._some())
+        return table
 
     def streams(self) -> Table:
         """Responses that are a stream of so many messages, figures for a whole stream."""
         self._answer_with(stream(response(self.observations, 0), MESSAGES), STREAM_PATH)
-        found: Table = {}
-        self._fill(found, f"{MESSAGES:,} messages", STREAM_PATH, Shape(2, 2, 60), self._some())
+        table: Table = {}
+        self._fill(table, f"{MESSAGES:,} messages", STREAM_PATH, Shape(2, 2, 60), self._some())
         self._answer_with(framed(response(self.observations, 0)))
-        return found
+        return table
 
     def tls(self) -> Table:
         """The first table's middle shape, TLS towards callers."""
@@ -168,49 +168,51 @@ class Bench:
         """
         scores = Bundle.read(self._bundle)
         severities = scores.require_promise().judge(scores.scorer(self.observations)).severities
-        found: Table = {}
+        table: Table = {}
         with Receiver() as receiver:
             telling = f"opentelemetry: {{endpoint: '{receiver.url}', protocol: http, traces: 0.01}}\n"
             telling += f"events: {{to: [{{file: {self._work / 'alarms.jsonl'}}}]}}\n"
             hops = []
-            for name, more in ((UNTOLD, "page: false\n"), (TOLD, telling)):
-                settings, counts = self._scored, name == TOLD
+            for name, more in ((UNREPORTED, "page: false\n"), (REPORTED, telling)):
+                settings, counts = self._scored, name == REPORTED
                 hops.append(start_relay(name, self._work, self._port, "observe", settings, more, counts=counts))
             self._hops += hops
             for kind, row in (("safe", severities.index(None)), ("alarmed", severities.index("critical"))):
                 self._answer_with(framed(response(self.observations, row)))
-                seen: list[list[Figures]] = []
+                pairs: list[list[Figures]] = []
                 for number in range(TELLING_ROUNDS * self._rounds):
                     turn = hops if number % 2 else hops[::-1]
                     pair = {hop.name: load(hop, PATH, self._request, SHORT) for hop in turn}
-                    seen.append([pair[UNTOLD], pair[TOLD]])
-                for at, name in enumerate((UNTOLD, TOLD)):
-                    found.setdefault(name, {})[kind] = medians([pair[at] for pair in seen[2:]])
-                self.telling_us[kind] = statistics.median(told.cpu_us - untold.cpu_us for untold, told in seen[2:])
+                    pairs.append([pair[UNREPORTED], pair[REPORTED]])
+                for at, name in enumerate((UNREPORTED, REPORTED)):
+                    table.setdefault(name, {})[kind] = medians([pair[at] for pair in pairs[2:]])
+                self.telling_us[kind] = statistics.median(
+                    reported.cpu_us - untold.cpu_us for untold, reported in pairs[2:]
+                )
                 console.print(f"telling of what is {kind} measured")
-        return found
+        return table
 
     def _some(self) -> list[Hop]:
         relays = ("observe", "scored observe", "scored annotate", "scored enforce")
         names = {named(name, compiled) for name in relays for compiled in kinds()} | {"nginx", "envoy"}
         return [Hop("direct", self._port), *(hop for hop in self._hops if hop.name in names)]
 
-    def _fill(self, found: Table, column: str, path: str, shape: Shape, hops: list[Hop]) -> None:
-        seen: dict[str, list[Figures]] = {}
+    def _fill(self, table: Table, column: str, path: str, shape: Shape, hops: list[Hop]) -> None:
+        rounds: dict[str, list[Figures]] = {}
         for number in range(1 + self._rounds):
             for hop in hops:
                 figures = load(
                     hop, path, self._request, shape._replace(requests=max(8, shape.requests // (1 if number else 4)))
                 )
                 if number:  # the first is to warm up
-                    seen.setdefault(hop.name, []).append(figures)
-        for name, several in seen.items():
-            found.setdefault(name, {})[column] = medians(several)
+                    rounds.setdefault(hop.name, []).append(figures)
+        for name, several in rounds.items():
+            table.setdefault(name, {})[column] = medians(several)
         console.print(f"{column} measured")
 
     def _measured(self, hops: list[Hop], columns: dict[str, tuple[str, str]]) -> Table:
         """Medians by hop and shape, every hop measured once a round."""
-        seen: dict[tuple[str, str], list[Figures]] = {}
+        rounds: dict[tuple[str, str], list[Figures]] = {}
         for number in range(1 + self._rounds):
             for column, (path, name) in columns.items():
                 for hop in hops:
@@ -220,12 +222,12 @@ class Bench:
                         shape = shape._replace(requests=shape.requests // 4)
                     figures = load(hop, path, self._request, shape)
                     if number:
-                        seen.setdefault((hop.name, column), []).append(figures)
+                        rounds.setdefault((hop.name, column), []).append(figures)
             console.print(f"round {number} of {self._rounds}" if number else "warm")
-        found: Table = {}
-        for (name, column), several in seen.items():
-            found.setdefault(name, {})[column] = medians(several)
-        return found
+        table: Table = {}
+        for (name, column), several in rounds.items():
+            table.setdefault(name, {})[column] = medians(several)
+        return table
 
     def end(self) -> None:
         """End every process."""

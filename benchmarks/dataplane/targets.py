@@ -24,12 +24,12 @@ def told_us(more: dict[str, float], share: float) -> float:
 def checks(results: Table, where: str = "") -> list[Check]:
     """CPU and added latency in every shape, and the tails under load."""
     envoy, direct = results["envoy"], results["direct"]
-    found = []
+    outcomes = []
 
     def cpu(name: str, limits: dict[str, float]) -> None:
         for shape, limit in limits.items():
             ratio = results[name][shape].cpu_us / envoy[shape].cpu_us
-            found.append(at_most(f"{where}{name} {shape}: CPU of Envoy's", ratio, limit))
+            outcomes.append(at_most(f"{where}{name} {shape}: CPU of Envoy's", ratio, limit))
 
     for compiled in kinds():
         cpu(named("observe", compiled), CPU_UNSCORED)
@@ -39,16 +39,16 @@ def checks(results: Table, where: str = "") -> list[Check]:
     for name in [named(mode, compiled) for compiled in kinds() for mode in ("observe", "annotate")]:
         added = results[name]["1x1"].latency_us - direct["1x1"].latency_us
         envoys = envoy["1x1"].latency_us - direct["1x1"].latency_us
-        found.append(at_most(f"{where}{name} 1x1: added latency of Envoy's", added / envoys, LATENCY_1X1))
+        outcomes.append(at_most(f"{where}{name} 1x1: added latency of Envoy's", added / envoys, LATENCY_1X1))
     judged = {name: {shape: results[name][shape] for shape in ("4x8", "16x16")} for name in results}
-    return found + tail_checks(judged, ["scored annotate", "scored enforce"], where)
+    return outcomes + tail_checks(judged, ["scored annotate", "scored enforce"], where)
 
 
 def tail_checks(results: Table, names: Sequence[str], where: str = "") -> list[Check]:
     """How much longer the slowest of a hundred wait than Envoy's."""
-    found = []
+    outcomes = []
     for name in [named(mode, compiled) for compiled in kinds() for mode in names]:
         for shape, figures in results[name].items():
             longer = figures.p99_us - results["envoy"][shape].p99_us
-            found.append(at_most(f"{where}{name} {shape}: p99 beyond Envoy's, us", longer, P99))
-    return found
+            outcomes.append(at_most(f"{where}{name} {shape}: p99 beyond Envoy's, us", longer, P99))
+    return outcomes

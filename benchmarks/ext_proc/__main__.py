@@ -166,14 +166,14 @@ def show(table: dict[str, dict[str, Row]]) -> None:
 
 def checks(table: dict[str, dict[str, Row]]) -> list[Check]:
     """Ours against the reference, where the CPU of the processor counts."""
-    made = []
+    results = []
     for shape, rows in table.items():
         for label in ("annotate", "hold"):
             reference = rows[f"{label}, {REFERENCE}"].processor_us
             for name, row in rows.items():
                 if name.startswith(f"{label}, tocsin"):
-                    made.append(at_most(f"{shape}: {name}, of grpc.aio's CPU", row.processor_us / reference, SHARE))
-    return made
+                    results.append(at_most(f"{shape}: {name}, of grpc.aio's CPU", row.processor_us / reference, SHARE))
+    return results
 
 
 if __name__ == "__main__":

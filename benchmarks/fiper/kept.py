@@ -45,7 +45,7 @@ def keep(
     judge.judge_pools()
     published.judge_pools()
     checks = [Check(f"kept: {name}", round(judge.findings[name].realised, 4), f"{finding.nominal:g}, by the law",
-                    judge.kept(name)) for name, finding in sorted(judge.findings.items())]  # fmt: skip
+                    judge.holds(name)) for name, finding in sorted(judge.findings.items())]  # fmt: skip
     return _shown(judge) + _shown(published), checks
 
 
@@ -54,11 +54,11 @@ def _shown(judge: Judge) -> list[dict[str, Any]]:
     rows = []
     for name, surprise in sorted(judge.surprises().items()):
         finding = judge.findings[name]
-        word = "kept" if judge.kept(name) else "not kept"
+        word = "kept" if judge.holds(name) else "not kept"
         table.add_row(
             name, f"{finding.nominal:.0%}", f"{finding.realised:.2%}", f"{finding.trials:,}", f"{surprise:.2g}", word
         )
         rows.append({"rule": name, "nominal": finding.nominal, "realised": finding.realised, "of": finding.trials,
-                     "surprise": surprise, "kept": judge.kept(name)})  # fmt: skip
+                     "surprise": surprise, "kept": judge.holds(name)})  # fmt: skip
     console.print(table)
     return rows

@@ -36,8 +36,8 @@ def main() -> None:
         only={"default": "", "help": "one target by name"},
     )
     with tempfile.TemporaryDirectory(prefix="tocsin-fuzz-") as folder:
-        found = [target for target in targets(Path(folder)) if options.only in ("", target.name)]
-        results, failures, slowest, grown = run(found, options.cases, options.seed)
+        chosen = [target for target in targets(Path(folder)) if options.only in ("", target.name)]
+        results, failures, slowest, grown = run(chosen, options.cases, options.seed)
         blasts = bombs(Path(folder) / "fuzz.tocsin") if not options.only else {}
     table = Table("target", "cases", "refused", "failed", "slowest", title="Fuzzing")
     for name, row in results.items():
@@ -58,19 +58,19 @@ def main() -> None:
     finish({"targets": results, "bombs": blasts, "seed": options.seed}, checks, options.json)
 
 
-def run(found: list[Target], cases: int, seed: int) -> tuple[dict[str, Any], int, float, int]:
+def run(chosen: list[Target], cases: int, seed: int) -> tuple[dict[str, Any], int, float, int]:
     """Feed every target its share; the rows by target, failures, the slowest case and the memory grown."""
     results: dict[str, Any] = {}
-    total = sum(target.share for target in found)
+    total = sum(target.share for target in chosen)
     failures, slowest, settled, grown = 0, 0.0, 0, 0
-    for target in found:
+    for target in chosen:
         dice = random.Random(f"{seed} {target.name}")
         counts: Counter[str] = Counter()
         longest = 0.0
-        kept = sorted((CORPUS / target.name).glob("*")) if (CORPUS / target.name).is_dir() else []
+        past_cases = sorted((CORPUS / target.name).glob("*")) if (CORPUS / target.name).is_dir() else []
         wanted = int(cases * target.share / total)
-        for number in range(-len(kept), wanted):
-            case = kept[number].read_bytes() if number < 0 else mutated(dice, target.seeds)
+        for number in range(-len(past_cases), wanted):
+            case = past_cases[number].read_bytes() if number < 0 else mutated(dice, target.seeds)
             started = time.perf_counter()
             try:
                 target.feed(case)
@@ -86,7 +86,7 @@ def run(found: list[Target], cases: int, seed: int) -> tuple[dict[str, Any], int
         grown = max(grown, peak() - settled)
         failures, slowest = failures + counts["failed"], max(slowest, longest)
         results[target.name] = {
-            "cases": wanted + len(kept),
+            "cases": wanted + len(past_cases),
             "refused": counts["refused"],
             "failed": counts["failed"],
             "slowest_ms": longest * 1e3,

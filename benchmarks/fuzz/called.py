@@ -71,9 +71,9 @@ class Called:
     """A client of the relay, new for each case, that sends a header block (`block`) or frames (`frames`)."""
 
     def __init__(self, bundle: Path) -> None:
-        self._asked, self._stack = ScriptCall(), contextlib.ExitStack()
+        self._server_calls, self._stack = ScriptCall(), contextlib.ExitStack()
         server = grpc.server(futures.ThreadPoolExecutor(1))  # one after the other
-        server.add_generic_rpc_handlers((self._asked,))
+        server.add_generic_rpc_handlers((self._server_calls,))
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         guarded = {"bundle": bundle, "signals": SIGNALS, "on_alarm": {"critical": "block", "warning": "block"}}
@@ -92,12 +92,12 @@ class Called:
         while len(case) - at >= 9:
             last, at = at, at + 9 + int.from_bytes(case[at : at + 3], "big")
         missing = at - len(case)
-        whole = case + bytes(missing) if 0 <= missing <= FILLED else case[: last if missing > 0 else at]
-        self._try(whole, len(case) % 3 == 0)
+        padded = case + bytes(missing) if 0 <= missing <= FILLED else case[: last if missing > 0 else at]
+        self._try(padded, len(case) % 3 == 0)
 
     def _try(self, sent: bytes, at_once: bool) -> None:
         relay = self._relay.sidecar.relay
-        asked, counted = self._asked.guarded, relay.context.calls[1]
+        called_before, counted = self._server_calls.guarded, relay.context.calls[1]
         peer = connect(self._relay.target, PREFACE + settings() + sent if at_once else None)
         if not at_once:
             peer.send(sent)
@@ -110,14 +110,14 @@ class Called:
             raise Failure("an answer of a guarded method went out that is to be blocked")
         if not peer.has_ended(LAST):
             time.sleep(LATE)
-        if self._asked.guarded - asked > relay.context.calls[1] - counted:
+        if self._server_calls.guarded - called_before > relay.context.calls[1] - counted:
             raise Failure("the server was asked for a guarded method, and the relay does not know it")
 
     def understood(self) -> None:
         """What is not mutated is called and judged."""
-        asked = self._asked.guarded
+        called_before = self._server_calls.guarded
         self.frames(call(1, INFER, b"bad"))
-        if self._asked.guarded != asked + 1:
+        if self._server_calls.guarded != called_before + 1:
             raise SystemExit("a seed is not called: the fuzzer would feed nothing but noise")
 
     def close(self) -> None:

@@ -35,8 +35,8 @@ class Relayed:
     def understood(self) -> None:
         """What is not mutated is judged and told: the seeds lead where they should."""
         for said in self._servers[:3]:
-            for asked, kind in zip(self._clients, (0, 1), strict=True):
-                written = self._loop.run_until_complete(self._run(asked, said))
+            for request, kind in zip(self._clients, (0, 1), strict=True):
+                written = self._loop.run_until_complete(self._run(request, said))
                 if kind == (said is self._servers[1]) and b'"p":[' not in written:
                     raise SystemExit("a seed is not judged: the fuzzer would feed nothing but noise")
 
@@ -83,16 +83,19 @@ class Relayed:
 
     async def _run(self, client: bytes, server: bytes) -> bytes:
         relay, connection, to_client, to_server = self._connected()
-        said, answered = PREFACE + client, server
+        to_send_client, to_send_server = PREFACE + client, server
         for part in (2, 2, 1):  # half of it, half of what is left, and the rest
             for side, pipe, content in (
-                (connection.downstream, to_client, said),
-                (connection.upstream, to_server, answered),
+                (connection.downstream, to_client, to_send_client),
+                (connection.upstream, to_server, to_send_server),
             ):
                 piece = content[: len(content) // part + 1]
                 if piece and not pipe.closed:
                     side.data_received(piece)
-            said, answered = said[len(said) // part + 1 :], answered[len(answered) // part + 1 :]
+            to_send_client, to_send_server = (
+                to_send_client[len(to_send_client) // part + 1 :],
+                to_send_server[len(to_send_server) // part + 1 :],
+            )
             await asyncio.sleep(0)
         for _ in range(JUDGED):
             await asyncio.sleep(0)
@@ -134,19 +137,19 @@ def bombs(bundle: Path) -> dict[str, Any]:
             frame(1, 4, 1, RESPONSE) + b"".join([frame(0, 0, 1, b"\0\xff\xff\xff\xff" + bytes(16_000))] * 2_000) + end,
         ),
         "windows beyond their limit": (frame(8, 0, 0, b"\x7f\xff\xff\xff") * 2, b""),
-        "100,000 streams": (b"".join(frame(1, 4, one, REQUEST) for one in many), b""),
+        "100,000 streams": (b"".join(frame(1, 4, number, REQUEST) for number in many), b""),
         "100,000 streams, reset at once": (
-            b"".join(frame(1, 4, one, REQUEST) + frame(3, 0, one, b"\0\0\0\10") for one in many), b"",
+            b"".join(frame(1, 4, number, REQUEST) + frame(3, 0, number, b"\0\0\0\10") for number in many), b"",
         ),
         "100,000 SETTINGS": (frame(SETTINGS, 0, 0) * 100_000, b""),
         "100,000 PING": (frame(6, 0, 0, b"pingpong") * 100_000, b""),
         "100,000 empty DATA": (frame(1, 4, 1, REQUEST) + frame(0, 0, 1) * 100_000, b""),
     }  # fmt: skip
     relayed = Relayed(bundle, "enforce", fail="closed")
-    found = {}
+    results = {}
     for name, (client, server) in kinds.items():
         before, started = peak(), time.perf_counter()
         ended = relayed.blast(hello + client, hello + server)
         seconds, grown = time.perf_counter() - started, (peak() - before) / (1 << 20)
-        found[name] = {"seconds": seconds, "grown_mb": grown, "ended": ended}
-    return found
+        results[name] = {"seconds": seconds, "grown_mb": grown, "ended": ended}
+    return results

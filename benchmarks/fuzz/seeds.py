@@ -29,15 +29,18 @@ def conversations() -> tuple[list[bytes], list[bytes]]:
     asks, says = [], []
     for path in (REQUEST, STREAM):
         calls = [
-            frame(1, 4, one, path)
-            + frame(0, 0, one, b"\0\0\0\0\3ask")
-            + frame(0, 1, one)
-            + frame(8, 0, one, b"\0\0\1\0")
-            for one in (1, 3, 5)
+            frame(1, 4, stream, path)
+            + frame(0, 0, stream, b"\0\0\0\0\3ask")
+            + frame(0, 1, stream)
+            + frame(8, 0, stream, b"\0\0\1\0")
+            for stream in (1, 3, 5)
         ]
         asks.append(hello + b"".join(calls) + frame(8, 0, 0, struct.pack(">L", 1 << 20)) + frame(3, 0, 5, b"\0\0\0\10"))
     for content in (body, stream * 3, zipped, body[:50]):
         opening = ZIPPED if content is zipped else RESPONSE
-        answers = [frame(1, 4, one, opening) + frame(0, 0, one, content) + frame(1, 5, one, TRAILERS) for one in (1, 3)]
+        answers = [
+            frame(1, 4, stream, opening) + frame(0, 0, stream, content) + frame(1, 5, stream, TRAILERS)
+            for stream in (1, 3)
+        ]
         says.append(hello + b"".join(answers) + frame(6, 0, 0, b"pingpong") + frame(3, 0, 5, b"\0\0\0\0"))
     return asks, says

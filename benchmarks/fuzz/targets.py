@@ -20,7 +20,7 @@ from benchmarks.fuzz.seeds import INFERENCES, REQUEST, RESPONSE, SAFE, TRAILERS,
 from benchmarks.harness import ranker as acme
 from benchmarks.harness.chat import CHAT, JSON, SSE, USUAL, completion, stream, tokens_bundle
 from benchmarks.harness.chat import config as http_config
-from benchmarks.harness.chat import told as http_pieces
+from benchmarks.harness.chat import events_and_calls as http_pieces
 from benchmarks.harness.parts import METHOD, quick_bundle, settings
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
@@ -103,7 +103,7 @@ def headers(case: bytes) -> None:
     reader = HeaderReader(HeaderFilter((":path", "grpc-status", "x-session")))
     for read in (
         reader.read,
-        lambda one: without(one, "content-length", 28),
+        lambda block: without(block, "content-length", 28),
         HeaderReader(HeaderFilter((":path",)), stateful=True).read_all,
     ):
         with contextlib.suppress(HeaderError):
@@ -124,7 +124,7 @@ def messages(case: bytes) -> None:
 
 
 def frames(case: bytes) -> None:
-    for read in (read_settings, unpadded, lambda one: header_block(0x28, one)):
+    for read in (read_settings, unpadded, lambda payload: header_block(0x28, payload)):
         with contextlib.suppress(FrameError):
             read(case)
 

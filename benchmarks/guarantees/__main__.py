@@ -17,18 +17,18 @@ from benchmarks.report import Check, arguments, console, finish
 
 def main() -> None:
     """Run everything and say which promises were kept."""
-    asked = arguments(
+    options = arguments(
         "Promises against what is realised, on real data.",
         splits={"type": int, "default": 10, "help": "random splits of each pair"},
         runs={"type": int, "default": 500, "help": "runs of long calm"},
         causes={"action": "store_true", "help": "which, since when and slow change alone"},
         quick={"action": "store_true", "help": "evidence alone, few and short runs: for a look, not for figures"},
     )
-    if asked.quick:
-        return _quick(asked.json)
-    runs_of_changes = max(1, asked.splits * 2 // 5)
-    if asked.causes:
-        return finish(*causes.everything(pairs(), runs_of_changes), asked.json)
+    if options.quick:
+        return _quick(options.json)
+    runs_of_changes = max(1, options.splits * 2 // 5)
+    if options.causes:
+        return finish(*causes.everything(pairs(), runs_of_changes), options.json)
     results: dict[str, Any] = {}
     checks: list[Check] = []
     results["costs"], more = peers.costs()  # first, while this process is fresh
@@ -36,31 +36,31 @@ def main() -> None:
     judge, planted = Judge(), Judge()
     every = list(pairs())
     for pair in every:
-        for split in range(asked.splits):
+        for split in range(options.splits):
             # The models of one data set share its rows: one of them stands for it in what is pooled.
             responses(judge, planted, pair, split, split if pair.name.endswith("LogisticRegression") else None)
     series = list(courses())
     for course in series:
-        for split in range(asked.splits):
+        for split in range(options.splits):
             sessions(judge, course, split)
-    results["label sets"], more = risk.label_sets(judge, asked.splits)
+    results["label sets"], more = risk.label_sets(judge, options.splits)
     checks += more
     judge.judge_pools()
     planted.judge_pools()
     results["pairs"] = [pair.name for pair in every]
     results["series"] = [course.name for course in series]
     checks.append(Check("pairs of data set and model", len(every), ">= 20", len(every) >= 20))
-    results["promises"], more = _kept(judge)
+    results["promises"], more = _promises_held(judge)
     checks += more
-    results["false alarms in long calm"], more, frozen = online.false_alarms(asked.runs, 20_000)
+    results["false alarms in long calm"], more, frozen = online.false_alarms(options.runs, 20_000)
     checks += more
-    results["evidence on scores that tie"], more, known = ties.calm(asked.runs, 20_000)
+    results["evidence on scores that tie"], more, surprises = ties.calm(options.runs, 20_000)
     checks += more
-    results["evidence of groups"], more, fallback = ties.groups(asked.runs // 5, 20_000)
+    results["evidence of groups"], more, fallback = ties.groups(options.runs // 5, 20_000)
     checks += more
     results["causes and slow change"], more = causes.everything(every, runs_of_changes)
     checks += more
-    results["planted mistakes"], more = _found_out(planted, frozen | known | fallback)
+    results["planted mistakes"], more = _mistakes_detected(planted, frozen | surprises | fallback)
     checks += more
     for name, measure in (("delays", lambda: online.delays(201)), ("equality", peers.equality)):
         results[name], more = measure()
@@ -68,48 +68,53 @@ def main() -> None:
     large = {pair.name: pair for pair in every}
     results["risk"] = []
     for name in ("MNIST / LogisticRegression", "Bananas / MLPClassifier"):
-        found, more = risk.selective(large[name])
-        results["risk"].append(found)
+        guaranteed, more = risk.selective(large[name])
+        results["risk"].append(guaranteed)
         checks += more
     results["weak sources"], more = risk.harmonised()
     checks += more
-    finish(results, checks, asked.json)
+    finish(results, checks, options.json)
 
 
 def _quick(target: Path | None) -> None:
-    results, checks, known = ties.calm(40, 3_000)
+    results, checks, surprises = ties.calm(40, 3_000)
     by_group, some, fallback = ties.groups(10, 4_000)
     which, further = causes.everything(islice(pairs(), 6), 1)
-    found, more = _found_out(Judge(), known | fallback)
-    results = {"evidence on scores that tie": results, "evidence of groups": by_group, "planted mistakes": found}
+    detected, more = _mistakes_detected(Judge(), surprises | fallback)
+    results = {"evidence on scores that tie": results, "evidence of groups": by_group, "planted mistakes": detected}
     finish(results | {"causes and slow change": which}, checks + some + further + more, target)
 
 
-def _kept(judge: Judge) -> tuple[dict[str, Any], list[Check]]:
+def _promises_held(judge: Judge) -> tuple[dict[str, Any], list[Check]]:
     table = Table(
         "promise", "nominal", "realised", "trials", "splits judged", "least tail", "kept", title="Nominal and realised"
     )
     results, checks = {}, []
-    every = sum(len(found.tails) for found in judge.findings.values())
-    for name, found in judge.findings.items():
-        holds = judge.kept(name)
-        told = (f"{found.nominal:.2%}", f"{found.realised:.3%}", f"{found.trials:,}", f"{len(found.tails):,}")
-        table.add_row(name, *told, f"{min(found.tails):.2g}", "yes" if holds else "[red]NO[/]")
-        results[name] = {"nominal": found.nominal, "realised": found.realised, "trials": found.trials,
-                         "tails": len(found.tails), "least tail": min(found.tails)}  # fmt: skip
-        checks.append(Check(f"{name}: least tail of its law", min(found.tails), f"> {FAILURE / every:.2g}", holds))
+    every = sum(len(finding.tails) for finding in judge.findings.values())
+    for name, finding in judge.findings.items():
+        holds = judge.holds(name)
+        figures = (
+            f"{finding.nominal:.2%}",
+            f"{finding.realised:.3%}",
+            f"{finding.trials:,}",
+            f"{len(finding.tails):,}",
+        )
+        table.add_row(name, *figures, f"{min(finding.tails):.2g}", "yes" if holds else "[red]NO[/]")
+        results[name] = {"nominal": finding.nominal, "realised": finding.realised, "trials": finding.trials,
+                         "tails": len(finding.tails), "least tail": min(finding.tails)}  # fmt: skip
+        checks.append(Check(f"{name}: least tail of its law", min(finding.tails), f"> {FAILURE / every:.2g}", holds))
     console.print(table)
     return results, checks
 
 
-def _found_out(planted: Judge, frozen: dict[str, float]) -> tuple[dict[str, float], list[Check]]:
-    found = planted.surprises() | frozen
+def _mistakes_detected(planted: Judge, frozen: dict[str, float]) -> tuple[dict[str, float], list[Check]]:
+    chances = planted.surprises() | frozen
     table = Table("planted mistake", "chance of what was seen, were it right", title="The same judge on known mistakes")
-    for name, chance in found.items():
+    for name, chance in chances.items():
         table.add_row(name, f"{chance:.2g}")
     console.print(table)
-    return found, [
-        Check(f"found out: {name}", chance, f"< {FAILURE:g}", chance < FAILURE) for name, chance in found.items()
+    return chances, [
+        Check(f"found out: {name}", chance, f"< {FAILURE:g}", chance < FAILURE) for name, chance in chances.items()
     ]
 
 

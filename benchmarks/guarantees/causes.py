@@ -73,9 +73,9 @@ class Watched:
     """The evidence of one calibration set."""
 
     def __init__(self, source: Source, seed: int) -> None:
-        known = source.draw(CALIBRATION)
+        calibration = source.draw(CALIBRATION)
         self.promise: Promise = calibrate(
-            known.scores, {"alarm": ALPHA}, groups=known.groups, detectors=source.detectors, seed=seed
+            calibration.scores, {"alarm": ALPHA}, groups=calibration.groups, detectors=source.detectors, seed=seed
         )
         self.rows = 0
         self.evidence = Evidence(self.promise, 1_000, fixed=True, seed=seed, clock=lambda: float(self.rows))
@@ -150,7 +150,7 @@ def planted(pairs: Iterable[Pair], runs: int) -> tuple[dict[str, Any], list[Chec
                 tried += 1
                 outcome = _changed(pair, kind, np.random.default_rng([43, KINDS.index(kind), number, run]), run)
                 outcomes += [] if outcome is None else [outcome]
-        found = len(outcomes)
+        detected = len(outcomes)
         named, innocent = sum(o.named <= MOST for o in outcomes), sum(o.innocent for o in outcomes)
         off, delay, after = (
             float(np.median(values))
@@ -160,13 +160,14 @@ def planted(pairs: Iterable[Pair], runs: int) -> tuple[dict[str, Any], list[Chec
                 [o.named for o in outcomes],
             )
         )
-        table.add_row(kind, str(tried), str(found), f"{delay:g}", f"{named / found:.1%}", f"{after:g}",
+        table.add_row(kind, str(tried), str(detected), f"{delay:g}", f"{named / detected:.1%}", f"{after:g}",
                       str(innocent), f"{off:.1%}")  # fmt: skip
-        results[kind] = {"runs": tried, "detected": found, "delay": delay, "named": named, "after": after,
+        results[kind] = {"runs": tried, "detected": detected, "delay": delay, "named": named, "after": after,
                          "innocent": innocent, "time off": off}  # fmt: skip
-        chance = float(binom.sf(innocent - 1, found, DELTA))
+        chance = float(binom.sf(innocent - 1, detected, DELTA))
         checks += [
-            Check(f"{kind} changed: the right one named", round(named / found, 4), ">= 0.9", named >= 0.9 * found),
+            Check(f"{kind} changed: the right one named", round(named / detected, 4),
+                  ">= 0.9", named >= 0.9 * detected),
             Check(f"{kind} changed: an innocent one named", innocent, f"chance > {FAILURE / 3:.2g}",
                   chance > FAILURE / 3),
             at_most(f"{kind} changed: time off, median share of the delay", off, 0.2),
@@ -218,13 +219,13 @@ def slow(runs: int) -> tuple[dict[str, Any], list[Check]]:
         for n in sizes:
             law = FalseAlarmLaw(n, terms.rank(n, ALPHA))
             delays = [_slow_delay(law, np.random.default_rng([47, n, run])) for run in range(runs)]
-            found = sum(delay <= 20_000 for delay in delays)
-            table.add_row(kind, f"{n:,}", f"{found / runs:.1%}", f"{np.median(delays):,.0f}")
-            results[f"{kind}, n = {n}"] = {"runs": runs, "found": found, "median": float(np.median(delays))}
+            detected = sum(delay <= 20_000 for delay in delays)
+            table.add_row(kind, f"{n:,}", f"{detected / runs:.1%}", f"{np.median(delays):,.0f}")
+            results[f"{kind}, n = {n}"] = {"runs": runs, "found": detected, "median": float(np.median(delays))}
             if not kind.startswith("on average"):
-                chance = float(binom.cdf(found, runs, 0.95))
+                chance = float(binom.cdf(detected, runs, 0.95))
                 checks.append(
-                    Check(f"slow change, {kind}, n = {n:,}: found", round(found / runs, 4),
+                    Check(f"slow change, {kind}, n = {n:,}: found", round(detected / runs, 4),
                           f"95%: chance of fewer > {FAILURE:g}", chance > FAILURE)
                 )  # fmt: skip
     console.print(table)

@@ -34,16 +34,16 @@ def false_alarms(runs: int, responses: int) -> tuple[dict[str, Any], list[Check]
         calibration = np.sort(random.random(N))
         scores = random.random(responses)
         watch, drift = Watch(promise_test(LAW)), DriftWatch(calibration, seed=run)
-        seen = {"promise": False, "drift": False}
+        crossings = {"promise": False, "drift": False}
         alarmed = scores > calibration[LAW.k - 1]
         for part, above in zip(np.split(scores, responses // LOOK), np.split(alarmed, responses // LOOK), strict=True):
             alarms = int(above.sum())
             watch.add((alarms, LOOK - alarms))
             drift.add(part)
-            seen["promise"] = seen["promise"] or watch.log_evidence() >= log(1 / DELTA)
-            seen["drift"] = seen["drift"] or drift.log_evidence() >= log(1 / DELTA)
-        for name, found in seen.items():
-            crossed[name] += found
+            crossings["promise"] = crossings["promise"] or watch.log_evidence() >= log(1 / DELTA)
+            crossings["drift"] = crossings["drift"] or drift.log_evidence() >= log(1 / DELTA)
+        for name, has_crossed in crossings.items():
+            crossed[name] += has_crossed
         frozen += _frozen(alarmed) >= log(1 / DELTA)
     results, checks = {}, []
     for name, count in crossed.items():
@@ -67,18 +67,19 @@ def _frozen(alarmed: np.ndarray) -> float:
 
 def delays(runs: int) -> tuple[dict[str, Any], list[Check]]:
     """Median responses until a change from the start is found, and one after 5,000 calm responses."""
-    found: dict[str, float] = {}
+    medians: dict[str, float] = {}
     for multiple in (2, 3, 5):
-        found[f"rate x{multiple}"] = _median(runs, lambda random, m=multiple: _promise_delay(random, m))  # type: ignore[misc]
+        medians[f"rate x{multiple}"] = _median(runs, lambda random, m=multiple: _promise_delay(random, m))  # type: ignore[misc]
     for shift in (0.5, 1.0):
-        found[f"shift {shift:g} sd"] = _median(runs, lambda random, s=shift: _drift_delay(random, s))  # type: ignore[misc]
+        medians[f"shift {shift:g} sd"] = _median(runs, lambda random, s=shift: _drift_delay(random, s))  # type: ignore[misc]
     checks = [
-        at_most(f"median responses until {name} is found", found[name], 1.5 * known) for name, known in EXPECTED.items()
+        at_most(f"median responses until {name} is found", medians[name], 1.5 * expected)
+        for name, expected in EXPECTED.items()
     ]
     for multiple in (2, 3, 5):  # one-sidedness must cost next to nothing where scores do not tie
         both = _median(runs, lambda random, m=multiple: _promise_delay(random, m, one_sided=False))  # type: ignore[misc]
         checks.append(
-            at_most(f"rate x{multiple}: delay over the two-sided test's", found[f"rate x{multiple}"] / both, 1.2)
+            at_most(f"rate x{multiple}: delay over the two-sided test's", medians[f"rate x{multiple}"] / both, 1.2)
         )
     few = max(40, runs // 5)
     late = {
@@ -95,12 +96,12 @@ def delays(runs: int) -> tuple[dict[str, Any], list[Check]]:
     table = Table(
         "change", "median responses until found", "simulated before", title="Detection delays, delta = 0.01, n = 500"
     )
-    for name, value in found.items():
+    for name, value in medians.items():
         table.add_row(name, f"{value:g}", str(EXPECTED[name]))
     for name, value in late.items():
         table.add_row(f"rate x3 after 5,000 calm: {name}", f"{value:g}", "")
     console.print(table)
-    return {"from the start": found, "after 5,000 calm": late}, checks
+    return {"from the start": medians, "after 5,000 calm": late}, checks
 
 
 def _median(runs: int, delay: Callable[[np.random.Generator], int]) -> float:
@@ -111,8 +112,8 @@ def _promise_delay(random: np.random.Generator, multiple: float, *, one_sided: b
     test = promise_test(LAW)
     evidence = test.log_evalue if one_sided else test.log_martingale
     alarms = np.cumsum(random.random(4_000) < multiple * ALPHA).tolist()
-    found = (t for t in range(1, 4_001) if evidence((alarms[t - 1], t - alarms[t - 1])) >= log(1 / DELTA))
-    return next(found, 4_000)
+    crossings = (t for t in range(1, 4_001) if evidence((alarms[t - 1], t - alarms[t - 1])) >= log(1 / DELTA))
+    return next(crossings, 4_000)
 
 
 def _drift_delay(random: np.random.Generator, shift: float) -> int:

@@ -120,10 +120,10 @@ def _table(dataset: Any) -> tuple[Rows, NDArray[np.intp]]:
 
 
 def _aeon() -> Path:
-    found = find_spec("aeon")
-    if found is None or found.origin is None:
+    spec = find_spec("aeon")
+    if spec is None or spec.origin is None:
         raise SystemExit("time series are missing: `make guarantees` installs them")
-    return Path(found.origin).parent / "datasets" / "data"
+    return Path(spec.origin).parent / "datasets" / "data"
 
 
 def _read_ts(path: Path) -> Iterator[Rows]:
@@ -133,4 +133,4 @@ def _read_ts(path: Path) -> Iterator[Rows]:
     for line in lines[start + 1 :]:
         dimensions = line.strip().split(":")[:-1]
         if dimensions:
-            yield np.array([[float(value) for value in one.split(",")] for one in dimensions]).T
+            yield np.array([[float(value) for value in dimension.split(",")] for dimension in dimensions]).T

@@ -43,11 +43,11 @@ def equality() -> tuple[dict[str, float], list[Check]]:
     right = right < confidence
     test = np.linspace(0.0005, 0.9995, 400).round(4)
     low_ours, high_ours = VennAbers.fit(-confidence, right).interval(-test)
-    made = TheirVennAbers()
-    made.fit(np.stack([1 - confidence, confidence], axis=1), right.astype(int))
-    _, interval = made.predict_proba(np.stack([1 - test, test], axis=1))
+    peer = TheirVennAbers()
+    peer.fit(np.stack([1 - confidence, confidence], axis=1), right.astype(int))
+    _, interval = peer.predict_proba(np.stack([1 - test, test], axis=1))
     venn = float(max(np.abs(low_ours - interval[:, 0]).max(), np.abs(high_ours - interval[:, 1]).max()))
-    found = {
+    differences = {
         "p-values, crepes": float(plain),
         "smoothed p-values, crepes": float(smoothed),
         "smoothed p-values, MAPIE (outside the range that its draw allows)": max(0.0, outside),
@@ -55,11 +55,11 @@ def equality() -> tuple[dict[str, float], list[Check]]:
         "Venn-Abers intervals, venn-abers": venn,
     }
     table = Table("the same thing", "largest difference", title="Equality")
-    for name, value in found.items():
+    for name, value in differences.items():
         table.add_row(name, f"{value:.2g}")
     console.print(table)
-    return found, [
-        Check(f"{name}: largest difference", value, "<= 1e-09", value <= 1e-9) for name, value in found.items()
+    return differences, [
+        Check(f"{name}: largest difference", value, "<= 1e-09", value <= 1e-9) for name, value in differences.items()
     ]
 
 
@@ -75,24 +75,27 @@ def costs(rounds: int = 15) -> tuple[dict[str, float], list[Check]]:
     mapie = OnlineMartingaleTest(random_state=0)
     runs: dict[str, tuple[Callable[[], Any], int]] = {
         "one by one, tocsin": (lambda: [limits.pvalue(score) for score in one_by_one], 1_000),
-        "one by one, crepes": (lambda: [p_values_batch(calibration, one, smoothing=False) for one in singles], 1_000),
+        "one by one, crepes": (
+            lambda: [p_values_batch(calibration, single, smoothing=False) for single in singles],
+            1_000,
+        ),
         "one by one, MAPIE": (lambda: [mapie.compute_p_value(score, calibration) for score in one_by_one], 1_000),
         "in bulk, tocsin": (lambda: limits.pvalues(new), len(new)),
         "in bulk, crepes": (lambda: p_values_batch(calibration, new, smoothing=False), len(new)),
     }
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    durations: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, (run, count) in runs.items():
             started = time.perf_counter()
             run()
-            taken[name].append((time.perf_counter() - started) / count * 1e6)
-    found = {name: statistics.median(times) for name, times in taken.items()}
+            durations[name].append((time.perf_counter() - started) / count * 1e6)
+    medians = {name: statistics.median(times) for name, times in durations.items()}
     table = Table("p-values at n = 10,000", "us each", title="Cost")
-    for name, value in found.items():
+    for name, value in medians.items():
         table.add_row(name, f"{value:.3f}")
     console.print(table)
-    times = min(found["one by one, crepes"], found["one by one, MAPIE"]) / found["one by one, tocsin"]
-    return found, [
+    times = min(medians["one by one, crepes"], medians["one by one, MAPIE"]) / medians["one by one, tocsin"]
+    return medians, [
         Check("times cheaper than the better of crepes and MAPIE, one by one", round(times, 1), ">= 20", times >= 20),
-        at_most("in bulk, as a share of crepes", found["in bulk, tocsin"] / found["in bulk, crepes"], 1.0),
+        at_most("in bulk, as a share of crepes", medians["in bulk, tocsin"] / medians["in bulk, crepes"], 1.0),
     ]

@@ -69,20 +69,22 @@ def sessions(judge: Judge, course: Course, split: int) -> None:
         ("sessions, stretches", SessionRule(Window(2), every=5)),
     ):
         alarms, laws = 0, []
-        for known, fresh in _blocks(len(course.sessions), 60, 20, rng):
+        for calibration, test in _blocks(len(course.sessions), 60, 20, rng):
             stretch = rule.every
-            taken = [course.sessions[i] if stretch is None else course.sessions[i][:stretch] for i in known]
-            new = [course.sessions[i] if stretch is None else course.sessions[i][:stretch] for i in fresh]
-            promise = calibrate_sessions(taken, ALPHA, session=rule, seed=split, on_average=True)
+            calibration_series = [
+                course.sessions[i] if stretch is None else course.sessions[i][:stretch] for i in calibration
+            ]
+            test_series = [course.sessions[i] if stretch is None else course.sessions[i][:stretch] for i in test]
+            promise = calibrate_sessions(calibration_series, ALPHA, session=rule, seed=split, on_average=True)
             law, step = promise.laws["alarm"], None
             if rule.style == "step":
-                step = min(4, *(len(one) - 1 for one in new))
+                step = min(4, *(len(scores) - 1 for scores in test_series))
                 law = promise.groups[str(step + 1)].laws["alarm"]
-            for one in new:
+            for scores in test_series:
                 progress = promise.sessions.start()  # type: ignore[union-attr]
-                found = promise.judge(one, sessions=[progress] * len(one)).severities
-                alarms += any(found) if step is None else found[step] is not None
-            laws.append((law, len(new)))
+                severities = promise.judge(scores, sessions=[progress] * len(scores)).severities
+                alarms += any(severities) if step is None else severities[step] is not None
+            laws.append((law, len(test_series)))
         judge.counts(name, ALPHA, laws, alarms)
 
 
@@ -101,8 +103,8 @@ def _alarms(
     pool: int | None,
 ) -> None:
     alarms, laws, tied = 0, [], False
-    for known, fresh in blocks:
-        promise = make(scores[known], known)
+    for calibration, fresh in blocks:
+        promise = make(scores[calibration], calibration)
         alarms += sum(s is not None for s in promise.judge(scores[fresh]).severities)
         laws.append((promise.laws["alarm"], len(fresh)))
         tied |= _tied(promise)
@@ -117,24 +119,26 @@ def _tied(promise: Promise) -> bool:
 def _groups(judge: Judge, pair: Pair, blocks: list[Block]) -> None:
     names = np.where(pair.said <= np.median(pair.said), "low", "high")
     alarms, laws, tied = 0, [], False
-    for known, fresh in blocks:
-        promise = calibrate(pair.scores[known], ALPHA, groups=names[known].tolist(), on_average=True)
-        found = promise.judge(pair.scores[fresh], names[fresh].tolist()).severities
+    for calibration, fresh in blocks:
+        promise = calibrate(pair.scores[calibration], ALPHA, groups=names[calibration].tolist(), on_average=True)
+        severities = promise.judge(pair.scores[fresh], names[fresh].tolist()).severities
         for name, limits in promise.groups.items():
-            own = names[fresh] == name
-            alarms += sum(s is not None for s, mine in zip(found, own, strict=True) if mine)
-            laws.append((limits.laws["alarm"], int(own.sum())))
+            of_group = names[fresh] == name
+            alarms += sum(s is not None for s, mine in zip(severities, of_group, strict=True) if mine)
+            laws.append((limits.laws["alarm"], int(of_group.sum())))
             tied |= bool((limits.scores == limits.thresholds["alarm"]).sum() > 1)
-    judge.counts("groups", ALPHA, [one for one in laws if one[1]], alarms, exact=not tied)
+    judge.counts("groups", ALPHA, [law for law in laws if law[1]], alarms, exact=not tied)
 
 
 def _contaminated(judge: Judge, pair: Pair, blocks: list[Block], rng: np.random.Generator) -> None:
     """Five in a hundred calibration rows are bad, and score lowest of all: the worst they can do."""
     lowest = pair.scores.min(axis=0) - 1
 
-    def make(scores: Rows, known: np.ndarray) -> Promise:
+    def make(scores: Rows, calibration: np.ndarray) -> Promise:
         spoilt = scores.copy()
-        spoilt[rng.choice(len(known), round(0.05 * len(known)), replace=False)] = lowest - rng.random((1, 3))
+        spoilt[rng.choice(len(calibration), round(0.05 * len(calibration)), replace=False)] = lowest - rng.random(
+            (1, 3)
+        )
         return calibrate(spoilt, ALPHA, contaminated=0.05)
 
     _alarms_at_most(judge, "contaminated, 5% bad", pair.scores, blocks, make)
@@ -144,8 +148,8 @@ def _alarms_at_most(
     judge: Judge, name: str, scores: Rows, blocks: list[Block], make: Callable[[Rows, np.ndarray], Promise]
 ) -> None:
     alarms, laws = 0, []
-    for known, fresh in blocks:
-        promise = make(scores[known], known)
+    for calibration, fresh in blocks:
+        promise = make(scores[calibration], calibration)
         alarms += sum(s is not None for s in promise.judge(scores[fresh]).severities)
         laws.append((promise.laws["alarm"], len(fresh)))
     judge.counts(name, ALPHA, laws, alarms, exact=False)
@@ -157,12 +161,12 @@ def _weighted(judge: Judge, pair: Pair, blocks: list[Block], rng: np.random.Gene
     shares, by_class = [], []
     classes = np.unique(pair.labels)
     labels = np.searchsorted(classes, pair.labels)
-    for known, fresh in blocks:
-        kept = fresh[rng.random(len(fresh)) < tilt[fresh] / tilt.max()]
-        promise = calibrate(pair.scores[known], ALPHA, weights=tilt[known])
-        if len(kept):
-            shares.append(float(np.mean([s is not None for s in promise.judge(pair.scores[kept]).severities])))
-        counts = np.bincount(labels[known], minlength=len(classes))
+    for calibration, fresh in blocks:
+        drawn = fresh[rng.random(len(fresh)) < tilt[fresh] / tilt.max()]
+        promise = calibrate(pair.scores[calibration], ALPHA, weights=tilt[calibration])
+        if len(drawn):
+            shares.append(float(np.mean([s is not None for s in promise.judge(pair.scores[drawn]).severities])))
+        counts = np.bincount(labels[calibration], minlength=len(classes))
         present = np.flatnonzero(counts >= 5)
         if len(present) < 2:
             continue
@@ -170,7 +174,7 @@ def _weighted(judge: Judge, pair: Pair, blocks: list[Block], rng: np.random.Gene
         ratio[present] = np.linspace(0.5, 1, len(present))
         # The shares expected are the pool's times the ratio; weights follow from the calibration's own counts.
         pool = np.bincount(labels, minlength=len(classes)) * ratio
-        inside = known[np.isin(labels[known], present)]
+        inside = calibration[np.isin(labels[calibration], present)]
         moved = fresh[rng.random(len(fresh)) < ratio[labels[fresh]]]
         if len(moved) and len(inside) > 80:
             expected = pool / pool.sum()
@@ -183,8 +187,8 @@ def _weighted(judge: Judge, pair: Pair, blocks: list[Block], rng: np.random.Gene
 def _single(judge: Judge, pair: Pair, blocks: list[Block], split: int) -> None:
     """Smoothed p-values of one fresh row a block: uniform, ties and all."""
     below = 0
-    for number, (known, fresh) in enumerate(blocks):
-        calibration = np.sort(pair.scores[known, 0])
+    for number, (rows_before, fresh) in enumerate(blocks):
+        calibration = np.sort(pair.scores[rows_before, 0])
         u = uniforms([f"{pair.name} {split} {number}"])
         below += bool(smoothed_pvalues(calibration, pair.scores[fresh[:1], 0], u)[0] <= ALPHA)
     judge.binomial("smoothed p-values", ALPHA, below, len(blocks))
@@ -194,13 +198,13 @@ def _batches(judge: Judge, pair: Pair, blocks: list[Block]) -> None:
     law = FalseAlarmLaw.at(CALIBRATION, ALPHA)
     most = law.at_most(FRESH, 0.95)
     above = beyond = averaged = 0
-    for known, fresh in blocks:
-        scores = pair.scores[known, 2]
+    for calibration, fresh in blocks:
+        scores = pair.scores[calibration, 2]
         limit = np.sort(scores)[law.k - 1]
         above += int((pair.scores[fresh, 2] > limit).sum()) > most
         beyond += bool(np.median(pair.scores[fresh[:9], 2]) > order_statistic_bound(scores, 9, 5, ALPHA))
         unsure = pair.scores[:, 1]
-        averaged += bool(unsure[fresh[:5]].mean() > mean_bound(unsure[known], 5, ALPHA, 1.0))
+        averaged += bool(unsure[fresh[:5]].mean() > mean_bound(unsure[calibration], 5, ALPHA, 1.0))
     judge.binomial("batch, mean", ALPHA, averaged, len(blocks), exact=False)
     judge.binomial("batch, at most m alarm", 0.05, above, len(blocks), exact=False)
     judge.binomial("batch, median", ALPHA, beyond, len(blocks), exact=False)
@@ -209,16 +213,18 @@ def _batches(judge: Judge, pair: Pair, blocks: list[Block]) -> None:
 def _selection(judge: Judge, pair: Pair, blocks: list[Block], rng: np.random.Generator) -> None:
     q, risk = 0.2, 0.05
     by_one, by_best, wrong = [], [], []
-    for known, fresh in blocks:
+    for calibration, fresh in blocks:
         good = pair.correct[fresh]
-        one = conformal_selection(
-            pair.scores[known, 0], pair.correct[known], pair.scores[fresh, 0], q, rng.random(len(fresh))
+        selected = conformal_selection(
+            pair.scores[calibration, 0], pair.correct[calibration], pair.scores[fresh, 0], q, rng.random(len(fresh))
         )
-        by_one.append(float((one & ~good).sum() / max(1, one.sum())))
-        best = optimised_selection(pair.scores[known], pair.correct[known], pair.scores[fresh], q, float(rng.random()))
+        by_one.append(float((selected & ~good).sum() / max(1, selected.sum())))
+        best = optimised_selection(
+            pair.scores[calibration], pair.correct[calibration], pair.scores[fresh], q, float(rng.random())
+        )
         by_best.append(float((best & ~good).sum() / max(1, best.sum())))
-        found = conformal_risk_control(pair.scores[known, 0], ~pair.correct[known], risk)
-        limit = -np.inf if found.threshold is None else found.threshold
+        control = conformal_risk_control(pair.scores[calibration, 0], ~pair.correct[calibration], risk)
+        limit = -np.inf if control.threshold is None else control.threshold
         wrong.append(float(((pair.scores[fresh, 0] <= limit) & ~good).mean()))
     judge.mean("selection, FDR", q, by_one)
     judge.mean("selection, OptCS", q, by_best)
@@ -231,15 +237,15 @@ def _mistakes(planted: Judge, pair: Pair, blocks: list[Block], pool: int | None)
     laws: Laws = []
     small: Laws = []
     n = 19
-    for known, fresh in blocks:
-        scores = pair.scores[known]
+    for calibration, fresh in blocks:
+        scores = pair.scores[calibration]
         interpolated += int((pair.scores[fresh, 2] > np.quantile(scores[:n, 2], 1 - ALPHA)).sum())
         small.append((FalseAlarmLaw(n, rank(n, ALPHA)), len(fresh)))
-        limits = np.sort(scores, axis=0)[rank(len(known), ALPHA) - 1]
+        limits = np.sort(scores, axis=0)[rank(len(calibration), ALPHA) - 1]
         above = pair.scores[fresh] > limits
         joined["any"] += int(above.any(axis=1).sum())
         joined["all"] += int(above.all(axis=1).sum())
-        laws.append((FalseAlarmLaw.at(len(known), ALPHA), len(fresh)))
+        laws.append((FalseAlarmLaw.at(len(calibration), ALPHA), len(fresh)))
     planted.counts("interpolated quantile, n = 19", ALPHA, small, interpolated, pool=pool)
     planted.counts("separate thresholds, ORed", ALPHA, laws, joined["any"], pool=pool)
     planted.counts("separate thresholds, ANDed", ALPHA, laws, joined["all"], pool=pool)

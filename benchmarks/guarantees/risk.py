@@ -43,17 +43,17 @@ def selective(pair: Pair) -> tuple[dict[str, Any], list[Check]]:
     covered: dict[str, list[float]] = {"ltt": [], "sgr": []}
     for draw in range(DRAWS):
         order = np.random.default_rng([3, draw]).permutation(len(scores))
-        known, fresh = order[:CALIBRATION], order[CALIBRATION:]
-        found = conformal_risk_control(scores[known], wrong[known], allowed)
-        served = scores[fresh] <= (-np.inf if found.threshold is None else found.threshold)
+        calibration, fresh = order[:CALIBRATION], order[CALIBRATION:]
+        control = conformal_risk_control(scores[calibration], wrong[calibration], allowed)
+        served = scores[fresh] <= (-np.inf if control.threshold is None else control.threshold)
         losses[draw], coverages[draw] = (served & wrong[fresh]).mean(), served.mean()
         by_score = np.argsort(scores[fresh], kind="stable")
         total = np.cumsum(wrong[fresh][by_score]) / len(fresh)
         bests[draw] = np.searchsorted(total, allowed, side="right") / len(fresh)
         for name, method in (("ltt", learn_then_test), ("sgr", sgr)):
-            one = method(scores[known], wrong[known], allowed, DELTA, seed=draw)
-            if one.threshold is not None:
-                chosen = scores[fresh] <= one.threshold
+            guarantee = method(scores[calibration], wrong[calibration], allowed, DELTA, seed=draw)
+            if guarantee.threshold is not None:
+                chosen = scores[fresh] <= guarantee.threshold
                 exceeded[name] += bool(wrong[fresh][chosen].mean() > allowed) if chosen.any() else False
                 covered[name].append(float(chosen.mean()))
             else:
@@ -70,8 +70,8 @@ def selective(pair: Pair) -> tuple[dict[str, Any], list[Check]]:
     for name, count in exceeded.items():
         chance = float(binom.sf(count - 1, DRAWS, DELTA))
         results[name] = {"allowed": allowed, "draws over it": count, "coverage": float(np.mean(covered[name]))}
-        told = f"over it in {count / DRAWS:.1%} of draws (at most {DELTA:.0%})"
-        table.add_row(name.upper(), f"{allowed:.3%}", told, f"{np.mean(covered[name]):.1%}", "")
+        excess = f"over it in {count / DRAWS:.1%} of draws (at most {DELTA:.0%})"
+        table.add_row(name.upper(), f"{allowed:.3%}", excess, f"{np.mean(covered[name]):.1%}", "")
         checks.append(
             Check(f"{name.upper()} on {pair.name}: draws over the risk", count, f"chance > {FAILURE / 2:g}",
                   chance > FAILURE / 2)
@@ -86,23 +86,23 @@ def label_sets(judge: Judge, splits: int) -> tuple[dict[str, Any], list[Check]]:
     sizes = []
     for split in range(splits):
         order = np.random.default_rng([5, split]).permutation(len(scores))
-        known, fresh = order[:400], order[400:500]
-        made = calibrate_label_sets(scores[known], truth[known], 0.1)
-        sets = [made.sets(s) for s in scores[fresh]]
+        calibration, fresh = order[:400], order[400:500]
+        predictor = calibrate_label_sets(scores[calibration], truth[calibration], 0.1)
+        sets = [predictor.sets(s) for s in scores[fresh]]
         missed = sum(t not in s for s, t in zip(sets, truth[fresh], strict=True))
-        judge.counts("label sets, Yeast", 0.1, [(FalseAlarmLaw.at(len(known), 0.1), len(fresh))], missed)
+        judge.counts("label sets, Yeast", 0.1, [(FalseAlarmLaw.at(len(calibration), 0.1), len(fresh))], missed)
         sizes += [s.count(5_000) for s in sets[:5]]
     random = np.random.default_rng(6)
     many = random.random((500, 50)) < 0.2
     shown = np.clip(many * 0.8 + 0.1 + 0.15 * random.normal(size=many.shape), 0, 1)
-    fifty, taken = calibrate_label_sets(shown[:300], many[:300], 0.1), []
+    fifty, durations = calibrate_label_sets(shown[:300], many[:300], 0.1), []
     for row in shown[300:]:
         started = perf_counter()
         list(islice(fifty.sets(row), 100))
-        taken.append((perf_counter() - started) * 1e3)
+        durations.append((perf_counter() - started) * 1e3)
     results = {
         "Yeast, median sets of 16,384": float(np.median(sizes)),
-        "fifty labels, ms a response": float(np.median(taken)),
+        "fifty labels, ms a response": float(np.median(durations)),
     }
     console.print(
         f"label sets: of Yeast's 16,384, {results['Yeast, median sets of 16,384']:g} are believable in the median; "
@@ -135,11 +135,11 @@ def harmonised() -> tuple[dict[str, float], list[Check]]:
             risks[f"harmonised, {how}"] = harmonise(x[rest], sources, 10, how).risk(x[rest], model)  # type: ignore[arg-type]
         for name, risk in risks.items():
             totals.setdefault(name, []).append(auroc(risk[~wrong], risk[wrong]))
-    found = {name: float(np.mean(values)) for name, values in totals.items()}
+    aurocs = {name: float(np.mean(values)) for name, values in totals.items()}
     table = Table("risk by", "AUROC for wrong answers", title="Weak sources without labels, digits")
-    for name, value in found.items():
+    for name, value in aurocs.items():
         table.add_row(name, f"{value:.3f}")
     console.print(table)
-    best = max(value for name, value in found.items() if not name.startswith("harmonised"))
-    gain = found["harmonised, quadratic"] - best
-    return found, [Check("harmonised over the better of vote and sources, AUROC", round(gain, 4), "> 0", gain > 0)]
+    best = max(value for name, value in aurocs.items() if not name.startswith("harmonised"))
+    gain = aurocs["harmonised, quadratic"] - best
+    return aurocs, [Check("harmonised over the better of vote and sources, AUROC", round(gain, 4), "> 0", gain > 0)]

@@ -83,16 +83,16 @@ def groups(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict
         evidence = Evidence(promise, 1_000, fixed=True, seed=run)
         pooled = Watch(promise_test(promise.laws["alarm"]))
         live, names = _tenants(random, responses)
-        seen = [False, False]
+        crossed = [False, False]
         for at in range(0, responses, 2 * LOOK):
             rows, of = live[at : at + 2 * LOOK], names[at : at + 2 * LOOK]
             evidence.read(tally_of(promise, promise.judge(rows, of).severities, of, []))
-            seen[0] |= evidence.promise()["alarm"] >= log(1 / DELTA)
+            crossed[0] |= evidence.promise()["alarm"] >= log(1 / DELTA)
             small = np.asarray([name not in promise.groups for name in of])
             alarms = int((promise.joint(rows)[small] > promise.thresholds["alarm"]).sum())
             pooled.add((alarms, int(small.sum()) - alarms))
-            seen[1] |= pooled.log_evidence() >= log(1 / DELTA)
-        paged, fallback = paged + seen[0], fallback + seen[1]
+            crossed[1] |= pooled.log_evidence() >= log(1 / DELTA)
+        paged, fallback = paged + crossed[0], fallback + crossed[1]
     chance = float(binom.sf(paged - 1, runs, DELTA))
     check = Check("small groups: promise test, runs that ever page", paged, f"chance > {FAILURE:g}", chance > FAILURE)
     results = {"runs": runs, "responses": responses, "ever paged": paged, "pooled fallback": fallback}
@@ -142,8 +142,8 @@ def calm(runs: int, responses: int) -> tuple[dict[str, Any], list[Check], dict[s
                       chance > FAILURE / judged)
             )  # fmt: skip
     console.print(table)
-    found = {name: float(binom.sf(count - 1, runs, DELTA)) for name, count in mistakes.items()}
-    return results, checks, found
+    surprises = {name: float(binom.sf(count - 1, runs, DELTA)) for name, count in mistakes.items()}
+    return results, checks, surprises
 
 
 def _pages(limits: Limits, live: np.ndarray, tests: tuple[str, ...], seed: int) -> set[str]:
@@ -152,19 +152,19 @@ def _pages(limits: Limits, live: np.ndarray, tests: tuple[str, ...], seed: int) 
     quiet = quiet_test(law, limits.above["alarm"]) if "quiet" in tests else None
     watch = Watch(promise_test(law, learns=limits.exact["alarm"]), quiet=quiet)
     drift = DriftWatch(limits.ordered, auxiliary=seed, seed=seed + 10**9) if "drift" in tests else None
-    found = set()
+    paging = set()
     for part in np.split(live, len(live) // LOOK):
         alarms = int((part > limits.thresholds["alarm"]).sum())
         watch.add((alarms, LOOK - alarms))
         if watch.log_evidence() >= log(1 / DELTA):
-            found.add("promise")
+            paging.add("promise")
         if (watch.log_quiet_evidence() or 0.0) >= log(1 / DELTA):
-            found.add("quiet")
+            paging.add("quiet")
         if drift is not None:
             drift.add(part)
             if drift.log_evidence() >= log(1 / DELTA):
-                found.add("drift")
-    return found
+                paging.add("drift")
+    return paging
 
 
 def _two_sided(limits: Limits, live: np.ndarray) -> bool:
@@ -177,10 +177,10 @@ def _two_sided(limits: Limits, live: np.ndarray) -> bool:
 
 def _ties_anew(limits: Limits, live: np.ndarray, seed: int) -> bool:
     """A tied score's gap drawn anew: uniform, but no urn."""
-    random, known = np.random.default_rng(seed), limits.ordered
-    watch, edges = Watch(drift_test(known.n)), cell_edges(known.n)[1:-1]
+    random, calibration = np.random.default_rng(seed), limits.ordered
+    watch, edges = Watch(drift_test(calibration.n)), cell_edges(calibration.n)[1:-1]
     for part in np.split(live, len(live) // LOOK):
-        gaps = random.integers(known.below(part), known.at_most(part), endpoint=True)
+        gaps = random.integers(calibration.below(part), calibration.at_most(part), endpoint=True)
         watch.add(np.bincount(np.searchsorted(edges, gaps, side="right"), minlength=len(edges) + 1).tolist())
         if watch.log_evidence() >= log(1 / DELTA):
             return True

@@ -52,14 +52,14 @@ def token(text: str, logprob: float, alternatives: int = 0) -> dict[str, Any]:
     return {"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": top}
 
 
-def completion(*sequences: Sequence[float], asked: bool = True, **more: Any) -> bytes:
+def completion(*sequences: Sequence[float], has_logprobs: bool = True, **more: Any) -> bytes:
     """A chat completion with a choice for each sequence of log-probabilities."""
     choices = []
     for index, logprobs in enumerate(sequences):
         content = [token(f" w{at}", logprob, 2) for at, logprob in enumerate(logprobs)]
         message = {"role": "assistant", "content": "".join(part["token"] for part in content), "refusal": None}
-        told = {"content": content, "refusal": None} if asked else None
-        choices.append({"index": index, "message": message, "logprobs": told, "finish_reason": "stop"})
+        reported = {"content": content, "refusal": None} if has_logprobs else None
+        choices.append({"index": index, "message": message, "logprobs": reported, "finish_reason": "stop"})
     usage = {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
     body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
     return json.dumps({**body, "usage": usage, **more}, separators=(",", ":"), ensure_ascii=False).encode()
@@ -71,11 +71,11 @@ def chunk(choices: list[dict[str, Any]], **more: Any) -> bytes:
 
 
 def delta(index: int, text: str, logprob: float | None) -> dict[str, Any]:
-    told = None if logprob is None else {"content": [token(text, logprob, 2)]}
-    return {"index": index, "delta": {"content": text}, "logprobs": told, "finish_reason": None}
+    logprobs = None if logprob is None else {"content": [token(text, logprob, 2)]}
+    return {"index": index, "delta": {"content": text}, "logprobs": logprobs, "finish_reason": None}
 
 
-def stream(*sequences: Sequence[float], asked: bool = True) -> list[bytes]:
+def stream(*sequences: Sequence[float], has_logprobs: bool = True) -> list[bytes]:
     """The events of a stream with a sequence for each of log-probabilities, interleaved as servers do."""
     events = [
         chunk([{"index": n, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}])
@@ -84,7 +84,7 @@ def stream(*sequences: Sequence[float], asked: bool = True) -> list[bytes]:
     for at in range(max(map(len, sequences))):
         for index, logprobs in enumerate(sequences):
             if at < len(logprobs):
-                events.append(chunk([delta(index, f" w{at}", logprobs[at] if asked else None)]))
+                events.append(chunk([delta(index, f" w{at}", logprobs[at] if has_logprobs else None)]))
     for n in range(len(sequences)):
         events.append(chunk([{"index": n, "delta": {}, "logprobs": None, "finish_reason": "stop"}]))
     return [*events, b"data: [DONE]\n\n"]
@@ -97,7 +97,7 @@ def exchange(guard: Guard, body: bytes = b'{"model":"m"}', **headers: str) -> Ex
     return opened
 
 
-def told(opened: Exchange, segments: Sequence[Segment]) -> tuple[bytes, list[Call]]:
+def events_and_calls(opened: Exchange, segments: Sequence[Segment]) -> tuple[bytes, list[Call]]:
     """The bytes that go on, and what is judged of them."""
     call, pieces = opened.call, []
     for segment in segments:
@@ -117,7 +117,7 @@ def judged(guard: Guard, content: bytes, headers: dict[str, str], *, size: int =
     for start in range(0, len(content), size or max(1, len(content))):
         segments += opened.on_response_chunk(content[start : start + (size or len(content))])
     segments += opened.on_response_end()
-    raw, pieces = told(opened, segments)
+    raw, pieces = events_and_calls(opened, segments)
     pieces += opened.call.ended()
     guard.judge(pieces)
     return raw, pieces

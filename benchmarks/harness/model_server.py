@@ -26,8 +26,8 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self) -> None:
         self.answers: dict[bytes, bytes] = {}
         self.sequence: dict[bytes, list[bytes]] = {}
-        self.asked: Counter[bytes] = Counter()
-        self.seen: list[dict[str, Any]] = []
+        self.request_counts: Counter[bytes] = Counter()
+        self.metadata: list[dict[str, Any]] = []
         self.peers: list[str] = []
         self.cancelled = 0
 
@@ -50,26 +50,26 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
         return maker(getattr(self, f"_{kind.lower()}"))
 
     def _begin(self, context: Any) -> dict[str, str]:
-        self.seen.append(dict(context.invocation_metadata()))
+        self.metadata.append(dict(context.invocation_metadata()))
         self.peers.append(context.peer())
-        asked = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        wishes = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
         entries = [(k, v) for k, v in context.invocation_metadata() if k.startswith(("x-", "b-"))]
         context.add_callback(lambda: None)
-        if asked.get("initial"):
+        if wishes.get("initial"):
             context.send_initial_metadata(tuple(entries))
         context.set_trailing_metadata(
             (*entries, ("seen-deadline", str(context.time_remaining() is not None)), ("b-bin", b"\0\xff\x80"))
         )
-        if asked.get("compress") == "gzip":
+        if wishes.get("compress") == "gzip":
             context.set_compression(grpc.Compression.Gzip)
-        if asked.get("sleep"):
-            time.sleep(float(asked["sleep"]))
-        if asked.get("fail"):
-            context.set_code(grpc.StatusCode[asked["fail"]])
+        if wishes.get("sleep"):
+            time.sleep(float(wishes["sleep"]))
+        if wishes.get("fail"):
+            context.set_code(grpc.StatusCode[wishes["fail"]])
             context.set_details("details: 100% schlecht, ü and \n more")
-            if asked.get("abort"):
-                context.abort(grpc.StatusCode[asked["fail"]], "aborted: 100% ü")
-        return asked
+            if wishes.get("abort"):
+                context.abort(grpc.StatusCode[wishes["fail"]], "aborted: 100% ü")
+        return wishes
 
     def _unary(self, request: bytes, context: Any) -> bytes:
         self._begin(context)
@@ -81,20 +81,20 @@ class Model(grpc.GenericRpcHandler):  # type: ignore[misc]
             yield streamed(self._answer(request))
 
     def _answer(self, request: bytes) -> bytes:
-        number = self.asked[request]
-        self.asked[request] += 1
+        number = self.request_counts[request]
+        self.request_counts[request] += 1
         if request in self.sequence:
             return self.sequence[request][min(number, len(self.sequence[request]) - 1)]
         return self.answers.get(request, request)
 
     def _down(self, request: bytes, context: Any) -> Iterator[bytes]:
-        asked = self._begin(context)
+        wishes = self._begin(context)
         finished: list[bool] = []
         context.add_callback(lambda: None if finished else self._count_cancelled())
-        for number in range(int(asked.get("count", "3"))):
+        for number in range(int(wishes.get("count", "3"))):
             yield request + str(number).encode()
-            if asked.get("pause"):
-                time.sleep(float(asked["pause"]))
+            if wishes.get("pause"):
+                time.sleep(float(wishes["pause"]))
             if not context.is_active():
                 return
         finished.append(True)

@@ -55,15 +55,15 @@ class OpenAIServer:
             return JSONResponse({"error": {"message": "no", "type": "server"}}, 422)
         if prompt == "html":
             return Response("<html>", media_type="text/html")
-        answers, asked = ANSWERS.get(prompt, ANSWERS["safe"]), bool(body.get("logprobs"))
+        answers, has_logprobs = ANSWERS.get(prompt, ANSWERS["safe"]), bool(body.get("logprobs"))
         if not body.get("stream"):
-            return Response(completion(*answers, asked=asked), media_type="application/json")
-        return StreamingResponse(self._events(answers, asked, prompt), media_type="text/event-stream")
+            return Response(completion(*answers, has_logprobs=has_logprobs), media_type="application/json")
+        return StreamingResponse(self._events(answers, has_logprobs, prompt), media_type="text/event-stream")
 
-    async def _events(self, answers: list[list[float]], asked: bool, prompt: str) -> AsyncIterator[bytes]:
+    async def _events(self, answers: list[list[float]], has_logprobs: bool, prompt: str) -> AsyncIterator[bytes]:
         try:
             beyond = [chunk([delta(0, " beyond", STRANGE)])] if prompt == "beyond" else []
-            for event in [*stream(*answers, asked=asked), *beyond]:
+            for event in [*stream(*answers, has_logprobs=has_logprobs), *beyond]:
                 yield event
                 self.sent += 1
                 await asyncio.sleep(0)  # as one waits for an engine

@@ -28,10 +28,10 @@ _STRING, _FLOAT, _INT64, _BYTES, _MESSAGE, _ENUM = 9, 2, 3, 12, 11, 14
 
 
 def _message(name: str, *fields: tuple[str, int, int, bool, str]) -> descriptor_pb2.DescriptorProto:
-    made = descriptor_pb2.DescriptorProto(name=name)
+    descriptor = descriptor_pb2.DescriptorProto(name=name)
     for field, number, kind, repeated, of in fields:
-        made.field.add(name=field, number=number, type=kind, label=3 if repeated else 1, type_name=of or None)
-    return made
+        descriptor.field.add(name=field, number=number, type=kind, label=3 if repeated else 1, type_name=of or None)
+    return descriptor
 
 
 def descriptor_set() -> bytes:
@@ -109,15 +109,15 @@ class Ranker(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, answers: dict[str, bytes] | None = None, sequence: dict[str, list[bytes]] | None = None) -> None:
         self.answers = answers or {}
         self.sequence = sequence or {}
-        self.asked: list[str] = []
+        self.queries: list[str] = []
         self.calls: list[str] = []
         self.metadata: list[list[tuple[str, Any]]] = []
         self.delay = 0.0  # seconds before an answer
         self.silent = False  # streams end without an answer, calls of one answer fail
 
     def _say(self, request: Any) -> Any:
-        before = self.asked.count(request.query)
-        self.asked.append(request.query)
+        before = self.queries.count(request.query)
+        self.queries.append(request.query)
         if request.query in self.sequence:
             several = self.sequence[request.query]
             return Response.FromString(several[min(before, len(several) - 1)])
@@ -194,9 +194,9 @@ def ranker(
     sequence: dict[str, list[bytes]] | None = None,
 ) -> Iterator[tuple[Ranker, str]]:
     """The service, and where it listens."""
-    made = Ranker(answers, sequence)
+    service = Ranker(answers, sequence)
     server = grpc.server(futures.ThreadPoolExecutor(16), interceptors=interceptors)
-    server.add_generic_rpc_handlers((made,))
+    server.add_generic_rpc_handlers((service,))
     if reflecting:
         from google.protobuf import descriptor_pool
         from grpc_reflection.v1alpha import reflection
@@ -208,7 +208,7 @@ def ranker(
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        yield made, f"127.0.0.1:{port}"
+        yield service, f"127.0.0.1:{port}"
     finally:
         server.stop(0).wait()
 

@@ -59,19 +59,25 @@ class RawPeer:
 
     def of(self, kind: int, stream: int | None = None) -> list[Frame]:
         """The frames of a type that were received, of one stream or of all."""
-        return [one for one in list(self.frames) if one.kind == kind and stream in (None, one.stream)]
+        return [
+            received for received in list(self.frames) if received.kind == kind and stream in (None, received.stream)
+        ]
 
     def data(self, stream: int | None = None) -> bytes:
         """The DATA that was received, of one stream or of all."""
-        return b"".join(one.payload for one in self.of(Kind.DATA, stream))
+        return b"".join(received.payload for received in self.of(Kind.DATA, stream))
 
     def fields(self, stream: int) -> dict[str, str]:
         """The header and trailer fields of a stream."""
-        return {name: value for one in self.of(Kind.HEADERS, stream) for name, value in one.fields}
+        return {name: value for received in self.of(Kind.HEADERS, stream) for name, value in received.fields}
 
     def has_ended(self, stream: int) -> bool:
         """Whether a stream has ended or was reset."""
-        ended = any(one.kind in (0, 1) and one.flags & END_STREAM for one in list(self.frames) if one.stream == stream)
+        ended = any(
+            received.kind in (0, 1) and received.flags & END_STREAM
+            for received in list(self.frames)
+            if received.stream == stream
+        )
         return ended or bool(self.of(Kind.RST_STREAM, stream))
 
     def ping(self, seconds: float = 60.0) -> bool:
@@ -82,7 +88,7 @@ class RawPeer:
         return self._acknowledged(payload)
 
     def _acknowledged(self, payload: bytes) -> bool:
-        return any(one.flags & ACK and one.payload == payload for one in self.of(Kind.PING))
+        return any(received.flags & ACK and received.payload == payload for received in self.of(Kind.PING))
 
     def close(self) -> None:
         """Close the connection."""
@@ -108,14 +114,14 @@ class RawPeer:
                 with contextlib.suppress(HPACKError, UnicodeDecodeError):
                     fields = tuple((str(name), str(value)) for name, value in self._decoder.decode(self._block))
                 self._block = b""
-        one = Frame(kind, flags, stream, payload, fields)
+        received = Frame(kind, flags, stream, payload, fields)
         with self._changed:
-            self.frames.append(one)
+            self.frames.append(received)
             self._changed.notify_all()
         if kind == Kind.SETTINGS and not flags & ACK:
             self.send(frame(Kind.SETTINGS, ACK, 0))
         if self._on_frame is not None:
-            self._on_frame(one)
+            self._on_frame(received)
 
 
 def connect(target: str, first: bytes | None = None, *, receive_buffer: int = 0, reads: bool = True) -> RawPeer:
@@ -167,19 +173,19 @@ class ScriptedUpstream:
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            left = len(PREFACE)
-            while left and (got := connection.recv(left)):
-                left -= len(got)
-            if left:
+            remaining = len(PREFACE)
+            while remaining and (got := connection.recv(remaining)):
+                remaining -= len(got)
+            if remaining:
                 connection.close()
                 return
             peers: list[RawPeer] = []
             ready = threading.Event()
 
-            def on_frame(one: Frame) -> None:
-                if one.fields and (one.kind == Kind.HEADERS or one.kind == Kind.CONTINUATION):
-                    ready.wait(60)
-                    self.script(peers[0], one.stream)
+            def on_frame(received: Frame) -> None:
+                if received.fields and (received.kind == Kind.HEADERS or received.kind == Kind.CONTINUATION):
+                    ready.wait(10)
+                    self.script(peers[0], received.stream)
 
             connection.sendall(self.opening)  # before anything is read: nothing may go out ahead of SETTINGS
             peers.append(RawPeer(connection, on_frame=on_frame))

@@ -32,7 +32,7 @@ class RedisServer:
     def cpu(self) -> float:
         """Processor seconds it has used."""
         tasks = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
-        return sum(int(one.read_text().split()[0]) for one in tasks) / 1e9
+        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
     def start(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="redis-")  # for what it dumps when a test asks for that
@@ -83,18 +83,18 @@ def redis_cluster(folder: Path) -> Iterator[str]:
 
 
 def _settled(port: int) -> bool:
-    told = subprocess.check_output(["redis-cli", "-p", str(port), "cluster", "info"], text=True)
-    return "cluster_state:ok" in told and "cluster_known_nodes:3" in told
+    info = subprocess.check_output(["redis-cli", "-p", str(port), "cluster", "info"], text=True)
+    return "cluster_state:ok" in info and "cluster_known_nodes:3" in info
 
 
 @contextmanager
 def redis_server(*options: str) -> Iterator[RedisServer]:
-    made = RedisServer(0, *options)
+    server = RedisServer(0, *options)
     try:
-        yield made
+        yield server
     finally:
-        made.go_on()
-        made.kill()
+        server.go_on()
+        server.kill()
 
 
 @contextmanager
@@ -111,10 +111,10 @@ def redis_sentinels(folder: Path) -> Iterator[tuple[RedisServer, str]]:
         )
         sentinels.append(Sentinel(file))
     try:
-        yield master, "redis://" + ",".join(f"127.0.0.1:{one.port}" for one in sentinels) + "/0"
+        yield master, "redis://" + ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels) + "/0"
     finally:
-        for one in (*sentinels, replica, master):
-            one.kill()
+        for server in (*sentinels, replica, master):
+            server.kill()
 
 
 class Sentinel(RedisServer):

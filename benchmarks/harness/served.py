@@ -67,8 +67,8 @@ def served(bundle: Path, answers: Observations = SAFE, **more: Any) -> Iterator[
         server.answers[b"far"] = inference(far_away(1), slice(0, 1))
         server.answers[b"batch"] = inference(answers, slice(0, 3))
         config = settings(address, bundle, admin="127.0.0.1:0", **model(bundle, **more))
-        with running(config) as made:
-            yield made
+        with running(config) as relay:
+            yield relay
 
 
 def ask(relay: Running, request: bytes, *metadata: tuple[str, str]) -> Verdict:
@@ -80,5 +80,5 @@ def ask(relay: Running, request: bytes, *metadata: tuple[str, str]) -> Verdict:
 
 
 def metric(relay: Running, line: str) -> float:
-    found = [one for one in relay.metrics.splitlines() if one.startswith(line + " ")]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
+    values = [text for text in relay.metrics.splitlines() if text.startswith(line + " ")]
+    return float(values[0].rpartition(" ")[2]) if values else 0.0

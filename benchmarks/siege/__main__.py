@@ -49,7 +49,7 @@ def main() -> None:
     results: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="tocsin-siege-") as folder:
         run(Path(folder), options.only, options.mode, results)
-    told(results)
+    show(results)
     finish(results, checks(results), options.json)
 
 
@@ -58,8 +58,10 @@ def run(folder: Path, only: str, mode_alone: str, results: dict[str, dict[str, A
     for name, attack in ATTACKS.items():
         for mode in ("enforce", *(["annotate"] if name in IN_ANNOTATE else [])):
             if only in ("", name) and mode_alone in ("", mode):
-                results[f"{name}, {mode}"] = one = besieged(attack, mode, folder)
-                console.print(f"{name}, {mode}: {one['counted']} {one['lost'][:1] or ''} {one['unjudged'][:1] or ''}")
+                results[f"{name}, {mode}"] = result = besieged(attack, mode, folder)
+                console.print(
+                    f"{name}, {mode}: {result['counted']} {result['lost'][:1] or ''} {result['unjudged'][:1] or ''}"
+                )
 
 
 def besieged(attack: Attack, mode: str, folder: Path) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def politely(attack: Callable[[], object]) -> None:
     thread.join()
 
 
-def told(results: dict[str, dict[str, Any]]) -> None:
+def show(results: dict[str, dict[str, Any]]) -> None:
     """A table of what each attack cost."""
     table = Table("attack", "grown", "of", "threads", "seconds", "peace", "under attack", "longest", "calls", "lost",
                   title="Siege")  # fmt: skip
@@ -134,10 +136,10 @@ def told(results: dict[str, dict[str, Any]]) -> None:
 
 def checks(results: dict[str, dict[str, Any]]) -> list[Check]:
     """Each attack's own checks."""
-    found = []
+    outcomes = []
     for name, row in results.items():
         limit = row["max_memory_mb"] + SLACK
-        found += [
+        outcomes += [
             at_most(f"{name}: resident memory over that at rest, MiB", row["grown_mb"], limit),
             at_most(f"{name}: the caller's median, times that in peace", row["median_ms"] / row["peace_ms"], SLOWER),
             at_most(f"{name}: the caller's longest call, s", row["longest_ms"] / 1e3, LONGEST),
@@ -145,8 +147,8 @@ def checks(results: dict[str, dict[str, Any]]) -> list[Check]:
             at_most(f"{name}: threads started", row["threads"], THREADS),
         ]
         if name.endswith("enforce"):
-            found.append(at_most(f"{name}: answers that passed unjudged", len(row["unjudged"]), 0))
-    return found
+            outcomes.append(at_most(f"{name}: answers that passed unjudged", len(row["unjudged"]), 0))
+    return outcomes
 
 
 if __name__ == "__main__":

@@ -139,11 +139,11 @@ class Ground:
         """A connection that says `first`, and nothing more."""
         host, port = target.split(":")
         try:
-            made = socket.create_connection((host, int(port)), 2)
-            made.sendall(first)
+            connection = socket.create_connection((host, int(port)), 2)
+            connection.sendall(first)
         except OSError:
             return
-        self._held.append(made)
+        self._held.append(connection)
 
     # -- what it costs
 
@@ -172,13 +172,13 @@ class Ground:
         except OSError:
             return {}
         names = ("tocsin_relay_limited", "tocsin_relay_not_understood", "tocsin_unscored", "tocsin_relay_kept")
-        found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith(names)}
-        return {name: value for name, value in found.items() if value and "_created" not in name}
+        counts = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line.startswith(names)}
+        return {name: value for name, value in counts.items() if value and "_created" not in name}
 
     def median(self, since: float, until: float) -> float:
         """Milliseconds of the ordinary caller's calls on its own connection, that began within this time."""
-        found = [call.seconds for call in self.calls if since <= call.began <= until and not call.is_new]
-        return statistics.median(found) * 1e3 if found else float("inf")
+        durations = [call.seconds for call in self.calls if since <= call.began <= until and not call.is_new]
+        return statistics.median(durations) * 1e3 if durations else float("inf")
 
     def settle(self, until: float) -> None:
         """Wait for the call that was under way at a time."""

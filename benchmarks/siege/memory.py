@@ -50,7 +50,7 @@ def pour(peer: RawPeer, pieces: Iterable[bytes], most: int = 64 << 20) -> int:
 
 def at_once(attacks: list[Callable[[], object]]) -> None:
     """Several at a time."""
-    threads = [threading.Thread(target=one, daemon=True) for one in attacks]
+    threads = [threading.Thread(target=attack, daemon=True) for attack in attacks]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -96,8 +96,8 @@ def slow_readers(ground: Ground) -> None:
     for _ in range(30):
         peer = ground.open(first=NO_WINDOW)
         for stream in range(1, 11, 2):
-            asked = request_block(DOWN, ("count", "40"))
-            peer.send(frame(Kind.HEADERS, END_HEADERS, stream, asked))
+            block = request_block(DOWN, ("count", "40"))
+            peer.send(frame(Kind.HEADERS, END_HEADERS, stream, block))
             peer.send(*(frame(Kind.DATA, 0, stream, part) for part in cut(message(bytes(50_000)))))
             peer.send(frame(Kind.DATA, END_STREAM, stream))
 
@@ -134,9 +134,9 @@ def layouts(ground: Ground) -> None:
     with grpc.insecure_channel(ground.attacked) as channel:
         ends = time.monotonic() + LONGEST
         for number in range(150):
-            asked = request("ok", SAFE_IMAGE, f"{number}" + "n" * 1_000_000)
+            body = request("ok", SAFE_IMAGE, f"{number}" + "n" * 1_000_000)
             with suppress(grpc.RpcError):
-                channel.unary_unary(INFER)(asked, timeout=5)
+                channel.unary_unary(INFER)(body, timeout=5)
             if time.monotonic() > ends:
                 return
 

@@ -12,13 +12,13 @@ SAFE = safe_traffic(400)
 
 def request(name: str, image: np.ndarray, note: str = "") -> bytes:
     """A ModelInferRequest with one tensor of one row."""
-    made = oip.Request(model_name="digits", id=name)
-    tensor = made.inputs.add(name="image", datatype="FP32")
+    message = oip.Request(model_name="digits", id=name)
+    tensor = message.inputs.add(name="image", datatype="FP32")
     tensor.shape.extend([1, image.size])
     if note:
         tensor.parameters["note"].string_param = note
-    made.raw_input_contents.append(image.astype("<f4").tobytes())
-    return bytes(made.SerializeToString())
+    message.raw_input_contents.append(image.astype("<f4").tobytes())
+    return bytes(message.SerializeToString())
 
 
 SAFE_IMAGE = np.asarray(SAFE["embedding"])[0]

@@ -147,8 +147,8 @@ def window_updates(ground: Ground) -> None:
     pour(peer, (window_update(1, 1) * 100 for _ in range(1_000)))
 
 
-def _flood(ground: Ground, one: bytes) -> None:
-    pour(ground.open(), (one * 100 for _ in range(1_000)))
+def _flood(ground: Ground, unit: bytes) -> None:
+    pour(ground.open(), (unit * 100 for _ in range(1_000)))
 
 
 ATTACKS = [

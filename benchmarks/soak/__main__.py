@@ -59,7 +59,7 @@ def results(soak: Soak) -> dict[str, Any]:
         "faults": faults,
         "excused": dict(soak.excused),
         "misbehaved": dict(soak.misbehaved),
-        "told": soak.told,
+        "told": soak.differences,
     }
 
 
@@ -86,17 +86,17 @@ def grows(slope: tuple[float, float]) -> str:
 
 
 def checks(soak: Soak) -> list[Check]:
-    found = [
+    outcomes = [
         at_most("responses altered", sum(soak.altered.values()), 0),
         at_most("calls lost beyond the faults", sum(soak.lost.values()), 0),
     ]
     for mode, relay in soak.relays.items():
         for what, (slope, noise) in {"in use": relay.used_slope(), "resident": relay.resident_slope()}.items():
             more = max(0.0, slope - noise)
-            found.append(at_most(f"{mode}: memory {what} grows more than noise, MB an hour", more, SLOPE))
+            outcomes.append(at_most(f"{mode}: memory {what} grows more than noise, MB an hour", more, SLOPE))
         held = [sample.descriptors for sample in relay.samples]
-        found.append(at_most(f"{mode}: file descriptors, most over median", max(held) - statistics.median(held), 16))
-    return found
+        outcomes.append(at_most(f"{mode}: file descriptors, most over median", max(held) - statistics.median(held), 16))
+    return outcomes
 
 
 if __name__ == "__main__":

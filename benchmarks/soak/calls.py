@@ -34,9 +34,9 @@ def wished(dice: random.Random) -> Wish:
     kind = dice.choice(("unary", "unary", "infer", "infer", "infer", "down", "up", "both", "stream infer"))
     size = dice.choices(SIZES, WEIGHTS)[0]
     many = dice.randint(0, 6) if kind in ("up", "both", "stream infer") and size < 1_000_000 else 1
-    known = kind in ("infer", "stream infer") and dice.random() < 0.8
+    is_scored = kind in ("infer", "stream infer") and dice.random() < 0.8
     fill = dice.randbytes(1) or b"x"
-    messages = tuple(b"safe %d" % dice.randrange(40) if known else fill * size for _ in range(many))
+    messages = tuple(b"safe %d" % dice.randrange(40) if is_scored else fill * size for _ in range(many))
     metadata: list[tuple[str, Any]] = [("x-one", "1"), ("x-blob-bin", dice.randbytes(dice.randrange(40)))]
     if dice.random() < 0.15:
         metadata.append(("compress", "gzip"))
@@ -81,7 +81,7 @@ async def observed(channel: grpc.aio.Channel, wish: Wish) -> dict[str, Any]:
         return {"code": "late"}
     if code == "DEADLINE_EXCEEDED":  # how far it came is a matter of time
         return {"code": code}
-    seen: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "code": code,
         "details": await call.details() or "",
         "messages": _digest(received),
@@ -89,8 +89,8 @@ async def observed(channel: grpc.aio.Channel, wish: Wish) -> dict[str, Any]:
         "trailing": sorted(str(pair) for pair in await call.trailing_metadata() or () if pair[0] != METADATA_KEY),
     }
     if wish.cancel and len(received) >= ENOUGH:  # all went well so far; what follows races with the cancellation
-        return {"code": "OK", "messages": _digest(received[:ENOUGH]), "initial": seen["initial"]}
-    return seen
+        return {"code": "OK", "messages": _digest(received[:ENOUGH]), "initial": outcome["initial"]}
+    return outcome
 
 
 def _digest(messages: list[bytes]) -> tuple[int, str]:

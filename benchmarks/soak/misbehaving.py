@@ -83,8 +83,8 @@ def _break_rules(target: str) -> RawPeer:
     return peer
 
 
-def _flood(one: bytes) -> Callable[[str], RawPeer]:
-    return lambda target: _pour(connect(target), one * 100)
+def _flood(unit: bytes) -> Callable[[str], RawPeer]:
+    return lambda target: _pour(connect(target), unit * 100)
 
 
 def _reset_calls(target: str) -> RawPeer:

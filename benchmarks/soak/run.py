@@ -55,7 +55,7 @@ class Soak:
         self.lost: Counter[str] = Counter()
         self.excused: Counter[str] = Counter()
         self.misbehaved: Counter[str] = Counter()
-        self.told: list[str] = []
+        self.differences: list[str] = []
         self._rude: dict[str, tuple[float, str]] = {}  # by mode, when its caller last began to misbehave, and how
         self.began = 0.0
         self._busy = 0  # callers
@@ -122,22 +122,24 @@ class Soak:
         """A call differs; `times`: when its batch began, went on through the relay, and ended."""
         failed = got["code"] != "OK" and expected["code"] == "OK"
         (self.lost if failed else self.altered)[mode] += 1
-        if len(self.told) < 20:
+        if len(self.differences) < 20:
             began, between, ended = times
             direct, relayed = between - began, ended - between
             sizes = [len(message) for message in wish.messages]
-            told = f"{mode} {wish.kind} {sizes} {wish.metadata} cancel={wish.cancel} timeout={wish.timeout}: "
-            told += "; ".join(
+            difference = f"{mode} {wish.kind} {sizes} {wish.metadata} cancel={wish.cancel} timeout={wish.timeout}: "
+            difference += "; ".join(
                 f"{key}: {str(expected.get(key))[:120]} -> {str(got.get(key))[:120]}"
                 for key in expected | got
                 if expected.get(key) != got.get(key)
             )
-            told += f" ({ended - self.began:.2f} s after the start, direct {direct:.2f} s, relayed {relayed:.2f} s; "
-            told += ", ".join(
+            difference += (
+                f" ({ended - self.began:.2f} s after the start, direct {direct:.2f} s, relayed {relayed:.2f} s; "
+            )
+            difference += ", ".join(
                 f"caller of {other} {what} {ended - at:.2f} s before" for other, (at, what) in self._rude.items()
             )
-            self.told.append(f"{told})")
-            console.print(self.told[-1], style="red", markup=False)
+            self.differences.append(f"{difference})")
+            console.print(self.differences[-1], style="red", markup=False)
 
     async def _misbehave(self, mode: str, ends: float) -> None:
         """A caller that no other may notice; it pauses with the others, so that what it leaves behind is seen."""

@@ -31,22 +31,22 @@ def main() -> None:
         rebuild={"action": "store_true", "help": "ask the model what is not kept yet"},
         only={"nargs": "*", "help": "telling, selecting, choosing, alarming, stopping, cost"},
     )
-    kept: Path = options.kept
-    kept.mkdir(parents=True, exist_ok=True)
-    path, model, embedder = kept / "answers.parquet", kept / "model", kept / "embedder.onnx"
+    folder: Path = options.kept
+    folder.mkdir(parents=True, exist_ok=True)
+    path, model, embedder = folder / "answers.parquet", folder / "model", folder / "embedder.onnx"
     if options.rebuild or not path.exists():
         console.print("asking SmolLM2-135M-Instruct; what is kept already is not asked again")
         answers.rebuild(path, model)
-    found = answers.read(path)
+    by_set = answers.read(path)
     if not embedder.exists():
         subprocess.run([sys.executable, EMBEDDER, embedder, "--samples", str(answers.SAMPLES)], check=True)
     parts = {
-        "telling": lambda: tell(found["short"], found["samples"], embedder),
-        "selecting": lambda: select(found["short"]),
-        "choosing": lambda: choose(found["choice"]),
-        "alarming": lambda: alarm(found["short"], {kind: found[kind] for kind in mixed()}),
-        "stopping": lambda: stop(found["long"], found["story"]),
-        "cost": lambda: cost([*found["long"], *found["story"]], model, kept),
+        "telling": lambda: tell(by_set["short"], by_set["samples"], embedder),
+        "selecting": lambda: select(by_set["short"]),
+        "choosing": lambda: choose(by_set["choice"]),
+        "alarming": lambda: alarm(by_set["short"], {kind: by_set[kind] for kind in mixed()}),
+        "stopping": lambda: stop(by_set["long"], by_set["story"]),
+        "cost": lambda: cost([*by_set["long"], *by_set["story"]], model, folder),
     }
     results, checks = {}, []
     for name in options.only or parts:

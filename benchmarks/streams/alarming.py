@@ -22,19 +22,19 @@ DETECTORS = ["mean_surprisal", "token_entropy", "windowed_surprisal,window=4"]
 def alarm(answers: Sequence[Answer], shifted: Mapping[str, Sequence[Answer]]) -> tuple[dict[str, Any], list[Check]]:
     """A third of the safe prompts fits, a third calibrates, a third and the others are judged."""
     order = np.random.default_rng(8).permutation(len(answers))
-    fit, known, fresh = (observed([answers[at] for at in part]) for part in np.array_split(order, 3))
+    fit, calibration, fresh = (observed([answers[at] for at in part]) for part in np.array_split(order, 3))
     scorer = compile([parse(spec) for spec in DETECTORS], fit_on=fit)
-    promise = calibrate(scorer(known), {"warning": ALPHA}, detectors=scorer.detectors, on_average=True)
-    title = f"Alarms at alpha {ALPHA:g}, calibrated on {known.rows} safe answers"
+    promise = calibrate(scorer(calibration), {"warning": ALPHA}, detectors=scorer.detectors, on_average=True)
+    title = f"Alarms at alpha {ALPHA:g}, calibrated on {calibration.rows} safe answers"
     table = Table("prompts", "answers", "alarms", "rate", title=title)
     results: dict[str, Any] = {}
-    for name, seen in {
+    for name, traffic in {
         "safe, not seen before": fresh,
-        **{kind: observed(own) for kind, own in shifted.items()},
+        **{kind: observed(prompts) for kind, prompts in shifted.items()},
     }.items():
-        alarms = sum(one is not None for one in promise.judge(scorer(seen)).severities)
-        results[name] = {"answers": seen.rows, "alarms": alarms}
-        table.add_row(name, f"{seen.rows}", f"{alarms}", f"{alarms / seen.rows:.1%}")
+        alarms = sum(severity is not None for severity in promise.judge(scorer(traffic)).severities)
+        results[name] = {"answers": traffic.rows, "alarms": alarms}
+        table.add_row(name, f"{traffic.rows}", f"{alarms}", f"{alarms / traffic.rows:.1%}")
     low, high = promise.laws["warning"].count_interval(fresh.rows, 1 - FAILURE)
     table.add_row(
         "the law allows, safe",

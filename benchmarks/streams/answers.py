@@ -64,36 +64,36 @@ class Answer:
 
 def wanted() -> list[Wanted]:
     """Everything that is asked."""
-    asked = questions.short()
-    found = [Wanted("short", one) for one in asked]
-    found += [Wanted("choice", one) for one in questions.choices(orders=4)]
-    chosen = np.random.default_rng(4).permutation(len(asked))[:SAMPLED]
-    found += [Wanted("samples", asked[at], SAMPLES, 0.8) for at in chosen]
-    found += [Wanted("long", one) for one in questions.long()]
+    short = questions.short()
+    everything = [Wanted("short", question) for question in short]
+    everything += [Wanted("choice", question) for question in questions.choices(orders=4)]
+    chosen = np.random.default_rng(4).permutation(len(short))[:SAMPLED]
+    everything += [Wanted("samples", short[at], SAMPLES, 0.8) for at in chosen]
+    everything += [Wanted("long", question) for question in questions.long()]
     for kind, prompts in questions.mixed().items():
-        found += [Wanted(kind, Question(kind, prompt, "")) for prompt in prompts]
-    found += [
-        Wanted("story", Question("story", f"Tell me about the {one}.", "", 160)) for one in questions.PLURALS[:80]
+        everything += [Wanted(kind, Question(kind, prompt, "")) for prompt in prompts]
+    everything += [
+        Wanted("story", Question("story", f"Tell me about the {plural}.", "", 160)) for plural in questions.PLURALS[:80]
     ]
-    return found
+    return everything
 
 
 def rebuild(path: Path, folder: Path) -> None:
     """Ask whatever the file does not have yet, and write it anew."""
-    asked, known = wanted(), _kept(path)
-    missing = [at for at, one in enumerate(asked) if one.key not in known]
+    prompts, stored = wanted(), _stored(path)
+    missing = [at for at, prompt in enumerate(prompts) if prompt.key not in stored]
     if missing:
         with engine(folder):
-            came = asyncio.run(_ask_all([asked[at] for at in missing]))
-        known |= {asked[at].key: messages for at, messages in zip(missing, came, strict=True)}
-    keys = [one.key for one in asked]
+            came = asyncio.run(_ask_all([prompts[at] for at in missing]))
+        stored |= {prompts[at].key: messages for at, messages in zip(missing, came, strict=True)}
+    keys = [prompt.key for prompt in prompts]
     columns = {name: [key[at] for key in keys] for at, name in enumerate(KEY)}
     staged = path.with_suffix(".part")
-    pq.write_table(pa.table({**columns, "messages": [known[key] for key in keys]}), staged, compression="zstd")
+    pq.write_table(pa.table({**columns, "messages": [stored[key] for key in keys]}), staged, compression="zstd")
     staged.replace(path)
 
 
-def _kept(path: Path) -> dict[tuple[str, str, str], list[bytes]]:
+def _stored(path: Path) -> dict[tuple[str, str, str], list[bytes]]:
     if not path.exists():
         return {}
     rows = pq.read_table(path).to_pylist()
@@ -115,10 +115,10 @@ def engine(folder: Path) -> Iterator[None]:
             running.terminate()
 
 
-async def _ask_all(asked: list[Wanted]) -> list[list[bytes]]:
+async def _ask_all(prompts: list[Wanted]) -> list[list[bytes]]:
     from smg_grpc_proto.generated import vllm_engine_pb2_grpc as service
 
-    order = sorted(range(len(asked)), key=lambda at: (asked[at].question.tokens, len(asked[at].question.prompt)))
+    order = sorted(range(len(prompts)), key=lambda at: (prompts[at].question.tokens, len(prompts[at].question.prompt)))
     answers: dict[int, list[bytes]] = {}
     began, slots = time.monotonic(), asyncio.Semaphore(2 * BATCH)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{PORT}") as channel:
@@ -126,22 +126,22 @@ async def _ask_all(asked: list[Wanted]) -> list[list[bytes]]:
 
         async def ask(at: int) -> None:
             async with slots:
-                answers[at] = [m.SerializeToString() async for m in stub.Generate(request(asked[at], f"q{at}"))]
+                answers[at] = [m.SerializeToString() async for m in stub.Generate(request(prompts[at], f"q{at}"))]
             if len(answers) % 200 == 0:
-                console.print(f"{len(answers)} of {len(asked)} prompts answered, {time.monotonic() - began:.0f} s")
+                console.print(f"{len(answers)} of {len(prompts)} prompts answered, {time.monotonic() - began:.0f} s")
 
         await asyncio.gather(*(ask(at) for at in order))
-    return [answers[at] for at in range(len(asked))]
+    return [answers[at] for at in range(len(prompts))]
 
 
-def request(one: Wanted, name: str, logprobs: int | None = ALTERNATIVES) -> Any:
+def request(prompt: Wanted, name: str, logprobs: int | None = ALTERNATIVES) -> Any:
     """The request for one prompt."""
     from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
-    question = one.question
+    question = prompt.question
     text = TURN.format(question.prompt) + question.lead
     sampling = vllm.SamplingParams(
-        temperature=one.temperature, max_tokens=question.tokens, n=one.samples, logprobs=logprobs, seed=7
+        temperature=prompt.temperature, max_tokens=question.tokens, n=prompt.samples, logprobs=logprobs, seed=7
     )
     return vllm.GenerateRequest(request_id=name, text=text, sampling_params=sampling, stream=True)
 
@@ -151,24 +151,24 @@ def read(path: Path) -> dict[str, list[Answer]]:
     from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
     decode = _decoder()
-    known, found = _kept(path), {}
-    for one in wanted():
-        messages = known.get(one.key)
+    stored, by_set = _stored(path), {}
+    for prompt in wanted():
+        messages = stored.get(prompt.key)
         if messages is None:
             raise SystemExit(f"{path} lacks answers that are wanted: ask for them with --rebuild")
         parsed = [vllm.GenerateResponse.FromString(message) for message in messages]
-        for index in range(one.samples):
-            own = [(m, p) for m, p in zip(messages, parsed, strict=True) if _index(p) == index]
-            found.setdefault(one.part, []).append(_answer(one.question, index, own, decode))
-    return found
+        for index in range(prompt.samples):
+            messages_of_sample = [(m, p) for m, p in zip(messages, parsed, strict=True) if _index(p) == index]
+            by_set.setdefault(prompt.part, []).append(_answer(prompt.question, index, messages_of_sample, decode))
+    return by_set
 
 
 def _index(message: Any) -> int:
     return int(message.chunk.index if message.HasField("chunk") else message.complete.index)
 
 
-def _answer(question: Question, index: int, own: Iterable[tuple[bytes, Any]], decode: Any) -> Answer:
-    pairs = list(own)
+def _answer(question: Question, index: int, messages: Iterable[tuple[bytes, Any]], decode: Any) -> Answer:
+    pairs = list(messages)
     chunks = [parsed.chunk for _, parsed in pairs if parsed.HasField("chunk")]
     ids = np.array([t for chunk in chunks for t in chunk.token_ids], np.int64)
     tops = [top for chunk in chunks for top in chunk.output_logprobs.top_logprobs]

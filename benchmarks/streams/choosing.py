@@ -21,12 +21,12 @@ def choose(answers: Sequence[Answer]) -> tuple[dict[str, Any], list[Check]]:
     """Accuracy, calibration and DCS of single orders and of averages over the orders of a question."""
     reader = choice_reader(list(CHOICES.values()))
     by_question: dict[str, list[tuple[np.ndarray, int]]] = {}
-    for one in answers:
-        probs = choice_probs(reader, one)
-        shown = list(one.question.choices)
+    for answer in answers:
+        probs = choice_probs(reader, answer)
+        shown = list(answer.question.choices)
         order = [shown.index(name) for name in sorted(shown, key=lambda name: (name == IDK, name))]  # the same for all
-        right = order.index(LETTERS.index(one.question.answer))
-        by_question.setdefault(one.question.key, []).append((probs[order], right))
+        right = order.index(LETTERS.index(answer.question.answer))
+        by_question.setdefault(answer.question.key, []).append((probs[order], right))
     groups = list(by_question.values())
     single = np.stack([group[0][0] for group in groups]), np.array([group[0][1] for group in groups])
     mean = np.stack([np.mean([probs for probs, _ in group], axis=0) for group in groups]), single[1]
@@ -61,14 +61,14 @@ def choose(answers: Sequence[Answer]) -> tuple[dict[str, Any], list[Check]]:
 def _judged(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Calibrated on one half, judged on the other, both ways round; abstaining is no answer."""
     idk = probs.shape[1] - 1
-    answered = probs[:, :idk].argmax(axis=1)
-    confidence = probs[np.arange(len(probs)), answered] / (1 - probs[:, idk])
-    right = answered == labels
+    choices = probs[:, :idk].argmax(axis=1)
+    confidence = probs[np.arange(len(probs)), choices] / (1 - probs[:, idk])
+    right = choices == labels
     halves = np.array_split(np.random.default_rng(7).permutation(len(probs)), 2)
     calibrated, policy = np.zeros(len(probs)), np.zeros(len(probs))
     dcs = distributional_correctness(probs, labels, idk)
-    for known, fresh in (halves, halves[::-1]):
-        p = VennAbers.fit(1 - confidence[known], right[known])(1 - confidence[fresh])
+    for calibration, fresh in (halves, halves[::-1]):
+        p = VennAbers.fit(1 - confidence[calibration], right[calibration])(1 - confidence[fresh])
         calibrated[fresh] = p
         policy[fresh] = np.where(expected_dcs(p, probs[fresh, idk]) > 0, dcs[fresh], 0.0)
     return {

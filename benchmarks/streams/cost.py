@@ -33,7 +33,7 @@ ENGINE, RELAY, GATEWAY, METRICS = 19776, 19778, 30351, 19777  # ports
 ALTERNATIVES, STREAMS, PACE = 5, 10_000, 0.005
 GENERATE = "/vllm.grpc.engine.VllmEngine/Generate"
 TARGET = 50_000  # tokens a second
-WHOLE = "gateway, relay that asks, observe"
+GATEWAY_AND_RELAY = "gateway, relay that asks, observe"
 
 
 class Load(NamedTuple):
@@ -51,48 +51,48 @@ class Load(NamedTuple):
 
 def cost(answers: Sequence[Answer], model: Path, work: Path) -> tuple[dict[str, Any], list[Check]]:
     """Throughput of engine alone, with the relay, with a gateway, with both; then latency, token by token."""
-    replayed.write(work / "streams.bin", [_shortened(one.messages, ALTERNATIVES) for one in answers])
-    replayed.write(work / "plain.bin", [_shortened(one.messages, None) for one in answers])
-    tokens = [len(one.ids) for one in answers]
+    replayed.write(work / "streams.bin", [_shortened(answer.messages, ALTERNATIVES) for answer in answers])
+    replayed.write(work / "plain.bin", [_shortened(answer.messages, None) for answer in answers])
+    tokens = [len(answer.ids) for answer in answers]
     _bundle(answers, work / "tokens.tocsin")
     total = sum(tokens[at % len(tokens)] for at in range(STREAMS))
-    found: dict[str, Load] = {}
+    loads: dict[str, Load] = {}
     with engine(work):
-        found["engine"] = _direct(ENGINE, work, total, None)
+        loads["engine"] = _direct(ENGINE, work, total, None)
         for mode in ("observe", "annotate", "enforce"):
             for compiled in kinds():
                 with relay(work, mode, ask=0, compiled=compiled) as process:
-                    found[named(f"relay, {mode}", compiled)] = _direct(RELAY, work, total, process)
+                    loads[named(f"relay, {mode}", compiled)] = _direct(RELAY, work, total, process)
         for compiled in kinds() if _gateway_there() else []:
             with (
                 relay(work, "observe", ask=ALTERNATIVES, compiled=compiled) as process,
                 gateway(model, RELAY, work),
             ):
-                found[named(WHOLE, compiled)] = _through_gateway(work, total, process)
+                loads[named(GATEWAY_AND_RELAY, compiled)] = _through_gateway(work, total, process)
     if _gateway_there():
         with engine(work, file="plain.bin"), gateway(model, ENGINE, work):  # which was not asked for log-probabilities
-            found["gateway"] = _through_gateway(work, total, None)
+            loads["gateway"] = _through_gateway(work, total, None)
     table = Table(
         "path",
         "tokens/s",
         "relay, us a token",
         title=f"{STREAMS:,} streams, {total:,} tokens, each scored where there is a relay",
     )
-    for name, load in found.items():
+    for name, load in loads.items():
         table.add_row(name, f"{load.rate:,.0f}", f"{1e6 * load.cpu / load.tokens:.1f}" if load.cpu else "-")
     console.print(table)
     checks = []
     for compiled in kinds():
-        for name in ("relay, observe", WHOLE):
-            load = found.get(named(name, compiled))
+        for name in ("relay, observe", GATEWAY_AND_RELAY):
+            load = loads.get(named(name, compiled))
             rate = round(load.rate) if load else 0
             checks.append(Check(f"tokens/s: {named(name, compiled)}", rate, f">= {TARGET}", rate >= TARGET))
     if len(kinds()) > 1:
-        plain, quick = (found[named("relay, observe", compiled)].cpu for compiled in kinds())
+        plain, quick = (loads[named("relay, observe", compiled)].cpu for compiled in kinds())
         gain = round(plain / quick, 2)
         checks.append(Check("compiled: times less CPU, relay, observe", gain, f">= {GAIN}", gain >= GAIN))
     results = {
-        name: {"tokens/s": load.rate, "us a token": 1e6 * load.cpu / load.tokens} for name, load in found.items()
+        name: {"tokens/s": load.rate, "us a token": 1e6 * load.cpu / load.tokens} for name, load in loads.items()
     }
     return {"throughput": results, "latency": _latency(work)}, checks
 
@@ -144,22 +144,22 @@ def _shortened(messages: Sequence[bytes], alternatives: int | None) -> list[byte
     """The messages with so many alternatives a token, or without log-probabilities."""
     from smg_grpc_proto.generated import vllm_engine_pb2 as vllm
 
-    found = []
+    shortened = []
     for raw in messages:
         message = vllm.GenerateResponse.FromString(raw)
         for top in message.chunk.output_logprobs.top_logprobs if message.HasField("chunk") else ():
             del top.values[alternatives:], top.token_ids[alternatives:]
         if alternatives is None and message.HasField("chunk"):
             message.chunk.ClearField("output_logprobs")
-        found.append(message.SerializeToString())
-    return found
+        shortened.append(message.SerializeToString())
+    return shortened
 
 
 def _bundle(answers: Sequence[Answer], path: Path) -> None:
     """Surprisal and entropy of each token, with a promise for the stream."""
-    parts = [by_token(one, ALTERNATIVES) for one in answers[:400]]
-    whole = stacked(parts)
-    scorer = compile([parse("max_surprisal"), parse("token_entropy")], fit_on=whole)
+    parts = [by_token(answer, ALTERNATIVES) for answer in answers[:400]]
+    observed = stacked(parts)
+    scorer = compile([parse("max_surprisal"), parse("token_entropy")], fit_on=observed)
     rule = SessionRule(Window(4))
     promise = calibrate_sessions(
         [scorer(part) for part in parts], {"warning": 0.05, "critical": 0.02}, session=rule, detectors=scorer.detectors
@@ -204,8 +204,8 @@ def gateway(model: Path, worker: int, work: Path) -> Iterator[None]:
         ends = time.monotonic() + 90
         while time.monotonic() < ends:
             with suppress(OSError):
-                asked = urllib.request.Request(_chat(), body, {"Content-Type": "application/json"})
-                with urllib.request.urlopen(asked, timeout=5) as answer:
+                request = urllib.request.Request(_chat(), body, {"Content-Type": "application/json"})
+                with urllib.request.urlopen(request, timeout=5) as answer:
                     if b"[DONE]" in answer.read():
                         break
             time.sleep(0.3)

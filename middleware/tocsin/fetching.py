@@ -14,9 +14,9 @@ from tocsin.addresses import named
 from tocsin.errors import ConfigError
 from tocsin_calibration import Bundle, BundleError
 
-LONGEST = 1 << 30  # bytes
-SECONDS = 30.0  # without a byte
-KINDS = "https://HOST/FILE, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY or oci://REGISTRY/REPOSITORY:TAG"
+MAX_DOWNLOAD = 1 << 30  # bytes
+READ_TIMEOUT = 30.0  # without a byte
+SOURCES = "https://HOST/FILE, s3://BUCKET/KEY, gs://BUCKET/KEY, az://CONTAINER/KEY or oci://REGISTRY/REPOSITORY:TAG"
 
 
 def fetch(source: str, target: Path, digest: str, *, plain_http: bool = False) -> Bundle:
@@ -34,12 +34,12 @@ def fetch(source: str, target: Path, digest: str, *, plain_http: bool = False) -
     }  # fmt: skip
     bring = brought.get(urlsplit(source).scheme)
     if bring is None:
-        raise ConfigError(f"'{named(source)}' is no place to fetch from: {KINDS}")
+        raise ConfigError(f"'{named(source)}' is no place to fetch from: {SOURCES}")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         staged = Path(folder) / target.name
         bring(source, staged)
-        if staged.stat().st_size > LONGEST:
-            raise BundleError(f"{named(source)}: has {staged.stat().st_size:,} bytes, more than {LONGEST:,}")
+        if staged.stat().st_size > MAX_DOWNLOAD:
+            raise BundleError(f"{named(source)}: has {staged.stat().st_size:,} bytes, more than {MAX_DOWNLOAD:,}")
         try:
             bundle = Bundle.read(staged)
         except BundleError as error:
@@ -59,8 +59,8 @@ def _is(path: Path, digest: str) -> bool:
 
 def _http(source: str, staged: Path) -> None:
     try:
-        with urllib.request.urlopen(source, timeout=SECONDS) as answer, staged.open("wb") as file:
-            remaining = LONGEST + 1
+        with urllib.request.urlopen(source, timeout=READ_TIMEOUT) as answer, staged.open("wb") as file:
+            remaining = MAX_DOWNLOAD + 1
             while remaining and (part := answer.read(min(1 << 20, remaining))):
                 remaining -= file.write(part)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
@@ -80,8 +80,8 @@ def _object(source: str, staged: Path) -> None:
     try:
         store = from_url(f"{place.scheme}://{place.netloc}")
         response = obstore.get(store, place.path.lstrip("/"))
-        if response.meta["size"] > LONGEST:
-            raise BundleError(f"{named(source)}: has {response.meta['size']:,} bytes, more than {LONGEST:,}")
+        if response.meta["size"] > MAX_DOWNLOAD:
+            raise BundleError(f"{named(source)}: has {response.meta['size']:,} bytes, more than {MAX_DOWNLOAD:,}")
         with staged.open("wb") as file:
             for part in response.stream():
                 file.write(part)

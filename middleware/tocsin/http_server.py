@@ -21,12 +21,10 @@ from tocsin.sockets import BoundSocket
 
 log = logging.getLogger("tocsin")
 
-CONNECTIONS = 128  # open at a time, and at most an eighth of the descriptors that the process may have
-HEAD = 16 << 10  # bytes of a request
-COMES, READ = (
-    5.0,
-    30.0,
-)  # seconds for a request to come, and for an answer, or each part of one that goes on, to be read
+MAX_CONNECTIONS = 128  # open at a time, and at most an eighth of the descriptors that the process may have
+MAX_REQUEST_HEAD = 16 << 10  # bytes of a request
+REQUEST_TIMEOUT = 5.0  # seconds for a request to come
+WRITE_TIMEOUT = 30.0  # seconds for an answer, or each part of one that goes on, to be read
 
 Header = tuple[str, str]
 
@@ -58,13 +56,13 @@ class HttpServer:
 
     def __init__(self, bound: BoundSocket, answer: Callable[[Request], Response]) -> None:
         self._bound, self._answer = bound, answer
-        self._most = min(CONNECTIONS, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
+        self._most = min(MAX_CONNECTIONS, max(8, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
         self._waiting: dict[asyncio.Task[None], None] = {}  # those whose request has not come, the longest first
         self._connected: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
         self._running = threading.Event()
-        bound.socket.listen(CONNECTIONS)
+        bound.socket.listen(MAX_CONNECTIONS)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="tocsin-http", daemon=True)
         self._thread.start()
 
@@ -79,7 +77,7 @@ class HttpServer:
 
     async def _run(self) -> None:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._accept, sock=self._bound.socket.dup(), limit=HEAD)
+        server = await asyncio.start_server(self._accept, sock=self._bound.socket.dup(), limit=MAX_REQUEST_HEAD)
         self._running.set()
         await self._ending.wait()
         server.close()
@@ -111,7 +109,7 @@ class HttpServer:
     async def _serve(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        async with asyncio.timeout(COMES):
+        async with asyncio.timeout(REQUEST_TIMEOUT):
             request = _parsed(await reader.readuntil(b"\r\n\r\n"))
         self._waiting.pop(task, None)
         response = text(HTTPStatus.BAD_REQUEST, "this is no HTTP request") if request is None else self._answer(request)
@@ -132,11 +130,11 @@ class HttpServer:
                     if bare:
                         break
                     writer.write(part)
-                    async with asyncio.timeout(READ):
+                    async with asyncio.timeout(WRITE_TIMEOUT):
                         await writer.drain()
         elif not bare:
             writer.write(response.body)
-        async with asyncio.timeout(READ):
+        async with asyncio.timeout(WRITE_TIMEOUT):
             writer.close()
             await writer.wait_closed()
 

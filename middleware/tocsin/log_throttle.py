@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-QUIET = 60.0  # seconds between two lines about the same
+INTERVAL = 60.0  # seconds between two lines about the same
 
 
 class LogThrottle:
@@ -19,8 +19,8 @@ class LogThrottle:
         """How many of this kind were not told since the last that was; None when this one is not to be told either."""
         with self._lock:
             now = time.monotonic()
-            when, suppressed = self._entries.get(what, (now - QUIET, 0))
-            if now - when < QUIET:
+            when, suppressed = self._entries.get(what, (now - INTERVAL, 0))
+            if now - when < INTERVAL:
                 self._entries[what] = when, suppressed + 1
                 return None
             self._entries[what] = now, 0

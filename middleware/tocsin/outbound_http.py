@@ -31,14 +31,14 @@ CONNECTION_FIELDS = frozenset(
 _AT_ONCE = 65_536
 
 
-class Target(NamedTuple):
+class HttpTarget(NamedTuple):
     """Where a request goes."""
 
     address: Address
     tls: UpstreamTls | None = None
 
 
-class Request(NamedTuple):
+class HttpCall(NamedTuple):
     """A request to make: its verb, its path with its query, its header fields and body, how many seconds the whole of
     it may take, and how many bytes of response are kept at most.
     """
@@ -56,7 +56,7 @@ def forward_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
     return [(name, value) for name, value in headers if name.lower() not in CONNECTION_FIELDS]
 
 
-def send(target: Target, request: Request) -> Answer | None:
+def send(target: HttpTarget, request: HttpCall) -> Answer | None:
     """The response, None when the request failed, took too long, or was answered by more than may be kept."""
     deadline = time.monotonic() + request.seconds
     connection: http.client.HTTPConnection | None = None
@@ -81,12 +81,12 @@ def send(target: Target, request: Request) -> Answer | None:
             connection.close()
 
 
-async def send_aio(target: Target, request: Request) -> Answer | None:
+async def send_aio(target: HttpTarget, request: HttpCall) -> Answer | None:
     """The same in an event loop, by a thread."""
     return await asyncio.to_thread(send, target, request)
 
 
-def _connection(target: Target, seconds: float) -> http.client.HTTPConnection:
+def _connection(target: HttpTarget, seconds: float) -> http.client.HTTPConnection:
     """A connection to make a request on. Raises OSError where a file of its TLS cannot be read."""
     address, tls = target
     host = address.host or "localhost"

@@ -33,8 +33,8 @@ log = logging.getLogger("tocsin")
 Anew = TypeVar("Anew")
 
 SERVICE = "tocsin.v1.Admin"
-READING = "tocsin-reload"  # the name of threads that read
-DEADLINE = 60.0  # seconds for reading everything anew; what takes longer is left to itself, and changes nothing
+THREAD_NAME = "tocsin-reload"  # the name of threads that read
+RELOAD_TIMEOUT = 60.0  # seconds for reading everything anew; what takes longer is left to itself, and changes nothing
 ReloadRequest = message_class("admin", "tocsin.v1.ReloadRequest")
 ReloadResponse = message_class("admin", "tocsin.v1.ReloadResponse")
 FIXED = (
@@ -181,18 +181,18 @@ async def within_deadline(read: Callable[..., Anew], *arguments: Any) -> Anew:
             else:
                 loop.call_soon_threadsafe(settle, answer.set_result, result)
 
-    threading.Thread(target=run, name=READING, daemon=True).start()
+    threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
     try:
-        return await asyncio.wait_for(answer, DEADLINE)
+        return await asyncio.wait_for(answer, RELOAD_TIMEOUT)
     except TimeoutError:
-        raise ReloadError(f"configuration and bundles could not be read within {DEADLINE:g} s") from None
+        raise ReloadError(f"configuration and bundles could not be read within {RELOAD_TIMEOUT:g} s") from None
 
 
 def leave_readers() -> None:
     """End the process at once where a thread still reads what nobody waits for: the interpreter's own end would pull it
     out of the midst of ONNX Runtime, and abort. For when all else is done.
     """
-    if any(thread.name == READING for thread in threading.enumerate()):
+    if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
         logging.shutdown()
         sys.stdout.flush()
         os._exit(0)

@@ -35,7 +35,7 @@ from tocsin.telemetry.sending import Telemetry
 
 log = logging.getLogger("tocsin")
 
-COLLECTS = 50_000, 20, 100  # how often garbage is looked for, by generation
+GC_THRESHOLDS = 50_000, 20, 100  # how often garbage is looked for, by generation
 MALLOC_THRESHOLD = (
     2 << 20
 )  # bytes: larger blocks, and more than this at the end of the heap, go back to the system once free
@@ -223,7 +223,7 @@ class Sidecar:
         try:
             gc.collect()
             gc.freeze()  # what start-up made stays; collecting it again and again would only take time
-            gc.set_threshold(*COLLECTS)
+            gc.set_threshold(*GC_THRESHOLDS)
             give_back()
             started()
             await until.wait()

@@ -28,7 +28,7 @@ from tocsin_calibration import bundle as module
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Path:
+def bundle_path(tmp_path: Path) -> Path:
     path = tmp_path / "x.tocsin"
     quick_bundle(path)
     return path
@@ -54,9 +54,9 @@ def manifest(change: Callable[[dict], None]) -> Callable[[dict[str, bytes]], Non
 
 
 @pytest.mark.long
-def test_what_is_read_judges_like_what_was_written(made: Path) -> None:
-    original = quick_bundle(made)
-    read = Bundle.read(made)
+def test_what_is_read_judges_like_what_was_written(bundle_path: Path) -> None:
+    original = quick_bundle(bundle_path)
+    read = Bundle.read(bundle_path)
     later = safe_traffic(200, seed=9)
     assert read.digest == original.digest
     scores = read.scorer(later)
@@ -72,7 +72,7 @@ def promises() -> dict[str, tuple[Promise, RiskPolicy | None]]:
     sessions = [random.gamma(2, size=(12, 2)) for _ in range(150)]
     risk = fit_risk_policy(scores, random.random(900) > 0.3, max_error=0.4)
     alpha = {"warning": 0.1, "critical": 0.05}
-    made: dict[str, tuple[Promise, RiskPolicy | None]] = {
+    by_kind: dict[str, tuple[Promise, RiskPolicy | None]] = {
         "groups": (calibrate(scores, alpha, groups=["a", "b", "ü"] * 300), None),
         "weights": (calibrate(scores, alpha, weights=random.random(900)), None),
         "learnt": (calibrate(scores, alpha, rule="learnt"), None),
@@ -84,24 +84,24 @@ def promises() -> dict[str, tuple[Promise, RiskPolicy | None]]:
     }
     for style in ("max", "band", "step"):
         rule = SessionRule(Window(3, "sum"), style, every=6)  # type: ignore[arg-type]
-        made[style] = (calibrate_sessions(sessions, alpha, session=rule), None)
-    return made
+        by_kind[style] = (calibrate_sessions(sessions, alpha, session=rule), None)
+    return by_kind
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", promises())
-def test_every_kind_of_promise_comes_back(made: Path, kind: str) -> None:
+def test_every_kind_of_promise_comes_back(bundle_path: Path, kind: str) -> None:
     promise, risk = promises()[kind]
-    scorer = Bundle.read(made).scorer
-    Bundle(scorer, promise, risk=risk).write(made)
-    read = Bundle.read(made)
+    scorer = Bundle.read(bundle_path).scorer
+    Bundle(scorer, promise, risk=risk).write(bundle_path)
+    read = Bundle.read(bundle_path)
     again = read.require_promise()
     scores = np.random.default_rng(4).gamma(2.5, size=(60, 2))
     groups = None if kind in ("max", "band", "step") else ["a", "b", "ü", "new"] * 15
     progress = [p.sessions.start() if p.sessions else None for p in (promise, again)]
     before, after = (
-        p.judge(scores, groups, None if one is None else [one] * 60)
-        for p, one in zip((promise, again), progress, strict=True)
+        p.judge(scores, groups, None if state is None else [state] * 60)
+        for p, state in zip((promise, again), progress, strict=True)
     )
     assert (
         before == after
@@ -127,7 +127,7 @@ def changed_arrays(**changes: np.ndarray | None) -> Callable[[dict[str, bytes], 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("kind", "change", "told"),
+    ("kind", "change", "message"),
     [
         ("groups", lambda m, c: c["calibration"]["groups"].update(a=5), "names groups of"),
         ("groups", changed_arrays(groups=np.full(600, np.nan)), "holds NaN in 'groups'"),
@@ -145,12 +145,12 @@ def changed_arrays(**changes: np.ndarray | None) -> Callable[[dict[str, bytes], 
     ],
 )
 def test_parts_that_do_not_fit_each_other_are_refused(
-    made: Path, kind: str, change: Callable[[dict[str, bytes], dict], None], told: str
+    bundle_path: Path, kind: str, change: Callable[[dict[str, bytes], dict], None], message: str
 ) -> None:
     promise, risk = promises()[kind]
-    Bundle(Bundle.read(made).scorer, promise, risk=risk).write(made)
-    with pytest.raises(BundleError, match=told):
-        Bundle.read(rewritten(made, resigned(change)))
+    Bundle(Bundle.read(bundle_path).scorer, promise, risk=risk).write(bundle_path)
+    with pytest.raises(BundleError, match=message):
+        Bundle.read(rewritten(bundle_path, resigned(change)))
 
 
 def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
@@ -160,17 +160,17 @@ def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_fitted_bundle_without_calibration_says_what_to_do(made: Path) -> None:
-    read = Bundle.read(made)
-    Bundle(read.scorer, None).write(made)
-    again = Bundle.read(made)
+def test_a_fitted_bundle_without_calibration_says_what_to_do(bundle_path: Path) -> None:
+    read = Bundle.read(bundle_path)
+    Bundle(read.scorer, None).write(bundle_path)
+    again = Bundle.read(bundle_path)
     assert again.promise is None
     with pytest.raises(BundleError, match="fitted but not calibrated; run `tocsin calibrate"):
-        again.require_promise(made)
+        again.require_promise(bundle_path)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda m: m.update({"scorer.onnx": m["scorer.onnx"][:-1] + b"?"}), "does not match its digest"),
         (lambda m: m.update({"calibration.npz": b"x"}), "does not match its digest"),
@@ -183,10 +183,12 @@ def test_a_fitted_bundle_without_calibration_says_what_to_do(made: Path) -> None
         (lambda m: m.update({"evil.py": b"x"}), "holds 'evil.py', which no bundle has"),
     ],
 )
-def test_a_changed_bundle_is_refused(made: Path, change: Callable[[dict[str, bytes]], None], told: str) -> None:
-    with pytest.raises(BundleError, match=told) as caught:
-        Bundle.read(rewritten(made, change))
-    assert str(caught.value).startswith(str(made))
+def test_a_changed_bundle_is_refused(
+    bundle_path: Path, change: Callable[[dict[str, bytes]], None], message: str
+) -> None:
+    with pytest.raises(BundleError, match=message) as caught:
+        Bundle.read(rewritten(bundle_path, change))
+    assert str(caught.value).startswith(str(bundle_path))
 
 
 def resigned(change: Callable[[dict[str, bytes], dict], None]) -> Callable[[dict[str, bytes]], None]:
@@ -215,7 +217,7 @@ def other_width() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda m, c: m.update({"calibration.npz": pickled()}), "Object arrays cannot be loaded"),
         (lambda m, c: m.update({"calibration.npz": other_width()}), "was calibrated for another graph"),
@@ -228,16 +230,16 @@ def other_width() -> bytes:
     ],
 )
 def test_even_a_well_signed_bundle_is_checked(
-    made: Path, change: Callable[[dict[str, bytes], dict], None], told: str
+    bundle_path: Path, change: Callable[[dict[str, bytes], dict], None], message: str
 ) -> None:
-    with pytest.raises(BundleError, match=told):
-        Bundle.read(rewritten(made, resigned(change)))
+    with pytest.raises(BundleError, match=message):
+        Bundle.read(rewritten(bundle_path, resigned(change)))
 
 
-def test_members_are_bounded_before_they_are_unpacked(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_are_bounded_before_they_are_unpacked(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(module.LIMITS, module.GRAPH, 1_000)
     with pytest.raises(BundleError, match="over the limit of 1,000"):
-        Bundle.read(made)
+        Bundle.read(bundle_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"hello" * 100])
@@ -250,16 +252,16 @@ def test_what_is_no_bundle_is_told(tmp_path: Path, content: bytes) -> None:
         Bundle.read(tmp_path / "none")
 
 
-def test_truncation_anywhere_is_an_error_and_nothing_else(made: Path) -> None:
-    content = made.read_bytes()
+def test_truncation_anywhere_is_an_error_and_nothing_else(bundle_path: Path) -> None:
+    content = bundle_path.read_bytes()
     for length in range(0, len(content), max(1, len(content) // 60)):
-        made.write_bytes(content[:length])
+        bundle_path.write_bytes(content[:length])
         with pytest.raises(BundleError):
-            Bundle.read(made)
+            Bundle.read(bundle_path)
 
 
-def test_writing_where_one_may_not_leaves_nothing(made: Path, tmp_path: Path) -> None:
-    read = Bundle.read(made)
+def test_writing_where_one_may_not_leaves_nothing(bundle_path: Path, tmp_path: Path) -> None:
+    read = Bundle.read(bundle_path)
     with pytest.raises(BundleError, match="cannot be written"):
         read.write(tmp_path / "none" / "x.tocsin")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.tocsin"]

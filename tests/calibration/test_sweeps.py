@@ -31,9 +31,9 @@ class Parts(Responses):
         for part in reversed(self.parts):
             start = end - len(part)
             mine = without[(without >= start) & (without < end)] - start
-            left = np.ones(len(part), bool)
-            left[mine] = False
-            counts.merge(counting.counted(np.array_split(part[left], 5)))
+            remaining = np.ones(len(part), bool)
+            remaining[mine] = False
+            counts.merge(counting.counted(np.array_split(part[remaining], 5)))
             end = start
         return counts
 
@@ -46,47 +46,47 @@ def scores():
 @pytest.mark.long
 @pytest.mark.parametrize("terms", [{}, {"confidence": 0.99}, {"contaminated": 0.001}, {"rule": "all"}])
 def test_in_parts_and_in_memory_are_the_same_to_the_bit(scores, terms):
-    whole = calibrate(scores, **terms)
-    parts = calibrate_in_sweeps(Parts(np.array_split(scores, 9)), whole.alphas, **terms)
-    assert parts.thresholds == whole.thresholds and parts.laws == whole.laws
-    for mine, theirs in zip(parts.nonconformity, whole.nonconformity, strict=True):
+    in_memory = calibrate(scores, **terms)
+    parts = calibrate_in_sweeps(Parts(np.array_split(scores, 9)), in_memory.alphas, **terms)
+    assert parts.thresholds == in_memory.thresholds and parts.laws == in_memory.laws
+    for mine, theirs in zip(parts.nonconformity, in_memory.nonconformity, strict=True):
         assert np.array_equal(mine, theirs)
 
 
 @pytest.mark.long
 def test_thresholds_are_those_of_sorting_all_scores(scores):
-    made = calibrate(scores)
+    promise = calibrate(scores)
     part_a = reference_rows(N, 0)
     assert len(part_a) == MAX_REFERENCE
     part_b = np.setdiff1d(np.arange(N), part_a)
     joint = np.sort(JointScore(np.sort(scores[part_a], axis=0), "any")(scores[part_b])[0])
-    exact = Promise(made.reference, joint, made.alphas, "any", terms=made.terms)
-    assert made.thresholds == exact.thresholds and made.n == exact.n == len(joint)
-    assert made.nonconformity.upto is not None and EXACT < len(made.nonconformity.scores) < EXACT + MAX_REFERENCE
+    exact = Promise(promise.reference, joint, promise.alphas, "any", terms=promise.terms)
+    assert promise.thresholds == exact.thresholds and promise.n == exact.n == len(joint)
+    assert promise.nonconformity.upto is not None and EXACT < len(promise.nonconformity.scores) < EXACT + MAX_REFERENCE
     fresh = np.random.default_rng(1).gamma(2.0, size=(20_000, 2))
-    ours, theirs = made.pvalues(fresh), exact.pvalues(fresh)
+    ours, theirs = promise.pvalues(fresh), exact.pvalues(fresh)
     assert (ours >= theirs).all() and (ours <= theirs * 1.02).all()
-    assert made.judge(fresh).severities == exact.judge(fresh).severities
+    assert promise.judge(fresh).severities == exact.judge(fresh).severities
 
 
 @pytest.mark.long
 def test_brackets_that_miss_cost_a_sweep_and_nothing_else(scores):
     parts = Parts(np.array_split(scores, 3), lambda counting: counting._replace(brackets=(Bracket(0.0, 1e-9),)))
     # A loose alpha: its threshold is not among the largest scores.
-    made = calibrate_in_sweeps(parts, {"loose": 0.8})
+    promise = calibrate_in_sweeps(parts, {"loose": 0.8})
     assert parts.sweeps == 2
-    assert made.thresholds == calibrate(scores, {"loose": 0.8}).thresholds
+    assert promise.thresholds == calibrate(scores, {"loose": 0.8}).thresholds
 
 
 @pytest.mark.long
 def test_a_bundle_keeps_what_is_kept(scores, tmp_path):
-    made = quick_bundle(tmp_path / "small.tocsin")
-    columns = np.repeat(scores[:, :1], len(made.scorer.detectors), axis=1)
-    promise = calibrate(columns, detectors=made.scorer.detectors)
-    Bundle(made.scorer, promise).write(tmp_path / "large.tocsin")
+    small = quick_bundle(tmp_path / "small.tocsin")
+    columns = np.repeat(scores[:, :1], len(small.scorer.detectors), axis=1)
+    promise = calibrate(columns, detectors=small.scorer.detectors)
+    Bundle(small.scorer, promise).write(tmp_path / "large.tocsin")
     read = Bundle.read(tmp_path / "large.tocsin").require_promise()
     assert read.thresholds == promise.thresholds and read.n == promise.n
-    fresh = np.random.default_rng(1).gamma(2.0, size=(1_000, len(made.scorer.detectors)))
+    fresh = np.random.default_rng(1).gamma(2.0, size=(1_000, len(small.scorer.detectors)))
     assert np.array_equal(read.pvalues(fresh), promise.pvalues(fresh))
 
 

@@ -170,7 +170,7 @@ BROKEN = np.array([[0.5, 0.5], [np.nan, 0.5], [0.1, 0.9]])
 
 
 @pytest.mark.parametrize(
-    ("detector", "data", "told"),
+    ("detector", "data", "message"),
     [
         (Entropy(), {"probs": LOGITS[:50]}, "is not a distribution in"),
         (Entropy(), {"probs": np.ones((5, 1))}, "at least two classes"),
@@ -183,23 +183,23 @@ BROKEN = np.array([[0.5, 0.5], [np.nan, 0.5], [0.1, 0.9]])
         (RandomNetworkDistillation(), {"embedding": PIXELS[:19]}, "at least 20 rows"),
     ],
 )
-def test_data_that_cannot_serve_is_refused_in_words(detector: Detector, data: dict, told: str) -> None:
-    with pytest.raises(SignalError, match=told):
+def test_data_that_cannot_serve_is_refused_in_words(detector: Detector, data: dict, message: str) -> None:
+    with pytest.raises(SignalError, match=message):
         detector.fit(Observations(data))
 
 
 def test_observations_take_what_numpy_reads_and_refuse_the_rest() -> None:
-    made = Observations({"image": np.zeros((5, 8, 8), np.float16), "one": [1, 2, 3, 4, 5]})
-    assert made["image"].shape == (5, 64) and made["image"].dtype == np.float32
-    assert made["one"].shape == (5, 1) and made.rows == 5 and list(made) == ["image", "one"]
-    for signals, told in (
+    observations = Observations({"image": np.zeros((5, 8, 8), np.float16), "one": [1, 2, 3, 4, 5]})
+    assert observations["image"].shape == (5, 64) and observations["image"].dtype == np.float32
+    assert observations["one"].shape == (5, 1) and observations.rows == 5 and list(observations) == ["image", "one"]
+    for signals, message in (
         ({}, "there are no signals"),
         ({"a": ["x", "y"]}, "a detector reads numbers"),
         ({"a": 3}, "is a single number"),
         ({"a": np.zeros((3, 0))}, "rows of width 0"),
         ({"a": [1, 2], "b": [1, 2, 3]}, "a has 2, b has 3"),
     ):
-        with pytest.raises(SignalError, match=told):
+        with pytest.raises(SignalError, match=message):
             Observations(signals)
 
 

@@ -129,7 +129,7 @@ def test_an_embedding_of_length_zero_points_nowhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("detector", "data", "told"),
+    ("detector", "data", "message"),
     [
         (MaxSoftmax(), {"probs": Z}, "is not a distribution"),
         (Margin(), {"probs": np.ones((5, 1))}, "at least two classes"),
@@ -146,8 +146,8 @@ def test_an_embedding_of_length_zero_points_nowhere() -> None:
         (VirtualLogit(), {"embedding": X}, "there is no signal 'logits'"),
     ],
 )
-def test_data_that_cannot_serve_is_refused_in_words(detector: Detector, data: dict, told: str) -> None:
-    with pytest.raises(SignalError, match=told):
+def test_data_that_cannot_serve_is_refused_in_words(detector: Detector, data: dict, message: str) -> None:
+    with pytest.raises(SignalError, match=message):
         detector.fit(Observations(data))
 
 

@@ -74,8 +74,8 @@ def test_every_detector_has_its_line_in_the_docs_and_the_other_way_round() -> No
     assert set(lines) == set(BUILT_IN)
     for name in BUILT_IN:
         detector = find(name)()
-        told = [part.strip("`* ") for part in lines[name].split("|")[2].split(",")]
-        assert told == [*detector.reads, *getattr(detector, "fits_on", ())]
+        columns = [part.strip("`* ") for part in lines[name].split("|")[2].split(",")]
+        assert columns == [*detector.reads, *getattr(detector, "fits_on", ())]
 
 
 def test_a_spec_may_change_settings() -> None:
@@ -83,12 +83,12 @@ def test_a_spec_may_change_settings() -> None:
     assert (detector.reads, detector.k, detector.bank) == (("hidden",), 5, 50)  # type: ignore[attr-defined]
     assert parse("vim:a+b").reads == ("a", "b")
     assert parse("ace,per_dimension=true,factor=0.1").per_dimension is True  # type: ignore[attr-defined]
-    for spec, told in (
+    for spec, message in (
         ("knn,neighbours=5", r"has no setting 'neighbours' \(it has: k, bank\)"),
         ("knn,k=five", "k is a number, true or false, not 'five'"),
         ("entropy:a+b", "too many positional arguments"),
     ):
-        with pytest.raises(DetectorError, match=told):
+        with pytest.raises(DetectorError, match=message):
             parse(spec)
 
 

@@ -115,7 +115,7 @@ def test_stac_is_the_mmd_of_the_overlap() -> None:
         return ((a[:, None] - b[None]) ** 2).sum(-1)
 
     both = np.concatenate([later, before], axis=1)
-    pairs = [distances(one, one)[i, j] for one in both for i, j in combinations(range(24), 2)]
+    pairs = [distances(chunk, chunk)[i, j] for chunk in both for i, j in combinations(range(24), 2)]
     width = np.median(pairs)
 
     def mmd(a: np.ndarray, b: np.ndarray) -> float:
@@ -176,10 +176,10 @@ def repetition(words: np.ndarray, grams: int) -> float:
 def test_token_scores_are_their_formulas_at_any_length(
     spec: str, signal: str, rows: list[np.ndarray], padding: float, expected: Any
 ) -> None:
-    whole = Observations({signal: padded(rows, padding)})
-    scorer = compile([parse(spec)], fit_on=whole)
+    rows_of_tokens = Observations({signal: padded(rows, padding)})
+    scorer = compile([parse(spec)], fit_on=rows_of_tokens)
     wanted = np.array([expected(row) for row in rows])
-    np.testing.assert_allclose(scorer(whole)[:, 0], wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scorer(rows_of_tokens)[:, 0], wanted, rtol=1e-4, atol=1e-5)
     assert scorer.signals == {signal: 0}
     alone = [scorer.run({signal: row.reshape(1, -1)})[0, 0] for row in rows]  # as served: without padding
     np.testing.assert_allclose(alone, wanted, rtol=1e-4, atol=1e-5)
@@ -266,15 +266,15 @@ def test_predictive_entropy_is_the_mean() -> None:
 def test_lexical_disagreement_is_one_minus_jaccard_at_any_length() -> None:
     said = [[RNG.integers(0, 9, RNG.integers(0, 12)) for _ in range(4)] for _ in range(20)]
     tokens = np.full((20, 4, 12), -1.0, np.float32)
-    for row, one in enumerate(said):
-        for at, words in enumerate(one):
+    for row, samples in enumerate(said):
+        for at, words in enumerate(samples):
             tokens[row, at, : len(words)] = words
 
     def jaccard(a: np.ndarray, b: np.ndarray) -> float:
         union = set(a) | set(b)
         return len(set(a) & set(b)) / len(union) if union else 1.0
 
-    expected = [1 - np.mean([jaccard(a, b) for a, b in combinations(one, 2)]) for one in said]
+    expected = [1 - np.mean([jaccard(a, b) for a, b in combinations(samples, 2)]) for samples in said]
     rows = Observations({"answer_tokens": tokens})
     scorer = compile([parse("lexical_disagreement")], fit_on=rows)
     np.testing.assert_allclose(scorer(rows)[:, 0], expected, atol=1e-5)
@@ -343,7 +343,7 @@ def test_modality_discrepancy_is_its_formula() -> None:
 
 
 # Regression
-def known(n: int, seed: int) -> dict[str, np.ndarray]:
+def heteroscedastic(n: int, seed: int) -> dict[str, np.ndarray]:
     """A prediction that is the mean, around which errors are uneven, as a function of x in [-1, 1]."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (n, 2))
@@ -353,19 +353,19 @@ def known(n: int, seed: int) -> dict[str, np.ndarray]:
 
 @pytest.mark.long
 def test_split_point_heads_learn_the_harmonic_identity_and_break_it_off_the_data() -> None:
-    safe = Observations(known(6000, 0))
+    safe = Observations(heteroscedastic(6000, 0))
     detector = parse("split_point_regression,epochs=60").fit(safe)
     scorer = Scorer(build_graph([detector], safe))
     assert scorer.signals == {"embedding": 2}
-    later = scorer(Observations(known(500, 1)))[:, 0]
-    away = scorer(Observations({"embedding": 8 * known(500, 2)["embedding"]}))[:, 0]
+    later = scorer(Observations(heteroscedastic(500, 1)))[:, 0]
+    away = scorer(Observations({"embedding": 8 * heteroscedastic(500, 2)["embedding"]}))[:, 0]
     # Errors of Exp(1) - 1 have a = 1, b = e - 2 over 1 - 1/e, m = 2/e, and scale with 1 + x.
     assert np.median(later) < 0.1
     assert np.median(away) > 3 * np.median(later)
 
 
 def test_split_point_scores_are_their_formulas() -> None:
-    signals = {**known(200, 3), "probs": np.random.default_rng(0).dirichlet([1, 2, 3], 200)}
+    signals = {**heteroscedastic(200, 3), "probs": np.random.default_rng(0).dirichlet([1, 2, 3], 200)}
     rows = Observations({**signals, "label": signals["probs"].argmax(axis=1)})
 
     def head(layers: list, x: np.ndarray) -> np.ndarray:
@@ -410,7 +410,7 @@ def test_interval_width_and_aggregated_quantiles() -> None:
     # Two models, each right where the other predicts nonsense: only weights that depend on the input can tell.
     low, high = rng.uniform(0, 1, (2, 3000, 1))
     first, second = np.where(low < high, low, 9), np.where(low < high, 9, high)
-    quantiles = np.stack([one + np.where(one == 9, 2, 0.2) * levels for one in (first, second)], axis=1)
+    quantiles = np.stack([edge + np.where(edge == 9, 2, 0.2) * levels for edge in (first, second)], axis=1)
     mixed = Observations({"model_quantiles": quantiles, "target": np.minimum(first, second) + 0.2 * y})
     constant, flexible = (
         compile([parse(f"quantile_aggregation,epochs=40{more}")], fit_on=mixed)(mixed)[:, 0].mean()

@@ -27,9 +27,9 @@ def of_one_batch(first: int | str = 1, out: int | str = 1) -> bytes:
     x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [first, 4])
     y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [out, 4])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
-    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
-    made.ir_version = 8
-    return bytes(made.SerializeToString())
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    model.ir_version = 8
+    return bytes(model.SerializeToString())
 
 
 def projector() -> bytes:
@@ -80,18 +80,18 @@ def test_token_ids_of_any_length_may_be_embedded() -> None:
     safe = Observations({"ids": ids, "mask": mask})
     scorer = compile([parse("mahalanobis")], fit_on=safe, features=[features])
     assert scorer.signals == {"ids": 0, "mask": 0}
-    whole = scorer(safe)[:, 0]
+    together = scorer(safe)[:, 0]
     alone = [
         scorer.run({"ids": ids[[row], :n].astype(np.float32), "mask": mask[[row], :n].astype(np.float32)})[0, 0]
         for row, n in enumerate(lengths)
     ]
-    np.testing.assert_allclose(alone, whole, rtol=1e-3)
+    np.testing.assert_allclose(alone, together, rtol=1e-3)
     assert set(scorer.swallowed()) == {"ids", "mask"}  # a NaN is lost in the cast to int64: serving looks
 
 
 def test_features_that_cannot_serve_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"hello")
-    for act, told in (
+    for act, message in (
         (lambda: Features("f", tmp_path / "none.onnx"), "cannot be loaded"),
         (lambda: Features("f", tmp_path / "bad.onnx"), "bad.onnx cannot be loaded"),
         (lambda: Features("f", projector(), output="z"), r"has no output 'z' \(it has: unused, projected\)"),
@@ -101,7 +101,7 @@ def test_features_that_cannot_serve_are_refused_in_words(tmp_path: Path) -> None
         (lambda: parse_features("f"), "told as SIGNAL=FILE.onnx"),
         (lambda: compile([parse("entropy")], SAFE, features=[Features("f", projector())]), "no signal 'image'"),
     ):
-        with pytest.raises(SignalError, match=told):
+        with pytest.raises(SignalError, match=message):
             act()
     onnx.checker.check_model(onnx.load_from_string(projector()))
 
@@ -139,24 +139,24 @@ def test_separation_is_scikit_learns() -> None:
 
 @pytest.mark.long
 def test_suggestions_say_what_can_be_read_and_what_tells() -> None:
-    found, refused = suggest(SAFE, NOISE)
-    specs = [one.spec for one in found]
+    suggestions, refused = suggest(SAFE, NOISE)
+    specs = [suggestion.spec for suggestion in suggestions]
     assert {"entropy", "mahalanobis", "vim", "rnd", "react"} <= set(specs)
     assert not {"ace", "mean_surprisal", "order_swap"} & {*specs, *(no.spec for no in refused)}
     assert {no.spec: no.why for no in refused}["temperature_scaling"].startswith("temperature_scaling learns from")
-    figures = [one.separation.auroc.value for one in found if one.separation]
+    figures = [suggestion.separation.auroc.value for suggestion in suggestions if suggestion.separation]
     assert figures == sorted(figures, reverse=True) and figures[0] > 0.95
-    assert all(0 < one.cost[1] < one.cost[0] < 1 for one in found)
+    assert all(0 < suggestion.cost[1] < suggestion.cost[0] < 1 for suggestion in suggestions)
 
 
 @pytest.mark.long
 def test_signals_of_other_names_are_read_by_what_they_look_like() -> None:
     renamed = Observations({"scores": SAFE["probs"], "hidden": SAFE["embedding"][:, :8]})
-    found, _ = suggest(renamed)
-    specs = {one.spec for one in found}
+    suggestions, _ = suggest(renamed)
+    specs = {suggestion.spec for suggestion in suggestions}
     assert {"entropy:scores", "gen:scores", "mahalanobis:hidden"} <= specs
     assert not any(spec.startswith(("entropy:hidden", "energy")) for spec in specs)
-    costs = [one.cost[1] for one in found]
+    costs = [suggestion.cost[1] for suggestion in suggestions]
     assert costs == sorted(costs)
 
 
@@ -170,7 +170,10 @@ def test_a_judge_that_looks_at_nothing_but_form_is_found_out() -> None:
     right = {"What is the capital of France?": "Paris", "Add 2 and 3.": "5"}
     questions = list(right)
     fooled = resist_one_token(by_form, questions, passes=0.5)
-    assert fooled.questions == 2 * len(ATTACKS) and {one.attack for one in fooled.passed} >= {":", "Thought process:"}
+    assert fooled.questions == 2 * len(ATTACKS) and {attack.attack for attack in fooled.passed} >= {
+        ":",
+        "Thought process:",
+    }
     assert 0 < fooled.rate < 1 and "the worst is" in str(fooled)
     steadfast = resist_one_token(by_content, questions, passes=0.5)
     assert steadfast.rate == 0 and str(steadfast) == f"none of {2 * len(ATTACKS)} empty or formulaic answers passed"

@@ -59,8 +59,8 @@ def test_what_is_told_apart_is_the_same_in_any_units(spec: str, safe_class: int)
 def test_mahalanobis_tells_wines_apart_although_one_column_is_a_thousand_times_the_others() -> None:
     inside = np.flatnonzero(CLASSES == 1)
     safe, later = inside[::2], np.r_[inside[1::2], np.flatnonzero(CLASSES != 1)]
-    told = roc_auc_score(CLASSES[later] != 1, scored("mahalanobis", np.ones(X.shape[1]), safe, later))
-    assert told > 0.9  # shrunk towards a multiple of the identity: 0.77
+    area = roc_auc_score(CLASSES[later] != 1, scored("mahalanobis", np.ones(X.shape[1]), safe, later))
+    assert area > 0.9  # shrunk towards a multiple of the identity: 0.77
 
 
 def test_a_column_that_only_rounds_is_none_that_moves() -> None:

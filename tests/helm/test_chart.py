@@ -110,7 +110,14 @@ GATEWAY: dict[str, Any] = {
     "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 30},
     "podDisruptionBudget": {"enabled": True},
 }
-MATRIX = {"small": SMALL, "full": FULL, "everything": EVERYTHING, "gateway": GATEWAY}
+PROCESSOR: dict[str, Any] = {
+    **{key: value for key, value in GATEWAY.items() if key != "gateway"},
+    "extProc": {"enabled": True, "metadata": "tocsin"},
+    "networkPolicy": {"enabled": True},
+}
+MATRIX = {
+    "small": SMALL, "full": FULL, "everything": EVERYTHING, "gateway": GATEWAY, "processor": PROCESSOR,
+}  # fmt: skip
 VOLUMES = (
     "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
 )  # fmt: skip
@@ -130,9 +137,9 @@ def rendered(values: dict[str, Any], chart: Path = CHART) -> dict[str, dict[str,
     }
 
 
-def pods(made: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def pods(manifests: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The specs of all pods."""
-    for manifest in made.values():
+    for manifest in manifests.values():
         if manifest["kind"] == "Deployment":
             yield manifest["spec"]["template"]["spec"]
         elif manifest["kind"] == "Pod":
@@ -141,9 +148,9 @@ def pods(made: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def against_the_restricted_standard(pod: dict[str, Any]) -> list[str]:
     """What the Pod Security Standard `restricted` would say of a pod."""
-    own, told = pod.get("securityContext", {}), []
+    pod_context, violations = pod.get("securityContext", {}), []
     for name in ("hostNetwork", "hostPID", "hostIPC"):
-        told += [name] if pod.get(name) else []
+        violations += [name] if pod.get(name) else []
     allowed = {
         "configMap",
         "csi",
@@ -155,22 +162,22 @@ def against_the_restricted_standard(pod: dict[str, Any]) -> list[str]:
         "projected",
     }
     for volume in pod.get("volumes", []):
-        told += [f"volume {kind}" for kind in volume if kind not in {"name", "secret", *allowed}]
-    for one in [*pod.get("initContainers", []), *pod["containers"]]:
-        has = one.get("securityContext", {})
-        profile = has.get("seccompProfile", own.get("seccompProfile", {})).get("type")
+        violations += [f"volume {kind}" for kind in volume if kind not in {"name", "secret", *allowed}]
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        has = container.get("securityContext", {})
+        profile = has.get("seccompProfile", pod_context.get("seccompProfile", {})).get("type")
         checks = {
             "privileged": not has.get("privileged"),
             "allowPrivilegeEscalation": has.get("allowPrivilegeEscalation") is False,
-            "runAsNonRoot": has.get("runAsNonRoot", own.get("runAsNonRoot")) is True,
-            "runAsUser": has.get("runAsUser", own.get("runAsUser", 1)) != 0,
+            "runAsNonRoot": has.get("runAsNonRoot", pod_context.get("runAsNonRoot")) is True,
+            "runAsUser": has.get("runAsUser", pod_context.get("runAsUser", 1)) != 0,
             "capabilities.drop": "ALL" in has.get("capabilities", {}).get("drop", []),
             "capabilities.add": set(has.get("capabilities", {}).get("add", [])) <= {"NET_BIND_SERVICE"},
             "seccompProfile": profile in ("RuntimeDefault", "Localhost"),
-            "hostPort": not any("hostPort" in port for port in one.get("ports", [])),
+            "hostPort": not any("hostPort" in port for port in container.get("ports", [])),
         }
-        told += [f"{one['name']}: {name}" for name, holds in checks.items() if not holds]
-    return told
+        violations += [f"{container['name']}: {name}" for name, holds in checks.items() if not holds]
+    return violations
 
 
 def test_helm_lints_the_chart_without_an_error() -> None:
@@ -180,9 +187,9 @@ def test_helm_lints_the_chart_without_an_error() -> None:
 @pytest.mark.parametrize("version", ["1.29", "1.32", "1.34"])
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_manifests_fit_kubernetes_schemas(values: dict[str, Any], version: str) -> None:
-    made = rendered(values)
-    assert set(made) >= {"ConfigMap", "Deployment", "Service", "Test"}
-    for manifest in made.values():
+    manifests = rendered(values)
+    assert set(manifests) >= {"ConfigMap", "Deployment", "Service", "Test"}
+    for manifest in manifests.values():
         images = version < "1.31" and "registry/bundles:v1" in json.dumps(manifest)  # image volumes are younger
         if manifest["kind"] not in CUSTOM and not images:
             kubernetes_validate.validate(manifest, version, strict=True)
@@ -207,13 +214,13 @@ def test_every_value_is_described_and_no_other_taken() -> None:
         yaml.safe_load((CHART / "values.yaml").read_text()),
     )
 
-    def undescribed(known: dict[str, Any], value: Any, path: str) -> list[str]:
-        found = [] if known.get("description") or not path else [path]
-        if isinstance(value, dict) and "properties" in known:
-            found += [f"{path}.{name} is not known" for name in value if name not in known["properties"]]
-            for name, one in known["properties"].items():
-                found += undescribed(one, value.get(name), f"{path}.{name}")
-        return found
+    def undescribed(schema: dict[str, Any], value: Any, path: str) -> list[str]:
+        missing = [] if schema.get("description") or not path else [path]
+        if isinstance(value, dict) and "properties" in schema:
+            missing += [f"{path}.{name} is not known" for name in value if name not in schema["properties"]]
+            for name, subschema in schema["properties"].items():
+                missing += undescribed(subschema, value.get(name), f"{path}.{name}")
+        return missing
 
     assert undescribed(schema, values, "") == []
     with pytest.raises(helm.HelmError, match="autoscalling"):
@@ -221,9 +228,9 @@ def test_every_value_is_described_and_no_other_taken() -> None:
 
 
 def test_the_relay_reads_the_configuration_that_the_chart_writes(tmp_path: Path) -> None:
-    made = rendered(FULL)
+    manifests = rendered(FULL)
     path = tmp_path / "tocsin.yaml"
-    path.write_text(made["ConfigMap"]["data"]["tocsin.yaml"])
+    path.write_text(manifests["ConfigMap"]["data"]["tocsin.yaml"])
     config = Config.load(path)
     assert (str(config.listen), str(config.upstream), config.mode) == ("0.0.0.0:8001", "127.0.0.1:9000", "annotate")
     assert str(config.models["digits"].bundle) == "/bundles/digits.tocsin"
@@ -245,15 +252,18 @@ def test_the_sidecar_mounts_what_it_reads_and_may_do_little() -> None:
 
 
 def test_service_probes_and_monitor_meet_the_relays_ports() -> None:
-    made = rendered(FULL)
-    tocsin = made["Deployment"]["spec"]["template"]["spec"]["containers"][1]
+    manifests = rendered(FULL)
+    tocsin = manifests["Deployment"]["spec"]["template"]["spec"]["containers"][1]
     ports = {port["name"]: port["containerPort"] for port in tocsin["ports"]}
     assert ports == {"grpc": 8001, "tocsin-metrics": 9464}
-    assert made["Service"]["spec"]["ports"][0]["targetPort"] == "grpc"
+    assert manifests["Service"]["spec"]["ports"][0]["targetPort"] == "grpc"
     assert tocsin["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "tocsin-metrics"}
-    assert made["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["port"] == "tocsin-metrics"
-    labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
-    for selector in (made["Service"]["spec"]["selector"], made["PodMonitor"]["spec"]["selector"]["matchLabels"]):
+    assert manifests["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["port"] == "tocsin-metrics"
+    labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    for selector in (
+        manifests["Service"]["spec"]["selector"],
+        manifests["PodMonitor"]["spec"]["selector"]["matchLabels"],
+    ):
         assert selector.items() <= labels.items()
 
 
@@ -262,25 +272,25 @@ def test_a_native_sidecar_is_the_same_container_that_starts_first() -> None:
     native = rendered({**SMALL, "tocsin": {**SMALL["tocsin"], "native": True}})
     kubernetes_validate.validate(native["Deployment"], "1.32", strict=True)
     spec = native["Deployment"]["spec"]["template"]["spec"]
-    assert [one["name"] for one in spec["containers"]] == ["model"]
+    assert [container["name"] for container in spec["containers"]] == ["model"]
     assert spec["initContainers"] == [{**plain["containers"][1], "restartPolicy": "Always"}]
 
 
 def test_a_network_policy_leaves_the_model_servers_own_port_shut() -> None:
-    made = rendered(FULL)
-    rules = made["NetworkPolicy"]["spec"]["ingress"]
+    manifests = rendered(FULL)
+    rules = manifests["NetworkPolicy"]["spec"]["ingress"]
     assert [[port["port"] for port in rule["ports"]] for rule in rules] == [["grpc"], ["tocsin-metrics"]]
     assert "from" not in rules[0] and rules[1]["from"]
-    labels = made["Deployment"]["spec"]["template"]["metadata"]["labels"]
-    assert made["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
-    assert made["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    labels = manifests["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert manifests["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert manifests["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"].items() <= labels.items()
 
 
 def test_the_dashboards_come_as_they_are() -> None:
     assert "Dashboards" not in rendered(SMALL)
-    made = rendered(FULL)["Dashboards"]
-    assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
-    for name, text in made["data"].items():
+    dashboards = rendered(FULL)["Dashboards"]
+    assert dashboards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for name, text in dashboards["data"].items():
         assert json.loads(text) == json.loads((CHART / "dashboards" / name).read_text())
 
 
@@ -293,7 +303,7 @@ def test_a_changed_configuration_starts_new_pods() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"model": {}}, "model.image.repository"),
         ({"tocsin": {"models": {}}}, "tocsin.models"),
@@ -302,24 +312,53 @@ def test_a_changed_configuration_starts_new_pods() -> None:
         ({"tocsin": {"models": {"digits": {}}}}, "signals"),
     ],
 )
-def test_values_that_cannot_work_are_refused(change: dict[str, Any], told: str) -> None:
+def test_values_that_cannot_work_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(helm.HelmError) as caught:
         rendered({**SMALL, **change})
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_gateway_is_the_relay_alone() -> None:
-    made = rendered(GATEWAY)
-    pod = made["Deployment"]["spec"]["template"]["spec"]
-    assert [one["name"] for one in pod["containers"]] == ["tocsin"] and "initContainers" not in pod
-    assert "replicas" not in made["Deployment"]["spec"]
-    scaler = made["HorizontalPodAutoscaler"]["spec"]
-    assert scaler["scaleTargetRef"]["name"] == made["Deployment"]["metadata"]["name"]
+    manifests = rendered(GATEWAY)
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
+    assert [container["name"] for container in pod["containers"]] == ["tocsin"] and "initContainers" not in pod
+    assert "replicas" not in manifests["Deployment"]["spec"]
+    scaler = manifests["HorizontalPodAutoscaler"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == manifests["Deployment"]["metadata"]["name"]
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (3, 30)
-    config = yaml.safe_load(made["ConfigMap"]["data"]["tocsin.yaml"])
+    config = yaml.safe_load(manifests["ConfigMap"]["data"]["tocsin.yaml"])
     assert config["upstream"] == "triton.models:8001"
     with pytest.raises(helm.HelmError, match=r"gateway\.upstream"):
         rendered({**GATEWAY, "gateway": {}})
+
+
+def test_a_processor_is_a_deployment_that_gateways_ask(tmp_path: Path) -> None:
+    made = rendered(PROCESSOR)
+    container = made["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "grpc", "containerPort": 9002} in container["ports"]
+    (port,) = made["Service"]["spec"]["ports"]
+    assert (port["port"], port["targetPort"], port["appProtocol"]) == (9002, "grpc", "kubernetes.io/h2c")
+    text = made["ConfigMap"]["data"]["tocsin.yaml"]
+    (tmp_path / "tocsin.yaml").write_text(text)
+    config = Config.load(tmp_path / "tocsin.yaml")
+    assert str(config.ext_proc) == "0.0.0.0:9002" and not config.every_listener
+    assert config.ext_proc_metadata == "tocsin"
+    secure = rendered(having(PROCESSOR, tls={"enabled": True, "clients": True}))
+    settings = yaml.safe_load(secure["ConfigMap"]["data"]["tocsin.yaml"])
+    assert settings["ext_proc_tls"]["client_ca"] == "/etc/tocsin-tls/ca.crt" and "tls" not in settings
+    assert secure["Service"]["spec"]["ports"][0]["appProtocol"] == "https"
+    retries = rendered({**PROCESSOR, "gateway": {"upstream": "vllm.models:8000"}})
+    assert "upstream: vllm.models:8000" in retries["ConfigMap"]["data"]["tocsin.yaml"]
+    template = rendered({**PROCESSOR, "kind": "template"})  # its container is for the gateway's own pods
+    assert "ext_proc: 0.0.0.0:9002" in template["ConfigMap"]["data"]["tocsin.yaml"] and "Deployment" not in template
+    for change, told in (
+        ({"kind": "sidecar", "model": SMALL["model"]}, r"extProc\.enabled"),
+        ({"extProc": {"enabled": True, "port": 9464}}, r"extProc\.port"),
+        ({"tocsin": {**PROCESSOR["tocsin"], "settings": {"listeners": []}}}, "listeners"),
+        ({"tocsin": {**PROCESSOR["tocsin"], "settings": {"ext_proc": "a:1"}}}, r"settings\.ext_proc"),
+    ):
+        with pytest.raises(helm.HelmError, match=told):
+            rendered({**PROCESSOR, **change})
 
 
 def test_bundles_are_fetched_before_the_relay_starts() -> None:
@@ -330,20 +369,20 @@ def test_bundles_are_fetched_before_the_relay_starts() -> None:
     assert fetching["envFrom"] == [{"secretRef": {"name": "store"}}] and "restartPolicy" not in fetching
     assert tocsin["restartPolicy"] == "Always"
     assert {"name": "tocsin-bundles", "emptyDir": {"sizeLimit": "2Gi"}} in pod["volumes"]
-    told = imported("bundle").commands["fetch"].make_context("fetch", fetching["args"][3:]).params
-    assert told["source"] == source and told["digest"] == DIGEST
+    options = imported("bundle").commands["fetch"].make_context("fetch", fetching["args"][3:]).params
+    assert options["source"] == source and options["digest"] == DIGEST
 
 
 def test_tls_and_state_come_from_secrets(tmp_path: Path) -> None:
-    made = rendered(EVERYTHING)
-    pod = made["Deployment"]["spec"]["template"]["spec"]
+    manifests = rendered(EVERYTHING)
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
     mounted = {mount["name"]: mount["mountPath"] for mount in pod["initContainers"][1]["volumeMounts"]}
     assert mounted["tocsin-tls"] == "/etc/tocsin-tls" and mounted["tocsin-state"] == "/etc/tocsin-state"
     secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
     assert secrets == {"tocsin-tls": "digits-tls", "tocsin-state": "redis"}
-    assert made["Certificate"]["spec"]["secretName"] == "digits-tls"
-    assert "digits.models.svc" in made["Certificate"]["spec"]["dnsNames"]
-    (tmp_path / "tocsin.yaml").write_text(made["ConfigMap"]["data"]["tocsin.yaml"])
+    assert manifests["Certificate"]["spec"]["secretName"] == "digits-tls"
+    assert "digits.models.svc" in manifests["Certificate"]["spec"]["dnsNames"]
+    (tmp_path / "tocsin.yaml").write_text(manifests["ConfigMap"]["data"]["tocsin.yaml"])
     config = Config.load(tmp_path / "tocsin.yaml")
     assert config.tls is not None and str(config.tls.client_ca) == "/etc/tocsin-tls/ca.crt"
     assert config.state is not None and str(config.state.password) == "/etc/tocsin-state/password"
@@ -363,13 +402,13 @@ def test_alerts_come_as_tocsin_rules_writes_them(bundle: Path, tmp_path: Path) -
 
 
 def test_the_probe_of_a_helm_test_asks_the_service() -> None:
-    made = rendered(SMALL)
-    assert made["Test"]["metadata"]["annotations"]["helm.sh/hook"] == "test"
-    (name, port) = made["Service"]["metadata"]["name"], made["Service"]["spec"]["ports"][0]["port"]
-    code = made["Test"]["spec"]["containers"][0]["args"][2]
+    manifests = rendered(SMALL)
+    assert manifests["Test"]["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    (name, port) = manifests["Service"]["metadata"]["name"], manifests["Service"]["spec"]["ports"][0]["port"]
+    code = manifests["Test"]["spec"]["containers"][0]["args"][2]
     assert f"'{name}:{port}'" in code
-    labels = made["Test"]["metadata"]["labels"]
-    assert not made["Service"]["spec"]["selector"].items() <= labels.items()  # it is no replica
+    labels = manifests["Test"]["metadata"]["labels"]
+    assert not manifests["Service"]["spec"]["selector"].items() <= labels.items()  # it is no replica
     listening = grpc.server(futures.ThreadPoolExecutor(1))
     bound = listening.add_insecure_port("127.0.0.1:0")
     listening.start()
@@ -402,13 +441,13 @@ spec:
       volumes:
         {{- include "tocsin.volumes" .Subcharts.tocsin | nindent 8 }}
 """)
-    made = rendered({}, parent)
-    assert set(made) == {"ConfigMap", "Deployment"}
-    kubernetes_validate.validate(made["Deployment"], "1.32", strict=True)
-    own = made["Deployment"]["spec"]["template"]["spec"]
+    manifests = rendered({}, parent)
+    assert set(manifests) == {"ConfigMap", "Deployment"}
+    kubernetes_validate.validate(manifests["Deployment"], "1.32", strict=True)
+    spec = manifests["Deployment"]["spec"]["template"]["spec"]
     usual = rendered(SMALL)["Deployment"]["spec"]["template"]["spec"]
-    assert own["containers"][1] == usual["containers"][1] and own["volumes"] == usual["volumes"]
-    assert "upstream: 127.0.0.1:9000" in made["ConfigMap"]["data"]["tocsin.yaml"]
+    assert spec["containers"][1] == usual["containers"][1] and spec["volumes"] == usual["volumes"]
+    assert "upstream: 127.0.0.1:9000" in manifests["ConfigMap"]["data"]["tocsin.yaml"]
 
 
 def having(values: dict[str, Any], **tocsin: Any) -> dict[str, Any]:
@@ -420,28 +459,33 @@ def test_containers_wait_before_they_end_or_do_as_they_are_told() -> None:
     for values in (SMALL, GATEWAY):
         for container in rendered(values)["Deployment"]["spec"]["template"]["spec"]["containers"]:
             assert container["lifecycle"] == {"preStop": {"exec": {"command": ["sleep", "5"]}}}
-    own = {"preStop": {"sleep": {"seconds": 7}}}
-    values = {**having(SMALL, lifecycle=own), "model": {**SMALL["model"], "lifecycle": own}}
-    made = rendered(values)["Deployment"]
-    kubernetes_validate.validate(made, "1.32", strict=True)
-    assert [one["lifecycle"] for one in made["spec"]["template"]["spec"]["containers"]] == [own, own]
+    lifecycle = {"preStop": {"sleep": {"seconds": 7}}}
+    values = {**having(SMALL, lifecycle=lifecycle), "model": {**SMALL["model"], "lifecycle": lifecycle}}
+    manifests = rendered(values)["Deployment"]
+    kubernetes_validate.validate(manifests, "1.32", strict=True)
+    assert [container["lifecycle"] for container in manifests["spec"]["template"]["spec"]["containers"]] == [
+        lifecycle,
+        lifecycle,
+    ]
     none = {**having(SMALL, drainDelay="4s"), "preStopSeconds": 0}
-    made = rendered(none)
-    assert not any("lifecycle" in one for one in made["Deployment"]["spec"]["template"]["spec"]["containers"])
-    assert yaml.safe_load(made["ConfigMap"]["data"]["tocsin.yaml"])["drain_delay"] == "4s"
+    manifests = rendered(none)
+    assert not any(
+        "lifecycle" in container for container in manifests["Deployment"]["spec"]["template"]["spec"]["containers"]
+    )
+    assert yaml.safe_load(manifests["ConfigMap"]["data"]["tocsin.yaml"])["drain_delay"] == "4s"
 
 
 def test_addresses_may_be_of_ipv6(tmp_path: Path) -> None:
-    made = rendered({**having(GATEWAY, address="[::]"), "gateway": {"upstream": "[fd00::1]:8001"}})
-    (tmp_path / "tocsin.yaml").write_text(made["ConfigMap"]["data"]["tocsin.yaml"])
+    manifests = rendered({**having(GATEWAY, address="[::]"), "gateway": {"upstream": "[fd00::1]:8001"}})
+    (tmp_path / "tocsin.yaml").write_text(manifests["ConfigMap"]["data"]["tocsin.yaml"])
     config = Config.load(tmp_path / "tocsin.yaml")
     assert (str(config.listen), str(config.metrics)) == ("[::]:8001", "[::]:9464")
     assert str(config.upstream) == "[fd00::1]:8001"
 
 
 def test_bundles_come_from_a_config_map_of_the_releases_name_unless_told() -> None:
-    made = rendered(having(SMALL, bundles={}))
-    pod = made["Deployment"]["spec"]["template"]["spec"]
+    manifests = rendered(having(SMALL, bundles={}))
+    pod = manifests["Deployment"]["spec"]["template"]["spec"]
     assert {"name": "tocsin-bundles", "configMap": {"name": "digits-bundles"}} in pod["volumes"]
     mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][1]["volumeMounts"]}
     assert mounts["tocsin-bundles"] == "/bundles"
@@ -457,11 +501,11 @@ def test_the_service_says_what_the_relay_speaks() -> None:
 
 
 FILE = {"certificate": "/etc/more/tls.crt", "key": "/etc/more/tls.key"}
-OWN = {"own": {"methods": {"/a.B/C": {}}}}
+OWN_PROTOCOL = {"own": {"methods": {"/a.B/C": {}}}}
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"port": 8081}, r"tocsin\.port: port 8081 is model\.port as well"),
         ({"metricsPort": 8001}, r"tocsin\.port: port 8001 is tocsin\.metricsPort"),
@@ -474,17 +518,20 @@ OWN = {"own": {"methods": {"/a.B/C": {}}}}
         ({"settings": {"admin_tls": FILE}}, r"tocsin\.settings\.admin_tls\.certificate: nothing is mounted"),
         ({"settings": {"events": {"to": [{"file": "/var/a"}]}}}, r"settings\.events\.to\.0\.file: nothing"),
         (
-            {"settings": {"protocols": {"own": {"descriptors": "own.binpb", **OWN["own"]}}}},
+            {"settings": {"protocols": {"own": {"descriptors": "own.binpb", **OWN_PROTOCOL["own"]}}}},
             r"own\.descriptors: nothing",
         ),
         ({"models": {"digits": {**DIGITS, "fallback": {"upstream": "a:1", "tls": {"ca": "a"}}}}}, r"fallback\.tls\.ca"),
-        ({"native": True, "settings": {"protocols": {"own": {"reflection": True, **OWN["own"]}}}}, r"own\.reflection"),
+        (
+            {"native": True, "settings": {"protocols": {"own": {"reflection": True, **OWN_PROTOCOL["own"]}}}},
+            r"own\.reflection",
+        ),
         ({"readiness": "grpc", "tls": {"enabled": True}}, r"tocsin\.readiness: the kubelet's gRPC probe speaks no TLS"),
         ({"drain": "1m"}, r"terminationGracePeriodSeconds: .* take 65 s together"),
     ],
 )
-def test_what_a_pod_could_not_start_with_is_refused(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(helm.HelmError, match=told):
+def test_what_a_pod_could_not_start_with_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(helm.HelmError, match=message):
         rendered(having(SMALL, **change))
 
 
@@ -496,9 +543,9 @@ def test_settings_may_name_files_that_are_mounted(tmp_path: Path) -> None:
     }
     mounts = [{"name": "more", "mountPath": "/etc/more"}, {"name": "data", "mountPath": "/var/lib/tocsin/"}]
     volumes = [{"name": "more", "secret": {"secretName": "x"}}, {"name": "data", "emptyDir": {}}]
-    made = rendered({**having(SMALL, settings=settings, volumeMounts=mounts), "volumes": volumes})
-    kubernetes_validate.validate(made["Deployment"], "1.32", strict=True)
-    (tmp_path / "tocsin.yaml").write_text(made["ConfigMap"]["data"]["tocsin.yaml"])
+    manifests = rendered({**having(SMALL, settings=settings, volumeMounts=mounts), "volumes": volumes})
+    kubernetes_validate.validate(manifests["Deployment"], "1.32", strict=True)
+    (tmp_path / "tocsin.yaml").write_text(manifests["ConfigMap"]["data"]["tocsin.yaml"])
     assert Config.load(tmp_path / "tocsin.yaml").admin_tls is not None
 
 

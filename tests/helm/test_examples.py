@@ -30,13 +30,15 @@ def test_the_kserve_pod_sends_callers_through_the_relay(tmp_path: Path) -> None:
     assert "ports" not in model and relay["ports"][0]["containerPort"] == read.listen.port
     assert {"name": "MLSERVER_GRPC_PORT", "value": str(read.upstream.port)} in model["env"]
     assert {mount["name"] for mount in relay["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
-    assert [told for told in against_the_restricted_standard(pod) if told.startswith("transformer-container")] == []
+    assert [
+        violation for violation in against_the_restricted_standard(pod) if violation.startswith("transformer-container")
+    ] == []
 
 
 def test_the_values_for_seldon_make_a_gateway_before_its_mesh() -> None:
-    made = rendered(yaml.safe_load((ROOT / "examples/kubernetes/seldon.yaml").read_text()))
-    assert "upstream: seldon-mesh.seldon-mesh:80" in made["ConfigMap"]["data"]["tocsin.yaml"]
-    for manifest in made.values():
+    manifests = rendered(yaml.safe_load((ROOT / "examples/kubernetes/seldon.yaml").read_text()))
+    assert "upstream: seldon-mesh.seldon-mesh:80" in manifests["ConfigMap"]["data"]["tocsin.yaml"]
+    for manifest in manifests.values():
         kubernetes_validate.validate(manifest, "1.32", strict=True)
 
 

@@ -28,8 +28,8 @@ def falls_back(address: str, **more: Any) -> dict[str, Any]:
     return {"mode": "enforce", "on_alarm": {"critical": "fallback"}, "fallback": fallback}
 
 
-def action(seen: dict[str, Any]) -> str:
-    (verdict,) = seen["verdicts"]
+def action(outcome: dict[str, Any]) -> str:
+    (verdict,) = outcome["verdicts"]
     return str(json.loads(verdict)["action"])
 
 
@@ -47,15 +47,15 @@ def test_the_fallbacks_answer_is_delivered_whole_and_asked_once(
     with acme.ranker(SAFER) as (safer, address):
         policy = {**falls_back(address), "judge": judge}
         with positioned(position, bundle, tmp_path, policy) as (say, service):
-            seen = say(kind, KINDS[kind])
+            outcome = say(kind, KINDS[kind])
             assert service.calls == [kind]
     if kind in ASKABLE:
         expected = {"Rank": ["far"], "Watch": ["far", "safe4", "far", "safe5"]}[kind]
-        assert (seen["code"], seen["responses"]) == (grpc.StatusCode.OK, contents(*expected))
-        assert (safer.calls, action(seen)) == ([kind], "fallback")
+        assert (outcome["code"], outcome["responses"]) == (grpc.StatusCode.OK, contents(*expected))
+        assert (safer.calls, action(outcome)) == ([kind], "fallback")
     else:
-        assert (seen["code"], seen["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, [])
-        assert (safer.calls, action(seen)) == ([], "block")
+        assert (outcome["code"], outcome["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, [])
+        assert (safer.calls, action(outcome)) == ([], "block")
 
 
 @pytest.mark.parametrize("kind", ASKABLE)
@@ -75,10 +75,10 @@ def test_a_fallback_that_fails_is_followed_by_what_is_done_otherwise(
         policy = falls_back(upstream, deadline="300ms" if trouble == "hangs" else "5s")
         with positioned(position, bundle, tmp_path, policy) as (say, _):
             started = time.monotonic()
-            seen = say(kind, KINDS[kind])
+            outcome = say(kind, KINDS[kind])
             assert time.monotonic() - started < TIMEOUT
-    assert (seen["code"], seen["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, [])
-    assert action(seen) == "block" and len(safer.calls) <= 1
+    assert (outcome["code"], outcome["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, [])
+    assert action(outcome) == "block" and len(safer.calls) <= 1
 
 
 @pytest.mark.parametrize("judge", ["message", "end"])
@@ -90,11 +90,11 @@ def test_a_further_try_that_passes_is_delivered_whole(
     sequence = {"wavering": [ANSWERS["far"], ANSWERS["far"], ANSWERS["safe7"]]}
     query = {"Rank": "wavering", "Watch": "wavering safe3 safe4"}[kind]
     with positioned(position, bundle, tmp_path, {**RETRIES, "judge": judge}, sequence=sequence) as (say, service):
-        seen = say(kind, [query])
+        outcome = say(kind, [query])
         assert service.calls == [kind] * 3
     expected = {"Rank": ["safe7"], "Watch": ["safe7", "safe3", "safe4"]}[kind]
-    assert (seen["code"], seen["responses"]) == (grpc.StatusCode.OK, contents(*expected))
-    assert action(seen) == "retry" and json.loads(seen["verdicts"][0])["alarm"] is None
+    assert (outcome["code"], outcome["responses"]) == (grpc.StatusCode.OK, contents(*expected))
+    assert action(outcome) == "retry" and json.loads(outcome["verdicts"][0])["alarm"] is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,22 +103,22 @@ def test_tries_that_do_not_pass_are_followed_by_what_is_done_otherwise(
     position: str, kind: str, bundle: Path, tmp_path: Path
 ) -> None:
     with positioned(position, bundle, tmp_path, RETRIES) as (say, service):
-        seen = say(kind, KINDS[kind])
+        outcome = say(kind, KINDS[kind])
         assert service.calls == [kind] * (3 if kind in ASKABLE else 1)
-    assert (seen["code"], seen["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, [])
-    assert action(seen) == "block"
+    assert (outcome["code"], outcome["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, [])
+    assert action(outcome) == "block"
 
 
 @pytest.mark.parametrize("position", EVERYWHERE)
 def test_what_is_flagged_otherwise_goes_out_as_it_came(position: str, bundle: Path, tmp_path: Path) -> None:
     policy = falls_back("127.0.0.1:1", otherwise="flag")
     with positioned(position, bundle, tmp_path, policy) as (say, service):
-        seen = say("Watch", ["far safe4 far safe5"])
+        outcome = say("Watch", ["far safe4 far safe5"])
         assert service.calls == ["Watch"]
     far = acme.Response.FromString(ANSWERS["far"]).SerializeToString(deterministic=True)
     safe = contents("safe4", "safe5")
-    assert (seen["code"], seen["responses"]) == (grpc.StatusCode.OK, [far, safe[0], far, safe[1]])
-    assert action(seen) == "flag"
+    assert (outcome["code"], outcome["responses"]) == (grpc.StatusCode.OK, [far, safe[0], far, safe[1]])
+    assert action(outcome) == "flag"
 
 
 @pytest.mark.parametrize("position", EVERYWHERE)
@@ -126,9 +126,9 @@ def test_what_has_gone_out_is_not_asked_for_again(position: str, bundle: Path, t
     with acme.ranker(SAFER) as (safer, address):
         policy = {**falls_back(address), "judge": "message"}
         with positioned(position, bundle, tmp_path, policy) as (say, _):
-            seen = say("Watch", ["safe3 far safe5"])
-    assert (seen["code"], seen["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, contents("safe3"))
-    assert safer.calls == [] and action(seen) == "block"
+            outcome = say("Watch", ["safe3 far safe5"])
+    assert (outcome["code"], outcome["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, contents("safe3"))
+    assert safer.calls == [] and action(outcome) == "block"
 
 
 @pytest.mark.parametrize("position", EVERYWHERE)
@@ -136,8 +136,8 @@ def test_what_has_gone_out_is_not_asked_for_again(position: str, bundle: Path, t
 def test_the_verdict_says_what_was_done_and_no_other(position: str, kind: str, bundle: Path, tmp_path: Path) -> None:
     policy = {**RETRIES, "retry": {"most": 1, "otherwise": "abstain"}}
     with positioned(position, bundle, tmp_path, policy) as (say, _):
-        seen = say(kind, KINDS[kind])
-    assert seen["code"] is grpc.StatusCode.FAILED_PRECONDITION and action(seen) == "abstain"
+        outcome = say(kind, KINDS[kind])
+    assert outcome["code"] is grpc.StatusCode.FAILED_PRECONDITION and action(outcome) == "abstain"
 
 
 METADATA = (

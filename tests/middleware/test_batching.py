@@ -13,7 +13,7 @@ from benchmarks.harness.served import in_sessions, model
 
 from tocsin.judgement.batching import INLINE_BYTES, INLINE_ROWS, MAX_COALESCED_TICKS, Batcher
 from tocsin.judgement.call import Call
-from tocsin.judgement.judge import AT_ONCE
+from tocsin.judgement.judge import MAX_STEP_ROWS
 from tocsin.judgement.sink import Scored
 from tocsin_calibration import Window
 
@@ -31,8 +31,8 @@ def test_turns_that_bring_more_share_a_batch(tmp_path: Path, arrivals: list[int]
     bundle = tmp_path / "quick.tocsin"
     quick_bundle(bundle)
     guard = inline_guard(settings(1, bundle))
-    told: list[int] = []
-    guard.sinks.append(SimpleNamespace(scored=lambda batch: told.append(len(batch.calls))))  # type: ignore[arg-type]
+    sizes: list[int] = []
+    guard.sinks.append(SimpleNamespace(scored=lambda batch: sizes.append(len(batch.calls))))  # type: ignore[arg-type]
     answer = inference(safe_traffic(1), slice(0, 1))
 
     async def arrive() -> list[Call]:
@@ -49,7 +49,7 @@ def test_turns_that_bring_more_share_a_batch(tmp_path: Path, arrivals: list[int]
         return calls
 
     calls = asyncio.run(arrive())
-    assert told == batches
+    assert sizes == batches
     assert all(call.verdict is not None and call.verdict.unscored is None for call in calls)
 
 
@@ -122,9 +122,9 @@ def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: P
 def test_sessions_of_many_rows_are_judged_as_at_once(tmp_path: Path) -> None:
     bundle = in_sessions(tmp_path / "sessions.tocsin", window=Window(5), style="max")
     guard = inline_guard(settings(1, bundle, models=model(bundle)["models"]))
-    judge, rows = guard.models["digits"].judge, 3 * AT_ONCE + 7
+    judge, rows = guard.models["digits"].judge, 3 * MAX_STEP_ROWS + 7
     scores = guard.models["digits"].scorer(safe_traffic(rows))
     call = Call(METHOD, {"x-session": "one"}, "", False)
-    found = judge(scores, [(call, rows, None)], guard.models["digits"])
+    judged = judge(scores, [(call, rows, None)], guard.models["digits"])
     alone = judge.promise.judge(scores, sessions=[judge.promise.sessions.start()] * rows)
-    assert (found.pvalues, found.severities) == (alone.pvalues, alone.severities)
+    assert (judged.pvalues, judged.severities) == (alone.pvalues, alone.severities)

@@ -86,8 +86,8 @@ def test_the_detector_that_changed_is_named_and_the_time_at_which_it_did(watched
     assert abs(finding["since"]["after"] - 2_000) < 40 and finding["since"]["when"] <= time.time()
     assert finding["since"]["when"] > before - 60
     assert finding["words"][1].startswith("detector mahalanobis: scores are higher (evidence e^")
-    found = sink.finding("digits")
-    assert found is not None and found.drifted and sink.findings() == {"digits": found}
+    latest = sink.finding("digits")
+    assert latest is not None and latest.drifted and sink.findings() == {"digits": latest}
     judge(guard, safe_traffic(6_000, seed=7), batch=100)  # as before: the evidence falls, and nothing is named
     assert sink.figures()["digits"]["causes"][0]["log_evalue"] < figures["causes"][0]["log_evalue"]
 
@@ -232,19 +232,19 @@ def test_alarms_and_evidence_events_carry_it_and_explain_says_it(bundle: Path, t
     events = {"to": [{"file": path}, {"log": "info"}], "evidence": True, "repeat": "1s", "burst": 10_000}
     with running(settings(1, bundle, events=events)) as relay:
         judge(relay.sidecar.relay.context.guard, moved(200, seed=6), batch=1)
-        found = _until(path, "tocsin.evidence.v1")
+        event = _until(path, "tocsin.evidence.v1")
         judge(relay.sidecar.relay.context.guard, moved(20, seed=9, by=9.0), batch=1)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["type"] for line in lines].count("tocsin.evidence.v1") == 1
-    assert found["data"]["causes"][0]["name"] == "mahalanobis" and found["data"]["model"] == "digits"
-    assert found["data"]["drifted"] and found["data"]["reasons"]
-    text = run("explain", found["id"], bundle, "--events", path)
+    assert event["data"]["causes"][0]["name"] == "mahalanobis" and event["data"]["model"] == "digits"
+    assert event["data"]["drifted"] and event["data"]["reasons"]
+    text = run("explain", event["id"], bundle, "--events", path)
     assert "detector mahalanobis: scores are higher" in text and "evidence of digits" in text
     alarms = [line for line in lines if line["type"] == "tocsin.alarm.v1"]
     assert "evidence" not in alarms[0]["data"] and alarms[-1]["data"]["evidence"]["causes"]
     text = run("explain", alarms[-1]["id"], bundle, "--events", path)
     assert "by then, evidence: detector mahalanobis: scores are higher" in text
-    (alert,) = alerts(found, 300)
+    (alert,) = alerts(event, 300)
     assert alert["labels"]["alertname"] == "TocsinEvidence" and "mahalanobis" in alert["annotations"]["description"]
 
 
@@ -263,8 +263,8 @@ def test_nothing_is_told_of_evidence_unless_asked_for_nor_with_workers(bundle: P
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    with redis_server() as made:
-        yield made
+    with redis_server() as redis:
+        yield redis
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def _until(path: Path, kind: str) -> dict[str, Any]:
     ends = time.monotonic() + 60
     while time.monotonic() < ends:
         lines = path.read_text().splitlines() if path.exists() else []
-        if found := next((event for line in lines if (event := json.loads(line))["type"] == kind), None):
-            return dict(found)
+        if latest := next((event for line in lines if (event := json.loads(line))["type"] == kind), None):
+            return dict(latest)
         time.sleep(0.05)
     raise AssertionError(f"no event of {kind} came")

@@ -30,9 +30,9 @@ GOOD, BAD = {pair.good for pair in PAIRS}, {pair.bad for pair in PAIRS}
 def api(judge: Judge) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            assert (asked["max_tokens"], asked["logprobs"], asked["top_logprobs"]) == (1, True, 20)
-            probs = judge(asked["messages"][0]["content"])
+            question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert (question["max_tokens"], question["logprobs"], question["top_logprobs"]) == (1, True, 20)
+            probs = judge(question["messages"][0]["content"])
             tops = [{"token": token, "logprob": math.log(p)} for token, p in probs.items()]
             choice = {"logprobs": {"content": [{"token": tops[0]["token"], "top_logprobs": tops}]}} if tops else {}
             body = json.dumps({"choices": [choice]}).encode()
@@ -41,7 +41,7 @@ def api(judge: Judge) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *told: Any) -> None: ...
+        def log_message(self, *arguments: Any) -> None: ...
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -74,26 +74,26 @@ def taken_in(prompt: str) -> dict[str, float]:
 
 def test_what_is_found_is_what_the_judge_does() -> None:
     with api(careful) as url:
-        found = check_judge(Chat(url, "j"), PAIRS, passes=3.5)
-    assert found.good == pytest.approx((0.5 * 4 + 0.3 * 5 + 0.1) / 0.9)
-    assert found.bad == pytest.approx(0.4 * 4 + 0.35 + 0.5)
-    assert found.least_rating_mass == pytest.approx(0.9)
-    assert (found.by_expectation, found.by_mode) == (1.0, 0.5)  # the likeliest rating is 4 for both
-    assert (found.preferred, found.swaps) == (1.0, 0.0)
-    assert found.apart == pytest.approx(0.1)
-    assert found.resistance.questions == len(PAIRS) * len(ATTACKS) and not found.resistance.passed
+        report = check_judge(Chat(url, "j"), PAIRS, passes=3.5)
+    assert report.good == pytest.approx((0.5 * 4 + 0.3 * 5 + 0.1) / 0.9)
+    assert report.bad == pytest.approx(0.4 * 4 + 0.35 + 0.5)
+    assert report.least_rating_mass == pytest.approx(0.9)
+    assert (report.by_expectation, report.by_mode) == (1.0, 0.5)  # the likeliest rating is 4 for both
+    assert (report.preferred, report.swaps) == (1.0, 0.0)
+    assert report.apart == pytest.approx(0.1)
+    assert report.resistance.questions == len(PAIRS) * len(ATTACKS) and not report.resistance.passed
     with api(taken_in) as url:
-        found = check_judge(Chat(url, "j"), PAIRS, passes=3.5)
-    assert (found.preferred, found.swaps) == (0.5, 1.0)
-    assert {one.attack for one in found.resistance.passed} == {"Thought process:"}
+        report = check_judge(Chat(url, "j"), PAIRS, passes=3.5)
+    assert (report.preferred, report.swaps) == (0.5, 1.0)
+    assert {attack.attack for attack in report.resistance.passed} == {"Thought process:"}
 
 
 def test_the_command_says_whether_a_judge_is_fit(tmp_path: Path) -> None:
-    own = tmp_path / "q.yaml"
-    own.write_text("- {question: q, good: The capital of France is Paris., bad: no}\n")
+    path = tmp_path / "q.yaml"
+    path.write_text("- {question: q, good: The capital of France is Paris., bad: no}\n")
     with api(careful) as url:
         arguments = ["check", "judge", "--url", url, "--model", "j", "--passes", "3.5"]
-        fit = CliRunner().invoke(app, [*arguments, "--questions", str(own)])
+        fit = CliRunner().invoke(app, [*arguments, "--questions", str(path)])
         assert fit.exit_code == 0 and f"none of {len(ATTACKS)} empty or formulaic answers passed" in fit.output
         refused = CliRunner(env={"OPENAI_API_KEY": "wrong"}).invoke(app, arguments)
         assert isinstance(refused.exception, CheckError) and "HTTP 401" in str(refused.exception)
@@ -109,8 +109,12 @@ def test_judges_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         check_judge(Chat(url, "j"), PAIRS)
     with pytest.raises(CheckError, match="cannot be asked"):
         check_judge(Chat("http://127.0.0.1:9/v1", "j"), PAIRS)
-    for content, told in (("- {question: q}", "expected a list"), ("{", "cannot be read"), ("[]", "holds no question")):
+    for content, message in (
+        ("- {question: q}", "expected a list"),
+        ("{", "cannot be read"),
+        ("[]", "holds no question"),
+    ):
         path = tmp_path / "wrong.yaml"
         path.write_text(content)
-        with pytest.raises(CheckError, match=told):
+        with pytest.raises(CheckError, match=message):
             read_pairs(path)

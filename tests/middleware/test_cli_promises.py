@@ -52,13 +52,13 @@ def written(path: Path, rows: int, seed: int, shift: float = 0.0) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("promises")
-    written(made / "safe.parquet", 3_200, 1)
-    written(made / "fresh.parquet", 1_600, 2)
-    written(made / "bad.parquet", 240, 3, shift=3.0)
-    tocsin("fit", made / "safe.parquet", "-o", made / "fitted.tocsin", "-d", "entropy", "-d", "mahalanobis:embedding",
+    path = tmp_path_factory.mktemp("promises")
+    written(path / "safe.parquet", 3_200, 1)
+    written(path / "fresh.parquet", 1_600, 2)
+    written(path / "bad.parquet", 240, 3, shift=3.0)
+    tocsin("fit", path / "safe.parquet", "-o", path / "fitted.tocsin", "-d", "entropy", "-d", "mahalanobis:embedding",
            "-d", "max_softmax", "--share", "0.25")  # fmt: skip
-    return made
+    return path
 
 
 def calibrated(folder: Path, name: str, *more: str | Path) -> tuple[Bundle, str]:
@@ -69,25 +69,25 @@ def calibrated(folder: Path, name: str, *more: str | Path) -> tuple[Bundle, str]
 
 @pytest.mark.long
 def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) -> None:
-    made, said = calibrated(folder, "terms", "--rule", "2 of 3", "--confidence", "0.9")
-    promise = made.require_promise()
+    read, said = calibrated(folder, "terms", "--rule", "2 of 3", "--confidence", "0.9")
+    promise = read.require_promise()
     assert promise.rule == "2 of 3" and promise.terms.confidence == 0.9
     assert "(confidence 90%); expect about" in said
     shown = tocsin("bundle", "show", folder / "terms.tocsin").stdout
     assert "at least 2 of 3 detectors stand out" in shown
-    made, said = calibrated(folder, "dirty", "--contaminated", "0.02")
+    read, said = calibrated(folder, "dirty", "--contaminated", "0.02")
     assert (
-        made.require_promise().terms.contaminated == 0.03 and "up to 3% of them may be bad" in said
+        read.require_promise().terms.contaminated == 0.03 and "up to 3% of them may be bad" in said
     )  # all of them among these
-    made, said = calibrated(folder, "weighted", "--weights", "ratio")
-    assert made.require_promise().limits.weighted is not None and "weighted to the traffic expected" in said
+    read, said = calibrated(folder, "weighted", "--weights", "ratio")
+    assert read.require_promise().limits.weighted is not None and "weighted to the traffic expected" in said
     more = ["--classes", "group", "--expected", "north=0.8", "--expected", "south=0.2"]
-    made, _ = calibrated(folder, "classes", *more)
-    limits = made.require_promise().limits
+    read, _ = calibrated(folder, "classes", *more)
+    limits = read.require_promise().limits
     assert limits.weighted is not None and limits.weighted.weights.max() / limits.weighted.weights.min() > 3
     expected = written(folder / "expected.parquet", 1_200, 6, shift=0.2)
-    made, _ = calibrated(folder, "target", "--target", expected)
-    limits = made.require_promise().limits
+    read, _ = calibrated(folder, "target", "--target", expected)
+    limits = read.require_promise().limits
     assert limits.weighted is not None and 300 < limits.effective < limits.n
     far = written(folder / "far.parquet", 1_200, 7, shift=3.0)
     refused = ["calibrate", folder / "fitted.tocsin", folder / "safe.parquet", "--target", far]
@@ -95,10 +95,10 @@ def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) ->
 
 
 def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) -> None:
-    made, said = calibrated(folder, "groups", "--groups", "group")
-    assert set(made.require_promise().groups) == {"north", "south"} and "each on its own for: north, south" in said
-    told = tocsin("evaluate", folder / "groups.tocsin", folder / "fresh.parquet", "--groups", "group").stdout
-    assert "group north" in told and "group south" in told and "broken" not in told
+    read, said = calibrated(folder, "groups", "--groups", "group")
+    assert set(read.require_promise().groups) == {"north", "south"} and "each on its own for: north, south" in said
+    output = tocsin("evaluate", folder / "groups.tocsin", folder / "fresh.parquet", "--groups", "group").stdout
+    assert "group north" in output and "group south" in output and "broken" not in output
     assert (
         "groups     each with a promise of its own: north ("
         in tocsin("bundle", "show", folder / "groups.tocsin").stdout
@@ -108,46 +108,59 @@ def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) ->
 @pytest.mark.parametrize("style", ["max", "band", "step"])
 def test_sessions_are_promised_for_and_evaluated_as_sessions(folder: Path, style: str) -> None:
     fitted = folder / f"whole-{style}.tocsin"
-    whole = ["-d", "mahalanobis:embedding", "--share", "0.25", "--sessions", "session"]
-    tocsin("fit", folder / "safe.parquet", "-o", fitted, *whole)
-    asked = ["--sessions", "session", "--window", "3", "--style", style, "--critical", "0.02", "--rule", "all"]
-    said = tocsin("calibrate", fitted, folder / "safe.parquet", "-o", folder / f"{style}.tocsin", *asked).stdout
-    made = Bundle.read(folder / f"{style}.tocsin")
-    assert made.require_promise().sessions is not None and "sessions like the" in said
-    told = tocsin(
+    options = ["-d", "mahalanobis:embedding", "--share", "0.25", "--sessions", "session"]
+    tocsin("fit", folder / "safe.parquet", "-o", fitted, *options)
+    terms = ["--sessions", "session", "--window", "3", "--style", style, "--critical", "0.02", "--rule", "all"]
+    said = tocsin("calibrate", fitted, folder / "safe.parquet", "-o", folder / f"{style}.tocsin", *terms).stdout
+    read = Bundle.read(folder / f"{style}.tocsin")
+    assert read.require_promise().sessions is not None and "sessions like the" in said
+    output = tocsin(
         "evaluate", folder / f"{style}.tocsin", folder / "fresh.parquet", "--failures", folder / "bad.parquet"
     ).stdout
-    assert told.startswith("sessions, at step 8" if style == "step" else "sessions ") and "TWA" in told
-    assert "of 200" in told
-    assert "broken" not in told
-    told = tocsin("calibrate", folder / f"{style}.tocsin", folder / "fresh.parquet", *asked, "--compare").stdout
-    assert "of these sessions" in told and "nothing was written" in told
+    assert output.startswith("sessions, at step 8" if style == "step" else "sessions ") and "TWA" in output
+    assert "of 200" in output
+    assert "broken" not in output
+    output = tocsin("calibrate", folder / f"{style}.tocsin", folder / "fresh.parquet", *terms, "--compare").stdout
+    assert "of these sessions" in output and "nothing was written" in output
     assert "over the mean of the last 3" in tocsin("bundle", "show", folder / f"{style}.tocsin").stdout
+
+
+@pytest.mark.parametrize(("left_out", "kept"), [("critical", "warning"), ("warning", "critical")])
+def test_a_severity_of_rate_0_is_left_out(folder: Path, left_out: str, kept: str) -> None:
+    """As sessions.md tells: too few sessions for critical alarms still suffice for warnings alone."""
+    fitted, rates = folder / f"without-{left_out}.tocsin", ["--warning", "0.2", "--critical", "0.2"]
+    tocsin("fit", folder / "safe.parquet", "-o", fitted, "-d", "entropy", "--share", "0.25", "--sessions", "session")
+    rates[rates.index(f"--{left_out}") + 1] = "0"
+    tocsin("calibrate", fitted, folder / "safe.parquet", "--sessions", "session", *rates)
+    assert Bundle.read(fitted).require_promise().alphas == {kept: 0.2}
+    assert left_out not in tocsin("evaluate", fitted, folder / "fresh.parquet").stdout
 
 
 def test_only_sessions_that_went_well_are_learnt_from(folder: Path) -> None:
     good = folder / "good.txt"
     good.write_text("".join(f"s{at}\n" for at in range(0, 400, 2)) + "never-recorded\n")
-    fitted, made = folder / "good.fitted.tocsin", folder / "good.tocsin"
+    fitted, calibrated_path = folder / "good.fitted.tocsin", folder / "good.tocsin"
     only = ["--sessions", "session", "--only", good]
     said = tocsin("fit", folder / "safe.parquet", "-o", fitted, "-d", "mahalanobis:embedding", *only).stderr
     assert "kept " in said and Bundle.read(fitted).provenance["fitted"]["rows"] < 0.25 * 3_200
-    said = tocsin("calibrate", fitted, folder / "safe.parquet", "-o", made, "--critical", "0.05", *only).stdout
+    said = tocsin(
+        "calibrate", fitted, folder / "safe.parquet", "-o", calibrated_path, "--critical", "0.05", *only
+    ).stdout
     sessions = Bundle.read(fitted).provenance["fitted"]["rows"] // 8
     assert f"on {(200 - sessions) * 8:,} responses" in said
-    told = tocsin("evaluate", made, folder / "fresh.parquet", "--only", good).stdout
-    assert "kept 100 of 200 sessions" in told
+    output = tocsin("evaluate", calibrated_path, folder / "fresh.parquet", "--only", good).stdout
+    assert "kept 100 of 200 sessions" in output
 
 
 def test_failures_measure_what_an_alarm_is_worth(folder: Path) -> None:
-    made, said = calibrated(folder, "learnt", "--rule", "learnt", "--failures", folder / "bad.parquet")
+    read, said = calibrated(folder, "learnt", "--rule", "learnt", "--failures", folder / "bad.parquet")
     assert "evidence is weighted: " in said
-    caught, of = made.provenance["calibrated"]["power"]["warning"]
+    caught, of = read.provenance["calibrated"]["power"]["warning"]
     assert of == 120 and caught > 100  # the other half taught the rule
-    asked = ["--traffic", "1e6/day", "--failure-rate", "0.001"]
-    shown = tocsin("bundle", "show", folder / "learnt.tocsin", *asked).stdout
+    traffic_options = ["--traffic", "1e6/day", "--failure-rate", "0.001"]
+    shown = tocsin("bundle", "show", folder / "learnt.tocsin", *traffic_options).stdout
     assert "at 1,000,000 responses a day, 0.100% of them failures (1,000):" in shown and "an alarm is right" in shown
-    facts = json.loads(tocsin("bundle", "show", folder / "learnt.tocsin", *asked, "--json").stdout)
+    facts = json.loads(tocsin("bundle", "show", folder / "learnt.tocsin", *traffic_options, "--json").stdout)
     precision = facts["traffic"]["severities"]["warning"]["precision"]
     assert 0.01 < precision["low"] < precision["value"] < precision["high"] < 0.05
     per_second = tocsin(
@@ -159,18 +172,22 @@ def test_failures_measure_what_an_alarm_is_worth(folder: Path) -> None:
 def test_labels_teach_probabilities_and_an_evaluation_reports_them(folder: Path) -> None:
     _, said = calibrated(folder, "risk", "--correct", "correct", "--max-error", "0.1", "--share", "0.8")
     assert "answers are right with probabilities learnt from" in said and "risk of wrong answers bounded at 0.1" in said
-    told = tocsin("evaluate", folder / "risk.tocsin", folder / "fresh.parquet", "--label", "truth", "--idk", "9").stdout
+    output = tocsin(
+        "evaluate", folder / "risk.tocsin", folder / "fresh.parquet", "--label", "truth", "--idk", "9"
+    ).stdout
     shown, columns = traffic(1_600, 2)
     expected = distributional_correctness(shown["probs"], columns["truth"], 9).mean()
-    assert f"DCS {expected:+.4f}" in told and "expected DCS" in told
+    assert f"DCS {expected:+.4f}" in output and "expected DCS" in output
     page, facts = folder / "risk.html", folder / "risk.json"
-    asked = ["--correct", "correct", "--groups", "group", "--failures", folder / "bad.parquet", "--wrong-costs", "3"]
-    told = tocsin("evaluate", folder / "risk.tocsin", folder / "fresh.parquet", *asked, "--html", page, "--json", facts)
-    told = told.stdout
-    assert "AURC" in told and "ECE" in told and "harmony of groups" in told and "caught, warning" in told
-    found = json.loads(facts.read_text())
-    assert found["severities"]["warning"]["word"] == "kept" and found["rows"] == 1_600
-    probabilities = found["labelled"]["probabilities"]
+    options = ["--correct", "correct", "--groups", "group", "--failures", folder / "bad.parquet", "--wrong-costs", "3"]
+    output = tocsin(
+        "evaluate", folder / "risk.tocsin", folder / "fresh.parquet", *options, "--html", page, "--json", facts
+    )
+    output = output.stdout
+    assert "AURC" in output and "ECE" in output and "harmony of groups" in output and "caught, warning" in output
+    evaluation = json.loads(facts.read_text())
+    assert evaluation["severities"]["warning"]["word"] == "kept" and evaluation["rows"] == 1_600
+    probabilities = evaluation["labelled"]["probabilities"]
     assert probabilities["worth_policy"] > probabilities["worth_always"]
     assert page.read_text().count("<svg") >= 4
     # What was left by --share 0.8 is what evaluation on the same file gets.
@@ -180,12 +197,12 @@ def test_labels_teach_probabilities_and_an_evaluation_reports_them(folder: Path)
 def test_a_candidate_is_compared_before_it_is_taken(folder: Path) -> None:
     calibrated(folder, "current")
     before = (folder / "current.tocsin").read_bytes()
-    told = tocsin("calibrate", folder / "current.tocsin", folder / "fresh.parquet", "--compare").stdout
-    assert "advice: keep either" in told and "nothing was written" in told
+    output = tocsin("calibrate", folder / "current.tocsin", folder / "fresh.parquet", "--compare").stdout
+    assert "advice: keep either" in output and "nothing was written" in output
     assert (folder / "current.tocsin").read_bytes() == before
     moved = written(folder / "moved.parquet", 1_600, 4, shift=0.8)
-    told = tocsin("calibrate", folder / "current.tocsin", moved, "--compare", "-o", folder / "next.tocsin").stdout
-    assert "advice: take the candidate" in told
+    output = tocsin("calibrate", folder / "current.tocsin", moved, "--compare", "-o", folder / "next.tocsin").stdout
+    assert "advice: take the candidate" in output
     assert Bundle.read(folder / "next.tocsin").digest != Bundle.read(folder / "current.tocsin").digest
     error = tocsin("calibrate", folder / "current.tocsin", folder / "safe.parquet", "--compare", code=2).stderr
     assert "for the calibration to compare with" in error
@@ -194,15 +211,15 @@ def test_a_candidate_is_compared_before_it_is_taken(folder: Path) -> None:
 def test_incidents_are_left_out_by_time_and_the_newest_or_a_sample_kept(folder: Path) -> None:
     _, said = calibrated(folder, "some", "--exclude", "2026-11-24T07:00/2026-11-24T08:00", "--newest", "1500")
     assert "kept 1,500 of 2,400 responses (" in said and "came during the incidents)" in said
-    made, _ = calibrated(folder, "drawn", "--sample", "1000")
-    assert made.provenance["calibrated"]["rows"] == 1_000
+    read, _ = calibrated(folder, "drawn", "--sample", "1000")
+    assert read.provenance["calibrated"]["rows"] == 1_000
 
 
 def test_a_batch_is_selected_at_a_false_discovery_rate(folder: Path) -> None:
     table = folder / "released.csv"
-    asked = ["select", folder / "fitted.tocsin", folder / "safe.parquet", folder / "fresh.parquet"]
-    told = tocsin(*asked, "--fdr", "0.25", "-o", table).stdout
-    assert "of 1,600: at most 0.25 of them bad" in told and "OptCS over entropy" in told
+    arguments = ["select", folder / "fitted.tocsin", folder / "safe.parquet", folder / "fresh.parquet"]
+    output = tocsin(*arguments, "--fdr", "0.25", "-o", table).stdout
+    assert "of 1,600: at most 0.25 of them bad" in output and "OptCS over entropy" in output
     with table.open() as file:
         released = [int(row["release"]) for row in csv.DictReader(file)]
     truth = np.array(traffic(1_600, 2)[1]["correct"])
@@ -224,13 +241,13 @@ def test_label_sets_are_written_nearest_first_and_hold_the_truth(tmp_path: Path)
         columns["signal.probs"] = pa.FixedSizeListArray.from_arrays(pa.array(scores.ravel()), 4)
         pq.write_table(pa.table(columns), tmp_path / f"{name}.parquet")
         paths.append(tmp_path / f"{name}.parquet")
-    asked = [part for at in range(4) for part in ("--label", f"l{at}")]
-    told = tocsin("sets", *paths, *asked, "-o", tmp_path / "sets.csv", "--most", "16").stdout
-    assert "for at least 90% of responses like the 600 labelled ones" in told
+    options = [part for at in range(4) for part in ("--label", f"l{at}")]
+    output = tocsin("sets", *paths, *options, "-o", tmp_path / "sets.csv", "--most", "16").stdout
+    assert "for at least 90% of responses like the 600 labelled ones" in output
     with (tmp_path / "sets.csv").open() as file:
-        found = [(int(row["row"]), row["labels"]) for row in csv.DictReader(file)]
-    true = [(row, " ".join(f"l{at}" for at in range(4) if one[at])) for row, one in enumerate(truth)]
-    assert 0.84 < np.mean([one in set(found) for one in true]) < 0.96
+        sets = [(int(row["row"]), row["labels"]) for row in csv.DictReader(file)]
+    true = [(row, " ".join(f"l{at}" for at in range(4) if labels[at])) for row, labels in enumerate(truth)]
+    assert 0.84 < np.mean([pair in set(sets) for pair in true]) < 0.96
 
 
 def test_weak_sources_are_harmonised_from_columns(tmp_path: Path) -> None:
@@ -245,9 +262,11 @@ def test_weak_sources_are_harmonised_from_columns(tmp_path: Path) -> None:
     weak = {f"w{at}": [word if random.random() < 0.8 else None for word in says(0.7)] for at in range(3)}
     columns = {"answer": answer, **weak, "signal.embedding": list(shown)}
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
-    asked = [part for name in weak for part in ("--source", name)]
-    told = tocsin("harmonise", tmp_path / "x.parquet", "--answer", "answer", *asked, "-o", tmp_path / "r.csv").stdout
-    assert "risk of 800 answers" in told
+    options = [part for name in weak for part in ("--source", name)]
+    output = tocsin(
+        "harmonise", tmp_path / "x.parquet", "--answer", "answer", *options, "-o", tmp_path / "r.csv"
+    ).stdout
+    assert "risk of 800 answers" in output
     with (tmp_path / "r.csv").open() as file:
         risk = np.array([float(row["risk"]) for row in csv.DictReader(file)])
     wrong = np.array([word != f"c{t}" for word, t in zip(answer, truth, strict=True)])
@@ -267,7 +286,7 @@ def test_plans_are_told_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["calibrate", "{f}", "{s}", "--rule", "9 of 3"], "does not fit 3 detectors"),
         (["calibrate", "{f}", "{s}", "--groups", "mood"], "has no column 'mood' (besides signals it has: "),
@@ -304,7 +323,7 @@ def test_plans_are_told_in_words() -> None:
         (["feedback", "none.csv"], "none.csv: cannot be read"),
     ],
 )
-def test_mistakes_are_one_clear_line(folder: Path, arguments: list[str], told: str) -> None:
+def test_mistakes_are_one_clear_line(folder: Path, arguments: list[str], message: str) -> None:
     paths = {
         "f": folder / "fitted.tocsin",
         "s": folder / "safe.parquet",
@@ -315,7 +334,7 @@ def test_mistakes_are_one_clear_line(folder: Path, arguments: list[str], told: s
         calibrated(folder, "c")
     filled = [a.format(**paths) for a in arguments]
     error = tocsin(*filled, code=2).stderr.strip().splitlines()[-1]
-    assert error.startswith("error: ") and told in error
+    assert error.startswith("error: ") and message in error
 
 
 def test_a_plan_says_what_a_calibration_takes_and_finds() -> None:

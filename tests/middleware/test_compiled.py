@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FILES = [Path(one) for one in runpy.run_path(str(ROOT / "setup.py"))["files"]()]
+FILES = [Path(file) for file in runpy.run_path(str(ROOT / "setup.py"))["files"]()]
 
 
 def test_every_file_that_is_compiled_is_there() -> None:

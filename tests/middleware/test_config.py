@@ -55,7 +55,7 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "must hold settings by name"),
         ("models: [", "is not YAML"),
@@ -78,12 +78,12 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
         ("models: {digits: {signals: {}}}\n", "models.digits.signals: "),
     ],
 )
-def test_a_mistake_is_told_with_file_path_and_expectation(tmp_path: Path, text: str, told: str) -> None:
+def test_a_mistake_is_told_with_file_path_and_expectation(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError) as caught:
         Config.load(path)
     assert str(caught.value).startswith(f"{path}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_schema_describes_every_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "told"),
+    ("variable", "message"),
     [
         ("TOCSIN_UPSTRAEM", r"TOCSIN_UPSTRAEM: there is no setting 'upstraem'; is TOCSIN_UPSTREAM meant\?"),
         ("TOCSIN_MODELS__DIGITS__BUNDEL", r"models\.digits\.bundel: there is no such setting.*TOCSIN_MODELS__DIGITS__"),
@@ -117,10 +117,10 @@ def test_the_schema_describes_every_setting() -> None:
     ],
 )
 def test_a_typo_in_the_environment_is_an_error_that_names_the_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, message: str
 ) -> None:
     monkeypatch.setenv(variable, "7")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         Config.load(written(tmp_path, MINIMAL))
 
 
@@ -160,11 +160,11 @@ def test_names_with_capitals_are_overridden_by_the_environment(
 def test_names_that_no_variable_can_hold_are_found_and_two_that_look_alike_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = MINIMAL.partition("\n")[2]
+    model_lines = MINIMAL.partition("\n")[2]
     monkeypatch.setenv("TOCSIN_MODELS__RES_NET__SESSION", "stream")
-    config = Config.load(written(tmp_path, "models:\n" + one.replace("digits", "res-net")))
+    config = Config.load(written(tmp_path, "models:\n" + model_lines.replace("digits", "res-net")))
     assert config.models["res-net"].session == "stream"
-    both = "models:\n" + one.replace("digits", "res-net") + one.replace("digits", "Res.Net")
+    both = "models:\n" + model_lines.replace("digits", "res-net") + model_lines.replace("digits", "Res.Net")
     with pytest.raises(ConfigError, match=r"'RES_NET' may mean 'res-net' and 'Res\.Net'"):
         Config.load(written(tmp_path, both))
 
@@ -180,12 +180,12 @@ def test_lists_and_objects_in_the_environment_are_json(tmp_path: Path, monkeypat
 
 
 def test_a_key_that_stands_twice_is_an_error_that_names_both_lines(tmp_path: Path) -> None:
-    for text, told in (
+    for text, message in (
         ("upstream: a:1\nmode: observe\nupstream: b:2\n" + MINIMAL, r"'upstream' stands twice, in lines 1 and 3"),
         (MINIMAL + "    ask: true\n    ask: false\n", r"'ask' stands twice, in lines 4 and 5"),
         (MINIMAL + "  digits: {}\n", r"'digits' stands twice, in lines 2 and 4"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             Config.load(written(tmp_path, text))
 
 
@@ -203,7 +203,7 @@ def test_yaml_that_holds_itself_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("upstream: http://a:8081\n", "upstream: expected HOST:PORT or unix:/PATH, not a URL: write 'a:8081'"),
         ("upstream: https://model:443/v2\n", "write 'model:443'; TLS is a setting of its own"),
@@ -221,10 +221,10 @@ def test_yaml_that_holds_itself_is_told(tmp_path: Path) -> None:
         ("admin: 127.0.0.1:9464\n", "admin: 127.0.0.1:9464 is the address of metrics already"),
     ],
 )  # fmt: skip
-def test_addresses_that_cannot_be_meant_are_errors(tmp_path: Path, text: str, told: str) -> None:
+def test_addresses_that_cannot_be_meant_are_errors(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Config.load(written(tmp_path, text + MINIMAL))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

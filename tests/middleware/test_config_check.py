@@ -34,8 +34,8 @@ def written(folder: Path, **more: Any) -> Path:
 
 def checked(path: Path, command: str = "config check") -> str:
     """What the check says, and `serve`, which must refuse too."""
-    told = CliRunner().invoke(app, [*command.split(), str(path)])
-    return str(told.exception) if told.exit_code else ""
+    result = CliRunner().invoke(app, [*command.split(), str(path)])
+    return str(result.exception) if result.exit_code else ""
 
 
 MISSING = {"certificate": "none.pem", "key": "none.key"}
@@ -67,18 +67,18 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("more", "told"), BROKEN, ids=lambda one: str(one)[:60])
-def test_what_serve_would_refuse_is_refused(tmp_path: Path, more: dict[str, Any], told: str) -> None:
+@pytest.mark.parametrize(("more", "message"), BROKEN, ids=lambda value: str(value)[:60])
+def test_what_serve_would_refuse_is_refused(tmp_path: Path, more: dict[str, Any], message: str) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "odd").write_text("what=is this?\n")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         raise ConfigError(checked(written(tmp_path, **more)))
 
 
 @pytest.mark.parametrize("setting", ["tls", "admin_tls"])
 def test_a_key_of_another_certificate_is_refused(tmp_path: Path, authority: Authority, setting: str) -> None:
-    one, other = authority.sign("one"), authority.sign("other")
-    pair = {"certificate": str(one[0]), "key": str(other[1])}
+    pair_of_first, pair_of_second = authority.sign("one"), authority.sign("other")
+    pair = {"certificate": str(pair_of_first[0]), "key": str(pair_of_second[1])}
     assert f"{setting}: a certificate cannot be used" in checked(written(tmp_path, **{setting: pair}))
 
 
@@ -91,7 +91,7 @@ def test_everything_that_is_wrong_is_told_at_once_and_nothing_is_made(tmp_path: 
     more = {"tls": MISSING, "admin_token": "none", "events": {"to": [{"file": "new/alarms.jsonl"}]}}
     problems, guard = problems_of(Config.load(written(tmp_path, **more)))
     assert len(problems) == 2 and guard is not None
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["tocsin.yaml"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["tocsin.yaml"]
 
 
 def test_what_can_be_served_passes(tmp_path: Path, bundle: Path, authority: Authority) -> None:
@@ -113,28 +113,28 @@ def with_paths(folder: Path, signal: str, **ask: Any) -> Path:
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
     described = preset("vllm")["/vllm.grpc.engine.VllmEngine/Generate"]._request.DESCRIPTOR.file  # type: ignore[attr-defined]
-    found = FileDescriptorSet()
+    files = FileDescriptorSet()
     for file in (*described.dependencies, described):
-        file.CopyToProto(found.file.add())
-    (folder / "engine.binpb").write_bytes(found.SerializeToString())
+        file.CopyToProto(files.file.add())
+    (folder / "engine.binpb").write_bytes(files.SerializeToString())
     method: dict[str, Any] = {"judge": "end"}
     if ask:
         method["ask"] = {"unless": "sampling_params.logprobs", "set": {"sampling_params.logprobs": "amount"},
                          "strip": ["chunk.output_logprobs"], **ask}  # fmt: skip
-    own = {"descriptors": "engine.binpb", "methods": {"/vllm.grpc.engine.VllmEngine/Generate": method}}
+    protocol = {"descriptors": "engine.binpb", "methods": {"/vllm.grpc.engine.VllmEngine/Generate": method}}
     model = {"protocol": "own", "signals": {"token_ids": signal}, "ask": 5 if ask else False, "bundle": "none.tocsin"}
-    return written(folder, protocols={"own": own}, models={"m": model})
+    return written(folder, protocols={"own": protocol}, models={"m": model})
 
 
 def test_paths_are_followed_before_there_is_a_bundle(tmp_path: Path) -> None:
-    told = checked(with_paths(tmp_path, "response.chunk.token_idz"))
-    assert "none.tocsin: there is no such file" in told and "has no field 'token_idz'" in told
-    told = checked(with_paths(tmp_path, "response.chunk.token_ids"))
-    assert told.splitlines() == [told] and "none.tocsin: there is no such file" in told
+    message = checked(with_paths(tmp_path, "response.chunk.token_idz"))
+    assert "none.tocsin: there is no such file" in message and "has no field 'token_idz'" in message
+    message = checked(with_paths(tmp_path, "response.chunk.token_ids"))
+    assert message.splitlines() == [message] and "none.tocsin: there is no such file" in message
 
 
 @pytest.mark.parametrize(
-    ("ask", "told"),
+    ("ask", "message"),
     [
         ({"unless": "sampling_params.logprob"}, r"ask\.unless: .*has no field 'logprob'"),
         ({"set": {"sampling_param.logprobs": "amount"}}, r"ask\.set: .*has no field 'sampling_param'"),
@@ -142,6 +142,6 @@ def test_paths_are_followed_before_there_is_a_bundle(tmp_path: Path) -> None:
         ({"set": {"request_id": "amount"}}, r"ask\.set: 'request_id' cannot be 1"),
     ],
 )
-def test_a_misspelt_path_in_what_is_asked_for_is_an_error(tmp_path: Path, ask: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=r"protocols\.own: /vllm\.grpc\.engine\.VllmEngine/Generate: " + told):
+def test_a_misspelt_path_in_what_is_asked_for_is_an_error(tmp_path: Path, ask: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=r"protocols\.own: /vllm\.grpc\.engine\.VllmEngine/Generate: " + message):
         raise ConfigError(checked(with_paths(tmp_path, "response.chunk.token_ids", **ask)))

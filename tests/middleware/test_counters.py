@@ -48,7 +48,9 @@ def scraped(sink: PrometheusSink) -> Series:
 
 
 def labels(series: Series, name: str, *wanted: str) -> set[tuple[str, ...]]:
-    return {tuple(dict(pairs)[one] for one in wanted) for found, pairs in series if found == f"{name}_total"}
+    return {
+        tuple(dict(pairs)[label] for label in wanted) for series_name, pairs in series if series_name == f"{name}_total"
+    }
 
 
 def guarded(folder: Path, make: Callable[[Path], Path], **more: Any) -> tuple[Guard, PrometheusSink]:
@@ -68,9 +70,9 @@ def judge(guard: Guard, responses: list[bytes], **metadata: str) -> None:
     for response in responses:
         call = guard.call(INFER, {name.replace("_", "-"): value for name, value in metadata.items()})
         assert call is not None
-        answered = call.on_response_message(response)
-        assert answered is not None
-        guard.judge([answered])
+        piece = call.on_response_message(response)
+        assert piece is not None
+        guard.judge([piece])
 
 
 STRANGE = [
@@ -131,9 +133,9 @@ def test_reasons_actions_and_candidates_are_all_there(tmp_path: Path) -> None:
     assert {reason for _, reason in reasons} == set(REASONS)
     assert ("other", "unknown_model") in reasons and ("digits", "late") in reasons
     actions = {"flag", "retry", "abstain", "block", "refused"}
-    assert labels(there, "tocsin_actions", "action") == {(one,) for one in actions}
-    own = ("critical", "warning", "none")
-    pairs = set(itertools.product((*own, "failed"), own))
+    assert labels(there, "tocsin_actions", "action") == {(action,) for action in actions}
+    severities = ("critical", "warning", "none")
+    pairs = set(itertools.product((*severities, "failed"), severities))
     assert labels(there, "tocsin_shadow_responses", "severity", "live") == pairs
 
 
@@ -196,8 +198,8 @@ def test_only_a_trace_id_of_hex_digits_becomes_an_exemplar(bundle: Path, trace: 
     guard.sinks.append(sink)
     judge(guard, [inference(far_away(1), slice(0, 1))], traceparent=f"00-{trace}-{SPAN}-01")
     _, text = Exposition(sink, CollectorRegistry()).answer("application/openmetrics-text;version=1.0.0", "")
-    found = [s.exemplar.labels for f in parse_openmetrics(text.decode()) for s in f.samples if s.exemplar]
-    assert found == ([{"trace_id": TRACE}] * len(found)) and bool(found) == (trace == TRACE)
+    exemplars = [s.exemplar.labels for f in parse_openmetrics(text.decode()) for s in f.samples if s.exemplar]
+    assert exemplars == ([{"trace_id": TRACE}] * len(exemplars)) and bool(exemplars) == (trace == TRACE)
 
 
 @pytest.mark.parametrize(

@@ -49,18 +49,18 @@ def answers_with(metrics: int, status: int) -> None:
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends:
         try:
-            found = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=60).status
+            current = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=5).status
         except urllib.error.HTTPError as error:
-            found = error.code
+            current = error.code
         except OSError:
-            found = 0
-        if found == status:
+            current = 0
+        if current == status:
             return
         time.sleep(0.05)
-    raise AssertionError(f"/readyz is {found}, not {status}")
+    raise AssertionError(f"/readyz is {current}, not {status}")
 
 
-def asked(port: int) -> bytes:
+def ask(port: int) -> bytes:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         answer: bytes = channel.unary_unary("/test.Model/Unary")(b"late", timeout=60)
         return answer
@@ -71,7 +71,7 @@ def test_late_callers_are_served_until_a_second_signal(bundle: Path, tmp_path: P
     with serving(tmp_path, bundle, workers, f"{10 * PATIENCE}s") as (process, port, metrics):
         os.kill(process.pid, signal.SIGTERM)
         answers_with(metrics, 503)
-        assert [asked(port) for _ in range(5)] == [b"late"] * 5
+        assert [ask(port) for _ in range(5)] == [b"late"] * 5
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(PATIENCE) == 0  # long before the delay is over
         with pytest.raises(ConnectionRefusedError):

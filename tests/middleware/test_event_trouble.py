@@ -65,10 +65,10 @@ class Receiver:
 
 @contextmanager
 def receiver(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[Receiver]:
-    made = Receiver(answer)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    listening = Receiver(answer)
+    yield listening
+    listening.server.shutdown()
+    listening.server.server_close()
 
 
 def status(code: int, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
@@ -174,7 +174,7 @@ def test_a_user_in_the_url_is_shown_to_the_receiver_and_to_nobody_else() -> None
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         ("https://user:pw@hooks.example:8443/T0KEN?x=1#y", "https://hooks.example:8443"),
         ("http://[::1]:80/x", "http://[::1]:80"),
@@ -182,8 +182,8 @@ def test_a_user_in_the_url_is_shown_to_the_receiver_and_to_nobody_else() -> None
         ("http://h:port/pw", "a URL that cannot be read"),
     ],
 )
-def test_an_address_is_shown_without_what_lets_others_in(url: str, told: str) -> None:
-    assert shown(url) == told
+def test_an_address_is_shown_without_what_lets_others_in(url: str, expected: str) -> None:
+    assert shown(url) == expected
 
 
 @pytest.mark.parametrize("where", ["webhook", "alertmanager"])
@@ -239,11 +239,11 @@ def test_a_full_disk_glues_no_two_events_together_and_is_logged(tmp_path: Path) 
     assert identifiers == [*(f"{number:05}" for number in range(13)), "00099"]  # 13 fit into 10,000 bytes
     assert f"{{'delivered': 14, 'dropped': 17}} 13 {len(lines[0]) + 1}" in done.stdout
     assert done.stderr.count("cannot be written to") == 1 and "File too large" in done.stderr
-    left = Spool(tmp_path / "spool", 1 << 30)
+    spool = Spool(tmp_path / "spool", 1 << 30)
     spooled = []
-    while (line := left.head()) is not None:
+    while (line := spool.head()) is not None:
         spooled.append(json.loads(line)["id"])
-        left.done(line)
+        spool.done(line)
     assert spooled == identifiers
 
 
@@ -268,8 +268,8 @@ def test_several_processes_may_append_to_one_file(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    told = [json.loads(line)["id"] for line in path.read_text().splitlines()]
-    assert [told.count(str(number)) for number in range(4)] == [200] * 4
+    identifiers = [json.loads(line)["id"] for line in path.read_text().splitlines()]
+    assert [identifiers.count(str(number)) for number in range(4)] == [200] * 4
 
 
 def test_a_spool_that_cannot_be_written_is_told_and_what_is_no_event_is_left_out(
@@ -310,11 +310,11 @@ def test_a_sum_tells_the_version_of_its_alarms(bundle: Path, tmp_path: Path) -> 
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
         with grpc.insecure_channel(relay.target) as channel:
             for _ in range(8):
-                channel.unary_unary(INFER)(b"far", timeout=60)
-    told = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
-    sums = [one for one in told if one["type"] == SUM]
-    assert sums and all((one["data"]["version"], one["data"]["versions"]) == ("v1", ["v1"]) for one in sums)
-    assert {alert["labels"]["version"] for one in told for alert in alerts(one, 60)} == {"v1"}
+                channel.unary_unary(INFER)(b"far", timeout=10)
+    lines = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    sums = [event for event in lines if event["type"] == SUM]
+    assert sums and all((event["data"]["version"], event["data"]["versions"]) == ("v1", ["v1"]) for event in sums)
+    assert {alert["labels"]["version"] for event in lines for alert in alerts(event, 60)} == {"v1"}
 
 
 def test_tls_still_reaches_a_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

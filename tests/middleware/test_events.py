@@ -43,9 +43,9 @@ from tocsin.configuration.events import WebhookTarget
 from tocsin.errors import ConfigError
 from tocsin.events.alarm_throttle import AlarmThrottle
 from tocsin.events.delivery import Delivery
-from tocsin.events.spool import SEGMENT, Spool
+from tocsin.events.spool import SEGMENT_SIZE, Spool
 from tocsin.events.webhook import Webhook, signed
-from tocsin.names import LONGEST
+from tocsin.names import MAX_LENGTH
 
 KEY = base64.b64encode(b"k" * 32).decode()
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -199,7 +199,7 @@ def test_long_names_of_sessions_are_told_apart_and_kept_short() -> None:
         storms.add("m", name, "critical", 0.01, "entropy", dict)
     (one,) = storms.ended(11.0)
     assert len(one.sessions) == 2
-    assert max(len(name) for name in (*one.sessions, *(name for _, name in storms._sessions))) <= LONGEST
+    assert max(len(name) for name in (*one.sessions, *(name for _, name in storms._sessions))) <= MAX_LENGTH
 
 
 # -- the spool
@@ -208,7 +208,7 @@ def test_long_names_of_sessions_are_told_apart_and_kept_short() -> None:
 def test_a_spool_gives_back_what_it_took_in_order(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 1 << 30)
     lines = [b"%d " % number + b"x" * 5_000 + b"\n" for number in range(600)]  # several segments
-    assert sum(map(len, lines)) > 2 * SEGMENT
+    assert sum(map(len, lines)) > 2 * SEGMENT_SIZE
     assert all(spool.put(line) for line in lines)
     for line in lines[:200]:
         assert spool.head() == line

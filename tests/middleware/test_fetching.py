@@ -24,7 +24,7 @@ from tocsin_calibration import Bundle, BundleError
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("kept") / "digits.tocsin"
     quick_bundle(path)
     return path
@@ -70,9 +70,9 @@ def registry(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_from_the_web_only_the_bundle_that_was_meant(kept: Path, tmp_path: Path) -> None:
-    digest, target = Bundle.read(kept).digest, tmp_path / "here.tocsin"
-    with web(kept.parent) as address:
+def test_from_the_web_only_the_bundle_that_was_meant(bundle_path: Path, tmp_path: Path) -> None:
+    digest, target = Bundle.read(bundle_path).digest, tmp_path / "here.tocsin"
+    with web(bundle_path.parent) as address:
         with pytest.raises(BundleError, match="not sha256:0000; nothing was taken"):
             fetch(f"{address}/digits.tocsin", target, "sha256:0000")
         assert list(tmp_path.iterdir()) == []
@@ -93,24 +93,24 @@ def test_what_is_no_bundle_is_not_taken(tmp_path: Path) -> None:
         fetch(f"{address}/page.html", tmp_path / "b.tocsin", "sha256:0")
 
 
-def test_from_a_registry_as_an_oci_artefact(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_a_registry_as_an_oci_artefact(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from oras.client import OrasClient
 
-    digest = Bundle.read(kept).digest
+    digest = Bundle.read(bundle_path).digest
     with registry(tmp_path) as address:
-        monkeypatch.chdir(kept.parent)
+        monkeypatch.chdir(bundle_path.parent)
         OrasClient(insecure=True).push(target=f"{address}/models/digits:v1", files=["digits.tocsin"])
         target, source = tmp_path / "here.tocsin", f"oci://{address}/models/digits:v1"
         done = CliRunner().invoke(
             app, ["bundle", "fetch", source, str(target), "--digest", digest, "--plain-http"], catch_exceptions=False
         )
         assert done.exit_code == 0 and digest in done.output
-        assert target.read_bytes() == kept.read_bytes()
+        assert target.read_bytes() == bundle_path.read_bytes()
         with pytest.raises(ConfigError, match="cannot be fetched"):
             fetch(f"oci://{address}/models/none:v1", tmp_path / "none.tocsin", digest, plain_http=True)
 
 
-def test_from_an_object_store(kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_an_object_store(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -125,8 +125,8 @@ def test_from_an_object_store(kept: Path, tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv(name, value)
     client = boto3.client("s3", endpoint_url=endpoint, region_name="eu-west-1")
     client.create_bucket(Bucket="bundles", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    client.put_object(Bucket="bundles", Key="team/digits.tocsin", Body=kept.read_bytes())
-    digest, target = Bundle.read(kept).digest, tmp_path / "here.tocsin"
+    client.put_object(Bucket="bundles", Key="team/digits.tocsin", Body=bundle_path.read_bytes())
+    digest, target = Bundle.read(bundle_path).digest, tmp_path / "here.tocsin"
     assert fetch("s3://bundles/team/digits.tocsin", target, digest).digest == digest
     with pytest.raises(ConfigError, match="cannot be fetched"):
         fetch("s3://bundles/team/none.tocsin", tmp_path / "none.tocsin", digest)

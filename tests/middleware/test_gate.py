@@ -77,7 +77,7 @@ class Position:
         self.out: list[Any] = []
         self.pieces: deque[Call] = deque()
         self.answers = answers or []
-        self.asked: list[Ask] = []
+        self.asks: list[Ask] = []
 
     def do(self, actions: Actions) -> None:
         for action in actions:
@@ -92,7 +92,7 @@ class Position:
                 self.out.append("end")
             else:
                 assert isinstance(action, Ask)
-                self.asked.append(action)
+                self.asks.append(action)
 
     def judge(self, place: int = 0) -> None:
         """Give one of the pieces its verdict."""
@@ -169,12 +169,12 @@ def test_a_retry_that_is_calm_takes_the_place_of_the_alarm(bundle: Path, safe: l
     gate = position.gate
     position.do(gate.on_message("a", inference(STRANGE, slice(0, 1))))
     position.judge()
-    assert gate.state == ACTING and [step.request for step in position.asked] == [b"the request"]
+    assert gate.state == ACTING and [step.request for step in position.asks] == [b"the request"]
     position.do(gate.on_end())
     position.answer()  # the first try fails
     position.answer()
     position.judge()
-    assert len(position.asked) == 2 and position.out == ["OK", safe[0]]
+    assert len(position.asks) == 2 and position.out == ["OK", safe[0]]
     assert gate.verdict is not None and gate.verdict.action == "retry"
 
 
@@ -195,7 +195,7 @@ def test_what_is_judged_while_somebody_is_asked_waits_for_the_answer(
     position.do(gate.on_message("b", first))
     position.do(gate.on_end())
     position.judge()
-    assert len(position.asked) == 1 and gate.state == ACTING
+    assert len(position.asks) == 1 and gate.state == ACTING
     position.judge()
     assert position.out == []
     position.answer()
@@ -209,7 +209,7 @@ def test_a_request_that_is_not_whole_is_not_sent_again(bundle: Path) -> None:
     position.gate.request_is_whole = False
     position.do(position.gate.on_message("a", inference(STRANGE, slice(0, 1))))
     position.judge()
-    assert position.asked == [] and position.out == ["PERMISSION_DENIED"]
+    assert position.asks == [] and position.out == ["PERMISSION_DENIED"]
 
 
 def test_acting_that_raises_fails_closed(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

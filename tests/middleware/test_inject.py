@@ -92,7 +92,7 @@ def refused(folder: Path, text: str, *options: str, config: dict[str, Any] = CON
 
 
 def documents(text: str) -> dict[str, Any]:
-    return {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(text)}
+    return {f"{manifest['kind']}/{manifest['metadata']['name']}": manifest for manifest in yaml.safe_load_all(text)}
 
 
 def manifests(*parts: dict[str, Any]) -> str:
@@ -103,12 +103,12 @@ def manifests(*parts: dict[str, Any]) -> str:
 @pytest.mark.parametrize("native", [True, False])
 def test_what_comes_out_fits_kubernetes_schemas(tmp_path: Path, version: str, native: bool) -> None:
     options = ["--bundles", "configmap:digits-bundles", *([] if native else ["--plain"])]
-    made = documents(run(tmp_path, manifests(DEPLOYMENT, SERVICE, UNRELATED), *options).stdout)
-    for manifest in made.values():
+    injected = documents(run(tmp_path, manifests(DEPLOYMENT, SERVICE, UNRELATED), *options).stdout)
+    for manifest in injected.values():
         kubernetes_validate.validate(manifest, version, strict=True)
-    spec = made["Deployment/digits"]["spec"]["template"]["spec"]
+    spec = injected["Deployment/digits"]["spec"]["template"]["spec"]
     where = spec["initContainers"] if native else spec["containers"]
-    (sidecar,) = [one for one in where if one["name"] == "tocsin"]
+    (sidecar,) = [container for container in where if container["name"] == "tocsin"]
     assert sidecar.get("restartPolicy") == ("Always" if native else None)
     assert {volume["name"] for volume in spec["volumes"]} == {"scratch", "tocsin-config", "tocsin-bundles"}
     assert spec["terminationGracePeriodSeconds"] > Config.load(tmp_path / "tocsin.yaml").drain.total_seconds()
@@ -116,17 +116,17 @@ def test_what_comes_out_fits_kubernetes_schemas(tmp_path: Path, version: str, na
 
 def test_callers_of_the_service_come_through_the_sidecar_and_others_as_before(tmp_path: Path) -> None:
     done = run(tmp_path, manifests(DEPLOYMENT, SERVICE, UNRELATED))
-    made = documents(done.stdout)
-    grpc, http = made["Service/digits"]["spec"]["ports"]
+    injected = documents(done.stdout)
+    grpc, http = injected["Service/digits"]["spec"]["ports"]
     assert grpc["targetPort"] == "tocsin" and "targetPort" not in http
-    assert made["Service/web"] == UNRELATED
+    assert injected["Service/web"] == UNRELATED
     assert "Deployment digits: tocsin stands in front of port 9000" in done.stderr
     assert "Service digits: port 9000 leads to tocsin" in done.stderr
 
 
 def test_the_configuration_inside_is_one_that_tocsin_reads(tmp_path: Path) -> None:
-    made = documents(run(tmp_path, manifests(DEPLOYMENT), "--bundles", "pvc:bundles").stdout)
-    written = made["ConfigMap/digits-tocsin"]
+    injected = documents(run(tmp_path, manifests(DEPLOYMENT), "--bundles", "pvc:bundles").stdout)
+    written = injected["ConfigMap/digits-tocsin"]
     assert written["metadata"]["namespace"] == "models"
     (tmp_path / "inside.yaml").write_text(written["data"]["tocsin.yaml"])
     config = Config.load(tmp_path / "inside.yaml")
@@ -141,7 +141,7 @@ def test_doing_it_again_changes_nothing_and_another_way_replaces_the_first(tmp_p
     once = run(tmp_path, manifests(DEPLOYMENT, SERVICE)).stdout
     assert documents(run(tmp_path, once).stdout) == documents(once)
     plain = documents(run(tmp_path, once, "--plain").stdout)["Deployment/digits"]["spec"]["template"]["spec"]
-    assert [one["name"] for one in plain["containers"]] == ["model", "other", "tocsin"]
+    assert [container["name"] for container in plain["containers"]] == ["model", "other", "tocsin"]
     assert "initContainers" not in plain
 
 
@@ -166,24 +166,24 @@ def changed(document: dict[str, Any], **spec: Any) -> dict[str, Any]:
 
 def serving(*words: str, port: int = 9000, **container: Any) -> dict[str, Any]:
     """The Deployment with another model server."""
-    made = copy.deepcopy(DEPLOYMENT)
-    model = made["spec"]["template"]["spec"]["containers"][0]
+    deployment = copy.deepcopy(DEPLOYMENT)
+    model = deployment["spec"]["template"]["spec"]["containers"][0]
     model.update({"args": list(words), "ports": [{"name": "grpc", "containerPort": port}], **container})
-    return made
+    return deployment
 
 
-def configuration(made: dict[str, Any], name: str = "digits-tocsin") -> dict[str, Any]:
-    read: dict[str, Any] = yaml.safe_load(made[f"ConfigMap/{name}"]["data"]["tocsin.yaml"])
+def configuration(injected: dict[str, Any], name: str = "digits-tocsin") -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load(injected[f"ConfigMap/{name}"]["data"]["tocsin.yaml"])
     return read
 
 
-def pod(made: dict[str, Any], name: str = "digits") -> dict[str, Any]:
-    spec: dict[str, Any] = made[f"Deployment/{name}"]["spec"]["template"]["spec"]
+def pod(injected: dict[str, Any], name: str = "digits") -> dict[str, Any]:
+    spec: dict[str, Any] = injected[f"Deployment/{name}"]["spec"]["template"]["spec"]
     return spec
 
 
-def fits(made: dict[str, Any]) -> None:
-    for manifest in made.values():
+def fits(injected: dict[str, Any]) -> None:
+    for manifest in injected.values():
         kubernetes_validate.validate(manifest, "1.34", strict=True)
 
 
@@ -218,20 +218,20 @@ def with_files() -> dict[str, Any]:
 
 
 def test_every_setting_that_names_a_file_has_a_way_into_the_pod() -> None:
-    def paths(model: type[BaseModel], where: str, seen: tuple[Any, ...]) -> set[str]:
-        found = set()
+    def paths(model: type[BaseModel], where: str, parents: tuple[Any, ...]) -> set[str]:
+        settings_of_paths = set()
         for name, field in model.model_fields.items():
             for kind in flat(field.annotation):
                 more = "*." if is_of_many(field.annotation) else ""
                 if kind is Path or name == "descriptors":
-                    found.add(f"{where}{name}")
-                elif isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
-                    found |= paths(kind, f"{where}{name}.{more}", (*seen, kind))
-        return found
+                    settings_of_paths.add(f"{where}{name}")
+                elif isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in parents:
+                    settings_of_paths |= paths(kind, f"{where}{name}.{more}", (*parents, kind))
+        return settings_of_paths
 
     def flat(annotation: Any) -> set[Any]:
         inside = getattr(annotation, "__args__", ())
-        return {annotation}.union(*(flat(one) for one in inside)) if inside else {annotation}
+        return {annotation}.union(*(flat(part) for part in inside)) if inside else {annotation}
 
     def is_of_many(annotation: Any) -> bool:
         return getattr(annotation, "__origin__", None) in (dict, list)
@@ -240,30 +240,30 @@ def test_every_setting_that_names_a_file_has_a_way_into_the_pod() -> None:
 
 
 def test_files_come_into_the_pod_or_it_is_told_how(tmp_path: Path) -> None:
-    told = refused(tmp_path, manifests(DEPLOYMENT), "--plain", config=with_files())
-    assert "protocols.own.descriptors" in told and "own.binpb cannot be read" in told
-    assert "kubectl create secret generic tocsin" in told and "--from-file=tls.key=tls/tls.key" in told
+    message = refused(tmp_path, manifests(DEPLOYMENT), "--plain", config=with_files())
+    assert "protocols.own.descriptors" in message and "own.binpb cannot be read" in message
+    assert "kubectl create secret generic tocsin" in message and "--from-file=tls.key=tls/tls.key" in message
     (tmp_path / "own.binpb").write_bytes(b"\x0a\x00descriptors")
     options = ("--secret", "digits-files", "--secret", "digits-tls")
     done = run(tmp_path, manifests(DEPLOYMENT, SERVICE), *options, config=with_files())
-    made = documents(done.stdout)
-    fits(made)
-    (sidecar,) = pod(made)["initContainers"]
+    injected = documents(done.stdout)
+    fits(injected)
+    (sidecar,) = pod(injected)["initContainers"]
     mounts = {mount["name"]: mount for mount in sidecar["volumeMounts"]}
     assert {mount["mountPath"] for mount in mounts.values()} == {
         "/etc/tocsin", "/bundles", "/etc/tocsin-secrets", "/var/lib/tocsin",
     }  # fmt: skip
     assert "readOnly" not in mounts["tocsin-data"]
-    volumes = {volume["name"]: volume for volume in pod(made)["volumes"]}
+    volumes = {volume["name"]: volume for volume in pod(injected)["volumes"]}
     sources = volumes["tocsin-secrets"]["projected"]["sources"]
     assert [source["secret"]["name"] for source in sources] == ["digits-files", "digits-tls"]
     assert volumes["tocsin-data"]["emptyDir"] == {}
-    carried = made["ConfigMap/digits-tocsin"]["binaryData"]
+    carried = injected["ConfigMap/digits-tocsin"]["binaryData"]
     assert base64.b64decode(carried["own.binpb"]) == (tmp_path / "own.binpb").read_bytes()
 
     (tmp_path / "etc").mkdir()
     inside = tmp_path / "etc" / "tocsin.yaml"
-    inside.write_text(made["ConfigMap/digits-tocsin"]["data"]["tocsin.yaml"])
+    inside.write_text(injected["ConfigMap/digits-tocsin"]["data"]["tocsin.yaml"])
     config = Config.load(inside)
     assert config.protocols["own"].descriptors == str(tmp_path / "etc" / "own.binpb")  # beside it, as ConfigMaps are
     assert config.tls is not None and str(config.tls.key) == "/etc/tocsin-secrets/tls.key"
@@ -274,11 +274,11 @@ def test_files_come_into_the_pod_or_it_is_told_how(tmp_path: Path) -> None:
         for holder, key, where in places(yaml.safe_load(inside.read_text()), pattern.split(".")):
             assert holder[key].startswith(("/bundles/", "/etc/tocsin-secrets/", "/var/lib/tocsin/", "own.binpb")), where
     again = run(tmp_path, done.stdout, *options, config=with_files())
-    assert documents(again.stdout) == made
+    assert documents(again.stdout) == injected
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"listen": "0.0.0.0:9000"}, "9000"),
         ({"metrics": "0.0.0.0:8080"}, "metrics: port 8080 is taken in Deployment digits, by its container other"),
@@ -295,23 +295,23 @@ def test_files_come_into_the_pod_or_it_is_told_how(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_a_pod_could_not_start_with_is_refused(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_what_a_pod_could_not_start_with_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     deployment = copy.deepcopy(DEPLOYMENT)
     deployment["spec"]["template"]["spec"]["containers"][1]["ports"] = [{"containerPort": 8080}]
     options = ("--secret", "files")
-    assert told in refused(tmp_path, manifests(deployment), *options, config={**CONFIG, **change})
+    assert message in refused(tmp_path, manifests(deployment), *options, config={**CONFIG, **change})
 
 
 def test_bundles_need_a_source_and_names_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "tocsin.yaml").write_text(yaml.safe_dump(CONFIG))
     words = ["inject", "-", "-c", str(tmp_path / "tocsin.yaml")]
     done = CliRunner().invoke(app, words, input=manifests(DEPLOYMENT))
-    told = str(done.exception)
+    message = str(done.exception)
     assert isinstance(done.exception, ConfigError) and not done.stdout
-    assert "models.digits.bundle" in told and "--from-file=made/digits.tocsin" in told and "--bundles" in told
+    assert "models.digits.bundle" in message and "--from-file=made/digits.tocsin" in message and "--bundles" in message
     alike = {**CONFIG["models"]["digits"], "shadow": "next/digits.tocsin"}
-    told = refused(tmp_path, manifests(DEPLOYMENT), config={**CONFIG, "models": {"digits": alike}})
-    assert "models.digits.shadow" in told and "/bundles/digits.tocsin" in told
+    message = refused(tmp_path, manifests(DEPLOYMENT), config={**CONFIG, "models": {"digits": alike}})
+    assert "models.digits.shadow" in message and "/bundles/digits.tocsin" in message
 
 
 def test_reflection_is_for_plain_sidecars_which_start_again_until_it_answers(tmp_path: Path) -> None:
@@ -337,21 +337,21 @@ def test_callers_of_a_headless_service_meet_the_sidecar_at_their_port(
 ) -> None:
     deployment = serving(**container, readinessProbe={"grpc": {"port": 9000}})
     done = run(tmp_path, manifests(deployment, HEADLESS))
-    made = documents(done.stdout)
-    fits(made)
-    model, _ = pod(made)["containers"]
+    injected = documents(done.stdout)
+    fits(injected)
+    model, _ = pod(injected)["containers"]
     words = str([model.get("command"), model.get("args"), model.get("env")])
     assert "9000" not in words and "8001" in words
     assert model["ports"][0]["containerPort"] == model["readinessProbe"]["grpc"]["port"] == 8001
-    (sidecar,) = pod(made)["initContainers"]
+    (sidecar,) = pod(injected)["initContainers"]
     assert sidecar["ports"][0] == {"name": "tocsin", "containerPort": 9000}
-    inside = configuration(made)
+    inside = configuration(injected)
     assert inside["listen"] == "0.0.0.0:9000" and inside["upstream"] == "127.0.0.1:8001"
-    assert made["Service/digits"]["spec"]["ports"][0]["targetPort"] == "tocsin"
+    assert injected["Service/digits"]["spec"]["ports"][0]["targetPort"] == "tocsin"
     assert "is headless, so tocsin listens on the model server's port 9000" in done.stderr
-    assert documents(run(tmp_path, done.stdout).stdout) == made
+    assert documents(run(tmp_path, done.stdout).stdout) == injected
     normal = documents(
-        run(tmp_path, manifests(made["Deployment/digits"], SERVICE)).stdout
+        run(tmp_path, manifests(injected["Deployment/digits"], SERVICE)).stdout
     )  # the Service has an address by now
     assert pod(normal)["containers"][0] == {**deployment["spec"]["template"]["spec"]["containers"][0]}
 
@@ -373,17 +373,17 @@ def test_two_services_of_a_namespace_have_each_their_configuration(tmp_path: Pat
     other["metadata"]["name"] = "letters"
     second = documents(run(tmp_path, manifests(other), config={**CONFIG, "mode": "observe"}).stdout)
     assert not {name for name in first if name.startswith("ConfigMap")} & set(second)
-    for made, name in ((first, "digits"), (second, "letters")):
-        assert {"name": "tocsin-config", "configMap": {"name": f"{name}-tocsin"}} in pod(made, name)["volumes"]
+    for injected, name in ((first, "digits"), (second, "letters")):
+        assert {"name": "tocsin-config", "configMap": {"name": f"{name}-tocsin"}} in pod(injected, name)["volumes"]
     named = documents(run(tmp_path, manifests(DEPLOYMENT), "--config-map", "mine").stdout)
     assert "ConfigMap/mine" in named
-    taken = {
+    foreign = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "mine", "namespace": "models"},
         "data": {"a": "b"},
     }
-    assert "holds something else" in refused(tmp_path, manifests(DEPLOYMENT, taken), "--config-map", "mine")
+    assert "holds something else" in refused(tmp_path, manifests(DEPLOYMENT, foreign), "--config-map", "mine")
 
 
 def test_a_service_of_another_namespace_is_left_alone(tmp_path: Path) -> None:
@@ -399,13 +399,13 @@ def test_every_listener_has_its_port_and_its_service(tmp_path: Path) -> None:
     more = {**SERVICE, "metadata": {"name": "more", "namespace": "models"}}
     more = changed(more, ports=[{"port": 80, "targetPort": "more"}])
     config = {**CONFIG, "listeners": [{"listen": "127.0.0.1:8002", "upstream": "127.0.0.1:9001"}]}
-    made = documents(run(tmp_path, manifests(deployment, SERVICE, more), config=config).stdout)
-    fits(made)
-    (sidecar,) = pod(made)["initContainers"]
+    injected = documents(run(tmp_path, manifests(deployment, SERVICE, more), config=config).stdout)
+    fits(injected)
+    (sidecar,) = pod(injected)["initContainers"]
     assert [port["containerPort"] for port in sidecar["ports"]] == [8001, 8002, 9464]
-    assert made["Service/digits"]["spec"]["ports"][0]["targetPort"] == "tocsin"
-    assert made["Service/more"]["spec"]["ports"][0]["targetPort"] == "tocsin-2"
-    assert configuration(made)["listeners"] == [{"listen": "0.0.0.0:8002", "upstream": "127.0.0.1:9001"}]
+    assert injected["Service/digits"]["spec"]["ports"][0]["targetPort"] == "tocsin"
+    assert injected["Service/more"]["spec"]["ports"][0]["targetPort"] == "tocsin-2"
+    assert configuration(injected)["listeners"] == [{"listen": "0.0.0.0:8002", "upstream": "127.0.0.1:9001"}]
 
 
 @pytest.mark.parametrize("name", ["listen", "metrics"])
@@ -434,7 +434,7 @@ def test_the_configuration_is_text_that_people_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "version", "told"),
+    ("kind", "version", "reason"),
     [
         ("InferenceService", "serving.kserve.io/v1beta1", "examples/kubernetes/kserve.yaml"),
         ("Rollout", "argoproj.io/v1alpha1", "does not write into Rollouts"),
@@ -442,11 +442,11 @@ def test_the_configuration_is_text_that_people_read(tmp_path: Path) -> None:
     ],
 )
 def test_kinds_that_others_make_pods_of_are_refused_with_the_reason(
-    kind: str, version: str, told: str, tmp_path: Path
+    kind: str, version: str, reason: str, tmp_path: Path
 ) -> None:
     foreign = {**DEPLOYMENT, "kind": kind, "apiVersion": version}
     message = refused(tmp_path, manifests(foreign))
-    assert f"{kind} digits" in message and told in message
+    assert f"{kind} digits" in message and reason in message
 
 
 def test_the_model_server_that_would_end_too_soon_is_told(tmp_path: Path) -> None:
@@ -468,8 +468,8 @@ def test_a_network_policy_that_shuts_callers_out_is_told(port: int | str, shuts_
         "metadata": {"name": "callers", "namespace": "models"},
         "spec": {"podSelector": {"matchLabels": LABELS}, "ingress": [{"ports": [{"port": port}]}]},
     }  # fmt: skip
-    told = run(tmp_path, manifests(DEPLOYMENT, SERVICE, policy)).stderr
-    assert ("NetworkPolicy callers: lets callers to port 9000 of the pods, past tocsin" in told) is shuts_out
+    warnings = run(tmp_path, manifests(DEPLOYMENT, SERVICE, policy)).stderr
+    assert ("NetworkPolicy callers: lets callers to port 9000 of the pods, past tocsin" in warnings) is shuts_out
 
 
 def test_services_of_the_namespace_do_not_disturb_the_configuration(

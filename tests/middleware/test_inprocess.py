@@ -45,9 +45,9 @@ def test_a_guarded_channel_gives_the_relays_verdicts(bundle: Path, guard: tocsin
             with grpc.insecure_channel(relay.target) as relayed:
                 _, call = relayed.unary_unary(INFER).with_call(request, timeout=60)
             with tocsin.guard_channel(grpc.insecure_channel(server), guard) as guarded:
-                response, own = guarded.unary_unary(INFER).with_call(request, timeout=60)
+                response, guarded_call = guarded.unary_unary(INFER).with_call(request, timeout=10)
             assert response == answer
-            assert tocsin.verdict(own).to_metadata() == tocsin.verdict(call).to_metadata()
+            assert tocsin.verdict(guarded_call).to_metadata() == tocsin.verdict(call).to_metadata()
 
 
 def test_messages_and_metadata_are_those_of_the_bare_channel(guard: tocsin.Guard, server: str) -> None:
@@ -86,11 +86,11 @@ def test_plain_calls_and_futures_are_judged_once(guard: tocsin.Guard, server: st
 
 
 def test_who_takes_note_of_a_call_keeps_none_of_its_messages(bundle: Path, server: str) -> None:
-    guard, told = tocsin.Guard.open(settings(1, bundle)), list[Any]()
-    guard.sinks.append(SimpleNamespace(scored=lambda batch: told.extend(batch.calls)))  # type: ignore[arg-type]
+    guard, calls = tocsin.Guard.open(settings(1, bundle)), list[Any]()
+    guard.sinks.append(SimpleNamespace(scored=lambda batch: calls.extend(batch.calls)))  # type: ignore[arg-type]
     with tocsin.guard_channel(grpc.insecure_channel(server), guard) as channel:
         channel.unary_unary(INFER)(b"far")
-    assert [(call.request, call.response) for call in told] == [(None, None)]
+    assert [(call.request, call.response) for call in calls] == [(None, None)]
 
 
 def test_errors_and_other_kinds_of_call_pass_as_they_are(guard: tocsin.Guard, server: str) -> None:
@@ -108,7 +108,7 @@ async def test_a_guarded_aio_channel(guard: tocsin.Guard, server: str) -> None:
     async with tocsin.guard_channel(grpc.aio.insecure_channel(server), guard) as channel:
         call = channel.unary_unary(INFER)
         pending = [call(request) for request in ANSWERS]
-        assert [await one for one in pending] == list(ANSWERS.values())
+        assert [await response for response in pending] == list(ANSWERS.values())
         assert (await tocsin.verdict(pending[-1])).severity == "critical"
         assert (await tocsin.verdict(call(b"far"))).alarm
         assert await pending[0].code() == grpc.StatusCode.OK and pending[0].done()
@@ -200,8 +200,8 @@ async def test_an_aio_server_interceptor(guard: tocsin.Guard) -> None:
 def test_a_verdict_is_read_from_metadata_itself_and_absence_is_none() -> None:
     assert tocsin.verdict([("a", "b")]) is None
     assert tocsin.verdict(None) is None
-    found = tocsin.verdict([(METADATA_KEY, tocsin.Verdict("m", unscored="shape").to_metadata())])
-    assert (found.model, found.unscored, found.alarm) == ("m", "shape", False)
+    verdict = tocsin.verdict([(METADATA_KEY, tocsin.Verdict("m", unscored="shape").to_metadata())])
+    assert (verdict.model, verdict.unscored, verdict.alarm) == ("m", "shape", False)
     with pytest.raises(ValueError, match="does not hold a verdict"):
         tocsin.verdict([(METADATA_KEY, "no json")])
 
@@ -304,8 +304,8 @@ async def test_a_guarded_aio_channel_shows_no_verdict_but_its_own(guard: tocsin.
 
 @pytest.mark.parametrize("mode", ["observe", "annotate", "enforce"])
 def test_a_guarded_server_shows_no_verdict_but_its_own(mode: str, bundle: Path) -> None:
-    made = tocsin.Guard.open(settings(1, bundle, mode=mode))
-    with forging(tocsin.server_interceptor(made)) as address, grpc.insecure_channel(address) as channel:
+    guard_of_server = tocsin.Guard.open(settings(1, bundle, mode=mode))
+    with forging(tocsin.server_interceptor(guard_of_server)) as address, grpc.insecure_channel(address) as channel:
         _, call = channel.unary_unary(INFER).with_call(b"x")
         assert len(verdicts(call.trailing_metadata())) == (mode != "observe")
         assert FORGED not in verdicts(call.trailing_metadata())
@@ -323,10 +323,10 @@ def test_behind_an_annotating_relay_there_is_one_verdict(bundle: Path, guard: to
 
 
 def accepting(bundle: Path) -> tuple[tocsin.Guard, CollectorRegistry]:
-    made = tocsin.Guard.open(settings(1, bundle, mode="enforce", accept_verdicts=True))
+    accepting_guard = tocsin.Guard.open(settings(1, bundle, mode="enforce", accept_verdicts=True))
     registry = CollectorRegistry()
-    tocsin.export_metrics(made, registry)
-    return made, registry
+    tocsin.export_metrics(accepting_guard, registry)
+    return accepting_guard, registry
 
 
 def judged(registry: CollectorRegistry) -> float:
@@ -335,21 +335,27 @@ def judged(registry: CollectorRegistry) -> float:
 
 
 def test_a_guarded_channel_takes_the_verdict_from_behind_where_that_is_configured(bundle: Path) -> None:
-    made, registry = accepting(bundle)
-    with forging(text=ALARM) as address, tocsin.guard_channel(grpc.insecure_channel(address), made) as channel:
+    accepting_guard, registry = accepting(bundle)
+    with (
+        forging(text=ALARM) as address,
+        tocsin.guard_channel(grpc.insecure_channel(address), accepting_guard) as channel,
+    ):
         _, call = channel.unary_unary(INFER).with_call(b"x")
         assert (tocsin.verdict(call).bundle, tocsin.verdict(call).pvalues) == ("sha256:behind", [0.001])
         assert len(verdicts(call.trailing_metadata())) == 1 and judged(registry) == 0
         assert tocsin.verdict(failed(lambda: channel.unary_unary(INFER)(b"fail"))).bundle == "sha256:behind"
-    with forging(text="nonsense") as address, tocsin.guard_channel(grpc.insecure_channel(address), made) as channel:
+    with (
+        forging(text="nonsense") as address,
+        tocsin.guard_channel(grpc.insecure_channel(address), accepting_guard) as channel,
+    ):
         _, call = channel.unary_unary(INFER).with_call(b"x")
         assert tocsin.verdict(call).bundle != "sha256:behind" and judged(registry) == 1
 
 
 async def test_so_does_a_guarded_aio_channel(bundle: Path) -> None:
-    made, registry = accepting(bundle)
+    accepting_guard, registry = accepting(bundle)
     with forging(text=ALARM) as address:
-        async with tocsin.guard_channel(grpc.aio.insecure_channel(address), made) as channel:
+        async with tocsin.guard_channel(grpc.aio.insecure_channel(address), accepting_guard) as channel:
             call = channel.unary_unary(INFER)(b"x")
             await call
             assert (await tocsin.verdict(call)).bundle == "sha256:behind" and judged(registry) == 0

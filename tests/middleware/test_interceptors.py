@@ -169,19 +169,19 @@ class AioServer(Witness, grpc.aio.ServerInterceptor):  # type: ignore[misc]
         attribute, make = SERVED[handler.request_streaming, handler.response_streaming]
         inner = getattr(handler, attribute)
 
-        def seen(request: Any) -> Any:
+        def noted(request: Any) -> Any:
             if handler.request_streaming:
                 return self.each_aio(request, self.requests)
             return self.note(request, self.requests)
 
-        async def one(request: Any, context: Any) -> Any:
-            return self.note(await inner(seen(request), context), self.responses)
+        async def single(request: Any, context: Any) -> Any:
+            return self.note(await inner(noted(request), context), self.responses)
 
         async def many(request: Any, context: Any) -> Any:
-            async for response in inner(seen(request), context):
+            async for response in inner(noted(request), context):
                 yield self.note(response, self.responses)
 
-        behave = many if handler.response_streaming else one
+        behave = many if handler.response_streaming else single
         return make(behave, handler.request_deserializer, handler.response_serializer)
 
 
@@ -207,13 +207,13 @@ def test_interceptors_of_a_sync_channel(kind: str, order: str, guard: tocsin.Gua
         with tocsin.guard_channel(grpc.insecure_channel(address), guard) as bare:
             expected = ask(bare, kind, SCENARIOS[kind])
         with grpc.insecure_channel(address) as channel:
-            made: Any = channel
+            guarded: Any = channel
             if order != "guard inside":
-                made = grpc.intercept_channel(made, inner)
-            made = tocsin.guard_channel(made, guard)
+                guarded = grpc.intercept_channel(guarded, inner)
+            guarded = tocsin.guard_channel(guarded, guard)
             if order != "guard around":
-                made = grpc.intercept_channel(made, outer)
-            assert ask(made, kind, SCENARIOS[kind]) == expected
+                guarded = grpc.intercept_channel(guarded, outer)
+            assert ask(guarded, kind, SCENARIOS[kind]) == expected
     for witness, there in ((inner, order != "guard inside"), (outer, order != "guard around")):
         if there:
             witness.saw(kind)
@@ -231,21 +231,25 @@ def test_interceptors_of_an_aio_channel(kind: str, guard: tocsin.Guard) -> None:
             return expected, await ask_aio(channel, kind, SCENARIOS[kind])
 
     with acme.ranker(ANSWERS) as (_, address):
-        expected, seen = asyncio.run(both(address))
-    assert seen == expected
+        expected, observed = asyncio.run(both(address))
+    assert observed == expected
     witness.saw(kind)
 
 
 @pytest.mark.parametrize("order", ["guard first", "guard last", "guard between"])
 @pytest.mark.parametrize("kind", SCENARIOS)
 def test_interceptors_of_a_sync_server(kind: str, order: str, guard: tocsin.Guard) -> None:
-    before, after, own = SyncServer(), SyncServer(), tocsin.server_interceptor(guard)
-    chain = {"guard first": [own, after], "guard last": [before, own], "guard between": [before, own, after]}[order]
-    with acme.ranker(ANSWERS, own) as (_, address), grpc.insecure_channel(address) as channel:
+    before, after, guarding = SyncServer(), SyncServer(), tocsin.server_interceptor(guard)
+    chain = {
+        "guard first": [guarding, after],
+        "guard last": [before, guarding],
+        "guard between": [before, guarding, after],
+    }[order]
+    with acme.ranker(ANSWERS, guarding) as (_, address), grpc.insecure_channel(address) as channel:
         expected = ask(channel, kind, SCENARIOS[kind])
     with acme.ranker(ANSWERS, *chain) as (_, address), grpc.insecure_channel(address) as channel:
         assert ask(channel, kind, SCENARIOS[kind]) == expected
-    for witness in (one for one in chain if one is not own):
+    for witness in (interceptor for interceptor in chain if interceptor is not guarding):
         witness.saw(kind)
 
 
@@ -259,12 +263,16 @@ def test_interceptors_of_an_aio_server(kind: str, order: str, guard: tocsin.Guar
             async with grpc.aio.insecure_channel(address) as channel:
                 return await ask_aio(channel, kind, SCENARIOS[kind])
 
-    own = tocsin.server_interceptor(guard)
-    expected = asyncio.run(served(own))
-    own = tocsin.server_interceptor(guard)
-    chain = {"guard first": [own, after], "guard last": [before, own], "guard between": [before, own, after]}[order]
+    guarding = tocsin.server_interceptor(guard)
+    expected = asyncio.run(served(guarding))
+    guarding = tocsin.server_interceptor(guard)
+    chain = {
+        "guard first": [guarding, after],
+        "guard last": [before, guarding],
+        "guard between": [before, guarding, after],
+    }[order]
     assert asyncio.run(served(*chain)) == expected
-    for witness in (one for one in chain if one is not own):
+    for witness in (interceptor for interceptor in chain if interceptor is not guarding):
         witness.saw(kind)
 
 
@@ -278,6 +286,6 @@ class Changing(SyncClient):
 
 def test_what_an_interceptor_puts_in_the_place_of_a_request_is_what_counts(guard: tocsin.Guard) -> None:
     with acme.ranker(ANSWERS) as (service, address), grpc.insecure_channel(address) as channel:
-        made = tocsin.guard_channel(grpc.intercept_channel(channel, Changing()), guard)
-        seen = ask(made, "Rank", ["safe3"])
-        assert set(service.asked) == {"far"} and "critical" in seen["verdicts"][0]
+        guarded = tocsin.guard_channel(grpc.intercept_channel(channel, Changing()), guard)
+        outcome = ask(guarded, "Rank", ["safe3"])
+        assert set(service.queries) == {"far"} and "critical" in outcome["verdicts"][0]

@@ -94,15 +94,15 @@ def test_feedback_that_reaches_nobody_is_told() -> None:
 def test_smoothed_pvalues_follow_from_the_verdicts_id(bundle: Path) -> None:
     promise = Bundle.read(bundle).require_promise()
     with served(bundle, smoothed=True) as relay:
-        one, batch = ask(relay, b"7"), ask(relay, b"batch")
+        single, batch = ask(relay, b"7"), ask(relay, b"batch")
     joint = promise.joint(Bundle.read(bundle).scorer(SAFE))
-    expected = smoothed_pvalues(promise.nonconformity, joint[7:8], uniforms([one.identifier]))
-    assert one.pvalues == pytest.approx(expected.tolist(), rel=1e-4)
+    expected = smoothed_pvalues(promise.nonconformity, joint[7:8], uniforms([single.identifier]))
+    assert single.pvalues == pytest.approx(expected.tolist(), rel=1e-4)
     names = [f"{batch.identifier}/{row}" for row in range(3)]
     assert batch.pvalues == pytest.approx(
         smoothed_pvalues(promise.nonconformity, joint[:3], uniforms(names)).tolist(), rel=1e-4
     )
-    assert one.severity == promise.judge(Bundle.read(bundle).scorer(SAFE.take(slice(7, 8)))).severities[0]
+    assert single.severity == promise.judge(Bundle.read(bundle).scorer(SAFE.take(slice(7, 8)))).severities[0]
 
 
 def test_discoveries_alarm_by_a_level_that_is_spent_and_earned(bundle: Path) -> None:
@@ -118,10 +118,10 @@ def test_discoveries_alarm_by_a_level_that_is_spent_and_earned(bundle: Path) -> 
         guard.judge([call])
         assert call.verdict is not None
         alarms.append(call.verdict.alarm)
-    found = np.array(alarms)
+    discovered = np.array(alarms)
     odd = np.arange(200) % 4 == 0
     # The calibration set has 400 scores: no p-value is below 1/401, so what is found is found once levels reach it.
-    assert found[odd].mean() > 0.5 and found[~odd].sum() <= 0.2 * found.sum()
+    assert discovered[odd].mean() > 0.5 and discovered[~odd].sum() <= 0.2 * discovered.sum()
 
 
 def test_drift_shows_in_the_metrics_before_alarms_do(bundle: Path) -> None:

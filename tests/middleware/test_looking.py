@@ -51,8 +51,8 @@ def refused(fitted: Path, recording: Path, *more: object) -> str:
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
-    made: dict[str, Any] = bundle.provenance["calibrated"]
-    return made
+    calibrated: dict[str, Any] = bundle.provenance["calibrated"]
+    return calibrated
 
 
 def test_a_clean_recording_is_calibrated_as_it_always_was(fitted: Path, tmp_path: Path) -> None:

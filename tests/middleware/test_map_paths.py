@@ -9,10 +9,10 @@ from tocsin.protocols.field_paths import resolve
 
 
 def message(**parameters: int) -> oip.Response:
-    made = oip.Response(model_name="m")
+    response = oip.Response(model_name="m")
     for name, value in parameters.items():
-        made.parameters[name].int64_param = value
-    return made
+        response.parameters[name].int64_param = value
+    return response
 
 
 def test_several_keys_of_a_map_are_one_axis_in_the_order_of_the_path() -> None:

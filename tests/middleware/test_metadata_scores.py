@@ -135,12 +135,12 @@ def positioned(position: str, mode: str, bundle: Path, folder: Path, **more: Any
     guard = tocsin.Guard.open(configured("127.0.0.1:1", bundle, folder, mode, **more), [noted])
     if position == "aio server":
 
-        async def asked(*scenario: Any, **options: Any) -> Any:
+        async def exchange(*scenario: Any, **options: Any) -> Any:
             async with acme.aio_ranker(AioService(), tocsin.server_interceptor(guard)) as address:
                 async with grpc.aio.insecure_channel(address) as channel:
                     return await ask_aio(channel, *scenario, **options)
 
-        yield lambda *scenario, **options: asyncio.run(asked(*scenario, **options)), noted
+        yield lambda *scenario, **options: asyncio.run(exchange(*scenario, **options)), noted
         return
     with served(*([tocsin.server_interceptor(guard)] if position == "server" else [])) as address:
         if position == "relay":
@@ -161,13 +161,13 @@ def positioned(position: str, mode: str, bundle: Path, folder: Path, **more: Any
                 yield lambda *scenario, **options: ask(channel, *scenario, **options), noted
 
 
-def query(begun: Any, ended: Any) -> str:
+def query(initial: Any, trailing: Any) -> str:
     """A request that asks for these scores in the response's metadata."""
-    asked = {
-        "initial": [["x-begun", text] for text in ([begun] if isinstance(begun, str) else begun)],
-        "trailing": [["x-ended", text] for text in ([ended] if isinstance(ended, str) else ended)],
+    wishes = {
+        "initial": [["x-begun", text] for text in ([initial] if isinstance(initial, str) else initial)],
+        "trailing": [["x-ended", text] for text in ([trailing] if isinstance(trailing, str) else trailing)],
     }
-    return json.dumps(asked).replace(" ", "")
+    return json.dumps(wishes).replace(" ", "")
 
 
 def last(noted: Noted, count: int) -> tocsin.Verdict:
@@ -186,13 +186,13 @@ def test_scores_of_all_three_kinds_of_metadata_are_judged_together(
 ) -> None:
     with positioned(position, mode, scores, tmp_path) as (say, noted):
         for number, kind in enumerate(["Rank", "Watch"]):
-            seen = say(kind, [query("900", "10")], metadata=(("x-asked", "3"),))
-            assert seen["code"] is grpc.StatusCode.OK and len(seen["responses"]) == (1 if kind == "Rank" else 3)
+            outcome = say(kind, [query("900", "10")], metadata=(("x-asked", "3"),))
+            assert outcome["code"] is grpc.StatusCode.OK and len(outcome["responses"]) == (1 if kind == "Rank" else 3)
             verdict = last(noted, 2 * number + 1)
             assert (verdict.unscored, verdict.severity) == (None, "critical")
             assert verdict.by_detector["external:begun"] < 0.03 < 0.9 < verdict.by_detector["external:ended"]
             if mode != "observe":
-                assert tocsin.Verdict.from_metadata(seen["verdicts"][0]).severity == "critical"
+                assert tocsin.Verdict.from_metadata(outcome["verdicts"][0]).severity == "critical"
             calm = say(kind, [query("20", "10")], metadata=(("x-asked", "3"),))
             assert calm["code"] is grpc.StatusCode.OK and last(noted, 2 * number + 2).severity is None
 
@@ -226,9 +226,9 @@ def test_a_hostile_value_is_unscored_wherever_it_stands(position: str, mode: str
                 (query("5", value), (("x-asked", "5"),)),
             ]
             for text, metadata in places:
-                seen = say("Rank", [text], metadata=metadata)
+                outcome = say("Rank", [text], metadata=metadata)
                 count += 1
-                assert seen["code"] is grpc.StatusCode.OK
+                assert outcome["code"] is grpc.StatusCode.OK
                 assert last(noted, count).unscored == reason, name
 
 
@@ -242,8 +242,8 @@ def test_where_nothing_may_pass_unscored_a_hostile_value_is_refused(scores: Path
 def test_in_enforce_an_alarm_of_the_trailing_metadata_blocks_what_came_before_it(scores: Path, tmp_path: Path) -> None:
     for kind in ("Rank", "Watch"):
         with positioned("relay", "enforce", scores, tmp_path, on_alarm={"critical": "block"}) as (say, _):
-            seen = say(kind, [query("5", "500")], metadata=(("x-asked", "5"),))
-            assert (seen["code"], seen["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, [])
+            outcome = say(kind, [query("5", "500")], metadata=(("x-asked", "5"),))
+            assert (outcome["code"], outcome["responses"]) == (grpc.StatusCode.PERMISSION_DENIED, [])
 
 
 def test_a_lower_score_may_be_the_worse_one(tmp_path: Path) -> None:
@@ -266,8 +266,8 @@ def test_scores_join_with_the_signals_of_messages(tmp_path: Path) -> None:
     sure = acme.Response(model="digits")
     for value in (0.98, 0.01, 0.01):
         sure.scores.add(value=value)
-    for asked, alarm in (("5", None), ("500", "critical")):
-        call = guard.call(acme.PATHS["Rank"], {"x-asked": asked})
+    for score, alarm in (("5", None), ("500", "critical")):
+        call = guard.call(acme.PATHS["Rank"], {"x-asked": score})
         assert call is not None and call.on_response_message(sure.SerializeToString()) is call
         guard.judge([call])
         assert call.verdict is not None and call.verdict.severity == alarm
@@ -299,11 +299,11 @@ def test_whatever_stands_there_is_a_finite_float32_or_unscored(text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "message"),
     [("metadata.X-Risk", "a lower-case key"), ("trailing_metadata.risk-bin", "not -bin"), ("headers.risk", "expected")],
 )
-def test_places_that_hold_no_score_are_refused_in_words(place: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_places_that_hold_no_score_are_refused_in_words(place: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         signal_path(place)
 
 

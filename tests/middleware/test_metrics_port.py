@@ -22,7 +22,7 @@ from tocsin.http_server import HttpServer, Request, Response, text
 from tocsin.sockets import BoundSocket
 
 
-def asked(peer: socket.socket, path: str = "/metrics", method: str = "GET") -> tuple[int, bytes]:
+def ask(peer: socket.socket, path: str = "/metrics", method: str = "GET") -> tuple[int, bytes]:
     """The status and body that a peer gets."""
     peer.settimeout(60)
     peer.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -33,14 +33,14 @@ def asked(peer: socket.socket, path: str = "/metrics", method: str = "GET") -> t
 
 def listening() -> set[str]:
     """The TCP addresses on which this process listens, as the kernel writes them; others may open ports meanwhile."""
-    own = set()
+    inodes = set()
     for path in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # closed since, as the listing itself is
-            own.add(str(path.stat().st_ino))
+            inodes.add(str(path.stat().st_ino))
     lines = [
         line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
     ]
-    return {words[1] for words in lines if words[3] == "0A" and words[9] in own}
+    return {words[1] for words in lines if words[3] == "0A" and words[9] in inodes}
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
@@ -48,7 +48,7 @@ def test_metrics_are_served_on_ipv6(bundle: Path) -> None:
     with running(settings(1, bundle, metrics="[::1]:0")) as relay:
         assert relay.sidecar.http is not None
         with socket.create_connection(("::1", relay.sidecar.http.address.port)) as peer:
-            status, body = asked(peer)
+            status, body = ask(peer)
         assert (status, relay.sidecar.http.url) == (200, f"http://[::1]:{relay.sidecar.http.address.port}")
         assert b"tocsin_alpha" in body and "tocsin_alpha" in relay.metrics
 
@@ -64,7 +64,7 @@ def test_metrics_on_a_unix_socket_open_no_port(bundle: Path, tmp_path: Path) -> 
         assert listening() <= before
         with socket.socket(socket.AF_UNIX) as peer:
             peer.connect(str(path))
-            status, body = asked(peer)
+            status, body = ask(peer)
         assert status == 200 and b"tocsin_alpha" in body
         assert relay.sidecar.http is not None and relay.sidecar.http.url == f"unix:{path}"
     assert not path.exists()
@@ -82,8 +82,8 @@ def test_a_unix_socket_that_cannot_be_had_is_told(bundle: Path, tmp_path: Path) 
 @contextmanager
 def served(**answers: Any) -> Iterator[Address]:
     def answer(request: Request) -> Response:
-        found: Response = answers[request.path.strip("/")]
-        return found
+        response: Response = answers[request.path.strip("/")]
+        return response
 
     bound = BoundSocket(Address("127.0.0.1", 0))
     server = HttpServer(bound, answer)
@@ -104,9 +104,9 @@ def test_silent_connections_take_no_thread_and_lock_nobody_out(monkeypatch: pyte
         for peer in silent[::2]:
             peer.sendall(b"GET /ok HTTP/1.1\r\nX: ")  # half a request is no request
         with socket.create_connection(address[:2]) as peer:
-            assert asked(peer, "/ok") == (200, b"here\n")
-        assert set(threading.enumerate()) <= before
-        until(lambda: sum(not _closed(peer) for peer in silent) <= http_server.CONNECTIONS)
+            assert ask(peer, "/ok") == (200, b"here\n")
+        assert threading.active_count() == before
+        until(lambda: sum(not _closed(peer) for peer in silent) <= http_server.MAX_CONNECTIONS)
         assert _closed(silent[0]) and not _closed(silent[-1])  # the longest silent made room
 
 
@@ -124,8 +124,8 @@ def test_an_answer_that_is_not_read_ends_its_connection(monkeypatch: pytest.Monk
     with served(ok=OK, large=large) as address, socket.create_connection(address[:2]) as peer:
         peer.sendall(b"GET /large HTTP/1.1\r\n\r\n")
         with socket.create_connection(address[:2]) as other:
-            assert asked(other, "/ok") == (200, b"here\n")  # meanwhile
-        peer.settimeout(60)
+            assert ask(other, "/ok") == (200, b"here\n")  # meanwhile
+        peer.settimeout(20)
         with pytest.raises((ConnectionResetError, AssertionError)):
             read = 0
             until(lambda: _connections(address) == 1)  # the listening one alone
@@ -149,7 +149,7 @@ def _connections(address: Address) -> int:
         (b"GET http://h/ok HTTP/1.1\r\nA: b\r\n\r\n", 200),
         (b"HEAD /ok HTTP/1.1\r\n\r\n", 200),
         (b"GET /failing HTTP/1.1\r\n\r\n", 0),
-        (b"GET /ok HTTP/1.1\r\nX: " + b"y" * (http_server.HEAD + 1), 0),
+        (b"GET /ok HTTP/1.1\r\nX: " + b"y" * (http_server.MAX_REQUEST_HEAD + 1), 0),
     ],
 )
 def test_requests_of_every_form_are_answered_or_ended(head: bytes, status: int) -> None:
@@ -165,7 +165,7 @@ def test_requests_of_every_form_are_answered_or_ended(head: bytes, status: int) 
         assert answer.startswith(b"HTTP/1.1 %d" % status) if status else answer == b""
         assert answer.endswith(b"here\n") == (status == 200 and not head.startswith(b"HEAD"))
         with socket.create_connection(address[:2]) as other:
-            assert asked(other, "/ok") == (200, b"here\n")
+            assert ask(other, "/ok") == (200, b"here\n")
 
 
 def test_two_on_one_port_are_told(bundle: Path) -> None:

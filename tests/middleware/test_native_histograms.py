@@ -21,11 +21,11 @@ from prometheus_client.registry import Collector
 
 from tocsin.sinks.exposition import Exposition
 from tocsin.sinks.families import FAMILIES, PVALUE, Family, Sample
-from tocsin.sinks.histogram import NATIVE, ZERO, Histogram
+from tocsin.sinks.histogram import BUCKETS_PER_DOUBLING, ZERO_INDEX, Histogram
 from tocsin.sinks.protobuf import CONTENT_TYPE, _Family, asked_for, delimited
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-ASKED = f"{CONTENT_TYPE},application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5"
+ACCEPT = f"{CONTENT_TYPE},application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5"
 
 
 def test_every_value_is_in_the_bucket_whose_bounds_it_lies_in() -> None:
@@ -35,7 +35,10 @@ def test_every_value_is_in_the_bucket_whose_bounds_it_lies_in() -> None:
         histogram.extend(values.tolist())
         native = histogram.buckets()[0].native
         assert native is not None and sum(native.values()) == len(values)
-        expected = [ZERO if v <= 0 else next(i for i in range(-900, 900) if v <= 2 ** (i / NATIVE)) for v in values]
+        expected = [
+            ZERO_INDEX if v <= 0 else next(i for i in range(-900, 900) if v <= 2 ** (i / BUCKETS_PER_DOUBLING))
+            for v in values
+        ]
         assert native == {index: expected.count(index) for index in set(expected)}
 
 
@@ -58,8 +61,8 @@ def test_protobuf_is_compressed_when_asked() -> None:
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(GaugeOfOne())
-    plain = Exposition(Nothing(), registry).answer(ASKED, "")
-    headers, packed = Exposition(Nothing(), registry).answer(ASKED, "gzip")
+    plain = Exposition(Nothing(), registry).answer(ACCEPT, "")
+    headers, packed = Exposition(Nothing(), registry).answer(ACCEPT, "gzip")
     assert plain[0] == [("Content-Type", CONTENT_TYPE)] and ("Content-Encoding", "gzip") in headers
     assert gzip.decompress(packed) == plain[1] != b""
 
@@ -70,16 +73,16 @@ class GaugeOfOne(Collector):
 
 
 def test_another_processes_counts_are_added() -> None:
-    one, other = Histogram([0.5], native=True), Histogram([0.5], native=True)
-    one.extend([0.1, 0.2])
-    other.extend([0.2, 0.0])
-    one.merge(other.drain())
-    assert one.buckets()[0].native is not None and sum(one.buckets()[0].native.values()) == 4
-    assert other.buckets()[0].native == {}
+    first, second = Histogram([0.5], native=True), Histogram([0.5], native=True)
+    first.extend([0.1, 0.2])
+    second.extend([0.2, 0.0])
+    first.merge(second.drain())
+    assert first.buckets()[0].native is not None and sum(first.buckets()[0].native.values()) == 4
+    assert second.buckets()[0].native == {}
 
 
 def test_protobuf_is_sent_when_it_is_liked_best_and_holds_everything() -> None:
-    assert asked_for(ASKED) and not asked_for(ASKED.partition(",")[2]) and not asked_for("")
+    assert asked_for(ACCEPT) and not asked_for(ACCEPT.partition(",")[2]) and not asked_for("")
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     histogram = Histogram([0.1, 0.5], native=True)
@@ -97,10 +100,10 @@ def test_protobuf_is_sent_when_it_is_liked_best_and_holds_everything() -> None:
         at += size
         names.append(family.name)
         if family.name == "tocsin_pvalue":
-            told = family.metric[0].histogram
-            assert [bucket.cumulative_count for bucket in told.bucket] == [1, 2]
-            assert np.cumsum(told.positive_delta).sum() == told.sample_count == 3
-            assert sum(span.length for span in told.positive_span) == 3
+            native = family.metric[0].histogram
+            assert [bucket.cumulative_count for bucket in native.bucket] == [1, 2]
+            assert np.cumsum(native.positive_delta).sum() == native.sample_count == 3
+            assert sum(span.length for span in native.positive_span) == 3
     assert "tocsin_pvalue" in names and "process_cpu_seconds_total" in names
 
 

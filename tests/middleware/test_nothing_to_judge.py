@@ -40,17 +40,17 @@ def reasons(guard: Guard, method: str, messages: list[bytes]) -> list[str | None
     """Of each message that is judged or not: why not, `judged`, or None where it is nothing to count."""
     call = guard.call(method, {})
     assert call is not None
-    pieces = [call.on_response_message(one) for one in messages]
-    whole = [piece for piece in pieces if piece is not None] + call.ended()
-    guard.judge(whole)
-    return [None if one.verdict is None else one.verdict.unscored or "judged" for one in whole]
+    pieces = [call.on_response_message(message) for message in messages]
+    judged = [piece for piece in pieces if piece is not None] + call.ended()
+    guard.judge(judged)
+    return [None if piece.verdict is None else piece.verdict.unscored or "judged" for piece in judged]
 
 
 def streamed(error: str = "", content: bytes = b"", **parameters: bool) -> bytes:
-    told = triton.ModelInferResponse.FromString(content)
+    response = triton.ModelInferResponse.FromString(content)
     for name, value in parameters.items():
-        told.parameters[name].bool_param = value
-    return bytes(triton.ModelStreamInferResponse(error_message=error, infer_response=told).SerializeToString())
+        response.parameters[name].bool_param = value
+    return bytes(triton.ModelStreamInferResponse(error_message=error, infer_response=response).SerializeToString())
 
 
 def test_triton_closes_a_request_with_an_empty_response_and_tells_errors_in_the_stream(folder: Path) -> None:
@@ -75,8 +75,8 @@ def test_triton_closes_a_request_with_an_empty_response_and_tells_errors_in_the_
     assert reasons(by_two, STREAM_INFER, [messages[0], messages[1], messages[1], messages[2]]) == ["judged", None]
 
 
-def chunk(kind: Any, tokens: int, *, told: bool = True, **more: Any) -> bytes:
-    logprobs = kind.OutputLogProbs(token_logprobs=[-0.3] * tokens) if told and tokens else None
+def chunk(kind: Any, tokens: int, *, has_logprobs: bool = True, **more: Any) -> bytes:
+    logprobs = kind.OutputLogProbs(token_logprobs=[-0.3] * tokens) if has_logprobs and tokens else None
     body = kind.GenerateStreamChunk(token_ids=[1] * tokens, output_logprobs=logprobs, **more)
     return bytes(kind.GenerateResponse(chunk=body).SerializeToString())
 
@@ -86,14 +86,14 @@ def test_an_engines_chunk_without_tokens_is_no_answer(folder: Path, protocol: st
     kind = TYPES[protocol]
     usage = {"prompt_tokens": 7, "completion_tokens": 2} if protocol == "vllm" else {"hidden_states": [0.5]}
     end = kind.GenerateResponse(complete=kind.GenerateComplete(finish_reason="stop")).SerializeToString()
-    told = kind.GenerateComplete(finish_reason="stop", output_ids=[1, 1])
-    whole = kind.GenerateResponse(complete=told).SerializeToString()
-    messages = [chunk(kind, 0), chunk(kind, 1), chunk(kind, 0, **usage), chunk(kind, 1, told=False), end]
+    complete = kind.GenerateComplete(finish_reason="stop", output_ids=[1, 1])
+    response = kind.GenerateResponse(complete=complete).SerializeToString()
+    messages = [chunk(kind, 0), chunk(kind, 1), chunk(kind, 0, **usage), chunk(kind, 1, has_logprobs=False), end]
     model = {"bundle": folder / "t.tocsin", "protocol": protocol, "judge": "message"}
     guard = Guard.open(Config(models={"m": model}))
     for _ in range(2):  # known structures are read without parsing
         assert reasons(guard, GENERATE[protocol], messages) == [None, "judged", None, "missing_signal", None]
-    assert reasons(guard, GENERATE[protocol], [whole]) == ["missing_signal"], "content without its signals"
+    assert reasons(guard, GENERATE[protocol], [response]) == ["missing_signal"], "content without its signals"
     assert reasons(guard, GENERATE[protocol], [end]) == [None]
     at_end = Guard.open(Config(models={"m": {**model, "judge": "end"}}))
     assert reasons(at_end, GENERATE[protocol], messages) == ["judged"]

@@ -33,9 +33,9 @@ from tocsin_detectors import Observations
 
 
 def fetch(url: str, accept: str = "", method: str = "GET") -> tuple[int, str]:
-    asked = urllib.request.Request(url, headers={"Accept": accept} if accept else {}, method=method)
+    request = urllib.request.Request(url, headers={"Accept": accept} if accept else {}, method=method)
     try:
-        with urllib.request.urlopen(asked) as answer:
+        with urllib.request.urlopen(request) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -93,9 +93,9 @@ def test_the_grpc_health_service_says_serving(bundle: Path) -> None:
 def test_a_port_that_is_taken_is_told(bundle: Path) -> None:
     with running(settings(1, bundle)) as relay:
         assert relay.sidecar.http is not None
-        taken = relay.sidecar.http.address
+        address = relay.sidecar.http.address
         for setting in ("metrics", "admin"):
-            config = settings(1, bundle, **{setting: str(taken)})
+            config = settings(1, bundle, **{setting: str(address)})
             if setting == "admin":
                 config = config.model_copy(update={"metrics": None})
             with pytest.raises(StartError, match=f"{setting}: cannot listen"), running(config):
@@ -108,8 +108,8 @@ def test_a_histogram_counts_what_it_was_given_whenever_it_is_read() -> None:
         histogram.add(value)
     histogram.extend([2.0] * 3_000)
 
-    (told,) = histogram.buckets()
-    assert (told.bounds, told.cumulative, told.total) == (["1", "2"], [2, 3_003, 3_004], pytest.approx(6_012.0))
+    (bucket,) = histogram.buckets()
+    assert (bucket.bounds, bucket.cumulative, bucket.total) == (["1", "2"], [2, 3_003, 3_004], pytest.approx(6_012.0))
 
 
 @pytest.mark.parametrize("rows", [1, 40, 3_000])
@@ -140,7 +140,7 @@ def test_the_text_of_a_scrape_says_what_the_client_library_would(bundle: Path, o
     _, text = Exposition(sink, registry).answer(accept, "")
     parse = parse_openmetrics if openmetrics else parse_text
 
-    def told(families: Any) -> Any:
+    def comparable(families: Any) -> Any:
         return sorted(
             (s.name, sorted(s.labels.items()), s.value, s.exemplar.labels if openmetrics and s.exemplar else None)
             for family in families
@@ -149,8 +149,8 @@ def test_the_text_of_a_scrape_says_what_the_client_library_would(bundle: Path, o
 
     registry.register(sink)
     library = (open_text if openmetrics else plain_text)(registry).decode()
-    assert told(parse(text.decode())) == told(parse(library))
-    assert told(parse(text.decode()))
+    assert comparable(parse(text.decode())) == comparable(parse(library))
+    assert comparable(parse(text.decode()))
     _, packed = Exposition(sink, CollectorRegistry()).answer(accept, "gzip, deflate")
     assert gzip.decompress(packed) == text
 

@@ -26,7 +26,7 @@ TYPED = {
 }  # fmt: skip
 
 
-def values(message: oip.Message, name: str) -> Any:
+def values(message: oip.TensorMessage, name: str) -> Any:
     tensor = message.layout.tensor(name)
     item_size(tensor.datatype, name)
     return to_float32(message.raw[tensor.position], tensor.datatype).reshape(tensor.shape)

@@ -111,8 +111,8 @@ def test_a_stream_message_with_two_responses_is_undecodable() -> None:
 
 
 def generate(logprob: float) -> Any:
-    told = vllm.OutputLogProbs(token_logprobs=[logprob], token_ids=[1])
-    return vllm.GenerateResponse(chunk=vllm.GenerateStreamChunk(token_ids=[1], output_logprobs=told))
+    logprobs = vllm.OutputLogProbs(token_logprobs=[logprob], token_ids=[1])
+    return vllm.GenerateResponse(chunk=vllm.GenerateStreamChunk(token_ids=[1], output_logprobs=logprobs))
 
 
 def test_messages_of_other_protocols_with_a_field_twice_are_undecodable() -> None:
@@ -120,13 +120,13 @@ def test_messages_of_other_protocols_with_a_field_twice_are_undecodable() -> Non
     twice = both(generate(-9.0), generate(-0.1))
     two_kinds = both(generate(-9.0), vllm.GenerateResponse(complete=vllm.GenerateComplete(finish_reason="stop")))
     for content in (twice, two_kinds) * 2:
-        assert why(lambda one: method.open(one, None), content) == "undecodable"
+        assert why(lambda raw: method.open(raw, None), content) == "undecodable"
     method.open(generate(-0.1).SerializeToString(), None)
     predict = preset("tfserving")["/tensorflow.serving.PredictionService/Predict"]
     outputs = {"probs": {"dtype": "DT_FLOAT", "floatVal": [0.5]}}
-    one = predict.answer({"outputs": outputs, "modelSpec": {"name": "m"}}).SerializeToString()
+    response = predict.answer({"outputs": outputs, "modelSpec": {"name": "m"}}).SerializeToString()
     entry = predict.answer({"outputs": outputs}).SerializeToString()
-    assert why(lambda content: predict.open(content, None), one + entry) == "undecodable"
+    assert why(lambda content: predict.open(content, None), response + entry) == "undecodable"
 
 
 def test_of_values_with_one_name_none_is_taken() -> None:
@@ -193,17 +193,17 @@ def test_layouts_are_remembered_up_to_a_size() -> None:
     before = oip.layouts.held
     for number in range(3):
         message = request(("x", CALM))
-        message.inputs[0].parameters["note"].string_param = f"{number}" + "n" * oip.LARGEST
+        message.inputs[0].parameters["note"].string_param = f"{number}" + "n" * oip.MAX_DESCRIPTIONS
         read = oip.read_request(message.SerializeToString())
         assert not read.layout.remembered and read.layout.tensor("x").shape == (1, 8)
-        long = request((f"{number}" + "x" * oip.LARGEST, CALM), typed=True).SerializeToString()
+        long = request((f"{number}" + "x" * oip.MAX_DESCRIPTIONS, CALM), typed=True).SerializeToString()
         assert not oip.read_request(long).layout.remembered
     assert oip.layouts.held == before
-    for number in range(oip.ROOM // 8_000 + 10):
+    for number in range(oip.MAX_MEMORY // 8_000 + 10):
         message = request(("x", CALM))
         message.inputs[0].parameters["note"].string_param = f"{number:08}" + "n" * 8_000
         assert oip.read_request(message.SerializeToString()).layout.remembered
-        assert oip.layouts.held <= oip.ROOM
+        assert oip.layouts.held <= oip.MAX_MEMORY
 
 
 def test_shapes_without_end_are_no_shapes(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ ANSWERS = {b"safe": inference(safe_traffic(4, seed=3), slice(0, 1)), b"far": inf
 
 
 def metric(relay: Running, line: str) -> float:
-    found = [one for one in relay.metrics.splitlines() if one.startswith(line + " ")]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
+    samples = [text for text in relay.metrics.splitlines() if text.startswith(line + " ")]
+    return float(samples[0].rpartition(" ")[2]) if samples else 0.0
 
 
 # -- TLS
@@ -66,7 +66,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("ca"))
 
 
-def asked(target: str, shown: grpc.ChannelCredentials, request: bytes = b"safe") -> Any:
+def ask(target: str, shown: grpc.ChannelCredentials, request: bytes = b"safe") -> Any:
     with grpc.secure_channel(target, shown) as channel:
         return channel.unary_unary(INFER)(request, timeout=60)
 
@@ -84,11 +84,11 @@ def test_mutual_tls_on_both_sides(bundle: Path, authority: Authority, mode: str)
             address, bundle, mode=mode, tls=tls(relay_pair, authority.ca), upstream_tls=upstream_tls
         )  # fmt: skip
         with running(config) as relay:
-            assert asked(relay.target, credentials(authority.ca, client)) == ANSWERS[b"safe"]
+            assert ask(relay.target, credentials(authority.ca, client)) == ANSWERS[b"safe"]
             large = bytes(1 << 20)
-            assert asked(relay.target, credentials(authority.ca, client), large) == large
+            assert ask(relay.target, credentials(authority.ca, client), large) == large
             with pytest.raises(grpc.RpcError):
-                asked(relay.target, credentials(authority.ca))
+                ask(relay.target, credentials(authority.ca))
             with pytest.raises(grpc.RpcError), grpc.insecure_channel(relay.target) as plain:
                 plain.unary_unary(INFER)(b"safe", timeout=60)
 
@@ -117,7 +117,7 @@ def test_new_certificates_are_used_without_a_restart_and_broken_ones_are_not(bun
                 assert call(b"safe", timeout=60) == ANSWERS[b"safe"]
                 pair[0].write_text("nonsense")
                 time.sleep(2.5)
-                assert asked(relay.target, credentials(first.ca)) == ANSWERS[b"safe"]
+                assert ask(relay.target, credentials(first.ca)) == ANSWERS[b"safe"]
                 renewed = second.sign("relay")
                 pair[1].write_bytes(renewed[1].read_bytes())
                 pair[0].write_bytes(renewed[0].read_bytes())
@@ -128,7 +128,7 @@ def test_new_certificates_are_used_without_a_restart_and_broken_ones_are_not(bun
 
 def _trusts(target: str, ca: Path) -> bool:
     try:
-        return bool(asked(target, credentials(ca)))
+        return bool(ask(target, credentials(ca)))
     except grpc.RpcError:
         return False
 
@@ -137,7 +137,7 @@ def test_a_certificate_that_has_expired_is_refused_by_callers(bundle: Path, auth
     pair = authority.sign("late", days=-1)
     with model_server() as (_, address), running(settings(address, bundle, tls=tls(pair))) as relay:
         with pytest.raises(grpc.RpcError) as caught:
-            asked(relay.target, credentials(authority.ca))
+            ask(relay.target, credentials(authority.ca))
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
 
 
@@ -151,8 +151,8 @@ def test_a_certificate_that_is_missing_is_told_at_start(bundle: Path, tmp_path: 
 
 
 def test_several_ports_lead_to_several_model_servers(bundle: Path, tmp_path: Path) -> None:
-    with model_server() as (one, first), model_server() as (two, second):
-        one.answers, two.answers = ANSWERS, {b"safe": ANSWERS[b"far"]}
+    with model_server() as (first_model, first), model_server() as (second_model, second):
+        first_model.answers, second_model.answers = ANSWERS, {b"safe": ANSWERS[b"far"]}
         path = tmp_path / "second.sock"
         config = settings(first, bundle, listeners=[{"listen": f"unix:{path}", "upstream": second}])
         with running(config) as relay:
@@ -183,12 +183,12 @@ def test_the_port_tells_the_model_where_the_protocol_does_not(tmp_path: Path) ->
             listeners=listeners, models={"a": model, "b": model},
         )  # fmt: skip
         with running(config):
-            told = []
+            reported = []
             for name in ("a", "b"):
                 with grpc.insecure_channel(f"unix:{tmp_path}/{name}.sock") as channel:
-                    _, call = channel.unary_unary(embed.name).with_call(b"x", timeout=60)
-                    told.append((tocsin.verdict(call).model, tocsin.verdict(call).unscored))
-    assert told == [("other", "unknown_model"), ("b", None)]
+                    _, call = channel.unary_unary(embed.name).with_call(b"x", timeout=5)
+                    reported.append((tocsin.verdict(call).model, tocsin.verdict(call).unscored))
+    assert reported == [("other", "unknown_model"), ("b", None)]
 
 
 # -- limits
@@ -210,13 +210,13 @@ ASK = block([(":method", "POST"), (":scheme", "http"), (":path", "/test.Model/Un
 
 def closed(peer: Any) -> bytes:
     """Everything until the other side closes."""
-    found = b""
+    received = b""
     try:
         while content := peer.recv(65_536):
-            found += content
+            received += content
     except ConnectionResetError:
         pass
-    return found
+    return received
 
 
 @pytest.mark.parametrize(
@@ -319,8 +319,8 @@ def test_a_new_bundle_and_mode_are_taken_up_while_calls_go_on(bundle: Path, tmp_
             other = quick_bundle(tmp_path / "other.tocsin", rule="all")
             content["models"]["digits"] |= {"bundle": "other.tocsin", "on_alarm": {"critical": "block"}}
             path.write_text(yaml.safe_dump({**content, "mode": "enforce"}))
-            told = relay.call(relay.sidecar.reloader.reload())
-            assert "model digits (sha256:" in told and "mode enforce" in told
+            report = relay.call(relay.sidecar.reloader.reload())
+            assert "model digits (sha256:" in report and "mode enforce" in report
             until(lambda: _status(call, b"far") is grpc.StatusCode.PERMISSION_DENIED)
             _, later = call.with_call(b"safe", timeout=60)
             assert other.digest.startswith(tocsin.verdict(later).bundle)
@@ -337,7 +337,7 @@ def _status(call: Any, request: bytes) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"mode": "strict"}, "mode: "),
         ({"models": {"digits": {"bundle": "none.tocsin", "signals": SIGNALS}}}, "none.tocsin"),
@@ -345,14 +345,14 @@ def _status(call: Any, request: bytes) -> Any:
     ],
 )
 def test_what_is_broken_keeps_the_old_and_says_so(
-    bundle: Path, tmp_path: Path, change: dict[str, Any], told: str
+    bundle: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     with model_server() as (model, address):
         model.answers = ANSWERS
         path, content = tmp_path / "t.yaml", written(address, bundle)
         with from_file(path, content) as relay:
             path.write_text(yaml.safe_dump({**content, **change}))
-            with pytest.raises(ReloadError, match=told):
+            with pytest.raises(ReloadError, match=message):
                 reload_command(relay.sidecar.admin_address)
             assert metric(relay, 'tocsin_reloads_total{outcome="failed"}') == 1
             with grpc.insecure_channel(relay.target) as channel:

@@ -40,8 +40,8 @@ def at(address: str, **more: Any) -> Target:
 
 
 def sending(request: bytes = b"x", method: str = INFER, **more: Any) -> Sending:
-    told: dict[str, Any] = {"metadata": (), "seconds": 5.0, "streams": method == DOWN, "limit": 1 << 20, **more}
-    return Sending(method, request, **told)
+    fields: dict[str, Any] = {"metadata": (), "seconds": 5.0, "streams": method == DOWN, "limit": 1 << 20, **more}
+    return Sending(method, request, **fields)
 
 
 keys = st.from_regex(r"[a-z0-9_.-]{1,20}", fullmatch=True)
@@ -86,17 +86,19 @@ def test_a_channel_is_shared_by_address_and_tls_and_by_nothing_less(tmp_path: Pa
     credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
     with model_server(credentials=credentials) as (_, address):
         channels = Channels()
-        trusted, strange = (at(address, tls=UpstreamTls(ca=one.ca)) for one in (authority, other))
+        trusted, strange = (at(address, tls=UpstreamTls(ca=signer.ca)) for signer in (authority, other))
         assert channels.send(trusted, sending()) == [b"x"]
         assert channels.send(strange, sending(seconds=1.0)) is None  # not over the connection that is there already
         assert channels.send(at(address), sending(seconds=1.0)) is None
         assert channels.send(trusted, sending()) == [b"x"]
 
         async def aio() -> list[Any]:
-            made = AioChannels()
-            found = [await made.send(one, sending(seconds=2.0)) for one in (trusted, strange, at(address), trusted)]
-            await made.close()
-            return found
+            channels = AioChannels()
+            outcomes = [
+                await channels.send(target, sending(seconds=2.0)) for target in (trusted, strange, at(address), trusted)
+            ]
+            await channels.close()
+            return outcomes
 
         assert asyncio.run(aio()) == [[b"x"], None, None, [b"x"]]
 
@@ -119,7 +121,7 @@ def test_channels_of_loops_that_have_ended_are_let_go() -> None:
 
     several = [weakref.ref(asyncio.run(once())) for _ in range(3)]
     gc.collect()
-    assert [one() is None for one in several] == [True, True, False]
+    assert [reference() is None for reference in several] == [True, True, False]
 
 
 @pytest.mark.parametrize("limit", [6, 5])
@@ -130,11 +132,11 @@ def test_a_response_that_is_larger_than_may_be_kept_counts_as_failed(limit: int)
         budget = MemoryBudget(limit)
 
         async def aio() -> Any:
-            made = AioChannels(budget)
+            channels = AioChannels(budget)
             try:
-                return await made.send(at(address), sending(method=DOWN))
+                return await channels.send(at(address), sending(method=DOWN))
             finally:
-                await made.close()
+                await channels.close()
 
         assert asyncio.run(aio()) == expected
         assert budget.remaining == limit

@@ -21,8 +21,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tocsin.judgement.guard import Guard
 from tocsin.page.history import History
-from tocsin.page.page import WATCHERS
-from tocsin.page.snapshot import SHOWN, snapshot
+from tocsin.page.page import MAX_WATCHERS
+from tocsin.page.snapshot import MAX_MODELS, snapshot
 from tocsin.sinks.prometheus import PrometheusSink
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -59,20 +59,20 @@ def send(relay: Running, *requests: bytes) -> None:
 def looked_at(browser: Browser, url: str, **how: Any) -> tuple[Page, list[str], list[str]]:
     """The page, what it has asked for, and what it has complained of."""
     page = browser.new_page(**how)
-    asked: list[str] = []
+    requested: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(url)
     expect(page.locator(CARD)).to_be_visible()
-    return page, asked, complaints
+    return page, requested, complaints
 
 
 def test_it_says_the_promise_counts_live_and_loads_nothing_from_elsewhere(bundle: Path, browser: Browser) -> None:
     with watched(bundle) as (relay, url):
         send(relay, *(b"%d" % row for row in range(200)))
-        page, asked, complaints = looked_at(browser, url)
+        page, requested, complaints = looked_at(browser, url)
         card = page.locator(CARD)
         expect(card).to_contain_text("warning: at most 5% of safe responses like the 400 calibration responses alarm")
         expect(card).to_contain_text("of 200 responses since start")
@@ -80,7 +80,7 @@ def test_it_says_the_promise_counts_live_and_loads_nothing_from_elsewhere(bundle
         send(relay, b"far")
         expect(card).to_contain_text("of 201 responses since start")
         expect(page.locator("#alarms")).to_contain_text("critical")
-        assert {re.match(r"https?://[^/]+", one)[0] for one in asked} == {url}  # type: ignore[index]
+        assert {re.match(r"https?://[^/]+", address)[0] for address in requested} == {url}  # type: ignore[index]
         assert complaints == []
         page.close()
 
@@ -164,12 +164,12 @@ def test_alarms_are_searched_by_session_and_trace_and_older_ones_are_shown(bundl
         with grpc.insecure_channel(relay.target) as channel:
             for number, trace in enumerate(traces):
                 metadata = (("traceparent", f"00-{trace}-b7ad6b7169203331-01"), ("x-session", f"robot {number}"))
-                channel.unary_unary(INFER)(b"far", metadata=metadata, timeout=60)
-        told = relay.sidecar.events.latest
+                channel.unary_unary(INFER)(b"far", metadata=metadata, timeout=10)
+        events = relay.sidecar.events.latest
         page, _, complaints = looked_at(browser, url)
         lines, search = page.locator("#alarms details"), page.locator("#search")
         expect(lines).to_have_count(10)
-        singles = [event["data"] for event in told if "alarms" not in event["data"]]
+        singles = [event["data"] for event in events if "alarms" not in event["data"]]
         search.fill(singles[3]["trace_id"])
         expect(lines).to_have_count(1)
         expect(lines.first).to_contain_text(singles[3]["session"])
@@ -230,7 +230,7 @@ def test_it_is_off_with_one_setting_and_only_answers_get(bundle: Path) -> None:
 
 def test_so_many_may_watch_and_no_more(bundle: Path) -> None:
     with watched(bundle) as (_, url), ExitStack() as open_:
-        for _ in range(WATCHERS):
+        for _ in range(MAX_WATCHERS):
             open_.enter_context(urllib.request.urlopen(url + "/live")).readline()
         assert status(url + "/live") == 503
         assert status(url + "/snapshot") == 200
@@ -240,12 +240,12 @@ def test_no_payload_is_shown(bundle: Path, tmp_path: Path) -> None:
     events = {"to": [{"file": tmp_path / "alarms.jsonl"}], "payload": "both"}
     with watched(bundle, events=events) as (relay, url):
         send(relay, b"far")
-        told = json.loads((tmp_path / "alarms.jsonl").read_text().splitlines()[0])["data"]
-        assert told["request"] and told["response"]
+        alarm = json.loads((tmp_path / "alarms.jsonl").read_text().splitlines()[0])["data"]
+        assert alarm["request"] and alarm["response"]
         with urllib.request.urlopen(url + "/snapshot") as answer:
             shown = answer.read().decode()
-        assert told["trace_id"] in shown
-        assert told["request"] not in shown and told["response"] not in shown
+        assert alarm["trace_id"] in shown
+        assert alarm["request"] not in shown and alarm["response"] not in shown
 
 
 def test_the_terminal_shows_the_same(bundle: Path) -> None:
@@ -284,7 +284,7 @@ def test_history_tells_what_came_between_two_looks() -> None:
 
 def test_of_many_models_those_with_most_evidence_are_shown(bundle: Path) -> None:
     model = {"bundle": bundle, "signals": SIGNALS}
-    guard = Guard.open(settings(1, None, models={f"m{number}": model for number in range(SHOWN + 5)}))
+    guard = Guard.open(settings(1, None, models={f"m{number}": model for number in range(MAX_MODELS + 5)}))
     sink = PrometheusSink(guard.models)
     guard.sinks.append(sink)
     for _ in range(30):
@@ -295,12 +295,12 @@ def test_of_many_models_those_with_most_evidence_are_shown(bundle: Path) -> None
         guard.judge([judged])
     history = History(sink.counts, every=3_600)
     try:
-        told = snapshot(sink, [], history, "observe")
+        shown = snapshot(sink, [], history, "observe")
     finally:
         history.close()
-    first = told["models"][0]
+    first = shown["models"][0]
     assert first["name"] == "m24" and first["severities"][0]["broken"]
-    assert len(told["models"]) == SHOWN and told["more"] == 5
+    assert len(shown["models"]) == MAX_MODELS and shown["more"] == 5
 
 
 def status(url: str, method: str = "GET") -> int:

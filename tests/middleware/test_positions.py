@@ -48,23 +48,23 @@ def expected(policy: str, bundle: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("relay")
     with acme.ranker(ANSWERS) as (_, address), running(config(bundle, folder, address, POLICIES[policy])) as relay:
         with grpc.insecure_channel(relay.target) as channel:
-            seen = {name: ask(channel, *scenario) for name, scenario in SCENARIOS.items()}
+            outcomes = {name: ask(channel, *scenario) for name, scenario in SCENARIOS.items()}
 
         async def aio() -> dict[str, Any]:
             async with grpc.aio.insecure_channel(relay.target) as channel:
                 return {name: await ask_aio(channel, *scenario) for name, scenario in SCENARIOS.items()}
 
-        assert asyncio.run(aio()) == seen
-    return seen
+        assert asyncio.run(aio()) == outcomes
+    return outcomes
 
 
 def test_the_relay_does_what_the_policy_says(policy: str, expected: dict[str, Any]) -> None:
     ok, far = grpc.StatusCode.OK, expected["one, far"]
     assert [s["code"] for s in expected.values() if s is expected["one, safe"]] == [ok]
     if policy == "observe":
-        assert all(not seen["verdicts"] and seen["code"] is ok for seen in expected.values())
+        assert all(not outcome["verdicts"] and outcome["code"] is ok for outcome in expected.values())
     elif policy in ("annotate", "flag"):
-        assert all(len(seen["verdicts"]) == 1 and seen["code"] is ok for seen in expected.values())
+        assert all(len(outcome["verdicts"]) == 1 and outcome["code"] is ok for outcome in expected.values())
     elif policy == "abstain":
         assert acme.Response.FromString(far["responses"][0]) == acme.Response(model="nobody", id="0")
     else:
@@ -83,7 +83,7 @@ def test_every_position_decides_and_acts_as_the_relay_does(
 ) -> None:
     with positioned(position, bundle, tmp_path, POLICIES[policy]) as (say, _):
         for name, scenario in SCENARIOS.items():
-            seen = say(*scenario)
+            outcome = say(*scenario)
             if policy == "observe":  # a client sees its own verdict in every mode; servers and the relay add none
-                seen = {**seen, "verdicts": []}
-            assert seen == expected[name], name
+                outcome = {**outcome, "verdicts": []}
+            assert outcome == expected[name], name

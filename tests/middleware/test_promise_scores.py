@@ -23,7 +23,7 @@ from tests.command import tocsin
 from tocsin.offline.score_promise import calibrated, divide, outcome_at, scorer_of, thresholds_of
 from tocsin.recording.json_rows import rows_of
 from tocsin.recording.score_table import ScoreTable, read_scores
-from tocsin.replay.following import LONGEST, lines_of
+from tocsin.replay.following import MAX_LINE, lines_of
 from tocsin_calibration import Bundle
 
 
@@ -73,8 +73,8 @@ def test_false_alarms_obey_the_law_that_is_printed() -> None:
     law = betabinom(m, n + 1 - k, k)
     edges = np.unique(law.ppf(np.linspace(0.1, 0.9, 9)))
     expected = np.diff(np.concatenate([[0.0], law.cdf(edges), [1.0]])) * len(counts)
-    seen = np.histogram(counts, np.concatenate([[-0.5], edges + 0.5, [m + 0.5]]))[0]
-    assert chi2.sf(((seen - expected) ** 2 / expected).sum(), len(seen) - 1) > 1e-4
+    observed = np.histogram(counts, np.concatenate([[-0.5], edges + 0.5, [m + 0.5]]))[0]
+    assert chi2.sf(((observed - expected) ** 2 / expected).sum(), len(observed) - 1) > 1e-4
 
 
 @pytest.mark.parametrize("decimals", [6, 2])
@@ -165,7 +165,7 @@ def converted(table: Path, folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("content", "more", "told"),
+    ("content", "more", "message"),
     [
         ("risk\n1\nhigh\n", [], "row 2: 'risk' holds no number"),
         ("risk\n1\nnan\n", [], "row 2: 'risk' is missing"),
@@ -177,12 +177,12 @@ def converted(table: Path, folder: Path, kind: str) -> Path:
     ],
 )
 def test_a_table_that_cannot_serve_is_refused_in_words(
-    tmp_path: Path, content: str, more: list[str], told: str
+    tmp_path: Path, content: str, more: list[str], message: str
 ) -> None:
     path = tmp_path / "scores.csv"
     path.write_text(content)
     done = tocsin("promise", path, "--score", "risk", "-o", tmp_path / "x.tocsin", *more, code=2)
-    assert re.search(told, done.stderr), done.stderr
+    assert re.search(message, done.stderr), done.stderr
     assert not (tmp_path / "x.tocsin").exists()
 
 
@@ -209,11 +209,11 @@ def test_a_log_like_calibration_keeps_the_promise_and_another_breaks_it(promised
     broken = '{"risk": "nan"}', "{", '{"other": 1}'
     changed = log_of(tmp_path / "changed.jsonl", mixed, *broken)
     done = tocsin("watch", changed, promised, "--json").stdout.splitlines()
-    told = [json.loads(line) for line in done]
-    last = told[-1]
+    lines = [json.loads(line) for line in done]
+    last = lines[-1]
     assert last["rows"] == 603 and last["unscored"] == {"not_finite": 1, "undecodable": 1, "missing_signal": 1}
     assert last["severities"]["warning"]["broken"] and last["drift"] > 4.7
-    alarms = [facts["alarm"] for facts in told if "alarm" in facts]
+    alarms = [facts["alarm"] for facts in lines if "alarm" in facts]
     assert len(alarms) == last["severities"]["warning"]["alarms"] and alarms[-1]["row"] > 300
     counted = sum(alarm["severity"] == "critical" for alarm in alarms)
     assert counted == last["severities"]["critical"]["alarms"]
@@ -241,7 +241,7 @@ def test_a_followed_log_is_read_through_growth_rotation_and_truncation(tmp_path:
         lambda: (path.open("ab").write(b"4"), path.rename(tmp_path / "old"), path.write_bytes(b"5\n")),
         lambda: path.write_bytes(b""),
         lambda: path.open("ab").write(b"6\n\xff\n"),
-        lambda: path.open("ab").write(b"x" * (LONGEST + 5) + b"\n7\n"),
+        lambda: path.open("ab").write(b"x" * (MAX_LINE + 5) + b"\n7\n"),
     ]
 
     class Enough(Exception):
@@ -258,7 +258,7 @@ def test_a_followed_log_is_read_through_growth_rotation_and_truncation(tmp_path:
             read += lines
     long = read.pop(-2)
     assert read == ["1", "2", "partial", "3", "4", "5", "6", "\ufffd", "7"]
-    assert len(long) == LONGEST + 1
+    assert len(long) == MAX_LINE + 1
 
 
 def test_attributes_of_spans_are_rows() -> None:

@@ -34,14 +34,18 @@ def test_each_group_is_judged_by_its_own_threshold(tmp_path: Path) -> None:
     bundle = grouped(tmp_path / "g.tocsin")
     promise = Bundle.read(bundle).require_promise()
     with served(bundle, group="metadata.x-tenant") as relay:
-        found = {name: [ask(relay, b"%d" % row, ("x-tenant", name)) for row in range(30)] for name in ("calm", "wild")}
+        verdicts_by_group = {
+            name: [ask(relay, b"%d" % row, ("x-tenant", name)) for row in range(30)] for name in ("calm", "wild")
+        }
         stranger = ask(relay, b"3", ("x-tenant", "nobody"))
     scores = Bundle.read(bundle).scorer(SAFE.take(slice(0, 30)))
-    for name, verdicts in found.items():
+    for name, verdicts in verdicts_by_group.items():
         expected = promise.judge(scores, [name] * 30)
         assert [v.pvalues[0] for v in verdicts] == pytest.approx(expected.pvalues, rel=1e-4)
         assert [v.severity for v in verdicts] == expected.severities
-    assert any(c.pvalues != w.pvalues for c, w in zip(found["calm"], found["wild"], strict=True))
+    assert any(
+        c.pvalues != w.pvalues for c, w in zip(verdicts_by_group["calm"], verdicts_by_group["wild"], strict=True)
+    )
     assert stranger.pvalues[0] == pytest.approx(promise.judge(scores[3:4]).pvalues[0], rel=1e-4)
 
 
@@ -68,8 +72,8 @@ def test_each_model_has_its_own_keys(tmp_path: Path) -> None:
     guard = Guard.open(Config(**content))
     call = guard.call(INFER, {"x-tenant": "t", "x-region": "r", "x-session": "s", "x-chat": "c", "unrelated": "u"})
     assert call is not None and "unrelated" not in call.keys
-    told = {name: (one.group_of(call), one.session_of(call)) for name, one in guard.models.items()}
-    assert told == {"digits": ("t", "s"), "other": ("r", "c")}
+    keys = {name: (guarded.group_of(call), guarded.session_of(call)) for name, guarded in guard.models.items()}
+    assert keys == {"digits": ("t", "s"), "other": ("r", "c")}
 
 
 def test_a_version_may_be_the_group(tmp_path: Path) -> None:
@@ -85,12 +89,12 @@ def test_a_session_is_judged_as_it_goes_on_as_it_would_be_at_once(tmp_path: Path
     bundle = in_sessions(tmp_path / "s.tocsin", window=Window(3), style=style)
     promise = Bundle.read(bundle).require_promise()
     with served(bundle) as relay:
-        one, other = [], []
+        first_session, second_session = [], []
         for row in range(12):  # two sessions, their calls interleaved
-            one.append(ask(relay, b"%d" % row, ("x-session", "one")))
-            other.append(ask(relay, b"%d" % (row + 50), ("x-session", "other")))
+            first_session.append(ask(relay, b"%d" % row, ("x-session", "one")))
+            second_session.append(ask(relay, b"%d" % (row + 50), ("x-session", "other")))
     scorer = Bundle.read(bundle).scorer
-    for verdicts, first in ((one, 0), (other, 50)):
+    for verdicts, first in ((first_session, 0), (second_session, 50)):
         progress = promise.sessions.start()  # type: ignore[union-attr]
         expected = promise.judge(scorer(SAFE.take(slice(first, first + 12))), sessions=[progress] * 12)
         assert [v.pvalues[0] for v in verdicts] == pytest.approx(expected.pvalues, rel=1e-4)
@@ -100,11 +104,11 @@ def test_a_session_is_judged_as_it_goes_on_as_it_would_be_at_once(tmp_path: Path
 def test_sessions_end_by_silence_or_number_and_are_counted_once() -> None:
     now = 0.0
     sessions = MemorySessions(SessionRule(), idle=10, most=3, clock=lambda: now)
-    one = sessions.of("one")
-    one.severity = "warning"
-    assert sessions.of("one") is one and sessions.ended([("one", one)]) == []
+    session = sessions.of("one")
+    session.severity = "warning"
+    assert sessions.of("one") is session and sessions.ended([("one", session)]) == []
     now = 20.0
-    assert sessions.of("one") is not one  # the old one has ended
+    assert sessions.of("one") is not session  # the old one has ended
     assert sessions.ended([]) == ["warning"]
     for name in ("two", "three", "four"):
         sessions.of(name)
@@ -118,16 +122,16 @@ def test_sessions_end_by_silence_or_number_and_are_counted_once() -> None:
 
 def test_a_stretch_that_ends_in_a_late_call_is_counted_too(tmp_path: Path) -> None:
     guard = Guard.open(Config(**model(in_sessions(tmp_path / "s.tocsin", every=1))))
-    told: list[Scored] = []
+    batches: list[Scored] = []
     metrics = PrometheusSink(guard.models)
-    guard.sinks += [SimpleNamespace(scored=told.append, unscored=lambda call: None), metrics]
+    guard.sinks += [SimpleNamespace(scored=batches.append, unscored=lambda call: None), metrics]
     for late in (False, True):
         call = guard.call(INFER, {"x-session": "one"})
         assert call is not None
         call.response, call.late = inference(SAFE, slice(0, 1)), late
         guard.judge([call])
-    assert [len(batch.calls) for batch in told] == [1, 0]
-    assert [len(batch.ended or ()) for batch in told] == [0, 1] and told[1].scores.shape == (0, 2)
+    assert [len(batch.calls) for batch in batches] == [1, 0]
+    assert [len(batch.ended or ()) for batch in batches] == [0, 1] and batches[1].scores.shape == (0, 2)
     (sessions,) = [family for family in metrics.collect() if family.name == "tocsin_sessions"]
     assert sum(sample.value for sample in sessions.samples) == 1
 
@@ -154,21 +158,21 @@ def test_the_last_sessions_are_counted_although_no_traffic_comes_after_them(tmp_
 
 def test_looking_for_silent_sessions_does_not_wait_for_a_batch_that_is_judged(tmp_path: Path) -> None:
     guard = Guard.open(Config(**model(in_sessions(tmp_path / "s.tocsin"), session_idle="50ms")))
-    told: list[Scored] = []
-    guard.sinks.append(SimpleNamespace(scored=told.append, unscored=lambda call: None))
+    batches: list[Scored] = []
+    guard.sinks.append(SimpleNamespace(scored=batches.append, unscored=lambda call: None))
     call = guard.call(INFER, {"x-session": "one"})
     assert call is not None
     call.response = inference(SAFE, slice(0, 1))
     guard.judge([call])
-    told.clear()
+    batches.clear()
     time.sleep(0.1)
     sessions = guard.models["digits"].judge.sessions
     assert sessions is not None
     with sessions.lock:  # as whoever judges holds it, through a round trip to Redis
         guard.end_silent_sessions()
-        assert not told
+        assert not batches
     guard.end_silent_sessions()
-    assert [len(batch.ended or ()) for batch in told] == [1]
+    assert [len(batch.ended or ()) for batch in batches] == [1]
 
 
 def _sessions(metrics: str) -> float:
@@ -201,7 +205,7 @@ def test_worth_decides_and_the_graver_action_wins(tmp_path: Path) -> None:
     with served(bundle, risk={"wrong_costs": 0.5, "review_costs": 0.3}) as relay:
         verdicts = [ask(relay, b"%d" % row) for row in range(120)]
         batch = ask(relay, b"batch")
-        lines = [one for one in relay.metrics.splitlines() if one.startswith("tocsin_responses_total{")]
+        lines = [text for text in relay.metrics.splitlines() if text.startswith("tocsin_responses_total{")]
     policy = Bundle.read(bundle).risk
     assert policy is not None
     for verdict in verdicts:
@@ -214,16 +218,16 @@ def test_worth_decides_and_the_graver_action_wins(tmp_path: Path) -> None:
     assert all(any("right with probability" in r for r in v.reasons) == (v.action != "pass") for v in verdicts)
     assert batch.weighed is not None and len(batch.weighed.decisions) == 3
     for action in ("pass", "flag", "abstain"):
-        seen = sum(v.action == action for v in verdicts)
-        (line,) = [one for one in lines if f'decision="{action}"' in one and not one.endswith(" 0")]
-        assert seen <= float(line.rpartition(" ")[2]) <= seen + 3  # the batch has three more
+        counted = sum(v.action == action for v in verdicts)
+        (line,) = [text for text in lines if f'decision="{action}"' in text and not text.endswith(" 0")]
+        assert counted <= float(line.rpartition(" ")[2]) <= counted + 3  # the batch has three more
 
 
 def test_a_bounded_risk_abstains_beyond_its_threshold(tmp_path: Path) -> None:
     bundle = weighed(tmp_path / "w.tocsin", max_error=0.05)
-    made = Bundle.read(bundle)
-    assert made.risk is not None and made.risk.selective is not None
-    limit = made.risk.selective.threshold
+    read = Bundle.read(bundle)
+    assert read.risk is not None and read.risk.selective is not None
+    limit = read.risk.selective.threshold
     assert limit is not None
     guard = Guard.open(Config(**model(bundle, risk={"wrong_costs": 0})))  # worth alone would serve everything
     calls = [guard.call(INFER, {}) for _ in range(50)]
@@ -231,14 +235,14 @@ def test_a_bounded_risk_abstains_beyond_its_threshold(tmp_path: Path) -> None:
         assert call is not None
         call.response = inference(SAFE, slice(row, row + 1))
     guard.judge([call for call in calls if call is not None])
-    scores = made.scorer(SAFE.take(slice(0, 50)))[:, made.risk.column]
+    scores = read.scorer(SAFE.take(slice(0, 50)))[:, read.risk.column]
     for score, call in zip(scores, calls, strict=True):
         assert call is not None and call.verdict is not None and call.verdict.weighed is not None
         assert (call.verdict.weighed.decisions[0] == "abstain") == (score > limit)
 
 
 @pytest.mark.parametrize(
-    ("make", "more", "told"),
+    ("make", "more", "message"),
     [
         (grouped, {}, "models.digits.group: the bundle has a promise a group"),
         (in_sessions, {"session": None}, "models.digits.session: the bundle promises for sessions"),
@@ -246,11 +250,11 @@ def test_a_bounded_risk_abstains_beyond_its_threshold(tmp_path: Path) -> None:
     ],
 )
 def test_a_configuration_that_does_not_fit_its_bundle_is_refused(
-    tmp_path: Path, make: Any, more: dict[str, Any], told: str
+    tmp_path: Path, make: Any, more: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "b.tocsin"
     make(path)
-    with pytest.raises(tocsin.ConfigError, match=told):
+    with pytest.raises(tocsin.ConfigError, match=message):
         Guard.open(Config(**model(path, **more)))
 
 

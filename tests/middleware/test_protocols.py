@@ -83,8 +83,11 @@ def vllm_stream(logprobs: list[float]) -> list[Any]:
         )
         for at, value in enumerate(logprobs)
     ]
-    whole = vllm.OutputLogProbs(token_logprobs=logprobs)
-    return [*chunks, vllm.GenerateResponse(complete=vllm.GenerateComplete(finish_reason="stop", output_logprobs=whole))]
+    logprobs_of_all = vllm.OutputLogProbs(token_logprobs=logprobs)
+    return [
+        *chunks,
+        vllm.GenerateResponse(complete=vllm.GenerateComplete(finish_reason="stop", output_logprobs=logprobs_of_all)),
+    ]
 
 
 def sglang_stream(logprobs: list[float]) -> list[Any]:
@@ -105,10 +108,12 @@ def stream_of(module: Any) -> Any:
     def stream(logprobs: list[float]) -> list[Any]:
         chunks = []
         for at, value in enumerate(logprobs):
-            told = module.OutputLogProbs(token_logprobs=[value], token_ids=[at])
-            told.top_logprobs.add(values=[value, value - 1], token_ids=[at, at + 1])
+            output = module.OutputLogProbs(token_logprobs=[value], token_ids=[at])
+            output.top_logprobs.add(values=[value, value - 1], token_ids=[at, at + 1])
             chunks.append(
-                module.GenerateResponse(chunk=module.GenerateStreamChunk(token_ids=[at], output_logprobs=told, index=0))
+                module.GenerateResponse(
+                    chunk=module.GenerateStreamChunk(token_ids=[at], output_logprobs=output, index=0)
+                )
             )
         complete = module.GenerateComplete(output_ids=range(len(logprobs)), finish_reason="stop")
         return [*chunks, module.GenerateResponse(complete=complete)]
@@ -178,11 +183,11 @@ def test_a_token_stream_can_be_judged_in_windows(engine: str, tokens: Path) -> N
     pieces = [
         call.on_response_message(m.SerializeToString()) for m in stream([-0.3] * 4 + [-5.0] * 4 + [-0.3] * 2)[:10]
     ]
-    found = [piece for piece in [*pieces, *call.ended()] if piece is not None]
-    by.judge(found)
-    assert [len(piece.message_indices) for piece in found] == [4, 4, 2]
-    assert [piece.verdict.severity for piece in found if piece.verdict] == [None, "warning", None]
-    assert call.verdict is found[1].verdict
+    windows = [piece for piece in [*pieces, *call.ended()] if piece is not None]
+    by.judge(windows)
+    assert [len(piece.message_indices) for piece in windows] == [4, 4, 2]
+    assert [piece.verdict.severity for piece in windows if piece.verdict] == [None, "warning", None]
+    assert call.verdict is windows[1].verdict
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
@@ -211,12 +216,12 @@ def _prompt(engine: str, proto: Any) -> dict[str, Any]:
     [("vllm", vllm), ("sglang", sglang), ("trtllm", trtllm), ("mlx", mlx), ("tokenspeed", tokenspeed)],
 )
 def test_our_part_of_a_protocol_has_the_numbers_and_types_of_the_whole(ours: str, theirs: Any) -> None:
-    seen: set[str] = set()
+    compared: set[str] = set()
 
     def compare(mine: Any, other: Any) -> None:
-        if mine.full_name in seen:
+        if mine.full_name in compared:
             return
-        seen.add(mine.full_name)
+        compared.add(mine.full_name)
         for field in mine.fields:
             same = other.fields_by_name[field.name]
             assert (field.number, field.type, field.is_repeated) == (same.number, same.type, same.is_repeated), field
@@ -229,7 +234,7 @@ def test_our_part_of_a_protocol_has_the_numbers_and_types_of_the_whole(ours: str
         compare(method._request.DESCRIPTOR, real.input_type)  # type: ignore[attr-defined]
         compare(method._response.DESCRIPTOR, real.output_type)  # type: ignore[attr-defined]
         assert method.streams == real.server_streaming
-    assert len(seen) > 6
+    assert len(compared) > 6
 
 
 # -- TensorFlow Serving and embeddings
@@ -250,45 +255,45 @@ def test_tensors_of_tensorflow_serving_are_read_typed_and_packed(bundle: Path) -
             if not packed:
                 field = {"DT_FLOAT": "floatVal", "DT_DOUBLE": "doubleVal"}[dtype]
                 tensor[field] = values.ravel().astype(float).tolist()
-        made = predict.answer({"outputs": outputs, "modelSpec": {"name": "m", "version": "7"}})
+        answer = predict.answer({"outputs": outputs, "modelSpec": {"name": "m", "version": "7"}})
         for name, signal in (("probabilities", "probs"), ("features", "embedding")):
             if packed:
                 kind = {"DT_FLOAT": "<f4", "DT_DOUBLE": "<f8", "DT_HALF": "<f2"}[dtype]
-                made.outputs[name].tensor_content = SAFE[signal][:3].astype(kind).tobytes()
-        return made
+                answer.outputs[name].tensor_content = SAFE[signal][:3].astype(kind).tobytes()
+        return answer
 
-    asked = predict._request()  # type: ignore[attr-defined]
-    asked.model_spec.name = "m"
+    request = predict._request()  # type: ignore[attr-defined]
+    request.model_spec.name = "m"
     expected = Bundle.read(bundle).require_promise().judge(Bundle.read(bundle).scorer(SAFE.take(slice(0, 3)))).pvalues
     for packed, dtype in ((False, "DT_FLOAT"), (True, "DT_FLOAT"), (False, "DT_DOUBLE"), (True, "DT_DOUBLE")):
-        verdict = judged(by, predict.name, response(packed, dtype), request=asked).verdict
+        verdict = judged(by, predict.name, response(packed, dtype), request=request).verdict
         assert verdict is not None and verdict.unscored is None and verdict.version == "7"
         assert verdict.pvalues == pytest.approx(expected, rel=1e-5)
-    assert judged(by, predict.name, response(True, "DT_HALF"), request=asked).verdict.unscored is None  # type: ignore[union-attr]
+    assert judged(by, predict.name, response(True, "DT_HALF"), request=request).verdict.unscored is None  # type: ignore[union-attr]
     text = response(True, "DT_FLOAT")
     text.outputs["features"].dtype = 7
-    assert judged(by, predict.name, text, request=asked).verdict.unscored == "dtype"  # type: ignore[union-attr]
+    assert judged(by, predict.name, text, request=request).verdict.unscored == "dtype"  # type: ignore[union-attr]
     short = response(True, "DT_FLOAT")
     short.outputs["features"].tensor_content = b"1234"
-    assert judged(by, predict.name, short, request=asked).verdict.unscored == "shape"  # type: ignore[union-attr]
+    assert judged(by, predict.name, short, request=request).verdict.unscored == "shape"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("kept", [0, 1, 2, 9])
-def test_tensors_of_tensorflow_that_repeat_their_last_value_are_read(kept: int) -> None:
+@pytest.mark.parametrize("sent", [0, 1, 2, 9])
+def test_tensors_of_tensorflow_that_repeat_their_last_value_are_read(sent: int) -> None:
     """TensorFlow leaves out the end of a tensor that repeats one value, and all values where they are zero."""
     form = TensorForm("dtype", "tensor_shape.dim[].size", "tensor_content", {"FP32": "float_val"}, repeats_last=True)
     predict: Any = preset("tfserving")["/tensorflow.serving.PredictionService/Predict"]
     (find,) = finder(predict._response.DESCRIPTOR, signal_path("response.outputs.x"), {"tensorflow.TensorProto": form})
-    whole = np.array([*range(1, kept + 1), *[kept] * (10 - kept)], np.float32)
+    expected = np.array([*range(1, sent + 1), *[sent] * (10 - sent)], np.float32)
     dims = [{"size": "2"}, {"size": "5"}]
-    told = {"dtype": "DT_FLOAT", "tensorShape": {"dim": dims}, "floatVal": whole[:kept].tolist()}
-    found = find(predict.answer({"outputs": {"x": told}}))
-    assert found is not None and found.shape == (2, 5)
-    np.testing.assert_array_equal(found.values.ravel(), whole)
-    huge = predict.answer({"outputs": {"x": {**told, "tensorShape": {"dim": [{"size": "1000000000000"}]}}}})
+    proto = {"dtype": "DT_FLOAT", "tensorShape": {"dim": dims}, "floatVal": expected[:sent].tolist()}
+    tensor = find(predict.answer({"outputs": {"x": proto}}))
+    assert tensor is not None and tensor.shape == (2, 5)
+    np.testing.assert_array_equal(tensor.values.ravel(), expected)
+    huge = predict.answer({"outputs": {"x": {**proto, "tensorShape": {"dim": [{"size": "1000000000000"}]}}}})
     with pytest.raises(Unscored, match="stands for"):
         find(huge)
-    both = predict.answer({"outputs": {"x": {**told, "floatVal": [1.0], "intVal": [1]}}})
+    both = predict.answer({"outputs": {"x": {**proto, "floatVal": [1.0], "intVal": [1]}}})
     (strict,) = finder(
         predict._response.DESCRIPTOR,
         signal_path("response.outputs.x"),
@@ -321,7 +326,7 @@ def test_every_preset_is_in_the_docs() -> None:
 
 
 @contextmanager
-def own(bundle: Path, folder: Path, **more: Any) -> Iterator[tuple[Any, Any]]:
+def own_protocol(bundle: Path, folder: Path, **more: Any) -> Iterator[tuple[Any, Any]]:
     answers = {f"safe{row}": acme.answer(SAFE, row) for row in range(3)} | {"far": acme.answer(far_away(1), 0)}
     with acme.ranker(answers, reflecting="reflection" in more) as (_server, address):
         protocols = acme.protocol(folder)
@@ -337,7 +342,7 @@ def own(bundle: Path, folder: Path, **more: Any) -> Iterator[tuple[Any, Any]]:
 
 @pytest.mark.parametrize("more", [{}, {"reflection": True}])
 def test_any_method_is_guarded_from_descriptors_or_by_reflection(bundle: Path, tmp_path: Path, more: Any) -> None:
-    with own(bundle, tmp_path, **more) as (_, channel):
+    with own_protocol(bundle, tmp_path, **more) as (_, channel):
         call = channel.unary_unary(acme.PATHS["Rank"], acme.Request.SerializeToString, acme.Response.FromString)
         _, safe = call.with_call(acme.Request(query="safe1"), timeout=60)
         _, far = call.with_call(acme.Request(query="far"), timeout=60)
@@ -347,13 +352,13 @@ def test_any_method_is_guarded_from_descriptors_or_by_reflection(bundle: Path, t
 
 
 def test_sessions_are_told_by_a_field_of_the_request(bundle: Path, tmp_path: Path) -> None:
-    with own(bundle, tmp_path, session="request.user") as (relay, channel):
+    with own_protocol(bundle, tmp_path, session="request.user") as (relay, channel):
         call = channel.unary_unary(acme.PATHS["Rank"], acme.Request.SerializeToString, acme.Response.FromString)
         call(acme.Request(query="safe1", user="u-7"), timeout=60)
         model = relay.sidecar.relay.context.guard.models["digits"]
-        made = relay.sidecar.relay.context.guard.call(acme.PATHS["Rank"], {})
-        made.on_request_message(acme.Request(query="x", user="u-7").SerializeToString())
-        assert model.session_of(made) == "u-7"
+        guarded_call = relay.sidecar.relay.context.guard.call(acme.PATHS["Rank"], {})
+        guarded_call.on_request_message(acme.Request(query="x", user="u-7").SerializeToString())
+        assert model.session_of(guarded_call) == "u-7"
 
 
 def test_model_and_version_may_be_told_by_metadata(bundle: Path, tmp_path: Path) -> None:
@@ -362,19 +367,22 @@ def test_model_and_version_may_be_told_by_metadata(bundle: Path, tmp_path: Path)
         method |= {"model": "metadata.x-model", "version": "metadata.x-version"}
     model = {"bundle": bundle, "protocol": "ranker", "signals": acme.SIGNALS}
     by = Guard.open(Config(protocols=protocols, models={"digits": model, "other": model}))
-    for told, expected in (({"x-model": "digits", "x-version": "7"}, ("digits", "7", None)), ({}, ("other", "", None))):
-        call = by.call(acme.PATHS["Rank"], {**told, "x-strange": "1"})
-        assert call is not None and set(call.keys) == set(told)
+    for metadata, expected in (
+        ({"x-model": "digits", "x-version": "7"}, ("digits", "7", None)),
+        ({}, ("other", "", None)),
+    ):
+        call = by.call(acme.PATHS["Rank"], {**metadata, "x-strange": "1"})
+        assert call is not None and set(call.keys) == set(metadata)
         call.on_response_message(acme.answer(SAFE, 0))
         by.judge([call])
         verdict = call.verdict
         assert verdict is not None
         assert (verdict.model, verdict.version) == expected[:2]
-        assert verdict.unscored == (None if told else "unknown_model")
+        assert verdict.unscored == (None if metadata else "unknown_model")
 
 
 @pytest.mark.parametrize(
-    ("signals", "told"),
+    ("signals", "message"),
     [
         ({"probs": "response.score[].value"}, "RankResponse has no field 'score' (it has: model, scores, vector, id)"),
         ({"probs": "response.scores.value"}, "'scores' is repeated: say [] for all, [*] for responses, or which one"),
@@ -386,18 +394,18 @@ def test_model_and_version_may_be_told_by_metadata(bundle: Path, tmp_path: Path)
     ],
 )
 def test_a_path_that_does_not_fit_is_told_with_what_there_is(
-    bundle: Path, tmp_path: Path, signals: Any, told: str
+    bundle: Path, tmp_path: Path, signals: Any, message: str
 ) -> None:
     path = tmp_path / "p.tocsin"
     bundle_of(path, ["entropy"], Observations({"probs": SAFE["probs"]}))
     model = {"bundle": path, "protocol": "ranker", "signals": signals}
     with pytest.raises(ConfigError) as caught:
         Guard.open(Config(protocols=acme.protocol(tmp_path), models={"digits": model}))
-    assert told in str(caught.value) and "models.digits.signals" in str(caught.value)
+    assert message in str(caught.value) and "models.digits.signals" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"descriptors": "none.binpb"}, "protocols.ranker: descriptors: none.binpb: cannot be read"),
         ({"descriptors": __file__}, "is no descriptor set"),
@@ -408,13 +416,13 @@ def test_a_path_that_does_not_fit_is_told_with_what_there_is(
         ({"methods": {"/acme.v1.Ranker/Rank": {"model": "response.scores"}}}, "is not one value"),
     ],
 )
-def test_a_protocol_that_does_not_fit_is_told(bundle: Path, tmp_path: Path, change: Any, told: str) -> None:
+def test_a_protocol_that_does_not_fit_is_told(bundle: Path, tmp_path: Path, change: Any, message: str) -> None:
     protocols = acme.protocol(tmp_path)
     protocols["ranker"] |= change
     model = {"bundle": bundle, "protocol": "ranker", "signals": acme.SIGNALS}
     with pytest.raises(ConfigError) as caught:
         Guard.open(Config(upstream="127.0.0.1:1", protocols=protocols, models={"digits": model}))
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 # -- the Open Inference Protocol's other half
@@ -423,17 +431,17 @@ def test_a_protocol_that_does_not_fit_is_told(bundle: Path, tmp_path: Path, chan
 def test_outputs_that_judging_needs_are_asked_for_and_taken_out_again(bundle: Path) -> None:
     from benchmarks.harness.model_server import model_server
 
-    asked: list[list[str]] = []
+    wanted_by_request: list[list[str]] = []
 
     def infer(request: bytes, context: Any) -> bytes:
         wanted = [output.name for output in oip.Request.FromString(request).outputs]
-        asked.append(wanted)
-        made = oip.Response(model_name="digits", id="1")
+        wanted_by_request.append(wanted)
+        answer = oip.Response(model_name="digits", id="1")
         for name, values in (("label", np.array([[3.0]], np.float32)), *SAFE.take(slice(0, 1)).items()):
             if not wanted or name in wanted:
-                made.outputs.add(name=name, datatype="FP32").shape.extend(values.shape)
-                made.raw_output_contents.append(values.tobytes())
-        return bytes(made.SerializeToString())
+                answer.outputs.add(name=name, datatype="FP32").shape.extend(values.shape)
+                answer.raw_output_contents.append(values.tobytes())
+        return bytes(answer.SerializeToString())
 
     handler = grpc.method_handlers_generic_handler(
         "inference.GRPCInferenceService", {"ModelInfer": grpc.unary_unary_rpc_method_handler(infer)}
@@ -461,7 +469,7 @@ def test_outputs_that_judging_needs_are_asked_for_and_taken_out_again(bundle: Pa
                             assert tocsin.verdict(done).unscored is None
     finally:
         server.stop(0).wait()
-    assert asked[0] == ["label", "probs", "embedding"] and asked[2] == []
+    assert wanted_by_request[0] == ["label", "probs", "embedding"] and wanted_by_request[2] == []
 
 
 def test_streamed_inferences_are_judged_one_by_one(bundle: Path) -> None:

@@ -36,22 +36,22 @@ from tocsin.configuration.record import RecordConfig
 from tocsin.errors import RecordingError
 from tocsin.protocols import oip
 from tocsin.recording.reading import read_recording
-from tocsin.recording.reservoir import LARGEST_SHARE, OVERHEAD, Reservoir, Row
+from tocsin.recording.reservoir import LARGEST_SHARE, OVERHEAD, RecordedRow, RowReservoir
 from tocsin.recording.sampling import SampleSink
 from tocsin_calibration import Bundle, calibrate
 from tocsin_detectors import Entropy, compile
 from tocsin_detectors.free_length import FreeLength
 
 
-def row(number: int, session: str = "", width: int = 4) -> Row:
-    return Row(number, "v1", "/m", session, "", {"x": np.full(width, number, np.float32)}, {"x": (width,)})
+def row(number: int, session: str = "", width: int = 4) -> RecordedRow:
+    return RecordedRow(number, "v1", "/m", session, "", {"x": np.full(width, number, np.float32)}, {"x": (width,)})
 
 
-def numbers(reservoir: Reservoir) -> list[int]:
-    return [int(kept.time) for kept in reservoir.content()]
+def numbers(reservoir: RowReservoir) -> list[int]:
+    return [int(response.time) for response in reservoir.content()]
 
 
-def fill(reservoir: Reservoir, count: int) -> Reservoir:
+def fill(reservoir: RowReservoir, count: int) -> RowReservoir:
     for number in range(count):
         for _, drawn in reservoir.draw_below(1):
             reservoir.add(drawn, row(number))
@@ -62,9 +62,9 @@ def test_each_response_is_kept_with_the_same_chance() -> None:
     """How often each of 40 responses is among the 10 kept in 2,000 runs has a binomial law, p = 1/4."""
     runs, times = 2_000, np.zeros(40, int)
     for seed in range(runs):
-        kept = numbers(fill(Reservoir(10, 1 << 20, seed=seed), 40))
-        assert len(kept) == 10 and kept == sorted(kept)
-        times[kept] += 1
+        sampled = numbers(fill(RowReservoir(10, 1 << 20, seed=seed), 40))
+        assert len(sampled) == 10 and sampled == sorted(sampled)
+        times[sampled] += 1
     low, high = binom.ppf([1e-5 / 80, 1 - 1e-5 / 80], runs, 0.25)
     assert (times >= low).all() and (times <= high).all()
 
@@ -72,8 +72,8 @@ def test_each_response_is_kept_with_the_same_chance() -> None:
 def test_pairs_of_responses_are_kept_together_as_often_as_of_a_sample_without_replacement() -> None:
     runs, together = 2_000, 0
     for seed in range(runs):
-        kept = set(numbers(fill(Reservoir(10, 1 << 20, seed=seed), 40)))
-        together += {3, 37} <= kept
+        sampled = set(numbers(fill(RowReservoir(10, 1 << 20, seed=seed), 40)))
+        together += {3, 37} <= sampled
     low, high = binom.ppf([1e-5 / 2, 1 - 1e-5 / 2], runs, 10 * 9 / (40 * 39))
     assert low <= together <= high
 
@@ -81,7 +81,7 @@ def test_pairs_of_responses_are_kept_together_as_often_as_of_a_sample_without_re
 def test_bounds_of_rows_and_bytes_hold_at_any_time_and_bytes_are_counted() -> None:
     size = row(0).size
     assert size >= OVERHEAD + 16
-    reservoir = Reservoir(1_000, 100 * size, seed=1)
+    reservoir = RowReservoir(1_000, 100 * size, seed=1)
     for number in range(2_000):
         reservoir.add(reservoir.draw(), row(number))
         assert len(reservoir) <= 100 and reservoir.bytes == len(reservoir) * size
@@ -89,7 +89,7 @@ def test_bounds_of_rows_and_bytes_hold_at_any_time_and_bytes_are_counted() -> No
 
 
 def test_one_giant_response_drives_no_others_out() -> None:
-    reservoir = Reservoir(1_000, 1 << 20, seed=1)
+    reservoir = RowReservoir(1_000, 1 << 20, seed=1)
     fill(reservoir, 300)
     before = numbers(reservoir)
     reservoir.add(0.0, row(-1, width=int((1 << 20) * LARGEST_SHARE)))
@@ -97,18 +97,18 @@ def test_one_giant_response_drives_no_others_out() -> None:
 
 
 def test_a_session_stays_or_goes_with_all_of_its_responses() -> None:
-    reservoir = Reservoir(50, 1 << 20, seed=5)
+    reservoir = RowReservoir(50, 1 << 20, seed=5)
     for number in range(600):
         session = f"s{number % 60}"
         reservoir.add(reservoir.draw(session), row(number, session))
-    kept = [(kept.session, int(kept.time)) for kept in reservoir.content()]
-    sessions = {session for session, _ in kept}
+    sampled = [(response.session, int(response.time)) for response in reservoir.content()]
+    sessions = {session for session, _ in sampled}
     assert len(sessions) in (4, 5)
-    assert all(len([1 for session, _ in kept if session == name]) == 10 for name in sessions)
+    assert all(len([1 for session, _ in sampled if session == name]) == 10 for name in sessions)
 
 
 def test_names_of_sessions_that_stay_cannot_be_foreseen() -> None:
-    first, second = Reservoir(1, 1 << 20), Reservoir(1, 1 << 20)
+    first, second = RowReservoir(1, 1 << 20), RowReservoir(1, 1 << 20)
     assert first.draw("s") == first.draw("s") != second.draw("s")
     first.draw("\ud800")  # whatever the metadata held
 
@@ -242,7 +242,7 @@ def test_streams_of_tokens_of_any_length_share_a_file(tmp_path: Path) -> None:
         signals = {"token_logprobs": logprobs[:length], "top_logprobs": logprobs, "answer_tokens": logprobs}
         shapes = {"token_logprobs": (length,), "top_logprobs": (length, 2), "answer_tokens": (2, length)}
         signals["embedding"], shapes["embedding"] = np.ones(6, np.float32), (2, 3)
-        reservoir.add(reservoir.draw(), Row(length, "", "", "", "", signals, shapes))
+        reservoir.add(reservoir.draw(), RecordedRow(length, "", "", "", "", signals, shapes))
     sink.close()
     (file,) = tmp_path.iterdir()
     free = {"token_logprobs": FreeLength(1, axis=0), "top_logprobs": FreeLength(1, axis=0)}

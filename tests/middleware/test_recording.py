@@ -73,13 +73,13 @@ def test_signals_that_callers_did_not_ask_for_are_recorded_and_taken_out(
 ) -> None:
     def generate(request: vllm.GenerateRequest, context: Any) -> Iterator[vllm.GenerateResponse]:
         assert request.sampling_params.logprobs == 2  # whoever asked
-        told = vllm.OutputLogProbs(token_logprobs=[-0.5], token_ids=[7])
+        logprobs = vllm.OutputLogProbs(token_logprobs=[-0.5], token_ids=[7])
         for _ in range(3 if request.stream else 0):
-            yield vllm.GenerateResponse(chunk=vllm.GenerateStreamChunk(token_ids=[7], output_logprobs=told))
-        whole = vllm.GenerateComplete(output_ids=[7, 7, 7], finish_reason="stop")
+            yield vllm.GenerateResponse(chunk=vllm.GenerateStreamChunk(token_ids=[7], output_logprobs=logprobs))
+        complete = vllm.GenerateComplete(output_ids=[7, 7, 7], finish_reason="stop")
         if not request.stream:
-            whole.output_logprobs.token_logprobs.extend([-0.5] * 3)
-        yield vllm.GenerateResponse(complete=whole)
+            complete.output_logprobs.token_logprobs.extend([-0.5] * 3)
+        yield vllm.GenerateResponse(complete=complete)
 
     method = grpc.unary_stream_rpc_method_handler(
         generate,
@@ -217,7 +217,7 @@ def test_foreign_parquet_files_are_read_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "arguments", "told"),
+    ("columns", "arguments", "message"),
     [
         ({"signal.a": [[1.0], [2.0, 3.0]]}, {}, "lists of different lengths"),
         ({"signal.a": ["x", "y"]}, {}, "signal 'a' is string, not numbers"),
@@ -229,9 +229,9 @@ def test_foreign_parquet_files_are_read_too(tmp_path: Path) -> None:
     ],
 )
 def test_recordings_that_cannot_be_used_are_refused(
-    tmp_path: Path, columns: dict[str, Any], arguments: dict[str, Any], told: str
+    tmp_path: Path, columns: dict[str, Any], arguments: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(RecordingError, match=told):
+    with pytest.raises(RecordingError, match=message):
         read_recording(parquet(tmp_path / "x.parquet", columns), **arguments)
 
 
@@ -253,8 +253,8 @@ def test_calibration_never_gets_a_row_that_was_fitted_on(tmp_path: Path) -> None
     fitted = {"share": 0.4, "seed": 3, "files": {file.sha256: file.path.name for file in first.files}}
     for_fitting = first.where(lambda file: fitting_rows(file, Division(0.4, 3))).load()["a"][:, 0]
     parquet(tmp_path / "b.parquet", {"signal.a": np.arange(100.0, 150.0)})
-    whole = read_recording(tmp_path)
-    for_calibration = whole.where(lambda file: calibration_rows(file, fitted, Division(1.0, 0))).load()["a"][:, 0]
+    recording = read_recording(tmp_path)
+    for_calibration = recording.where(lambda file: calibration_rows(file, fitted, Division(1.0, 0))).load()["a"][:, 0]
     assert len(for_fitting) == 40 and len(for_calibration) == 110
     assert sorted([*for_fitting, *for_calibration]) == list(range(150))
 
@@ -267,10 +267,10 @@ def test_evaluation_never_gets_a_row_that_was_fitted_or_calibrated_on(tmp_path: 
     calibrated = {"share": 0.5, "seed": 4, "files": files}
     for_fitting = first.where(lambda file: fitting_rows(file, Division(0.4, 3))).load()["a"][:, 0]
     for_calibration = first.where(lambda file: calibration_rows(file, fitted, Division(0.5, 4))).load()["a"][:, 0]
-    made = {"fitted": fitted, "calibrated": calibrated}
-    left = first.where(lambda file: unseen_rows(file, made)).load()["a"][:, 0]
-    assert (len(for_fitting), len(for_calibration), len(left)) == (80, 60, 60)
-    assert sorted([*for_fitting, *for_calibration, *left]) == list(range(200))
+    provenance = {"fitted": fitted, "calibrated": calibrated}
+    for_evaluation = first.where(lambda file: unseen_rows(file, provenance)).load()["a"][:, 0]
+    assert (len(for_fitting), len(for_calibration), len(for_evaluation)) == (80, 60, 60)
+    assert sorted([*for_fitting, *for_calibration, *for_evaluation]) == list(range(200))
 
 
 def test_sessions_stay_whole_and_on_one_side_in_every_file(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_sessions_stay_whole_and_on_one_side_in_every_file(tmp_path: Path) -> No
     ]
     names = [set(part.column("session")) for part in parts]
     assert sum(part.rows for part in parts) == 600 and sum(map(len, names)) == 50
-    assert all(part.rows == 12 * len(own) for part, own in zip(parts, names, strict=True)) and all(names)
+    assert all(part.rows == 12 * len(sessions) for part, sessions in zip(parts, names, strict=True)) and all(names)
     with pytest.raises(RecordingError, match="so its sessions have holes"):
         recording.where(
             lambda file: calibration_rows(file, {**Division(0.4, 3).facts(), "files": files}, Division(1, 0, "session"))

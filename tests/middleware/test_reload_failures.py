@@ -134,7 +134,7 @@ def counts(relay: Running) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("raises", "told"),
+    ("raises", "message"),
     [
         (MemoryError(), "MemoryError"),
         (RecursionError("too deep"), "RecursionError: too deep"),
@@ -149,18 +149,18 @@ def test_whatever_is_raised_is_counted_told_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     raises: Exception,
-    told: str,
+    message: str,
     where: str,
 ) -> None:
     path = tmp_path / "t.yaml"
     with model_server() as (model, address):
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
-        made = content(address, bundle)
-        path.write_text(yaml.safe_dump(made))
+        base = content(address, bundle)
+        path.write_text(yaml.safe_dump(base))
         config = Config.load(path)
         with running(config, Guard.open(config), path=path) as relay:
             before, reloader = relay.sidecar.relay.context.guard.models, relay.sidecar.reloader
-            path.write_text(yaml.safe_dump({**made, "mode": "enforce"}))
+            path.write_text(yaml.safe_dump({**base, "mode": "enforce"}))
             with monkeypatch.context() as broken, caplog.at_level(logging.ERROR, "tocsin"):
 
                 def fail(*_: Any, **__: Any) -> None:
@@ -173,7 +173,7 @@ def test_whatever_is_raised_is_counted_told_and_changes_nothing(
                     broken.setattr(relay.sidecar.relay.context, "follow", fail)
                 with pytest.raises(ReloadError) as caught:
                     relay.call(reloader.reload())
-            assert str(caught.value) == told and f"stays in force: {told}" in caplog.text
+            assert str(caught.value) == message and f"stays in force: {message}" in caplog.text
             assert counts(relay) == ("0.0", "1.0")
             assert (
                 relay.sidecar.relay.context.config.mode == relay.sidecar.relay.context.guard.config.mode == "annotate"
@@ -189,15 +189,15 @@ def test_a_graph_that_does_not_end_or_run_fails_the_reload_and_not_the_next(
 ) -> None:
     monkeypatch.setattr(scorer, "TRIAL", 1.0)
     path, broken = tmp_path / "t.yaml", with_graph(tmp_path / "broken.tocsin", graph())
-    made = content("127.0.0.1:1", bundle)
-    path.write_text(yaml.safe_dump(made))
+    base = content("127.0.0.1:1", bundle)
+    path.write_text(yaml.safe_dump(base))
     config = Config.load(path)
     with running(config, Guard.open(config), path=path) as relay:
-        path.write_text(yaml.safe_dump(content("127.0.0.1:1", broken) | {"listen": made["listen"]}))
-        told = r"broken\.tocsin: the graph (did not come to an end within 1 s|cannot be run|gives scores of shape)"
-        with pytest.raises(ReloadError, match=told):
+        path.write_text(yaml.safe_dump(content("127.0.0.1:1", broken) | {"listen": base["listen"]}))
+        message = r"broken\.tocsin: the graph (did not come to an end within 1 s|cannot be run|gives scores of shape)"
+        with pytest.raises(ReloadError, match=message):
             relay.call(relay.sidecar.reloader.reload())
-        path.write_text(yaml.safe_dump({**made, "mode": "observe"}))
+        path.write_text(yaml.safe_dump({**base, "mode": "observe"}))
         assert "mode observe" in relay.call(relay.sidecar.reloader.reload())
         assert counts(relay) == ("1.0", "1.0")
 
@@ -207,8 +207,8 @@ def test_what_cannot_be_interrupted_is_left_to_itself(
 ) -> None:
     monkeypatch.setattr(reloading, "DEADLINE", 0.3)
     path = tmp_path / "t.yaml"
-    made = content("127.0.0.1:1", bundle)
-    path.write_text(yaml.safe_dump(made))
+    base = content("127.0.0.1:1", bundle)
+    path.write_text(yaml.safe_dump(base))
     config = Config.load(path)
     with running(config, Guard.open(config), path=path) as relay:
         with monkeypatch.context() as stuck:
@@ -252,15 +252,15 @@ def test_an_endless_graph_holds_up_neither_the_end_of_the_process_nor_calls(
     path, broken = tmp_path / "t.yaml", with_graph(tmp_path / "broken.tocsin", endless())
     with model_server() as (model, address):
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
-        made = content(address, bundle, metrics=None, workers=workers, drain="1s")
-        path.write_text(yaml.safe_dump(made))
+        base = content(address, bundle, metrics=None, workers=workers, drain="1s")
+        path.write_text(yaml.safe_dump(base))
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(path)], env=at_once())
         try:
-            with grpc.insecure_channel(made["listen"]) as channel:
+            with grpc.insecure_channel(base["listen"]) as channel:
                 call = channel.unary_unary(INFER)
                 call(b"far", wait_for_ready=True, timeout=120)
-                made["models"]["digits"]["bundle"] = str(broken)
-                path.write_text(yaml.safe_dump(made))
+                base["models"]["digits"]["bundle"] = str(broken)
+                path.write_text(yaml.safe_dump(base))
                 process.send_signal(signal.SIGHUP)
                 time.sleep(1.0)  # it is reading, and will be for twenty seconds
                 call(b"far", timeout=60)

@@ -56,34 +56,34 @@ def test_a_replay_says_what_serving_counted(bundle: Path, tmp_path: Path) -> Non
         guard.judge([judged])
     live = sink.figures()["digits"]
     recording = recorded(tmp_path / "traffic.parquet", traffic)
-    told = run("replay", recording, bundle, "--json", tmp_path / "out.json", "--html", tmp_path / "out.html")
-    found = json.loads((tmp_path / "out.json").read_text())
-    assert found["trials"] == live["judged"] == 1_000
-    assert found["alarms"]["critical"] == live["alarms"]["critical"]
-    assert found["alarms"]["warning"] == live["alarms"]["critical"] + live["alarms"]["warning"]
+    output = run("replay", recording, bundle, "--json", tmp_path / "out.json", "--html", tmp_path / "out.html")
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["trials"] == live["judged"] == 1_000
+    assert report["alarms"]["critical"] == live["alarms"]["critical"]
+    assert report["alarms"]["warning"] == live["alarms"]["critical"] + live["alarms"]["warning"]
     again = replay(Bundle.read(bundle).require_promise(), Bundle.read(bundle).scorer(traffic))
     assert {name: values[-1] for name, values in again.evidence.items()} == pytest.approx(live["promise"])
     assert again.drift[-1] == pytest.approx(live["drift"])
-    assert 900 < found["paged"]["critical"] <= 950  # among the far ones, not before
-    assert "somebody would have been paged after 950" in told and "2026-11-01" in told
+    assert 900 < report["paged"]["critical"] <= 950  # among the far ones, not before
+    assert "somebody would have been paged after 950" in output and "2026-11-01" in output
     page = (tmp_path / "out.html").read_text()
     assert page.count("<svg") == 5 and "http" not in page.replace("http-equiv", "")
 
 
 def test_safe_traffic_pages_nobody(bundle: Path, tmp_path: Path) -> None:
-    told = run("replay", recorded(tmp_path / "safe.parquet", safe_traffic(1_500, seed=60)), bundle)
-    assert told.count("nobody would have been paged") == 2
+    output = run("replay", recorded(tmp_path / "safe.parquet", safe_traffic(1_500, seed=60)), bundle)
+    assert output.count("nobody would have been paged") == 2
 
 
 def test_sessions_are_counted_once_and_groups_have_their_own_promise(tmp_path: Path) -> None:
     sessions = in_sessions(tmp_path / "sessions.tocsin")
     names = [f"s{row // 10}" for row in range(300)]
-    told = run("replay", recorded(tmp_path / "s.parquet", safe_traffic(300, seed=61), session=names), sessions)
-    assert "of 30 sessions would have alarmed" in told
+    output = run("replay", recorded(tmp_path / "s.parquet", safe_traffic(300, seed=61), session=names), sessions)
+    assert "of 30 sessions would have alarmed" in output
     bundle = grouped(tmp_path / "groups.tocsin")
     groups = ["calm"] * 200
-    told = run("replay", recorded(tmp_path / "g.parquet", safe_traffic(200, seed=62), group=groups), bundle)
-    assert "of 200 responses would have alarmed" in told
+    output = run("replay", recorded(tmp_path / "g.parquet", safe_traffic(200, seed=62), group=groups), bundle)
+    assert "of 200 responses would have alarmed" in output
 
 
 def test_what_cannot_be_replayed_is_told(bundle: Path, tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_an_alarm_is_explained_from_the_live_tocsin_and_from_a_file(bundle: Path
         for line in (tmp_path / "alarms.jsonl").read_text().splitlines()
         if "summed" in json.loads(line)["type"]
     ]
-    told = run("explain", summed, bundle, "--events", tmp_path / "alarms.jsonl", "--safe", safe)
-    assert "sums 3 alarms of digits; this is the worst of them" in told
-    assert "2026-11-01" in told and " s" in told.splitlines()[-1]
+    output = run("explain", summed, bundle, "--events", tmp_path / "alarms.jsonl", "--safe", safe)
+    assert "sums 3 alarms of digits; this is the worst of them" in output
+    assert "2026-11-01" in output and " s" in output.splitlines()[-1]
 
 
 def test_another_bundle_explains_nothing(bundle: Path, tmp_path: Path) -> None:

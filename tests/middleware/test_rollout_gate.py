@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from tocsin.cli.main import app
 from tocsin.errors import CheckError, TocsinError
-from tocsin.rollouts.counters import Row, in_batches
+from tocsin.rollouts.counters import CounterSample, in_batches
 from tocsin.rollouts.prometheus import Prometheus, Span, Watched, two_versions
 from tocsin.rollouts.promql import Compared, log_evalue
 from tocsin_calibration import CalibrationFault
@@ -57,21 +57,21 @@ def test_counts_by_hand_decide_by_exit_code(canary: str, stable: str, code: int)
 
 
 def test_a_promised_rate_stands_in_for_the_stable_version() -> None:
-    told = facts("--canary", "40/300", "--rate", "0.05")
-    assert told["decision"] == "abort" and told["stable_responses"] is None and told["reference"]["value"] == 0.05
-    assert told["ratio"]["low"] > 1 and told["gate"]["delta"] == 0.01
+    result = facts("--canary", "40/300", "--rate", "0.05")
+    assert result["decision"] == "abort" and result["stable_responses"] is None and result["reference"]["value"] == 0.05
+    assert result["ratio"]["low"] > 1 and result["gate"]["delta"] == 0.01
 
 
 def test_looks_are_kept_as_the_batches_between_them(tmp_path: Path) -> None:
     looks = tmp_path / "looks.json"
     for canary, stable in (("4/100", "20/400"), ("9/180", "33/700"), ("9/180", "33/700"), ("30/400", "80/1600")):
-        told = facts("--canary", canary, "--stable", stable, "--looks", looks)
+        result = facts("--canary", canary, "--stable", stable, "--looks", looks)
     batches = Streams.of([[4, 100], [5, 80], [21, 220]], [[20, 400], [13, 300], [47, 900]])
     expected = RolloutGate().verdict(batches)
-    assert told["batches"] == 3  # the third look saw nothing new
-    assert told["abort"]["log_evalue"] == pytest.approx(expected.abort.log_evalue)
-    assert told["promote"]["log_evalue"] == pytest.approx(expected.promote.log_evalue)
-    assert (told["canary_alarms"], told["stable_responses"]) == (30, 1600)
+    assert result["batches"] == 3  # the third look saw nothing new
+    assert result["abort"]["log_evalue"] == pytest.approx(expected.abort.log_evalue)
+    assert result["promote"]["log_evalue"] == pytest.approx(expected.promote.log_evalue)
+    assert (result["canary_alarms"], result["stable_responses"]) == (30, 1600)
 
 
 def test_a_gate_keeps_its_terms_from_look_to_look(tmp_path: Path) -> None:
@@ -178,9 +178,9 @@ class Sidecar:
 
 @pytest.fixture
 def sidecars() -> Iterator[list[Sidecar]]:
-    made = [Sidecar() for _ in range(3)]
-    yield made
-    for sidecar in made:
+    started = [Sidecar() for _ in range(3)]
+    yield started
+    for sidecar in started:
         sidecar.server.shutdown()
         sidecar.server.server_close()
 
@@ -216,8 +216,8 @@ def test_a_canary_that_is_not_scored_is_not_promoted(sidecars: list[Sidecar]) ->
     options = ["--canary", canary.address, "--stable", stable.address, "--model", "digits"]
     assert facts(*options)["decision"] == "promote"
     canary.unscored.inc(100)
-    told = facts(*options)
-    assert told["decision"] == "continue" and "12.3%" in told["withheld"][0]
+    result = facts(*options)
+    assert result["decision"] == "continue" and "12.3%" in result["withheld"][0]
     assert facts(*options, "--most-unscored", 0.2)["decision"] == "promote"
     assert "guards no model" in str(gate(*options[:-1], "other").exception)
     assert "of severity 'critical'" in str(gate(*options, "--severity", "critical").exception)
@@ -232,12 +232,12 @@ def test_a_candidate_is_judged_by_the_responses_that_it_shares_with_the_live_bun
         ("none", "critical", 22),
     ):  # fmt: skip
         sidecar.shadow.labels("digits", candidate, live).inc(count)
-    told = facts(*options)
-    assert told["decision"] == "promote" and (told["canary_alarms"], told["stable_alarms"]) == (221, 222)
+    result = facts(*options)
+    assert result["decision"] == "promote" and (result["canary_alarms"], result["stable_alarms"]) == (221, 222)
     assert facts(*options, "--severity", "critical")["canary_alarms"] == 71
     sidecar.shadow.labels("digits", "failed", "none").inc(500)  # what it cannot score says nothing of it
-    told = facts(*options)
-    assert told["decision"] == "continue" and "9.2%" in told["withheld"][0] and told["canary_responses"] == 4943
+    result = facts(*options)
+    assert result["decision"] == "continue" and "9.2%" in result["withheld"][0] and result["canary_responses"] == 4943
     sidecar.shadow.labels("digits", "warning", "none").inc(60)
     assert facts(*options)["decision"] == "abort"
 
@@ -259,12 +259,14 @@ def pod(
     arrived = draw.poisson(rate, len(at))
     responses, alarms = np.cumsum(arrived), np.cumsum(draw.binomial(arrived, alarm))
     missed = np.cumsum(draw.binomial(arrived, unscored))
-    told = ",".join(f'{key}="{value}"' for key, value in {"pod": name, **labels}.items())
+    pairs = ",".join(f'{key}="{value}"' for key, value in {"pod": name, **labels}.items())
     return {
-        f'tocsin_promised_total{{model="digits",{told}}}': list(zip(at, responses, strict=True)),
-        f'tocsin_promised_alarms_total{{model="digits",severity="warning",{told}}}': list(zip(at, alarms, strict=True)),
-        f'tocsin_unscored_total{{model="digits",reason="late",{told}}}': list(zip(at, missed, strict=True)),
-        f"process_start_time_seconds{{{told}}}": [(moment, start) for moment in at],
+        f'tocsin_promised_total{{model="digits",{pairs}}}': list(zip(at, responses, strict=True)),
+        f'tocsin_promised_alarms_total{{model="digits",severity="warning",{pairs}}}': list(
+            zip(at, alarms, strict=True)
+        ),
+        f'tocsin_unscored_total{{model="digits",reason="late",{pairs}}}': list(zip(at, missed, strict=True)),
+        f"process_start_time_seconds{{{pairs}}}": [(moment, start) for moment in at],
     }
 
 
@@ -279,41 +281,41 @@ def now() -> float:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory, now: float) -> Iterator[str]:
-    end, begun = now + AHEAD, now - 0.8 * HOUR
+    end, start = now + AHEAD, now - 0.8 * HOUR
     series = pod("a", now - 2 * HOUR, end, seed=1, hash="old") | pod("b", now - 2 * HOUR, end, seed=2, hash="old")
     for at, (label, options) in enumerate(
         {"good": {}, "bad": {"alarm": 0.2}, "blind": {"unscored": 0.3}}.items(), start=3
     ):
-        series |= pod(label, begun, end, seed=at, rate=12, hash=label, **options)  # type: ignore[arg-type]
-    series |= pod("silent", begun, now - 0.3 * HOUR, seed=6, rate=12, hash="silent")
+        series |= pod(label, start, end, seed=at, rate=12, hash=label, **options)  # type: ignore[arg-type]
+    series |= pod("silent", start, now - 0.3 * HOUR, seed=6, rate=12, hash="silent")
     for replica in "01":
-        series |= pod("twice", begun, end, seed=7, hash="twice", prometheus_replica=replica)
+        series |= pod("twice", start, end, seed=7, hash="twice", prometheus_replica=replica)
     middle = now - 0.4 * HOUR
     series |= began_anew(
-        pod("again", begun, middle, seed=8, hash="again", rate=3),
+        pod("again", start, middle, seed=8, hash="again", rate=3),
         pod("again", middle, end, seed=8, hash="again", rate=60),
     )
     series |= pod("left", now - 2 * HOUR, now - 0.5 * HOUR, seed=9, hash="mixed")
     series |= pod("came", now - 0.5 * HOUR, end, seed=10, hash="mixed")
-    gap = pod("gap", begun, end, seed=11, hash="gap")
+    gap = pod("gap", start, end, seed=11, hash="gap")
     series |= {
         name: [s for s in samples if not -0.5 * HOUR < s[0] - now < -0.2 * HOUR] for name, samples in gap.items()
     }
-    at = np.arange(begun, end, SCRAPE)
+    at = np.arange(start, end, SCRAPE)
     steps = np.arange(len(at))
     for version, each in (("1", 2), ("2", 6)):  # alarms in 40 responses
-        told = f'model="digits",version="{version}",pod="v"'
-        series[f'tocsin_responses_total{{{told},method="/m",decision="pass"}}'] = list(
+        pairs = f'model="digits",version="{version}",pod="v"'
+        series[f'tocsin_responses_total{{{pairs},method="/m",decision="pass"}}'] = list(
             zip(at, (40 - each) * steps, strict=True)
         )
-        series[f'tocsin_responses_total{{{told},method="/m",decision="flag"}}'] = list(
+        series[f'tocsin_responses_total{{{pairs},method="/m",decision="flag"}}'] = list(
             zip(at, each * steps, strict=True)
         )
-        series[f'tocsin_responses_total{{{told},method="/m",decision="unscored"}}'] = list(
+        series[f'tocsin_responses_total{{{pairs},method="/m",decision="unscored"}}'] = list(
             zip(at, 9 * steps, strict=True)
         )
-        series[f'tocsin_alarms_total{{{told},severity="warning"}}'] = list(zip(at, (each - 1) * steps, strict=True))
-        series[f'tocsin_alarms_total{{{told},severity="critical"}}'] = list(zip(at, steps, strict=True))
+        series[f'tocsin_alarms_total{{{pairs},severity="warning"}}'] = list(zip(at, (each - 1) * steps, strict=True))
+        series[f'tocsin_alarms_total{{{pairs},severity="critical"}}'] = list(zip(at, steps, strict=True))
     for severity, alpha in (("warning", 0.05), ("critical", 0.01)):
         series[f'tocsin_alpha{{model="digits",severity="{severity}"}}'] = [(moment, alpha) for moment in at]
     for candidate, live, each in (
@@ -328,7 +330,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory, now: float) -> Iterator
         yield address
 
 
-def asked(address: str, canary: str, *more: object, stable: str = 'hash="old"') -> list[object]:
+def options_for(address: str, canary: str, *more: object, stable: str = 'hash="old"') -> list[object]:
     return ["--prometheus", address, "--model", "digits", "--canary", canary, "--stable", stable, *more]
 
 
@@ -342,16 +344,16 @@ def test_prometheus_tells_a_bad_canary_from_a_good_one(prometheus: str, canary: 
         if canary != "mixed"
         else ["--since", time.strftime("%Y-%m-%dT%H:%M", time.gmtime(time.time() - HOUR))]
     )
-    told = facts(*asked(prometheus, f'hash="{canary}"', *more))
-    assert told["decision"] == decision and told["batches"] >= 45
+    result = facts(*options_for(prometheus, f'hash="{canary}"', *more))
+    assert result["decision"] == decision and result["batches"] >= 45
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("canary, why", [("blind", "not scored"), ("silent", "not heard")])
 def test_nothing_is_promoted_that_cannot_be_seen(prometheus: str, canary: str, why: str) -> None:
-    told = facts(*asked(prometheus, f'hash="{canary}"', "--within", "2h"))
-    assert told["decision"] == "continue" and told["promote"]["reached"] is not None
-    assert any(why in reason for reason in told["withheld"])
+    result = facts(*options_for(prometheus, f'hash="{canary}"', "--within", "2h"))
+    assert result["decision"] == "continue" and result["promote"]["reached"] is not None
+    assert any(why in reason for reason in result["withheld"])
 
 
 @pytest.mark.long
@@ -366,25 +368,25 @@ def test_nothing_is_promoted_that_cannot_be_seen(prometheus: str, canary: str, w
 def test_counts_that_lack_something_are_an_error(
     prometheus: str, canary: str, stable: str, more: list[str], why: str
 ) -> None:
-    done = gate(*asked(prometheus, canary, *more, stable=stable))
+    done = gate(*options_for(prometheus, canary, *more, stable=stable))
     assert isinstance(done.exception, CheckError) and why in str(done.exception)
 
 
 @pytest.mark.long
 def test_versions_behind_one_sidecar_are_told_apart_by_their_label(prometheus: str) -> None:
-    told = facts(*asked(prometheus, 'version="2"', "--within", "2h", stable='version="1"'))
-    assert told["decision"] == "abort" and told["ratio"]["value"] == pytest.approx(3)
-    assert told["canary_alarms"] / told["canary_responses"] == pytest.approx(6 / 40)
+    result = facts(*options_for(prometheus, 'version="2"', "--within", "2h", stable='version="1"'))
+    assert result["decision"] == "abort" and result["ratio"]["value"] == pytest.approx(3)
+    assert result["canary_alarms"] / result["canary_responses"] == pytest.approx(6 / 40)
     critical = facts(
-        *asked(prometheus, 'version="2"', "--within", "2h", "--severity", "critical", stable='version="1"')
+        *options_for(prometheus, 'version="2"', "--within", "2h", "--severity", "critical", stable='version="1"')
     )
     assert critical["ratio"]["value"] == pytest.approx(1)
 
 
 @pytest.mark.long
 def test_a_shadow_is_compared_pair_by_pair(prometheus: str) -> None:
-    told = facts("--prometheus", prometheus, "--model", "digits", "--shadow", "--within", "2h")
-    assert told["decision"] == "abort" and told["ratio"]["value"] == pytest.approx(7 / 5)
+    result = facts("--prometheus", prometheus, "--model", "digits", "--shadow", "--within", "2h")
+    assert result["decision"] == "abort" and result["ratio"]["value"] == pytest.approx(7 / 5)
 
 
 @pytest.mark.long
@@ -456,10 +458,14 @@ def test_flagger_reads_the_evidence_as_a_metric() -> None:
 
 
 def test_batches_end_at_multiples_and_wait_for_their_end() -> None:
-    rows = [Row(at, (at, 2 * at)) for at in (95.0, 110.0, 125.0, 185.0, 200.0, 245.0)]
+    rows = [CounterSample(at, (at, 2 * at)) for at in (95.0, 110.0, 125.0, 185.0, 200.0, 245.0)]
     batches = in_batches({"t": rows}, 60.0, 250.0, 60.0, 2)
     assert batches.counts.tolist() == [[0, 0], [15, 30], [75, 150]]  # 110 at 120, 125 at 180, 200 at 240
     lost = in_batches(
-        {"t": [*rows, Row(1000.0, (1000.0, 2000.0)), Row(1030.0, (1001.0, 2002.0))]}, 60.0, 1200.0, 60.0, 2
+        {"t": [*rows, CounterSample(1000.0, (1000.0, 2000.0)), CounterSample(1030.0, (1001.0, 2002.0))]},
+        60.0,
+        1200.0,
+        60.0,
+        2,
     )
     assert lost.gaps == 1 and lost.counts[4:].sum() == 3

@@ -37,10 +37,10 @@ def call(by: Guard, **tensors: np.ndarray) -> Call:
     for name, values in tensors.items():
         message.outputs.add(name=name, datatype=kinds[values.dtype.kind]).shape.extend(values.shape)
         message.raw_output_contents.append(values.tobytes())
-    made = by.call(INFER, {})
-    assert made is not None
-    made.response = message.SerializeToString()
-    return made
+    guarded_call = by.call(INFER, {})
+    assert guarded_call is not None
+    guarded_call.response = message.SerializeToString()
+    return guarded_call
 
 
 def test_token_streams_of_any_length_are_judged_each_as_it_is(tmp_path: Path) -> None:
@@ -51,11 +51,11 @@ def test_token_streams_of_any_length_are_judged_each_as_it_is(tmp_path: Path) ->
     usual, strange = np.full(7, -0.8, np.float32), np.full(40, -3.0, np.float32)
     calls = [call(by, token_logprobs=stream[None]) for stream in (usual, strange, usual[:3])]
     by.judge(calls)
-    assert [one.verdict and one.verdict.severity for one in calls] == [None, "warning", None]
-    assert [one.verdict and one.verdict.unscored for one in calls] == [None, None, None]
+    assert [judged.verdict and judged.verdict.severity for judged in calls] == [None, "warning", None]
+    assert [judged.verdict and judged.verdict.unscored for judged in calls] == [None, None, None]
     empty, broken = call(by, token_logprobs=usual[None, :0]), call(by, token_logprobs=usual[None] * np.nan)
     by.judge([empty, broken])
-    assert [one.verdict and one.verdict.unscored for one in (empty, broken)] == ["shape", "not_finite"]
+    assert [judged.verdict and judged.verdict.unscored for judged in (empty, broken)] == ["shape", "not_finite"]
 
 
 def test_one_broken_row_in_a_batch_spoils_no_other(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_one_broken_row_in_a_batch_spoils_no_other(tmp_path: Path) -> None:
     rows = [ids[[0], :5], ids[[1], :5], np.full((1, 5), 77), ids[[2], :5]]  # the embedder's table ends at 49
     calls = [call(by, ids=row, mask=np.ones_like(row)) for row in rows]
     by.judge(calls)
-    told = [one.verdict.unscored for one in calls if one.verdict]
-    assert told == [None, None, "scorer_error", None]
+    reasons = [judged.verdict.unscored for judged in calls if judged.verdict]
+    assert reasons == [None, None, "scorer_error", None]
     alone = call(by, ids=rows[0], mask=np.ones_like(rows[0]))
     by.judge([alone])
     assert alone.verdict and calls[0].verdict
@@ -79,7 +79,7 @@ def test_sampled_actions_come_with_or_without_a_batch_axis(tmp_path: Path) -> No
     wild = RNG.normal(size=(8, 4, 2)).astype(np.float32)
     calls = [call(by, actions=part) for part in (actions[:1], actions[0], wild, np.stack([actions[0], wild]))]
     by.judge(calls)
-    verdicts = [one.verdict for one in calls if one.verdict]
+    verdicts = [judged.verdict for judged in calls if judged.verdict]
     assert [verdict.severity for verdict in verdicts] == [None, None, "warning", "warning"]
     assert verdicts[0].pvalues == verdicts[1].pvalues
     assert list(verdicts[3].severities) == [None, "warning"]

@@ -39,7 +39,7 @@ from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.state import StateConfig
 from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
-from tocsin.names import LONGEST
+from tocsin.names import MAX_LENGTH
 from tocsin.state.memory import MemorySessions
 from tocsin.state.opening import State
 from tocsin.state.redis_connection import RedisConnection, ScriptCall
@@ -499,6 +499,6 @@ def test_long_names_of_sessions_take_no_more_memory_than_short_ones(state: State
                 store.end([name], progress)
     assert steps == [1, 1, 2, 2]
     if isinstance(store, MemorySessions):
-        assert [len(key) <= LONGEST for key, _ in store.under_way()] == [True, True]
+        assert [len(key) <= MAX_LENGTH for key, _ in store.under_way()] == [True, True]
         assert len(store.finish(names)) == 2 and not len(store)
         assert list(MemorySessions(store._rule, 9.0, 9).under_way()) == []

@@ -32,8 +32,8 @@ from tocsin.state.redis_labels import RedisLabels
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    with redis_server() as made:
-        yield made
+    with redis_server() as redis:
+        yield redis
 
 
 class Slowly:
@@ -46,8 +46,8 @@ class Slowly:
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
     async def _open(self) -> int:
-        made = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return int(made.sockets[0].getsockname()[1])
+        listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return int(listener.sockets[0].getsockname()[1])
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._port)
@@ -63,9 +63,9 @@ class Slowly:
 
 @contextmanager
 def slowly(port: int, seconds: float) -> Iterator[Slowly]:
-    made = Slowly(port, seconds)
-    yield made
-    made.loop.call_soon_threadsafe(made.loop.stop)
+    proxy = Slowly(port, seconds)
+    yield proxy
+    proxy.loop.call_soon_threadsafe(proxy.loop.stop)
 
 
 def verdicts(relay: Any, calls: int) -> list[str | None]:
@@ -94,18 +94,20 @@ def test_no_delay_of_redis_makes_verdicts_late(
 def state_of(bundle: Path, url: str, timeout: str, **more: Any) -> Iterator[Any]:
     with model_server() as (model, address):
         model.answers = {b"%d" % row: inference(SAFE, slice(row, row + 1)) for row in range(SAFE.rows)}
-        own = {"bundle": bundle, "signals": SIGNALS, "session": "metadata.x-session"}
+        model_settings = {"bundle": bundle, "signals": SIGNALS, "session": "metadata.x-session"}
         with running(
-            settings(address, bundle, models={"digits": own}, state={"redis": url, "timeout": timeout}, **more)
+            settings(
+                address, bundle, models={"digits": model_settings}, state={"redis": url, "timeout": timeout}, **more
+            )
         ) as relay:
             yield relay
 
 
 def fitted(bundle: Path, session: str = "metadata.x-session", **more: Any) -> Config:
-    own = {"bundle": bundle, "signals": SIGNALS, "session": session}
+    model_settings = {"bundle": bundle, "signals": SIGNALS, "session": session}
     timeout = {"timeout": more.pop("timeout")} if "timeout" in more else {}
     state = {"redis": "redis://127.0.0.1:1/0", **timeout}
-    config = settings(1, bundle, models={"digits": own}, state=state).model_dump(exclude_unset=True)
+    config = settings(1, bundle, models={"digits": model_settings}, state=state).model_dump(exclude_unset=True)
     del config["scoring_budget"]  # the default is what these tests are about
     return Config(**{**config, **more})
 
@@ -133,11 +135,11 @@ def test_budget_and_timeout_fit_each_other(
 
 def test_a_budget_that_leaves_no_room_for_redis_is_refused(tmp_path: Path) -> None:
     bundle = in_sessions(tmp_path / "b.tocsin")
-    told = (
+    message = (
         r"models\.digits: scoring_budget is 5ms, and state\.timeout 20ms: a response may wait for 4 round trips; set "
         r"scoring_budget to 80ms or more, or state\.timeout to 1\.25ms or less"
     )
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         Guard.open(fitted(bundle, scoring_budget="5ms", timeout="20ms"))
 
 
@@ -174,10 +176,10 @@ def test_what_others_wrote_into_sessions_is_not_believed(
     client.delete(key)
     NONSENSE[kind](client, key)
     with caplog.at_level(logging.WARNING, "tocsin"):
-        found = judged(store, promise, ["a", "b"], rows[1:3])
-    assert found[:2] == judged(alone, promise, ["a", "b"], rows[1:3])[:2]
+        outcome = judged(store, promise, ["a", "b"], rows[1:3])
+    assert outcome[:2] == judged(alone, promise, ["a", "b"], rows[1:3])[:2]
     assert "state: Redis is away, and this process goes on by itself" in caplog.text
-    (up,) = [one for family in state.collect() if family.name == "tocsin_state_up" for one in family.samples]
+    (up,) = [sample for family in state.collect() if family.name == "tocsin_state_up" for sample in family.samples]
     assert up.value == 0
     client.flushall()
     until(lambda: state._connection is not None and state._connection.up)  # once it is mended
@@ -212,8 +214,8 @@ def test_what_is_no_redis_is_away(answer: bytes) -> None:
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
-            while asked := await reader.read(1 << 16):
-                writer.write(answer * max(1, asked.count(b"*")))
+            while request := await reader.read(1 << 16):
+                writer.write(answer * max(1, request.count(b"*")))
                 await writer.drain()
 
     other = loop.run_until_complete(asyncio.start_server(accept, "127.0.0.1", 0))

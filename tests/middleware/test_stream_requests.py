@@ -38,17 +38,17 @@ def request(name: str, x: Any, **more: Any) -> bytes:
 
 
 def response(name: str, *, final: bool | None = None, content: bool = True, error: str = "") -> bytes:
-    told = triton.ModelInferResponse(model_name="digits", id=name)
+    answer = triton.ModelInferResponse(model_name="digits", id=name)
     if content:
-        told.outputs.add(name="probs", datatype="FP32", shape=[1, 10])
-        told.raw_output_contents.append(SAFE["probs"][:1].astype("<f4").tobytes())
+        answer.outputs.add(name="probs", datatype="FP32", shape=[1, 10])
+        answer.raw_output_contents.append(SAFE["probs"][:1].astype("<f4").tobytes())
     if final is not None:
-        told.parameters["triton_final_response"].bool_param = final
-    return bytes(triton.ModelStreamInferResponse(infer_response=told, error_message=error).SerializeToString())
+        answer.parameters["triton_final_response"].bool_param = final
+    return bytes(triton.ModelStreamInferResponse(infer_response=answer, error_message=error).SerializeToString())
 
 
 def names(requests: list[bytes]) -> list[str]:
-    return [triton.ModelInferRequest.FromString(one).id for one in requests]
+    return [triton.ModelInferRequest.FromString(request).id for request in requests]
 
 
 def late(requests: Iterator[bytes]) -> Iterator[bytes]:
@@ -61,15 +61,15 @@ def backwards(requests: Iterator[bytes]) -> Iterator[bytes]:
 
 def several(requests: Iterator[bytes]) -> Iterator[bytes]:
     """Three answers each, all at a time, and a last message that holds nothing."""
-    told = names(list(requests))
+    requested = names(list(requests))
     for _ in range(3):
-        yield from (response(name, final=False) for name in told)
-    yield from (response(name, final=True, content=False) for name in told)
+        yield from (response(name, final=False) for name in requested)
+    yield from (response(name, final=True, content=False) for name in requested)
 
 
 def in_step(requests: Iterator[bytes]) -> Iterator[bytes]:
-    for one in requests:
-        yield response(names([one])[0])
+    for request in requests:
+        yield response(names([request])[0])
 
 
 class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -82,14 +82,14 @@ class Handler(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 @contextmanager
 def server(behaviour: Any, *interceptors: Any) -> Iterator[str]:
-    made = grpc.server(futures.ThreadPoolExecutor(4), interceptors=interceptors)
-    made.add_generic_rpc_handlers((Handler(behaviour),))
-    port = made.add_insecure_port("127.0.0.1:0")
-    made.start()
+    started = grpc.server(futures.ThreadPoolExecutor(4), interceptors=interceptors)
+    started.add_generic_rpc_handlers((Handler(behaviour),))
+    port = started.add_insecure_port("127.0.0.1:0")
+    started.start()
     try:
         yield f"127.0.0.1:{port}"
     finally:
-        made.stop(0).wait()
+        started.stop(0).wait()
 
 
 class Counts:
@@ -237,8 +237,8 @@ def test_messages_that_are_judged_together_answer_one_request(bundle: Path) -> N
 
 
 def matched(requests: StreamRequests, name: str, **more: Any) -> str | None:
-    found = requests.match(response(name, **more))
-    return None if found is None else triton.ModelInferRequest.FromString(found).parameters["at"].string_param
+    request = requests.match(response(name, **more))
+    return None if request is None else triton.ModelInferRequest.FromString(request).parameters["at"].string_param
 
 
 def add(requests: StreamRequests, name: str, at: str) -> None:

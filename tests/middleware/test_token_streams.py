@@ -29,7 +29,7 @@ RNG = np.random.default_rng(8)
 USUAL, STRANGE = -0.3, -6.0  # log-probabilities of tokens
 
 
-def made(path: Path, specs: list[str], safe: Observations, *, sessions: bool = False) -> Path:
+def bundle_of(path: Path, specs: list[str], safe: Observations, *, sessions: bool = False) -> Path:
     scorer = compile([parse(spec) for spec in specs], fit_on=safe)
     scores, levels = scorer(safe), {"warning": 0.1}
     if sessions:
@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokens(folder: Path) -> Path:
     """Judges the tokens of a whole answer."""
     logprobs = np.log(RNG.uniform(0.3, 1, (300, 6))).astype(np.float32)
-    return made(folder / "tokens.tocsin", ["mean_surprisal"], Observations({"token_logprobs": logprobs}))
+    return bundle_of(folder / "tokens.tocsin", ["mean_surprisal"], Observations({"token_logprobs": logprobs}))
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +57,31 @@ def each(folder: Path) -> Path:
     """Judges each token, with a promise for the stream."""
     logprobs = np.log(RNG.uniform(0.3, 1, (400, 1))).astype(np.float32)
     safe = Observations({"token_logprobs": logprobs})
-    return made(folder / "each.tocsin", ["max_surprisal"], safe, sessions=True)
+    return bundle_of(folder / "each.tocsin", ["max_surprisal"], safe, sessions=True)
 
 
 def chunk(index: int, token: int, logprob: float, tops: dict[int, float] | None = None) -> Any:
-    told = vllm.OutputLogProbs(token_logprobs=[logprob], token_ids=[token])
+    logprobs = vllm.OutputLogProbs(token_logprobs=[logprob], token_ids=[token])
     if tops is not None:
-        told.top_logprobs.add(token_ids=list(tops), values=[float(np.log(p)) for p in tops.values()])
-    body = vllm.GenerateStreamChunk(token_ids=[token], output_logprobs=told, index=index)
+        logprobs.top_logprobs.add(token_ids=list(tops), values=[float(np.log(p)) for p in tops.values()])
+    body = vllm.GenerateStreamChunk(token_ids=[token], output_logprobs=logprobs, index=index)
     return vllm.GenerateResponse(chunk=body)
 
 
 def complete(index: int, *logprobs: float) -> Any:
-    told = vllm.OutputLogProbs(token_logprobs=logprobs, token_ids=range(len(logprobs)))
-    body = vllm.GenerateComplete(finish_reason="stop", index=index, output_logprobs=told if logprobs else None)
+    output = vllm.OutputLogProbs(token_logprobs=logprobs, token_ids=range(len(logprobs)))
+    body = vllm.GenerateComplete(finish_reason="stop", index=index, output_logprobs=output if logprobs else None)
     return vllm.GenerateResponse(complete=body)
 
 
 def interleaved(*sequences: list[float]) -> list[Any]:
     """The chunks of parallel answers as they come, then their ends."""
-    longest = max(len(one) for one in sequences)
+    longest = max(len(sequence) for sequence in sequences)
     chunks = [
-        chunk(index, at, one[at]) for at in range(longest) for index, one in enumerate(sequences) if at < len(one)
+        chunk(index, at, sequence[at])
+        for at in range(longest)
+        for index, sequence in enumerate(sequences)
+        if at < len(sequence)
     ]
     return [*chunks, *(complete(index) for index in range(len(sequences)))]
 
@@ -87,10 +90,12 @@ def guard(bundle: Path, **more: Any) -> Guard:
     return Guard.open(Config(models={"m": {"bundle": bundle, "protocol": "vllm", **more}}))
 
 
-def told(by: Guard, messages: list[Any]) -> tuple[Call, list[Call]]:
+def judged_pieces(by: Guard, messages: list[Any]) -> tuple[Call, list[Call]]:
     call = by.call(METHOD, {})
     assert call is not None
-    pieces = [piece for one in messages if (piece := call.on_response_message(one.SerializeToString())) is not None]
+    pieces = [
+        piece for message in messages if (piece := call.on_response_message(message.SerializeToString())) is not None
+    ]
     pieces += call.ended()
     by.judge(pieces)
     return call, pieces
@@ -98,7 +103,7 @@ def told(by: Guard, messages: list[Any]) -> tuple[Call, list[Call]]:
 
 def test_parallel_answers_are_judged_apart(tokens: Path) -> None:
     messages = interleaved([USUAL] * 6, [STRANGE] * 6, [USUAL] * 4)
-    call, pieces = told(guard(tokens), messages)
+    call, pieces = judged_pieces(guard(tokens), messages)
     assert [piece.sequence for piece in pieces] == [0, 1, 2]
     assert [piece.verdict and piece.verdict.severity for piece in pieces] == [None, "warning", None]
     assert sorted(place for piece in pieces for place in piece.message_indices) == list(range(len(messages)))
@@ -107,7 +112,7 @@ def test_parallel_answers_are_judged_apart(tokens: Path) -> None:
     alone = Observations({"token_logprobs": np.full((1, 4), USUAL, np.float32)})
     assert pieces[2].verdict is not None
     assert pieces[2].verdict.pvalues == bundle.require_promise().judge(bundle.scorer(alone)).pvalues
-    _, pieces = told(guard(tokens, judge=3), messages)
+    _, pieces = judged_pieces(guard(tokens, judge=3), messages)
     assert [(piece.sequence, len(piece.message_indices)) for piece in pieces[:5]] == [
         (0, 3),
         (1, 3),
@@ -118,37 +123,37 @@ def test_parallel_answers_are_judged_apart(tokens: Path) -> None:
 
 
 def test_answers_that_are_not_streamed_are_judged_apart_too(tokens: Path) -> None:
-    _, pieces = told(guard(tokens, judge="message"), [complete(0, *[USUAL] * 5), complete(1, *[STRANGE] * 5)])
+    _, pieces = judged_pieces(guard(tokens, judge="message"), [complete(0, *[USUAL] * 5), complete(1, *[STRANGE] * 5)])
     assert [piece.verdict and piece.verdict.severity for piece in pieces] == [None, "warning"]
 
 
 def test_a_session_that_is_a_stream_ends_with_it_each_answer_its_own(each: Path) -> None:
     class Ended:
-        found: list[str | None] = []  # noqa: RUF012
+        severities: list[str | None] = []  # noqa: RUF012
 
         def scored(self, batch: Any) -> None:
-            self.found += batch.ended or []
+            self.severities += batch.ended or []
 
         def unscored(self, call: Any) -> None:
             raise AssertionError(call.verdict)
 
     by = guard(each, judge="message", session="stream")
     by.sinks.append(Ended())  # type: ignore[arg-type]
-    call, pieces = told(by, interleaved([USUAL] * 5, [USUAL, USUAL, STRANGE]))
-    assert not Ended.found
+    call, pieces = judged_pieces(by, interleaved([USUAL] * 5, [USUAL, USUAL, STRANGE]))
+    assert not Ended.severities
     sessions = [by.models["m"].session_of(piece) for piece in pieces if piece.verdict]
     assert len(set(sessions)) == 2 and sessions[0] != sessions[1]
     by.on_call_closed(call)
     by.on_call_closed(call)
-    assert sorted(Ended.found, key=str) == [None, "warning"]
+    assert sorted(Ended.severities, key=str) == [None, "warning"]
     assert len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]
     late = by.call(METHOD, {})
     assert late is not None
     piece = late.on_response_message(chunk(0, 1, USUAL).SerializeToString())
     by.on_call_closed(late)  # what was told last is judged still
-    assert piece is not None and len(Ended.found) == 2
+    assert piece is not None and len(Ended.severities) == 2
     by.judge([piece])
-    assert len(Ended.found) == 3
+    assert len(Ended.severities) == 3
 
 
 CHOICES = {"choices": [[330, 49], [389], [41]]}
@@ -156,56 +161,56 @@ CHOICES = {"choices": [[330, 49], [389], [41]]}
 
 def test_choices_are_read_where_they_stand(folder: Path) -> None:
     probs = RNG.dirichlet([60, 1, 1], 300).astype(np.float32)
-    bundle = made(folder / "choice.tocsin", ["entropy:choice_probs"], Observations({"choice_probs": probs}))
+    bundle = bundle_of(folder / "choice.tocsin", ["entropy:choice_probs"], Observations({"choice_probs": probs}))
     by = guard(bundle, signals={"choice_probs": CHOICES})
     sure = [
         chunk(0, 330, -0.1, {330: 0.5, 49: 0.25, 7: 0.2, 41: 0.05}),
         chunk(0, 9, -0.1, {9: 0.97, 1: 0.01, 2: 0.01, 3: 0.01}),
     ]
-    call, pieces = told(by, sure)
+    call, pieces = judged_pieces(by, sure)
     rows, _, raws = by.models["m"].read(METHOD, [pieces[0].reads.open(m.SerializeToString(), None) for m in sure], None)
     assert rows == 1 and np.frombuffer(raws[0], np.float32) == pytest.approx([0.75 / 0.8, 0, 0.05 / 0.8])
     assert call.verdict is not None and call.verdict.unscored is None
     lost = [chunk(0, 5, -0.1, {5: 0.9, 6: 0.1}), chunk(0, 389, -0.1, {389: 0.6, 41: 0.4})]
-    call, _ = told(by, lost)
+    call, _ = judged_pieces(by, lost)
     assert call.verdict is not None and call.verdict.unscored == "missing_signal"
     for at in ("best", 1, -1):
-        call, _ = told(guard(bundle, signals={"choice_probs": {**CHOICES, "at": at}}), lost)
+        call, _ = judged_pieces(guard(bundle, signals={"choice_probs": {**CHOICES, "at": at}}), lost)
         assert call.verdict is not None and call.verdict.severity == "warning"
-    call, _ = told(guard(bundle, signals={"choice_probs": {**CHOICES, "at": 2}}), lost)
+    call, _ = judged_pieces(guard(bundle, signals={"choice_probs": {**CHOICES, "at": 2}}), lost)
     assert call.verdict is not None and call.verdict.unscored == "missing_signal"
 
 
 def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) -> None:
     safe = Observations({"choice_probs": RNG.dirichlet([60, 1, 1], 300).astype(np.float32)})
-    bundle = made(folder / "orders.tocsin", ["entropy:choice_probs"], safe)
+    bundle = bundle_of(folder / "orders.tocsin", ["entropy:choice_probs"], safe)
     signals = {"choice_probs": {"choices": [[1], [2], [3]], "order": "metadata.x-order"}}
     by = guard(bundle, signals=signals, session="metadata.x-question")
-    seen: list[np.ndarray] = []
+    observed: list[np.ndarray] = []
     scorer = by.models["m"].scorer
     run = scorer.run
 
     def noted(signals: Any) -> Any:
-        seen.append(signals["choice_probs"][0])
+        observed.append(signals["choice_probs"][0])
         return run(signals)
 
     scorer.run = noted  # type: ignore[method-assign]
 
-    def asked(order: str, *probs: float, question: str = "q1") -> Call:
+    def ask(order: str, *probs: float, question: str = "q1") -> Call:
         call = by.call(METHOD, {"x-order": order, "x-question": question})
         assert call is not None
         call.on_response_message(chunk(0, 1, -0.1, dict(zip((1, 2, 3), probs, strict=True))).SerializeToString())
         by.judge(call.ended())
         return call
 
-    asked("", 0.7, 0.2, 0.1)
-    asked("2,0,1", 0.6, 0.3, 0.1)  # the place shown first holds choice 2
-    asked("1,0,2", 0.5, 0.4, 0.1, question="q2")
-    assert seen[0] == pytest.approx([0.7, 0.2, 0.1])
-    assert seen[1] == pytest.approx([(0.7 + 0.3) / 2, (0.2 + 0.1) / 2, (0.1 + 0.6) / 2])
-    assert seen[2] == pytest.approx([0.4, 0.5, 0.1])
+    ask("", 0.7, 0.2, 0.1)
+    ask("2,0,1", 0.6, 0.3, 0.1)  # the place shown first holds choice 2
+    ask("1,0,2", 0.5, 0.4, 0.1, question="q2")
+    assert observed[0] == pytest.approx([0.7, 0.2, 0.1])
+    assert observed[1] == pytest.approx([(0.7 + 0.3) / 2, (0.2 + 0.1) / 2, (0.1 + 0.6) / 2])
+    assert observed[2] == pytest.approx([0.4, 0.5, 0.1])
     for wrong in ("0,1", "0,0,1", "a,b,c", "0,1,2,x"):
-        verdict = asked(wrong, 0.7, 0.2, 0.1).verdict
+        verdict = ask(wrong, 0.7, 0.2, 0.1).verdict
         assert verdict is not None and verdict.unscored == "shape"
 
 
@@ -229,17 +234,23 @@ def test_choices_that_are_none_are_told(folder: Path, wrong: dict[str, Any]) -> 
 
 def test_answers_to_one_question_are_compared(folder: Path) -> None:
     words = [RNG.integers(0, 5, 4).tolist() for _ in range(300)]  # of one vocabulary, so that answers agree
-    answers = np.array([[sorted(one), sorted(one), [*sorted(one[:3]), -1]] for one in words], np.float32)
+    answers = np.array(
+        [
+            [sorted(words_of_answer), sorted(words_of_answer), [*sorted(words_of_answer[:3]), -1]]
+            for words_of_answer in words
+        ],
+        np.float32,
+    )
     sums = -RNG.uniform(0.5, 1, (300, 3))
     safe = Observations({"answer_tokens": answers, "answer_logprobs": sums})
-    bundle = made(folder / "several.tocsin", ["lexical_disagreement", "predictive_entropy"], safe)
+    bundle = bundle_of(folder / "several.tocsin", ["lexical_disagreement", "predictive_entropy"], safe)
     signals = {
         "answer_tokens": {"sequences": "response.chunk.token_ids | response.complete.output_ids"},
         "answer_logprobs": {"sequences": "response.chunk.output_logprobs.token_logprobs", "sum": True},
     }
     by = guard(bundle, signals=signals)
     alike = interleaved([-0.2] * 4, [-0.2] * 4, [-0.2] * 3)
-    call, pieces = told(by, alike)
+    call, pieces = judged_pieces(by, alike)
     assert len(pieces) == 1 and call.verdict is not None and call.verdict.severity is None
     opened = [pieces[0].reads.open(m.SerializeToString(), None) for m in alike]
     _, family, (tokens, logprobs) = by.models["m"].read(METHOD, opened, None)
@@ -247,9 +258,9 @@ def test_answers_to_one_question_are_compared(folder: Path) -> None:
     assert np.frombuffer(tokens, np.float32).reshape(3, 4)[2].tolist() == [0, 1, 2, -1]
     assert np.frombuffer(logprobs, np.float32) == pytest.approx([-0.8, -0.8, -0.6])
     apart = [chunk(index, 10 * index + at, -3.0) for at in range(4) for index in range(3)]
-    call, _ = told(by, apart)
+    call, _ = judged_pieces(by, apart)
     assert call.verdict is not None and call.verdict.severity == "warning"
-    call, _ = told(by, interleaved([-0.2] * 4, [-0.2] * 4))  # the detectors want three
+    call, _ = judged_pieces(by, interleaved([-0.2] * 4, [-0.2] * 4))  # the detectors want three
     assert call.verdict is not None and call.verdict.unscored == "shape"
 
 
@@ -278,12 +289,12 @@ class Engine(service.VllmEngineServicer):  # type: ignore[misc]
 @contextmanager
 def engine(messages: Callable[[Any], Iterator[Any]]) -> Iterator[tuple[Engine, str]]:
     server = grpc.server(futures.ThreadPoolExecutor(4))
-    own = Engine(messages)
-    service.add_VllmEngineServicer_to_server(own, server)
+    served_engine = Engine(messages)
+    service.add_VllmEngineServicer_to_server(served_engine, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        yield own, f"127.0.0.1:{port}"
+        yield served_engine, f"127.0.0.1:{port}"
     finally:
         server.stop(0).wait()
 
@@ -306,14 +317,14 @@ BLOCKS = {"judge": "message", "on_alarm": {"warning": "block"}}
 
 def test_a_stopped_stream_ends_as_the_caller_knows_it_one_end_for_each_answer(each: Path) -> None:
     astray = interleaved([USUAL] * 3, [USUAL, USUAL, STRANGE, USUAL])
-    with engine(lambda request: iter(astray)) as (_own, upstream):
+    with engine(lambda request: iter(astray)) as (_engine, upstream):
         with guarded(each, upstream, **BLOCKS, block={"ending": ENDING}) as (_, stub):
             call = stub.Generate(REQUEST, timeout=60)
             got = list(call)
             assert call.code() is grpc.StatusCode.OK
             assert tocsin.verdict(call).action == "block"
         assert [message.chunk.index for message in got[:5]] == [0, 1, 0, 1, 0]
-        ends = [(one.complete.index, one.complete.finish_reason) for one in got[5:]]
+        ends = [(message.complete.index, message.complete.finish_reason) for message in got[5:]]
         assert ends == [(0, "content_filter"), (1, "content_filter")]
         with guarded(each, upstream, **BLOCKS) as (_, stub):
             call = stub.Generate(REQUEST, timeout=60)
@@ -325,13 +336,13 @@ def test_a_stopped_stream_ends_as_the_caller_knows_it_one_end_for_each_answer(ea
 def test_the_engine_is_told_that_a_stream_was_stopped(each: Path) -> None:
     def endless(request: Any) -> Iterator[Any]:
         yield chunk(0, 1, STRANGE)
-        own.cancelled.result(timeout=60)  # not until it is told
+        served_engine.cancelled.result(timeout=5)  # not until it is told
 
-    with engine(endless) as (own, upstream), guarded(each, upstream, **BLOCKS) as (_, stub):
+    with engine(endless) as (served_engine, upstream), guarded(each, upstream, **BLOCKS) as (_, stub):
         with pytest.raises(grpc.RpcError):
-            list(stub.Generate(REQUEST, timeout=60))
-        assert own.cancelled.result(timeout=60)
-        assert own.aborted.result(timeout=60) == ["r1"]
+            list(stub.Generate(REQUEST, timeout=5))
+        assert served_engine.cancelled.result(timeout=5)
+        assert served_engine.aborted.result(timeout=5) == ["r1"]
 
 
 @pytest.mark.parametrize("mode", ["observe", "annotate", "enforce"])
@@ -340,35 +351,35 @@ def test_answers_reach_the_caller_in_their_order(tokens: Path, mode: str) -> Non
     with engine(lambda request: iter(messages)) as (_, upstream):
         for judge in ("message", 2, "end"):
             with guarded(tokens, upstream, mode=mode, judge=judge, ask=3) as (_, stub):
-                got = list(stub.Generate(REQUEST, timeout=60))
-            for one in messages:
-                one.chunk.ClearField("output_logprobs") if one.HasField("chunk") else None
+                got = list(stub.Generate(REQUEST, timeout=5))
+            for message in messages:
+                message.chunk.ClearField("output_logprobs") if message.HasField("chunk") else None
             assert got == messages, judge
             messages = interleaved([USUAL] * 7, [USUAL] * 5, [USUAL] * 2)
 
 
 @pytest.mark.parametrize("mode", ["observe", "annotate"])
 def test_outside_of_enforce_no_token_waits_for_its_judgement(tokens: Path, mode: str) -> None:
-    seen = futures.Future[bool]()
+    first_token_received = futures.Future[bool]()
 
     def messages(request: Any) -> Iterator[Any]:
         assert request.sampling_params.logprobs == 3
         yield chunk(0, 1, USUAL)
-        seen.result(timeout=60)  # no end before the first token was seen
+        first_token_received.result(timeout=5)  # no end before the first token was seen
         yield complete(0)
 
     with engine(messages) as (_, upstream), guarded(tokens, upstream, mode=mode, judge="end", ask=3) as (_, stub):
         got = []
         for message in stub.Generate(REQUEST, timeout=60):
             got.append(message)
-            seen.done() or seen.set_result(True)
+            first_token_received.done() or first_token_received.set_result(True)
     assert len(got) == 2 and not got[0].chunk.HasField("output_logprobs")
 
 
 def test_a_candidate_without_a_promise_for_sessions_is_not_asked_to_end_one(each: Path, folder: Path) -> None:
     logprobs = np.log(RNG.uniform(0.3, 1, (300, 1))).astype(np.float32)
-    candidate = made(folder / "candidate.tocsin", ["max_surprisal"], Observations({"token_logprobs": logprobs}))
+    candidate = bundle_of(folder / "candidate.tocsin", ["max_surprisal"], Observations({"token_logprobs": logprobs}))
     by = guard(each, judge="message", session="stream", shadow=candidate)
-    call, pieces = told(by, [chunk(0, 1, USUAL), complete(0)])
+    call, pieces = judged_pieces(by, [chunk(0, 1, USUAL), complete(0)])
     by.on_call_closed(call)
     assert len(pieces) == 2 and len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]

@@ -75,8 +75,8 @@ def expected(fail: str) -> Any:
 
 def unscored(relay: Running, reason: str) -> float:
     line = f'tocsin_unscored_total{{model="digits",reason="{reason}"}} '
-    found = [one for one in relay.metrics.splitlines() if one.startswith(line)]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
+    samples = [text for text in relay.metrics.splitlines() if text.startswith(line)]
+    return float(samples[0].rpartition(" ")[2]) if samples else 0.0
 
 
 # -- the scorer
@@ -193,9 +193,9 @@ def test_the_bound_on_memory_is_kept(bundle: Path, fail: str) -> None:
         big = b"z" * 200_000
         with grpc.insecure_channel(relay.target) as channel:
             call = channel.unary_unary(INFER)
-            results = [f.exception() or f.result() for f in [call.future(big, timeout=60) for _ in range(12)]]
-        told = {result.code() if isinstance(result, grpc.RpcError) else result == big for result in results}  # type: ignore[attr-defined]
-        assert told == ({True} if fail == "open" else {grpc.StatusCode.UNAVAILABLE})
+            results = [f.exception() or f.result() for f in [call.future(big, timeout=20) for _ in range(12)]]
+        outcomes = {result.code() if isinstance(result, grpc.RpcError) else result == big for result in results}  # type: ignore[attr-defined]
+        assert outcomes == ({True} if fail == "open" else {grpc.StatusCode.UNAVAILABLE})
         assert unscored(relay, "memory") + unscored(relay, "undecodable") == 12
         assert relay.sidecar.relay.context.memory.remaining == relay.sidecar.config.max_memory
         assert outcome(relay) == ANSWER
@@ -224,12 +224,12 @@ print(resident() - before)
 @pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="it is glibc's heap that keeps what is free")
 def test_the_memory_of_large_messages_goes_back_to_the_system() -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    kept = {}
+    resident = {}
     for how in ("give back", "leave"):
         command = [sys.executable, "-c", LARGE_MESSAGES, how]
-        kept[how] = int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
-    assert kept["leave"] > 60 << 20  # what this is against
-    assert kept["give back"] < 4 << 20
+        resident[how] = int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+    assert resident["leave"] > 60 << 20  # what this is against
+    assert resident["give back"] < 4 << 20
 
 
 # -- peers
@@ -376,5 +376,5 @@ def test_a_port_freed_by_a_killed_process_can_be_had_again(bundle: Path) -> None
 
 def test_every_fault_is_in_the_docs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "outcomes.md").read_text()
-    for told in ("SIGKILL", "half-open", "disk", "clock", "sink", "`queue_full`", "expired", "another model"):
-        assert told in page, told
+    for fault in ("SIGKILL", "half-open", "disk", "clock", "sink", "`queue_full`", "expired", "another model"):
+        assert fault in page, fault

@@ -21,8 +21,8 @@ def test_a_verb_is_listed_with_the_first_words_of_its_own_help(verb: str) -> Non
 
 
 def test_all_verbs_are_listed() -> None:
-    for told in (tocsin("--help").stdout, tocsin("-h").stdout):
-        assert all(f" {verb} " in told for verb in VERBS)
+    for output in (tocsin("--help").stdout, tocsin("-h").stdout):
+        assert all(f" {verb} " in output for verb in VERBS)
 
 
 def test_the_version_is_the_packages() -> None:

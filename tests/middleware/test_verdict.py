@@ -22,14 +22,14 @@ def test_a_verdict_survives_metadata(
     details = data.draw(st.lists(probabilities, min_size=len(detectors), max_size=len(detectors)))
     pvalues, severities = [p for p, _ in rows], [s for _, s in rows]
     worst = "critical" if "critical" in severities else "warning" if "warning" in severities else None
-    made = Verdict(model, version, "sha256:" + "a" * 64, pvalues, severities, detectors, details, worst)
-    text = made.to_metadata()
+    verdict = Verdict(model, version, "sha256:" + "a" * 64, pvalues, severities, detectors, details, worst)
+    text = verdict.to_metadata()
     assert text.isascii() and text.isprintable()
     read = Verdict.from_metadata(text)
-    assert (read.model, read.version, read.severity, read.action) == (model, version, worst, made.action)
-    assert made.bundle.startswith(read.bundle) and read.bundle
+    assert (read.model, read.version, read.severity, read.action) == (model, version, worst, verdict.action)
+    assert verdict.bundle.startswith(read.bundle) and read.bundle
     assert [f"{p:.4g}" for p in read.pvalues] == [f"{float(f'{p:.6g}'):.4g}" for p in pvalues[:64]]
-    assert read.by_detector.keys() == made.by_detector.keys()
+    assert read.by_detector.keys() == verdict.by_detector.keys()
     if len(rows) <= 64:
         assert read.severities == severities
 

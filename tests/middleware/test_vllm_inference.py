@@ -57,7 +57,7 @@ def config(upstream: str, bundle: Path, mode: str = "annotate", **model: Any) ->
     )  # fmt: skip
 
 
-def asked(channel: Any, method: str, request: Any) -> tuple[list[Any], Any, Any]:
+def ask(channel: Any, method: str, request: Any) -> tuple[list[Any], Any, Any]:
     """Responses, verdict and status."""
     make = channel.unary_stream if method == STREAM else channel.unary_unary
     called = make(method, Request.SerializeToString, Response.FromString)
@@ -91,7 +91,7 @@ def test_what_was_asked_for_is_judged_and_taken_out_again(method: str, bundle: P
     with engine() as (served, address), running(config(address, bundle)) as relay:
         with grpc.insecure_channel(relay.target) as channel:
             for seed in range(12):
-                received, verdict, code = asked(channel, method, Request(request_id=f"{seed}:1"))
+                received, verdict, code = ask(channel, method, Request(request_id=f"{seed}:1"))
                 assert code is grpc.StatusCode.OK
                 assert verdict.unscored is None and verdict.pvalues == pytest.approx(expected(bundle, seed), rel=1e-4)
                 outputs = [response.outputs for response in received]
@@ -100,19 +100,19 @@ def test_what_was_asked_for_is_judged_and_taken_out_again(method: str, bundle: P
                 assert not any(o.logprobs or o.ranks or o.candidate_tokens or o.token_ids for o in outputs)
                 assert outputs[-1].finish_info.num_output_tokens == 12
             ids = Request(request_id="3", response={"output_token_ids": True})
-            received, verdict, _ = asked(channel, method, ids)
+            received, verdict, _ = ask(channel, method, ids)
             assert [i for response in received for i in response.outputs.token_ids] == answer(3)[0]
             assert not any(response.outputs.logprobs for response in received) and verdict.unscored is None
-            whole = Request(
+            wish = Request(
                 request_id="4",
                 response={"output_logprobs": True, "output_token_ids": True, "output_candidates": {"top_n": K}},
             )
-            received, verdict, _ = asked(channel, method, whole)
+            received, verdict, _ = ask(channel, method, wish)
             assert sum(len(response.outputs.candidate_tokens) for response in received) == 12
             assert verdict.pvalues == pytest.approx(expected(bundle, 4), rel=1e-4)
     first = served.requests[0].response
     assert first.output_logprobs and first.output_token_ids and first.output_candidates.top_n == K
-    assert served.requests[-1] == whole
+    assert served.requests[-1] == wish
 
 
 def parts(seed: int, amount: int, temperature: float = 1.0) -> Any:
@@ -193,7 +193,7 @@ def test_a_stream_ends_at_an_alarm_with_a_last_message(tmp_path: Path) -> None:
             tokens, rows = answer(6, temperature=5.0)
             said = rows[range(len(tokens)), tokens]
             strange = next(place for place, log in enumerate(said) if log < -2.5)
-            received, verdict, code = asked(channel, STREAM, Request(request_id="6:5"))
+            received, verdict, code = ask(channel, STREAM, Request(request_id="6:5"))
             texts = [response.outputs.text for response in received if response.outputs.text]
             assert texts == [f"t{token} " for token in tokens[:strange]]
             assert code is grpc.StatusCode.OK and verdict.action == "block"
@@ -207,7 +207,7 @@ def test_likeliest_tokens_are_recorded_without_a_path(bundle: Path, tmp_path: Pa
         recorder.start(tmp_path, 100)
         with running(recorder.guard.config, recorder.guard) as relay, grpc.insecure_channel(relay.target) as channel:
             for seed in range(4):
-                asked(channel, STREAM, Request(request_id=str(seed)))
+                ask(channel, STREAM, Request(request_id=str(seed)))
         recorder.close()
     recorded = read_recording(tmp_path).load()
     np.testing.assert_allclose(recorded["top_logprobs"].reshape(4, 12, K), [top(seed) for seed in range(4)], rtol=1e-5)
@@ -215,14 +215,14 @@ def test_likeliest_tokens_are_recorded_without_a_path(bundle: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("place", "message"),
     [
         ({"others": "response.outputs.logprobs"}, "told as {others: PATH, said: PATH, ranks: PATH}"),
         ({"others": "response.a", "said": "x", "ranks": "response.b"}, "expected request.inputs.NAME"),
     ],
 )
-def test_places_that_say_too_little_are_refused_in_words(place: dict[str, str], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_places_that_say_too_little_are_refused_in_words(place: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         signal_path(place)
 
 

@@ -18,7 +18,7 @@ class Line(NamedTuple):
     kind: str = "main"
 
 
-class Row(NamedTuple):
+class ChartRow(NamedTuple):
     """One row of an interval chart: a value with its interval, the band it should lie in, and a word about it."""
 
     name: str
@@ -96,7 +96,7 @@ def histogram(title: str, counts: Sequence[int], expected: float, x_label: str) 
     return axes.picture(title)
 
 
-def intervals(title: str, rows: Sequence[Row]) -> str:
+def intervals(title: str, rows: Sequence[ChartRow]) -> str:
     """A dot with its interval on the band it should lie in, one row each."""
     name_width, step = 130, 30
     height = step * len(rows) + 30

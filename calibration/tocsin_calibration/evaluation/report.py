@@ -10,7 +10,7 @@ from math import exp
 from tocsin_calibration.evaluation.evaluate import Evaluation, Labelled, Power
 from tocsin_calibration.evaluation.kept import PromiseCheck
 from tocsin_calibration.evaluation.page import facts_table, page
-from tocsin_calibration.evaluation.pictures import Line, Row, histogram, intervals, lines
+from tocsin_calibration.evaluation.pictures import ChartRow, Line, histogram, intervals, lines
 from tocsin_calibration.wording import percent
 
 
@@ -77,7 +77,7 @@ def _alarms(evaluation: Evaluation) -> str:
 
 def _kept_picture(checks: dict[str, PromiseCheck], title: str) -> str:
     rows = [
-        Row(name, check.rate, check.low, check.high, (check.least / check.n, check.most / check.n), check.word)
+        ChartRow(name, check.rate, check.low, check.high, (check.least / check.n, check.most / check.n), check.word)
         for name, check in checks.items()
         if check.n
     ]

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tocsin_calibration.errors import CalibrationError
-from tocsin_calibration.online.two_streams import ALMOST_ONE, Comparison, Direction, Floats, log_mixture
+from tocsin_calibration.online.two_streams import ALMOST_ONE, Direction, Floats, StreamComparison, log_mixture
 
 Decision = Literal["promote", "continue", "abort"]
 FURTHEST = 1e3  # ratio of rates, and its inverse, beyond which an interval does not say more
@@ -28,7 +28,7 @@ GRID = 121  # ratios between which an interval's ends are looked for
 
 
 @dataclass(frozen=True)
-class Interval:
+class AnytimeInterval:
     """A figure with bounds that hold at all looks at once, with probability `level` or more."""
 
     value: float
@@ -37,7 +37,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class DecisionEvidence:
     """Of one decision: log of the e-value now and at its highest so far, the limit that decides, after how many batches
     it was reached (None: not yet), and about how many more canary responses that takes at the rates so far (None:
     never).
@@ -60,13 +60,13 @@ class GateVerdict:
     batches: int
     canary_alarms: int
     canary_responses: int
-    canary_rate: Interval
-    reference: Interval
+    canary_rate: AnytimeInterval
+    reference: AnytimeInterval
     stable_alarms: int | None
     stable_responses: int | None
-    ratio: Interval
-    abort: Evidence
-    promote: Evidence
+    ratio: AnytimeInterval
+    abort: DecisionEvidence
+    promote: DecisionEvidence
 
     def facts(self) -> dict[str, Any]:
         """As JSON can hold it: what is infinite or unknown is None."""
@@ -94,7 +94,7 @@ class RolloutGate:
                 f"the excess is how many times the rate must not be promoted, over 1 and up to 100, not {self.excess:g}"
             )
 
-    def verdict(self, comparison: Comparison) -> GateVerdict:
+    def verdict(self, comparison: StreamComparison) -> GateVerdict:
         """What the batches so far say. Raises CalibrationError where no rate can be `excess` times the promised one."""
         if self.excess >= comparison.highest_ratio:
             raise CalibrationError(f"no rate is {self.excess:g} times the promised one: choose a smaller excess")
@@ -121,7 +121,7 @@ class RolloutGate:
         )
 
 
-def rate_interval(alarms: int, responses: int, level: float = 0.95) -> Interval:
+def rate_interval(alarms: int, responses: int, level: float = 0.95) -> AnytimeInterval:
     """The rate of a stream of independent responses with one rate, at all looks at once.
 
     The rates p at which the likelihood under a Beta(1/2, 1/2) mixture is less than 1/(1 - level) times that at p: by
@@ -129,7 +129,7 @@ def rate_interval(alarms: int, responses: int, level: float = 0.95) -> Interval:
     evidence it supposes a rate that does not change.
     """
     if not responses:
-        return Interval(0.0, 0.0, 1.0)
+        return AnytimeInterval(0.0, 0.0, 1.0)
     calm = responses - alarms
     mixture = lgamma(alarms + 0.5) + lgamma(calm + 0.5) - lgamma(responses + 1) - 2 * lgamma(0.5)
     limit = log(1 / (1 - level))
@@ -140,10 +140,10 @@ def rate_interval(alarms: int, responses: int, level: float = 0.95) -> Interval:
         return mixture - alarms * log(rate) - calm * log1p(-rate) >= limit
 
     value = alarms / responses
-    return Interval(value, _edge(0.0, value, excluded), _edge(1.0, value, excluded))
+    return AnytimeInterval(value, _edge(0.0, value, excluded), _edge(1.0, value, excluded))
 
 
-def ratio_interval(comparison: Comparison, level: float = 0.95) -> Interval:
+def ratio_interval(comparison: StreamComparison, level: float = 0.95) -> AnytimeInterval:
     """The ratio of the two rates, at all looks at once: all ratios between the lowest and the highest that neither
     test, each at half of 1 - level, refutes now.
     """
@@ -160,25 +160,25 @@ def ratio_interval(comparison: Comparison, level: float = 0.95) -> Interval:
     value = _observed_ratio(comparison)
     if not possible:  # the two tests contradict each other between two ratios of the grid
         first = next(at for at in range(GRID) if below[at])
-        return Interval(value, float(ratios[max(0, first - 1)]), float(ratios[min(GRID - 1, first + 1)]))
+        return AnytimeInterval(value, float(ratios[max(0, first - 1)]), float(ratios[min(GRID - 1, first + 1)]))
     lowest, highest = possible[0], possible[-1]
     low, high = 0.0, inf if furthest == FURTHEST else comparison.highest_ratio
     if lowest:
         low = _edge(ratios[lowest - 1], ratios[lowest], lambda ratio: refuted(ratio, "above"))
     if highest < GRID - 1:
         high = _edge(ratios[highest + 1], ratios[highest], lambda ratio: refuted(ratio, "below"))
-    return Interval(value, low, high)
+    return AnytimeInterval(value, low, high)
 
 
-def _reference(comparison: Comparison, level: float) -> tuple[Interval, tuple[int | None, int | None]]:
+def _reference(comparison: StreamComparison, level: float) -> tuple[AnytimeInterval, tuple[int | None, int | None]]:
     """What the canary is compared with: its rate, and counts of alarms and responses where it was counted."""
     if comparison.stable is not None:
         return rate_interval(*comparison.stable, level), comparison.stable
     rate = comparison.reference_rate or 0.0
-    return Interval(rate, rate, rate), (None, None)
+    return AnytimeInterval(rate, rate, rate), (None, None)
 
 
-def _observed_ratio(comparison: Comparison) -> float:
+def _observed_ratio(comparison: StreamComparison) -> float:
     alarms, responses = comparison.canary
     rate = comparison.reference_rate
     if not responses or rate is None:
@@ -186,22 +186,24 @@ def _observed_ratio(comparison: Comparison) -> float:
     return alarms / responses / rate if rate else (inf if alarms else 1.0)
 
 
-def _evidence(comparison: Comparison, ratio: float, direction: Direction, limit: float) -> tuple[Evidence, int]:
+def _evidence(
+    comparison: StreamComparison, ratio: float, direction: Direction, limit: float
+) -> tuple[DecisionEvidence, int]:
     """The evidence for one decision, and of how many batches."""
     logs = _log_evalues(comparison, ratio, direction)
     crossed = np.flatnonzero(logs >= limit)
     reached = int(crossed[0]) if len(crossed) else None
     needed = 0 if reached is not None else _responses_needed(comparison, ratio, direction, limit)
-    return Evidence(float(logs[-1]), float(logs.max()), limit, reached, needed), len(logs) - 1
+    return DecisionEvidence(float(logs[-1]), float(logs.max()), limit, reached, needed), len(logs) - 1
 
 
-def _log_evalues(comparison: Comparison, ratio: float, direction: Direction) -> Floats:
+def _log_evalues(comparison: StreamComparison, ratio: float, direction: Direction) -> Floats:
     """log of the e-process at the start and after each batch (T + 1,)."""
     trust, increments = comparison.log_increments(ratio, direction)
     return np.concatenate([[0.0], log_mixture(trust, increments)])
 
 
-def _responses_needed(comparison: Comparison, ratio: float, direction: Direction, limit: float) -> int | None:
+def _responses_needed(comparison: StreamComparison, ratio: float, direction: Direction, limit: float) -> int | None:
     """How many more canary responses it takes at the rates so far, by the alternative that gets there first."""
     if not comparison.canary[1] or comparison.reference_rate is None:
         return None

@@ -45,7 +45,7 @@ AS_GOOD = ((1.0, 0.5), (0.8, 0.2), (0.5, 0.2), (0.2, 0.1))
 STAKES = ((0.1, 0.2), (0.25, 0.3), (0.5, 0.3), (0.8, 0.2))  # of what may be lost, in bets on pairs
 
 
-class Comparison(Protocol):
+class StreamComparison(Protocol):
     """Batches of counts, and what they say of the ratio between the canary's rate and what it is held to."""
 
     @property
@@ -117,7 +117,7 @@ class Streams:
         return inf
 
     def log_increments(self, ratio: float, direction: Direction) -> tuple[Floats, Floats]:
-        """See `Comparison`."""
+        """See `StreamComparison`."""
         if direction == "above" and ratio * self.baseline >= HIGHEST:
             return np.ones(1), np.zeros((1, len(self.canary_alarms)))  # no bet that high
         both = (self.canary_responses > 0) & (self.stable_responses > 0)
@@ -135,7 +135,7 @@ class Streams:
         return trust, np.where(both, np.array(logs), 0.0)
 
     def log_growth(self, ratio: float, direction: Direction) -> Floats:
-        """See `Comparison`."""
+        """See `StreamComparison`."""
         both = (self.canary_responses > 0) & (self.stable_responses > 0)
         c, n = self.canary_alarms[both].sum() + 0.5, self.canary_responses[both].sum() + 1
         d, m = self.stable_alarms[both].sum() + 0.5, self.stable_responses[both].sum() + 1
@@ -181,7 +181,7 @@ class AgainstRate:
         return 1 / self.rate
 
     def log_increments(self, ratio: float, direction: Direction) -> tuple[Floats, Floats]:
-        """See `Comparison`."""
+        """See `StreamComparison`."""
         trust, ratios = alternatives(ratio, direction, HIGHEST / self.rate)
         logs = [
             _log_ratio(self.canary_alarms, self.canary_responses, other * self.rate, ratio * self.rate)
@@ -190,7 +190,7 @@ class AgainstRate:
         return trust, np.array(logs)
 
     def log_growth(self, ratio: float, direction: Direction) -> Floats:
-        """See `Comparison`."""
+        """See `StreamComparison`."""
         alarms, responses = self.canary
         mean = AgainstRate(np.array([(alarms + 0.5) / (responses + 1)]), np.ones(1), self.rate)
         return mean.log_increments(ratio, direction)[1][:, 0]
@@ -242,7 +242,7 @@ class Pairs:
         return inf
 
     def log_increments(self, ratio: float, direction: Direction) -> tuple[Floats, Floats]:
-        """See `Comparison`."""
+        """See `StreamComparison`."""
         sign = 1.0 if direction == "above" else -1.0
         wins = sign * np.array([1 - ratio, 1.0, -ratio])
         worst = max(0.0, -wins.min())
@@ -252,7 +252,7 @@ class Pairs:
         return trust, np.log1p(np.outer(stakes, wins)) @ counts
 
     def log_growth(self, ratio: float, direction: Direction) -> Floats:
-        """See `Comparison`."""
+        """See `StreamComparison`."""
         totals = [kind.sum() + 0.25 for kind in (self.both, self.candidate_only, self.live_only)]
         responses = self.responses.sum() + 1
         mean = Pairs(np.ones(1), *(np.array([total / responses]) for total in totals))

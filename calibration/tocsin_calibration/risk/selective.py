@@ -149,12 +149,14 @@ def _pvalue(mean: float, n: int, risk: float, binary: bool) -> float:
     return binomial_cdf(round(n * mean), n, risk) if binary else hoeffding_bentkus(mean, n, risk)
 
 
-class _Part(NamedTuple):
+class _ScoredLosses(NamedTuple):
     scores: Float64
     losses: Float64
 
 
-def _divided(scores: ArrayLike, losses: ArrayLike, risk: float, delta: float, seed: int) -> tuple[_Part, _Part]:
+def _divided(
+    scores: ArrayLike, losses: ArrayLike, risk: float, delta: float, seed: int
+) -> tuple[_ScoredLosses, _ScoredLosses]:
     """The responses that say where to look, and those that are looked at."""
     values, lost = _checked(scores, losses, risk)
     if not 0 < delta < 1:
@@ -163,7 +165,7 @@ def _divided(scores: ArrayLike, losses: ArrayLike, risk: float, delta: float, se
     aside, rest = np.split(order, [max(1, round(GRID_SHARE * len(values)))])
     if not len(rest):
         raise CalibrationError(f"{len(values)} labelled response cannot bound a risk; give more")
-    return _Part(values[aside], lost[aside]), _Part(values[rest], lost[rest])
+    return _ScoredLosses(values[aside], lost[aside]), _ScoredLosses(values[rest], lost[rest])
 
 
 def _grid(scores: Float64) -> Float64:

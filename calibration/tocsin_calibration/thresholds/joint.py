@@ -59,7 +59,7 @@ def meaning(rule: str) -> str:
     return words.get(rule, f"at least {rule} detectors stand out")
 
 
-class Evidence:
+class LogPValueScale:
     """One detector's scale: score -> -log p-value against reference scores (n,), continuous and increasing.
 
     Between reference scores the map is linear; beyond the largest it goes on with the mean excess of the upper
@@ -101,7 +101,7 @@ class JointScore:
 
     def __init__(self, reference: Float64, rule: str, weights: Sequence[float] | Float64 | None = None) -> None:
         self.rule = rule
-        self.scales = [Evidence(column) for column in np.asarray(reference, np.float64).T]
+        self.scales = [LogPValueScale(column) for column in np.asarray(reference, np.float64).T]
         self._lists = [scale.lists() for scale in self.scales]
         self._needed = needed_of(rule, len(self.scales))
         self._weights = [1.0] * len(self.scales) if weights is None else [float(w) for w in weights]

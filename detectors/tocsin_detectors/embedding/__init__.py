@@ -7,6 +7,7 @@ from tocsin_detectors.embedding.knn import NearestNeighbours
 from tocsin_detectors.embedding.logpzo import LogpZO
 from tocsin_detectors.embedding.mahalanobis import Mahalanobis
 from tocsin_detectors.embedding.pca_residual import PCAResidual
+from tocsin_detectors.embedding.probe import Probe
 from tocsin_detectors.embedding.react import RectifiedActivations
 from tocsin_detectors.embedding.relative_mahalanobis import RelativeMahalanobis
 from tocsin_detectors.embedding.rnd import RandomNetworkDistillation
@@ -21,6 +22,7 @@ __all__ = [
     "Mahalanobis",
     "NearestNeighbours",
     "PCAResidual",
+    "Probe",
     "RandomNetworkDistillation",
     "RectifiedActivations",
     "RelativeMahalanobis",

@@ -6,8 +6,14 @@
 {{- fail "tocsin.models: name at least one model and where its signals stand" }}
 {{- end }}
 
-{{- $written := list "listen" "upstream" "mode" "metrics" "scoring_budget" "drain" "drain_delay" "fail" "models" }}
-{{- if $tocsin.tls.enabled }}{{ $written = append $written "tls" }}{{ end }}
+{{- if and .Values.extProc.enabled (eq .Values.kind "sidecar") }}
+{{- fail "extProc.enabled: a processor stands beside no model server: set kind: gateway, or kind: template and include its container in the gateway's own pods" }}
+{{- end }}
+{{- if and .Values.extProc.enabled (hasKey $settings "listeners") }}
+{{- fail "tocsin.settings.listeners: a processor has no relay: install one by itself" }}
+{{- end }}
+{{- $written := list "ext_proc" "ext_proc_metadata" "listen" "upstream" "mode" "metrics" "scoring_budget" "drain" "drain_delay" "fail" "models" }}
+{{- if $tocsin.tls.enabled }}{{ $written = append $written (ternary "ext_proc_tls" "tls" .Values.extProc.enabled) }}{{ end }}
 {{- if $tocsin.state.redis }}{{ $written = append $written "state" }}{{ end }}
 {{- range $key := $written }}
 {{- if hasKey $settings $key }}
@@ -15,7 +21,7 @@
 {{- end }}
 {{- end }}
 
-{{- $ports := dict (toString $tocsin.port) "tocsin.port" }}
+{{- $ports := dict (include "tocsin.port" .) (ternary "extProc.port" "tocsin.port" .Values.extProc.enabled) }}
 {{- $others := list (list "tocsin.metricsPort" $tocsin.metricsPort) }}
 {{- if ne .Values.kind "gateway" }}{{ $others = append $others (list "model.port" .Values.model.port) }}{{ end }}
 {{- $admin := regexFind "[0-9]+$" (hasKey $settings "admin" | ternary (toString (get $settings "admin")) ":9465") }}

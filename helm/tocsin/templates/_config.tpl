@@ -1,7 +1,17 @@
 {{/* tocsin.yaml */}}
 {{- define "tocsin.config" -}}
+{{- if .Values.extProc.enabled }}
+ext_proc: {{ include "tocsin.scalar" (printf "%s:%v" .Values.tocsin.address .Values.extProc.port) }}
+{{- with .Values.extProc.metadata }}
+ext_proc_metadata: {{ . }}
+{{- end }}
+{{- with .Values.gateway.upstream }}
+upstream: {{ include "tocsin.scalar" . }}
+{{- end }}
+{{- else }}
 listen: {{ include "tocsin.scalar" (printf "%s:%v" .Values.tocsin.address .Values.tocsin.port) }}
 upstream: {{ include "tocsin.scalar" (include "tocsin.upstream" .) }}
+{{- end }}
 mode: {{ .Values.tocsin.mode }}
 metrics: {{ include "tocsin.scalar" (printf "%s:%v" .Values.tocsin.address .Values.tocsin.metricsPort) }}
 scoring_budget: {{ .Values.tocsin.scoringBudget }}
@@ -9,7 +19,7 @@ drain: {{ .Values.tocsin.drain }}
 drain_delay: {{ .Values.tocsin.drainDelay }}
 fail: {{ .Values.tocsin.fail }}
 {{- if .Values.tocsin.tls.enabled }}
-tls:
+{{ ternary "ext_proc_tls" "tls" .Values.extProc.enabled }}:
   certificate: /etc/tocsin-tls/tls.crt
   key: /etc/tocsin-tls/tls.key
   {{- if .Values.tocsin.tls.clients }}
@@ -46,6 +56,16 @@ models:
     {{- end }}
     {{- toYaml (omit $model "bundle" "shadow") | nindent 4 }}
 {{- end }}
+{{- end -}}
+
+{{/* Where callers connect, or Envoy, inside the pod. */}}
+{{- define "tocsin.port" -}}
+{{ ternary .Values.extProc.port .Values.tocsin.port .Values.extProc.enabled }}
+{{- end -}}
+
+{{/* The Service's port. */}}
+{{- define "tocsin.servicePort" -}}
+{{ ternary .Values.extProc.port .Values.service.port .Values.extProc.enabled }}
 {{- end -}}
 
 {{/* An address in YAML, where brackets would begin a list. */}}

@@ -6,12 +6,12 @@
   args: ["tocsin", "serve", "--config", "/etc/tocsin/tocsin.yaml"]
   ports:
     - name: grpc
-      containerPort: {{ .Values.tocsin.port }}
+      containerPort: {{ include "tocsin.port" . }}
     - name: tocsin-metrics
       containerPort: {{ .Values.tocsin.metricsPort }}
   readinessProbe:
     {{- if eq .Values.tocsin.readiness "grpc" }}
-    grpc: {port: {{ .Values.tocsin.port }}}
+    grpc: {port: {{ include "tocsin.port" . }}}
     {{- else }}
     httpGet: {path: /readyz, port: tocsin-metrics}
     {{- end }}

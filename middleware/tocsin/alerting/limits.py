@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import log
 from typing import NamedTuple
 
-from tocsin.alerting.watched import DELTA, RUN_LENGTH, Watched
+from tocsin.alerting.watched import DELTA, RUN_LENGTH, WatchedModel
 
 
 class PageLimits(NamedTuple):
@@ -22,12 +22,12 @@ class PageLimits(NamedTuple):
     quiet: float
     drift: float
 
-    def of(self, model: Watched) -> float:
+    def of(self, model: WatchedModel) -> float:
         """The limit of a model's evidence against its promise."""
         return self.run_length if model.run_length else self.windows
 
 
-def page_limits(models: Sequence[Watched], delta: float = DELTA, run_length: float = RUN_LENGTH) -> PageLimits:
+def page_limits(models: Sequence[WatchedModel], delta: float = DELTA, run_length: float = RUN_LENGTH) -> PageLimits:
     """For all models of a process together."""
     fixed = [model for model in models if model.fixed]
     windows = sum(len(model.severities) for model in fixed if not model.run_length)

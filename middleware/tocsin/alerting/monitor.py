@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tocsin.alerting.rule import Alert, Group
-from tocsin.alerting.watched import RuleOptions, Watched
+from tocsin.alerting.watched import RuleOptions, WatchedModel
 from tocsin.configuration.config import Config
 
-BLIND = 0.5  # the share of unscored responses from which nothing is watched any more
-REMEMBERED = "1d"  # how long a deployment that is gone is remembered, and alerted on
-FEW = 10  # responses in five minutes below which a share of them says nothing
+MAX_UNSCORED_SHARE = 0.5  # the share of unscored responses from which nothing is watched any more
+ABSENCE_LOOKBACK = "1d"  # how long a deployment that is gone is remembered, and alerted on
+MIN_RESPONSES = 10  # responses in five minutes below which a share of them says nothing
 
 
-def monitor(models: Sequence[Watched], config: Config, wishes: RuleOptions) -> Group:
+def monitor(models: Sequence[WatchedModel], config: Config, wishes: RuleOptions) -> Group:
     """The alerts of the monitor."""
     alerts = [_gone(models, wishes), *_unscored(wishes), _unguarded(wishes)]
     if wishes.upstream_rate:
@@ -23,7 +23,7 @@ def monitor(models: Sequence[Watched], config: Config, wishes: RuleOptions) -> G
     return Group("tocsin.monitor", alerts)
 
 
-def _gone(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
+def _gone(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     """`absent` knows only the labels that it is asked for: which deployments there are is told by those that were there
     before, and where none ever was, the model's name alone.
     """
@@ -32,7 +32,7 @@ def _gone(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
         series = f'tocsin_bundle_info{{model="{model.name}"}}'
         if wishes.by:
             by = wishes.labels("model")
-            before = f"group by ({by}) (last_over_time({series}[{REMEMBERED}]))"
+            before = f"group by ({by}) (last_over_time({series}[{ABSENCE_LOOKBACK}]))"
             parts.append(f"({before} unless group by ({by}) ({series}))\nor on (model) absent({series})")
         else:
             parts.append(f"absent({series})")
@@ -51,13 +51,13 @@ def _unscored(wishes: RuleOptions) -> list[Alert]:
     by = wishes.labels("model")
     judged = f'sum by ({by}) (increase(tocsin_responses_total{{decision!="unscored"}}[5m]))'
     missed = f'sum by ({by}) (increase(tocsin_unscored_total{{reason!="no_bundle"}}[5m]))'
-    share = f"{missed} / (({judged} or 0 * {missed}) + {missed} > {FEW})"
+    share = f"{missed} / (({judged} or 0 * {missed}) + {missed} > {MIN_RESPONSES})"
     summary = wishes.subject + ": {{ $value | humanizePercentage }} of responses pass without a judgement"
     return [
         Alert(
             "TocsinBlind",
             "critical",
-            f"{share} > {BLIND:g}",
+            f"{share} > {MAX_UNSCORED_SHARE:g}",
             summary,
             "Nothing is promised about responses that are not scored. The reasons are in tocsin_unscored_total.",
             "unscored",

@@ -7,18 +7,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tocsin.alerting.limits import page_limits
-from tocsin.alerting.rates import ALARM, by_alarm, ceiling_of, rates
-from tocsin.alerting.rule import Alert, Group, Recording
-from tocsin.alerting.watched import RuleOptions, Watched, matching
+from tocsin.alerting.rates import SEVERITY_LABEL, by_alarm, ceiling_of, rates
+from tocsin.alerting.rule import Alert, Group, RecordingRule
+from tocsin.alerting.watched import RuleOptions, WatchedModel, matching
 
-FAST, SLOW = 14.4, 3.0  # times the promised rate: a month's alarms in 50 hours, and in ten days
-AT_MOST = 0.5  # a rate that is too high whatever was promised
+FAST_BURN, SLOW_BURN = 14.4, 3.0  # times the promised rate: a month's alarms in 50 hours, and in ten days
+MAX_RATE = 0.5  # a rate that is too high whatever was promised
 
 
-def promise(models: Sequence[Watched], wishes: RuleOptions) -> Group:
+def promise(models: Sequence[WatchedModel], wishes: RuleOptions) -> Group:
     """The alerts of the promise, behind the rates they are about: rules of a group are evaluated in their order."""
     fixed = [model for model in models if model.fixed]
-    alerts: list[Recording | Alert] = [*rates(wishes)]
+    alerts: list[RecordingRule | Alert] = [*rates(wishes)]
     if fixed:
         alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes), _quiet(fixed, models, wishes)]
     alerts += [_drift(models, wishes), _cause(models, wishes), _stale(wishes)]
@@ -27,7 +27,7 @@ def promise(models: Sequence[Watched], wishes: RuleOptions) -> Group:
     return Group("tocsin.promise", alerts)
 
 
-def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> Alert:
+def _broken(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     """Evidence over 1/delta: by Ville's inequality that ever happens by chance with probability at most delta."""
     parts, sure, limits = [], [], page_limits(every, wishes.delta, wishes.run_length)
     windows = [model for model in fixed if not model.run_length]
@@ -48,9 +48,9 @@ def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOpti
         "TocsinPromiseBroken",
         "critical",
         "\nor ".join(parts),
-        f"{wishes.subject}: {{{{ $labels.{ALARM} }}}} alarms now exceed what was promised ("
-        + wishes.lookup("tocsin:alarm_ratio:5m", ALARM)
-        + f" in five minutes, promised {wishes.lookup('tocsin:alpha', ALARM)}; "
+        f"{wishes.subject}: {{{{ $labels.{SEVERITY_LABEL} }}}} alarms now exceed what was promised ("
+        + wishes.lookup("tocsin:alarm_ratio:5m", SEVERITY_LABEL)
+        + f" in five minutes, promised {wishes.lookup('tocsin:alpha', SEVERITY_LABEL)}; "
         + 'evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The traffic is not like the calibration traffic, or the model has changed: the evidence against the promise "
         f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {which(wishes)}{" ".join(sure)}',
@@ -58,19 +58,19 @@ def _broken(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOpti
     )
 
 
-def _beyond(limit: float, some: Sequence[Watched], every: Sequence[Watched]) -> str:
+def _beyond(limit: float, some: Sequence[WatchedModel], every: Sequence[WatchedModel]) -> str:
     return f"tocsin:promise_log_evalue{_of(matching(some, every))} > {limit:.4f}"
 
 
-def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> list[Alert]:
+def _burning(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes: RuleOptions) -> list[Alert]:
     """The share of alarms is some times what was promised, in a long window and still in a short one."""
     rules = []
     only = _of(matching(fixed, every))
     for name, urgency, times, short, long in (
-        ("TocsinAlarmBudgetBurnsFast", "critical", FAST, "5m", "1h"),
-        ("TocsinAlarmBudgetBurnsSlowly", "warning", SLOW, "30m", "6h"),
+        ("TocsinAlarmBudgetBurnsFast", "critical", FAST_BURN, "5m", "1h"),
+        ("TocsinAlarmBudgetBurnsSlowly", "warning", SLOW_BURN, "30m", "6h"),
     ):
-        limit = f"clamp_max({times:g} * tocsin:alpha, {AT_MOST:g})"
+        limit = f"clamp_max({times:g} * tocsin:alpha, {MAX_RATE:g})"
         parts = [
             f"tocsin:alarm_ratio:{window}{only} > {limit}\nand tocsin:alarm_ratio:{window} > "
             f"tocsin:alarm_ratio_ceiling:{window}"
@@ -82,8 +82,8 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOpt
                 urgency,  # type: ignore[arg-type]
                 "\nand ".join(parts),
                 f"{wishes.subject}: {{{{ $value | humanizePercentage }}}} of responses in {long} raise "
-                f"{{{{ $labels.{ALARM} }}}} alarms, promised {wishes.lookup('tocsin:alpha', ALARM)}",
-                f"The alarm budget is used up at {times:g} times the promised rate or faster (at {AT_MOST:.0%} in any "
+                f"{{{{ $labels.{SEVERITY_LABEL} }}}} alarms, promised {wishes.lookup('tocsin:alpha', SEVERITY_LABEL)}",
+                f"The alarm budget is used up at {times:g} times the promised rate or faster (at {MAX_RATE:.0%} in any "
                 f"case), in the last {long} and still in the last {short}, by more than chance does once in a million "
                 "times.",
                 "alarm-budget",
@@ -92,7 +92,7 @@ def _burning(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOpt
     return rules
 
 
-def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptions) -> Alert:
+def _quiet(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     """Far fewer alarms than calibration explains: nothing is wrong with the promise, but something has changed."""
     limit = page_limits(every, wishes.delta).quiet
     peak = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
@@ -100,7 +100,7 @@ def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptio
         "TocsinTooQuiet",
         "info",
         by_alarm(f"max by ({wishes.labels('model', 'severity')}) ({peak})") + f" > {limit:.4f}",
-        f"{wishes.subject}: far fewer {{{{ $labels.{ALARM} }}}} alarms than calibration lets expect "
+        f"{wishes.subject}: far fewer {{{{ $labels.{SEVERITY_LABEL} }}}} alarms than calibration lets expect "
         '(evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The promise is kept, but traffic has become easier or the model has changed, and alarms may now miss what "
         "they were to catch: look, and calibrate anew. On traffic like the calibration traffic, any alert of this kind "
@@ -110,7 +110,7 @@ def _quiet(fixed: Sequence[Watched], every: Sequence[Watched], wishes: RuleOptio
     )
 
 
-def _drift(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
+def _drift(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     limit = page_limits(models, wishes.delta).drift
     return Alert(
         "TocsinDrift",
@@ -140,7 +140,7 @@ def which(wishes: RuleOptions) -> str:
     )
 
 
-def _cause(models: Sequence[Watched], wishes: RuleOptions) -> Alert:
+def _cause(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     """Closed testing has adjusted the evidence for how many parts of a model's traffic are watched: models remain."""
     limit = page_limits(models, wishes.delta).drift
     return Alert(
@@ -171,7 +171,7 @@ def _stale(wishes: RuleOptions) -> Alert:
     )
 
 
-def _disagrees(shadowed: Sequence[Watched], wishes: RuleOptions) -> Alert:
+def _disagrees(shadowed: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     """Live and candidate bundle disagree on more responses than two promises of the mildest alpha allow."""
     by = wishes.labels("model")
     severities = dict.fromkeys(["none", *(severity for model in shadowed for severity in model.severities)])

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from math import log
 
-from tocsin.alerting.rule import Recording
+from tocsin.alerting.rule import RecordingRule
 from tocsin.alerting.watched import RuleOptions
 
 WINDOWS = ("5m", "30m", "1h", "6h")
 CHANCE = 1e-6
-ALARM = "alarm"  # the label of a promise's severity in what is recorded: `severity` is that of alerts
+SEVERITY_LABEL = "alarm"  # the label of a promise's severity in what is recorded: `severity` is that of alerts
 
 
 def ceiling(expected: float, carried: float, responses: float) -> float:
@@ -43,39 +43,39 @@ def ceiling_of(expected: str, responses: str, carried: str, joined: str, alike: 
     )
 
 
-def rates(wishes: RuleOptions) -> list[Recording]:
+def rates(wishes: RuleOptions) -> list[RecordingRule]:
     """The recording rules: what is promised and expected, and by window the judged, their alarms and the ceiling."""
-    both = wishes.labels("model", ALARM)
+    both = wishes.labels("model", SEVERITY_LABEL)
     rules = [
-        Recording("tocsin:alpha", by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_alpha)")),
-        Recording(
+        RecordingRule("tocsin:alpha", by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_alpha)")),
+        RecordingRule(
             "tocsin:expected_alarm_ratio",
             by_alarm(f"max by ({wishes.labels('model', 'severity')}) (tocsin_expected_alarm_ratio)"),
         ),
-        Recording("tocsin:calibrated", f"min by ({wishes.labels('model')}) (tocsin_calibration_responses)"),
-        Recording(
+        RecordingRule("tocsin:calibrated", f"min by ({wishes.labels('model')}) (tocsin_calibration_responses)"),
+        RecordingRule(
             "tocsin:promise_log_evalue",
             by_alarm(f"max by ({wishes.labels('model', 'severity')}) (max_over_time(tocsin_promise_log_evalue[5m]))"),
         ),
     ]
     cause = f"max by ({wishes.labels('model', 'kind', 'cause')}) (max_over_time(tocsin_cause_log_evalue[5m]))"
-    rules.append(Recording("tocsin:cause_log_evalue", cause))
+    rules.append(RecordingRule("tocsin:cause_log_evalue", cause))
     for window in WINDOWS:
         judged = f"sum by ({wishes.labels('model')}) (increase(tocsin_promised_total[{window}]))"
         alarmed = f"sum by ({wishes.labels('model', 'severity')}) (increase(tocsin_promised_alarms_total[{window}]))"
-        rules.append(Recording(f"tocsin:judged:{window}", judged))
-        rules.append(Recording(f"tocsin:alarmed:{window}", by_alarm(alarmed)))
+        rules.append(RecordingRule(f"tocsin:judged:{window}", judged))
+        rules.append(RecordingRule(f"tocsin:alarmed:{window}", by_alarm(alarmed)))
         joined = f"on ({wishes.labels('model')}) group_left ()"
         rules.append(
-            Recording(
+            RecordingRule(
                 f"tocsin:alarm_ratio:{window}",
                 f"tocsin:alarmed:{window} / {joined} (tocsin:judged:{window} > 0)",
             )
         )
         p, m, n = "tocsin:expected_alarm_ratio", f"(tocsin:judged:{window} > 0)", "tocsin:calibrated"
-        rules.append(Recording(f"tocsin:alarm_ratio_variance:{window}", variance_of(p, m, n, joined)))
+        rules.append(RecordingRule(f"tocsin:alarm_ratio_variance:{window}", variance_of(p, m, n, joined)))
         rules.append(
-            Recording(
+            RecordingRule(
                 f"tocsin:alarm_ratio_ceiling:{window}",
                 ceiling_of(p, m, n, joined, f"on ({both})", f"tocsin:alarm_ratio_variance:{window}"),
             )
@@ -85,4 +85,4 @@ def rates(wishes: RuleOptions) -> list[Recording]:
 
 def by_alarm(expr: str) -> str:
     """The same under the label `alarm`."""
-    return f'max without (severity) (label_replace({expr}, "{ALARM}", "$1", "severity", "(.+)"))'
+    return f'max without (severity) (label_replace({expr}, "{SEVERITY_LABEL}", "$1", "severity", "(.+)"))'

@@ -13,7 +13,7 @@ MANIFEST = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule"}
 
 
 @dataclass(frozen=True)
-class Recording:
+class RecordingRule:
     """A series that Prometheus computes and keeps."""
 
     name: str
@@ -57,7 +57,7 @@ class Group:
     """Rules that are evaluated together, in their order."""
 
     name: str
-    rules: Sequence[Recording | Alert]
+    rules: Sequence[RecordingRule | Alert]
 
 
 def as_file(groups: Sequence[Group], runbooks: str) -> str:

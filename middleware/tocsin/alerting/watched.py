@@ -17,7 +17,7 @@ DELTA, RUN_LENGTH = 0.01, 1e6
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedModel:
     """A guarded model. `severities` are those of its promise, gravest first; `fixed` tells that alarms come from the
     promise's own thresholds, so that there is a rate to hold them to.
     """
@@ -85,7 +85,7 @@ class RuleOptions:
         return query + "{{ . | first | value | humanizePercentage }}{{ else }}an unknown share{{ end }}"
 
 
-def watched(config: Config) -> list[Watched]:
+def watched(config: Config) -> list[WatchedModel]:
     """The models of a configuration that have a bundle. Raises ConfigError where none has, BundleError."""
     result = []
     for name, model in config.models.items():
@@ -101,10 +101,10 @@ def watched(config: Config) -> list[Watched]:
     return result
 
 
-def watched_model(name: str, promise: Promise, model: ModelConfig) -> Watched:
+def watched_model(name: str, promise: Promise, model: ModelConfig) -> WatchedModel:
     """One model with its promise."""
     fixed = model.adapt is None and model.discoveries is None and not promise.is_per_step
-    return Watched(name, tuple(promise.alphas), fixed, model.evidence == "run_length", model.shadow is not None)
+    return WatchedModel(name, tuple(promise.alphas), fixed, model.evidence == "run_length", model.shadow is not None)
 
 
 def _carried(path: Path) -> int | None:
@@ -115,7 +115,7 @@ def _carried(path: Path) -> int | None:
     return None if promise is None else min(law.n for law in promise.laws.values())
 
 
-def matching(models: Sequence[Watched], every: Sequence[Watched]) -> str:
+def matching(models: Sequence[WatchedModel], every: Sequence[WatchedModel]) -> str:
     """The PromQL matcher for some of the models: nothing when it is all of them, as more may come."""
     if len(models) == len(every):
         return ""

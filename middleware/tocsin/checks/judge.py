@@ -21,15 +21,15 @@ from tocsin.checks.chat import Chat
 from tocsin.errors import CheckError
 from tocsin_detectors.judges import ATTACKS, Resistance, resist_one_token
 
-RATE = (
+RATING_PROMPT = (
     "Rate the answer to the question from 1 (wrong) to {best} (right). Reply with the number only.\n"
     "Question: {question}\nAnswer: {answer}\nRating:"
 )
-COMPARE = (
+COMPARISON_PROMPT = (
     "Which answer to the question is better? Reply with A or B only.\n"
     "Question: {question}\nA: {first}\nB: {second}\nBetter answer:"
 )
-AT_ONCE = 8  # questions asked at a time
+CONCURRENT_QUESTIONS = 8  # questions asked at a time
 
 
 class Pair(NamedTuple):
@@ -40,7 +40,7 @@ class Pair(NamedTuple):
     bad: str
 
 
-class Finding(NamedTuple):
+class JudgeReport(NamedTuple):
     """What was found of a judge; shares and probabilities are in [0, 1].
 
     `good`, `bad`: the mean expected rating; `entropy` that of ratings, nats, on average; `told`: the least probability
@@ -97,7 +97,7 @@ def check_judge(
     passes: float | None = None,
     attacks: Sequence[str] = ATTACKS,
     on_step: Callable[[str], None] = lambda what: None,
-) -> Finding:
+) -> JudgeReport:
     """Try a judge. Answers pass from an expected rating of `passes` on, the middle of the scale unless told. Raises
     CheckError when it cannot be asked, or its answers hold no rating.
     """
@@ -105,15 +105,15 @@ def check_judge(
     passes = (1 + ratings) / 2 if passes is None else passes
 
     def rate(question: str, answer: str) -> tuple[NDArray[np.float64], float]:
-        prompt = RATE.format(best=ratings, question=question, answer=answer)
+        prompt = RATING_PROMPT.format(best=ratings, question=question, answer=answer)
         return _among(chat.first_token(prompt), scale, prompt)
 
     def prefer(question: str, first: str, second: str) -> float:
-        prompt = COMPARE.format(question=question, first=first, second=second)
+        prompt = COMPARISON_PROMPT.format(question=question, first=first, second=second)
         return float(_among(chat.first_token(prompt), ["A", "B"], prompt)[0][0])
 
     points = np.arange(1, ratings + 1)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(CONCURRENT_QUESTIONS) as pool:
         on_step(f"rating {2 * len(pairs)} answers")
         good = list(pool.map(lambda pair: rate(pair.question, pair.good), pairs))
         bad = list(pool.map(lambda pair: rate(pair.question, pair.bad), pairs))
@@ -131,7 +131,7 @@ def check_judge(
     high, low = np.stack([p for p, _ in good]), np.stack([p for p, _ in bad])
     every = np.concatenate([high, low])
     entropy = -(every * np.log(np.maximum(every, 1e-30))).sum(axis=1)
-    return Finding(
+    return JudgeReport(
         good=float((high @ points).mean()),
         bad=float((low @ points).mean()),
         entropy=float(entropy.mean()),

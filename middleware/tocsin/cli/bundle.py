@@ -15,7 +15,7 @@ from rich.console import Console
 from tocsin.cli.bundle_traffic import Traffic, show_worth, traffic
 from tocsin.cli.tables import print_table
 from tocsin.errors import ConfigError
-from tocsin.fetching import KINDS
+from tocsin.fetching import SOURCES
 from tocsin.fetching import fetch as fetch_bundle
 from tocsin_calibration import Bundle, BundleError, Promise
 from tocsin_calibration.thresholds.joint import meaning
@@ -184,7 +184,7 @@ def _facts(bundle: Bundle, expected: Traffic | None) -> dict[str, Any]:
 
 @app.command()
 def fetch(
-    source: Annotated[str, typer.Argument(help=f"Where it is kept: {KINDS}.")],
+    source: Annotated[str, typer.Argument(help=f"Where it is kept: {SOURCES}.")],
     file: Annotated[Path, typer.Argument(help="The file to write.")],
     digest: Annotated[str, typer.Option(help="The bundle's own, as `tocsin bundle show` says it: sha256:...")],
     plain_http: Annotated[bool, typer.Option("--plain-http", help="The registry has no TLS.")] = False,

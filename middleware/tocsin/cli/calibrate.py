@@ -25,14 +25,16 @@ from tocsin.recording.reading import SESSION, RecordedFile, Recording
 from tocsin_calibration import Bundle, CalibrationError, Promise, uniforms
 from tocsin_calibration import compare as compare_promises
 
-FRESH = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
+COMPARISON_SHARE = 1 / 3  # of the responses that neither calibration has seen, kept to compare both on
 
 
 @command(CalibrateOptions)
 def calibrate(options: CalibrateOptions) -> None:
     """Learn from safe responses which scores to alarm at, and promise the false-alarm rate."""
     source = Bundle.read(options.bundle)
-    if options.critical > options.warning:
+    if not options.alphas:
+        raise CalibrationError("--warning 0 and --critical 0 leave no severity to promise for; give one of them a rate")
+    if options.warning and options.critical > options.warning:
         raise CalibrationError(
             f"critical alarms are the rarer ones: --critical {options.critical:g} exceeds --warning {options.warning:g}"
         )
@@ -128,7 +130,7 @@ def _require_here(on: str) -> None:
 def _aside(unseen: Recording, sessions: str | None, seed: int) -> tuple[Recording, Recording]:
     """A third of the responses, or of the sessions, and the others."""
     names = [""] * unseen.rows if sessions is None else [str(name) for name in unseen.column(sessions)]
-    first = uniforms([f"aside/{name or row}" for row, name in enumerate(names)], seed) <= FRESH
+    first = uniforms([f"aside/{name or row}" for row, name in enumerate(names)], seed) <= COMPARISON_SHARE
     return unseen.take(np.flatnonzero(first)), unseen.take(np.flatnonzero(~first))
 
 

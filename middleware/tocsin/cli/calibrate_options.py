@@ -26,10 +26,16 @@ class CalibrateOptions:
     ]
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The bundle to write; else the same file.")] = None
     warning: Annotated[
-        float, typer.Option(min=0, max=0.5, help="The false-alarm rate of warnings.", rich_help_panel=PROMISE)
+        float,
+        typer.Option(
+            min=0, max=0.5, help="The false-alarm rate of warnings; 0: there are none.", rich_help_panel=PROMISE
+        ),
     ] = 0.05
     critical: Annotated[
-        float, typer.Option(min=0, max=0.5, help="The false-alarm rate of critical alarms.", rich_help_panel=PROMISE)
+        float,
+        typer.Option(
+            min=0, max=0.5, help="The false-alarm rate of critical alarms; 0: there are none.", rich_help_panel=PROMISE
+        ),
     ] = 0.01
     rule: Annotated[
         str,
@@ -188,8 +194,9 @@ class CalibrateOptions:
 
     @property
     def alphas(self) -> dict[str, float]:
-        """The false-alarm rates by severity."""
-        return {"warning": self.warning, "critical": self.critical}
+        """The false-alarm rates by severity; a severity with rate 0 is left out."""
+        named = {"warning": self.warning, "critical": self.critical}
+        return {severity: alpha for severity, alpha in named.items() if alpha}
 
     @property
     def session_rule(self) -> SessionRule:

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from tocsin.cli.output_files import require_writable
 from tocsin.errors import ConfigError
-from tocsin.recording.converting import KINDS, convert_table
+from tocsin.recording.converting import SUFFIXES, convert_table
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help=f"A table with a row for each response: {KINDS}.")],
+    source: Annotated[Path, typer.Argument(help=f"A table with a row for each response: {SUFFIXES}.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The Parquet file to write: a recording.")],
     signal: Annotated[
         list[str],

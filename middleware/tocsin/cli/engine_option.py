@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tocsin.offline.engine import HERE
 
-LARGE = 1 << 20  # responses; more are not held in memory, where nothing needs them all at once
+MAX_ROWS_IN_MEMORY = 1 << 20  # responses; more are not held in memory, where nothing needs them all at once
 
 On = Annotated[
     str,
@@ -24,7 +24,7 @@ On = Annotated[
 
 def in_parts(on: str, rows: int) -> bool:
     """Whether to go through the recording file by file."""
-    return on != HERE or rows > LARGE
+    return on != HERE or rows > MAX_ROWS_IN_MEMORY
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from tocsin.rollouts.promql import Compared
 from tocsin.rollouts.reading import Reading, Source, read
 from tocsin.rollouts.templates import Kind, argo, flagger, with_defaults
 from tocsin_calibration import CalibrationFault
-from tocsin_calibration.online.rollout_gate import Evidence, GateVerdict, Interval, RolloutGate
+from tocsin_calibration.online.rollout_gate import AnytimeInterval, DecisionEvidence, GateVerdict, RolloutGate
 
 EXIT_CODES = {"promote": 0, "abort": 1, "continue": 3}  # 2: an error, or a mistake of the caller's
 DEFAULT_ADDRESS = "http://prometheus.monitoring:9090"  # of a template
@@ -237,7 +237,7 @@ def _reason(decision: str, verdict: GateVerdict, held_to: RolloutGate) -> str:
     return "undecided yet" if verdict.canary_responses else "undecided: nothing of the canary has been counted yet"
 
 
-def _evidence(evidence: Evidence) -> str:
+def _evidence(evidence: DecisionEvidence) -> str:
     if evidence.reached is not None:
         return (
             f"evidence e^{evidence.highest:.1f} to 1, enough (e^{evidence.limit:.1f}) after batch {evidence.reached:,}"
@@ -248,11 +248,11 @@ def _evidence(evidence: Evidence) -> str:
     return f"{text}, in about {evidence.responses_needed:,} more canary responses at the rates so far"
 
 
-def _rate(interval: Interval) -> str:
+def _rate(interval: AnytimeInterval) -> str:
     return f"{interval.value:.2%} ({interval.low:.2%} to {interval.high:.2%})"
 
 
-def _times(interval: Interval) -> str:
+def _times(interval: AnytimeInterval) -> str:
     high = "any number of" if interval.high == inf else f"{interval.high:.3g}"
     value = "infinitely many" if interval.value == inf else f"{interval.value:.3g}"
     return f"{value} times ({interval.low:.3g} to {high})"

@@ -13,7 +13,7 @@ import tocsin
 from tocsin.cli.serve import ConfigPath
 from tocsin.errors import ConfigError
 from tocsin.kubernetes.inject import inject as injected
-from tocsin.kubernetes.sidecar import Sidecar
+from tocsin.kubernetes.sidecar import SidecarContainer
 
 
 def inject(
@@ -35,7 +35,9 @@ def inject(
     ] = True,
 ) -> None:
     """Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply -f -."""
-    sidecar = Sidecar.of(config, image, _volume(bundles), secrets=secret or [], config_map=config_map, native=native)
+    sidecar = SidecarContainer.of(
+        config, image, _volume(bundles), secrets=secret or [], config_map=config_map, native=native
+    )
     try:
         text = sys.stdin.read() if str(manifests) == "-" else manifests.read_text()
         documents = [part for part in yaml.safe_load_all(text) if part]

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-LONGEST = 2_000  # characters of a message, or of a field
-DEEPEST, MOST = 4, 64  # levels, and entries of each, of a field that holds others
+MAX_TEXT_LENGTH = 2_000  # characters of a message, or of a field
+MAX_DEPTH, MAX_ENTRIES = 4, 64  # levels, and entries of each, of a field that holds others
 
 # Controls (C0, DEL, C1), line and paragraph separators, marks that change the direction of writing, lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
@@ -16,10 +16,10 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
 
 def one_line(text: str) -> str:
     """The text with what is no printable character as Python escapes it (\\n, \\x1b), and at most LONGEST of it."""
-    escaped = _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text[:LONGEST])
-    if len(text) <= LONGEST and len(escaped) <= LONGEST:
+    escaped = _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text[:MAX_TEXT_LENGTH])
+    if len(text) <= MAX_TEXT_LENGTH and len(escaped) <= MAX_TEXT_LENGTH:
         return escaped
-    return f"{escaped[:LONGEST]}... ({len(text):,} characters in all)"
+    return f"{escaped[:MAX_TEXT_LENGTH]}... ({len(text):,} characters in all)"
 
 
 class LineFormatter(logging.Formatter):
@@ -47,7 +47,7 @@ class LineFormatter(logging.Formatter):
 def bounded(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """A processor of structlog that does the same to the message and to every field of a JSON line."""
     del logger, method
-    return {one_line(str(name)): _bounded(value, DEEPEST) for name, value in event.items()}
+    return {one_line(str(name)): _bounded(value, MAX_DEPTH) for name, value in event.items()}
 
 
 def _bounded(value: Any, levels: int) -> Any:
@@ -56,7 +56,7 @@ def _bounded(value: Any, levels: int) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if levels and isinstance(value, Mapping):
-        return {one_line(str(name)): _bounded(inner, levels - 1) for name, inner in list(value.items())[:MOST]}
+        return {one_line(str(name)): _bounded(inner, levels - 1) for name, inner in list(value.items())[:MAX_ENTRIES]}
     if levels and isinstance(value, list | tuple):
-        return [_bounded(inner, levels - 1) for inner in value[:MOST]]
+        return [_bounded(inner, levels - 1) for inner in value[:MAX_ENTRIES]]
     return one_line(str(value))

@@ -20,7 +20,7 @@ from tocsin_calibration.wording import percent
 
 EXCESSES = (1.5, 2.0, 3.0, 5.0)
 SIZES = (1_000, 10_000, 100_000)
-RUNS, LONGEST = 41, 10_000  # of the simulation, and its horizon
+SIMULATION_RUNS, SIMULATION_HORIZON = 41, 10_000  # of the simulation, and its horizon
 
 
 class Delay(NamedTuple):
@@ -86,8 +86,9 @@ def calibration(
     )
     if after_calm is not None:
         console.print(
-            f"after calm: the median of {RUNS} simulated runs (seed {SEED}), a look every {STEP} responses, when the "
-            f"change comes after {after_calm:,} calm responses; -: not within {LONGEST:,} responses."
+            f"after calm: the median of {SIMULATION_RUNS} simulated runs (seed {SEED}), a look every {STEP} "
+            f"responses, when the change comes after {after_calm:,} calm responses; "
+            f"-: not within {SIMULATION_HORIZON:,} responses."
         )
 
 
@@ -108,7 +109,9 @@ def _size(rows: int, alpha: float, terms: Terms, limit: float, after_calm: int |
     for excess, found_within in zip(EXCESSES, laws, strict=True):
         median = None
         if after_calm is not None:
-            median = simulated(law, limit, excess, after_calm, RUNS, LONGEST)[RUNS // 2]
+            median = simulated(law, limit, excess, after_calm, SIMULATION_RUNS, SIMULATION_HORIZON)[
+                SIMULATION_RUNS // 2
+            ]
         delays.append(Delay(excess, quantile(found_within, 0.5), quantile(found_within, 0.95), median))
     return Size(rows, law, terms.sure(carrying, alpha), delays)
 
@@ -180,5 +183,11 @@ def _facts(
             for alpha, sizes in plans.items()
         },
         "horizon": HORIZON,
-        "simulated": {"seed": SEED, "runs": RUNS, "calm": after_calm, "horizon": LONGEST, "step": STEP},
+        "simulated": {
+            "seed": SEED,
+            "runs": SIMULATION_RUNS,
+            "calm": after_calm,
+            "horizon": SIMULATION_HORIZON,
+            "step": STEP,
+        },
     }

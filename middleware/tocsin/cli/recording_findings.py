@@ -19,10 +19,10 @@ from tocsin_calibration.evaluation.exchangeability import Drift, alike, copies, 
 from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.wording import percent
 
-REFUSED = 5e-4  # the probability, for copies and for drift, of refusing rows that are exchangeable
-WIDENED = 1e-3  # for rows and for sessions, of using fewer rows than there are when they are exchangeable
-MATERIAL = 1.5  # times the promised rate in a quarter of the recording, from which on drift is refused
-WORTH = 2.0  # rows that are worth one, from which on fewer are used
+REFUSAL_PROBABILITY = 5e-4  # the probability, for copies and for drift, of refusing rows that are exchangeable
+WIDENING_PROBABILITY = 1e-3  # for rows and for sessions, of using fewer rows than there are when they are exchangeable
+MATERIAL_DRIFT = 1.5  # times the promised rate in a quarter of the recording, from which on drift is refused
+MIN_DESIGN_EFFECT = 2.0  # rows that are worth one, from which on fewer are used
 
 
 class Looked(NamedTuple):
@@ -50,7 +50,7 @@ def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence
     adjusted = options.groups or options.weights or options.target or options.classes or options.contaminated
     refuses = not options.as_is and not adjusted
     seen_copies = copies(units)
-    if seen_copies is not None and seen_copies.log_evalue >= log(1 / REFUSED):
+    if seen_copies is not None and seen_copies.log_evalue >= log(1 / REFUSAL_PROBABILITY):
         facts["copies"] = seen_copies.times
         _object(
             console,
@@ -65,9 +65,9 @@ def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence
         looked = _independent(scored, options, console, facts)
         units = looked.compared.scores
     drifted = drift(units, max(options.alphas.values()), options.seed) if "time" in scored.columns else None
-    if drifted is not None and drifted.log_evalue >= log(1 / REFUSED):
+    if drifted is not None and drifted.log_evalue >= log(1 / REFUSAL_PROBABILITY):
         facts["drift_log_evalue"] = round(drifted.log_evalue, 2)
-        material = max(drifted.shares) >= MATERIAL * max(options.alphas.values())
+        material = max(drifted.shares) >= MATERIAL_DRIFT * max(options.alphas.values())
         _object(console, refuses and material, _words(drifted, options, detectors))
     return looked
 
@@ -93,7 +93,11 @@ def _say_versions(scored: ScoredRecording, options: CalibrateOptions, console: C
         return
     names = scored.names(VERSION)
     seen_versions = alike(scored.scores, names, options.seed)
-    if seen_versions is not None and seen_versions.p_value <= WIDENED and len(set(names)) <= len(names) / 2:
+    if (
+        seen_versions is not None
+        and seen_versions.p_value <= WIDENING_PROBABILITY
+        and len(set(names)) <= len(names) / 2
+    ):
         facts["versions"] = len(set(names))
         console.print(
             f"[yellow]note:[/] {len(set(names)):,} versions of the model are in the recording, and their scores "
@@ -106,7 +110,11 @@ def _independent(scored: ScoredRecording, options: CalibrateOptions, console: Co
     rows, text = None, ""
     if SESSION in scored.columns and (sessions := _session_names(scored)) is not None:
         in_sessions = alike(scored.scores, sessions, options.seed)
-        if in_sessions is not None and in_sessions.p_value <= WIDENED and in_sessions.rows_worth_one >= WORTH:
+        if (
+            in_sessions is not None
+            and in_sessions.p_value <= WIDENING_PROBABILITY
+            and in_sessions.rows_worth_one >= MIN_DESIGN_EFFECT
+        ):
             rows = _one_of_each(sessions, options.seed)
             text = (
                 f"responses of one session are alike (correlation {in_sessions.correlation:.2f}): {scored.rows:,} of "
@@ -116,7 +124,11 @@ def _independent(scored: ScoredRecording, options: CalibrateOptions, console: Co
             facts["session_correlation"] = round(in_sessions.correlation, 3)
     if rows is None and "time" in scored.columns:
         in_time = dependence(scored.scores, options.seed)
-        if in_time is not None and in_time.p_value <= WIDENED and in_time.rows_worth_one >= WORTH:
+        if (
+            in_time is not None
+            and in_time.p_value <= WIDENING_PROBABILITY
+            and in_time.rows_worth_one >= MIN_DESIGN_EFFECT
+        ):
             step = ceil(in_time.rows_worth_one)
             rows = np.arange(0, scored.rows, step)
             text = (

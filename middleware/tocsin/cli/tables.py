@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-WIDEST = 1_000  # characters
+MAX_WIDTH = 1_000  # characters
 
 
 def print_table(
@@ -20,7 +20,7 @@ def print_table(
         table.add_column(column, no_wrap=True, justify="right" if right else "left")
     for at, row in enumerate(rows):
         table.add_row(*row, style="bold" if at == bold else "")
-    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    needed = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum
     usual = console.width
     console.width = max(usual, needed)
     console.print(table)

@@ -18,7 +18,7 @@ from rich.live import Live
 from tocsin.errors import TocsinError
 from tocsin.page.terminal import picture
 
-FEW = 10  # alarms
+ALARMS_SHOWN = 10  # alarms
 SILENCE = 10.0  # seconds without news after which nobody is there
 
 
@@ -35,7 +35,7 @@ def top(
     looks = live(of)
     if once or not sys.stdout.isatty():
         for snapshot in looks:
-            console.print(picture(snapshot, last_alarms(of, search, alarms or FEW)))
+            console.print(picture(snapshot, last_alarms(of, search, alarms or ALARMS_SHOWN)))
             return
         return
     with suppress(KeyboardInterrupt), Live(console=console, screen=True, auto_refresh=False) as screen:

@@ -14,7 +14,7 @@ from tocsin.events.alarm_throttle import Sum
 from tocsin.judgement.call import Call
 
 ALARM, SUM, EVIDENCE = "tocsin.alarm.v1", "tocsin.alarms.summed.v1", "tocsin.evidence.v1"
-LONGEST = 64 << 10  # bytes of a message that are told
+MAX_PAYLOAD = 64 << 10  # bytes of a message that are told
 
 Event = dict[str, Any]
 
@@ -125,7 +125,7 @@ def summed(of: Sum, began: float, ended: float) -> dict[str, Any]:
 
 
 def _text(message: bytes | None) -> str | None:
-    return None if message is None else base64.b64encode(message[:LONGEST]).decode()
+    return None if message is None else base64.b64encode(message[:MAX_PAYLOAD]).decode()
 
 
 def alarm_of(line: bytes) -> str | None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from tocsin.names import bounded
 
-SESSIONS = 10_000  # remembered
-VERSIONS = 50  # of a model, in one sum
+MAX_SESSIONS = 10_000  # remembered
+MAX_VERSIONS = 50  # of a model, in one sum
 
 
 @dataclass
@@ -54,7 +54,7 @@ class AlarmThrottle:
         if session:
             self._sessions[model, session] = now, grade
             self._sessions.move_to_end((model, session))
-            if len(self._sessions) > SESSIONS:
+            if len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
         window.admitted += 1
         return True
@@ -75,9 +75,9 @@ class AlarmThrottle:
         if pvalue < summary.lowest or not summary.worst:
             summary.lowest, summary.worst = pvalue, tell()
         summary.detectors[detector] += 1
-        if len(summary.versions) < VERSIONS:
+        if len(summary.versions) < MAX_VERSIONS:
             summary.versions.add(version)
-        if session and len(summary.sessions) < SESSIONS:
+        if session and len(summary.sessions) < MAX_SESSIONS:
             summary.sessions.add(bounded(session))
 
     def ended(self, now: float, *, all_of_them: bool = False) -> list[Sum]:

@@ -32,9 +32,9 @@ from tocsin.state.deduplicator import Claim, Deduplicator
 
 log = logging.getLogger("tocsin")
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0  # seconds before trying again
-ADOPTS = 30.0  # seconds between looks for what others have left
-LAST = 2.0  # seconds that the end of the process leaves
+MIN_BACKOFF, MAX_BACKOFF = 0.5, 60.0  # seconds before trying again
+ADOPTION_INTERVAL = 30.0  # seconds between looks for what others have left
+CLOSE_TIMEOUT = 2.0  # seconds that the end of the process leaves
 
 
 class Destination(Protocol):
@@ -127,37 +127,37 @@ class Delivery:
         """Leave what cannot be delivered at once to the next process."""
         self._ending.set()
         self._arrived.set()
-        self._thread.join(LAST)
+        self._thread.join(CLOSE_TIMEOUT)
         if not self._thread.is_alive():
             self._spool.close()
             self._destination.close()
 
     def _run(self) -> None:
-        wait, ends = FIRST_WAIT, 0.0
+        wait, ends = MIN_BACKOFF, 0.0
         while True:
             self._arrived.clear()
             try:
                 line = self._spool.head()
                 if self._ending.is_set():
-                    ends = ends or time.monotonic() + LAST
+                    ends = ends or time.monotonic() + CLOSE_TIMEOUT
                     if line is None or time.monotonic() > ends:
                         return
                 if line is None:
-                    if not self._arrived.wait(ADOPTS):
+                    if not self._arrived.wait(ADOPTION_INTERVAL):
                         self._spool.adopt()
                     continue
                 if not self._deliver(line):
-                    self._ending.wait(FIRST_WAIT)
+                    self._ending.wait(MIN_BACKOFF)
                     continue
             except Exception as error:
-                if wait == FIRST_WAIT:
+                if wait == MIN_BACKOFF:
                     log.warning("events wait for %s: %s: %s", self.label, type(error).__name__, error)
                 self.counts["failed"] += 1
                 if self._ending.wait(wait * random.uniform(0.5, 1)):
                     return
-                wait = min(2 * wait, LONGEST_WAIT)
+                wait = min(2 * wait, MAX_BACKOFF)
             else:
-                wait = FIRST_WAIT
+                wait = MIN_BACKOFF
 
     def _deliver(self, line: bytes) -> bool:
         """Bring an event to the destination; False while another replica is about to. Raises what made that fail."""

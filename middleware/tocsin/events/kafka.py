@@ -10,7 +10,7 @@ from tocsin.configuration.pairs import read_pairs
 from tocsin.errors import ConfigError
 from tocsin.events.webhook import JSON_EVENT
 
-WAITS = 30.0  # seconds for one event to be acknowledged
+ACKNOWLEDGE_TIMEOUT = 30.0  # seconds for one event to be acknowledged
 
 
 class Kafka:
@@ -38,11 +38,11 @@ class Kafka:
         self._producer.produce(
             self._topic, body, key, headers=headers, on_delivery=lambda error, _: outcome.append(error)
         )
-        self._producer.flush(WAITS)
+        self._producer.flush(ACKNOWLEDGE_TIMEOUT)
         if not outcome:
             self._producer.purge()
             self._producer.flush(1)
-            raise OSError(f"kafka: not acknowledged within {WAITS:g} s")
+            raise OSError(f"kafka: not acknowledged within {ACKNOWLEDGE_TIMEOUT:g} s")
         if outcome[0] is not None:
             raise OSError(f"kafka: {outcome[0]}")
 

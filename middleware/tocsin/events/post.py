@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from tocsin.addresses import shown
 
-AGAIN = (408, 425, 429)  # statuses of 4xx that may be otherwise next time
+RETRYABLE_STATUSES = (408, 425, 429)  # statuses of 4xx that may be otherwise next time
 
 
 class Rejected(Exception):
@@ -119,7 +119,7 @@ def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
         return OSError(
             f"{problem}: it redirects{where}, which is not followed; configure the address that takes events"
         )
-    if error.code < 500 and error.code not in AGAIN:
+    if error.code < 500 and error.code not in RETRYABLE_STATUSES:
         return Rejected(problem)
     return OSError(problem)
 

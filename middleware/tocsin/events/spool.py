@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-SEGMENT = 1 << 20  # bytes after which a new one begins
+SEGMENT_SIZE = 1 << 20  # bytes after which a new one begins
 SUFFIX, DONE = ".events", ".done"
 
 
@@ -42,7 +42,7 @@ class Spool:
         with self._lock:
             if self.waiting + len(line) > self._limit:
                 return False
-            if self._writing is None or self._writing.size >= SEGMENT:
+            if self._writing is None or self._writing.size >= SEGMENT_SIZE:
                 self._writing = _Segment.new(self._folder)
                 self._segments.append(self._writing)
             self._writing.append(line)

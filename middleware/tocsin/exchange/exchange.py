@@ -21,7 +21,7 @@ from tocsin.errors import ConfigError
 from tocsin.judgement.call import Call, Fault
 from tocsin.judgement.guard import Guard
 from tocsin.protocols.http.encodings import Decoding, decoding
-from tocsin.protocols.http.framing import Event, Framing, JsonLines, ServerSentEvents, WholeDocument, with_data
+from tocsin.protocols.http.framing import Event, Framing, JsonLinesFraming, ServerSentEvents, WholeDocument, with_data
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.routes import Routes
 from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
@@ -33,7 +33,7 @@ from tocsin.verdict import METADATA_KEY
 Headers = Iterable[tuple[str, str]]
 
 # Of a body that goes on as other bytes these would not be true any more.
-OF_BYTES = frozenset(
+BODY_DEPENDENT_FIELDS = frozenset(
     {"content-length", "content-encoding", "etag", "content-md5", "digest", "content-digest", "repr-digest"}
 )
 EVENTS, LINES, DOCUMENT = "text/event-stream", "lines", "document"
@@ -52,7 +52,7 @@ class Segment(NamedTuple):
 
 class ResponseHead(NamedTuple):
     """What is done to a response. `is_judged`: it is read, else it passes as it is. `kind`: EVENTS, LINES or DOCUMENT.
-    `rewrites`: the body goes on as other bytes, so that the headers `OF_BYTES` must not go on.
+    `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must not go on.
     """
 
     is_judged: bool
@@ -114,7 +114,9 @@ class Exchange:
         self._framing: Framing | None = None
         self._decoding: Decoding | None = None
         self._by_segments = False
+        self._kept: list[bytes] | None = None  # a document that goes on as it came, whose headers wait for its verdict
         self._has_messages = False
+        self.is_coded = False  # the response's bytes go on in their content coding
 
     @property
     def asks(self) -> bool:
@@ -191,8 +193,11 @@ class Exchange:
         self._framing = _Unread(fault) if fault is not None else self._new_framing()
         annotates = self.guard.config.mode == "annotate"  # by a verdict that goes before the end
         self._by_segments = self._holds or rewrites or (annotates and bool(self.method.stream.done))
+        self.is_coded = not rewrites and encoding.strip().lower() not in ("", "identity")
         if self._decoding is not None and not rewrites:
             self._by_segments = False
+        if annotates and self.kind == DOCUMENT and not self._by_segments:
+            self._kept = []
         return ResponseHead(True, self.kind, rewrites)
 
     def on_response_chunk(self, content: bytes) -> list[Segment]:
@@ -208,7 +213,7 @@ class Exchange:
                     events += self._framing.feed(part)
             except Unscored as why:
                 events += self._give_up(why)
-        return self._segments(events, content)
+        return self._segments(events, content if self._kept is None else self._keep(self._kept, content))
 
     def on_response_end(self) -> list[Segment]:
         """No more bytes come."""
@@ -221,7 +226,8 @@ class Exchange:
             events += self._framing.end()
         except Unscored as why:
             events += self._give_up(why)
-        return self._segments(events, b"")
+        kept, self._kept = self._kept, None
+        return self._segments(events, b"".join(kept or ()))
 
     def messages_of(self, status: int, headers: Headers, body: bytes) -> tuple[list[bytes], bytes] | None:
         """The messages of another response to the same request, and its body as callers may get it; None where it is
@@ -242,7 +248,7 @@ class Exchange:
     def _new_framing(self) -> Framing:
         if self.kind == EVENTS:
             return ServerSentEvents(self._limit)
-        return JsonLines(self._limit) if self.kind == LINES else WholeDocument(self._limit)
+        return JsonLinesFraming(self._limit) if self.kind == LINES else WholeDocument(self._limit)
 
     def _content_type_fault(self, content_type: str, parameters: str) -> Fault | None:
         if not self.kind:
@@ -253,6 +259,14 @@ class Exchange:
         if charset not in ("", "utf-8", "utf8", "us-ascii"):
             return "content_type", f"the response is written in {charset}, and JSON in UTF-8"
         return None
+
+    def _keep(self, kept: list[bytes], content: bytes) -> bytes:
+        """Keep what came of a document; all of it goes on once it is too large to be read."""
+        kept.append(content)
+        if sum(map(len, kept)) <= self._limit:
+            return b""
+        self._kept = None
+        return b"".join(kept)
 
     def _give_up(self, why: Unscored) -> list[Event]:
         """The rest of a response whose encoding is damaged cannot be read."""

@@ -76,6 +76,8 @@ def verdict_event(exchange: Exchange) -> bytes:
     verdict = exchange.call.verdict
     if verdict is None or how == "none" or exchange.kind != EVENTS or exchange.guard.config.mode == "observe":
         return b""
+    if exchange.is_coded:  # plain text would break it
+        return b""
     text = verdict.to_metadata().encode()
     return event_of(text, METADATA_KEY) if how == "event" else b": " + METADATA_KEY.encode() + b" " + text + b"\n\n"
 

@@ -46,12 +46,12 @@ def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[s
     settings: dict[str, Any] = {
         "@type": f"{_TYPE}.extensions.filters.http.ext_proc.v3.ExternalProcessor",
         "grpc_service": {"envoy_grpc": {"cluster_name": name}},
-        "failure_mode_allow": not _fails_closed(config),
+        "failure_mode_allow": not fails_closed(config),
     }
     if observes:
         settings["observability_mode"] = True
     else:
-        settings["message_timeout"] = f"{CHUNK_SECONDS + _acting(config):g}s"
+        settings["message_timeout"] = f"{reply_seconds(config):g}s"
     if not needs_headers:
         keys = [f"request.headers['{key}']" for key in guard.metadata_keys]
         settings["response_attributes"] = ["request.path", *(["request.method"] if is_http else []), *keys]
@@ -95,12 +95,21 @@ def processor_cluster(config: Config, target: Address, name: str = CLUSTER) -> d
     return cluster
 
 
-def _fails_closed(config: Config) -> bool:
+def fails_closed(config: Config) -> bool:
     """Whether responses that cannot be judged must not pass."""
     return config.mode == "enforce" and "closed" in {config.fail, *(model.fail for model in config.models.values())}
 
 
-def _acting(config: Config) -> float:
+def reply_seconds(config: Config) -> float:
+    """Seconds that Envoy has to wait for a reply: a little, what acting takes, and the scoring budget where it is no
+    small part of that.
+    """
+    budgets = [config.budget(name, shares_sessions=False).total_seconds() for name in config.models]
+    budget = max(budgets, default=0.0)
+    return CHUNK_SECONDS + acting_seconds(config) + (budget if budget >= CHUNK_SECONDS / 2 else 0.0)
+
+
+def acting_seconds(config: Config) -> float:
     """Seconds that acting on an alarm may take, the slowest model's: its tries and its fallback."""
     if config.mode != "enforce":
         return 0.0

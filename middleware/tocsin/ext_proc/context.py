@@ -15,7 +15,7 @@ from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask, Outcome
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryAccount
-from tocsin.outbound_http import Answer, Request
+from tocsin.outbound_http import Answer, HttpCall
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 
@@ -50,7 +50,7 @@ class ProcessorContext:
         self.refuses_unguarded = self.enforces and config.unguarded == "refuse"
 
 
-class Judged:
+class WaitingResponse:
     """A response that waits for verdicts."""
 
     def judged(self, call: Call) -> None:
@@ -70,9 +70,9 @@ class HttpRequest(NamedTuple):
     headers: Fields
     body: bytes
 
-    def again(self, seconds: float, limit: int) -> Request:
+    def again(self, seconds: float, limit: int) -> HttpCall:
         """The same, to be sent once more within so many seconds, for a response of so many bytes at most."""
-        return Request(self.verb, self.path, self.headers, self.body, seconds, limit)
+        return HttpCall(self.verb, self.path, self.headers, self.body, seconds, limit)
 
 
 class ExchangeHost:
@@ -89,11 +89,11 @@ class ExchangeHost:
         """End Envoy's stream: nothing more is sent, and what still comes is dropped."""
         raise AssertionError("a host is of one kind")
 
-    def submit(self, call: Call, waiting: Judged) -> None:
+    def submit(self, call: Call, waiting: WaitingResponse) -> None:
         """Judge a call, and tell who waits."""
         raise AssertionError("a host is of one kind")
 
-    def limit(self, waiting: Judged, call: Call) -> TimerHandle | None:
+    def limit(self, waiting: WaitingResponse, call: Call) -> TimerHandle | None:
         """The scoring budget of a response that waits; none where the verdict comes at once."""
         raise AssertionError("a host is of one kind")
 
@@ -105,6 +105,8 @@ class ExchangeHost:
         """
         raise AssertionError("a host is of one kind")
 
-    def ask_http(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+    def ask_http(
+        self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]
+    ) -> Callable[[], object]:
         """Send a request of HTTP once more, and tell what came of it; returns what gives up doing so."""
         raise AssertionError("a host is of one kind")

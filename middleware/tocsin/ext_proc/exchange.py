@@ -18,7 +18,7 @@ from tocsin.ext_proc.requests import (
     BUFFERED_PARTIAL,
     FULL_DUPLEX_STREAMED,
     GRPC,
-    NOT_TOLD,
+    MODE_UNKNOWN,
     NOTHING,
     REQUEST_BODY,
     REQUEST_HEADERS,
@@ -29,7 +29,7 @@ from tocsin.ext_proc.requests import (
     ProcessingRequest,
     read_fields,
 )
-from tocsin.ext_proc.response import JudgedResponse, Response, WatchedResponse
+from tocsin.ext_proc.response import JudgedResponse, ProcessedResponse, WatchedResponse
 from tocsin.grpc_wire.deframer import MessageDeframer, whole_message
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import failed_closed
@@ -37,8 +37,8 @@ from tocsin.protocols.messages import decompress
 from tocsin.unscored import Unscored
 
 FAILED_PRECONDITION, PERMISSION_DENIED = 9, 7
-ENVOYS = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
-HEADER = "request.headers['"  # of an attribute that is a header of the request
+ENVOY_PREFIXES = ("x-envoy-", "x-request-id", "x-forwarded-")  # fields that Envoy wrote of its own exchange
+HEADER_ATTRIBUTE = "request.headers['"  # of an attribute that is a header of the request
 
 
 class EnvoyExchange:
@@ -50,7 +50,7 @@ class EnvoyExchange:
         self._has_begun = False
         self._is_over = False
         self._is_observing = False
-        self._request_mode = self._response_mode = NOT_TOLD
+        self._request_mode = self._response_mode = MODE_UNKNOWN
         self._path = self._verb = ""
         self._http: Exchange | None = None  # of a route of HTTP
         self._http_body: list[bytes] = []  # of its request, so far
@@ -62,7 +62,7 @@ class EnvoyExchange:
         self._http_size = 0  # bytes of it, as they were charged
         self._has_request = False  # some of the request's body has come
         self._request_ended = False
-        self._response: Response | None = None
+        self._response: ProcessedResponse | None = None
         self.call: Call | None = None
 
     def on_message(self, message: ProcessingRequest) -> None:
@@ -185,8 +185,8 @@ class EnvoyExchange:
         """The request's metadata that judgement reads, the last value of a repeated key."""
         if self._headers:
             return dict(self._headers)
-        start, attributes = len(HEADER), self._attributes
-        return {name[start:-2]: value for name, value in attributes.items() if name.startswith(HEADER)}
+        start, attributes = len(HEADER_ATTRIBUTE), self._attributes
+        return {name[start:-2]: value for name, value in attributes.items() if name.startswith(HEADER_ATTRIBUTE)}
 
     def _refuses_unguarded(self) -> bool:
         """Refuse a call that no model guards, where that is configured; whether it was refused."""
@@ -256,7 +256,7 @@ class EnvoyExchange:
 
     # -- the response
 
-    def _respond(self) -> Response | None:
+    def _respond(self) -> ProcessedResponse | None:
         """How the response is treated, that begins now; None where the exchange ends with that."""
         context, host, mode = self._context, self._host, self._response_mode
         if self.call is None and not self._headers:
@@ -267,7 +267,7 @@ class EnvoyExchange:
                 return None
         call = self.call
         if call is None:
-            self._response = Response(context, host, mode, is_observing=self._is_observing)
+            self._response = ProcessedResponse(context, host, mode, is_observing=self._is_observing)
             return self._response
         wants_request = call.wants_request if self._http is None else self._http.wants_request
         if wants_request and not self._has_request and not self._request_ended:
@@ -293,7 +293,7 @@ class EnvoyExchange:
         )
         return self._response
 
-    def _respond_http(self, exchange: Exchange, *, holds: bool) -> Response:
+    def _respond_http(self, exchange: Exchange, *, holds: bool) -> ProcessedResponse:
         context = self._context
         self._response = HttpResponse(
             context,
@@ -320,7 +320,7 @@ class EnvoyExchange:
         self.on_closed(is_abandoned=False)
         return True
 
-    def _look_back(self, response: Response) -> None:
+    def _look_back(self, response: ProcessedResponse) -> None:
         """The exchange has ended: what the filter did not send is told by what never came."""
         context = self._context
         if response.is_waiting:
@@ -335,4 +335,4 @@ class EnvoyExchange:
 
 def _forwarded(fields: Fields) -> Fields:
     """The header fields of a request that go along when it is sent once more."""
-    return [(name, value) for name, value in fields if not name.startswith((":", *ENVOYS))]
+    return [(name, value) for name, value in fields if not name.startswith((":", *ENVOY_PREFIXES))]

@@ -22,7 +22,7 @@ from tocsin.ext_proc.requests import (
     ProcessingRequest,
     read_fields,
 )
-from tocsin.ext_proc.response import DONE, JudgedResponse, ResponseHead
+from tocsin.ext_proc.response import DONE, GrpcResponseHead, JudgedResponse
 from tocsin.grpc_wire.deframer import framed
 from tocsin.judgement import gate as gates
 from tocsin.judgement.call import Call
@@ -63,7 +63,7 @@ class HeldResponse(JudgedResponse):
         self._ready: list[bytes] = []  # what may go out, and has not left yet
         self._has_sent = False  # something has left, which cannot be recalled
         self._body: bytes | None = None  # as it came, where it came at once and its reply waits
-        self._trailing: ResponseHead | None = None  # trailers that wait
+        self._trailing: GrpcResponseHead | None = None  # trailers that wait
         self._body_ended = False  # the response ends with its body
         self._is_cleared = False  # the gate has let go everything
         self._is_foreign = False  # what passes is not gRPC
@@ -78,7 +78,7 @@ class HeldResponse(JudgedResponse):
     # -- what Envoy tells
 
     def on_headers(self, message: ProcessingRequest) -> None:
-        head = ResponseHead(read_fields(message.content))
+        head = GrpcResponseHead(read_fields(message.content))
         self._encoding = head.encoding
         self._is_begun = not head.foreign
         if head.foreign:
@@ -97,7 +97,7 @@ class HeldResponse(JudgedResponse):
         else:
             self._host.reply(reply)
 
-    def _on_headers_alone(self, head: ResponseHead) -> None:
+    def _on_headers_alone(self, head: GrpcResponseHead) -> None:
         """A status without a message."""
         self._is_complete = True
         self._do(self.gate.on_end(succeeded=head.grpc_status == DONE))
@@ -127,7 +127,7 @@ class HeldResponse(JudgedResponse):
     def on_trailers(self, message: ProcessingRequest) -> None:
         if self.is_over:
             return
-        self._trailing = ResponseHead(read_fields(message.content))
+        self._trailing = GrpcResponseHead(read_fields(message.content))
         if self._is_complete:
             self._finish()
         else:
@@ -269,7 +269,7 @@ class HeldResponse(JudgedResponse):
         else:
             self._host.reply(replies.replaced_body(RESPONSE_BODY, content, removing=CONTENT_LENGTH))
 
-    def _reply_trailers(self, trailing: ResponseHead) -> None:
+    def _reply_trailers(self, trailing: GrpcResponseHead) -> None:
         setting: list[tuple[str, str]] = []
         removing: list[str] = []
         if self._instead is not None:

@@ -10,10 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from tocsin.exchange.exchange import DOCUMENT, OF_BYTES, Exchange, ResponseHead, Segment
+from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, Exchange, ResponseHead, Segment
 from tocsin.exchange.replies import Reply, ending, reply, verdict_event, verdict_fields
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
+from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     BUFFERED,
     FULL_DUPLEX_STREAMED,
@@ -30,11 +31,11 @@ from tocsin.judgement.accepting import accept_verdict
 from tocsin.judgement.call import Call, Fault, StreamedCall
 from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import Actions, Gate, Release, Replace
-from tocsin.judgement.policy import Replacement
+from tocsin.judgement.policy import Replacement, failed_closed
 from tocsin.outbound_http import Answer
 from tocsin.verdict import METADATA_KEY
 
-BEYOND: Fault = ("undecodable", "a message follows the end of a stream")
+MESSAGE_AFTER_END: Fault = ("undecodable", "a message follows the end of a stream")
 
 
 class WaitingSegment:
@@ -72,6 +73,7 @@ class HttpResponse(JudgedResponse):
         self._is_buffered = mode == BUFFERED
         self.gate = Gate(context.guard, exchange.call, holds=holds, can_retry=request is not None)
         self._head = ResponseHead(False)
+        self._has_head = False  # the filter sends response headers
         self._names: list[str] = []  # of the response's headers
         self._waiting_segments: deque[WaitingSegment] = deque()
         self._head_waits = False  # the headers' reply has not left
@@ -98,6 +100,7 @@ class HttpResponse(JudgedResponse):
     # -- what Envoy tells
 
     def on_headers(self, message: ProcessingRequest) -> None:
+        self._has_head = True
         fields = read_fields(message.content)
         self._names = [name for name, _ in fields]
         status = next((value for name, value in fields if name == ":status"), "")
@@ -143,6 +146,8 @@ class HttpResponse(JudgedResponse):
         self._has_body = True
         if self.is_over:
             return
+        if not self._has_head and self._refuses_headless():
+            return
         if not self._head.is_judged:
             self._pass(message)
             return
@@ -161,6 +166,22 @@ class HttpResponse(JudgedResponse):
         if ends:
             self._end_response()
         self._flush()
+
+    def _refuses_headless(self) -> bool:
+        """A body whose headers do not come cannot be read: it is counted once. Whether it was refused."""
+        self._has_head = True
+        guard, call = self._context.guard, self.call
+        call.model = guard.model_of(call)
+        self._context.misfits.count("no_headers")
+        guard.give_up(call, "not_sent", LINES["no_headers"])
+        self.gate.close()
+        if self.is_observing or not (self._holds and guard.closed(call)):
+            return False
+        guard.acted(call, "refused")
+        self.is_over = True
+        instead = failed_closed(call.verdict)
+        self._host.reply(replies.immediate(503, instead.message.encode()))
+        return True
 
     def on_trailers(self, message: ProcessingRequest) -> None:
         if self.is_over:
@@ -208,7 +229,7 @@ class HttpResponse(JudgedResponse):
         """Messages behind what tells that nothing follows: they are counted; where responses are held, they do not go
         on.
         """
-        unjudged = self.call.on_response_message(None, BEYOND)
+        unjudged = self.call.on_response_message(None, MESSAGE_AFTER_END)
         if unjudged is not None:
             self._context.guard.judge([unjudged])
         return Segment(b"" if self._holds else segment.raw)
@@ -303,7 +324,7 @@ class HttpResponse(JudgedResponse):
         """The reply to the headers."""
         removing = [METADATA_KEY] if METADATA_KEY in self._names and not verdict else []
         if self._head.is_judged and self._head.rewrites and self._is_streamed:
-            removing += [name for name in self._names if name in OF_BYTES]
+            removing += [name for name in self._names if name in BODY_DEPENDENT_FIELDS]
         self._host.reply(replies.changed_headers(RESPONSE_HEADERS, verdict or [], removing))
 
     def _finish(self) -> None:
@@ -339,7 +360,7 @@ class HttpResponse(JudgedResponse):
         if content == self._came:
             self._host.reply(replies.body_with_headers(RESPONSE_BODY, verdict))
             return
-        removing = [name for name in self._names if name in OF_BYTES and name != "content-length"]
+        removing = [name for name in self._names if name in BODY_DEPENDENT_FIELDS and name != "content-length"]
         setting = [*verdict, ("content-length", str(len(content)))]
         self._host.reply(replies.replaced_body(RESPONSE_BODY, content, setting, removing))
 
@@ -371,8 +392,10 @@ class HttpResponse(JudgedResponse):
         self.is_over = True
         if self._is_buffered or self._head_waits:
             sent = answer if answer is not None else reply(self._exchange, instead)
-            fields = [field for field in sent.headers if field[0] not in OF_BYTES and field[0] != METADATA_KEY]
-            setting = [*(field for field in fields if field[0] not in HOP), *verdict_fields(self.call)]
+            fields = [
+                field for field in sent.headers if field[0] not in BODY_DEPENDENT_FIELDS and field[0] != METADATA_KEY
+            ]
+            setting = [*(field for field in fields if field[0] not in HOP_BY_HOP_FIELDS), *verdict_fields(self.call)]
             self._host.reply(replies.immediate(sent.status, sent.body, setting=setting))
         else:
             rest = answer.body if answer is not None else ending(self._exchange, instead)
@@ -402,4 +425,6 @@ class HttpResponse(JudgedResponse):
         super().on_closed()
 
 
-HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})  # what Envoy writes itself
+HOP_BY_HOP_FIELDS = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "date", "server"}
+)  # what Envoy writes itself

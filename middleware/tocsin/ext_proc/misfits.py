@@ -19,6 +19,7 @@ LINES = {
     "not_held": "mode enforce cannot hold what has left: set response_body_mode to FULL_DUPLEX_STREAMED, or BUFFERED "
     "for responses of one message, and response_header_mode: SEND",
     "no_body": "response bodies do not come, so that nothing can be judged: set response_body_mode: STREAMED",
+    "no_headers": "response headers do not come, so that bodies cannot be read: set response_header_mode: SEND",
     "no_trailers": "trailers do not come, so that verdicts cannot be told: set response_trailer_mode: SEND",
     "not_told": "headers have left before the verdict is there: set response_body_mode to FULL_DUPLEX_STREAMED, or "
     "BUFFERED for responses that are no streams",

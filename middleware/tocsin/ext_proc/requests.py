@@ -17,7 +17,7 @@ MOST_DEPTH = 32  # groups within groups that are skipped
 
 # ProcessingMode.BodySendMode
 NONE, STREAMED, BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX_STREAMED, GRPC = range(6)
-NOT_TOLD = -1
+MODE_UNKNOWN = -1
 MODE_NAMES = ("NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED", "GRPC")
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
@@ -47,8 +47,8 @@ class ProcessingRequest:
         self.content = b""
         self.end = False
         self.is_observing = False
-        self.request_mode = NOT_TOLD
-        self.response_mode = NOT_TOLD
+        self.request_mode = MODE_UNKNOWN
+        self.response_mode = MODE_UNKNOWN
         self.attributes: Mapping[str, str] = {}
 
 
@@ -153,7 +153,7 @@ def _header(data: bytes, at: int, end: int) -> tuple[str, str]:
 
 
 def _read_protocol(message: ProcessingRequest, data: bytes, at: int, end: int) -> None:
-    if message.response_mode == NOT_TOLD:  # told at all: what is left out is the default
+    if message.response_mode == MODE_UNKNOWN:  # told at all: what is left out is the default
         message.request_mode = message.response_mode = NONE
     while at < end:
         field, wire, at = _key(data, at, end)

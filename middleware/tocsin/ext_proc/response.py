@@ -9,7 +9,7 @@ import time
 from asyncio import TimerHandle
 
 from tocsin.ext_proc import replies
-from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
+from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
 from tocsin.ext_proc.misfits import LINES
 from tocsin.ext_proc.requests import (
     FULL_DUPLEX_STREAMED,
@@ -33,7 +33,7 @@ VERDICT_SIZE = len(METADATA_KEY) + FIELD_OVERHEAD  # of a header list, besides t
 DONE = "0"  # grpc-status of a call that succeeded
 
 
-class ResponseHead:
+class GrpcResponseHead:
     """What a response's headers or trailers say."""
 
     __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "names", "size", "verdicts")
@@ -58,7 +58,7 @@ class ResponseHead:
         self.foreign = foreign_answer(self.http_status, content_type) if self.http_status else ""
 
 
-class Response(Judged):
+class ProcessedResponse(WaitingResponse):
     """One response; what is common to those that pass and those that are held.
 
     `mode` is the filter's response_body_mode, `is_observing` its observability_mode, in which it takes no replies.
@@ -104,7 +104,7 @@ class Response(Judged):
             self._host.reply(replies.CONTINUE[message.kind])
 
 
-class JudgedResponse(Response):
+class JudgedResponse(ProcessedResponse):
     """A response that is judged, of either kind."""
 
     _waiting = 0  # verdicts that are not there yet
@@ -235,7 +235,7 @@ class JudgedResponse(Response):
         self._context.guard.give_up(self.call, "not_sent", LINES["no_body"])
         return True
 
-    def _accepts(self, head: ResponseHead) -> bool:
+    def _accepts(self, head: GrpcResponseHead) -> bool:
         """Whether the trailers bring a verdict that was made behind, and that holds here."""
         context, call = self._context, self.call
         if not self._trusts or not head.verdicts or call.streams or self._waiting or call.verdict is not None:
@@ -246,7 +246,7 @@ class JudgedResponse(Response):
         context.accepted += 1
         return True
 
-    def _count_foreign(self, head: ResponseHead) -> None:
+    def _count_foreign(self, head: GrpcResponseHead) -> None:
         """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
         self._context.not_understood["not_grpc"] += 1
         if head.http_status == "200":
@@ -333,7 +333,7 @@ class WatchedResponse(JudgedResponse):
         super().__init__(context, host, mode, call, is_observing=is_observing)
         self._annotates = annotates and not is_observing
         self._reads = True
-        self._last: tuple[int, ResponseHead] | None = None  # headers or trailers that wait, and what they say
+        self._last: tuple[int, GrpcResponseHead] | None = None  # headers or trailers that wait, and what they say
         self._removing: list[str] = []
 
     @property
@@ -341,7 +341,7 @@ class WatchedResponse(JudgedResponse):
         return self._last is not None
 
     def on_headers(self, message: ProcessingRequest) -> None:
-        head = ResponseHead(read_fields(message.content))
+        head = GrpcResponseHead(read_fields(message.content))
         self._is_begun = not head.foreign
         self._encoding = head.encoding
         if head.foreign:
@@ -371,11 +371,11 @@ class WatchedResponse(JudgedResponse):
 
     def on_trailers(self, message: ProcessingRequest) -> None:
         if self._reads:
-            self._end_with(RESPONSE_TRAILERS, ResponseHead(read_fields(message.content)))
+            self._end_with(RESPONSE_TRAILERS, GrpcResponseHead(read_fields(message.content)))
         else:
             self._pass(message)
 
-    def _end_with(self, kind: int, head: ResponseHead) -> None:
+    def _end_with(self, kind: int, head: GrpcResponseHead) -> None:
         """The response ends with these headers or trailers."""
         self._is_complete = True
         accepted = self._accepts(head)
@@ -415,7 +415,7 @@ class WatchedResponse(JudgedResponse):
         self._end_waiting()
         self._tell(kind, head)
 
-    def _tell(self, kind: int, head: ResponseHead) -> None:
+    def _tell(self, kind: int, head: GrpcResponseHead) -> None:
         """Let go what ends the response, with the verdict where that is told."""
         setting = self._verdict_fields(head.size) if self._annotates else []
         removing = [] if setting else self._removing  # what is set takes the other's place

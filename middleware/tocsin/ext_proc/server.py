@@ -31,7 +31,7 @@ from tocsin.sockets import bind
 log = logging.getLogger("tocsin")
 
 BACKLOG = 1024
-LOOKS = 1.0  # seconds between looks for changed certificates and connections that say nothing
+MAINTENANCE_INTERVAL = 1.0  # seconds between looks for changed certificates and connections that say nothing
 
 
 class ExtProcServer(ProcessorHost):
@@ -199,7 +199,7 @@ class ExtProcServer(ProcessorHost):
         """
         looked = time.monotonic()
         while True:
-            await asyncio.sleep(LOOKS)
+            await asyncio.sleep(MAINTENANCE_INTERVAL)
             now, limits = time.monotonic(), self.config.limits
             if now - looked >= self.config.reload_certificates.total_seconds():
                 looked = now

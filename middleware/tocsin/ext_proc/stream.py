@@ -6,8 +6,8 @@ from asyncio import TimerHandle
 from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
-from tocsin.ext_proc.context import ExchangeHost, Judged
-from tocsin.ext_proc.exchange import ENVOYS, EnvoyExchange
+from tocsin.ext_proc.context import ExchangeHost, WaitingResponse
+from tocsin.ext_proc.exchange import ENVOY_PREFIXES, EnvoyExchange
 from tocsin.ext_proc.hosts import ConnectionHost
 from tocsin.ext_proc.requests import Fields, MessageError, read_request
 from tocsin.grpc_wire.content_types import is_grpc
@@ -16,9 +16,9 @@ from tocsin.http2 import frames
 from tocsin.http2.headers import block
 from tocsin.judgement.call import Call
 from tocsin.judgement.enforcement import Ask, Outcome
-from tocsin.outbound_http import Answer, Request, Target, send_aio
+from tocsin.outbound_http import Answer, HttpCall, HttpTarget, send_aio
 from tocsin.protocols.messages import decompress
-from tocsin.relay.retrier import Route
+from tocsin.relay.retrier import CallRoute
 from tocsin.unscored import Unscored
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
@@ -179,16 +179,16 @@ class ProcessorStream(ExchangeHost):
 
     # -- judgement
 
-    def submit(self, call: Call, waiting: Judged) -> None:
+    def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self._server.batcher.submit(call, waiting)
 
-    def limit(self, waiting: Judged, call: Call) -> TimerHandle | None:
+    def limit(self, waiting: WaitingResponse, call: Call) -> TimerHandle | None:
         server = self._server
         if server.batcher.inline:
             return None
         return server.loop.call_later(server.context.guard.budget(call), self._late, waiting)
 
-    def _late(self, waiting: Judged) -> None:
+    def _late(self, waiting: WaitingResponse) -> None:
         waiting.late()
         self._connection.flush()
 
@@ -204,11 +204,13 @@ class ProcessorStream(ExchangeHost):
 
         if step.upstream is None and "upstream" not in config.model_fields_set:
             return server.loop.call_soon(tell, None).cancel  # where Envoy sends requests is not known here
-        fields = [field for field in fields if not field[0].startswith(ENVOYS)]
-        route = Route(config.upstream, config.upstream_tls, fields, opened, server.context.max_message)
+        fields = [field for field in fields if not field[0].startswith(ENVOY_PREFIXES)]
+        route = CallRoute(config.upstream, config.upstream_tls, fields, opened, server.context.max_message)
         return server.retrier.ask(step, route, tell).cancel
 
-    def ask_http(self, step: Ask, request: Request, on_answer: Callable[[Answer | None], None]) -> Callable[[], object]:
+    def ask_http(
+        self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]
+    ) -> Callable[[], object]:
         server, connection = self._server, self._connection
         config = server.context.config
 
@@ -217,9 +219,9 @@ class ProcessorStream(ExchangeHost):
             connection.flush()
 
         if step.upstream is not None:
-            target = Target(step.upstream, step.tls)
+            target = HttpTarget(step.upstream, step.tls)
         elif "upstream" in config.model_fields_set:
-            target = Target(config.upstream, config.upstream_tls)
+            target = HttpTarget(config.upstream, config.upstream_tls)
         else:
             return server.loop.call_soon(tell, None).cancel  # where Envoy sends requests is not known here
 

@@ -7,7 +7,7 @@ from struct import Struct
 
 from tocsin.memory import MemoryAccount
 
-PREFIX = 5  # a compression flag and a length of four bytes
+PREFIX_SIZE = 5  # a compression flag and a length of four bytes
 _PREFIX = Struct(">BL")
 
 
@@ -24,12 +24,12 @@ class Message:
 
 def whole_message(payload: bytes, limit: int) -> bytes | None:
     """The message, when a payload is one whole message, uncompressed and within `limit` bytes: the usual case."""
-    if len(payload) < PREFIX:
+    if len(payload) < PREFIX_SIZE:
         return None
     compressed, length = _PREFIX.unpack_from(payload)
-    if compressed or PREFIX + length != len(payload) or length > limit:
+    if compressed or PREFIX_SIZE + length != len(payload) or length > limit:
         return None
-    return payload[PREFIX:]
+    return payload[PREFIX_SIZE:]
 
 
 def framed(content: bytes, *, compressed: bool = False) -> bytes:
@@ -69,21 +69,21 @@ class MessageDeframer:
                     yield message
                 continue
             buffer = self._buffer
-            if not buffer and end - at >= PREFIX:  # whole messages need not be copied together
-                length = int.from_bytes(payload[at + 1 : at + PREFIX], "big")
-                if PREFIX + length <= end - at and length <= self._limit:
-                    start, at = at, at + PREFIX + length
-                    yield Message(payload[start] != 0, payload[start + PREFIX : at])
+            if not buffer and end - at >= PREFIX_SIZE:  # whole messages need not be copied together
+                length = int.from_bytes(payload[at + 1 : at + PREFIX_SIZE], "big")
+                if PREFIX_SIZE + length <= end - at and length <= self._limit:
+                    start, at = at, at + PREFIX_SIZE + length
+                    yield Message(payload[start] != 0, payload[start + PREFIX_SIZE : at])
                     continue
-            missing = PREFIX - len(buffer)
+            missing = PREFIX_SIZE - len(buffer)
             if missing > 0:
                 at += self._keep(payload[at : at + missing])
-                if len(buffer) < PREFIX:
+                if len(buffer) < PREFIX_SIZE:
                     return
             compressed = buffer[0] != 0
-            length = int.from_bytes(buffer[1:PREFIX], "big")
+            length = int.from_bytes(buffer[1:PREFIX_SIZE], "big")
             fault = "too_large" if length > self._limit else None
-            missing = PREFIX + length - len(buffer)
+            missing = PREFIX_SIZE + length - len(buffer)
             if fault is None and missing > end - at and self._memory.lacks_room:
                 fault = "memory"
             if fault is not None:
@@ -96,8 +96,8 @@ class MessageDeframer:
                 self._skip, self._skipped = missing, Message(compressed, None, fault)
                 continue
             at += self._keep(payload[at : at + missing])
-            if len(buffer) == PREFIX + length:
-                content = bytes(memoryview(buffer)[PREFIX:])
+            if len(buffer) == PREFIX_SIZE + length:
+                content = bytes(memoryview(buffer)[PREFIX_SIZE:])
                 self.forget()
                 yield Message(compressed, content)
 

@@ -31,7 +31,7 @@ CONNECTION_WINDOW = 1 << 22  # and a connection
 MOST_UNWRITTEN = 1 << 18  # bytes that leave a queue before the socket has taken those before them
 
 _MUCH_OF_STREAM, _MUCH_OF_CONNECTION = STREAM_WINDOW // 4, CONNECTION_WINDOW // 4  # credited at once
-SURE = STREAM_WINDOW - _MUCH_OF_STREAM  # bytes that fit into any stream's window of which nothing waits
+GUARANTEED_WINDOW = STREAM_WINDOW - _MUCH_OF_STREAM  # bytes that fit into any stream's window of which nothing waits
 
 _INCREMENT = Struct(">L")
 
@@ -108,11 +108,11 @@ class SendWindow:
         send_queue, size = self._queues.get(stream) or self._queue_of(stream), len(payload)
         queue = send_queue.queue
         if not queue and size <= DEFAULT_MAX_FRAME_SIZE:
-            unwritten, window, of_stream = self._unwritten + size, self._window - size, send_queue.window - size
             if not size:
                 if flags:
                     self._side.put(frames.frame(DATA, flags, stream))
                 return True
+            unwritten, window, of_stream = self._unwritten + size, self._window - size, send_queue.window - size
             if window >= 0 and self._initial + of_stream >= 0 and unwritten <= MOST_UNWRITTEN and not self.is_paused:
                 self._unwritten, self._window, send_queue.window = unwritten, window, of_stream
                 self._side.put(frames.frame(DATA, flags, stream, payload))
@@ -327,12 +327,11 @@ class ReceiveWindow:
 
     def credit(self, stream: int, size: int, *, ended: bool = False) -> None:
         """So many bytes of a stream have gone on, or were dropped."""
-        self.uncredited += size
-        if self.uncredited >= _MUCH_OF_CONNECTION:
+        uncredited = self.uncredited = self.uncredited + size
+        if uncredited >= _MUCH_OF_CONNECTION:
             self.resume()
-        if ended and not self._streams:
-            return
-        self._credit_stream(stream, size, ended)
+        if not ended or self._streams:
+            self._credit_stream(stream, size, ended)
 
     def defer_credit(self, stream: int, size: int) -> None:
         """So many bytes of a stream wait for the receiver."""
@@ -356,19 +355,18 @@ class ReceiveWindow:
         """The stream has ended."""
         if self.later:
             self.release_credit(stream, ended=True)
-        if self._streams:
-            self._streams.pop(stream, None)
+        self._streams.pop(stream, None)
 
     def _credit_stream(self, stream: int, size: int, ended: bool) -> None:
+        streams = self._streams
         if ended:
-            if self._streams:
-                self._streams.pop(stream, None)
+            streams.pop(stream, None)
             return
-        due = self._streams.get(stream, 0) + size
+        due = streams.get(stream, 0) + size
         if due >= _MUCH_OF_STREAM:
             self._side.put(window_update(stream, due))
             due = 0
-        self._streams[stream] = due
+        streams[stream] = due
 
 
 def _lean(rest: memoryview) -> bytes | memoryview:

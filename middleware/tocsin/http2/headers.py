@@ -225,7 +225,8 @@ def literal(name: str, value: str) -> bytes:
 def literal_parts(name: str, value: str) -> tuple[bytes, bytes, bytes]:
     """The same in parts, for whoever joins them to more."""
     content = value.encode("latin-1")
-    return _literal_name(name), _length(len(content)), content
+    size = len(content)
+    return _literal_name(name), _LENGTHS[size] if size < LONG else _length(size), content
 
 
 @lru_cache(maxsize=64)
@@ -252,6 +253,10 @@ def _length(n: int) -> bytes:
         n >>= 7
     out.append(n)
     return bytes(out)
+
+
+LONG = 0x7F + 0x80  # from here on a length takes three bytes and more
+_LENGTHS = [_length(n) for n in range(LONG)]
 
 
 def integer(data: bytes, at: int, mask: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from tocsin.memory import MemoryAccount
 
 LARGEST_CONTROL = 1 << 18  # bytes of a frame other than DATA, and of a header block with its continuations
 MOST_CONTINUATIONS = 64
-LAST_KNOWN = CONTINUATION
+LAST_KNOWN_KIND = CONTINUATION
 PADDED_OR_PRIORITY = PADDED | HAS_PRIORITY
 PLAIN = PADDED_OR_PRIORITY | END_HEADERS
 
@@ -105,15 +105,16 @@ class FrameSplitter:
             self._tail = bytearray()
         preserves_order, unpack = self.preserves_order, SIGNED_HEADER.unpack_from
         end = len(data)
+        last = end - HEADER_SIZE  # where the last frame header may begin
         start = at = 0  # what lies between start and at goes on unchanged
         if self._partial_data:
             start, at = self._finish_data(data, end, out)
-        if not self._is_greeted and end - at >= HEADER_SIZE:
+        if not self._is_greeted and at <= last:
             self._greet_with(data[at + 3], data[at + 4])
         limit = min(largest, LARGEST_CONTROL)
         usual = -1 if self._block_stream else limit  # nothing is, until a header block has ended
         self._needed = HEADER_SIZE
-        while end - at >= HEADER_SIZE:
+        while at <= last:
             high, low, kind, flags, stream = unpack(data, at)
             length = high << 8 | low
             stop = at + HEADER_SIZE + length

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, without_verdicts
-from tocsin.inprocess.channel import Guarded, GuardedCalls, Request
+from tocsin.inprocess.channel import GuardedCalls, GuardedMethod, SentRequest
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
 from tocsin.judgement.batching import Batcher
@@ -28,7 +28,7 @@ class _Callable:
     request_streams = False
     response_streams = False
 
-    def __init__(self, guarded: Guarded) -> None:
+    def __init__(self, guarded: GuardedMethod) -> None:
         self._guarded = guarded
         self._batcher: Batcher | None = None
 
@@ -48,7 +48,7 @@ class _Callable:
     def _asker(self, message: Any, metadata: Any, more: dict[str, Any]) -> Asker:
         """Sends the call's request once more."""
         guarded, streams = self._guarded, self.response_streams
-        request = Request(guarded, more.get("timeout"), metadata)
+        request = SentRequest(guarded, more.get("timeout"), metadata)
 
         async def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
@@ -95,7 +95,7 @@ class _GuardedCall:
     """A call under way, as far as it is the same for all kinds."""
 
     def __init__(
-        self, inner: Any, holding: Holding, guarded: Guarded, batcher: Batcher, capture: Capture, ask: Asker
+        self, inner: Any, holding: Holding, guarded: GuardedMethod, batcher: Batcher, capture: Capture, ask: Asker
     ) -> None:
         self._inner = inner
         self._capture = capture

@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from tocsin.errors import ConfigError
-from tocsin.exchange.exchange import DOCUMENT, OF_BYTES, Exchange, Exchanges, ResponseHead, until_done, without_verdict
+from tocsin.exchange.exchange import (
+    BODY_DEPENDENT_FIELDS,
+    DOCUMENT,
+    Exchange,
+    Exchanges,
+    ResponseHead,
+    until_done,
+    without_verdict,
+)
 from tocsin.exchange.replies import ending, reply, verdict_fields
 from tocsin.inprocess.http_gate import Answer, HttpGate
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
-from tocsin.outbound_http import Request, Target, send_aio
+from tocsin.outbound_http import HttpCall, HttpTarget, send_aio
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,7 +32,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CONFIG = "TOCSIN_CONFIG"  # in the environment, where a server makes the middleware without arguments
-LISTENS = "2.3"  # applications of later versions do not listen for callers that go away, so that none can be stopped
+LAST_LISTENING_VERSION = (
+    "2.3"  # applications of later versions do not listen for callers that go away, so that none can be stopped
+)
 _OF_REQUEST_BYTES = (b"content-length", b"accept-encoding")  # what changes with a request that asks for more
 _UNREAD_EXTENSIONS = ("http.response.pathsend", "http.response.zerocopysend")  # whose bytes would not be seen
 
@@ -64,7 +74,7 @@ class GuardMiddleware:
         if exchange is None:
             await self._app(scope, receive, send)
             return
-        await _Served(self._app, exchange, self.batcher, scope, receive, send).run()
+        await _ServedExchange(self._app, exchange, self.batcher, scope, receive, send).run()
 
     @property
     def batcher(self) -> Batcher:
@@ -75,7 +85,7 @@ class GuardMiddleware:
         return self._batcher[1]
 
 
-class _Served:
+class _ServedExchange:
     """One exchange between a caller and the application."""
 
     def __init__(
@@ -142,7 +152,7 @@ class _Served:
             headers.append((b"content-length", str(len(self._body)).encode()))
         asgi = dict(self._scope.get("asgi") or {})
         if self._gate.holds:
-            asgi["spec_version"] = LISTENS
+            asgi["spec_version"] = LAST_LISTENING_VERSION
         return {**self._scope, "headers": headers, "extensions": extensions, "asgi": asgi}
 
     async def _received(self) -> Message:
@@ -181,7 +191,7 @@ class _Served:
         self._head = self._exchange.on_response_headers(message["status"], headers)
         headers = without_verdict(headers)
         if self._head.rewrites:
-            headers = [(name, value) for name, value in headers if name not in OF_BYTES]
+            headers = [(name, value) for name, value in headers if name not in BODY_DEPENDENT_FIELDS]
         self._start = {**message, "headers": _encoded(headers)}
         waits = self._head.is_judged and (
             self._gate.holds or (self._mode == "annotate" and self._head.kind == DOCUMENT) or self._head.rewrites
@@ -216,7 +226,11 @@ class _Served:
         self._has_ended = True
         if self._start is not None and not passed:
             replacement = answer if answer is not None else reply(self._exchange, instead)
-            headers = [(name, value) for name, value in replacement.headers if name not in OF_BYTES or answer is None]
+            headers = [
+                (name, value)
+                for name, value in replacement.headers
+                if name not in BODY_DEPENDENT_FIELDS or answer is None
+            ]
             headers = without_verdict(headers) + verdict_fields(self._exchange.call)
             if answer is not None:
                 headers.append(("content-length", str(len(replacement.body))))
@@ -253,8 +267,8 @@ class _Served:
             query = self._scope.get("query_string", b"").decode("latin-1")
             path = _path(self._scope) + (f"?{query}" if query else "")
             limit = int(self._exchange.guard.config.max_message)
-            request = Request(self._scope["method"], path, headers, self._body, step.seconds, limit)
-            return await send_aio(Target(step.upstream, step.tls), request)
+            request = HttpCall(self._scope["method"], path, headers, self._body, step.seconds, limit)
+            return await send_aio(HttpTarget(step.upstream, step.tls), request)
         try:
             return await asyncio.wait_for(self._asked_again(self._body), step.seconds)
         except Exception:  # whatever an application raises, it has no answer

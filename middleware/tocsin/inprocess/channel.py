@@ -21,7 +21,7 @@ def require_grpc(guard: Guard, position: str) -> None:
         raise ConfigError(f"{position} judges protocols of gRPC, such as `oip`, and no model has one: {names}")
 
 
-class Guarded:
+class GuardedMethod:
     """A guarded method of a wrapped channel. Each call gets a callable of its own, whose codecs know the call."""
 
     def __init__(self, make: Any, guard: Guard, method: str, serializer: Codec, deserializer: Codec) -> None:
@@ -41,10 +41,10 @@ class Guarded:
         return content if self._deserializer is None else self._deserializer(content)
 
 
-class Request:
+class SentRequest:
     """How a call was asked, to ask the same again within what is left of its deadline."""
 
-    def __init__(self, guarded: Guarded, timeout: float | None, metadata: Any) -> None:
+    def __init__(self, guarded: GuardedMethod, timeout: float | None, metadata: Any) -> None:
         self._largest = int(guarded.guard.config.max_message)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._metadata = metadata
@@ -63,7 +63,7 @@ class Request:
 class GuardedCalls:
     """The four kinds of call on a wrapped channel; guarded methods become callables of this channel's own."""
 
-    guarded: ClassVar[dict[str, Any]]  # by kind, made of a Guarded
+    guarded: ClassVar[dict[str, Any]]  # by kind, made of a GuardedMethod
 
     def __init__(self, channel: Any, guard: Guard) -> None:
         self._channel = channel
@@ -92,4 +92,4 @@ class GuardedCalls:
         make = getattr(self._channel, kind)
         if method not in self._guard.methods:
             return make(method, request_serializer, response_deserializer)
-        return self.guarded[kind](Guarded(make, self._guard, method, request_serializer, response_deserializer))
+        return self.guarded[kind](GuardedMethod(make, self._guard, method, request_serializer, response_deserializer))

@@ -98,7 +98,7 @@ class Holding:
         while open_actions and self.instead is None:
             action = open_actions.popleft()
             if isinstance(action, Judge):
-                waiting = _Waiting(gate)
+                waiting = _VerdictWaiter(gate)
                 batcher.submit(action.call, waiting)
                 follows = await waiting.follows
             elif isinstance(action, Ask):
@@ -118,7 +118,7 @@ class Holding:
             self.on_closed()
 
 
-class _Waiting:
+class _VerdictWaiter:
     """Waits for a verdict, and asks the gate at once: afterwards the call is forgotten."""
 
     def __init__(self, gate: Gate) -> None:

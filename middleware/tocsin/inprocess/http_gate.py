@@ -19,7 +19,7 @@ Asking = Callable[[Ask], Answer | None]
 AsyncAsking = Callable[[Ask], Awaitable[Answer | None]]
 
 
-class _Waiting:
+class _WaitingSegment:
     """A segment, and how many of its messages may not go on yet."""
 
     __slots__ = ("messages", "segment")
@@ -39,7 +39,7 @@ class HttpGate:
         self.exchange = exchange
         self._guard = exchange.guard
         self._holding = Holding(exchange.guard, exchange.call, asks=True)
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_WaitingSegment] = deque()
         self._has_verdict_event = self._is_done = False
         self.answer: Reply | None = None
         self.is_sent = False
@@ -88,7 +88,7 @@ class HttpGate:
         for segment in segments:
             if self._is_done and segment.messages:
                 segment = self._beyond(segment)
-            waiting = _Waiting(segment)
+            waiting = _WaitingSegment(segment)
             self._waiting.append(waiting)
             for content, fault in segment.messages:
                 actions += self._holding.take(waiting, content, fault)

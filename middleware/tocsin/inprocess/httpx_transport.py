@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import Any
 
 from tocsin.exchange.exchange import (
+    BODY_DEPENDENT_FIELDS,
     DOCUMENT,
-    OF_BYTES,
     Exchange,
     Exchanges,
     ResponseHead,
@@ -26,7 +26,7 @@ from tocsin.inprocess.reading import EXTENSION
 from tocsin.judgement.batching import Batcher
 from tocsin.judgement.enforcement import Ask
 from tocsin.judgement.guard import Guard
-from tocsin.outbound_http import Request, Target, send, send_aio
+from tocsin.outbound_http import HttpCall, HttpTarget, send, send_aio
 
 _LIBRARIES = ("httpx", "httpx2")
 _OF_REQUEST_BYTES = ("content-length", "accept-encoding", "transfer-encoding")  # what changes with a longer request
@@ -118,7 +118,7 @@ class _Exchanging:
         """The response that the program gets, whose body is this stream."""
         headers = without_verdict(_fields(response.headers))
         if self.head.rewrites:
-            headers = [(name, value) for name, value in headers if name not in OF_BYTES]
+            headers = [(name, value) for name, value in headers if name not in BODY_DEPENDENT_FIELDS]
         extensions = {**response.extensions, EXTENSION: self.exchange.call}
         return self._library.Response(response.status_code, headers=headers, stream=stream, extensions=extensions)
 
@@ -129,7 +129,7 @@ class _Exchanging:
         if instead is not None and not self.gate.is_sent:
             status, headers, body = self.gate.answer or reply(self.exchange, instead)
         if self.head.rewrites or instead is not None:
-            headers = [(name, value) for name, value in headers if name not in OF_BYTES]
+            headers = [(name, value) for name, value in headers if name not in BODY_DEPENDENT_FIELDS]
             headers.append(("content-length", str(len(body))))
         headers = without_verdict(headers) + verdict_fields(self.exchange.call)
         extensions = {**response.extensions, EXTENSION: self.exchange.call}
@@ -148,13 +148,13 @@ class _Exchanging:
             extensions={**request.extensions, "timeout": timeout},
         )
 
-    def to_fallback(self, step: Ask) -> tuple[Target, Request]:
+    def to_fallback(self, step: Ask) -> tuple[HttpTarget, HttpCall]:
         """The same request to the fallback's address."""
         assert step.upstream is not None
         request, limit = self.request, int(self.exchange.guard.config.max_message)
         path = request.url.raw_path.decode("latin-1")
-        sending = Request(request.method, path, _fields(request.headers), request.content, step.seconds, limit)
-        return Target(step.upstream, step.tls), sending
+        sending = HttpCall(request.method, path, _fields(request.headers), request.content, step.seconds, limit)
+        return HttpTarget(step.upstream, step.tls), sending
 
     def is_too_much(self, size: int, deadline: float) -> bool:
         """Whether another response is not worth waiting for."""

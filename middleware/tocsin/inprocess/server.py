@@ -59,7 +59,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor, grpc.ServerInterceptor):  # t
         if handler is None or call is None or handler.response_streaming != call.streams:
             return handler
         kind = bool(handler.request_streaming), bool(handler.response_streaming)
-        served = _Served(self, call, handler, kind)
+        served = _ServedCall(self, call, handler, kind)
         behaviour: Callable[[Any, Any], Any]
         if _is_async(served.inner):
             behaviour = served.stream_aio if kind[1] else served.unary_aio
@@ -88,7 +88,7 @@ class _Encoded(bytes):
     """A response of which there are only bytes, not a message of the server's own."""
 
 
-class _Served:
+class _ServedCall:
     """One call on the server. Whoever stands before or behind sees the server's own messages."""
 
     def __init__(self, by: GuardInterceptor, call: Call, handler: Any, kind: tuple[bool, bool]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, without_verdicts
-from tocsin.inprocess.channel import Guarded, GuardedCalls, Request
+from tocsin.inprocess.channel import GuardedCalls, GuardedMethod, SentRequest
 from tocsin.inprocess.holding import Holding
 from tocsin.inprocess.withheld import Withheld, without_verdict
 from tocsin.judgement.enforcement import Ask, Outcome
@@ -32,7 +32,7 @@ class _Callable:
 
     request_streams = False
 
-    def __init__(self, guarded: Guarded) -> None:
+    def __init__(self, guarded: GuardedMethod) -> None:
         self._guarded = guarded
 
     def _begin(self, metadata: Metadata) -> Holding:
@@ -43,7 +43,7 @@ class _Callable:
     def _asker(self, holding: Holding, message: Any, timeout: float | None, metadata: Metadata, more: Any) -> Asker:
         """Sends the call's request once more."""
         guarded, streams = self._guarded, holding.call.reads.streams
-        request = Request(guarded, timeout, metadata)
+        request = SentRequest(guarded, timeout, metadata)
 
         def ask(step: Ask) -> Outcome:
             if step.upstream is not None:
@@ -227,7 +227,7 @@ class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
 class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
     """A stream of responses, judged as the guard says; in enforce, each message once its judgement is there."""
 
-    def __init__(self, inner: Any, holding: Holding, guarded: Guarded, capture: Capture, ask: Asker) -> None:
+    def __init__(self, inner: Any, holding: Holding, guarded: GuardedMethod, capture: Capture, ask: Asker) -> None:
         super().__init__(inner, holding)
         self._guarded = guarded
         self._capture = capture

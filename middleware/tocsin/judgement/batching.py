@@ -66,10 +66,11 @@ class Batcher:
 
     def submit(self, call: Call, waiting: VerdictCallback) -> None:
         """Judge the call with others; when too many wait already, it passes unscored at once."""
-        if len(self._calls) >= MOST_WAITING:
+        calls = self._calls
+        if len(calls) >= MOST_WAITING:
             self._loop.call_soon(self._give_up, call, waiting)
             return
-        self._calls.append(call)
+        calls.append(call)
         self._waiting.append(waiting)
         if not self._scheduled:
             self._scheduled = True
@@ -188,11 +189,16 @@ class Batcher:
             self._flush()
 
     def _tell(self, calls: list[Call], waiting: list[VerdictCallback], *, shadows: bool = True) -> None:
+        if not shadows or not self._guard.shadows:
+            for call, callback in zip(calls, waiting, strict=True):
+                callback.judged(call)
+                call.forget()
+            self._after_flush()
+            return
         for call, callback in zip(calls, waiting, strict=True):
             callback.judged(call)
         self._after_flush()
-        if shadows and self._guard.shadows:
-            self._guard.shadow(calls)
+        self._guard.shadow(calls)
         for call in calls:
             call.forget()
 

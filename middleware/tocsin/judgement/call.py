@@ -60,8 +60,8 @@ class Call:
         self.keys = keys
         self.trace = trace
         self.wants_request = wants_request
-        self._has_request = False
 
+    _has_request = False
     streams = False  # whether more than one message may be judged
     kept_bytes = 0  # bytes of messages that wait to be judged with others
 

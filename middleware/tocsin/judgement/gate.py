@@ -75,10 +75,18 @@ class Gate:
     """
 
     request_is_whole = True
+    state = HOLDING
+    waiting = 0  # judgements that are not there yet
+    came = 0  # messages so far
+    has_ended = False  # the response is complete, as far as it goes
+    partially_sent = False
     late_verdict: Verdict | None = None  # what callers are told when nobody waits for the verdict any more
     _steps: EnforcementSteps | None = None  # of what is done about `_piece`
     _piece: Call | None = None
     _waits_for: Call | None = None  # another answer to its request, which is being judged
+    _first = 0  # the place of the first item in the response
+    _cleared: set[int] | None = None  # places of those that may go, and wait for others
+    _deferred: list[tuple[Call, bytes | None]] | None = None  # judged while somebody is asked, with their response
 
     def __init__(
         self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, accepts: bool = False
@@ -88,15 +96,7 @@ class Gate:
         self.holds = holds
         self.can_retry = can_retry
         self.accepts = accepts
-        self.state = HOLDING
-        self.waiting = 0  # judgements that are not there yet
-        self.came = 0  # messages so far
-        self.has_ended = False  # the response is complete, as far as it goes
-        self.partially_sent = False
         self._items: deque[Any] = deque()
-        self._first = 0  # the place of the first of them in the response
-        self._cleared: set[int] = set()  # places of those that may go
-        self._deferred: list[tuple[Call, bytes | None]] = []  # judged while somebody is asked, with their response
 
     @property
     def is_holding(self) -> bool:
@@ -122,25 +122,33 @@ class Gate:
             return self._keep(item) if self.state == PASSING else NOTHING
         if self.came and not call.streams:
             return self.pass_unjudged(item, SECOND_MESSAGE)
-        at_once = self._keep(item)
+        at_once = NOTHING
+        if self.holds:
+            self.came += 1
+            self._items.append(item)
+        else:
+            at_once = self._keep(item)
         piece = call.on_response_message(content, fault)
         if piece is None or (self.accepts and piece is call):
             return at_once
         if piece.verdict is not None:  # it was made behind
             return [*at_once, *self._decide(piece)]
         self.waiting += 1
-        return (*at_once, Judge(piece)) if at_once else (Judge(piece),)
+        action = Judge(piece)
+        return (*at_once, action) if at_once else (action,)
 
     def on_end(self, *, succeeded: bool = True) -> Actions:
         """The response is complete. Of a call that failed, what came before is judged, and nothing is missing."""
         self.has_ended = True
-        call = self.call
-        if self.state == DONE:
+        call, state = self.call, self.state
+        if state == HOLDING and self.waiting and not call.streams:  # the usual case
+            return NOTHING
+        if state == DONE:
             return NOTHING
         actions: list[Action] = []
-        if self.state != PASSING:
+        if state != PASSING:
             pieces = call.ended()
-            if not pieces and (self.waiting or call.verdict is not None):  # the usual case
+            if not pieces and (self.waiting or call.verdict is not None):
                 return self._ending()
             if pieces:
                 actions += self._submit(pieces)
@@ -177,6 +185,8 @@ class Gate:
                 self._waits_for = None
                 return self._advance(None)
             self.waiting -= 1  # what becomes of the response is not known yet
+            if self._deferred is None:
+                self._deferred = []
             self._deferred.append((piece, piece.response))
             return NOTHING
         if not self.waiting:  # nobody waits for it any more
@@ -247,7 +257,7 @@ class Gate:
         self.state = DONE
         self.waiting = 0
         self._items.clear()
-        self._deferred.clear()
+        self._deferred = None
         self._steps = self._piece = self._waits_for = None
 
     # -- inside
@@ -323,6 +333,8 @@ class Gate:
             ready = (items.popleft(),)
         else:
             cleared, ready = self._cleared, []
+            if cleared is None:
+                cleared = self._cleared = set()
             cleared.update(places)
             while items and self._first in cleared:
                 cleared.discard(self._first)

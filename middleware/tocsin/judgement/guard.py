@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
+from tocsin.judgement.call_plan import CallPlan, MethodPlan
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
@@ -31,6 +32,7 @@ TRACE_KEY = "traceparent"
 HEX, NO_TRACE = "0123456789abcdef", "0" * 32
 OTHER = "other"  # the label of models that are not configured
 NO_KEYS: Mapping[str, str] = {}
+ALL_ROWS = 1 << 60  # more than there are
 
 
 _NONE = np.full((1, 1), np.nan, np.float32)
@@ -78,7 +80,7 @@ class Guard:
                 self._of_method.setdefault(method.name, []).append(model)
         keeps_payloads = config.events is not None and config.events.payload == "both"
         self._method_plans = {
-            name: (
+            name: MethodPlan(
                 self.methods[name],
                 keeps_payloads or any(m.wants_request(name) for m in models),
                 _every(self.methods[name], models),
@@ -121,28 +123,42 @@ class Guard:
     @property
     def response_metadata_keys(self) -> list[str]:
         """The metadata of responses that some call wants to be told."""
-        return sorted({key for plan in self._method_plans.values() for key in (*plan[5], *plan[6])})
+        return sorted({key for plan in self._method_plans.values() for key in (*plan.initial, *plan.trailing)})
 
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
         """A call to judge, or None when the method is not guarded. `hint`: the model where calls do not tell it."""
-        plan = self._method_plans.get(method)
-        if plan is None:
+        plan = self.plan(method, metadata)
+        return None if plan is None else self.begin(plan, hint, origin)
+
+    def plan(self, method: str, metadata: Mapping[str, str]) -> CallPlan | None:
+        """What calls of a method with these metadata have in common, until the guard is reconfigured; None when the
+        method is not guarded.
+        """
+        of_method = self._method_plans.get(method)
+        if of_method is None:
             return None
-        reads, wants_request, every, together, in_turn, initial, trailing = plan
         keys = {key: metadata[key] for key in self._keys if key in metadata} if self._keys else NO_KEYS
         parent = metadata.get(TRACE_KEY, "")
-        trace = _trace_id(parent) if parent else ""
-        if reads.streams:
-            call: Call = StreamedCall(reads, keys, trace, wants_request, every, together=together, in_turn=in_turn)
+        model_key = of_method.reads.model_key
+        return CallPlan(
+            of_method, keys, parent, _trace_id(parent) if parent else "", keys.get(model_key) if model_key else None
+        )
+
+    def begin(self, plan: CallPlan, hint: str, origin: str) -> Call:
+        """A call to judge, as `call` makes it."""
+        reads, wants_request, every, together, in_turn, initial, trailing = plan.of_method
+        if plan.streams:
+            call: Call = StreamedCall(
+                reads, plan.keys, plan.trace, wants_request, every, together=together, in_turn=in_turn
+            )
         else:
-            call = Call(reads, keys, trace, wants_request)
-        call.hint, call.origin = hint, origin
-        if initial or trailing:
+            call = Call(reads, plan.keys, plan.trace, wants_request)
+        call.hint = hint if plan.hint is None else plan.hint
+        call.origin = origin
+        if plan.wants_metadata:
             call.wants_initial, call.wants_trailing = initial, trailing
         if self.timed:
-            call.began, call.traceparent = time.time_ns(), parent
-        if reads.model_key:
-            call.hint = keys.get(reads.model_key, hint)
+            call.began, call.traceparent = time.time_ns(), plan.traceparent
         return call
 
     def judge(self, calls: Sequence[Call], most_rows: int = 0) -> list[tuple[Call, int]]:
@@ -153,37 +169,44 @@ class Guard:
         """
         started = time.perf_counter()
         batches: dict[Family, list[Read]] = {}
-        rows = 0
+        rows, most = 0, most_rows or ALL_ROWS
         postponed: list[tuple[Call, int]] = []
+        in_pieces = False  # whether there are pieces of streams among the calls
         for call in calls:
-            if most_rows and rows >= most_rows:
+            if call.parent is not None:
+                in_pieces = True
+            if rows >= most:
                 postponed.append((call, 0))
-                continue
-            if self._has_no_bundle and call.fault is None and call.response is not None:
-                call.model = self._default_model
-                self._pass_unscored(call, _NO_BUNDLE)
                 continue
             try:
                 signals = self._read(call)
-                if signals is None:
-                    continue
-                family, read = signals
             except Unscored as why:
                 self._pass_unscored(call, why)
+                continue
             except Exception as error:
                 self._pass_unscored(call, Unscored("undecodable", f"{type(error).__name__}: {error}"))
+                continue
+            if signals is None:
+                continue
+            family, read = signals
+            of_all = rows + read[1]
+            if of_all > most:
+                postponed.append((call, read[1]))
+                continue
+            rows = of_all
+            batch = batches.get(family)
+            if batch is None:
+                batches[family] = [read]
             else:
-                if most_rows and rows + read[1] > most_rows:
-                    postponed.append((call, read[1]))
-                    continue
-                rows += read[1]
-                batch = batches.get(family)
-                if batch is None:
-                    batches[family] = [read]
-                else:
-                    batch.append(read)
+                batch.append(read)
         for family, batch in batches.items():
             self._score_safely(family.model, family, batch, started)
+        if in_pieces:
+            self._tell_parents(calls, postponed)
+        return postponed
+
+    def _tell_parents(self, calls: Sequence[Call], postponed: Sequence[tuple[Call, int]]) -> None:
+        """Pieces of streams among the calls have their verdicts, but for those that were postponed."""
         waiting = {id(call) for call, _ in postponed}
         for call in calls:
             parent = call.parent
@@ -191,7 +214,6 @@ class Guard:
                 parent.judged(call)
                 if parent.is_closed and not parent.pending:
                     self._end_sessions(parent)
-        return postponed
 
     def shadow(self, calls: Sequence[Call]) -> None:
         """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
@@ -267,29 +289,36 @@ class Guard:
         before, or has neither content nor signals.
         """
         call.model = self._default_model
+        response = call.response
         if call.fault is not None:
             raise Unscored(*call.fault)
-        if call.response is None:
+        if response is None:
             raise Unscored("no_response", "the call has no response message")
+        if self._has_no_bundle:
+            self._pass_unscored(call, _NO_BUNDLE)
+            return None
         reads = call.reads
-        opened = [reads.open(call.response, call.request)]
+        opened = [reads.open(response, call.request)]
+        if call.parent is None:
+            return self._signals_of(call, opened)
         if call.earlier:
             opened = [*(reads.open(message, call.request) for message in call.earlier), *opened]
         try:
             return self._signals_of(call, opened)
         except Unscored as why:
-            if call.parent is None or why.reason not in _OF_EMPTY or not all(part.empty for part in opened):
+            if why.reason not in _OF_EMPTY or not all(part.empty for part in opened):
                 raise
             return None
 
     def _signals_of(self, call: Call, opened: Sequence[Opened]) -> tuple[Family, Read] | None:
         """Whose response it is, and its signals. Raises Unscored."""
-        reads = call.reads
-        name = opened[0].model or call.hint
+        first = opened[0]
+        name = first.model or call.hint
         model = self.models.get(name) or self._model_of(call, name)
-        call.model, call.version = model.name, opened[0].version
-        if reads.version_key:
-            call.version = call.keys.get(reads.version_key, "")
+        call.model, call.version = model.name, first.version
+        version_key = call.reads.version_key
+        if version_key:
+            call.version = call.keys.get(version_key, "")
         if model.bundle is None and self._keep is None:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         parent = call.parent
@@ -355,8 +384,11 @@ class Guard:
         calls = []
         late: set[int] = set()  # rows that nobody waits for any more
         plain, detectors, digest = model.policy.plain, model.scorer.detectors, model.digest
-        for number, (call, rows, _) in enumerate(batch):
+        listed = isinstance(by_detector, list)
+        names = iter(identifiers)
+        for call, rows, _ in batch:
             first, at = at, at + rows
+            identifier = next(names) if identifiers else ""
             if call.late or (call.parent is not None and call.parent.late):
                 self._pass_unscored(call, Unscored("late", "the verdict missed the scoring budget"))
                 late.update(range(first, at))
@@ -365,10 +397,8 @@ class Guard:
             if rows > 1:
                 severity = model.promise.gravest(severities[first:at])
                 worst = min(range(first, at), key=pvalues.__getitem__)
-            details = by_detector[worst]
-            if not isinstance(details, list):
-                details = details.tolist()
-            worth = weighed and weighed.rows(first, at)
+            details: Any = by_detector[worst]
+            worth = None if weighed is None else weighed.rows(first, at)
             call.verdict = Verdict(
                 call.model,
                 call.version,
@@ -376,10 +406,10 @@ class Guard:
                 pvalues[first:at],
                 severities[first:at],
                 detectors,
-                details,
+                details if listed else details.tolist(),
                 severity,
                 worth,
-                identifiers[number] if identifiers else "",
+                identifier,
                 action=None if plain else model.policy.action(severity, severities[first:at], worth, call),
             )
             calls.append(call)

@@ -19,7 +19,7 @@ from tocsin.verdict import Weighed
 from tocsin_calibration import Bundle, Costs, smoothed_pvalues, uniforms
 from tocsin_calibration.promise import Judged
 
-AT_ONCE = 2_048  # rows that are judged in one step
+MAX_STEP_ROWS = 2_048  # rows that are judged in one step
 
 
 class Judgement(NamedTuple):
@@ -88,7 +88,7 @@ class Judge:
     ) -> Judgement:
         """Judge scores (n, d) of a batch: each call with its number of rows, and what it was read from."""
         if self.plain:
-            judged = self.promise.judge(scores) if len(scores) <= AT_ONCE else self._judge_slices(scores, None)
+            judged = self.promise.judge(scores) if len(scores) <= MAX_STEP_ROWS else self._judge_slices(scores, None)
             return Judgement(*judged, None, None, [], None)
         row_groups = ended = None
         groups = [keys_of.group_of(call) for call, _, _ in batch] if self._grouped else []
@@ -135,8 +135,8 @@ class Judge:
         """Judge rows by their sessions, a slice at a time, so that others who judge wait for no longer than that."""
         slices: list[Judged] = []
         ended: list[str | None] = []
-        for start in range(0, max(1, len(keys)), AT_ONCE):
-            keys_part, part = keys[start : start + AT_ONCE], scores[start : start + AT_ONCE]
+        for start in range(0, max(1, len(keys)), MAX_STEP_ROWS):
+            keys_part, part = keys[start : start + MAX_STEP_ROWS], scores[start : start + MAX_STEP_ROWS]
             joint: list[float] = self.promise.joint(part).tolist() if sessions.shared else []
             with sessions.lock:
                 progress = sessions.begin(keys_part, joint)
@@ -148,9 +148,9 @@ class Judge:
     def _judge_slices(self, scores: NDArray[np.float32], groups: list[str] | None) -> Judged:
         """Judge rows a slice at a time, so that no step of it holds the interpreter for long."""
         slices: list[Judged] = []
-        for start in range(0, max(1, len(scores)), AT_ONCE):
-            groups_part = None if groups is None else groups[start : start + AT_ONCE]
-            slices.append(self.promise.judge(scores[start : start + AT_ONCE], groups_part))
+        for start in range(0, max(1, len(scores)), MAX_STEP_ROWS):
+            groups_part = None if groups is None else groups[start : start + MAX_STEP_ROWS]
+            slices.append(self.promise.judge(scores[start : start + MAX_STEP_ROWS], groups_part))
         return _joined(slices)
 
     def finish(self, keys: Sequence[str]) -> list[str | None]:

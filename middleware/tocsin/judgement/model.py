@@ -166,19 +166,18 @@ class GuardedModel:
         """The session that a call belongs to, nothing where none is configured or told."""
         return self._session(call)
 
-    def read(self, method: str, opened: Sequence[Opened], request: bytes | None) -> Reading:
-        """How many rows a response has, how to stack them, and each signal's raw contents. Raises Unscored."""
+    def signals_of(self, call: Call, opened: Sequence[Opened]) -> Reading:
+        """What a call shows, in its messages and its metadata: how many rows, how to stack them, and each signal's raw
+        contents. Raises Unscored.
+        """
+        method = call.method
         reader = self._readers.get(method)
         if reader is None:
             raise Unscored(
                 "missing_signal", self._unreadable.get(method, "the method is not one of the model's protocol")
             )
-        return reader.read(opened, request)
-
-    def signals_of(self, call: Call, opened: Sequence[Opened]) -> Reading:
-        """What a call shows, in its messages and its metadata. Raises Unscored."""
-        reading = self.read(call.method, opened, call.request)
-        signals = self._metadata.get(call.method)
+        reading = reader.read(opened, call.request)
+        signals = self._metadata.get(method) if self._metadata else None
         if signals is None:
             return reading
         of_call = call.parent or call

@@ -14,7 +14,7 @@ from tocsin.errors import ConfigError
 
 BUNDLES, SECRETS, DATA = "/bundles", "/etc/tocsin-secrets", "/var/lib/tocsin"  # where they are mounted
 CONFIG_FILE = "tocsin.yaml"
-LARGEST = 1_000_000  # bytes in a ConfigMap, whose limit is 1 MiB
+MAX_CONFIG_MAP_BYTES = 1_000_000  # bytes in a ConfigMap, whose limit is 1 MiB
 
 
 class Way(Enum):
@@ -103,7 +103,7 @@ def placed(settings: Mapping[str, Any], folder: Path, *, bundles: bool, secrets:
             f"{', '.join(secret)}: pods have no such files, and secrets do not belong into manifests: `kubectl create "
             f"secret generic tocsin {files}` and --secret tocsin"
         )
-    if sum(map(len, carried.values())) > LARGEST:
+    if sum(map(len, carried.values())) > MAX_CONFIG_MAP_BYTES:
         problems.append("protocols: descriptors are too large for a ConfigMap: leave out what methods do not need")
     if problems:
         raise ConfigError("\n".join(problems))

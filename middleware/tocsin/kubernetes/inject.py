@@ -9,8 +9,8 @@ from typing import Any
 
 from tocsin.errors import ConfigError
 from tocsin.kubernetes.files import CONFIG_FILE
-from tocsin.kubernetes.services import Guarded, headless_before, leads, pointed, shut_out
-from tocsin.kubernetes.sidecar import NAME, VOLUMES, Listening, Sidecar
+from tocsin.kubernetes.services import GuardedPods, headless_before, leads, pointed, shut_out
+from tocsin.kubernetes.sidecar import NAME, VOLUMES, Listening, SidecarContainer
 from tocsin.kubernetes.workloads import (
     Document,
     annotate,
@@ -26,7 +26,7 @@ from tocsin.kubernetes.workloads import (
 DIGEST, MOVED = "tocsin/config", "tocsin/moved"  # annotations of pods
 
 
-def inject(documents: Iterable[Document], sidecar: Sidecar) -> tuple[list[Document], list[str]]:
+def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[list[Document], list[str]]:
     """The documents with the sidecar in every pod whose containers have an upstream's port, Services of it pointed at
     the sidecar, and ConfigMaps behind; and what was done. Doing it again changes nothing more.
 
@@ -34,7 +34,7 @@ def inject(documents: Iterable[Document], sidecar: Sidecar) -> tuple[list[Docume
     """
     manifests = [copy.deepcopy(document) for document in documents]
     notes: list[str] = []
-    guarded: list[Guarded] = []
+    guarded: list[GuardedPods] = []
     written: dict[tuple[str | None, str], Document] = {}
     for document in manifests:
         refuse_foreign(document)
@@ -98,16 +98,16 @@ def inject(documents: Iterable[Document], sidecar: Sidecar) -> tuple[list[Docume
     return [*rest, *written.values()], list(dict.fromkeys(notes))
 
 
-def _guarded(document: Document, pod: Document, listening: Sequence[Listening]) -> Guarded:
+def _guarded(document: Document, pod: Document, listening: Sequence[Listening]) -> GuardedPods:
     names: dict[int, set[str]] = {}
     for _, port in declared(pod, NAME):
         if "name" in port:
             names.setdefault(int(port.get("containerPort", 0)), set()).add(str(port["name"]))
-    return Guarded(namespace_of(document), labels_of(pod), listening, names)
+    return GuardedPods(namespace_of(document), labels_of(pod), listening, names)
 
 
 def _before_headless(
-    documents: Sequence[Document], document: Document, pod: Document, pods: Guarded, sidecar: Sidecar
+    documents: Sequence[Document], document: Document, pod: Document, pods: GuardedPods, sidecar: SidecarContainer
 ) -> tuple[list[Listening], list[str]]:
     """Where the sidecar of this pod listens: at the model server's own port where callers of a headless Service come to
     that, if the model server can be moved away.
@@ -152,7 +152,7 @@ def _move_back(pod: Document) -> None:
                 moved(container, int(new), int(old))
 
 
-def _refuse_clashes(document: Document, pod: Document, sidecar: Sidecar) -> None:
+def _refuse_clashes(document: Document, pod: Document, sidecar: SidecarContainer) -> None:
     for container, port in declared(pod, NAME):
         number = port.get("containerPort")
         if number in sidecar.ports:
@@ -162,7 +162,7 @@ def _refuse_clashes(document: Document, pod: Document, sidecar: Sidecar) -> None
             )
 
 
-def _put_in(document: Document, pod: Document, sidecar: Sidecar) -> None:
+def _put_in(document: Document, pod: Document, sidecar: SidecarContainer) -> None:
     spec = pod["spec"]
     for kind in ("containers", "initContainers"):
         if spec.get(kind):
@@ -179,7 +179,7 @@ def _put_in(document: Document, pod: Document, sidecar: Sidecar) -> None:
     annotate(pod, DIGEST, sidecar.digest())  # new pods when it changes
 
 
-def _advice(document: Document, pod: Document, sidecar: Sidecar, served: Sequence[Listening]) -> list[str]:
+def _advice(document: Document, pod: Document, sidecar: SidecarContainer, served: Sequence[Listening]) -> list[str]:
     """What only the owner of the manifests can do."""
     notes = []
     upstreams = {listening.upstream for listening in served} | {listening.port for listening in served}
@@ -202,7 +202,7 @@ def _advice(document: Document, pod: Document, sidecar: Sidecar, served: Sequenc
     return notes
 
 
-def _nothing_found(documents: Sequence[Document], sidecar: Sidecar) -> str:
+def _nothing_found(documents: Sequence[Document], sidecar: SidecarContainer) -> str:
     ports = ", ".join(str(listening.upstream) for listening in sidecar.listening)
     kinds = ", ".join(dict.fromkeys(str(document.get("kind")) for document in documents)) or "nothing"
     return (

@@ -12,7 +12,7 @@ PLAIN, SECURE = ("kubernetes.io/h2c", "grpc", "http", "http2"), ("https", "grpcs
 
 
 @dataclass
-class Guarded:
+class GuardedPods:
     """Pods with a sidecar. `names` are those that the model server's ports have, by number."""
 
     namespace: str | None
@@ -42,7 +42,7 @@ def is_headless(service: Document) -> bool:
     return (service.get("spec") or {}).get("clusterIP") == "None"
 
 
-def headless_before(documents: Iterable[Document], pods: Guarded) -> list[tuple[Document, Listening]]:
+def headless_before(documents: Iterable[Document], pods: GuardedPods) -> list[tuple[Document, Listening]]:
     """Headless Services whose callers connect to the model server's own port, and the sidecar's port for it."""
     result = []
     for service in documents:
@@ -54,7 +54,7 @@ def headless_before(documents: Iterable[Document], pods: Guarded) -> list[tuple[
     return result
 
 
-def pointed(service: Document, pods: Iterable[Guarded], secure: dict[str, bool]) -> list[str]:
+def pointed(service: Document, pods: Iterable[GuardedPods], secure: dict[str, bool]) -> list[str]:
     """Point a Service's ports that lead to a model server at the sidecar; what was done. `secure` tells of the
     sidecar's ports whether callers speak TLS there.
     """
@@ -78,7 +78,7 @@ def pointed(service: Document, pods: Iterable[Guarded], secure: dict[str, bool])
     return notes
 
 
-def leads(service: Document, pods: Guarded, listening: Listening) -> bool:
+def leads(service: Document, pods: GuardedPods, listening: Listening) -> bool:
     """Whether a Service has a port that leads to this port of the sidecar."""
     ports = (service.get("spec") or {}).get("ports") or []
     return selects(service, pods.namespace, pods.labels) and any(
@@ -86,7 +86,7 @@ def leads(service: Document, pods: Guarded, listening: Listening) -> bool:
     )
 
 
-def shut_out(policy: Document, pods: Guarded) -> list[str]:
+def shut_out(policy: Document, pods: GuardedPods) -> list[str]:
     """What a NetworkPolicy says that lets callers to the model server's port, and not to the sidecar's."""
     spec = policy.get("spec") or {}
     selector = spec.get("podSelector") or {}

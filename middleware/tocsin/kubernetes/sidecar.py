@@ -22,7 +22,7 @@ from tocsin.kubernetes.files import CONFIG_FILE, Placed, Way, placed
 NAME, CONFIG, BUNDLES, SECRETS, DATA = "tocsin", "tocsin-config", "tocsin-bundles", "tocsin-secrets", "tocsin-data"
 VOLUMES = (CONFIG, BUNDLES, SECRETS, DATA)
 PORT, METRICS = "tocsin", "tocsin-metrics"  # names of ports
-MARGIN = 15  # seconds that a pod has beyond draining
+GRACE_MARGIN = 15  # seconds that a pod has beyond draining
 
 
 class Listening(NamedTuple):
@@ -34,7 +34,7 @@ class Listening(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sidecar:
+class SidecarContainer:
     """What is put beside a model server.
 
     `bundles` is a volume source as Kubernetes writes it, `secrets` names Secrets with files that the configuration
@@ -61,7 +61,7 @@ class Sidecar:
         secrets: Sequence[str] = (),
         config_map: str = "",
         native: bool = True,
-    ) -> Sidecar:
+    ) -> SidecarContainer:
         """The sidecar for a configuration file. Raises ConfigError where it could not start in a pod."""
         config = Config.load(path)
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ class Sidecar:
         )
         return cls(config, there, image, bundles, tuple(secrets), config_map, native, listening)
 
-    def listening_on(self, listening: Sequence[Listening]) -> Sidecar:
+    def listening_on(self, listening: Sequence[Listening]) -> SidecarContainer:
         """The same on other ports."""
         return dataclasses.replace(self, listening=tuple(listening))
 
@@ -155,7 +155,7 @@ class Sidecar:
     @property
     def grace(self) -> int:
         """Seconds that a pod needs to end."""
-        return int((self.config.drain_delay + self.config.drain).total_seconds()) + MARGIN
+        return int((self.config.drain_delay + self.config.drain).total_seconds()) + GRACE_MARGIN
 
     def _mounted(self) -> list[tuple[str, str, Mapping[str, Any]]]:
         """Volumes: name, where they are mounted, source."""

@@ -16,7 +16,7 @@ from tocsin_calibration.sweeps import Counting, Responses, Rows, checked
 from tocsin_calibration.thresholds.counting import RankCounts
 
 
-class Part(NamedTuple):
+class FilePart(NamedTuple):
     """One file, and positions among its responses."""
 
     recording: Recording
@@ -45,23 +45,23 @@ class RecordedResponses(Responses):
             self._on_rows(part.recording.rows)
         return counts
 
-    def _split(self, rows: Rows) -> Sequence[Part]:
+    def _split(self, rows: Rows) -> Sequence[FilePart]:
         ends = np.cumsum([part.rows for part in self._parts])
         rows_by_file = np.split(rows, np.searchsorted(rows, ends[:-1]))
         starts = ends - [part.rows for part in self._parts]
-        return [Part(p, r - start) for p, r, start in zip(self._parts, rows_by_file, starts, strict=True)]
+        return [FilePart(p, r - start) for p, r, start in zip(self._parts, rows_by_file, starts, strict=True)]
 
 
-def _scores_at(scoring: Scoring, part: Part) -> Scores:
+def _scores_at(scoring: Scoring, part: FilePart) -> Scores:
     return scoring.all(part.recording, ~_others(part))
 
 
-def _counts_of(shared: tuple[Scoring, Counting], part: Part) -> RankCounts:
+def _counts_of(shared: tuple[Scoring, Counting], part: FilePart) -> RankCounts:
     scoring, counting = shared
     return counting.counted(_sound(part.recording, scoring(part.recording, _others(part))))
 
 
-def _others(part: Part) -> Mask:
+def _others(part: FilePart) -> Mask:
     others = np.ones(part.recording.rows, bool)
     others[part.rows] = False
     return others

@@ -15,7 +15,7 @@ Shared = TypeVar("Shared")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 HERE, RAY = "here", "ray"
-AHEAD = 4  # tasks under way for each processor: what comes later is not read before
+TASKS_PER_PROCESSOR = 4  # tasks under way for each processor: what comes later is not read before
 
 
 class Engine(ABC):
@@ -64,7 +64,7 @@ class OnRay(Engine):
     ) -> Iterator[Result]:
         ray = self._ray
         task, everywhere = ray.remote(function), ray.put(shared)
-        ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        ahead = TASKS_PER_PROCESSOR * max(1, int(ray.cluster_resources().get("CPU", 1)))
         under_way: deque[Any] = deque()
         for item in items:
             if len(under_way) >= ahead:

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.errors import RecordingError
-from tocsin.recording.reading import SIGNAL, Mask, RecordedFile, Recording, read_recording, require_pyarrow
+from tocsin.recording.reading import SIGNAL_PREFIX, Mask, RecordedFile, Recording, read_recording, require_pyarrow
 from tocsin_calibration import Bundle
 from tocsin_detectors import Scorer
 
 Scores = NDArray[np.float32]
-SCORE = "score."  # begins the name of a score's column
+SCORE_PREFIX = "score."  # begins the name of a score's column
 GRAPH, SOURCE = b"tocsin.graph", b"tocsin.source"  # in a file's metadata: digests of the graph, and of what was scored
 
 
@@ -45,7 +45,7 @@ class Scoring(NamedTuple):
 
         The others of a batch are scored with them: in the last bit a score depends on the batch it is computed in.
         """
-        scorer = None if recording.prefix == SCORE or not recording.rows else _scorer(self.graph)
+        scorer = None if recording.prefix == SCORE_PREFIX or not recording.rows else _scorer(self.graph)
         start = 0
         for batch in recording.batches():
             picked = np.ones(batch.rows, bool) if rows is None else rows[start : start + batch.rows]
@@ -69,7 +69,7 @@ def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[s
         return read_recording(path, model, signals, free=bundle.scorer.free_lengths)
     if also:
         raise RecordingError(f"{path}: holds scores, but no signal '{also[0]}'; name the recording that was scored")
-    recording = read_recording(path, model, bundle.scorer.detectors, prefix=SCORE)
+    recording = read_recording(path, model, bundle.scorer.detectors, prefix=SCORE_PREFIX)
     wanted = Scoring.of(bundle).digest
     for file in recording.files:
         if _fact(file.path, GRAPH) != wanted:
@@ -88,11 +88,11 @@ def write_scores(scoring: Scoring, part: Recording, directory: Path) -> Recorded
     final = directory / file.path.name
     if final.exists() and (_fact(final, GRAPH), _fact(final, SOURCE)) == (scoring.digest, _source(file)):
         return None
-    others = [name for name in pq.read_schema(file.path).names if not name.startswith(SIGNAL)]
+    others = [name for name in pq.read_schema(file.path).names if not name.startswith(SIGNAL_PREFIX)]
     table = pq.read_table(file.path, columns=others).filter(pa.array(file.mask)) if others else None
     scores = scoring.all(part)
     columns = {} if table is None else {name: table.column(name) for name in others}
-    columns |= {SCORE + name: pa.array(scores[:, at]) for at, name in enumerate(scoring.detectors)}
+    columns |= {SCORE_PREFIX + name: pa.array(scores[:, at]) for at, name in enumerate(scoring.detectors)}
     facts = {GRAPH: scoring.digest.encode(), SOURCE: _source(file).encode()}
     staged = final.with_suffix(".part")
     try:

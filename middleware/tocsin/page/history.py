@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-EVERY = 20.0  # seconds between points
-POINTS = 180  # an hour
+POINT_INTERVAL = 20.0  # seconds between points
+MAX_POINTS = 180  # an hour
 
 Counts = dict[str, tuple[int, dict[str, int]]]  # model -> rows judged, alarms by severity
 Point = tuple[float, int, dict[str, int]]  # Unix time, rows judged and alarms by severity since the point before
@@ -17,7 +17,7 @@ Point = tuple[float, int, dict[str, int]]  # Unix time, rows judged and alarms b
 class History:
     """Looks at the counts every so often, from a thread of its own."""
 
-    def __init__(self, counts: Callable[[], Counts], every: float = EVERY) -> None:
+    def __init__(self, counts: Callable[[], Counts], every: float = POINT_INTERVAL) -> None:
         self._counts, self._every = counts, every
         self._points: dict[str, deque[Point]] = {}
         self._last = counts()
@@ -38,7 +38,7 @@ class History:
         while not self._ending.wait(self._every):
             now, counts = time.time(), self._counts()
             for model in counts:
-                self._points.setdefault(model, deque(maxlen=POINTS)).append(self._since(model, counts, now))
+                self._points.setdefault(model, deque(maxlen=MAX_POINTS)).append(self._since(model, counts, now))
             self._last = counts
 
     def _since(self, model: str, counts: Counts, now: float) -> Point:

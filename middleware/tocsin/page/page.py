@@ -16,9 +16,9 @@ from typing import Any
 from tocsin.http_server import Response, text
 from tocsin.page.history import History
 
-EVERY = 1.0  # seconds between two looks
-WATCHERS = 16  # who may look at a time
-NUMBERS = frozenset(map(str, range(1, 10_000)))  # what `last` may be
+SNAPSHOT_INTERVAL = 1.0  # seconds between two looks
+MAX_WATCHERS = 16  # who may look at a time
+ALARM_COUNTS = frozenset(map(str, range(1, 10_000)))  # what `last` may be
 
 
 class Page:
@@ -44,9 +44,9 @@ class Page:
             return self._json(self._show())
         if path == "/alarms":
             alarms, last = self._alarms(query.get("search", "")), query.get("last", "")
-            return self._json(alarms[-int(last) :] if last in NUMBERS else alarms)
+            return self._json(alarms[-int(last) :] if last in ALARM_COUNTS else alarms)
         if path == "/live":
-            if self._watchers >= WATCHERS:
+            if self._watchers >= MAX_WATCHERS:
                 refused = text(HTTPStatus.SERVICE_UNAVAILABLE, "too many watch already")
                 return refused._replace(headers=[*refused.headers, ("Retry-After", "10")])
             return Response(HTTPStatus.OK, [("Content-Type", "text/event-stream"), *self._headers()], self._live())
@@ -62,7 +62,7 @@ class Page:
         try:
             while not self._ending:
                 yield b"data: " + json.dumps(self._show(), separators=(",", ":")).encode() + b"\n\n"
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(SNAPSHOT_INTERVAL)
         finally:
             self._watchers -= 1
 

@@ -18,10 +18,10 @@ from tocsin.page.history import History, Point
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin_calibration import FalseAlarmLaw
 
-WIDE = 2.58  # standard deviations: 99 times of 100
-SHOWN = 20  # models, those with the most evidence against them
-ALARMS = 10
-SEARCHED = ("id", "response_id", "model", "version", "severity", "session", "trace_id", "method", "action")
+Z_OF_99 = 2.58  # standard deviations: 99 times of 100
+MAX_MODELS = 20  # models, those with the most evidence against them
+MAX_ALARMS = 10
+SEARCH_FIELDS = ("id", "response_id", "model", "version", "severity", "session", "trace_id", "method", "action")
 
 
 def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mode: str) -> dict[str, Any]:
@@ -30,16 +30,16 @@ def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mo
     guarded = {name: model for name, model in sink.models.items() if model.bundle is not None and name in figures}
     names = sorted(guarded, key=lambda name: -max(figures[name]["promise"].values(), default=0.0))
     limits, added, latest = sink.limits, sink.added_quantiles(), shown(alarms)[::-1]
-    models = [_model(name, guarded[name], figures[name], points.get(name, []), limits) for name in names[:SHOWN]]
+    models = [_model(name, guarded[name], figures[name], points.get(name, []), limits) for name in names[:MAX_MODELS]]
     return {
         "time": time.time(),
         "mode": mode,
         "answers": answers(models, added, latest),
         "models": models,
-        "more": max(0, len(names) - SHOWN),
+        "more": max(0, len(names) - MAX_MODELS),
         "unguarded": sorted(set(sink.models) - set(guarded)),
         "added": added,
-        "alarms": latest[:ALARMS],
+        "alarms": latest[:MAX_ALARMS],
         "remembered": len(latest),
     }
 
@@ -90,7 +90,7 @@ def _rate(point: Point, graver: Sequence[str], law: FalseAlarmLaw | None) -> dic
     when, rows, alarms = point
     if not rows:
         return {"t": when, "n": 0, "rate": None, "high": None}
-    high = 1.0 if law is None else min(1.0, law.mean_rate + WIDE * sqrt(law.variance_of_rate(rows)))
+    high = 1.0 if law is None else min(1.0, law.mean_rate + Z_OF_99 * sqrt(law.variance_of_rate(rows)))
     share = sum(alarms.get(graver_name, 0) for graver_name in graver) / rows
     return {"t": when, "n": rows, "rate": share, "high": high}
 
@@ -114,5 +114,5 @@ def _shown(event: Event) -> dict[str, Any]:
 
 def _searched(alarm: dict[str, Any]) -> str:
     """What of an alarm is looked through; of several that are summed, the worst too."""
-    values = [part[name] for part in (alarm, alarm.get("worst", {})) for name in SEARCHED if part.get(name)]
+    values = [part[name] for part in (alarm, alarm.get("worst", {})) for name in SEARCH_FIELDS if part.get(name)]
     return "\n".join(values).lower()

@@ -16,7 +16,7 @@ from tocsin.protocols.layouts import Layout, Layouts, varint
 from tocsin.unscored import Unscored
 
 
-class Ask(NamedTuple):
+class RequestedFields(NamedTuple):
     """`unless`: the caller has asked when this field of the request is there, or true. `set`: fields of the request to
     their values, `amount` standing for the number configured. `strip`: fields to clear in responses, or such a field to
     the field of the request by which the caller has asked for it alone.
@@ -32,12 +32,13 @@ _UNTRIED: Any = object()
 
 
 class FieldEdit:
-    """An `Ask` for one method's messages. Responses whose structure is among `layouts` are cut without parsing them.
+    """The `RequestedFields` of one method's messages. Responses whose structure is among `layouts` are cut without
+    parsing them.
 
     Raises ValueError where a path does not fit the messages.
     """
 
-    def __init__(self, ask: Ask, request: Any, response: Any, amount: int, layouts: Layouts) -> None:
+    def __init__(self, ask: RequestedFields, request: Any, response: Any, amount: int, layouts: Layouts) -> None:
         self._request, self._response, self._layouts = request, response, layouts
         self._strip_plans: dict[Layout, list[Part] | None] = {}  # None: have to be parsed
         self._plans_by_wanted: dict[int, dict[Layout, list[Part] | None]] = {0: self._strip_plans}

@@ -11,7 +11,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from tocsin.protocols.field_edit import Ask, FieldEdit
+from tocsin.protocols.field_edit import FieldEdit, RequestedFields
 from tocsin.protocols.field_paths import resolve, text_at
 from tocsin.protocols.field_reader import FieldReader, KnownMessage, OpenedMessage, Signal, parsed
 from tocsin.protocols.field_signals import Alternatives, plain, signal_of
@@ -19,7 +19,7 @@ from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.layouts import Layouts
 from tocsin.protocols.likeliest import Read
 from tocsin.protocols.message_filling import filled, require_fields
-from tocsin.protocols.method import Answer, Opened
+from tocsin.protocols.method import AnsweredRequest, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
 from tocsin.protocols.single_fields import SingleFields
@@ -65,7 +65,7 @@ class FieldMethod:
         in_turn: bool = False,
         signals: Mapping[str, SignalPath] | None = None,
         forms: Mapping[str, TensorForm] | None = None,
-        asks: Ask | None = None,
+        asks: RequestedFields | None = None,
         alternatives: Alternatives | None = None,
         abort: Abort | None = None,
         attributes: Mapping[str, str] | None = None,
@@ -133,9 +133,9 @@ class FieldMethod:
         """The id of one request of a stream, empty where it has none."""
         return self._request_id(request) if self._request_id is not None else ""
 
-    def answer_of(self, response: bytes) -> Answer:
+    def answer_of(self, response: bytes) -> AnsweredRequest:
         """Which request of a stream a response answers."""
-        return Answer(self._response_id(response) if self._response_id is not None else "", False)
+        return AnsweredRequest(self._response_id(response) if self._response_id is not None else "", False)
 
     def sequence(self, response: bytes) -> int:
         """Which sequence a message belongs to."""

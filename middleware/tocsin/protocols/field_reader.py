@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError
 
 from tocsin.protocols.layouts import Layout, Spans
-from tocsin.protocols.likeliest import Part, Read
+from tocsin.protocols.likeliest import MessagePart, Read
 from tocsin.protocols.rows import Family, Reading, RowPlans, Shaped, Shapes
 from tocsin.protocols.single_fields import SingleFields
 from tocsin.unscored import Unscored
@@ -92,7 +92,7 @@ class FieldReader:
                 plan = self._of_layout[message.layout] = self._plan_of(message.layout)
             if plan is not None:
                 return plan[0], plan[1], plan[2](message.raw)
-        opened_request: Sequence[Part] = ()
+        opened_request: Sequence[MessagePart] = ()
         if self._wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
@@ -101,7 +101,9 @@ class FieldReader:
         rows, family = self._plans.of(shaped)
         return rows, family, raws
 
-    def _values(self, opened: Sequence[Part], opened_request: Sequence[Part]) -> tuple[Shaped, list[bytes]]:
+    def _values(
+        self, opened: Sequence[MessagePart], opened_request: Sequence[MessagePart]
+    ) -> tuple[Shaped, list[bytes]]:
         """Shapes and raw contents of the signals. Raises Unscored."""
         raws: list[bytes] = []
         layout: list[tuple[tuple[int, ...], bool | None]] = []

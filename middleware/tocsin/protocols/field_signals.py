@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tocsin.protocols.field_paths import resolve
 from tocsin.protocols.field_values import Array, Find, TensorForm, finder
-from tocsin.protocols.likeliest import Part, Read, likeliest
+from tocsin.protocols.likeliest import MessagePart, Read, likeliest
 from tocsin.protocols.paths import BEST, SignalPath
 from tocsin.unscored import Unscored
 
@@ -61,7 +61,7 @@ def _of_ways(ways: Sequence[Find], path: SignalPath) -> Read:
     if path.sequences:
         return _by_sequence(ways, path.sequences)
 
-    def read(parts: Sequence[Part], width: int) -> Array | None:
+    def read(parts: Sequence[MessagePart], width: int) -> Array | None:
         if len(parts) > 1:
             return _joined(ways, [part.message for part in parts], width)
         message = parts[0].message  # the usual case
@@ -114,7 +114,7 @@ def _among(tokens: Read, logprobs: Read, choices: Sequence[Float32], at: int | s
     choice is told by the tokens that say it.
     """
 
-    def read(parts: Sequence[Part], width: int) -> Array | None:
+    def read(parts: Sequence[MessagePart], width: int) -> Array | None:
         del width
         ids, logs = tokens(parts, 0), logprobs(parts, 0)
         if ids is None or logs is None:
@@ -137,7 +137,7 @@ def _among(tokens: Read, logprobs: Read, choices: Sequence[Float32], at: int | s
 def _by_sequence(ways: Sequence[Find], kind: str) -> Read:
     """One row a sequence: its values filled up with -1 (S, T), or their sum (S,)."""
 
-    def read(parts: Sequence[Part], width: int) -> Array | None:
+    def read(parts: Sequence[MessagePart], width: int) -> Array | None:
         del width
         by_sequence: dict[int, list[Any]] = {}
         for part in parts:

@@ -19,9 +19,12 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 Spans = list[tuple[int, int]]  # of bytes, each from and to
 
-LARGEST, ROOM = 65_536, 4_194_304  # bytes of a message, and of all that are remembered
-FIRST, PAYS = 64, 50  # structures to remember at once; then one for so many messages that were met again
-MASKS = 8  # of one length
+MAX_MESSAGE, MAX_MEMORY = 65_536, 4_194_304  # bytes of a message, and of all that are remembered
+INITIAL_LAYOUTS, HITS_PER_LAYOUT = (
+    64,
+    50,
+)  # structures to remember at once; then one for so many messages that were met again
+MASKS_PER_LENGTH = 8  # of one length
 TRIALS = 3
 
 _VARINTS = frozenset(
@@ -92,7 +95,11 @@ class Layouts:
     def learn(self, message: bytes, is_summary: bool, sequence: int, empty: bool = False) -> Layout | None:
         """Remember the structure of a message that could be parsed, unless there is no room or it does not pay."""
         length = len(message)
-        if not 0 < length <= LARGEST or self._held + length > ROOM or self._learnt > FIRST + self._met // PAYS:
+        if (
+            not 0 < length <= MAX_MESSAGE
+            or self._held + length > MAX_MEMORY
+            or self._learnt > INITIAL_LAYOUTS + self._met // HITS_PER_LAYOUT
+        ):
             return None
         self._learnt += 1
         bits, floats = bytearray(b"\xff" * length), list[int]()
@@ -105,7 +112,7 @@ class Layouts:
         masks = self._by_length.setdefault(length, [])
         layouts = next((layouts_of_mask for other, layouts_of_mask in masks if other == mask), None)
         if layouts is None:
-            if len(masks) == MASKS:
+            if len(masks) == MASKS_PER_LENGTH:
                 return None
             layouts = {}
             masks.append((mask, layouts))

@@ -14,7 +14,7 @@ from tocsin.protocols.paths import SignalPath
 from tocsin.unscored import Unscored
 
 
-class Part(Protocol):
+class MessagePart(Protocol):
     """One message of several that are judged together, and the sequence that it belongs to."""
 
     @property
@@ -24,7 +24,9 @@ class Part(Protocol):
     def sequence(self) -> int: ...
 
 
-Read = Callable[[Sequence[Part], int], Array | None]  # messages, and the width that detectors were fitted on, 0 if free
+Read = Callable[
+    [Sequence[MessagePart], int], Array | None
+]  # messages, and the width that detectors were fitted on, 0 if free
 
 
 class _Place(NamedTuple):
@@ -69,7 +71,7 @@ def likeliest(root: Descriptor, path: SignalPath, logprobs: SignalPath) -> Read:
             raise ValueError(f"'{place}' holds no numbers")
     follow = [resolved.follow for resolved in ways]
 
-    def read(parts: Sequence[Part], width: int) -> Array | None:
+    def read(parts: Sequence[MessagePart], width: int) -> Array | None:
         del width
         places: list[_Place] = []
         for part in parts:

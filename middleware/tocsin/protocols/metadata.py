@@ -12,8 +12,8 @@ from tocsin.protocols.rows import Family, Reading, Shapes
 from tocsin.unscored import Unscored
 
 REPEATED = ", "  # what joins the values of a repeated key, as in HTTP
-WORDS = {METADATA: "the request's metadata", INITIAL: "the initial metadata", TRAILING: "the trailing metadata"}
-KIND = "FP32", (1,)
+PLACE_NAMES = {METADATA: "the request's metadata", INITIAL: "the initial metadata", TRAILING: "the trailing metadata"}
+ROW_KIND = "FP32", (1,)
 
 _LONGEST = 64  # characters of a number
 _LARGEST = 3.4028235e38  # that float32 holds
@@ -56,7 +56,7 @@ class MetadataSignals:
     """The signals of a model that stand in the metadata of calls."""
 
     def __init__(self, signals: Mapping[str, SignalPath]) -> None:
-        self.kinds = tuple((name, *KIND) for name in signals)
+        self.kinds = tuple((name, *ROW_KIND) for name in signals)
         self._places = [(name, path.side, path.path) for name, path in signals.items()]
         self._families: dict[Family, Family] = {}
 
@@ -73,8 +73,8 @@ class MetadataSignals:
         for name, side, key in self._places:
             text = (metadata[side] or {}).get(key)
             if text is None:
-                raise Unscored("missing_signal", f"{WORDS[side]} has no '{key}' for the signal '{name}'")
-            raws.append(_FLOAT.pack(number_in(text, f"'{key}' in {WORDS[side]}")))
+                raise Unscored("missing_signal", f"{PLACE_NAMES[side]} has no '{key}' for the signal '{name}'")
+            raws.append(_FLOAT.pack(number_in(text, f"'{key}' in {PLACE_NAMES[side]}")))
         return raws
 
     def add_to(self, reading: Reading, raws: Sequence[bytes], shapes: Shapes) -> Reading:

@@ -15,7 +15,7 @@ from tocsin.protocols.rows import Reading, Shapes
 AT_END = 0  # judge once, when the stream has ended
 
 
-class Answer(NamedTuple):
+class AnsweredRequest(NamedTuple):
     """Which request a response on a stream of requests answers: its id, empty where it tells none, and whether no more
     responses to it come.
     """
@@ -95,7 +95,7 @@ class Method(Protocol):
         """The id of one request of a stream, empty where it has none. Raises Unscored `undecodable`."""
         ...
 
-    def answer_of(self, response: bytes) -> Answer:
+    def answer_of(self, response: bytes) -> AnsweredRequest:
         """Which request of a stream a response answers. Raises Unscored `undecodable`."""
         ...
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from tocsin.protocols.datatypes import DTYPES
 from tocsin.protocols.descriptors import message_class
-from tocsin.protocols.method import Answer
+from tocsin.protocols.method import AnsweredRequest
 from tocsin.protocols.rows import KEPT_LAYOUTS
 from tocsin.unscored import Unscored
 
@@ -30,11 +30,14 @@ Single = message_class("open_inference", "inference.ModelInferSingle")
 StreamSingle = message_class("open_inference", "inference.ModelStreamInferSingle")
 TensorSingle = message_class("open_inference", "inference.InferTensorSingle")
 
-FINAL = "triton_final_response"  # the parameter by which Triton tells a request's last response
-SHARED = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
+FINAL_PARAMETER = "triton_final_response"  # the parameter by which Triton tells a request's last response
+SHARED_MEMORY_PARAMETER = "shared_memory_region"  # the parameter of a tensor whose values are not in the message
 
-SMALL = 65_536  # bytes of a message that is cheaply written again
-LARGEST, ROOM = 16_384, 4_194_304  # bytes of a message's tensor descriptions, and of all that are remembered
+CHEAP_MESSAGE = 65_536  # bytes of a message that is cheaply written again
+MAX_DESCRIPTIONS, MAX_MEMORY = (
+    16_384,
+    4_194_304,
+)  # bytes of a message's tensor descriptions, and of all that are remembered
 
 _TYPED = {
     "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
@@ -51,7 +54,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Layout:
+class TensorLayout:
     """The tensors of a message by name. Messages with equal descriptions share one layout object, where those are small
     enough to be `remembered`. `contents` is how many raw contents such a message has.
     """
@@ -75,12 +78,12 @@ class Layout:
             ) from None
 
 
-class Message(NamedTuple):
+class TensorMessage(NamedTuple):
     """One ModelInfer message: whose it is, how its tensors are laid out, and the raw contents in that order."""
 
     model: str
     version: str
-    layout: Layout
+    layout: TensorLayout
     raw: Any  # a sequence of bytes
     empty: bool = False
     is_summary: bool = False
@@ -91,10 +94,10 @@ class LayoutCache:
     """The layouts that are remembered, by their descriptions: so many, and so many bytes of descriptions."""
 
     def __init__(self) -> None:
-        self.layouts: dict[tuple[object, ...], Layout] = {}
+        self.layouts: dict[tuple[object, ...], TensorLayout] = {}
         self.held = 0
 
-    def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> Layout:
+    def learn(self, key: tuple[object, ...], size: int, side: str, tensors: Any, described: Any) -> TensorLayout:
         """The layout of a new description of `size` bytes: `tensors` parsed, and `described` in bytes.
 
         Raises Unscored `undecodable` where tensors would be read differently by others.
@@ -106,12 +109,12 @@ class LayoutCache:
         for tensor in tensors:
             if tensor.name in by_name:
                 raise Unscored("undecodable", f"the {side} has two tensors named '{tensor.name}'")
-            elsewhere = side == "request" and SHARED in tensor.parameters
+            elsewhere = side == "request" and SHARED_MEMORY_PARAMETER in tensor.parameters
             by_name[tensor.name] = Tensor(-1 if elsewhere else position, tensor.datatype, tuple(tensor.shape))
             position += 0 if elsewhere else 1
-        layout = Layout(side, by_name, position, size <= LARGEST)
+        layout = TensorLayout(side, by_name, position, size <= MAX_DESCRIPTIONS)
         if layout.remembered:
-            if len(self.layouts) >= KEPT_LAYOUTS or self.held + size > ROOM:
+            if len(self.layouts) >= KEPT_LAYOUTS or self.held + size > MAX_MEMORY:
                 self.layouts.clear()
                 self.held = 0
             self.layouts[key] = layout
@@ -120,21 +123,28 @@ class LayoutCache:
 
 
 layouts = LayoutCache()
+_known_layouts = layouts.layouts
 
 
-def read_response(content: bytes) -> Message:
+def read_response(content: bytes) -> TensorMessage:
     """A ModelInferResponse. Raises Unscored `undecodable`, or `shape` where there are more or fewer contents than
     tensors.
     """
-    envelope = _envelope(ResponseEnvelope, content, "response")
+    try:
+        envelope = ResponseEnvelope.FromString(content)
+    except DecodeError as error:
+        raise _undecodable("response", error) from None
+    size = len(content)
+    if size > CHEAP_MESSAGE or envelope.ByteSize() != size:
+        _require_single(Single, content, "the response")
     raw = envelope.raw_output_contents
-    layout = layouts.layouts.get(tuple(envelope.outputs)) if raw else None
+    layout = _known_layouts.get(tuple(envelope.outputs)) if raw else None
     if layout is not None and len(raw) == layout.contents:  # the usual case
-        return Message(envelope.model_name, envelope.model_version, layout, raw)
+        return TensorMessage(envelope.model_name, envelope.model_version, layout, raw)
     return _response(envelope, content)
 
 
-def read_stream_response(content: bytes) -> Message:
+def read_stream_response(content: bytes) -> TensorMessage:
     """The ModelInferResponse in a ModelStreamInferResponse. It is empty where it is an error, or Triton's word that
     a request has no more responses. Raises Unscored `undecodable`, or `shape` as a response does.
     """
@@ -146,11 +156,11 @@ def read_stream_response(content: bytes) -> Message:
     return message
 
 
-def answer_of(content: bytes) -> Answer:
+def answer_of(content: bytes) -> AnsweredRequest:
     """The request that a ModelStreamInferResponse answers. Raises Unscored `undecodable`."""
     error, content = _streamed(content)
     envelope = _envelope(ResponseEnvelope, content, "response")
-    return Answer(envelope.id, bool(error) or _is_final(envelope, content))
+    return AnsweredRequest(envelope.id, bool(error) or _is_final(envelope, content))
 
 
 def request_id(content: bytes) -> str:
@@ -158,7 +168,7 @@ def request_id(content: bytes) -> str:
     return str(_envelope(RequestEnvelope, content, "request").id)
 
 
-def read_request(content: bytes) -> Message:
+def read_request(content: bytes) -> TensorMessage:
     """A ModelInferRequest. Raises Unscored `undecodable`, or `shape` as a response does."""
     envelope = _envelope(RequestEnvelope, content, "request")
     raw = envelope.raw_input_contents
@@ -179,7 +189,7 @@ def _undecodable(side: str, error: DecodeError) -> Unscored:
     return Unscored("undecodable", f"the {side} is no ModelInfer message ({error})")
 
 
-def _response(envelope: Any, content: bytes) -> Message:
+def _response(envelope: Any, content: bytes) -> TensorMessage:
     raw = envelope.raw_output_contents
     if not raw:
         return _read_typed(Response, "response", "outputs", content, envelope.outputs)
@@ -195,7 +205,7 @@ def _envelope(kind: Any, content: bytes, side: str, single: Any = Single) -> Any
         envelope = kind.FromString(content)
     except DecodeError as error:
         raise _undecodable(side, error) from None
-    if len(content) > SMALL or envelope.ByteSize() != len(content):
+    if len(content) > CHEAP_MESSAGE or envelope.ByteSize() != len(content):
         _require_single(single, content, f"the {side}")
     return envelope
 
@@ -208,15 +218,15 @@ def _streamed(content: bytes) -> tuple[str, bytes]:
 
 def _is_final(envelope: Any, content: bytes) -> bool:
     """Whether Triton tells that a response is its request's last."""
-    if not any(FINAL.encode() in entry for entry in envelope.parameters):
+    if not any(FINAL_PARAMETER.encode() in entry for entry in envelope.parameters):
         return False
     parameters = parse(Response, content, "response").parameters
-    return FINAL in parameters and bool(parameters[FINAL].bool_param)
+    return FINAL_PARAMETER in parameters and bool(parameters[FINAL_PARAMETER].bool_param)
 
 
 def _read_raw(
     envelope: Any, kind: Any, side: str, field: str, content: bytes, key: tuple[bytes, ...], raw: Any
-) -> Message:
+) -> TensorMessage:
     """A message whose values are raw contents."""
     layout = layouts.layouts.get(key)
     if layout is None:
@@ -227,10 +237,10 @@ def _read_raw(
         layout = layouts.learn(key, sum(map(len, key)), side, tensors, getattr(envelope, field))
     if len(raw) != layout.contents:
         raise Unscored("shape", f"the {side} has {len(raw)} raw contents of {layout.contents} tensors")
-    return Message(envelope.model_name, envelope.model_version, layout, raw)
+    return TensorMessage(envelope.model_name, envelope.model_version, layout, raw)
 
 
-def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any) -> Message:
+def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any) -> TensorMessage:
     """A message whose values ride in the tensors themselves: the same, with the values put into raw form."""
     message = parse(kind, content, side)
     tensors = getattr(message, field)
@@ -244,7 +254,7 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
             raw.append(b"".join([len(v).to_bytes(4, "little") + v for v in values]))
         else:
             raw.append(np.asarray(values, DTYPES.get(tensor.datatype, np.dtype("<f4"))).tobytes())
-    key = (side, *((t.name, t.datatype, tuple(t.shape), SHARED in t.parameters) for t in tensors))
+    key = (side, *((t.name, t.datatype, tuple(t.shape), SHARED_MEMORY_PARAMETER in t.parameters) for t in tensors))
     layout = layouts.layouts.get(key)
     if layout is None:
         size = sum(len(t.name) + len(t.datatype) + 8 * len(t.shape) for t in tensors)
@@ -253,8 +263,8 @@ def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any
         for described_tensor in described:
             _require_single(TensorSingle, described_tensor, f"a tensor of the {side}")
     if layout.contents != len(raw):  # those in shared memory have none
-        raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED not in t.parameters]
-    return Message(message.model_name, message.model_version, layout, raw)
+        raw = [values for values, t in zip(raw, tensors, strict=True) if SHARED_MEMORY_PARAMETER not in t.parameters]
+    return TensorMessage(message.model_name, message.model_version, layout, raw)
 
 
 def _require_single(kind: Any, content: bytes, whose: str) -> None:

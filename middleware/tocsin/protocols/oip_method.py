@@ -12,7 +12,7 @@ from tocsin.protocols import oip
 from tocsin.protocols.datatypes import item_size
 from tocsin.protocols.field_paths import text_at
 from tocsin.protocols.message_filling import filled, require_fields
-from tocsin.protocols.method import Answer, Opened
+from tocsin.protocols.method import AnsweredRequest, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes, one_count
 from tocsin.unscored import Unscored
@@ -22,12 +22,13 @@ MOST_AXES = 32  # of a tensor's shape
 _PLACES = {"request": "inputs.", "response": "outputs."}
 
 
-class Plan(NamedTuple):
+class TensorPlan(NamedTuple):
     """How to read all signals from messages of given layouts: each one's place among the raw contents, which of them
-    are the request's, and their sizes in bytes.
+    are the request's (None: all are the response's), and their sizes in bytes.
     """
 
-    places: tuple[tuple[bool, int], ...]
+    positions: tuple[int, ...]
+    of_request: tuple[bool, ...] | None
     sizes: list[int]
     rows: int
     family: Family
@@ -53,7 +54,7 @@ class InferMethod:
         """The id of a request. Raises Unscored `undecodable`."""
         return oip.request_id(request)
 
-    def answer_of(self, response: bytes) -> Answer:
+    def answer_of(self, response: bytes) -> AnsweredRequest:
         """Which request a message of ModelStreamInfer answers. Raises Unscored `undecodable`."""
         return oip.answer_of(response)
 
@@ -123,7 +124,7 @@ class TensorReader:
         self._paths = [(name, path.side, path.path.partition(".")[2]) for name, path in signals.items()]
         self._wants_request = any(side == "request" for _, side, _ in self._paths)
         self._shapes = shapes
-        self._plans: dict[tuple[oip.Layout, oip.Layout | None], Plan] = {}
+        self._plans: dict[tuple[oip.TensorLayout, oip.TensorLayout | None], TensorPlan] = {}
 
     def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
         """Rows, family and raw contents of a response; of several, their rows together. Raises Unscored."""
@@ -131,7 +132,8 @@ class TensorReader:
             carrying = [part for part in opened if not part.empty]
             return _together([self.read([part], request) for part in carrying or opened[:1]])
         response: Any = opened[0]
-        shown, request_layout, request_raw = response.raw, None, response.raw
+        request_layout: oip.TensorLayout | None = None
+        request_raw: Any = ()
         if self._wants_request:
             if request is None:
                 raise Unscored("missing_signal", "there is no request to read a signal from")
@@ -140,14 +142,19 @@ class TensorReader:
         plan = self._plans.get((response.layout, request_layout))
         if plan is None:
             plan = self._plan(response.layout, request_layout)
-        raws = [(request_raw if in_request else shown)[position] for in_request, position in plan.places]
+        shown = response.raw
+        if plan.of_request is None:
+            raws = [shown[position] for position in plan.positions]
+        else:
+            places = zip(plan.of_request, plan.positions, strict=True)
+            raws = [(request_raw if in_request else shown)[position] for in_request, position in places]
         if list(map(len, raws)) != plan.sizes:
             held, size = next((len(raw), size) for raw, size in zip(raws, plan.sizes, strict=True) if len(raw) != size)
             raise Unscored("shape", f"a tensor holds {held} bytes where its shape says {size}")
         return plan.rows, plan.family, raws
 
-    def _plan(self, response: oip.Layout, request: oip.Layout | None) -> Plan:
-        places, sizes, signals, counts = [], [], [], {}
+    def _plan(self, response: oip.TensorLayout, request: oip.TensorLayout | None) -> TensorPlan:
+        positions, of_request, sizes, signals, counts = [], [], [], [], {}
         for signal, side, name in self._paths:
             layout = response if side == "response" else request
             assert layout is not None
@@ -161,11 +168,13 @@ class TensorReader:
             if rows and (problem := self._shapes.misfit(signal, prod(shape))):
                 raise Unscored("shape", problem)
             counts[signal] = rows
-            places.append((side == "request", tensor.position))
+            positions.append(tensor.position)
+            of_request.append(side == "request")
             sizes.append(prod(tensor.shape) * size)
             signals.append((signal, tensor.datatype, shape))
         family = self._shapes.family(tuple(signals))
-        plan = Plan(tuple(places), sizes, one_count(counts), family)
+        some_of_request = tuple(of_request) if any(of_request) else None
+        plan = TensorPlan(tuple(positions), some_of_request, sizes, one_count(counts), family)
         if not response.remembered or (request is not None and not request.remembered):
             return plan
         if len(self._plans) >= KEPT_LAYOUTS:

@@ -14,12 +14,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tocsin.protocols.descriptors import Pool, find_method, pool
-from tocsin.protocols.field_edit import Ask
+from tocsin.protocols.field_edit import RequestedFields
 from tocsin.protocols.field_method import Abort, FieldMethod, Ids
 from tocsin.protocols.field_signals import Alternatives
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.http.ask import JsonAsk
-from tocsin.protocols.http.method import JsonMethod, Stream
+from tocsin.protocols.http.method import JsonMethod, StreamFormat
 from tocsin.protocols.http.routes import Route, is_route
 from tocsin.protocols.http.tensors import InferRoute
 from tocsin.protocols.method import AT_END, Method
@@ -265,7 +265,7 @@ def _route(name: str, config: MethodConfig) -> JsonMethod:
         name,
         model=config.model,
         version=config.version,
-        stream=Stream(config.done, config.finish, config.summary, config.repeat) if config.streams else None,
+        stream=StreamFormat(config.done, config.finish, config.summary, config.repeat) if config.streams else None,
         every=judged_every(config.judge),
         content=config.content,
         sequence=config.sequence,
@@ -297,11 +297,11 @@ def judged_every(judge: Judged) -> int:
 
 
 def _method(described: Any, config: MethodConfig, forms: Mapping[str, TensorForm], abort: Any) -> FieldMethod:
-    asks: Ask | None = None
+    asks: RequestedFields | None = None
     if config.ask is not None:
         if isinstance(config.ask.strip, dict):
             raise ValueError("ask.strip: of a gRPC method, a list of fields; {MEMBER: VALUE} is for routes of HTTP")
-        asks = Ask(config.ask.unless, config.ask.set, config.ask.strip)
+        asks = RequestedFields(config.ask.unless, config.ask.set, config.ask.strip)
     return FieldMethod(
         described,
         model=config.model,

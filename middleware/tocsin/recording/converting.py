@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from tocsin.errors import RecordingError
 from tocsin.recording.columns import SHAPE, to_array
-from tocsin.recording.reading import SIGNAL, require_pyarrow
+from tocsin.recording.reading import SIGNAL_PREFIX, require_pyarrow
 
 if TYPE_CHECKING:
     import pyarrow
 
-KINDS = ".parquet, .csv or .npz"
+SUFFIXES = ".parquet, .csv or .npz"
 KEYS = ("session", "group", "version", "model")  # columns of text that a recording may have
 
 
@@ -44,10 +44,10 @@ def convert_table(source: Path, out: Path, signals: Mapping[str, str], keys: Map
     for name, wanted in signals.items():
         values = _signal(source, columns, wanted)
         flat = values.reshape(len(values), -1)
-        written[SIGNAL + name] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
+        written[SIGNAL_PREFIX + name] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
         shape = ",".join(map(str, values.shape[1:])).encode()
         described = {SHAPE: shape} if values.ndim > 2 else None
-        fields.append(pa.field(SIGNAL + name, written[SIGNAL + name].type, metadata=described))
+        fields.append(pa.field(SIGNAL_PREFIX + name, written[SIGNAL_PREFIX + name].type, metadata=described))
     lengths = {name: len(column) for name, column in written.items()}
     if len(set(lengths.values())) > 1:
         raise RecordingError(
@@ -76,7 +76,7 @@ def columns_of(source: Path) -> dict[str, pyarrow.ChunkedArray | NDArray[np.gene
                 with np.load(source, allow_pickle=False) as arrays:
                     return {name: arrays[name] for name in arrays.files}
             case suffix:
-                raise RecordingError(f"{source}: what ends in '{suffix}' cannot be read; it must be {KINDS}")
+                raise RecordingError(f"{source}: what ends in '{suffix}' cannot be read; it must be {SUFFIXES}")
     except (OSError, ValueError, pa.ArrowException) as error:
         raise RecordingError(f"{source}: cannot be read: {error}") from error
     return {name: table.column(name) for name in table.column_names}

@@ -12,9 +12,9 @@ from tocsin.judgement.sink import Sink
 
 log = logging.getLogger("tocsin")
 
-EARLY = (5.0, 10.0, 15.0)  # seconds after the start, and after each report, until reports come every minute
-EVERY = 60.0
-SHOWN = 3  # methods that are named
+FIRST_REPORTS = (5.0, 10.0, 15.0)  # seconds after the start, and after each report, until reports come every minute
+REPORT_INTERVAL = 60.0
+METHODS_SHOWN = 3  # methods that are named
 
 
 class RecordingProgress(Sink):
@@ -46,17 +46,17 @@ class RecordingProgress(Sink):
             if guarded:
                 parts.append(f"{guarded:,} guarded calls have begun, and none has been answered successfully yet")
             else:
-                more = ", ..." if len(self._methods) > SHOWN else ""
-                parts.append(f"no call of {', '.join(self._methods[:SHOWN])}{more} has come yet")
+                more = ", ..." if len(self._methods) > METHODS_SHOWN else ""
+                parts.append(f"no call of {', '.join(self._methods[:METHODS_SHOWN])}{more} has come yet")
                 if unguarded:
                     parts.append(f"{unguarded:,} calls of other methods passed; no configured model has those methods")
         return "; ".join(parts)
 
     async def run(self, calls: Callable[[], Sequence[int]]) -> None:
         """Report until cancelled: soon, then every minute. Where nothing is recorded, as a warning."""
-        waits = iter(EARLY)
+        waits = iter(FIRST_REPORTS)
         while True:
-            await asyncio.sleep(next(waits, EVERY))
+            await asyncio.sleep(next(waits, REPORT_INTERVAL))
             log.log(logging.INFO if self._rows() else logging.WARNING, "%s", self.report(calls()))
             if self._rows() >= self._most_rows:
                 return

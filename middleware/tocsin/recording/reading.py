@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.bool_]
 Shape = tuple[int, ...]
-SIGNAL = "signal."  # begins the name of a signal's column
+SIGNAL_PREFIX = "signal."  # begins the name of a signal's column
 SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
 
 
@@ -62,7 +62,7 @@ class Recording(FittingData):
         files: tuple[RecordedFile, ...],
         shapes: Mapping[str, Shape],
         free: Mapping[str, FreeLength],
-        prefix: str = SIGNAL,
+        prefix: str = SIGNAL_PREFIX,
     ) -> None:
         self.files = files
         self.prefix = prefix
@@ -120,7 +120,7 @@ class Recording(FittingData):
 
         parts = []
         for file in self.files:
-            there = [n for n in pq.read_schema(file.path).names if not n.startswith((SIGNAL, self.prefix))]
+            there = [n for n in pq.read_schema(file.path).names if not n.startswith((SIGNAL_PREFIX, self.prefix))]
             if name not in there:
                 names = ", ".join(there) or "none"
                 raise RecordingError(f"{file.path}: has no column '{name}' (besides signals it has: {names})")
@@ -136,7 +136,7 @@ class Recording(FittingData):
         """The columns that every file has and that are no signals."""
         import pyarrow.parquet as pq
 
-        signals = SIGNAL, self.prefix
+        signals = SIGNAL_PREFIX, self.prefix
         names = [{n for n in pq.read_schema(f.path).names if not n.startswith(signals)} for f in self.files]
         return set.intersection(*names) if names else set()
 
@@ -183,7 +183,7 @@ def read_recording(
     *,
     optional: Iterable[str] = (),
     free: Mapping[str, FreeLength] | None = None,
-    prefix: str = SIGNAL,
+    prefix: str = SIGNAL_PREFIX,
 ) -> Recording:
     """A recording: a Parquet file, or a folder of them. Only `signals`, or all there are; `optional` ones if there.
 
@@ -244,7 +244,7 @@ def _names(path: Path, signals: list[str], optional: list[str], prefix: str) -> 
     for signal in signals or there or ["?"]:
         if signal not in there:
             names = ", ".join(there) or f"none; {kind}s are columns named {prefix}NAME"
-            other = "; tocsin convert reads tables whose columns have other names" if prefix == SIGNAL else ""
+            other = "; tocsin convert reads tables whose columns have other names" if prefix == SIGNAL_PREFIX else ""
             raise RecordingError(f"{path}: has no {kind} '{signal}' (it has: {names}){other}")
     return list(dict.fromkeys([*(signals or there), *(name for name in optional if name in there)]))
 

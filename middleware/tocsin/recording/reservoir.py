@@ -18,7 +18,7 @@ LARGEST_SHARE = 1 / 64  # of the bytes there are: one row larger than that could
 OVERHEAD = 1024  # bytes that a row takes besides its numbers and texts, about
 
 
-class Row(NamedTuple):
+class RecordedRow(NamedTuple):
     """One judged response: its keys, and each signal's numbers and shape."""
 
     time: float  # seconds since 1970
@@ -36,7 +36,7 @@ class Row(NamedTuple):
         return OVERHEAD + 4 * texts + sum(values.nbytes for values in self.signals.values())
 
 
-class Reservoir:
+class RowReservoir:
     """Rows whose random number is among the smallest. Safe to use from several threads.
 
     Each response, or each session, draws a number from 0 to 1, and those with the smallest numbers stay within `rows`
@@ -53,7 +53,7 @@ class Reservoir:
         self._key = token_bytes(16) if seed is None else seed.to_bytes(16, "little")
         self._lock = threading.Lock()
         self._order = count()
-        self._heap: list[tuple[float, int, Row]] = []  # by the number's negative: the largest first
+        self._heap: list[tuple[float, int, RecordedRow]] = []  # by the number's negative: the largest first
         self.threshold = 1.0  # larger numbers are refused: below it, everything that came is here
         self.bytes = 0
         self.left_out = 0  # rows that were too large
@@ -73,7 +73,7 @@ class Reservoir:
         threshold, uniform = self.threshold, self._random.random
         return [(row, number) for row in range(rows) if (number := uniform()) < threshold]
 
-    def add(self, number: float, row: Row) -> None:
+    def add(self, number: float, row: RecordedRow) -> None:
         """Keep a row with its number, and let go of those with the largest numbers where bounds ask for it."""
         with self._lock:
             if number >= self.threshold:
@@ -92,7 +92,7 @@ class Reservoir:
                 self.threshold = -largest
                 self.bytes -= removed.size
 
-    def content(self) -> list[Row]:
+    def content(self) -> list[RecordedRow]:
         """The rows that are kept now, in the order in which they came."""
         with self._lock:
             entries = self._heap.copy()

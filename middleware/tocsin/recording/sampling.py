@@ -21,7 +21,7 @@ from tocsin.judgement.model import GuardedModel
 from tocsin.judgement.sink import Scored, Sink
 from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.recording.reading import require_pyarrow
-from tocsin.recording.reservoir import Reservoir, Row
+from tocsin.recording.reservoir import RecordedRow, RowReservoir
 from tocsin.recording.segments import (
     file_stem,
     fixed_column,
@@ -84,7 +84,7 @@ class SampleSink(Sink):
                 values = {name: signal[first + row].copy() for name, signal in batch.signals.items()}
                 shapes = {name: _row_shape(shape, model.width(name)) for name, shape in batch.shapes.items()}
                 session, group = model.session_of(call), model.group_of(call)
-                reservoir.add(number, Row(now, call.version, call.method, session, group, values, shapes))
+                reservoir.add(number, RecordedRow(now, call.version, call.method, session, group, values, shapes))
             first += rows
 
     def facts(self) -> Facts:
@@ -106,7 +106,9 @@ class SampleSink(Sink):
         self._ending.set()
         self._writing.join()
 
-    def _drawn(self, reservoir: Reservoir, rows: int, model: GuardedModel, call: Call) -> Sequence[tuple[int, float]]:
+    def _drawn(
+        self, reservoir: RowReservoir, rows: int, model: GuardedModel, call: Call
+    ) -> Sequence[tuple[int, float]]:
         """Which of a call's rows are drawn, and each one's number."""
         session = model.session_of(call) if self._config.sample == "sessions" else ""
         if not session:
@@ -119,7 +121,7 @@ class SampleSink(Sink):
         if sample is None:
             with self._lock:
                 share = self._processes * max(1, len(self._models))
-                reservoir = Reservoir(max(1, self._config.rows // self._processes), int(self._config.size) // share)
+                reservoir = RowReservoir(max(1, self._config.rows // self._processes), int(self._config.size) // share)
                 sample = self._samples.setdefault(model, _Sample(reservoir))
         return sample
 
@@ -171,7 +173,7 @@ class SampleSink(Sink):
 class _Sample:
     """A model's sample of one period, and what of it was written last."""
 
-    def __init__(self, reservoir: Reservoir) -> None:
+    def __init__(self, reservoir: RowReservoir) -> None:
         self.reservoir = reservoir
         self.written: tuple[int, float, float] | None = None
 
@@ -207,12 +209,12 @@ def _row_shape(shape: tuple[int, ...], width: int) -> tuple[int, ...]:
     return shape
 
 
-def _layout(row: Row) -> tuple[tuple[str, int], ...]:
+def _layout(row: RecordedRow) -> tuple[tuple[str, int], ...]:
     """What rows of one file have in common: signals, and how many axes each has."""
     return tuple((name, len(shape)) for name, shape in sorted(row.shapes.items()))
 
 
-def _tables(model: str, rows: list[Row]) -> Iterator[pyarrow.Table]:
+def _tables(model: str, rows: list[RecordedRow]) -> Iterator[pyarrow.Table]:
     every = {name: {row.shapes[name] for row in rows} for name in rows[0].shapes}
     fixed = {name: next(iter(shapes)) for name, shapes in every.items() if len(shapes) == 1}
     varying = {

@@ -8,6 +8,7 @@ from tocsin.http2.frames import END_STREAM, PADDED, FrameError
 from tocsin.http2.headers import HeaderError, HeadersTooLong
 from tocsin.http2.headers import block as block_of
 from tocsin.judgement.call import Call
+from tocsin.judgement.call_plan import CallPlan
 from tocsin.relay.asking import AskingStream
 from tocsin.relay.connection import Connection
 from tocsin.relay.local_reply import PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE
@@ -45,14 +46,18 @@ class Admission:
     def headers(self, stream: int, flags: int, block: bytes) -> bytes | None:
         """A header block; what to hand on in its place, None for the same bytes. Raises FrameError."""
         connection = self._connection
-        stateful = self._reader.stateful
+        context, stateful = connection.context, self._reader.stateful
         if (
             not (stateful or flags & PADDED)
             and stream > connection.last_stream
             and stream & 1
-            and len(block) <= connection.context.longest_headers
-        ):
-            return self._begin(stream, flags, block, None, None)  # most are so
+            and len(block) <= context.longest_headers
+            and not connection.is_retiring
+        ):  # most are so
+            request_fields = context.request_fields
+            return self._open(
+                stream, flags, block, request_fields.heads.get(block) or request_fields.head(block), None, None
+            )
         is_new = connection.is_new(stream)
         if len(block) > connection.context.longest_headers and (is_new or stateful):
             return self._refuse(stream, flags, self._too_long(f"{len(block):,} bytes"), dropped=not stateful)
@@ -95,29 +100,47 @@ class Admission:
         context = connection.context
         stateful = self._reader.stateful
         if not stateful:
-            head = context.request_fields.heads.get(block) or context.request_fields.head(block)
+            head = context.request_fields.head(block)
         elif fields is not None:
             head = context.request_fields.head_of(fields)
         else:
             head = RequestHead({}, (), "it, or one before it, cannot be decoded")
-        if head.irregular:
-            context.not_understood["headers"] += 1
         if connection.is_retiring and not stateful:
+            if head.irregular:
+                context.not_understood["headers"] += 1
             connection.downstream.put(
                 frames.reset(stream, frames.REFUSED_STREAM)
             )  # clients send it again by themselves
             connection.mark_closed(stream)
             connection.request_flush()
             return b""
-        said, paths = head.fields, head.paths
-        call = context.guard.call(paths[0], said, connection.model, connection.name) if len(paths) == 1 else None
-        if call is None:
-            call = self._call(head)
-        if head.irregular or call is None or len(connection.streams) >= context.most_streams:
+        return self._open(stream, flags, block, head, fields, instead)
+
+    def _open(
+        self,
+        stream: int,
+        flags: int,
+        block: bytes,
+        head: RequestHead,
+        fields: list[tuple[str, str]] | None,
+        instead: bytes | None,
+    ) -> bytes | None:
+        """A new stream, whose block says `head`."""
+        connection = self._connection
+        context, irregular = connection.context, head.irregular
+        if irregular:
+            context.not_understood["headers"] += 1
+        if not head.is_planned:
+            head.plan, head.is_planned = self._plan(head), True
+        plan = head.plan
+        call = None if plan is None else context.guard.begin(plan, connection.model, connection.name)
+        if irregular or call is None or len(connection.streams) >= context.most_streams:
             refusal = self._refusal(head, call)
             if refusal is not None:
-                return self._refuse(stream, flags, refusal, dropped=not stateful or fields is not None)
-        opened = connection.begin(stream, call, asks=context.injects_requests and is_grpc(said.get("content-type", "")))
+                dropped = not self._reader.stateful or fields is not None
+                return self._refuse(stream, flags, refusal, dropped=dropped)
+        asks = context.injects_requests and is_grpc(head.fields.get("content-type", ""))
+        opened = connection.begin(stream, call, asks=asks)
         if head.encoding:
             opened.request_encoding = head.encoding
         if call is not None and context.buffers_headers:
@@ -126,20 +149,21 @@ class Admission:
             opened.keep_headers(len(block))
         if flags & END_STREAM:
             opened.request_ended = True
-        if isinstance(opened, AskingStream):
+        if asks and isinstance(opened, AskingStream):
             return opened.request_headers(flags, block) or instead
         return instead
 
-    def _call(self, head: RequestHead) -> Call | None:
-        """The guarded call that some server may take this for, although it is not written so; None where none does."""
-        connection = self._connection
-        context = connection.context
+    def _plan(self, head: RequestHead) -> CallPlan | None:
+        """How a call is judged: of what is not written as it should be, what some server may take it for; None where
+        none takes it for a guarded one.
+        """
+        context = self._connection.context
         for path in reversed(head.paths):
-            call = context.guard.call(path, head.fields, connection.model, connection.name)
-            if call is None and (method := context.paths.method(path)):
-                call = context.guard.call(method, head.fields, connection.model, connection.name)
-            if call is not None:
-                return call
+            plan = context.guard.plan(path, head.fields)
+            if plan is None and (method := context.paths.method(path)):
+                plan = context.guard.plan(method, head.fields)
+            if plan is not None:
+                return plan
         return None
 
     def _refusal(self, head: RequestHead, call: Call | None) -> Refusal | None:

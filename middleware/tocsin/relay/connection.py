@@ -15,11 +15,11 @@ from tocsin.relay.local_reply import refused, unavailable
 from tocsin.relay.stream import Stream
 from tocsin.verdict import USUAL_LIST_SIZE
 
-REFUSAL_WAITS = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
-REFUSAL_LINGERS = 0.1  # seconds to let it read the answer
+REFUSAL_TIMEOUT = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
+REFUSAL_LINGER = 0.1  # seconds to let it read the answer
 MOST_JUDGING = MOST_WAITING // 4  # responses of one connection that may wait for the scorer
-CUT_OFF_LINGERS = 1.0  # seconds to let a client read why it is cut off
-REMEMBERED = 1_024  # streams ended by the relay, of which frames may still come
+CUT_OFF_LINGER = 1.0  # seconds to let a client read why it is cut off
+MAX_CLOSED_STREAMS = 1_024  # streams ended by the relay, of which frames may still come
 
 
 class Connection(EndpointHost):
@@ -165,7 +165,6 @@ class Connection(EndpointHost):
 
     def on_response_done(self, stream_id: int) -> None:
         self.end(stream_id)
-        self.request_flush()
         if self.upstream.closed:
             self.upstream_lost("")
 
@@ -175,6 +174,7 @@ class Connection(EndpointHost):
             self.upstream.put(frames.reset(stream_id, frames.CANCEL))
             self.upstream.write()
         self.on_response_done(stream_id)
+        self.request_flush()
 
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
         """Answer a new stream without asking the upstream."""
@@ -209,7 +209,7 @@ class Connection(EndpointHost):
         """The relay has ended a stream itself: frames of it that still come are for nobody."""
         self.last_stream = max(self.last_stream, stream_id)
         self.closed_streams[stream_id] = True
-        if len(self.closed_streams) > REMEMBERED:
+        if len(self.closed_streams) > MAX_CLOSED_STREAMS:
             del self.closed_streams[next(iter(self.closed_streams))]
 
     # -- judging and writing
@@ -250,6 +250,7 @@ class Connection(EndpointHost):
         for frame in held:
             self.put_after_data(stream_id, frame)
         self.on_response_done(stream_id)
+        self.request_flush()
 
     def request_flush(self) -> None:
         if not self._deferred:
@@ -287,7 +288,7 @@ class Connection(EndpointHost):
         self.downstream.write()
         if self.downstream.transport is not None and not self.downstream.closed:
             self.downstream.transport.resume_reading()
-        asyncio.get_running_loop().call_later(REFUSAL_WAITS, self.close)
+        asyncio.get_running_loop().call_later(REFUSAL_TIMEOUT, self.close)
 
     def greet_refused(self) -> None:
         """Be the server that is not there, for a client that has shown that it speaks HTTP/2."""
@@ -302,7 +303,7 @@ class Connection(EndpointHost):
         if self.streams:
             return  # their responses wait for verdicts, and then go out
         self.downstream.out.append(self._goaway(self.last_stream, frames.NO_ERROR, "upstream is unavailable"))
-        asyncio.get_running_loop().call_later(REFUSAL_LINGERS, self.close)
+        asyncio.get_running_loop().call_later(REFUSAL_LINGER, self.close)
 
     def _answer_unavailable(self) -> None:
         """End the open streams with UNAVAILABLE towards the client, but for those whose response is there."""
@@ -395,7 +396,7 @@ class Connection(EndpointHost):
             return
         client.write(self._goaway(self.last_stream, frames.ENHANCE_YOUR_CALM, reason))
         client.close()
-        asyncio.get_running_loop().call_later(CUT_OFF_LINGERS, client.abort)
+        asyncio.get_running_loop().call_later(CUT_OFF_LINGER, client.abort)
 
     def end_requests(self) -> None:
         """The client writes no more: tell the upstream, once nothing waits for it."""

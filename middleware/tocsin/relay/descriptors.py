@@ -14,11 +14,11 @@ if sys.platform != "win32":
 
 log = logging.getLogger("tocsin")
 
-EACH = 2  # descriptors of a relayed connection: the caller's and the upstream's
-SPARE = 16  # for metrics, health, events, reloading and what else needs one now and then
-RECENT = 5.0  # seconds for which running out makes the process unready
+PER_CONNECTION = 2  # descriptors of a relayed connection: the caller's and the upstream's
+RESERVED = 16  # for metrics, health, events, reloading and what else needs one now and then
+UNREADY_SECONDS = 5.0  # seconds for which running out makes the process unready
 UNLIMITED = 1 << 30
-EVERY = 60.0  # seconds between lines in the log
+LOG_INTERVAL = 60.0  # seconds between lines in the log
 
 
 class Descriptors:
@@ -35,18 +35,18 @@ class Descriptors:
     def measure(self) -> None:
         """Take note of the limit, and of what is open now besides connections."""
         self.limit = _limit()
-        self.most_connections = max(1, (self.limit - open_descriptors() - SPARE) // EACH)
+        self.most_connections = max(1, (self.limit - open_descriptors() - RESERVED) // PER_CONNECTION)
 
     @property
     def scarce(self) -> bool:
         """Whether they have run out lately."""
-        return self._ran_out is not None and self._now() - self._ran_out < RECENT
+        return self._ran_out is not None and self._now() - self._ran_out < UNREADY_SECONDS
 
     def run_out(self) -> None:
         """There are none for another connection: say so, at most once a minute."""
         now = self._now()
         self._ran_out = now
-        if self._logged is None or now - self._logged >= EVERY:
+        if self._logged is None or now - self._logged >= LOG_INTERVAL:
             self._logged = now
             log.error(
                 "out of file descriptors: this process may have %d open, enough for %d connections; raise the limit "

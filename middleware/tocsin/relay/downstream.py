@@ -6,7 +6,7 @@ import asyncio
 
 from tocsin.http2 import frames
 from tocsin.http2.frames import ACK, END_STREAM, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE
-from tocsin.http2.splitter import LAST_KNOWN
+from tocsin.http2.splitter import LAST_KNOWN_KIND
 from tocsin.relay.admission import Admission
 from tocsin.relay.connection import Connection
 from tocsin.relay.endpoint import Endpoint
@@ -159,7 +159,7 @@ class Downstream(Endpoint):
             return self._ping(flags, frame)
         elif kind == PUSH_PROMISE:
             raise frames.FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
-        elif kind > LAST_KNOWN:
+        elif kind > LAST_KNOWN_KIND:
             connection.context.not_understood["frame"] += 1
             self.frame_rate.control()
         elif kind == PRIORITY:

@@ -7,7 +7,7 @@ import time
 from tocsin.http2 import frames
 from tocsin.relay.context import RelayContext
 
-WHILE = 10.0  # seconds
+WINDOW_SECONDS = 10.0  # seconds
 
 
 class FrameRateLimit:
@@ -34,7 +34,7 @@ class FrameRateLimit:
 
     def _full(self) -> bool:
         now = time.monotonic()
-        if now - self._since < WHILE:
+        if now - self._since < WINDOW_SECONDS:
             return True
         self._since = now
         self._resets = self._controls = 0

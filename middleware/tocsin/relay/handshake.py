@@ -13,8 +13,8 @@ from typing import Protocol
 from tocsin.configuration.config import Config
 from tocsin.relay.descriptors import Descriptors
 
-MOST_AT_ONCE = 64  # connections that are accepted in one turn of the loop
-PAUSE = 0.5  # seconds without accepting, once there are no file descriptors
+MAX_ACCEPTS = 64  # connections that are accepted in one turn of the loop
+ACCEPT_PAUSE = 0.5  # seconds without accepting, once there are no file descriptors
 
 
 class Accepts(Protocol):
@@ -79,7 +79,7 @@ class TlsServer:
             self._loop.add_reader(self._socket, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(MOST_AT_ONCE):
+        for _ in range(MAX_ACCEPTS):
             try:
                 peer, _ = self._socket.accept()
             except BlockingIOError:
@@ -89,7 +89,7 @@ class TlsServer:
                     continue
                 self._context.descriptors.explain(error)
                 self._loop.remove_reader(self._socket)  # which would report the same at once
-                self._loop.call_later(PAUSE, self._resume)
+                self._loop.call_later(ACCEPT_PAUSE, self._resume)
                 return
             if not self._context.has_room():
                 peer.close()

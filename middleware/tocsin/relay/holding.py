@@ -16,7 +16,7 @@ from tocsin.judgement.policy import Replacement, not_grpc
 from tocsin.protocols.method import Edit
 from tocsin.relay.local_reply import replaced
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
-from tocsin.relay.retrier import Route
+from tocsin.relay.retrier import CallRoute
 from tocsin.relay.stream import Stream, StreamHost
 from tocsin.relay.windows import Windows
 from tocsin.unscored import Unscored
@@ -245,7 +245,10 @@ class HeldStream(Stream):
         if trailing is None:
             self._give_back()  # of a message that was cut off
         elif trailing.block:
-            send_window.enqueue_after_data(self._id, self._last_block(trailing))
+            # With the verdict, unless callers are not told, or what passes is not gRPC.
+            with_verdict = (self._context.annotates or self._accepted) and not self._unread
+            block = self._annotated(trailing) if with_verdict else self._last_frames(trailing.block)
+            send_window.enqueue_after_data(self._id, block)
         else:
             send_window.send(self._id, b"", frames.END_STREAM)
         if self._held:
@@ -253,11 +256,6 @@ class HeldStream(Stream):
                 send_window.enqueue_after_data(self._id, frame)
             self._held = ()
         self._host.on_response_done(self._id)
-
-    def _last_block(self, block: ResponseBlock) -> bytes:
-        """The trailers with the verdict, unless callers are not told, or what passes is not gRPC."""
-        with_verdict = (self._accepted or self._context.annotates) and not self._unread
-        return self._annotated(block) if with_verdict else self._last_frames(block.block)
 
     def _replace(self, instead: Replacement) -> None:
         """Drop what is held, send this in its place, and end the stream on both sides."""
@@ -282,9 +280,9 @@ class HeldStream(Stream):
                 self._context.retrier.stop(abort, self._route())
         self._host.replaced(self._id, upstream_ended=self.response_ended and self.request_ended)
 
-    def _route(self) -> Route:
+    def _route(self) -> CallRoute:
         host = self._host
-        return Route(host.upstream_address, host.upstream_tls, self.fields, self._opened, self._context.max_message)
+        return CallRoute(host.upstream_address, host.upstream_tls, self.fields, self._opened, self._context.max_message)
 
     def _charge(self, size: int) -> None:
         """A message is kept, or is about to go on."""
@@ -308,7 +306,8 @@ class HeldStream(Stream):
         if self.gate.state != DONE:
             self._stop_asking()
             self.gate.close()
-        self._give_back()
+        if self._size or self._response is not None:
+            self._give_back()
         if self._receive_window.later:
             self._receive_window.release_credit(self._id, ended=self.response_ended)
         super().drop()

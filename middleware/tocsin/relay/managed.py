@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tocsin.http2 import frames
-from tocsin.http2.flow_control import STREAM_WINDOW, SURE, pass_on
+from tocsin.http2.flow_control import GUARANTEED_WINDOW, STREAM_WINDOW, pass_on
 from tocsin.http2.frames import ACK, END_STREAM, PING
 from tocsin.judgement.call import Call
 from tocsin.relay.asking import AskingStream
@@ -53,8 +53,9 @@ class ManagedConnection(Connection):
         return self.windows.responses.may_go_on
 
     def on_stream_closed(self, stream_id: int) -> None:
-        if not self.windows.responses.blocked(stream_id):
-            self.windows.close(stream_id)
+        windows = self.windows
+        if not windows.responses.blocked(stream_id):
+            windows.close(stream_id)
 
     def on_stream_unwanted(self, stream_id: int) -> None:
         self.windows.reset(stream_id)
@@ -137,7 +138,7 @@ class ManagedDownstream(Downstream):
             self.count_empty(flags, length)
         open_stream = connection.streams.get(stream)
         from_client = self._windows.from_client
-        if from_client.later or length > SURE or from_client.uncredited > SURE:
+        if from_client.later or length > GUARANTEED_WINDOW or from_client.uncredited > GUARANTEED_WINDOW:
             from_client.admit(stream, length)
         if open_stream is None:
             self._drop(stream, size)
@@ -145,20 +146,15 @@ class ManagedDownstream(Downstream):
         if open_stream.request_ended:  # nothing has a place behind the end
             from_client.credit(stream, size, ended=True)
             return True
-        is_taken = self._pass_on(open_stream, stream, flags, payload, length, size)
-        if flags & END_STREAM:
-            open_stream.request_ended = True
-        return is_taken
-
-    def _pass_on(self, open_stream: Stream, stream: int, flags: int, payload: bytes, length: int, size: int) -> bool:
-        """Requests within the upstream's windows; whether this one was taken, and is not to pass as it came."""
-        requests, from_client = self._windows.requests, self._windows.from_client
         ended = bool(flags & END_STREAM)
+        if ended:
+            open_stream.request_ended = True
         if isinstance(open_stream, AskingStream) and open_stream.take_request(payload, ended):
             from_client.credit(stream, size, ended=ended)  # `max_memory` bounds what it keeps
             return True
         if open_stream.call is not None:
             open_stream.request_data(payload)
+        requests = self._windows.requests
         if requests.try_consume(stream, length):
             from_client.credit(stream, size, ended=ended)
             return False
@@ -246,7 +242,7 @@ class ManagedUpstream(Upstream):
         connection.data_frames += 1
         open_stream = connection.streams.get(stream)
         responses, from_server = self._windows.responses, self._windows.from_server
-        if from_server.later or length > SURE or from_server.uncredited > SURE:
+        if from_server.later or length > GUARANTEED_WINDOW or from_server.uncredited > GUARANTEED_WINDOW:
             from_server.admit(stream, length)
         if open_stream is None or open_stream.response_ended:
             from_server.credit(stream, size, ended=True)

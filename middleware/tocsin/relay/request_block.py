@@ -24,6 +24,7 @@ from tocsin.http2.headers import (
     integer,
     text,
 )
+from tocsin.judgement.call_plan import CallPlan
 from tocsin.judgement.guard import TRACE_KEY
 
 PATH, METHOD, SCHEME, AUTHORITY, REGULAR = 1, 2, 4, 8, 16
@@ -39,16 +40,19 @@ _PSEUDO = [0, *(PSEUDO_HEADERS[name] for name, _ in STATIC_FIELDS[1:_FIRST_REGUL
 class RequestHead:
     """What a request's header block says: the wanted `fields`, of a repeated name the last value, and every `:path`.
 
-    `irregular` tells in words why servers may read the block in different ways; it is empty where they do not.
+    `irregular` tells in words why servers may read the block in different ways; it is empty where they do not. `plan`
+    is how the call is judged, once `is_planned`: None where it is not guarded.
     """
 
-    __slots__ = ("encoding", "fields", "irregular", "paths")
+    __slots__ = ("encoding", "fields", "irregular", "is_planned", "paths", "plan")
 
     def __init__(self, fields: dict[str, str], paths: Sequence[str], irregular: str = "") -> None:
         self.fields = fields
         self.paths = paths
         self.irregular = irregular
         self.encoding = fields.get("grpc-encoding", "")
+        self.plan: CallPlan | None = None
+        self.is_planned = False
 
 
 class RequestFields(HeaderFilter):

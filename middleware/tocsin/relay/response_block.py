@@ -15,12 +15,13 @@ class ResponseBlock:
     `verdicts` are those that were in it, `size` is that of the block's header list (SETTINGS_MAX_HEADER_LIST_SIZE), at
     most. `http_status` and `grpc_status` are empty where they are missing; `foreign` says in words why it is
     no answer in gRPC, and is empty where it is one. `without_length` is the block without a content-length, for
-    responses that may go out with another one; None where it has none.
+    responses that may go out with another one; None where it has none. `begins_plainly`: it may begin an answer in gRPC
+    as it is, and tells nothing besides.
     """
 
     __slots__ = (
-        "block", "encoding", "foreign", "grpc_status", "http_status", "is_informational", "size", "verdicts",
-        "without_length",
+        "begins_plainly", "block", "encoding", "foreign", "grpc_status", "http_status", "is_informational", "size",
+        "verdicts", "without_length",
     )  # fmt: skip
 
     def __init__(self, block: bytes, verdicts: tuple[EncodedText, ...], size: int, fields: dict[str, str]) -> None:
@@ -34,6 +35,7 @@ class ResponseBlock:
         self.encoding = fields.get("grpc-encoding", "")
         self.grpc_status = fields.get("grpc-status", "")
         self.http_status = status
+        self.begins_plainly = not (self.is_informational or self.foreign or verdicts)
 
 
 KNOWN_BLOCKS: dict[bytes, ResponseBlock] = {}  # that were read lately: most are alike
@@ -48,6 +50,7 @@ def read_response_block(block: bytes) -> ResponseBlock:
         shorter = without(stripped, *CONTENT_LENGTH)
         if shorter != stripped:
             parsed.without_length = shorter
+            parsed.begins_plainly = False
         if len(block) <= KEPT_SIZE:
             if len(KNOWN_BLOCKS) >= KEPT_BLOCKS:
                 KNOWN_BLOCKS.clear()

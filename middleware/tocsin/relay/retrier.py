@@ -18,12 +18,12 @@ from tocsin.outbound import AioChannels, Sending, Target, forward_fields, sendin
 
 log = logging.getLogger("tocsin")
 
-STOPPING = 5.0  # seconds that telling an upstream to stop may take
+STOP_TIMEOUT = 5.0  # seconds that telling an upstream to stop may take
 
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
-class Route(NamedTuple):
+class CallRoute(NamedTuple):
     """How a call went: to which model server, with which headers, when (time.monotonic), and how large its answer may
     be.
     """
@@ -42,13 +42,13 @@ class Retrier:
         self._channels = AioChannels(memory)
         self._stopping: set[asyncio.Task[list[bytes] | None]] = set()
 
-    def ask(self, step: Ask, route: Route, on_answer: Callable[[Outcome], None]) -> asyncio.Task[None]:
+    def ask(self, step: Ask, route: CallRoute, on_answer: Callable[[Outcome], None]) -> asyncio.Task[None]:
         """Do this step of a call that went this way, and tell what came of it."""
         return asyncio.get_running_loop().create_task(self._ask(step, route, on_answer))
 
-    def stop(self, abort: tuple[str, bytes], route: Route) -> None:
+    def stop(self, abort: tuple[str, bytes], route: CallRoute) -> None:
         """Tell the upstream by this call that an answer is not wanted any more."""
-        sending = Sending(*abort, (), STOPPING, streams=False, limit=route.largest)
+        sending = Sending(*abort, (), STOP_TIMEOUT, streams=False, limit=route.largest)
         task = asyncio.get_running_loop().create_task(self._channels.send(Target(route.upstream, route.tls), sending))
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
@@ -57,7 +57,7 @@ class Retrier:
         """Close the connections."""
         await self._channels.close()
 
-    async def _ask(self, step: Ask, route: Route, on_answer: Callable[[Outcome], None]) -> None:
+    async def _ask(self, step: Ask, route: CallRoute, on_answer: Callable[[Outcome], None]) -> None:
         if step.upstream is not None:
             target = Target(step.upstream, step.tls)
         else:

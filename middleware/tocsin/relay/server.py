@@ -22,7 +22,7 @@ from tocsin.relay.transparent import TransparentConnection
 
 log = logging.getLogger("tocsin")
 
-LOOKS = 1.0  # seconds between looks for idle connections, silent sessions and changed certificates
+MAINTENANCE_INTERVAL = 1.0  # seconds between looks for idle connections, silent sessions and changed certificates
 
 
 class Relay:
@@ -122,7 +122,7 @@ class Relay:
         """
         looked = self.context.now()
         while True:
-            await asyncio.sleep(LOOKS)
+            await asyncio.sleep(MAINTENANCE_INTERVAL)
             self.context.guard.end_silent_sessions()
             if self.context.now() - looked >= self.context.config.reload_certificates.total_seconds():
                 looked = self.context.now()

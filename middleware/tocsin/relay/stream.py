@@ -49,7 +49,7 @@ class StreamHost(RelayedConnection):
         raise NotImplementedError
 
     def on_response_done(self, stream_id: int) -> None:
-        """A held stream has sent its last, or has queued it."""
+        """A held stream has put its last, or has queued it; it is written with what else is put in this turn."""
         raise NotImplementedError
 
     def request_flush(self) -> None:
@@ -172,7 +172,10 @@ class Stream:
         if self._response is None:
             content = whole_message(payload, self._context.max_message)
             if content is not None:
-                self._on_message(call, content, None)
+                if call.streams:
+                    self._on_message(call, content, None)
+                elif call.on_response_message(content) is not None:
+                    self._submit(call)
                 return
             self._response = MessageDeframer(self._context.max_message, self._host.memory)
         for message in self._response.feed(payload):

@@ -7,7 +7,7 @@ import asyncio
 from tocsin.http2 import frames
 from tocsin.http2.frames import ACK, END_STREAM, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE
 from tocsin.http2.headers import HeaderError
-from tocsin.http2.splitter import LAST_KNOWN
+from tocsin.http2.splitter import LAST_KNOWN_KIND
 from tocsin.relay.connection import Connection
 from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.holding import HeldStream
@@ -106,7 +106,14 @@ class Upstream(Endpoint):
                 connection.put_after_data(stream, instead or frames.header_frames(stream, block, end_stream=True))
                 return b""
             return instead
-        if open_stream.call is None or received.is_informational:  # after which the answer is still to come
+        call = open_stream.call
+        if call is not None and received.begins_plainly:  # most are so
+            open_stream.headers_sent = True
+            open_stream.response_encoding = received.encoding
+            if call.wants_initial:
+                open_stream.note_initial(received)
+            return None
+        if call is None or received.is_informational:  # after which the answer is still to come
             open_stream.headers_sent = open_stream.headers_sent or not received.is_informational
             return self._header_frames(stream, received.block, 0) if received.verdicts else None
         if received.foreign and open_stream.pass_unread(received):
@@ -154,7 +161,7 @@ class Upstream(Endpoint):
             return connection.goaway_from_upstream(frame)
         if kind == PING:
             return self.on_ping(flags, frame)
-        if kind > LAST_KNOWN:
+        if kind > LAST_KNOWN_KIND:
             connection.context.not_understood["frame"] += 1
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 log = logging.getLogger("tocsin")
 
-EVERY = 1.0  # seconds between looks, and what one may take
+PROBE_INTERVAL = 1.0  # seconds between looks, and what one may take
 
 
 class UpstreamWatch:
@@ -52,7 +52,7 @@ class UpstreamWatch:
     async def _run(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(EVERY):
+                async with asyncio.timeout(PROBE_INTERVAL):
                     await self._wakes.wait()
             except TimeoutError:
                 pass
@@ -63,7 +63,7 @@ class UpstreamWatch:
         up, why = self._in_use(), ""
         if not up:
             try:
-                async with asyncio.timeout(EVERY):
+                async with asyncio.timeout(PROBE_INTERVAL):
                     await self._probe()
                 up = True
             except TimeoutError:

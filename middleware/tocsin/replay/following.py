@@ -12,8 +12,8 @@ from typing import BinaryIO
 from tocsin.errors import RecordingError
 
 CHUNK = 1 << 20  # bytes read at a time
-LONGEST = 16 << 20  # bytes of a line
-PAUSE = 0.2  # seconds between looks at a log that has not grown
+MAX_LINE = 16 << 20  # bytes of a line
+POLL_INTERVAL = 0.2  # seconds between looks at a log that has not grown
 
 
 def lines_of(path: Path, *, follow: bool, wait: Callable[[float], object] = time.sleep) -> Iterator[list[str]]:
@@ -33,7 +33,7 @@ def lines_of(path: Path, *, follow: bool, wait: Callable[[float], object] = time
             if not follow:
                 return
             yield []
-            wait(PAUSE)
+            wait(POLL_INTERVAL)
             if (renewed := _renewed(path, file)) is not None:
                 yield from _read(file, lines)  # what was written before it was replaced
                 file.close()
@@ -68,7 +68,7 @@ class _Lines:
         return [last] if last.strip() else []
 
     def _keep(self, part: bytes) -> None:
-        self._rest += part[: LONGEST + 1 - len(self._rest)]
+        self._rest += part[: MAX_LINE + 1 - len(self._rest)]
 
     def _take(self) -> str:
         text = self._rest.decode("utf-8", "replace")

@@ -18,10 +18,10 @@ from tocsin.sinks.tally import POOLED
 from tocsin_calibration import Promise
 from tocsin_calibration.sessions.rule import Progress
 
-STEP = 50  # responses, or sessions, between looks at the evidence
+LOOK_INTERVAL = 50  # responses, or sessions, between looks at the evidence
 STRETCHES = 60  # of a picture
-LOUDEST = 20  # alarms that are told one by one
-WIDE = 2.58  # standard deviations: 99 times of 100
+ALARMS_SHOWN = 20  # alarms that are told one by one
+Z_OF_99 = 2.58  # standard deviations: 99 times of 100
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def replay(
     seen_at: list[int] = []
     drift: list[float] = []
     evidence_by_severity: dict[str, list[float]] = {name: [] for name in promise.alphas}
-    for start in range(0, len(trials), STEP):
-        part = slice(start, start + STEP)
-        judged_trials = min(start + STEP, len(trials))
+    for start in range(0, len(trials), LOOK_INTERVAL):
+        part = slice(start, start + LOOK_INTERVAL)
+        judged_trials = min(start + LOOK_INTERVAL, len(trials))
         evidence.read(
             tally_of(
                 promise,
@@ -199,12 +199,12 @@ def tally_of(
 def _stretches(promise: Promise, severity: str, alarmed: Sequence[bool]) -> list[Stretch]:
     law = promise.laws[severity]
     result: list[Stretch] = []
-    for part in np.array_split(np.asarray(alarmed), min(STRETCHES, max(1, len(alarmed) // STEP))):
+    for part in np.array_split(np.asarray(alarmed), min(STRETCHES, max(1, len(alarmed) // LOOK_INTERVAL))):
         if not len(part):
             continue
         mean, size = law.mean_rate, len(part)
         spread = sqrt(mean * (1 - mean) / size * (law.n + 1 + size) / (law.n + 2))
-        result.append(Stretch((result[-1].end if result else 0) + size, float(part.mean()), mean + WIDE * spread))
+        result.append(Stretch((result[-1].end if result else 0) + size, float(part.mean()), mean + Z_OF_99 * spread))
     return result
 
 
@@ -220,7 +220,7 @@ def _loudest(
 ) -> list[Loud]:
     rows = sorted((row for row, severity in enumerate(severities) if severity), key=lambda row: pvalues[row])
     result = []
-    for row in rows[:LOUDEST]:
+    for row in rows[:ALARMS_SHOWN]:
         severity = severities[row]
         assert severity is not None
         result.append(

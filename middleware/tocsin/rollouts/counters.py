@@ -21,7 +21,7 @@ LOOKBACK = 300.0  # seconds for which a sample stands for its counter, as in Pro
 Floats = NDArray[np.float64]
 
 
-class Row(NamedTuple):
+class CounterSample(NamedTuple):
     """A target's counters at one moment (Unix seconds); `began` is when its process did, where that is exported."""
 
     at: float
@@ -41,7 +41,9 @@ class Batches:
     gaps: int = 0
 
 
-def in_batches(targets: Mapping[Any, Sequence[Row]], start: float, end: float, every: float, columns: int) -> Batches:
+def in_batches(
+    targets: Mapping[Any, Sequence[CounterSample]], start: float, end: float, every: float, columns: int
+) -> Batches:
     """Counts of the batches that end after `start` and up to `end`, at multiples of `every` seconds.
 
     A batch that has not ended is left for the next look, so that every look sees the same batches.
@@ -51,7 +53,7 @@ def in_batches(targets: Mapping[Any, Sequence[Row]], start: float, end: float, e
     result = Batches(np.zeros((number, columns)), len(targets))
     longest = max(LOOKBACK, every)
     for rows in targets.values():
-        before: Row | None = None
+        before: CounterSample | None = None
         counts_from = 0.0
         for row in rows:
             result.first = row.at if result.first is None else min(result.first, row.at)
@@ -75,7 +77,7 @@ def floor_to(moment: float, every: float) -> float:
     return float(moment // every * every)
 
 
-def increase(before: Row, row: Row) -> tuple[list[float], bool]:
+def increase(before: CounterSample, row: CounterSample) -> tuple[list[float], bool]:
     """What was counted between two rows, and whether the process began anew in between."""
     anew = any(now < then for now, then in zip(row.counts, before.counts, strict=True)) or (
         row.began is not None and before.began is not None and row.began - before.began > 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tocsin.errors import CheckError
-from tocsin.rollouts.counters import Batches, Row, floor_to, in_batches
+from tocsin.rollouts.counters import Batches, CounterSample, floor_to, in_batches
 from tocsin.rollouts.names import (
     ALARMS,
     BEGAN,
@@ -25,8 +25,8 @@ from tocsin.rollouts.names import (
     pair_columns,
 )
 
-PATIENCE = 30.0  # seconds for an answer
-LATE = 10.0  # seconds after its end from which on a batch is taken as complete: samples arrive with a delay
+QUERY_TIMEOUT = 30.0  # seconds for an answer
+SCRAPE_DELAY = 10.0  # seconds after its end from which on a batch is taken as complete: samples arrive with a delay
 REPLICAS = ("prometheus", "prometheus_replica", "replica", "__replica__", "receive_replica")  # of Prometheus itself
 _MATCHERS = re.compile(r'(?:[a-zA-Z_]\w*\s*(?:=|!=|=~|!~)\s*"(?:[^"\\]|\\.)*"\s*(?:,\s*)?)+')
 
@@ -63,7 +63,7 @@ class Prometheus:
             {"Content-Type": "application/x-www-form-urlencoded", **self.headers},
         )
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            with urllib.request.urlopen(request, timeout=QUERY_TIMEOUT) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise CheckError(f"{self.address}: refused the query ({_reason(error)})") from None
@@ -97,7 +97,7 @@ class Span:
     @property
     def end(self) -> float:
         """The end of the last batch that is complete."""
-        return floor_to(self.now - LATE, self.every)
+        return floor_to(self.now - SCRAPE_DELAY, self.every)
 
 
 @dataclass(frozen=True)
@@ -138,12 +138,17 @@ def candidate_beside_live(prometheus: Prometheus, watched: Watched, matchers: st
         _add(targets, _key(labels, ("severity", "live")), samples, pair_columns(labels, severe))
     if not targets:
         raise CheckError(f"{selector}: no such series; the model needs a candidate bundle (shadow:) that judges, too")
-    rows = {key: [Row(at, tuple(counts)) for at, counts in sorted(moments.items())] for key, moments in targets.items()}
+    rows = {
+        key: [CounterSample(at, tuple(counts)) for at, counts in sorted(moments.items())]
+        for key, moments in targets.items()
+    }
     _check_twice(rows)
     return in_batches(rows, _start(rows, span), span.end, span.every, 5)
 
 
-def _targets(prometheus: Prometheus, watched: Watched, matchers: str, span: Span, option: str) -> dict[Key, list[Row]]:
+def _targets(
+    prometheus: Prometheus, watched: Watched, matchers: str, span: Span, option: str
+) -> dict[Key, list[CounterSample]]:
     """Rows of (alarms, responses, unscored responses) by target, and by version where it is asked for by version."""
     check_matchers(matchers, option)
     by_version = re.search(r"(^|,)\s*version\s*(=|!=)", matchers) is not None
@@ -186,7 +191,7 @@ def _targets(prometheus: Prometheus, watched: Watched, matchers: str, span: Span
                 f"promises"
             )
         both = there[alarms] & there.get(total, set())
-        rows[key] = [Row(at, tuple(moments[at]), began.get(key, {}).get(at)) for at in sorted(both)]
+        rows[key] = [CounterSample(at, tuple(moments[at]), began.get(key, {}).get(at)) for at in sorted(both)]
     _check_twice(rows)
     return rows
 
@@ -216,7 +221,7 @@ def _severities(prometheus: Prometheus, watched: Watched, span: Span) -> frozens
     return at_least(watched.severity, alphas)
 
 
-def _start(targets: Mapping[Key, list[Row]], span: Span) -> float:
+def _start(targets: Mapping[Key, list[CounterSample]], span: Span) -> float:
     """Where counting begins: the same at every look, so that it is the same batches that each look sees."""
     if span.start is not None:
         if span.start < span.end - span.within:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tocsin.rollouts.names import ALARMS, TOTAL
-from tocsin.rollouts.prometheus import LATE
+from tocsin.rollouts.prometheus import SCRAPE_DELAY
 from tocsin_calibration.online.two_streams import HIGHEST, Direction, alternatives
 
-LARGEST = 700  # of which exp is a finite number
+MAX_EXPONENT = 700  # of which exp is a finite number
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def log_evalue(compared: Compared, ratio: float, direction: Direction) -> str:
     baseline = compared.baseline if compared.rate is None else compared.rate
     trust, ratios = alternatives(ratio, direction, HIGHEST / baseline)
     batch = _beside_stable(compared, ratios, ratio) if compared.rate is None else _beside_rate(compared, ratios, ratio)
-    window = f"[{compared.within}s:{compared.every}s] offset {LATE:.0f}s"
+    window = f"[{compared.within}s:{compared.every}s] offset {SCRAPE_DELAY:.0f}s"
     mixed = (
         f"ln(sum({_vector(ratios, trust.tolist())}\n* on (ratio) exp(clamp_max(sum_over_time((\n{batch}\n){window}), "
-        f"{LARGEST}))))"
+        f"{MAX_EXPONENT}))))"
     )
     older = f"count({_counter(TOTAL, compared, compared.canary)} offset {compared.within}s) > 0"
     return f"({mixed}\nor vector(0)) unless on () ({older})\nor vector(NaN)"

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tocsin.errors import CheckError, ConfigError
-from tocsin.rollouts.counters import LOOKBACK, Batches, Row, increase
+from tocsin.rollouts.counters import LOOKBACK, Batches, CounterSample, increase
 from tocsin.rollouts.looks import Looks
 from tocsin.rollouts.names import at_least
 from tocsin.rollouts.prometheus import Prometheus, Span, Watched, candidate_beside_live, two_versions
 from tocsin.rollouts.scraped import alphas_of, scraped, scraped_pairs
-from tocsin_calibration.online.two_streams import AgainstRate, Comparison, Pairs, Streams
+from tocsin_calibration.online.two_streams import AgainstRate, Pairs, StreamComparison, Streams
 
 _COUNTS = re.compile(r"\s*(\d+)\s*/\s*(\d+)\s*")
 
@@ -63,7 +63,7 @@ class Source:
 class Reading(NamedTuple):
     """Counts to judge; remarks on them for people, and why nothing may be promoted on them, if so."""
 
-    comparison: Comparison
+    comparison: StreamComparison
     remarks: list[str]
     withheld: list[str]
 
@@ -91,7 +91,7 @@ def read(source: Source, terms: Mapping[str, Any]) -> Reading:
     return Reading(_compared(source, rows[:, :2], rows[:, 2:4]), remarks, _unscored(source, rows[:, 1], rows[:, 4]))
 
 
-def _compared(source: Source, canary: Any, stable: Any) -> Comparison:
+def _compared(source: Source, canary: Any, stable: Any) -> StreamComparison:
     if source.rate is not None:
         return AgainstRate.of(canary, source.rate)
     return Streams.of(canary, stable, source.baseline)
@@ -159,13 +159,15 @@ def _columns(shadow: bool, place: str) -> tuple[int, ...]:
     return (0, 1, 4) if place == "canary" else (2, 3)
 
 
-def _since_last(name: str, row: Row, looks: Looks, continues: bool, remarks: list[str]) -> tuple[Sequence[float], bool]:
+def _since_last(
+    name: str, row: CounterSample, looks: Looks, continues: bool, remarks: list[str]
+) -> tuple[Sequence[float], bool]:
     """What a sidecar counted since the last look, and whether this is its first."""
     before = looks.last.get(name)
     looks.last[name] = [*row.counts, row.began or 0.0]
     if before is None:
         return ([0.0] * len(row.counts) if continues else row.counts), True
-    counts, anew = increase(Row(0.0, tuple(before[:-1]), before[-1] or None), row)
+    counts, anew = increase(CounterSample(0.0, tuple(before[:-1]), before[-1] or None), row)
     if anew:
         remarks.append(f"{name}: began anew since the last look; what it had counted in between is lost")
     return counts, False

@@ -7,13 +7,13 @@ import urllib.request
 from collections.abc import Mapping
 
 from tocsin.errors import CheckError
-from tocsin.rollouts.counters import Row
+from tocsin.rollouts.counters import CounterSample
 from tocsin.rollouts.names import ALARMS, BEGAN, SHADOW, TOTAL, UNSCORED, pair_columns
 
-PATIENCE = 30.0  # seconds for an answer
+SCRAPE_TIMEOUT = 30.0  # seconds for an answer
 
 
-def scraped(address: str, model: str | None, severity: str, headers: Mapping[str, str]) -> Row:
+def scraped(address: str, model: str | None, severity: str, headers: Mapping[str, str]) -> CounterSample:
     """Counters (alarms, responses, unscored responses) of one sidecar since its start.
 
     Raises CheckError when it cannot be scraped, or holds no such model or severity.
@@ -42,10 +42,10 @@ def scraped(address: str, model: str | None, severity: str, headers: Mapping[str
         raise CheckError(f"{address}: guards several models ({', '.join(sorted(models))}): choose one with --model")
     if severity not in severities:
         raise CheckError(f"{address}: has no alarms of severity '{severity}', but of {', '.join(sorted(severities))}")
-    return Row(time.time(), (alarms, total, unscored), began)
+    return CounterSample(time.time(), (alarms, total, unscored), began)
 
 
-def scraped_pairs(address: str, model: str | None, severe: frozenset[str], headers: Mapping[str, str]) -> Row:
+def scraped_pairs(address: str, model: str | None, severe: frozenset[str], headers: Mapping[str, str]) -> CounterSample:
     """Counters of pairs (`pair_columns`) of one sidecar."""
     counts, began, models = [0.0] * 5, None, set()
     for name, labels, value in _samples(address, headers):
@@ -62,7 +62,7 @@ def scraped_pairs(address: str, model: str | None, severe: frozenset[str], heade
             if models
             else f"{address}: no candidate bundle has judged anything there (shadow:)"
         )
-    return Row(time.time(), tuple(counts), began)
+    return CounterSample(time.time(), tuple(counts), began)
 
 
 def alphas_of(address: str, headers: Mapping[str, str], model: str | None) -> dict[str, float]:
@@ -81,7 +81,7 @@ def _samples(address: str, headers: Mapping[str, str]) -> list[tuple[str, dict[s
     url = url if url.partition("://")[2].partition("/")[2] else f"{url.rstrip('/')}/metrics"
     request = urllib.request.Request(url, headers={"Accept": "text/plain", **headers})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(request, timeout=SCRAPE_TIMEOUT) as answer:
             text = answer.read().decode("utf-8")
         families = list(text_string_to_metric_families(text))
     except (OSError, ValueError) as error:

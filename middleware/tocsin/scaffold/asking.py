@@ -15,7 +15,7 @@ from tocsin.protocols.single_fields import is_repeated
 
 SERVICE = "/inference.GRPCInferenceService/"
 TIMEOUT = 5.0  # seconds for each question
-DEEPEST = 4  # messages inside each other that are looked into for numbers
+MAX_DEPTH = 4  # messages inside each other that are looked into for numbers
 NUMBERS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
@@ -89,7 +89,7 @@ def _call(channel: grpc.Channel, method: str, request: str, response: str, **con
 
 def _numbers(message: Descriptor, path: str, above: tuple[str, ...]) -> Iterator[str]:
     """Paths of floating-point fields, outermost first."""
-    if len(above) >= DEEPEST or message.full_name in above:
+    if len(above) >= MAX_DEPTH or message.full_name in above:
         return
     inside = []
     for field in message.fields:

@@ -26,8 +26,8 @@ from tocsin_calibration.thresholds.ordered import Ordered
 GROUPS = 64  # of calibration, the largest
 VERSIONS = 8  # the first that come; further ones are one together, `other`
 OTHER = "other"
-ANEW = 128  # evidence is weighed again when there are more responses by one in so many
-LONGEST = 100  # characters of a version: a model server may say anything
+REWEIGH_FRACTION = 128  # evidence is weighed again when there are more responses by one in so many
+MAX_VERSION_LENGTH = 100  # characters of a version: a model server may say anything
 
 Kind = Literal["detector", "group", "version"]
 Key = tuple[Kind, str]
@@ -103,7 +103,7 @@ class Causes:
         """
         if not self._rows:
             return [Cause(*key, 0.0) for key in self._watches]
-        if self._weighed is not None and self._rows - self._weighed[0] <= self._rows // ANEW:
+        if self._weighed is not None and self._rows - self._weighed[0] <= self._rows // REWEIGH_FRACTION:
             return self._weighed[1]
         logs = dict(zip(self._watches, log_evidences([watch.watch for watch in self._watches.values()]), strict=True))
         weights = {key: self._weight(key) for key in logs}
@@ -148,7 +148,7 @@ class Causes:
         )
 
     def _slot(self, version: str) -> str:
-        version = version[:LONGEST]
+        version = version[:MAX_VERSION_LENGTH]
         if version not in self._versions:
             if len(self._versions) >= VERSIONS:
                 version = OTHER

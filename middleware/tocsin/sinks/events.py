@@ -34,7 +34,7 @@ from tocsin.judgement.sink import Scored, Sink
 from tocsin.sinks.finding import Finding
 from tocsin.state.deduplicator import Deduplicator
 
-LATEST = 1_000  # events kept in memory without their messages, for those who look at them
+EVENTS_IN_MEMORY = 1_000  # events kept in memory without their messages, for those who look at them
 
 
 class EventSink(Sink):
@@ -66,7 +66,7 @@ class EventSink(Sink):
         self._lock = threading.Lock()
         self._identifiers = Identifiers()
         self._ending = threading.Event()
-        self.latest: deque[Event] = deque(maxlen=LATEST)
+        self.latest: deque[Event] = deque(maxlen=EVENTS_IN_MEMORY)
         self._clock = threading.Thread(target=self._watch, name="tocsin-events", daemon=True)
         self._clock.start()
 

@@ -18,8 +18,8 @@ from tocsin_calibration.online.alarm_rate import change_test
 from tocsin_calibration.online.changes import ChangePoints, ChangeTime
 from tocsin_calibration.thresholds.limits import Limits
 
-FOLD = 256  # rows that wait before they are counted
-DRAINED = 1 << 20  # the same where another process comes for them: only when it does not come any more
+FOLD_ROWS = 256  # rows that wait before they are counted
+DRAINED_FOLD_ROWS = 1 << 20  # the same where another process comes for them: only when it does not come any more
 GROUPS = 64  # watched by themselves, the largest of calibration: a scrape computes the evidence of each
 
 
@@ -48,7 +48,7 @@ class Evidence:
         clock: Callable[[], float] = time.time,
         drained: bool = False,
     ) -> None:
-        self._promise, self._clock, self._fold_at = promise, clock, DRAINED if drained else FOLD
+        self._promise, self._clock, self._fold_at = promise, clock, DRAINED_FOLD_ROWS if drained else FOLD_ROWS
         by_size = sorted(promise.parts.items(), key=lambda part: -part[1].n)
         largest = [group for group, _ in by_size if group != POOLED][:GROUPS]
         by_group = {group: limits for group, limits in by_size if group == POOLED or group in largest}

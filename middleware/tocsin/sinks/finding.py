@@ -10,8 +10,8 @@ from tocsin.sinks.causes import Cause
 from tocsin.sinks.evidence import Evidence
 from tocsin_calibration.online.changes import ChangeTime
 
-CLEAR = 0.1  # how far the mean rank must have moved for a direction to be told
-LISTED = 5  # causes of a kind that words list
+MIN_RANK_SHIFT = 0.1  # how far the mean rank must have moved for a direction to be told
+MAX_CAUSES = 5  # causes of a kind that words list
 
 
 class Finding(NamedTuple):
@@ -87,8 +87,8 @@ class Finding(NamedTuple):
             others = [other.name for other in self.causes if other.kind == cause.kind and other is not cause]
             more = ""
             if others:
-                rest = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
-                more = f"; also {', '.join(map(_quoted, others[:LISTED]))}{rest}"
+                rest = f" and {len(others) - MAX_CAUSES} more" if len(others) > MAX_CAUSES else ""
+                more = f"; also {', '.join(map(_quoted, others[:MAX_CAUSES]))}{rest}"
             yield f"{_subject(cause)} {_direction(cause.change)} (evidence e^{cause.log_evalue:.1f}){more}"
 
 
@@ -108,7 +108,7 @@ def _subject(cause: Cause) -> str:
 
 
 def _direction(change: ChangeTime | None) -> str:
-    if change is None or abs(change.direction) < CLEAR:
+    if change is None or abs(change.direction) < MIN_RANK_SHIFT:
         return "are distributed otherwise"
     return "are higher" if change.direction > 0 else "are lower"
 

@@ -16,9 +16,9 @@ from prometheus_client.samples import Exemplar
 from tocsin.sinks.families import Buckets
 
 FOLD = 1024  # values that wait before they are counted
-FEW = 48  # up to here plain Python is quicker than numpy's calls
-NATIVE = 8  # buckets of a native histogram for each doubling: index i holds (2^((i-1)/8), 2^(i/8)]
-ZERO = -1 << 20  # the index of what is 0 or less
+SMALL_BATCH = 48  # up to here plain Python is quicker than numpy's calls
+BUCKETS_PER_DOUBLING = 8  # buckets of a native histogram for each doubling: index i holds (2^((i-1)/8), 2^(i/8)]
+ZERO_INDEX = -1 << 20  # the index of what is 0 or less
 
 
 class Histogram:
@@ -63,9 +63,9 @@ class Histogram:
         columns: list[Any]
         if isinstance(waiting[0], np.ndarray):
             rows = np.vstack(waiting)
-            columns = rows.T.tolist() if len(rows) <= FEW else list(rows.T)
+            columns = rows.T.tolist() if len(rows) <= SMALL_BATCH else list(rows.T)
         else:
-            columns = [waiting if len(waiting) <= FEW else np.asarray(waiting, np.float64)]
+            columns = [waiting if len(waiting) <= SMALL_BATCH else np.asarray(waiting, np.float64)]
         if self._native is not None:
             self._native.update(_indices(columns[0]))
         for i, column in enumerate(columns):
@@ -129,8 +129,8 @@ class Histogram:
 def _indices(values: Any) -> list[int]:
     """The native bucket of each value."""
     if isinstance(values, list):
-        return [ceil(log2(value) * NATIVE) if value > 0 else ZERO for value in values]
+        return [ceil(log2(value) * BUCKETS_PER_DOUBLING) if value > 0 else ZERO_INDEX for value in values]
     positive = values > 0
-    indices = np.full(len(values), ZERO)
-    indices[positive] = np.ceil(np.log2(values[positive]) * NATIVE)
+    indices = np.full(len(values), ZERO_INDEX)
+    indices[positive] = np.ceil(np.log2(values[positive]) * BUCKETS_PER_DOUBLING)
     return indices.astype(int).tolist()

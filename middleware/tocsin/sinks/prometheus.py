@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -26,17 +26,18 @@ from tocsin.sinks.exposition import Writer, metrics
 from tocsin.sinks.families import ADDED, BATCHES, ROWS_BUCKETS, SECONDS_BUCKETS, Family, Sample
 from tocsin.sinks.finding import Finding
 from tocsin.sinks.histogram import FOLD, Histogram
-from tocsin.sinks.series import ModelSeries
+from tocsin.sinks.series import MAX_VERSION_LENGTH, ModelSeries
 from tocsin.sinks.snapshot import ModelSnapshot
 from tocsin.state.store import Exchange
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 # Seconds of one look that evidence may take, and lines that have changed: a thousand busy models would hold up whoever
 # serves. What is left over is shown as it was, and comes first the next time.
 WEIGHING, WRITING = 0.015, 0.03
-WAITING = 16  # small batches that are counted together
-MANY = 64  # rows of a batch that is none of them
+PENDING_BATCHES = 16  # small batches that are counted together
+LARGE_BATCH_ROWS = 64  # rows of a batch that is none of them
 PARTS_EVERY = 6  # exchanges with other replicas, of which one is of the parts of the traffic as well
 
 
@@ -61,7 +62,11 @@ class PrometheusSink(Collector, Sink):
         self._writer = Writer()
         self._exchanges = 0
         self._waiting: deque[Scored] = deque()  # judged, and not counted yet
-        self._waits: list[float] = []  # of trailers, not counted yet
+        # Not counted yet: what trailers waited, responses by model, version, method and reason, and calls by model and
+        # action.
+        self._waits: list[float] = []
+        self._unjudged: list[tuple[str, str, str, str]] = []
+        self._acted: list[tuple[str, str]] = []
         self._lock = threading.Lock()  # between those who count and those who scrape
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
@@ -152,7 +157,11 @@ class PrometheusSink(Collector, Sink):
     def scored(self, batch: Scored) -> None:
         """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
         self._waiting.append(batch)
-        if len(self._waiting) >= WAITING or len(batch.scores) >= MANY or batch.model in self._acting:
+        if (
+            len(self._waiting) >= PENDING_BATCHES
+            or len(batch.scores) >= LARGE_BATCH_ROWS
+            or batch.model in self._acting
+        ):
             with self._lock:
                 self._count()
 
@@ -160,14 +169,17 @@ class PrometheusSink(Collector, Sink):
         """Count a call that passed without judgement."""
         verdict = call.verdict
         assert verdict is not None and verdict.unscored is not None
-        series = self._series.get(verdict.model, self._series["other"])
-        with self._lock:
-            series.unjudged(verdict.version, call.method, verdict.unscored)
+        self._unjudged.append((verdict.model, verdict.version[:MAX_VERSION_LENGTH], call.method, verdict.unscored))
+        if len(self._unjudged) >= FOLD:
+            with self._lock:
+                self._count()
 
     def acted(self, call: Call, action: str) -> None:
         """Count what enforce did to a call."""
-        with self._lock:
-            self._series.get(call.model, self._series["other"]).acted(action)
+        self._acted.append((call.model, action))
+        if len(self._acted) >= FOLD:
+            with self._lock:
+                self._count()
 
     def shadowed(self, call: Call, severity: str | None) -> None:
         """Count what a candidate bundle said of a judged call, by what the live one said."""
@@ -209,9 +221,12 @@ class PrometheusSink(Collector, Sink):
 
     def _count(self) -> None:
         """Count what waits. Under the lock."""
-        waits = self._waits[:]
-        del self._waits[: len(waits)]  # others may have come meanwhile
-        self._added.extend(waits)
+        self._added.extend(_taken(self._waits))
+        other = self._series["other"]
+        for (model, version, method, reason), responses in Counter(_taken(self._unjudged)).items():
+            self._series.get(model, other).unjudged(version, method, reason, responses)
+        for (model, action), calls in Counter(_taken(self._acted)).items():
+            self._series.get(model, other).acted(action, calls)
         while self._waiting:
             batch = self._waiting.popleft()
             series = self._series.get(batch.model)
@@ -242,6 +257,13 @@ class PrometheusSink(Collector, Sink):
     def _all_looks(self) -> dict[str, ModelSnapshot]:
         limits, models = self.limits, self._models
         return {name: ModelSnapshot(name, series, models.get(name), limits) for name, series in self._series.items()}
+
+
+def _taken(waiting: list[Item]) -> list[Item]:
+    """What waits to be counted, which is taken out; more may come meanwhile."""
+    taken = waiting[:]
+    del waiting[: len(taken)]
+    return taken
 
 
 def _acting(models: Mapping[str, GuardedModel]) -> set[str]:

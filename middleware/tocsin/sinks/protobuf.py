@@ -14,7 +14,7 @@ from prometheus_client.samples import Exemplar
 
 from tocsin.protocols.descriptors import message_class
 from tocsin.sinks.families import FAMILIES, Buckets, Sample
-from tocsin.sinks.histogram import ZERO
+from tocsin.sinks.histogram import ZERO_INDEX
 
 CONTENT_TYPE = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
 SCHEMA = 3  # 2 ** 3 buckets for each doubling
@@ -87,15 +87,15 @@ def _histogram(into: Any, value: Buckets) -> None:
 
 def _native(into: Any, counts: Mapping[int, int]) -> None:
     """Counts by index; index i holds what lies in (2^((i-1)/8), 2^(i/8)], and ZERO what is nothing at all."""
-    into.schema, into.zero_threshold, into.zero_count = SCHEMA, 2.0**-128, counts.get(ZERO, 0)
+    into.schema, into.zero_threshold, into.zero_count = SCHEMA, 2.0**-128, counts.get(ZERO_INDEX, 0)
     last, before = None, 0
-    for index in sorted(counts.keys() - {ZERO}):
+    for index in sorted(counts.keys() - {ZERO_INDEX}):
         if last is None or index != last + 1:
             into.positive_span.add(offset=index if last is None else index - last - 1, length=0)
         into.positive_span[-1].length += 1
         into.positive_delta.append(counts[index] - before)
         last, before = index, counts[index]
-    if last is None and not counts.get(ZERO):
+    if last is None and not counts.get(ZERO_INDEX):
         into.positive_span.add(offset=0, length=0)  # what tells an empty native histogram from a classic one
 
 

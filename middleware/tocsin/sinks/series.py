@@ -23,8 +23,8 @@ from tocsin.verdict import Verdict
 _COUNTERS = ("responses", "alarms", "unscored", "sessions", "keyless", "actions", "shadows")
 _HISTOGRAMS = ("pvalue", "scoring")
 KEYS = "session", "group"  # what a call may leave unnamed
-LONGEST = 100  # characters of a version: a model server may say anything
-VERSIONS = 50  # further versions of a model fold into `other`
+MAX_VERSION_LENGTH = 100  # characters of a version: a model server may say anything
+MAX_VERSIONS = 50  # further versions of a model fold into `other`
 
 
 class ModelSeries:
@@ -94,16 +94,16 @@ class ModelSeries:
             for what, calls in zip(KEYS, batch.keyless, strict=True):
                 self.keyless[what] += calls
 
-    def unjudged(self, version: str, method: str, reason: str) -> None:
-        """Count a response that was not judged."""
+    def unjudged(self, version: str, method: str, reason: str, responses: int = 1) -> None:
+        """Count responses that were not judged."""
         self.changes += 1
-        self.unscored[reason] += 1
-        self.responses[self.version(version), method, "unscored"] += 1
+        self.unscored[reason] += responses
+        self.responses[self.version(version), method, "unscored"] += responses
 
-    def acted(self, action: str) -> None:
-        """Count what enforce did to a call."""
+    def acted(self, action: str, calls: int = 1) -> None:
+        """Count what enforce did to calls."""
         self.changes += 1
-        self.actions[action] += 1
+        self.actions[action] += calls
 
     def shadowed(self, severity: str, live: str) -> None:
         """Count what the candidate said of a response, by what the live bundle said."""
@@ -214,9 +214,9 @@ class ModelSeries:
 
     def version(self, version: str) -> str:
         """The version as a label, cut where it is long, `other` once there are too many."""
-        version = version[:LONGEST]
+        version = version[:MAX_VERSION_LENGTH]
         if version not in self._versions:
-            if len(self._versions) >= VERSIONS:
+            if len(self._versions) >= MAX_VERSIONS:
                 return "other"
             self._versions.add(version)
             self._version_at_zero(version)

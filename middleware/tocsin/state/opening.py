@@ -22,7 +22,7 @@ from tocsin.state.redis_sessions import RedisSessions
 from tocsin.state.store import Exchange, SessionStore
 from tocsin_calibration import Promise
 
-EXCHANGES = 5  # seconds, looks, between two exchanges of counts
+EXCHANGE_INTERVAL = 5  # seconds, looks, between two exchanges of counts
 
 
 class State(Collector):
@@ -67,7 +67,7 @@ class State(Collector):
         shared, looks = SharedCounts(self._connection, self._config.prefix), itertools.count()
 
         def look() -> None:
-            if next(looks) % EXCHANGES == 0:
+            if next(looks) % EXCHANGE_INTERVAL == 0:
                 exchange(shared.exchange)
 
         self._look_also(look)

@@ -18,8 +18,8 @@ from tocsin.log_throttle import LogThrottle, and_more
 
 log = logging.getLogger("tocsin")
 
-LOOKS = 1.0  # seconds between two looks at what has ended
-FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds before trying again
+WATCH_INTERVAL = 1.0  # seconds between two looks at what has ended
+MIN_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds before trying again
 
 OUTCOMES = ("done", "failed", "skipped")
 PROBE = "return 1"  # asked as serving asks: who answers PING and runs no scripts is away
@@ -136,13 +136,13 @@ class RedisConnection:
         return self._shas[script]
 
     def _watch(self) -> None:
-        wait = FIRST_WAIT
+        wait = MIN_BACKOFF
         while not self._ending.is_set():
             if self._up:
-                if not self._lost.wait(LOOKS):
-                    wait = FIRST_WAIT  # it has stayed for a while
+                if not self._lost.wait(WATCH_INTERVAL):
+                    wait = MIN_BACKOFF  # it has stayed for a while
             elif not self._ending.wait(wait):
-                wait = min(2 * wait, LONGEST_WAIT)
+                wait = min(2 * wait, MAX_BACKOFF)
                 try:
                     if self._run([ScriptCall(PROBE, self._probed, [])]) != [1]:
                         continue

@@ -17,7 +17,7 @@ from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, Scr
 from tocsin.state.scripts import COUNT
 
 RETENTION = 7 * 24 * 3600 * 1000  # ms after the last report that counts are kept
-AT_ONCE = 200  # reports of one round trip
+REPORTS_PER_ROUND_TRIP = 200  # reports of one round trip
 
 Counts = list[int]
 
@@ -52,7 +52,7 @@ class SharedCounts:
         }
         result: dict[str, Counts] = {}
         waiting = iter(names.items())
-        while some := dict(islice(waiting, AT_ONCE)):
+        while some := dict(islice(waiting, REPORTS_PER_ROUND_TRIP)):
             calls = [self._report(key, counts_by_name[name]) for key, name in some.items()]
             try:
                 answers = self._connection.run_and_read(calls, _hashes)

@@ -13,8 +13,8 @@ from tocsin.state.redis_connection import RedisConnection, RedisUnavailable, Scr
 from tocsin.state.scripts import FETCH, LEAVE
 
 RETENTION = 24 * 3600 * 1000  # ms that a label waits: whoever judged may have ended
-MOST = 100_000  # labels that wait for one judge
-AT_ONCE = 1_000
+MAX_WAITING_LABELS = 100_000  # labels that wait for one judge
+LABELS_PER_ROUND_TRIP = 1_000
 
 Label = tuple[str, bool]  # identifier, safe
 Learn = Callable[[str, bool], object]
@@ -32,7 +32,10 @@ class RedisLabels:
         for identifier, safe in labels:
             judge = identifier.partition("-")[0]
             by_judge.setdefault(judge, []).append(f"{int(safe)}{identifier}")
-        calls = [ScriptCall(LEAVE, self._key(judge), [RETENTION, MOST, *words]) for judge, words in by_judge.items()]
+        calls = [
+            ScriptCall(LEAVE, self._key(judge), [RETENTION, MAX_WAITING_LABELS, *words])
+            for judge, words in by_judge.items()
+        ]
         try:
             self._connection.run(calls)
         except RedisUnavailable:
@@ -43,7 +46,7 @@ class RedisLabels:
         """Have every judge learn what was left for it."""
         if not judges:
             return
-        calls = [ScriptCall(FETCH, self._key(judge), [AT_ONCE]) for judge in judges]
+        calls = [ScriptCall(FETCH, self._key(judge), [LABELS_PER_ROUND_TRIP]) for judge in judges]
         try:
             batches = self._connection.run_and_read(calls, _labels)
         except RedisUnavailable:

@@ -23,8 +23,8 @@ from tocsin.state.scripts import ENDED, FORGET, GRADE, HEARD, PUSH
 from tocsin_calibration import SessionRule
 from tocsin_calibration.sessions.rule import Progress
 
-UNSENT = 100_000  # scores that wait for Redis; those beyond are lost, and counted
-AT_ONCE = 500  # commands of one round trip
+MAX_UNSENT_SCORES = 100_000  # scores that wait for Redis; those beyond are lost, and counted
+COMMANDS_PER_ROUND_TRIP = 500  # commands of one round trip
 
 
 class Chunk(NamedTuple):
@@ -151,7 +151,7 @@ class RedisSessions:
 
     def _bring(self) -> None:
         """Bring what waits, without holding up those who judge meanwhile: they go on alone, and add to it."""
-        while chunks := self._unsent[:AT_ONCE]:
+        while chunks := self._unsent[:COMMANDS_PER_ROUND_TRIP]:
             sessions = dict.fromkeys(chunk.session for chunk in chunks)
             replies = self._connection.run_and_read(
                 [*(self._push(chunk) for chunk in chunks), self._heard(sessions)], self._read_pushed
@@ -171,13 +171,13 @@ class RedisSessions:
             for session, entry in self._alone.under_way()
             if entry.severity is not None
         ]
-        for start in range(0, len(raised), AT_ONCE):
-            self._connection.run(raised[start : start + AT_ONCE])
+        for start in range(0, len(raised), COMMANDS_PER_ROUND_TRIP):
+            self._connection.run(raised[start : start + COMMANDS_PER_ROUND_TRIP])
         self._alone = MemorySessions(self._rule, self._idle / 1e3, self._most)
 
     def _reap(self) -> None:
         silent, ended = self._connection.run_and_read(
-            [ScriptCall(ENDED, self._names, [self._idle, self._most, AT_ONCE])], _ended
+            [ScriptCall(ENDED, self._names, [self._idle, self._most, COMMANDS_PER_ROUND_TRIP])], _ended
         )
         calls = [
             ScriptCall(FORGET, self._key(session), [self._idle if at < silent else -1])
@@ -226,7 +226,7 @@ class RedisSessions:
 
     def _keep(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
-            if self._waiting + len(chunk.scores) > UNSENT:
+            if self._waiting + len(chunk.scores) > MAX_UNSENT_SCORES:
                 self.lost += len(chunk.scores)
             else:
                 self._unsent.append(chunk)

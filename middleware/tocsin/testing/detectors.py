@@ -58,6 +58,7 @@ def example_signals(seed: int = 0) -> dict[str, NDArray[np.generic]]:
         "logits": logits,
         "probs": probs,
         "label": probs.argmax(axis=1),
+        "wrong": probs.argmax(axis=1) % 2,
         "prediction": centre,
         "target": centre + rng.normal(size=(ROWS, 1)),
         "quantiles": centre + np.array([-1.0, 0, 1]),

@@ -33,18 +33,18 @@ from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording import sampling
 from tocsin.relay.health import Facts, ended, families, together
-from tocsin.reloading import DEADLINE, in_words, read_anew, reload_handler, within_deadline
-from tocsin.sinks.events import LATEST
+from tocsin.reloading import RELOAD_TIMEOUT, in_words, read_anew, reload_handler, within_deadline
+from tocsin.sinks.events import EVENTS_IN_MEMORY
 from tocsin.sinks.prometheus import PrometheusSink
 from tocsin.telemetry.sending import Telemetry
 from tocsin.telemetry.sending import families as export_families
-from tocsin.workers.worker import LONGEST
+from tocsin.workers.worker import MAX_LINE
 from tocsin_detectors.sharing import FOLDER
 
 log = logging.getLogger("tocsin")
 
-FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds before a worker that died is started again
-CALM = 10.0  # seconds after which a worker counts as well
+MIN_BACKOFF, MAX_BACKOFF = 0.1, 5.0  # seconds before a worker that died is started again
+STABLE_AFTER = 10.0  # seconds after which a worker counts as well
 
 
 class Supervisor:
@@ -65,7 +65,7 @@ class Supervisor:
         self._telemetry = None if config.opentelemetry is None else Telemetry(config.opentelemetry)
         self._workers: dict[int, _Worker] = {}
         self._retired: Facts = {}
-        self._alarms: deque[Event] = deque(maxlen=LATEST)
+        self._alarms: deque[Event] = deque(maxlen=EVENTS_IN_MEMORY)
         self._restarts = 0
         self._ready = False
         self._ended_by = signal.SIGINT  # unless SIGTERM comes: then callers may still come too
@@ -185,7 +185,7 @@ class Supervisor:
 
     async def _keep(self, worker: _Worker) -> None:
         """Read what a worker tells, and start it again when it dies."""
-        wait = FIRST_WAIT
+        wait = MIN_BACKOFF
         loop = asyncio.get_running_loop()
         while True:
             since = loop.time()
@@ -199,7 +199,7 @@ class Supervisor:
             code = await worker.gone()
             if worker.is_ending():
                 return
-            wait = FIRST_WAIT if loop.time() - since > CALM else min(2 * wait, LONGEST_WAIT)
+            wait = MIN_BACKOFF if loop.time() - since > STABLE_AFTER else min(2 * wait, MAX_BACKOFF)
             log.error("worker %d ended with %s; starting it again in %.1f s", worker.number, code, wait)
             await asyncio.sleep(wait)
             if worker.is_ending():
@@ -267,7 +267,7 @@ class _Worker:
             sys.executable, *command, pass_fds=[theirs.fileno()], env=self._environment
         )
         theirs.close()
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=LONGEST)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_LINE)
 
     async def reports(self) -> Any:
         """What the worker tells of its counts, until it ends."""
@@ -295,7 +295,7 @@ class _Worker:
         self._reloads += 1
         self._writer.write(json.dumps({"do": "reload", "number": self._reloads}).encode() + b"\n")
         try:
-            async with asyncio.timeout(DEADLINE + 10):
+            async with asyncio.timeout(RELOAD_TIMEOUT + 10):
                 return await self._answer
         except TimeoutError:
             raise ReloadError(f"worker {self.number} did not answer") from None

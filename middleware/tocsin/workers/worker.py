@@ -10,8 +10,8 @@ from typing import Any
 from tocsin.errors import ReloadError
 from tocsin.service import Sidecar
 
-EVERY = 0.2  # seconds between reports
-LONGEST = 64 << 20  # bytes of a line
+REPORT_INTERVAL = 0.2  # seconds between reports
+MAX_LINE = 64 << 20  # bytes of a line
 
 
 class Reporter:
@@ -27,7 +27,7 @@ class Reporter:
 
     async def start(self, gone: asyncio.Event) -> None:
         """Begin to report; `gone` is set when the supervisor is there no more."""
-        reader, self._writer = await asyncio.open_unix_connection(sock=self._end, limit=LONGEST)
+        reader, self._writer = await asyncio.open_unix_connection(sock=self._end, limit=MAX_LINE)
         self._tasks = [asyncio.create_task(self._report()), asyncio.create_task(self._listen(reader, gone))]
 
     async def finish(self) -> None:
@@ -38,7 +38,7 @@ class Reporter:
 
     async def _report(self) -> None:
         while True:
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(REPORT_INTERVAL)
             await self._tell(self._counted())
 
     async def _listen(self, reader: asyncio.StreamReader, gone: asyncio.Event) -> None:

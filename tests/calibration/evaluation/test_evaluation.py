@@ -47,10 +47,10 @@ def test_brier_and_likelihood_are_scikit_learns(pairs: list[tuple[float, bool]])
 
 
 def test_the_risk_coverage_curve_is_the_mean_loss_of_the_best_scored() -> None:
-    found = risk_coverage([3.0, 1.0, 2.0, 4.0], [1, 0, 1, 0])
-    assert found.risk == pytest.approx([0, 0.5, 2 / 3, 0.5])
-    assert found.aurc == pytest.approx(np.mean([0, 0.5, 2 / 3, 0.5]))
-    assert found.excess == pytest.approx(found.aurc - np.mean([0, 0, 1 / 3, 0.5]))
+    curve = risk_coverage([3.0, 1.0, 2.0, 4.0], [1, 0, 1, 0])
+    assert curve.risk == pytest.approx([0, 0.5, 2 / 3, 0.5])
+    assert curve.aurc == pytest.approx(np.mean([0, 0.5, 2 / 3, 0.5]))
+    assert curve.excess == pytest.approx(curve.aurc - np.mean([0, 0, 1 / 3, 0.5]))
     assert risk_coverage([1.0] * 4, [1, 0, 0, 0]).risk == pytest.approx([0.25] * 4)  # ties share
     assert risk_coverage([1.0, 2.0], [0, 1]).excess == 0
 
@@ -59,9 +59,11 @@ def test_ece_is_small_for_true_probabilities_and_its_bands_say_which_is_which() 
     random = np.random.default_rng(1)
     p = random.random(3_000)
     honest = expected_calibration_error(p, random.random(3_000) < p)
-    over = expected_calibration_error(p, random.random(3_000) < 0.5 + (p - 0.5) / 2)
-    assert honest.error < honest.by_chance and over.error > 3 * over.by_chance
-    assert over.low < over.error < over.high and over.error == pytest.approx(0.125, abs=0.02)
+    overconfident = expected_calibration_error(p, random.random(3_000) < 0.5 + (p - 0.5) / 2)
+    assert honest.error < honest.by_chance and overconfident.error > 3 * overconfident.by_chance
+    assert overconfident.low < overconfident.error < overconfident.high and overconfident.error == pytest.approx(
+        0.125, abs=0.02
+    )
     table = reliability(p, random.random(3_000) < p)
     assert sum(table.counts) == 3_000 and table.predicted == sorted(table.predicted)
 
@@ -70,8 +72,8 @@ def test_the_range_of_a_calibration_error_holds_the_error_itself() -> None:
     for seed in range(20):
         random = np.random.default_rng([32, seed])
         p = random.random(200)
-        found = expected_calibration_error(p, random.random(200) < p, seed=seed)
-        assert found.low <= found.error <= found.high
+        estimate = expected_calibration_error(p, random.random(200) < p, seed=seed)
+        assert estimate.low <= estimate.error <= estimate.high
 
 
 def test_harmony_says_nothing_of_two_groups_whose_spread_is_told_instead() -> None:
@@ -81,22 +83,22 @@ def test_harmony_says_nothing_of_two_groups_whose_spread_is_told_instead() -> No
     promise = calibrate(scores)
     correct, groups = np.arange(400) % 4 > 0, ["a"] * 200 + ["b"] * 200
     correct[:200] = True
-    found = evaluate(promise, random.normal(size=(400, 1)), correct=correct, groups=groups).labelled
-    assert found is not None and found.harmony is None and found.spread == pytest.approx(0.25)
+    labelled = evaluate(promise, random.normal(size=(400, 1)), correct=correct, groups=groups).labelled
+    assert labelled is not None and labelled.harmony is None and labelled.spread == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("rule", ["any", "all", "learnt"])
 def test_a_score_that_is_no_number_is_never_calm(rule: str) -> None:
     random = np.random.default_rng(34)
     promise = calibrate(random.normal(size=(1_500, 2)), rule=rule)
-    one, many = np.array([[0.0, np.nan], [np.nan, 0.0], [np.nan, np.nan]]), random.normal(size=(40, 2))
-    few, batch = promise.judge(one), promise.judge(np.vstack([one, many]))
+    undefined, many = np.array([[0.0, np.nan], [np.nan, 0.0], [np.nan, np.nan]]), random.normal(size=(40, 2))
+    few, batch = promise.judge(undefined), promise.judge(np.vstack([undefined, many]))
     assert few.severities == batch.severities[:3] and few.pvalues == batch.pvalues[:3]
     assert few.by_detector == batch.by_detector[:3]
     alarmed = few.severities if rule != "all" else few.severities[2:]  # one detector is calm, and has a say
     assert set(alarmed) == {"critical"} and min(few.pvalues) == 1 / (promise.n + 1)
     with pytest.raises(CalibrationError, match=r"3 of 43 responses have a NaN .* row 0"):
-        evaluate(promise, np.vstack([one, many]))
+        evaluate(promise, np.vstack([undefined, many]))
 
 
 def test_what_one_will_see_is_by_the_scores_over_the_threshold_where_they_tie() -> None:
@@ -137,9 +139,9 @@ def test_a_count_is_judged_by_the_law() -> None:
 
 def test_seed_to_seed_variance_is_the_laws() -> None:
     random = np.random.default_rng(3)
-    found = [seed_to_seed(random.normal(size=2_000), 0.1, seed=seed) for seed in range(30)]
-    spread = np.mean([one.deviation**2 for one in found if one]) ** 0.5
-    assert spread == pytest.approx(found[0].expected, rel=0.15)  # type: ignore[union-attr]
+    variances = [seed_to_seed(random.normal(size=2_000), 0.1, seed=seed) for seed in range(30)]
+    spread = np.mean([variance.deviation**2 for variance in variances if variance]) ** 0.5
+    assert spread == pytest.approx(variances[0].expected, rel=0.15)  # type: ignore[union-attr]
     assert seed_to_seed(random.normal(size=12), 0.01) is None
 
 
@@ -154,12 +156,12 @@ class Links(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.loaded: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [str(value) for name, value in attrs if name in ("src", "href")]
+        self.loaded += [str(value) for name, value in attrs if name in ("src", "href")]
         if tag in ("script", "link", "img", "iframe"):
-            self.found.append(tag)
+            self.loaded.append(tag)
 
 
 def test_an_evaluation_has_every_figure_as_json_and_as_a_page_that_loads_nothing() -> None:
@@ -168,9 +170,9 @@ def test_an_evaluation_has_every_figure_as_json_and_as_a_page_that_loads_nothing
     promise = calibrate(scores, groups=groups, detectors=("a", "b"))
     policy = fit_risk_policy(*world(random, 900)[:2])
     fresh, truth, where = world(random, 2_000)
-    found = evaluate(promise, fresh, groups=where, correct=truth, failures=random.normal(3, 1, (300, 2)), risk=policy,
-                     costs=Costs(1, 3, 0.4))  # fmt: skip
-    facts = json.loads(json.dumps(found.facts()))
+    evaluation = evaluate(promise, fresh, groups=where, correct=truth, failures=random.normal(3, 1, (300, 2)),
+                          risk=policy, costs=Costs(1, 3, 0.4))  # fmt: skip
+    facts = json.loads(json.dumps(evaluation.facts()))
     assert facts["severities"]["warning"]["word"] == "kept" and facts["drift"] < 4.6
     assert sum(facts["pvalues"]) == 2_000 and set(facts["groups"]) == {"north", "south"}
     labelled = facts["labelled"]
@@ -182,19 +184,19 @@ def test_an_evaluation_has_every_figure_as_json_and_as_a_page_that_loads_nothing
     assert (
         facts["power"]["caught"]["warning"][0] > 200 and facts["power"]["separation"]["joint"]["auroc"]["value"] > 0.9
     )
-    page = report(found, title="a <b> & c", promise=str(promise), about=[("data", "x")])
+    page = report(evaluation, title="a <b> & c", promise=str(promise), about=[("data", "x")])
     links = Links()
     links.feed(page)
-    assert links.found == [] and "a &lt;b&gt; &amp; c" in page and page.count("<svg") >= 4
+    assert links.loaded == [] and "a &lt;b&gt; &amp; c" in page and page.count("<svg") >= 4
     assert "The promise was kept" in page and "nan" not in page.partition("<details>")[0].lower()
 
 
 def test_an_evaluation_on_strange_traffic_says_broken() -> None:
     random = np.random.default_rng(5)
     promise = calibrate(random.normal(size=(900, 1)))
-    found = evaluate(promise, random.normal(1, 1, size=(500, 1)))
-    assert found.severities["warning"].word == "broken" and found.drift is not None and found.drift > 4.6
-    assert "The promise was <b>broken</b>" in report(found, title="t", promise=str(promise))
+    evaluation = evaluate(promise, random.normal(1, 1, size=(500, 1)))
+    assert evaluation.severities["warning"].word == "broken" and evaluation.drift is not None and evaluation.drift > 4.6
+    assert "The promise was <b>broken</b>" in report(evaluation, title="t", promise=str(promise))
 
 
 def test_sessions_are_evaluated_as_sessions() -> None:
@@ -208,10 +210,10 @@ def test_sessions_are_evaluated_as_sessions() -> None:
     promise = calibrate_sessions(np.split(safe, 400), {"warning": 0.1}, session=SessionRule())
     fresh, fresh_names = rows(200)
     bad, bad_names = rows(50, 3.0)
-    found = evaluate(promise, fresh, sessions=fresh_names, failures=bad, failed_sessions=bad_names)
-    assert found.severities["warning"].n == 200 and found.severities["warning"].word == "kept"
-    assert found.power is not None and found.power.sessions is not None
-    assert found.power.n == 50 and found.power.sessions.tpr > 0.9 and found.power.sessions.twa > 0.8
+    evaluation = evaluate(promise, fresh, sessions=fresh_names, failures=bad, failed_sessions=bad_names)
+    assert evaluation.severities["warning"].n == 200 and evaluation.severities["warning"].word == "kept"
+    assert evaluation.power is not None and evaluation.power.sessions is not None
+    assert evaluation.power.n == 50 and evaluation.power.sessions.tpr > 0.9 and evaluation.power.sessions.twa > 0.8
     with pytest.raises(CalibrationError, match="this promise is for sessions"):
         evaluate(promise, fresh)
 
@@ -246,8 +248,8 @@ def test_evaluation_refuses_what_does_not_fit() -> None:
         ({"dcs": [1.0]}, "1 DCS values for 5"),
         ({"failures": np.zeros((2, 1)), "failed_sessions": ["a"]}, "1 failed sessions for 2"),
     ]
-    for more, told in wrong:
-        with pytest.raises(CalibrationError, match=told):
+    for more, message in wrong:
+        with pytest.raises(CalibrationError, match=message):
             evaluate(promise, np.zeros((5, 1)), **more)
     with pytest.raises(CalibrationError, match="nothing to evaluate"):
         evaluate(promise, np.zeros((0, 1)))

@@ -24,14 +24,14 @@ def scores(rows: int, seed: int, columns: int = 2) -> Floats:
 def test_copies_are_seen_also_where_some_rows_were_taken_for_fitting() -> None:
     recording = scores(800, 1)
     for times in (2, 3, 5):
-        (seen,) = [copies(np.tile(recording, (times, 1)))]
-        assert seen is not None and seen.times == times and seen.log_evalue > log(1e6)
-        assert seen.repeated == pytest.approx(1 - 1 / times)
-    taken = np.tile(recording, (3, 1))[np.random.default_rng(2).random(2400) < 0.7]
-    seen = copies(taken)
-    assert seen is not None and seen.log_evalue > log(1e6)
-    seen = copies(np.r_[recording, recording[:300]])
-    assert seen is not None and seen.log_evalue > log(2000)
+        (finding,) = [copies(np.tile(recording, (times, 1)))]
+        assert finding is not None and finding.times == times and finding.log_evalue > log(1e6)
+        assert finding.repeated == pytest.approx(1 - 1 / times)
+    remaining = np.tile(recording, (3, 1))[np.random.default_rng(2).random(2400) < 0.7]
+    finding = copies(remaining)
+    assert finding is not None and finding.log_evalue > log(1e6)
+    finding = copies(np.r_[recording, recording[:300]])
+    assert finding is not None and finding.log_evalue > log(2000)
 
 
 def test_requests_that_callers_repeat_are_no_copies() -> None:
@@ -41,9 +41,9 @@ def test_requests_that_callers_repeat_are_no_copies() -> None:
         values = int(draw.integers(2, 3_000))
         weights = [np.ones(values), 1 / np.arange(1, values + 1), draw.gamma(0.3, size=values) + 1e-12][run % 3]
         rows = draw.choice(values, int(draw.integers(40, 3_000)), p=weights / weights.sum())
-        seen = copies(rows[:, None].astype(float))
-        assert seen is not None
-        logs.append(seen.log_evalue)
+        finding = copies(rows[:, None].astype(float))
+        assert finding is not None
+        logs.append(finding.log_evalue)
     assert sum(value >= log(20) for value in logs) <= binomial_quantile(SURE, 400, 1 / 20)
     assert copies(np.zeros((100, 2))).log_evalue <= 0 and copies(scores(100, 4)).log_evalue <= 0  # type: ignore[union-attr]
 
@@ -66,9 +66,9 @@ def test_no_law_of_means_wins_on_average(times: int, mean: float) -> None:
 def test_drift_is_seen_and_placed() -> None:
     recording = scores(2_000, 5)
     recording[1_500:, 1] += 1.0
-    seen = drift(recording, 0.05)
-    assert seen is not None and seen.log_evalue > log(1e6) and seen.column == 1
-    assert seen.shares[3] > 0.1 > 0.05 > max(seen.shares[:3])
+    finding = drift(recording, 0.05)
+    assert finding is not None and finding.log_evalue > log(1e6) and finding.column == 1
+    assert finding.shares[3] > 0.1 > 0.05 > max(finding.shares[:3])
     calm = drift(scores(2_000, 6), 0.05)
     assert calm is not None and calm.log_evalue < log(20)
     assert np.mean(calm.shares) == pytest.approx(0.05, abs=0.001)
@@ -79,9 +79,9 @@ def test_drift_is_seldom_seen_where_there_is_none(kind: str) -> None:
     wrong = 0
     for run in range(RUNS):
         recording = scores(60 if kind == "short" else 400, 100 + run)
-        seen = drift(np.round(recording) if kind == "tied" else recording, 0.05, seed=run)
-        assert seen is not None
-        wrong += seen.log_evalue >= log(10)
+        finding = drift(np.round(recording) if kind == "tied" else recording, 0.05, seed=run)
+        assert finding is not None
+        wrong += finding.log_evalue >= log(10)
     assert wrong <= binomial_quantile(SURE, RUNS, 0.1)
 
 
@@ -89,9 +89,9 @@ def test_neighbours_that_are_alike_are_seen_with_what_they_are_worth() -> None:
     noise, course = scores(4_000, 7), np.zeros((4_000, 2))
     for t in range(1, len(course)):
         course[t] = 0.6 * course[t - 1] + noise[t]
-    seen = dependence(course)
-    assert seen is not None and seen.p_value == 1 / 1000 and 0.5 < seen.correlation < 0.7
-    assert 3 < seen.rows_worth_one < 5.5  # (1 + 0.6) / (1 - 0.6) = 4 for the values themselves
+    finding = dependence(course)
+    assert finding is not None and finding.p_value == 1 / 1000 and 0.5 < finding.correlation < 0.7
+    assert 3 < finding.rows_worth_one < 5.5  # (1 + 0.6) / (1 - 0.6) = 4 for the values themselves
     repeated = dependence(np.repeat(noise[:1000], 3, axis=0))
     assert repeated is not None and repeated.rows_worth_one == pytest.approx(3, rel=0.1)
 
@@ -101,9 +101,9 @@ def test_rows_of_one_session_are_alike() -> None:
     session = np.repeat(np.arange(200), 10)
     recording = scores(2_000, 9) + draw.normal(size=(200, 2))[session]
     order = draw.permutation(2_000)
-    seen = alike(recording[order], [f"s{s}" for s in session[order]])
-    assert seen is not None and seen.p_value == 1 / 1000 and 0.35 < seen.correlation < 0.65
-    assert seen.rows_worth_one == pytest.approx(1 + 9 * seen.correlation)
+    finding = alike(recording[order], [f"s{s}" for s in session[order]])
+    assert finding is not None and finding.p_value == 1 / 1000 and 0.35 < finding.correlation < 0.65
+    assert finding.rows_worth_one == pytest.approx(1 + 9 * finding.correlation)
     assert alike(recording, ["s"] * 2_000) is None and alike(recording, [str(at) for at in range(2_000)]) is None
 
 
@@ -114,9 +114,9 @@ def test_rows_in_random_order_seldom_look_alike(look: str, monkeypatch: pytest.M
     for run in range(RUNS):
         recording = np.round(scores(80, 500 + run), 1)
         labels = [str(at % 16) for at in range(80)]
-        seen = dependence(recording, run) if look == "dependence" else alike(recording, labels, run)
-        assert seen is not None
-        wrong += seen.p_value <= 0.1
+        finding = dependence(recording, run) if look == "dependence" else alike(recording, labels, run)
+        assert finding is not None
+        wrong += finding.p_value <= 0.1
     assert wrong <= binomial_quantile(SURE, RUNS, 0.1)
 
 

@@ -31,10 +31,10 @@ def test_safe_groups_are_called_broken_once_in_two_hundred_evaluations_at_most()
         scores, groups = many(random, 9_000)
         promise = calibrate(scores, {"warning": 0.1}, groups=groups, seed=run)
         fresh, names = many(random, 6_000)
-        found = evaluate(promise, fresh, groups=names)
-        assert OTHER_GROUPS in found.groups and len(found.groups) == len(promise.groups) + 1
-        broken += any(one.word == "broken" for one in found.groups.values())
-        total += found.severities["warning"].word != "kept"
+        evaluation = evaluate(promise, fresh, groups=names)
+        assert OTHER_GROUPS in evaluation.groups and len(evaluation.groups) == len(promise.groups) + 1
+        broken += any(group.word == "broken" for group in evaluation.groups.values())
+        total += evaluation.severities["warning"].word != "kept"
     assert binom.sf(broken - 1, runs, 0.005) > FAILURE / 2
     assert binom.sf(total - 1, runs, 0.01) > FAILURE / 2
 
@@ -46,9 +46,9 @@ def test_responses_without_a_promise_are_not_held_to_one() -> None:
     promise = calibrate(scores, {"warning": 0.05}, groups=["few"] * 10 + ["many"] * 2_000)
     fresh = random.normal(size=(1_200, 1))
     fresh[:200] += 10
-    found = evaluate(promise, fresh, groups=["few"] * 200 + ["many"] * 1_000)
-    assert set(found.groups) == {"many"} and found.severities["warning"].n == 1_000
-    assert found.severities["warning"].word == "kept"
+    evaluation = evaluate(promise, fresh, groups=["few"] * 200 + ["many"] * 1_000)
+    assert set(evaluation.groups) == {"many"} and evaluation.severities["warning"].n == 1_000
+    assert evaluation.severities["warning"].word == "kept"
 
 
 def test_the_law_of_a_total_is_the_convolution_of_its_parts() -> None:

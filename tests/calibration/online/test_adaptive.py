@@ -58,20 +58,20 @@ def test_late_partial_and_repeated_labels_teach_once_and_still_reach_alpha() -> 
     random = np.random.default_rng(2)
     feedback = Feedback(ACI(ALPHA, 0.02))
     waiting: list[tuple[int, str]] = []
-    told = 0
+    taught = 0
     for t, p in enumerate(random.random(30_000) ** 2):  # alarms at twice the rate and more
         name = f"r{t}"
         feedback.decide(name, float(p))
         if random.random() < 0.5:
             waiting.append((t + int(random.integers(1, 200)), name))
-        due = [one for one in waiting if one[0] <= t]
-        waiting = [one for one in waiting if one[0] > t]
+        due = [label for label in waiting if label[0] <= t]
+        waiting = [label for label in waiting if label[0] > t]
         for _, ripe in random.permuted(np.array(due, dtype=object), axis=0) if due else []:
             outcomes = feedback.labels([(ripe, True), (ripe, True)])
             assert outcomes == ["learnt", "duplicate"]
-            told += 1
-    assert feedback.safe == told > 14_000
-    assert abs(feedback.false_alarms / feedback.safe - ALPHA) <= (1 + 0.02 * 200) / (0.02 * told) + 1e-9
+            taught += 1
+    assert feedback.safe == taught > 14_000
+    assert abs(feedback.false_alarms / feedback.safe - ALPHA) <= (1 + 0.02 * 200) / (0.02 * taught) + 1e-9
 
 
 def test_labels_of_bad_unknown_and_forgotten_responses_teach_nothing() -> None:
@@ -111,9 +111,9 @@ def test_rolling_keeps_the_newest_and_leaves_incidents_out() -> None:
     assert rolling.scores(now=100)[:, 0].tolist() == list(range(41, 91))
     assert rolling.incident(60, 70) == 11
     rolling.incident(95, 99)
-    kept = sorted(rolling.scores(now=150)[:, 0].tolist())
-    assert not {*range(60, 71), *range(95, 100)} & set(kept)
-    assert max(kept) == 140 and len(kept) == 50
+    remaining = sorted(rolling.scores(now=150)[:, 0].tolist())
+    assert not {*range(60, 71), *range(95, 100)} & set(remaining)
+    assert max(remaining) == 140 and len(remaining) == 50
     with pytest.raises(CalibrationError, match="cannot end"):
         rolling.incident(5, 4)
 
@@ -129,9 +129,9 @@ def test_a_reservoir_is_a_uniform_sample_also_after_an_incident() -> None:
         reservoir.incident(100, 199)
         for t in range(500, 1_000):
             reservoir.add(t, [float(t)])
-        kept = reservoir.scores(1_000)[:, 0]
-        assert not ((kept >= 100) & (kept <= 199)).any()
-        places += [(t - 100 * (t > 199)) / 900 for t in kept.tolist()]
+        remaining = reservoir.scores(1_000)[:, 0]
+        assert not ((remaining >= 100) & (remaining <= 199)).any()
+        places += [(t - 100 * (t > 199)) / 900 for t in remaining.tolist()]
     # Independent between seeds; within one, drawn without replacement, which only evens places out.
     assert kstest(places, "uniform").pvalue > 1e-4
 

@@ -28,19 +28,19 @@ SIZES = st.sampled_from([25, 120, 399, 400, 500, 2_000, 10_000])
     SIZES, st.sampled_from([0.04, 0.05, 0.2]), st.integers(1, 300), st.integers(0, 3_000), st.floats(0, 1), st.data()
 )
 def test_evidence_is_the_least_of_the_martingale_at_more_alarms(
-    n: int, alpha: float, seen: int, earlier: int, share: float, data: st.DataObject
+    n: int, alpha: float, responses: int, earlier: int, share: float, data: st.DataObject
 ) -> None:
     test = promise_test(FalseAlarmLaw.at(n, alpha))
     alone = [RateTest(*test.cells, [(1.0, rate)], learns=True) for _, rate in test._rates]
-    for one in alone:
-        martingale = [one.log_martingale((c, seen - c)) for c in range(seen + 1)]
+    for single in alone:
+        martingale = [single.log_martingale((c, responses - c)) for c in range(responses + 1)]
         least = np.minimum.accumulate(martingale[::-1])[::-1]
-        found = [one.log_evalue((c, seen - c)) for c in range(seen + 1)]
-        assert found == pytest.approx(least.tolist(), abs=1e-7)
+        evalues = [single.log_evalue((c, responses - c)) for c in range(responses + 1)]
+        assert evalues == pytest.approx(least.tolist(), abs=1e-7)
     before = (round(share * earlier), earlier - round(share * earlier))
-    count = data.draw(st.integers(0, seen - 1))
-    for told in (None, before):
-        low, high = (test.log_evalue((c, seen - c), told) for c in (count, count + 1))
+    count = data.draw(st.integers(0, responses - 1))
+    for earlier_counts in (None, before):
+        low, high = (test.log_evalue((c, responses - c), earlier_counts) for c in (count, count + 1))
         assert low <= high + 1e-9
 
 
@@ -84,8 +84,8 @@ def test_safe_traffic_pages_within_delta_whatever_ties(name: str) -> None:
         limits = Limits(LAWS[name](random, (100, 400, 2_000)[run % 3]), {"alarm": 0.05})
         watch = watched(limits, 500)
         scores = LAWS[name](random, 5_000)
-        one, other = _ever(watch, scores > limits.thresholds["alarm"])
-        paged, quiet = paged + one, quiet + other
+        by_promise, by_quiet = _ever(watch, scores > limits.thresholds["alarm"])
+        paged, quiet = paged + by_promise, quiet + by_quiet
     assert binom.sf(paged - 1, runs, DELTA) > FAILURE / 20
     assert binom.sf(quiet - 1, runs, DELTA) > FAILURE / 20
 
@@ -103,8 +103,8 @@ def test_what_alarms_less_than_calibration_says_never_pages(kind: str) -> None:
         else:
             live[: 6_000 if kind == "easier" else 3_000] -= 0.6
         limits = Limits(scores, {"alarm": 0.1}, terms)
-        one, other = _ever(watched(limits, 500), live > limits.thresholds["alarm"])
-        paged, quiet = paged + one, quiet + other
+        by_promise, by_quiet = _ever(watched(limits, 500), live > limits.thresholds["alarm"])
+        paged, quiet = paged + by_promise, quiet + by_quiet
     assert binom.sf(paged - 1, runs, DELTA) > FAILURE / 6
     if kind == "contaminated":
         assert binom.sf(quiet - 1, runs, DELTA) > FAILURE / 6

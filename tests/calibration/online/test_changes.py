@@ -105,7 +105,7 @@ def test_the_directed_test_pages_within_delta_ties_and_all(kind: str) -> None:
 @pytest.mark.long
 def test_scores_that_have_moved_are_found_sooner_than_without_a_direction() -> None:
     delays: dict[bool, list[int]] = {False: [], True: []}
-    for directed, found in delays.items():
+    for directed, delays_of_kind in delays.items():
         for run in range(31):
             random = np.random.default_rng([23, run])
             watch = DriftWatch(random.normal(size=300), seed=run, directed=directed)
@@ -113,7 +113,7 @@ def test_scores_that_have_moved_are_found_sooner_than_without_a_direction() -> N
             while watch.log_evidence() < log(100) and delay < 2_000:
                 watch.add(random.normal(0.5, 1, size=10))
                 delay += 10
-            found.append(delay)
+            delays_of_kind.append(delay)
     assert np.median(delays[True]) < np.median(delays[False])
 
 
@@ -209,7 +209,7 @@ def test_evidence_of_several_watches_is_that_of_each() -> None:
 @pytest.mark.long
 def test_dyadic_windows_find_slow_change_that_eight_windows_miss() -> None:
     """1.5 times the promised rate, little more than this calibration set's own: found in tens of thousands."""
-    law, found, last_alone = FalseAlarmLaw.at(2_000, 0.05), 0, 0
+    law, detected, last_alone = FalseAlarmLaw.at(2_000, 0.05), 0, 0
     for run in range(12):
         random, watch = np.random.default_rng([26, run]), Watch(promise_test(law))
         for count in random.binomial(100, 0.05, size=50):
@@ -221,5 +221,5 @@ def test_dyadic_windows_find_slow_change_that_eight_windows_miss() -> None:
             watch_windows, watch._windows = watch._windows, [watch._windows[0], *watch._windows[1:][-8:]]
             recent = max(recent, watch.log_evidence())
             watch._windows = watch_windows
-        found, last_alone = found + (evidence >= log(100)), last_alone + (recent >= log(100))
-    assert found >= last_alone + 3
+        detected, last_alone = detected + (evidence >= log(100)), last_alone + (recent >= log(100))
+    assert detected >= last_alone + 3

@@ -58,6 +58,6 @@ def test_simulated_delays_are_the_same_each_time_and_sorted() -> None:
     law = FalseAlarmLaw.at(2_000, 0.05)
     first = simulated(law, LIMIT, 3.0, 1_000, 11, 2_000)
     assert first == simulated(law, LIMIT, 3.0, 1_000, 11, 2_000)
-    found = [delay for delay in first if delay is not None]
-    assert found == sorted(found) and first[: len(found)] == found
+    detected = [delay for delay in first if delay is not None]
+    assert detected == sorted(detected) and first[: len(detected)] == detected
     assert simulated(law, LIMIT, 1.0, 100, 2, 100) == [None, None]

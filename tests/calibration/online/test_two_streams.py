@@ -13,9 +13,9 @@ from tocsin_calibration import CalibrationError
 from tocsin_calibration.online.rollout_gate import RolloutGate, rate_interval, ratio_interval
 from tocsin_calibration.online.two_streams import (
     AgainstRate,
-    Comparison,
     Direction,
     Pairs,
+    StreamComparison,
     Streams,
     alternatives,
     boundary,
@@ -28,7 +28,7 @@ RATES = (0.001, 0.02, 0.05, 0.1, 0.3, 0.6)
 Floats = NDArray[np.float64]
 
 
-def mean_evalue(comparisons: Comparison, probabilities: Floats, ratio: float, direction: Direction) -> float:
+def mean_evalue(comparisons: StreamComparison, probabilities: Floats, ratio: float, direction: Direction) -> float:
     """The largest of the alternatives' means, when each batch comes with its probability."""
     _, logs = comparisons.log_increments(ratio, direction)
     return float((np.exp(logs) @ probabilities).max())

@@ -78,8 +78,8 @@ def test_false_pages_stay_within_delta_whenever_one_looks() -> None:
             crossed[0] |= watch.log_evidence() >= log(1 / delta)
             crossed[1] |= drift.log_evidence() >= log(1 / delta)
         promises, drifts = promises + crossed[0], drifts + crossed[1]
-    for found in (promises, drifts):
-        assert binom.sf(found - 1, runs, delta) > FAILURE / 2
+    for paged in (promises, drifts):
+        assert binom.sf(paged - 1, runs, delta) > FAILURE / 2
 
 
 def test_a_martingale_against_a_frozen_set_would_cry_wolf() -> None:
@@ -107,8 +107,8 @@ def test_a_broken_promise_is_found_within_half_as_many_responses_again_as_simula
     delays = []
     for _ in range(201):
         alarms = np.cumsum(random.random(4_000) < multiple * 0.05).tolist()
-        found = (t for t in range(1, 4_001) if test.log_evalue((alarms[t - 1], t - alarms[t - 1])) >= log(100))
-        delays.append(next(found, 4_000))
+        crossings = (t for t in range(1, 4_001) if test.log_evalue((alarms[t - 1], t - alarms[t - 1])) >= log(100))
+        delays.append(next(crossings, 4_000))
     assert np.median(delays) <= 1.5 * expected
 
 
@@ -123,13 +123,13 @@ def test_restarts_find_a_change_after_long_calm_that_one_window_hardly_does() ->
             ("restarted", Watch(promise_test(LAW), every)),
             ("one window", Watch(promise_test(LAW), 10**9)),
         ):
-            found = None
+            delay = None
             for t, alarm in enumerate(alarms):
                 watch.add((int(alarm), 1 - int(alarm)))
                 if t >= start and t % 5 == 0 and watch.log_evidence() >= log(100):
-                    found = t - start
+                    delay = t - start
                     break
-            delays[name].append(4_000 if found is None else found)
+            delays[name].append(4_000 if delay is None else delay)
     assert np.median(delays["restarted"]) < every / 2 + 2 * 92
     assert np.median(delays["one window"]) > 2 * np.median(delays["restarted"])
 
@@ -151,7 +151,7 @@ def test_a_watch_keeps_few_windows_and_batches_add_up(batches: list[int], every:
 @pytest.mark.parametrize("kind", ["constant", "0/1", "rounded"])
 def test_ties_do_not_look_like_drift(n: int, kind: str) -> None:
     """Gaps drawn anew among tied scores page always on constant scores, and in most runs on the others."""
-    delta, runs, found = 0.02, 60, 0
+    delta, runs, paged = 0.02, 60, 0
     draw = {
         "constant": lambda random, m: np.zeros(m),
         "0/1": lambda random, m: (random.random(m) < 0.3).astype(float),
@@ -164,8 +164,8 @@ def test_ties_do_not_look_like_drift(n: int, kind: str) -> None:
         for part in np.split(draw(random, 5_000), 50):
             drift.add(part)
             crossed |= drift.log_evidence() >= log(1 / delta)
-        found += crossed
-    assert binom.sf(found - 1, runs, delta) > FAILURE / 6
+        paged += crossed
+    assert binom.sf(paged - 1, runs, delta) > FAILURE / 6
 
 
 def test_the_numbers_that_break_ties_are_those_of_a_sorted_sample() -> None:
@@ -183,8 +183,8 @@ def test_the_numbers_that_break_ties_are_those_of_a_sorted_sample() -> None:
 
 def test_cells_of_few_kept_scores_are_those_of_all() -> None:
     scores = np.sort(np.random.default_rng(8).normal(size=1_000))
-    kept = Ordered.from_counts(scores[49::50], np.arange(50, 1_001, 50))
-    few, every = DriftWatch(kept, seed=1), DriftWatch(scores, seed=1)
+    summary = Ordered.from_counts(scores[49::50], np.arange(50, 1_001, 50))
+    few, every = DriftWatch(summary, seed=1), DriftWatch(scores, seed=1)
     new = np.random.default_rng(9).normal(size=400)
     for watch in (few, every):
         watch.add(new)
@@ -200,13 +200,13 @@ def test_drift_is_found_within_half_as_many_responses_again_as_simulated_before(
         random = np.random.default_rng(run)
         drift = DriftWatch(np.sort(random.normal(size=500)), seed=run)
         scores = random.normal(size=1_500) + shift
-        found = 1_500
+        delay = 1_500
         for t, score in enumerate(scores):
             drift.add([score])
             if drift.log_evidence() >= log(100):
-                found = t + 1
+                delay = t + 1
                 break
-        delays.append(found)
+        delays.append(delay)
     assert np.median(delays) <= 1.5 * expected
 
 
@@ -235,11 +235,11 @@ def test_the_order_of_responses_and_so_of_replicas_does_not_matter() -> None:
     logs = []
     for order in (np.arange(900), random.permutation(900)):
         shuffled, log_e = alarms[order], 0.0
-        seen = 0
+        alarmed = 0
         for t, alarm in enumerate(shuffled):  # the product of the fair bets along this very order
-            now = promise_log_evalue(LAW, seen, t)
-            seen += int(alarm)
-            log_e += promise_log_evalue(LAW, seen, t + 1) - now
+            now = promise_log_evalue(LAW, alarmed, t)
+            alarmed += int(alarm)
+            log_e += promise_log_evalue(LAW, alarmed, t + 1) - now
         logs.append(log_e)
     assert logs[0] == pytest.approx(logs[1], abs=1e-8) == promise_log_evalue(LAW, int(alarms.sum()), 900)
 

@@ -42,7 +42,7 @@ def test_it_tells_the_models_errors_better_than_a_vote_or_a_single_source(scalar
         others = said[:, 1:]
         spoke = np.maximum(1, (others >= 0).sum(axis=1))
         vote = ((others != said[:, :1]) & (others >= 0)).sum(axis=1) / spoke
-        singles = [np.where(one < 0, 0.5, one != said[:, 0]) for one in others.T]
+        singles = [np.where(source < 0, 0.5, source != said[:, 0]) for source in others.T]
         ours = auroc(risk[~wrong], risk[wrong])
         gains.append((ours - auroc(vote[~wrong], vote[wrong]), *(ours - auroc(s[~wrong], s[wrong]) for s in singles)))
     assert np.mean(gains, axis=0).min() > 0
@@ -51,13 +51,13 @@ def test_it_tells_the_models_errors_better_than_a_vote_or_a_single_source(scalar
 @pytest.mark.long
 def test_probabilities_are_distributions_and_the_fit_is_the_same_each_time() -> None:
     x, said, _ = weak_sources(0)
-    one, two = (harmonise(x, said, 10).probabilities(x[:50]) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
-    assert one.min() >= 0 and one.sum(axis=1) == pytest.approx(1)
+    first, second = (harmonise(x, said, 10).probabilities(x[:50]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.min() >= 0 and first.sum(axis=1) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
-    ("sources", "more", "told"),
+    ("sources", "more", "message"),
     [
         ([[0, 12]], {}, r"answers 0\.\.9, or -1"),
         ([[0, -1]], {}, "source 1 abstains from everything"),
@@ -65,6 +65,6 @@ def test_probabilities_are_distributions_and_the_fit_is_the_same_each_time() -> 
         ([[0, 1]], {"scalarisation": "sum"}, "losses are scalarised as"),
     ],
 )
-def test_sources_that_say_nothing_usable_are_refused(sources: list, more: dict, told: str) -> None:
-    with pytest.raises(CalibrationError, match=told):
+def test_sources_that_say_nothing_usable_are_refused(sources: list, more: dict, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
         harmonise(np.zeros((1, 3)), np.array(sources), 10, **more)

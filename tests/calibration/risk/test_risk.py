@@ -46,8 +46,8 @@ def answers(random: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndar
 
 def test_dcs_is_the_published_formula_and_full_abstention_earns_nothing() -> None:
     probs = [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.0, 0.0, 1.0]]
-    found = distributional_correctness(probs, [0, 0, 0], idk=2)
-    assert found == pytest.approx([(0.7 - 0.2) * 0.9, (0.1 - 0.6) * 0.7, 0.0])
+    values = distributional_correctness(probs, [0, 0, 0], idk=2)
+    assert values == pytest.approx([(0.7 - 0.2) * 0.9, (0.1 - 0.6) * 0.7, 0.0])
     loaded = distributional_correctness(probs, [0, 0, 0], idk=2, loads=Loads(2, 1))
     assert loaded[0] == pytest.approx((2 * 0.7 - 0.2) * 0.9)
     assert distributional_correctness([[1.0, 0.0]], [1], idk=None).tolist() == [-1]
@@ -69,7 +69,7 @@ def test_expected_dcs_lies_in_its_range_and_is_the_mean_over_truths(
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "message"),
     [
         (lambda: distributional_correctness([[0.5, 0.6]], [0], None), "sum to 1"),
         (lambda: distributional_correctness([[0.5, 0.5]], [2], None), r"labels must lie in 0\.\.1"),
@@ -78,8 +78,8 @@ def test_expected_dcs_lies_in_its_range_and_is_the_mean_over_truths(
         (lambda: Costs(review_costs=-1), "a review costs 0 or more"),
     ],
 )
-def test_impossible_answers_and_loads_are_refused(call, told: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(CalibrationError, match=told):
+def test_impossible_answers_and_loads_are_refused(call, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(CalibrationError, match=message):
         call()
 
 
@@ -96,25 +96,25 @@ def test_isotonic_is_scikit_learns(pairs: list[tuple[int, bool]]) -> None:
 @given(labelled)
 def test_venn_abers_is_two_isotonic_fits_with_the_new_response_at_every_place(pairs: list[tuple[int, bool]]) -> None:
     scores, right = np.array([float(s) for s, _ in pairs]), np.array([float(r) for _, r in pairs])
-    made = VennAbers.fit(scores, right)
+    predictor = VennAbers.fit(scores, right)
     new = np.arange(-0.5, 13, 0.5)
-    low, high = made.interval(new)
+    low, high = predictor.interval(new)
     for at, score in enumerate(new):
-        for label, found in ((0.0, low), (1.0, high)):
+        for label, bound in ((0.0, low), (1.0, high)):
             places, tied = np.unique(np.append(scores, score), return_inverse=True)  # what ties is one place
             sizes = np.bincount(tied)
             means = np.bincount(tied, np.append(right, label)) / sizes
             fit = isotonic_regression(means, weights=sizes, increasing=False).x
-            assert found[at] == pytest.approx(fit[np.searchsorted(places, score)], abs=1e-9)
+            assert bound[at] == pytest.approx(fit[np.searchsorted(places, score)], abs=1e-9)
     assert (low <= high + 1e-12).all()
 
 
 def test_platt_and_temperature_are_the_likelihoods_best() -> None:
     random = np.random.default_rng(1)
     scores, right = answers(random, 4_000)
-    made = Platt.fit(scores, right)
+    fitted = Platt.fit(scores, right)
     theirs = LogisticRegression(C=1e9, max_iter=1_000).fit(-scores[:, None], right)
-    assert made.slope == pytest.approx(theirs.coef_[0, 0], rel=0.01)
+    assert fitted.slope == pytest.approx(theirs.coef_[0, 0], rel=0.01)
     confidence = 1 / (1 + np.exp(-random.normal(size=8_000) * 3))
     truly = random.random(8_000) < 1 / (1 + np.exp(-np.log(confidence / (1 - confidence)) / 2))
     assert Temperature.fit(1 - confidence, truly).temperature == pytest.approx(2, rel=0.1)
@@ -126,11 +126,11 @@ def test_platt_and_temperature_are_the_likelihoods_best() -> None:
 def test_every_way_gives_falling_probabilities_that_come_back_from_their_arrays(way: str) -> None:
     random = np.random.default_rng(2)
     scores, right = answers(random, 500)
-    made = WAYS[way].fit(scores, right)
+    fitted = WAYS[way].fit(scores, right)
     new = np.linspace(0, 1, 200)
-    found = made(new)
-    assert (np.diff(found) <= 1e-12).all() and found.min() >= 0 and found.max() <= 1
-    np.testing.assert_array_equal(WAYS[way].from_arrays(made.arrays())(new), found)
+    probabilities = fitted(new)
+    assert (np.diff(probabilities) <= 1e-12).all() and probabilities.min() >= 0 and probabilities.max() <= 1
+    np.testing.assert_array_equal(WAYS[way].from_arrays(fitted.arrays())(new), probabilities)
     assert WAYS[way].fit([0.2, 0.8], [False, True])  # worse scores for better answers: no error
     with pytest.raises(CalibrationError):
         WAYS[way].fit([1.0, np.nan], [True, False])
@@ -177,12 +177,12 @@ def test_a_policy_comes_back_from_its_content_and_foreign_ones_are_refused() -> 
     facts, arrays = policy.content()
     again = RiskPolicy.from_content(facts, arrays, 2)
     assert again.weigh([[0.3, 0.4]], Costs()) == policy.weigh([[0.3, 0.4]], Costs())
-    for change, told in (
+    for change, message in (
         ({"way": "magic"}, "unknown way"),
         ({"column": 7}, "another graph"),
         ({"column": "x"}, "garbles"),
     ):
-        with pytest.raises(CalibrationError, match=told):
+        with pytest.raises(CalibrationError, match=message):
             RiskPolicy.from_content({**facts, **change}, arrays, 2)
     with pytest.raises(CalibrationError, match="both kinds"):
         fit_risk_policy(np.zeros((20, 1)), np.ones(20, bool))
@@ -194,11 +194,11 @@ def test_conformal_risk_control_keeps_the_risk_on_average_and_comes_near_the_bes
     served, wrong = np.zeros(runs), np.zeros(runs)
     for run in range(runs):
         scores, right = answers(random, 2_000)
-        found = conformal_risk_control(scores[:1_000], ~right[:1_000], risk)
-        assert found.threshold is not None
+        control = conformal_risk_control(scores[:1_000], ~right[:1_000], risk)
+        assert control.threshold is not None
         new, truth = scores[1_000:], right[1_000:]
-        wrong[run] = ((new <= found.threshold) & ~truth).mean()
-        served[run] = (new <= found.threshold).mean()
+        wrong[run] = ((new <= control.threshold) & ~truth).mean()
+        served[run] = (new <= control.threshold).mean()
     exact = (3 * risk) ** (1 / 3)  # the risk of threshold t is the integral of s^2 to t
     assert wrong.mean() <= risk + 4 * wrong.std() / runs**0.5
     assert abs(served.mean() - exact) < 0.02
@@ -216,10 +216,10 @@ def test_risk_among_served_exceeds_the_promise_as_rarely_as_promised(method) -> 
     runs, exceeded, coverage = 400, 0, []
     for run in range(runs):
         scores, right = answers(random, 800)
-        found = method(scores, ~right, risk, delta, seed=run)
-        if found.threshold is not None:
-            exceeded += served_risk(found.threshold) > risk
-            coverage.append(found.coverage)
+        guarantee = method(scores, ~right, risk, delta, seed=run)
+        if guarantee.threshold is not None:
+            exceeded += served_risk(guarantee.threshold) > risk
+            coverage.append(guarantee.coverage)
     assert binom.sf(exceeded - 1, runs, delta) > FAILURE
     assert len(coverage) > 0.9 * runs and np.median(coverage) > 0.35  # the best possible is 0.55
 
@@ -230,8 +230,8 @@ def test_the_threshold_that_looks_best_breaks_the_promise() -> None:
     for _ in range(400):
         scores, right = answers(random, 800)
         order = np.argsort(scores)
-        seen = np.cumsum(~right[order]) / np.arange(1, 801)
-        exceeded += served_risk(scores[order][np.flatnonzero(seen <= risk)[-1]]) > risk
+        realised = np.cumsum(~right[order]) / np.arange(1, 801)
+        exceeded += served_risk(scores[order][np.flatnonzero(realised <= risk)[-1]]) > risk
     assert binom.sf(exceeded - 1, 400, 0.1) < FAILURE
 
 
@@ -239,9 +239,9 @@ def test_no_threshold_is_an_answer() -> None:
     random = np.random.default_rng(9)
     scores = random.random(300)
     for method, size in ((conformal_risk_control, 18), (learn_then_test, 300), (sgr, 300)):
-        found = method(scores[:size], np.ones(size), 0.05)
-        assert found.threshold is None and found.coverage == 0
-        assert "no threshold reaches this risk" in str(found)
+        guarantee = method(scores[:size], np.ones(size), 0.05)
+        assert guarantee.threshold is None and guarantee.coverage == 0
+        assert "no threshold reaches this risk" in str(guarantee)
         everything = method(scores, np.zeros(300), 0.05)
         assert everything.threshold == np.inf and everything.coverage == 1
     assert conformal_risk_control(scores[:18], np.zeros(18), 0.05).threshold is None  # too few to promise anything
@@ -272,17 +272,17 @@ def test_a_days_counts_lie_within_their_ranges_as_often_as_is_said() -> None:
     law, inside, by_rate = FalseAlarmLaw(49_999, 49_500), {"false_alarms": 0, "caught": 0, "missed": 0, "alarms": 0}, 0
     for _ in range(days):
         measured = int(random.binomial(300, power))
-        found = worth(law, failure_rate, 10_000, measured, 300)
+        forecast = worth(law, failure_rate, 10_000, measured, 300)
         failures = random.binomial(10_000, failure_rate)
-        seen = {"caught": random.binomial(failures, power)}
-        seen["missed"] = failures - seen["caught"]
-        seen["false_alarms"] = random.binomial(10_000 - failures, random.beta(law.n + 1 - law.k, law.k))
-        seen["alarms"] = seen["caught"] + seen["false_alarms"]
-        for name, count in seen.items():
-            one = getattr(found, name)
-            inside[name] += one.low <= count <= one.high
+        counts = {"caught": random.binomial(failures, power)}
+        counts["missed"] = failures - counts["caught"]
+        counts["false_alarms"] = random.binomial(10_000 - failures, random.beta(law.n + 1 - law.k, law.k))
+        counts["alarms"] = counts["caught"] + counts["false_alarms"]
+        for name, count in counts.items():
+            estimate = getattr(forecast, name)
+            inside[name] += estimate.low <= count <= estimate.high
         low, high = (10_000 * (1 - failure_rate) * rate for rate in law.rate_interval())
-        by_rate += low <= seen["false_alarms"] <= high
+        by_rate += low <= counts["false_alarms"] <= high
     for name, count in inside.items():
         assert binom.cdf(count, days, 0.98 if name == "alarms" else 0.99) > 1e-4 / 5, name
     assert binom.cdf(by_rate, days, 0.98) < 1e-4
@@ -290,11 +290,11 @@ def test_a_days_counts_lie_within_their_ranges_as_often_as_is_said() -> None:
 
 def test_an_alarm_is_worth_what_arithmetic_says() -> None:
     law = FalseAlarmLaw(999, 950)
-    found = worth(law, 0.001, 1e6, 180, 200)
-    assert found.precision.value == pytest.approx(0.001 * 0.9 / (0.001 * 0.9 + 0.999 * 0.05))
-    assert found.precision.low < found.precision.value < found.precision.high
-    assert found.alarms.value == pytest.approx(1e6 * (0.001 * 0.9 + 0.999 * 0.05))
-    assert found.caught.value + found.missed.value == pytest.approx(1_000)
+    forecast = worth(law, 0.001, 1e6, 180, 200)
+    assert forecast.precision.value == pytest.approx(0.001 * 0.9 / (0.001 * 0.9 + 0.999 * 0.05))
+    assert forecast.precision.low < forecast.precision.value < forecast.precision.high
+    assert forecast.alarms.value == pytest.approx(1e6 * (0.001 * 0.9 + 0.999 * 0.05))
+    assert forecast.caught.value + forecast.missed.value == pytest.approx(1_000)
     assert worth(law, 0, 1e6, 1, 1).precision.value == 0
     for wrong in (lambda: worth(law, 1.5, 1, 1, 1), lambda: worth(law, 0.1, 1, 0, 0), lambda: worth(law, 0.1, 1, 3, 2)):
         with pytest.raises(CalibrationError):

@@ -53,28 +53,28 @@ def false_share(released: np.ndarray, good: np.ndarray) -> float:
 
 def exceeds(shares: list[float], q: float) -> bool:
     """Whether a mean of shares in [0, 1] lies above q by more than chance allows (Hoeffding's bound)."""
-    over = float(np.mean(shares)) - q
-    return over > 0 and np.exp(-2 * len(shares) * over**2) < FAILURE
+    excess = float(np.mean(shares)) - q
+    return excess > 0 and np.exp(-2 * len(shares) * excess**2) < FAILURE
 
 
 def test_the_share_of_bad_ones_among_released_is_kept_where_a_naive_cut_exceeds_it() -> None:
     random, q = np.random.default_rng(1), 0.1
-    kept, naive, released = [], [], 0
+    controlled, naive, released = [], [], 0
     for _ in range(600):
         scores, good = labelled(random, 400)
         chosen = conformal_selection(scores[:200, 0], good[:200], scores[200:, 0], q, random.random(200))
-        kept.append(false_share(chosen, good[200:]))
+        controlled.append(false_share(chosen, good[200:]))
         released += int(chosen.sum())
         by_eye = scores[200:, 0] <= np.quantile(scores[:200, 0], 0.8)
         naive.append(false_share(by_eye, good[200:]))
-    assert not exceeds(kept, q) and exceeds(naive, q)
+    assert not exceeds(controlled, q) and exceeds(naive, q)
     assert released / 600 > 10
 
 
 @pytest.mark.long
 def test_a_score_chosen_on_the_same_data_keeps_the_promise_only_with_the_correction() -> None:
     random, q = np.random.default_rng(2), 0.1
-    corrected, naive, found = [], [], 0
+    corrected, naive, released = [], [], 0
     for _ in range(300):
         good = random.random(120) < 0.5
         scores = random.normal(size=(120, 60))  # sixty scores, none of which tells anything
@@ -83,7 +83,7 @@ def test_a_score_chosen_on_the_same_data_keeps_the_promise_only_with_the_correct
         naive.append(false_share(best, truth))
         chosen = optimised_selection(labelled_part, good[:60], new, q, float(random.random()))
         corrected.append(false_share(chosen, truth))
-        found += int(chosen.sum())
+        released += int(chosen.sum())
     assert not exceeds(corrected, q) and exceeds(naive, q)
 
 
@@ -139,14 +139,14 @@ def test_addis_gains_on_conservative_pvalues_and_all_stay_quiet_when_nothing_is_
     random = np.random.default_rng(5)
     power = {}
     for make in (LordPlusPlus, Saffron, Addis):
-        found = []
+        shares = []
         for seed in range(60):
             random = np.random.default_rng(seed)
             bad = random.random(500) < 0.3
             pvalues = np.where(bad, random.beta(0.1, 4, 500), random.beta(6, 1, 500))  # nulls near 1
             control = make(0.1)
-            found.append(np.array([control.decide(float(p)) for p in pvalues])[bad].mean())
-        power[make.__name__] = np.mean(found)
+            shares.append(np.array([control.decide(float(p)) for p in pvalues])[bad].mean())
+        power[make.__name__] = np.mean(shares)
     assert power["Addis"] > power["LordPlusPlus"]
     quiet = sum(LordPlusPlus(0.1).decide(float(p)) for p in random.random(50))
     assert quiet <= 5
@@ -182,12 +182,12 @@ def test_the_next_batch_stays_within_its_bound_as_often_as_promised(statistic: s
         scores = random.beta(2, 3, 100 + m)
         calibration, batch = scores[:100], scores[100:]
         if statistic == "mean":
-            bound, seen = mean_bound(calibration, m, alpha, 1.0), batch.mean()
+            bound, observed = mean_bound(calibration, m, alpha, 1.0), batch.mean()
         else:
             j = m if statistic == "max" else (m + 1) // 2
-            bound, seen = order_statistic_bound(calibration, m, j, alpha), np.sort(batch)[j - 1]
+            bound, observed = order_statistic_bound(calibration, m, j, alpha), np.sort(batch)[j - 1]
         bounds.append(bound)
-        exceeded += seen > bound
+        exceeded += observed > bound
     assert binom.sf(exceeded - 1, runs, alpha) > FAILURE
     assert np.isfinite(bounds).mean() > 0.99 and np.mean(bounds) < 1
 
@@ -216,17 +216,17 @@ def test_bounds_that_no_data_can_give_are_infinite_or_refused() -> None:
 def test_label_sets_are_those_of_the_definition_nearest_first(seed: int, labels: int, tau: float) -> None:
     random = np.random.default_rng(seed)
     scores, weights = random.random(labels), random.random(labels) + 0.1
-    found = LabelPowerset(tau, weights).sets(scores)
+    sets = LabelPowerset(tau, weights).sets(scores)
     every = np.array(list(product([False, True], repeat=labels)))
     distance = (weights * np.abs(scores - every)).sum(axis=1)
     within = every[distance <= tau]
-    listed = list(found)
-    assert {tuple(s) for s in listed} == {tuple(s) for s in within} and len(listed) == len(within) == found.count()
+    listed = list(sets)
+    assert {tuple(s) for s in listed} == {tuple(s) for s in within} and len(listed) == len(within) == sets.count()
     away = [float((weights * np.abs(scores - s)).sum()) for s in listed]
     assert away == pytest.approx(sorted(away))
-    assert all((s in found) == (d <= tau) for s, d in zip(every, distance, strict=True) if abs(d - tau) > 1e-9)
-    for label in np.flatnonzero(found.certain) if listed else []:
-        assert {s[label] for s in within.tolist()} == {bool(found.nearest[label])}
+    assert all((s in sets) == (d <= tau) for s, d in zip(every, distance, strict=True) if abs(d - tau) > 1e-9)
+    for label in np.flatnonzero(sets.certain) if listed else []:
+        assert {s[label] for s in within.tolist()} == {bool(sets.nearest[label])}
 
 
 def test_true_label_sets_are_covered_as_promised() -> None:
@@ -249,7 +249,7 @@ def test_fifty_labels_need_no_enumeration() -> None:
     scores = np.clip(truth * 0.8 + 0.1 + 0.15 * random.normal(size=truth.shape), 0, 1)
     sets = calibrate_label_sets(scores, truth, 0.1).sets(scores[0])
     first = list(islice(sets, 500))  # of 2^50
-    assert len({tuple(one) for one in first}) == len(first)
+    assert len({tuple(labels) for labels in first}) == len(first)
     assert sets.count(2_000) == 2_000
 
 

@@ -74,9 +74,9 @@ def test_steps_have_a_promise_of_their_own_and_none_for_the_session() -> None:
         fresh = [walk(random) for _ in range(60)]
         for session in fresh:
             progress = promise.sessions.start()  # type: ignore[union-attr]
-            found = promise.judge(session, sessions=[progress] * len(session)).severities
-            at_step += found[4] is not None
-            sessions_alarmed += any(found)
+            severities = promise.judge(session, sessions=[progress] * len(session)).severities
+            at_step += severities[4] is not None
+            sessions_alarmed += any(severities)
         laws.append((promise.groups["5"].laws["warning"], len(fresh)))
     assert too_many(total_of(laws), at_step) > FAILURE / 2 and too_few(total_of(laws), at_step) > FAILURE / 2
     assert too_many(total_of(laws), sessions_alarmed) < FAILURE
@@ -99,8 +99,8 @@ def test_sessions_that_never_end_are_promised_for_in_stretches() -> None:
         assert promise.unit == "stretches of 25 responses"
         progress = promise.sessions.start()  # type: ignore[union-attr]
         fresh = random.normal(size=(25 * 50 + 1, 1))  # the one more ends the fiftieth
-        for one in np.array_split(fresh, 7):  # however it is cut
-            promise.judge(one, sessions=[progress] * len(one))
+        for piece in np.array_split(fresh, 7):  # however it is cut
+            promise.judge(piece, sessions=[progress] * len(piece))
         assert len(progress.ended) == 50
         alarmed += sum(severity is not None for severity in progress.ended)
         laws.append((promise.laws["warning"], 50))
@@ -155,26 +155,26 @@ def test_a_band_goes_on_beyond_the_longest_session_and_never_closes() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c", ""]), st.integers(0, 5)), max_size=40))
 def test_rows_go_to_their_sessions_in_the_order_of_their_times(rows: list[tuple[str, int]]) -> None:
     names, times = [name for name, _ in rows], [time for _, time in rows]
-    found = rows_by_session(names, times)
-    assert sorted(row for part in found for row in part.tolist()) == list(range(len(rows)))
-    for part in found:
+    parts = rows_by_session(names, times)
+    assert sorted(row for part in parts for row in part.tolist()) == list(range(len(rows)))
+    for part in parts:
         assert len({names[row] for row in part}) == 1 and (names[part[0]] or len(part) == 1)
         assert [times[row] for row in part] == sorted(times[row] for row in part)
-    assert len({names[part[0]] for part in found if names[part[0]]}) == sum(bool(names[part[0]]) for part in found)
-    assert [times[part[0]] for part in found] == sorted(times[part[0]] for part in found)
+    assert len({names[part[0]] for part in parts if names[part[0]]}) == sum(bool(names[part[0]]) for part in parts)
+    assert [times[part[0]] for part in parts] == sorted(times[part[0]] for part in parts)
 
 
 def test_session_metrics_are_fipers() -> None:
-    found = session_metrics([None, 3, 5, None], [10, 10, 10, 10], [False, False, True, True])
-    assert found.tpr == 0.5 and found.tnr == 0.5 and found.balanced_accuracy == 0.5
-    assert found.detection_time == 0.5 and found.twa == 0.5 * (0.5 + (0.5 + 0) / 2)
+    metrics = session_metrics([None, 3, 5, None], [10, 10, 10, 10], [False, False, True, True])
+    assert metrics.tpr == 0.5 and metrics.tnr == 0.5 and metrics.balanced_accuracy == 0.5
+    assert metrics.detection_time == 0.5 and metrics.twa == 0.5 * (0.5 + (0.5 + 0) / 2)
     assert np.isnan(session_metrics([None], [3], [False]).tpr)
     with pytest.raises(CalibrationError, match="cannot have alarmed at step 7"):
         session_metrics([7], [5], [True])
 
 
 @pytest.mark.parametrize(
-    ("sessions", "more", "told"),
+    ("sessions", "more", "message"),
     [
         ([np.zeros((4, 1))] * 10, {}, r"10 safe sessions cannot keep alpha = 0.01: \d+ are needed"),
         ([np.zeros((0, 1))] + [np.zeros((4, 1))] * 200, {}, "1 sessions have no responses"),
@@ -182,8 +182,8 @@ def test_session_metrics_are_fipers() -> None:
         ([np.zeros((4, 1))] * 200, {"session": SessionRule(every=9)}, "no session has 9 steps"),
     ],
 )
-def test_sessions_that_cannot_carry_a_promise_are_refused(sessions: list, more: dict, told: str) -> None:
-    with pytest.raises(CalibrationError, match=told):
+def test_sessions_that_cannot_carry_a_promise_are_refused(sessions: list, more: dict, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
         calibrate_sessions(sessions, **more)
 
 

@@ -20,17 +20,17 @@ def recorded(
     random: np.random.Generator, sessions: int, stretches: int, spread: float = 0.5
 ) -> tuple[np.ndarray, np.ndarray]:
     """Stretches' scores (n,) and their sessions (n,), with an intraclass correlation of 1/(1 + spread^2), 0.8."""
-    own = np.repeat(np.arange(sessions), stretches)
-    return random.normal(size=sessions)[own] + spread * random.normal(size=len(own)), own
+    session_of = np.repeat(np.arange(sessions), stretches)
+    return random.normal(size=sessions)[session_of] + spread * random.normal(size=len(session_of)), session_of
 
 
 @pytest.mark.long
 def test_new_sessions_alarm_as_promised_although_sessions_differ() -> None:
     random, runs, alarms, plain = np.random.default_rng(51), 2_000, 0, 0
     for _ in range(runs):
-        scores, own = recorded(random, 14, 20, 0.1)
+        scores, session_of = recorded(random, 14, 20, 0.1)
         new = random.normal() + 0.1 * random.normal()
-        alarms += new > Limits(scores, {"a": ALPHA}, clusters=own).thresholds["a"]
+        alarms += new > Limits(scores, {"a": ALPHA}, clusters=session_of).thresholds["a"]
         plain += new > Limits(scores, {"a": ALPHA}).thresholds["a"]
     assert binom.sf(alarms - 1, runs, ALPHA) > FAILURE > binom.sf(plain - 1, runs, ALPHA)
 
@@ -41,8 +41,8 @@ def test_the_range_told_knows_how_few_sessions_there_were() -> None:
     runs, inside, naive = 150, 0, 0
     everyone = np.random.default_rng(52).normal(size=20_000) * (1 + 0.25) ** 0.5
     for run in range(runs):
-        scores, own = recorded(np.random.default_rng([53, run]), 40, 20)
-        limits = Limits(scores, {"a": ALPHA}, clusters=own)
+        scores, session_of = recorded(np.random.default_rng([53, run]), 40, 20)
+        limits = Limits(scores, {"a": ALPHA}, clusters=session_of)
         rate = float((everyone > limits.thresholds["a"]).mean())
         low, high = limits.rate_range("a")
         inside += low <= rate <= high
@@ -53,12 +53,14 @@ def test_the_range_told_knows_how_few_sessions_there_were() -> None:
 
 def test_the_correlation_is_that_of_an_analysis_of_variance() -> None:
     random = np.random.default_rng(54)
-    scores, own = recorded(random, 300, 10)
+    scores, session_of = recorded(random, 300, 10)
     order = np.argsort(scores)
-    found = Clustered.of(scores[order], own[order])
-    assert found.correlation == pytest.approx(0.8, abs=0.05)  # of ranks, a little less than of the scores
-    assert found.effective == round(3_000 / (1 + 9 * found.correlation)) and found.weights.sum() == pytest.approx(300)
-    alike = Clustered.of(np.sort(random.normal(size=3_000)), random.permutation(own))
+    clustered = Clustered.of(scores[order], session_of[order])
+    assert clustered.correlation == pytest.approx(0.8, abs=0.05)  # of ranks, a little less than of the scores
+    assert clustered.effective == round(
+        3_000 / (1 + 9 * clustered.correlation)
+    ) and clustered.weights.sum() == pytest.approx(300)
+    alike = Clustered.of(np.sort(random.normal(size=3_000)), random.permutation(session_of))
     assert alike.correlation is not None and alike.correlation < 0.05
     assert Clustered.of(np.arange(9.0), np.zeros(9)).correlation is None
 

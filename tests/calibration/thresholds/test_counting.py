@@ -19,13 +19,13 @@ EXACT = 50
 
 def counted(scores, ranks, *, sample, parts=1, exact=EXACT):
     brackets = expected_brackets(sample, len(scores), ranks, exact=exact)
-    whole = RankCounts(sample, brackets, exact=exact)
+    total = RankCounts(sample, brackets, exact=exact)
     for part in np.array_split(scores, parts):
-        one = RankCounts(sample, brackets, exact=exact)
+        counts = RankCounts(sample, brackets, exact=exact)
         for batch in np.array_split(part, 3):
-            one.add(batch)
-        whole.merge(one)
-    return whole.ordered(ranks)
+            counts.add(batch)
+        total.merge(counts)
+    return total.ordered(ranks)
 
 
 @pytest.mark.parametrize("parts", [1, 7])
@@ -37,23 +37,23 @@ def test_ranks_asked_for_are_found_exactly_with_any_ties(parts, ties):
         if ties is not None:
             scores, sample = scores.round(ties), sample.round(ties)
         ranks = sorted({max(1, int(n * q)) for q in (0.02, 0.5, 0.9, 0.95, 0.999)})
-        found = counted(scores, ranks, sample=sample, parts=parts)
-        assert found.n == n
-        assert [found.at_rank(k) for k in ranks] == [np.sort(scores)[k - 1] for k in ranks]
+        ordered = counted(scores, ranks, sample=sample, parts=parts)
+        assert ordered.n == n
+        assert [ordered.at_rank(k) for k in ranks] == [np.sort(scores)[k - 1] for k in ranks]
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=300), st.integers(1, 5), st.integers(0, 9))
 def test_a_p_value_is_never_too_small_and_exact_among_the_largest(values, parts, seed):
     scores = np.asarray(values, float)
     sample = np.random.default_rng(seed).choice(scores, 20)
-    found = counted(scores, [], sample=sample, parts=parts, exact=10)
-    asked = np.linspace(-1, 32, 67)
-    exact, ours = pvalues(np.sort(scores), asked), found.pvalues(asked)
+    ordered = counted(scores, [], sample=sample, parts=parts, exact=10)
+    places = np.linspace(-1, 32, 67)
+    exact, ours = pvalues(np.sort(scores), places), ordered.pvalues(places)
     assert (ours >= exact).all()
-    largest = asked > np.sort(scores)[-min(10, len(scores))]
+    largest = places > np.sort(scores)[-min(10, len(scores))]
     assert (ours[largest] == exact[largest]).all()
-    one = found.pvalue_of_one()
-    assert [one(score) for score in asked.tolist()] == ours.tolist()
+    lookup = ordered.pvalue_of_one()
+    assert [lookup(score) for score in places.tolist()] == ours.tolist()
 
 
 def test_alarms_are_those_of_all_scores():
@@ -96,12 +96,12 @@ def test_counts_between_other_edges_are_not_merged():
 def test_smoothed_p_values_and_ranks_of_drift_stay_uniform():
     rng = np.random.default_rng(3)
     scores, sample, fresh = rng.normal(size=40_000), rng.normal(size=200), rng.normal(size=20_000)
-    kept = counted(scores, [], sample=sample)
-    p = smoothed_pvalues(kept, fresh, rng.random(len(fresh)))
+    summary = counted(scores, [], sample=sample)
+    p = smoothed_pvalues(summary, fresh, rng.random(len(fresh)))
     # Dvoretzky-Kiefer-Wolfowitz for both samples together: exceeded with a probability below 1e-4.
     bound = np.sqrt(np.log(2 / 1e-4) / 2) * (1 / np.sqrt(len(fresh)) + 1 / np.sqrt(len(scores)))
     assert np.abs(np.sort(p) - np.arange(1, len(p) + 1) / len(p)).max() < bound
-    watch = DriftWatch(kept)
+    watch = DriftWatch(summary)
     watch.add(fresh)
     assert watch.log_evidence() < np.log(1e4)  # Ville: reached with a probability of 1e-4 at most
     watch.add(fresh + 0.2)
@@ -115,7 +115,7 @@ def test_kept_scores_that_do_not_rise_are_refused():
 
 
 def test_those_that_stand_for_all_lie_at_equal_ranks():
-    kept = counted(np.arange(10_000.0), [], sample=np.arange(0.0, 10_000.0, 100))
-    spread = kept.spread(11)
+    summary = counted(np.arange(10_000.0), [], sample=np.arange(0.0, 10_000.0, 100))
+    spread = summary.spread(11)
     assert len(spread) == 11 and np.abs(spread - np.linspace(0, 9_999, 11)).max() <= 100
     assert Ordered.of(np.arange(5.0)).spread(10).tolist() == [0, 1, 2, 3, 4]

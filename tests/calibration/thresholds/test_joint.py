@@ -22,15 +22,15 @@ FAILURE = 1e-4  # the probability with which a whole test of a guarantee may fai
 
 def real_scores() -> dict[str, np.ndarray]:
     """Detectors' scores on two real data sets, fitted on rows that do not come back."""
-    found = {}
+    by_data = {}
     for name, data in (("digits", load_digits().data), ("breast cancer", load_breast_cancer().data)):
         order = np.random.default_rng(5).permutation(len(data))
         shown = Observations({"embedding": np.log1p(data[order]).astype(np.float32)})
         rows = len(data) // 6
         detectors = [Mahalanobis(), RandomNetworkDistillation(epochs=40)]
         scorer = compile(detectors, fit_on=shown.take(slice(0, rows)))
-        found[name] = scorer(shown.take(slice(rows, None))).astype(np.float64)
-    return found
+        by_data[name] = scorer(shown.take(slice(rows, None))).astype(np.float64)
+    return by_data
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,9 @@ def test_the_joint_rate_is_alpha_on_average_and_joined_thresholds_fail_the_same_
 )
 def test_evidence_increases_with_the_score_and_ties_change_nothing(reference: list[int], new: list[float]) -> None:
     scale = JointScore(np.array(reference, float)[:, None], "any")
-    found = [scale.of([score]) for score in sorted(new)]
-    assert [e for e, _ in found] == sorted(e for e, _ in found)
-    for score, (evidence, [p]) in zip(sorted(new), found, strict=True):
+    scaled = [scale.of([score]) for score in sorted(new)]
+    assert [e for e, _ in scaled] == sorted(e for e, _ in scaled)
+    for score, (evidence, [p]) in zip(sorted(new), scaled, strict=True):
         assert p == (1 + sum(r >= score for r in reference)) / (len(reference) + 1)
         assert evidence >= 0
     at = scale.of([max(reference)])[0]
@@ -170,7 +170,7 @@ def test_too_few_responses_are_refused_with_the_number_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "more", "told"),
+    ("scores", "more", "message"),
     [
         (np.full((300, 2), np.nan), {}, "300 of 300 calibration responses have a NaN"),
         (np.zeros((300, 2, 2)), {}, r"must have the shape \(responses, detectors\)"),
@@ -180,8 +180,8 @@ def test_too_few_responses_are_refused_with_the_number_needed() -> None:
         (np.zeros((300, 2)), {"alpha": 1.5}, "strictly between 0 and 1"),
     ],
 )
-def test_what_cannot_be_promised_is_refused_in_words(scores: np.ndarray, more: dict, told: str) -> None:
-    with pytest.raises(CalibrationError, match=told):
+def test_what_cannot_be_promised_is_refused_in_words(scores: np.ndarray, more: dict, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
         calibrate(scores, **more)
 
 

@@ -21,11 +21,11 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @given(st.lists(finite | st.integers(-5, 5).map(float), min_size=1, max_size=60), st.lists(finite, max_size=20))
 def test_looking_one_up_is_counting_all_to_the_bit(calibration: list[float], new: list[float]) -> None:
     ordered = np.sort(np.array(calibration))
-    one = pvalue_lookup(ordered)
+    lookup = pvalue_lookup(ordered)
     with np.errstate(over="ignore"):
         beside = [np.nextafter(s, way) for s in calibration for way in (-np.inf, np.inf)]
-    asked = [*calibration, *new, *(s for s in map(float, beside) if np.isfinite(s))]
-    assert [one(s) for s in asked] == pvalues(ordered, asked).tolist()
+    places = [*calibration, *new, *(s for s in map(float, beside) if np.isfinite(s))]
+    assert [lookup(s) for s in places] == pvalues(ordered, places).tolist()
 
 
 alphas = st.decimals("0.001", "0.999", places=3).map(float)

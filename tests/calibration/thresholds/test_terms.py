@@ -65,10 +65,10 @@ def test_the_pac_rank_is_the_smallest_that_keeps_the_confidence(n: int, alpha: f
 def test_pac_calibrations_exceed_alpha_as_rarely_as_promised_and_marginal_ones_in_half_the_cases() -> None:
     random, runs, delta = np.random.default_rng(1), 400, 0.1
     exceeded = Counter[str]()
-    asked: dict[str, dict] = {"pac": {"confidence": 1 - delta}, "default": {}, "marginal": {"on_average": True}}
+    terms_by_name: dict[str, dict] = {"pac": {"confidence": 1 - delta}, "default": {}, "marginal": {"on_average": True}}
     for seed in range(runs):
         scores = random.normal(size=(600, 1))
-        for name, terms in asked.items():
+        for name, terms in terms_by_name.items():
             promise = calibrate(scores, 0.05, seed=seed, **terms)
             limit = promise.detector_thresholds("alarm")["detector 0"]
             exceeded[name] += norm.sf(limit) > 0.05
@@ -167,14 +167,14 @@ def tenants(random: np.random.Generator, rows: int) -> tuple[np.ndarray, list[st
 def test_small_groups_keep_a_promise_together_where_the_pooled_threshold_does_not() -> None:
     random, alarms, pooled, laws = np.random.default_rng(15), 0, 0, []
     for seed in range(20):
-        scores, known = tenants(random, 4_000)
-        promise = calibrate(scores, {"warning": 0.05}, groups=known, seed=seed)
+        scores, groups = tenants(random, 4_000)
+        promise = calibrate(scores, {"warning": 0.05}, groups=groups, seed=seed)
         assert promise.others is not None and len(promise.groups) == 10 and len(promise.pooled) > 150
         new, names = tenants(random, 2_000)
         names = [name if name in promise.groups else "a new one" for name in names]
         small = np.asarray(names) == "a new one"
-        found = np.asarray([s is not None for s in promise.judge(new, names).severities])
-        alarms += int(found[small].sum())
+        alarmed = np.asarray([s is not None for s in promise.judge(new, names).severities])
+        alarms += int(alarmed[small].sum())
         pooled += int((promise.joint(new)[small] > promise.thresholds["warning"]).sum())
         laws.append((promise.others.laws["warning"], int(small.sum())))
     pmf = total_of(laws)
@@ -219,7 +219,7 @@ def test_what_a_recording_missed_counts_and_the_spread_is_told() -> None:
     """Ratios exp(1.5 x): by Kish's size alone, what is not refused alarms more often than promised."""
     random, runs, alpha = np.random.default_rng(61), 400, 0.1
     alarms, kish, accepted, usual = 0, 0, 0, 0
-    told = []
+    covered = []
     for _ in range(runs):
         x = random.normal(size=200)
         score, ratio = x + 0.5 * random.normal(size=200), np.exp(1.5 * x - 1.125)
@@ -240,8 +240,8 @@ def test_what_a_recording_missed_counts_and_the_spread_is_told() -> None:
         limits = Limits(x + 0.5 * random.normal(size=2_000), {"a": alpha}, weights=np.exp(x))
         rate = norm.sf((limits.thresholds["a"] - 1) / 1.25**0.5)
         low, high = limits.rate_range("a")
-        told.append(low <= rate <= high)
-    assert binom.cdf(sum(told), 300, 0.95) > FAILURE
+        covered.append(low <= rate <= high)
+    assert binom.cdf(sum(covered), 300, 0.95) > FAILURE
 
 
 def test_equal_weights_are_split_conformal_but_for_the_new_responses_share() -> None:
@@ -291,7 +291,7 @@ def test_covariate_weights_find_the_likelihood_ratio() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ({"confidence": 1.5}, "the confidence must lie strictly between"),
         ({"contaminated": 0.6}, r"must lie in \[0, 0\.5\)"),
@@ -305,8 +305,8 @@ def test_covariate_weights_find_the_likelihood_ratio() -> None:
         ({"confidence": 0.9999, "alpha": 0.01}, "cannot keep alpha = 0.01"),
     ],
 )
-def test_terms_that_cannot_be_kept_are_refused_in_words(more: dict, told: str) -> None:
-    with pytest.raises(CalibrationError, match=told):
+def test_terms_that_cannot_be_kept_are_refused_in_words(more: dict, message: str) -> None:
+    with pytest.raises(CalibrationError, match=message):
         calibrate(np.random.default_rng(0).normal(size=(300, 2)), **more)
 
 
@@ -347,11 +347,11 @@ def test_what_cannot_be_promised_with_confidence_is_promised_on_average(terms: d
 def test_bundles_of_before_keep_what_they_promised() -> None:
     scores = np.random.default_rng(17).normal(size=(1_500, 2))
     for terms in ({"on_average": True}, {"confidence": 0.9}):
-        made = calibrate(scores, {"warning": 0.05}, **terms)  # type: ignore[arg-type]
-        facts = facts_of(made)
+        promise = calibrate(scores, {"warning": 0.05}, **terms)  # type: ignore[arg-type]
+        facts = facts_of(promise)
         del facts["else_average"]
-        read = promise_from(facts, arrays_of(made), made.detectors, "sha256:0")
-        assert read.thresholds == made.thresholds and read.terms == made.terms and str(read) == str(made)
+        read = promise_from(facts, arrays_of(promise), promise.detectors, "sha256:0")
+        assert read.thresholds == promise.thresholds and read.terms == promise.terms and str(read) == str(promise)
 
 
 def test_groups_with_fewer_rows_than_the_confidence_takes_are_promised_for_on_average() -> None:
@@ -363,8 +363,8 @@ def test_groups_with_fewer_rows_than_the_confidence_takes_are_promised_for_on_av
 
 
 @given(st.integers(60, 2_000), st.floats(0.002, 0.3), st.floats(0.002, 0.3))
-def test_a_graver_alarm_never_needs_less_than_a_milder_one(n: int, one: float, other: float) -> None:
-    alphas = {"grave": min(one, other), "mild": max(one, other)}
+def test_a_graver_alarm_never_needs_less_than_a_milder_one(n: int, first: float, second: float) -> None:
+    alphas = {"grave": min(first, second), "mild": max(first, second)}
     if n < required_size(alphas["grave"]):
         return
     limits = Limits(np.arange(float(n)), alphas, Terms(0.95, else_average=True))
@@ -389,7 +389,7 @@ def test_a_learnt_rule_weighs_the_detector_that_tells() -> None:
 
 def test_without_failures_detectors_that_say_the_same_share_one_vote() -> None:
     random = np.random.default_rng(11)
-    one = random.normal(size=(2_000, 1))
-    same = np.hstack([one, one + 0.01 * random.normal(size=(2_000, 1)), random.normal(size=(2_000, 1))])
+    column = random.normal(size=(2_000, 1))
+    same = np.hstack([column, column + 0.01 * random.normal(size=(2_000, 1)), random.normal(size=(2_000, 1))])
     weights = calibrate(same, {"warning": 0.05}, rule="learnt").combination
     assert weights is not None and weights[2] == pytest.approx(0.5, abs=0.1)

@@ -14,7 +14,7 @@ from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingRespo
 from benchmarks.harness.parts import inline_guard
 from tests.positions import ANSWERS, config
 
-from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
+from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import read_request
 from tocsin.grpc_wire.deframer import framed
@@ -40,9 +40,9 @@ class Host(ExchangeHost):
         self.exchange = EnvoyExchange(self.context, self)
         self.replies: list[Any] = []
         self.ended: tuple[int, str] | None = None
-        self.waiting: list[tuple[Call, Judged]] = []
-        self.budgets: list[Judged] = []
-        self.asked: list[tuple[Ask, Any, Callable[[Outcome], None]]] = []
+        self.waiting: list[tuple[Call, WaitingResponse]] = []
+        self.budgets: list[WaitingResponse] = []
+        self.asks: list[tuple[Ask, Any, Callable[[Outcome], None]]] = []
         self.given_up = 0
 
     def reply(self, content: bytes) -> None:
@@ -52,14 +52,14 @@ class Host(ExchangeHost):
     def finish(self, status: int = 0, message: str = "") -> None:
         self.ended = status, message
 
-    def submit(self, call: Call, waiting: Judged) -> None:
+    def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self.waiting.append((call, waiting))
 
-    def limit(self, waiting: Judged, call: Call) -> None:
+    def limit(self, waiting: WaitingResponse, call: Call) -> None:
         self.budgets.append(waiting)
 
     def ask(self, step: Ask, fields: Any, opened: float, on_answer: Callable[[Outcome], None]) -> Callable[[], object]:
-        self.asked.append((step, fields, on_answer))
+        self.asks.append((step, fields, on_answer))
 
         def give_up() -> None:
             self.given_up += 1
@@ -284,11 +284,11 @@ def test_another_answer_takes_the_place_of_a_withheld_one(host: Make) -> None:
         here.headers(("content-length", "77"))
         here.body("far")
         here.judge()
-        ((step, fields, answered),) = here.asked
+        ((step, fields, on_answer),) = here.asks
         assert step.request == acme.Request(query="far").SerializeToString() and (":method", "POST") in fields
         assert here.kinds[-1] in ("request_body", "response_headers")
         here.trailers([*OK, ("x-ranker", "yes")])
-        answered([ANSWERS["safe7"]])
+        on_answer([ANSWERS["safe7"]])
         here.judge()
         if mode == DUPLEX:
             assert here.body_out() == framed(ANSWERS["safe7"])

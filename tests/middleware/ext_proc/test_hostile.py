@@ -31,8 +31,8 @@ def processor(bundle: Path) -> Iterator[Running]:
     config = configuration(
         bundle, "127.0.0.1:1", "annotate", limits=Limits(**LIMITS), max_memory=16 << 20, max_message=1 << 20
     )
-    with running(config) as made:
-        yield made
+    with running(config) as relay:
+        yield relay
 
 
 def messages() -> list[Any]:
@@ -72,7 +72,7 @@ def limited(processor: Running, what: str) -> float:
     return sample(processor, f'tocsin_ext_proc_limited_total{{limit="{what}"}}')
 
 
-def begun(stream: int, *parts: bytes) -> bytes:
+def process_stream(stream: int, *parts: bytes) -> bytes:
     """A stream to Process, with these messages."""
     data = [frame(Kind.DATA, 0, stream, part) for part in parts]
     return frame(Kind.HEADERS, END_HEADERS, stream, HEADERS) + b"".join(data)
@@ -104,10 +104,10 @@ def test_random_frames_behind_a_preface_do_no_harm(processor: Running, seed: int
 @pytest.mark.parametrize("cut", ["bit", "drop", "truncate"])
 def test_damaged_conversations_do_no_harm(processor: Running, cut: str) -> None:
     parts = [framed(message.SerializeToString()) for message in messages()]
-    whole = settings() + begun(1, *parts)
+    conversation = settings() + process_stream(1, *parts)
     chosen = random.Random(cut)
     for _ in range(40):
-        damaged = bytearray(whole)
+        damaged = bytearray(conversation)
         at = chosen.randrange(9, len(damaged))
         if cut == "bit":
             damaged[at] ^= 1 << chosen.randrange(8)
@@ -141,9 +141,9 @@ def test_http1_and_silence_are_ended(processor: Running) -> None:
     [
         ("controls", settings() * 500),
         ("controls", frame(Kind.PING, 0, 0, b"12345678") * 500),
-        ("controls", begun(1) + frame(Kind.DATA, 0, 1) * 500),
+        ("controls", process_stream(1) + frame(Kind.DATA, 0, 1) * 500),
         ("controls", frame(0x77, 0, 0, b"x") * 500),
-        ("resets", b"".join(begun(n) + frame(Kind.RST_STREAM, 0, n, b"\0\0\0\x08") for n in range(1, 500, 2))),
+        ("resets", b"".join(process_stream(n) + frame(Kind.RST_STREAM, 0, n, b"\0\0\0\x08") for n in range(1, 500, 2))),
         ("headers", frame(Kind.HEADERS, 0, 1, HEADERS) + frame(Kind.CONTINUATION, 0, 1, b"\0" * 9_000) * 9),
         ("headers", frame(Kind.HEADERS, END_HEADERS, 1, block([(f"x-{at}", "b" * 100) for at in range(120)]))),
     ],
@@ -162,8 +162,8 @@ def test_floods_are_ended_and_counted(processor: Running, what: str, flood: byte
 
 def test_more_streams_than_there_may_be_are_refused(processor: Running) -> None:
     peer = connect(processor.target)
-    peer.send(b"".join(begun(number) for number in range(1, 161, 2)))
-    assert peer.until(lambda: len(peer.of(Kind.RST_STREAM)) == 30, 60)
+    peer.send(b"".join(process_stream(number) for number in range(1, 161, 2)))
+    assert peer.until(lambda: len(peer.of(Kind.RST_STREAM)) == 30, 20)
     assert {frame_.payload for frame_ in peer.of(Kind.RST_STREAM)} == {b"\0\0\0\x07"}
     peer.close()
     assert serves(processor)
@@ -182,7 +182,7 @@ def test_more_connections_than_there_may_be_are_closed(processor: Running) -> No
 def test_data_beyond_the_window_ends_the_connection(processor: Running) -> None:
     peer = connect(processor.target)
     announced = (9 << 20).to_bytes(4, "big")
-    peer.send(begun(1, b"\0" + announced))
+    peer.send(process_stream(1, b"\0" + announced))
     for _ in range(9 << 6):
         if not peer.send(frame(Kind.DATA, 0, 1, bytes(16_384))):
             break
@@ -231,7 +231,7 @@ def test_replies_that_nobody_reads_do_not_pile_up(processor: Running) -> None:
     streams = range(1, 60, 2)
     try:
         for stream in streams:
-            peer.socket.sendall(begun(stream, framed(first)))
+            peer.socket.sendall(process_stream(stream, framed(first)))
         for _ in range(64):
             for stream in streams:
                 peer.socket.sendall(frame(Kind.DATA, 0, stream, chunk))
@@ -257,10 +257,10 @@ def test_pings_that_nobody_reads_are_cut_off(bundle: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_told(bundle: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
         with pytest.raises(Exception, match=f"ext_proc: cannot listen on 127.0.0.1:{port}"):
             with running(configuration(bundle, "127.0.0.1:1", "annotate", ext_proc=f"127.0.0.1:{port}")):
                 pass

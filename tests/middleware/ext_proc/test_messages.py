@@ -28,8 +28,8 @@ PARTS = {
 
 
 def message(part: str, fields: list[tuple[str, str]], body: bytes, end: bool, **more: Any) -> Any:
-    made = ProcessingRequest(**{"observability_mode": more.get("observes", False)})
-    content = getattr(made, part)
+    request = ProcessingRequest(**{"observability_mode": more.get("observes", False)})
+    content = getattr(request, part)
     content.SetInParent()
     if part.endswith("body"):
         content.body, content.end_of_stream = body, end
@@ -40,12 +40,12 @@ def message(part: str, fields: list[tuple[str, str]], body: bytes, end: bool, **
         if part.endswith("headers"):
             content.end_of_stream = end
     if more.get("modes"):
-        made.protocol_config.SetInParent()
-        made.protocol_config.request_body_mode, made.protocol_config.response_body_mode = more["modes"]
+        request.protocol_config.SetInParent()
+        request.protocol_config.request_body_mode, request.protocol_config.response_body_mode = more["modes"]
     if more.get("attributes"):
-        attributes = made.attributes.add(key="envoy.filters.http.ext_proc")
+        attributes = request.attributes.add(key="envoy.filters.http.ext_proc")
         attributes.value.update(more["attributes"])
-    return made
+    return request
 
 
 @given(

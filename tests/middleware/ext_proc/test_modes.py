@@ -112,9 +112,9 @@ def test_a_verdict_that_somebody_behind_wrote_is_removed_or_taken(bundle: Path, 
             here.model._begin, self.begin = self, here.model._begin
 
         def __call__(self, context: Any) -> dict[str, str]:
-            asked: dict[str, str] = self.begin(context)
+            wishes: dict[str, str] = self.begin(context)
             context.set_trailing_metadata((("tocsin-verdict", '{"model":"digits","p":[0.5],"alarm":null}'),))
-            return asked
+            return wishes
 
     for accepts in (False, True):
         for mode in ("observe", "annotate", "enforce"):
@@ -124,13 +124,13 @@ def test_a_verdict_that_somebody_behind_wrote_is_removed_or_taken(bundle: Path, 
             with served(bundle, folder, mode, envoy, accept_verdicts=accepts) as here:
                 Behind(here)
                 _, call = here.ask(b"safe")
-                told = [json.loads(verdict)["p"] for verdict in verdicts(call)]
+                pvalues = [json.loads(verdict)["p"] for verdict in verdicts(call)]
                 if mode == "observe":
-                    assert told == []
+                    assert pvalues == []
                 elif mode == "annotate":
-                    assert len(told) == 1 and (told == [[0.5]]) == accepts
+                    assert len(pvalues) == 1 and (pvalues == [[0.5]]) == accepts
                 else:
-                    assert len(told) == 1
+                    assert len(pvalues) == 1
 
 
 def test_sessions_and_paths_come_as_attributes_without_the_requests_headers(bundle: Path, tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ def test_sessions_and_paths_come_as_attributes_without_the_requests_headers(bund
     with served(bundle, tmp_path, "annotate", model=model) as here:
         config = (tmp_path / "envoy" / "envoy.yaml").read_text()
         assert "request_header_mode: SKIP" in config and "request.headers['x-session']" in config
-        seen: list[Any] = []
+        opened: list[Any] = []
         guard = here.processor.sidecar.relay.context.guard
         open_call = guard.call
-        guard.call = lambda *given: seen.append(given) or open_call(*given)  # type: ignore[method-assign]
+        guard.call = lambda *given: opened.append(given) or open_call(*given)  # type: ignore[method-assign]
         here.ask(b"safe", ("x-session", "s-1"), ("x-tenant", "me"), ("x-other", "no"))
-        ((method, metadata, _, _),) = seen
+        ((method, metadata, _, _),) = opened
         assert method == INFER and dict(metadata) == {"x-session": "s-1", "x-tenant": "me"}
 
 
@@ -194,8 +194,8 @@ def test_what_no_model_guards_is_refused_where_that_is_configured(bundle: Path, 
         with pytest.raises(grpc.RpcError) as refused:
             here.channel.unary_unary("/test.Model/Unary")(b"x", timeout=60)
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
-        assert here.model.seen == []  # refused before the upstream heard of it
-        call = here.channel.unary_stream("/test.Model/Down")(b"q", timeout=60)
+        assert here.model.metadata == []  # refused before the upstream heard of it
+        call = here.channel.unary_stream("/test.Model/Down")(b"q", timeout=20)
         assert list(call) == [b"q0", b"q1", b"q2"]
         assert here.ask()[0] == ANSWERS[b"safe"]
 

@@ -32,9 +32,9 @@ JSON = {"content-type": "application/json"}
 
 def opened(protocol: Any, route: str, headers: dict[str, str] | None = None, **model: Any) -> Exchange:
     """An exchange on a route of a protocol, by its name or its settings."""
-    own = {} if isinstance(protocol, str) else {"own": protocol}
+    protocols = {} if isinstance(protocol, str) else {"own": protocol}
     name = protocol if isinstance(protocol, str) else "own"
-    config = Config(protocols=own, models={"m": {"protocol": name, **model}})  # type: ignore[arg-type]
+    config = Config(protocols=protocols, models={"m": {"protocol": name, **model}})  # type: ignore[arg-type]
     verb, _, path = route.partition(" ")
     exchange = Exchanges(Guard.open(config)).open(verb, path, (headers or {}).items())
     assert exchange is not None
@@ -47,8 +47,8 @@ def pieces_of(exchange: Exchange, body: Any, headers: dict[str, str], request: A
     exchange.on_response_headers(200, headers.items())
     segments = exchange.on_response_chunk(content) + exchange.on_response_end()
     assert b"".join(segment.raw for segment in segments) == content
-    told = [exchange.call.on_response_message(*message) for segment in segments for message in segment.messages]
-    return [piece for piece in told if piece is not None] + exchange.call.ended()
+    pieces = [exchange.call.on_response_message(*message) for segment in segments for message in segment.messages]
+    return [piece for piece in pieces if piece is not None] + exchange.call.ended()
 
 
 def signals(exchange: Exchange, body: Any, headers: dict[str, str] = JSON, request: Any = None) -> dict[str, Any]:
@@ -148,11 +148,11 @@ def test_tensors_are_read_as_binary_data_as_the_client_of_triton_asks_for_them()
     document = json.dumps(infer(parameters={"binary_data_size": 32})).encode()
     headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(document))}
     image = {"name": "image", "shape": [2, 1], "datatype": "UINT8", "parameters": {"binary_data_size": 2}}
-    asked = json.dumps({"inputs": [image]}).encode()
+    question = json.dumps({"inputs": [image]}).encode()
     exchange = opened(
-        "oip_http", "POST /v2/models/m/infer", {"inference-header-content-length": str(len(asked))}, **TENSORS
+        "oip_http", "POST /v2/models/m/infer", {"inference-header-content-length": str(len(question))}, **TENSORS
     )
-    read = signals(exchange, document + values.tobytes(), headers, asked + b"\7\t")
+    read = signals(exchange, document + values.tobytes(), headers, question + b"\7\t")
     assert read == {"probs": [[0.25, 0.75], [0.5, 0.5]], "image": [[7], [9]]}
     for wrong in (document + values.tobytes()[:-1], document + values.tobytes() + b"x", document[:-1]):
         exchange = opened("oip_http", "POST /v2/models/m/infer", **TENSORS)
@@ -207,7 +207,7 @@ def test_lines_of_json_are_a_stream() -> None:
     assert len(piece.message_indices) == 3
 
 
-OWN = {
+SCORING = {
     "methods": {
         "POST /v1/score/{model}": {
             "model": "path.model",
@@ -219,7 +219,7 @@ OWN = {
 
 
 def test_a_route_of_ones_own_is_a_few_lines() -> None:
-    exchange = opened(OWN, "POST /v1/score/m?x=1", session="request.user", signals={"place": "request.at[0]"})
+    exchange = opened(SCORING, "POST /v1/score/m?x=1", session="request.user", signals={"place": "request.at[0]"})
     body = {"scores": {"dog": 0.25, "bird": 1, "cat": 0.5}, "version": 3}
     request = {"user": "u1", "at": [4, 5]}
     (piece,) = pieces_of(exchange, body, JSON, request)
@@ -227,9 +227,9 @@ def test_a_route_of_ones_own_is_a_few_lines() -> None:
     assert model.session_of(piece) == "u1"
     assert piece.response is not None
     assert piece.reads.open(piece.response, piece.request).version == "3"
-    exchange = opened(OWN, "POST /v1/score/m", signals={"place": "request.at[0]"})
+    exchange = opened(SCORING, "POST /v1/score/m", signals={"place": "request.at[0]"})
     assert signals(exchange, body, request=request) == {"place": [[4]]}
-    assert signals(opened(OWN, "POST /v1/score/m"), body) == {"probs": [[0.5, 0.25]]}
+    assert signals(opened(SCORING, "POST /v1/score/m"), body) == {"probs": [[0.5, 0.25]]}
 
 
 @pytest.mark.parametrize(
@@ -237,10 +237,10 @@ def test_a_route_of_ones_own_is_a_few_lines() -> None:
     [b'{"user":"u1","user":"u2"}', b'{"user":"u1","User":"u2"}', b'{"user":"u1","us\\u0065r":"u2"}'],
 )  # fmt: skip
 def test_a_caller_cannot_tell_us_one_session_and_the_server_another(request_body: bytes) -> None:
-    exchange = opened(OWN, "POST /v1/score/m", session="request.user")
+    exchange = opened(SCORING, "POST /v1/score/m", session="request.user")
     (piece,) = pieces_of(exchange, {"scores": {"dog": 1, "cat": 1}}, JSON, request_body)
     assert exchange.guard.models["m"].session_of(piece) == ""
-    exchange = opened(OWN, "POST /v1/score/m", signals={"place": "request.at[0]"})
+    exchange = opened(SCORING, "POST /v1/score/m", signals={"place": "request.at[0]"})
     with pytest.raises(Unscored, match="two members"):
         signals(exchange, {"scores": {"dog": 1, "cat": 1}}, request=b'{"at":[1],"at":[2]}')
 
@@ -252,8 +252,8 @@ def routes(**more: Any) -> dict[str, Any]:
 GRPC = {"descriptors": "x.binpb", "methods": {"/a.B/C": {}}}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (routes(ids={"request": "a", "response": "b"}), r"methods\.POST /v1/score\.ids: is a setting of gRPC methods"),
-    ({"protocols": {"own": {**OWN, "descriptors": "x.binpb"}}}, r"descriptors: is a setting of gRPC protocols"),
-    ({"protocols": {"own": {"methods": {**OWN["methods"], "/a.B/C": {}}}}}, r"/a\.B/C: a protocol has methods of"),
+    ({"protocols": {"own": {**SCORING, "descriptors": "x.binpb"}}}, r"descriptors: is a setting of gRPC protocols"),
+    ({"protocols": {"own": {"methods": {**SCORING["methods"], "/a.B/C": {}}}}}, r"/a\.B/C: a protocol has methods of"),
     ({"protocols": {"own": {**GRPC, "methods": {"/a.B/C": {"done": "x"}}}}}, r"done: is a setting of HTTP routes"),
 ]  # fmt: skip
 
@@ -288,10 +288,10 @@ def test_the_check_names_models_that_the_relay_would_never_see(tmp_path: Path) -
     assert len(problems) == 1
     assert problems[0].startswith("models.m.protocol: 'openai' is HTTP, and the relay on 0.0.0.0:8001 carries gRPC")
     for command in ("config check", "serve -c"):
-        told = CliRunner().invoke(app, [*command.split(), str(path)])
-        assert "'openai' is HTTP, and the relay" in str(told.exception)
-    told = CliRunner().invoke(app, ["config", "check", "--in-program", str(path)])
-    assert (told.exit_code, "in a program, guards m (no bundle)" in told.output) == (0, True)
+        result = CliRunner().invoke(app, [*command.split(), str(path)])
+        assert "'openai' is HTTP, and the relay" in str(result.exception)
+    result = CliRunner().invoke(app, ["config", "check", "--in-program", str(path)])
+    assert (result.exit_code, "in a program, guards m (no bundle)" in result.output) == (0, True)
 
 
 def test_positions_of_grpc_refuse_a_guard_of_http() -> None:

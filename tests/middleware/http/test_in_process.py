@@ -44,7 +44,7 @@ def each(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return each_token_bundle(tmp_path_factory.mktemp("http") / "each.tocsin")
 
 
-class Seen(NamedTuple):
+class Received(NamedTuple):
     """What a caller sees."""
 
     status: int
@@ -53,7 +53,7 @@ class Seen(NamedTuple):
     verdict: Any
 
 
-Say = Callable[..., Seen]
+Say = Callable[..., Received]
 
 
 @contextmanager
@@ -83,30 +83,30 @@ def positioned(position: str, guard: Guard) -> Iterator[tuple[Say, OpenAIServer,
 
         headers = {"content-type": "application/json"}
 
-        def say(prompt: str, **more: Any) -> Seen:
-            transport: Any = httpx.HTTPTransport(**PLAIN)
+        def say(prompt: str, **more: Any) -> Received:
+            transport: Any = httpx.HTTPTransport()
             if position == "transport":
                 transport = tocsin.guard_transport(transport, guard)
             with httpx.Client(transport=transport, timeout=TIMEOUT) as client:
                 with client.stream("POST", url + CHAT, content=body(prompt, more), headers=headers) as response:
                     parts = list(response.iter_raw())
-                return Seen(response.status_code, dict(response.headers), b"".join(parts), tocsin.verdict(response))
+                return Received(response.status_code, dict(response.headers), b"".join(parts), tocsin.verdict(response))
 
-        async def say_aio(prompt: str, **more: Any) -> Seen:
-            transport = tocsin.guard_transport(httpx.AsyncHTTPTransport(**PLAIN), guard)
+        async def say_aio(prompt: str, **more: Any) -> Received:
+            transport = tocsin.guard_transport(httpx.AsyncHTTPTransport(), guard)
             async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT) as client:
                 async with client.stream("POST", url + CHAT, content=body(prompt, more), headers=headers) as response:
                     parts = [part async for part in response.aiter_raw()]
-                return Seen(response.status_code, dict(response.headers), b"".join(parts), tocsin.verdict(response))
+                return Received(response.status_code, dict(response.headers), b"".join(parts), tocsin.verdict(response))
 
         yield (lambda *a, **m: asyncio.run(say_aio(*a, **m))) if position == "async transport" else say, server, url
 
 
-def verdict_of(seen: Seen) -> dict[str, Any] | None:
+def verdict_of(received: Received) -> dict[str, Any] | None:
     """The verdict in the header, or in the comment of a stream."""
-    text = seen.headers.get(METADATA_KEY)
+    text = received.headers.get(METADATA_KEY)
     if text is None:
-        comments = [line for line in seen.body.decode().splitlines() if line.startswith(f": {METADATA_KEY} ")]
+        comments = [line for line in received.body.decode().splitlines() if line.startswith(f": {METADATA_KEY} ")]
         text = comments[0].removeprefix(f": {METADATA_KEY} ") if comments else None
     return None if text is None else json.loads(text)
 
@@ -124,20 +124,23 @@ def test_bodies_are_those_of_the_server_where_nothing_is_withheld(position: str,
         for prompt in ANSWERS:
             for more in ({"logprobs": True}, {"logprobs": True, "stream": True}):
                 content = {"model": "m", "messages": [{"role": "user", "content": prompt}], **more}
-                plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT, **PLAIN)
-                seen = say(prompt, **more)
-                assert seen.status == 200
-                assert without_comments(seen.body) == plain_response.content, (prompt, more)
+                plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT)
+                received = say(prompt, **more)
+                assert received.status == 200
+                assert without_comments(received.body) == plain_response.content, (prompt, more)
                 if "stream" not in more and position != "envoy":  # which leaves it out where a body may change
-                    assert seen.headers["content-length"] == plain_response.headers["content-length"]
-                told = verdict_of(seen)
+                    assert received.headers["content-length"] == plain_response.headers["content-length"]
+                reported = verdict_of(received)
                 alarm = None if prompt == "safe" else "warning"
                 if mode != "observe":
-                    assert told is not None and told["alarm"] == alarm and told["model"] == "m", (prompt, more)
+                    assert reported is not None and reported["alarm"] == alarm and reported["model"] == "m", (
+                        prompt,
+                        more,
+                    )
                 elif position in SERVED:
-                    assert told is None
+                    assert reported is None
                 if position not in SERVED:  # a program sees its own verdict in every mode
-                    assert seen.verdict.severity == alarm
+                    assert received.verdict.severity == alarm
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -148,16 +151,16 @@ def test_what_was_asked_for_is_gone_again(position: str, mode: str, streams: boo
     with serving(OpenAIServer().app()) as url, positioned(position, guard) as (say, server, _):
         more = {"stream": True} if streams else {}
         content = {"model": "m", "messages": [{"role": "user", "content": "two"}], **more}
-        plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT, **PLAIN)
-        seen = say("two", **more)
+        plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT)
+        received = say("two", **more)
         body, _ = server.requests[-1]
         assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
-        assert without_comments(seen.body) == plain_response.content
+        assert without_comments(received.body) == plain_response.content
         if mode != "observe":
-            told = verdict_of(seen)
-            assert told is not None and told["alarm"] == "warning"
+            reported = verdict_of(received)
+            assert reported is not None and reported["alarm"] == "warning"
         if not streams and position != "envoy":
-            assert seen.headers["content-length"] == str(len(seen.body))
+            assert received.headers["content-length"] == str(len(received.body))
         asked_by_itself = say("two", logprobs=True, **more)
         assert server.requests[-1][0].get("top_logprobs") is None
         assert b'"logprob":' in asked_by_itself.body
@@ -170,11 +173,11 @@ def test_a_blocked_answer_is_an_error_of_http(position: str, streams: bool, toke
     with positioned(position, guard) as (say, _, _):
         more = {"logprobs": True, **({"stream": True} if streams else {})}
         assert say("safe", **more).status == 200
-        seen = say("far", **more)
-        assert seen.status == 403
-        assert json.loads(seen.body)["error"]["code"] == "BLOCKED"
-        assert json.loads(seen.headers[METADATA_KEY])["action"] == "block"
-        assert seen.headers["content-length"] == str(len(seen.body))
+        received = say("far", **more)
+        assert received.status == 403
+        assert json.loads(received.body)["error"]["code"] == "BLOCKED"
+        assert json.loads(received.headers[METADATA_KEY])["action"] == "block"
+        assert received.headers["content-length"] == str(len(received.body))
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -186,10 +189,10 @@ def test_a_stream_is_stopped_in_the_middle(position: str, ends: bool, each: Path
         config(each, "enforce", judge="message", session="stream", on_alarm={"warning": "block"}, **more)
     )
     with positioned(position, guard) as (say, server, _):
-        seen = say("turns", logprobs=True, stream=True)
-        assert seen.status == 200
+        received = say("turns", logprobs=True, stream=True)
+        assert received.status == 200
         expected = stream(*ANSWERS["turns"])
-        events = seen.body.split(b"\n\n")
+        events = received.body.split(b"\n\n")
         assert b"\n\n".join(events[:5]) + b"\n\n" == b"".join(expected[:5])  # the role, and four usual tokens
         last = json.loads(events[5].removeprefix(b"data: "))
         if ends:
@@ -207,8 +210,8 @@ def test_what_cannot_be_judged_fails_closed(position: str, streams: bool, tokens
     guard = Guard.open(config(tokens, "enforce", fail="closed"))
     with positioned(position, guard) as (say, _, _):
         more = {"stream": True} if streams else {}
-        seen = say("safe", **more)
-        assert (seen.status, json.loads(seen.body)["error"]["code"]) == (503, "UNSCORED")
+        received = say("safe", **more)
+        assert (received.status, json.loads(received.body)["error"]["code"]) == (503, "UNSCORED")
         assert say("html", **more).status == 503
         assert say("error", **more).status == 422  # an error of the server is no answer to be judged
 
@@ -221,13 +224,13 @@ def test_a_retry_sends_the_request_again(position: str, streams: bool, tokens: P
     )
     with positioned(position, guard) as (say, server, _):
         more = {"stream": True} if streams else {}
-        seen = say("again", **more)
-        assert seen.status == 200
+        received = say("again", **more)
+        assert received.status == 200
         assert len(server.requests) == 2
         safe = say("safe", **more)
-        assert without_comments(seen.body) == without_comments(safe.body)
-        told = verdict_of(seen)
-        assert told is not None and told["action"] == "retry"
+        assert without_comments(received.body) == without_comments(safe.body)
+        reported = verdict_of(received)
+        assert reported is not None and reported["action"] == "retry"
         assert say("far", **more).status == 400  # abstains when no try passes
 
 
@@ -240,11 +243,11 @@ def test_a_fallback_is_asked_instead(position: str, streams: bool, tokens: Path)
         guard = Guard.open(config(tokens, "enforce", on_alarm={"warning": "fallback"}, fallback=fallback, ask=2))
         with positioned(position, guard) as (say, _, _):
             more = {"stream": True} if streams else {}
-            seen = say("far", **more)
-            assert (seen.status, len(other.requests)) == (200, 1)
-            assert without_comments(seen.body) == without_comments(say("safe", **more).body)
-            told = verdict_of(seen)
-            assert told is not None and told["action"] == "fallback"
+            received = say("far", **more)
+            assert (received.status, len(other.requests)) == (200, 1)
+            assert without_comments(received.body) == without_comments(say("safe", **more).body)
+            reported = verdict_of(received)
+            assert reported is not None and reported["action"] == "fallback"
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -276,8 +279,8 @@ def test_an_abstention_is_a_response_of_the_protocol(position: str, tokens: Path
     abstain = {"response": response, "keep": ["id", "model"]}
     guard = Guard.open(config(tokens, "enforce", on_alarm={"warning": "abstain"}, abstain=abstain))
     with positioned(position, guard) as (say, _, _):
-        seen = say("far", logprobs=True)
-        assert (seen.status, json.loads(seen.body)) == (200, {"id": "chatcmpl-1", "model": "m", **response})
+        received = say("far", logprobs=True)
+        assert (received.status, json.loads(received.body)) == (200, {"id": "chatcmpl-1", "model": "m", **response})
 
 
 def test_other_routes_and_verbs_pass(tokens: Path) -> None:

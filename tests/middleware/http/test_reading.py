@@ -43,9 +43,9 @@ def guard(tokens: Path) -> Guard:
 
 
 def pvalue(bundle: Path, logprobs: list[float]) -> float:
-    made = Bundle.read(bundle)
+    read = Bundle.read(bundle)
     alone = Observations({"token_logprobs": np.array([logprobs], np.float32)})
-    return float(made.require_promise().judge(made.scorer(alone)).pvalues[0])
+    return float(read.require_promise().judge(read.scorer(alone)).pvalues[0])
 
 
 def test_a_completion_and_its_stream_are_judged_alike(guard: Guard, tokens: Path) -> None:
@@ -143,7 +143,7 @@ UNREADABLE = {
     "model twice": (BODY.replace(b'"model":"m"', b'"model":"other","model":"m"'), "undecodable"),
     "a member twice, once escaped": (BODY.replace(b'"logprob":-0.3', ESCAPED, 1), "undecodable"),
     "index twice": (completion([USUAL] * 6, [USUAL] * 6).replace(b'"index":1', b'"index":0,"index":1'), "undecodable"),
-    "without log-probabilities": (completion([USUAL] * 6, asked=False), "missing_signal"),
+    "without log-probabilities": (completion([USUAL] * 6, has_logprobs=False), "missing_signal"),
     "of a stranger": (BODY.replace(b'"model":"m"', b'"model":"x"'), "unknown_model"),
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from tocsin.offline.calibrating import RecordedResponses
 from tocsin.offline.engine import Here, OnRay, engine_of
 from tocsin.offline.evaluating import evaluate_files
 from tocsin.offline.fitting import fit_detectors
-from tocsin.offline.scoring import SCORE, Scoring, responses_of, write_scores
+from tocsin.offline.scoring import SCORE_PREFIX, Scoring, responses_of, write_scores
 from tocsin_calibration import Bundle, CalibrationError, calibrate, evaluate
 from tocsin_calibration.sweeps import calibrate_in_sweeps
 from tocsin_detectors import Entropy, Mahalanobis, compile
@@ -58,10 +58,10 @@ def swept(bundle, data, engine, **terms):
     return calibrate_in_sweeps(responses, ALPHAS, detectors=bundle.scorer.detectors, **terms)
 
 
-def same(one, other):
-    assert one.thresholds == other.thresholds and one.laws == other.laws
-    assert np.array_equal(one.nonconformity.scores, other.nonconformity.scores)
-    assert np.array_equal(one.reference, other.reference)
+def same(promise, other):
+    assert promise.thresholds == other.thresholds and promise.laws == other.laws
+    assert np.array_equal(promise.nonconformity.scores, other.nonconformity.scores)
+    assert np.array_equal(promise.reference, other.reference)
 
 
 def test_file_by_file_is_as_in_one_memory_and_on_a_cluster(bundle, data, ray):
@@ -81,19 +81,19 @@ def die_once(shared, item):
 
 
 def test_a_worker_killed_in_the_middle_changes_nothing(tmp_path, ray):
-    found = list(ray.map(die_once, (tmp_path, 10), range(20)))
-    assert [value for value, _ in found] == list(range(10, 30))
-    assert (tmp_path / "died-2").exists() and os.getpid() not in {process for _, process in found}
+    results = list(ray.map(die_once, (tmp_path, 10), range(20)))
+    assert [value for value, _ in results] == list(range(10, 30))
+    assert (tmp_path / "died-2").exists() and os.getpid() not in {process for _, process in results}
 
 
 def test_what_the_function_raised_is_raised_here(data, bundle, tmp_path, ray):
     table = pq.read_table(data / "3.parquet")
     broken = np.full((len(table), 10), np.nan, np.float32)
     for at in (0, 3):
-        made = table if at == 0 else table.set_column(
+        written = table if at == 0 else table.set_column(
             table.column_names.index("signal.probs"), "signal.probs", pa.array(list(broken))
         )  # fmt: skip
-        pq.write_table(made, tmp_path / f"{at}.parquet")
+        pq.write_table(written, tmp_path / f"{at}.parquet")
     for engine in (Here(), ray):
         with pytest.raises(CalibrationError, match="NaN or infinite score"):
             swept(bundle, tmp_path, engine)
@@ -105,13 +105,13 @@ def test_scores_written_once_are_calibrated_on_and_evaluated_like_the_recording(
         assert write_scores(scoring, part, tmp_path) is not None
         assert write_scores(scoring, part, tmp_path) is None  # done before
     scored = responses_of(bundle, tmp_path, None)
-    assert scored.prefix == SCORE and scored.column("right").tolist() == recording.column("right").tolist()
+    assert scored.prefix == SCORE_PREFIX and scored.column("right").tolist() == recording.column("right").tolist()
     promise = swept(bundle, tmp_path, ray)
     same(promise, swept(bundle, data, Here()))
-    whole = evaluate(promise, scoring.all(recording))
+    at_once = evaluate(promise, scoring.all(recording))
     for engine in (Here(), ray):
         parts = evaluate_files(promise, scoring, scored, engine)
-        assert parts.severities == whole.severities and parts.pvalues == whole.pvalues
+        assert parts.severities == at_once.severities and parts.pvalues == at_once.pvalues
 
 
 def test_scores_of_another_graph_are_refused(bundle, data, tmp_path):
@@ -149,8 +149,8 @@ def test_the_commands_on_a_cluster_give_what_they_give_here(data, tmp_path, ray)
     promises = {}
     for where, source in (("here", data), ("ray", data), ("ray", scores), ("here", scores)):
         out = tmp_path / f"{where}-{source.name}.tocsin"
-        told = run(["calibrate", str(bundle), str(source), "-o", str(out), "--share", "0.5", "--on", where])
-        assert told.exit_code == 0 and "promises, on 1,800 responses" in told.output
+        result = run(["calibrate", str(bundle), str(source), "-o", str(out), "--share", "0.5", "--on", where])
+        assert result.exit_code == 0 and "promises, on 1,800 responses" in result.output
         promises[out] = Bundle.read(out).require_promise()
         said = run(["evaluate", str(out), str(source), "--on", where])
         assert said.exit_code == 0 and "of 1,800" in said.output

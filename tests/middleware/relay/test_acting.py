@@ -84,8 +84,8 @@ def unary_as_it_came(target: str, request: bytes = b"x") -> tuple[list[bytes], A
 
 
 def counted(relay: Running, line: str) -> float:
-    found = [one for one in relay.metrics.splitlines() if one.startswith(line + " ")]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
+    samples = [text for text in relay.metrics.splitlines() if text.startswith(line + " ")]
+    return float(samples[0].rpartition(" ")[2]) if samples else 0.0
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -130,10 +130,10 @@ def by_hand(port: int, method: str) -> tuple[bytes, str]:
 
 
 @pytest.mark.parametrize("method", [INFER, STREAM_INFER])
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_truncated_message_is_seen_as_such(method: str, whole: bool, bundle: Path) -> None:
+@pytest.mark.parametrize("has_complete", [True, False])
+def test_a_truncated_message_is_seen_as_such(method: str, has_complete: bool, bundle: Path) -> None:
     message = framed(streamed(GOOD) if method == STREAM_INFER else GOOD)
-    sent = (message if whole else b"") + message[:-7]
+    sent = (message if has_complete else b"") + message[:-7]
     with upstream(sends(sent)) as port:
         with running(config(port, bundle, fail="open")) as relay:
             assert by_hand(int(relay.target.rpartition(":")[2]), method) == by_hand(port, method) == (sent, "0")
@@ -148,10 +148,18 @@ def test_a_truncated_message_is_seen_as_such(method: str, whole: bool, bundle: P
 
 
 def test_a_response_whose_trailers_come_after_the_budget_ends(bundle: Path) -> None:
-    made = config(1, bundle, scoring_budget="20ms")
-    guard = Guard.open(made)
-    goes_on = hold_scores(guard)
-    with upstream(sends(framed(GOOD), pause=0.1)) as port, running(_towards(made, port), guard) as relay:
+    settings = config(1, bundle, scoring_budget="20ms")
+    guard = Guard.open(settings)
+    guard.is_blocking = True
+    scorer = guard.models["digits"].scorer
+    run = scorer.run
+
+    def slow(signals: Any) -> Any:
+        time.sleep(0.2)
+        return run(signals)
+
+    scorer.run = slow  # type: ignore[method-assign]
+    with upstream(sends(framed(GOOD), pause=0.1)) as port, running(_towards(settings, port), guard) as relay:
         received, call = unary_as_it_came(relay.target)
         assert (received, call.code()) == ([GOOD], grpc.StatusCode.OK)
         assert tocsin.verdict(call).unscored == "late"
@@ -159,8 +167,8 @@ def test_a_response_whose_trailers_come_after_the_budget_ends(bundle: Path) -> N
         until(lambda: counted(relay, 'tocsin_unscored_total{model="digits",reason="late"}') == 1)
 
 
-def _towards(made: Config, port: int) -> Config:
-    return Config(**{**made.model_dump(exclude_unset=True), "upstream": f"127.0.0.1:{port}"})
+def _towards(settings: Config, port: int) -> Config:
+    return Config(**{**settings.model_dump(exclude_unset=True), "upstream": f"127.0.0.1:{port}"})
 
 
 def warns(bundle: Path) -> bytes:
@@ -177,9 +185,9 @@ def warns(bundle: Path) -> bytes:
 
 
 def test_the_verdict_of_a_stream_is_the_one_that_was_acted_upon(bundle: Path) -> None:
-    told = {"warning": "abstain", "critical": "block"}
+    actions = {"warning": "abstain", "critical": "block"}
     together = framed(streamed(warns(bundle))) + framed(streamed(FAR))  # judged in one batch
-    with upstream(sends(together)) as port, running(config(port, bundle, on_alarm=told)) as relay:
+    with upstream(sends(together)) as port, running(config(port, bundle, on_alarm=actions)) as relay:
         received, call = stream(relay.target)
         assert (received, call.code()) == ([], grpc.StatusCode.FAILED_PRECONDITION)
         verdict = tocsin.verdict(call)
@@ -205,13 +213,13 @@ def test_an_answer_that_some_method_cannot_hold_is_an_error(bundle: Path, tmp_pa
 
 
 def test_an_abstained_answer_in_a_stream_is_a_message_of_the_stream(bundle: Path) -> None:
-    told = {"response": {"outputs": [{"name": "label"}]}, "keep": ["model_name", "id"]}
-    made = {"on_alarm": {"critical": "abstain"}, "abstain": told}
-    with upstream(sends(framed(streamed(FAR)))) as port, running(config(port, bundle, **made)) as relay:
+    abstention = {"response": {"outputs": [{"name": "label"}]}, "keep": ["model_name", "id"]}
+    policy = {"on_alarm": {"critical": "abstain"}, "abstain": abstention}
+    with upstream(sends(framed(streamed(FAR)))) as port, running(config(port, bundle, **policy)) as relay:
         (received,), call = stream(relay.target)
         assert call.code() is grpc.StatusCode.OK
         answer = oip.StreamResponse.FromString(received).infer_response
-        assert (answer.model_name, answer.id, [one.name for one in answer.outputs]) == ("digits", "42", ["label"])
+        assert (answer.model_name, answer.id, [tensor.name for tensor in answer.outputs]) == ("digits", "42", ["label"])
 
 
 @pytest.mark.parametrize("way", ["retry", "fallback"])

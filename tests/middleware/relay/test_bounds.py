@@ -136,11 +136,11 @@ async def test_padded_frames_pass_in_pieces_and_are_never_kept_whole(bundle: Pat
 
 async def test_unfinished_frames_count_as_memory(bundle: Path) -> None:
     relay, connection, _, _ = connected(bundle)
-    whole = frame(0xFA, 0, 0, b"x" * 16_000)
+    complete = frame(0xFA, 0, 0, b"x" * 16_000)
     for at in range(0, 12_000, 100):
-        connection.downstream.data_received(whole[at : at + 100])
+        connection.downstream.data_received(complete[at : at + 100])
     assert relay.context.config.max_memory - relay.context.memory.remaining == 12_000
-    connection.downstream.data_received(whole[12_000:])
+    connection.downstream.data_received(complete[12_000:])
     assert relay.context.memory.remaining == relay.context.config.max_memory
 
 
@@ -166,7 +166,7 @@ def work_of(action: Any) -> int:
 @pytest.mark.parametrize("connection_waits", [False, True])
 def test_credit_costs_the_same_however_many_streams_wait(connection_waits: bool) -> None:
     class Nobody:
-        def put(self, whole: bytes) -> None:
+        def put(self, frame: bytes) -> None:
             pass
 
     def credit(waiting: int) -> int:

@@ -92,28 +92,28 @@ def server_bytes() -> bytes:
 
 def read(stream: bytes) -> dict[int, list[Any]]:
     """By stream: what its frames say, with header blocks decoded and joined."""
-    found: dict[int, list[Any]] = {}
+    by_stream: dict[int, list[Any]] = {}
     view = memoryview(stream)
     decoder = Decoder()
     open_block = b""
     while view:
-        one, length = Frame.parse_frame_header(view[:9])
+        parsed, length = Frame.parse_frame_header(view[:9])
         assert len(view) >= 9 + length, "the relay handed on half a frame"
-        one.parse_body(view[9 : 9 + length])
+        parsed.parse_body(view[9 : 9 + length])
         view = view[9 + length :]
-        said: Any = type(one).__name__, sorted(one.flags)
-        if isinstance(one, HeadersFrame | ContinuationFrame):
-            open_block += one.data
-            if "END_HEADERS" not in one.flags:
+        said: Any = type(parsed).__name__, sorted(parsed.flags)
+        if isinstance(parsed, HeadersFrame | ContinuationFrame):
+            open_block += parsed.data
+            if "END_HEADERS" not in parsed.flags:
                 continue
             said = "headers", [tuple(map(str, pair)) for pair in decoder.decode(open_block)]
             open_block = b""
-        elif isinstance(one, DataFrame):
-            said = "data", bytes(one.data)
-        elif isinstance(one, SettingsFrame):
-            said = "settings", dict(one.settings)
-        found.setdefault(one.stream_id, []).append(said)
-    return found
+        elif isinstance(parsed, DataFrame):
+            said = "data", bytes(parsed.data)
+        elif isinstance(parsed, SettingsFrame):
+            said = "settings", dict(parsed.settings)
+        by_stream.setdefault(parsed.stream_id, []).append(said)
+    return by_stream
 
 
 async def relayed(config: Any, guard: Guard, client: list[bytes], server: list[bytes]) -> tuple[bytes, bytes]:
@@ -157,8 +157,8 @@ def relay_parts(bundle: Path, request: pytest.FixtureRequest) -> tuple[Any, Guar
 
 async def test_every_single_cut_gives_the_same(relay_parts: tuple[Any, Guard]) -> None:
     client, server = client_bytes(), server_bytes()
-    whole = await relayed(*relay_parts, [client], [server])
-    expected = read(whole[0][len(PREFACE) :]), read(whole[1])
+    uncut = await relayed(*relay_parts, [client], [server])
+    expected = read(uncut[0][len(PREFACE) :]), read(uncut[1])
     for place in range(1, max(len(client), len(server))):
         got = await relayed(*relay_parts, pieces(client, [place]), pieces(server, [place]))
         assert (read(got[0][len(PREFACE) :]), read(got[1])) == expected, f"cut at byte {place}"
@@ -166,10 +166,10 @@ async def test_every_single_cut_gives_the_same(relay_parts: tuple[Any, Guard]) -
 
 async def test_byte_by_byte_gives_the_same(relay_parts: tuple[Any, Guard]) -> None:
     client, server = client_bytes(), server_bytes()
-    whole = await relayed(*relay_parts, [client], [server])
+    uncut = await relayed(*relay_parts, [client], [server])
     got = await relayed(*relay_parts, [bytes([b]) for b in client], [bytes([b]) for b in server])
-    assert read(got[0][len(PREFACE) :]) == read(whole[0][len(PREFACE) :])
-    joined = {stream: [said for said in frames if said[0] != "data"] for stream, frames in read(whole[1]).items()}
+    assert read(got[0][len(PREFACE) :]) == read(uncut[0][len(PREFACE) :])
+    joined = {stream: [said for said in frames if said[0] != "data"] for stream, frames in read(uncut[1]).items()}
     assert {stream: [said for said in frames if said[0] != "data"] for stream, frames in read(got[1]).items()} == joined
 
 
@@ -186,9 +186,9 @@ def test_any_cuts_give_the_same(bundle: Path, client_cuts: list[int], server_cut
             await relayed(config, guard, pieces(client, client_cuts), pieces(server, server_cuts)),
         )
 
-    whole, got = asyncio.run(both())
-    assert read(got[0][len(PREFACE) :]) == read(whole[0][len(PREFACE) :])
-    assert read(got[1]) == read(whole[1])
+    uncut, got = asyncio.run(both())
+    assert read(got[0][len(PREFACE) :]) == read(uncut[0][len(PREFACE) :])
+    assert read(got[1]) == read(uncut[1])
 
 
 async def test_what_is_handed_on_is_what_came(relay_parts: tuple[Any, Guard]) -> None:
@@ -213,10 +213,10 @@ async def test_what_is_handed_on_is_what_came(relay_parts: tuple[Any, Guard]) ->
             for kind, said in got[stream]
         ]
         assert strip == came[stream]
-    asked, handed = read(client[len(PREFACE) :]), read(to_server[len(PREFACE) :])
+    sent, handed = read(client[len(PREFACE) :]), read(to_server[len(PREFACE) :])
     assert handed.pop(0)[0] == ("settings", {1: 0, 4: 1 << 20, 5: 32_768})
-    asked.pop(0)
-    assert handed == asked
+    sent.pop(0)
+    assert handed == sent
 
 
 async def test_what_is_let_go_while_a_frame_passes_comes_before_what_follows_it(relay_parts: tuple[Any, Guard]) -> None:

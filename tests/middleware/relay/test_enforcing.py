@@ -51,10 +51,10 @@ def enforcing(bundle: Path, model: Model | None = None, **more: Any) -> Iterator
     config: dict[str, Any] = {key: more.pop(key) for key in list(more) if key not in _OF_MODEL}
     with model_server() as (server, address):
         server.answers = ANSWERS
-        made = settings(address, bundle, mode="enforce", **config)
-        parts = {**made.models["digits"].model_dump(exclude_unset=True), **more}
-        content = {**made.model_dump(exclude_unset=True), "models": {"digits": parts}}
-        with running(type(made)(**content)) as relay:
+        base = settings(address, bundle, mode="enforce", **config)
+        parts = {**base.models["digits"].model_dump(exclude_unset=True), **more}
+        content = {**base.model_dump(exclude_unset=True), "models": {"digits": parts}}
+        with running(type(base)(**content)) as relay:
             yield relay, server
 
 
@@ -72,8 +72,8 @@ def ask(relay: Running, request: bytes, **more: Any) -> tuple[Any, Any, dict[str
 
 
 def counted(relay: Running, line: str) -> float:
-    found = [one for one in relay.metrics.splitlines() if one.startswith(line + " ")]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
+    samples = [text for text in relay.metrics.splitlines() if text.startswith(line + " ")]
+    return float(samples[0].rpartition(" ")[2]) if samples else 0.0
 
 
 def calm(relay: Running) -> Any:
@@ -113,13 +113,13 @@ def test_a_blocked_answer_is_a_status_with_its_facts(bundle: Path) -> None:
 
 def test_an_abstained_answer_is_a_response_of_the_protocol(bundle: Path) -> None:
     label = {"name": "label", "datatype": "INT64", "shape": ["1"], "contents": {"int64_contents": ["-1"]}}
-    told = {"response": {"outputs": [label]}, "keep": ["model_name", "id"]}
-    with enforcing(bundle, on_alarm={"critical": "abstain"}, abstain=told) as (relay, _):
+    abstention = {"response": {"outputs": [label]}, "keep": ["model_name", "id"]}
+    with enforcing(bundle, on_alarm={"critical": "abstain"}, abstain=abstention) as (relay, _):
         response, status, _ = ask(relay, b"far")
-        made = oip.Response.FromString(response)
+        answer = oip.Response.FromString(response)
         assert status == grpc.StatusCode.OK
-        assert (made.model_name, made.id, len(made.outputs)) == ("digits", "42", 1)
-        assert list(made.outputs[0].contents.int64_contents) == [-1]
+        assert (answer.model_name, answer.id, len(answer.outputs)) == ("digits", "42", 1)
+        assert list(answer.outputs[0].contents.int64_contents) == [-1]
 
 
 def test_a_share_of_alarms_is_acted_upon_and_always_the_same(bundle: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_fallback_answers_with_the_callers_metadata_and_deadline(bundle: Pat
         with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback=fallback) as (relay, _):
             response, status, _ = ask(relay, b"far", metadata=(("x-tenant", "a"), ("x-key-bin", b"\0\1")))
             assert (response, status) == (ANSWERS[b"safe 1"], grpc.StatusCode.OK)
-            assert safer.seen[-1]["x-tenant"] == "a" and safer.seen[-1]["x-key-bin"] == b"\0\1"
+            assert safer.metadata[-1]["x-tenant"] == "a" and safer.seen[-1]["x-key-bin"] == b"\0\1"
             assert ask(relay, b"far", metadata=(("sleep", "0.5"),))[1] == grpc.StatusCode.FAILED_PRECONDITION
         with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback={"upstream": "127.0.0.1:1"}) as (relay, _):
             assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION
@@ -162,10 +162,10 @@ def test_a_fallback_is_asked_over_tls_by_every_position(bundle: Path, tmp_path: 
 
         assert channels.send(target, sending) == asyncio.run(send(target)) == [ANSWERS[b"safe 1"]]
         stranger = Authority(tmp_path / "stranger")
-        for ca, told in ((stranger.ca, "strange"), (tmp_path / "none.pem", "missing")):
+        for ca, ca_kind in ((stranger.ca, "strange"), (tmp_path / "none.pem", "missing")):
             fallback = {"upstream": address, "tls": {"ca": ca}, "deadline": "2s"}
             with enforcing(bundle, on_alarm={"critical": "fallback"}, fallback=fallback) as (relay, _):
-                assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION, told
+                assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION, ca_kind
         unreadable = target._replace(tls=UpstreamTls(ca=tmp_path / "none.pem"))
         assert asyncio.run(send(unreadable)) is None and channels.send(unreadable, sending) is None
 
@@ -177,14 +177,14 @@ def test_retries_ask_the_same_model_until_an_answer_passes(bundle: Path) -> None
         assert (response, status) == (server.sequence[b"wavering"][2], grpc.StatusCode.OK)
         assert tocsin.Verdict.from_metadata(trailing["tocsin-verdict"]).severity is None
         assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION
-        assert server.asked[b"far"] == 4
+        assert server.request_counts[b"far"] == 4
 
 
 def test_retries_that_are_not_worth_their_cost_are_not_made(bundle: Path) -> None:
     retry = {"most": 3, "accuracy": 0.1, "passes_right": 0.9, "passes_wrong": 0.9, "cost": 0.1}
     with enforcing(bundle, on_alarm={"critical": "retry"}, retry=retry) as (relay, server):
         assert ask(relay, b"far")[1] == grpc.StatusCode.FAILED_PRECONDITION
-        assert server.asked[b"far"] == 1
+        assert server.request_counts[b"far"] == 1
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])

@@ -174,8 +174,8 @@ def test_what_is_not_http2_passes_unread(bundle: Path) -> None:
         def answer() -> None:
             peer, _ = listener.accept()
             with peer:
-                asked = peer.recv(4096)
-                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok" + asked[:3])
+                request = peer.recv(4096)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok" + request[:3])
 
         threading.Thread(target=answer, daemon=True).start()
         with running(settings(listener.getsockname()[1], bundle)) as relay:
@@ -263,8 +263,8 @@ def test_a_client_that_half_closes_its_socket_still_gets_its_answer(bundle: Path
 
     asking = fields((":method", "POST"), (":path", INFER), ("content-type", "application/grpc"))
     with upstream(behave) as port, running(settings(port, bundle)) as relay:
-        host, _, own = relay.target.rpartition(":")
-        with socket.create_connection((host, int(own)), timeout=60) as peer:
+        host, _, relay_port = relay.target.rpartition(":")
+        with socket.create_connection((host, int(relay_port)), timeout=5) as peer:
             peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
             peer.sendall(headers(1, asking) + DataFrame(1, data=b"\0\0\0\0\0", flags=["END_STREAM"]).serialize())
             peer.shutdown(socket.SHUT_WR)

@@ -34,9 +34,9 @@ class Receiver:
         self.room, self.initial = INITIAL_WINDOW, INITIAL_WINDOW
         self.rooms: dict[int, int] = {}
 
-    def put(self, whole: bytes) -> None:
-        high, low, kind, flags, stream = HEADER.unpack_from(whole)
-        payload = whole[9:]
+    def put(self, frame: bytes) -> None:
+        high, low, kind, flags, stream = HEADER.unpack_from(frame)
+        payload = frame[9:]
         assert len(payload) == high << 8 | low
         assert stream not in self.ended, "something comes after the end"
         if kind == DATA:
@@ -101,13 +101,15 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
             credit(stream, amount)
         else:
             send_window.announced(amount)
-            for one in receiver.rooms:
-                receiver.rooms[one] += amount - receiver.initial
+            for stream_id in receiver.rooms:
+                receiver.rooms[stream_id] += amount - receiver.initial
             receiver.initial = amount
             send_window.acknowledged()
-        for one in STREAMS:
-            assert sent[one].startswith(receiver.content.get(one, b""))
-        assert send_window.waiting == sum(len(sent[one]) - len(receiver.content.get(one, b"")) for one in STREAMS)
+        for stream_id in STREAMS:
+            assert sent[stream_id].startswith(receiver.content.get(stream_id, b""))
+        assert send_window.waiting == sum(
+            len(sent[stream_id]) - len(receiver.content.get(stream_id, b"")) for stream_id in STREAMS
+        )
         assert memory.remaining == (1 << 30) - send_window.waiting
     for stream in STREAMS:
         send_window.enqueue_after_data(stream, frame(HEADERS, END_STREAM, stream, b""))
@@ -119,7 +121,7 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
 
 
 @pytest.mark.parametrize(
-    ("stream", "payload", "told"),
+    ("stream", "payload", "message"),
     [
         (0, b"\0\0\0", "WINDOW_UPDATE of 3 bytes"),
         (0, b"\0\0\0\0", "WINDOW_UPDATE of nothing"),
@@ -128,10 +130,10 @@ def test_windows_are_kept_and_everything_arrives_in_order(steps: list[tuple[str,
         (1, b"\x7f\xff\xff\xff", "the window of stream 1 is too large"),
     ],
 )
-def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: bytes, told: str) -> None:
+def test_window_updates_that_break_the_rules_are_refused(stream: int, payload: bytes, message: str) -> None:
     send_window = SendWindow(Receiver(), account())
     send_window.open(1)
-    with pytest.raises(StreamError if stream else FrameError, match=told):
+    with pytest.raises(StreamError if stream else FrameError, match=message):
         send_window.credit(stream, payload)
 
 
@@ -147,8 +149,8 @@ def test_streams_that_have_ended_are_forgotten() -> None:
         send_window.close(stream)
         receive_window.close(stream)
     send_window.credit(999, struct.pack(">L", 5))  # of a stream that is gone
-    kept: Any = send_window._queues, send_window._blocked, receive_window._streams
-    assert kept == ({}, {}, {})
+    remaining: Any = send_window._queues, send_window._blocked, receive_window._streams
+    assert remaining == ({}, {}, {})
 
 
 def test_a_sender_gets_back_every_byte_before_its_windows_are_spent() -> None:
@@ -156,8 +158,8 @@ def test_a_sender_gets_back_every_byte_before_its_windows_are_spent() -> None:
         def __init__(self) -> None:
             self.rooms = {0: CONNECTION_WINDOW, 1: STREAM_WINDOW}
 
-        def put(self, whole: bytes) -> None:
-            self.rooms[HEADER.unpack_from(whole)[4]] += int.from_bytes(whole[9:], "big")
+        def put(self, frame: bytes) -> None:
+            self.rooms[HEADER.unpack_from(frame)[4]] += int.from_bytes(frame[9:], "big")
 
     sender = Sender()
     memory = account()

@@ -31,17 +31,17 @@ def test_settings_of_a_broken_length_end_the_connection() -> None:
 @given(st.binary(max_size=70_000), st.integers(16_384, 20_000), st.booleans())
 def test_header_frames_hold_the_block_whatever_the_limit(block: bytes, largest: int, end_stream: bool) -> None:
     encoded = memoryview(frames.header_frames(5, block, end_stream=end_stream, largest=largest))
-    found = []
+    parsed = []
     while encoded:
         frame, length = Frame.parse_frame_header(encoded[:9])
         frame.parse_body(encoded[9 : 9 + length])
         encoded = encoded[9 + length :]
-        found.append(frame)
+        parsed.append(frame)
         assert length <= largest and frame.stream_id == 5
-    assert b"".join(frame.data for frame in found) == block
-    assert isinstance(found[0], HeadersFrame) and ("END_STREAM" in found[0].flags) == end_stream
-    assert all(isinstance(frame, ContinuationFrame) for frame in found[1:])
-    assert ["END_HEADERS" in frame.flags for frame in found] == [False] * (len(found) - 1) + [True]
+    assert b"".join(frame.data for frame in parsed) == block
+    assert isinstance(parsed[0], HeadersFrame) and ("END_STREAM" in parsed[0].flags) == end_stream
+    assert all(isinstance(frame, ContinuationFrame) for frame in parsed[1:])
+    assert ["END_HEADERS" in frame.flags for frame in parsed] == [False] * (len(parsed) - 1) + [True]
 
 
 @given(st.binary(max_size=100), st.integers(0, 255), st.booleans())

@@ -93,8 +93,8 @@ def test_a_walk_reads_a_request_as_a_full_decoder_does(pairs: list[tuple[str, st
 def test_pieces_of_a_cookie_are_one_and_two_keys_are_none() -> None:
     requests = RequestFields(["cookie", "x-session"])
     path = field(":path", "/a/b")
-    whole = requests.head(path + field("cookie", "a=1") + field("", "b=2", index=32) + field("cookie", "c=3"))
-    assert (whole.fields, whole.irregular) == ({"cookie": "a=1; b=2; c=3"}, "")
+    head = requests.head(path + field("cookie", "a=1") + field("", "b=2", index=32) + field("cookie", "c=3"))
+    assert (head.fields, head.irregular) == ({"cookie": "a=1; b=2; c=3"}, "")
     same = requests.head(path + field("x-session", "me") + field("x-session", "me"))
     assert (same.fields, same.irregular) == ({"x-session": "me"}, "")
     both = requests.head(path + field("x-session", "me") + field("x-session", "you"))
@@ -135,10 +135,10 @@ def test_a_damaged_block_is_an_error_and_nothing_else(broken: bytes) -> None:
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_read_or_refused(content: bytes) -> None:
     try:
-        found = HeaderReader(HeaderFilter(WANTED)).read(content)
+        values = HeaderReader(HeaderFilter(WANTED)).read(content)
     except HeaderError:
-        found = {}
-    assert found.keys() <= set(WANTED)
+        values = {}
+    assert values.keys() <= set(WANTED)
 
 
 @given(fields)
@@ -155,9 +155,9 @@ def memory_of(reading: Callable[[], object]) -> int:
     """Bytes that it leaves behind."""
     tracemalloc.start()
     try:
-        kept = reading()
+        result = reading()
         gc.collect()
-        assert kept is not None
+        assert result is not None
         return tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
@@ -172,8 +172,8 @@ def test_many_connections_keep_no_more_than_one(stateful: bool) -> None:
     def connections() -> list[HeaderReader]:
         wanted = HeaderFilter(WANTED)
         readers = [HeaderReader(wanted, stateful=stateful) for _ in range(40)]
-        for number, one in enumerate(blocks):
-            readers[number % 40].read(one)
+        for number, encoded in enumerate(blocks):
+            readers[number % 40].read(encoded)
         return readers
 
     assert memory_of(connections) < 6 << 20
@@ -184,8 +184,8 @@ def test_what_a_client_sends_before_it_has_heard_is_not_kept_where_it_is_large()
 
     def connection() -> HeaderReader:
         reader = HeaderReader(HeaderFilter(WANTED), stateful=True)
-        for one in blocks:
-            reader.read(one)
+        for encoded in blocks:
+            reader.read(encoded)
         return reader
 
     assert memory_of(connection) < 1 << 20

@@ -58,7 +58,7 @@ def asking(config: Any) -> Any:
     return config
 
 
-def seen(outcome: Callable[[grpc.Channel], Any], target: str) -> Any:
+def observed(outcome: Callable[[grpc.Channel], Any], target: str) -> Any:
     """Everything that a scenario lets a caller see at a target, without the verdict."""
     with grpc.insecure_channel(target, options=UNLIMITED) as channel:
         return outcome(channel)
@@ -74,11 +74,11 @@ def observables(call: Any) -> dict[str, Any]:
     }
 
 
-def unary(method: str, request: bytes, *asked: tuple[str, Any], **more: Any) -> Callable[[grpc.Channel], Any]:
+def unary(method: str, request: bytes, *wishes: tuple[str, Any], **more: Any) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
         call = channel.unary_unary(method)
         try:
-            response, done = call.with_call(request, metadata=METADATA + asked, timeout=60, **more)
+            response, done = call.with_call(request, metadata=METADATA + wishes, timeout=30, **more)
         except grpc.RpcError as error:
             return {"error": True, **observables(error)}
         return {"response": response, **observables(done)}
@@ -86,9 +86,9 @@ def unary(method: str, request: bytes, *asked: tuple[str, Any], **more: Any) -> 
     return scenario
 
 
-def down(request: bytes, *asked: tuple[str, Any]) -> Callable[[grpc.Channel], Any]:
+def down(request: bytes, *wishes: tuple[str, Any]) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
-        call = channel.unary_stream("/test.Model/Down")(request, metadata=METADATA + asked, timeout=60)
+        call = channel.unary_stream("/test.Model/Down")(request, metadata=METADATA + wishes, timeout=30)
         received = []
         try:
             received.extend(call)
@@ -107,9 +107,9 @@ def up(requests: list[bytes]) -> Callable[[grpc.Channel], Any]:
     return scenario
 
 
-def both(requests: list[bytes], *asked: tuple[str, Any]) -> Callable[[grpc.Channel], Any]:
+def both(requests: list[bytes], *wishes: tuple[str, Any]) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
-        call = channel.stream_stream("/test.Model/Both")(iter(requests), metadata=METADATA + asked, timeout=60)
+        call = channel.stream_stream("/test.Model/Both")(iter(requests), metadata=METADATA + wishes, timeout=30)
         return {"responses": list(call), **observables(call)}
 
     return scenario
@@ -152,8 +152,8 @@ SCENARIOS = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("scenario", list(SCENARIOS))
 def test_a_caller_sees_the_same_with_and_without_the_relay(world: World, scenario: str, mode: str) -> None:
-    expected = seen(SCENARIOS[scenario], world.direct)
-    assert seen(SCENARIOS[scenario], world.relayed[mode]) == expected
+    expected = observed(SCENARIOS[scenario], world.direct)
+    assert observed(SCENARIOS[scenario], world.relayed[mode]) == expected
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -163,7 +163,9 @@ def test_deadlines_reach_the_server_and_end_the_call(world: World, mode: str) ->
             channel.unary_unary("/test.Model/Unary")(b"x", metadata=(("sleep", "3"),), timeout=0.2)
         return caught.value.code()  # type: ignore[attr-defined]
 
-    assert seen(scenario, world.relayed[mode]) == seen(scenario, world.direct) == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert (
+        observed(scenario, world.relayed[mode]) == observed(scenario, world.direct) == grpc.StatusCode.DEADLINE_EXCEEDED
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -205,7 +207,7 @@ async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
                 channel.unary_unary(method)(request, metadata=METADATA, timeout=60)
                 for method, request in [("/test.Model/Unary", b"%d" % n) for n in range(50)] + [(INFER, b"one")] * 50
             ]
-            found = [
+            answers = [
                 (
                     await call,
                     await call.code(),
@@ -213,8 +215,8 @@ async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
                 )
                 for call in calls
             ]
-            stream = channel.stream_stream("/test.Model/Both")(iter([b"abc", b"def"]), timeout=60)
-            return found, [message async for message in stream]
+            stream = channel.stream_stream("/test.Model/Both")(iter([b"abc", b"def"]), timeout=30)
+            return answers, [message async for message in stream]
 
     assert await ask(world.relayed[mode]) == await ask(world.direct)
 
@@ -224,14 +226,14 @@ def test_large_guarded_answers_at_once_on_one_connection_each_come_whole(world: 
     sizes = [150_000 + 1_000 * n for n in range(24)]
     with grpc.insecure_channel(world.relayed[mode], options=UNLIMITED) as channel:
         for _ in range(6):
-            asked = [bytes([n % 256]) * size for n, size in enumerate(sizes)]
-            futures = [channel.unary_unary(INFER).future(request, timeout=60) for request in asked]
-            assert [future.result() for future in futures] == asked
+            requests = [bytes([n % 256]) * size for n, size in enumerate(sizes)]
+            futures = [channel.unary_unary(INFER).future(request, timeout=60) for request in requests]
+            assert [future.result() for future in futures] == requests
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_many_calls_at_once_each_get_their_own_answer(world: World, mode: str) -> None:
     with grpc.insecure_channel(world.relayed[mode], options=UNLIMITED) as channel:
-        asked = [b"%d" % n * (n % 97 * 31 + 1) for n in range(600)]
-        futures = [channel.unary_unary("/test.Model/Unary").future(request, timeout=60) for request in asked]
-        assert [future.result() for future in futures] == asked
+        requests = [b"%d" % n * (n % 97 * 31 + 1) for n in range(600)]
+        futures = [channel.unary_unary("/test.Model/Unary").future(request, timeout=60) for request in requests]
+        assert [future.result() for future in futures] == requests

@@ -24,16 +24,16 @@ SAFE = safe_traffic(40, seed=11)
 
 def broken(name: str, values: Any, datatype: str = "FP32", **message: Any) -> bytes:
     """A response whose tensor `name` is replaced."""
-    made = oip.Response.FromString(inference(SAFE, slice(0, 1)))
-    for position, tensor in enumerate(made.outputs):
+    parsed = oip.Response.FromString(inference(SAFE, slice(0, 1)))
+    for position, tensor in enumerate(parsed.outputs):
         if tensor.name == name:
             tensor.datatype = datatype
             del tensor.shape[:]
             tensor.shape.extend(np.shape(values))
-            made.raw_output_contents[position] = np.asarray(values).tobytes()
+            parsed.raw_output_contents[position] = np.asarray(values).tobytes()
     for key, value in message.items():
-        setattr(made, key, value)
-    return bytes(made.SerializeToString())
+        setattr(parsed, key, value)
+    return bytes(parsed.SerializeToString())
 
 
 ANSWERS = {
@@ -59,9 +59,9 @@ ANSWERS = {
 
 @pytest.fixture(scope="module")
 def relay(bundle: Path) -> Iterator[Running]:
-    with model_server() as (model, address), running(settings(address, bundle, max_message=4096)) as made:
+    with model_server() as (model, address), running(settings(address, bundle, max_message=4096)) as running_relay:
         model.answers = ANSWERS
-        yield made
+        yield running_relay
 
 
 def ask(relay: Running, request: bytes, *metadata: tuple[str, str]) -> Any:
@@ -72,23 +72,23 @@ def ask(relay: Running, request: bytes, *metadata: tuple[str, str]) -> Any:
 
 
 def counted(relay: Running, line: str) -> float:
-    for found in relay.metrics.splitlines():
-        if found.startswith(line + " "):
-            return float(found.rpartition(" ")[2])
+    for sample in relay.metrics.splitlines():
+        if sample.startswith(line + " "):
+            return float(sample.rpartition(" ")[2])
     return 0.0
 
 
 def test_the_verdict_is_what_the_bundle_says(relay: Running, bundle: Path) -> None:
-    made = Bundle.read(bundle)
-    promise = made.require_promise()
+    read = Bundle.read(bundle)
+    promise = read.require_promise()
     for row in range(20):
         verdict = ask(relay, b"safe %d" % row)
-        pvalues, details, severities, _ = promise.judge(made.scorer(SAFE.take(slice(row, row + 1))))
+        pvalues, details, severities, _ = promise.judge(read.scorer(SAFE.take(slice(row, row + 1))))
         assert verdict.pvalues == [pytest.approx(pvalues[0], rel=1e-5)]
         assert list(verdict.by_detector.values()) == pytest.approx(details[0], rel=1e-5)
         assert verdict.severity == severities[0]
         assert (verdict.model, verdict.version) == ("digits", "v1")
-        assert made.digest.startswith(verdict.bundle)
+        assert read.digest.startswith(verdict.bundle)
 
 
 def test_an_alarm_is_flagged_with_reasons_and_counted(relay: Running) -> None:
@@ -223,10 +223,10 @@ def test_trace_ids_become_exemplars(relay: Running) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     ask(relay, b"far", ("traceparent", f"00-{trace}-b7ad6b7169203331-01"))
     assert relay.sidecar.http is not None
-    asked = urllib.request.Request(
+    request = urllib.request.Request(
         f"http://{relay.sidecar.http.address}/metrics", headers={"Accept": "application/openmetrics-text"}
     )
-    with urllib.request.urlopen(asked) as answer:
+    with urllib.request.urlopen(request) as answer:
         text = answer.read().decode()
     exemplars = [line for line in text.splitlines() if trace in line]
     assert any(line.startswith("tocsin_alarms_total") for line in exemplars)

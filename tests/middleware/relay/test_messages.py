@@ -27,8 +27,8 @@ def test_messages_come_out_whole_however_payloads_are_cut(contents: list[bytes],
     memory = MemoryBudget(10_000)
     assembler = MessageDeframer(1_000, memory.open(unreachable))
     stream = b"".join(map(framed, contents))
-    found = [message.content for payload in cut(stream, places) for message in assembler.feed(payload)]
-    assert found == contents
+    received = [message.content for payload in cut(stream, places) for message in assembler.feed(payload)]
+    assert received == contents
     assert memory.remaining == 10_000
 
 
@@ -38,8 +38,8 @@ def test_messages_over_the_limit_are_skipped_and_named(sizes: list[int], places:
     assembler = MessageDeframer(50, memory.open(unreachable))
     contents = [bytes([size]) * size for size in sizes]
     stream = b"".join(map(framed, contents))
-    found = [(m.content, m.fault) for payload in cut(stream, places) for m in assembler.feed(payload)]
-    assert found == [(c, None) if len(c) <= 50 else (None, "too_large") for c in contents]
+    received = [(m.content, m.fault) for payload in cut(stream, places) for m in assembler.feed(payload)]
+    assert received == [(c, None) if len(c) <= 50 else (None, "too_large") for c in contents]
     assert memory.remaining == 10_000
 
 

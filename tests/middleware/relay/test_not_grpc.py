@@ -92,7 +92,7 @@ def relay(nginx: str, bundle: Path, **more: Any) -> Any:
 
 
 def count(running: Running, line: str) -> float:
-    return sum(float(one.rpartition(" ")[2]) for one in running.metrics.splitlines() if one.startswith(line + " "))
+    return sum(float(text.rpartition(" ")[2]) for text in running.metrics.splitlines() if text.startswith(line + " "))
 
 
 UNREAD = 'tocsin_relay_not_understood_total{what="not_grpc"}'

@@ -40,7 +40,7 @@ def server() -> Iterator[str]:
 
 
 def count(metrics: str, line: str) -> float:
-    return sum(float(one.rpartition(" ")[2]) for one in metrics.splitlines() if one.startswith(line + " "))
+    return sum(float(text.rpartition(" ")[2]) for text in metrics.splitlines() if text.startswith(line + " "))
 
 
 def limited(relay: Running, limit: str) -> float:
@@ -61,9 +61,9 @@ def read_all(peer: socket.socket) -> bytes:
     return content
 
 
-def ask(target: str, credentials: grpc.ChannelCredentials | None = None, seconds: float = 60) -> Any:
-    made = grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
-    with made as channel:
+def ask(target: str, credentials: grpc.ChannelCredentials | None = None, seconds: float = 20) -> Any:
+    opened = grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
+    with opened as channel:
         try:
             return channel.unary_unary(INFER)(b"safe", timeout=seconds)
         except grpc.RpcError as error:
@@ -85,7 +85,7 @@ def ready(metrics: str) -> int:
 def test_who_does_not_say_what_it_speaks_is_sent_away(bundle: Path, server: str, said: bytes) -> None:
     with running(settings(server, bundle, limits={"handshake": "1s"})) as relay, connect(relay.target) as speaks:
         speaks.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0))
-        until(lambda: any(one.downstream.greeted for one in relay.sidecar.relay.context.connections))
+        until(lambda: any(connection.downstream.greeted for connection in relay.sidecar.relay.context.connections))
         with connect(relay.target) as silent:
             silent.sendall(said)
             read_all(silent)
@@ -113,15 +113,15 @@ def test_half_handshakes_have_a_deadline_and_count_as_connections(
     with running(settings(server, bundle, tls=tls, limits=limits)) as relay:
         assert ask(relay.target, trusted) == ANSWER
         until(lambda: not relay.sidecar.relay.context.connections)
-        with connect(relay.target) as one, connect(relay.target) as two:
-            two.sendall(b"\x16\x03\x01\x02\x00")  # the beginning of a ClientHello
+        with connect(relay.target) as mute, connect(relay.target) as hesitant:
+            hesitant.sendall(b"\x16\x03\x01\x02\x00")  # the beginning of a ClientHello
             until(
                 lambda: len(relay.sidecar.relay.context.handshakes) + len(relay.sidecar.relay.context.connections) == 2
             )
             with connect(relay.target) as third:
                 assert read_all(third) == b""
             assert limited(relay, "connections") == 1
-            assert read_all(one) == read_all(two) == b""
+            assert read_all(mute) == read_all(hesitant) == b""
         assert limited(relay, "handshake") == 2
         apart = [("grpc.use_local_subchannel_pool", 1)]
         keeping = [grpc.secure_channel(relay.target, trusted, apart) for _ in range(3)]  # the third finds no room
@@ -200,14 +200,14 @@ def test_running_out_of_descriptors_is_told_as_that(bundle: Path, server: str, t
         silent = [connect(target) for _ in range(60)]
         try:
             until(lambda: ready(metrics) == 503)
-            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as answer:
-                told = answer.read().decode()
-            assert count(told, 'tocsin_relay_limited_total{limit="descriptors"}') >= 1
-            assert count(told, 'tocsin_relay_unready{reason="descriptors"}') == 1
-            assert count(told, "tocsin_relay_upstream_failures_total") == 0
+            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
+                metrics_text = answer.read().decode()
+            assert count(metrics_text, 'tocsin_relay_limited_total{limit="descriptors"}') >= 1
+            assert count(metrics_text, 'tocsin_relay_unready{reason="descriptors"}') == 1
+            assert count(metrics_text, "tocsin_relay_upstream_failures_total") == 0
         finally:
-            for one in silent:
-                one.close()
+            for connection in silent:
+                connection.close()
         until(lambda: ready(metrics) == 200)
         assert ask(target) == ANSWER
         assert "out of file descriptors" in log.read_text()
@@ -227,7 +227,7 @@ def test_an_upstream_that_descriptors_do_not_suffice_for_is_not_blamed(
             channel.unary_unary(INFER)(b"safe", timeout=60)
         assert "the relay is out of file descriptors" in refused.value.details()  # type: ignore[attr-defined]
         assert not relay.sidecar.is_ready
-        monkeypatch.setattr(relay.sidecar.relay.context.descriptors, "_ran_out", -descriptors.RECENT)
+        monkeypatch.setattr(relay.sidecar.relay.context.descriptors, "_ran_out", -descriptors.UNREADY_SECONDS)
         assert relay.sidecar.is_ready
 
 
@@ -236,16 +236,16 @@ def test_an_upstream_that_descriptors_do_not_suffice_for_is_not_blamed(
 
 @contextmanager
 def model_at(port: int) -> Iterator[None]:
-    made = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
     model = Model()
     model.answers = {b"safe": ANSWER}
-    made.add_generic_rpc_handlers((model,))
-    assert made.add_insecure_port(f"127.0.0.1:{port}") == port
-    made.start()
+    server.add_generic_rpc_handlers((model,))
+    assert server.add_insecure_port(f"127.0.0.1:{port}") == port
+    server.start()
     try:
         yield
     finally:
-        made.stop(0).wait()
+        server.stop(0).wait()
 
 
 def refuses(target: str) -> bool:
@@ -266,8 +266,8 @@ def test_readiness_and_port_follow_the_upstream(bundle: Path, follows: str) -> N
 
         def health() -> Any:
             with grpc.insecure_channel(admin) as channel:
-                asked = health_pb2.HealthCheckRequest()
-                return health_pb2_grpc.HealthStub(channel).Check(asked, timeout=60).status
+                request = health_pb2.HealthCheckRequest()
+                return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
 
         serving = health_pb2.HealthCheckResponse.SERVING
         for _ in range(2):

@@ -33,10 +33,10 @@ class ServesAll(grpc.GenericRpcHandler):  # type: ignore[misc]
     """A server that answers every method with a response that alarms, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.methods: list[str] = []
 
     def service(self, details: Any) -> Any:
-        self.asked.append(details.method)
+        self.methods.append(details.method)
         return grpc.unary_unary_rpc_method_handler(lambda request, context: BAD)
 
 
@@ -75,14 +75,14 @@ def ask(block: bytes, flags: int = END_HEADERS) -> bytes:
 
 def outcome(served: Served, request: bytes, *, acknowledges: bool = True) -> str:
     """The status that the relay's caller sees, or how the stream ended. Nothing unjudged comes out."""
-    before = len(served.server.asked)
+    before = len(served.server.methods)
     with raw_client(served.relay.target, acknowledges=acknowledges) as client:
         client.send(request)
         answer = client.answer(1)
-    asked = served.server.asked[before:]
-    assert BAD not in answer.content or asked == [OTHER], (asked, answer.fields)
+    methods = served.server.methods[before:]
+    assert BAD not in answer.content or methods == [OTHER], (methods, answer.fields)
     if answer.status == REFUSED:
-        assert not asked
+        assert not methods
     return answer.status or answer.end
 
 
@@ -187,14 +187,14 @@ def test_padding_is_not_read_as_fields(served: Served) -> None:
     padding = field(":path", INFER)
     padded = frames.frame(HEADERS, END_HEADERS | PADDED, 1, bytes((len(padding),)) + other + padding)
     content = frames.frame(DATA, END_STREAM, 1, framed(b"ask"))
-    before = len(served.server.asked)
+    before = len(served.server.methods)
     with raw_client(served.direct) as client:
         client.send(padded + content)
         client.answer(1)
-    assert served.server.asked[before:] == [INFER], "C-core reads padding as padding: nothing is shown here"
-    before = len(served.server.asked)
+    assert served.server.methods[before:] == [INFER], "C-core reads padding as padding: nothing is shown here"
+    before = len(served.server.methods)
     assert outcome(served, padded + content) == "0"
-    assert served.server.asked[before:] == [OTHER]
+    assert served.server.methods[before:] == [OTHER]
     priority = bytes((3,)) + bytes(5) + TARGET + PATH + REST + bytes(3)
     assert outcome(served, frames.frame(HEADERS, END_HEADERS | PADDED | HAS_PRIORITY, 1, priority) + content) == JUDGED
     head = frames.frame(HEADERS, PADDED, 1, bytes((3,)) + TARGET + bytes(3))
@@ -216,12 +216,12 @@ def test_the_reserved_bit_of_a_stream_is_no_part_of_its_number(served: Served) -
 
 @pytest.mark.parametrize("stream", [0, 2])
 def test_streams_that_are_not_for_clients_to_open_end_the_connection(served: Served, stream: int) -> None:
-    before = len(served.server.asked)
+    before = len(served.server.methods)
     with raw_client(served.relay.target) as client:
         client.send(frames.frame(HEADERS, END_HEADERS, stream, TARGET + PATH + REST))
         client.send(frames.frame(DATA, END_STREAM, stream or 1, framed(b"ask")))
         assert client.answer(stream or 1).end == "goaway"
-    assert len(served.server.asked) == before
+    assert len(served.server.methods) == before
 
 
 @pytest.mark.parametrize("refused", [TARGET + REST, TARGET + PATH + b"\x80" + REST], ids=["no path", "damaged"])
@@ -229,7 +229,7 @@ def test_a_stream_that_was_refused_is_not_opened_again(served: Served, refused: 
     """The upstream never heard of it, and would take a further header block for a new call: the connection ends, as for
     every stream that begins behind another (RFC 9113, section 5.1.1).
     """
-    before = len(served.server.asked)
+    before = len(served.server.methods)
     with raw_client(served.relay.target) as client:
         for stream in range(1, 4_001, 2):  # more than the relay remembers
             client.send(frames.frame(HEADERS, END_HEADERS | END_STREAM, stream, refused))
@@ -237,7 +237,7 @@ def test_a_stream_that_was_refused_is_not_opened_again(served: Served, refused: 
         client.send(frames.frame(HEADERS, END_HEADERS, 1, TARGET + PATH + REST))
         client.send(frames.frame(DATA, END_STREAM, 1, framed(b"ask")))
         assert client.answer(1).end == "goaway"
-    assert served.server.asked[before:] == []
+    assert served.server.methods[before:] == []
 
 
 def test_an_early_refusal_leaves_the_others_alone(served: Served) -> None:
@@ -248,10 +248,10 @@ def test_an_early_refusal_leaves_the_others_alone(served: Served) -> None:
         client.send(ask(refused))
         client.send(frames.frame(HEADERS, END_HEADERS, 3, follows))
         client.send(frames.frame(DATA, END_STREAM, 3, framed(b"ask")))
-        before = len(served.server.asked)
+        before = len(served.server.methods)
         assert client.answer(1).status == REFUSED
         assert client.answer(3).status == JUDGED
-    assert served.server.asked[before:] in ([INFER], [])  # asked before or after it was looked at
+    assert served.server.methods[before:] in ([INFER], [])  # asked before or after it was looked at
 
 
 LONG = {"fields": bytes((0x90,)) * 60_000, "bytes": TARGET + PATH + field("x", "y" * 70_000)}
@@ -267,13 +267,13 @@ def test_what_is_too_long_is_refused_before_it_is_decoded(served: Served, name: 
     request += frames.frame(CONTINUATION, END_HEADERS, 1)
     limited = served.relay.sidecar.relay.context.limited
     before = limited["headers"], limited["unreadable"]
-    seen = outcome(served, request, acknowledges=acknowledges)
+    status = outcome(served, request, acknowledges=acknowledges)
     if not acknowledges:
-        assert seen == "goaway" and limited["headers"] == before[0] + 1
+        assert status == "goaway" and limited["headers"] == before[0] + 1
     elif name == "fields":
-        assert seen == REFUSED and limited["unreadable"] == before[1] + 1
+        assert status == REFUSED and limited["unreadable"] == before[1] + 1
     else:
-        assert seen == RESOURCE_EXHAUSTED and limited["headers"] == before[0] + 1
+        assert status == RESOURCE_EXHAUSTED and limited["headers"] == before[0] + 1
 
 
 names = st.sampled_from(
@@ -310,9 +310,9 @@ def test_no_block_leads_past_judgement(served: Served, block: bytes, acknowledge
     request = ask(block)
     if padding:
         request = ask(bytes((len(padding),)) + block + padding, END_HEADERS | PADDED)
-    before = len(served.server.asked)
+    before = len(served.server.methods)
     with raw_client(served.relay.target, acknowledges=acknowledges) as client:
         client.send(request)
         answer = client.answer(1)
     if BAD in answer.content:
-        assert not [asked for asked in served.server.asked[before:] if asked.strip("/") == INFER.strip("/")]
+        assert not [method for method in served.server.methods[before:] if method.strip("/") == INFER.strip("/")]

@@ -47,14 +47,14 @@ def observed(scenario: Any, target: str) -> Any:
     """What a caller sees, without what the proxy writes itself."""
     with grpc.insecure_channel(target, options=UNLIMITED) as channel:
         try:
-            seen = scenario(channel)
+            observables = scenario(channel)
         except grpc.RpcError as error:
             return {"raised": error.code(), "details": error.details()}  # type: ignore[attr-defined]
     for part in ("initial", "trailing"):
-        if part in seen:
-            own = (*THEIR_OWN, METADATA_KEY)
-            seen[part] = sorted(str(pair) for pair in seen[part] if pair[0] not in own)
-    return seen
+        if part in observables:
+            excluded = (*THEIR_OWN, METADATA_KEY)
+            observables[part] = sorted(str(pair) for pair in observables[part] if pair[0] not in excluded)
+    return observables
 
 
 @pytest.mark.parametrize("mode", MODES)

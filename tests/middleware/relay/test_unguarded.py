@@ -48,7 +48,7 @@ def code(target: str, method: str, request: bytes = b"safe") -> Any:
 
 def limited(relay: Running, limit: str) -> float:
     line = f'tocsin_relay_limited_total{{limit="{limit}"}} '
-    return next(float(one.rpartition(" ")[2]) for one in relay.metrics.splitlines() if one.startswith(line))
+    return next(float(text.rpartition(" ")[2]) for text in relay.metrics.splitlines() if text.startswith(line))
 
 
 def test_methods_without_a_model_are_refused_and_the_connection_stays(bundle: Path) -> None:
@@ -66,7 +66,7 @@ def test_methods_without_a_model_are_refused_and_the_connection_stays(bundle: Pa
 def test_a_call_refused_before_the_client_acknowledges_costs_no_other(bundle: Path) -> None:
     """Until then blocks are written anew behind a refused one; from then on each stands alone."""
 
-    def asked(stream: int, method: str) -> bytes:
+    def request_frames(stream: int, method: str) -> bytes:
         fields = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "x"), ("te", "trailers"),
                   ("content-type", "application/grpc"))  # fmt: skip
         block = b"".join(field(name, value) for name, value in fields)
@@ -78,16 +78,16 @@ def test_a_call_refused_before_the_client_acknowledges_costs_no_other(bundle: Pa
         served(bundle, mode="enforce", unguarded="refuse") as relay,
         raw_client(relay.target, acknowledges=False) as client,
     ):
-        client.send(asked(1, OTHER))
+        client.send(request_frames(1, OTHER))
         assert client.answer(1).status == "7"
-        client.send(asked(3, INFER))
+        client.send(request_frames(3, INFER))
         assert client.answer(3).status == "0"
         client.send(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        client.send(asked(5, INFER))
+        client.send(request_frames(5, INFER))
         assert client.answer(5).status == "0"
-        client.send(asked(7, OTHER))
+        client.send(request_frames(7, OTHER))
         assert client.answer(7).status == "7"
-        client.send(asked(9, INFER))
+        client.send(request_frames(9, INFER))
         assert client.answer(9).status == "0"
 
 
@@ -120,12 +120,14 @@ def test_health_and_reflection_always_pass(bundle: Path) -> None:
             running(settings(port, bundle, mode="enforce", unguarded="refuse")) as relay,
             grpc.insecure_channel(relay.target) as channel,
         ):
-            told = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
-            assert told.status == health_pb2.HealthCheckResponse.SERVING
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
             ask = reflection_pb2.ServerReflectionRequest(list_services="")
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            (listed,) = stub.ServerReflectionInfo(iter([ask]), timeout=60)
-            assert [one.name for one in listed.list_services_response.service] == [reflection.SERVICE_NAME]
+            (listed,) = stub.ServerReflectionInfo(iter([ask]), timeout=10)
+            assert [listed_service.name for listed_service in listed.list_services_response.service] == [
+                reflection.SERVICE_NAME
+            ]
     finally:
         server.stop(0).wait()
 
@@ -134,10 +136,10 @@ class Keys:
     """A sink that takes note of what the calls told of themselves."""
 
     def __init__(self) -> None:
-        self.seen: list[dict[str, str]] = []
+        self.keys: list[dict[str, str]] = []
 
     def scored(self, batch: Any) -> None:
-        self.seen += [dict(call.keys) for call in batch.calls]
+        self.keys += [dict(call.keys) for call in batch.calls]
 
     unscored = acted = shadowed = lambda self, *what: None
 
@@ -172,8 +174,8 @@ def test_keys_are_read_however_a_caller_encodes_their_names(bundle: Path) -> Non
             client.send(frames.frame(HEADERS, END_HEADERS, 21, start + bytes(0x80 | at for at in STATIC_KEYS.values())))
             client.send(frames.frame(DATA, END_STREAM, 21, framed(b"safe")))
             assert client.answer(21).status == "0"
-        until(lambda: len(sink.seen) == len(ways) + 1)
-    assert sink.seen == [dict.fromkeys(STATIC_KEYS, "me")] * len(ways) + [dict.fromkeys(STATIC_KEYS, "")]
+        until(lambda: len(sink.keys) == len(ways) + 1)
+    assert sink.keys == [dict.fromkeys(STATIC_KEYS, "me")] * len(ways) + [dict.fromkeys(STATIC_KEYS, "")]
 
 
 def test_a_key_that_a_reload_adds_is_read_on_open_connections(bundle: Path, tmp_path: Path) -> None:
@@ -203,5 +205,5 @@ def test_a_key_that_a_reload_adds_is_read_on_open_connections(bundle: Path, tmp_
             relay.call(relay.sidecar.reloader.reload())
             ask(b"safe", timeout=60, metadata=[("x-user", "me")])
             assert len(relay.sidecar.relay.context.connections) == 1
-            until(lambda: len(sink.seen) == 3)
-    assert sink.seen == [{}, {}, {"x-user": "me"}]
+            until(lambda: len(sink.keys) == 3)
+    assert sink.keys == [{}, {}, {"x-user": "me"}]

@@ -42,10 +42,10 @@ OTHERS = {
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_every_spelling_is_found_and_the_rest_is_as_it_was(spelling: str, place: int) -> None:
     rest = [literal("grpc-status", "0"), b"\x88", b"\x20", literal("x-own", "tocsin-verdict")]
-    whole = b"".join((*rest[:place], SPELLINGS[spelling], *rest[place:], SPELLINGS[spelling]))
-    found = split_verdicts(whole)
-    assert found.block == b"".join(rest)
-    assert [verdict_text(one) for one in found.verdicts] == ["x", "x"]
+    block = b"".join((*rest[:place], SPELLINGS[spelling], *rest[place:], SPELLINGS[spelling]))
+    split = split_verdicts(block)
+    assert split.block == b"".join(rest)
+    assert [verdict_text(field) for field in split.verdicts] == ["x", "x"]
 
 
 @pytest.mark.parametrize("other", OTHERS)
@@ -64,22 +64,22 @@ def test_what_is_left_decodes_to_the_other_fields_within_the_size_told(
     encoder = Encoder()
     encoder.header_table_size = 0
     mixed = [*pairs[:place], (METADATA_KEY, VALUE), *pairs[place:]]
-    found = split_verdicts(bytes(encoder.encode(mixed, huffman=huffman)))
-    assert [verdict_text(one) for one in found.verdicts] == [VALUE]
-    left = [tuple(map(str, pair)) for pair in Decoder().decode(found.block)]
-    assert left == pairs
-    assert found.size >= sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in pairs)
+    split = split_verdicts(bytes(encoder.encode(mixed, huffman=huffman)))
+    assert [verdict_text(field) for field in split.verdicts] == [VALUE]
+    decoded = [tuple(map(str, pair)) for pair in Decoder().decode(split.block)]
+    assert decoded == pairs
+    assert split.size >= sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in pairs)
     if not huffman:
-        assert found.size == sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in pairs)
+        assert split.size == sum(len(name) + len(value) + FIELD_OVERHEAD for name, value in pairs)
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_split_or_refused(block: bytes) -> None:
     try:
-        found = split_verdicts(block)
+        split = split_verdicts(block)
     except HeaderError:
         return
-    assert len(found.block) <= len(block)
+    assert len(split.block) <= len(block)
 
 
 @given(st.binary(max_size=30))

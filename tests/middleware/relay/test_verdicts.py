@@ -114,23 +114,23 @@ def verdicts(metadata: Any) -> list[str]:
 def test_verdicts_of_the_model_server_are_removed(mode: str, method: str, bundle: Path) -> None:
     with forger(everywhere) as address, running(settings(address, bundle, mode=mode)) as relay:
         for request in (b"x", b"fail"):
-            seen = call(relay.target, request, method)
-            assert (seen.code() is grpc.StatusCode.OK) == (request == b"x")
-            assert verdicts(seen.initial_metadata()) == []
-            found = verdicts(seen.trailing_metadata())
-            assert dict(seen.trailing_metadata())["x-own"] == "2" and dict(seen.initial_metadata())["x-own"] == "1"
+            done = call(relay.target, request, method)
+            assert (done.code() is grpc.StatusCode.OK) == (request == b"x")
+            assert verdicts(done.initial_metadata()) == []
+            reported = verdicts(done.trailing_metadata())
+            assert dict(done.trailing_metadata())["x-own"] == "2" and dict(done.initial_metadata())["x-own"] == "1"
             if method == INFER and request == b"x" and mode != "observe":
-                assert len(found) == 1 and tocsin.verdict(seen).severity == "critical"
+                assert len(reported) == 1 and tocsin.verdict(done).severity == "critical"
             else:
-                assert found == [] and tocsin.verdict(seen) is None
+                assert reported == [] and tocsin.verdict(done) is None
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", [INFER, "/any.Other/Method"])
 def test_so_are_those_of_a_response_of_trailers_alone(mode: str, method: str, bundle: Path) -> None:
     with forger(only_trailers) as address, running(settings(address, bundle, mode=mode)) as relay:
-        seen = call(relay.target, method=method)
-    assert seen.code() is grpc.StatusCode.NOT_FOUND and verdicts(seen.trailing_metadata()) == []
+        done = call(relay.target, method=method)
+    assert done.code() is grpc.StatusCode.NOT_FOUND and verdicts(done.trailing_metadata()) == []
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -160,9 +160,9 @@ def test_so_are_those_that_are_spelt_otherwise(mode: str, spelling: str, bundle:
 
     with upstream(behave) as port, running(settings(port, bundle, mode=mode)) as relay:
         for method in (INFER, "/any.Other/Method"):
-            seen = call(relay.target, method=method)
-            assert seen.code() is grpc.StatusCode.OK and dict(seen.trailing_metadata())["x"] == "y"
-            assert verdicts(seen.initial_metadata()) == [] and "x" not in verdicts(seen.trailing_metadata())
+            done = call(relay.target, method=method)
+            assert done.code() is grpc.StatusCode.OK and dict(done.trailing_metadata())["x"] == "y"
+            assert verdicts(done.initial_metadata()) == [] and "x" not in verdicts(done.trailing_metadata())
 
 
 def test_a_forged_verdict_in_the_callers_table_is_refused_where_nothing_may_pass_unread(bundle: Path) -> None:
@@ -179,10 +179,10 @@ def test_a_forged_verdict_in_the_callers_table_is_refused_where_nothing_may_pass
     with upstream(behave) as port:
         for mode, fail in (("annotate", "open"), ("enforce", "open"), ("enforce", "closed")):
             with running(settings(port, bundle, mode=mode, fail=fail)) as relay:
-                seen = call(relay.target)
-                assert FORGED not in verdicts(seen.trailing_metadata())
+                done = call(relay.target)
+                assert FORGED not in verdicts(done.trailing_metadata())
                 assert counted(relay, 'tocsin_relay_not_understood_total{what="headers"}') >= 1
-                assert fail == "open" or seen.code() is grpc.StatusCode.UNAVAILABLE
+                assert fail == "open" or done.code() is grpc.StatusCode.UNAVAILABLE
 
 
 # -- accept_verdicts
@@ -201,7 +201,7 @@ def accepting(bundle: Path, behave: Behave, **more: Any) -> Iterator[Running]:
 
 def writing(*texts: str, answer: bytes = GOOD) -> Behave:
     def behave(request: bytes, context: Any) -> bytes:
-        context.set_trailing_metadata(tuple((METADATA_KEY, one) for one in texts))
+        context.set_trailing_metadata(tuple((METADATA_KEY, value) for value in texts))
         if request == b"fail":
             context.abort(grpc.StatusCode.UNAVAILABLE, "refused behind")
         return answer
@@ -210,34 +210,36 @@ def writing(*texts: str, answer: bytes = GOOD) -> Behave:
 
 
 def counted(relay: Running, line: str) -> float:
-    found = [one for one in relay.metrics.splitlines() if one.startswith(line + " ")]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
+    samples = [
+        line_of_metrics for line_of_metrics in relay.metrics.splitlines() if line_of_metrics.startswith(line + " ")
+    ]
+    return float(samples[0].rpartition(" ")[2]) if samples else 0.0
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])
 def test_an_unscored_verdict_counts_as_unscored_and_fails_as_it_is_said_here(fail: str, bundle: Path) -> None:
     behind = Verdict("digits", "v1", unscored="queue_full").to_metadata()
     with accepting(bundle, writing(behind), mode="enforce", fail=fail) as relay:
-        seen = call(relay.target)
+        done = call(relay.target)
         assert counted(relay, 'tocsin_unscored_total{model="digits",reason="queue_full"}') == 1
         assert counted(relay, "tocsin_relay_accepted_verdicts_total") == 1
         if fail == "open":
-            assert seen.code() is grpc.StatusCode.OK and tocsin.verdict(seen).unscored == "queue_full"
+            assert done.code() is grpc.StatusCode.OK and tocsin.verdict(done).unscored == "queue_full"
         else:
-            assert seen.code() is grpc.StatusCode.UNAVAILABLE and "queue_full" in seen.details()
-            assert tocsin.verdict(seen).action == "block"
+            assert done.code() is grpc.StatusCode.UNAVAILABLE and "queue_full" in done.details()
+            assert tocsin.verdict(done).action == "block"
             assert counted(relay, 'tocsin_actions_total{action="refused",model="digits"}') == 1
 
 
 def test_an_alarm_from_behind_obeys_what_is_done_about_alarms_here(bundle: Path) -> None:
     blocks = {"on_alarm": {"critical": "block"}}
     with accepting(bundle, writing(ALARM), mode="enforce", model=blocks) as relay:
-        seen = call(relay.target)
-        assert seen.code() is grpc.StatusCode.PERMISSION_DENIED and tocsin.verdict(seen).action == "block"
+        done = call(relay.target)
+        assert done.code() is grpc.StatusCode.PERMISSION_DENIED and tocsin.verdict(done).action == "block"
     blocked_behind = text(alarm="critical", action="block", p=[0.001])
     with accepting(bundle, writing(blocked_behind), mode="enforce") as relay:
-        seen = call(relay.target)
-        assert seen.code() is grpc.StatusCode.OK and tocsin.verdict(seen).action == "flag"
+        done = call(relay.target)
+        assert done.code() is grpc.StatusCode.OK and tocsin.verdict(done).action == "flag"
         failed = call(relay.target, b"fail")  # nothing is to be done: what was done stays
         assert failed.details() == "refused behind" and tocsin.verdict(failed).action == "block"
 
@@ -245,9 +247,9 @@ def test_an_alarm_from_behind_obeys_what_is_done_about_alarms_here(bundle: Path)
 @pytest.mark.parametrize("mode", MODES)
 def test_the_verdict_from_behind_is_the_only_one(mode: str, bundle: Path) -> None:
     with accepting(bundle, writing(ALARM, FORGED), mode=mode) as relay:
-        seen = call(relay.target)
-    (found,) = verdicts(seen.trailing_metadata())
-    assert json.loads(found)["p"] == [0.99]  # the last is the one of whoever is nearest
+        done = call(relay.target)
+    (reported,) = verdicts(done.trailing_metadata())
+    assert json.loads(reported)["p"] == [0.99]  # the last is the one of whoever is nearest
 
 
 MALFORMED = {
@@ -300,10 +302,10 @@ def test_what_is_no_verdict_is_as_if_it_were_not_there_and_counted(mode: str, bu
         with grpc.insecure_channel(relay.target, options=[("grpc.max_metadata_size", 1 << 20)]) as channel:
             for number, (name, malformed) in enumerate(MALFORMED.items(), 1):
                 written.append(malformed)
-                response, seen = channel.unary_unary(INFER).with_call(b"x", timeout=60)
+                response, done = channel.unary_unary(INFER).with_call(b"x", timeout=10)
                 assert response == GOOD, name
-                (found,) = verdicts(seen.trailing_metadata())
-                assert Verdict.from_metadata(found).bundle != "sha256:forged" and tocsin.verdict(seen).pvalues, name
+                (reported,) = verdicts(done.trailing_metadata())
+                assert Verdict.from_metadata(reported).bundle != "sha256:forged" and tocsin.verdict(done).pvalues, name
                 assert counted(relay, 'tocsin_relay_not_understood_total{what="verdict"}') == number, name
         assert counted(relay, "tocsin_relay_accepted_verdicts_total") == 0
         assert counted(relay, "tocsin_relay_connections") <= 1
@@ -338,17 +340,17 @@ def test_verdicts_fit_what_callers_take_in_trailers(mode: str, bundle: Path) -> 
             options: dict[str, Any] = {}
             if limit is not None:  # C-core announces the second of them, and takes the first for certain
                 options = {"grpc.max_metadata_size": limit, "grpc.absolute_max_metadata_size": limit}
-            seen = call(relay.target, b"%d" % parts, **options)
-            assert seen.code() is grpc.StatusCode.OK, seen.details()
-            assert list_size(seen.trailing_metadata()) <= min(limit or USUAL_LIST_SIZE, USUAL_LIST_SIZE)
-            verdict = tocsin.verdict(seen)
+            done = call(relay.target, b"%d" % parts, **options)
+            assert done.code() is grpc.StatusCode.OK, done.details()
+            assert list_size(done.trailing_metadata()) <= min(limit or USUAL_LIST_SIZE, USUAL_LIST_SIZE)
+            verdict = tocsin.verdict(done)
             outcomes[parts, limit] = None if verdict is None else (verdict.rows, len(verdict.pvalues))
         assert outcomes[0, None] == (64, 64) and outcomes[7, None] == (64, 64)
         assert outcomes[7, 7_000] is not None and outcomes[7, 7_000][1] < 64
         assert outcomes[7, 6_700] is None
         left_out = list(outcomes.values()).count(None)
         assert counted(relay, 'tocsin_relay_cut_verdicts_total{how="left_out"}') == left_out
-        shortened = sum(1 for found in outcomes.values() if found is not None and found[1] < 64)
+        shortened = sum(1 for delivered in outcomes.values() if delivered is not None and delivered[1] < 64)
         assert counted(relay, 'tocsin_relay_cut_verdicts_total{how="shortened"}') == shortened
 
 
@@ -360,10 +362,10 @@ def test_a_late_response_says_so(mode: str, fail: str, bundle: Path) -> None:
         guard = Guard.open(config)
         goes_on = hold_scores(guard)
         with running(config, guard) as relay:
-            seen = call(relay.target)
+            done = call(relay.target)
             refused = mode == "enforce" and fail == "closed"
-            assert seen.code() is (grpc.StatusCode.UNAVAILABLE if refused else grpc.StatusCode.OK)
-            verdict = tocsin.verdict(seen)
+            assert done.code() is (grpc.StatusCode.UNAVAILABLE if refused else grpc.StatusCode.OK)
+            verdict = tocsin.verdict(done)
             assert (verdict.model, verdict.unscored) == ("digits", "late")
             assert verdict.action == ("block" if refused else "pass")
             goes_on.set()

@@ -141,11 +141,11 @@ async def test_what_follows_of_a_request_that_is_answered_already_goes_nowhere(b
     connection.downstream.data_received(PREFACE + HELLO + HeadersFrame(1, data=ask, flags=["END_HEADERS"]).serialize())
     connection.downstream.data_received(piece)
     connection.upstream.data_received(HELLO + answer(1, b"ok"))
-    asked = len(to_server.written)
+    written_before = len(to_server.written)
     for _ in range(100):
         connection.downstream.data_received(piece)
-    told = frames_of(to_server.written[asked:])
-    assert [(type(frame), frame.stream_id) for frame in told] == [(RstStreamFrame, 1)]
+    frames_after = frames_of(to_server.written[written_before:])
+    assert [(type(frame), frame.stream_id) for frame in frames_after] == [(RstStreamFrame, 1)]
     credited = [f.window_increment for f in frames_of(to_client.written) if isinstance(f, WindowUpdateFrame)]
     begun_with = CONNECTION_WINDOW - INITIAL_WINDOW
     assert sum(credited) - begun_with > 101 * 16_000 - CONNECTION_WINDOW // 4  # but for what is not worth a frame yet
@@ -156,20 +156,20 @@ HELLO = SettingsFrame(0).serialize() + SettingsFrame(0, flags=["ACK"]).serialize
 
 def answer(stream: int, content: bytes) -> bytes:
     head = block([(":status", "200"), ("content-type", "application/grpc")])
-    tail, whole = block([("grpc-status", "0")]), framed(content)
+    tail, message = block([("grpc-status", "0")]), framed(content)
     frames = [
         HeadersFrame(stream, data=head, flags=["END_HEADERS"]),
-        *(DataFrame(stream, data=whole[at : at + 16_000]) for at in range(0, len(whole), 16_000)),
+        *(DataFrame(stream, data=message[at : at + 16_000]) for at in range(0, len(message), 16_000)),
         HeadersFrame(stream, data=tail, flags=["END_HEADERS", "END_STREAM"]),
     ]
     return b"".join(frame.serialize() for frame in frames)
 
 
 def frames_of(written: bytes | bytearray) -> list[Frame]:
-    found, left = [], memoryview(bytes(written))
-    while left:
-        frame, length = Frame.parse_frame_header(left[:9])
-        frame.parse_body(left[9 : 9 + length])
-        found.append(frame)
-        left = left[9 + length :]
-    return found
+    frames, remaining = [], memoryview(bytes(written))
+    while remaining:
+        frame, length = Frame.parse_frame_header(remaining[:9])
+        frame.parse_body(remaining[9 : 9 + length])
+        frames.append(frame)
+        remaining = remaining[9 + length :]
+    return frames

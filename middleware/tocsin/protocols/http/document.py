@@ -236,15 +236,15 @@ class _End(NamedTuple):
         return self._replace(prefix=_itself, steps=(_of_all(self.prefix), *rest))
 
 
-class _Part(NamedTuple):
+class _PathRest(NamedTuple):
     """How to follow the rest of a path, and the members that it ends in."""
 
     follow: Follow
     ends: list[_End]
 
-    def by(self, outer: Follow) -> _Part:
+    def by(self, outer: Follow) -> _PathRest:
         """The same by way of a value that leads to it."""
-        return _Part(_through(outer, self.follow), [end.by(outer) for end in self.ends])
+        return _PathRest(_through(outer, self.follow), [end.by(outer) for end in self.ends])
 
 
 class _Resolver:
@@ -255,15 +255,15 @@ class _Resolver:
         self.by_rows = False
         self.names: set[str] = set()
 
-    def rest(self, node: _Node, wanted: Sequence[Step]) -> _Part:
+    def rest(self, node: _Node, wanted: Sequence[Step]) -> _PathRest:
         """From a value on, whose members follow."""
         if wanted:
             return self._member(node, wanted[0].field, list(wanted[0].takes), wanted[0], wanted[1:])
         if self._leaf:
             node.leaves.add(self._leaf)
-        return _Part(_itself, [])
+        return _PathRest(_itself, [])
 
-    def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _Part:
+    def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _PathRest:
         """From a value on, of which brackets take something."""
         if not brackets:
             return self.rest(node, rest)
@@ -273,7 +273,7 @@ class _Resolver:
                 raise ValueError(f"'{self._path}': only one axis can be one of responses ([*])")
             self.by_rows = self.by_rows or bracket == ROWS
             inner = self.take(node.elements(), step, brackets, rest)
-            return _Part(_each(inner.follow), [end.of_each() for end in inner.ends])
+            return _PathRest(_each(inner.follow), [end.of_each() for end in inner.ends])
         if bracket.lstrip("-").isdigit():
             return self.take(node.elements(), step, brackets, rest).by(_at(int(bracket)))
         if "," in bracket:
@@ -281,19 +281,19 @@ class _Resolver:
             if len(set(keys)) < len(keys):
                 raise ValueError(f"'{self._path}': a key of '{step.field}' is named twice")
             parts = [self._member(node, key, brackets, step, rest) for key in keys]
-            return _Part(_several([part.follow for part in parts]), [end for part in parts for end in part.ends])
+            return _PathRest(_several([part.follow for part in parts]), [end for part in parts for end in part.ends])
         return self._named(node, bracket, brackets, step, rest)
 
-    def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
+    def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
         child, attribute = node.member(name)
         self.names.add(name)
         get = _Get(attribute)
         inner = self.take(child, step, brackets, rest)
         if not rest:
-            return _Part(_through(get, inner.follow), [_End(name, (id(node), attribute), get)])
+            return _PathRest(_through(get, inner.follow), [_End(name, (id(node), attribute), get)])
         return inner.by(get)
 
-    def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _Part:
+    def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
         """Of an object the member, of an array the element whose `name` is that. Elements of other names may hold
         anything, so that values are kept as bytes until the element is chosen.
         """
@@ -320,7 +320,7 @@ class _Resolver:
         ends = list(of_object.ends)
         if len(rest) == 1:
             ends.append(_End(rest[0].field, (id(element), attribute), _Get(attribute)).of_each())
-        return _Part(follow, ends)
+        return _PathRest(follow, ends)
 
 
 class _Get:

@@ -121,7 +121,7 @@ class ServerSentEvents(_Cutting):
         return b"\n".join(lines) or None
 
 
-class JsonLines(_Cutting):
+class JsonLinesFraming(_Cutting):
     """`application/x-ndjson`: a document a line."""
 
     def __init__(self, limit: int) -> None:

@@ -13,7 +13,7 @@ from tocsin.protocols.http.document import Document, Place
 from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, joined, members_of
 from tocsin.protocols.http.values import finders
 from tocsin.protocols.likeliest import Read
-from tocsin.protocols.method import Answer, Opened
+from tocsin.protocols.method import AnsweredRequest, Opened
 from tocsin.protocols.paths import SignalPath, steps
 from tocsin.protocols.rows import Reading, RowPlans, Shapes
 from tocsin.unscored import Unscored
@@ -34,7 +34,7 @@ class OpenedDocument(NamedTuple):
     empty: bool = False
 
 
-class Stream(NamedTuple):
+class StreamFormat(NamedTuple):
     """How a route streams: `done` is the data of the event after which nothing comes; `finish` the path that tells the
     end of a sequence; `summary` where a message repeats what was streamed before it; `repeat` members that messages of
     Tocsin's own repeat from the messages of a stream.
@@ -62,7 +62,7 @@ class JsonMethod:
         *,
         model: str = "",
         version: str = "",
-        stream: Stream | None = None,
+        stream: StreamFormat | None = None,
         every: int = 1,
         content: str = "",
         sequence: str = "",
@@ -75,7 +75,7 @@ class JsonMethod:
     ) -> None:
         self.name = route
         self.attributes: Mapping[str, str] = dict(attributes or {})
-        self.stream = stream or Stream()
+        self.stream = stream or StreamFormat()
         self.streams = stream is not None
         self.requests_stream = self.in_turn = self.stops = False
         self.every = every
@@ -185,10 +185,10 @@ class JsonMethod:
         del request
         return ""
 
-    def answer_of(self, response: bytes) -> Answer:
+    def answer_of(self, response: bytes) -> AnsweredRequest:
         """There is one request."""
         del response
-        return Answer("", False)
+        return AnsweredRequest("", False)
 
     def sequence(self, response: bytes) -> int:
         """Which of several parallel answers a message is of; 0 where that is not told."""

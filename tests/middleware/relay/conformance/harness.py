@@ -97,8 +97,8 @@ def outcome(peer: RawPeer, stream: int, waits: float) -> Outcome:
         if peer.has_ended(stream) and peer.fields(stream).get("grpc-status") != "0":
             peer.ping()  # whether the stream alone has ended
     if _has_failed(peer) or peer.closed:
-        ended = peer.until(lambda: peer.closed)
-        codes = [int.from_bytes(one.payload[4:8], "big") for one in peer.of(Kind.GOAWAY)]
+        ended = peer.until(lambda: peer.closed, 5)
+        codes = [int.from_bytes(goaway.payload[4:8], "big") for goaway in peer.of(Kind.GOAWAY)]
         return Outcome("connection" if ended else "hangs", next((code for code in codes if code), None))
     if not answers_ping:
         return Outcome("hangs")
@@ -115,18 +115,18 @@ def outcome(peer: RawPeer, stream: int, waits: float) -> Outcome:
 def _until_it_ends(peer: RawPeer, stream: int, waits: float) -> None:
     """Wait for a stream to end; where nothing comes, no longer than until the upstream has answered a later call."""
 
-    def over() -> bool:
+    def is_over() -> bool:
         return peer.closed or _has_failed(peer) or peer.has_ended(stream)
 
-    if peer.until(over, min(waits, QUIET)) or waits <= QUIET:
+    if peer.until(is_over, min(waits, QUIET)) or waits <= QUIET:
         return
     peer.send(frame(Kind.HEADERS, END_HEADERS, BARRIER, request_block(INFER)))
     peer.send(frame(Kind.DATA, END_STREAM, BARRIER, message(b"ok")))
-    peer.until(lambda: over() or peer.has_ended(BARRIER), waits)
+    peer.until(lambda: is_over() or peer.has_ended(BARRIER), waits)
     if peer.fields(BARRIER).get("grpc-status") == "0":
-        peer.until(over, QUIET)
+        peer.until(is_over, QUIET)
     else:
-        peer.until(over, waits)
+        peer.until(is_over, waits)
 
 
 def _has_failed(peer: RawPeer) -> bool:
@@ -168,8 +168,8 @@ def unjudged(peer: RawPeer, mode: str) -> list[str]:
     """Answers of the guarded model that went out without having been judged although `mode` judges."""
     if mode == "observe":
         return []
-    found = []
-    for stream in {one.stream for one in peer.of(Kind.DATA)}:
+    complaints = []
+    for stream in {received.stream for received in peer.of(Kind.DATA)}:
         if FAR not in peer.data(stream) and SAFE not in peer.data(stream):
             continue
         if mode == "annotate" and peer.of(Kind.RST_STREAM, stream):
@@ -177,10 +177,10 @@ def unjudged(peer: RawPeer, mode: str) -> list[str]:
         wanted = '"p":' if mode == "enforce" else '"model":'  # in annotate, one that says why it is not judged will do
         fields = peer.fields(stream)
         if fields.get("grpc-status") == "0" and wanted not in fields.get(METADATA_KEY, ""):
-            found.append(f"stream {stream} was answered without a verdict: {fields}")
+            complaints.append(f"stream {stream} was answered without a verdict: {fields}")
     if mode == "enforce" and FAR in peer.data():
-        found.append("an answer that is to be blocked went out")
-    return found
+        complaints.append("an answer that is to be blocked went out")
+    return complaints
 
 
 def gives_everything_back(relay: Running) -> bool:
@@ -227,12 +227,12 @@ class Trial:
                 by_itself = None if decides else self._by_itself(case)
                 assert by_itself is not None and result.kind in _ALIKE.get(by_itself.kind, (by_itself.kind,)), (
                     f"{result}, expected {case.expected.kinds}; the upstream by itself: {by_itself or 'not asked'}; "
-                    f"{_told(peer)}"
+                    f"{_last_frames(peer)}"
                 )
             if result.kind != "connection" and not others_go_on(peer):
                 # Unless the upstream ends its connection over this: the relay tells each call so, one after the other.
                 ended = not case.relay_decides and self._by_itself(case).kind == "connection"
-                assert ended, f"{result}, but other calls on the connection were lost; {_told(peer)}"
+                assert ended, f"{result}, but other calls on the connection were lost; {_last_frames(peer)}"
         finally:
             peer.close()
         assert is_served(relay.target), "another caller is not served afterwards"
@@ -249,10 +249,12 @@ class Trial:
 _ALIKE = {"reset": ("reset", "refused"), "refused": ("reset", "refused"), "hangs": ()}
 
 
-def _told(peer: RawPeer) -> str:
+def _last_frames(peer: RawPeer) -> str:
     """The end of what a peer received, for a failing assertion."""
-    last = [f"{Kind(one.kind).name if one.kind < 10 else one.kind} on {one.stream}: {one.fields or one.payload[:90]!r}"
-            for one in peer.frames[-6:]]  # fmt: skip
+    last = [
+        f"{Kind(kind).name if kind < 10 else kind} on {stream}: {fields or payload[:90]!r}"
+        for kind, _, stream, payload, fields in peer.frames[-6:]
+    ]
     return f"received {last}, closed: {peer.closed}"
 
 

@@ -224,21 +224,21 @@ def test_answers(scene: Scene, answer: Answer, mode: str) -> None:
     upstream, relay = scene.upstream, scene.relays[mode]
     upstream.script = sending(answer.frames)
     connections = len(upstream.peers)
-    seen = status_of(relay.target, mode)
+    status = status_of(relay.target, mode)
     assert len(upstream.peers) == connections + 1
     behind = upstream.peers[-1]
-    as_asked = seen == SERVED if answer.expected == SERVED else seen not in (SERVED, "HANGS")
+    as_asked = status == SERVED if answer.expected == SERVED else status not in (SERVED, "HANGS")
     if not as_asked:
         if str(answer) not in scene.by_itself:
             scene.by_itself[str(answer)] = status_of(f"127.0.0.1:{upstream.port}")
-        blocked = mode == "enforce" and seen in ("PERMISSION_DENIED", "UNAVAILABLE")  # judged, and not let go
-        assert blocked or seen == scene.by_itself[str(answer)], (
-            f"{seen}, without the relay {scene.by_itself[str(answer)]}"
+        blocked = mode == "enforce" and status in ("PERMISSION_DENIED", "UNAVAILABLE")  # judged, and not let go
+        assert blocked or status == scene.by_itself[str(answer)], (
+            f"{status}, without the relay {scene.by_itself[str(answer)]}"
         )
     if answer.codes and mode == "enforce":
         assert behind.until(lambda: behind.closed or codes_told(behind)), "the upstream is not told"
-        told = codes_told(behind)
-        assert behind.closed or set(told) & {*answer.codes, ErrorCode.CANCEL}, told
+        codes = codes_told(behind)
+        assert behind.closed or set(codes) & {*answer.codes, ErrorCode.CANCEL}, codes
     behind.close()
     upstream.script = sending(OPENING + GOOD + ENDING)
     assert status_of(relay.target, mode) == SERVED, "the next caller is not served"
@@ -247,8 +247,8 @@ def test_answers(scene: Scene, answer: Answer, mode: str) -> None:
 
 def codes_told(peer: RawPeer) -> list[int]:
     """The error codes that an upstream was told."""
-    codes = [int.from_bytes(one.payload[-4:], "big") for one in peer.of(Kind.RST_STREAM)]
-    return codes + [int.from_bytes(one.payload[4:8], "big") for one in peer.of(Kind.GOAWAY)]
+    codes = [int.from_bytes(reset.payload[-4:], "big") for reset in peer.of(Kind.RST_STREAM)]
+    return codes + [int.from_bytes(goaway.payload[4:8], "big") for goaway in peer.of(Kind.GOAWAY)]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -260,5 +260,5 @@ def test_a_caller_never_sees_a_last_stream_that_grows(scene: Scene, mode: str) -
     assert peer.until(lambda: len(peer.of(Kind.GOAWAY)) >= 1)
     scene.upstream.peers[-1].close()
     assert peer.until(lambda: peer.closed)
-    told = [int.from_bytes(one.payload[:4], "big") for one in peer.of(Kind.GOAWAY)]
-    assert told == sorted(told, reverse=True), told
+    last_streams = [int.from_bytes(goaway.payload[:4], "big") for goaway in peer.of(Kind.GOAWAY)]
+    assert last_streams == sorted(last_streams, reverse=True), last_streams

@@ -61,17 +61,17 @@ def padded_with(content: bytes, padding: str) -> bytes:
     return int(bits, 2).to_bytes(len(bits) // 8, "big")
 
 
-def asked(block: bytes, question: bytes = QUESTION) -> bytes:
+def request_of(block: bytes, question: bytes = QUESTION) -> bytes:
     return frame(Kind.HEADERS, END_HEADERS, STREAM, block) + question
 
 
 def wrong(section: str, name: str, block: bytes, expected: Expected = FAILS) -> Case:
     """A block that cannot be decoded; an answer to it is one that must not go out."""
-    return Case(section, name, asked(block, frame(Kind.DATA, END_STREAM, STREAM, message(b"bad"))), expected)
+    return Case(section, name, request_of(block, frame(Kind.DATA, END_STREAM, STREAM, message(b"bad"))), expected)
 
 
 def right(section: str, name: str, block: bytes) -> Case:
-    return Case(section, name, asked(block), SERVED)
+    return Case(section, name, request_of(block), SERVED)
 
 
 PADDED_NAME = padded_with(b":path", "0")

@@ -43,7 +43,7 @@ DATA = frame(Kind.DATA, 0, STREAM, message(b"bad"))
 MUST_NOT_END = stream_error(CLOSED) | connection_error(CLOSED, PROTOCOL) | IGNORED  # an answer may have gone out
 
 
-def answered(*then: bytes) -> object:
+def after_answer(*then: bytes) -> object:
     """A call that is answered, then this."""
 
     def send(peer: RawPeer) -> None:
@@ -90,16 +90,16 @@ CLOSED_STREAMS = [
          connection_error(PROTOCOL, CLOSED)),
     Case("5.1", "WINDOW_UPDATE after RST_STREAM", OPENING + reset(STREAM) + window_update(STREAM, 100), IGNORED),
     Case("5.1", "RST_STREAM after RST_STREAM", OPENING + reset(STREAM) * 3, IGNORED),
-    Case("5.1", "DATA after the answer", answered(DATA), stream_error(CLOSED) | connection_error(CLOSED) | SERVED),
-    Case("5.1", "HEADERS after the answer", answered(frame(Kind.HEADERS, END_HEADERS | END_STREAM, STREAM, BLOCK)),
+    Case("5.1", "DATA after the answer", after_answer(DATA), stream_error(CLOSED) | connection_error(CLOSED) | SERVED),
+    Case("5.1", "HEADERS after the answer", after_answer(frame(Kind.HEADERS, END_HEADERS | END_STREAM, STREAM, BLOCK)),
          connection_error(CLOSED, PROTOCOL) | stream_error(CLOSED) | SERVED),
-    Case("5.1", "a whole call again after the answer", answered(call(STREAM, INFER, b"bad")),
+    Case("5.1", "a whole call again after the answer", after_answer(call(STREAM, INFER, b"bad")),
          connection_error(CLOSED, PROTOCOL) | stream_error(CLOSED) | SERVED),
-    Case("5.1", "WINDOW_UPDATE after the answer", answered(window_update(STREAM, 100)), SERVED),
-    Case("5.1", "WINDOW_UPDATE of 0 after the answer", answered(window_update(STREAM, 0)),
+    Case("5.1", "WINDOW_UPDATE after the answer", after_answer(window_update(STREAM, 100)), SERVED),
+    Case("5.1", "WINDOW_UPDATE of 0 after the answer", after_answer(window_update(STREAM, 0)),
          SERVED | connection_error(PROTOCOL)),
-    Case("5.1", "RST_STREAM after the answer", answered(reset(STREAM)), SERVED),
-    Case("5.1", "PRIORITY after the answer", answered(frame(Kind.PRIORITY, 0, STREAM, bytes(4) + b"\x10")), SERVED),
+    Case("5.1", "RST_STREAM after the answer", after_answer(reset(STREAM)), SERVED),
+    Case("5.1", "PRIORITY after the answer", after_answer(frame(Kind.PRIORITY, 0, STREAM, bytes(4) + b"\x10")), SERVED),
 ]  # fmt: skip
 
 IDENTIFIERS = [
@@ -167,6 +167,6 @@ def test_after_an_error_goaway_names_the_last_stream_and_never_a_larger_one(
     assert peer.until(lambda: peer.has_ended(7))
     peer.send(frame(Kind.PING, 0, 0, bytes(7)))
     assert peer.until(lambda: peer.closed)
-    told = [int.from_bytes(one.payload[:4], "big") for one in peer.of(Kind.GOAWAY)]
-    assert told == sorted(told, reverse=True)
-    assert all(last == (1 << 31) - 1 or 0 <= last <= 7 for last in told)
+    last_streams = [int.from_bytes(goaway.payload[:4], "big") for goaway in peer.of(Kind.GOAWAY)]
+    assert last_streams == sorted(last_streams, reverse=True)
+    assert all(last == (1 << 31) - 1 or 0 <= last <= 7 for last in last_streams)

@@ -35,7 +35,7 @@ from tests.middleware.relay.conformance.harness import (
     is_served,
 )
 
-WHOLE = len(message(SAFE))
+MESSAGE_LENGTH = len(message(SAFE))
 INITIAL = 65_535
 FRAME_HEADER = 9
 UP, DOWN = "/test.Model/Up", "/test.Model/Down"
@@ -59,10 +59,10 @@ def test_an_answer_waits_for_the_window_and_comes_byte_by_byte(surroundings: Sur
     assert peer.ping()
     assert received(peer) == 0
     given = 0
-    for increment in (1, 2, 50, WHOLE):
+    for increment in (1, 2, 50, MESSAGE_LENGTH):
         peer.send(window_update(1, increment))
         given += increment
-        expected = min(given, WHOLE)
+        expected = min(given, MESSAGE_LENGTH)
         assert peer.until(lambda expected=expected: received(peer) >= expected)
         assert received(peer) == expected
     assert peer.until(lambda: peer.has_ended(1))
@@ -161,8 +161,8 @@ def test_who_sends_more_than_the_relay_gave_is_stopped(surroundings: Surrounding
     peer.send(frame(Kind.HEADERS, END_HEADERS, 1, request_block(path, ("sleep", "3"))))
     flood(peer, 1, padding)
     assert peer.until(lambda: peer.closed or peer.of(Kind.RST_STREAM, 1))
-    codes = [int.from_bytes(one.payload[4:8], "big") for one in peer.of(Kind.GOAWAY)]
-    codes += [int.from_bytes(one.payload, "big") for one in peer.of(Kind.RST_STREAM, 1)]
+    codes = [int.from_bytes(goaway.payload[4:8], "big") for goaway in peer.of(Kind.GOAWAY)]
+    codes += [int.from_bytes(reset.payload, "big") for reset in peer.of(Kind.RST_STREAM, 1)]
     # a server may have reset the stream for reasons of its own, such as padding, which C-core does not read
     assert ErrorCode.FLOW_CONTROL_ERROR in codes or (padding and codes) or (peer.closed and not codes), codes
     assert is_served(relay.target)
@@ -186,9 +186,9 @@ def test_an_upstream_that_sends_more_than_the_relay_gave_is_stopped(bundle: Path
             peer.send(call(1, DOWN, b"x"))
             assert eventually(lambda: upstream.peers)
             behind = upstream.peers[0]
-            assert behind.until(lambda: behind.closed or behind.of(Kind.RST_STREAM))
-            codes = [int.from_bytes(one.payload[-4:], "big") for one in behind.of(Kind.RST_STREAM)]
-            codes += [int.from_bytes(one.payload[4:8], "big") for one in behind.of(Kind.GOAWAY)]
+            assert behind.until(lambda: behind.closed or behind.of(Kind.RST_STREAM), 20)
+            codes = [int.from_bytes(reset.payload[-4:], "big") for reset in behind.of(Kind.RST_STREAM)]
+            codes += [int.from_bytes(goaway.payload[4:8], "big") for goaway in behind.of(Kind.GOAWAY)]
             assert ErrorCode.FLOW_CONTROL_ERROR in codes or (behind.closed and not codes), codes
             peer.send(window_update(0, 1 << 24), window_update(1, 1 << 24))
             assert peer.until(lambda: peer.closed or peer.has_ended(1)), "the caller is not told"
@@ -201,7 +201,7 @@ def test_an_upstream_that_sends_more_than_the_relay_gave_is_stopped(bundle: Path
 def test_the_relay_sends_an_upstream_no_more_than_its_windows(bundle: Path, mode: str, window: int) -> None:
     """6.9.1, towards an upstream that gives its windows little by little and takes frames of 16,384 bytes."""
     content = bytes(range(256)) * 1_200
-    whole = message(content)
+    expected = message(content)
 
     def requests() -> Iterator[bytes]:
         yield content
@@ -220,17 +220,17 @@ def test_the_relay_sends_an_upstream_no_more_than_its_windows(bundle: Path, mode
             assert eventually(lambda: peers)
             peer, stream, given = peers[0], 1, {0: INITIAL, 1: window}
             for _ in range(200):
-                room = min(given[0], given[1], len(whole))
+                room = min(given[0], given[1], len(expected))
                 assert peer.until(lambda room=room: received(peer) >= room)
                 assert peer.ping(), "the relay does not answer or pass on a PING"
                 assert received(peer) == room
-                if room == len(whole):
+                if room == len(expected):
                     break
                 peer.send(window_update(0, 40_000), window_update(stream, 30_000))
                 given[0] += 40_000
                 given[1] += 30_000
-            assert peer.data() == whole
-            assert max(len(one.payload) for one in peer.of(Kind.DATA)) <= 16_384
+            assert peer.data() == expected
+            assert max(len(received_frame.payload) for received_frame in peer.of(Kind.DATA)) <= 16_384
             pending.cancel()
 
 
@@ -240,16 +240,16 @@ PADDED_SIZE = len(PADDED_FRAME) - FRAME_HEADER
 
 def credit(peer: RawPeer, stream: int) -> int:
     """What the windows of a stream (or of the connection: 0) have been worth since they began."""
-    begun = INITIAL
-    for one in peer.of(Kind.SETTINGS) if stream else []:
-        pairs = struct.iter_unpack(">HL", one.payload)
-        begun = next((value for setting, value in pairs if setting == Setting.INITIAL_WINDOW_SIZE), begun)
-    return begun + sum(int.from_bytes(one.payload, "big") for one in peer.of(Kind.WINDOW_UPDATE, stream))
+    initial = INITIAL
+    for settings_frame in peer.of(Kind.SETTINGS) if stream else []:
+        pairs = struct.iter_unpack(">HL", settings_frame.payload)
+        initial = next((value for setting, value in pairs if setting == Setting.INITIAL_WINDOW_SIZE), initial)
+    return initial + sum(int.from_bytes(update.payload, "big") for update in peer.of(Kind.WINDOW_UPDATE, stream))
 
 
 def test_credit_of_padding_is_returned(bundle: Path) -> None:
     """6.1: padding counts, and comes back to both windows as the data beside it does."""
-    begun = struct.pack(">BL", 0, 3 << 20)  # of a message that the upstream waits for
+    beginning = struct.pack(">BL", 0, 3 << 20)  # of a message that the upstream waits for
 
     def script(peer: RawPeer, stream: int) -> None:
         peer.send(window_update(0, 1 << 24))
@@ -263,8 +263,8 @@ def test_credit_of_padding_is_returned(bundle: Path) -> None:
             peer = connect(relay.target)
             peer.send(frame(Kind.HEADERS, END_HEADERS, 1, request_block(INFER)))
             assert peer.until(lambda: peer.of(Kind.SETTINGS))
-            peer.send(frame(Kind.DATA, 0, 1, begun))
-            sent = len(begun)
+            peer.send(frame(Kind.DATA, 0, 1, beginning))
+            sent = len(beginning)
             while sent < 3 << 20:
                 fits = peer.until(lambda sent=sent: min(credit(peer, 0), credit(peer, 1)) - sent >= PADDED_SIZE)
                 assert fits and not peer.closed, f"no more credit after {sent} bytes"

@@ -1,0 +1,254 @@
+"""Where a response is judged: what a caller gets of it in each position. A new one is one more entry of POSITIONS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, NamedTuple
+
+import httpx
+
+import tocsin
+from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
+from tocsin.asgi import GuardMiddleware
+from tocsin.ext_proc.attach import ext_proc_filter
+from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
+from tocsin.ext_proc.exchange import EnvoyExchange
+from tocsin.ext_proc.requests import MODE_NAMES, read_request
+from tocsin.judgement.call import Call
+from tocsin.judgement.guard import Guard
+from tocsin.memory import MemoryBudget
+from tocsin.verdict import METADATA_KEY
+
+PIECE = 97  # bytes of a body that come at once
+REQUEST = b'{"model":"m"}'
+
+
+class Answer(NamedTuple):
+    """A response as a server gives it, or a caller gets it. `is_cut`: it ended without its end."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    is_cut: bool = False
+    has_verdict: bool = False  # besides what headers and body tell
+
+
+Position = Callable[[Guard, str, Answer], Answer]
+
+
+def _pieces(body: bytes) -> list[bytes]:
+    return [body[at : at + PIECE] for at in range(0, len(body), PIECE)] or [b""]
+
+
+def asgi(guard: Guard, path: str, answer: Answer) -> Answer:
+    """A guarded ASGI application, called as a server calls it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        for piece in _pieces(answer.body):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def run() -> Answer:
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+                 "headers": [(b"content-type", b"application/json")], "http_version": "1.1"}  # fmt: skip
+        requests = iter([{"type": "http.request", "body": REQUEST, "more_body": False}])
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            message = next(requests, None)
+            if message is None:
+                await asyncio.Event().wait()
+            return message
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        is_cut = False
+        try:
+            await asyncio.wait_for(GuardMiddleware(app, guard=guard)(scope, receive, send), 60)
+        except Exception:
+            is_cut = True
+        start = next((message for message in sent if message["type"] == "http.response.start"), None)
+        if start is None:
+            return Answer(500, {}, b"", True)
+        body = b"".join(message.get("body", b"") for message in sent if message["type"] == "http.response.body")
+        headers = {name.decode(): value.decode() for name, value in start["headers"]}
+        return Answer(start["status"], headers, body, is_cut)
+
+    return asyncio.run(run())
+
+
+class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from _pieces(self._body)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in _pieces(self._body):
+            yield piece
+            await asyncio.sleep(0)
+
+
+class _Server(httpx.BaseTransport, httpx.AsyncBaseTransport):
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(self._answer.status, headers=self._answer.headers, stream=_Stream(self._answer.body))
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(self._answer.status, headers=self._answer.headers, stream=_Stream(self._answer.body))
+
+
+class _SyncServer(httpx.BaseTransport):
+    def __init__(self, answer: Answer) -> None:
+        self._server = _Server(answer)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return self._server.handle_request(request)
+
+
+class _AsyncServer(httpx.AsyncBaseTransport):
+    def __init__(self, answer: Answer) -> None:
+        self._server = _Server(answer)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._server.handle_async_request(request)
+
+
+def _seen(response: httpx.Response, parts: list[bytes], is_cut: bool) -> Answer:
+    told = tocsin.verdict(response) is not None
+    return Answer(response.status_code, dict(response.headers), b"".join(parts), is_cut, told)
+
+
+def transport(guard: Guard, path: str, answer: Answer) -> Answer:
+    """A caller with a guarded transport of httpx."""
+    with httpx.Client(transport=tocsin.guard_transport(_SyncServer(answer), guard)) as client:
+        parts: list[bytes] = []
+        with client.stream("POST", f"http://model{path}", content=REQUEST) as response:
+            try:
+                parts.extend(response.iter_raw())
+            except httpx.HTTPError:
+                return _seen(response, parts, True)
+        return _seen(response, parts, False)
+
+
+def async_transport(guard: Guard, path: str, answer: Answer) -> Answer:
+    """The same in an event loop."""
+
+    async def run() -> Answer:
+        async with httpx.AsyncClient(transport=tocsin.guard_transport(_AsyncServer(answer), guard)) as client:
+            parts: list[bytes] = []
+            async with client.stream("POST", f"http://model{path}", content=REQUEST) as response:
+                try:
+                    async for part in response.aiter_raw():
+                        parts.append(part)
+                except httpx.HTTPError:
+                    return _seen(response, parts, True)
+            return _seen(response, parts, False)
+
+    return asyncio.run(run())
+
+
+class _Envoy(ExchangeHost):
+    """Says what Envoy says of an exchange, and does what it is told, with the filter that `tocsin attach` prints."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.memory = MemoryBudget(1 << 26).open(lambda: None)
+        self.exchange = EnvoyExchange(ProcessorContext(guard.config, guard, lambda seconds: None), self)
+        self.replies: list[Any] = []
+        self.is_ended = False
+        self._waiting: list[tuple[Call, Judged]] = []
+
+    def reply(self, content: bytes) -> None:
+        self.replies.append(ProcessingResponse.FromString(content))
+
+    def finish(self, status: int = 0, message: str = "") -> None:
+        self.is_ended = True
+
+    def submit(self, call: Call, waiting: Judged) -> None:
+        self._waiting.append((call, waiting))
+
+    def limit(self, waiting: Judged, call: Call) -> None:
+        return None
+
+    def say(self, **parts: Any) -> None:
+        if self.is_ended or any(reply.HasField("immediate_response") for reply in self.replies):
+            return
+        self.exchange.on_message(read_request(ProcessingRequest(**parts).SerializeToString()))
+        while self._waiting:
+            call, waiting = self._waiting.pop(0)
+            self.guard.judge([call])
+            waiting.judged(call)
+
+
+def _fields(pairs: dict[str, str]) -> Any:
+    return {"headers": [{"key": name, "raw_value": value.encode()} for name, value in pairs.items()]}
+
+
+def ext_proc(guard: Guard, path: str, answer: Answer) -> Answer:
+    """Behind Envoy: its messages to the external processor, in the mode that `tocsin attach` prints."""
+    served = guard.config.model_copy(update={"ext_proc": guard.config.listen})
+    settings = ext_proc_filter(served, guard)["typed_config"]
+    modes, observes = settings["processing_mode"], settings.get("observability_mode", False)
+    mode = MODE_NAMES.index(modes["response_body_mode"])
+    envoy = _Envoy(guard)
+    first = {"observability_mode": True} if observes else {"protocol_config": {"response_body_mode": mode}}
+    attributes = {"request.path": path, "request.method": "POST"}
+    told = [{"key": "envoy.filters.http.ext_proc", "value": attributes}]
+    status = {":status": str(answer.status)}
+    envoy.say(response_headers={"headers": _fields(status | answer.headers)}, attributes=told, **first)
+    if MODE_NAMES[mode] == "BUFFERED":
+        envoy.say(response_body={"body": answer.body, "end_of_stream": True}, **({} if not observes else first))
+    else:
+        for piece in [*_pieces(answer.body), b""]:
+            envoy.say(response_body={"body": piece, "end_of_stream": not piece}, **({} if not observes else first))
+    envoy.exchange.on_closed()
+    return answer if observes else _done(envoy, answer, MODE_NAMES[mode])
+
+
+def _done(envoy: _Envoy, answer: Answer, mode: str) -> Answer:
+    """What Envoy makes of the replies."""
+    headers, body, ends = dict(answer.headers), b"", mode != "FULL_DUPLEX_STREAMED"
+    for reply in envoy.replies:
+        kind = reply.WhichOneof("response")
+        if kind == "immediate_response":
+            changed = reply.immediate_response
+            setting = {option.header.key: option.header.raw_value.decode() for option in changed.headers.set_headers}
+            return Answer(changed.status.code, setting, changed.body, bool(body))
+        common = getattr(reply, kind).response
+        for option in common.header_mutation.set_headers:
+            headers[option.header.key] = option.header.raw_value.decode()
+        for name in common.header_mutation.remove_headers:
+            headers.pop(name, None)
+        if kind == "response_body":
+            mutation = common.body_mutation
+            if mutation.WhichOneof("mutation") == "streamed_response":
+                body += mutation.streamed_response.body
+                ends = ends or mutation.streamed_response.end_of_stream
+            elif mutation.WhichOneof("mutation") == "body":
+                body += mutation.body
+            elif mode != "FULL_DUPLEX_STREAMED":
+                body = answer.body
+    return Answer(answer.status, headers, body, not ends)
+
+
+POSITIONS: dict[str, Position] = {
+    "ASGI middleware": asgi,
+    "httpx transport": transport,
+    "httpx transport, async": async_transport,
+    "external processor": ext_proc,
+}
+
+
+def has_verdict(answer: Answer) -> bool:
+    """Whether the verdict reached the caller."""
+    return answer.has_verdict or METADATA_KEY in answer.headers or METADATA_KEY.encode() in answer.body

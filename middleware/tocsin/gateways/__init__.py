@@ -1,0 +1,1 @@
+"""Gateways made of Envoy, and others that ask external processors: what to apply to them, and what is wrong with it."""

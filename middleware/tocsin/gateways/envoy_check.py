@@ -1,0 +1,258 @@
+"""An Envoy's configuration held against Tocsin's: which responses would pass it unjudged, and the lines to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tocsin.ext_proc.attach import MOST_EXCHANGES
+from tocsin.gateways.document import Block, at, block, blocks
+from tocsin.gateways.envoy_config import EnvoyConfig, Manager, Route
+from tocsin.gateways.filter_faults import Filter, filter_faults
+from tocsin.gateways.findings import Effect, Finding
+from tocsin.gateways.needs import GuardedMethod, Needs
+from tocsin.gateways.route_matching import Reached, reached
+
+EXT_PROC = "ext_proc.v3.ExternalProcessor"
+DEFAULT_EXCHANGES = 1024  # of a cluster's circuit breaker
+# Filters that change what gRPC looks like: nearer to the model than Tocsin, they leave it what is no gRPC any more.
+TRANSCODERS = {
+    "grpc_json_transcoder.v3.GrpcJsonTranscoder": "JSON",
+    "grpc_web.v3.GrpcWeb": "gRPC-Web",
+    "grpc_http1_bridge.v3.Config": "gRPC over HTTP/1.1",
+    "grpc_http1_reverse_bridge.v3.FilterConfig": "HTTP/1.1",
+    "connect_grpc_bridge.v3.FilterConfig": "Connect",
+}
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def check_envoy(config: EnvoyConfig, needs: Needs, cluster: str) -> list[Finding]:
+    """Everything that does not fit, the worst first, each once. `cluster` is the processor's name in Envoy."""
+    findings: list[Finding] = []
+    models: set[str] = set()
+    used: dict[str, tuple[Filter, int]] = {}
+    reaches_any = False
+    for manager in config.managers:
+        if manager.unseen:
+            findings.append(Finding(Effect.UNSEEN, manager.listener, manager.settings.line, manager.unseen, ""))
+        for route, methods in _by_route(reached(manager.routes, needs.methods)):
+            reaches_any = True
+            models.update(route.clusters)
+            where = f"{manager.listener}, {route.name}"
+            position, found = _processor_filter(manager, config, needs, cluster)
+            if found is None:
+                findings.append(_lacking(manager, where, config))
+                continue
+            yielded = _of_route(manager, route, position, found, methods, needs, where, used, config, cluster)
+            findings += list(yielded)
+    for name, (filter_, line) in used.items():
+        findings += list(_of_cluster(config, name, filter_, line, needs))
+    for listener, target, line in config.tcp:
+        if target in models:
+            wrong = f"connections to {target} pass as bytes (tcp_proxy), past every filter"
+            findings.append(Finding(Effect.PASSES, listener, line, wrong, "an http_connection_manager in its place"))
+    if not reaches_any and not any(manager.unseen for manager in config.managers):
+        wrong = "no route reaches a guarded method: " + ", ".join(method.name for method in needs.methods[:4])
+        findings.append(Finding(Effect.UNSEEN, "routes", 0, wrong, "the file of the Envoy that is before the models"))
+    order = list(Effect)
+    return sorted(dict.fromkeys(findings), key=lambda finding: (order.index(finding.effect), finding.line))
+
+
+def _by_route(found: Iterator[Reached]) -> Iterator[tuple[Route, list[Reached]]]:
+    routes: dict[int, tuple[Route, list[Reached]]] = {}
+    for one in found:
+        routes.setdefault(id(one.route), (one.route, []))[1].append(one)
+    yield from routes.values()
+
+
+def _of_route(
+    manager: Manager,
+    route: Route,
+    position: int,
+    found: Block,
+    reached_here: Sequence[Reached],
+    needs: Needs,
+    where: str,
+    used: dict[str, tuple[Filter, int]],
+    config: EnvoyConfig,
+    cluster: str,
+) -> Iterator[Finding]:
+    """Everything about one route that reaches guarded methods."""
+    methods = list({one.method.name: one.method for one in reached_here}.values())
+    name = str(found.get("name"))
+    levels = [(level, block(level.get(name))) for level in route.levels if name in level]
+    is_disabled, line = found.get("disabled") is True, found.line_of("disabled")
+    overrides: list[Block] = []
+    for level, settings in levels:
+        line, is_disabled = level.line_of(name), _disables(settings)
+        inner = block(settings.get("config")) if str(settings.get("@type", "")).endswith("FilterConfig") else settings
+        overrides.append(block(inner.get("overrides")))
+    if is_disabled:
+        told = "the filter is disabled for this route" if levels else "the filter is disabled, and no route enables it"
+        yield Finding(Effect.PASSES, where, line, told, "no `disabled: true`")
+        return
+    filter_ = Filter(block(found.get("typed_config")), overrides, where)
+    target = _target(filter_.get("grpc_service"))
+    if overrides and target and not _is_processor(target, config, needs, cluster):
+        wrong = f"this route asks another processor ({target})"
+        yield filter_.finding(Effect.PASSES, "grpc_service", wrong, "no grpc_service among the overrides")
+        return
+    if target:
+        used.setdefault(target, (filter_, filter_.line_of("grpc_service")))
+    yield from filter_faults(filter_, needs, methods)
+    yield from _rewriting(filter_, reached_here, needs)
+    yield from _between(manager, position, methods, where)
+    limit_matters = filter_.response_body == "BUFFERED" or filter_.request_body == "BUFFERED"
+    if limit_matters and not filter_.observes and manager.buffer_limit < needs.max_message:
+        wrong = (
+            f"Envoy answers 500 to responses of more than {manager.buffer_limit:,} bytes (BUFFERED, "
+            f"per_connection_buffer_limit_bytes); max_message is {needs.max_message:,}"
+        )
+        change = f"per_connection_buffer_limit_bytes: {needs.max_message}"
+        yield Finding(Effect.FAILS, manager.listener, manager.limit_line, wrong, change)
+
+
+def _processor_filter(manager: Manager, config: EnvoyConfig, needs: Needs, cluster: str) -> tuple[int, Block | None]:
+    """The filter that asks Tocsin, and its place: by its cluster's name, or the port of that."""
+    for position, filter_ in enumerate(manager.filters):
+        settings = block(filter_.get("typed_config"))
+        if not str(settings.get("@type", "")).endswith(EXT_PROC):
+            continue
+        if _is_processor(_target(settings.get("grpc_service")), config, needs, cluster):
+            return position, filter_
+    return 0, None
+
+
+def _is_processor(target: str, config: EnvoyConfig, needs: Needs, cluster: str) -> bool:
+    if target == cluster:
+        return True
+    if target not in config.clusters:
+        return bool(needs.port) and target.endswith(f":{needs.port}")  # of google_grpc
+    return bool(needs.port) and needs.port in _ports(config.clusters[target])
+
+
+def _target(service: object) -> str:
+    """The cluster, or address, that a grpc_service names."""
+    named = at(service, "envoy_grpc", "cluster_name") or at(service, "google_grpc", "target_uri")
+    return str(named) if named else ""
+
+
+def _ports(cluster: Block) -> set[int]:
+    ports = set()
+    for locality in blocks(at(cluster, "load_assignment", "endpoints")):
+        for endpoint in blocks(locality.get("lb_endpoints")):
+            port = at(endpoint, "endpoint", "address", "socket_address", "port_value")
+            if isinstance(port, int):
+                ports.add(port)
+    return ports
+
+
+def _lacking(manager: Manager, where: str, config: EnvoyConfig) -> Finding:
+    others, hidden = [], False
+    for filter_ in manager.filters:
+        kind = str(at(filter_, "typed_config", "@type") or "")
+        if kind.endswith(EXT_PROC):
+            others.append(_target(at(filter_, "typed_config", "grpc_service")))
+        hidden = (
+            hidden
+            or kind.endswith("ExtensionWithMatcher")
+            or ("typed_config" not in filter_ and "config_discovery" in filter_)
+        )
+    line = manager.settings.line_of("http_filters")
+    change = "the filter that `tocsin attach` prints, before envoy.filters.http.router"
+    if others:
+        wrong = f"no filter asks Tocsin (ext_proc filters ask {', '.join(others)}: name its cluster by --cluster)"
+    elif hidden:
+        wrong = "a filter is chosen by a matcher, or fetched from elsewhere, and not shown here"
+        return Finding(Effect.UNSEEN, where, line, wrong, "the filter itself in http_filters")
+    else:
+        wrong = "no filter asks Tocsin"
+    return Finding(Effect.PASSES, where, line, wrong, change)
+
+
+def _disables(settings: Block) -> bool:
+    inner = block(settings.get("config"))
+    return settings.get("disabled") is True or inner.get("disabled") is True
+
+
+def _rewriting(filter_: Filter, reached_here: Sequence[Reached], needs: Needs) -> Iterator[Finding]:
+    """Paths that are rewritten: request headers come with the path as it was sent, attributes with it as it went on."""
+    for one in reached_here:
+        seen = one.sent if filter_.sends_request_headers else one.forwarded
+        if needs.guards(seen) and not one.is_guess:
+            continue
+        if one.is_guess and not filter_.sends_request_headers:
+            continue
+        key = "regex_rewrite" if one.is_guess else "prefix_rewrite"
+        effect = Effect.MAY_PASS if one.is_guess else Effect.PASSES
+        wrong = f"{one.sent} is rewritten to {one.forwarded} ({key}), and Tocsin sees it before that"
+        change = "a route of your own for the path as it is sent" + (
+            ""
+            if needs.needs_request_headers
+            else ", or request_header_mode: SKIP with response_attributes [request.path]"
+        )
+        yield Finding(effect, filter_.where, one.route.action.line_of(key), wrong, change)
+
+
+def _between(manager: Manager, position: int, methods: Sequence[GuardedMethod], where: str) -> Iterator[Finding]:
+    """Filters nearer to the model, through which a response passes before Tocsin sees it."""
+    has_grpc = any(not method.is_http for method in methods)
+    for filter_ in manager.filters[position + 1 :]:
+        settings = block(filter_.get("typed_config"))
+        kind = str(settings.get("@type", ""))
+        line = filter_.line_of("name")
+        for transcoder, shape in TRANSCODERS.items():
+            if kind.endswith(transcoder) and has_grpc:
+                wrong = f"{filter_.get('name')} stands behind the filter, which then sees {shape} instead of gRPC"
+                yield Finding(Effect.PASSES, where, line, wrong, "Tocsin's filter between it and the router")
+        if kind.endswith("compressor.v3.Compressor"):
+            library = str(at(settings, "compressor_library", "typed_config", "@type") or "")
+            package = {"Brotli": "brotli", "Zstd": "zstandard"}.get(library.rpartition(".")[2])
+            effect = Effect.MAY_PASS if package else Effect.NOTE
+            wrong = "responses are compressed before Tocsin sees them" + (
+                f", and are read only where the package {package} is installed" if package else ""
+            )
+            yield Finding(effect, where, line, wrong, "Tocsin's filter between the compressor and the router")
+
+
+def _of_cluster(config: EnvoyConfig, name: str, filter_: Filter, line: int, needs: Needs) -> Iterator[Finding]:
+    """The processor's cluster."""
+    unanswered = filter_.when_unanswered
+    down = Effect.PASSES if unanswered is Effect.MAY_PASS else unanswered
+    cluster = config.clusters.get(name)
+    where = f"cluster {name}"
+    if cluster is None:
+        if "google_grpc" not in block(filter_.get("grpc_service")):
+            wrong = "there is no such cluster in this file"
+            yield Finding(down, where, line, wrong, "the cluster that `tocsin attach` prints")
+        return
+    if not _speaks_http2(cluster):
+        wrong = "Envoy speaks HTTP/1.1 to the processor, whose gRPC needs HTTP/2"
+        change = (
+            f"typed_extension_protocol_options: {_OPTIONS} with explicit_http_config: {{http2_protocol_options: {{}}}}"
+        )
+        yield Finding(down, where, cluster.line_of("typed_extension_protocol_options"), wrong, change)
+    most, at_line = _most_requests(cluster)
+    if most <= DEFAULT_EXCHANGES:
+        wrong = f"Envoy has at most {most:,} exchanges with it under way (max_requests): others are not judged"
+        change = f"circuit_breakers: {{thresholds: [{{max_requests: {MOST_EXCHANGES}}}]}}"
+        yield Finding(unanswered, where, at_line, wrong, change)
+    has_tls = isinstance(cluster.get("transport_socket"), Block)
+    if has_tls != needs.has_tls:
+        wrong = "Tocsin's port has TLS (ext_proc_tls)" if needs.has_tls else "Tocsin's port has no TLS (ext_proc_tls)"
+        wrong += ", and Envoy comes " + ("with it" if has_tls else "without it")
+        change = "the transport_socket that `tocsin attach` prints" if needs.has_tls else "no transport_socket"
+        yield Finding(down, where, cluster.line_of("transport_socket"), wrong, change)
+
+
+def _speaks_http2(cluster: Block) -> bool:
+    options = block(at(cluster, "typed_extension_protocol_options", _OPTIONS))
+    explicit = block(options.get("explicit_http_config"))
+    return "http2_protocol_options" in explicit or "http2_protocol_options" in cluster or "auto_config" in options
+
+
+def _most_requests(cluster: Block) -> tuple[int, int]:
+    for threshold in blocks(at(cluster, "circuit_breakers", "thresholds")):
+        if threshold.get("priority") in (None, "DEFAULT", 0):
+            value = threshold.get("max_requests", DEFAULT_EXCHANGES)
+            return (value if isinstance(value, int) else DEFAULT_EXCHANGES), threshold.line_of("max_requests")
+    return DEFAULT_EXCHANGES, cluster.line_of("circuit_breakers")

@@ -1,0 +1,25 @@
+"""Claim: whatever the endpoint, streaming, number of answers, tools, coding, position and mode, a response is judged,
+refused or counted, never passed silently; and the page of the docs is what the command prints.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmarks.matrix.__main__ import matrix
+from benchmarks.matrix.cells import COUNTED, MODES, REFUSED
+from benchmarks.matrix.page import page
+from benchmarks.matrix.positions import POSITIONS
+
+PAGE = Path(__file__).parents[3] / "docs" / "http-matrix.md"
+
+
+@pytest.mark.long
+def test_nothing_passes_silently_and_the_docs_say_so() -> None:
+    found = matrix()
+    assert {cell.position for cell in found} == set(POSITIONS) and {cell.mode for cell in found} == set(MODES)
+    assert [cell for cell in found if cell.is_failure] == []
+    assert {cell.mode for cell in found if cell.outcome == REFUSED} == {"closed"}
+    assert not [cell for cell in found if cell.mode == "closed" and cell.outcome == COUNTED]
+    assert page(found) == PAGE.read_text()
