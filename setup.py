@@ -14,13 +14,14 @@ HOT = """
     middleware/tocsin/relay/{admission,asking,connection,context,downstream,endpoint,frame_rate,holding,local_reply,managed}.py
     middleware/tocsin/relay/{method_paths,request_block,response_block,stream,transparent,upstream,windows}.py
     middleware/tocsin/relay/verdict_fields.py
+    middleware/tocsin/http_relay/{bodies,connection,context,first_bytes,heads,passing,request,response,sides}.py
     middleware/tocsin/grpc_wire/{content_types,deframer}.py
     middleware/tocsin/http2/{flow_control,frames,headers,splitter}.py
-    middleware/tocsin/judgement/{batching,call,call_plan,gate,guard,judge,model}.py
+    middleware/tocsin/judgement/{batching,call,call_plan,gate,guard,judge,model,scoring}.py
     middleware/tocsin/protocols/{field_edit,field_method,field_reader,layouts,oip,oip_method,rows}.py
     middleware/tocsin/sinks/{histogram,series,tally}.py
     middleware/tocsin/state/memory.py
-    middleware/tocsin/{memory,unscored,verdict}.py
+    middleware/tocsin/{memory,unscored,verdict,verdict_format}.py
     calibration/tocsin_calibration/promise.py
     calibration/tocsin_calibration/sessions/{rule,windows}.py
     calibration/tocsin_calibration/thresholds/{joint,limits,lookup}.py

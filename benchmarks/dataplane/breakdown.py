@@ -26,6 +26,8 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
     guard = Guard.open(config)
     sink = PrometheusSink(guard.models)
     model = guard.models["bench"]
+    scoring = model.scoring
+    assert scoring is not None
     messages = [response(observations, row) for row in range(64)]
     spent: dict[str, dict[str, float]] = {}
     for size in (1, 8, 64):
@@ -34,15 +36,15 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
             call.response = message
         read = [_read(model, message) for message in messages[:size]]
         signals = read[0][1].stack([raws for _, _, raws in read])
-        scores = model.scorer.run(signals)
+        scores = scoring.scorer.run(signals)
         guard.judge(calls)
         batch = Scored("bench", calls, scores, 1e-4)
         verdicts = [call.verdict for call in calls if call.verdict is not None]
         steps: dict[str, Callable[[], Any]] = {
             "parsing": lambda m=messages[:size]: [_read(model, x) for x in m],
             "stacking": lambda r=read: r[0][1].stack([raws for _, _, raws in r]),
-            "scoring": lambda s=signals: model.scorer.run(s),
-            "judging": lambda s=scores: model.promise.judge(s),
+            "scoring": lambda s=signals: scoring.scorer.run(s),
+            "judging": lambda s=scores: scoring.promise.judge(s),
             "metrics": lambda b=batch: sink.scored(b),
             "writing": lambda v=verdicts: [
                 frames.header_frames(1, literal(METADATA_KEY, x.to_metadata()), end_stream=True) for x in v
@@ -53,7 +55,7 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
 
 
 def _read(model: GuardedModel, message: bytes) -> Reading:
-    return model.read(PATH, [model.served[PATH].open(message, None)], None)
+    return model._readers[PATH].read([model.served[PATH].open(message, None)], None)
 
 
 def _cpu_us(step: Callable[[], Any], repeats: int = 400) -> float:

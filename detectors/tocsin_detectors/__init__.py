@@ -36,7 +36,6 @@ from tocsin_detectors.embedding import (
 )
 from tocsin_detectors.errors import DetectorError, GraphError, SignalError
 from tocsin_detectors.features import Features
-from tocsin_detectors.fitting import FittingData
 from tocsin_detectors.graph import compile
 from tocsin_detectors.judges import (
     ATTACKS,
@@ -49,7 +48,7 @@ from tocsin_detectors.judges import (
     resist_one_token,
 )
 from tocsin_detectors.modalities import ModalityDiscrepancy
-from tocsin_detectors.observation import Observations
+from tocsin_detectors.observation import FittingData, Observations
 from tocsin_detectors.regression import (
     IntervalWidth,
     QuantileAggregation,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tocsin_detectors.errors import SignalError
 
 if TYPE_CHECKING:
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 def axes_of(safe: FittingData, signal: str, **given: int) -> tuple[int, ...]:

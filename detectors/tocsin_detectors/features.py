@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_detectors.errors import SignalError
-from tocsin_detectors.fitting import FittingData
 from tocsin_detectors.free_length import FreeLength
-from tocsin_detectors.observation import Observations
+from tocsin_detectors.observation import FittingData, Observations
 
 if TYPE_CHECKING:
     from spox import Var

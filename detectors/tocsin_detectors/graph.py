@@ -10,8 +10,8 @@ import numpy as np
 from tocsin_detectors.detector import Detector
 from tocsin_detectors.errors import DetectorError
 from tocsin_detectors.features import Features, with_features
-from tocsin_detectors.fitting import FittingData
 from tocsin_detectors.free_length import FreeLength
+from tocsin_detectors.observation import FittingData
 from tocsin_detectors.precision import in_double_precision
 from tocsin_detectors.scorer import DETECTORS, FREE, MASKED, SCORES, Scorer
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_detectors.errors import SignalError
-from tocsin_detectors.fitting import FittingData
+from tocsin_detectors.observation import FittingData
 
 Float64 = NDArray[np.float64]
 ROUNDING = 1e-7  # of a number's size: what float32 may lose of it

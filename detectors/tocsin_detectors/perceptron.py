@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin_detectors.fitting import FittingData
 from tocsin_detectors.moments import moments, units_of
+from tocsin_detectors.observation import FittingData
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,8 @@ import numpy as np
 
 from tocsin_detectors.detector import Detector
 from tocsin_detectors.errors import DetectorError, SignalError
-from tocsin_detectors.fitting import FittingData
 from tocsin_detectors.graph import build_graph
-from tocsin_detectors.observation import Float32, Observations
+from tocsin_detectors.observation import FittingData, Float32, Observations
 from tocsin_detectors.registry import find, names, parse
 from tocsin_detectors.scorer import Scorer
 from tocsin_detectors.separation import Separation, separation

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tocsin_detectors.errors import SignalError
-from tocsin_detectors.fitting import FittingData
+from tocsin_detectors.observation import FittingData
 
 if TYPE_CHECKING:
     import torch

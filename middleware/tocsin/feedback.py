@@ -10,6 +10,7 @@ import grpc
 
 from tocsin.errors import FeedbackError
 from tocsin.judgement.guard import Guard
+from tocsin.judgement.judge import Judge
 from tocsin.judgement.levels import AdaptiveLevels
 from tocsin.protocols.descriptors import message_class
 from tocsin.state.redis_labels import Learn
@@ -24,9 +25,9 @@ Label = tuple[str, str, bool]  # model, identifier, safe
 
 
 class FeedbackService:
-    """Teaches the levels of a guard's models, and leaves labels for other replicas where they share a Redis.
+    """Passes labels to the levels of a guard's models, and leaves labels for other replicas where they share a Redis.
 
-    A label for a model without levels that follow is FAILED_PRECONDITION.
+    A label for a model whose levels do not follow feedback is FAILED_PRECONDITION.
     """
 
     def __init__(self, guard: Guard) -> None:
@@ -34,30 +35,27 @@ class FeedbackService:
         self._elsewhere = guard.state.pass_labels(self._judges)
 
     def exchange(self, shared: Exchange) -> None:
-        """Give what levels have learnt from to `shared`, and follow what other replicas have learnt from."""
+        """Give the counts of this replica's labels to `shared`, and add those of other replicas."""
         models = self._guard.models
         judges = {
             f"{name}:{models[name].digests[0]}:{levels.kind}": levels
-            for name, levels in self._levels.items()
+            for name, (_, levels) in self._adaptive.items()
             if levels.additive
         }
         for key, more in shared({key: levels.counts() for key, levels in judges.items()}).items():
             judges[key].add_counts(more)
 
     def _judges(self) -> dict[str, Learn]:
-        models = self._guard.models
-        return {models[name].judge.identifiers.name: levels.label for name, levels in self._levels.items()}
+        return {judge.identifiers.name: levels.label for judge, levels in self._adaptive.values()}
 
     @property
-    def _levels(self) -> Mapping[str, Any]:
-        return {
-            name: model.judge.levels
-            for name, model in self._guard.models.items()
-            if model.bundle is not None and isinstance(model.judge.levels, AdaptiveLevels)
-        }
+    def _adaptive(self) -> Mapping[str, tuple[Judge, AdaptiveLevels]]:
+        """The models whose levels follow feedback, with their judges."""
+        judges = {name: m.scoring.judge for name, m in self._guard.models.items() if m.scoring is not None}
+        return {name: (j, j.levels) for name, j in judges.items() if isinstance(j.levels, AdaptiveLevels)}
 
     def handler(self) -> Any:
-        """What a grpc server adds as a generic handler."""
+        """The generic handler for a grpc server."""
         report = grpc.unary_unary_rpc_method_handler(
             self._report,
             request_deserializer=ReportRequest.FromString,
@@ -65,15 +63,11 @@ class FeedbackService:
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Report": report})
 
-    def _is_of_another(self, model: str, identifier: str) -> bool:
-        name, dash, _ = identifier.partition("-")
-        return bool(dash) and name != self._guard.models[model].judge.identifiers.name
-
     async def _report(self, request: Any, context: Any) -> Any:
-        levels = self._levels
+        adaptive = self._adaptive
         for label in request.labels:
-            if label.model not in levels:
-                names = ", ".join(levels) or "none does"
+            if label.model not in adaptive:
+                names = ", ".join(adaptive) or "none does"
                 await context.abort(
                     grpc.StatusCode.FAILED_PRECONDITION,
                     f"model '{label.model}' does not follow feedback (these do: {names}); set models.NAME.adapt",
@@ -81,10 +75,12 @@ class FeedbackService:
         response = ReportResponse()
         others = []
         for label in request.labels:
-            if self._elsewhere is not None and self._is_of_another(label.model, label.id):
+            judge, levels = adaptive[label.model]
+            origin, dash, _ = label.id.partition("-")
+            if self._elsewhere is not None and dash and origin != judge.identifiers.name:
                 others.append((label.id, label.safe))
                 continue
-            outcome = levels[label.model].label(label.id, label.safe)
+            outcome = levels.label(label.id, label.safe)
             setattr(response, outcome, getattr(response, outcome) + 1)
         if others and self._elsewhere is not None:
             forwarded = await asyncio.to_thread(self._elsewhere.leave, others)
@@ -96,7 +92,7 @@ class FeedbackService:
 
 
 def report(address: str, labels: Iterable[Label], token: str = "", timeout: float = 10.0) -> dict[str, int]:
-    """Tell a running Tocsin the truth about responses; how many labels had which outcome. `token`: the admin port's.
+    """Report labels to a running Tocsin. Returns how many had which outcome. `token`: the admin port's.
 
     Raises FeedbackError when it cannot be reached or refuses.
     """

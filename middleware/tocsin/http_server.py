@@ -1,7 +1,7 @@
-"""A small HTTP server for those who only look: GET, one request a connection, one thread for all of them.
+"""A small HTTP server for operators: GET only, one request for each connection, one thread for all of them.
 
-Whoever connects and says nothing costs a descriptor for some seconds, and no thread; where there are many of them, the
-one that has been silent for longest makes room for the next.
+A connection that sends nothing costs a descriptor for some seconds, and no thread. Where there are too many, the one
+that has been silent longest makes room.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Header = tuple[str, str]
 
 
 class Request(NamedTuple):
-    """What is asked for; names of headers are in lower case."""
+    """An HTTP request; header names are in lower case."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """An answer: its body at once, or parts that come one after the other."""
+    """A response: its body at once, or in parts."""
 
     status: HTTPStatus
     headers: Sequence[Header]
@@ -47,12 +47,12 @@ class Response(NamedTuple):
 
 
 def text(status: HTTPStatus, content: str) -> Response:
-    """An answer of one line."""
+    """A response of one line of text."""
     return Response(status, [("Content-Type", "text/plain; charset=utf-8")], content.encode() + b"\n")
 
 
 class HttpServer:
-    """Answers what comes to a bound socket by `answer`, which is called in the server's own thread."""
+    """Answers requests on a bound socket by calling `answer` in the server's own thread."""
 
     def __init__(self, bound: BoundSocket, answer: Callable[[Request], Response]) -> None:
         self._bound, self._answer = bound, answer
@@ -140,7 +140,7 @@ class HttpServer:
 
 
 def _parsed(head: bytes) -> Request | None:
-    """A request's head; None where it is none."""
+    """Parse the head of a request; None where it is not one."""
     first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
     words = first.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):

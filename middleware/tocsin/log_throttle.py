@@ -1,4 +1,6 @@
-"""What is worth a line in the log: the first of its kind within a minute, and how many were kept quiet before it."""
+"""Decides which events get a line in the log: the first of a kind within a minute, with the number suppressed before
+it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ class LogThrottle:
         self._entries: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def admit(self, *what: str) -> int | None:
-        """How many of this kind were not told since the last that was; None when this one is not to be told either."""
+        """How many events of this kind were suppressed since the last that was logged; None to suppress this one."""
         with self._lock:
             now = time.monotonic()
             when, suppressed = self._entries.get(what, (now - INTERVAL, 0))
@@ -28,5 +30,5 @@ class LogThrottle:
 
 
 def and_more(suppressed: int) -> str:
-    """What a line says of those that were not told."""
+    """The end of a log line that says how many were suppressed."""
     return f" (and {suppressed:,} more since it was last told)" if suppressed else ""

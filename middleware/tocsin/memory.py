@@ -1,8 +1,8 @@
-"""The relay's memory budget: what every connection keeps, and who must give way when there is no more.
+"""The memory budget: the bytes that every connection keeps, and which connection is cut off when they are spent.
 
-Whatever waits is charged to the connection that it waits for: unfinished frames and messages, responses that are held,
-queues behind flow-control windows, and what a peer's socket does not take. Nobody's use is another's loss: when the
-budget is spent, the connection that keeps most is cut off, and the others go on.
+Everything that waits is charged to its connection: unfinished frames and messages, held responses, queues behind
+flow-control windows, and what a peer's socket does not take. When the budget is spent, the connection that keeps most
+is cut off, and the others go on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LEAST_OVERDRAFT = 8 << 20
 
 
 class MemoryAccount:
-    """What one connection keeps. `close` gives everything back; what is released later is ignored."""
+    """What one connection keeps. `close` gives everything back; later releases are ignored."""
 
     __slots__ = ("_budget", "_evict", "is_open", "used")
 
@@ -25,8 +25,8 @@ class MemoryAccount:
         self.is_open = True
 
     def charge(self, size: int) -> bool:
-        """So many bytes are kept; where the budget is spent by that, whoever keeps most is cut off. Whether little is
-        left, so that `lacks_room` is worth asking.
+        """Charge so many bytes. Where the budget is spent by that, the connection that keeps most is cut off. Returns
+        whether so little is left that `lacks_room` should be asked.
         """
         if not self.is_open:
             return True
@@ -40,7 +40,7 @@ class MemoryAccount:
         return True
 
     def release(self, size: int) -> None:
-        """So many bytes are kept no longer."""
+        """So many bytes are no longer kept."""
         if self.is_open:
             self.used -= size
             self._budget.remaining += size
@@ -49,7 +49,7 @@ class MemoryAccount:
     def lacks_room(self) -> bool:
         """Whether no further message may be kept for this connection.
 
-        A quarter of the budget is for those who keep little; a connection that keeps much does without it.
+        A quarter of the budget is reserved for connections that keep little.
         """
         budget = self._budget
         if budget.remaining >= budget.reserve:
@@ -61,7 +61,7 @@ class MemoryAccount:
         return budget.remaining < 0
 
     def is_held_back(self, waiting: int) -> bool:
-        """Whether the sender of what waits for a slow receiver, so many bytes, should wait too."""
+        """Whether the sender should wait, because so many bytes wait for a slow receiver."""
         budget = self._budget
         return waiting > budget.much and budget.remaining < budget.limit >> 1
 
@@ -72,7 +72,7 @@ class MemoryAccount:
         cut_off()
 
     def close(self) -> None:
-        """The connection is gone, and all that it kept with it."""
+        """The connection is gone: release all that it kept."""
         if self.is_open:
             self.is_open = False
             self._evict = _nothing  # which holds the connection
@@ -93,22 +93,22 @@ class MemoryBudget:
         self._accounts: dict[MemoryAccount, None] = {}
 
     def open(self, evict: Callable[[], None]) -> MemoryAccount:
-        """The account of a new connection, with what cuts it off."""
+        """Open the account of a new connection. `evict` cuts that connection off."""
         account = MemoryAccount(self, evict)
         self._accounts[account] = None
         return account
 
     def close(self, account: MemoryAccount) -> None:
-        """An account is closed, and what it kept is free."""
+        """Close an account, and release what it kept."""
         self._accounts.pop(account, None)
         self.remaining += account.used
         account.used = 0
 
     def relieve(self, account: MemoryAccount) -> None:
-        """The budget is overdrawn for `account`: cut off whoever keeps most.
+        """The budget is overdrawn because of `account`: cut off the connection that keeps most.
 
-        Where that is the account itself, its next messages are not kept (`lacks_room`); it is cut off only where what
-        it keeps grows all the same.
+        Where that is the account itself, its next messages are not kept (`lacks_room`). It is cut off only if it keeps
+        more all the same.
         """
         while self.remaining < 0 and self._accounts:
             greediest = max(self._accounts, key=_used)

@@ -1,4 +1,4 @@
-"""Names that callers choose, kept in bounded memory: sessions, and ids of requests."""
+"""Names that callers choose (sessions, request ids), kept in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_LENGTH = 64  # characters of a name that is kept as it is
 
 
 def bounded(name: str) -> str:
-    """The name itself, or where it is long, a digest that no two names share."""
+    """The name itself, or for a long one a digest that no other name has."""
     if len(name) <= MAX_LENGTH:
         return name
     return "digest:" + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

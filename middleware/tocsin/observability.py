@@ -1,4 +1,4 @@
-"""What operators look at over HTTP: metrics, health, and the page."""
+"""What operators read over HTTP: metrics, health, and the page."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def open_endpoint(
     is_ready: Callable[[], bool],
     mode: Callable[[], str],
 ) -> HttpEndpoint | None:
-    """The endpoint of a configuration, with its page where that is wanted; None where `metrics` is null.
+    """Open the endpoint of a configuration, with its page where that is configured; None where `metrics` is null.
 
-    `others` are metrics besides those of verdicts, `latest` the alarms that the page shows, and `mode` says which mode
-    is in force. Raises StartError.
+    `others` are metrics besides those of verdicts, `latest` the alarms that the page shows, and `mode` returns the mode
+    in force. Raises StartError.
     """
     if config.metrics is None:
         return None
@@ -44,9 +44,10 @@ def open_endpoint(
 
 
 class HttpEndpoint:
-    """/metrics (Prometheus or OpenMetrics, as asked), /healthz and /readyz, from a thread of its own; and the page.
+    """Serves /metrics (Prometheus or OpenMetrics, by content negotiation), /healthz, /readyz and the page, in its own
+    thread.
 
-    `ready` tells whether new calls are welcome. Raises StartError when the address cannot be had.
+    `ready` says whether new calls are accepted. Raises StartError when the address is not available.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class HttpEndpoint:
 
     @property
     def url(self) -> str:
-        """Where it is, for people: http://HOST:PORT, or unix:/PATH."""
+        """Its address, to show to people: http://HOST:PORT, or unix:/PATH."""
         return str(self.address) if self.address.path else f"http://{self.address}"
 
     def close(self) -> None:

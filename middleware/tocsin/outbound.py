@@ -1,7 +1,7 @@
-"""Calls that Tocsin makes itself: a guarded request sent once more, to the same model or to a fallback.
+"""Calls that Tocsin makes: a guarded request sent once more, to the same model or to a fallback.
 
-Seldom needed, so a client library makes them, grpc or grpc.aio, on connections of their own. Wherever Tocsin stands
-(relay, client, server), the same is sent: the caller's metadata without what belongs to its own connection.
+Such calls are rare, so grpc or grpc.aio makes them, on connections of their own. Every position sends the same: the
+caller's metadata without the entries that belong to its connection.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _NAME = re.compile(r"[0-9a-z_.-]+")
 
 
 class Target(NamedTuple):
-    """Where a call goes: channels are shared by calls that agree in address and TLS."""
+    """Where a call goes. Calls with the same address and TLS share a channel."""
 
     address: Address
     tls: UpstreamTls | None = None
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from other targets."""
+        """Identifies the channel."""
         return str(self.address), "" if self.tls is None else self.tls.model_dump_json()
 
 
 class Sending(NamedTuple):
-    """A call to make: its method, its request as bytes, its metadata, how many seconds it may take, whether its
-    response is a stream, and how many bytes of response are kept at most.
+    """A call to make: method, request bytes, metadata, how many seconds it may take, whether its response is a stream,
+    and how many bytes of response may be kept.
     """
 
     method: str
@@ -63,12 +63,12 @@ class Sending(NamedTuple):
 
 
 def sending_of(step: Ask, metadata: Metadata, seconds: float, limit: int) -> Sending:
-    """A call's request once more, as enforcement asks for it, within so many seconds."""
+    """The request of a call once more, as the step `Ask` says, within its seconds."""
     return Sending(step.call.method, step.request, metadata, seconds, step.call.reads.streams, limit)
 
 
 def forward_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[tuple[str, str | bytes]]:
-    """A caller's metadata as it goes along with another call for the same request."""
+    """The entries of a caller's metadata that are sent with another call for the same request."""
     return [
         (key, value)
         for key, value in metadata or ()
@@ -77,8 +77,8 @@ def forward_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> list
 
 
 def forward_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str | bytes]]:
-    """The same of header fields as they were on the wire; what a client library would refuse to send is left out: names
-    and values of other characters than gRPC has, and values of `-bin` keys that cannot be decoded.
+    """The same for header fields as they were on the wire. Fields that a client library refuses to send are left out:
+    names and values with characters that gRPC forbids, and values of `-bin` keys that cannot be decoded.
     """
     forwarded: list[tuple[str, str | bytes]] = []
     for name, value in forward_metadata(fields):
@@ -96,13 +96,13 @@ def forward_fields(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str | b
 
 
 class Budget(Protocol):
-    """Bytes that may still be kept, by this call and all others."""
+    """How many bytes this call and all others may still keep."""
 
     remaining: int
 
 
 class Channels:
-    """Channels of grpc, opened when they are first needed. Safe between threads."""
+    """Channels of grpc, opened when first needed. Safe between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -137,7 +137,7 @@ class Channels:
 
 
 class AioChannels:
-    """The same for one event loop. What is kept of responses under way counts against `budget`."""
+    """The same for one event loop. Responses under way are charged to `budget`."""
 
     def __init__(self, budget: Budget | None = None) -> None:
         self._budget = budget
@@ -182,7 +182,7 @@ _of_loops: dict[asyncio.AbstractEventLoop, AioChannels] = {}
 
 
 def aio_channels() -> AioChannels:
-    """Those of the running event loop; those of loops that have ended are let go."""
+    """The channels of the running event loop. Those of loops that have ended are dropped."""
     running = asyncio.get_running_loop()
     channels = _of_loops.get(running)
     if channels is None:
@@ -193,7 +193,7 @@ def aio_channels() -> AioChannels:
 
 
 class _Responses:
-    """The messages of one response, as far as there is room for them."""
+    """The messages of one response, as far as the limits allow."""
 
     def __init__(self, sending: Sending, budget: Budget | None = None) -> None:
         self._limit, self._budget = sending.limit, budget
@@ -219,7 +219,7 @@ class _Responses:
         return self._messages if self._fits else None
 
     def release(self) -> None:
-        """They are somebody else's to count from here on."""
+        """The caller of `send` charges them from here on."""
         if self._budget is not None:
             self._budget.remaining += self._size
 

@@ -1,5 +1,5 @@
-"""HTTP requests that Tocsin makes itself: a guarded one sent to a fallback. Seldom needed, so that Python's own client
-makes them, each on a connection of its own.
+"""HTTP requests that Tocsin makes: a guarded request sent to a fallback. They are rare, so Python's own client makes
+them, each on its own connection.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class HttpTarget(NamedTuple):
 
 
 class HttpCall(NamedTuple):
-    """A request to make: its verb, its path with its query, its header fields and body, how many seconds the whole of
-    it may take, and how many bytes of response are kept at most.
+    """A request to make: verb, path with query, header fields, body, how many seconds it may take in all, and how many
+    bytes of response may be kept.
     """
 
     verb: str
@@ -52,12 +52,12 @@ class HttpCall(NamedTuple):
 
 
 def forward_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """A caller's header fields as they go along with another request."""
+    """The header fields of a caller that are sent with another request."""
     return [(name, value) for name, value in headers if name.lower() not in CONNECTION_FIELDS]
 
 
 def send(target: HttpTarget, request: HttpCall) -> Answer | None:
-    """The response, None when the request failed, took too long, or was answered by more than may be kept."""
+    """The response, None when the request failed, took too long, or was answered with more than may be kept."""
     deadline = time.monotonic() + request.seconds
     connection: http.client.HTTPConnection | None = None
     try:

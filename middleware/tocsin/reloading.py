@@ -1,4 +1,4 @@
-"""Configuration, bundles and certificates read anew while serving. What is broken changes nothing."""
+"""Reads configuration, bundles and certificates again while serving. Where something is wrong, nothing changes."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ FIXED = (
 
 
 class Follows(Protocol):
-    """A sink that takes note of the models there are."""
+    """A sink that follows which models there are."""
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
-        """Take note of these from here on."""
+        """Use these models from here on."""
         ...
 
 
 class Reloader:
-    """Reads `path` again when asked to, and puts relay, external processor, guard and sinks to work by it."""
+    """Reads `path` again on request, and reconfigures relay, external processor, guard and sinks."""
 
     def __init__(
         self,
@@ -86,8 +86,8 @@ class Reloader:
         self._busy = asyncio.Lock()
 
     async def reload(self) -> str:
-        """Read everything anew; what has changed, in words. Raises ReloadError telling what is wrong, whatever that is;
-        then nothing has changed. It goes on where whoever asked does not wait.
+        """Read everything again, and return in words what has changed. Raises ReloadError with the reason; then nothing
+        has changed. It completes even if the requester stops waiting.
         """
         return await asyncio.shield(asyncio.ensure_future(self._counted()))
 
@@ -138,7 +138,7 @@ class Reloader:
             self._processor.follow(config)
 
     def collect(self) -> Iterable[Metric]:
-        """How often it was done."""
+        """How many reloads there were, by outcome."""
         reloads = CounterMetricFamily("tocsin_reloads", "Configurations read anew while serving.", labels=["outcome"])
         for outcome in ("done", "failed"):
             reloads.add_metric([outcome], self._counts[outcome])
@@ -146,9 +146,9 @@ class Reloader:
 
 
 def read_anew(path: Path, guard: Guard) -> tuple[Config, dict[str, GuardedModel]]:
-    """The configuration as its file says now, and its models; those that are the same stay the same objects.
+    """The configuration as its file says now, and its models. Unchanged models stay the same objects.
 
-    Raises ReloadError telling what is wrong, whatever that is, or what cannot change while serving.
+    Raises ReloadError with the reason, also where a setting cannot change while serving.
     """
     try:
         config = Config.load(path)
@@ -162,8 +162,8 @@ def read_anew(path: Path, guard: Guard) -> tuple[Config, dict[str, GuardedModel]
 
 
 async def within_deadline(read: Callable[..., Anew], *arguments: Any) -> Anew:
-    """What `read` gives, from a thread that nobody waits for once DEADLINE has passed: not the next reload, and not the
-    end of the process. Raises ReloadError then, and otherwise what it raises.
+    """Call `read` in a thread, and return its result. Raises what it raises, or ReloadError after DEADLINE; then
+    neither the next reload nor the end of the process waits for that thread.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Anew] = loop.create_future()
@@ -189,8 +189,8 @@ async def within_deadline(read: Callable[..., Anew], *arguments: Any) -> Anew:
 
 
 def leave_readers() -> None:
-    """End the process at once where a thread still reads what nobody waits for: the interpreter's own end would pull it
-    out of the midst of ONNX Runtime, and abort. For when all else is done.
+    """End the process at once if a thread still reads what nobody waits for. The interpreter's normal exit would
+    interrupt ONNX Runtime and abort. Call it last.
     """
     if any(thread.name == THREAD_NAME for thread in threading.enumerate()):
         logging.shutdown()
@@ -199,7 +199,7 @@ def leave_readers() -> None:
 
 
 def in_words(error: Exception) -> str:
-    """What went wrong; of what is no mistake of the user's, its kind too."""
+    """An error's text; with its type where it is not a mistake of the user's."""
     if isinstance(error, TocsinError | CalibrationFault | DetectorError | OSError):
         return str(error)
     return f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""A running sidecar: relay, metrics and health together, from start to the end of draining."""
+"""A running sidecar: relay, external processor, metrics and health, from start to the end of draining."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
 from tocsin.ext_proc.server import ExtProcServer
 from tocsin.feedback import FeedbackService
+from tocsin.http_relay.server import HttpRelay
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording.sampling import SampleSink
@@ -45,9 +46,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 class Sidecar:
     """Everything that `tocsin serve` and `tocsin record` run.
 
-    `guard` judges (or records); sinks are added for who is to be told. `path` is the configuration's file, to be read
-    again when asked to. A `worker` shares its ports with others, and leaves metrics and health to who started it.
-    Raises StartError from `start`.
+    `guard` judges (or records); sinks are added for the consumers of verdicts. `path` is the configuration's file,
+    which a reload reads again. A `worker` shares its ports with others, and leaves metrics and health to the
+    supervisor. Raises StartError from `start`.
     """
 
     def __init__(self, config: Config, guard: Guard, path: Path | None = None, *, worker: bool = False) -> None:
@@ -61,11 +62,11 @@ class Sidecar:
             finding=self.metrics.finding,
             findings=self.metrics.findings,
         )
-        guard.sinks += [self.metrics] if worker or counted(config) else []
-        guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
+        guard.sinks += [self.metrics] if worker or exports_counts(config) else []
+        guard.sinks += [self.events] if worker or exports_counts(config) or config.events is not None else []
         self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
         guard.sinks += [self.sample] if self.sample is not None else []
-        self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
+        self.relay = Relay(config, guard, self.metrics.added, shares_port=worker, http=HttpRelay)
         samples = [self.sample] if self.sample is not None else []
         self.processor: ExtProcServer | None = None
         if config.ext_proc is not None:
@@ -100,33 +101,33 @@ class Sidecar:
 
     @property
     def admin_address(self) -> str:
-        """Where the admin port is, empty where there is none."""
+        """The address of the admin port, "" where there is none."""
         return str(self._admin.address) if self._admin is not None else ""
 
     @property
     def ext_proc_address(self) -> str:
-        """Where Envoy's filter connects, empty where none is served."""
+        """The address for Envoy's filter, "" where none is served."""
         return str(self.processor.address) if self.processor is not None else ""
 
     @property
     def ways(self) -> str:
-        """Where responses come from, and where callers or Envoy connect, in words."""
+        """In words: where responses come from, and where callers or Envoy connect."""
         ways = [f"{port.address} -> {port.listener.upstream}" for port in self.relay.ports[:1]]
         return ", ".join([*ways, *([f"ext_proc on {self.ext_proc_address}"] if self.processor is not None else [])])
 
     @property
     def calls(self) -> list[int]:
-        """How many calls have begun, unguarded and guarded, wherever they came."""
+        """How many calls have begun, unguarded and guarded, over all ports."""
         of_envoy = self.processor.context.exchanges if self.processor is not None else [0, 0]
         return [count + more for count, more in zip(self.relay.context.calls, of_envoy, strict=True)]
 
     @property
     def is_ready(self) -> bool:
-        """Whether new calls are welcome."""
+        """Whether new calls are accepted."""
         return self._ready and not any(self.relay.unready.values())
 
     async def start(self) -> None:
-        """Listen everywhere, or, when an address cannot be had, nowhere."""
+        """Listen on all addresses, or, when one is not available, on none."""
         async with AsyncExitStack() as opened:
             if not self._worker:
                 self.http = open_endpoint(
@@ -153,13 +154,13 @@ class Sidecar:
             if self.telemetry is not None and not self._worker:
                 self.telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
             if self._admin is not None:
-                readiness = asyncio.create_task(self._admin.follow(lambda: self.is_ready))
+                readiness = asyncio.create_task(self._admin.follow_readiness(lambda: self.is_ready))
                 opened.callback(readiness.cancel)
             self._opened = opened.pop_all()
         self._ready = True
 
     async def _take_last_callers(self, hurried: asyncio.Event) -> None:
-        """Serve on for `drain_delay`, unready, or until `hurried`."""
+        """Go on serving, not ready, for `drain_delay` or until `hurried`."""
         delay = self.relay.context.config.drain_delay.total_seconds()
         await self._become_unready()
         if delay:
@@ -174,7 +175,7 @@ class Sidecar:
             await self._admin.drain()
 
     async def stop(self) -> None:
-        """Drain: unready at once, calls in flight finish, then everything closes."""
+        """Drain: report not ready at once, let calls in flight finish, then close everything."""
         await self._become_unready()
         if self.processor is None:
             await self.relay.drain()
@@ -191,7 +192,7 @@ class Sidecar:
     async def run(self, started: Callable[[], None], until: asyncio.Event) -> None:
         """Start, call `started`, and serve until SIGTERM, SIGINT or `until`; then drain. SIGHUP reloads.
 
-        SIGTERM comes while load balancers still send callers here: `drain_delay` later draining begins, or at once
+        When SIGTERM comes, load balancers still send calls here, so draining begins `drain_delay` later, or at once
         when another signal comes.
         """
         loop = asyncio.get_running_loop()
@@ -239,9 +240,9 @@ class Sidecar:
 
 
 def give_back() -> None:
-    """Have glibc return the memory of large messages once they are gone. By itself it takes the first for a sign that
-    more will follow, and keeps twice its size. Nothing is changed where the environment says how (`MALLOC_...`), or
-    where another allocator is at work.
+    """Make glibc return the memory of large messages when they are freed. By default it raises its threshold after the
+    first and keeps twice its size. Does nothing where the environment configures malloc (`MALLOC_...`) or another
+    allocator is used.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return
@@ -251,8 +252,8 @@ def give_back() -> None:
         mallopt(M_TRIM_THRESHOLD, MALLOC_THRESHOLD)
 
 
-def counted(config: Config) -> bool:
-    """Whether anybody can see what is counted."""
+def exports_counts(config: Config) -> bool:
+    """Whether metrics are visible to anybody."""
     sent = config.opentelemetry is not None and config.opentelemetry.metrics is not None
     return config.metrics is not None or sent or (config.events is not None and config.events.evidence)
 

@@ -1,4 +1,4 @@
-"""Sockets to listen on, for every form of address: IPv4, IPv6, names, and paths of Unix sockets."""
+"""Listening sockets for every form of address: IPv4, IPv6, host names, and paths of Unix sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class BoundSocket:
         self._inode = Path(address.path).stat().st_ino if address.path else 0
 
     def close(self) -> None:
-        """Take no more connections; a Unix socket's file goes, unless another process has taken its place."""
+        """Accept no more connections. The file of a Unix socket is removed, unless another process has replaced it."""
         self.socket.close()
         file = Path(self.address.path)
         with suppress(OSError):

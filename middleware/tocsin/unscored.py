@@ -1,4 +1,4 @@
-"""Why a response could not be scored. On the serving path this is the only failure there is, and it is counted."""
+"""Why a response could not be scored. This is the only failure on the serving path, and it is counted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REASONS = {
 
 
 class Unscored(Exception):
-    """A response that passes without a judgement; `reason` is one of REASONS, the text says it for a person."""
+    """A response passes without a judgement. `reason` is one of REASONS; the text explains it to a person."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

@@ -1,4 +1,4 @@
-"""The verdict: what judgement says of one call's responses, and how it travels in trailing metadata."""
+"""The verdict: what judgement says of the responses of one call, and its form in trailing metadata."""
 
 from __future__ import annotations
 
@@ -6,39 +6,26 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
 
-METADATA_KEY = "tocsin-verdict"
-ACTIONS = ("pass", "flag", "retry", "fallback", "abstain", "block")  # mildest first
-ROWS_TOLD = 64  # p-values listed in metadata, so that a large batch does not exceed the peers' header limits
+from tocsin.verdict_format import ACTIONS, METADATA_KEY, ROWS_TOLD, Weighed
+from tocsin.verdict_reading import read_verdict
+
+__all__ = ["ACTIONS", "METADATA_KEY", "ROWS_TOLD", "Verdict", "Weighed", "action_of", "gravest_action"]
+
 USUAL_LIST_SIZE = 8_192  # a header list that every gRPC library takes; C-core throws away some that are larger
 FIELD_OVERHEAD = 32  # bytes of a header list besides each field's name and value (RFC 9113, section 6.5.2)
 _SHORTER = (64, 16, 4, 1)  # rows listed where less has room; after that the detectors are left out too
 
 
-class Weighed(NamedTuple):
-    """What each row's answer is worth: the probability that it is right, what serving it is expected to bring, and the
-    decision, `serve`, `flag` or `abstain`.
-    """
-
-    p_correct: list[float]
-    worth: list[float]
-    decisions: list[str]
-
-    def rows(self, first: int, end: int) -> Weighed:
-        """Some of the rows."""
-        return Weighed(self.p_correct[first:end], self.worth[first:end], self.decisions[first:end])
-
-
 class Verdict:
     """P-values, alarm, action and reasons for the rows of one response message.
 
-    `pvalues`: the joint p-value of each row, in (0, 1]; in metadata the first of them, and `rows` is how many there
-    are. `severities`: each row's alarm, `warning`, `critical` or None; `severity` is that of the worst row.
-    `details`: the worst row's p-value by each of the `detectors`. `weighed`: what answers are worth, where that is
-    configured. `identifier`: what to call the response when its truth becomes known, where levels follow feedback.
-    `unscored`: why there is no judgement, or None. `action`: what was done in enforce, and elsewhere what would be;
-    one of ACTIONS. `flag` is an alarm, or an answer worth a review.
+    `pvalues`: the joint p-value of each row, in (0, 1]; metadata lists the first of them, and `rows` is how many there
+    are. `severities`: each row's alarm, `warning`, `critical` or None; `severity` is that of the worst row. `details`:
+    the worst row's p-value by each of the `detectors`. `weighed`: the expected utility of each answer, where that is
+    configured. `identifier`: identifies the response in feedback, where levels follow feedback. `unscored`: why there
+    is no judgement, or None. `action`: what was done in enforce, and in other modes what would be done; one of ACTIONS.
+    `flag` means an alarm, or an answer to review.
     """
 
     __slots__ = (
@@ -84,12 +71,12 @@ class Verdict:
 
     @property
     def rank(self) -> int:
-        """How grave it is, by what is to be done; without a judgement, less than any."""
+        """How severe the action is. An unscored response that passes ranks below all others."""
         return -1 if self.unscored is not None and self.action == "pass" else ACTIONS.index(self.action)
 
     @property
     def alarm(self) -> bool:
-        """Whether some row is alarmed."""
+        """Whether some row alarms."""
         return self.severity is not None
 
     @property
@@ -99,7 +86,7 @@ class Verdict:
 
     @property
     def reasons(self) -> list[str]:
-        """What speaks against the worst row, most telling first, in words."""
+        """Why the worst row alarms, in words, the strongest reason first."""
         result = []
         if self.alarm:
             ranked = sorted(self.by_detector.items(), key=lambda pair: pair[1])
@@ -121,8 +108,18 @@ class Verdict:
             return _head(self.model, self.version) + f',"unscored":"{self.unscored}"{done}}}'
         return self._text(ROWS_TOLD, self._detectors)
 
+    def keep_told(self) -> None:
+        """Forget what metadata do not tell of many rows: of a large response that is as much as its message. For those
+        who only write it from here on.
+        """
+        if self.rows > ROWS_TOLD:
+            self.pvalues = self.pvalues[:ROWS_TOLD]
+            alarmed = [row for row, severity in enumerate(self.severities) if severity]
+            self.severities = self.severities[: alarmed[:ROWS_TOLD][-1] + 1] if alarmed else ()
+            self.weighed = None if self.weighed is None else self.weighed.rows(0, ROWS_TOLD)
+
     def shortened(self, limit: int) -> str | None:
-        """The same in `limit` characters at most: fewer rows, then no detectors either. None where even that is too
+        """The text in at most `limit` characters: with fewer rows, then without detectors. None where even that is too
         long.
         """
         text = self.to_metadata()
@@ -150,7 +147,7 @@ class Verdict:
         return template % (alarm, self.action, p, *by_detector, rows + more)
 
     def _more(self, max_rows: int) -> str:
-        """What is configured to be told besides."""
+        """The optional members: identifier and expected utilities."""
         text = f',"id":{_text(self.identifier)}' if self.identifier else ""
         if self.weighed is not None:
             right = ",".join(["%.4g" % p for p in self.weighed.p_correct[:max_rows]])
@@ -160,21 +157,19 @@ class Verdict:
 
     @classmethod
     def from_metadata(cls, text: str | bytes) -> Verdict:
-        """The verdict of a `tocsin-verdict` value, whoever wrote it. Raises ValueError when it is not one."""
-        from tocsin.verdict_reading import read_verdict  # which builds verdicts, and so imports this
-
-        return read_verdict(text)
+        """Parse the value of `tocsin-verdict`, from any writer. Raises ValueError when it is not a verdict."""
+        return cls(**read_verdict(text))
 
 
 def action_of(severity: str | None, decision: str = "serve") -> str:
-    """What to do about a row: the graver of what its alarm and its worth ask for."""
+    """What to do about a row: the more severe of what its alarm and its expected utility ask for."""
     if decision == "abstain":
         return "abstain"
     return "flag" if severity or decision == "flag" else "pass"
 
 
 def gravest_action(severity: str | None, weighed: Weighed | None) -> str:
-    """What to do about a response whose worst row has that severity, by the gravest of its rows."""
+    """What to do about a response, from the severity of its worst row and the decisions about all rows."""
     if weighed is None:
         return "flag" if severity else "pass"
     return max((action_of(severity, decision) for decision in weighed.decisions), key=ACTIONS.index)
@@ -185,7 +180,7 @@ _text = json.JSONEncoder(separators=(",", ":")).encode
 
 @lru_cache(maxsize=1 << 14)
 def _short(pvalue: float) -> str:
-    """A p-value as text: there are not many, since each is a rank among calibration scores."""
+    """A p-value as text, cached: each is a rank among the calibration scores, so there are few different ones."""
     return "%.6g" % pvalue
 
 

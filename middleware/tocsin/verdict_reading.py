@@ -1,6 +1,6 @@
-"""Reading a verdict that somebody else wrote: input of a stranger until it is proven to be one.
+"""Parses a verdict that another party wrote, which is untrusted input.
 
-Whatever is read is bounded: the text, each number, each name, how many rows there are.
+Everything is bounded: the text, each number, each name, and the number of rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tocsin.verdict import ACTIONS, METADATA_KEY, ROWS_TOLD, Verdict, Weighed
+from tocsin.verdict_format import ACTIONS, METADATA_KEY, ROWS_TOLD, Weighed
 
 MAX_TEXT = 16_384  # characters of a verdict; those that Tocsin writes have some 4,000 at most
 MAX_NAME = 1_024  # characters of a model's name or version
@@ -23,10 +23,12 @@ _DIGITS = re.compile(r"[0-9]{1,10}")
 _DECISIONS = ("serve", "flag", "abstain")
 
 
-def read_verdict(text: str | bytes) -> Verdict:
-    """The verdict of a `tocsin-verdict` value. Raises ValueError, whatever the text is, when it is none."""
+def read_verdict(text: str | bytes) -> dict[str, Any]:
+    """The arguments of a `Verdict`, parsed from the value of `tocsin-verdict`. Raises ValueError where that is not a
+    verdict.
+    """
     try:
-        return _verdict(_content(text))
+        return _fields(_content(text))
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
         raise ValueError(f"'{METADATA_KEY}' does not hold a verdict ({reason})") from None
@@ -41,14 +43,15 @@ def _content(text: str | bytes) -> dict[str, Any]:
     return content
 
 
-def _verdict(content: Mapping[str, Any]) -> Verdict:
+def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
     model, version = _name(content, "model"), _name(content, "version", "")
     if not model:
         raise ValueError("it names no model")
     wanted = content.get("action")
     action = wanted if isinstance(wanted, str) and wanted in ACTIONS else None
     if content.get("unscored") is not None:
-        return Verdict(model, version, pvalues=[], unscored=_word(content, "unscored"), action=action)
+        unscored = _word(content, "unscored")
+        return {"model": model, "version": version, "pvalues": [], "unscored": unscored, "action": action}
     severity = None if content.get("alarm") is None else _severity(content, "alarm")
     pvalues = _numbers(content, "p", 0.0, 1.0)
     if not pvalues:
@@ -60,20 +63,20 @@ def _verdict(content: Mapping[str, Any]) -> Verdict:
     if len(details) > MAX_DETECTORS:
         raise ValueError(f"detectors holds more than {MAX_DETECTORS}")
     by_detector = {_text(name, "a detector's name"): _in(p, "detectors", 0.0, 1.0) for name, p in details.items()}
-    return Verdict(
-        model,
-        version,
-        _word(content, "bundle") if content.get("bundle") else "",
-        pvalues=pvalues,
-        severities=_severities(content, severity, len(pvalues), rows),
-        detectors=tuple(by_detector),
-        details=list(by_detector.values()),
-        severity=severity,
-        weighed=_weighed(content, len(pvalues)) if "decide" in content else None,
-        identifier=_word(content, "id") if content.get("id") else "",
-        action=action,
-        rows=rows,
-    )
+    return {
+        "model": model,
+        "version": version,
+        "bundle": _word(content, "bundle") if content.get("bundle") else "",
+        "pvalues": pvalues,
+        "severities": _severities(content, severity, len(pvalues), rows),
+        "detectors": tuple(by_detector),
+        "details": list(by_detector.values()),
+        "severity": severity,
+        "weighed": _weighed(content, len(pvalues)) if "decide" in content else None,
+        "identifier": _word(content, "id") if content.get("id") else "",
+        "action": action,
+        "rows": rows,
+    }
 
 
 def _severities(content: Mapping[str, Any], worst: str | None, listed: int, rows: int) -> list[str | None]:

@@ -94,8 +94,27 @@ def test_large_responses_are_judged_beside_the_loop_and_nobody_waits_for_them(tm
 
     calls = asyncio.run(arrive())
     assert sorted(threads.judged) == [(1, True), (INLINE_ROWS + 1, False), (20_000, False)]
-    expected = guard.models["digits"].promise.judge(guard.models["digits"].scorer(many)).pvalues
+    expected = guard.models["digits"].scoring.promise.judge(guard.models["digits"].scoring.scorer(many)).pvalues
     assert calls[0].verdict is not None and calls[0].verdict.pvalues == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_large_response_that_is_given_up_is_kept_no_longer(tmp_path: Path) -> None:
+    bundle = tmp_path / "quick.tocsin"
+    quick_bundle(bundle)
+    guard = inline_guard(settings(1, bundle, max_memory="1MiB"))
+    content = inference(safe_traffic(20_000), slice(0, 20_000))
+
+    async def arrive() -> list[Call]:
+        batcher = Batcher(guard)
+        calls = [call_of(content) for _ in range(6)]
+        await asyncio.wait_for(asyncio.gather(*map(batcher.judged, calls)), 60)
+        batcher.close()
+        return calls
+
+    calls = asyncio.run(arrive())
+    given_up = [call for call in calls if call.verdict is not None and call.verdict.unscored == "queue_full"]
+    assert len(given_up) == 4  # one is judged and one waits
+    assert [call.response for call in calls] == [None] * 6  # although their streams may stay open for long
 
 
 def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: Path) -> None:
@@ -122,8 +141,8 @@ def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: P
 def test_sessions_of_many_rows_are_judged_as_at_once(tmp_path: Path) -> None:
     bundle = in_sessions(tmp_path / "sessions.tocsin", window=Window(5), style="max")
     guard = inline_guard(settings(1, bundle, models=model(bundle)["models"]))
-    judge, rows = guard.models["digits"].judge, 3 * MAX_STEP_ROWS + 7
-    scores = guard.models["digits"].scorer(safe_traffic(rows))
+    judge, rows = guard.models["digits"].scoring.judge, 3 * MAX_STEP_ROWS + 7
+    scores = guard.models["digits"].scoring.scorer(safe_traffic(rows))
     call = Call(METHOD, {"x-session": "one"}, "", False)
     judged = judge(scores, [(call, rows, None)], guard.models["digits"])
     alone = judge.promise.judge(scores, sessions=[judge.promise.sessions.start()] * rows)

@@ -295,11 +295,13 @@ def test_replicas_add_what_they_count_of_every_part_and_older_ones_the_rest(bund
     first, second = (sink.figures()["digits"] for sink in sinks)
     assert first["causes"][0]["name"] == "mahalanobis"
     assert [c["log_evalue"] for c in first["causes"]] == pytest.approx([c["log_evalue"] for c in second["causes"]])
-    rows = {sum(causes.counts()["causes"]) for causes in (sink._series["digits"].evidence._causes for sink in sinks)}
+    rows = {
+        sum(causes.counts()["causes"]) for causes in (sink._series["digits"].judged.evidence._causes for sink in sinks)
+    }
     assert rows == {2 * 360}  # of two detectors
     # An older replica knows the counts of the whole alone, under the same name, and shares these.
     key = f"digits:{guards[0].models['digits'].digests[0]}"
-    ours = sinks[0]._series["digits"].evidence
+    ours = sinks[0]._series["digits"].judged.evidence
     assert ours is not None
     assert shared[2].exchange({key: [0] * len(ours.counts())})[key] == ours.counts()
 

@@ -109,7 +109,7 @@ def test_an_alarm_says_what_is_known_and_no_payload(bundle: Path, tmp_path: Path
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
         alarming(relay, 1, session="s1")
         (told,) = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
-        digest = relay.sidecar.relay.context.guard.models["digits"].digest
+        digest = relay.sidecar.relay.context.guard.models["digits"].scoring.digest
     data = told["data"]
     assert (told["type"], told["subject"], told["specversion"]) == ("tocsin.alarm.v1", "digits/s1", "1.0")
     assert (data["model"], data["version"], data["session"], data["severity"]) == ("digits", "v1", "s1", "critical")

@@ -181,7 +181,9 @@ async def intercepted_aio(guard: tocsin.Guard) -> AsyncIterator[str]:
 async def test_an_aio_server_interceptor(guard: tocsin.Guard) -> None:
     model = guard.models["digits"]
     rows = {**{b"safe %d" % row: SAFE.take(slice(row, row + 1)) for row in range(8)}, b"far": far_away(1)}
-    severities = {name: model.promise.judge(model.scorer(row)).severities[0] for name, row in rows.items()}
+    severities = {
+        name: model.scoring.promise.judge(model.scoring.scorer(row)).severities[0] for name, row in rows.items()
+    }
     assert severities[b"far"] == "critical" and list(severities.values()).count("critical") == 1
     async with intercepted_aio(guard) as target, grpc.aio.insecure_channel(target) as channel:
         calls = {

@@ -311,7 +311,9 @@ def test_what_cannot_be_judged_is_refused_at_start(scores: Path, tmp_path: Path)
     one_method = acme.protocol(tmp_path)
     one_method["ranker"]["methods"] = {acme.PATHS["Watch"]: {"model": "response.model"}}
     config = configured("127.0.0.1:1", scores, tmp_path, "annotate", judge="message")
-    with pytest.raises(ConfigError, match="one score of the whole call, and its messages are judged apart: set judge"):
+    with pytest.raises(
+        ConfigError, match="one score of the whole call, but its messages are judged separately: set judge"
+    ):
         tocsin.Guard.open(config.model_copy(update={"protocols": Config(
             upstream="127.0.0.1:1", protocols=one_method, models=config.models).protocols}))  # fmt: skip
     retrying = configured("127.0.0.1:1", scores, tmp_path, "enforce", on_alarm={"critical": "retry"}, retry={"most": 1})
@@ -352,7 +354,7 @@ def test_scores_are_recorded_fitted_calibrated_and_served(tmp_path: Path) -> Non
         noted = Noted()
         with running(Config(upstream=address, **config), guard := tocsin.Guard.open(
             Config(upstream=address, **config), [noted])) as relay:  # fmt: skip
-            assert guard.models["digits"].bundle is not None
+            assert guard.models["digits"].scoring is not None
             with grpc.insecure_channel(relay.target) as channel:
                 for value, severity in (("0.1", None), ("0.99", "critical")):
                     ask(channel, "Rank", [query([], value)])

@@ -65,7 +65,7 @@ def test_metrics_parse_as_prometheus_and_as_openmetrics(bundle: Path) -> None:
         url = f"http://{relay.sidecar.http.address}/metrics"
         plain = {f.name: f for f in parse_text(fetch(url)[1])}
         open_ = {f.name: f for f in parse_openmetrics(fetch(url, "application/openmetrics-text; version=1.0.0")[1])}
-        digest = next(iter(relay.sidecar.relay.context.guard.models.values())).digest
+        digest = next(iter(relay.sidecar.relay.context.guard.models.values())).scoring.digest
     total = sum(s.value for s in plain["tocsin_responses"].samples)
     assert total == sum(s.value for s in open_["tocsin_responses"].samples if s.name.endswith("_total")) == 60
     for name in ("tocsin_pvalue", "tocsin_scoring_seconds", "tocsin_added_seconds"):

@@ -166,7 +166,7 @@ def test_looking_for_silent_sessions_does_not_wait_for_a_batch_that_is_judged(tm
     guard.judge([call])
     batches.clear()
     time.sleep(0.1)
-    sessions = guard.models["digits"].judge.sessions
+    sessions = guard.models["digits"].scoring.judge.sessions
     assert sessions is not None
     with sessions.lock:  # as whoever judges holds it, through a round trip to Redis
         guard.end_silent_sessions()
@@ -244,8 +244,8 @@ def test_a_bounded_risk_abstains_beyond_its_threshold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "more", "message"),
     [
-        (grouped, {}, "models.digits.group: the bundle has a promise a group"),
-        (in_sessions, {"session": None}, "models.digits.session: the bundle promises for sessions"),
+        (grouped, {}, "models.digits.group: the bundle has a promise for each group"),
+        (in_sessions, {"session": None}, "models.digits.session: the bundle's promise is for sessions"),
         (quick_bundle, {"risk": {}}, "models.digits.risk: the bundle does not know how often answers are right"),
     ],
 )

@@ -162,7 +162,7 @@ def test_an_alarmed_call_is_a_span_in_its_callers_trace_whatever_the_share(
         send(relay, b"far")
         for row in range(20):
             send(relay, b"%d" % row, parent=UNSAMPLED)
-        digest = relay.sidecar.relay.context.guard.models["digits"].digest
+        digest = relay.sidecar.relay.context.guard.models["digits"].scoring.digest
         alarms = [event["data"] for event in relay.sidecar.events.latest]
     assert len(receiver.spans) == len(alarms) < 10  # those of the safe ones that alarm too, and no others
     (span,) = [one for one in receiver.spans if values(one.attributes)["tocsin.alarm"] == "critical"][:1]

@@ -146,7 +146,7 @@ def test_a_session_that_is_a_stream_ends_with_it_each_answer_its_own(each: Path)
     by.on_call_closed(call)
     by.on_call_closed(call)
     assert sorted(Ended.severities, key=str) == [None, "warning"]
-    assert len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]
+    assert len(by.models["m"].scoring.judge.sessions) == 0  # type: ignore[arg-type]
     late = by.call(METHOD, {})
     assert late is not None
     piece = late.on_response_message(chunk(0, 1, USUAL).SerializeToString())
@@ -168,7 +168,9 @@ def test_choices_are_read_where_they_stand(folder: Path) -> None:
         chunk(0, 9, -0.1, {9: 0.97, 1: 0.01, 2: 0.01, 3: 0.01}),
     ]
     call, pieces = judged_pieces(by, sure)
-    rows, _, raws = by.models["m"].read(METHOD, [pieces[0].reads.open(m.SerializeToString(), None) for m in sure], None)
+    rows, _, raws = (
+        by.models["m"]._readers[METHOD].read([pieces[0].reads.open(m.SerializeToString(), None) for m in sure], None)
+    )
     assert rows == 1 and np.frombuffer(raws[0], np.float32) == pytest.approx([0.75 / 0.8, 0, 0.05 / 0.8])
     assert call.verdict is not None and call.verdict.unscored is None
     lost = [chunk(0, 5, -0.1, {5: 0.9, 6: 0.1}), chunk(0, 389, -0.1, {389: 0.6, 41: 0.4})]
@@ -187,7 +189,7 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
     signals = {"choice_probs": {"choices": [[1], [2], [3]], "order": "metadata.x-order"}}
     by = guard(bundle, signals=signals, session="metadata.x-question")
     observed: list[np.ndarray] = []
-    scorer = by.models["m"].scorer
+    scorer = by.models["m"].scoring.scorer
     run = scorer.run
 
     def noted(signals: Any) -> Any:
@@ -253,7 +255,7 @@ def test_answers_to_one_question_are_compared(folder: Path) -> None:
     call, pieces = judged_pieces(by, alike)
     assert len(pieces) == 1 and call.verdict is not None and call.verdict.severity is None
     opened = [pieces[0].reads.open(m.SerializeToString(), None) for m in alike]
-    _, family, (tokens, logprobs) = by.models["m"].read(METHOD, opened, None)
+    _, family, (tokens, logprobs) = by.models["m"]._readers[METHOD].read(opened, None)
     assert family.shapes["answer_tokens"] == (3, 4)
     assert np.frombuffer(tokens, np.float32).reshape(3, 4)[2].tolist() == [0, 1, 2, -1]
     assert np.frombuffer(logprobs, np.float32) == pytest.approx([-0.8, -0.8, -0.6])
@@ -382,4 +384,4 @@ def test_a_candidate_without_a_promise_for_sessions_is_not_asked_to_end_one(each
     by = guard(each, judge="message", session="stream", shadow=candidate)
     call, pieces = judged_pieces(by, [chunk(0, 1, USUAL), complete(0)])
     by.on_call_closed(call)
-    assert len(pieces) == 2 and len(by.models["m"].judge.sessions) == 0  # type: ignore[arg-type]
+    assert len(pieces) == 2 and len(by.models["m"].scoring.judge.sessions) == 0  # type: ignore[arg-type]

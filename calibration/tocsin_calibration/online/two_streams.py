@@ -73,8 +73,28 @@ class StreamComparison(Protocol):
         """How much each alternative's log grows a canary response, on average, at the rates so far (J,)."""
 
 
+class _MeasuredReference:
+    """What is compared with a rate that was counted, which may be as low as it likes."""
+
+    @property
+    def stable(self) -> tuple[int, int]:
+        """Alarms and responses of what the canary is compared with."""
+        raise NotImplementedError
+
+    @property
+    def reference_rate(self) -> float | None:
+        """The rate so far; None before the first response."""
+        alarms, responses = self.stable
+        return alarms / responses if responses else None
+
+    @property
+    def highest_ratio(self) -> float:
+        """No ratio is impossible."""
+        return inf
+
+
 @dataclass(frozen=True)
-class Streams:
+class Streams(_MeasuredReference):
     """Two streams side by side: counts (T,) of batches, and the stable rate that alternatives are built around.
 
     `baseline` changes the power, hardly, and never the guarantee; it must not be chosen by the counts.
@@ -104,17 +124,6 @@ class Streams:
     def stable(self) -> tuple[int, int]:
         """Alarms and responses of the stable version in all."""
         return int(self.stable_alarms.sum()), int(self.stable_responses.sum())
-
-    @property
-    def reference_rate(self) -> float | None:
-        """The stable version's rate."""
-        alarms, responses = self.stable
-        return alarms / responses if responses else None
-
-    @property
-    def highest_ratio(self) -> float:
-        """None: a rate may be as low as it likes."""
-        return inf
 
     def log_increments(self, ratio: float, direction: Direction) -> tuple[Floats, Floats]:
         """See `StreamComparison`."""
@@ -197,7 +206,7 @@ class AgainstRate:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(_MeasuredReference):
     """Two judgements of the same responses, a candidate's and the live bundle's: counts (T,) of batches of responses,
     and of those that alarmed by both, by the candidate alone, and by the live one alone.
 
@@ -229,17 +238,6 @@ class Pairs:
     def stable(self) -> tuple[int, int]:
         """Alarms of the live bundle, and responses, in all."""
         return int(self.both.sum() + self.live_only.sum()), int(self.responses.sum())
-
-    @property
-    def reference_rate(self) -> float | None:
-        """The live bundle's rate."""
-        alarms, responses = self.stable
-        return alarms / responses if responses else None
-
-    @property
-    def highest_ratio(self) -> float:
-        """None: a rate may be as low as it likes."""
-        return inf
 
     def log_increments(self, ratio: float, direction: Direction) -> tuple[Floats, Floats]:
         """See `StreamComparison`."""

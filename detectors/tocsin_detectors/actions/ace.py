@@ -16,7 +16,7 @@ from tocsin_detectors.errors import SaturationWarning
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 NARROW, WIDE = 0.03, 0.5  # cell widths to choose from, as shares of a dimension's range; the first is FIPER's
 ROOM = 0.5  # the share of the largest entropy that safe responses may take up

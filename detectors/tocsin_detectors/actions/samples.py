@@ -13,7 +13,7 @@ from tocsin_detectors.errors import SignalError
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 class Chunks(NamedTuple):

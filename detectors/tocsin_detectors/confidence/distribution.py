@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from tocsin_detectors.errors import SignalError
 
 if TYPE_CHECKING:
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 class OfDistribution:

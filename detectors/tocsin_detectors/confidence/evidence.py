@@ -9,7 +9,7 @@ import numpy as np
 from tocsin_detectors.errors import SignalError
 
 if TYPE_CHECKING:
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 def require_logits(safe: FittingData, signal: str, instead: str) -> None:

@@ -12,7 +12,7 @@ from tocsin_detectors.detector import fitted
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 SMALLEST = 1e-12  # probability that a class never seen is taken to have

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 class MaxLogit:

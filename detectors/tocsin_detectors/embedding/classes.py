@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tocsin_detectors.errors import SignalError
 
 if TYPE_CHECKING:
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 Float64 = NDArray[np.float64]
 

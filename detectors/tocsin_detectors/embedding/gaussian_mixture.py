@@ -14,7 +14,7 @@ from tocsin_detectors.perceptron import Scaling
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 Float64 = NDArray[np.float64]
 SAMPLE = 50_000  # rows that the mixture is fitted on

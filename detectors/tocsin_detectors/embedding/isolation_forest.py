@@ -11,7 +11,7 @@ from tocsin_detectors.detector import fitted
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 SAMPLE = 100_000  # rows that the trees' own samples are drawn from
 EULER = 0.5772156649

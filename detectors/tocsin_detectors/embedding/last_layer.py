@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tocsin_detectors.errors import SignalError
 
 if TYPE_CHECKING:
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 Float64 = NDArray[np.float64]
 ERROR = 1e-2  # of the logits' standard deviation: what is further off was computed by more than one linear layer

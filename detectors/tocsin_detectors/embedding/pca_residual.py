@@ -10,7 +10,7 @@ from tocsin_detectors.embedding.subspace import Residual
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 class PCAResidual:

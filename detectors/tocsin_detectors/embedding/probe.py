@@ -15,8 +15,7 @@ from tocsin_detectors.training import Training, seeded, train
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
-    from tocsin_detectors.observation import Observations
+    from tocsin_detectors.observation import FittingData, Observations
 
 ROWS = 50_000  # responses at most that the linear probe is fitted on
 FOLDS = 5

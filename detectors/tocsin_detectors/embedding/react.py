@@ -12,7 +12,7 @@ from tocsin_detectors.embedding.last_layer import LastLayer, recover
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 SAMPLE = 100_000  # rows that the percentile is taken over
 

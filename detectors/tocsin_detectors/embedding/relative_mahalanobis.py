@@ -14,7 +14,7 @@ from tocsin_detectors.moments import moments, shrunk_whitening, units_of
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 Float64 = NDArray[np.float64]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 class RandomNetworkDistillation:

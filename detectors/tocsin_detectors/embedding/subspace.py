@@ -13,7 +13,7 @@ from tocsin_detectors.moments import moments as moments_of
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 EXPLAINED = 0.95  # the share of variance that the principal subspace holds, unless told how many dimensions
 

@@ -14,7 +14,7 @@ from tocsin_detectors.nonfinite import showing
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 class AbstainMass(OfDistribution):

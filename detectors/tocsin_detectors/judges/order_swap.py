@@ -11,7 +11,7 @@ from tocsin_detectors.confidence.distribution import require_same_classes
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 class OrderSwap:

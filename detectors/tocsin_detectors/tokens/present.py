@@ -12,7 +12,7 @@ from tocsin_detectors.free_length import FreeLength
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 NO_TOKEN = 1.0  # no log-probability is positive, so a positive one says that the stream had ended
 

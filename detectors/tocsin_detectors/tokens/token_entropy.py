@@ -13,7 +13,7 @@ from tocsin_detectors.tokens.present import OfTokens, mean_over, require_logprob
 if TYPE_CHECKING:
     from spox import Var
 
-    from tocsin_detectors.fitting import FittingData
+    from tocsin_detectors.observation import FittingData
 
 
 class TokenEntropy(OfTokens):

@@ -1,4 +1,4 @@
-"""The evidence from which somebody should know: one function for rules, metrics, the page and the dashboards."""
+"""The limits of evidence for alerts, computed in one place for rules, metrics, the page and the dashboards."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tocsin.alerting.watched import DELTA, RUN_LENGTH, WatchedModel
 
 
 class PageLimits(NamedTuple):
-    """Logs of evidence, shared among all models and severities of one process (union bound).
+    """Logs of evidence, divided among all models and severities of one process (union bound).
 
-    `windows`: of the promise, which is ever exceeded by chance with probability delta at most. `run_length`: the same
-    where evidence is configured so; by chance it is exceeded once in the run length, on average at most, all models'
-    responses counted. `quiet`: of too few alarms. `drift`: of scores that have drifted.
+    `windows`: the limit for the promise, which chance ever exceeds with probability at most delta. `run_length`: the
+    same where evidence is configured so; chance exceeds it once in the run length on average at most, all models'
+    responses counted. `quiet`: for too few alarms. `drift`: for drifted scores.
     """
 
     windows: float
@@ -28,7 +28,7 @@ class PageLimits(NamedTuple):
 
 
 def page_limits(models: Sequence[WatchedModel], delta: float = DELTA, run_length: float = RUN_LENGTH) -> PageLimits:
-    """For all models of a process together."""
+    """The limits for all models of a process together."""
     fixed = [model for model in models if model.fixed]
     windows = sum(len(model.severities) for model in fixed if not model.run_length)
     lengths = sum(len(model.severities) for model in fixed if model.run_length)

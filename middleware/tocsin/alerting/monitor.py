@@ -1,4 +1,4 @@
-"""Alerts about the monitor itself: whether it is there, sees, keeps up, and can tell."""
+"""Alerts about the monitor itself: whether it runs, receives traffic, keeps up, and delivers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ MIN_RESPONSES = 10  # responses in five minutes below which a share of them says
 
 def monitor(models: Sequence[WatchedModel], config: Config, wishes: RuleOptions) -> Group:
     """The alerts of the monitor."""
-    alerts = [_gone(models, wishes), *_unscored(wishes), _unguarded(wishes)]
+    alerts = [_absent_deployments(models, wishes), *_unscored(wishes), _unguarded(wishes)]
     if wishes.upstream_rate:
-        alerts.append(_bypassed(wishes))
+        alerts.append(_bypassed_relay(wishes))
     budget = max(config.budget(model.name, shares_sessions=model.shares_sessions) for model in models)
-    alerts += [_slow(budget.total_seconds(), wishes), _unreachable(wishes), _reload(wishes), _workers(wishes)]
+    alerts += [
+        _slow_scoring(budget.total_seconds(), wishes),
+        _unreachable(wishes),
+        _failed_reloads(wishes),
+        _dying_workers(wishes),
+    ]
     return Group("tocsin.monitor", alerts)
 
 
-def _gone(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
-    """`absent` knows only the labels that it is asked for: which deployments there are is told by those that were there
-    before, and where none ever was, the model's name alone.
+def _absent_deployments(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
+    """`absent` knows only the labels in its query. The deployments are known from those that were there before; where
+    there was none, the alert has the model's name alone.
     """
     parts = []
     for model in models:
@@ -76,7 +81,7 @@ def _unscored(wishes: RuleOptions) -> list[Alert]:
 
 
 def _unguarded(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     guarded, other = (f'sum{by} (increase(tocsin_relay_calls_total{{guarded="{g}"}}[30m]))' for g in ("true", "false"))
     return Alert(
         "TocsinSeesOtherCallsOnly",
@@ -90,8 +95,8 @@ def _unguarded(wishes: RuleOptions) -> Alert:
     )
 
 
-def _bypassed(wishes: RuleOptions) -> Alert:
-    """`upstream_rate` may have lost the labels of deployments: then it is held to the calls of all of them."""
+def _bypassed_relay(wishes: RuleOptions) -> Alert:
+    """`upstream_rate` may have lost the labels of deployments; then it is compared with the calls of all of them."""
     calls = 'rate(tocsin_relay_calls_total{guarded="true"}[10m])'
     answers, traffic = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
     if wishes.by:
@@ -109,7 +114,7 @@ def _bypassed(wishes: RuleOptions) -> Alert:
     )
 
 
-def _slow(budget: float, wishes: RuleOptions) -> Alert:
+def _slow_scoring(budget: float, wishes: RuleOptions) -> Alert:
     by = wishes.labels("le")
     return Alert(
         "TocsinSlow",
@@ -123,7 +128,7 @@ def _slow(budget: float, wishes: RuleOptions) -> Alert:
 
 
 def _unreachable(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+    by = wishes.grouping
     return Alert(
         "TocsinUpstreamUnreachable",
         "warning",
@@ -135,8 +140,8 @@ def _unreachable(wishes: RuleOptions) -> Alert:
     )
 
 
-def _reload(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+def _failed_reloads(wishes: RuleOptions) -> Alert:
+    by = wishes.grouping
     failed, done = (f'max{by} (increase(tocsin_reloads_total{{outcome="{o}"}}[1h]))' for o in ("failed", "done"))
     return Alert(
         "TocsinReloadFailed",
@@ -148,8 +153,8 @@ def _reload(wishes: RuleOptions) -> Alert:
     )
 
 
-def _workers(wishes: RuleOptions) -> Alert:
-    by = f" by ({wishes.labels()})" if wishes.by else ""
+def _dying_workers(wishes: RuleOptions) -> Alert:
+    by = wishes.grouping
     return Alert(
         "TocsinWorkersDie",
         "warning",

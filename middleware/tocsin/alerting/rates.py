@@ -84,5 +84,5 @@ def rates(wishes: RuleOptions) -> list[RecordingRule]:
 
 
 def by_alarm(expr: str) -> str:
-    """The same under the label `alarm`."""
+    """The expression under the label `alarm`."""
     return f'max without (severity) (label_replace({expr}, "{SEVERITY_LABEL}", "$1", "severity", "(.+)"))'

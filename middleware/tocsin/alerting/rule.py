@@ -1,4 +1,4 @@
-"""What a rule is, and how a file of them is written."""
+"""Rules of Prometheus, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MANIFEST = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PrometheusRule"}
 
 @dataclass(frozen=True)
 class RecordingRule:
-    """A series that Prometheus computes and keeps."""
+    """A series that Prometheus computes and stores."""
 
     name: str
     expr: str
@@ -28,7 +28,7 @@ class RecordingRule:
 
 @dataclass(frozen=True)
 class Alert:
-    """A condition that somebody should know of, and the page that says what to do."""
+    """A condition to report, and the page that says what to do about it."""
 
     name: str
     urgency: Urgency
@@ -54,7 +54,7 @@ class Alert:
 
 @dataclass(frozen=True)
 class Group:
-    """Rules that are evaluated together, in their order."""
+    """Rules that are evaluated together, in order."""
 
     name: str
     rules: Sequence[RecordingRule | Alert]
@@ -84,13 +84,13 @@ def _groups(groups: Sequence[Group], runbooks: str) -> dict[str, Any]:
 
 
 def as_yaml(content: dict[str, Any]) -> str:
-    """YAML whose expressions of several lines stay so."""
+    """YAML that keeps expressions of several lines as they are."""
     text: str = yaml.dump(content, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
     return text
 
 
 class _Plain(yaml.SafeDumper):
-    """Expressions of several lines stay so."""
+    """Keeps expressions of several lines as they are."""
 
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

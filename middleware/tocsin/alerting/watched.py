@@ -1,4 +1,4 @@
-"""What rules are made from: the promises of a configuration's bundles, and what is asked of the alerts."""
+"""The inputs of rules: the promises of a configuration's bundles, and the options of the alerts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ DELTA, RUN_LENGTH = 0.01, 1e6
 
 @dataclass(frozen=True)
 class WatchedModel:
-    """A guarded model. `severities` are those of its promise, gravest first; `fixed` tells that alarms come from the
-    promise's own thresholds, so that there is a rate to hold them to.
+    """A guarded model. `severities` are those of its promise, the most severe first. `fixed`: alarms come from the
+    promise's own thresholds, so that there is a rate to test.
     """
 
     name: str
@@ -33,12 +33,12 @@ class WatchedModel:
 
 @dataclass(frozen=True)
 class RuleOptions:
-    """What is asked of the alerts.
+    """Options of the alerts.
 
-    `delta` is the probability that any promise alert, or any drift alert, ever fires on traffic that keeps the
-    promise, from the start of one process; `run_length` the responses between two false ones where evidence is
-    configured so. `by` are further labels that tell deployments apart, such as namespace. `upstream_rate` is PromQL
-    for the requests a second that the model server says it has.
+    `delta` is the probability that any promise alert, or any drift alert, ever fires on traffic that keeps the promise,
+    from the start of one process; `run_length` the responses between two false alerts where evidence is configured so.
+    `by` are further labels that distinguish deployments, such as namespace. `upstream_rate` is PromQL for the requests
+    a second that the model server reports.
     """
 
     delta: float = DELTA
@@ -60,23 +60,28 @@ class RuleOptions:
                 raise ConfigError(f"--by: '{label}' is no label's name")
 
     def labels(self, *names: str) -> str:
-        """These labels and those that tell deployments apart, as PromQL's `by` takes them."""
+        """These labels and those that distinguish deployments, as PromQL's `by` takes them."""
         return ", ".join([*self.by, *names])
 
     @property
+    def grouping(self) -> str:
+        """PromQL's `by` clause of what is counted for each deployment, nothing where no label tells them apart."""
+        return f" by ({self.labels()})" if self.by else ""
+
+    @property
     def subject(self) -> str:
-        """The model that an alert is about, and its deployment, as a template of annotations."""
+        """The model that an alert is about and its deployment, as a template of annotations."""
         return "{{ $labels.model }}" + self.deployment(" (", ")")
 
     def deployment(self, before: str = "", after: str = ": ") -> str:
-        """The deployment that an alert is about, as a template of annotations; nothing where labels tell none."""
+        """The deployment that an alert is about, as a template of annotations; empty where no label names it."""
         return "".join(
             f"{{{{ with $labels.{label} }}}}{before}{label} {{{{ . }}}}{after}{{{{ end }}}}" for label in self.by
         )
 
     def lookup(self, series: str, alarm: str) -> str:
-        """What a recorded series says of the alert's own promise, as a share, as a template of annotations; `alarm` is
-        the label of its severity.
+        """The value of a recorded series for the alert's own promise, as a share, as a template of annotations; `alarm`
+        is the label of its severity.
         """
         labels = [*self.by, "model", alarm]
         matchers = ",".join(f"{label}='%s'" for label in labels)
@@ -116,7 +121,7 @@ def _carried(path: Path) -> int | None:
 
 
 def matching(models: Sequence[WatchedModel], every: Sequence[WatchedModel]) -> str:
-    """The PromQL matcher for some of the models: nothing when it is all of them, as more may come."""
+    """The PromQL matcher for some of the models; empty for all of them, as more may come."""
     if len(models) == len(every):
         return ""
     return 'model=~"' + "|".join(re.escape(model.name).replace("\\", "\\\\") for model in models) + '"'

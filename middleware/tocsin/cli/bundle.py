@@ -19,6 +19,7 @@ from tocsin.fetching import SOURCES
 from tocsin.fetching import fetch as fetch_bundle
 from tocsin_calibration import Bundle, BundleError, Promise
 from tocsin_calibration.thresholds.joint import meaning
+from tocsin_calibration.wording import of_scales
 from tocsin_detectors import DetectorError
 from tocsin_detectors.costs import costs_by_detector
 
@@ -43,7 +44,7 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """Say what a bundle reads, computes and promises."""
+    """Show what a bundle reads, computes and promises."""
     bundle = Bundle.read(file)
     expected = traffic(bundle, a_day, failure_rate, power)
     if as_json:
@@ -101,6 +102,8 @@ def _show_promise(console: Console, promise: Promise, responses: int) -> None:
     if by_group:
         text = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
         console.print(f"groups     each with a promise of its own: {text}")
+    if (scales := of_scales(promise)) is not None:
+        console.print(f"scales     {scales.removeprefix('scales of the detectors ')}")
     if promise.pooled:
         text = f"one promise for all of these together, and groups that may come ({promise.remaining.n:,})"
         if by_group and promise.others is None:
@@ -130,7 +133,7 @@ def time_(
 
 @app.command()
 def verify(file: File) -> None:
-    """Check that a bundle is whole, unaltered, loads, and is calibrated."""
+    """Check that a bundle is complete, unaltered, loads, and is calibrated."""
     bundle = Bundle.read(file)
     bundle.require_promise(file)
     with _naming(file):
@@ -140,7 +143,7 @@ def verify(file: File) -> None:
 
 @contextmanager
 def _naming(file: Path) -> Iterator[None]:
-    """Says of which bundle the graph is that cannot be run. Raises BundleError."""
+    """Adds the bundle's name to errors of its graph. Raises BundleError."""
     try:
         yield
     except DetectorError as error:
@@ -189,6 +192,6 @@ def fetch(
     digest: Annotated[str, typer.Option(help="The bundle's own, as `tocsin bundle show` says it: sha256:...")],
     plain_http: Annotated[bool, typer.Option("--plain-http", help="The registry has no TLS.")] = False,
 ) -> None:
-    """Bring a bundle from where it is kept; only the one with that digest is taken. Does nothing if it is there."""
+    """Fetch a bundle from where it is stored, only the one with that digest. Does nothing if the file exists."""
     bundle = fetch_bundle(source, file, digest, plain_http=plain_http)
     typer.echo(f"{file} is {bundle.digest}")

@@ -1,4 +1,4 @@
-"""What can be asked of `tocsin calibrate`, panel by panel of its help."""
+"""The options of `tocsin calibrate`, in the panels of its help."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROMISE, SESSIONS, WORTH, DATA = "The promise", "Sessions", "What is caught, wha
 
 @dataclass(frozen=True)
 class CalibrateOptions:
-    """What `tocsin calibrate` was asked for; columns and recordings by name."""
+    """The options of `tocsin calibrate`; columns and recordings by name."""
 
     bundle: Annotated[Path, typer.Argument(help="The bundle that `tocsin fit` wrote.")]
     data: Annotated[
@@ -64,6 +64,22 @@ class CalibrateOptions:
         float,
         typer.Option(help="Keep the rates although up to this share of the data is not safe.", rich_help_panel=PROMISE),
     ] = 0.0
+    scales: Annotated[
+        Path | None,
+        typer.Option(
+            help="Set the detectors' scales by this recording, such as the one that they were fitted on, instead of by "
+            "a third of the data: for few safe responses or sessions. What is calibrated on is left out of it.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Keep up to 512 responses' projections of this signal, such as embedding, in the bundle, to watch for "
+            "changes of the inputs whatever scores do; may be repeated.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
     groups: Annotated[
         str | None,
         typer.Option(
@@ -200,11 +216,11 @@ class CalibrateOptions:
 
     @property
     def session_rule(self) -> SessionRule:
-        """How the scores of a session become one."""
+        """How the scores of a session are combined into one."""
         return SessionRule(Window(self.window, self.how), self.style, self.every)  # type: ignore[arg-type]
 
     @property
     def of_each_by_itself(self) -> bool:
-        """Whether nothing needs more than one response's scores at a time: no other columns, no sessions."""
+        """Whether each response can be processed on its own: no other columns, no sessions."""
         columns = (self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
-        return not any(columns)
+        return not any((self.scales, self.inputs, *columns))

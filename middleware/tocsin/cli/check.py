@@ -36,8 +36,8 @@ def judge(
     ] = None,
     key_env: Annotated[str, typer.Option(help="The environment variable that holds the API key.")] = "OPENAI_API_KEY",
 ) -> None:
-    """Is a model fit to judge answers? Exit code 3 when an answer that says nothing passes, good answers are rated no
-    higher than bad ones, or the order decides.
+    """Check whether a model is fit to judge answers. Exit code 3 when an answer without content passes, good answers
+    are rated no higher than bad ones, or the order of the answers decides.
     """
     console = Console(highlight=False)
     chat = Chat(url, model, os.environ.get(key_env, ""))

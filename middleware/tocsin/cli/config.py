@@ -27,7 +27,7 @@ def check(
     problems, guard = problems_of(config, in_program=in_program)
     if problems or guard is None:
         raise ConfigError("\n".join(problems))
-    models = [f"{m.name} ({m.digest[:19]})" if m.bundle else f"{m.name} (no bundle)" for m in guard.models.values()]
+    models = [f"{name} ({model.digests[0][:19] or 'no bundle'})" for name, model in guard.models.items()]
     ways = [f"{listener.listen} -> {listener.upstream}" for listener in config.every_listener[:1]]
     ways += [] if config.ext_proc is None else [f"ext_proc on {config.ext_proc}"]
     ways = ["in a program"] if in_program else ways

@@ -29,9 +29,10 @@ def explain(
         Path | None, typer.Option(help="The recording that was calibrated on: names the responses most like it.")
     ] = None,
 ) -> None:
-    """Say why an alarm was raised: which detector objects, how far out, and which safe responses were most like it.
+    """Explain an alarm: which detectors raised it, how extreme their scores are, and which safe responses are most
+    similar.
 
-    Of what evidence has found, which part of the traffic has changed, and since when.
+    For an event about evidence: which part of the traffic has changed, and since when.
     """
     console = Console(highlight=False, soft_wrap=True)
     event = _in_file(events, alarm_id) if events is not None else _live(of, alarm_id)

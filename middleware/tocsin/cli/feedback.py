@@ -21,7 +21,7 @@ def feedback(
     to: Annotated[str, typer.Option(help="The admin address of a running tocsin.")] = "127.0.0.1:9465",
     token: TokenOption = None,
 ) -> None:
-    """Tell a running tocsin which responses were safe, so that levels configured with `adapt` follow."""
+    """Report to a running tocsin which responses were safe. Levels configured with `adapt` follow these labels."""
     total = report(to, _read(labels), "" if token is None else token.read_text().strip())
     outcomes = {outcome: count for outcome, count in total.items() if count or outcome != "forwarded"}
     typer.echo(", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items()))

@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from tocsin.cli.engine_option import On
 from tocsin.cli.fit_suggestions import show_suggestions
 from tocsin.cli.output_files import require_writable
+from tocsin.cli.recorded import LeaveOutBroken, ModelName
 from tocsin.cli.row_choice import of_sessions
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
@@ -56,7 +57,7 @@ def fit(
         Path | None,
         typer.Option(help="With --suggest: a recording of what should alarm, to say how well each detector tells."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    model: ModelName = None,
     share: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="The share of rows to fit on; calibrate gets the others.")
     ] = 0.4,
@@ -68,15 +69,13 @@ def fit(
         Path | None,
         typer.Option(help="Only sessions that this file names, one a line: those known to have gone well."),
     ] = None,
-    leave_out_broken: Annotated[
-        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
-    ] = False,
+    leave_out_broken: LeaveOutBroken = False,
     memory: Annotated[
         int, typer.Option(min=1, help="Megabytes of signals to hold; what is larger is read again and again.")
     ] = 1024,
     on: On = HERE,
 ) -> None:
-    """Fit detectors on safe responses and write them as a bundle, still to be calibrated."""
+    """Fit detectors on safe responses and write them as a bundle. Calibrate it next."""
     require_fitting()
     before = [parse_features(spec) for spec in features or []]
     if suggest:
@@ -119,7 +118,7 @@ def fit(
 
 
 def open_recording(path: Path, model: str | None, detectors: Sequence[Detector], features: list[Features]) -> Recording:
-    """The recording, with the signals that the detectors and the features before them look at."""
+    """The recording, with the signals that the detectors and the features before them read."""
     feature_names = {feature.name for feature in features}
     readers: list[Detector | Features] = [*features, *detectors]
     wanted = [s for reader in readers for s in reader.reads if s not in feature_names]
@@ -129,7 +128,7 @@ def open_recording(path: Path, model: str | None, detectors: Sequence[Detector],
 
 
 def without_broken(recording: Recording, console: Console, masked: Collection[str] = ()) -> Recording:
-    """The responses that hold no NaN or infinity, but for -inf in `masked` signals; says how many others there are."""
+    """The responses without NaN or infinity, except -inf in `masked` signals. Prints how many were left out."""
     finite = recording.finite_rows(masked)
     if dropped := recording.rows - finite.rows:
         console.print(
@@ -142,7 +141,9 @@ def without_broken(recording: Recording, console: Console, masked: Collection[st
 def _described(
     detectors: Sequence[Detector], scorer: Scorer, safe: FittingData, features: list[Features]
 ) -> tuple[dict[str, Any], ...]:
-    """What the bundle says of each detector; its cost is that of a graph of its own, a response in batches of 8."""
+    """What the bundle records about each detector. Its cost is measured on a graph of its own, for each response in
+    batches of 8.
+    """
     costs = [Scorer(build_graph([d], safe)).cost(8) for d in detectors]
     computed = {feature.name: list(feature.reads) for feature in features}
     return tuple(
@@ -159,7 +160,7 @@ def _described(
 
 @contextmanager
 def _progress(console: Console, recording: Recording) -> Iterator[Any]:
-    """Shows what is being fitted, and how many rows were read from disk for it."""
+    """Shows which detector is being fitted, and how many rows were read from disk for it."""
     columns = SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[read]}"), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
 
@@ -182,8 +183,8 @@ def _progress(console: Console, recording: Recording) -> Iterator[Any]:
 
 
 def require_fitting() -> None:
-    """Raises ConfigError when a package that fitting needs is not installed. Each is imported where it is used: torch
-    and scikit-learn take seconds, which detectors that need neither should not wait for.
+    """Raises ConfigError when a package that fitting needs is not installed. Packages are imported where they are used:
+    torch and scikit-learn take seconds, which detectors that need neither should not wait for.
     """
     for name in ("onnx", "sklearn", "spox", "torch"):
         if find_spec(name) is None:

@@ -11,7 +11,7 @@ Options = TypeVar("Options")
 
 
 def command(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
-    """Make a function of such a dataclass a command that typer sees with one parameter for each field."""
+    """A decorator: makes a function of such a dataclass a command that typer sees with one parameter for each field."""
 
     def decorate(run: Callable[[Options], None]) -> Callable[..., None]:
         def run_with(**values: Any) -> None:

@@ -7,13 +7,14 @@ import time
 import traceback
 from datetime import UTC, datetime, timedelta
 from math import inf, log
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
+from tocsin.cli.from_options import command
+from tocsin.cli.gate_options import GateOptions
 from tocsin.cli.tables import print_table
 from tocsin.configuration.fields import Duration
 from tocsin.configuration.pairs import read_pairs
@@ -27,160 +28,85 @@ from tocsin_calibration.online.rollout_gate import AnytimeInterval, DecisionEvid
 
 EXIT_CODES = {"promote": 0, "abort": 1, "continue": 3}  # 2: an error, or a mistake of the caller's
 DEFAULT_ADDRESS = "http://prometheus.monitoring:9090"  # of a template
-COUNTS, EVIDENCE = "What is compared", "What is held to"
 
 
-def gate(
-    canary: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="ALARMS/RESPONSES; or a sidecar's metrics address, once for each replica; or with --prometheus, label "
-            "matchers.",
-            rich_help_panel=COUNTS,
-        ),
-    ] = None,
-    stable: Annotated[
-        list[str] | None, typer.Option(help="The same of the stable version.", rich_help_panel=COUNTS)
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(help="In place of --stable: the promised rate, such as 0.05.", rich_help_panel=COUNTS),
-    ] = None,
-    shadow: Annotated[
-        bool,
-        typer.Option(
-            "--shadow", help="Compare the candidate bundle (shadow:) with the live one.", rich_help_panel=COUNTS
-        ),
-    ] = False,
-    prometheus: Annotated[
-        str | None, typer.Option(help="The URL of a Prometheus that scrapes both.", rich_help_panel=COUNTS)
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The model's name in metrics.", rich_help_panel=COUNTS)] = None,
-    severity: Annotated[
-        str, typer.Option(help="Alarms of this severity or a more severe one.", rich_help_panel=COUNTS)
-    ] = "warning",
-    since: Annotated[
-        str | None,
-        typer.Option(
-            help="When the rollout began, in ISO 8601 (UTC); else with the canary's first sample.",
-            rich_help_panel=COUNTS,
-        ),
-    ] = None,
-    within: Annotated[
-        str, typer.Option(help="How far back the canary may have begun.", rich_help_panel=COUNTS)
-    ] = "24h",
-    every: Annotated[
-        str,
-        typer.Option(help="The length of a batch: both versions are compared batch by batch.", rich_help_panel=COUNTS),
-    ] = "1m",
-    looks: Annotated[
-        Path | None,
-        typer.Option(help="A file that keeps counts between looks, for scrapes and counts.", rich_help_panel=COUNTS),
-    ] = None,
-    headers: Annotated[
-        Path | None,
-        typer.Option(help="A file of HTTP headers, NAME=VALUE, such as a token.", rich_help_panel=COUNTS),
-    ] = None,
-    delta: Annotated[
-        float, typer.Option(help="Probability of ever aborting wrongly.", rich_help_panel=EVIDENCE)
-    ] = 0.01,
-    beta: Annotated[
-        float, typer.Option(help="Probability of ever promoting at the excess.", rich_help_panel=EVIDENCE)
-    ] = 0.05,
-    excess: Annotated[
-        float, typer.Option(help="A canary that alarms so many times as often is bad.", rich_help_panel=EVIDENCE)
-    ] = 1.5,
-    baseline: Annotated[
-        float,
-        typer.Option(
-            help="About how often the stable version alarms: makes the gate quicker, not surer.",
-            rich_help_panel=EVIDENCE,
-        ),
-    ] = 0.05,
-    level: Annotated[float, typer.Option(help="Of intervals, at all looks at once.", rich_help_panel=EVIDENCE)] = 0.95,
-    most_unscored: Annotated[
-        float,
-        typer.Option(help="The share of unscored responses beyond which none is promoted.", rich_help_panel=EVIDENCE),
-    ] = 0.05,
-    wait: Annotated[
-        str | None, typer.Option(help="Look again, once a batch, until it is decided or so much time is over.")
-    ] = None,
-    template: Annotated[
-        Literal["argo", "flagger"] | None,
-        typer.Option(
-            help="Look at nothing, but write the gate as AnalysisTemplates for Argo Rollouts, or a MetricTemplate for "
-            "Flagger, that look by themselves in --prometheus."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Say whether to promote or abort a canary, by its alarms beside the stable version's, whenever you look.
+@command(GateOptions)
+def gate(options: GateOptions) -> None:
+    """Decide whether to promote or abort a canary, by its alarms beside the stable version's. Valid however often it is
+    run.
 
     Exit codes: 0 promote, 1 abort, 3 continue, 2 an error.
     """
-    held_to = RolloutGate(delta, beta, excess, level)
-    if template is not None:
-        compared = _compared(canary, stable, rate, model, severity, baseline, every, within, shadow=shadow)
-        waits = _seconds(wait or "1h", "--wait")
-        typer.echo(_template(template, compared, held_to, prometheus or DEFAULT_ADDRESS, waits), nl=False)
+    held_to = RolloutGate(options.delta, options.beta, options.excess, options.level)
+    if options.template is not None:
+        waits = _seconds(options.wait or "1h", "--wait")
+        address = options.prometheus or DEFAULT_ADDRESS
+        typer.echo(_template(options.template, _compared(options), held_to, address, waits), nl=False)
         return
-    source = Source(
-        canary or [],
-        stable or [],
-        rate,
-        shadow,
-        baseline,
-        severity,
-        model,
-        prometheus,
-        _moment(since),
-        _seconds(within, "--within"),
-        _seconds(every, "--every"),
-        looks,
-        read_pairs(headers, "--headers"),
-        most_unscored,
-    )
-    until = time.monotonic() + (0.0 if wait is None else _seconds(wait, "--wait"))
-    while True:
-        decision, verdict, reading = _look(held_to, source)
-        remaining = until - time.monotonic()
-        if decision != "continue" or remaining <= 0:
-            break
-        time.sleep(min(source.every, remaining))
-    if as_json:
+    decision, verdict, reading = _wait_for_decision(held_to, _source(options), options.wait)
+    if options.as_json:
         typer.echo(json.dumps(_facts(decision, verdict, reading, held_to), indent=1))
     else:
         _show(Console(highlight=False, soft_wrap=True), decision, verdict, reading, held_to)
     raise typer.Exit(EXIT_CODES[decision])
 
 
-def _compared(
-    canary: list[str] | None,
-    stable: list[str] | None,
-    rate: float | None,
-    model: str | None,
-    severity: str,
-    baseline: float,
-    every: str,
-    within: str,
-    *,
-    shadow: bool,
-) -> Compared:
-    """What a template compares, from the options of a gate."""
-    if model is None:
+def _source(options: GateOptions) -> Source:
+    """Where the counts come from. Raises ConfigError where an option cannot be read."""
+    return Source(
+        options.canary or [],
+        options.stable or [],
+        options.rate,
+        options.shadow,
+        options.baseline,
+        options.severity,
+        options.model,
+        options.prometheus,
+        _moment(options.since),
+        _seconds(options.within, "--within"),
+        _seconds(options.every, "--every"),
+        options.looks,
+        read_pairs(options.headers, "--headers"),
+        options.most_unscored,
+    )
+
+
+def _wait_for_decision(held_to: RolloutGate, source: Source, wait: str | None) -> tuple[str, GateVerdict, Reading]:
+    """Look once, or with `wait` once a batch until it is decided or the time is over."""
+    until = time.monotonic() + (0.0 if wait is None else _seconds(wait, "--wait"))
+    while True:
+        decision, verdict, reading = _look(held_to, source)
+        remaining = until - time.monotonic()
+        if decision != "continue" or remaining <= 0:
+            return decision, verdict, reading
+        time.sleep(min(source.every, remaining))
+
+
+def _compared(options: GateOptions) -> Compared:
+    """What a template compares. Raises ConfigError where a template cannot be made of the options."""
+    if options.model is None:
         raise ConfigError("--template needs the name of the --model")
-    if shadow or (rate is not None and stable):
+    if options.shadow or (options.rate is not None and options.stable):
         raise ConfigError("--template compares a canary with a --stable version or with a promised --rate")
-    for option, matchers in (("--canary", canary or []), ("--stable", stable or [])):
+    canary, stable = options.canary or [], options.stable or []
+    for option, matchers in (("--canary", canary), ("--stable", stable)):
         for text in matchers[:2]:
             check_matchers(text, option)
         if len(matchers) > 1:
             raise ConfigError(f"{option}: one list of label matchers, such as 'pod=~\"mine-.*\"'")
-    batch, window = _seconds(every, "--every"), _seconds(within, "--within")
+    batch, window = _seconds(options.every, "--every"), _seconds(options.within, "--within")
     if batch < 1 or batch != round(batch) or window < batch or window != round(window):
         raise ConfigError("--every and --within are whole seconds in a template, and --within the longer of the two")
-    labels = ((canary or [""])[0], (stable or [""])[0])
-    return Compared(model, severity, *labels, rate, baseline, int(batch), int(window))
+    return Compared(
+        options.model,
+        options.severity,
+        (canary or [""])[0],
+        (stable or [""])[0],
+        options.rate,
+        options.baseline,
+        int(batch),
+        int(window),
+    )
 
 
 def _template(kind: Kind, compared: Compared, held_to: RolloutGate, address: str, waits: float) -> str:

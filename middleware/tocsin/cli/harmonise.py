@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from tocsin.cli.recorded import ModelName
 from tocsin.recording.reading import read_recording
 from tocsin_calibration import CalibrationError
 from tocsin_calibration import harmonise as make_harmoniser
@@ -22,9 +23,9 @@ def harmonise(
     out: Annotated[Path, typer.Option("--out", "-o", help="A CSV file: row, answer, risk.")],
     features: Annotated[str, typer.Option(help="The signal that shows what the answers are about.")] = "embedding",
     how: Annotated[str, typer.Option(help="How sources are weighed: linear, quadratic or chebyshev.")] = "quadratic",
-    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    model: ModelName = None,
 ) -> None:
-    """Score each answer by how far several weak sources together speak against it, without any labels."""
+    """Score each answer by how strongly several weak sources together contradict it. Needs no labels."""
     recording = read_recording(data, model, [features])
     shown = np.concatenate([batch[features] for batch in recording.batches()])
     columns = [recording.column(name, missing="") for name in (answer, *source)]

@@ -29,7 +29,7 @@ def init(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("tocsin.yaml"),
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a first configuration, by asking a model server or for a protocol that ships."""
+    """Write a first configuration, from a model server's metadata or from a protocol that Tocsin ships."""
     if (ask is None) == (protocol is None):
         raise ConfigError("say --ask HOST:PORT where a model server runs, or --protocol NAME")
     if protocol is not None and protocol not in presets():

@@ -34,7 +34,7 @@ def inject(
         bool, typer.Option("--native/--plain", help="A native sidecar (Kubernetes 1.29), or one more container.")
     ] = True,
 ) -> None:
-    """Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply -f -."""
+    """Add the sidecar to Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply -f -."""
     sidecar = SidecarContainer.of(
         config, image, _volume(bundles), secrets=secret or [], config_map=config_map, native=native
     )
@@ -53,7 +53,7 @@ def inject(
 
 
 class _Readable(yaml.SafeDumper):
-    """Text of several lines, such as the configuration, is a block as people write it; no aliases."""
+    """Writes text of several lines, such as the configuration, as blocks, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

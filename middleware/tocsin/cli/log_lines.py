@@ -1,4 +1,4 @@
-"""Lines of the log: whatever peers put into names, a line stays one line, printable and of bounded length."""
+"""Lines of the log. Whatever peers put into names, a line stays one line, printable and of bounded length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
 
 
 def one_line(text: str) -> str:
-    """The text with what is no printable character as Python escapes it (\\n, \\x1b), and at most LONGEST of it."""
+    """The text with unprintable characters escaped as Python does (\\n, \\x1b), cut to at most LONGEST characters."""
     escaped = _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text[:MAX_TEXT_LENGTH])
     if len(text) <= MAX_TEXT_LENGTH and len(escaped) <= MAX_TEXT_LENGTH:
         return escaped

@@ -15,7 +15,7 @@ Form = Literal["text", "json"]
 
 
 def set_up(form: Form, *, verbose: bool) -> None:
-    """Write the log of this process and of those that it starts to standard error."""
+    """Configure the log of this process and of those that it starts, on standard error."""
     os.environ[FORMAT] = form
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_json() if form == "json" else LineFormatter())

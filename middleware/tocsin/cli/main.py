@@ -1,4 +1,4 @@
-"""Puts the verbs together, and turns errors into one clear line."""
+"""Assembles the commands, and turns errors into one clear line."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def every_verb(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Set the log up for every verb."""
+    """Configure the log for every command."""
     del version
     logs.set_up(log, verbose=verbose)
 
 
 def main() -> None:
-    """The entry point: exit code 0, 2 for the user's mistakes, 1 for ours."""
+    """The entry point. Exit codes: 0, 2 for mistakes of the user, 1 for faults of Tocsin."""
     try:
         app()
     except TocsinError as error:

@@ -36,7 +36,9 @@ def retries(
     correlation: Correlation = 0.0,
     most: Annotated[int, typer.Option(min=1, max=64, help="Look at up to so many tries.")] = 8,
 ) -> None:
-    """Say how many times it is worth asking again when an answer alarms, and what that can never reach."""
+    """Compute how many times asking again is worth its cost when an answer alarms, and what asking again cannot
+    achieve.
+    """
     verifier = Verifier(passes_right, passes_wrong)
     plan = plan_retries(accuracy, verifier, gain=gain, loss=loss, cost=cost, correlation=correlation, max_tries=most)
     console = Console(highlight=False, soft_wrap=True)
@@ -65,7 +67,7 @@ def cascade(
     loss: Loss = 1.0,
     correlation: Correlation = 0.0,
 ) -> None:
-    """Say how far it is worth going through a row of models, each asked when the answer before alarms."""
+    """Compute how far it is worth going through a sequence of models, each asked when the answer before alarms."""
     stages = [_stage(text) for text in stage]
     plan = plan_cascade(stages, Verifier(passes_right, passes_wrong), gain=gain, loss=loss, correlation=correlation)
     console = Console(highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ def reload(
     to: Annotated[str, typer.Option(help="The admin address of a running tocsin.")] = "127.0.0.1:9465",
     token: TokenOption = None,
 ) -> None:
-    """Have a running tocsin read its configuration, bundles and certificates anew."""
+    """Have a running tocsin read its configuration, bundles and certificates again."""
     metadata = () if token is None else (("authorization", f"Bearer {token.read_text().strip()}"),)
     with grpc.insecure_channel(to) as channel:
         call = channel.unary_unary(

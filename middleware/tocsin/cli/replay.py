@@ -10,12 +10,13 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from tocsin.cli.recorded import LeaveOutBroken, ModelName
 from tocsin.cli.scored_recording import ScoredRecording, require_finite
 from tocsin.cli.tables import print_table
 from tocsin.errors import RecordingError
 from tocsin.offline.scoring import responses_of
 from tocsin.recording.reading import GROUP, SESSION
-from tocsin.replay.page import report, said
+from tocsin.replay.page import report, summary_lines
 from tocsin.replay.replay import replay as replayed
 from tocsin_calibration import Bundle, CalibrationError
 
@@ -25,16 +26,14 @@ def replay(
     bundle: Annotated[Path, typer.Argument(help="The bundle that would have judged it.")],
     groups: Annotated[str, typer.Option(help="The column of groups, where the promise has them.")] = GROUP,
     sessions: Annotated[str, typer.Option(help="The column of sessions, where the promise is for them.")] = SESSION,
-    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
+    model: ModelName = None,
     delta: Annotated[float, typer.Option(help="Evidence pages at 1/delta, as with `tocsin rules`.")] = 0.01,
     restart: Annotated[int, typer.Option(help="The model's `restart`.", min=1)] = 1_000,
-    leave_out_broken: Annotated[
-        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
-    ] = False,
+    leave_out_broken: LeaveOutBroken = False,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures to this file.")] = None,
 ) -> None:
-    """Say what would have happened on recorded traffic: which alarms, and when somebody would have been paged."""
+    """Replay recorded traffic: which responses would have alarmed, and when an alert would have fired."""
     console = Console(highlight=False, soft_wrap=True)
     source = Bundle.read(bundle)
     promise = source.require_promise(bundle)
@@ -62,7 +61,7 @@ def replay(
         delta=delta,
         restart=restart,
     )
-    for line in said(result, promise, named):
+    for line in summary_lines(result, promise, named):
         console.print(line)
     if result.loudest:
         rows = [

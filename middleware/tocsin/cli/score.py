@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from tocsin.cli.engine_option import On, counted
+from tocsin.cli.recorded import LeaveOutBroken, ModelName
 from tocsin.cli.scored_recording import require_finite
 from tocsin.errors import ConfigError
 from tocsin.offline.engine import HERE, engine_of
@@ -22,13 +23,11 @@ def score(
     bundle: Annotated[Path, typer.Argument(help="A fitted bundle.")],
     data: Annotated[Path, typer.Argument(help="A recording. Rows the bundle was fitted on are left out.")],
     out: Annotated[Path, typer.Argument(help="The folder for the scores: a file for each of the recording.")],
-    model: Annotated[str | None, typer.Option(help="The model, where the recording holds several.")] = None,
-    leave_out_broken: Annotated[
-        bool, typer.Option("--leave-out-broken", help="Leave responses out that hold NaN or infinity.")
-    ] = False,
+    model: ModelName = None,
+    leave_out_broken: LeaveOutBroken = False,
     on: On = HERE,
 ) -> None:
-    """Score a recording once, for calibrate and evaluate to read instead of scoring again; goes on where it stopped."""
+    """Score a recording once, so that calibrate and evaluate read the scores. Continues where it was interrupted."""
     source, console = Bundle.read(bundle), Console(stderr=True, highlight=False, soft_wrap=True)
     recording = responses_of(source, data, model)
     if out.resolve() in (data.resolve(), data.resolve().parent):

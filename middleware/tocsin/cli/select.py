@@ -32,7 +32,7 @@ def select(
     model: Annotated[str | None, typer.Option(help="The model, where the recordings hold several.")] = None,
     seed: Annotated[int, typer.Option(help="Breaks ties.")] = 0,
 ) -> None:
-    """Say which responses of a batch to release so that at most a share of them is bad, in expectation."""
+    """Select the responses of a batch to release, so that at most a share of them is bad, in expectation."""
     source = Bundle.read(bundle)
     recording = responses_of(source, labelled, model)
     recording = recording.where(lambda file: unseen_rows(file, {"fitted": source.provenance.get("fitted", {})}))

@@ -28,7 +28,7 @@ def serve(
     config: ConfigPath = Path("tocsin.yaml"),
     worker: Annotated[int | None, typer.Option(hidden=True, help="The socket to a supervisor.")] = None,
 ) -> None:
-    """Stand between callers and a model server, and judge every response. SIGHUP reads everything anew."""
+    """Relay calls between callers and a model server, and judge every response. SIGHUP reloads."""
     settings = Config.load(config)
     guard = Guard.open(settings)
     if worker is None and (problems := file_problems(settings)):
@@ -79,12 +79,13 @@ def _supervise(settings: Config, guard: Guard, config: Path) -> None:
 
 
 def _announce(guard: Guard, addresses: Sequence[object], http: HttpEndpoint | None, ext_proc: str) -> None:
-    """What is served, in the log."""
+    """Log what is served."""
     for model in guard.models.values():
-        if model.bundle is None:
+        if model.scoring is None:
             log.warning("model %s has no bundle: its responses pass unscored", model.name)
         else:
-            log.info("model %s, %s: %s", model.name, model.digest[:19], "; ".join(str(model.promise).splitlines()))
+            promise = "; ".join(str(model.scoring.promise).splitlines())
+            log.info("model %s, %s: %s", model.name, model.scoring.digest[:19], promise)
     config = guard.config
     metrics = f", metrics on {http.url}/metrics" if http is not None else ""
     if http is not None and config.page:

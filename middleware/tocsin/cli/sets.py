@@ -27,7 +27,7 @@ def sets(
     most: Annotated[int, typer.Option(min=1, help="Write so many sets of a response at most.")] = 10,
     model: Annotated[str | None, typer.Option(help="The model, where the recordings hold several.")] = None,
 ) -> None:
-    """Find prediction sets of label combinations, which contain the true one as often as promised."""
+    """Compute prediction sets of label combinations that contain the true one as often as promised."""
     labelled_rows, fresh = (read_recording(path, model, [scores]) for path in (labelled, new))
     truth = np.stack([labels_in(labelled_rows, name) for name in label], axis=1)
     powerset = calibrate_label_sets(_scores(labelled_rows, scores), truth, alpha)

@@ -1,1 +1,1 @@
-"""What can be configured: one file each for what belongs together, put together in `config`."""
+"""The configuration's schema, one file for each part, joined in `config`."""

@@ -18,6 +18,7 @@ from tocsin.configuration.fields import CONNECTION, Address, AddressField, Durat
 from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.ports import check_ports
+from tocsin.configuration.problems import joined_problems, no_such_setting
 from tocsin.configuration.reading import read_settings
 from tocsin.configuration.record import RecordConfig
 from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
@@ -72,9 +73,10 @@ class Config(BaseSettings):
         description="In enforce, whether calls of methods that no model has pass, or are refused with "
         "PERMISSION_DENIED; health and reflection always pass.",
     )
-    unguarded_allow: list[Annotated[str, Field(pattern=r"^/[^/\s*]+/([^/\s*]+|\*)$")]] = Field(
+    unguarded_allow: list[Annotated[str, Field(pattern=r"^(/[^/\s*]+)+(/\*)?$")]] = Field(
         [],
-        description="Methods that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for a service.",
+        description="Methods and paths that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for all "
+        "that begins so.",
     )
     protocols: dict[str, ProtocolConfig] = Field({}, description="Protocols of your own, beside the presets.")
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)
@@ -141,12 +143,13 @@ class Config(BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
-        """Only what `load` hands over: it has merged file and environment."""
+        """Only what `load` passes, which has merged file and environment."""
         return (sources["init_settings"],)
 
     @classmethod
     def load(cls, path: Path | str) -> Config:
-        """Read the file, lay the environment over it (TOCSIN_UPSTREAM, TOCSIN_MODELS__DIGITS__BUNDLE), validate.
+        """Read the file, apply overrides from the environment (TOCSIN_UPSTREAM, TOCSIN_MODELS__DIGITS__BUNDLE), and
+        validate.
 
         Raises ConfigError naming the file, the path inside it, and what was expected.
         """
@@ -156,7 +159,8 @@ class Config(BaseSettings):
         try:
             config = cls(**_merge(content, overriding))
         except ValidationError as error:
-            raise ConfigError("\n".join(_describe(path, problem, single) for problem in error.errors())) from None
+            said = (_describe(path, problem, single) for problem in joined_problems(error.errors()))
+            raise ConfigError("\n".join(said)) from None
         except RecursionError:
             raise ConfigError(f"{path}: is nested too deeply") from None
         config._resolve(path.parent)
@@ -164,8 +168,8 @@ class Config(BaseSettings):
 
     @property
     def every_listener(self) -> list[Listener]:
-        """Where callers connect, and the model server behind each: the first of them told on top, unless Envoy's
-        filter alone is served.
+        """The ports for callers, each with its model server. The top-level one comes first, unless only Envoy's filter
+        is served.
         """
         if self.ext_proc is not None and "listen" not in self.model_fields_set:
             return list(self.listeners)
@@ -174,20 +178,20 @@ class Config(BaseSettings):
 
     @property
     def round_trip(self) -> timedelta:
-        """How long a round trip to the Redis of `state` may take: as configured, else as budgets leave room for."""
+        """How long a round trip to the Redis of `state` may take: as configured, else what the budgets leave."""
         if self.state is not None and self.state.timeout is not None:
             return self.state.timeout
         budgets = [self._told_budget(model) for model in self.models.values() if model.session and model.sessions_hop]
         return min([TIMEOUT, *(budget / ROUND_TRIPS for budget in budgets if budget is not None)])
 
     def is_http(self, model: ModelConfig) -> bool:
-        """Whether a model is served by a protocol of HTTP."""
+        """Whether a model is served over HTTP."""
         configured = self.protocols.get(model.protocol)
         return is_http(model.protocol) if configured is None else configured.is_http
 
     def budget(self, model: str, *, shares_sessions: bool) -> timedelta:
-        """How long a response of a model may wait for its verdict. Where that `shares_sessions` by Redis, and no budget
-        is configured, there is room for round trips besides.
+        """How long a response of a model may wait for its verdict. Where the model `shares_sessions` through Redis and
+        no budget is configured, the default includes the round trips.
         """
         configured = self._told_budget(self.models[model])
         if configured is not None:
@@ -259,7 +263,7 @@ def _describe(path: Path, problem: Any, single: Sequence[Override]) -> str:
     by = next((override.variable for override in single if place[: len(override.place)] == override.place), "")
     what = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        what = "there is no such setting; `tocsin config schema` lists them"
+        what = no_such_setting(place, Config.model_json_schema())
     if problem["type"] == "value_error" and (named := re.match(r"([a-z_]+(?:\.\w+)*): (.*)", what, re.DOTALL)):
         where, what = ".".join(part for part in (where, named[1]) if part), named[2]
     if problem["type"] == "missing":

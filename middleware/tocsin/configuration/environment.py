@@ -1,7 +1,7 @@
 """Settings from the environment: TOCSIN_UPSTREAM, TOCSIN_MODELS__DIGITS__BUNDLE. They override those of the file.
 
-Two underscores are a step down. Names of settings are read in any case; a name that a user has chosen, such as a
-model's, is that of the file where both are alike but for case and for what a variable's name cannot hold.
+Two underscores separate levels. Names of settings are case-insensitive. A name that a user has chosen, such as a
+model's, is the one in the file where both differ only in case and in characters that a variable's name cannot hold.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SERVICE_LINK = re.compile(
 
 
 class Override(NamedTuple):
-    """One variable: its name, the place of the setting that it gives, and the value."""
+    """One variable: its name, the path of the setting, and the value."""
 
     variable: str
     place: tuple[str, ...]
@@ -34,10 +34,10 @@ class Override(NamedTuple):
 def overrides(
     environment: Mapping[str, str], content: Mapping[str, Any], settings: Iterable[str]
 ) -> tuple[dict[str, Any], list[Override]]:
-    """What the environment says besides `content`, as nested settings and one by one. `settings` are the names there
-    are at the top.
+    """The settings of the environment, nested and as a list. `content` is the file's, `settings` the known names at the
+    top level.
 
-    Raises ConfigError naming the variable that is no setting, or fits several.
+    Raises ConfigError naming a variable that is not a setting, or matches several.
     """
     names = set(settings)
     result: dict[tuple[str, ...], Override] = {}
@@ -45,7 +45,7 @@ def overrides(
         upper = variable.upper()
         if not upper.startswith(PREFIX) or upper in OTHERS or _SERVICE_LINK.fullmatch(upper):
             continue
-        place = _place(variable, content, names)
+        place = _setting_path(variable, content, names)
         value = _value(text)
         other = result.get(place)
         if other is not None and other.value != value:
@@ -53,11 +53,11 @@ def overrides(
         result[place] = Override(variable, place, value)
     nested: dict[str, Any] = {}
     for variable, place, value in sorted(result.values(), key=lambda override: len(override.place)):
-        _put(nested, place, value, variable)
+        _set_value(nested, place, value, variable)
     return nested, list(result.values())
 
 
-def _place(variable: str, content: Mapping[str, Any], names: set[str]) -> tuple[str, ...]:
+def _setting_path(variable: str, content: Mapping[str, Any], names: set[str]) -> tuple[str, ...]:
     first, *rest = variable[len(PREFIX) :].split(STEP)
     top = first.lower()
     if top not in names:
@@ -76,9 +76,9 @@ def _place(variable: str, content: Mapping[str, Any], names: set[str]) -> tuple[
 
 
 def _name(variable: str, name: str, inside: Any) -> str:
-    """The name that a step means: the one of the file that looks like it, else the variable's own."""
+    """The name that a level means: the matching one of the file, else the variable's own."""
     names = [key for key in inside if isinstance(key, str)] if isinstance(inside, Mapping) else []
-    alike = [key for key in names if _plain(key) == _plain(name)]
+    alike = [key for key in names if _as_variable(key) == _as_variable(name)]
     if name in names or len(alike) == 1:
         return name if name in names else alike[0]
     if alike:
@@ -87,12 +87,12 @@ def _name(variable: str, name: str, inside: Any) -> str:
     return name.lower() if name.isupper() else name
 
 
-def _plain(name: str) -> str:
+def _as_variable(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
 def _value(text: str) -> Any:
-    """YAML's null, what JSON says of lists and objects, and otherwise the text as it is."""
+    """Null and JSON lists and objects are parsed; everything else stays text."""
     if text.strip() in ("null", "Null", "NULL", "~"):
         return None
     if text.lstrip()[:1] in ("{", "["):
@@ -103,7 +103,7 @@ def _value(text: str) -> Any:
     return text
 
 
-def _put(into: dict[str, Any], place: tuple[str, ...], value: Any, variable: str) -> None:
+def _set_value(into: dict[str, Any], place: tuple[str, ...], value: Any, variable: str) -> None:
     *above, last = place
     for name in above:
         into = into.setdefault(name, {})

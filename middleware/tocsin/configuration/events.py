@@ -1,4 +1,4 @@
-"""What is configured of alarms as events: where they go, and how many of them."""
+"""Settings of alarms as events: where they are sent, and how many of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Types of settings: addresses, times, places of signals and keys, each read from the text a person writes."""
+"""Types of settings: addresses, times, paths of signals and keys, each parsed from the text in the file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Address(NamedTuple):
 
 
 def parse_address(value: Any) -> Address:
-    """An address from text, HOST:PORT or unix:/PATH. Raises ValueError."""
+    """Parse an address, HOST:PORT or unix:/PATH. Raises ValueError."""
     if isinstance(value, Address):
         return value
     text = str(value)

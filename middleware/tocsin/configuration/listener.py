@@ -1,4 +1,4 @@
-"""What is configured of a port that callers connect to: the model server behind it, TLS, and limits."""
+"""Settings of a port for callers: the model server behind it, TLS, and limits."""
 
 from __future__ import annotations
 

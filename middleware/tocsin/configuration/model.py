@@ -1,4 +1,4 @@
-"""What is configured of one guarded model."""
+"""Settings of one guarded model."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class ModelConfig(BaseModel):
 
     @property
     def sessions_hop(self) -> bool:
-        """Whether a session's calls may come to several processes, so that a shared Redis is what remembers it."""
+        """Whether the calls of a session may reach several processes, so that a shared Redis has to remember it."""
         return self.session not in (STREAM, CONNECTION)
 
     @model_validator(mode="after")

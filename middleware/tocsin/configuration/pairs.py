@@ -1,4 +1,4 @@
-"""Files of pairs, NAME=VALUE a line: what is secret and has a name, such as headers or a client's settings."""
+"""Files of pairs, one NAME=VALUE on each line, for named secrets such as headers or a client's settings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tocsin.errors import ConfigError
 
 
 def read_pairs(path: Path | None, where: str) -> dict[str, str]:
-    """The pairs of a file, none without one; empty lines and comments (#) are skipped. Raises ConfigError naming
-    `where` it was configured.
+    """The pairs of a file, none without a file. Empty lines and comments (#) are skipped. Raises ConfigError naming
+    `where` the file was configured.
     """
     if path is None:
         return {}

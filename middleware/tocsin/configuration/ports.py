@@ -1,4 +1,4 @@
-"""Whether the addresses of a configuration fit each other: no port twice, and no way that leads back to itself."""
+"""Checks that the addresses of a configuration fit each other: no port twice, and no loop."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def check_ports(listeners: Sequence[Listener], others: Mapping[str, Address | None]) -> None:
-    """Raises ValueError where two of the relay's own ports are one, or an upstream leads back to the relay. `others`
-    are further ports by the setting's name. Names of hosts are not resolved.
+    """Raises ValueError where two of the relay's own ports are the same, or an upstream leads back to the relay.
+    `others` are further ports by the setting's name. Host names are not resolved.
     """
     taken_addresses = [(_name("listen", number), entry.listen) for number, entry in enumerate(listeners)]
     taken_addresses += [(name, address) for name, address in others.items() if address is not None]
@@ -22,7 +22,7 @@ def check_ports(listeners: Sequence[Listener], others: Mapping[str, Address | No
                 raise ValueError(f"{name}: {address} is the address of {other_name} already: choose another")
     for number, listener in enumerate(listeners):
         way = [number]
-        while (after := _behind(listeners[way[-1]].upstream, listeners)) is not None:
+        while (after := _listener_at(listeners[way[-1]].upstream, listeners)) is not None:
             if after == number:
                 by = (
                     ""
@@ -38,19 +38,19 @@ def check_ports(listeners: Sequence[Listener], others: Mapping[str, Address | No
             way.append(after)
 
 
-def _behind(upstream: Address, listeners: Sequence[Listener]) -> int | None:
-    """The listener that an upstream is."""
+def _listener_at(upstream: Address, listeners: Sequence[Listener]) -> int | None:
+    """The listener that an upstream points to."""
     return next((number for number, listener in enumerate(listeners) if _leads_to(upstream, listener.listen)), None)
 
 
 def _leads_to(upstream: Address, listen: Address) -> bool:
-    """Whether whoever connects to `upstream` comes to `listen`, as far as can be told without resolving names."""
+    """Whether a connection to `upstream` reaches `listen`, as far as can be told without resolving names."""
     return _covers(listen, upstream) and (upstream == listen or upstream.host in (*LOOPBACK, "0.0.0.0", "::"))
 
 
 def _covers(listen: Address, other: Address) -> bool:
-    """Whether who listens there has taken the other address too, where that is one of this machine. A port that the
-    system chooses is nobody else's.
+    """Whether listening on one address takes the other one too, if that is on this machine. A port that the system
+    chooses is never taken.
     """
     if listen.path or other.path:
         return listen.path == other.path

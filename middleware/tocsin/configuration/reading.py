@@ -1,4 +1,4 @@
-"""The configuration's file: YAML in which no key may stand twice."""
+"""Reads the configuration's file: YAML in which no key may occur twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MERGE = "tag:yaml.org,2002:merge"  # the key <<, whose entries a mapping's own m
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's own loader lets the last of two equal keys win without a word."""
+    """Refuses duplicate keys, of which YAML's own loader uses the last without a warning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[Hashable, int] = {}

@@ -1,4 +1,4 @@
-"""What is configured of recording while serving: where to, how much, and what one sample is of."""
+"""Settings of recording while serving: where to, how much, and what one sample is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is configured of OpenTelemetry: where spans and metrics go, and which."""
+"""Settings of OpenTelemetry: where spans and metrics are sent, and which."""
 
 from __future__ import annotations
 

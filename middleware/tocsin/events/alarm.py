@@ -1,4 +1,4 @@
-"""An alarm as a CloudEvent: what people and programs are told of one alarmed response, or of a storm of them."""
+"""An alarm as a CloudEvent: what it says of one alarmed response, or of many that were summed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def event(kind: str, identifier: str, subject: str, seconds: float, data: Mappin
         "source": f"/tocsin/{gethostname()}",
         "type": kind,
         "subject": subject,
-        "time": stamp(seconds),
+        "time": rfc3339_time(seconds),
         "datacontenttype": "application/json",
         "data": dict(data),
     }
@@ -36,8 +36,8 @@ def event(kind: str, identifier: str, subject: str, seconds: float, data: Mappin
 def alarm(
     call: Call, session: str, scores: Mapping[str, float], payload: str, finding: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What an event tells of an alarmed call; `scores` are those of its worst row, by detector, `finding` what evidence
-    had found of the model by then.
+    """The data of an event about an alarmed call. `scores` are those of its worst row, by detector; `finding` is what
+    evidence had found of the model by then.
     """
     verdict = call.verdict
     assert verdict is not None
@@ -80,7 +80,9 @@ def _without_messages(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evidence(model: str, bundle: str, finding: Mapping[str, Any]) -> dict[str, Any]:
-    """What an event tells of what evidence has found: `severity` is the gravest whose promise is broken, or none."""
+    """The data of an event about what evidence has found. `severity` is the most severe one whose promise is broken, or
+    none.
+    """
     return {
         "model": model,
         "bundle": bundle,
@@ -91,7 +93,7 @@ def evidence(model: str, bundle: str, finding: Mapping[str, Any]) -> dict[str, A
 
 
 def subject(model: str, session: str = "") -> str:
-    """What an event is about."""
+    """The subject of an event: the model, and the session where there is one."""
     return f"{model}/{session}" if session else model
 
 
@@ -100,21 +102,21 @@ def line(content: Event) -> bytes:
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def stamp(seconds: float) -> str:
+def rfc3339_time(seconds: float) -> str:
     """A time as RFC 3339 writes it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def summed(of: Sum, began: float, ended: float) -> dict[str, Any]:
-    """What an event tells of alarms that were not told one by one; `sessions` are those they came from, 0 unknown.
-    `version` is that of all of them, empty where they are of several.
+def alarm_sum(of: Sum, began: float, ended: float) -> dict[str, Any]:
+    """The data of an event that sums alarms. `sessions` are those they came from, 0 for unknown. `version` is their
+    version, "" where there are several.
     """
     return {
         "model": of.model,
         "version": next(iter(of.versions)) if len(of.versions) == 1 else "",
         "versions": sorted(of.versions),
-        "from": stamp(began),
-        "to": stamp(ended),
+        "from": rfc3339_time(began),
+        "to": rfc3339_time(ended),
         "alarms": of.severities.total(),
         "severities": dict(of.severities),
         "sessions": len(of.sessions),
@@ -129,8 +131,8 @@ def _text(message: bytes | None) -> str | None:
 
 
 def alarm_of(line: bytes) -> str | None:
-    """What an event shares with those of other replicas: session and severity, hidden. None for all that stand alone:
-    sums, and alarms of no session.
+    """What identifies the same alarm at other replicas: session and severity, hashed. None for events without such a
+    counterpart: sums, and alarms of no session.
     """
     content = json.loads(line)
     data = content["data"]

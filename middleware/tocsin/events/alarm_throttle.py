@@ -1,4 +1,4 @@
-"""Which alarms are told one by one, and which are summed."""
+"""Decides which alarms become events of their own, and which are summed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_VERSIONS = 50  # of a model, in one sum
 
 @dataclass
 class Sum:
-    """Alarms of one model, in one window, that were not told one by one."""
+    """The alarms of one model that were summed in one window."""
 
     model: str
     began: float
@@ -31,8 +31,8 @@ class Sum:
 class AlarmThrottle:
     """Decides alarm by alarm. Not safe between threads; times are seconds of one clock.
 
-    A session's alarms after its first are summed for `repeat` seconds unless graver; of all others `burst` are told in
-    `window` seconds, model by model.
+    After its first alarm, a session's alarms are summed for `repeat` seconds unless they are more severe. Of all
+    others, `burst` of each model become events in `window` seconds.
     """
 
     def __init__(self, window: float, burst: int, repeat: float) -> None:
@@ -41,7 +41,7 @@ class AlarmThrottle:
         self._sessions: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def admits(self, model: str, session: str, grade: int, now: float) -> bool:
-        """Whether an alarm is to be told by itself; `grade` is 0 for the gravest severity."""
+        """Whether an alarm becomes an event of its own. `grade` is 0 for the most severe severity."""
         session, window = bounded(session), self._sums.get(model)
         if window is None:
             window = self._sums[model] = Sum(model, now)
@@ -69,7 +69,7 @@ class AlarmThrottle:
         tell: Callable[[], dict[str, Any]],
         version: str = "",
     ) -> None:
-        """Sum an alarm that was not admitted; it is asked to `tell` of itself where it is the worst so far."""
+        """Sum an alarm that was not admitted. `tell` makes its data, and is called where it is the worst so far."""
         summary = self._sums[model]
         summary.severities[severity] += 1
         if pvalue < summary.lowest or not summary.worst:
@@ -81,6 +81,6 @@ class AlarmThrottle:
             summary.sessions.add(bounded(session))
 
     def ended(self, now: float, *, all_of_them: bool = False) -> list[Sum]:
-        """The windows that have ended and hold sums; they are forgotten."""
+        """The windows that have ended and hold sums; each is returned once."""
         models = [model for model, summary in self._sums.items() if all_of_them or now - summary.began >= self._window]
         return [summary for summary in (self._sums.pop(model) for model in models) if summary.severities]

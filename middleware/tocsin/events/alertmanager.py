@@ -1,4 +1,4 @@
-"""Alerts for an Alertmanager without a Prometheus between (its API v2)."""
+"""Alerts sent to an Alertmanager directly, without Prometheus (API v2)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 from tocsin.configuration.events import AlertmanagerTarget
-from tocsin.events.alarm import EVIDENCE, SUM, stamp
+from tocsin.events.alarm import EVIDENCE, SUM, rfc3339_time
 from tocsin.events.post import post
 
 
 class Alertmanager:
-    """POSTs alerts of a model and severity, that end by themselves once no alarm follows."""
+    """POSTs alerts by model and severity. They resolve by themselves when no alarm follows."""
 
     def __init__(self, target: AlertmanagerTarget) -> None:
         self._url = f"{str(target.alertmanager).rstrip('/')}/api/v2/alerts"
@@ -28,13 +28,13 @@ class Alertmanager:
 
 
 def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
-    """The alerts that an event is."""
+    """The alerts that represent an event."""
     data = event["data"]
     if event["type"] == EVIDENCE:
         labels = {"alertname": "TocsinEvidence", "model": data["model"], "severity": data["severity"]}
         summary = f"{data['model']}: {data['reasons'][0] if data['reasons'] else 'its traffic has changed'}"
         annotations = {"summary": summary, "description": "; ".join(data["reasons"]), "evidence_id": event["id"]}
-        times = {"startsAt": event["time"], "endsAt": stamp(time.time() + lasting)}
+        times = {"startsAt": event["time"], "endsAt": rfc3339_time(time.time() + lasting)}
         return [{"labels": labels | {"source": event["source"]}, "annotations": annotations, **times}]
     summed = event["type"] == SUM
     result = []
@@ -49,6 +49,6 @@ def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
             summary = f"{data['model']}: a response with p = {data['p']:.2g}"
             annotations = {"summary": summary, "description": "; ".join(data["reasons"]), "alarm_id": event["id"]}
             annotations |= {name: data[name] for name in ("trace_id", "session") if data[name]}
-        ends = stamp(time.time() + lasting)
+        ends = rfc3339_time(time.time() + lasting)
         result.append({"labels": labels, "annotations": annotations, "startsAt": event["time"], "endsAt": ends})
     return result

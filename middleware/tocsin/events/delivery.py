@@ -1,4 +1,4 @@
-"""Bringing events to one destination: from a spool, again and again until they are taken; or at once, to a file."""
+"""Delivers events to one destination: from a spool, retried until they are accepted; or at once, to a file."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ CLOSE_TIMEOUT = 2.0  # seconds that the end of the process leaves
 
 
 class Destination(Protocol):
-    """Where events are brought."""
+    """Where events are delivered."""
 
     def send(self, line: bytes) -> None:
-        """Deliver one event, a line of JSON. Raises Rejected where it is not wanted, OSError to try again."""
+        """Deliver one event, a line of JSON. Raises Rejected where it is refused for good, OSError to try again."""
         ...
 
     def close(self) -> None:
-        """No more comes."""
+        """No more events come."""
         ...
 
 
 class DeliveryQueue(Protocol):
-    """One target of the configuration."""
+    """The queue of one configured target."""
 
     label: str
     counts: Counter[str]
 
     def put(self, line: bytes) -> None:
-        """Take an event: it is safe once this returns, or counted as dropped."""
+        """Store an event. When this returns, the event is on disk, or counted as dropped."""
         ...
 
     @property
@@ -65,12 +65,12 @@ class DeliveryQueue(Protocol):
         ...
 
     def close(self) -> None:
-        """No more comes."""
+        """No more events come."""
         ...
 
 
 def delivery_queues(config: EventsConfig, once: Deduplicator | None = None) -> list[DeliveryQueue]:
-    """An outlet for every target; those that bring events elsewhere ask `once` about each.
+    """A queue for every target. Those that send events over the network ask `once` about each event.
 
     Raises ConfigError, or OSError when a folder cannot be used.
     """
@@ -89,13 +89,13 @@ def delivery_queues(config: EventsConfig, once: Deduplicator | None = None) -> l
 
 
 def check_target(target: Target) -> None:
-    """Look at the secrets and settings of a target that brings events elsewhere. Raises ConfigError."""
+    """Check the secrets and settings of a target that sends events over the network. Raises ConfigError."""
     if not isinstance(target, FileTarget | LogTarget):
         _destination(target).close()
 
 
 class Delivery:
-    """A thread that brings what is in a spool to a destination, in order."""
+    """A thread that delivers the events of a spool in order."""
 
     def __init__(self, label: str, destination: Destination, spool: Spool, once: Deduplicator | None = None) -> None:
         self.label = label
@@ -124,7 +124,7 @@ class Delivery:
             log.error("an event for %s is lost: %s%s", self.label, why, and_more(suppressed))
 
     def close(self) -> None:
-        """Leave what cannot be delivered at once to the next process."""
+        """Stop. The next process delivers what is left."""
         self._ending.set()
         self._arrived.set()
         self._thread.join(CLOSE_TIMEOUT)
@@ -160,7 +160,7 @@ class Delivery:
                 wait = MIN_BACKOFF
 
     def _deliver(self, line: bytes) -> bool:
-        """Bring an event to the destination; False while another replica is about to. Raises what made that fail."""
+        """Deliver an event; False while another replica is about to. Raises the destination's errors."""
         if not _is_event(line):
             self._settled(line, "rejected")
             log.error(
@@ -185,7 +185,7 @@ class Delivery:
         return True
 
     def _claimed(self, line: bytes) -> tuple[str | None, Claim]:
-        """What of the event replicas share, if there is such a thing, and whether it is ours to tell at this target."""
+        """The key under which replicas share an event, if there is one, and whether this replica delivers it."""
         alarm = None if self._once is None else alarm_of(line)
         if alarm is None or self._once is None:
             return None, "ours"

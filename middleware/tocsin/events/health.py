@@ -1,4 +1,4 @@
-"""What became of events, as plain data that can be added up over processes, and as metrics."""
+"""Counts of delivered, waiting and dropped events, as plain data to be added up over processes, and as metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Facts = dict[str, dict[str, int]]  # metric -> labels, a space between -> number
 
 
 def facts(delivery_queues: Iterable[DeliveryQueue]) -> Facts:
-    """What outlets have counted so far, and have waiting now."""
+    """What the queues have counted, and how much waits now."""
     counts: Facts = {"events": {}, "events_waiting": {}}
     for outlet in delivery_queues:
         for outcome in OUTCOMES:
@@ -25,7 +25,7 @@ def facts(delivery_queues: Iterable[DeliveryQueue]) -> Facts:
 
 
 def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
-    """Facts as Prometheus families."""
+    """These counts as Prometheus families."""
     events = CounterMetricFamily(
         "tocsin_events",
         "Alarms as events, by target and outcome; repeated: told by another replica; failed: attempts.",

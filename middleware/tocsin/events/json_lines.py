@@ -1,4 +1,4 @@
-"""A file of events, one JSON object a line."""
+"""A file of events, one JSON object on each line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("tocsin")
 class JsonLines:
     """Appends events to a file, which may be moved away at any time, and to which other processes may append too.
 
-    Made readable by its owner alone. What a full disk cuts short is taken back, so that no two events share a line.
+    Only its owner can read the file. A line that a full disk cuts short is removed, so that no two events share a line.
     """
 
     label = "file"

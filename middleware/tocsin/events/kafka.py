@@ -1,4 +1,4 @@
-"""A topic of Kafka, by librdkafka."""
+"""A Kafka topic, through librdkafka."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ACKNOWLEDGE_TIMEOUT = 30.0  # seconds for one event to be acknowledged
 
 
 class Kafka:
-    """Produces events, each acknowledged by all replicas before the next."""
+    """Produces events. Each is acknowledged by all replicas before the next is sent."""
 
     def __init__(self, target: KafkaTarget) -> None:
         try:
@@ -47,5 +47,5 @@ class Kafka:
             raise OSError(f"kafka: {outcome[0]}")
 
     def close(self) -> None:
-        """Nothing is left: every event was waited for."""
+        """Nothing is left to flush: every event was acknowledged."""
         self._producer.flush(0)

@@ -1,4 +1,4 @@
-"""The process's own log, for those who read nothing else."""
+"""Alarms in the process's own log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("tocsin.alarms")
 
 
 class LogLines:
-    """One line an event; what an alarm is made of stands in its fields, where logs are JSON."""
+    """Logs one line for each event. Where logs are JSON, the line's fields hold the event's data."""
 
     label = "log"
     waiting = 0

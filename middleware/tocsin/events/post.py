@@ -1,4 +1,4 @@
-"""One HTTP request to a receiver of events: not beyond its time, and to nobody else."""
+"""One HTTP request to a receiver of events, within a time limit and without redirects."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from tocsin.addresses import shown
+from tocsin.addresses import redacted_url
 
 RETRYABLE_STATUSES = (408, 425, 429)  # statuses of 4xx that may be otherwise next time
 
 
 class Rejected(Exception):
-    """The receiver does not want this event, now or later."""
+    """The receiver refuses this event for good."""
 
 
 def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None:
-    """POST a body, which the receiver takes by any 2xx. The whole of it, from looking up the name to the last byte of
-    the answer, has `timeout` seconds. A redirect is not followed: body and signature are for this receiver alone.
+    """POST a body. The receiver accepts it with any 2xx. The whole request, from name resolution to the last byte of
+    the response, has `timeout` seconds. Redirects are not followed, because body and signature are for this receiver
+    alone.
 
-    Raises Rejected where the receiver refuses it, OSError where it cannot be had, or has not taken it.
+    Raises Rejected where the receiver refuses the event, OSError where it cannot be reached or has not accepted it.
     """
     request = _Request(url, body, headers, timeout)
     thread = threading.Thread(target=request.run, name="tocsin-post", daemon=True)
@@ -33,14 +34,14 @@ def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None
     thread.join(timeout)
     if not request.done.is_set():
         request.give_up()
-        raise TimeoutError(f"{shown(url)}: no answer within {timeout:g} s")
+        raise TimeoutError(f"{redacted_url(url)}: no answer within {timeout:g} s")
     if request.failure is not None:
         raise request.failure
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any) -> None:
-        """None: whoever is redirected has not been heard."""
+        """None: a redirect counts as a failure."""
         return
 
 
@@ -52,11 +53,11 @@ class _Request:
         self._socket: socket.socket | None = None
         self._given_up = False
         self._lock = threading.Lock()
-        self.failure: Exception | None = OSError(f"{shown(url)}: not asked")
+        self.failure: Exception | None = OSError(f"{redacted_url(url)}: not asked")
         self.done = threading.Event()
 
     def run(self) -> None:
-        """Ask; `failure` is what came of it."""
+        """Send the request; `failure` is its outcome."""
         opener = urllib.request.build_opener(_NoRedirects, *_handlers(self))
         try:
             with opener.open(self._request, timeout=self._timeout) as answer:
@@ -67,21 +68,21 @@ class _Request:
             error.close()
         except Exception as error:  # URLError, http.client's, ssl's, and whatever a broken answer brings about
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            self.failure = OSError(f"{shown(self._url)}: {reason or type(reason).__name__}")
+            self.failure = OSError(f"{redacted_url(self._url)}: {reason or type(reason).__name__}")
         finally:
             if self._socket is not None:
                 self._socket.close()
             self.done.set()
 
     def connected(self, connection: socket.socket) -> None:
-        """Take note of what is to be ended when time is up. Raises OSError if it is."""
+        """Remember the connection, to close it when time is up. Raises OSError if that has happened."""
         with self._lock:
             if self._given_up:
                 raise TimeoutError("time is up")
             self._socket = connection.dup()  # TLS makes another object of the same connection
 
     def give_up(self) -> None:
-        """Time is up: nothing is sent any more."""
+        """Time is up: close the connection."""
         with self._lock:
             self._given_up = True
             if self._socket is not None:
@@ -90,7 +91,7 @@ class _Request:
 
 
 def _handlers(request: _Request) -> list[Any]:
-    """What opens connections that `request` knows of; they use proxies of the environment, as urllib does."""
+    """Handlers whose connections `request` knows. They use the environment's proxies, as urllib does."""
 
     class Traced(http.client.HTTPConnection):
         def connect(self) -> None:
@@ -112,10 +113,10 @@ def _handlers(request: _Request) -> list[Any]:
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
-    problem = f"{shown(url)}: HTTP {error.code} {error.reason}"
+    problem = f"{redacted_url(url)}: HTTP {error.code} {error.reason}"
     if 300 <= error.code < 400:
         to = error.headers.get("Location", "")
-        where = f" to {shown(to)}" if "://" in to else ""
+        where = f" to {redacted_url(to)}" if "://" in to else ""
         return OSError(
             f"{problem}: it redirects{where}, which is not followed; configure the address that takes events"
         )

@@ -1,8 +1,9 @@
-"""What is not delivered yet, on disk: it outlives the process, however that ends.
+"""Events that are not delivered yet, on disk: they outlive the process, however it ends.
 
-A folder of segments, files of lines. Each process writes segments of its own, under a lock; those whose process is gone
-are adopted by another. How far a segment is delivered stands beside it, so that after a kill the last line may be
-delivered twice, and none is lost. (Lines are not forced to the disk one by one: they outlive a process, not the power.)
+A folder of segments, which are files of lines. Each process writes its own segments, under a lock; another process
+adopts those whose process is gone. A file beside each segment says how far it is delivered, so that after a kill the
+last line may be delivered twice and none is lost. (Lines are not synced to the disk one by one: they survive the
+process, not a power failure.)
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Spool:
             self._segments[0].advance(len(line))
 
     def adopt(self) -> None:
-        """Take over what processes that are gone have left."""
+        """Take over the segments of processes that are gone."""
         with self._lock:
             known_paths = {segment.path for segment in self._segments}
             adopted: list[_Segment] = []
@@ -78,7 +79,7 @@ class Spool:
                 self._segments.extendleft(reversed(adopted))
 
     def close(self) -> None:
-        """Leave what is not delivered to the next process."""
+        """Leave undelivered lines to the next process."""
         with self._lock:
             while self._segments:
                 segment = self._segments.popleft()
@@ -161,7 +162,7 @@ class _Segment:
 
 
 def _progress(path: Path) -> int:
-    """How far a segment is delivered; from its beginning where that cannot be read."""
+    """How far a segment is delivered; 0 where its progress file cannot be read."""
     try:
         return max(0, int(path.read_bytes() or 0))
     except (OSError, ValueError):

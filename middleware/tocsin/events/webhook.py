@@ -18,7 +18,7 @@ JSON_EVENT = "application/cloudevents+json; charset=utf-8"
 
 
 class Webhook:
-    """POSTs one event a request."""
+    """POSTs one event in each request."""
 
     def __init__(self, target: WebhookTarget) -> None:
         self._url, self._timeout = str(target.webhook), target.timeout.total_seconds()
@@ -37,7 +37,7 @@ class Webhook:
 
 
 def signed(key: bytes, identifier: str, seconds: int, body: bytes) -> dict[str, str]:
-    """The headers that show who has sent a body, and when."""
+    """The headers that prove who sent a body, and when."""
     content = f"{identifier}.{seconds}.".encode() + body
     digest = base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()
     return {"webhook-id": identifier, "webhook-timestamp": str(seconds), "webhook-signature": f"v1,{digest}"}

@@ -1,1 +1,1 @@
-"""Guarded exchanges of HTTP, without sockets: what every position that carries HTTP shares."""
+"""Guarded HTTP exchanges without sockets: what every position that carries HTTP shares."""

@@ -25,7 +25,7 @@ from tocsin.protocols.http.framing import Event, Framing, JsonLinesFraming, Serv
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.routes import Routes
 from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
-from tocsin.protocols.metadata import joined
+from tocsin.protocols.metadata import joined_values
 from tocsin.protocols.method import Edit
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
@@ -41,8 +41,9 @@ _LINES_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "applica
 
 
 class Segment(NamedTuple):
-    """A part of a response. `raw` are its bytes as the caller gets them, `messages` those in it that are judged, or why
-    they cannot be; `is_done`: the response tells that nothing follows, so that all of it is judged before this goes on.
+    """A part of a response. `raw` are its bytes as the caller gets them, `messages` the messages in it that are judged,
+    or the reason why they cannot be. `is_done`: the response says that nothing follows, so that everything is judged
+    before this part goes on.
     """
 
     raw: bytes
@@ -51,8 +52,8 @@ class Segment(NamedTuple):
 
 
 class ResponseHead(NamedTuple):
-    """What is done to a response. `is_judged`: it is read, else it passes as it is. `kind`: EVENTS, LINES or DOCUMENT.
-    `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must not go on.
+    """What will be done to a response. `is_judged`: it is read; otherwise it passes unchanged. `kind`: EVENTS, LINES or
+    DOCUMENT. `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must be dropped.
     """
 
     is_judged: bool
@@ -61,7 +62,7 @@ class ResponseHead(NamedTuple):
 
 
 class Exchanges:
-    """Makes the exchanges of a guard, also after it was reconfigured."""
+    """Makes the exchanges of a guard, and follows its reconfiguration."""
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
@@ -69,21 +70,21 @@ class Exchanges:
         self._routes = Routes(guard.methods)
 
     def require(self, position: str) -> None:
-        """Raises ConfigError where no model is served by HTTP, so that a position would judge nothing."""
+        """Raises ConfigError where no model is served over HTTP, because the position would judge nothing."""
         if not self._current():
             names = ", ".join(f"{name} ({model.config.protocol})" for name, model in self.guard.models.items())
             raise ConfigError(f"{position} judges protocols of HTTP, such as `openai`, and no model has one: {names}")
 
-    def open(self, verb: str, path: str, headers: Headers, *, origin: str = "") -> Exchange | None:
+    def open(self, verb: str, path: str, headers: Headers, *, origin: str = "", hint: str = "") -> Exchange | None:
         """The exchange that begins with these header fields, named in lower case; None where no model guards its route.
-        `path` is as it was sent; `origin` names the connection.
+        `path` is as it was sent; `origin` names the connection, `hint` the model where the exchange does not tell it.
         """
         match = self._current().match(verb, path)
         if match is None:
             return None
         fields = list(headers)
-        metadata = {**dict(fields), **joined(fields, self.guard.score_keys), **match.captured}
-        call = self.guard.call(match.route, metadata, origin=origin)
+        metadata = {**dict(fields), **joined_values(fields, self.guard.score_keys), **match.captured}
+        call = self.guard.call(match.route, metadata, hint, origin)
         return None if call is None else Exchange(self.guard, call, metadata)
 
     def _current(self) -> Routes:
@@ -94,9 +95,9 @@ class Exchanges:
 
 
 class Exchange:
-    """One request and its response. `call` is what judgement knows of it. `asks`: the request may be changed, so that
-    it must be complete before it goes on, and without its header `accept-encoding`; `wants_request`: `on_request` must
-    be told it in any case.
+    """One request and its response. `call` is its call for judgement. `asks`: the request may be changed, so that it
+    must be complete before it goes on, and must go without its header `accept-encoding`. `wants_request`: `on_request`
+    must be called in any case.
     """
 
     def __init__(self, guard: Guard, call: Call, metadata: Mapping[str, str]) -> None:
@@ -114,7 +115,9 @@ class Exchange:
         self._framing: Framing | None = None
         self._decoding: Decoding | None = None
         self._by_segments = False
-        self._kept: list[bytes] | None = None  # a document that goes on as it came, whose headers wait for its verdict
+        self._held_back: list[bytes] | None = (
+            None  # a document that goes on as it came, whose headers wait for its verdict
+        )
         self._has_messages = False
         self.is_coded = False  # the response's bytes go on in their content coding
 
@@ -125,16 +128,18 @@ class Exchange:
 
     @property
     def wants_request(self) -> bool:
-        """Whether judging, or acting, takes the request."""
+        """Whether judging the response, or acting on it, needs the request."""
         return self.asks or self.call.wants_request
 
     @property
     def strips(self) -> bool:
-        """Whether something was asked for that is taken out of the response."""
+        """Whether Tocsin asked for something that it has to take out of the response again."""
         return self._applied is not None
 
     def on_request(self, body: bytes | None, fault: Fault | None = None) -> bytes | None:
-        """The request is complete, or cannot be told for `fault`; what goes on in its place, None: as it came."""
+        """The request is complete, or could not be read for `fault`. Returns what goes on in its place, None for the
+        same bytes.
+        """
         if body is not None:
             try:
                 body = self.method.whole_document(self._plain_request(body), self._request_headers, "request")
@@ -171,11 +176,11 @@ class Exchange:
         return b"".join(parts)
 
     def on_response_headers(self, status: int, headers: Headers) -> ResponseHead:
-        """The response begins, its header fields named in lower case. Only success (2xx) is judged."""
+        """The response begins; its header fields are named in lower case. Only success (2xx) is judged."""
         listed = list(headers)
         fields = self._response_headers = dict(listed)
         if self.call.wants_initial:
-            self.call.initial_metadata = joined(listed, self.call.wants_initial)
+            self.call.initial_metadata = joined_values(listed, self.call.wants_initial)
         if not 200 <= status < 300:
             return ResponseHead(False)
         content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")
@@ -197,11 +202,11 @@ class Exchange:
         if self._decoding is not None and not rewrites:
             self._by_segments = False
         if annotates and self.kind == DOCUMENT and not self._by_segments:
-            self._kept = []
+            self._held_back = []
         return ResponseHead(True, self.kind, rewrites)
 
     def on_response_chunk(self, content: bytes) -> list[Segment]:
-        """What these bytes of the response complete."""
+        """The segments that these bytes of the response complete."""
         if self._framing is None:
             return [Segment(content)] if content else []
         events: list[Event] = []
@@ -213,7 +218,7 @@ class Exchange:
                     events += self._framing.feed(part)
             except Unscored as why:
                 events += self._give_up(why)
-        return self._segments(events, content if self._kept is None else self._keep(self._kept, content))
+        return self._segments(events, content if self._held_back is None else self._keep(self._held_back, content))
 
     def on_response_end(self) -> list[Segment]:
         """No more bytes come."""
@@ -226,11 +231,11 @@ class Exchange:
             events += self._framing.end()
         except Unscored as why:
             events += self._give_up(why)
-        kept, self._kept = self._kept, None
-        return self._segments(events, b"".join(kept or ()))
+        held_back, self._held_back = self._held_back, None
+        return self._segments(events, b"".join(held_back or ()))
 
     def messages_of(self, status: int, headers: Headers, body: bytes) -> tuple[list[bytes], bytes] | None:
-        """The messages of another response to the same request, and its body as callers may get it; None where it is
+        """The messages of another response to the same request, and its body as the caller may get it. None where it is
         no success or cannot be read.
         """
         another = Exchange(self.guard, self.call, {})
@@ -260,16 +265,16 @@ class Exchange:
             return "content_type", f"the response is written in {charset}, and JSON in UTF-8"
         return None
 
-    def _keep(self, kept: list[bytes], content: bytes) -> bytes:
+    def _keep(self, held_back: list[bytes], content: bytes) -> bytes:
         """Keep what came of a document; all of it goes on once it is too large to be read."""
-        kept.append(content)
-        if sum(map(len, kept)) <= self._limit:
+        held_back.append(content)
+        if sum(map(len, held_back)) <= self._limit:
             return b""
-        self._kept = None
-        return b"".join(kept)
+        self._held_back = None
+        return b"".join(held_back)
 
     def _give_up(self, why: Unscored) -> list[Event]:
-        """The rest of a response whose encoding is damaged cannot be read."""
+        """The response's content coding is damaged, so that the rest cannot be read."""
         self._decoding = None
         self._framing = _Unread(None)
         return [Event(b"", None, (why.reason, str(why)))]
@@ -334,7 +339,7 @@ class _Unread:
 
 
 def _kind(content_type: str) -> str:
-    """How a response is read, empty where it cannot be."""
+    """How a response of that type is read, "" where it cannot be."""
     if content_type == EVENTS:
         return EVENTS
     if content_type in _LINES_TYPES:
@@ -344,12 +349,12 @@ def _kind(content_type: str) -> str:
 
 
 def without_verdict(headers: Headers) -> list[tuple[str, str]]:
-    """Header fields without a verdict that somebody else wrote."""
+    """Header fields without a verdict that another party wrote."""
     return [(name, value) for name, value in headers if name.lower() != METADATA_KEY]
 
 
 def until_done(segments: Sequence[Segment]) -> bytes:
-    """The bytes of segments that come before a response tells that nothing follows."""
+    """The bytes of segments up to the one that ends the response."""
     parts = []
     for segment in segments:
         if segment.is_done:

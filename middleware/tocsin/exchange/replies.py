@@ -1,4 +1,4 @@
-"""What goes to a caller of HTTP in place of a response that is withheld, and how a verdict travels."""
+"""What an HTTP caller gets in place of a withheld response, and how a verdict is sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tocsin.exchange.exchange import DOCUMENT, EVENTS, Exchange
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import ErrorInfo, Replacement, RichStatus
 from tocsin.protocols.http.framing import event_of
-from tocsin.protocols.http.parts import encoded, joined, members_of
+from tocsin.protocols.http.parts import encoded, members_of, object_of
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
 
@@ -28,7 +28,7 @@ _USUAL_ERROR = {"error": {"message": "{message}", "type": "tocsin", "code": "{re
 
 
 class Reply(NamedTuple):
-    """A whole response of HTTP."""
+    """A complete HTTP response."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -36,7 +36,7 @@ class Reply(NamedTuple):
 
 
 def reply(exchange: Exchange, instead: Replacement) -> Reply:
-    """What the caller gets where nothing of the response has gone on yet."""
+    """What the caller gets where nothing of the response has gone out."""
     content_type, status = "application/json", 200
     if not instead.responses:
         body, status = _error(exchange, instead), http_status(instead.status)
@@ -50,7 +50,7 @@ def reply(exchange: Exchange, instead: Replacement) -> Reply:
 
 
 def ending(exchange: Exchange, instead: Replacement) -> bytes:
-    """What ends a stream of which some has gone on, or will have: the last messages, or an error."""
+    """What ends a stream of which some has gone out, or will: its last messages, or an error."""
     if not instead.responses:
         parts = [_framed(exchange, _error(exchange, instead), exchange.method.error_event)]
     else:
@@ -60,7 +60,7 @@ def ending(exchange: Exchange, instead: Replacement) -> bytes:
 
 
 def http_status(status: grpc.StatusCode) -> int:
-    """The status of HTTP that means the same."""
+    """The HTTP status that corresponds to a gRPC status."""
     return _OF_STATUS.get(status.name, 500)
 
 
@@ -71,7 +71,7 @@ def verdict_fields(call: Call) -> list[tuple[str, str]]:
 
 
 def verdict_event(exchange: Exchange) -> bytes:
-    """The verdict in a stream of events, as the configuration says; nothing where it has no place."""
+    """The verdict as an event of a stream, in the configured form; empty where it cannot be sent."""
     how = exchange.guard.config.stream_verdicts
     verdict = exchange.call.verdict
     if verdict is None or how == "none" or exchange.kind != EVENTS or exchange.guard.config.mode == "observe":
@@ -89,7 +89,7 @@ def _framed(exchange: Exchange, data: bytes, event: str = "") -> bytes:
 def _repeating(exchange: Exchange, response: bytes) -> bytes:
     """A message with the members that all messages of the stream have, such as its id."""
     try:
-        return joined({**exchange.repeated, **members_of(response, "response")}) if exchange.repeated else response
+        return object_of({**exchange.repeated, **members_of(response, "response")}) if exchange.repeated else response
     except Unscored:
         return response
 
@@ -104,7 +104,7 @@ def _error(exchange: Exchange, instead: Replacement) -> bytes:
 
 
 def _filled(template: Any, facts: Mapping[str, str]) -> Any:
-    """A template whose texts have facts in place of their names in braces."""
+    """A template with facts in place of their names in braces."""
     if isinstance(template, Mapping):
         return {name: _filled(value, facts) for name, value in template.items()}
     if isinstance(template, list):

@@ -1,1 +1,1 @@
-"""Tocsin as an external processor of Envoy (ext_proc): it judges what Envoy sends it of each response."""
+"""Tocsin as an external processor of Envoy (ext_proc): it judges the responses that Envoy sends to it."""

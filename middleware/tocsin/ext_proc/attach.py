@@ -1,4 +1,4 @@
-"""What puts the external processor before a model: Envoy's filter, and the cluster that the filter asks."""
+"""The parts of an Envoy configuration that put the external processor before a model: a filter and its cluster."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _TYPE = "type.googleapis.com/envoy"
 
 
 def attached(config: Config, guard: Guard, target: Address, name: str = CLUSTER) -> dict[str, list[Any]]:
-    """The filter to stand before the router in `http_filters`, and the cluster to add to `clusters`; `target` is where
-    Envoy finds the processor. Raises ValueError where the configuration serves none.
+    """The filter to put before the router in `http_filters`, and the cluster to add to `clusters`. `target` is the
+    address at which Envoy finds the processor. Raises ValueError where the configuration serves no processor.
     """
     if config.ext_proc is None:
         raise ValueError("ext_proc: is not set: say where Envoy's filter connects, such as 0.0.0.0:9002")
@@ -28,7 +28,7 @@ def attached(config: Config, guard: Guard, target: Address, name: str = CLUSTER)
 
 
 def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[str, Any]:
-    """The filter for the configured mode and the methods that are guarded."""
+    """The filter for the configured mode and the guarded methods."""
     is_asking = any(model.edits for model in guard.models.values())  # requests are changed, and responses changed back
     observes, enforces = config.mode == "observe" and not is_asking, config.mode == "enforce"
     streams = any(method.streams for method in guard.methods.values())
@@ -62,7 +62,7 @@ def ext_proc_filter(config: Config, guard: Guard, name: str = CLUSTER) -> dict[s
 
 
 def processor_cluster(config: Config, target: Address, name: str = CLUSTER) -> dict[str, Any]:
-    """The cluster that the filter asks, with as many exchanges under way as there may be."""
+    """The cluster that the filter connects to, with circuit breakers that allow as many exchanges as configured."""
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     if target.path:
         address: dict[str, Any] = {"pipe": {"path": target.path}}
@@ -101,8 +101,8 @@ def fails_closed(config: Config) -> bool:
 
 
 def reply_seconds(config: Config) -> float:
-    """Seconds that Envoy has to wait for a reply: a little, what acting takes, and the scoring budget where it is no
-    small part of that.
+    """How many seconds Envoy has to wait for a reply: a margin, what acting on an alarm takes, and the scoring budget
+    where that is not small against the margin.
     """
     budgets = [config.budget(name, shares_sessions=False).total_seconds() for name in config.models]
     budget = max(budgets, default=0.0)
@@ -110,7 +110,7 @@ def reply_seconds(config: Config) -> float:
 
 
 def acting_seconds(config: Config) -> float:
-    """Seconds that acting on an alarm may take, the slowest model's: its tries and its fallback."""
+    """How many seconds acting on an alarm may take for the slowest model: its tries and its fallback."""
     if config.mode != "enforce":
         return 0.0
     seconds = [0.0]

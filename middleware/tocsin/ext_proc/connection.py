@@ -1,7 +1,7 @@
-"""One HTTP/2 connection of Envoy's: frames to messages of its exchanges, and replies to frames (RFC 9113).
+"""One HTTP/2 connection from Envoy: its streams, its windows and its limits (RFC 9113).
 
-Envoy opens one connection for each of its workers, and on it a stream for each exchange. The connection's window is
-given back as soon as bytes are here; what waits is bounded by streams' windows and by the memory budget.
+Envoy opens one connection for each of its workers, and on it one stream for each exchange. The connection's window is
+given back as soon as bytes have arrived. The streams' windows and the memory budget bound what waits.
 """
 
 from __future__ import annotations
@@ -10,24 +10,18 @@ import asyncio
 import time
 from typing import NoReturn, cast
 
+from tocsin.ext_proc.frame_reader import FrameReader
 from tocsin.ext_proc.hosts import ConnectionHost, ProcessorHost
 from tocsin.ext_proc.stream import ProcessorStream
 from tocsin.http2 import frames
 from tocsin.http2.flow_control import STREAM_WINDOW, ReceiveWindow, SendWindow
 from tocsin.http2.frames import (
     ACK,
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
     END_STREAM,
     GOAWAY,
-    HEADER,
-    HEADER_SIZE,
-    HEADERS,
     LAST_STREAM,
     PADDED,
     PING,
-    PREFACE,
     PRIORITY,
     PUSH_PROMISE,
     RST_STREAM,
@@ -37,42 +31,34 @@ from tocsin.http2.frames import (
     StreamError,
 )
 from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, HeadersTooLong
+from tocsin.relay.frame_rate import FrameRateLimit
 
-MOST_CONTINUATIONS = 64
 MOST_UNREAD = 1 << 20  # bytes of acknowledgements that a peer which does not read may leave waiting
-WHILE = 10.0  # seconds in which cheap frames are counted
 MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE = 0x3, 0x6
 
 _WANTED = HeaderFilter((":method", ":path", "content-type", "grpc-encoding"))
 
 
-class ExtProcConnection(ConnectionHost, asyncio.Protocol):
-    """Frames from one Envoy worker. Streams reply by `put`, and what they put is written by `flush`."""
+class ExtProcConnection(FrameReader, ConnectionHost, asyncio.Protocol):
+    """One connection from an Envoy worker. Streams reply by `put`; `flush` writes what was put."""
 
     def __init__(self, server: ProcessorHost) -> None:
+        super().__init__(server.memory.open(self._evict), server.longest_headers)
         self.server = server
         self.name = server.name_connection()
-        self.memory = server.memory.open(self._evict)
         self.send_window = SendWindow(self, self.memory)
         self.receive_window = ReceiveWindow(self, self.send_window, self.memory)
         self.streams: dict[int, ProcessorStream] = {}
         self.idle_since = time.monotonic()
-        self.is_greeted = False
         self.is_reading = False  # what is put now is written once all is read
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        self._tail = b""
-        self._is_closed = False
-        self._has_settings = False
         self._is_draining = False
         self._is_paused = False
         self._unread = 0
         self._reader = HeaderReader(_WANTED, stateful=True, largest=server.longest_headers)
         self._last_stream = 0
-        self._block = bytearray()
-        self._block_stream = self._block_flags = self._continuations = 0
-        self._controls = self._resets = 0
-        self._counting_since = self.idle_since
+        self._frame_rate = FrameRateLimit(server.context.frame_limits)
 
     @property
     def open_streams(self) -> int:
@@ -98,23 +84,16 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
-        if self._tail:
-            self.memory.release(len(self._tail))
-            data = self._tail + data
-            self._tail = b""
         self.is_reading = True
         try:
-            at = self._cut(data)
+            self._read(data)
         except FrameError as error:
             self._abort(error)
             return
         finally:
             self.is_reading = False
-        if at < len(data) and not self._is_closed:
-            self._tail = data[at:]
-            self.memory.charge(len(self._tail))
         self.flush()
 
     def eof_received(self) -> bool:
@@ -122,7 +101,7 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
-        self._is_closed = True
+        self.is_closed = True
         streams, self.streams = list(self.streams.values()), {}
         for stream in streams:
             stream.on_closed()
@@ -155,13 +134,13 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
             self.server.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """The socket has taken what was written: more may follow."""
-        if not self._is_closed:
+        """The socket has taken what was written, so that more may follow."""
+        if not self.is_closed:
             self._caught_up(self.send_window.pump())
             self.flush()
 
     def _caught_up(self, streams: list[int]) -> None:
-        """Nothing of these waits any more."""
+        """Nothing waits for these streams' windows any more."""
         for stream_id in streams:
             self.receive_window.release_credit(stream_id, ended=stream_id not in self.streams)
             if stream_id not in self.streams:
@@ -170,7 +149,7 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
     # -- the end
 
     def drain(self) -> None:
-        if self._is_closed or self._is_draining:
+        if self.is_closed or self._is_draining:
             return
         self._is_draining = True
         self.put(frames.goaway(LAST_STREAM, frames.NO_ERROR))
@@ -178,7 +157,7 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
         self._close_when_idle()
 
     def close(self) -> None:
-        if self._transport is not None and not self._is_closed:
+        if self._transport is not None and not self.is_closed:
             self.put(frames.goaway(self._last_stream, frames.NO_ERROR))
             self.flush()
             self._transport.close()
@@ -192,19 +171,19 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
             self.close()
 
     def _evict(self) -> None:
-        """The memory budget is spent, and this connection keeps most."""
+        """The memory budget is spent, and this connection uses most of it."""
         self.cut_off("memory")
 
     def cut_off(self, limit: str) -> None:
         self.server.context.limited[limit] += 1
-        self._is_closed = True
+        self.is_closed = True
         if self._transport is not None:
             self._transport.abort()
 
     def _abort(self, error: FrameError) -> None:
-        """A frame that must not be: say so, and close."""
+        """Envoy broke the protocol: send GOAWAY and close."""
         self.server.context.not_understood["frame" if self.is_greeted else "not_http2"] += 1
-        self._is_closed = True
+        self.is_closed = True
         if self.is_greeted:
             self.put(frames.goaway(self._last_stream, error.code, str(error)))
         self.flush()
@@ -212,50 +191,6 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
             self._transport.close()
 
     # -- frames
-
-    def _cut(self, data: bytes) -> int:
-        """Read whole frames; the position after the last."""
-        at, end = 0, len(data)
-        if not self.is_greeted:
-            if not PREFACE.startswith(data[: len(PREFACE)]):
-                raise FrameError(frames.PROTOCOL_ERROR, "no HTTP/2 preface")
-            if end < len(PREFACE):
-                return 0
-            self.is_greeted = True
-            at = len(PREFACE)
-        while end - at >= HEADER_SIZE:
-            high, low, kind, flags, stream = HEADER.unpack_from(data, at)
-            length = high << 8 | low
-            if length > frames.DEFAULT_MAX_FRAME_SIZE:
-                raise FrameError(frames.FRAME_SIZE_ERROR, f"a frame of type {kind} with {length} bytes")
-            stop = at + HEADER_SIZE + length
-            if stop > end:
-                break
-            self._on_frame(kind, flags, stream & LAST_STREAM, data[at + HEADER_SIZE : stop])
-            at = stop
-            if self._is_closed:
-                return end
-        return at
-
-    def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if not self._has_settings:
-            if kind != SETTINGS or flags & ACK:
-                raise FrameError(frames.PROTOCOL_ERROR, f"the first frame is of type {kind}, not SETTINGS")
-            self._has_settings = True
-        if self._block_stream and (kind != CONTINUATION or stream != self._block_stream):
-            raise FrameError(frames.PROTOCOL_ERROR, "HEADERS without END_HEADERS are followed by another frame")
-        if kind == DATA:
-            self._on_data(flags, stream, payload)
-        elif kind == HEADERS:
-            self._on_headers(flags, stream, frames.header_block(flags, payload))
-        elif kind == CONTINUATION:
-            self._on_continuation(flags, stream, payload)
-        else:
-            frames.check_control(kind, flags, stream, len(payload))
-            try:
-                self._on_control(kind, flags, stream, payload)
-            except StreamError as error:
-                self._reset(error.stream, error.code)
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
@@ -265,7 +200,7 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
         if flags & PADDED:
             payload = frames.unpadded(payload)
         if not payload and not flags & END_STREAM:
-            self._count_control()
+            self._frame_rate.control()
         stream = self.streams.get(stream_id)
         ended = stream is None or bool(flags & END_STREAM)
         if stream is None:  # it has ended here
@@ -281,36 +216,6 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
             self.receive_window.defer_credit(stream_id, size)
         else:
             self.receive_window.credit(stream_id, size, ended=ended)
-
-    def _on_headers(self, flags: int, stream: int, block: bytes) -> None:
-        if not stream & 1:
-            raise FrameError(frames.PROTOCOL_ERROR, f"HEADERS of stream {stream}")
-        self._continuations = 0
-        self._bound_block(len(block))
-        if flags & END_HEADERS:
-            self._on_block(flags, stream, block)
-            return
-        self._block_stream, self._block_flags = stream, flags
-        self._block += block
-        self.memory.charge(len(block))
-
-    def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
-        if not self._block_stream:
-            raise FrameError(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._continuations += 1
-        self._bound_block(len(self._block) + len(payload))
-        self._block += payload
-        self.memory.charge(len(payload))
-        if flags & END_HEADERS:
-            block, self._block = bytes(self._block), bytearray()
-            self.memory.release(len(block))
-            self._block_stream = 0
-            self._on_block(self._block_flags, stream, block)
-
-    def _bound_block(self, size: int) -> None:
-        """Refuse a header block of more bytes, or frames, than there may be."""
-        if size > self.server.longest_headers or self._continuations > MOST_CONTINUATIONS:
-            self._refuse("headers", "a header block that is too long")
 
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
         try:
@@ -340,7 +245,7 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
         if kind == WINDOW_UPDATE:
             if stream_id > self._last_stream:
                 raise FrameError(frames.PROTOCOL_ERROR, "WINDOW_UPDATE of no stream")
-            self._count_control(cost=0 if len(payload) == 4 and self.streams else 1)
+            self._frame_rate.control(0 if len(payload) == 4 and self.streams else 1)
             self._caught_up(self.send_window.credit(stream_id, payload))
         elif kind == RST_STREAM:
             if stream_id > self._last_stream:
@@ -348,32 +253,32 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
             stream = self.streams.get(stream_id)
             if stream is not None:
                 if not stream.has_messages:
-                    self._count_reset()
+                    self._frame_rate.reset()
                 stream.on_closed()
             self.remove(stream_id)
         elif kind == SETTINGS:
             self._on_settings(flags, payload)
         elif kind == PING:
             if not flags & ACK:
-                self._count_control()
+                self._frame_rate.control()
                 self._acknowledge(frames.frame(PING, ACK, 0, payload))
         elif kind == PUSH_PROMISE:
             raise FrameError(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
         elif kind not in (GOAWAY, PRIORITY):
-            self._count_control()
+            self._frame_rate.control()
 
     def _on_settings(self, flags: int, payload: bytes) -> None:
         if flags & ACK:
             self._reader.drop_dynamic_table()
             return
-        self._count_control()
+        self._frame_rate.control()
         settings = frames.read_settings(payload)
         self.send_window.announced(settings.get(frames.INITIAL_WINDOW_SIZE))
         self._caught_up(self.send_window.acknowledged())
         self._acknowledge(frames.frame(SETTINGS, ACK, 0))
 
     def _acknowledge(self, frame: bytes) -> None:
-        """Write an answer that no window holds back: a peer that does not read what it asks for is cut off."""
+        """Write an answer that no window holds back. A peer that does not read such answers is cut off."""
         if self._is_paused:
             self._unread += len(frame)
             self.memory.charge(len(frame))
@@ -382,12 +287,12 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
                 return
         self.put(frame)
 
-    def _reset(self, stream_id: int, code: int) -> None:
-        stream = self.streams.get(stream_id)
+    def _on_stream_error(self, error: StreamError) -> None:
+        stream = self.streams.get(error.stream)
         if stream is not None:
-            self.put(frames.reset(stream_id, code))
+            self.put(frames.reset(error.stream, error.code))
             stream.on_closed()
-            self.remove(stream_id)
+            self.remove(error.stream)
 
     def on_stream_ended(self, stream_id: int) -> None:
         if self.send_window.blocked(stream_id):
@@ -396,7 +301,7 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
             self.remove(stream_id)
 
     def remove(self, stream_id: int) -> None:
-        """A stream is gone."""
+        """A stream has ended."""
         self.streams.pop(stream_id, None)
         self.send_window.close(stream_id)
         self.receive_window.close(stream_id)
@@ -404,28 +309,6 @@ class ExtProcConnection(ConnectionHost, asyncio.Protocol):
         if self._is_draining:
             self._close_when_idle()
 
-    # -- floods
-
-    def _count_control(self, cost: int = 1) -> None:
-        """SETTINGS, PING, and frames that do nothing."""
-        self._controls += cost
-        if self._controls > self.server.context.config.limits.controls and self._is_within():
-            self._refuse("controls", "too many control frames")
-
-    def _count_reset(self) -> None:
-        """A stream was begun and reset before it said anything."""
-        self._resets += 1
-        if self._resets > self.server.context.config.limits.resets and self._is_within():
-            self._refuse("resets", "too many streams begun and reset")
-
-    def _is_within(self) -> bool:
-        now = time.monotonic()
-        if now - self._counting_since < WHILE:
-            return True
-        self._counting_since = now
-        self._controls = self._resets = 0
-        return False
-
-    def _refuse(self, what: str, reason: str) -> NoReturn:
-        self.server.context.limited[what] += 1
+    def _refuse(self, limit: str, reason: str) -> NoReturn:
+        self.server.context.limited[limit] += 1
         raise FrameError(frames.ENHANCE_YOUR_CALM, reason)

@@ -1,4 +1,4 @@
-"""What all exchanges with Envoy share: the guard, how responses are treated, and what is counted."""
+"""What all exchanges with Envoy share: the guard, the configured treatment of responses, and the counters."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import Answer, HttpCall
 from tocsin.protocols.http.method import JsonMethod
+from tocsin.relay.frame_rate import FrameLimits
 from tocsin.relay.method_paths import AllowedMethods, MethodPaths
 
 
 class ProcessorContext:
-    """Mode and limits as they are configured now, and counters. `added` takes the seconds that a response waited."""
+    """The configured mode and limits, and counters. `added` receives the seconds that a response waited."""
 
     def __init__(self, config: Config, guard: Guard, added: Callable[[float], None]) -> None:
         self.guard = guard
@@ -30,14 +31,16 @@ class ProcessorContext:
         self.exchanges = [0, 0]  # unguarded, guarded
         self.not_understood: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()
+        self.frame_limits = FrameLimits(self.limited)
         self.cut_verdicts: Counter[str] = Counter()
         self.accepted = 0
         self.abandoned = 0
         self.follow(config)
 
     def follow(self, config: Config) -> None:
-        """Treat responses as this says from here on; those under way go on as they began."""
+        """Treat new exchanges by this configuration; exchanges under way keep the old one."""
         self.config = config
+        self.frame_limits.follow(config.limits)
         self.annotates = config.mode != "observe"
         self.enforces = config.mode == "enforce"
         self.trusts_verdicts = config.accept_verdicts
@@ -63,7 +66,7 @@ class WaitingResponse:
 
 
 class HttpRequest(NamedTuple):
-    """A request of HTTP, as the model server gets it."""
+    """An HTTP request as the model server receives it."""
 
     verb: str
     path: str
@@ -71,42 +74,42 @@ class HttpRequest(NamedTuple):
     body: bytes
 
     def again(self, seconds: float, limit: int) -> HttpCall:
-        """The same, to be sent once more within so many seconds, for a response of so many bytes at most."""
+        """The same request, to be sent once more: `seconds` it may take, and `limit` bytes its response may have."""
         return HttpCall(self.verb, self.path, self.headers, self.body, seconds, limit)
 
 
 class ExchangeHost:
-    """Whoever carries an exchange: a stream of an HTTP/2 connection, or a test."""
+    """Carries an exchange: a stream of an HTTP/2 connection, or a test."""
 
     memory: MemoryAccount  # of the connection that it comes on
     origin = ""  # that connection's name
 
     def reply(self, content: bytes) -> None:
-        """Send a ProcessingResponse to Envoy, after those before it."""
+        """Send a ProcessingResponse to Envoy, after the earlier ones."""
         raise AssertionError("a host is of one kind")
 
     def finish(self, status: int = 0, message: str = "") -> None:
-        """End Envoy's stream: nothing more is sent, and what still comes is dropped."""
+        """End Envoy's stream: nothing more is sent, and what still arrives is dropped."""
         raise AssertionError("a host is of one kind")
 
     def submit(self, call: Call, waiting: WaitingResponse) -> None:
-        """Judge a call, and tell who waits."""
+        """Judge a call, and call back `waiting`."""
         raise AssertionError("a host is of one kind")
 
     def limit(self, waiting: WaitingResponse, call: Call) -> TimerHandle | None:
-        """The scoring budget of a response that waits; none where the verdict comes at once."""
+        """Start the scoring budget of a response that waits. None where the verdict comes at once."""
         raise AssertionError("a host is of one kind")
 
     def ask(
         self, step: Ask, fields: Fields, opened: float, on_answer: Callable[[Outcome], None]
     ) -> Callable[[], object]:
-        """Send a call's request once more, which came with these headers at `opened` (time.monotonic), and tell what
-        came of it; returns what gives up doing so.
+        """Send a call's request once more, and pass the outcome to `on_answer`. `fields` are its headers, `opened` is
+        when it came (time.monotonic). Returns a function that cancels the request.
         """
         raise AssertionError("a host is of one kind")
 
     def ask_http(
         self, step: Ask, request: HttpCall, on_answer: Callable[[Answer | None], None]
     ) -> Callable[[], object]:
-        """Send a request of HTTP once more, and tell what came of it; returns what gives up doing so."""
+        """Send an HTTP request once more, and pass the outcome to `on_answer`. Returns a function that cancels it."""
         raise AssertionError("a host is of one kind")

@@ -1,6 +1,7 @@
-"""One HTTP exchange as Envoy tells of it: its request makes a Call, its response is judged, and each message answered.
+"""One HTTP exchange as Envoy reports it: its request becomes a Call, its response is judged, and each message gets a
+reply.
 
-A state machine without sockets: `on_message` takes what Envoy says, replies go to the host in their order.
+A state machine without sockets: `on_message` takes Envoy's messages, and the host sends the replies in their order.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from tocsin.ext_proc.requests import (
     ProcessingRequest,
     read_fields,
 )
-from tocsin.ext_proc.response import JudgedResponse, ProcessedResponse, WatchedResponse
+from tocsin.ext_proc.response import JudgedResponse, ProcessedResponse
+from tocsin.ext_proc.watching import WatchedResponse
 from tocsin.grpc_wire.deframer import MessageDeframer, whole_message
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import failed_closed
@@ -66,7 +68,7 @@ class EnvoyExchange:
         self.call: Call | None = None
 
     def on_message(self, message: ProcessingRequest) -> None:
-        """Envoy tells of a part of the exchange."""
+        """Envoy reports a part of the exchange."""
         if self._is_over:
             return
         if not self._has_begun and not self._begin(message):
@@ -99,13 +101,15 @@ class EnvoyExchange:
         return not self._is_over and self._response is not None and self._response.is_waiting
 
     def end(self, status: int, reason: str) -> None:
-        """End Envoy's stream with a status: what becomes of the exchange then is for `failure_mode_allow` to say."""
+        """End Envoy's stream with a status. The filter's `failure_mode_allow` decides what happens to the exchange
+        then.
+        """
         if not self._is_over:
             self._host.finish(status, reason)
             self.on_closed(is_abandoned=False)
 
     def on_closed(self, *, is_abandoned: bool = True) -> None:
-        """Envoy says no more: the exchange has ended, or somebody has left it."""
+        """Envoy reports no more: the exchange has ended, or one side has abandoned it."""
         if self._is_over:
             return
         self._is_over = True
@@ -123,7 +127,7 @@ class EnvoyExchange:
     # -- how it begins
 
     def _begin(self, message: ProcessingRequest) -> bool:
-        """The first message tells the filter's modes; whether they can be served."""
+        """Read the filter's modes from the first message; whether the processor can serve them."""
         self._has_begun = True
         self._is_observing = message.is_observing
         self._request_mode, self._response_mode = message.request_mode, message.response_mode
@@ -169,7 +173,7 @@ class EnvoyExchange:
             self._host.reply(replies.CONTINUE[kind])
 
     def _open_call(self) -> None:
-        """The call that this exchange is, where its path is known and its method guarded."""
+        """The call of this exchange, once its path is known; None where no model guards its method."""
         context = self._context
         path = self._path or self._attributes.get("request.path", "")
         verb = self._verb or self._attributes.get("request.method", "POST")
@@ -182,7 +186,7 @@ class EnvoyExchange:
         context.exchanges[self.call is not None] += 1
 
     def _metadata(self) -> Mapping[str, str]:
-        """The request's metadata that judgement reads, the last value of a repeated key."""
+        """The request metadata that judgement reads. Of a repeated key, the last value counts."""
         if self._headers:
             return dict(self._headers)
         start, attributes = len(HEADER_ATTRIBUTE), self._attributes
@@ -202,7 +206,7 @@ class EnvoyExchange:
         return True
 
     def _read_http_request(self, exchange: Exchange, body: bytes) -> bytes | None:
-        """A piece of a request of HTTP; once all of it is here, what goes on in its place."""
+        """Take a piece of an HTTP request. Once the request is complete, returns what goes on in its place."""
         if not exchange.wants_request:
             return None
         limit = self._context.max_message
@@ -257,7 +261,7 @@ class EnvoyExchange:
     # -- the response
 
     def _respond(self) -> ProcessedResponse | None:
-        """How the response is treated, that begins now; None where the exchange ends with that."""
+        """Choose how the response that begins now is treated. None where the exchange ends here."""
         context, host, mode = self._context, self._host, self._response_mode
         if self.call is None and not self._headers:
             self._open_call()
@@ -308,7 +312,7 @@ class EnvoyExchange:
         return self._response
 
     def _refuses_unheld(self, call: Call) -> bool:
-        """Refuse a response that cannot be held, where such may not pass; whether it was refused."""
+        """Refuse a response that the filter's mode cannot hold, where `fail` is closed; whether it was refused."""
         guard = self._context.guard
         call.model = guard.model_of(call)
         if not guard.closed(call):
@@ -321,7 +325,7 @@ class EnvoyExchange:
         return True
 
     def _look_back(self, response: ProcessedResponse) -> None:
-        """The exchange has ended: what the filter did not send is told by what never came."""
+        """The exchange has ended: find out from what never came which parts the filter does not send."""
         context = self._context
         if response.is_waiting:
             context.abandoned += 1
@@ -334,5 +338,5 @@ class EnvoyExchange:
 
 
 def _forwarded(fields: Fields) -> Fields:
-    """The header fields of a request that go along when it is sent once more."""
+    """The header fields of a request that are sent with it once more."""
     return [(name, value) for name, value in fields if not name.startswith((":", *ENVOY_PREFIXES))]

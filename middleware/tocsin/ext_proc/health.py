@@ -1,4 +1,4 @@
-"""The external processor's own health: what it counts, as plain data that can be added up over processes."""
+"""The external processor's own counters, as plain data that can be added up over processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _COUNTERS = {
 
 
 def facts(context: ProcessorContext, connections: Collection[ConnectionHost]) -> dict[str, dict[str, int]]:
-    """What a processor has counted so far, and has open now."""
+    """What a processor has counted so far, and how many connections and exchanges are open."""
     return {
         "ext_proc_connections": {"": len(connections)},
         "ext_proc_streams": {"": sum(connection.open_streams for connection in connections)},
@@ -48,7 +48,7 @@ def facts(context: ProcessorContext, connections: Collection[ConnectionHost]) ->
 
 
 def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
-    """Facts as Prometheus families; none where no processor is served."""
+    """These counters as Prometheus families; none where no processor is served."""
     if "ext_proc_connections" not in of:
         return
     for name, description in _GAUGES.items():

@@ -1,7 +1,7 @@
-"""A gRPC response that goes out once it is judged, or something else in its place.
+"""A gRPC response in enforce: it is held until it is judged, and goes out or is replaced.
 
-Under FULL_DUPLEX_STREAMED its messages go out one by one, and its headers with the first of them; under BUFFERED its
-body goes out at once, or not at all. What may go is the gate's to say; this knows how, in Envoy's messages.
+Under FULL_DUPLEX_STREAMED its messages go out one by one, and its headers with the first of them. Under BUFFERED its
+body goes out as a whole or not at all. The gate decides what may go out; this module writes it as Envoy's messages.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class HeldResponse(JudgedResponse):
         self._is_streamed = mode == FULL_DUPLEX_STREAMED
         # Under BUFFERED, the body has to leave before the trailers come with a verdict of somebody else's.
         accepts = context.trusts_verdicts and self._is_streamed
-        self.gate = Gate(context.guard, call, holds=True, can_retry=can_retry, accepts=accepts)
+        self.gate = Gate(context.guard, call, holds=True, can_retry=can_retry, trusts_verdicts=accepts)
         self._trusts = accepts
         self._request_fields = request_fields
         self._opened = time.monotonic()
@@ -98,7 +98,7 @@ class HeldResponse(JudgedResponse):
             self._host.reply(reply)
 
     def _on_headers_alone(self, head: GrpcResponseHead) -> None:
-        """A status without a message."""
+        """The response is a status without a message."""
         self._is_complete = True
         self._do(self.gate.on_end(succeeded=head.grpc_status == DONE))
         if self.is_over:
@@ -154,11 +154,11 @@ class HeldResponse(JudgedResponse):
         self._pass_unfinished()
 
     def _give_up(self, reason: str, rest: bytes) -> None:
-        """A message is too large to be held, of which `rest` has come."""
+        """A message is too large to be held; `rest` of it has come."""
         self._do(self.gate.give_up(reason, "a response is larger than what may be held", rest))
 
     def _pass_unfinished(self) -> None:
-        """Where nothing is judged any more, what there is of a message goes on."""
+        """Nothing is judged any more: pass on what has come of a message."""
         if self.gate.state == PASSING and self._deframer is not None and (rest := self._deframer.unfinished()):
             self._ready.append(rest)
             self._flush()
@@ -194,12 +194,12 @@ class HeldResponse(JudgedResponse):
         self._pass_unfinished()
 
     def _on_answer(self, outcome: Outcome) -> None:
-        """Somebody who was asked has answered, or has not."""
+        """A request that was sent once more has been answered, or has failed."""
         self._give_up_asking = None
         self._do(self.gate.on_answer(outcome))
 
     def _do(self, actions: Actions) -> None:
-        """What the gate says, in order."""
+        """Carry out the gate's actions, in order."""
         for action in actions:
             if action is gates.END:
                 self._is_cleared = True
@@ -244,7 +244,7 @@ class HeldResponse(JudgedResponse):
             self._head_reply = None
 
     def _finish(self) -> None:
-        """Let the body go where it was buffered, and what ends the response."""
+        """Let go the body, where it was buffered, and the end of the response."""
         if self.is_over or not (self._is_cleared or self._instead is not None) or not self._is_complete:
             return
         if self._body is not None:
@@ -263,7 +263,7 @@ class HeldResponse(JudgedResponse):
             self._host.reply(replies.streamed_body(RESPONSE_BODY, b"", end=True))
 
     def _reply_body(self, content: bytes, came: bytes) -> None:
-        """The reply to a body that was buffered."""
+        """The reply to a buffered body."""
         if content == came:
             self._host.reply(replies.CONTINUE[RESPONSE_BODY])
         else:
@@ -285,7 +285,7 @@ class HeldResponse(JudgedResponse):
     # -- acting
 
     def _replace(self, instead: Replacement) -> None:
-        """Drop what is held, and send this in its place."""
+        """Drop what is held, and send `instead` in its place."""
         self._end_waiting()
         self._drop()
         if not self._is_streamed:
@@ -311,13 +311,13 @@ class HeldResponse(JudgedResponse):
         self._host.memory.charge(size)
 
     def _free(self, size: int) -> None:
-        """So many bytes have left; some of them may never have been charged."""
+        """So many bytes have left. Some of them may never have been charged."""
         size = min(size, self._size)
         self._size -= size
         self._host.memory.release(size)
 
     def _drop(self) -> None:
-        """Nothing is held any more."""
+        """Drop everything that is held."""
         if self._give_up_asking is not None:
             self._give_up_asking()
             self._give_up_asking = None
@@ -335,7 +335,7 @@ class HeldResponse(JudgedResponse):
 
 
 def _status_fields(instead: Replacement) -> list[tuple[str, str]]:
-    """The status of what goes out in place of a response, as trailers."""
+    """The status of a replaced response, as trailers."""
     fields = [
         ("grpc-status", str(instead.status.value[0])),
         ("grpc-message", quote(instead.message, safe=UNESCAPED)),

@@ -1,4 +1,4 @@
-"""The processor as its connections know it, and a connection as its streams and the processor know it."""
+"""Interfaces: the processor as its connections see it, and a connection as its streams and the processor see it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tocsin.relay.retrier import Retrier
 
 
 class ProcessorHost:
-    """What all connections share besides the context. `asking` are requests under way that are sent once more."""
+    """What all connections share besides the context. `asking` holds the requests that are being sent once more."""
 
     LINGER = 0.2  # seconds that a connection without streams stays open for what Envoy sent before it heard of the end
 
@@ -25,15 +25,15 @@ class ProcessorHost:
     asking: set[asyncio.Task[None]]
 
     def is_ready(self) -> bool:
-        """Whether new calls are welcome."""
+        """Whether new calls are accepted."""
         raise NotImplementedError
 
     def name_connection(self) -> str:
-        """What tells a connection from all others of this process."""
+        """A name for a new connection, unique in this process."""
         raise NotImplementedError
 
     def admit(self, connection: ConnectionHost) -> bool:
-        """Take note of a new connection; whether there is room for it."""
+        """Add a new connection if there is room for it; whether there is."""
         raise NotImplementedError
 
     def on_connection_closed(self, connection: ConnectionHost) -> None:
@@ -41,12 +41,12 @@ class ProcessorHost:
         raise NotImplementedError
 
     def write_later(self, connection: ConnectionHost) -> None:
-        """Write what a connection has put once the batch that is being judged has its verdicts."""
+        """Write what a connection has put once the current batch is judged."""
         raise NotImplementedError
 
 
 class ConnectionHost:
-    """One connection of Envoy's. `is_reading`: what is put now is written once all is read."""
+    """One connection from Envoy. While `is_reading`, what is put is written only after everything is read."""
 
     server: ProcessorHost
     name: str
@@ -62,7 +62,7 @@ class ConnectionHost:
         raise NotImplementedError
 
     def put(self, frame: bytes) -> None:
-        """Write a whole frame, with what else this turn brings."""
+        """Queue a whole frame, to be written with everything else of this turn of the loop."""
         raise NotImplementedError
 
     def flush(self) -> None:
@@ -70,15 +70,15 @@ class ConnectionHost:
         raise NotImplementedError
 
     def on_stream_ended(self, stream_id: int) -> None:
-        """Nothing more is said on a stream, but for what waits."""
+        """Nothing more is sent on a stream, except what waits for its window."""
         raise NotImplementedError
 
     def drain(self) -> None:
-        """Ask Envoy to go elsewhere with what is new. What it sends meanwhile is served still."""
+        """Send GOAWAY, so that Envoy opens another connection. What it still sends here is served."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close the socket, whatever is under way."""
+        """Close the socket, even with exchanges under way."""
         raise NotImplementedError
 
     def cut_off(self, limit: str) -> None:

@@ -1,7 +1,8 @@
-"""A response of an HTTP protocol, JSON or a stream of events, that Envoy tells of: judged, told or held, or replaced.
+"""A response of an HTTP protocol (a JSON document or a stream of events) that Envoy reports: judged, held or replaced.
 
-Under BUFFERED its body comes and goes at once; under FULL_DUPLEX_STREAMED a document waits whole, with its headers, and
-a stream goes event by event. The gate says what may go; this knows how, in Envoy's messages.
+Under BUFFERED the body comes and goes as a whole. Under FULL_DUPLEX_STREAMED a document waits until it is complete,
+with its headers, and a stream goes event by event. The gate decides what may go out; this module writes it as Envoy's
+messages.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ MESSAGE_AFTER_END: Fault = ("undecodable", "a message follows the end of a strea
 
 
 class WaitingSegment:
-    """A segment, and how many of its messages may not go on yet; one that tells the end waits for all before it."""
+    """A segment, and how many of its messages may not go on yet. A segment that ends the stream waits for all before
+    it.
+    """
 
     __slots__ = ("messages", "segment")
 
@@ -49,7 +52,7 @@ class WaitingSegment:
 
 
 class HttpResponse(JudgedResponse):
-    """A guarded response. `request` is what may be sent again, None where it is not known."""
+    """A guarded response. `request` is the request to send again, None where it is not known."""
 
     def __init__(
         self,
@@ -124,16 +127,16 @@ class HttpResponse(JudgedResponse):
 
     @property
     def _delays_head(self) -> bool:
-        """Whether headers wait for the first judgement, or, of a document, for the verdict that they bring."""
+        """Whether the headers wait: for the first judgement, or in a document for the verdict that they carry."""
         return self._holds or (self._annotates and self._head.kind == DOCUMENT) or self._head.rewrites
 
     @property
     def _tells(self) -> bool:
-        """Whether the verdict has a place under the filter's mode."""
+        """Whether the verdict can be sent under the filter's mode."""
         return self._is_streamed or self._is_buffered
 
     def _accept(self, fields: Fields) -> None:
-        """Take the verdict that was made behind, where that is configured, of a response of one message."""
+        """Accept another Tocsin's verdict, where that is configured and the response has one message."""
         texts = [value for name, value in fields if name == METADATA_KEY]
         if not self._trusts or not texts or self.call.streams or not self._head.is_judged:
             return
@@ -226,9 +229,7 @@ class HttpResponse(JudgedResponse):
         self._advance()
 
     def _beyond(self, segment: Segment) -> Segment:
-        """Messages behind what tells that nothing follows: they are counted; where responses are held, they do not go
-        on.
-        """
+        """Count messages that come after the event that ends the stream. Held responses drop them."""
         unjudged = self.call.on_response_message(None, MESSAGE_AFTER_END)
         if unjudged is not None:
             self._context.guard.judge([unjudged])
@@ -275,7 +276,7 @@ class HttpResponse(JudgedResponse):
         self._advance()
 
     def _advance(self) -> None:
-        """Let go the segments that may, as far as there are none before them that may not."""
+        """Let segments go, in their order, as far as all their messages may."""
         waiting = self._waiting_segments
         while waiting and waiting[0].messages <= (1 if waiting[0].segment.is_done and self._is_cleared else 0):
             segment = waiting.popleft().segment
@@ -286,7 +287,7 @@ class HttpResponse(JudgedResponse):
                 self._ready.append(segment.raw)
 
     def _note_finished(self, segment: Segment) -> None:
-        """Sequences whose end goes on get no other end, should the response be stopped."""
+        """Remember the sequences whose end goes out: they get no second end if the response is stopped."""
         call, method = self.call, self._exchange.method
         if not self._holds or not isinstance(call, StreamedCall) or not method.stream.finish:
             return
@@ -303,7 +304,7 @@ class HttpResponse(JudgedResponse):
 
     @property
     def _waits_whole(self) -> bool:
-        """Whether nothing leaves before everything may: a document, whose headers bring the verdict."""
+        """Whether the response leaves as a whole: a document, whose headers carry the verdict."""
         return self._is_buffered or (self._head_waits and self._head.kind == DOCUMENT)
 
     def _flush(self) -> None:
@@ -328,7 +329,7 @@ class HttpResponse(JudgedResponse):
         self._host.reply(replies.changed_headers(RESPONSE_HEADERS, verdict or [], removing))
 
     def _finish(self) -> None:
-        """Let the body go where it waited whole, and the end."""
+        """Let go the end of the response, and the body where it waited as a whole."""
         if self.is_over or not self._is_cleared or not self._is_complete:
             return
         if not (self._is_streamed or self._is_buffered):
@@ -382,7 +383,7 @@ class HttpResponse(JudgedResponse):
         self._flush()
 
     def _replace(self, instead: Replacement) -> None:
-        """Drop what is held, and send this in its place."""
+        """Drop what is held, and send `instead` in its place."""
         self._end_waiting()
         answer = self._answer if instead.further else None
         self._waiting_segments.clear()

@@ -1,4 +1,4 @@
-"""What an Envoy filter is configured to do that keeps responses from being judged or held, and the line to change."""
+"""Settings of an Envoy filter that keep responses from being judged or held, and the line that has to change."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ LINES = {
 
 
 class Misfits:
-    """Counts exchanges that the filter's configuration does not fit, and says which line of it to change."""
+    """Counts exchanges that the filter's configuration does not fit, and logs which line to change."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self._throttle = LogThrottle()
 
     def count(self, reason: str) -> None:
-        """One more exchange, for one of LINES."""
+        """Count one more exchange under one of LINES."""
         self.counts[reason] += 1
         if (suppressed := self._throttle.admit(reason)) is not None:
             log.warning("Envoy's ext_proc filter: %s%s", LINES[reason], and_more(suppressed))

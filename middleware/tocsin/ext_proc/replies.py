@@ -1,4 +1,4 @@
-"""ProcessingResponse of envoy.service.ext_proc.v3, written by hand: what Envoy is to do with one message it sent."""
+"""Encodes ProcessingResponse of envoy.service.ext_proc.v3: what Envoy is to do with a message that it sent."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _TAGS = {kind: reply[:1] for kind, reply in CONTINUE.items()}
 
 
 def changed_headers(kind: int, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()) -> bytes:
-    """The reply to headers: these fields set, those removed."""
+    """The reply to headers: set these fields, and remove those."""
     mutation = header_mutation(setting, removing)
     return _field(_TAGS[kind], _field(b"\x0a", _field(b"\x12", mutation))) if mutation else CONTINUE[kind]
 
 
 def changed_trailers(kind: int, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()) -> bytes:
-    """The reply to trailers: these fields set, those removed."""
+    """The reply to trailers: set these fields, and remove those."""
     mutation = header_mutation(setting, removing)
     return _field(_TAGS[kind], _field(b"\x0a", mutation)) if mutation else CONTINUE[kind]
 
@@ -45,18 +45,18 @@ def changed_trailers(kind: int, setting: Iterable[tuple[str, str]] = (), removin
 def replaced_body(
     kind: int, body: bytes, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()
 ) -> bytes:
-    """The reply to a body that was buffered, or to a piece of one: this in its place, and headers changed."""
+    """The reply to a buffered body, or to a piece of one: use `body` instead, and change the headers."""
     content = _field(b"\x0a", body) if body else b"\x10\x01"  # clear_body
     return _body(kind, header_mutation(setting, removing), content)
 
 
 def body_with_headers(kind: int, setting: Iterable[tuple[str, str]] = (), removing: Iterable[str] = ()) -> bytes:
-    """The reply to a body that was buffered: it passes, and headers are changed."""
+    """The reply to a buffered body: let it pass, and change the headers."""
     return _body(kind, header_mutation(setting, removing), b"")
 
 
 def streamed_body(kind: int, body: bytes, *, end: bool) -> bytes:
-    """A piece of the body that goes on under FULL_DUPLEX_STREAMED; the `end` is that of the direction."""
+    """A piece of the body that goes on under FULL_DUPLEX_STREAMED. `end`: it is the last of its direction."""
     streamed = (_field(b"\x0a", body) if body else b"") + (b"\x10\x01" if end else b"")
     return _body(kind, b"", _field(b"\x1a", streamed))
 
@@ -69,7 +69,7 @@ def immediate(
     setting: Iterable[tuple[str, str]] = (),
     details: str = "",
 ) -> bytes:
-    """A response of Tocsin's own in place of the upstream's. With `grpc_status`, `body` is the status message."""
+    """A response made by Tocsin in place of the upstream's. With `grpc_status`, `body` is the status message."""
     content = _field(b"\x0a", b"\x08" + _varint(status))
     if mutation := header_mutation(setting):
         content += _field(b"\x12", mutation)
@@ -83,15 +83,15 @@ def immediate(
 
 
 def with_metadata(reply: bytes, namespace: str, values: Mapping[str, str]) -> bytes:
-    """The same reply, with dynamic metadata of strings under a namespace."""
+    """The reply with dynamic metadata added: strings under a namespace."""
     struct = b"".join([_entry(name, _field(b"\x1a", value.encode())) for name, value in values.items()])
     content = _entry(namespace, _field(b"\x2a", struct))
     return reply + _field(bytes((_DYNAMIC_METADATA << 3 | 2,)), content)
 
 
 def header_mutation(setting: Iterable[tuple[str, str]], removing: Iterable[str] = ()) -> bytes:
-    """A HeaderMutation. Values go as `raw_value`, since Envoy sets those that come as `value` to nothing, and without
-    newlines, for which it would fail the exchange.
+    """A HeaderMutation. Values are sent as `raw_value`, because Envoy clears those sent as `value`, and without
+    newlines, because Envoy fails the exchange for one.
     """
     parts = []
     for name, value in setting:
@@ -103,8 +103,8 @@ def header_mutation(setting: Iterable[tuple[str, str]], removing: Iterable[str] 
     return b"".join(parts)
 
 
-def removed(fields: Fields, names: Sequence[str]) -> list[str]:
-    """Those of the names that some field has."""
+def present_fields(fields: Fields, names: Sequence[str]) -> list[str]:
+    """Those of `names` that occur in `fields`."""
     return [name for name in names if any(field == name for field, _ in fields)]
 
 

@@ -1,6 +1,6 @@
-"""ProcessingRequest of envoy.service.ext_proc.v3, read by hand: what Envoy tells of one HTTP exchange.
+"""Decodes ProcessingRequest of envoy.service.ext_proc.v3: what Envoy reports of one HTTP exchange.
 
-Only what the processor acts on is read: other fields are skipped by their wire type, as protobuf asks.
+Only the fields that the processor uses are decoded. Others are skipped by their wire type, as protobuf requires.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ MOST_DEPTH = 32  # groups within groups that are skipped
 # ProcessingMode.BodySendMode
 NONE, STREAMED, BUFFERED, BUFFERED_PARTIAL, FULL_DUPLEX_STREAMED, GRPC = range(6)
 MODE_UNKNOWN = -1
-MODE_NAMES = ("NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED", "GRPC")
 
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
 _LARGEST_FIELD = (1 << 29) - 1
@@ -28,16 +27,16 @@ Fields = list[tuple[str, str]]
 
 
 class MessageError(Exception):
-    """Bytes that are no ProcessingRequest."""
+    """Bytes that are not a ProcessingRequest."""
 
 
 class ProcessingRequest:
-    """One message of Envoy's.
+    """One message from Envoy.
 
-    `kind` is what it tells of, NOTHING where it has none that is known here. `content` holds the encoded fields of
-    headers and trailers (see `read_fields`), and the bytes of a body. `end` tells that no more follows of this
-    direction. `attributes` are the strings and numbers under any namespace, by their names. The modes are NOT_TOLD but
-    in the first message of a stream.
+    `kind` says which part of the exchange it reports, NOTHING where that is unknown. `content` holds the encoded fields
+    of headers and trailers (see `read_fields`), or the bytes of a body. `end`: nothing more follows in this direction.
+    `attributes` are the strings and numbers of all namespaces, by name. The modes are MODE_UNKNOWN except in the first
+    message of a stream.
     """
 
     __slots__ = ("attributes", "content", "end", "is_observing", "kind", "request_mode", "response_mode")
@@ -53,7 +52,7 @@ class ProcessingRequest:
 
 
 def read_request(data: bytes) -> ProcessingRequest:
-    """The message that these bytes are. Raises MessageError."""
+    """Decode a message. Raises MessageError."""
     message = ProcessingRequest()
     attributes: dict[str, str] = {}
     at, end = 0, len(data)
@@ -94,7 +93,7 @@ def read_request(data: bytes) -> ProcessingRequest:
 
 
 def read_fields(content: bytes) -> Fields:
-    """Every header field of `content`, in its order, as the bytes were (Latin-1). Raises MessageError."""
+    """The header fields of `content`, in order, decoded as Latin-1. Raises MessageError."""
     fields: Fields = []
     at, end = 0, len(content)
     try:
@@ -111,8 +110,8 @@ def read_fields(content: bytes) -> Fields:
 
 
 def _read_part(message: ProcessingRequest, kind: int, data: bytes, at: int, end: int) -> None:
-    """HttpHeaders, HttpBody or HttpTrailers. A part that comes twice is one, as in protobuf; of two kinds, the last
-    counts.
+    """Decode HttpHeaders, HttpBody or HttpTrailers. As protobuf requires, parts of one kind are merged, and of two
+    kinds the last counts.
     """
     if message.kind != kind:
         message.kind, message.content, message.end = kind, b"", False
@@ -134,7 +133,7 @@ def _read_part(message: ProcessingRequest, kind: int, data: bytes, at: int, end:
 
 
 def _header(data: bytes, at: int, end: int) -> tuple[str, str]:
-    """A HeaderValue: `raw_value` holds what came, `value` is empty where Envoy sends the former."""
+    """Decode a HeaderValue. Envoy sends either `raw_value` or `value`; the other is empty."""
     name = value = raw = b""
     while at < end:
         field, wire, at = _key(data, at, end)

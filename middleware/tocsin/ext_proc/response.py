@@ -1,6 +1,6 @@
-"""A gRPC response as Envoy tells of it: its messages are put together, judged, and the verdict is told in its trailers.
+"""A gRPC response as Envoy reports it: the code shared by responses that pass and responses that are held.
 
-`WatchedResponse` lets pass what comes, as it comes (observe, annotate); `tocsin.ext_proc.holding` withholds.
+`tocsin.ext_proc.watching` lets responses pass as they come (observe, annotate); `tocsin.ext_proc.holding` holds them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from tocsin.ext_proc.requests import (
     FULL_DUPLEX_STREAMED,
     NONE,
     RESPONSE_BODY,
-    RESPONSE_HEADERS,
     RESPONSE_TRAILERS,
     Fields,
     ProcessingRequest,
-    read_fields,
 )
 from tocsin.grpc_wire.content_types import foreign_answer
 from tocsin.grpc_wire.deframer import Message, MessageDeframer, framed, whole_message
@@ -34,7 +32,7 @@ DONE = "0"  # grpc-status of a call that succeeded
 
 
 class GrpcResponseHead:
-    """What a response's headers or trailers say."""
+    """What a response's headers or trailers contain."""
 
     __slots__ = ("encoding", "foreign", "grpc_status", "http_status", "names", "size", "verdicts")
 
@@ -59,10 +57,10 @@ class GrpcResponseHead:
 
 
 class ProcessedResponse(WaitingResponse):
-    """One response; what is common to those that pass and those that are held.
+    """One response; the base of those that pass and those that are held.
 
-    `mode` is the filter's response_body_mode, `is_observing` its observability_mode, in which it takes no replies.
-    `is_over`: nothing more is to be said of it.
+    `mode` is the filter's response_body_mode, `is_observing` its observability_mode, in which Envoy takes no replies.
+    `is_over`: nothing more is sent about the response.
     """
 
     is_over = False
@@ -91,10 +89,10 @@ class ProcessedResponse(WaitingResponse):
         self._pass(message)
 
     def on_closed(self) -> None:
-        """Envoy tells no more of it, whether it has ended or not."""
+        """Envoy reports no more of the response, whether it has ended or not."""
 
     def _pass(self, message: ProcessingRequest) -> None:
-        """Let what came pass as it is."""
+        """Let a message pass unchanged."""
         if self.is_observing:
             if message.end or message.kind == RESPONSE_TRAILERS:
                 self._host.finish()
@@ -105,7 +103,7 @@ class ProcessedResponse(WaitingResponse):
 
 
 class JudgedResponse(ProcessedResponse):
-    """A response that is judged, of either kind."""
+    """The base of responses that are judged."""
 
     _waiting = 0  # verdicts that are not there yet
     _arrived = 0.0  # when what waits for verdicts came
@@ -128,21 +126,22 @@ class JudgedResponse(ProcessedResponse):
 
     @property
     def lacks_body(self) -> bool:
-        """Whether a response with status 200 has begun, and nothing more of it came."""
+        """Whether a response with status 200 has begun and none of its body has come."""
         return self._is_begun and not self._has_body and not self._is_complete
 
     @property
     def lacks_trailers(self) -> bool:
-        """Whether the message of a response of one has come, and no trailers."""
+        """Whether a response of one message has that message but no trailers."""
         call = self.call
         return not call.streams and not self._is_complete and (self._waiting > 0 or call.verdict is not None)
 
     # -- messages
 
     def _read(self, body: bytes) -> list[tuple[bytes, bytes | None, Fault | None]]:
-        """The messages that a piece of the body completes: framed, as they came; plain; and why they are not to be had.
+        """The messages that a piece of the body completes: each framed, decompressed, and the fault where it cannot be
+        read.
 
-        A message that is not to be had ends the list, where its framed bytes are not to be had either.
+        A message that cannot be read ends the list if its framed bytes are lost too.
         """
         limit = self._context.max_message
         if self._deframer is None:
@@ -159,7 +158,7 @@ class JudgedResponse(ProcessedResponse):
     _keeps = False  # what cannot be put together is kept, to be passed on
 
     def _plain(self, message: Message) -> tuple[bytes | None, Fault | None]:
-        """A message without its compression, or why it is not to be had."""
+        """A message without its compression, or the fault."""
         content = message.content
         try:
             if content is None:
@@ -171,7 +170,7 @@ class JudgedResponse(ProcessedResponse):
         return content, None
 
     def _judge_message(self, content: bytes | None, fault: Fault | None) -> None:
-        """A message of the response: judge what it completes."""
+        """Take a message of the response, and judge what it completes."""
         call, memory = self.call, self._host.memory
         if call.streams:
             self.count_requests()
@@ -184,13 +183,13 @@ class JudgedResponse(ProcessedResponse):
             self._submit(piece)
 
     def count_kept(self) -> None:
-        """Count the messages that wait to be judged with others, and the requests that wait for their responses."""
+        """Charge the messages that wait to be judged with others, and the requests that wait for responses."""
         self._charge(self.call.kept_bytes - self._kept_bytes)
         self._kept_bytes = self.call.kept_bytes
         self.count_requests()
 
     def count_requests(self) -> None:
-        """Count the requests that wait for their responses; where there is no room for them, give up the oldest."""
+        """Charge the requests that wait for their responses. Where memory is short, drop the oldest."""
         call = self.call
         while call.kept_requests or self._kept_requests:
             self._charge(call.kept_requests - self._kept_requests)
@@ -204,7 +203,7 @@ class JudgedResponse(ProcessedResponse):
         self._host.submit(piece, self)
 
     def _finish_messages(self, status: str, *, is_failure: bool) -> bool:
-        """No more messages come: judge what was not judged yet. Whether the response is missing."""
+        """No more messages come: judge what was not judged yet. Returns whether the response is missing."""
         call, guard = self.call, self._context.guard
         self._is_complete = True
         if is_failure:
@@ -228,7 +227,7 @@ class JudgedResponse(ProcessedResponse):
         return True
 
     def count_unsent(self) -> bool:
-        """Count a response whose body the filter does not send; whether it is one."""
+        """Count a response whose body the filter does not send; whether this is one."""
         if self._has_body or not (self.is_observing or self.mode == NONE):
             return False
         self._context.misfits.count("no_body")
@@ -236,7 +235,7 @@ class JudgedResponse(ProcessedResponse):
         return True
 
     def _accepts(self, head: GrpcResponseHead) -> bool:
-        """Whether the trailers bring a verdict that was made behind, and that holds here."""
+        """Whether the trailers carry another Tocsin's verdict that this one accepts."""
         context, call = self._context, self.call
         if not self._trusts or not head.verdicts or call.streams or self._waiting or call.verdict is not None:
             return False
@@ -247,7 +246,9 @@ class JudgedResponse(ProcessedResponse):
         return True
 
     def _count_foreign(self, head: GrpcResponseHead) -> None:
-        """An answer with status 200 might be a model's; any other tells a failure, which is not judged."""
+        """Count a response that is not gRPC. With status 200 it might be a model's answer; with another it is a
+        failure.
+        """
         self._context.not_understood["not_grpc"] += 1
         if head.http_status == "200":
             self._context.guard.give_up(self.call, "not_grpc", head.foreign)
@@ -255,7 +256,7 @@ class JudgedResponse(ProcessedResponse):
     # -- the verdict
 
     def _verdict_fields(self, size: int, verdict: Verdict | None = None) -> list[tuple[str, str]]:
-        """The verdict as a field of a header list of which so many bytes are used."""
+        """The verdict as a header field, shortened to what a list with `size` bytes leaves room for."""
         verdict = verdict or self._late or self.call.verdict
         if verdict is None:
             return []
@@ -280,7 +281,7 @@ class JudgedResponse(ProcessedResponse):
     # -- the end
 
     def _limit(self) -> None:
-        """Begin the scoring budget of what waits."""
+        """Start the scoring budget."""
         if self._timer is None:
             self._timer = self._host.limit(self, self.call)
 
@@ -299,7 +300,7 @@ class JudgedResponse(ProcessedResponse):
             self._host.memory.release(-size)
 
     def _give_back(self) -> None:
-        """Nothing is kept to be judged any more."""
+        """Release what was kept to be judged."""
         self._charge(-self._kept_bytes - self._kept_requests)
         self._kept_bytes = self._kept_requests = 0
 
@@ -315,109 +316,3 @@ class JudgedResponse(ProcessedResponse):
             self._deframer.forget()
         if self.call.streams:
             self._context.guard.on_call_closed(self.call)
-
-
-class WatchedResponse(JudgedResponse):
-    """A response that passes as it comes. Where verdicts are told, its trailers wait for the last of them."""
-
-    def __init__(
-        self,
-        context: ProcessorContext,
-        host: ExchangeHost,
-        mode: int,
-        call: Call,
-        *,
-        is_observing: bool,
-        annotates: bool,
-    ) -> None:
-        super().__init__(context, host, mode, call, is_observing=is_observing)
-        self._annotates = annotates and not is_observing
-        self._reads = True
-        self._last: tuple[int, GrpcResponseHead] | None = None  # headers or trailers that wait, and what they say
-        self._removing: list[str] = []
-
-    @property
-    def is_waiting(self) -> bool:
-        return self._last is not None
-
-    def on_headers(self, message: ProcessingRequest) -> None:
-        head = GrpcResponseHead(read_fields(message.content))
-        self._is_begun = not head.foreign
-        self._encoding = head.encoding
-        if head.foreign:
-            self._reads = False
-            self._count_foreign(head)
-        elif message.end:  # headers alone: a status without a message
-            self._end_with(RESPONSE_HEADERS, head)
-            return
-        if head.verdicts and not self.is_observing:
-            self._host.reply(replies.changed_headers(RESPONSE_HEADERS, removing=[METADATA_KEY]))
-        else:
-            self._pass(message)
-
-    def on_body(self, message: ProcessingRequest) -> None:
-        call = self.call
-        self._has_body = True
-        if self._reads and message.content and (call.streams or not (self._waiting or call.verdict is not None)):
-            for _, content, fault in self._read(message.content):
-                if call.streams or not self._waiting:
-                    self._judge_message(content, fault)
-        if message.end and self._reads:
-            self._finish_messages("", is_failure=call.streams)
-        if self.is_observing and not call.streams and self._waiting:
-            self._host.finish()  # more does not concern what is judged, and each of Envoy's open streams is counted
-            return
-        self._pass(message)
-
-    def on_trailers(self, message: ProcessingRequest) -> None:
-        if self._reads:
-            self._end_with(RESPONSE_TRAILERS, GrpcResponseHead(read_fields(message.content)))
-        else:
-            self._pass(message)
-
-    def _end_with(self, kind: int, head: GrpcResponseHead) -> None:
-        """The response ends with these headers or trailers."""
-        self._is_complete = True
-        accepted = self._accepts(head)
-        if not accepted and (not self._waiting or self.call.streams or head.grpc_status != DONE):
-            self._finish_messages(head.grpc_status, is_failure=head.grpc_status != DONE)
-        if self.is_observing:
-            self._host.finish()
-            return
-        self._removing = [METADATA_KEY] if head.verdicts else []
-        if self._annotates and self._waiting:
-            self._arrived = time.perf_counter()  # what came before did not wait
-            self._last = kind, head
-            self._limit()
-            return
-        if self._annotates and self.call.verdict is not None:
-            self._context.added(0.0)
-        self._arrived = 0.0
-        self._tell(kind, head)
-
-    def judged(self, call: Call) -> None:
-        self._waiting -= 1
-        if self._last is not None and not self._waiting and not self.is_over:
-            self._release()
-
-    def late(self) -> None:
-        if self._last is None or self.is_over:
-            return
-        call = self.call
-        call.late = call.streams or call.verdict is None
-        if call.verdict is None:  # of a stream, what was judged in time counts
-            self._late = self._context.guard.late(call)
-        self._release()
-
-    def _release(self) -> None:
-        assert self._last is not None
-        (kind, head), self._last = self._last, None
-        self._end_waiting()
-        self._tell(kind, head)
-
-    def _tell(self, kind: int, head: GrpcResponseHead) -> None:
-        """Let go what ends the response, with the verdict where that is told."""
-        setting = self._verdict_fields(head.size) if self._annotates else []
-        removing = [] if setting else self._removing  # what is set takes the other's place
-        change = replies.changed_headers if kind == RESPONSE_HEADERS else replies.changed_trailers
-        self._host.reply(self._with_metadata(change(kind, setting, removing)))

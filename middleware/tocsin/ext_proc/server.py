@@ -1,4 +1,4 @@
-"""The external processor's port: what all connections share, and how it ends in good order."""
+"""The external processor's port: what all connections share, and how it drains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 import logging
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from prometheus_client.metrics_core import Metric
@@ -24,6 +23,7 @@ from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.relay.descriptors import Descriptors
 from tocsin.relay.handshake import TlsServer
+from tocsin.relay.open_connections import OpenConnections
 from tocsin.relay.retrier import Retrier
 from tocsin.relay.tls import Certificates
 from tocsin.sockets import bind
@@ -37,8 +37,8 @@ MAINTENANCE_INTERVAL = 1.0  # seconds between looks for changed certificates and
 class ExtProcServer(ProcessorHost):
     """Serves Envoy's external processing on `config.ext_proc`, judged by `guard`.
 
-    `memory` is the budget that it shares with the relay. `is_ready` tells whether new calls are welcome. Use `start`,
-    then `drain` to end; it must run in one event loop.
+    `memory` is the budget that it shares with the relay. `is_ready` says whether new calls are accepted. Call `start`,
+    and `drain` to end; both must run in one event loop.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class ExtProcServer(ProcessorHost):
         self.context = ProcessorContext(config, guard, added)
         self.memory = memory
         self._is_ready = is_ready
-        self.connections: set[ConnectionHost] = set()
+        self.open: OpenConnections[ConnectionHost] = OpenConnections(descriptors, self.context.limited)
+        self.open.most = config.limits.connections
+        self.connections = self.open.connections
         self.longest_headers = int(config.limits.headers)
-        self.descriptors = descriptors
-        self.handshakes: set[asyncio.Task[None]] = set()
         self._shares_port = shares_port
         self._listen = self._address = config.ext_proc
         self._certificates = Certificates(config.ext_proc_tls, None, ("ext_proc_tls", ""))
@@ -71,16 +71,17 @@ class ExtProcServer(ProcessorHost):
 
     @property
     def address(self) -> Address:
-        """Where it listens, with the port that the system chose for port 0."""
+        """The address that it listens on, with the port that the system chose for port 0."""
         return self._address
 
     def follow(self, config: Config) -> None:
-        """Serve as this says from here on; exchanges under way go on as they began."""
+        """Serve by this configuration from here on; exchanges under way keep the old one."""
         self.longest_headers = int(config.limits.headers)
+        self.open.most = config.limits.connections
         self.context.follow(config)
 
     async def start(self) -> None:
-        """Listen. Raises StartError when the address cannot be had or a certificate not be used."""
+        """Listen. Raises StartError when the address is not available or a certificate cannot be used."""
         self.loop = asyncio.get_running_loop()
         self.batcher = Batcher(self.context.guard, self.flushed)
         self.retrier = Retrier(self.memory)
@@ -99,8 +100,8 @@ class ExtProcServer(ProcessorHost):
         self._looking = self.loop.create_task(self._look())
 
     async def renew_certificates(self, *, look: bool = False) -> bool:
-        """Use certificates that have changed for new connections; whether there were any. Raises StartError; then the
-        old ones stay.
+        """Use changed certificates for new connections; whether any had changed. Raises StartError; then the old ones
+        stay.
         """
         if look and not self._certificates.changed():
             return False
@@ -115,31 +116,11 @@ class ExtProcServer(ProcessorHost):
 
     @property
     def config(self) -> Config:
-        """As it is now."""
+        """The current configuration."""
         return self.context.config
 
-    @property
-    def limited(self) -> Counter[str]:
-        """What a limit has refused."""
-        return self.context.limited
-
-    def has_room(self) -> bool:
-        """Whether another connection may come, its TLS handshake included; one that may not is counted."""
-        in_use = len(self.connections) + len(self.handshakes)
-        if in_use >= self.config.limits.connections:
-            self.limited["connections"] += 1
-            return False
-        if in_use >= self.descriptors.most_connections:
-            self.limited["descriptors"] += 1
-            self.descriptors.run_out()
-            return False
-        return True
-
     def admit(self, connection: ConnectionHost) -> bool:
-        if not self.has_room():
-            return False
-        self.connections.add(connection)
-        return True
+        return self.open.admit(connection)
 
     def on_connection_closed(self, connection: ConnectionHost) -> None:
         self.connections.discard(connection)
@@ -155,12 +136,12 @@ class ExtProcServer(ProcessorHost):
         return 0 if self._looking is None else self.batcher.waiting
 
     async def drain(self) -> None:
-        """Stop listening, let exchanges under way finish for `config.drain`, and close everything."""
+        """Stop listening, let exchanges under way finish within `config.drain`, and close everything."""
         if self._looking is not None:
             self._looking.cancel()
         if self._server is not None:
             self._server.close()
-        for handshake in list(self.handshakes):
+        for handshake in list(self.open.handshakes):
             handshake.cancel()
         for connection in list(self.connections):
             connection.drain()
@@ -194,8 +175,8 @@ class ExtProcServer(ProcessorHost):
         return self._certificates.served
 
     async def _look(self) -> None:
-        """Use certificates that have changed, close connections that say nothing, and send idle ones away where that
-        is configured.
+        """Once a second: use changed certificates, close connections that never sent a preface, and end idle ones where
+        that is configured.
         """
         looked = time.monotonic()
         while True:
@@ -212,7 +193,7 @@ class ExtProcServer(ProcessorHost):
 
     def _end_idle(self, connection: ConnectionHost, before: float) -> None:
         if connection.idle_since < before:
-            self.limited["idle"] += 1
+            self.context.limited["idle"] += 1
             connection.drain()
 
     async def _look_at_certificates(self) -> None:

@@ -1,4 +1,4 @@
-"""One gRPC stream of Envoy's: an exchange, or a call of the health service."""
+"""One gRPC stream from Envoy: an exchange, or a call of the health service."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 class ProcessorStream(ExchangeHost):
-    """A stream of one connection; `has_messages`: it said something."""
+    """A stream of one connection. `has_messages`: Envoy has sent a message on it."""
 
     def __init__(self, connection: ConnectionHost, stream_id: int) -> None:
         self.memory = connection.memory
@@ -109,7 +109,7 @@ class ProcessorStream(ExchangeHost):
             self._exchange.end(INVALID_ARGUMENT, f"tocsin: no ProcessingRequest: {error}")
 
     def on_half_closed(self) -> None:
-        """Envoy says no more."""
+        """Envoy sends nothing more."""
         self._is_half_closed = True
         if self._is_health:
             self._send(_SERVING if self._server.is_ready() else _NOT_SERVING)
@@ -119,7 +119,7 @@ class ProcessorStream(ExchangeHost):
             self._finish_half_closed()
 
     def _finish_half_closed(self) -> None:
-        """End what Envoy has ended, once it has every reply that it waits for."""
+        """End the stream that Envoy has ended, once Envoy has every reply that it waits for."""
         if self._has_ended or (self._exchange is not None and self._exchange.is_waiting):
             return
         if self._exchange is not None:
@@ -169,7 +169,7 @@ class ProcessorStream(ExchangeHost):
         self._server.write_later(self._connection)
 
     def _leave(self) -> None:
-        """Nothing more is sent: nor is anything more wanted."""
+        """Nothing more is sent or read."""
         if self._deframer is not None:
             self._deframer.forget()
         connection = self._connection

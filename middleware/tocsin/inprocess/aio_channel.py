@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, without_verdicts
-from tocsin.inprocess.channel import GuardedCalls, GuardedMethod, SentRequest
+from tocsin.inprocess.channel import GuardedCalls, SentRequest, WrappedMethod
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
 from tocsin.judgement.batching import Batcher
@@ -23,12 +23,12 @@ Asker = Callable[[Ask], Awaitable[Outcome]]
 
 
 class _Callable:
-    """What the four kinds have in common."""
+    """What callables of the four kinds of call have in common."""
 
     request_streams = False
     response_streams = False
 
-    def __init__(self, guarded: GuardedMethod) -> None:
+    def __init__(self, guarded: WrappedMethod) -> None:
         self._guarded = guarded
         self._batcher: Batcher | None = None
 
@@ -46,7 +46,7 @@ class _Callable:
         return call_class(inner, holding, guarded, self._batcher, capture, ask)
 
     def _asker(self, message: Any, metadata: Any, more: dict[str, Any]) -> Asker:
-        """Sends the call's request once more."""
+        """A function that sends the call's request once more."""
         guarded, streams = self._guarded, self.response_streams
         request = SentRequest(guarded, more.get("timeout"), metadata)
 
@@ -92,10 +92,10 @@ class StreamStream(_Callable, grpc.aio.StreamStreamMultiCallable):  # type: igno
 
 
 class _GuardedCall:
-    """A call under way, as far as it is the same for all kinds."""
+    """A call under way; what the four kinds have in common."""
 
     def __init__(
-        self, inner: Any, holding: Holding, guarded: GuardedMethod, batcher: Batcher, capture: Capture, ask: Asker
+        self, inner: Any, holding: Holding, guarded: WrappedMethod, batcher: Batcher, capture: Capture, ask: Asker
     ) -> None:
         self._inner = inner
         self._capture = capture
@@ -105,21 +105,21 @@ class _GuardedCall:
         self._ask = ask
         self._withheld: grpc.aio.AioRpcError | None = None
 
-    async def _settle(self, actions: Actions) -> Settled:
-        settled = await self._holding.settle_aio(actions, self._batcher, self._ask)
+    async def _perform(self, actions: Actions) -> Settled:
+        settled = await self._holding.perform_aio(actions, self._batcher, self._ask)
         if settled.instead is not None and not settled.instead.responses:
             self._withheld = withheld_aio(settled.instead, self._holding.call)
         return settled
 
     async def _note_metadata(self) -> None:
-        """Keep what judging takes of the metadata of a response that is complete."""
+        """Keep what judging reads of the metadata of a complete response."""
         if self._holding.call.wants_initial:
             self._holding.note_initial(await self._inner.initial_metadata())
         if self._holding.call.wants_trailing:
             self._holding.note_trailing(await self._inner.trailing_metadata())
 
     async def _judged(self) -> None:
-        """Wait until everything is judged that will be."""
+        """Wait until everything is judged."""
 
     def _failed(self, error: Any) -> Any:
         """An error of the call as the program sees it."""
@@ -128,7 +128,7 @@ class _GuardedCall:
         return self._holding.failed(error, without_verdict_aio)
 
     async def _instead(self) -> Replacement | None:
-        """What took the response's place, once that is known."""
+        """What replaced the response, once that is known."""
         if self._holding.instead is None and await self._inner.code() is grpc.StatusCode.OK:
             await self._judged()
         return self._holding.instead
@@ -171,7 +171,7 @@ class _GuardedCall:
 
 
 class _OneResponse(_GuardedCall):
-    """Awaited for its only message, judged with those that came in the same turn of the loop."""
+    """A call with one response message. Messages that come in one turn of the loop are judged together."""
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -200,7 +200,7 @@ class _OneResponse(_GuardedCall):
         if self._guarded.guard.config.accept_verdicts:
             self._holding.accept(await self._inner.trailing_metadata())
         await self._note_metadata()
-        settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
+        settled = await self._perform(self._holding.take(message, self._capture.content_of(message)))
         if settled.instead is None:
             return message
         if not settled.instead.responses:
@@ -210,7 +210,7 @@ class _OneResponse(_GuardedCall):
 
 
 class _ManyResponses(_GuardedCall):
-    """A stream of responses, read or iterated over; in enforce, each message once its judgement is there."""
+    """A stream of responses, read or iterated. In enforce, each message comes out once it is judged."""
 
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
@@ -243,10 +243,10 @@ class _ManyResponses(_GuardedCall):
         if message is grpc.aio.EOF:
             self._finished = True
             await self._note_metadata()
-            settled = await self._settle(self._holding.end())
+            settled = await self._perform(self._holding.end())
             self._holding.on_closed()
         else:
-            settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
+            settled = await self._perform(self._holding.take(message, self._capture.content_of(message)))
         self._ready.extend(settled.messages)
         if settled.instead is not None:
             self._finished = True
@@ -255,7 +255,7 @@ class _ManyResponses(_GuardedCall):
 
 
 class _ManyRequests(_GuardedCall):
-    """Requests written one by one."""
+    """Requests that the program writes one by one."""
 
     async def write(self, request: Any) -> None:
         await self._inner.write(request)
@@ -289,7 +289,7 @@ _CALLS: dict[tuple[bool, bool], Any] = {
 
 
 class GuardedAioChannel(GuardedCalls, grpc.aio.Channel):  # type: ignore[misc]
-    """The same channel, calls of guarded methods judged; those of other methods pass as they are."""
+    """The channel with its guarded methods judged. Calls of other methods pass unchanged."""
 
     guarded = {  # noqa: RUF012 (one for all)
         "unary_unary": UnaryUnary,

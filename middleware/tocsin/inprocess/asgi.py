@@ -1,4 +1,4 @@
-"""An ASGI middleware that judges what guarded routes of a model server answer."""
+"""An ASGI middleware that judges the responses of a model server's guarded routes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class GuardMiddleware:
 
     @property
     def batcher(self) -> Batcher:
-        """Judges in the running event loop."""
+        """The batcher of the running event loop."""
         running = asyncio.get_running_loop()
         if self._batcher is None or self._batcher[0] is not running:
             self._batcher = running, Batcher(self.guard)
@@ -118,7 +118,7 @@ class _ServedExchange:
                 self._receiving.cancel()
 
     async def _read_request(self) -> None:
-        """Read the request as far as it may be kept, so that it can be told, changed and sent again."""
+        """Read the request, as far as it may be kept, so that it can be judged, changed and sent again."""
         parts: list[bytes] = []
         size, limit = 0, int(self._exchange.guard.config.max_message)
         while True:
@@ -140,7 +140,7 @@ class _ServedExchange:
         self._unread.append(_request_message(self._body, more=False))
 
     def _inner_scope(self) -> Scope:
-        """The scope as the application gets it: of a changed request, and without ways to answer past this."""
+        """The scope for the application: of a changed request, without extensions that bypass the middleware."""
         extensions = {
             name: value
             for name, value in (self._scope.get("extensions") or {}).items()
@@ -156,7 +156,7 @@ class _ServedExchange:
         return {**self._scope, "headers": headers, "extensions": extensions, "asgi": asgi}
 
     async def _received(self) -> Message:
-        """What the application receives; once its response was stopped, that the caller has gone away."""
+        """What the application receives. Once its response was stopped, that is a disconnect."""
         if self._unread:
             return self._unread.pop(0)
         if self._stopped.is_set():
@@ -174,7 +174,7 @@ class _ServedExchange:
         return received.result()
 
     async def _sent(self, message: Message) -> None:
-        """What the application sends."""
+        """Take what the application sends."""
         if self._has_ended:  # as servers do when a caller has gone away; the application learns of it by listening
             return
         if message["type"] == "http.response.start":
@@ -185,7 +185,7 @@ class _ServedExchange:
             await self._send(message)
 
     async def _began(self, message: Message) -> None:
-        """The response begins: it goes out at once unless it waits for its verdict."""
+        """The response begins. It goes out at once unless it waits for its verdict."""
         headers = _text(message.get("headers", ()))
         self._gate.accept(headers)
         self._head = self._exchange.on_response_headers(message["status"], headers)
@@ -220,7 +220,7 @@ class _ServedExchange:
         self._has_ended = is_end
 
     async def _replace(self, passed: bytes) -> None:
-        """Something goes out in place of the rest of the response, which the application need not make any more."""
+        """Send a replacement for the rest of the response. The application need not finish it."""
         instead, answer = self._gate.instead, self._gate.answer
         assert instead is not None
         self._has_ended = True
@@ -245,7 +245,7 @@ class _ServedExchange:
         self._stopped.set()
 
     async def _send_start(self, body: bytes | None = None) -> None:
-        """The response's header fields go out, with the verdict where all of the `body` is there, and its length."""
+        """Send the response's header fields; with the verdict and the length where all of `body` is there."""
         assert self._start is not None
         message, self._start = self._start, None
         if body is not None:
@@ -259,7 +259,7 @@ class _ServedExchange:
         await self._send({"type": "http.response.body", "body": content, "more_body": more})
 
     async def _ask(self, step: Ask) -> Answer | None:
-        """The request once more: to the application, or to a fallback."""
+        """Send the request once more: to the application, or to a fallback."""
         if self._body is None:
             return None
         if step.upstream is not None:
@@ -300,7 +300,7 @@ class _ServedExchange:
 
 
 def _path(scope: Scope) -> str:
-    """The path of a request as the application sees it, as it was sent where the server tells that."""
+    """The path of a request as the caller sent it, where the server passes that; else as the application sees it."""
     raw = scope.get("raw_path")
     path = raw.decode("latin-1") if raw else str(scope["path"])
     return path.removeprefix(scope.get("root_path", "").rstrip("/"))

@@ -1,5 +1,5 @@
-"""Messages beside their bytes, caught where grpcio serialises and deserialises them: nothing is encoded twice, and
-everybody else (other interceptors, the program) sees the program's own messages.
+"""Pairs each message with its bytes where grpcio serialises or deserialises it. Nothing is encoded twice, and other
+interceptors and the program see the program's own messages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
-from tocsin.protocols.metadata import joined
+from tocsin.protocols.metadata import joined_values
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY
 
 Codec = Callable[[Any], Any] | None
@@ -20,9 +20,9 @@ STATUS_SIZE = 1_024  # bytes of a header list that are left for the status and i
 
 
 class Capture:
-    """Codecs of one call, or of one try, that remember which message is which bytes.
+    """Codecs of one call, or of one try, that remember the bytes of each message.
 
-    `serialize` and `deserialize` take the place of the program's own; a `call` is told what is sent.
+    `serialize` and `deserialize` wrap the program's own; `call` receives what is sent.
     """
 
     def __init__(self, serializer: Codec, deserializer: Codec, call: Call | None = None) -> None:
@@ -45,18 +45,18 @@ class Capture:
         return message
 
     def remember(self, message: Any, content: bytes) -> None:
-        """That this message is these bytes."""
+        """Remember the bytes of a message."""
         self._pairs.append((message, content))
 
     def content_of(self, message: Any) -> bytes | None:
-        """The bytes of a message, once; those before it are forgotten. Somebody in between may have made it himself:
-        then it is encoded, where it is protobuf or bytes, else None.
+        """The bytes of a message, once; those of earlier messages are forgotten. A message that another interceptor
+        made is encoded where it is protobuf or bytes; otherwise None.
         """
         content = self.recall(message)
         return content if content is not None else encoded(message)
 
     def recall(self, message: Any) -> bytes | None:
-        """The bytes of a message that was remembered, None of another."""
+        """The bytes of a message that was remembered, None for another message."""
         for place, (remembered, content) in enumerate(self._pairs):
             if remembered is message:
                 for _ in range(place + 1):
@@ -66,7 +66,7 @@ class Capture:
 
 
 def encoded(message: Any) -> bytes | None:
-    """A message's bytes, where it tells them by itself."""
+    """The bytes of a message that can encode itself."""
     if isinstance(message, bytes):
         return message
     serialize = getattr(message, "SerializeToString", None)
@@ -74,10 +74,10 @@ def encoded(message: Any) -> bytes | None:
 
 
 def text_metadata(metadata: Iterable[tuple[str, Any]] | None, scores: Sequence[str] = ()) -> Mapping[str, str]:
-    """The text entries of metadata, the last of a repeated key; of a key that holds a `scores`, all values together."""
+    """The text entries of metadata. Of a repeated key the last value counts; of a key in `scores`, all, joined."""
     entries = list(metadata or ())
     last = {key: value for key, value in entries if isinstance(value, str)}
-    return {**last, **joined(entries, scores)} if scores else last
+    return {**last, **joined_values(entries, scores)} if scores else last
 
 
 def with_verdict(
@@ -87,9 +87,8 @@ def with_verdict(
     *,
     limit: int | None = None,
 ) -> list[tuple[str, Any]]:
-    """Trailing metadata with the call's verdict, and nobody else's; of a response that something took the place of,
-    none but that and the status' details. Where it is sent, the verdict is shortened or left out for what would be more
-    than `limit` bytes of a header list.
+    """Trailing metadata with this call's verdict and no other. Where the response was replaced, only the verdict and
+    the status details remain. The verdict is shortened or left out where the list would exceed `limit` bytes.
     """
     entries = without_verdicts(metadata) if instead is None else []
     if instead is not None and instead.details:
@@ -104,7 +103,7 @@ def with_verdict(
 
 
 def without_verdicts(metadata: Iterable[tuple[str, Any]] | None) -> list[tuple[str, Any]]:
-    """Metadata without verdicts that somebody else wrote."""
+    """Metadata without verdicts that another party wrote."""
     return [(key, value) for key, value in metadata or () if key != METADATA_KEY]
 
 

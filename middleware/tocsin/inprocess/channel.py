@@ -1,4 +1,4 @@
-"""What the sync and the aio guarded channel share: which calls are wrapped, and that all others pass."""
+"""Code shared by the sync and the aio guarded channel: which calls are guarded; all others pass."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tocsin.protocols.http.routes import is_route
 
 
 def require_grpc(guard: Guard, position: str) -> None:
-    """Raises ConfigError where no model is served by gRPC, so that a position would judge nothing."""
+    """Raises ConfigError where no model is served over gRPC, because the position would judge nothing."""
     if all(is_route(method) for method in guard.methods):
         names = ", ".join(f"{name} ({model.config.protocol})" for name, model in guard.models.items())
         raise ConfigError(f"{position} judges protocols of gRPC, such as `oip`, and no model has one: {names}")
 
 
-class GuardedMethod:
-    """A guarded method of a wrapped channel. Each call gets a callable of its own, whose codecs know the call."""
+class WrappedMethod:
+    """A guarded method of a wrapped channel. Each call gets its own callable, whose codecs know the call."""
 
     def __init__(self, make: Any, guard: Guard, method: str, serializer: Codec, deserializer: Codec) -> None:
         self._make = make
@@ -32,19 +32,19 @@ class GuardedMethod:
         self.method = method
 
     def open(self, call: Call | None) -> tuple[Any, Capture]:
-        """A callable of the wrapped channel for one call, or for one more try, and what it captures."""
+        """A callable of the wrapped channel for one call or one more try, and its capture."""
         capture = Capture(self._serializer, self._deserializer, call)
         return self._make(self.method, capture.serialize, capture.deserialize), capture
 
     def message(self, content: bytes) -> Any:
-        """A message of the program's own."""
+        """Decode a message into the program's own type."""
         return content if self._deserializer is None else self._deserializer(content)
 
 
 class SentRequest:
-    """How a call was asked, to ask the same again within what is left of its deadline."""
+    """How a call was made, to make it again within what is left of its deadline."""
 
-    def __init__(self, guarded: GuardedMethod, timeout: float | None, metadata: Any) -> None:
+    def __init__(self, guarded: WrappedMethod, timeout: float | None, metadata: Any) -> None:
         self._largest = int(guarded.guard.config.max_message)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._metadata = metadata
@@ -61,9 +61,9 @@ class SentRequest:
 
 
 class GuardedCalls:
-    """The four kinds of call on a wrapped channel; guarded methods become callables of this channel's own."""
+    """The four kinds of call on a wrapped channel. Guarded methods become guarded callables."""
 
-    guarded: ClassVar[dict[str, Any]]  # by kind, made of a GuardedMethod
+    guarded: ClassVar[dict[str, Any]]  # by kind, made of a WrappedMethod
 
     def __init__(self, channel: Any, guard: Guard) -> None:
         self._channel = channel
@@ -92,4 +92,4 @@ class GuardedCalls:
         make = getattr(self._channel, kind)
         if method not in self._guard.methods:
             return make(method, request_serializer, response_deserializer)
-        return self.guarded[kind](GuardedMethod(make, self._guard, method, request_serializer, response_deserializer))
+        return self.guarded[kind](WrappedMethod(make, self._guard, method, request_serializer, response_deserializer))

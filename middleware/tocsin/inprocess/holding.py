@@ -1,7 +1,7 @@
-"""The gate, as clients and servers in process use it: the same for sync and aio.
+"""The gate for clients and servers in process, sync and aio.
 
-`take` and `end` tell what has come; `settle` and `settle_aio` do what the gate says about that, and tell what goes on;
-`on_closed` tells that nothing more comes.
+`take` and `end` report what has come. `perform` and `perform_aio` carry out the gate's actions and return what goes on.
+`on_closed` reports that nothing more comes.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import Actions, End, Gate, Release
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import Replacement
-from tocsin.protocols.metadata import joined
+from tocsin.protocols.metadata import joined_values
 
 
 class Settled(NamedTuple):
-    """What goes on after a judgement: messages of the program's own, or `instead` something in their place, which ends
-    the call.
-    """
+    """What goes on after a judgement: messages of the program, or `instead`, which replaces them and ends the call."""
 
     messages: list[Any]
     instead: Replacement | None = None
 
 
 class Holding:
-    """One call's responses: messages of the program's own. Outside of enforce, they go on at once."""
+    """The responses of one call, as the program's messages. Outside of enforce, they go on at once."""
 
     def __init__(self, guard: Guard, call: Call, asks: bool) -> None:
         self._guard = guard
@@ -41,38 +39,38 @@ class Holding:
         self.instead: Replacement | None = None  # what took the response's place
 
     def take(self, message: Any, content: bytes | None, fault: Fault | None = None) -> Actions:
-        """A message has come, with its bytes where they are known, or why they are not; what the gate says to that."""
+        """A message has come, with its bytes where they are known, or a fault. Returns the gate's actions."""
         if content is None and fault is None:
             fault = "undecodable", f"there are no bytes of a {type(message).__name__}"
         return self._gate.on_message(message, content, fault)
 
     def note_initial(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
-        """The response's initial metadata: keep what judging takes of it."""
-        self.call.initial_metadata = joined(metadata, self.call.wants_initial)
+        """Keep what judging reads of the response's initial metadata."""
+        self.call.initial_metadata = joined_values(metadata, self.call.wants_initial)
 
     def note_trailing(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
-        """The response's trailing metadata, before `end`: keep what judging takes of it."""
-        self.call.trailing_metadata = joined(metadata, self.call.wants_trailing)
+        """Keep what judging reads of the response's trailing metadata; called before `end`."""
+        self.call.trailing_metadata = joined_values(metadata, self.call.wants_trailing)
 
     def accept(self, trailing: Iterable[tuple[str, Any]] | None) -> None:
-        """Take the verdict that was made behind, where that is configured, of a response of one message."""
+        """Accept another Tocsin's verdict, where that is configured and the response has one message."""
         if self._guard.config.accept_verdicts and not self.call.streams and (texts := verdicts_in(trailing)):
             accept_verdict(self._guard, self.call, texts[-1])
 
     def failed(self, error: Any, without: Callable[[Any], Any]) -> Any:
-        """A call's error as the program sees it: `without` the verdict that was written behind, unless that holds."""
+        """A call's error as the program sees it; `without` a verdict of another party that is not accepted."""
         return error if self._guard.config.accept_verdicts else without(error)
 
     def end(self) -> Actions:
-        """No more messages come; what the gate says to that."""
+        """No more messages come. Returns the gate's actions."""
         return self._gate.on_end()
 
     def on_closed(self) -> None:
-        """The call has ended, and what came of it is judged."""
+        """The call has ended: judge what came of it."""
         self._guard.on_call_closed(self.call)
 
-    def settle(self, actions: Actions, ask: Callable[[Ask], Outcome]) -> Settled:
-        """Do what the gate says, one after the other, and what it says to what came of that."""
+    def perform(self, actions: Actions, ask: Callable[[Ask], Outcome]) -> Settled:
+        """Carry out the gate's actions one after the other, and those that follow from their outcomes."""
         guard, gate, messages = self._guard, self._gate, list[Any]()
         open_actions = deque(actions)
         while open_actions and self.instead is None:
@@ -91,8 +89,10 @@ class Holding:
             open_actions.extendleft(reversed(follows))
         return Settled(messages, self.instead)
 
-    async def settle_aio(self, actions: Actions, batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]]) -> Settled:
-        """The same in an event loop, judged with what else comes in it."""
+    async def perform_aio(
+        self, actions: Actions, batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]]
+    ) -> Settled:
+        """The same in an event loop, where calls are judged in batches."""
         gate, messages = self._gate, list[Any]()
         open_actions = deque(actions)
         while open_actions and self.instead is None:
@@ -110,7 +110,7 @@ class Holding:
         return Settled(messages, self.instead)
 
     def _go_on(self, action: Any, messages: list[Any]) -> None:
-        """What needs nobody else: messages go on, or something takes their place."""
+        """Carry out the actions that need no verdict and no request: messages go on, or are replaced."""
         if isinstance(action, Release):
             messages += action.items
         elif not isinstance(action, End):
@@ -119,7 +119,7 @@ class Holding:
 
 
 class _VerdictWaiter:
-    """Waits for a verdict, and asks the gate at once: afterwards the call is forgotten."""
+    """Waits for a verdict and passes it to the gate at once, because the call is dropped afterwards."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate

@@ -1,4 +1,4 @@
-"""What of a response of HTTP may go on: an exchange's segments, held as `Holding` says until they are judged."""
+"""What of an HTTP response may go on: segments of an exchange, held until they are judged."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ class _WaitingSegment:
 
 
 class HttpGate:
-    """One exchange's response on its way to the caller. `instead`: what took its place, which ends it; then `answer` is
-    another response of a model to the same request, where that is what took its place. `is_sent`: some of the response
-    has gone on.
+    """The response of one exchange on its way to the caller. `instead` is what replaced it, which ends it; `answer` is
+    then the model's other response, where that is the replacement. `is_sent`: some of the response has gone out.
     """
 
     def __init__(self, exchange: Exchange) -> None:
@@ -55,35 +54,35 @@ class HttpGate:
         return self._holding.instead
 
     def accept(self, headers: Sequence[tuple[str, str]]) -> None:
-        """Take the verdict that was made behind, where that is configured."""
+        """Accept another Tocsin's verdict, where that is configured."""
         self._holding.accept(headers)
 
     def pass_on(self, segments: Sequence[Segment], ask: Asking, *, is_end: bool = False) -> bytes:
-        """The bytes that may go on now that these segments have come, or the end."""
+        """The bytes that may go on now that these segments, or the end, have come."""
 
         def outcome_of(step: Ask) -> Outcome:
             return self._outcome(ask(step))
 
         actions = self._take(segments, is_end)
-        return self._released(self._holding.settle(actions, outcome_of), is_end)
+        return self._released(self._holding.perform(actions, outcome_of), is_end)
 
     async def pass_on_aio(
         self, segments: Sequence[Segment], batcher: Batcher, ask: AsyncAsking, *, is_end: bool = False
     ) -> bytes:
-        """The same in an event loop, judged with what else comes in it."""
+        """The same in an event loop, where calls are judged in batches."""
 
         async def outcome_of(step: Ask) -> Outcome:
             return self._outcome(await ask(step))
 
         actions = self._take(segments, is_end)
-        return self._released(await self._holding.settle_aio(actions, batcher, outcome_of), is_end)
+        return self._released(await self._holding.perform_aio(actions, batcher, outcome_of), is_end)
 
     def close(self) -> None:
         """Nothing more comes of the response."""
         self._holding.on_closed()
 
     def _take(self, segments: Sequence[Segment], is_end: bool) -> list[Action]:
-        """Tell what has come; what the gate says to that."""
+        """Report what has come; returns the gate's actions."""
         actions: list[Action] = []
         for segment in segments:
             if self._is_done and segment.messages:
@@ -98,8 +97,8 @@ class HttpGate:
         return [*actions, *self._holding.end()] if is_end else actions
 
     def _beyond(self, segment: Segment) -> Segment:
-        """Messages behind what tells that nothing follows: no client reads them, but some that have no such word. They
-        are counted; where responses are held, they do not go on.
+        """Count messages that come after the event that ends the stream. Only clients that do not know that event read
+        them. Held responses drop them.
         """
         unjudged = self.exchange.call.on_response_message(
             None, ("undecodable", "a message follows the end of a stream")
@@ -141,7 +140,7 @@ class HttpGate:
         return content
 
     def _note_finished(self, segment: Segment) -> None:
-        """Sequences whose end goes on get no other end, should the response be stopped."""
+        """Remember the sequences whose end goes out: they get no second end if the response is stopped."""
         call, method = self.exchange.call, self.exchange.method
         if not self.holds or not isinstance(call, StreamedCall) or not method.stream.finish:
             return
@@ -150,7 +149,7 @@ class HttpGate:
                 call.complete.add(sequence)
 
     def _verdict_event(self) -> bytes:
-        """The verdict, once."""
+        """The verdict as an event, once."""
         event = b"" if self._has_verdict_event else verdict_event(self.exchange)
         self._has_verdict_event = self._has_verdict_event or bool(event)
         return event

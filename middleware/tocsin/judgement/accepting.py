@@ -1,25 +1,25 @@
-"""Taking the verdict that a Tocsin behind this one has made, instead of scoring again."""
+"""Accepting the verdict that another Tocsin, nearer to the model, has written, instead of scoring again."""
 
 from __future__ import annotations
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import OTHER, Guard
 from tocsin.unscored import REASONS
-from tocsin.verdict_reading import read_verdict
+from tocsin.verdict import Verdict
 
-USUAL_SEVERITIES = ("warning", "critical")  # where there is no bundle here that names them
+USUAL_SEVERITIES = ("warning", "critical")  # accepted where no bundle here names others
 
 
 def accept_verdict(guard: Guard, call: Call, text: str, *, failed: bool = False) -> bool:
-    """Give a call the verdict that was written behind, if it is one that this guard can go by.
+    """Give a call the verdict in `text` if this guard can use it; whether it did.
 
-    What is done about it is for this guard's own configuration to say: `on_alarm` about an alarm, `fail` about a
-    response that was not scored, which is counted here as well. A call that has `failed` has nothing to be acted upon:
-    its verdict says what was done behind. False where the text is no verdict, or speaks of a model, a severity or a
-    reason that is not known here: then nothing of the call has changed.
+    This guard's own configuration decides what follows: `on_alarm` for an alarm, `fail` for a response that was not
+    scored, which is counted here as well. Where the call has `failed`, nothing follows: its verdict already says what
+    was done. The call does not change, and the answer is False, where the text is no verdict or names a model, severity
+    or reason that is unknown here.
     """
     try:
-        verdict = read_verdict(text)
+        verdict = Verdict.from_metadata(text)
     except ValueError:
         return False
     model = guard.models.get(verdict.model)
@@ -30,11 +30,12 @@ def accept_verdict(guard: Guard, call: Call, text: str, *, failed: bool = False)
         if failed:
             call.verdict = verdict
         else:
-            guard.give_up(call, verdict.unscored, "it was not scored behind, where its verdict was made")
+            guard.give_up(call, verdict.unscored, "the Tocsin that wrote its verdict did not score it")
         return True
     if model is None or call.method not in model.served:
         return False
-    names = model.promise.alphas if model.bundle is not None else (*USUAL_SEVERITIES, *model.config.on_alarm)
+    usual = (*USUAL_SEVERITIES, *model.config.on_alarm)
+    names = usual if model.scoring is None else model.scoring.promise.alphas
     severities = [name for name in (verdict.severity, *verdict.severities) if name is not None]
     if any(severity not in names for severity in severities) or (severities and verdict.severity is None):
         return False

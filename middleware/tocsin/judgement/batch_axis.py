@@ -1,4 +1,4 @@
-"""Whether a tensor's first axis is one of responses, where neither the configuration nor a fitted width tells."""
+"""Whether a tensor's first axis counts responses, where neither the configuration nor a fitted width says so."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ VECTORS = frozenset(
 
 
 def is_batched(model: str, signal: str, shape: tuple[int, ...], *, has_free_length: bool) -> bool:
-    """Whether values of that shape, at least one axis, are several responses, or one in a batch of one.
+    """Whether values of that shape, which has at least one axis, are several responses rather than one response without
+    a batch axis.
 
-    Two axes or more are: servers of batches put them first. One axis alone is n responses of a number, or one of n
-    numbers, as the signal's name tells. Raises Unscored `rows`, saying what to configure, where it does not.
+    Two axes or more count as a batch, because servers put the batch axis first. A single axis holds n responses of one
+    number, or one response of n numbers: the signal's name decides. Raises Unscored `rows` where the name does not
+    decide, and says what to configure.
     """
     if len(shape) > 1 or shape[0] < 2 or signal in SCALARS:
         return True

@@ -1,11 +1,12 @@
-"""Natural batching: what becomes complete in one turn of the event loop is judged as one batch.
+"""Natural batching: responses that complete in one turn of the event loop are judged as one batch.
 
-There is no timer and no batch size: at load batches grow by themselves. Judging costs as much a batch as it costs for
-half a dozen responses, so while each turn brings more, a few turns share one. When a bundle is too heavy to hold up
-the loop, batches run in a worker thread, where ONNX Runtime releases the interpreter: one in flight, the next filling.
+There is no timer and no batch size: batches grow with the load. Judging a batch costs as much as judging about half a
+dozen responses, so while each turn brings more responses, a few turns share one batch. A bundle that is too slow for
+the event loop runs in a worker thread, where ONNX Runtime releases the interpreter: one batch is scored while the next
+one fills.
 
-Responses that are large themselves, by their bytes or rows, run in a thread of their own, one after the other, so that
-neither the loop nor the responses beside them wait for them.
+Responses that are large, by bytes or by rows, run one after the other in a thread of their own, so that neither the
+loop nor smaller responses wait for them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ INLINE_ROWS = 512  # of all responses together, that are judged in the loop: som
 
 
 class VerdictCallback(Protocol):
-    """Whoever waits for a call's verdict."""
+    """An object that waits for a call's verdict."""
 
     def judged(self, call: Call) -> None:
         """The call has its verdict."""
@@ -34,9 +35,9 @@ class VerdictCallback(Protocol):
 
 
 class Batcher:
-    """Collects calls for as long as each turn brings more, judges them together, and tells those who wait.
+    """Collects calls while each turn brings more, judges them together, and calls back whoever waits.
 
-    `after_flush` runs once every batch, when all of its calls were told.
+    `after_flush` runs once for each batch, after the callbacks of all its calls.
     """
 
     def __init__(self, guard: Guard, after_flush: Callable[[], None] = lambda: None) -> None:
@@ -61,11 +62,11 @@ class Batcher:
 
     @property
     def inline(self) -> bool:
-        """Whether a call submitted now is judged in this thread, and within a few turns of the loop."""
+        """Whether a call submitted now is judged in this thread, within a few turns of the loop."""
         return not self._guard.is_blocking and not self._in_flight
 
     def submit(self, call: Call, waiting: VerdictCallback) -> None:
-        """Judge the call with others; when too many wait already, it passes unscored at once."""
+        """Judge the call with others. When too many calls wait already, it passes unscored at once."""
         calls = self._calls
         if len(calls) >= MOST_WAITING:
             self._loop.call_soon(self._give_up, call, waiting)
@@ -92,6 +93,7 @@ class Batcher:
         self._guard.give_up(call, "queue_full", f"{self.waiting:,} responses wait for the scorer already")
         waiting.judged(call)
         self._after_flush()
+        call.forget()
 
     def _flush(self) -> None:
         self._scheduled = False
@@ -118,8 +120,8 @@ class Batcher:
             done.add_done_callback(lambda _: self._landed(calls, waiting))
 
     def _judge_inline(self, calls: list[Call], waiting: list[VerdictCallback]) -> None:
-        """Judge these now, as far as it takes no longer than a turn of the loop should: large ones in their thread, and
-        in the next turn what is too much together.
+        """Judge as many of these calls as fit into one turn of the loop. Large ones go to their thread, the rest to the
+        next turn.
         """
         large = set()
         for call in calls:
@@ -150,7 +152,7 @@ class Batcher:
                 self._loop.call_soon(self._flush)
 
     def _add_large(self, call: Call, waiting: VerdictCallback) -> None:
-        """Judge a response in the thread for large ones; when too much waits for that, it passes unscored."""
+        """Judge a response in the thread for large ones. When too much waits for that thread, it passes unscored."""
         size = _size(call)
         if self._large and self._large_bytes + size > self._guard.config.max_memory:
             self._loop.call_soon(self._give_up, call, waiting)
@@ -177,7 +179,7 @@ class Batcher:
         self._tell([call], [waiting], shadows=False)
 
     def _judge_alone(self, call: Call) -> None:
-        """Judge a large response, and by a candidate too. In its thread."""
+        """Judge a large response in its thread, by the candidate bundle too."""
         self._guard.judge([call])
         if self._guard.shadows:
             self._guard.shadow([call])
@@ -204,7 +206,7 @@ class Batcher:
 
 
 def _size(call: Call) -> int:
-    """Bytes of the messages that a call is judged by."""
+    """The bytes of all messages that a call is judged by."""
     size = 0 if call.response is None else len(call.response)
     if call.wants_request and call.request is not None:
         size += len(call.request)
@@ -214,7 +216,7 @@ def _size(call: Call) -> int:
 
 
 class _Future(NamedTuple):
-    """A coroutine's place among those who wait."""
+    """Lets a coroutine wait for a verdict."""
 
     future: asyncio.Future[None]
 

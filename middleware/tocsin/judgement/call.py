@@ -1,9 +1,9 @@
-"""One guarded call, as whoever carries it (relay, client wrapper, server interceptor) tells it to judgement.
+"""One guarded call, from its messages to its verdict, the same for every position.
 
-Whoever carries a call tells its messages with `asked` and `answered`, and `ended` when the response is complete; the
-last two return what is to be judged now: the call itself where the response is one message, pieces of it where
-responses stream. A piece covers some of the messages told, and knows their places; on a stream of requests, it is of
-the request that it answers.
+A position (relay, client wrapper, server interceptor, external processor, HTTP middleware) reports messages with
+`on_request_message` and `on_response_message`, and the end of the response with `ended`. The last two return what is to
+be judged now: the call itself where the response is one message, pieces of it where responses stream. A piece covers
+some of the messages and knows their positions. On a stream of requests, it belongs to the request that it answers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _serials = itertools.count(1)
 class Call:
     """A call's messages and keys on the way in, its verdict on the way out.
 
-    `request` and `response` are single gRPC messages without framing and compression, `earlier` those of a stream that
-    are judged together with `response`. `late` means that nobody waits for the verdict any more. `keys` are the
-    request's metadata that judgement reads; `hint` is the model where the protocol tells none; `origin` names the
-    connection. The request is only needed where `wants_request`.
+    `request` and `response` are single gRPC messages without framing and compression. `earlier` holds the messages of a
+    stream that are judged together with `response`. `late` means that nobody waits for the verdict any more. `keys` is
+    the request metadata that judgement reads; `hint` names the model where the protocol does not; `origin` names the
+    connection. `wants_request` says whether the position has to pass the request.
     """
 
     request: bytes | None = None
@@ -66,8 +66,8 @@ class Call:
     kept_bytes = 0  # bytes of messages that wait to be judged with others
 
     def on_request_message(self, content: bytes | None, fault: Fault | None = None) -> None:
-        """A message of the caller. Where the method takes one, a second makes the call undecodable: servers differ in
-        which of them they take. One response to several requests is that of none of them.
+        """A message of the caller. Where the method takes one message, a second makes the call undecodable, because
+        servers differ in which of the two they use.
         """
         if not self._has_request:
             self._has_request = True
@@ -78,12 +78,12 @@ class Call:
             self.fault = ("undecodable", "the caller sent several messages where the method takes one")
 
     def replace_request(self, content: bytes) -> None:
-        """The only message of the caller goes on as another."""
+        """The caller's only message goes on as this one instead."""
         if self.request is not None:
             self.request = content
 
     def on_response_message(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
-        """A message of the response."""
+        """A message of the response; returns what is to be judged now."""
         if self.response is not None or (self.fault is not None and content is None):
             return None
         self.response = content
@@ -91,11 +91,11 @@ class Call:
         return self
 
     def ended(self) -> list[Call]:
-        """The response is complete; what was not judged yet."""
+        """The response is complete; returns what was not judged yet."""
         return []
 
     def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
-        """The same call with another response to its request, and what is to be judged of that."""
+        """Returns the same call with another response to its request, and what is to be judged of that."""
         if self.parent is not None:
             return self.parent.answered_anew(request, responses)
         another = Call(self.reads, self.keys, self.trace, self.wants_request)
@@ -104,7 +104,7 @@ class Call:
         return another, [another]
 
     def _describe(self, another: Call, request: bytes | None) -> None:
-        """Tell another call what is told of this one besides its response."""
+        """Copy to another call everything except the response."""
         another.request = request
         another.hint, another.origin = self.hint, self.origin
         another.traceparent, another.began = self.traceparent, self.began
@@ -112,29 +112,29 @@ class Call:
         another.wants_initial, another.wants_trailing = self.wants_initial, self.wants_trailing
 
     def conclude(self, verdict: Verdict) -> None:
-        """This verdict was acted upon: callers see it, whatever else is judged of the response."""
+        """Callers see this verdict, because it was acted upon, whatever is judged of the response later."""
         self.verdict = verdict
         if self.parent is not None:
             self.parent.conclude(verdict)
 
     @property
     def size(self) -> int:
-        """Bytes of the messages that it keeps until it is judged."""
+        """The bytes of the messages that the call keeps until it is judged."""
         size = len(self.request or b"") + len(self.response or b"")
         return size + sum([len(message) for message in self.earlier])
 
     def on_forwarded(self) -> None:
-        """In enforce, its messages go out."""
+        """In enforce: its messages go out."""
         if self.is_summary and self.parent is not None:
             self.parent.complete.add(self.sequence)
 
     def forget(self) -> None:
-        """Judged: the messages are not needed any more."""
+        """The call is judged and drops its messages."""
         self.request = self.response = None
         self.earlier = ()
 
     def forget_request(self) -> bool:
-        """Memory is short: give up the oldest request that waits for its responses; False where there is none."""
+        """Memory is short: drop the oldest request that waits for its responses. False where none waits."""
         return False
 
     def forget_requests(self) -> None:
@@ -142,7 +142,7 @@ class Call:
 
 
 class _Together(NamedTuple):
-    """Messages that will be judged together, by their places, and the request that they answer."""
+    """The positions of messages that will be judged together, and the request that they answer."""
 
     request: bytes | None
     is_unmatched: bool
@@ -150,13 +150,12 @@ class _Together(NamedTuple):
 
 
 class StreamedCall(Call):
-    """A call whose response is a stream, judged every so many messages, or at the end where `every` is 0.
+    """A call whose response is a stream. It is judged every `every` messages, or once at the end where that is 0.
 
-    Its verdict is the gravest of its pieces', the latest where they are alike. Messages of parallel sequences are
-    judged apart, unless they are wanted `together`; those that answer different requests of a stream always. With
-    `in_turn`, each of these has one response, in their order. `begun`: the sequences that something was read of;
-    `over`: no more messages come; `pending`: pieces that have no verdict yet; `complete`: the sequences whose end has
-    gone out.
+    Its verdict is the most severe of its pieces' verdicts, the latest of equal ones. Messages of parallel sequences are
+    judged separately unless `together` is set; messages that answer different requests are always judged separately.
+    With `in_turn`, each request has one response, in the order of the requests. `started_sequences` are those of which
+    something was read, `pending` counts pieces without a verdict, and `is_closed` says that no more messages come.
     """
 
     def __init__(
@@ -190,12 +189,12 @@ class StreamedCall(Call):
     streams = True
 
     def session(self, sequence: int) -> str:
-        """What tells a sequence of this stream from all others of this process."""
+        """The name of one sequence of this stream, unique within this process."""
         self._serial = self._serial or next(_serials)
         return f"stream {self._serial}" if not sequence else f"stream {self._serial}/{sequence}"
 
     def on_request_message(self, content: bytes | None, fault: Fault | None = None) -> None:
-        """A message of the caller. Of a stream of them, each waits for its responses."""
+        """A message of the caller. Each request of a stream waits for its responses."""
         if not self.reads.requests_stream:
             super().on_request_message(content, fault)
         elif self._requests is not None:
@@ -206,7 +205,7 @@ class StreamedCall(Call):
             self.kept_requests = self._requests.kept_bytes
 
     def on_response_message(self, content: bytes | None, fault: Fault | None = None) -> Call | None:
-        """A message of the stream; what it completes."""
+        """A message of the stream; returns the piece that it completes."""
         place, self._message_count = self._message_count, self._message_count + 1
         request, is_unmatched = self.request, False
         if self._requests is not None:
@@ -235,13 +234,13 @@ class StreamedCall(Call):
         return piece
 
     def ended(self) -> list[Call]:
-        """The stream is complete; what was not judged yet, of each sequence."""
+        """The stream is complete; returns what was not judged yet, of each sequence."""
         groups, self._collected, self.kept_bytes = self._collected, {}, 0
         self.forget_requests()
         return [self._piece_of(group) for group in groups.values()]
 
     def answered_anew(self, request: bytes | None, responses: Sequence[bytes]) -> tuple[Call, list[Call]]:
-        """The same call with another stream in response, and its pieces."""
+        """Returns the same call with another stream in response, and its pieces."""
         another = StreamedCall(self.reads, self.keys, self.trace, self.wants_request, self._every)
         another._apart = self._apart
         self._describe(another, request)
@@ -253,7 +252,7 @@ class StreamedCall(Call):
         self.verdict, self._concluded = verdict, True
 
     def judged(self, piece: Call) -> None:
-        """A piece has its verdict, or none."""
+        """A piece has its verdict, or passed without one."""
         self.pending -= 1
         if piece.verdict is not None or not self.model:
             self.model, self.version = piece.model, piece.version
@@ -263,13 +262,13 @@ class StreamedCall(Call):
             self.verdict = piece.verdict
 
     def forget(self) -> None:
-        """Nobody waits any more: what was collected is not needed."""
+        """Nobody waits any more: drop what was collected."""
         self._collected, self.kept_bytes = {}, 0
         self.request = None
         self.forget_requests()
 
     def forget_request(self) -> bool:
-        """Memory is short: give up the oldest request that waits for its responses; False where there is none."""
+        """Memory is short: drop the oldest request that waits for its responses. False where none waits."""
         if self._requests is None or not self._requests.forget_oldest():
             return False
         self.kept_requests = self._requests.kept_bytes

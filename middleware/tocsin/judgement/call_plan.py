@@ -1,4 +1,4 @@
-"""What is worked out once for many calls: of a method, and of the metadata that its callers send again and again."""
+"""What is computed once for many calls: for a method, and for metadata that callers send repeatedly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tocsin.protocols.method import Method
 
 
 class MethodPlan(NamedTuple):
-    """How the calls of a guarded method are judged, whichever of its models answers them."""
+    """How the calls of a guarded method are judged, whichever of its models they are for."""
 
     reads: Method
     wants_request: bool
@@ -21,8 +21,8 @@ class MethodPlan(NamedTuple):
 
 
 class CallPlan:
-    """A method's plan, and what some metadata say: `keys` that judgement reads, the `trace`, and the model's name where
-    metadata tell it. Calls with equal metadata share one.
+    """A method's plan with what is read from a request's metadata: the `keys` that judgement reads, the `trace`, and
+    the model's name in `hint`, where metadata hold it. Calls with equal metadata share one.
     """
 
     __slots__ = ("hint", "keys", "of_method", "streams", "trace", "traceparent", "wants_metadata")

@@ -1,6 +1,6 @@
-"""What is done about a judged piece of a response, the same wherever it is done: in the relay, a client or a server.
+"""What to do about a judged piece of a response, the same in every position.
 
-`enforcement_steps` says what to do next and is told what came of it; the gate runs it.
+`enforcement_steps` yields the next step and receives its outcome; the gate runs it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tocsin.verdict import Verdict
 class Ask(NamedTuple):
     """Send the call's request once more: to the model itself, or to `upstream`.
 
-    The outcome is every message of the response, one unless the method's responses stream, or None when the call
+    The outcome is every message of the response: one, unless the method's responses stream. It is None when the call
     failed, took longer than `seconds`, or answered more than may be kept.
     """
 
@@ -46,11 +46,11 @@ EnforcementSteps = Generator[Ask | Judge, Outcome, Replacement | None]
 
 
 def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_retry: bool) -> EnforcementSteps:
-    """What goes out in place of a judged piece, None when it goes out as it came. The verdict that callers see is then
-    the one that was acted upon, and its action what was done.
+    """Decide what replaces a judged piece; the generator returns None when the piece goes out unchanged. Callers then
+    see the verdict that was acted upon, and its action says what was done.
 
-    `partially_sent`: parts of the response have gone out already, and cannot be recalled. `can_retry`: the request is
-    there to be sent again, and was not sent again for this response before.
+    `partially_sent`: parts of the response have gone out and cannot be recalled. `can_retry`: the request can be sent
+    again, and was not sent again for this response before.
     """
     verdict = call.verdict
     if verdict is None:
@@ -75,7 +75,7 @@ def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_ret
                 if further is not None and further.action not in WITHHOLDS:
                     further.action = "retry"
                     return _replaced_by(guard, call, further, responses)
-        action = model.policy.settled("retry")
+        action = model.policy.action_without_asking("retry")
     if action == "fallback":
         if again and request is not None and config.fallback is not None:
             fallback = config.fallback
@@ -83,7 +83,7 @@ def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_ret
             if responses:
                 verdict.action = "fallback"
                 return _replaced_by(guard, call, verdict, responses)
-        action = model.policy.settled("fallback")
+        action = model.policy.action_without_asking("fallback")
     verdict.action = action
     guard.acted(call, action)
     if action not in WITHHOLDS:
@@ -95,7 +95,7 @@ def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_ret
 def _judged(
     guard: Guard, call: Call, request: bytes | None, responses: Sequence[bytes]
 ) -> Generator[Judge, Outcome, Verdict | None]:
-    """The verdict of another response to the same request, of a stream the gravest of its pieces'."""
+    """The verdict on another response to the same request; for a stream, the most severe of its pieces."""
     another, pieces = call.answered_anew(request, responses)
     for piece in pieces:
         yield Judge(piece)

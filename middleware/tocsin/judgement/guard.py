@@ -1,8 +1,7 @@
-"""The guard: everything between a call's messages and its verdict."""
+"""The guard turns a call's messages into its verdict."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,29 +13,34 @@ from numpy.typing import NDArray
 
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
-from tocsin.judgement.call_plan import CallPlan, MethodPlan
+from tocsin.judgement.call_plan import CallPlan
+from tocsin.judgement.method_plans import method_plans, sends_payloads
 from tocsin.judgement.model import GuardedModel, guarded_models
+from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.shadow import by_candidates
 from tocsin.judgement.sink import Scored, Sink, Sinks
-from tocsin.log_throttle import LogThrottle, and_more
+from tocsin.judgement.unscored_log import UnscoredLog
 from tocsin.protocols.method import Edit, Method, Opened
-from tocsin.protocols.paths import INITIAL, TRAILING
 from tocsin.protocols.rows import Family, Rows
 from tocsin.state.opening import State
 from tocsin.unscored import Unscored
 from tocsin.verdict import Verdict
 
-log = logging.getLogger("tocsin")
-
 TRACE_KEY = "traceparent"
 HEX, NO_TRACE = "0123456789abcdef", "0" * 32
+NAMED = 5  # configured models that a message names
 OTHER = "other"  # the label of models that are not configured
 NO_KEYS: Mapping[str, str] = {}
 ALL_ROWS = 1 << 60  # more than there are
 
 
 _NONE = np.full((1, 1), np.nan, np.float32)
-_OF_EMPTY = ("missing_signal", "unknown_model", "unmatched_request", "no_bundle")  # no fault where nothing is carried
+_OF_EMPTY = (
+    "missing_signal",
+    "unknown_model",
+    "unmatched_request",
+    "no_bundle",
+)  # expected of a message that carries nothing
 _NO_BUNDLE = Unscored("no_bundle", "no model has a bundle")
 
 Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its rows, and each signal's raw contents
@@ -45,9 +49,9 @@ Read = tuple[Call, int, list[bytes]]  # a call whose signals were found: its row
 class Guard:
     """Judges calls by the bundles of a configuration. Safe to use from several threads.
 
-    Made by `Guard.open`; `sinks` take note of every verdict. `is_blocking`: judging may hold up an event loop for too
-    long. `timed`: calls tell when they began, and their caller's span, for those who make spans of them. With `keep`
-    nothing is judged, and no bundle is needed: a batch of one model is handed over instead.
+    Made by `Guard.open`. Every verdict goes to `sinks`. `is_blocking`: judging may hold up an event loop for too long.
+    `timed`: calls record when they began and the caller's span, for sinks that make spans. With `keep`, nothing is
+    judged and no bundle is needed: each batch of one model is passed to `keep` instead.
     """
 
     timed = False
@@ -63,34 +67,17 @@ class Guard:
         self._keep = keep
         self.sinks = Sinks(sinks)
         self.state = state or State()
-        self._throttle = LogThrottle()
+        self._log = UnscoredLog()
         self.reconfigure(config, models)
 
     def reconfigure(self, config: Config, models: Mapping[str, GuardedModel]) -> None:
-        """Judge by these from here on; what is being judged is finished by what it began with."""
+        """Judge by these from here on. Calls that are being judged finish by the old ones."""
         self.config = config
         self.models = dict(models)
-        self._keyless: set[tuple[str, str]] = set()  # models, and what calls were told not to name
+        self._log.forget_keyless()
         self.state.keep([store for model in self.models.values() for store in model.stores])
-        self.methods: dict[str, Method] = {}
-        self._of_method: dict[str, list[GuardedModel]] = {}
-        for model in self.models.values():
-            for method in model.served.values():
-                self.methods[method.name] = method
-                self._of_method.setdefault(method.name, []).append(model)
-        keeps_payloads = config.events is not None and config.events.payload == "both"
-        self._method_plans = {
-            name: MethodPlan(
-                self.methods[name],
-                keeps_payloads or any(m.wants_request(name) for m in models),
-                _every(self.methods[name], models),
-                any(model.together for model in models),
-                self.methods[name].in_turn or all(model.config.in_turn for model in models),
-                _response_keys(name, INITIAL, models),
-                _response_keys(name, TRAILING, models),
-            )
-            for name, models in self._of_method.items()
-        }
+        self.methods, self._of_method = _by_method(self.models.values())
+        self._method_plans = method_plans(config, self.methods, self._of_method)
         told_by = {key for model in self.models.values() for key in model.metadata_keys}
         told_by |= {key for method in self.methods.values() for key in (method.model_key, method.version_key)}
         self._keys = sorted(told_by - {""})
@@ -101,12 +88,13 @@ class Guard:
         }
         self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
-        self._has_no_bundle = self._keep is None and all(model.bundle is None for model in self.models.values())
+        self._has_no_bundle = self._keep is None and all(model.scoring is None for model in self.models.values())
+        self.reads_responses = sends_payloads(config) or not self._has_no_bundle  # whether anybody reads messages
         self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
     def open(cls, config: Config | Path | str, sinks: Iterable[Sink] = ()) -> Self:
-        """A guard from a configuration or its file, its bundles read and warmed.
+        """Open a guard from a configuration or its file; read its bundles and run each once.
 
         Raises ConfigError or BundleError, naming the file and what is wrong.
         """
@@ -117,22 +105,24 @@ class Guard:
 
     @property
     def metadata_keys(self) -> list[str]:
-        """The request metadata that `call` wants to see."""
+        """The request metadata that `call` reads."""
         return list(dict.fromkeys([TRACE_KEY, *self._keys]))
 
     @property
     def response_metadata_keys(self) -> list[str]:
-        """The metadata of responses that some call wants to be told."""
+        """The response metadata that some call reads."""
         return sorted({key for plan in self._method_plans.values() for key in (*plan.initial, *plan.trailing)})
 
     def call(self, method: str, metadata: Mapping[str, str], hint: str = "", origin: str = "") -> Call | None:
-        """A call to judge, or None when the method is not guarded. `hint`: the model where calls do not tell it."""
+        """A call to judge, or None when no model guards the method. `hint`: the model's name, where calls do not give
+        it.
+        """
         plan = self.plan(method, metadata)
         return None if plan is None else self.begin(plan, hint, origin)
 
     def plan(self, method: str, metadata: Mapping[str, str]) -> CallPlan | None:
-        """What calls of a method with these metadata have in common, until the guard is reconfigured; None when the
-        method is not guarded.
+        """What calls of a method with these metadata have in common, until the guard is reconfigured. None when no
+        model guards the method.
         """
         of_method = self._method_plans.get(method)
         if of_method is None:
@@ -162,10 +152,10 @@ class Guard:
         return call
 
     def judge(self, calls: Sequence[Call], most_rows: int = 0) -> list[tuple[Call, int]]:
-        """Give every call its verdict, scoring those of one model as one batch. Never raises.
+        """Give every call its verdict, scoring the calls of one model as one batch. Never raises.
 
-        With `most_rows`, no more than so many rows are scored: returns the calls that have no verdict for that reason,
-        each with its rows, 0 where these are not known yet.
+        With `most_rows`, at most that many rows are scored. Returns the calls that have no verdict for that reason,
+        each with its number of rows, or 0 where that is not known yet.
         """
         started = time.perf_counter()
         batches: dict[Family, list[Read]] = {}
@@ -216,7 +206,7 @@ class Guard:
                     self._end_sessions(parent)
 
     def shadow(self, calls: Sequence[Call]) -> None:
-        """Score judged calls by the candidates that are configured beside their bundles. Nothing of it acts."""
+        """Score judged calls by the candidate bundles. Their verdicts have no effect on responses."""
         for call, pvalues in by_candidates(self.models, calls):
             self.sinks.shadowed(call, pvalues)
 
@@ -227,10 +217,22 @@ class Guard:
             for call, _, _ in batch:
                 self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
+    def pass_unread(self, call: Call) -> None:
+        """Let a call pass that there is nothing to judge by, for guards that read no responses: at once, as it needs
+        not wait for others to be judged with it.
+        """
+        call.model = self._default_model
+        self._passed_alone(call, _NO_BUNDLE if call.fault is None else Unscored(*call.fault))
+        call.forget()
+
     def give_up(self, call: Call, reason: str, detail: str) -> None:
-        """Let a call pass unscored for a reason found by whoever carries it."""
+        """Let a call pass unscored, for a reason that the position found."""
         call.model = call.model or self._default_model
-        self._pass_unscored(call, Unscored(reason, detail))
+        self._passed_alone(call, Unscored(reason, detail))
+
+    def _passed_alone(self, call: Call, why: Unscored) -> None:
+        """A call passes unscored, judged with no others."""
+        self._pass_unscored(call, why)
         parent = call.parent
         if parent is not None:
             parent.judged(call)
@@ -238,12 +240,12 @@ class Guard:
                 self._end_sessions(parent)
 
     def late(self, call: Call) -> Verdict:
-        """What callers are told of a call for whose verdict nobody waits any more. It is counted once that is there."""
+        """The verdict that callers see when the scoring budget is spent. The real one is counted when it arrives."""
         call.model = self.model_of(call)
         return Verdict(call.model, call.version, unscored="late", action="block" if self.closed(call) else None)
 
     def model_of(self, call: Call) -> str:
-        """The name of a call's model as far as it can be known before it is judged."""
+        """The name of a call's model, as far as it can be known before the call is judged."""
         if call.model:
             return call.model
         served = self._of_method.get(call.method, ())
@@ -256,14 +258,14 @@ class Guard:
         return served[0].name if len(served) == 1 else OTHER
 
     def on_call_closed(self, call: Call) -> None:
-        """No more of a call comes: where it is a session, that has ended once all of it is judged."""
+        """No more of a call comes. Where the call is a session, that session ends once all of it is judged."""
         if isinstance(call, StreamedCall) and not call.is_closed:
             call.is_closed = True
             if not call.pending:
                 self._end_sessions(call)
 
     def edits(self, call: Call) -> list[Edit]:
-        """What may be asked for besides, on a call whose model is not known yet: it is asked for each in turn."""
+        """What to ask the model for besides, for each model that guards the call's method."""
         models = self._of_method.get(call.method, [])
         return [model.edits[call.method] for model in models if call.method in model.edits]
 
@@ -281,12 +283,12 @@ class Guard:
         return (configured or self.config.fail) == "closed"
 
     def acted(self, call: Call, action: str) -> None:
-        """What was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
+        """Report what was done to a call in enforce: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
         self.sinks.acted(call, action)
 
     def _read(self, call: Call) -> tuple[Family, Read] | None:
-        """What is to be scored; None of a piece of a stream that carries nothing to judge: it sums up what was judged
-        before, or has neither content nor signals.
+        """Read what is to be scored. Returns None for a piece of a stream that carries nothing to judge: it summarises
+        what was judged before, or has neither content nor signals.
         """
         call.model = self._default_model
         response = call.response
@@ -311,7 +313,7 @@ class Guard:
             return None
 
     def _signals_of(self, call: Call, opened: Sequence[Opened]) -> tuple[Family, Read] | None:
-        """Whose response it is, and its signals. Raises Unscored."""
+        """Find the model of a response, and read its signals. Raises Unscored."""
         first = opened[0]
         name = first.model or call.hint
         model = self.models.get(name) or self._model_of(call, name)
@@ -319,7 +321,7 @@ class Guard:
         version_key = call.reads.version_key
         if version_key:
             call.version = call.keys.get(version_key, "")
-        if model.bundle is None and self._keep is None:
+        if model.scoring is None and self._keep is None:
             raise Unscored("no_bundle", f"model '{model.name}' has no bundle")
         parent = call.parent
         if parent is not None:
@@ -328,7 +330,7 @@ class Guard:
                 call.is_summary = True
                 return None
         if call.is_unmatched and model.reads_request(call.method):
-            raise Unscored("unmatched_request", "of the requests on the stream, it is not known which one it answers")
+            raise Unscored("unmatched_request", "it cannot be matched with one of the stream's requests")
         if parent is not None and not all(part.empty for part in opened):
             parent.started_sequences.add(call.sequence)
         rows, family, raws = model.signals_of(call, opened)
@@ -337,31 +339,37 @@ class Guard:
         return family, (call, rows, raws)
 
     def _model_of(self, call: Call, name: str) -> GuardedModel:
-        """The model of a call that tells none that is configured, where only one can be meant. Raises Unscored."""
+        """The model of a call that names no configured one, where only one is possible. Raises Unscored."""
         served = self._of_method.get(call.method, [])
         if not name and len(served) == 1:
             return served[0]
         call.model = OTHER
-        raise Unscored("unknown_model", f"model '{name}' is not configured" if name else "the call tells no model")
+        names = ", ".join(model.name for model in served[:NAMED])
+        hint = f"; of this protocol there are: {names}" if names else ""
+        raise Unscored(
+            "unknown_model", f"model '{name}' is not configured{hint}" if name else "the call names no model"
+        )
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
-        """Judge one model's batch; `started` is when reading it began (time.perf_counter)."""
+        """Score and judge one model's batch. `started`: when reading it began (time.perf_counter)."""
         if self._keep is not None:
             self._keep(model, family, batch)
             return
+        scoring = model.scoring
+        assert scoring is not None  # a model without one has no batch: `_signals_of` raises
         signals = family.stack([raws for _, _, raws in batch])
         try:
-            scores = model.scorer.run(signals)
+            scores = scoring.scorer.run(signals)
         except Exception:
             if len(batch) == 1:
                 raise
             scores = _NONE  # such as one token id beyond an embedder's table
-        masked = model.scorer.masked
+        masked = scoring.scorer.masked
         if not (
             _finite(scores)
-            and all(_meaningful(signals[name], name in masked) for name in model.nonfinite_masked_signals)
+            and all(_meaningful(signals[name], name in masked) for name in scoring.nonfinite_masked_signals)
         ):
-            if len(batch) > 1:  # find the broken one without spoiling the others
+            if len(batch) > 1:  # find the broken one and score the others
                 for read in batch:
                     self._score_safely(model, family, [read], started)
                 return
@@ -369,21 +377,27 @@ class Guard:
             problem = f"signal '{broken[0]}' holds NaN or infinity" if broken else "a score is NaN or infinite"
             self._pass_unscored(batch[0][0], Unscored("not_finite", problem))
             return
-        self._tell(family, batch, signals, scores, started)
+        self._tell(family, scoring, batch, signals, scores, started)
 
     def _tell(
-        self, family: Family, batch: list[Read], signals: Rows, scores: NDArray[np.float32], started: float
+        self,
+        family: Family,
+        scoring: Scoring,
+        batch: list[Read],
+        signals: Rows,
+        scores: NDArray[np.float32],
+        started: float,
     ) -> None:
-        """Give the batch's calls their verdicts, and tell the sinks."""
+        """Give the calls of a batch their verdicts, and report them to the sinks."""
         model: GuardedModel = family.model
-        judged = model.judge(scores, batch, model)
+        judged = scoring.judge(scores, batch, model)
         pvalues, by_detector, severities, joint, groups, weighed, identifiers, ended, keyless = judged
         if keyless != (0, 0):
-            self._tell_keyless(model, keyless)
+            self._log.warn_keyless(model.name, model.config, keyless)
         at = 0
         calls = []
         late: set[int] = set()  # rows that nobody waits for any more
-        plain, detectors, digest = model.policy.plain, model.scorer.detectors, model.digest
+        plain, detectors, digest = model.policy.plain, scoring.scorer.detectors, scoring.digest
         listed = isinstance(by_detector, list)
         names = iter(identifiers)
         for call, rows, _ in batch:
@@ -395,7 +409,7 @@ class Guard:
                 continue
             severity, worst = severities[first], first
             if rows > 1:
-                severity = model.promise.gravest(severities[first:at])
+                severity = scoring.promise.gravest(severities[first:at])
                 worst = min(range(first, at), key=pvalues.__getitem__)
             details: Any = by_detector[worst]
             worth = None if weighed is None else weighed.rows(first, at)
@@ -424,92 +438,58 @@ class Guard:
                 Scored(model.name, calls, scores, seconds, joint, groups, ended, keyless, signals, family.shapes)
             )
 
-    def _tell_keyless(self, model: GuardedModel, keyless: tuple[int, int]) -> None:
-        """Tell once of calls that name no session or no group; they are counted besides."""
-        keys = ("session", model.config.session), ("group", model.config.group)
-        for (what, key), count in zip(keys, keyless, strict=True):
-            if count and (model.name, what) not in self._keyless:
-                self._keyless.add((model.name, what))
-                instead = "as a session of its own" if what == "session" else "by the pooled promise"
-                log.warning(
-                    "model %s: a call names no %s (%s is missing or empty) and is judged %s; "
-                    "tocsin_keyless_calls_total counts all of them",
-                    model.name,
-                    what,
-                    key,
-                    instead,
-                )
-
     def end_silent_sessions(self) -> None:
-        """Tell of sessions that have been silent for long enough. For whoever looks now and then, traffic or not."""
+        """End the sessions that have been silent for too long. A timer calls this, with or without traffic."""
         for model in list(self.models.values()):
-            if model.bundle is not None:
-                self._tell_ended(model, model.judge.silent())
+            if model.scoring is not None:
+                self._tell_ended(model.name, model.scoring, model.scoring.judge.silent())
 
-    def _tell_ended(self, model: GuardedModel, ended: list[str | None]) -> None:
+    def _tell_ended(self, name: str, scoring: Scoring, ended: list[str | None]) -> None:
         if ended:
-            none = np.empty((0, len(model.scorer.detectors)), np.float32)
-            self.sinks.scored(Scored(model.name, [], none, 0.0, ended=ended))
+            none = np.empty((0, len(scoring.scorer.detectors)), np.float32)
+            self.sinks.scored(Scored(name, [], none, 0.0, ended=ended))
 
     def _end_sessions(self, call: StreamedCall) -> None:
-        """Tell that the sessions have ended which a stream's sequences are."""
+        """A stream has ended: end the sessions that its sequences are."""
         model = self.models.get(call.model)
-        if model is None or model.bundle is None or not model.streams_are_sessions:
+        if model is None or model.scoring is None or not model.streams_are_sessions:
             return
         keys = [call.session(sequence) for sequence in call.started_sequences]
-        ended = model.judge.finish(keys)
-        if model.shadow is not None and model.shadow.streams_are_sessions:
-            model.shadow.judge.finish(keys)
-        self._tell_ended(model, ended)
+        ended = model.scoring.judge.finish(keys)
+        if (shadow := model.shadow) is not None and shadow.scoring is not None and shadow.streams_are_sessions:
+            shadow.scoring.judge.finish(keys)
+        self._tell_ended(model.name, model.scoring, ended)
 
     def _pass_unscored(self, call: Call, why: Unscored) -> None:
         model = call.model or OTHER
         call.verdict = Verdict(model, call.version, unscored=why.reason, action="block" if self.closed(call) else None)
         self.sinks.unscored(call)
-        if why.reason == "no_bundle":
-            return  # told at start
-        if (suppressed := self._throttle.admit(model, why.reason)) is not None:
-            passed = "refused" if call.verdict.action == "block" else "passed"
-            fields = {
-                "model": model,
-                "reason": why.reason,
-                "method": call.method,
-                "trace_id": call.trace,
-                "kept": suppressed,
-            }
-            log.warning(
-                "model %s: response %s unscored (%s): %s%s",
-                model,
-                passed,
-                why.reason,
-                why,
-                and_more(suppressed),
-                extra=fields,
-            )
+        self._log.warn_unscored(call, call.verdict, why)
 
 
 def _finite(values: NDArray[np.float32]) -> bool:
-    """Whether all of them are, without the detour that `all` takes."""
+    """Whether all values are finite. Faster than `np.isfinite(values).all()`."""
     return b"\0" not in np.isfinite(values).tobytes()
 
 
 def _meaningful(values: NDArray[np.float32], masked: bool) -> bool:
-    """Whether all of a signal's values are finite, or, where it is `masked`, the logarithm of a probability of 0."""
+    """Whether all values of a signal are finite. Where the signal is `masked`, -inf passes: the logarithm of 0."""
     return b"\0" not in np.less(values, np.inf).tobytes() if masked else _finite(values)
 
 
-def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:
-    """The keys of a response's metadata that some model reads on that side."""
-    return tuple(dict.fromkeys(key for model in models for key in model.response_keys(method, side)))
-
-
-def _every(method: Method, models: Sequence[GuardedModel]) -> int:
-    """Of how many messages of a stream one judgement is made: as some model says, else as the method does."""
-    return next((model.every for model in models if model.every is not None), method.every)
+def _by_method(models: Iterable[GuardedModel]) -> tuple[dict[str, Method], dict[str, list[GuardedModel]]]:
+    """The guarded methods, and the models of each."""
+    methods: dict[str, Method] = {}
+    of_method: dict[str, list[GuardedModel]] = {}
+    for model in models:
+        for method in model.served.values():
+            methods[method.name] = method
+            of_method.setdefault(method.name, []).append(model)
+    return methods, of_method
 
 
 def _trace_id(traceparent: str) -> str:
-    """The trace id of a W3C traceparent, or nothing."""
+    """The trace id of a W3C traceparent, or "" where there is none."""
     if len(traceparent) < 55 or not traceparent[2] == traceparent[35] == traceparent[52] == "-":
         return ""
     trace = traceparent[3:35]

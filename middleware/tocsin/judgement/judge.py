@@ -1,4 +1,4 @@
-"""What one model's scores mean for its calls: p-values, alarms, sessions, and what to do."""
+"""From one model's scores to p-values, alarms and session states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_STEP_ROWS = 2_048  # rows that are judged in one step
 
 
 class Judgement(NamedTuple):
-    """Of n rows, those of each call together."""
+    """The result for n rows; the rows of one call are adjacent."""
 
     pvalues: list[float]
     by_detector: list[list[float]] | NDArray[np.float64]
@@ -31,13 +31,13 @@ class Judgement(NamedTuple):
     joint: list[float]
     groups: list[str] | None
     weighed: Weighed | None
-    identifiers: list[str]  # one a call, empty where nobody needs them
+    identifiers: list[str]  # one for each call; empty where nothing needs them
     ended: list[str | None] | None
-    keyless: tuple[int, int] = (0, 0)  # calls that name no session, and no group, where the promise asks for one
+    keyless: tuple[int, int] = (0, 0)  # calls without a session, and without a group, where the promise needs one
 
 
 class CallKeys(Protocol):
-    """Knows which session and which group a call belongs to."""
+    """Knows the session and the group of a call."""
 
     def session_of(self, call: Call) -> str: ...
 
@@ -45,10 +45,10 @@ class CallKeys(Protocol):
 
 
 class Judge:
-    """Judges scores by a bundle's promise and what is configured of the model. Its sessions are stored under
-    `session_namespace`, by default the model's name. Safe between threads.
+    """Judges scores by a bundle's promise and a model's configuration. Sessions are stored under `session_namespace`,
+    by default the model's name. Safe between threads.
 
-    Raises ConfigError when the configuration asks for what the bundle does not have.
+    Raises ConfigError when the configuration asks for something that the bundle does not have.
     """
 
     def __init__(
@@ -57,10 +57,14 @@ class Judge:
         self.promise = bundle.require_promise(config.bundle or "the bundle")
         where = f"models.{name}"
         if self.promise.sessions is not None and not config.session:
-            raise ConfigError(f"{where}.session: the bundle promises for sessions; say what tells them apart")
+            raise ConfigError(
+                f"{where}.session: the bundle's promise is for sessions; say which field names a call's session"
+            )
         grouped = bool(self.promise.groups) and self.promise.sessions is None
         if grouped and not config.group:
-            raise ConfigError(f"{where}.group: the bundle has a promise a group; say what tells a response's group")
+            raise ConfigError(
+                f"{where}.group: the bundle has a promise for each group; say which field names a call's group"
+            )
         if config.risk is not None and bundle.risk is None:
             raise ConfigError(
                 f"{where}.risk: the bundle does not know how often answers are right; calibrate it with --correct "
@@ -86,7 +90,9 @@ class Judge:
     def __call__(
         self, scores: NDArray[np.float32], batch: Sequence[tuple[Call, int, Any]], keys_of: CallKeys
     ) -> Judgement:
-        """Judge scores (n, d) of a batch: each call with its number of rows, and what it was read from."""
+        """Judge the scores (n, d) of a batch. Each element of `batch` is a call, its number of rows, and what it was
+        read from.
+        """
         if self.plain:
             judged = self.promise.judge(scores) if len(scores) <= MAX_STEP_ROWS else self._judge_slices(scores, None)
             return Judgement(*judged, None, None, [], None)
@@ -132,7 +138,7 @@ class Judge:
     def _judge_sessions(
         self, sessions: SessionStore, scores: NDArray[np.float32], keys: list[str]
     ) -> tuple[Judged, list[str | None]]:
-        """Judge rows by their sessions, a slice at a time, so that others who judge wait for no longer than that."""
+        """Judge rows by their sessions. The lock is held for one slice at a time."""
         slices: list[Judged] = []
         ended: list[str | None] = []
         for start in range(0, max(1, len(keys)), MAX_STEP_ROWS):
@@ -146,7 +152,7 @@ class Judge:
         return _joined(slices), ended
 
     def _judge_slices(self, scores: NDArray[np.float32], groups: list[str] | None) -> Judged:
-        """Judge rows a slice at a time, so that no step of it holds the interpreter for long."""
+        """Judge rows a slice at a time, so that no step holds the interpreter for long."""
         slices: list[Judged] = []
         for start in range(0, max(1, len(scores)), MAX_STEP_ROWS):
             groups_part = None if groups is None else groups[start : start + MAX_STEP_ROWS]
@@ -154,17 +160,16 @@ class Judge:
         return _joined(slices)
 
     def finish(self, keys: Sequence[str]) -> list[str | None]:
-        """These sessions have ended; the worst severity of each that was known, and of others that have ended since
-        this was last asked.
-        """
-        assert isinstance(self.sessions, MemorySessions)  # for keys that one process alone knows
+        """End these sessions. Returns the most severe severity of each session that has ended since the last call."""
+        assert isinstance(self.sessions, MemorySessions)  # streams are sessions of one process
         with self.sessions.lock:
             return self.sessions.finish(keys)
 
     def silent(self) -> list[str | None]:
-        """The worst severity of each session that has ended since this was last asked, by silence or otherwise.
+        """The most severe severity of each session that has ended since the last call, by silence or otherwise.
 
-        Nothing while a batch is being judged, which may wait for a round trip: that will tell of them itself.
+        Returns nothing while a batch is being judged, because that batch may wait for a round trip; it reports these
+        sessions itself.
         """
         if self.sessions is None or not self.sessions.lock.acquire(blocking=False):
             return []
@@ -174,7 +179,7 @@ class Judge:
             self.sessions.lock.release()
 
     def _smooth(self, joint: Sequence[float], groups: Sequence[str] | None, names: Sequence[str]) -> list[float]:
-        """P-values of rows with these names, against their groups' calibration scores."""
+        """Smoothed p-values of rows with these names, against the calibration scores of their groups."""
         drawn = uniforms(names)
         limits = [self.promise.limits] * len(joint)
         if groups is not None:
@@ -186,7 +191,7 @@ class Judge:
 
 
 def _joined(slices: list[Judged]) -> Judged:
-    """What was judged a slice at a time, as if at once."""
+    """Join the results of slices."""
     if len(slices) == 1:
         return slices[0]
     every = Judged([], np.concatenate([np.asarray(part.by_detector) for part in slices]), [], [])

@@ -1,4 +1,4 @@
-"""When to alarm, where that is not a fixed threshold: levels that follow feedback, or bound false discoveries."""
+"""Alarm levels that are not fixed thresholds: they follow feedback, or bound the share of false discoveries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Levels(Protocol):
 
 
 class AdaptiveLevels:
-    """One level a severity, gravest first, each following the same labels. Safe between threads."""
+    """One level for each severity, the most severe first. All of them follow the same labels. Safe between threads."""
 
     def __init__(self, config: AdaptConfig, alphas: Mapping[str, float]) -> None:
         self.outcomes: Counter[Outcome] = Counter()
@@ -47,7 +47,7 @@ class AdaptiveLevels:
         return alarmed[0] if alarmed else None
 
     def label(self, identifier: str, safe: bool) -> Outcome:
-        """The truth about a response has come."""
+        """The truth about a response has become known."""
         with self._lock:
             outcomes = [feedback.label(identifier, safe) for feedback in self._feedback.values()]
             self.outcomes[outcomes[0]] += 1
@@ -55,17 +55,19 @@ class AdaptiveLevels:
 
     @property
     def additive(self) -> bool:
-        """Whether levels are functions of counts, which replicas can add up."""
+        """Whether levels depend on counts alone, which replicas can add up."""
         return all(hasattr(feedback.adaptive, "add") for feedback in self._feedback.values())
 
     def counts(self) -> list[int]:
-        """Of each severity how many labelled responses were safe, and how many of those alarmed, here and elsewhere."""
+        """For each severity: how many labelled responses were safe, and how many of those alarmed, here and in other
+        replicas.
+        """
         with self._lock:
             counts = [count for f in self._feedback.values() for count in (f.safe, f.false_alarms)]
             return [mine + theirs for mine, theirs in zip(counts, self._others, strict=True)]
 
     def add_counts(self, more: Sequence[int]) -> None:
-        """Follow what other replicas have learnt, in the places of `counts`."""
+        """Add what other replicas have learnt, in the order of `counts`."""
         with self._lock:
             self._others = [had + new for had, new in zip(self._others, more, strict=True)]
             for at, feedback in enumerate(self._feedback.values()):
@@ -77,7 +79,7 @@ class AdaptiveLevels:
 
 
 class DiscoveryLevels:
-    """Alarms of the mildest severity, of which at most a share is false. Safe between threads."""
+    """Alarms of the mildest severity, of which at most a given share is false. Safe between threads."""
 
     def __init__(self, config: DiscoveryConfig, severity: str) -> None:
         make: dict[str, Callable[[float], OnlineFDR]] = {"lord": LordPlusPlus, "saffron": Saffron, "addis": Addis}
@@ -96,7 +98,7 @@ class DiscoveryLevels:
 
 
 class Identifiers:
-    """Names of responses, unique over restarts and replicas."""
+    """Makes identifiers of responses that are unique across restarts and replicas."""
 
     def __init__(self) -> None:
         self.name = secrets.token_hex(4)  # begins them all
@@ -108,7 +110,7 @@ class Identifiers:
 
 
 def rows_of(identifier: str, rows: int) -> list[str]:
-    """The identifiers of a response's rows: its own when there is one."""
+    """The identifiers of a response's rows. A response with one row has one."""
     return [identifier] if rows == 1 else [f"{identifier}/{row}" for row in range(rows)]
 
 

@@ -1,8 +1,7 @@
-"""Guarded models: where their signals stand, the bundles that judge them, and what is done about it."""
+"""Guarded models: where their signals are, the bundles that judge them, and how alarms are acted upon."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from math import prod
@@ -16,9 +15,9 @@ from tocsin.configuration.state import ROUND_TRIPS
 from tocsin.errors import ConfigError
 from tocsin.judgement.batch_axis import is_batched
 from tocsin.judgement.call import Call
-from tocsin.judgement.judge import Judge
 from tocsin.judgement.orders import ChoiceOrders
 from tocsin.judgement.policy import Policy
+from tocsin.judgement.scoring import Scoring
 from tocsin.protocols.loading import methods_of
 from tocsin.protocols.metadata import MetadataSignals, NoMessageSignals
 from tocsin.protocols.method import AT_END, Edit, Method, Opened, Reader
@@ -28,10 +27,6 @@ from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Kind, Reading
 from tocsin.state.opening import State
 from tocsin.state.store import SessionStore
 from tocsin.unscored import Unscored
-from tocsin_calibration import Bundle, BundleError
-from tocsin_detectors import DetectorError
-
-log = logging.getLogger("tocsin")
 
 INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier bundles run in a thread
 
@@ -39,8 +34,8 @@ INLINE_SECONDS = 2e-3  # how long eight rows may hold up an event loop; heavier 
 class GuardedModel:
     """One model of the configuration, on the methods of its protocol.
 
-    `edits` are what is asked for besides, by method. Raises ConfigError when bundle, protocol and configuration do not
-    fit each other.
+    `scoring` is None where no bundle is configured. `edits` holds, by method, what requests ask for besides. Raises
+    ConfigError when bundle, protocol and configuration do not fit each other.
     """
 
     def __init__(
@@ -55,23 +50,14 @@ class GuardedModel:
     ) -> None:
         self.name = name
         self.config = config
-        self.bundle = None if config.bundle is None else Bundle.read(config.bundle, threads=threads)
+        self.scoring: Scoring | None = None
+        if config.bundle is not None:
+            self.scoring = Scoring(
+                name, config, config.bundle, state, threads=threads, session_namespace=session_namespace
+            )
         self._families: dict[tuple[Kind, ...], Family] = {}
-        wanted = list(self.bundle.scorer.signals) if self.bundle else list(config.signals)
-        if self.bundle is not None:
-            self.promise = self.bundle.require_promise(config.bundle or "the bundle")
-            self.scorer = self.bundle.scorer
-            self.digest = self.bundle.digest
-            self.judge = Judge(name, config, self.bundle, state, session_namespace)
-            if strange := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
-                names = ", ".join(self.promise.alphas)
-                raise ConfigError(
-                    f"models.{name}.on_alarm.{strange[0]}: the bundle has no such severity (it has: {names})"
-                )
-            if self.bundle.model and self.bundle.model != name:
-                log.warning("model %s: its bundle %s was made for '%s'", name, config.bundle, self.bundle.model)
-        self.seconds, self.nonfinite_masked_signals = self._tried_out()
-        self._widths = {signal: self.bundle.scorer.signals[signal] if self.bundle else 0 for signal in wanted}
+        self._widths = dict.fromkeys(config.signals, 0) if self.scoring is None else dict(self.scoring.scorer.signals)
+        wanted = list(self._widths)
         self._readers: dict[str, Reader] = {}
         self.edits: dict[str, Edit] = {}
         self._unreadable: dict[str, str] = {}
@@ -94,31 +80,24 @@ class GuardedModel:
                 name, candidate, methods, state, threads=threads, session_namespace=f"{name}:shadow"
             )
 
-    def _tried_out(self) -> tuple[float, list[str]]:
-        """The seconds that a batch of eight takes, and the signals in which NaN passes unseen. Raises BundleError."""
-        if self.bundle is None:
-            return 0.0, []
-        try:
-            return self.scorer.warm(), self.scorer.swallowed()
-        except DetectorError as error:
-            raise BundleError(f"{self.config.bundle}: {error}") from error
-
     @property
     def digests(self) -> tuple[str, str]:
-        """The digests of the bundle and of its shadow, empty where there is none."""
-        current = self.digest if self.bundle is not None else ""
-        return current, self.shadow.digest if self.shadow is not None else ""
+        """The digests of the bundle and of the shadow bundle, each "" where there is none."""
+        scorings = self.scoring, None if self.shadow is None else self.shadow.scoring
+        current, candidate = ("" if scoring is None else scoring.digest for scoring in scorings)
+        return current, candidate
 
     @property
     def stores(self) -> list[SessionStore]:
-        """Who remembers its sessions, and those of its shadow."""
-        stores = [] if self.bundle is None or self.judge.sessions is None else [self.judge.sessions]
+        """Where the sessions of the model and of its shadow are kept."""
+        sessions = None if self.scoring is None else self.scoring.judge.sessions
+        stores = [] if sessions is None else [sessions]
         return stores + (self.shadow.stores if self.shadow is not None else [])
 
     @property
     def is_blocking(self) -> bool:
         """Whether judging a batch may take so long that it should not hold up an event loop."""
-        return self.seconds > INLINE_SECONDS or self.shares_sessions
+        return (self.scoring is not None and self.scoring.seconds > INLINE_SECONDS) or self.shares_sessions
 
     @property
     def shares_sessions(self) -> bool:
@@ -126,23 +105,23 @@ class GuardedModel:
         return any(store.shared for store in self.stores)
 
     def wants_request(self, method: str) -> bool:
-        """Whether judging a response of that method, or acting on it, takes the request."""
+        """Whether the request is needed to judge a response of that method, or to act on it."""
         if method in self._reads_request or self.policy.asks_again or method in self.edits:
             return True
         return self.policy.withholds and method in self.served and self.served[method].stops
 
     def reads_request(self, method: str) -> bool:
-        """Whether signals, session or group of a response of that method stand in its request."""
+        """Whether signals, session or group of a response of that method are in its request."""
         return method in self._reads_request
 
     @property
     def streams_are_sessions(self) -> bool:
         """Whether a session ends with its stream."""
-        return self.config.session == STREAM and self.judge.sessions is not None
+        return self.config.session == STREAM and self.scoring is not None and self.scoring.judge.sessions is not None
 
     @property
     def metadata_keys(self) -> list[str]:
-        """The request metadata that tell sessions and groups apart."""
+        """The request metadata that names sessions, groups and orders of choices, or holds scores."""
         sources = (self.config.session or "", self.config.group or "")
         order_keys = [] if self.orders is None else self.orders.keys
         told_by = [key.removeprefix("metadata.") for key in sources if key.startswith("metadata.")]
@@ -150,25 +129,25 @@ class GuardedModel:
 
     @property
     def score_keys(self) -> list[str]:
-        """The request metadata that hold scores: of a repeated key, no value counts alone."""
+        """The request metadata that holds scores. Where such a key is repeated, none of its values is used."""
         return list(dict.fromkeys(key for signals in self._metadata.values() for key in signals.keys(METADATA)))
 
     def response_keys(self, method: str, side: str) -> list[str]:
-        """The initial or trailing metadata that judging a response of that method takes."""
+        """The initial or trailing metadata that judging a response of that method reads."""
         signals = self._metadata.get(method)
         return [] if signals is None else signals.keys(side)
 
     def group_of(self, call: Call) -> str:
-        """The group that a call's responses belong to, nothing where none is configured."""
+        """The group of a call's responses, "" where none is configured."""
         return self._group(call)
 
     def session_of(self, call: Call) -> str:
-        """The session that a call belongs to, nothing where none is configured or told."""
+        """The session of a call, "" where none is configured or the call names none."""
         return self._session(call)
 
     def signals_of(self, call: Call, opened: Sequence[Opened]) -> Reading:
-        """What a call shows, in its messages and its metadata: how many rows, how to stack them, and each signal's raw
-        contents. Raises Unscored.
+        """Read a call's signals from its messages and its metadata: how many rows, how to stack them, and each signal's
+        raw contents. Raises Unscored.
         """
         method = call.method
         reader = self._readers.get(method)
@@ -187,30 +166,32 @@ class GuardedModel:
     # -- what readers ask (protocols.rows.Shapes)
 
     def rows(self, signal: str, shape: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
-        """The first axis is the batch's as the configuration says. Where it does not say, it is unless the values as a
-        whole have the width that detectors were fitted on; while recording, as shape and name of the signal say.
-        Raises Unscored `rows` where nothing tells.
+        """The number of rows of a signal's value, and the shape of one.
+
+        Where `batched` is configured, that decides whether the first axis counts rows. Otherwise the fitted width
+        decides: the values are one row if there are exactly that many. While recording, the shape and the signal's name
+        decide. Raises Unscored `rows` where that is not enough.
         """
         batched = self._batched(signal)
         if batched is None and shape:
             if width := self._widths[signal]:
                 batched = prod(shape) != width
             else:
-                batched = is_batched(self.name, signal, shape, has_free_length=self.bundle is not None)
+                batched = is_batched(self.name, signal, shape, has_free_length=self.scoring is not None)
         return (shape[0], shape[1:] or (1,)) if batched and shape else (1, shape or (1,))
 
     def _batched(self, signal: str) -> bool | None:
-        """What the configuration says of a signal's first axis."""
+        """The configured answer for a signal's first axis, None where there is none."""
         configured = self.config.batched
         return configured.get(signal) if isinstance(configured, dict) else configured
 
     def width(self, signal: str) -> int:
-        """The width of a row that detectors were fitted on, 0 where that is free."""
+        """The width of a row that detectors were fitted on, 0 where any width fits."""
         return self._widths[signal]
 
     def misfit(self, signal: str, width: int) -> str:
-        """Why rows of that width cannot be scored; empty when they can, and while recording."""
-        return self.scorer.misfit(signal, width) if self.bundle is not None else ""
+        """Why rows of that width cannot be scored; empty when they can, and without a bundle."""
+        return "" if self.scoring is None else self.scoring.scorer.misfit(signal, width)
 
     def family(self, signals: tuple[Kind, ...]) -> Family:
         """The family of responses with these signals."""
@@ -229,8 +210,9 @@ class GuardedModel:
             missing = [signal for signal in wanted if signal not in places]
             try:
                 if missing:
-                    raise ValueError(f"nothing says where '{missing[0]}' stands")
+                    raise ValueError(f"no path is configured for the signal '{missing[0]}'")
                 chosen: dict[str, SignalPath] = {signal: places[signal] for signal in wanted} or places
+                self._require_widths(chosen)
                 self.together = self.together or any(path.sequences for path in chosen.values())
                 in_messages = {signal: path for signal, path in chosen.items() if not path.is_metadata}
                 in_metadata = {signal: path for signal, path in chosen.items() if path.is_metadata}
@@ -257,22 +239,30 @@ class GuardedModel:
             reasons = "; ".join(f"{name}: {why}" for name, why in self._unreadable.items())
             raise ConfigError(f"{where}: no method of protocol '{self.config.protocol}' has these signals: {reasons}")
 
+    def _require_widths(self, chosen: Mapping[str, SignalPath]) -> None:
+        """Raises ValueError where the values of a map's keys, each as long as the others, cannot fill the width that
+        detectors were fitted on.
+        """
+        for signal, path in chosen.items():
+            if (keys := path.named_keys) and self._widths.get(signal, 0) % keys:
+                raise ValueError(f"'{path}' names {keys} keys: {self.misfit(signal, keys)}")
+
     def _require_scores(self, method: Method, in_metadata: Mapping[str, SignalPath]) -> None:
-        """Raises ValueError where these cannot be scores of one judgement."""
+        """Raises ValueError where these signals cannot be the scores of one judgement."""
         if not in_metadata:
             return
         every = method.every if self.every is None else self.every
         if method.streams and every != AT_END:
             raise ValueError(
-                f"'{next(iter(in_metadata.values()))}' is one score of the whole call, and its messages are judged "
-                f"apart: set judge: end"
+                f"'{next(iter(in_metadata.values()))}' is one score of the whole call, but its messages are judged "
+                f"separately: set judge: end"
             )
         for signal in in_metadata:
-            if self.bundle is not None and (problem := self.scorer.misfit(signal, 1)):
+            if problem := self.misfit(signal, 1):
                 raise ValueError(f"a score in metadata is one number: {problem}")
 
     def _require_one_answer(self) -> None:
-        """Raises ConfigError where another answer is to be judged by the metadata of the first."""
+        """Raises ConfigError where a retried answer would be judged by the metadata of the first."""
         of_response = [k for m in self._metadata for side in (INITIAL, TRAILING) for k in self.response_keys(m, side)]
         if of_response and any(reaction.action == "retry" for reaction in self.config.on_alarm.values()):
             raise ConfigError(
@@ -281,7 +271,7 @@ class GuardedModel:
             )
 
     def _key(self, source: str | None, methods: Mapping[str, Method]) -> Callable[[Call], str]:
-        """How to find a session or group that is told so."""
+        """A function that finds the session or the group of a call in `source`."""
         if not source:
             return lambda call: ""
         if source == VERSION:
@@ -306,8 +296,8 @@ class GuardedModel:
 def guarded_models(
     config: Config, state: State, before: Mapping[str, GuardedModel] | None = None
 ) -> dict[str, GuardedModel]:
-    """The models of a configuration, their bundles read, their sessions kept in `state`. Those of `before` that are
-    still the same go on as they are, with their sessions and levels. Raises ConfigError or BundleError.
+    """Read the bundles of a configuration's models; their sessions are kept in `state`. A model of `before` with the
+    same configuration and bundles is used again, with its sessions and levels. Raises ConfigError or BundleError.
     """
     names = dict.fromkeys(model.protocol for model in config.models.values())
     spoken = {
@@ -326,7 +316,7 @@ def guarded_models(
 
 
 def _check_budget(config: Config, name: str, round_trip: timedelta) -> None:
-    """Raises ConfigError where a Redis that is slow, and not too slow, would make every verdict late."""
+    """Raises ConfigError where a slow Redis, within its own timeout, would make every verdict late."""
     budget = config.budget(name, shares_sessions=True)
     if budget < ROUND_TRIPS * round_trip:
         wanted = ROUND_TRIPS * round_trip / timedelta(milliseconds=1)

@@ -1,7 +1,7 @@
-"""Choices that were shown in several orders: probabilities put back in one order, and averaged over a session.
+"""Choices that were shown in several orders: their probabilities are put into one order and averaged over a session.
 
-A model prefers some places to others. Whoever asks the same question with its choices in several orders tells each
-call's order in metadata, `2,0,1`: what stands first is choice 2. The calls of a session are one question.
+A model prefers some positions to others. A caller that asks the same question with its choices in several orders sends
+each call's order in metadata: `2,0,1` means that choice 2 is shown first. The calls of a session are one question.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tocsin.unscored import Unscored
 
 
 class ChoiceOrders:
-    """Reorders the signals of `keys`, by the metadata that tell their order, and averages them over the session's calls
-    so far, of which the newest `most` sessions are remembered. Safe between threads.
+    """Reorders the signals of `keys` by the order that the metadata gives, and averages them over the session's calls
+    so far. The newest `most` sessions are remembered. Safe between threads.
     """
 
     def __init__(self, signals: Sequence[str], keys: Mapping[str, str], most: int) -> None:
@@ -30,7 +30,7 @@ class ChoiceOrders:
         self.keys = [key for _, key in self._places]
 
     def put_in_order(self, raws: list[bytes], metadata: Mapping[str, str], session: str) -> list[bytes]:
-        """A response's signals, with choices in one order, averaged. Raises Unscored where the order is none."""
+        """A response's signals, with choices in one order and averaged. Raises Unscored where the order is invalid."""
         reordered = list(raws)
         for at, key in self._places:
             probs = np.frombuffer(raws[at], np.float32)
@@ -52,7 +52,7 @@ class ChoiceOrders:
 
 
 def _order(text: str, key: str, choices: int) -> list[int]:
-    """Which choice each place shows; the usual order where nothing is told."""
+    """The choice that each position shows; the usual order where the metadata gives none."""
     if not text:
         return list(range(choices))
     parts = [part.strip() for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""What is done about a verdict: which action follows, and what callers get in place of an answer that is withheld."""
+"""Which action follows a verdict, and what callers get in place of a response that is withheld."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WITHHOLDS = frozenset({"retry", "fallback", "abstain", "block"})  # actions unde
 class Replacement(NamedTuple):
     """What goes out in place of a response: messages, or a status with its details (a google.rpc.Status).
 
-    `further`: the messages are another response to the request as it was sent, not an answer of Tocsin's own.
+    `further`: the messages are another response to the same request, not an answer that Tocsin made.
     """
 
     responses: tuple[bytes, ...]
@@ -49,8 +49,8 @@ class Replacement(NamedTuple):
 class Policy:
     """The reactions configured for one model. Raises ConfigError when they do not fit its protocol or each other.
 
-    `actions` are those that may be done about an alarm.
-    `asks_again`: some reaction sends the request once more, so that it must be kept; `tries` is how often at most.
+    `actions` are those that an alarm may lead to. `asks_again`: some reaction sends the request once more, so that it
+    must be kept; `tries` is how often at most.
     """
 
     def __init__(self, name: str, config: ModelConfig, methods: Sequence[Method]) -> None:
@@ -60,7 +60,7 @@ class Policy:
         actions = {action for action, _ in self._reactions.values()}
         weighs = ("flag", "abstain") if config.risk is not None else ()
         self.actions = sorted({"flag", *actions, *self._in_place_of(actions), *weighs} - {"pass"}, key=ACTIONS.index)
-        self.tries = 0 if config.retry is None else _worthwhile(config.retry)
+        self.tries = 0 if config.retry is None else _worthwhile_tries(config.retry)
         self.withholds = bool(actions & WITHHOLDS) or config.risk is not None
         self.asks_again = bool(actions & {"retry", "fallback"})
         self._answers = _answers(f"models.{name}.abstain.response", config.abstain.response, methods, each=True)
@@ -73,7 +73,7 @@ class Policy:
     def action(
         self, severity: str | None, severities: Sequence[str | None], weighed: Weighed | None, call: Call
     ) -> str:
-        """What is to be done about a response, by the gravest of its rows."""
+        """What is to be done about a response, by the most severe of its rows."""
         if severity is None and weighed is None:
             return "pass"
         actions = {self._reaction(row_severity, call) for row_severity in set(severities)}
@@ -90,12 +90,12 @@ class Policy:
         return action
 
     def _in_place_of(self, actions: Collection[str]) -> set[str]:
-        """What is done where these are in vain."""
-        first = {self.settled(action) for action in actions}
-        return first | {self.settled(action) for action in first}
+        """What is done where these actions had no success."""
+        first = {self.action_without_asking(action) for action in actions}
+        return first | {self.action_without_asking(action) for action in first}
 
-    def settled(self, action: str) -> str:
-        """What is done when asking again was in vain."""
+    def action_without_asking(self, action: str) -> str:
+        """What is done when asking again had no success."""
         if action == "retry" and self._config.retry is not None:
             return self._config.retry.otherwise
         if action == "fallback" and self._config.fallback is not None:
@@ -105,10 +105,10 @@ class Policy:
     def replacement(
         self, action: str, call: Call, withheld: bytes | None, *, partially_sent: bool = False
     ) -> Replacement:
-        """What callers get when `action` (abstain or block) is done to a call in place of the message `withheld`.
+        """What callers get when `action` (abstain or block) is done to a call, in place of the message `withheld`.
 
-        A stream gets the `ending` that is configured, one for each sequence under way; without one, a status where
-        part of it has gone out already, as `begun` tells.
+        A stream gets the configured `ending`, one for each sequence under way. Without one it gets a status where part
+        of it has gone out already, as `begun` says.
         """
         settings: Any = self._config.abstain if action == "abstain" else self._config.block
         by_ending = partially_sent or (call.parent or call).ends_by_ending
@@ -124,7 +124,7 @@ class Policy:
 
 
 def failed_closed(verdict: Verdict | None) -> Replacement:
-    """What callers get when a response could not be scored and must not pass unscored."""
+    """What callers get when a response could not be scored and `fail` is closed."""
     reason = verdict.unscored if verdict is not None and verdict.unscored else "late"
     return _status("UNAVAILABLE", f"the monitor could not judge this answer ({reason})", "UNSCORED", verdict)
 
@@ -190,8 +190,8 @@ def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Re
     return Replacement((), status, message, rich.SerializeToString())
 
 
-def _worthwhile(config: RetryConfig) -> int:
-    """How many further tries to make: as many as are worth their cost, where that is told."""
+def _worthwhile_tries(config: RetryConfig) -> int:
+    """How many further tries to make: as many as are worth their cost, where costs are configured."""
     if config.accuracy is None:
         return config.most
     plan = plan_retries(

@@ -1,4 +1,4 @@
-"""Candidates beside the bundles that judge: what they would have said of the same responses."""
+"""Candidate bundles: what they would have said of the responses that the live bundle has judged."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from tocsin.judgement.model import GuardedModel
 
 log = logging.getLogger("tocsin")
 
-FAILED = "failed"  # what is told in place of a severity
+FAILED = "failed"  # in place of a severity
 
 
 def by_candidates(models: Mapping[str, GuardedModel], calls: Sequence[Call]) -> Iterator[tuple[Call, str | None]]:
-    """Each judged call of a model that has a candidate, and the severity by that: None for no alarm, or FAILED."""
+    """For each judged call of a model that has a candidate: the call and the candidate's severity, None for no alarm,
+    FAILED where it could not be scored.
+    """
     for call in calls:
         model = models.get(call.model)
         verdict = call.verdict
         if model is None or model.shadow is None or verdict is None or verdict.unscored or call.response is None:
             continue
+        candidate = model.shadow.scoring
+        assert candidate is not None  # a shadow is made for its bundle
         try:
             opened = [call.reads.open(message, call.request) for message in (*call.earlier, call.response)]
             rows, family, raws = model.shadow.signals_of(call, opened)
-            scores = model.shadow.scorer.run(family.stack([raws]))
-            judged = model.shadow.judge(scores, [(call, rows, raws)], model)
+            scores = candidate.scorer.run(family.stack([raws]))
+            judged = candidate.judge(scores, [(call, rows, raws)], model)
         except Exception as error:
             log.debug("model %s: the shadow bundle failed: %s", model.name, error)
             yield call, FAILED
         else:
-            yield call, model.shadow.promise.gravest(judged.severities)
+            yield call, candidate.promise.gravest(judged.severities)

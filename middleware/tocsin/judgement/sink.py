@@ -1,4 +1,4 @@
-"""What judgement tells those who take note of verdicts."""
+"""What judgement reports to the consumers of verdicts."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ class Scored(NamedTuple):
 
 
 class Sink:
-    """Takes note of verdicts. Called on the serving path, from any thread: it must be quick, and must not raise.
+    """A consumer of verdicts. Its methods run on the serving path, in any thread: they must be quick and must not
+    raise.
 
-    A sink inherits from this class, and defines what it takes note of.
+    A sink inherits from this class and overrides the methods that it needs.
     """
 
     def scored(self, batch: Scored) -> None:
         """A batch of one model was judged."""
 
     def unscored(self, call: Call) -> None:
-        """A call passed without judgement; its verdict tells the reason."""
+        """A call passed without judgement. Its verdict has the reason."""
 
     def acted(self, call: Call, action: str) -> None:
         """In enforce, something was done to a call: one of `verdict.ACTIONS`, or `refused` when it failed closed."""
@@ -51,7 +52,7 @@ class Sink:
 
 
 class Sinks(list[Sink]):
-    """All who take note. One that fails takes nothing with it, and is told of in the log."""
+    """Reports to every sink. A sink that raises does not affect the others; the log reports it."""
 
     def __init__(self, sinks: Iterable[Sink] = ()) -> None:
         super().__init__(sinks)

@@ -17,7 +17,7 @@ OVERHEAD = 256  # bytes that keeping a request, or an id, takes besides
 
 
 class _Requests:
-    """The requests of one id that wait for their answers; before them, `forgotten` ones."""
+    """The requests of one id that wait for their answers; `forgotten` counts those dropped before them."""
 
     __slots__ = ("contents", "forgotten")
 
@@ -27,13 +27,13 @@ class _Requests:
 
 
 class StreamRequests:
-    """Matches the responses of one stream with its requests: by id; with `in_turn`, those of one id by their order.
+    """Matches the responses of one stream with its requests: by id, and with `in_turn` by the order of those with one
+    id.
 
-    Where several requests of one id wait and their order does not tell, it cannot be known which of them is answered:
-    nothing of that id is matched from there on. When there are too many, or memory is
-    short, requests are forgotten from the oldest on; of those that have an answer the latest are kept, for further
-    answers. `kept` is what all of them take, in bytes. Safe between threads: in a program, requests and responses may
-    be handled by different ones.
+    Where several requests of one id wait and `in_turn` is not set, a response cannot be matched, and nothing of that id
+    is matched from then on. When there are too many requests, or memory is short, the oldest are dropped. Of requests
+    that have an answer the latest are kept, for further answers. `kept` is the bytes that all of them take. Safe
+    between threads: in a program, different threads may handle requests and responses.
     """
 
     def __init__(self, method: Method, *, in_turn: bool) -> None:
@@ -103,7 +103,7 @@ class StreamRequests:
             return content
 
     def forget_oldest(self) -> bool:
-        """Give up a request, whose responses cannot be matched then; False where there is none."""
+        """Drop the oldest request; its responses cannot be matched then. False where there is none."""
         with self._lock:
             if self._latest_answered:
                 self._drop_answered(next(iter(self._latest_answered)))
@@ -116,7 +116,7 @@ class StreamRequests:
             self._lose()
 
     def _meant(self, name: str) -> str:
-        """The id of the request that a response with this id answers: where it tells none, the only one there was."""
+        """The id of the request that a response with this id answers. A response without an id answers the only one."""
         if name or self._count != 1:
             return name
         return next(iter(self._waiting or self._latest_answered), name)
@@ -140,7 +140,7 @@ class StreamRequests:
             del self._waiting[name]
 
     def _forget_waiting(self) -> bool:
-        """Forget the oldest request without an answer."""
+        """Drop the oldest request without an answer."""
         for _ in range(len(self._waiting)):
             name, requests = next(iter(self._waiting.items()))
             if not requests.contents:

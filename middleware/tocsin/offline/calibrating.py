@@ -1,4 +1,4 @@
-"""Calibrating on many recorded files: each a part that is swept where the engine puts it."""
+"""Calibration on many recorded files. Each file is a part, which is swept wherever the engine runs it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FilePart(NamedTuple):
 
 
 class RecordedResponses(Responses):
-    """The responses of a recording, swept file by file; `told` hears how many have been counted."""
+    """The responses of a recording, swept file by file. `told` is called with how many have been counted."""
 
     def __init__(
         self, scoring: Scoring, recording: Recording, engine: Engine, on_rows: Callable[[int], None] = lambda rows: None
@@ -53,22 +53,22 @@ class RecordedResponses(Responses):
 
 
 def _scores_at(scoring: Scoring, part: FilePart) -> Scores:
-    return scoring.all(part.recording, ~_others(part))
+    return scoring.all(part.recording, ~_unused_rows(part))
 
 
 def _counts_of(shared: tuple[Scoring, Counting], part: FilePart) -> RankCounts:
     scoring, counting = shared
-    return counting.counted(_sound(part.recording, scoring(part.recording, _others(part))))
+    return counting.counted(_finite_batches(part.recording, scoring(part.recording, _unused_rows(part))))
 
 
-def _others(part: FilePart) -> Mask:
+def _unused_rows(part: FilePart) -> Mask:
     others = np.ones(part.recording.rows, bool)
     others[part.rows] = False
     return others
 
 
-def _sound(recording: Recording, batches: Iterable[Scores]) -> Iterator[NDArray[np.float64]]:
-    """The batches. Raises CalibrationError naming the file when some scores are not finite."""
+def _finite_batches(recording: Recording, batches: Iterable[Scores]) -> Iterator[NDArray[np.float64]]:
+    """The batches, checked. Raises CalibrationError naming the file when some scores are not finite."""
     for scores in batches:
         try:
             yield checked(scores)

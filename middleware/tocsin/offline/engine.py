@@ -1,4 +1,4 @@
-"""What work over many files runs on: this process, or a Ray cluster."""
+"""Where work over many files runs: in this process, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TASKS_PER_PROCESSOR = 4  # tasks under way for each processor: what comes later 
 
 
 class Engine(ABC):
-    """Runs functions of modules on items; what is given and returned may travel to other machines."""
+    """Runs functions of modules on items. Arguments and results may travel to other machines."""
 
     @abstractmethod
     def map(
         self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
     ) -> Iterator[Result]:
-        """`function(shared, item)` of each item, in their order."""
+        """`function(shared, item)` for each item, in order."""
 
 
 class Here(Engine):
-    """One after the other in this process."""
+    """Runs one item after the other in this process."""
 
     def map(
         self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
@@ -38,10 +38,10 @@ class Here(Engine):
 
 
 class OnRay(Engine):
-    """A task an item on a Ray cluster; what a worker took with it when it died is done again by another.
+    """Runs one task for each item on a Ray cluster. Another worker repeats the tasks of one that died.
 
-    `address` is a cluster's, such as ray://host:10001; without one, the cluster that RAY_ADDRESS names, or as many
-    processes on this machine as it has processors. Files are read where tasks run, by the same paths. Raises
+    `address` is a cluster's, such as ray://host:10001. Without one, the cluster in RAY_ADDRESS is used, or as many
+    processes on this machine as it has processors. Tasks read files by the same paths as this process. Raises
     ConfigError when Ray is not installed, or the cluster cannot be reached.
     """
 
@@ -81,7 +81,7 @@ class OnRay(Engine):
 
 
 def engine_of(name: str) -> Engine:
-    """`here`, `ray`, or a Ray cluster's address. Raises ConfigError on anything else."""
+    """The engine for `here`, `ray`, or a Ray cluster's address. Raises ConfigError on anything else."""
     if name == HERE:
         return Here()
     if name == RAY:

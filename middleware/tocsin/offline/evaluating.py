@@ -1,4 +1,4 @@
-"""Evaluating on many recorded files: alarms are counted file by file, and counts added up."""
+"""Evaluation on many recorded files: alarms are counted file by file, and the counts are added up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tocsin_calibration.evaluation.counted import AlarmCounts
 
 
 def evaluate_files(promise: Promise, scoring: Scoring, recording: Recording, engine: Engine) -> Evaluation:
-    """What `evaluate` says of the alarms among safe responses, in memory that does not grow with them."""
+    """The part of `evaluate` about alarms among safe responses, in memory that does not grow with their number."""
     counts = AlarmCounts(promise)
     for part_counts in engine.map(_counts_of, (promise, scoring), recording.parts()):
         counts.merge(part_counts)

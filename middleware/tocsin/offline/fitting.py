@@ -1,4 +1,4 @@
-"""Fitting detectors, each by itself where the engine puts it."""
+"""Fits detectors, each on its own, wherever the engine runs it."""
 
 from __future__ import annotations
 

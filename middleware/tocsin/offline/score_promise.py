@@ -1,4 +1,4 @@
-"""A promise for scores that somebody else computed: divided, calibrated, and compared with a threshold in use."""
+"""A promise for scores computed elsewhere: splits the rows, calibrates, and compares with a threshold in use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Float32 = NDArray[np.float32]
 
 
 class Parts(NamedTuple):
-    """Positions of rows: safe ones to calibrate on, safe ones to check the promise on, and those that should alarm."""
+    """Row positions: safe rows to calibrate on, safe rows to check the promise on, and rows that should alarm."""
 
     calibration: Rows
     fresh: Rows
@@ -42,12 +42,14 @@ class Outcome(NamedTuple):
 
 
 def signal_name(column: str) -> str:
-    """A column's name as that of a signal."""
+    """The name of the signal for a column."""
     return re.sub(r"[^A-Za-z0-9_]", "_", column)
 
 
 def divide(table: ScoreTable, share: float, seed: int) -> Parts:
-    """Safe rows by lot: that share to calibrate on. Sessions stay whole, and one with a bad row is bad as a whole."""
+    """Split the safe rows at random: `share` of them to calibrate on. Sessions stay together, and a session with a bad
+    row is bad.
+    """
     n = len(table.scores)
     labels = np.zeros(n, bool) if table.labels is None else table.labels
     units = _units(table)
@@ -63,7 +65,7 @@ def divide(table: ScoreTable, share: float, seed: int) -> Parts:
 
 
 def scorer_of(signal: str, table: ScoreTable, *, lower_is_worse: bool) -> Scorer:
-    """The graph that takes the score in. Raises SignalError where there are fewer than two."""
+    """A graph that passes the score through. Raises SignalError where there are fewer than two."""
     values = Observations({signal: table.scores[:, None]})
     return compile([External(signal, lower_is_worse=lower_is_worse)], fit_on=values)
 
@@ -80,7 +82,7 @@ def calibrated(
 ) -> Promise:
     """The promise on these rows: for responses, by group where groups are named, or for sessions where those are.
 
-    Raises CalibrationError where they are too few.
+    Raises CalibrationError where there are too few.
     """
     scores = _scored(scorer, table, rows)
     if table.sessions is not None and table.groups is not None:
@@ -115,9 +117,7 @@ def evaluated(scorer: Scorer, promise: Promise, table: ScoreTable, parts: Parts)
 
 
 def thresholds_of(promise: Promise, *, lower_is_worse: bool) -> dict[str, float]:
-    """The score beyond which each severity alarms, on the score's own scale; none where groups or steps have their
-    own.
-    """
+    """The score beyond which each severity alarms, on the score's own scale; none where each group or step has one."""
     if promise.groups:
         return {}
     sign = -1 if lower_is_worse else 1
@@ -138,8 +138,8 @@ def outcome_at(table: ScoreTable, parts: Parts, threshold: float, *, lower_is_wo
 
 
 def _units(table: ScoreTable) -> NDArray[np.intp]:
-    """What each row counts as (n,): its session's number where sessions are named, else itself. A row that names none
-    is one by itself.
+    """The unit that each row belongs to (n,): its session's number, or the row itself where sessions are not named or
+    the row names none.
     """
     n = len(table.scores)
     if table.sessions is None:

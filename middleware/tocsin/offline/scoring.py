@@ -1,7 +1,7 @@
 """Scores of recorded responses: computed from their signals, or read where they were computed before.
 
-A recording of scores, as `tocsin score` writes it, has a column `score.NAME` for each detector instead of signals, and
-in its metadata the SHA-256 of the graph that computed them; the other columns are those of the recording it is of.
+A recording of scores, written by `tocsin score`, has a column `score.NAME` for each detector instead of signals, and in
+its metadata the SHA-256 of the graph that computed them. The other columns are those of the original recording.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GRAPH, SOURCE = b"tocsin.graph", b"tocsin.source"  # in a file's metadata: diges
 
 
 class Scoring(NamedTuple):
-    """How a recording's scores are had; may travel to other processes."""
+    """How to get the scores of a recording. It may be sent to other processes."""
 
     graph: bytes
     detectors: tuple[str, ...]
@@ -41,9 +41,9 @@ class Scoring(NamedTuple):
         return hashlib.sha256(self.graph).hexdigest()
 
     def __call__(self, recording: Recording, rows: Mask | None = None) -> Iterator[Scores]:
-        """Scores (k, d), batch by batch, of all responses or of those that a mask picks.
+        """Scores (k, d), batch by batch, of all responses or of those in a mask.
 
-        The others of a batch are scored with them: in the last bit a score depends on the batch it is computed in.
+        Other responses of a batch are scored with them, because the last bit of a score depends on its batch.
         """
         scorer = None if recording.prefix == SCORE_PREFIX or not recording.rows else _scorer(self.graph)
         start = 0
@@ -55,13 +55,13 @@ class Scoring(NamedTuple):
                 yield scores[picked]
 
     def all(self, recording: Recording, rows: Mask | None = None) -> Scores:
-        """The same, all of them (n, d)."""
+        """The scores of all responses (n, d)."""
         return np.concatenate([np.zeros((0, len(self.detectors)), np.float32), *self(recording, rows)])
 
 
 def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[str] = ()) -> Recording:
-    """A recording's responses, with the signals that the bundle reads, and others; or with its scores, where it is one
-    of scores. Raises RecordingError when they are another graph's.
+    """The responses of a recording with the signals that the bundle reads, or with its scores where it is a recording
+    of scores. Raises RecordingError when another graph computed them.
     """
     model = model or bundle.model or None
     if not _holds_scores(path):
@@ -80,7 +80,7 @@ def responses_of(bundle: Bundle, path: Path, model: str | None, also: Sequence[s
 
 
 def write_scores(scoring: Scoring, part: Recording, directory: Path) -> RecordedFile | None:
-    """Write one file's scores, and its other columns, into a directory; None when that was done before."""
+    """Write the scores and the other columns of one file into a directory; None when that was done before."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -123,7 +123,7 @@ def _fact(path: Path, key: bytes) -> str | None:
 
 
 def _source(file: RecordedFile) -> str:
-    """The digest of a file together with which of its rows are meant."""
+    """Identifies a file and which of its rows are meant."""
     return hashlib.sha256(file.sha256.encode() + file.bits.tobytes()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What was counted over the last hour, for pictures of it."""
+"""What was counted over the last hour, for charts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Point = tuple[float, int, dict[str, int]]  # Unix time, rows judged and alarms b
 
 
 class History:
-    """Looks at the counts every so often, from a thread of its own."""
+    """Samples the counts at intervals, in its own thread."""
 
     def __init__(self, counts: Callable[[], Counts], every: float = POINT_INTERVAL) -> None:
         self._counts, self._every = counts, every
@@ -26,12 +26,12 @@ class History:
         self._thread.start()
 
     def points(self) -> dict[str, list[Point]]:
-        """The points of every model, oldest first, and what came since the last of them."""
+        """The points of every model, oldest first, and what was counted since the last of them."""
         now, counts = time.time(), self._counts()
         return {model: [*self._points.get(model, ()), self._since(model, counts, now)] for model in counts}
 
     def close(self) -> None:
-        """Look no more."""
+        """Stop sampling."""
         self._ending.set()
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""Serves the page and its live data (server-sent events), from the thread of the metrics port."""
+"""Serves the page and its live data (server-sent events), in the thread of the metrics port."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALARM_COUNTS = frozenset(map(str, range(1, 10_000)))  # what `last` may be
 
 
 class Page:
-    """`show` tells what is to be seen now, `alarms` those that hold a text, the newest last.
+    """`show` returns what the page shows now, `alarms` those that contain a text, the newest last.
 
     `history` is closed with the page.
     """
@@ -37,7 +37,7 @@ class Page:
         self._ending = False
 
     def answer(self, path: str, query: Mapping[str, str]) -> Response | None:
-        """The answer to GET, None for a path that is not the page's. Of `/alarms`, `search` and `last` say which."""
+        """The response to GET, None for a path that is not the page's. `search` and `last` filter `/alarms`."""
         if path == "/":
             return Response(HTTPStatus.OK, [("Content-Type", "text/html; charset=utf-8"), *self._headers()], self._html)
         if path == "/snapshot":
@@ -53,7 +53,7 @@ class Page:
         return None
 
     def close(self) -> None:
-        """Send those who watch away."""
+        """Disconnect everybody who watches."""
         self._ending = True
         self._history.close()
 
@@ -82,7 +82,7 @@ class Page:
 
 
 def _policy(html: str) -> str:
-    """Nothing but what stands in the page itself may run or be loaded."""
+    """A Content-Security-Policy under which only what is in the page itself runs or loads."""
     parts = {"script-src": re.findall(r"<script>(.*?)</script>", html, re.DOTALL)}
     parts["style-src"] = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
     lines = [

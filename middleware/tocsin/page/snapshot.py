@@ -1,4 +1,4 @@
-"""All that the page shows, at one moment, as plain data."""
+"""Everything that the page shows at one moment, as plain data."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SEARCH_FIELDS = ("id", "response_id", "model", "version", "severity", "session",
 
 
 def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mode: str) -> dict[str, Any]:
-    """What is to be shown now."""
+    """What the page shows now."""
     figures, points = sink.figures(), history.points()
-    guarded = {name: model for name, model in sink.models.items() if model.bundle is not None and name in figures}
+    guarded = {name: model for name, model in sink.models.items() if model.scoring is not None and name in figures}
     names = sorted(guarded, key=lambda name: -max(figures[name]["promise"].values(), default=0.0))
     limits, added, latest = sink.limits, sink.added_quantiles(), shown(alarms)[::-1]
     models = [_model(name, guarded[name], figures[name], points.get(name, []), limits) for name in names[:MAX_MODELS]]
@@ -45,7 +45,7 @@ def snapshot(sink: PrometheusSink, alarms: Iterable[Event], history: History, mo
 
 
 def shown(alarms: Iterable[Event], search: str = "") -> list[dict[str, Any]]:
-    """Alarms as a page shows them: those whose id, model, version, severity, session, trace or method holds a text."""
+    """Alarms as a page shows them: those whose id, model, version, severity, session, trace or method has a text."""
     text = search.strip().lower()
     return [alarm for event in list(alarms) if text in _searched(alarm := _shown(event))]
 
@@ -53,7 +53,9 @@ def shown(alarms: Iterable[Event], search: str = "") -> list[dict[str, Any]]:
 def _model(
     name: str, model: GuardedModel, figures: dict[str, Any], points: Sequence[Point], limits: PageLimits
 ) -> dict[str, Any]:
-    promise, judged, alarms = model.promise, figures["judged"], figures["alarms"]
+    scoring = model.scoring
+    assert scoring is not None  # only guarded models are shown
+    promise, judged, alarms = scoring.promise, figures["judged"], figures["alarms"]
     severities, limit = [], limits.of(watched_model(name, promise, model.config))
     for at, (severity, alpha) in enumerate(promise.alphas.items()):
         graver = list(promise.alphas)[: at + 1]
@@ -70,9 +72,9 @@ def _model(
             "quiet": figures["quiet"].get(severity, 0.0) > limits.quiet,
             "rates": [_rate(point, graver, expected) for point in points],
         })  # fmt: skip
-    provenance = model.bundle.provenance.get("calibrated", {}) if model.bundle is not None else {}
+    provenance = scoring.bundle.provenance.get("calibrated", {})
     return {
-        "name": name, "digest": model.digest, "unit": promise.unit, "calibrated": provenance.get("timestamp"),
+        "name": name, "digest": scoring.digest, "unit": promise.unit, "calibrated": provenance.get("timestamp"),
         "responses": promise.n, "judged": judged, "unscored": figures["unscored"], "severities": severities,
         "drift": figures["drift"], "drifted": figures["drift"] is not None and figures["drift"] > limits.drift,
         "finding": figures["finding"],
@@ -96,7 +98,7 @@ def _rate(point: Point, graver: Sequence[str], law: FalseAlarmLaw | None) -> dic
 
 
 def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]:
-    """Counts by bucket, and the shares that calibration lets expect: uniform p-values, or its own scores."""
+    """Counts by bucket, and the shares expected from calibration: of uniform p-values, or of its own scores."""
     bounds = counted["bounds"]
     if reference is None:
         below = [0.0, *bounds, 1.0]
@@ -108,11 +110,11 @@ def _expected(counted: dict[str, list[float]], reference: Any) -> dict[str, Any]
 
 
 def _shown(event: Event) -> dict[str, Any]:
-    """An alarm without what nobody reads on a page."""
+    """An alarm without the parts that the page does not show."""
     return {"id": event["id"], "type": event["type"], "time": event["time"], **without_messages(event)["data"]}
 
 
 def _searched(alarm: dict[str, Any]) -> str:
-    """What of an alarm is looked through; of several that are summed, the worst too."""
+    """The parts of an alarm that a search covers; of a sum, the worst alarm too."""
     values = [part[name] for part in (alarm, alarm.get("worst", {})) for name in SEARCH_FIELDS if part.get(name)]
     return "\n".join(values).lower()

@@ -1,4 +1,4 @@
-"""The same picture as the page's, for a terminal."""
+"""The page's content for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tocsin.page.answers import duration, reason
+from tocsin.page.answers import duration, has_scored, reason
 from tocsin_calibration.wording import percent
 
 LEVELS = " ▁▂▃▄▅▆▇█"
@@ -24,7 +24,7 @@ STATES = {"good": "green", "bad": "bold red"}
 
 
 def picture(snapshot: dict[str, Any], alarms: Sequence[dict[str, Any]] | None = None) -> RenderableType:
-    """What `snapshot` tells, drawn, with these alarms, the newest first; else with its own."""
+    """A snapshot as text, with these alarms, the newest first, or else its own."""
     now = datetime.fromtimestamp(snapshot["time"], UTC)
     parts: list[RenderableType] = [Text.assemble(("Tocsin ", "bold"), f"{snapshot['mode']}, {now:%H:%M:%S} UTC")]
     for answer in snapshot.get("answers", ()):  # which an older tocsin does not have
@@ -63,13 +63,15 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
     quiet = any(severity["quiet"] for severity in model["severities"])
     status = "[green]promise kept, far fewer alarms than expected" if quiet else "[green]promise kept"
     state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else status
-    state = state if model["judged"] else "[dim]no traffic yet"
+    if not model["judged"]:
+        unended = model["unit"] != "responses" and has_scored(model)
+        state = f"[dim]no {model['unit']} have ended yet" if unended else "[dim]no traffic yet"
     title = f"[bold]{escape(model['name'])}[/] {state}[/] [dim]{model['digest'][:19]}"
     return Panel(Group(*lines), title=title, title_align="left", border_style="red" if "red" in state else "dim")
 
 
 def _sparkline(rates: Sequence[dict[str, Any]]) -> Text:
-    """Shares of alarms, newest last, those beyond what chance leaves room for in red."""
+    """Shares of alarms, newest last. Those beyond what chance explains are red."""
     points = [point for point in rates if point["rate"] is not None][-WIDTH:]
     top = max([point["rate"] for point in points] + [point["high"] for point in points] + [1e-9])
     drawn = Text()

@@ -1,1 +1,1 @@
-"""Wire protocols: which methods carry responses to score, and where their signals stand."""
+"""Wire protocols: which methods carry responses to score, and where their signals are."""

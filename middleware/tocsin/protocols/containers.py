@@ -34,9 +34,9 @@ _NPY = b"\x93NUMPY"
 def tensor_in(container: str, content: bytes, name: str) -> Float32:
     """The tensor of that name as float32, in its shape.
 
-    Raises Unscored: `undecodable` where the bytes are not such a container, or can be read in two ways, or are a
-    pickle; `missing_signal` where it has no such tensor; `dtype` and `shape` where the tensor is none of numbers, or
-    holds other than its shape says; `too_large` beyond 32 MiB of an array in npz.
+    Raises Unscored: `undecodable` where the bytes are not such a container, are ambiguous, or hold a pickle;
+    `missing_signal` where the container has no such tensor; `dtype` and `shape` where the tensor is not numeric, or its
+    size differs from its shape; `too_large` beyond 32 MiB for an array in npz.
     """
     if content.startswith(_PICKLES):
         raise Unscored(
@@ -81,7 +81,7 @@ def _safetensor(content: bytes, name: str) -> Float32:
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON. Raises ValueError where a name comes twice: readers differ in which they take."""
+    """A JSON object. Raises ValueError where a name occurs twice, because readers differ in which value they use."""
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a name twice")
@@ -111,7 +111,7 @@ def _array(content: bytes, name: str) -> Float32:
 
 
 def _npy(raw: bytes, name: str) -> Float32:
-    """An array of numpy's own format, by its header alone: what it holds is taken as it stands."""
+    """Parse an array in numpy's own format from its header, without a copy of its values."""
     if len(raw) > LARGEST_MEMBER:
         raise Unscored("too_large", f"array '{name}' unpacks to more than it says")
     if not raw.startswith(_NPY):

@@ -24,14 +24,16 @@ _SYNONYMS = {
 
 
 def datatype(name: str) -> str | None:
-    """The datatype that a protocol calls `name` (`FP32`, `float32`, `DT_FLOAT`), None where it is not numeric."""
+    """The datatype with the name that a protocol gives it (`FP32`, `float32`, `DT_FLOAT`), None where it is not
+    numeric.
+    """
     plain = re.sub(r"^(DT_|TYPE_|DATA_TYPE_|DTYPE_)", "", name.upper())
     plain = _SYNONYMS.get(plain, plain)
     return plain if plain in DTYPES else None
 
 
 def item_size(kind: str, name: str) -> int:
-    """Bytes a value of a numeric tensor. Raises Unscored `dtype` for BYTES and unknown types."""
+    """The bytes of one value of a numeric tensor. Raises Unscored `dtype` for BYTES and unknown types."""
     dtype = DTYPES.get(kind)
     if dtype is None:
         raise Unscored("dtype", f"tensor '{name}' is {kind or 'of no type'}, but a signal must be numeric")

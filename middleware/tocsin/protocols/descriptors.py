@@ -1,7 +1,7 @@
-"""Message classes from descriptor sets, in pools of their own.
+"""Message classes from descriptor sets, in private pools.
 
-A private pool never collides with generated modules of the same names in the user's program, and needs no
-generated code that would have to match the protobuf runtime.
+A private pool does not collide with generated modules of the same names in the user's program, and needs no generated
+code that has to match the protobuf runtime.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ def pool(name: str) -> Pool:
 
 
 def pool_of(content: bytes) -> Pool:
-    """The pool of a serialised FileDescriptorSet. Raises ValueError when it is none, or lacks what it imports."""
+    """The pool of a serialised FileDescriptorSet. Raises ValueError when it cannot be parsed, or lacks an import."""
     try:
         files = list(descriptor_pb2.FileDescriptorSet.FromString(content).file)
     except DecodeError as error:
-        raise ValueError(f"it is no descriptor set ({error})") from None
+        raise ValueError(
+            f"it is no descriptor set ({error}); make one: protoc --include_imports --descriptor_set_out=FILE X.proto"
+        ) from None
     return pool_of_files(files)
 
 
 def pool_of_files(files: list[Any]) -> Pool:
-    """The pool of FileDescriptorProtos, in whatever order. Raises ValueError when one lacks what it imports."""
+    """The pool of FileDescriptorProtos, in any order. Raises ValueError when one lacks an import."""
     pool = descriptor_pool.DescriptorPool()
     waiting = {file.name: file for file in files}
     if not waiting:
@@ -67,12 +69,13 @@ def pool_of_files(files: list[Any]) -> Pool:
 
 
 def find_method(pool: Pool, name: str) -> MethodDescriptor:
-    """The method /package.Service/Method. Raises ValueError telling what there is instead."""
+    """The method /package.Service/Method. Raises ValueError, listing the methods that exist."""
     service, _, method = name.removeprefix("/").partition("/")
     try:
         described = pool.FindServiceByName(service)
     except KeyError:
-        raise ValueError(f"there is no service '{service}' in the descriptors") from None
+        form = "" if method else "; a method is written /PACKAGE.SERVICE/METHOD"
+        raise ValueError(f"there is no service '{service}' in the descriptors{form}") from None
     if method not in described.methods_by_name:
         names = ", ".join(described.methods_by_name)
         raise ValueError(f"service '{service}' has no method '{method}' (it has: {names})")

@@ -1,6 +1,6 @@
-"""Asking for a signal that a protocol gives on demand, and taking it out of what the caller gets.
+"""Changes requests to ask for an optional signal, and removes that signal from what the caller receives.
 
-A request is only changed when the caller has not asked by itself; what the caller asked for is never changed.
+A request is changed only when the caller has not asked for the signal. What the caller asked for is never removed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tocsin.unscored import Unscored
 
 
 class RequestedFields(NamedTuple):
-    """`unless`: the caller has asked when this field of the request is there, or true. `set`: fields of the request to
-    their values, `amount` standing for the number configured. `strip`: fields to clear in responses, or such a field to
-    the field of the request by which the caller has asked for it alone.
+    """`unless`: the caller has asked when this field of the request is present, or true. `set`: values for fields of
+    the request, with `amount` for the configured number. `strip`: fields to clear in responses; a mapping from such a
+    field to a request field clears it unless the caller has set that request field.
     """
 
     unless: str
@@ -33,7 +33,7 @@ _UNTRIED: Any = object()
 
 class FieldEdit:
     """The `RequestedFields` of one method's messages. Responses whose structure is among `layouts` are cut without
-    parsing them.
+    parsing.
 
     Raises ValueError where a path does not fit the messages.
     """
@@ -56,7 +56,7 @@ class FieldEdit:
         self._flagged = any(flag is not None for _, flag in self._strip)
 
     def try_out(self) -> None:
-        """Raises ValueError where fields cannot be set or cleared as they are told to be."""
+        """Raises ValueError where the fields cannot be set or cleared as configured."""
         for path, value in self._set:
             try:
                 _assign(self._request(), path, value)
@@ -68,7 +68,7 @@ class FieldEdit:
             raise ValueError(f"ask.strip: {error}") from None
 
     def ask(self, request: bytes) -> bytes | None:
-        """The request that asks for the signals too, None when the caller has. Raises Unscored."""
+        """The request with the signals asked for, None when the caller has asked already. Raises Unscored."""
         message = self._parse(self._request, request)
         is_set = self._unless.follow(message)
         if is_set or (is_set is not None and self._unless.field.has_presence):
@@ -78,7 +78,7 @@ class FieldEdit:
         return bytes(message.SerializeToString())
 
     def strip(self, request: bytes, response: bytes) -> bytes:
-        """The response without what was asked for. Raises Unscored."""
+        """The response without what Tocsin asked for. Raises Unscored."""
         wanted = self._wanted(request)
         layout = self._layouts.of(response)
         if layout is not None:
@@ -91,7 +91,7 @@ class FieldEdit:
         return self._parsed(response, wanted)
 
     def _wanted(self, request: bytes) -> int:
-        """Which fields the caller has asked for, a bit each of those to clear."""
+        """Which of the fields to clear the caller has asked for, one bit for each."""
         if not self._flagged:
             return 0
         message = self._parse(self._request, request)
@@ -102,7 +102,7 @@ class FieldEdit:
         return bits
 
     def _cleared(self, wanted: int) -> list[list[str]]:
-        """The fields to clear where those that the bits say are wanted."""
+        """The fields to clear, for those bits."""
         return [path for at, (path, _) in enumerate(self._strip) if not wanted >> at & 1]
 
     def _parsed(self, response: bytes, wanted: int = 0) -> bytes:
@@ -119,7 +119,7 @@ class FieldEdit:
         return bytes(message.SerializeToString())
 
     def _learnt(self, like: bytes, wanted: int) -> list[Part] | None:
-        """What is left of messages like this one; None where cutting does not give what parsing does."""
+        """The parts that are left of messages like this one; None where cutting and parsing differ."""
         plan = _without(like, 0, len(like), self._response.DESCRIPTOR, self._cleared(wanted))
         parsed = self._parse(self._response, self._parsed(like, wanted))
         same = self._parse(self._response, _joined(plan, like)) == parsed
@@ -152,7 +152,7 @@ def _joined(parts: Sequence[Part], content: bytes) -> bytes:
 
 
 def _without(raw: bytes, at: int, end: int, kind: Descriptor, strip: Sequence[Sequence[str]]) -> list[Part]:
-    """The parts of a message without the fields at these paths; what holds one of them is told its new length."""
+    """The parts of a message without the fields at these paths. Enclosing fields get their new lengths."""
     parts: list[Part] = []
     while at < end:
         start = at

@@ -1,4 +1,4 @@
-"""Methods of any protocol, read by paths of fields."""
+"""Methods of any gRPC protocol, whose signals are read by paths of fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tocsin.protocols.field_signals import Alternatives, plain, signal_of
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.layouts import Layouts
 from tocsin.protocols.likeliest import Read
-from tocsin.protocols.message_filling import filled, require_fields
+from tocsin.protocols.message_filling import filled_message, require_fields
 from tocsin.protocols.method import AnsweredRequest, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
@@ -26,7 +26,9 @@ from tocsin.protocols.single_fields import SingleFields
 
 
 class Abort(NamedTuple):
-    """A method that stops calls: the field of its request that takes their names, and of theirs the one that is it."""
+    """A method that cancels calls: which field of its request takes the names of calls, and which field of theirs is
+    the name.
+    """
 
     method: MethodDescriptor
     ids: str
@@ -34,19 +36,19 @@ class Abort(NamedTuple):
 
 
 class Ids(NamedTuple):
-    """Where requests of a stream tell their id, and where responses tell whose they are."""
+    """Which fields hold a request's id, and in a response the id of its request."""
 
     request: str
     response: str
 
 
 class FieldMethod:
-    """A method found in a descriptor. `model` and `version` are where calls tell them, as `request.PATH`,
-    `response.PATH` or `metadata.KEY`; `summary` the field of a stream's last message that sums up what was streamed;
-    `content` where a stream's message carries something to judge; `sequence` where it tells which of several parallel
-    sequences it belongs to; `ids` and `in_turn` how responses on a stream of requests are matched with them; `signals`
-    are places that users need not name; `asks` what it can be asked for; `alternatives` where the likeliest tokens of
-    each place are told; `abort` the call that stops it.
+    """A method found in a descriptor. `model` and `version` say where calls name them: `request.PATH`, `response.PATH`
+    or `metadata.KEY`. `summary` is the field of a stream's last message that repeats what was streamed; `content` the
+    fields of a stream's message that carry something to judge; `sequence` the field that numbers parallel sequences.
+    `ids` and `in_turn` say how responses on a stream of requests are matched with them. `signals` are the paths that
+    users need not configure; `asks` what requests can ask for besides; `alternatives` the likeliest tokens of each
+    position; `abort` the call that cancels this one.
 
     Raises ValueError where a path does not fit the messages.
     """
@@ -110,7 +112,7 @@ class FieldMethod:
             FieldEdit(asks, self._request, self._response, 1, self._layouts).try_out()
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
-        """Whose response it is. Raises Unscored."""
+        """Parse a response and find its model. Raises Unscored."""
         if self._silent and (layout := self._layouts.of(response)) is not None:
             return KnownMessage(response, layout, self._response)
         message = parsed(self._response, response, "response", self._single)
@@ -130,7 +132,7 @@ class FieldMethod:
         return OpenedMessage(model, version, message, is_summary, sequence, empty)
 
     def request_id(self, request: bytes) -> str:
-        """The id of one request of a stream, empty where it has none."""
+        """The id of one request of a stream, "" where it has none."""
         return self._request_id(request) if self._request_id is not None else ""
 
     def answer_of(self, response: bytes) -> AnsweredRequest:
@@ -151,7 +153,7 @@ class FieldMethod:
         return int(max(sequence) if len(self._places) > 1 else sequence)
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> FieldReader:
-        """How to read these signals. Raises ValueError where a path does not fit the messages."""
+        """A reader of these signals. Raises ValueError where a path does not fit the messages."""
         paths = [
             Signal(
                 name,
@@ -165,34 +167,34 @@ class FieldMethod:
         return FieldReader(paths, self._request, self._response, shapes)
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
-        """Whether some signal, or whose response it is, stands in the request."""
+        """Whether some signal, or the model's name, is in the request."""
         sides = [self._model[0], self._version[0], *(path.side for path in signals.values())]
         return "request" in sides
 
     def edit(self, signals: Mapping[str, SignalPath], amount: int) -> FieldEdit | None:
-        """How to ask for what the protocol gives on demand."""
+        """How to ask for what the protocol sends only on demand."""
         del signals
         return (
             None if self._asks is None else FieldEdit(self._asks, self._request, self._response, amount, self._layouts)
         )
 
     def answer(self, content: Mapping[str, Any]) -> Any:
-        """A response message of these fields. Raises ValueError."""
+        """A response message with these fields. Raises ValueError."""
         try:
             return ParseDict(dict(content), self._response())
         except ParseError as error:
             raise ValueError(str(error)) from None
 
     def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
-        """A response message with the fields that it takes over from the one that is withheld."""
-        return filled(answer, withheld, keep, lambda message: message)
+        """A response message with the fields that it copies from the withheld one."""
+        return filled_message(answer, withheld, keep, lambda message: message)
 
     def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
         """Raises ValueError where responses have no such field."""
         require_fields(answer, fields)
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
-        """The method, and the request to it, that tell the server to stop answering this request."""
+        """The method, and the request to it, that cancel this request at the server."""
         if self._abort is None:
             return None
         name = text_at(self._request, self._abort.id)(request)
@@ -201,7 +203,7 @@ class FieldMethod:
         return (path, message.SerializeToString()) if name else None
 
     def numbered(self, response: Any, sequence: int) -> bytes:
-        """A response as one of that sequence."""
+        """The response with that sequence number."""
         renumbered = type(response)()
         renumbered.CopyFrom(response)
         for *owners, field in self._places:
@@ -211,7 +213,7 @@ class FieldMethod:
         return bytes(renumbered.SerializeToString())
 
     def request_field(self, path: str) -> Callable[[bytes], str]:
-        """A function that finds a field's text in a request."""
+        """A function that reads a field of a request as text."""
         return text_at(self._request, path)
 
     def _signal(self, path: SignalPath) -> Read:
@@ -231,7 +233,7 @@ class FieldMethod:
 
 
 def _content_at(root: Any, path: str) -> Callable[[Any], Any]:
-    """How to find what a stream's messages carry; what is there has a length."""
+    """A function that finds whether a message of a stream carries something."""
     resolved = resolve(root, path)
     if resolved.numeric and not resolved.repeated and "[]" not in path and "[*]" not in path:
         raise ValueError(f"content: '{path}' is one number, which messages carry always: name a repeated field")
@@ -239,7 +241,7 @@ def _content_at(root: Any, path: str) -> Callable[[Any], Any]:
 
 
 def _ways(path: str) -> list[str]:
-    """The alternatives of a path in responses, none of an empty one."""
+    """The alternatives of a path in responses; none for an empty path."""
     return [way.strip().removeprefix("response.") for way in path.split("|")] if path else []
 
 

@@ -1,4 +1,6 @@
-"""Values at a path of fields in a protobuf message: resolved against the descriptor once, followed in each message."""
+"""Values at a path of fields in a protobuf message. Paths are resolved against the descriptor once, and followed in
+each message.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ Follow = Callable[[Any], Any]
 
 
 class FieldPath(NamedTuple):
-    """A resolved path. `follow` gives a message's value, None where it is not there; values along axes are lists.
+    """A resolved path. `follow` gives a message's value, None where it is missing; values along axes are lists.
 
-    `field` is the last field; `repeated` tells that its values are not told apart by the path; `by_rows` that the
-    outermost axis is one of responses; `straight` that the path is one of fields alone, so that `follow` gives all
-    values of the last one, none where an owner is missing.
+    `field` is the last field. `repeated`: the path does not distinguish its several values. `by_rows`: the outermost
+    axis counts responses. `straight`: the path consists of fields alone, so that `follow` gives all values of the last
+    field, none where an enclosing message is missing.
     """
 
     follow: Follow
@@ -44,17 +46,17 @@ class FieldPath(NamedTuple):
 
     @property
     def message_type(self) -> str:
-        """The full name of the values' message type, empty where they are none."""
+        """The full name of the values' message type, "" where they are not messages."""
         return self.field.message_type.full_name if self.field.message_type is not None else ""
 
 
 def resolve(root: Descriptor, path: str) -> FieldPath:
-    """The path in messages of a type. Raises ValueError telling which field is not there, and which are."""
+    """Resolve a path in messages of a type. Raises ValueError, naming the missing field and those that exist."""
     return _resolve(root, steps(path), path)
 
 
 def text_at(kind: Any, path: str) -> Callable[[bytes], str]:
-    """A function that finds the text of a field in encoded messages of a kind, empty where there is none."""
+    """A function that reads a field of encoded messages as text, "" where it is missing."""
     resolved = resolve(kind.DESCRIPTOR, path)
     if resolved.repeated or resolved.message_type or resolved.by_rows:
         raise ValueError(f"'{path}' is not one value")
@@ -145,7 +147,7 @@ def _resolve_rest(field: FieldDescriptor, rest: Sequence[Step], path: str) -> Fi
 def _several_keys(
     entry: FieldDescriptor, takes: Sequence[str], rest: Sequence[Step], parts: Sequence[Follow], path: str
 ) -> FieldPath:
-    """An axis of a map's values, in the order in which the path names their keys; None where a key is missing."""
+    """An axis of a map's values, in the order of the path's keys; None where a key is missing."""
     if len(takes) > 1:
         raise ValueError(f"'{path}': several keys of '{entry.name}' are an axis already, so no [{takes[1]}] follows")
     keys = [_key(entry.message_type.fields_by_name["key"], key.strip(), path) for key in takes[0].split(",")]
@@ -185,7 +187,7 @@ def _each(inner: Follow | None) -> Follow:
 
 
 def _pick(field: FieldDescriptor, take: str, path: str) -> Follow:
-    """One of repeated values: by its position, or by its `name`."""
+    """One of the repeated values: by its position, or by its `name`."""
     if take.lstrip("-").isdigit():
         index = int(take)
         return lambda values: values[index] if -len(values) <= index < len(values) else None

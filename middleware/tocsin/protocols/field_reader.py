@@ -1,4 +1,4 @@
-"""Reads a model's signals out of messages, parsed or of a structure that was met before."""
+"""Reads a model's signals from messages, parsed or, where a message's structure is known, by position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tocsin.unscored import Unscored
 
 
 class OpenedMessage(NamedTuple):
-    """A response whose model is known, where the call tells it."""
+    """A parsed response, with the model's name where the call gives it."""
 
     model: str
     version: str
@@ -27,7 +27,7 @@ class OpenedMessage(NamedTuple):
 
 
 class KnownMessage:
-    """A response of a structure that was met before; parsed only for whoever wants that, and once."""
+    """A response of a known structure. It is parsed only on demand, and once."""
 
     __slots__ = ("_kind", "_message", "layout", "raw")
     model = ""
@@ -57,7 +57,7 @@ class KnownMessage:
 
 
 class Signal(NamedTuple):
-    """A signal of a model: whether it stands in the request, how it is read, whether it is plain numbers, and where."""
+    """A signal of a model: whether it is in the request, how it is read, whether it is plain numbers, and its path."""
 
     name: str
     in_request: bool
@@ -71,7 +71,7 @@ _UNTRIED: Any = object()
 
 
 class FieldReader:
-    """Reads a model's signals. Messages that are judged together are put together along the first axis."""
+    """Reads a model's signals. Messages that are judged together are joined along the first axis."""
 
     def __init__(self, signals: Sequence[Signal], request: Any, response: Any, shapes: Shapes) -> None:
         self._signals = list(signals)
@@ -118,7 +118,7 @@ class FieldReader:
         return tuple(layout), raws
 
     def _plan_of(self, layout: Layout) -> ReadPlan | None:
-        """How to read messages of this structure without parsing; None where they have to be."""
+        """How to read messages of this structure without parsing; None where they have to be parsed."""
         shaped: Shaped = ()
 
         def read(raw: bytes) -> list[bytes]:
@@ -137,7 +137,7 @@ class FieldReader:
 
 
 def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:
-    """How to take the bytes of each signal."""
+    """Functions that cut out the bytes of each signal."""
     if any(len(of_signal) != 1 for of_signal in spans):
         return lambda raw: [b"".join([raw[start:end] for start, end in of_signal]) for of_signal in spans]
     if len(spans) == 1:
@@ -148,7 +148,7 @@ def _taking(spans: Sequence[Spans]) -> Callable[[bytes], list[bytes]]:
 
 
 def parsed(kind: Any, content: bytes, side: str, single: SingleFields | None = None) -> Any:
-    """A message of a kind, with no field twice where `single` is given. Raises Unscored `undecodable`."""
+    """Parse a message. With `single`, no field may occur twice. Raises Unscored `undecodable`."""
     try:
         message = kind.FromString(content)
     except DecodeError as error:

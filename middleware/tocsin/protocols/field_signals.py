@@ -1,4 +1,4 @@
-"""Signals of messages that are judged together: their values as one, choices among tokens, one row a sequence."""
+"""Signals of messages that are judged together: joined values, choices among tokens, one row for each sequence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Float32 = NDArray[np.float32]
 
 
 class Alternatives(NamedTuple):
-    """Where messages tell the likeliest tokens of each place: their ids and their log-probabilities, (T, K) each."""
+    """Where messages list the likeliest tokens of each position: their ids and log-probabilities, (T, K) each."""
 
     tokens: SignalPath
     logprobs: SignalPath
@@ -29,7 +29,9 @@ class Alternatives(NamedTuple):
 def signal_of(
     root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm], alternatives: Alternatives | None
 ) -> Read:
-    """How to read a signal of messages of a type. Raises ValueError telling why that cannot be."""
+    """A function that reads a signal from messages of a type. Raises ValueError with the reason where that is
+    impossible.
+    """
     if path.choices:
         if alternatives is None:
             raise ValueError("choices: nothing says where the likeliest tokens of each place stand")
@@ -43,8 +45,8 @@ def signal_of(
 def document_signal(
     ways_of: Callable[[SignalPath], list[Find]], path: SignalPath, alternatives: Alternatives | None
 ) -> Read:
-    """How to read a signal of documents in which `ways_of` tells how to find values. Raises ValueError telling why that
-    cannot be.
+    """A function that reads a signal from documents, in which `ways_of` finds values. Raises ValueError with the reason
+    where that is impossible.
     """
     if path.said or path.container:
         raise ValueError("tensors in a field of bytes, and likeliest tokens told by rank, are read of gRPC messages")
@@ -57,7 +59,7 @@ def document_signal(
 
 
 def _of_ways(ways: Sequence[Find], path: SignalPath) -> Read:
-    """How to read what stands at a path, by the first way that finds something."""
+    """A function that reads the value at a path, by the first alternative that finds one."""
     if path.sequences:
         return _by_sequence(ways, path.sequences)
 
@@ -74,25 +76,25 @@ def _of_ways(ways: Sequence[Find], path: SignalPath) -> Read:
 
 
 def plain(root: Descriptor, path: SignalPath) -> bool:
-    """Whether a signal is numbers as they stand, in a shape that a message's structure tells."""
+    """Whether a signal is plain numbers, whose shape follows from the message's structure."""
     return not path.is_derived and all(resolve(root, way).numeric for way in path.path.split("|"))
 
 
 def _places(root: Descriptor, path: SignalPath, logprobs: SignalPath, forms: Mapping[str, TensorForm]) -> Read:
-    """How to read what is told of the likeliest tokens, (T, K), of messages together."""
+    """A function that reads the likeliest tokens, (T, K), of messages that are judged together."""
     if path.said:
         return likeliest(root, path, logprobs)
     return _together(finder(root, path, forms))
 
 
 def _together(ways: Sequence[Find]) -> Read:
-    """What messages together have."""
+    """Join the values of messages."""
     return lambda parts, width: _joined(ways, [part.message for part in parts], width)
 
 
 def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array | None:
-    """The first way by which some message has values; those of all messages together: rows where each has the width
-    that detectors were fitted on, else one behind the other.
+    """The first alternative by which some message has values, joined over all messages: as rows where each has the
+    fitted width, otherwise end to end.
     """
     for way in ways:
         arrays = [array for message in messages if (array := way(message)) is not None]
@@ -110,8 +112,8 @@ def _joined(ways: Sequence[Find], messages: Sequence[Any], width: int) -> Array 
 
 
 def _among(tokens: Read, logprobs: Read, choices: Sequence[Float32], at: int | str) -> Read:
-    """The probabilities of the choices (C,) at one place of an answer, of the mass that all of them have there. Each
-    choice is told by the tokens that say it.
+    """The probabilities (C,) of the choices at one position of an answer, relative to the mass of all choices there.
+    The tokens that stand for a choice are configured.
     """
 
     def read(parts: Sequence[MessagePart], width: int) -> Array | None:
@@ -135,7 +137,7 @@ def _among(tokens: Read, logprobs: Read, choices: Sequence[Float32], at: int | s
 
 
 def _by_sequence(ways: Sequence[Find], kind: str) -> Read:
-    """One row a sequence: its values filled up with -1 (S, T), or their sum (S,)."""
+    """One row for each sequence: its values padded with -1 (S, T), or their sum (S,)."""
 
     def read(parts: Sequence[MessagePart], width: int) -> Array | None:
         del width

@@ -1,4 +1,4 @@
-"""Signals as arrays out of protobuf messages: numbers along a path, tensors of a declared form, packed bytes."""
+"""Signals as arrays from protobuf messages: numbers along a path, tensors of a declared form, packed bytes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MOST_REPEATED = 8_388_608  # values that one of a few may stand for
 
 
 class TensorForm(NamedTuple):
-    """Where a message type that is a tensor keeps what it is: paths, and `values` the field of each datatype. Where it
-    `repeats_last`, fewer values than the shape says are followed by the last of them over and over, none by zeros.
+    """The fields of a message type that is a tensor: paths, and `values` the field of each datatype. Where it
+    `repeats_last`, too few values are filled up with the last one, and none with zeros.
     """
 
     dtype: str
@@ -37,7 +37,7 @@ class TensorForm(NamedTuple):
 
 
 class Array(NamedTuple):
-    """A signal of one message: its shape, its values as the bytes of float32, and how its first axis is meant."""
+    """A signal of one message: its shape, its values as bytes of float32, and the meaning of its first axis."""
 
     shape: tuple[int, ...]
     raw: bytes
@@ -45,12 +45,12 @@ class Array(NamedTuple):
 
     @property
     def values(self) -> Float32:
-        """The values in their shape."""
+        """The values as an array of that shape."""
         return np.frombuffer(self.raw, np.float32).reshape(self.shape)
 
     @classmethod
     def of(cls, values: NDArray[Any], rows: bool | None) -> Array:
-        """An array of numbers."""
+        """The signal with the values of an array."""
         return cls(values.shape, values.astype(np.float32, copy=False).tobytes(), rows)
 
 
@@ -60,7 +60,7 @@ Find = Callable[[Any], Array | None]  # None where the message does not have it
 
 
 def finder(root: Descriptor, path: SignalPath, forms: Mapping[str, TensorForm]) -> list[Find]:
-    """How to find a signal in messages of a type, one a way that its path names. Raises ValueError."""
+    """Functions that find a signal in messages of a type, one for each alternative of its path. Raises ValueError."""
     return [_finder(root, path_text, path, forms) for path_text in path.path.split("|")]
 
 
@@ -80,7 +80,7 @@ def _finder(root: Descriptor, path: str, signal: SignalPath, forms: Mapping[str,
 
 
 def float32_bytes(values: Sequence[float], length: int) -> bytes:
-    """So many numbers as the bytes of float32; those beyond its range are infinite."""
+    """The numbers as bytes of float32. Those beyond its range become infinite."""
     try:
         if length < len(_FEW):
             return _FEW[length](*values)
@@ -172,7 +172,7 @@ def _contained(root: Descriptor, path: str, signal: SignalPath) -> Find:
 
 
 def _tensor(owner: Descriptor, form: TensorForm, path: str) -> Find:
-    """A tensor message's values, its first axis as the detectors' width says."""
+    """The values of a tensor message. The fitted width decides what its first axis means."""
     kind_at, shape_at = resolve(owner, form.dtype), resolve(owner, form.shape)
     packed = resolve(owner, form.bytes) if form.bytes else None
     fields = {field: resolve(owner, field) for field in form.values.values()}
@@ -200,7 +200,7 @@ def _tensor(owner: Descriptor, form: TensorForm, path: str) -> Find:
 
 
 def _named(resolved: FieldPath | None, message: Any, path: str) -> str:
-    """The datatype that a message tells. Raises Unscored `dtype`."""
+    """The datatype that a message names. Raises Unscored `dtype`."""
     assert resolved is not None
     name = resolved.follow(message)
     if resolved.field.enum_type is not None:

@@ -1,13 +1,12 @@
-"""Messages whose like was met before, read without parsing them.
+"""Messages whose structure is known, read without parsing them.
 
-A token stream's messages differ in their numbers and seldom in their structure, which protobuf tells by tags, lengths
-and the lengths of varints. A structure that was parsed once is remembered as a mask over the bytes that tell it; in
-another message with the same bytes under the mask, all floats stand at the same places. Where those of a signal stand
-is found by trial: messages of that structure with other floats in them are parsed and read in the usual way.
+The messages of a token stream differ in their numbers and seldom in their structure, which protobuf encodes in tags,
+lengths and the lengths of varints. A structure that was parsed once is remembered as a mask over the bytes that encode
+it. In another message with the same bytes under the mask, all floats are at the same positions. Which of them belong to
+a signal is found by trial: messages of that structure with other floats are parsed and read in the usual way.
 
-What the mask leaves out: floats and other numbers of fixed size, what varints hold (not how long they are), bytes, and
-packed varints but for their last byte's end. Text is kept, since it may be no text. So nothing is read otherwise than
-by parsing it, but for one: packed varints that are too long to be numbers are not found out.
+The mask leaves out: floats and other numbers of fixed size, the values of varints (not their lengths), bytes, and
+packed varints except for their last byte.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _SIZES = {5: 4, 1: 8}
 
 
 class Layout:
-    """One structure: what it says of its messages, where their floats stand, and a message that is like all others."""
+    """One structure: its mask, the positions of its floats, and a sample message."""
 
     __slots__ = ("_floats", "empty", "is_summary", "like", "sequence")
 
@@ -48,8 +47,8 @@ class Layout:
         self.is_summary, self.sequence, self.empty = is_summary, sequence, empty
 
     def spans(self, read: Callable[[bytes], list[bytes]]) -> list[Spans] | None:
-        """Where the values stand that `read` finds in messages of this structure, float32 a signal; None where they
-        are not floats of it as they stand.
+        """The positions of the values that `read` finds in messages of this structure, as float32, for each signal;
+        None where the values are not floats of the message.
         """
         spans: list[list[int]] | None = None
         random = np.random.default_rng(0)
@@ -70,8 +69,8 @@ class Layout:
 
 
 class Layouts:
-    """The structures of one type of message that are remembered. `exact`: full names of fields whose values are part
-    of the structure.
+    """The remembered structures of one message type. `exact`: full names of fields whose values are part of the
+    structure.
     """
 
     def __init__(self, kind: Descriptor, exact: Set[str] = frozenset()) -> None:
@@ -93,7 +92,7 @@ class Layouts:
         return None
 
     def learn(self, message: bytes, is_summary: bool, sequence: int, empty: bool = False) -> Layout | None:
-        """Remember the structure of a message that could be parsed, unless there is no room or it does not pay."""
+        """Remember the structure of a message that was parsed, unless there is no room or it does not pay."""
         length = len(message)
         if (
             not 0 < length <= MAX_MESSAGE
@@ -121,7 +120,7 @@ class Layouts:
         return layout
 
     def _walk(self, raw: bytes, at: int, end: int, kind: Descriptor, bits: bytearray, floats: list[int]) -> bool:
-        """Unmask what is no structure, and note where floats are. False where it is something unusual."""
+        """Unmask what is not structure, and note the positions of floats. False where something is unusual."""
         while at < end:
             tag, at = varint(raw, at)
             field, wire = kind.fields_by_number.get(tag >> 3), tag & 7
@@ -174,7 +173,7 @@ class Layouts:
 
 
 def varint(raw: bytes, at: int) -> tuple[int, int]:
-    """The number that begins there, and where it has ended. Raises IndexError where it does not end."""
+    """The number that begins at a position, and the position after it. Raises IndexError where it does not end."""
     value = shift = 0
     while True:
         byte = raw[at]

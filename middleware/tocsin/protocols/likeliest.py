@@ -1,4 +1,4 @@
-"""The likeliest tokens of each place of an answer, where a server tells them without the one that it said."""
+"""The likeliest tokens of each position of an answer, where a server lists them without the sampled token."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ Read = Callable[
 
 
 class _Place(NamedTuple):
-    """One place of an answer: the likeliest tokens but the one that was said, their log-probabilities, and that one."""
+    """One position of an answer: the likeliest tokens except the sampled one, their log-probabilities, and the sampled
+    one.
+    """
 
     others: list[float]
     said: float
@@ -40,16 +42,16 @@ class _Place(NamedTuple):
 
     @property
     def holds_said(self) -> bool:
-        """Whether the token said is one of the likeliest for sure, as likely as another of them or more."""
+        """Whether the sampled token is certainly among the likeliest."""
         return self.rank <= max(1, len(self.others)) or (bool(self.logs) and self.said_log >= min(self.logs))
 
     @property
     def amount(self) -> int:
-        """How many of the likeliest are known. A token of the next rank completes them, whoever was asked for it."""
+        """How many of the likeliest are known. The sampled token completes them where it has the next rank."""
         return len(self.others) + (self.holds_said or self.rank <= len(self.others) + 1)
 
     def likeliest(self, amount: int) -> list[float]:
-        """So many of the likeliest, or fewer where no more are told."""
+        """That many of the likeliest tokens, or fewer where fewer are listed."""
         pairs = list(zip(self.logs, self.others, strict=True))
         if len(pairs) < max(amount, self.amount):
             pairs.append((self.said_log, self.said))

@@ -1,4 +1,4 @@
-"""The methods of the protocols that a configuration names, whoever describes them."""
+"""The methods of the protocols that a configuration names, from presets, descriptors or reflection."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tocsin.errors import ConfigError
 from tocsin.protocols.descriptors import Pool, pool_of
 from tocsin.protocols.method import Method
 from tocsin.protocols.protocol import ProtocolConfig, is_http, methods, preset, route_preset
-from tocsin.protocols.reflection import reflected
+from tocsin.protocols.reflection import reflected_pool
 
 
 def methods_of(
     name: str, configured: Mapping[str, ProtocolConfig], channel: Callable[[], grpc.Channel]
 ) -> dict[str, Method]:
-    """The methods of a protocol by name: a configured one, else a preset. `channel` leads to the upstream, for those
-    that are to be asked for descriptors.
+    """The methods of a protocol by name: a configured one, else a preset. `channel` connects to the upstream, for
+    protocols whose descriptors are read by reflection.
 
     Raises ConfigError naming the protocol, the method, and what does not fit.
     """
@@ -35,7 +35,7 @@ def _descriptors(config: ProtocolConfig, channel: Callable[[], grpc.Channel]) ->
     if config.reflection:
         services = {method.removeprefix("/").partition("/")[0] for method in config.methods}
         with channel() as opened:
-            return reflected(opened, sorted(services))
+            return reflected_pool(opened, sorted(services))
     if not config.descriptors:
         raise ValueError("descriptors: is required: a descriptor set, or `reflection: true`")
     path = Path(config.descriptors)

@@ -17,7 +17,9 @@ from tocsin.judgement.guard import Guard
 from tocsin.log_throttle import LogThrottle, and_more
 from tocsin.memory import MemoryBudget
 from tocsin.relay.descriptors import Descriptors
+from tocsin.relay.frame_rate import FrameLimits
 from tocsin.relay.method_paths import AllowedMethods, MethodPaths
+from tocsin.relay.open_connections import OpenConnections
 from tocsin.relay.request_block import RequestFields
 from tocsin.relay.retrier import Retrier
 
@@ -75,12 +77,13 @@ class RelayContext:
         self.memory = MemoryBudget(int(config.max_memory))
         self.descriptors = Descriptors()
         self.now = time.monotonic
-        self.connections: set[RelayedConnection] = set()
-        self.handshakes: set[asyncio.Task[None]] = set()
         self.after_flush: list[RelayedConnection] = []
         self.calls = [0, 0]  # passed unguarded, guarded
         self.not_understood: Counter[str] = Counter()
         self.limited: Counter[str] = Counter()
+        self.open: OpenConnections[RelayedConnection] = OpenConnections(self.descriptors, self.limited)
+        self.connections = self.open.connections
+        self.frame_limits = FrameLimits(self.limited)
         self.cut_verdicts: Counter[str] = Counter()
         self.upstream_failures = self.goaways = 0
         self.accepted = 0  # verdicts that somebody behind has made
@@ -110,6 +113,8 @@ class RelayContext:
         self.buffers_headers = self.enforces and any(m.policy.asks_again for m in self.guard.models.values())
         self.max_message = int(config.max_message)
         self.trusts_verdicts = config.accept_verdicts
+        self.open.most = config.limits.connections
+        self.frame_limits.follow(config.limits)
         self.most_streams, self.longest_headers = config.limits.streams, int(config.limits.headers)
         names = ("content-type", "grpc-encoding", *self.guard.metadata_keys)
         self.request_fields = RequestFields(names, self.longest_headers, self.guard.score_keys)
@@ -130,25 +135,6 @@ class RelayContext:
     def name_connection(self) -> str:
         """What tells a connection from all others of this process."""
         return f"connection {next(self._names)}"
-
-    def has_room(self) -> bool:
-        """Whether another connection may come, its TLS handshake included; one that may not is counted."""
-        in_use = len(self.connections) + len(self.handshakes)
-        if in_use >= self.config.limits.connections:
-            self.limited["connections"] += 1
-            return False
-        if in_use >= self.descriptors.most_connections:
-            self.limited["descriptors"] += 1
-            self.descriptors.run_out()
-            return False
-        return True
-
-    def admit(self, connection: RelayedConnection) -> bool:
-        """Take note of a new connection; whether there is room for it."""
-        if not self.has_room():
-            return False
-        self.connections.add(connection)
-        return True
 
     def limit(self, call: Call, late: Callable[[], None]) -> asyncio.TimerHandle:
         """Call `late` once the scoring budget of a response that waits is spent."""

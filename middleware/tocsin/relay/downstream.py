@@ -28,7 +28,7 @@ class Downstream(Endpoint):
         super().__init__(connection)
         self.connection = connection
         self._admission = Admission(connection)
-        self.frame_rate = FrameRateLimit(connection.context)
+        self.frame_rate = FrameRateLimit(connection.context.frame_limits)
         self._data_at_ping = 0  # frames of DATA when the last PING came
         self._updates = 0
 

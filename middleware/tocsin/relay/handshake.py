@@ -6,12 +6,11 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from tocsin.configuration.config import Config
-from tocsin.relay.descriptors import Descriptors
+from tocsin.relay.open_connections import OpenConnections
 
 MAX_ACCEPTS = 64  # connections that are accepted in one turn of the loop
 ACCEPT_PAUSE = 0.5  # seconds without accepting, once there are no file descriptors
@@ -26,22 +25,8 @@ class Accepts(Protocol):
         ...
 
     @property
-    def descriptors(self) -> Descriptors:
-        """How many connections there can be."""
-        ...
-
-    @property
-    def handshakes(self) -> set[asyncio.Task[None]]:
-        """Those under way."""
-        ...
-
-    @property
-    def limited(self) -> Counter[str]:
-        """What a limit has refused."""
-        ...
-
-    def has_room(self) -> bool:
-        """Whether another connection may come."""
+    def open(self) -> OpenConnections[Any]:
+        """Its connections, and the handshakes under way."""
         ...
 
 
@@ -87,17 +72,17 @@ class TlsServer:
             except OSError as error:
                 if error.errno in (errno.ECONNABORTED, errno.EINTR):  # it has gone already
                     continue
-                self._context.descriptors.explain(error)
+                self._context.open.descriptors.explain(error)
                 self._loop.remove_reader(self._socket)  # which would report the same at once
                 self._loop.call_later(ACCEPT_PAUSE, self._resume)
                 return
-            if not self._context.has_room():
+            if not self._context.open.has_room():
                 peer.close()
                 continue
             peer.setblocking(False)
             task = self._loop.create_task(self._shake_hands(peer))
-            self._context.handshakes.add(task)
-            task.add_done_callback(self._context.handshakes.discard)
+            self._context.open.handshakes.add(task)
+            task.add_done_callback(self._context.open.handshakes.discard)
 
     async def _shake_hands(self, peer: socket.socket) -> None:
         seconds = self._context.config.limits.handshake.total_seconds()
@@ -113,7 +98,7 @@ class TlsServer:
                     ssl_handshake_timeout=2 * seconds,
                 )
         except TimeoutError:
-            self._context.limited["handshake"] += 1
+            self._context.open.limited["handshake"] += 1
         except OSError:  # no TLS, a certificate that is not accepted, or a caller that has gone
             return
 
@@ -128,7 +113,7 @@ class _HandsOver(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """From here on it counts among the connections."""
-        self._context.handshakes.discard(self._task)
+        self._context.open.handshakes.discard(self._task)
         side = self._make_side()
         transport.set_protocol(side)
         side.connection_made(transport)

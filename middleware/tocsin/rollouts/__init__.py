@@ -1,1 +1,1 @@
-"""Where a rollout's counts come from, and what gates it elsewhere: Argo Rollouts, Flagger."""
+"""The counts of a rollout, and files that make other controllers gate it: Argo Rollouts, Flagger."""

@@ -44,7 +44,7 @@ class Batches:
 def in_batches(
     targets: Mapping[Any, Sequence[CounterSample]], start: float, end: float, every: float, columns: int
 ) -> Batches:
-    """Counts of the batches that end after `start` and up to `end`, at multiples of `every` seconds.
+    """The counts of batches that end after `start` and up to `end`, at multiples of `every` seconds.
 
     A batch that has not ended is left for the next look, so that every look sees the same batches.
     """
@@ -78,7 +78,7 @@ def floor_to(moment: float, every: float) -> float:
 
 
 def increase(before: CounterSample, row: CounterSample) -> tuple[list[float], bool]:
-    """What was counted between two rows, and whether the process began anew in between."""
+    """What was counted between two rows, and whether the process restarted in between."""
     anew = any(now < then for now, then in zip(row.counts, before.counts, strict=True)) or (
         row.began is not None and before.began is not None and row.began - before.began > 1
     )

@@ -1,4 +1,4 @@
-"""The looks of one gate, kept in a file: what was counted between them, so that every look counts its own."""
+"""The looks of one gate, kept in a file: what was counted between them, so that every look adds only new counts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MOST_LOOKS = 100_000
 
 @dataclass
 class Looks:
-    """Batches of counts (T, K) between looks, the counters at the last one by target, and what the gate was asked for.
+    """Batches of counts (T, K) between looks, the counters at the last look by target, and the gate's settings.
 
-    The evidence is only valid for a gate that stays the same, so `terms` must not change from one look to the next.
+    The evidence is valid only for a gate that stays the same, so `terms` must not change between looks.
     """
 
     terms: dict[str, Any]
@@ -26,7 +26,9 @@ class Looks:
 
     @classmethod
     def read(cls, path: Path | None, terms: dict[str, Any]) -> Looks:
-        """The looks so far; none without a file. Raises CheckError on what no gate wrote, or one with other terms."""
+        """The looks so far; none without a file. Raises CheckError on a file that no gate wrote, or one with other
+        terms.
+        """
         if path is None or not path.exists():
             return cls(terms)
         try:
@@ -45,7 +47,7 @@ class Looks:
         return looks
 
     def write(self, path: Path | None) -> None:
-        """Keep them. Raises CheckError when there are too many, OSError when the file cannot be written."""
+        """Write the file. Raises CheckError when there are too many looks, OSError when it cannot be written."""
         if path is None:
             return
         if len(self.batches) > MOST_LOOKS:

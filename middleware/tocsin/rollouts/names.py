@@ -1,4 +1,4 @@
-"""Which metrics a gate reads, and what their labels mean to it."""
+"""The metrics that a gate reads, and the meaning of their labels."""
 
 from __future__ import annotations
 

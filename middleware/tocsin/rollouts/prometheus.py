@@ -1,4 +1,4 @@
-"""A canary's and a stable version's counts, read from Prometheus."""
+"""The counts of a canary and of a stable version, read from Prometheus."""
 
 from __future__ import annotations
 
@@ -42,13 +42,15 @@ class Series(NamedTuple):
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A server's query API. `headers` are sent with every request, for what stands before it."""
+    """The query API of a server. `headers` are sent with every request, for a proxy in front of it."""
 
     address: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def series(self, selector: str, seconds: float, end: float) -> list[Series]:
-        """The samples of the `seconds` up to `end`. Raises CheckError when it cannot be asked, or answers in part."""
+        """The samples of the `seconds` up to `end`. Raises CheckError when the server cannot be reached, or its answer
+        is incomplete.
+        """
         return [
             Series(dict(entry["metric"]), [(float(at), float(value)) for at, value in entry.get("values", [])])
             for entry in self.query(f"{selector}[{round(seconds)}s]", end)
@@ -85,7 +87,7 @@ class Prometheus:
 
 @dataclass(frozen=True)
 class Span:
-    """Batches that end after `start` (None: from the canary's first sample on) and before `now`, of `every` seconds; a
+    """Batches of `every` seconds that end after `start` (None: from the canary's first sample on) and before `now`. A
     canary is looked for within the last `within` seconds.
     """
 
@@ -96,7 +98,7 @@ class Span:
 
     @property
     def end(self) -> float:
-        """The end of the last batch that is complete."""
+        """The end of the last complete batch."""
         return floor_to(self.now - SCRAPE_DELAY, self.every)
 
 
@@ -116,9 +118,9 @@ class TwoVersions(NamedTuple):
 
 
 def two_versions(prometheus: Prometheus, watched: Watched, canary: str, stable: str | None, span: Span) -> TwoVersions:
-    """Read both by the labels that tell them apart; without `stable`, the canary's alone.
+    """Read the counts of both by their labels; without `stable`, those of the canary alone.
 
-    Raises CheckError where there is nothing to read, where a series is of both, and where counts are there twice.
+    Raises CheckError where there is nothing to read, a series belongs to both, or counts occur twice.
     """
     new = _targets(prometheus, watched, canary, span, "--canary")
     old = {} if stable is None else _targets(prometheus, watched, stable, span, "--stable")
@@ -222,7 +224,7 @@ def _severities(prometheus: Prometheus, watched: Watched, span: Span) -> frozens
 
 
 def _start(targets: Mapping[Key, list[CounterSample]], span: Span) -> float:
-    """Where counting begins: the same at every look, so that it is the same batches that each look sees."""
+    """Where counting begins. It is the same at every look, so that every look sees the same batches."""
     if span.start is not None:
         if span.start < span.end - span.within:
             raise CheckError(
@@ -243,7 +245,7 @@ def _key(labels: Mapping[str, str], without: tuple[str, ...]) -> Key:
 
 
 def _check_twice(rows: Mapping[Key, Any]) -> None:
-    """Raises CheckError where one target is there twice, as two Prometheus of a pair have scraped it."""
+    """Raises CheckError where a target occurs twice, because two Prometheus servers have scraped it."""
     seen_by: dict[Key, Key] = {}
     for key in rows:
         target = tuple(pair for pair in key if pair[0] not in REPLICAS)
@@ -256,7 +258,7 @@ def _check_twice(rows: Mapping[Key, Any]) -> None:
 
 
 def check_matchers(matchers: str, option: str) -> None:
-    """Raises CheckError on what cannot stand between the braces of a selector."""
+    """Raises CheckError on text that cannot be between the braces of a selector."""
     if matchers and not _MATCHERS.fullmatch(matchers.strip()):
         raise CheckError(f"{option}: '{matchers}' are no label matchers, such as 'pod=~\"mine-.*\"'")
 

@@ -1,4 +1,4 @@
-"""A canary's and a stable version's counters, scraped from their sidecars."""
+"""The counters of a canary and of a stable version, scraped from their sidecars."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tocsin.rollouts.names import ALARMS, BEGAN, SHADOW, TOTAL, UNSCORED, pair_c
 SCRAPE_TIMEOUT = 30.0  # seconds for an answer
 
 
-def scraped(address: str, model: str | None, severity: str, headers: Mapping[str, str]) -> CounterSample:
-    """Counters (alarms, responses, unscored responses) of one sidecar since its start.
+def read_counters(address: str, model: str | None, severity: str, headers: Mapping[str, str]) -> CounterSample:
+    """The counters (alarms, responses, unscored responses) of one sidecar since its start.
 
-    Raises CheckError when it cannot be scraped, or holds no such model or severity.
+    Raises CheckError when it cannot be scraped, or has no such model or severity.
     """
     alarms, total, unscored = 0.0, 0.0, 0.0
     began, models, severities = None, set(), set()

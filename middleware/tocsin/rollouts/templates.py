@@ -1,4 +1,4 @@
-"""The gate as what Argo Rollouts and Flagger read: evidence as PromQL, and the limits that decide."""
+"""The gate as resources for Argo Rollouts and Flagger: evidence in PromQL, and the limits that decide."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ FLAGGER = """\
 
 
 def argo(compared: Compared, limits: dict[str, float], address: str, wait: float) -> str:
-    """Two AnalysisTemplates: to abort in the background, and to wait up to `wait` seconds for a promotion's evidence.
+    """Two AnalysisTemplates: one aborts in the background, one waits up to `wait` seconds for the evidence to promote.
 
-    `limits`: the logs of evidence that `abort` and `promote`, and delta, beta and the excess that they stand for.
+    `limits`: the logs of evidence for `abort` and `promote`, with the delta, beta and excess behind them.
     """
     names = _names(compared.model)
     words = "\n".join(filter(None, [compared.canary, compared.stable]))
@@ -87,7 +87,7 @@ def flagger(compared: Compared, limits: dict[str, float], address: str) -> str:
 
 
 def with_defaults(compared: Compared, kind: Kind) -> Compared:
-    """The same, told apart as the controller labels pods where no labels were named."""
+    """The comparison, with the labels that the controller gives to pods where no labels were named."""
     canary, stable = MATCHERS[kind]
     if compared.rate is not None:
         return replace(compared, canary=compared.canary or canary, stable=None)
@@ -103,6 +103,6 @@ def _manifest(version: str, kind: str, name: str, spec: dict[str, Any]) -> str:
 
 
 def _names(model: str) -> tuple[str, str]:
-    """Names of resources, which are made of fewer letters than a model's may be."""
+    """Names of resources, which allow fewer characters than a model's name."""
     plain = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[:40] or "model"
     return f"tocsin-{plain}-abort", f"tocsin-{plain}-promote"

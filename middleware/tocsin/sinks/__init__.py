@@ -1,1 +1,1 @@
-"""Where verdicts go. A new sink is a file here, of the shape of `judgement.sink.Sink`, handed to the guard."""
+"""Consumers of verdicts. A new sink is a file here with a class that inherits from `judgement.sink.Sink`."""

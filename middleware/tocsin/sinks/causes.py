@@ -34,9 +34,10 @@ Key = tuple[Kind, str]
 
 
 class Cause(NamedTuple):
-    """A part of the traffic, and the evidence that it has changed: its log, adjusted, to be held to log(1/delta).
+    """A part of the traffic, and the evidence that it has changed: the logarithm of an e-value, adjusted for
+    multiplicity, to compare with log(1/delta).
 
-    `change` is where it probably began, in that part's own responses; None where nobody asks.
+    `change` is where the change probably began, counted in responses of that part; None where it was not computed.
     """
 
     kind: Kind
@@ -77,7 +78,7 @@ class Causes:
         groups: Sequence[str] | None,
         when: float,
     ) -> None:
-        """Take in rows in their order: detectors' scores (m, d), nonconformity (m,), runs of versions, groups (m,)."""
+        """Add rows in their order: detectors' scores (m, d), nonconformity (m,), runs of versions, groups (m,)."""
         self._rows += len(scores)
         for name, column in zip(self._detectors, scores.T, strict=True):
             self._watches["detector", name].add(column, when)
@@ -97,9 +98,9 @@ class Causes:
             self._watches["version", version].add(np.concatenate([joint[part] for part in parts]), when)
 
     def evidence(self) -> list[Cause]:
-        """Every part with its evidence, the largest first; versions once there are several.
+        """Every part with its evidence, the largest first; versions only where there are several.
 
-        Of many responses, a few more change little: then it is what it was, which holds as well at any time.
+        After many responses a few more change little, so the last result is returned, which stays valid.
         """
         if not self._rows:
             return [Cause(*key, 0.0) for key in self._watches]
@@ -114,17 +115,17 @@ class Causes:
         return causes
 
     def looked_into(self, cause: Cause) -> Cause:
-        """The same with where it began."""
+        """A cause with the response at which its change probably began."""
         return cause._replace(change=self._watches[cause.kind, cause.name].change())
 
     def counts(self) -> dict[str, list[int]]:
-        """What the watches have counted, to be added to those of replicas: by a name that tells which they are."""
+        """What the watches have counted, to be added to the counts of replicas, by a name for each watch."""
         fixed = [key for key in self._watches if key[0] != "version"]
         counts = {"causes": [count for key in fixed for count in self._watches[key].watch.counts]}
         return counts | {_name_of(version): self._counts("version", version) for version in self._versions}
 
     def add_counts(self, name: str, more: Sequence[int], when: float) -> None:
-        """Take in what others have counted under a name of `counts`."""
+        """Add what other replicas have counted under a name of `counts`."""
         self._weighed = None
         if name == "causes":
             places = iter(more)
@@ -140,7 +141,7 @@ class Causes:
         return list(self._watches[kind, name].watch.counts)
 
     def _watch(self, calibration: Ordered, number: int) -> DriftWatch:
-        """A watch; `number` has each calibration set's ties broken by numbers of its own, in every replica the same."""
+        """A watch. `number` seeds the tie-breaking of its calibration set, the same in every replica."""
         seed = None if self._seed is None else [self._seed, len(self._watches)]
         auxiliary = [self._auxiliary, abs(number), int(number < 0)]
         return DriftWatch(
@@ -158,7 +159,9 @@ class Causes:
         return version
 
     def _weight(self, key: Key) -> float:
-        """Kinds share alike, detectors and groups alike among each other; versions in their order, as more may come."""
+        """The kinds share the weight equally, and so do detectors and groups within their kind. Versions get decreasing
+        shares, as more may come.
+        """
         kind, name = key
         if kind == "version":
             return 6 / (pi * (self._versions.index(name) + 1)) ** 2 / self._kinds

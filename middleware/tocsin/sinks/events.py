@@ -1,4 +1,4 @@
-"""Alarms as events: which are told, and that they are safe before their response goes out."""
+"""Alarms as events: which alarms become events, stored safely before their response goes out."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tocsin.events.alarm import (
     SUM,
     Event,
     alarm,
+    alarm_sum,
     event,
     evidence,
     line,
     subject,
-    summed,
     without_messages,
 )
 from tocsin.events.alarm_throttle import AlarmThrottle
@@ -38,9 +38,9 @@ EVENTS_IN_MEMORY = 1_000  # events kept in memory without their messages, for th
 
 
 class EventSink(Sink):
-    """Makes events of alarms. `config` is None where nobody is told: then only the latest are kept to be looked at.
-    `once` knows what other replicas have told. `finding` is what evidence found of a model when it was last weighed,
-    `findings` weighs it anew.
+    """Makes events of alarms. Where `config` is None nothing is sent, and only the latest events are kept for display.
+    `once` knows which events other replicas have sent. `finding` returns what evidence had found of a model when it was
+    last computed; `findings` computes it anew.
 
     Raises ConfigError, or OSError when a folder cannot be used.
     """
@@ -71,11 +71,11 @@ class EventSink(Sink):
         self._clock.start()
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
-        """Tell of these models from here on."""
+        """Use these models from here on."""
         self._models = dict(models)
 
     def scored(self, batch: Scored) -> None:
-        """Tell of the alarmed calls of a batch."""
+        """Make events of the alarmed calls of a batch."""
         at = 0
         for call in batch.calls:
             verdict = call.verdict
@@ -86,14 +86,14 @@ class EventSink(Sink):
 
     def _alarmed(self, batch: Scored, call: Call, first: int) -> None:
         verdict, model = call.verdict, self._models.get(batch.model)
-        if model is None or verdict is None or verdict.severity is None:
+        if model is None or model.scoring is None or verdict is None or verdict.severity is None:
             return
-        session = model.session_of(call)
-        grade = list(model.promise.alphas).index(verdict.severity)
+        session, scoring = model.session_of(call), model.scoring
+        grade = list(scoring.promise.alphas).index(verdict.severity)
 
         def data() -> dict[str, Any]:
             worst = first + min(range(len(verdict.pvalues)), key=verdict.pvalues.__getitem__)
-            scores = dict(zip(model.scorer.detectors, batch.scores[worst].tolist(), strict=True))
+            scores = dict(zip(scoring.scorer.detectors, batch.scores[worst].tolist(), strict=True))
             finding = self._finding(batch.model)
             return alarm(call, session, scores, self._payload, None if finding is None else finding.brief())
 
@@ -107,19 +107,19 @@ class EventSink(Sink):
             self._storms.add(batch.model, session, verdict.severity, min(verdict.pvalues), chief, data, call.version)
 
     def news(self) -> list[Event]:
-        """The latest events that were not asked for yet; they are forgotten here."""
+        """The events since the last call of `news`."""
         return [self.latest.popleft() for _ in range(len(self.latest))]
 
     def facts(self) -> Facts:
-        """What became of events so far."""
+        """How many events were sent, dropped, and wait."""
         return facts(self._outlets)
 
     def collect(self) -> Iterable[Metric]:
-        """The same as metrics."""
+        """The same as Prometheus metrics."""
         return families(self.facts())
 
     def close(self) -> None:
-        """Tell the last sums, and end deliveries."""
+        """Send the last summaries, and end deliveries."""
         self._ending.set()
         self._clock.join()
         self._sum_up(all_of_them=True)
@@ -132,19 +132,20 @@ class EventSink(Sink):
             self._report_findings()
 
     def _report_findings(self) -> None:
-        """Tell of each model what evidence has found, once, and again when it is more or something else."""
+        """Send what evidence has found of each model: once, and again when it changes."""
         findings, now = self._findings(), time.monotonic()
         for name, (_, told_at) in list(self._reported.items()):
             if name not in findings and now - told_at >= self._repeat:
                 del self._reported[name]  # it is over: when it comes again, it is news
         for name, finding in findings.items():
             model = self._models.get(name)
-            what = model and model.digest, finding.broken, {cause[:2] for cause in finding.chief}
+            inputs = finding.of_inputs() if finding.inputs else None
+            what = model and model.digests[0], finding.broken, {cause[:2] for cause in finding.chief}, inputs
             last, told_at = self._reported.get(name, (None, -self._repeat))
             if model is None or what == last or now - told_at < self._repeat:
                 continue
             self._reported[name] = what, now
-            data = evidence(name, model.digest, finding.brief())
+            data = evidence(name, model.digests[0], finding.brief())
             with self._lock:
                 self._tell(event(EVIDENCE, self._identifiers.next(), subject(name), time.time(), data))
 
@@ -154,7 +155,11 @@ class EventSink(Sink):
                 now, lasted = time.time(), time.monotonic() - summary.began
                 self._tell(
                     event(
-                        SUM, self._identifiers.next(), subject(summary.model), now, summed(summary, now - lasted, now)
+                        SUM,
+                        self._identifiers.next(),
+                        subject(summary.model),
+                        now,
+                        alarm_sum(summary, now - lasted, now),
                     )
                 )
 

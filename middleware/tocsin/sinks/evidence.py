@@ -16,6 +16,7 @@ from tocsin.sinks.tally import POOLED, Tally
 from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test, quiet_test
 from tocsin_calibration.online.alarm_rate import change_test
 from tocsin_calibration.online.changes import ChangePoints, ChangeTime
+from tocsin_calibration.online.inputs import InputsTest
 from tocsin_calibration.thresholds.limits import Limits
 
 FOLD_ROWS = 256  # rows that wait before they are counted
@@ -30,7 +31,8 @@ class Evidence:
     own, where there is a promise for these; of G watches each is trusted with 1/G of the level, so that
     the largest exceeds 1/delta with probability at most delta. `run_length`: e-detectors instead of watches, whose mean
     does so once in 1/delta responses on average at most. Where the promise is for sessions, what is counted is sessions
-    that ended. `fixed` tells that alarms come from the promise's own thresholds, without which there is nothing to hold
+    that ended. Inputs are watched where the bundle keeps some of calibration's (`InputsTest`), those of this process
+    alone. `fixed` tells that alarms come from the promise's own thresholds, without which there is nothing to hold
     them to. Drift is watched where rows are exchangeable with the calibration scores one by one (see
     `Promise.watches_drift`), and there the parts of the traffic are watched by themselves (`Causes`). `seed` is that of
     the numbers that break the ties of new scores, None for one that no other process has. `clock` gives the Unix time
@@ -64,6 +66,9 @@ class Evidence:
                 promise.nonconformity, every=restart, auxiliary=promise.auxiliary, seed=seed, began=clock()
             )
             self._causes = Causes(promise, restart, clock(), seed)
+        self._inputs = None
+        if promise.watches_drift and promise.inputs is not None:
+            self._inputs = InputsTest(promise.inputs, seed)
         self._alarm_changes = ChangePoints(2, clock(), step=1) if self._watches and self._drift is None else None
         self._graver = {
             name: {other for other, level in promise.alphas.items() if level <= alpha}
@@ -77,28 +82,28 @@ class Evidence:
 
     @property
     def tally(self) -> Tally:
-        """What has been counted and not been weighed yet."""
+        """What has been counted since evidence was last computed."""
         return self._tally
 
     def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
-        """Take in a judged batch: so many rows, some of them `alarmed` or none."""
+        """Add a judged batch of so many rows; `alarmed`: some of them alarmed."""
         self._tally.add(batch, rows, alarmed)
         if self._tally.rows >= self._fold_at:
             self._fold()
 
     def read(self, facts: dict[str, Any]) -> None:
-        """Take in what the tally of another process says."""
+        """Add the tally of another process."""
         self._tally.read(facts)
         if self._tally.rows >= self._fold_at:
             self._fold()
 
     def counts(self) -> list[int]:
-        """What every watch has counted, one after the other: the same bundle gives the same places."""
+        """The counts of all watches in one list. The same bundle gives the same positions."""
         self._fold()
         return [count for watch in self._every() for count in watch.counts]
 
     def add_counts(self, more: Sequence[int]) -> None:
-        """Take in what others have counted of the same promise, in the places of `counts`."""
+        """Add what others have counted of the same promise, in the positions of `counts`."""
         counts = iter(more)
         for watch in self._fixed():
             watch.add([next(counts) for _ in watch.counts])
@@ -106,17 +111,19 @@ class Evidence:
             self._drift.add_counts([next(counts) for _ in self._drift.watch.counts], self._clock())
 
     def counts_by_cause(self) -> dict[str, list[int]]:
-        """What the watches of the traffic's parts have counted, by a name; empty where none is watched."""
+        """The counts of the watches of the traffic's parts, by name; empty where none is watched."""
         self._fold()
         return {} if self._causes is None else self._causes.counts()
 
     def add_counts_by_cause(self, name: str, more: Sequence[int]) -> None:
-        """Take in what others have counted under a name of `counts_by_cause`."""
+        """Add what others have counted under a name of `counts_by_cause`."""
         if self._causes is not None:
             self._causes.add_counts(name, more, self._clock())
 
     def promise(self) -> dict[str, float]:
-        """log of the evidence that the promise of each severity is exceeded; empty where there is none to hold to."""
+        """The log of the evidence that the promise of each severity is exceeded; empty where there is no promise to
+        test.
+        """
         self._fold()
         if not self._watches:
             return {}
@@ -144,12 +151,19 @@ class Evidence:
         return result
 
     def drift(self) -> float | None:
-        """log of the evidence that scores have drifted since calibration, None where it is not watched."""
+        """The log of the evidence that scores have drifted since calibration, None where drift is not watched."""
         self._fold()
         return None if self._drift is None else self._drift.log_evidence()
 
+    def inputs(self) -> float | None:
+        """log of the evidence that inputs have changed since calibration, None where they are not watched."""
+        self._fold()
+        return None if self._inputs is None else self._inputs.log_evidence()
+
     def causes(self) -> list[Cause]:
-        """The parts of the traffic, the one with the most evidence of a change first; empty where none is watched."""
+        """The parts of the traffic, in descending order of the evidence that they have changed; empty where none is
+        watched.
+        """
         self._fold()
         return [] if self._causes is None else self._causes.evidence()
 
@@ -158,7 +172,7 @@ class Evidence:
         return cause if self._causes is None else self._causes.looked_into(cause)
 
     def change(self) -> ChangeTime | None:
-        """Where the traffic as such probably changed, if it did; None where nothing is watched."""
+        """Where the traffic as a whole probably changed; None where it did not, or nothing is watched."""
         self._fold()
         if self._drift is not None:
             return self._drift.change()
@@ -178,6 +192,10 @@ class Evidence:
     def _fold(self) -> None:
         tally = self._tally
         self._tally = Tally(self._promise, in_order=bool(self._detectors), scores=self._drift is not None)
+        self._tally.until_next = tally.until_next
+        if self._inputs is not None:
+            for features in tally.projected():
+                self._inputs.add(features.astype(np.float64))
         if tally.joint and self._drift is not None:
             self._drift.add(tally.joint, self._clock())
         if tally.by_detector and self._causes is not None:

@@ -1,7 +1,8 @@
-"""Samples as Prometheus reads them: text of its own making for what is many, the client library's for the rest.
+"""Samples in the formats that Prometheus reads. Frequent samples are written as text here, the others by
+prometheus-client.
 
-A thousand models are a hundred thousand lines. The library makes one in some microseconds; here it is a tenth of that,
-and what has not changed since the last scrape is not made again.
+A thousand models are a hundred thousand lines. The library takes microseconds for one; here it is a tenth of that, and
+what has not changed since the last scrape is not written again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _Series = tuple[tuple[str, ...], Sequence[str], bool]  # labels, a histogram's b
 
 
 class Shown(Protocol):
-    """What can be shown as blocks of lines, or sample by sample."""
+    """What can be shown as blocks of lines, or as samples."""
 
     def blocks(self, *, openmetrics: bool) -> Iterable[Blocks]:
         """The lines of all samples now."""
@@ -38,13 +39,13 @@ class Shown(Protocol):
 
 
 class Exposition:
-    """Answers scrapes: `shown` has what is many, `rest` what is few."""
+    """Answers scrapes: `shown` gives the frequent samples, `rest` the others."""
 
     def __init__(self, shown: Shown, rest: CollectorRegistry) -> None:
         self._shown, self._rest = shown, rest
 
     def answer(self, accept: str, encodings: str) -> tuple[list[tuple[str, str]], bytes]:
-        """Headers and body, in the format and encoding that are asked for."""
+        """Headers and body, in the negotiated format and encoding."""
         if asked_for(accept):
             kind, content = CONTENT_TYPE, delimited(self._shown.samples(), self._rest.collect())
         else:
@@ -60,12 +61,12 @@ class Exposition:
         encoder, kind = choose_encoder(accept)
         openmetrics = kind.startswith("application/openmetrics-text")
         content = encoder(self._rest).removesuffix(END)
-        content += assembled(self._shown.blocks(openmetrics=openmetrics), openmetrics=openmetrics)
+        content += join_blocks(self._shown.blocks(openmetrics=openmetrics), openmetrics=openmetrics)
         return kind, content + (END if openmetrics else b"")
 
 
-def assembled(blocks: Iterable[Blocks], *, openmetrics: bool) -> bytes:
-    """Blocks as one text, each family's lines together under its head."""
+def join_blocks(blocks: Iterable[Blocks], *, openmetrics: bool) -> bytes:
+    """Blocks as one text, with the lines of each family together under its head."""
     by_family: dict[Family, list[str]] = {family: [] for family in FAMILIES}
     for block in blocks:
         for family, lines in block.items():
@@ -81,8 +82,8 @@ def assembled(blocks: Iterable[Blocks], *, openmetrics: bool) -> bytes:
 
 
 class Writer:
-    """Writes samples as lines. What stands around a family's numbers is made once, and kept as long as its series are
-    the same.
+    """Writes samples as lines. The text around a family's numbers is built once, and kept while its series are the
+    same.
     """
 
     def __init__(self) -> None:
@@ -138,7 +139,7 @@ def metrics(samples: Iterable[Sample]) -> list[Metric]:
 
 
 def _template(family: Family, values: tuple[str, ...], bounds: Sequence[str], linked: bool) -> str:
-    """A series' lines with %s where numbers go, and behind those of buckets where exemplars go if it is `linked`."""
+    """The line of a series with %s for numbers, and for exemplars of buckets if it is `linked`."""
     pairs = [f'{name}="{_escaped(text)}"'.replace("%", "%%") for name, text in zip(family.labels, values, strict=True)]
     pairs.sort()
     labels = f"{{{','.join(pairs)}}}" if pairs else ""

@@ -1,6 +1,7 @@
-"""The metrics of judged models: every name, type and label, and what one of them shows at a moment.
+"""The metrics of judged models: their names, types, labels and samples.
 
-This is the one list of them; whoever shows metrics (the client library's registry, text for a scrape, OTLP) goes by it.
+This is the only list of them. Everything that shows metrics (the registry of prometheus-client, text for a scrape,
+OTLP) uses it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 
 
 class Family(NamedTuple):
-    """A metric: its name without a counter's `_total`, what it tells, and its labels."""
+    """A metric: its name without a counter's `_total`, its help text, and its labels."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -25,8 +26,8 @@ class Family(NamedTuple):
 
 
 class Buckets(NamedTuple):
-    """A histogram's counts: upper bounds as text without +Inf, cumulative counts with it, the sum of all values,
-    exemplars by bucket, and where it is native too, counts by index (`histogram.NATIVE`).
+    """The counts of a histogram: upper bounds as text without +Inf, cumulative counts with it, the sum of all values,
+    exemplars by bucket, and for a native histogram counts by index (`histogram.NATIVE`).
     """
 
     bounds: Sequence[str]
@@ -37,7 +38,7 @@ class Buckets(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One series of a family now."""
+    """The value of one series."""
 
     family: Family
     labels: tuple[str, ...]
@@ -120,6 +121,12 @@ DRIFT = Family(
     "Log of the evidence since start that scores have drifted from calibration; with `state` in all replicas.",
     ("model",),
 )
+INPUTS = Family(
+    "tocsin_inputs_log_evalue",
+    "gauge",
+    "Log of the evidence since start that inputs are other than at calibration, whatever scores do.",
+    ("model",),
+)
 CAUSE = Family(
     "tocsin_cause_log_evalue",
     "gauge",
@@ -148,5 +155,5 @@ CALIBRATED = Family(
 FAMILIES = (
     RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, KEYLESS, FEEDBACK, ACTIONS, SHADOWS,
     PVALUE, SCORE, SCORING, BATCHES, ADDED,
-    ALPHA, EXPECTED, EVIDENCE, LIMIT, QUIET, DRIFT, CAUSE, CHANGED, LEVEL, CARRIED, BUNDLE, CALIBRATED,
+    ALPHA, EXPECTED, EVIDENCE, LIMIT, QUIET, DRIFT, INPUTS, CAUSE, CHANGED, LEVEL, CARRIED, BUNDLE, CALIBRATED,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What evidence has found of one model: which part of its traffic has changed, and since when, as facts and words."""
+"""What evidence has found of one model: which part of its traffic has changed and since when, as data and as words."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_CAUSES = 5  # causes of a kind that words list
 
 
 class Finding(NamedTuple):
-    """What exceeds its limit: severities whose promise is `broken`, drift, and `causes`, the one with most evidence of
-    each kind first. `change` is when the traffic as such probably changed, in `unit`s, None where nothing says so.
+    """What exceeds its limit: severities whose promise is `broken`, drift, and `causes`, the strongest of each kind
+    first. `change` is when the traffic as a whole probably changed, in `unit`s, None where that is unknown.
     """
 
     broken: tuple[str, ...]
@@ -24,6 +24,7 @@ class Finding(NamedTuple):
     causes: tuple[Cause, ...]
     change: ChangeTime | None
     unit: str
+    inputs: bool = False  # whether the signals of inputs have changed
     text: tuple[str, ...] = ()  # since when, and which, a sentence each
 
     @classmethod
@@ -35,8 +36,9 @@ class Finding(NamedTuple):
         causes: Sequence[Cause],
         limits: tuple[float, float],
         unit: str,
+        inputs: float | None = None,
     ) -> Finding | None:
-        """What is beyond the limits, that of the promise and that of drift; None where nothing is."""
+        """What exceeds the limits of the promise and of drift; None where nothing does."""
         limit, limit_of_drift = limits
         broken = tuple(name for name, value in promise.items() if value > limit)
         drifted = drift is not None and drift > limit_of_drift
@@ -44,21 +46,24 @@ class Finding(NamedTuple):
         for kind in dict.fromkeys(cause.kind for cause in causes):
             of_kind = [cause for cause in causes if cause.kind == kind and cause.log_evalue > limit_of_drift]
             named += [evidence.looked_into(cause) for cause in of_kind[:1]] + of_kind[1:]
-        if not (broken or drifted or named):
+        moved = inputs is not None and inputs > limit_of_drift
+        if not (broken or drifted or named or moved):
             return None
-        finding = cls(broken, drifted, tuple(named), evidence.change(), unit)
+        change = evidence.change() if broken or drifted or named else None
+        finding = cls(broken, drifted, tuple(named), change, unit, moved)
         return finding._replace(text=tuple(finding._words()))
 
     @property
     def chief(self) -> tuple[Cause, ...]:
-        """Of each kind the cause with most evidence."""
+        """The cause with the most evidence of each kind."""
         return tuple({cause.kind: cause for cause in reversed(self.causes)}.values())[::-1]
 
     def facts(self, *, timed: bool = True) -> dict[str, Any]:
-        """As JSON can hold it; not `timed`: what is a time elsewhere is none here, and left out."""
+        """The finding as data for JSON. Without `timed`, times are left out."""
         facts: dict[str, Any] = {
             "broken": list(self.broken),
             "drifted": self.drifted,
+            "inputs": self.inputs,
             "since": _facts(self.change, timed),
             "causes": [
                 {
@@ -73,16 +78,24 @@ class Finding(NamedTuple):
         return facts | ({"words": list(self.text)} if timed else {})
 
     def brief(self) -> dict[str, Any]:
-        """The same of the cause with most evidence of each kind alone, and how many there are."""
+        """The same with the strongest cause of each kind only, and the number of causes."""
         return {**self._replace(causes=self.chief).facts(), "parts": len(self.causes)}
 
     def _words(self) -> Iterator[str]:
         if self.change is not None:
-            yield since(self.change, self.unit)
+            yield change_text(self.change, self.unit)
         yield from self.which()
+        if self.inputs:
+            yield self.of_inputs()
+
+    def of_inputs(self) -> str:
+        """What a change of the inputs has done to the alarms so far."""
+        if self.broken:
+            return "inputs changed, and alarms too"
+        return "inputs changed, and scores too" if self.drifted or self.causes else "inputs changed, alarms as promised"
 
     def which(self) -> Iterator[str]:
-        """Of each kind of part the one with most evidence, and which others have changed as well."""
+        """The strongest cause of each kind in words, and which others have changed."""
         for cause in self.chief:
             others = [other.name for other in self.causes if other.kind == cause.kind and other is not cause]
             more = ""
@@ -92,7 +105,7 @@ class Finding(NamedTuple):
             yield f"{_subject(cause)} {_direction(cause.change)} (evidence e^{cause.log_evalue:.1f}){more}"
 
 
-def since(change: ChangeTime, unit: str = "responses") -> str:
+def change_text(change: ChangeTime, unit: str = "responses") -> str:
     """When a change probably began, in words."""
     when = datetime.fromtimestamp(change.when, UTC)
     between = f"between {change.latest:,} and {change.earliest:,}"
@@ -114,7 +127,7 @@ def _direction(change: ChangeTime | None) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name on one line, as a caller may have chosen it."""
+    """A name on one line; callers may have chosen it."""
     return name if name.isprintable() else repr(name)
 
 

@@ -22,7 +22,8 @@ ZERO_INDEX = -1 << 20  # the index of what is 0 or less
 
 
 class Histogram:
-    """Counts of values by bucket, one row of counts a series; values wait in a list and are counted many at a time.
+    """Counts of values by bucket, one row of counts for each series. Values wait in a list and are counted many at a
+    time.
 
     `bounds` are the upper bounds of each series' buckets. `native`: the only series is counted in exponential buckets
     too, those of Prometheus' native histograms.
@@ -52,7 +53,7 @@ class Histogram:
             self._fold()
 
     def exemplar(self, value: float, trace: str) -> None:
-        """Remember the trace of a value in its bucket of the only series."""
+        """Remember a trace as the exemplar of a value's bucket, in the only series."""
         bucket = bisect_left(self._bounds[0], value)
         self._exemplars[bucket] = Exemplar({"trace_id": trace}, value, time.time())
 
@@ -80,7 +81,7 @@ class Histogram:
             self._sums[i] += float(np.sum(column, dtype=np.float64))
 
     def figures(self) -> list[dict[str, list[Any]]]:
-        """Each series' bounds and counts, the last count of what is beyond all bounds."""
+        """The bounds and counts of each series; the last count is of values beyond all bounds."""
         self._fold()
         return [{"bounds": b, "counts": list(c)} for b, c in zip(self._bounds, self._counts, strict=True)]
 
@@ -95,9 +96,7 @@ class Histogram:
         return bounds[at] if at < len(bounds) else None
 
     def drain(self) -> list[tuple[list[int], float, list[list[int]]]]:
-        """What was counted of each series since this was last asked: counts by bucket, the sum, and native counts as
-        pairs.
-        """
+        """What was counted of each series since the last call: counts by bucket, sum, and native counts as pairs."""
         self._fold()
         native = [list(pair) for pair in (self._native or {}).items()]
         drained = [(counts, total, native) for counts, total in zip(self._counts, self._sums, strict=True)]
@@ -108,7 +107,9 @@ class Histogram:
         return drained
 
     def merge(self, drained: Sequence[Sequence[Any]]) -> None:
-        """Count what another histogram of the same bounds has counted, as its `take` says it, or JSON of that."""
+        """Add what another histogram with the same bounds has counted: the result of its `drain`, or the same from
+        JSON.
+        """
         for i, (counts, total, native) in enumerate(drained):
             if self._native is not None:
                 for index, count in native:
@@ -117,7 +118,7 @@ class Histogram:
             self._sums[i] += total
 
     def buckets(self) -> list[Buckets]:
-        """Each series' cumulative counts, as they are shown; they stay as they are when counting goes on."""
+        """The cumulative counts of each series, as they are shown: a copy that later counting does not change."""
         self._fold()
         native = None if self._native is None else dict(self._native)
         return [

@@ -1,7 +1,7 @@
 """Verdicts as Prometheus metrics.
 
-Counting happens on the serving path, so it is plain integers in plain dictionaries, a few small batches at a time;
-the client library's families are made of them only when somebody scrapes.
+Counting happens on the serving path: it adds to integers in dictionaries, a few small batches at a time. Families of
+prometheus-client are built only for a scrape.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PrometheusSink(Collector, Sink):
 
     Labels are bounded: models are those of the configuration and `other`, detectors and severities those of their
     bundles, methods those of the protocols, versions the first 50 of a model. `before` is called before each `collect`.
-    `drained`: another process comes for what is counted (`drain`).
+    `drained`: another process takes the counts (`drain`).
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class PrometheusSink(Collector, Sink):
         self._before, self._drained = before, drained
         self._models = dict(models)
         self._series = {name: ModelSeries(model, drained=drained) for name, model in models.items()}
-        self._series["other"] = ModelSeries(None, _methods(models))
-        self._acting = _acting(models)
+        self._series["other"] = ModelSeries(None, _served_methods(models))
+        self._acting = _acting_models(models)
         self._looks = self._all_looks()
         self._added, self._batches = Histogram(SECONDS_BUCKETS, native=True), Histogram(ROWS_BUCKETS)
         self._writer = Writer()
@@ -70,7 +70,7 @@ class PrometheusSink(Collector, Sink):
         self._lock = threading.Lock()  # between those who count and those who scrape
 
     def follow(self, models: Mapping[str, GuardedModel]) -> None:
-        """Count these models from here on; those that were there before go on from what they had."""
+        """Count these models from here on. Models that were counted before keep their counts."""
         series = {name: ModelSeries(model, drained=self._drained) for name, model in models.items()}
         with self._counted():
             for name, series_of_model in series.items():
@@ -79,9 +79,9 @@ class PrometheusSink(Collector, Sink):
                     series_of_model.inherit(
                         self._series[name], same_bundle=before.digests[0] == models[name].digests[0]
                     )
-            series["other"] = ModelSeries(None, _methods(models))
+            series["other"] = ModelSeries(None, _served_methods(models))
             series["other"].inherit(self._series["other"], same_bundle=False)
-            self._models, self._series, self._acting = dict(models), series, _acting(models)
+            self._models, self._series, self._acting = dict(models), series, _acting_models(models)
             self._looks = self._all_looks()
 
     @property
@@ -91,12 +91,17 @@ class PrometheusSink(Collector, Sink):
 
     @property
     def limits(self) -> PageLimits:
-        """The evidence from which the page says that something is wrong, as the default rules do."""
-        guarded = [(name, model) for name, model in self._models.items() if model.bundle is not None]
-        return page_limits([watched_model(name, model.promise, model.config) for name, model in guarded])
+        """The evidence from which the page reports a problem, the same as in the default rules."""
+        return page_limits(
+            [
+                watched_model(name, model.scoring.promise, model.config)
+                for name, model in self._models.items()
+                if model.scoring is not None
+            ]
+        )
 
     def figures(self) -> dict[str, dict[str, Any]]:
-        """What was counted of each model, as plain data for people to look at."""
+        """The counts of each model, as plain data for the page."""
         return {look.name: self._with_lock(look.figures) for look in self._weighed() if look.name in self._models}
 
     def counts(self) -> dict[str, tuple[int, dict[str, int]]]:
@@ -110,7 +115,7 @@ class PrometheusSink(Collector, Sink):
             return {"median": self._added.quantile(0.5), "p99": self._added.quantile(0.99)}
 
     def drain(self) -> dict[str, Any]:
-        """What was counted since this was last asked, as plain data."""
+        """What was counted since the last call, as plain data."""
         with self._counted():
             return {
                 "models": {name: series.drain() for name, series in self._series.items()},
@@ -119,7 +124,7 @@ class PrometheusSink(Collector, Sink):
             }
 
     def merge(self, drained: dict[str, Any]) -> None:
-        """Count what the sink of another process has taken."""
+        """Add what the sink of another process has counted."""
         with self._lock:
             for name, counts in drained["models"].items():
                 if name in self._series:
@@ -128,17 +133,17 @@ class PrometheusSink(Collector, Sink):
             self._batches.merge(drained["batches"])
 
     def exchange(self, shared: Exchange) -> None:
-        """Give what evidence has counted to `shared`, and take in what other replicas have counted."""
+        """Give the counts of evidence to `shared`, and add what other replicas have counted."""
         parts, self._exchanges = self._exchanges % PARTS_EVERY == 0, self._exchanges + 1
         with self._counted():
             counts: dict[str, list[int]] = {}
             by_key: dict[str, tuple[ModelSeries, str]] = {}
             for name, series in self._series.items():
-                if series.evidence is None:
+                if series.judged is None:
                     continue
                 key = f"{name}:{self._models[name].digests[0]}"
-                by_key[key], counts[key] = (series, ""), series.evidence.counts()
-                for part, more in series.evidence.counts_by_cause().items() if parts else ():
+                by_key[key], counts[key] = (series, ""), series.judged.evidence.counts()
+                for part, more in series.judged.evidence.counts_by_cause().items() if parts else ():
                     by_key[f"{key}:{part}"], counts[f"{key}:{part}"] = (series, part), more
         for key, others in shared(counts).items():
             series, part = by_key[key]
@@ -146,16 +151,16 @@ class PrometheusSink(Collector, Sink):
                 series.others_counted(others, part)
 
     def finding(self, model: str) -> Finding | None:
-        """What the evidence of a model had found when it was last weighed."""
+        """What the evidence of a model had found when it was last computed."""
         look = self._looks.get(model)
         return None if look is None else look.finding
 
     def findings(self) -> dict[str, Finding]:
-        """The same of every model of which something was found, weighed anew as far as time allows."""
+        """The findings of all models, computed anew as far as time allows."""
         return {look.name: look.finding for look in self._weighed() if look.finding is not None}
 
     def scored(self, batch: Scored) -> None:
-        """Count a judged batch, or let it wait for others while it is small and its responses are not needed."""
+        """Count a judged batch. A small batch waits for others while its responses are not needed."""
         self._waiting.append(batch)
         if (
             len(self._waiting) >= PENDING_BATCHES
@@ -182,7 +187,7 @@ class PrometheusSink(Collector, Sink):
                 self._count()
 
     def shadowed(self, call: Call, severity: str | None) -> None:
-        """Count what a candidate bundle said of a judged call, by what the live one said."""
+        """Count a candidate bundle's severity of a judged call, by the live bundle's severity."""
         live = call.verdict.severity if call.verdict is not None else None
         with self._lock:
             self._series.get(call.model, self._series["other"]).shadowed(severity or "none", live or "none")
@@ -204,7 +209,7 @@ class PrometheusSink(Collector, Sink):
         return [*(sample for look in self._weighed() for sample in self._with_lock(look.samples)), *self._of_all()]
 
     def blocks(self, *, openmetrics: bool) -> Iterable[Mapping[Family, str]]:
-        """The same as lines of text, model by model: nobody who counts waits for more than one model's."""
+        """The samples as lines of text, model by model. The lock is held for one model at a time."""
         ends = 0.0
         for look in sorted(self._weighed(), key=lambda item: item.written_at):
             ends = ends or time.thread_time() + WRITING
@@ -214,18 +219,18 @@ class PrometheusSink(Collector, Sink):
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """The lock, and nothing that waits: for whoever looks."""
+        """Holds the lock, with everything that waits counted."""
         with self._lock:
             self._count()
             yield
 
     def _count(self) -> None:
         """Count what waits. Under the lock."""
-        self._added.extend(_taken(self._waits))
+        self._added.extend(_drained(self._waits))
         other = self._series["other"]
-        for (model, version, method, reason), responses in Counter(_taken(self._unjudged)).items():
+        for (model, version, method, reason), responses in Counter(_drained(self._unjudged)).items():
             self._series.get(model, other).unjudged(version, method, reason, responses)
-        for (model, action), calls in Counter(_taken(self._acted)).items():
+        for (model, action), calls in Counter(_drained(self._acted)).items():
             self._series.get(model, other).acted(action, calls)
         while self._waiting:
             batch = self._waiting.popleft()
@@ -243,13 +248,13 @@ class PrometheusSink(Collector, Sink):
             return [Sample(ADDED, (), self._added.buckets()[0]), Sample(BATCHES, (), self._batches.buckets()[0])]
 
     def _weighed(self) -> list[ModelSnapshot]:
-        """Every model's look, evidence weighed anew as far as time allows, the longest unweighed first."""
+        """The snapshot of every model. Evidence is computed anew as far as time allows, the oldest first."""
         with self._counted():
             looks = list(self._looks.values())
         ends = time.thread_time() + WEIGHING
         for look in sorted(looks, key=lambda item: (item.is_idle, item.weighed_at)):
             with self._lock:
-                look.weigh()
+                look.refresh()
             if time.thread_time() > ends:
                 break
         return looks
@@ -259,18 +264,18 @@ class PrometheusSink(Collector, Sink):
         return {name: ModelSnapshot(name, series, models.get(name), limits) for name, series in self._series.items()}
 
 
-def _taken(waiting: list[Item]) -> list[Item]:
+def _drained(waiting: list[Item]) -> list[Item]:
     """What waits to be counted, which is taken out; more may come meanwhile."""
-    taken = waiting[:]
-    del waiting[: len(taken)]
-    return taken
+    items = waiting[:]
+    del waiting[: len(items)]
+    return items
 
 
-def _acting(models: Mapping[str, GuardedModel]) -> set[str]:
-    """The models of whose alarms something is done, which may depend on the response's own bytes."""
+def _acting_models(models: Mapping[str, GuardedModel]) -> set[str]:
+    """The models whose alarms lead to actions, which may depend on the response's own bytes."""
     return {name for name, model in models.items() if not model.policy.plain}
 
 
-def _methods(models: Mapping[str, GuardedModel]) -> list[str]:
+def _served_methods(models: Mapping[str, GuardedModel]) -> list[str]:
     """The methods that any of the models is served by."""
     return list(dict.fromkeys(method for model in models.values() for method in model.served))

@@ -1,7 +1,8 @@
-"""Metrics as Prometheus' protobuf, delimited: asked for where native histograms are wanted, which text cannot carry.
+"""Metrics in Prometheus' delimited protobuf format, which scrapers request for native histograms: text cannot carry
+them.
 
-A native histogram has buckets of its own, eight for each doubling, and only those that hold something: p-values near 0
-and latencies of every size are told apart without a choice of bounds. The classic buckets are told beside it.
+A native histogram has its own buckets, eight for each doubling, and only those that are not empty: it resolves p-values
+near 0 and latencies of every size without configured bounds. The classic buckets are sent beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _Family = message_class("prometheus_metrics", "io.prometheus.client.MetricFamily
 
 
 def asked_for(accept: str) -> bool:
-    """Whether protobuf is what a scrape would like best."""
+    """Whether a scrape prefers protobuf."""
     first = accept.partition(",")[0]
     return "application/vnd.google.protobuf" in first and "io.prometheus.client.MetricFamily" in first
 
@@ -86,7 +87,7 @@ def _histogram(into: Any, value: Buckets) -> None:
 
 
 def _native(into: Any, counts: Mapping[int, int]) -> None:
-    """Counts by index; index i holds what lies in (2^((i-1)/8), 2^(i/8)], and ZERO what is nothing at all."""
+    """Counts by index. Index i counts values in (2^((i-1)/8), 2^(i/8)], and ZERO_INDEX counts zeros."""
     into.schema, into.zero_threshold, into.zero_count = SCHEMA, 2.0**-128, counts.get(ZERO_INDEX, 0)
     last, before = None, 0
     for index in sorted(counts.keys() - {ZERO_INDEX}):

@@ -1,4 +1,4 @@
-"""What is counted of one model: plain integers in plain dictionaries."""
+"""The counts of one model, as integers in dictionaries."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from prometheus_client.samples import Exemplar
 
+from tocsin.configuration.model import ModelConfig
 from tocsin.judgement.call import Call
 from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.sink import Scored
 from tocsin.sinks.evidence import Evidence
 from tocsin.sinks.families import P_BUCKETS, SECONDS_BUCKETS
@@ -27,9 +29,19 @@ MAX_VERSION_LENGTH = 100  # characters of a version: a model server may say anyt
 MAX_VERSIONS = 50  # further versions of a model fold into `other`
 
 
+class JudgedSeries:
+    """Counts that a model has only with a bundle: the scores of each detector, and evidence on the promise."""
+
+    def __init__(self, scoring: Scoring, config: ModelConfig, *, drained: bool) -> None:
+        promise = scoring.promise
+        self.scores = Histogram(*(_score_buckets(column) for column in promise.reference.T))
+        run_length, fixed = config.evidence == "run_length", scoring.judge.levels is None
+        self.evidence = Evidence(promise, config.restart, fixed=fixed, run_length=run_length, drained=drained)
+
+
 class ModelSeries:
-    """What is counted of one model, or where that is None, of calls that tell no known one, by these `methods`.
-    `drained`: another process takes what is counted.
+    """The counts of one model; where `model` is None, those of calls without a known model, by these `methods`.
+    `drained`: another process takes the counts.
     """
 
     def __init__(self, model: GuardedModel | None, methods: Iterable[str] = (), *, drained: bool = False) -> None:
@@ -44,18 +56,13 @@ class ModelSeries:
         self.pvalue = Histogram(P_BUCKETS, native=True)
         self.scoring = Histogram(SECONDS_BUCKETS, native=True)
         self.changes = 0  # how often something was counted, so that what has not changed is not shown anew
-        self.scores: Histogram | None = None
-        self.evidence: Evidence | None = None
+        self.judged: JudgedSeries | None = None
         self._severities: tuple[str, ...] = ()
-        if model is not None and model.bundle is not None:
-            self._severities = tuple(model.promise.alphas)
-            self.scores = Histogram(*(_score_buckets(column) for column in model.promise.reference.T))
-            run_length, fixed = model.config.evidence == "run_length", model.judge.levels is None
-            self.evidence = Evidence(
-                model.promise, model.config.restart, fixed=fixed, run_length=run_length, drained=drained
-            )
         if model is not None:
             self._policy = model.policy
+            if model.scoring is not None:
+                self._severities = tuple(model.scoring.promise.alphas)
+                self.judged = JudgedSeries(model.scoring, model.config, drained=drained)
         self._model = model
         self._methods = list(methods if model is None else model.served)
         self._versions: set[str] = set()
@@ -63,10 +70,11 @@ class ModelSeries:
 
     def count(self, batch: Scored) -> None:
         """Count a judged batch."""
-        assert self.scores is not None and self.evidence is not None
+        judged = self.judged
+        assert judged is not None
         self.changes += 1
         self.scoring.extend([batch.seconds] * len(batch.calls))
-        self.scores.add(batch.scores)
+        judged.scores.add(batch.scores)
         total, alarmed, plain = 0, False, self._policy.plain
         passed: dict[tuple[str, str], int] = {}
         waiting: list[float] = []
@@ -87,7 +95,7 @@ class ModelSeries:
         self.pvalue.extend(waiting)
         for (version, method), rows in passed.items():
             self.responses[self.version(version), method, "pass"] += rows
-        self.evidence.add(batch, total, alarmed)
+        judged.evidence.add(batch, total, alarmed)
         for severity in batch.ended or ():
             self.sessions[severity or "none"] += 1
         if batch.keyless != (0, 0):
@@ -106,13 +114,13 @@ class ModelSeries:
         self.actions[action] += calls
 
     def shadowed(self, severity: str, live: str) -> None:
-        """Count what the candidate said of a response, by what the live bundle said."""
+        """Count the candidate's severity of a response, by the live bundle's severity."""
         self.changes += 1
         self.shadows[severity, live] += 1
 
     def totals(self) -> tuple[int, dict[str, int]]:
-        """How many were judged, and alarms by severity, gravest first: responses, or sessions where the promise is for
-        those.
+        """How many units were judged, and alarms by severity, the most severe first. The units are responses, or
+        sessions where the promise is for sessions.
         """
         if self.sessions:
             return sum(self.sessions.values()), {severity: self.sessions[severity] for severity in self._severities}
@@ -131,12 +139,12 @@ class ModelSeries:
             "unscored": {reason: count for reason, count in self.unscored.items() if count},
             "actions": {action: count for action, count in self.actions.items() if count},
             "pvalue": self.pvalue.figures()[0],
-            "scores": self.scores.figures() if self.scores is not None else [],
+            "scores": [] if self.judged is None else self.judged.scores.figures(),
             "scoring": {"median": self.scoring.quantile(0.5), "p99": self.scoring.quantile(0.99)},
         }
 
     def drain(self) -> dict[str, Any]:
-        """What was counted since this was last asked, as plain data; evidence is weighed by whoever absorbs it."""
+        """The counts since the last call, as plain data. The process that merges them computes evidence."""
         drained: dict[str, Any] = {}
         for name in _COUNTERS:
             counter = getattr(self, name)
@@ -144,14 +152,14 @@ class ModelSeries:
             counter.clear()
         for name in _HISTOGRAMS:
             drained[name] = getattr(self, name).drain()
-        drained["scores"] = None if self.scores is None else self.scores.drain()
-        if self.evidence is not None:
-            drained["evidence"] = self.evidence.tally.facts()
-            self.evidence.tally.clear()
+        drained["scores"] = None if self.judged is None else self.judged.scores.drain()
+        if self.judged is not None:
+            drained["evidence"] = self.judged.evidence.tally.facts()
+            self.judged.evidence.tally.clear()
         return drained
 
     def merge(self, drained: dict[str, Any]) -> None:
-        """Count what the same model's series has counted in another process."""
+        """Add the counts of the same model in another process."""
         self.changes += 1
         for name in _COUNTERS:
             counter = getattr(self, name)
@@ -161,26 +169,29 @@ class ModelSeries:
             self.version(version)
         for name in _HISTOGRAMS:
             getattr(self, name).merge(drained[name])
-        if self.scores is not None and drained["scores"] is not None:
-            self.scores.merge(drained["scores"])
-        if self.evidence is not None and "evidence" in drained:
-            self.evidence.read(drained["evidence"])
+        if self.judged is not None:
+            if drained["scores"] is not None:
+                self.judged.scores.merge(drained["scores"])
+            if "evidence" in drained:
+                self.judged.evidence.read(drained["evidence"])
 
     def others_counted(self, more: Sequence[int], cause: str = "") -> None:
-        """Weigh what other replicas have counted as well, of the model or of a part of its traffic."""
-        if self.evidence is not None:
+        """Add to the evidence what other replicas have counted, of the model or of a part of its traffic."""
+        if self.judged is not None:
             self.changes += 1
             if cause:
-                self.evidence.add_counts_by_cause(cause, more)
+                self.judged.evidence.add_counts_by_cause(cause, more)
             else:
-                self.evidence.add_counts(more)
+                self.judged.evidence.add_counts(more)
 
     def inherit(self, before: ModelSeries, *, same_bundle: bool) -> None:
-        """Go on counting where another series of this model has stopped; scores and evidence are of one bundle."""
+        """Continue the counts of another series of this model. Scores and evidence are continued for the same bundle
+        only.
+        """
         for name in (*_COUNTERS, *_HISTOGRAMS, "alarm_traces", "_versions"):
             setattr(self, name, getattr(before, name))
         if same_bundle:
-            self.scores, self.evidence = before.scores, before.evidence
+            self.judged = before.judged
         self._begin_at_zero()
 
     def _count_alarms(self, version: str, severities: Sequence[str | None], trace: str) -> int:
@@ -233,17 +244,17 @@ class ModelSeries:
         for action in (*self._model.policy.actions, "refused"):
             self.actions[action] += 0
         self._version_at_zero("")  # until one is told, and of what cannot be read
-        if self._model.bundle is None:
+        if self._model.scoring is None:
             return
         severities = (*self._severities, "none")
-        promise = self._model.promise
+        promise = self._model.scoring.promise
         if promise.sessions is not None:
             for severity in severities:
                 self.sessions[severity] += 0
         if promise.sessions is not None or promise.groups:
             self.keyless["group" if promise.sessions is None else "session"] += 0
-        if self._model.shadow is not None:
-            shadow_severities = (*self._model.shadow.promise.alphas, "none", "failed")
+        if (shadow := self._model.shadow) is not None and shadow.scoring is not None:
+            shadow_severities = (*shadow.scoring.promise.alphas, "none", "failed")
             for pair in itertools.product(shadow_severities, severities):
                 self.shadows[pair] += 0
 
@@ -251,7 +262,7 @@ class ModelSeries:
         for severity in self._severities:
             self.alarms[version, severity] += 0
         judged: tuple[str, ...] = ()
-        if self._model is not None and self._model.bundle is not None:
+        if self._model is not None and self._model.scoring is not None:
             judged = ("pass", *self._model.policy.actions)
         for method, decision in itertools.product(self._methods, (*judged, "unscored")):
             self.responses[version, method, decision] += 0

@@ -11,6 +11,7 @@ from tocsin.alerting.limits import PageLimits, page_limits
 from tocsin.alerting.watched import watched_model
 from tocsin.judgement.levels import AdaptiveLevels
 from tocsin.judgement.model import GuardedModel
+from tocsin.judgement.scoring import Scoring
 from tocsin.sinks import families as of
 from tocsin.sinks.causes import Cause
 from tocsin.sinks.exposition import Writer
@@ -29,10 +30,11 @@ class ModelSnapshot:
     def __init__(
         self, name: str, series: ModelSeries, model: GuardedModel | None, limits: PageLimits | None = None
     ) -> None:
-        self.name, self._series, self._model = name, series, model
+        self.name, self._series = name, series
         self._promise: Mapping[str, float] = {}
         self._quiet: Mapping[str, float] = {}
         self._drift: float | None = None
+        self._inputs: float | None = None
         self._causes: Sequence[Cause] = ()
         self.finding: Finding | None = None
         self._limits: tuple[float, float] | None = None
@@ -40,9 +42,10 @@ class ModelSnapshot:
         self._writer = Writer()
         self._cached: tuple[tuple[int, int, bool], Mapping[Family, str]] | None = None
         self._fixed: list[Sample] = []
-        if model is not None and model.bundle is not None:
-            watched = watched_model(name, model.promise, model.config)
-            self._fixed += _fixed(name, model)
+        self._scoring = None if model is None else model.scoring
+        if model is not None and model.scoring is not None:
+            watched = watched_model(name, model.scoring.promise, model.config)
+            self._fixed += _fixed(name, model.scoring)
             every = limits or page_limits([watched])
             self._limits = every.of(watched), every.drift
             if watched.fixed:
@@ -55,15 +58,18 @@ class ModelSnapshot:
         """Whether nothing was ever counted, so that there is no news."""
         return not self._series.changes
 
-    def weigh(self) -> None:
+    def refresh(self) -> None:
         """Weigh evidence anew, if there is any news."""
-        if self._weighed != self._series.changes and (evidence := self._series.evidence) is not None:
+        if self._weighed != self._series.changes and (judged := self._series.judged) is not None:
+            evidence = judged.evidence
             promise = evidence.promise()
             self._promise, self._quiet, self._drift = promise, evidence.quiet(), evidence.drift()
-            self._causes = evidence.causes()
-            if self._model is not None and self._limits is not None:
-                unit = self._model.promise.unit
-                self.finding = Finding.of(evidence, promise, self._drift, self._causes, self._limits, unit)
+            self._causes, self._inputs = evidence.causes(), evidence.inputs()
+            if self._scoring is not None and self._limits is not None:
+                unit = self._scoring.promise.unit
+                self.finding = Finding.of(
+                    evidence, promise, self._drift, self._causes, self._limits, unit, self._inputs
+                )
             self._weighed, self.weighed_at = self._series.changes, time.monotonic()
 
     def figures(self) -> dict[str, Any]:
@@ -73,6 +79,7 @@ class ModelSnapshot:
             "promise": dict(self._promise),
             "quiet": dict(self._quiet),
             "drift": self._drift,
+            "inputs": self._inputs,
             "causes": [cause._asdict() for cause in self._causes],
             "finding": None if self.finding is None else self.finding.facts(),
         }
@@ -108,7 +115,7 @@ class ModelSnapshot:
                 yield Sample(family, (name, label), count)
         for pair, count in series.shadows.items():
             yield Sample(of.SHADOWS, (name, *pair), count)
-        if series.scores is None or self._model is None:
+        if series.judged is None or self._scoring is None:
             return
         judged, alarms = series.totals()
         yield Sample(of.PROMISED, (name,), judged)
@@ -116,7 +123,7 @@ class ModelSnapshot:
             yield Sample(of.PROMISED_ALARMS, (name, severity), count)
         yield Sample(of.PVALUE, (name,), series.pvalue.buckets()[0])
         yield Sample(of.SCORING, (name,), series.scoring.buckets()[0])
-        for detector, counted in zip(self._model.scorer.detectors, series.scores.buckets(), strict=True):
+        for detector, counted in zip(self._scoring.scorer.detectors, series.judged.scores.buckets(), strict=True):
             yield Sample(of.SCORE, (name, detector), counted)
         for severity, value in self._promise.items():
             yield Sample(of.EVIDENCE, (name, severity), value)
@@ -124,6 +131,8 @@ class ModelSnapshot:
             yield Sample(of.QUIET, (name, severity), value)
         if self._drift is not None:
             yield Sample(of.DRIFT, (name,), self._drift)
+        if self._inputs is not None:
+            yield Sample(of.INPUTS, (name,), self._inputs)
         for cause in self._causes:
             yield Sample(of.CAUSE, (name, cause.kind, cause.name), cause.log_evalue)
         change = None if self.finding is None else self.finding.change
@@ -131,9 +140,9 @@ class ModelSnapshot:
 
     def _moving(self) -> Iterator[Sample]:
         """What feedback changes."""
-        if self._model is None or self._model.bundle is None or self._model.judge.levels is None:
+        if self._scoring is None or self._scoring.judge.levels is None:
             return
-        levels = self._model.judge.levels
+        levels = self._scoring.judge.levels
         for severity, now in levels.now().items():
             yield Sample(of.LEVEL, (self.name, severity), now)
         if isinstance(levels, AdaptiveLevels):
@@ -141,15 +150,14 @@ class ModelSnapshot:
                 yield Sample(of.FEEDBACK, (self.name, outcome), count)
 
 
-def _fixed(name: str, model: GuardedModel) -> Iterator[Sample]:
+def _fixed(name: str, scoring: Scoring) -> Iterator[Sample]:
     """What is so as long as the bundle is."""
-    assert model.bundle is not None
-    for severity, promised in model.promise.alphas.items():
+    for severity, promised in scoring.promise.alphas.items():
         yield Sample(of.ALPHA, (name, severity), promised)
-        if not model.promise.is_per_step:  # what is counted is sessions, of which nothing is expected then
-            yield Sample(of.EXPECTED, (name, severity), model.promise.laws[severity].mean_rate)
-    yield Sample(of.CARRIED, (name,), min(law.n for law in model.promise.laws.values()))
-    yield Sample(of.BUNDLE, (name, model.bundle.digest), 1)
-    when = model.bundle.provenance.get("calibrated", {}).get("timestamp")
+        if not scoring.promise.is_per_step:  # what is counted is sessions, of which nothing is expected then
+            yield Sample(of.EXPECTED, (name, severity), scoring.promise.laws[severity].mean_rate)
+    yield Sample(of.CARRIED, (name,), min(law.n for law in scoring.promise.laws.values()))
+    yield Sample(of.BUNDLE, (name, scoring.digest), 1)
+    when = scoring.bundle.provenance.get("calibrated", {}).get("timestamp")
     if isinstance(when, int | float):
         yield Sample(of.CALIBRATED, (name,), when)

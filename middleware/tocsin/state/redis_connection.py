@@ -1,4 +1,4 @@
-"""The way to Redis: scripts in pipelines, one round trip each; and what happens while it is away."""
+"""The connection to Redis: scripts in pipelines, one round trip each; and what happens while Redis is unavailable."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tocsin.addresses import shown
+from tocsin.addresses import redacted_url
 from tocsin.configuration.state import TIMEOUT, StateConfig
 from tocsin.errors import ConfigError
 from tocsin.log_throttle import LogThrottle, and_more
@@ -28,7 +28,7 @@ Read = TypeVar("Read")
 
 
 class RedisUnavailable(Exception):
-    """Redis is slow or gone, or answers what cannot be right."""
+    """Redis is slow, does not answer, or answers something invalid."""
 
 
 class ScriptCall(NamedTuple):
@@ -40,12 +40,12 @@ class ScriptCall(NamedTuple):
 
 
 class RedisConnection:
-    """Runs scripts. Once a round trip fails, nothing is asked any more until a thread of its own has found Redis again:
-    nobody waits for it twice. `looks` are called every second while it is there, and when it has come back. A round
-    trip may take `round_trip`, or what `config` says.
+    """Runs scripts. Once a round trip fails, no request is sent until a thread of the connection has reached Redis
+    again, so that no call waits for it twice. `looks` are called every second while Redis answers, and when it has come
+    back. A round trip may take `round_trip`, or what `config` says.
 
-    Raises ConfigError when the client is not installed, a file cannot be read, or there is no cluster; that a single
-    Redis is away is no error.
+    Raises ConfigError when the client is not installed, a file cannot be read, or no cluster is found. A single Redis
+    that does not answer is no error.
     """
 
     def __init__(self, config: StateConfig, round_trip: timedelta | None = None) -> None:
@@ -68,15 +68,15 @@ class RedisConnection:
         return self._up
 
     def run(self, calls: Sequence[ScriptCall]) -> list[Any]:
-        """What scripts answer, in one round trip. The first call starts the thread that watches Redis.
+        """The answers of scripts, in one round trip. The first call starts the thread that watches Redis.
 
         Raises RedisUnavailable.
         """
         return self.run_and_read(calls, list)
 
     def run_and_read(self, calls: Sequence[ScriptCall], read: Callable[[list[Any]], Read]) -> Read:
-        """What `read` makes of the scripts' answers. Raises RedisUnavailable, also where `read` raises: nothing is
-        believed of a Redis that holds what others have written, or that is none.
+        """The result of `read` on the scripts' answers. Raises RedisUnavailable, also where `read` raises, because
+        Redis may hold what others have written.
         """
         self.start()
         if not self._up:
@@ -96,14 +96,14 @@ class RedisConnection:
         return result
 
     def start(self) -> None:
-        """Begin to look, if that has not begun."""
+        """Start the thread that watches Redis, if it has not started."""
         if self._thread.ident is None:
             with self._starting:
                 if self._thread.ident is None:
                     self._thread.start()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Send nothing more."""
         self._ending.set()
         self._lost.set()
         if self._thread.ident is not None:
@@ -157,7 +157,7 @@ class RedisConnection:
                     self._safely(look)
 
     def _safely(self, look: Callable[[], None]) -> None:
-        """One that fails must not end the thread that finds Redis again."""
+        """Call a function and log what it raises, which must not end the watching thread."""
         try:
             look()
         except Exception as error:
@@ -165,7 +165,7 @@ class RedisConnection:
 
 
 def _client(config: StateConfig, seconds: float) -> tuple[Any, type[Exception]]:
-    """A client that raises at once when something fails, and what it raises for an unknown script."""
+    """A client that raises at once when something fails, and the exception that it raises for an unknown script."""
     try:
         import redis
         from redis.backoff import NoBackoff
@@ -184,7 +184,9 @@ def _client(config: StateConfig, seconds: float) -> tuple[Any, type[Exception]]:
         try:
             client: Any = redis.RedisCluster.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)
         except redis.RedisError as error:
-            raise ConfigError(f"state: {shown(config.redis)}: no node of a cluster to be had there ({error})") from None
+            raise ConfigError(
+                f"state: {redacted_url(config.redis)}: no node of a cluster to be had there ({error})"
+            ) from None
     elif config.sentinel:
         addresses, database = config.sentinels()
         how |= {"db": database, "retry": Retry(NoBackoff(), 0), "ssl": config.redis.startswith("rediss:")}

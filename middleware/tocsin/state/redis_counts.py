@@ -1,9 +1,9 @@
-"""Counts that replicas add up in Redis, so that evidence is that of them all.
+"""Counts that replicas add up in Redis, so that their evidence is computed from all of them.
 
-Every few seconds each replica reports what it has counted since its last report, and gets everybody's sum; what others
-have counted is the sum without its own. A report has a number and is taken in once, however often it is sent: one whose
-answer was lost is sent again as it was. When Redis has lost its memory the sum begins anew, in a new epoch, on top of
-what is known; nothing is taken back. While Redis is away, replicas go on with what they know.
+Every few seconds each replica reports what it has counted since its last report, and receives the sum of all replicas;
+the others' share is that sum without its own. A report has a number and is added once, however often it is sent: one
+whose answer was lost is sent again unchanged. When Redis has lost its memory the sum starts anew, in a new epoch, on
+top of what is known; nothing is subtracted. While Redis is unavailable, replicas continue with what they know.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Counts = list[int]
 
 
 class _Shared:
-    """One list of counts: what others are known to have counted, and what was reported, ever and in this epoch."""
+    """One list of counts: what others are known to have counted, and what was reported, in total and in this epoch."""
 
     def __init__(self, length: int) -> None:
         self.replica = uuid4().hex[:12]
@@ -42,9 +42,9 @@ class SharedCounts:
         self._shared: dict[str, _Shared] = {}
 
     def exchange(self, counts_by_name: Mapping[str, Sequence[int]]) -> dict[str, Counts]:
-        """Report `seen`, this replica's own counts and those of others that were given to it; what others have counted
-        since, where they have. Lists of another length under the same name are others. What is not named any more is
-        forgotten, save `NAME:PART` while `NAME` is named: parts may be exchanged less often.
+        """Report `seen`, this replica's own counts and those that it was given of others. Returns what others have
+        counted since, where they have. Lists of another length under the same name are separate. Names that are no
+        longer given are dropped, except `NAME:PART` while `NAME` is given: parts may be exchanged less often.
         """
         names = {f"{name}/{len(counts)}": name for name, counts in counts_by_name.items()}
         self._shared = {
@@ -66,12 +66,12 @@ class SharedCounts:
     def _report(self, key: str, counts: Sequence[int]) -> ScriptCall:
         entry = self._shared.get(key)
         if entry is None or any(
-            count < reported for count, reported in zip(counts, _plus(entry.others, entry.ever), strict=True)
+            count < reported for count, reported in zip(counts, _added(entry.others, entry.ever), strict=True)
         ):
             entry = self._shared[key] = _Shared(len(counts))  # it counts anew: what it had counted is others' now
         if entry.under_way is None:
             entry.number += 1
-            reported_total = _plus(entry.others, entry.ever)
+            reported_total = _added(entry.others, entry.ever)
             entry.under_way = [count - reported for count, reported in zip(counts, reported_total, strict=True)]
         more = [word for at, count in enumerate(entry.under_way) if count for word in (at, count)]
         words: list[str | int] = [entry.replica, entry.number, RETENTION, uuid4().hex[:12], *more]
@@ -83,13 +83,13 @@ class SharedCounts:
         assert entry.under_way is not None
         if reply["epoch"] != entry.epoch:
             entry.epoch, entry.before, entry.reported = reply["epoch"], entry.others, [0] * len(entry.others)
-        entry.reported = _plus(entry.reported, entry.under_way)
-        entry.ever = _plus(entry.ever, entry.under_way)
+        entry.reported = _added(entry.reported, entry.under_way)
+        entry.ever = _added(entry.ever, entry.under_way)
         entry.under_way = None
         theirs = [int(reply.get(str(at), 0)) - reported for at, reported in enumerate(entry.reported)]
-        now = _plus(entry.before, theirs)
+        now = _added(entry.before, theirs)
         more = [max(0, new - had) for new, had in zip(now, entry.others, strict=True)]
-        entry.others = _plus(entry.others, more)
+        entry.others = _added(entry.others, more)
         return more
 
 
@@ -112,5 +112,5 @@ def _hashes(answers: list[Any]) -> list[dict[str, str]]:
     return result
 
 
-def _plus(counts: Sequence[int], other: Sequence[int]) -> Counts:
+def _added(counts: Sequence[int], other: Sequence[int]) -> Counts:
     return [a + b for a, b in zip(counts, other, strict=True)]

@@ -1,7 +1,7 @@
-"""Labels on their way to the replica that judged the response, by way of Redis.
+"""Labels on their way to the replica that judged the response, through Redis.
 
-An identifier begins with what names its judge, so a label that comes to another replica is left for that one, which
-fetches what was left for it every second.
+An identifier begins with the name of its judge. A label that reaches another replica is left in Redis, and its judge
+fetches such labels every second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RedisLabels:
         self._connection, self._prefix = connection, prefix
 
     def leave(self, labels: Iterable[Label]) -> bool:
-        """Leave labels for other judges; whether Redis has taken them."""
+        """Leave labels for other judges; whether Redis has stored them."""
         by_judge: dict[str, list[str | int]] = {}
         for identifier, safe in labels:
             judge = identifier.partition("-")[0]
@@ -43,7 +43,7 @@ class RedisLabels:
         return True
 
     def fetch(self, judges: dict[str, Learn]) -> None:
-        """Have every judge learn what was left for it."""
+        """Pass to every judge the labels that were left for it."""
         if not judges:
             return
         calls = [ScriptCall(FETCH, self._key(judge), [LABELS_PER_ROUND_TRIP]) for judge in judges]
@@ -60,7 +60,7 @@ class RedisLabels:
 
 
 def _labels(answers: list[Any]) -> list[list[Label]]:
-    """Labels as `leave` has written them, of each judge. Raises ValueError on anything else."""
+    """The labels of each judge, as `leave` wrote them. Raises ValueError on anything else."""
     result = []
     for answer in answers:
         if not isinstance(answer, list) or not all(isinstance(word, str) and word[:1] in ("0", "1") for word in answer):

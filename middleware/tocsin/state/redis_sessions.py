@@ -1,10 +1,10 @@
-"""Sessions in a Redis that replicas share: their calls may come to any of them, and are judged as by one.
+"""Sessions in a Redis that replicas share, so that the calls of a session may reach any of them.
 
-Before a batch, its sessions' windows are fetched and its scores appended, in one round trip; what comes of it is
+Before a batch, the windows of its sessions are fetched and its scores appended in one round trip; the result is
 computed here, by the same code as without Redis. A severity that was raised is written back, which is rare.
 
-While Redis is away, sessions go on with what this process has seen since; what it has seen is appended when Redis is
-back, each batch once (a batch that was taken in although its answer was lost is known by its number).
+While Redis is unavailable, sessions continue with what this process has seen since. Its scores are appended when Redis
+is back, each batch once: a batch that was added although its answer was lost is recognised by its number.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class _Open(NamedTuple):
 
 
 class _Had(NamedTuple):
-    """What Redis knew of a session before a batch: its grade's number, and how the one that ended by silence ended."""
+    """What Redis knew of a session before a batch: its grade with the stretch's number, and how a session that ended by
+    silence had ended.
+    """
 
     steps: int
     scores: list[float]
@@ -55,8 +57,8 @@ class _Had(NamedTuple):
 
 
 class RedisSessions:
-    """Sessions of one model, under `name`. `severities` are those of its promise, gravest first; `idle` seconds of
-    silence end a session, and the longest silent one ends when there are more than `most`.
+    """The sessions of one model, under `name`. `severities` are those of its promise, the most severe first. `idle`
+    seconds of silence end a session. When there are more than `most`, the one that was silent longest ends.
     """
 
     shared = True
@@ -93,7 +95,7 @@ class RedisSessions:
         by_session: dict[str, list[float]] = {}
         for key, score in zip(keys, joint, strict=True):
             if key:
-                by_session.setdefault(_hidden(key), []).append(score)
+                by_session.setdefault(_redis_name(key), []).append(score)
         batch = f"{self._process}-{next(self._batches)}"
         chunks = [Chunk(batch, session, tuple(scores)) for session, scores in by_session.items()]
         by_session_progress: dict[str, Progress] = {}
@@ -116,7 +118,7 @@ class RedisSessions:
                     grade = len(self._severities) if had.grade is None else had.grade
                     self._open.append(_Open(chunk.session, progress, grade, had.stretch))
                     self._count(had.ended)
-        return [by_session_progress[_hidden(key)] if key else self._rule.start() for key in keys]
+        return [by_session_progress[_redis_name(key)] if key else self._rule.start() for key in keys]
 
     def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
         """See SessionStore."""
@@ -142,7 +144,7 @@ class RedisSessions:
         return ended
 
     def look(self) -> None:
-        """Bring what waits, and count the sessions that have ended. For the connection's own thread."""
+        """Send what waits, and count the sessions that have ended. Called by the connection's own thread."""
         try:
             self._bring()
             self._reap()
@@ -150,7 +152,7 @@ class RedisSessions:
             return
 
     def _bring(self) -> None:
-        """Bring what waits, without holding up those who judge meanwhile: they go on alone, and add to it."""
+        """Send what waits, while batches are still judged and add to it."""
         while chunks := self._unsent[:COMMANDS_PER_ROUND_TRIP]:
             sessions = dict.fromkeys(chunk.session for chunk in chunks)
             replies = self._connection.run_and_read(
@@ -165,7 +167,7 @@ class RedisSessions:
                     self._tell_grades()
 
     def _tell_grades(self) -> None:
-        """What alarmed while Redis was away. From here on it is Redis that remembers."""
+        """Send the alarms of the time when Redis was unavailable. From here on Redis keeps them."""
         raised = [
             ScriptCall(GRADE, self._key(session), [self._severities.index(entry.severity), "*"])
             for session, entry in self._alone.under_way()
@@ -217,8 +219,8 @@ class RedisSessions:
         return "none" if grade is None else self._severities[grade]
 
     def _count(self, ended: str | None) -> None:
-        """A session has ended with that severity or `none`; None: no session has. A stretch that was not finished is
-        none.
+        """Count a session that has ended with that severity or `none`; None means that no session has ended. A stretch
+        that was not finished counts as none.
         """
         if ended is not None and self._rule.every is None:
             with self._counted:
@@ -248,8 +250,8 @@ class RedisSessions:
         return f"{self._name}:session:{session}"
 
 
-def _hidden(session: str) -> str:
-    """A session's name in Redis: of bounded length, and nothing that callers told."""
+def _redis_name(session: str) -> str:
+    """The key of a session in Redis: of bounded length, without the caller's own text."""
     return hashlib.blake2b(session.encode(), digest_size=16).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What judgement asks of whoever remembers sessions."""
+"""The interface between judgement and the stores that remember sessions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Exchange = Callable[[Mapping[str, Sequence[int]]], Mapping[str, Sequence[int]]]
 
 
 class SessionStore(Protocol):
-    """Remembers how far each session of one model has come, and tells when sessions have ended.
+    """Remembers the state of each session of one model, and reports which have ended.
 
-    A batch is judged between `begin` and `end`, under `lock`. `shared`: asking it takes a round trip, so that batches
-    should not hold up an event loop; and it wants to know the scores.
+    A batch is judged between `begin` and `end`, under `lock`. `shared`: each access takes a round trip, so that batches
+    should not hold up an event loop; and `begin` needs the scores.
     """
 
     shared: bool
     lock: Lock
 
     def begin(self, keys: Sequence[str], joint: Sequence[float]) -> list[Progress]:
-        """The progress of each row's session before the batch: one object a session, which judging moves on. Without a
-        key a row is a session of its own. `joint` are the rows' nonconformity scores, where `shared`.
+        """The state of each row's session before the batch: one object for each session, which judging updates. A row
+        without a key is a session of its own. `joint` are the rows' nonconformity scores, where `shared`.
         """
         ...
 
     def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
-        """The worst severity of each session, or stretch of one, that has ended since this was last asked."""
+        """The most severe severity of each session, or stretch of one, that has ended since the last call."""
         ...

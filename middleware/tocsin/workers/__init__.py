@@ -1,1 +1,1 @@
-"""Several processes on one port: a supervisor that starts them, and shows their metrics as one."""
+"""Several processes behind one port: a supervisor starts them and shows their metrics as one."""

@@ -1,4 +1,4 @@
-"""The supervisor: starts workers, starts them again when they die, and is the one face of them all."""
+"""The supervisor starts workers, restarts those that die, and shows their metrics and health as one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tocsin.ext_proc.health import families as ext_proc_families
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording import sampling
-from tocsin.relay.health import Facts, ended, families, together
+from tocsin.relay.health import Facts, families, lasting_facts, summed_facts
 from tocsin.reloading import RELOAD_TIMEOUT, in_words, read_anew, reload_handler, within_deadline
 from tocsin.sinks.events import EVENTS_IN_MEMORY
 from tocsin.sinks.prometheus import PrometheusSink
@@ -118,7 +118,7 @@ class Supervisor:
                 if self._telemetry is not None:
                     self._telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
                 if admin is not None:
-                    readiness = loop.create_task(admin.follow(lambda: self.is_ready))
+                    readiness = loop.create_task(admin.follow_readiness(lambda: self.is_ready))
                     opened.callback(readiness.cancel)
                 started()
                 await until.wait()
@@ -139,13 +139,13 @@ class Supervisor:
 
     @property
     def is_ready(self) -> bool:
-        """Whether new calls are welcome, at every worker."""
+        """Whether every worker accepts new calls."""
         return self._ready and not any(
             any(worker.relay.get("unready", {}).values()) for worker in self._workers.values()
         )
 
     async def reload(self) -> str:
-        """Have every worker read everything anew. Raises ReloadError when one cannot; each keeps what it had then."""
+        """Have every worker reload. Raises ReloadError when one cannot; that worker keeps its old configuration."""
         return await asyncio.shield(asyncio.ensure_future(self._reload()))
 
     async def _reload(self) -> str:
@@ -169,9 +169,9 @@ class Supervisor:
             return changed
 
     def collect(self) -> Iterable[Metric]:
-        """The relays' health as that of one, and the workers'."""
+        """The health of all relays added up, and that of the workers."""
         facts = self._telemetry.facts() if self._telemetry is not None else {}
-        every = together([self._retired, *(worker.relay for worker in self._workers.values()), facts])
+        every = summed_facts([self._retired, *(worker.relay for worker in self._workers.values()), facts])
         yield from (*families(every), *ext_proc_families(every), *event_families(every), *export_families(every))
         yield from sampling.families(every) if self.config.record is not None else ()
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
@@ -184,7 +184,7 @@ class Supervisor:
         yield from (up, restarts, reloads)
 
     async def _keep(self, worker: _Worker) -> None:
-        """Read what a worker tells, and start it again when it dies."""
+        """Read a worker's reports, and restart it when it dies."""
         wait = MIN_BACKOFF
         loop = asyncio.get_running_loop()
         while True:
@@ -194,7 +194,9 @@ class Supervisor:
                 worker.relay = report["relay"]
                 self._alarms += report["alarms"]
             processed = {name: counts for name, counts in worker.relay.items() if name in COUNTED}
-            self._retired = together([self._retired, ended(worker.relay), sampling.ended(worker.relay), processed])
+            self._retired = summed_facts(
+                [self._retired, lasting_facts(worker.relay), sampling.lasting_facts(worker.relay), processed]
+            )
             worker.relay = {}
             code = await worker.gone()
             if worker.is_ending():
@@ -227,7 +229,7 @@ class Supervisor:
             await self.reload()
 
     def _reserve(self) -> None:
-        """Hold the workers' ports, without listening, so that a mistake is told here and now."""
+        """Bind the workers' ports without listening, so that an address that is not available fails here."""
         addresses = [listener.listen for listener in self.config.every_listener]
         addresses += [] if self.config.ext_proc is None else [self.config.ext_proc]
         for listen in addresses:
@@ -243,7 +245,7 @@ class Supervisor:
 
 
 class _Worker:
-    """One worker process, started and started again under the same number."""
+    """One worker process, restarted under the same number."""
 
     def __init__(self, number: int, path: Path, folder: str) -> None:
         self.number = number
@@ -270,7 +272,7 @@ class _Worker:
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=MAX_LINE)
 
     async def reports(self) -> Any:
-        """What the worker tells of its counts, until it ends."""
+        """The worker's reports of its counts, until it ends."""
         assert self._reader is not None and self._writer is not None
         with suppress(ConnectionError):
             while line := await self._reader.readline():
@@ -289,7 +291,7 @@ class _Worker:
         self._writer.close()
 
     async def reload(self) -> str:
-        """Have it read everything anew. Raises ReloadError."""
+        """Have the worker reload. Raises ReloadError."""
         assert self._writer is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._reloads += 1
@@ -301,17 +303,17 @@ class _Worker:
             raise ReloadError(f"worker {self.number} did not answer") from None
 
     async def gone(self) -> int:
-        """Wait for the end of the process; its code."""
+        """Wait for the end of the process; its exit code."""
         assert self._process is not None
         self.ready.clear()
         return await self._process.wait()
 
     def is_ending(self) -> bool:
-        """Whether it was told to end."""
+        """Whether the worker was signalled to end."""
         return self._ending
 
     def end(self, number: signal.Signals) -> None:
-        """Have it drain and end, by SIGTERM (after `drain_delay`) or SIGINT."""
+        """Have the worker drain and end, by SIGTERM (after `drain_delay`) or SIGINT."""
         self._ending = True
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
@@ -320,7 +322,7 @@ class _Worker:
 
 @contextmanager
 def _shared_folder() -> Iterator[str]:
-    """A folder for what workers share; '' where no disk can be written, so that each has its own."""
+    """A folder for files that workers share; "" where no disk is writable, so that each has its own."""
     try:
         temporary = tempfile.TemporaryDirectory(prefix="tocsin-")
     except OSError:
@@ -332,18 +334,18 @@ def _shared_folder() -> Iterator[str]:
 
 
 def check_workers(config: Config, guard: Guard) -> None:
-    """Raises ConfigError where several workers could not listen, or not keep the promise."""
+    """Raises ConfigError where several workers could not share a port, or would break the promise."""
     addresses = [listener.listen for listener in config.every_listener]
     addresses += [] if config.ext_proc is None else [config.ext_proc]
     for address in addresses:
         if address.path or not address.port:
             raise ConfigError(f"workers: {address} cannot be shared: listen on a TCP port, or set workers: 1")
     for name, model in guard.models.items():
-        if model.bundle is None:
+        if model.scoring is None:
             continue
-        if model.judge.levels is not None:
+        if model.scoring.judge.levels is not None:
             raise ConfigError(f"workers: models.{name}: levels that move are those of one process: set workers: 1")
-        apart = model.promise.sessions is not None and model.config.session not in ("stream", "connection")
+        apart = model.scoring.promise.sessions is not None and model.config.session not in ("stream", "connection")
         if apart and config.state is None:
             raise ConfigError(
                 f"workers: models.{name}: the promise is for sessions, whose calls may come to different workers: set "

@@ -1,4 +1,4 @@
-"""A worker: relays and judges like a sidecar by itself, and tells its supervisor what it has counted."""
+"""A worker: it relays and judges like a sidecar, and reports its counts to the supervisor."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MAX_LINE = 64 << 20  # bytes of a line
 
 
 class Reporter:
-    """Speaks with the supervisor over a socket, in lines of JSON: reports of what was counted since the last, and
-    answers to what it is told to do.
+    """Talks to the supervisor over a socket in lines of JSON: it reports what was counted since the last report, and
+    answers commands.
     """
 
     def __init__(self, sidecar: Sidecar, end: socket.socket) -> None:
@@ -26,12 +26,12 @@ class Reporter:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, gone: asyncio.Event) -> None:
-        """Begin to report; `gone` is set when the supervisor is there no more."""
+        """Start reporting. `gone` is set when the supervisor is gone."""
         reader, self._writer = await asyncio.open_unix_connection(sock=self._end, limit=MAX_LINE)
         self._tasks = [asyncio.create_task(self._report()), asyncio.create_task(self._listen(reader, gone))]
 
     async def finish(self) -> None:
-        """Tell the last."""
+        """Send the last report."""
         for task in self._tasks:
             task.cancel()
         await self._tell(self._counted())

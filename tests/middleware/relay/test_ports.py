@@ -116,7 +116,9 @@ def test_half_handshakes_have_a_deadline_and_count_as_connections(
         with connect(relay.target) as mute, connect(relay.target) as hesitant:
             hesitant.sendall(b"\x16\x03\x01\x02\x00")  # the beginning of a ClientHello
             until(
-                lambda: len(relay.sidecar.relay.context.handshakes) + len(relay.sidecar.relay.context.connections) == 2
+                lambda: (
+                    len(relay.sidecar.relay.context.open.handshakes) + len(relay.sidecar.relay.context.connections) == 2
+                )
             )
             with connect(relay.target) as third:
                 assert read_all(third) == b""
@@ -133,7 +135,7 @@ def test_half_handshakes_have_a_deadline_and_count_as_connections(
         with connect(relay.target) as plain:
             plain.sendall(frames.PREFACE)
             read_all(plain)
-        until(lambda: not relay.sidecar.relay.context.handshakes)
+        until(lambda: not relay.sidecar.relay.context.open.handshakes)
         assert limited(relay, "handshake") == 2
 
 
@@ -168,7 +170,7 @@ def test_what_a_caller_sends_with_the_end_of_its_handshake_is_read(
 def test_draining_does_not_wait_for_half_handshakes(bundle: Path, server: str, tls: dict[str, Path]) -> None:
     with running(settings(server, bundle, tls=tls, drain="60s")) as relay:
         half = connect(relay.target)
-        until(lambda: relay.sidecar.relay.context.handshakes)
+        until(lambda: relay.sidecar.relay.context.open.handshakes)
     with half:
         assert read_all(half) == b""
 

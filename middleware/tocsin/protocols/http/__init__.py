@@ -1,1 +1,1 @@
-"""HTTP protocols: routes whose messages are JSON, read by paths. Bytes in, signals out; no framework is needed."""
+"""HTTP protocols: routes whose messages are JSON, read by paths. It needs no web framework."""

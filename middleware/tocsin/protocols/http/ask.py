@@ -1,7 +1,7 @@
-"""Asking for a signal that a route gives on demand, and taking it out of what the caller gets.
+"""Changes requests to ask for an optional signal, and removes that signal from what the caller receives.
 
-A request is only changed when the caller has not asked by itself. In place of what is taken out of a response stands
-what servers write there who were not asked, mostly null; every other byte of the response stays.
+A request is changed only when the caller has not asked for the signal. What is removed from a response is replaced by
+what servers send to callers that have not asked, mostly null; every other byte of the response stays.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tocsin.protocols.http.document import Document, Place
-from tocsin.protocols.http.parts import elements_of, encoded, joined, members_of
+from tocsin.protocols.http.parts import elements_of, encoded, members_of, object_of
 from tocsin.protocols.paths import Step, steps
 
 _NOT_ASKED = (b"", b"null", b"false")
@@ -18,9 +18,9 @@ _SPACE = b" \t\r\n"
 
 
 class JsonAsk(NamedTuple):
-    """`unless`: the caller has asked when this member of the request is there and neither null nor false. `set`:
-    members of the request to their values, `amount` standing for the number configured. `strip`: members of responses,
-    and what servers write there who were not asked.
+    """`unless`: the caller has asked when this member of the request is neither missing nor null nor false. `set`:
+    values for members of the request, with `amount` for the configured number. `strip`: members of responses, and what
+    servers send there to callers that have not asked.
     """
 
     unless: str
@@ -29,7 +29,7 @@ class JsonAsk(NamedTuple):
 
 
 class JsonEdit:
-    """A `JsonAsk` for one route's documents. Raises ValueError where a path cannot be set or cleared."""
+    """A `JsonAsk` for the documents of one route. Raises ValueError where a path cannot be set or cleared."""
 
     def __init__(self, ask: JsonAsk, amount: int) -> None:
         self._unless = _plain_path("unless", ask.unless)
@@ -43,7 +43,7 @@ class JsonEdit:
         self._strip = [(steps(path), self._response.place(path), encoded(value)) for path, value in ask.strip.items()]
 
     def ask(self, request: bytes) -> bytes | None:
-        """The request that asks for the signals too, None when the caller has. Raises Unscored."""
+        """The request with the signals asked for, None when the caller has asked already. Raises Unscored."""
         value = request
         for name in self._unless:
             value = members_of(value, "request").get(name, b"") if value.strip() not in _NOT_ASKED else b""
@@ -54,7 +54,7 @@ class JsonEdit:
         return request
 
     def strip(self, request: bytes, response: bytes) -> bytes:
-        """The response without what was asked for. Raises Unscored."""
+        """The response without what Tocsin asked for. Raises Unscored."""
         del request
         for path, place, empty in self._strip:
             values = _filled(place, self._response.decode(response), empty)
@@ -75,15 +75,15 @@ def _plain_path(setting: str, path: str) -> list[str]:
 
 
 def _assigned(content: bytes, path: Sequence[str], value: bytes) -> bytes:
-    """A document in which the member at a path has that value."""
+    """A document with the member at a path set to that value."""
     members = members_of(content, "request") if content.strip() not in _NOT_ASKED else {}
     name, rest = path[0], path[1:]
     members[name] = _assigned(members.get(name, b""), rest, value) if rest else value
-    return joined(members)
+    return object_of(members)
 
 
 def _filled(place: Place, document: Any, empty: bytes) -> list[bytes]:
-    """The values at a place that hold something, in their order."""
+    """The values at a path that are not empty, in their order."""
     return [content for item in _flat(place.follow(document)) if (content := bytes(item)) not in (b"null", empty)]
 
 
@@ -94,9 +94,7 @@ def _flat(value: Any) -> list[Any]:
 
 
 def _cut(content: bytes, name: str, values: Sequence[bytes], empty: bytes) -> bytes | None:
-    """The document with `empty` in place of these values of a member, which are in it in this order; None where they
-    are not found.
-    """
+    """The document with `empty` in place of these values of a member, in this order; None where they are not found."""
     label, at, parts = encoded(name), 0, []
     for value in values:
         search = at
@@ -121,7 +119,7 @@ def _skip(content: bytes, at: int) -> int:
 
 
 def _cleared(content: bytes, path: Sequence[Step], empty: bytes) -> bytes:
-    """The same by writing the document anew. Raises Unscored."""
+    """The same by encoding the document anew. Raises Unscored."""
     if not content.strip().startswith(b"{"):
         return content
     members = members_of(content, "response")
@@ -129,7 +127,7 @@ def _cleared(content: bytes, path: Sequence[Step], empty: bytes) -> bytes:
     if step.field in members:
         value = members[step.field]
         members[step.field] = _cleared_elements(value, step.takes, rest, empty) if rest else empty
-    return joined(members)
+    return object_of(members)
 
 
 def _cleared_elements(content: bytes, takes: Sequence[str], rest: Sequence[Step], empty: bytes) -> bytes:

@@ -1,9 +1,9 @@
-"""JSON documents of which only the values at given paths are decoded, by msgspec types that are made of the paths.
+"""JSON documents of which only the values at given paths are decoded, by msgspec types built from the paths.
 
-A member that no path names is skipped without being built. A document that is no JSON, is nested too deeply, or has
-something else where a path needs numbers, is Unscored `undecodable`; reading one raises nothing else.
+Members that no path names are skipped without being built. A document that is not JSON, is nested too deeply, or has
+another type where a path needs numbers raises Unscored `undecodable`; reading raises nothing else.
 
-Parsers differ in which of two members of the same name they take. msgspec takes the last. `require_single` refuses a
+Parsers differ in which of two members with the same name they use; msgspec uses the last. `require_single` refuses a
 document in which a value that was read has a second one beside it, so that what is judged is what every parser reads.
 """
 
@@ -11,14 +11,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
+from tocsin.protocols.http.following import (
+    Follow,
+    Get,
+    Vector,
+    at_index,
+    each,
+    elements_of,
+    itself,
+    of_all,
+    several,
+    through,
+)
 from tocsin.protocols.paths import Step, steps
 from tocsin.unscored import Unscored
 
@@ -37,16 +47,13 @@ _LEAVES: dict[str, Any] = {
 }
 _EMPTY = frozenset((b"null", b'""', b"[]", b"{}", b"false"))
 
-_NONE = type(None)
 _FOLDED_TO_ASCII = ("\u017f".encode(), "\u212a".encode())  # the long s and the sign of kelvin, which are s and k to Go
-
-Follow = Callable[[Any], Any]
 
 
 class Place(NamedTuple):
-    """A path that documents of one kind are read at. `follow` gives the value of a decoded document, None where there
-    is none; values along axes are lists. `by_rows`: the outermost axis is one of responses. `names` are the last
-    members on the path.
+    """A path at which documents of one kind are read. `follow` gives the value in a decoded document, None where there
+    is none; values along axes are lists. `by_rows`: the outermost axis counts responses. `names` are the last members
+    on the path.
     """
 
     follow: Follow
@@ -54,7 +61,7 @@ class Place(NamedTuple):
     names: tuple[str, ...]
 
     def is_present(self, document: Any) -> bool:
-        """Whether something stands there: neither null nor an empty text, array or object."""
+        """Whether there is a value: neither null nor an empty text, array or object."""
         value = self.follow(document)
         if isinstance(value, list):
             return any(_is_present(item) for item in value)
@@ -62,8 +69,8 @@ class Place(NamedTuple):
 
 
 class _Node:
-    """What is read at one place of a document: members of an object, elements of an array, or a value as it is. Where
-    only the presence of a value matters, its bytes are.
+    """What is read at one place of a document: members of an object, elements of an array, or a value. Where only the
+    presence of a value matters, its bytes are kept.
     """
 
     def __init__(self) -> None:
@@ -72,7 +79,7 @@ class _Node:
         self.leaves: set[str] = set()
 
     def member(self, name: str) -> tuple[_Node, str]:
-        """The node of a member, and the attribute that will hold its value."""
+        """The node of a member, and the attribute that holds its value."""
         child = self.members.setdefault(name, _Node())
         return child, f"member{list(self.members).index(name)}"
 
@@ -83,7 +90,7 @@ class _Node:
         return self.element
 
     def type(self) -> Any:
-        """The type that documents are decoded as here."""
+        """The msgspec type of this node."""
         options = [_LEAVES[leaf] for leaf in sorted(self.leaves)]
         if self.members:
             attributes = [f"member{at}" for at in range(len(self.members))]
@@ -103,13 +110,13 @@ class _Node:
         return union
 
     def optional(self) -> Any:
-        """The same where there may be null instead."""
+        """The type where the value may be null."""
         inner = self.type()
         return inner if inner is msgspec.Raw else inner | None
 
 
 class Document:
-    """Documents of one kind, such as the responses of a route. `side` is what messages call them."""
+    """Documents of one kind, such as the responses of a route. `side` is their name in error messages."""
 
     def __init__(self, side: str) -> None:
         self.side = side
@@ -119,8 +126,8 @@ class Document:
         self._decoder: msgspec.json.Decoder[Any] | None = None
 
     def place(self, path: str, leaf: str = "") -> Place:
-        """Read the value at a path: a `number` or numbers, `packed` ones, a `text`; only whether it is there where
-        nothing is said. Raises ValueError where it is no path.
+        """Add a path at which a value is read: a `number` or numbers, `packed` numbers, a `text`, or only its presence
+        where `leaf` is empty. Raises ValueError where the path is invalid.
         """
         wanted = steps(path)
         self._decoder = None
@@ -135,7 +142,7 @@ class Document:
         return Place(follow, resolver.by_rows, tuple(dict.fromkeys(end.name for end in ends)))
 
     def decode(self, content: bytes) -> Any:
-        """The document, as far as places are in it. Raises Unscored `undecodable`."""
+        """The decoded document, with the values at its paths. Raises Unscored `undecodable`."""
         decoder = self._decoder
         if decoder is None:
             decoder = self._decoder = msgspec.json.Decoder(self._root.type())
@@ -144,14 +151,14 @@ class Document:
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
             if content.startswith(BOM):
                 return self.decode(content[len(BOM) :])
-            raise Unscored("undecodable", f"the {self.side} cannot be read: {brief(error)}") from None
+            raise Unscored("undecodable", f"the {self.side} cannot be read: {error_kind(error)}") from None
 
     def require_single(self, content: bytes, document: Any, names: Iterable[str], *, any_case: bool = False) -> None:
         """Raises Unscored `undecodable` where one of these last members of paths may have a second value beside the one
-        that was read. With `any_case`, names that differ in case alone count as the same, as they do to Go's parser.
+        that was read. With `any_case`, names that differ only in case count as the same, as Go's parser treats them.
 
-        As many times as a name was read it may stand in the document's bytes; then there is no second value. Where it
-        stands there more often, the document is searched.
+        Where a name occurs in the document's bytes as often as it was read, there is no second value. Where it occurs
+        more often, the document is searched.
         """
         searched = content.lower() if any_case else content
         for name in names:
@@ -164,7 +171,7 @@ class Document:
             self._search(content, any_case)
 
     def _accounts_for(self, occurrences: int, name: str, document: Any) -> bool:
-        """Whether a name was read as many times. Once that many are found, there are no more anywhere."""
+        """Whether a name was read that many times."""
         count = 0
         for end in self._ends[name].values():
             count += end.count(document)
@@ -190,7 +197,7 @@ class Document:
             problem = f"has two members '{second}', of which parsers take one or the other"
             raise Unscored("undecodable", f"the {self.side} {problem}") from None
         except (ValueError, RecursionError) as error:
-            raise Unscored("undecodable", f"the {self.side} cannot be read: {brief(error)}") from None
+            raise Unscored("undecodable", f"the {self.side} cannot be read: {error_kind(error)}") from None
 
 
 @cache
@@ -202,12 +209,9 @@ class _SecondMember(Exception):
     """An object has two members of one name."""
 
 
-Vector = Callable[[list[Any]], list[Any]]  # from a list of values to the list of all that they lead to
-
-
 class _End(NamedTuple):
-    """A last member of a path: its name, and the place that tells it from others. How many a document has is counted:
-    `prefix` leads to it, or to an array, from which `steps` lead to all of them.
+    """A last member of a path: its name, and a key that distinguishes it from others. `count` says how many of them a
+    document has: `prefix` leads to the member, or to an array from which `steps` lead to all of them.
     """
 
     name: str
@@ -227,28 +231,28 @@ class _End(NamedTuple):
         return len(values)
 
     def by(self, outer: Follow) -> _End:
-        """The same by way of a value that leads to it."""
-        return self._replace(prefix=_through(outer, self.prefix))
+        """The same member, reached through an outer value."""
+        return self._replace(prefix=through(outer, self.prefix))
 
     def of_each(self) -> _End:
-        """The same of all elements of an array."""
-        rest = (_elements, *self.steps) if self.steps else ()
-        return self._replace(prefix=_itself, steps=(_of_all(self.prefix), *rest))
+        """The same member in all elements of an array."""
+        rest = (elements_of, *self.steps) if self.steps else ()
+        return self._replace(prefix=itself, steps=(of_all(self.prefix), *rest))
 
 
 class _PathRest(NamedTuple):
-    """How to follow the rest of a path, and the members that it ends in."""
+    """How to follow the rest of a path, and the members in which it ends."""
 
     follow: Follow
     ends: list[_End]
 
     def by(self, outer: Follow) -> _PathRest:
-        """The same by way of a value that leads to it."""
-        return _PathRest(_through(outer, self.follow), [end.by(outer) for end in self.ends])
+        """The same part, reached through an outer value."""
+        return _PathRest(through(outer, self.follow), [end.by(outer) for end in self.ends])
 
 
 class _Resolver:
-    """Follows one path through the nodes of a document, and adds those that are missing."""
+    """Follows one path through the nodes of a document, and adds the missing ones."""
 
     def __init__(self, path: str, leaf: str) -> None:
         self._path, self._leaf = path, leaf
@@ -256,15 +260,15 @@ class _Resolver:
         self.names: set[str] = set()
 
     def rest(self, node: _Node, wanted: Sequence[Step]) -> _PathRest:
-        """From a value on, whose members follow."""
+        """Resolve the members that follow a value."""
         if wanted:
             return self._member(node, wanted[0].field, list(wanted[0].takes), wanted[0], wanted[1:])
         if self._leaf:
             node.leaves.add(self._leaf)
-        return _PathRest(_itself, [])
+        return _PathRest(itself, [])
 
     def take(self, node: _Node, step: Step, brackets: list[str], rest: Sequence[Step]) -> _PathRest:
-        """From a value on, of which brackets take something."""
+        """Resolve the brackets that follow a value."""
         if not brackets:
             return self.rest(node, rest)
         bracket, brackets = brackets[0], brackets[1:]
@@ -273,29 +277,29 @@ class _Resolver:
                 raise ValueError(f"'{self._path}': only one axis can be one of responses ([*])")
             self.by_rows = self.by_rows or bracket == ROWS
             inner = self.take(node.elements(), step, brackets, rest)
-            return _PathRest(_each(inner.follow), [end.of_each() for end in inner.ends])
+            return _PathRest(each(inner.follow), [end.of_each() for end in inner.ends])
         if bracket.lstrip("-").isdigit():
-            return self.take(node.elements(), step, brackets, rest).by(_at(int(bracket)))
+            return self.take(node.elements(), step, brackets, rest).by(at_index(int(bracket)))
         if "," in bracket:
             keys = [key.strip() for key in bracket.split(",")]
             if len(set(keys)) < len(keys):
                 raise ValueError(f"'{self._path}': a key of '{step.field}' is named twice")
             parts = [self._member(node, key, brackets, step, rest) for key in keys]
-            return _PathRest(_several([part.follow for part in parts]), [end for part in parts for end in part.ends])
+            return _PathRest(several([part.follow for part in parts]), [end for part in parts for end in part.ends])
         return self._named(node, bracket, brackets, step, rest)
 
     def _member(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
         child, attribute = node.member(name)
         self.names.add(name)
-        get = _Get(attribute)
+        get = Get(attribute)
         inner = self.take(child, step, brackets, rest)
         if not rest:
-            return _PathRest(_through(get, inner.follow), [_End(name, (id(node), attribute), get)])
+            return _PathRest(through(get, inner.follow), [_End(name, (id(node), attribute), get)])
         return inner.by(get)
 
     def _named(self, node: _Node, name: str, brackets: list[str], step: Step, rest: Sequence[Step]) -> _PathRest:
-        """Of an object the member, of an array the element whose `name` is that. Elements of other names may hold
-        anything, so that values are kept as bytes until the element is chosen.
+        """Of an object the member with that name; of an array the element whose `name` it is. Elements with other names
+        may hold anything, so values are kept as bytes until the element is chosen.
         """
         if brackets or not rest:
             raise ValueError(f"'{self._path}': say which member of '{step.field}[{name}]' is meant, such as .data")
@@ -319,98 +323,8 @@ class _Resolver:
 
         ends = list(of_object.ends)
         if len(rest) == 1:
-            ends.append(_End(rest[0].field, (id(element), attribute), _Get(attribute)).of_each())
+            ends.append(_End(rest[0].field, (id(element), attribute), Get(attribute)).of_each())
         return _PathRest(follow, ends)
-
-
-class _Get:
-    """A member's value, None where there is no such member."""
-
-    __slots__ = ("_get", "_member")
-
-    def __init__(self, attribute: str) -> None:
-        self._member = attribute
-        self._get = attrgetter(attribute)
-
-    def __call__(self, value: Any) -> Any:
-        return getattr(value, self._member, None)
-
-    def each(self, values: list[Any]) -> list[Any]:
-        """The member of each value."""
-        try:
-            return list(map(self._get, values))
-        except AttributeError:  # some are no objects
-            return [getattr(value, self._member, None) for value in values]
-
-    def of_all(self, values: list[Any]) -> list[Any]:
-        """The members of those values that have it."""
-        members = self.each(values)
-        if _NONE in set(map(type, members)):  # faster than to compare them
-            return [member for member in members if member is not None]
-        return members
-
-
-def _at(index: int) -> Follow:
-    """An element of an array by its position, None where there is none."""
-    return lambda value: value[index] if isinstance(value, list) and -len(value) <= index < len(value) else None
-
-
-def _of_all(follow: Follow) -> Vector:
-    """What values lead to, of those that lead to something."""
-    if isinstance(follow, _Get):
-        return follow.of_all
-    return lambda values: [result for value in values if (result := follow(value)) is not None]
-
-
-def _elements(values: list[Any]) -> list[Any]:
-    """The elements of all values that are arrays."""
-    if set(map(type, values)) - {list}:
-        values = [value for value in values if isinstance(value, list)]
-    return list(chain.from_iterable(values))
-
-
-class _Chain:
-    """Values that lead one to the other, None where one is not there."""
-
-    __slots__ = ("_last", "_parts", "parts")
-
-    def __init__(self, parts: Sequence[Follow]) -> None:
-        self.parts = tuple(parts)
-        *self._parts, self._last = parts
-
-    def __call__(self, value: Any) -> Any:
-        for part in self._parts:
-            value = part(value)
-            if value is None:
-                return None
-        return self._last(value)
-
-
-def _through(outer: Follow, inner: Follow) -> Follow:
-    if inner is _itself:
-        return outer
-    return _Chain([outer, *(inner.parts if isinstance(inner, _Chain) else (inner,))])
-
-
-def _each(inner: Follow) -> Follow:
-    if inner is _itself:
-        return lambda values: values if isinstance(values, list) else None
-    if isinstance(inner, _Get):
-        of_each = inner.each
-        return lambda values: of_each(values) if isinstance(values, list) else None
-    return lambda values: [inner(value) for value in values] if isinstance(values, list) else None
-
-
-def _several(members: Sequence[Follow]) -> Follow:
-    def follow(value: Any) -> Any:
-        values = [member(value) for member in members]
-        return None if None in values else values
-
-    return follow
-
-
-def _itself(value: Any) -> Any:
-    return value
 
 
 def _written(wanted: Sequence[Step]) -> str:
@@ -425,8 +339,8 @@ def _is_present(value: Any) -> bool:
     return value is not None and value is not False and value != "" and value != []
 
 
-def brief(error: Exception) -> str:
-    """What is wrong with a document, without what stands in it."""
+def error_kind(error: Exception) -> str:
+    """An error of a document, without the document's content."""
     return str(error).partition("\n")[0][:200]
 
 

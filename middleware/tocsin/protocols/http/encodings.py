@@ -1,6 +1,6 @@
-"""Content encodings of HTTP bodies undone as they come, within a bound.
+"""Decodes content codings of HTTP bodies as they arrive, within a bound.
 
-gzip and deflate come with Python, `br` and `zstd` where the packages `brotli` (1.2 or later) and `zstandard` are.
+gzip and deflate come with Python; `br` and `zstd` need the packages `brotli` (1.2 or later) and `zstandard`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate
 
 
 class Decoding(Protocol):
-    """Undoes an encoding."""
+    """Decodes one content coding."""
 
     def feed(self, content: bytes) -> Iterator[bytes]:
-        """What these bytes unpack to, in parts of a bounded size. Raises Unscored `undecodable`."""
+        """Decode these bytes, in parts of a bounded size. Raises Unscored `undecodable`."""
         ...
 
     def end(self) -> None:
-        """No more bytes come. Raises Unscored `undecodable` where some are missing."""
+        """No more bytes come. Raises Unscored `undecodable` where the data is incomplete."""
         ...
 
 
 def decoding(encoding: str) -> Decoding | None:
-    """How to undo a Content-Encoding, None where there is nothing to undo. Raises Unscored `encoding` where there is no
-    codec for it, or several encodings are applied.
+    """A decoder for a Content-Encoding, None where there is nothing to decode. Raises Unscored `encoding` where no
+    codec is installed, or several codings are applied.
     """
     name = encoding.strip().lower()
     if name in ("", "identity"):

@@ -1,7 +1,6 @@
-"""Streams of documents cut into their events: server-sent events (WHATWG HTML, section 9.2) and lines of JSON.
+"""Cuts streams of documents into events: server-sent events (WHATWG HTML, section 9.2) and lines of JSON.
 
-Bytes go in as they come, cut anywhere; events come out with the bytes they were, so that passing all of them on is
-passing on the stream.
+Bytes arrive cut anywhere. Each event keeps its bytes, so that passing all events on passes the stream on unchanged.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ _LONGEST_END = 4
 
 
 class Event(NamedTuple):
-    """A part of a stream: its bytes, and the data in it, None where there is nothing to read (a comment, an end of
-    line). `fault` tells why its data cannot be read.
+    """A part of a stream: its bytes, and its data, None where there is nothing to read (a comment, an end of line).
+    `fault` is the reason why its data cannot be read.
     """
 
     raw: bytes
@@ -31,16 +30,16 @@ class Framing(Protocol):
     """Cuts a stream into events."""
 
     def feed(self, content: bytes) -> list[Event]:
-        """The events that are complete with these bytes."""
+        """The events that these bytes complete."""
         ...
 
     def end(self) -> list[Event]:
-        """What is left when no more bytes come."""
+        """The rest, when no more bytes come."""
         ...
 
 
 class _Cutting:
-    """Cuts where events end. An event of more than `limit` bytes passes in parts, and is not read."""
+    """Cuts at the end of each event. An event of more than `limit` bytes passes in parts and is not read."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -49,7 +48,7 @@ class _Cutting:
         self._is_oversized = False
 
     def feed(self, content: bytes) -> list[Event]:
-        """The events that are complete with these bytes."""
+        """The events that these bytes complete."""
         self._buffer += content
         events = []
         start = 0
@@ -66,7 +65,7 @@ class _Cutting:
         return events
 
     def end(self) -> list[Event]:
-        """What is left when no more bytes come. Some parsers take that for an event, so that it is read as one."""
+        """The rest, when no more bytes come. Some parsers take it for an event, so it is read as one."""
         content, self._buffer = bytes(self._buffer), bytearray()
         return [self._event(content)] if content else []
 
@@ -86,7 +85,7 @@ class _Cutting:
         return "too_large", f"an event has more than {self._limit:,} bytes"
 
     def _end_behind(self, start: int) -> int:
-        """Where an event ends whose end is behind `start` in the buffer, 0 where none does yet."""
+        """Where the next event after `start` ends in the buffer, 0 where it does not end yet."""
         raise NotImplementedError
 
     def _data(self, raw: bytes) -> bytes | None:
@@ -122,7 +121,7 @@ class ServerSentEvents(_Cutting):
 
 
 class JsonLinesFraming(_Cutting):
-    """`application/x-ndjson`: a document a line."""
+    """`application/x-ndjson`: one document on each line."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -135,7 +134,9 @@ class JsonLinesFraming(_Cutting):
 
 
 class WholeDocument:
-    """`application/json`: all of the bytes are one document, of at most `limit`; of more, they pass as they come."""
+    """`application/json`: all bytes are one document of at most `limit` bytes. A larger one passes in parts and is not
+    read.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -170,7 +171,7 @@ def event_of(data: bytes, name: str = "") -> bytes:
 
 
 def with_data(event: Event, data: bytes) -> bytes:
-    """The bytes of an event that carries other data, all else as it was. Raises Unscored where its data is written in
+    """The bytes of an event with other data and everything else unchanged. Raises Unscored where its data is split into
     parts that cannot be replaced.
     """
     if event.data is None:

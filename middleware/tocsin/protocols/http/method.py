@@ -10,7 +10,7 @@ from tocsin.protocols.field_signals import Alternatives, document_signal
 from tocsin.protocols.field_values import Array, Find
 from tocsin.protocols.http.ask import JsonAsk, JsonEdit
 from tocsin.protocols.http.document import Document, Place
-from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, joined, members_of
+from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, members_of, object_of
 from tocsin.protocols.http.values import finders
 from tocsin.protocols.likeliest import Read
 from tocsin.protocols.method import AnsweredRequest, Opened
@@ -22,7 +22,7 @@ PATH_KEY = "path."  # what a route's template captures is told as metadata of th
 
 
 class OpenedDocument(NamedTuple):
-    """A response whose model is known, where the call tells it."""
+    """A decoded response, with the model's name where the call gives it."""
 
     model: str
     version: str
@@ -35,9 +35,9 @@ class OpenedDocument(NamedTuple):
 
 
 class StreamFormat(NamedTuple):
-    """How a route streams: `done` is the data of the event after which nothing comes; `finish` the path that tells the
-    end of a sequence; `summary` where a message repeats what was streamed before it; `repeat` members that messages of
-    Tocsin's own repeat from the messages of a stream.
+    """How a route streams: `done` is the data of the event that ends the stream; `finish` the path that marks the end
+    of a sequence; `summary` the path at which a message repeats what was streamed; `repeat` the members that Tocsin's
+    own messages copy from the stream's messages.
     """
 
     done: str = ""
@@ -107,7 +107,7 @@ class JsonMethod:
             self._check(path)
 
     def split(self, content: bytes) -> list[JsonMessage]:
-        """The document as messages that are judged: one, or one for each parallel answer that it has. Raises Unscored
+        """The document as messages that are judged: one, or one for each parallel answer. Raises Unscored
         `undecodable`.
         """
         message = JsonMessage(content)
@@ -125,13 +125,13 @@ class JsonMethod:
         members = members_of(content, "response")
         parts = []
         for item in elements_of(members[name], "response"):
-            part = JsonMessage(joined({**members, name: b"[" + item + b"]"}))
+            part = JsonMessage(object_of({**members, name: b"[" + item + b"]"}))
             part.document = self._response.decode(part)
             parts.append(part)
         return parts
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
-        """Whose response it is. Raises Unscored."""
+        """Decode a response and find its model. Raises Unscored."""
         document = getattr(response, "document", None)
         if document is None:
             document = self._response.decode(response)
@@ -159,22 +159,22 @@ class JsonMethod:
         )
 
     def is_summary(self, message: bytes) -> bool:
-        """Whether a message of a stream repeats what came before it."""
+        """Whether a message of a stream repeats what was streamed."""
         document = getattr(message, "document", None)
         return document is not None and any(place.is_present(document) for place in self._summary)
 
     def whole_document(self, content: bytes, headers: Mapping[str, str], side: str) -> bytes:
-        """The document of a body with these header fields."""
+        """The document in a body with these header fields."""
         del headers, side
         return content
 
     def members(self, message: bytes, names: Sequence[str]) -> dict[str, bytes]:
-        """Those of these members that a document has, as their bytes. Raises Unscored `undecodable`."""
+        """The bytes of these members of a document. Raises Unscored `undecodable`."""
         members = members_of(message, "response")
         return {name: members[name] for name in names if name in members}
 
     def finished_sequence(self, message: bytes) -> int | None:
-        """The sequence that a message of a stream is the last of, None of others."""
+        """The sequence that a message of a stream ends, None where it ends none."""
         document = getattr(message, "document", None)
         if document is None or not any(place.is_present(document) for place in self._finish):
             return None
@@ -191,7 +191,7 @@ class JsonMethod:
         return AnsweredRequest("", False)
 
     def sequence(self, response: bytes) -> int:
-        """Which of several parallel answers a message is of; 0 where that is not told."""
+        """The number of the parallel answer that a message belongs to; 0 where it has none."""
         document = getattr(response, "document", None)
         try:
             return self._sequence_of(self._response.decode(response) if document is None else document)
@@ -207,7 +207,7 @@ class JsonMethod:
         return 0
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> JsonReader:
-        """How to read these signals. Raises ValueError where a path is none."""
+        """A reader of these signals. Raises ValueError where a path is invalid."""
         names: dict[str, list[str]] = {"request": [], "response": []}
         reads = [
             (name, path.side == "request", self._signal(path, names[path.side]), path.path)
@@ -219,12 +219,12 @@ class JsonMethod:
         return JsonReader(reads, self._request, self._response, names, RowPlans(list(signals), shapes))
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
-        """Whether some signal, or whose response it is, stands in the request."""
+        """Whether some signal, or the model's name, is in the request."""
         sides = [self._model[0], self._version[0], *(path.side for path in signals.values())]
         return "request" in sides
 
     def edit(self, signals: Mapping[str, SignalPath], amount: int) -> JsonEdit | None:
-        """How to ask for what the protocol gives on demand."""
+        """How to ask for what the protocol sends only on demand."""
         del signals
         return None if self._asks is None else JsonEdit(self._asks, amount)
 
@@ -237,7 +237,7 @@ class JsonMethod:
         return dict(content)
 
     def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
-        """A response with the members that it takes over from the one that is withheld, its own aside."""
+        """A response with the members that it copies from the withheld one."""
         if withheld is None or not keep:
             return encoded(answer)
         try:
@@ -245,18 +245,18 @@ class JsonMethod:
         except Unscored:
             return encoded(answer)
         own_members = {name: encoded(value) for name, value in answer.items()}
-        return joined({**{name: members[name] for name in keep if name in members}, **own_members})
+        return object_of({**{name: members[name] for name in keep if name in members}, **own_members})
 
     def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
         """Documents may have any member."""
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
-        """There is no such call: a server is told by closing the connection."""
+        """None: closing the connection cancels a request of HTTP."""
         del request
         return None
 
     def numbered(self, response: Any, sequence: int) -> bytes:
-        """A response as one of that sequence."""
+        """The response with that sequence number."""
         numbered = deepcopy(response)
         for wanted in self._sequence_steps:
             owner: Any = numbered
@@ -270,7 +270,7 @@ class JsonMethod:
         return encoded(numbered)
 
     def request_field(self, path: str) -> Callable[[bytes], str]:
-        """A function that finds a text in a request, empty where there is none."""
+        """A function that reads a member of a request as text, "" where there is none."""
         place, document = self._request.place(path, "text"), self._request
 
         def text(content: bytes) -> str:
@@ -285,7 +285,7 @@ class JsonMethod:
         return text
 
     def _check(self, path: SignalPath) -> None:
-        """Raises ValueError where a signal cannot be read. Nothing is read for that in this method."""
+        """Raises ValueError where a signal cannot be read."""
         documents = {"request": Document("request"), "response": Document("response")}
         document_signal(lambda place: finders(documents[place.side], place)[0], path, self._alternatives)
 
@@ -310,7 +310,7 @@ class JsonMethod:
 
 
 class JsonReader:
-    """Reads a model's signals. Messages that are judged together are put together along the first axis."""
+    """Reads a model's signals. Messages that are judged together are joined along the first axis."""
 
     def __init__(
         self,
@@ -366,17 +366,17 @@ def _text(where: tuple[str, list[Place]], response: Any, request: Any) -> str:
 
 
 def _metadata_key(path: str) -> str:
-    """The key of what a call tells beside its messages: `path.model` stays as it is, `metadata.KEY` is the header."""
+    """The metadata key of what a call gives outside its messages: `path.model` stays, `metadata.KEY` is the header."""
     return path if path.startswith(PATH_KEY) else path.removeprefix("metadata.") if path.startswith("metadata.") else ""
 
 
 def _ways(path: str) -> list[str]:
-    """The alternatives of a path in responses, none of an empty one."""
+    """The alternatives of a path in responses; none for an empty path."""
     return [way.strip().removeprefix("response.") for way in path.split("|")] if path else []
 
 
 def _item_paths(sequence: str) -> list[str]:
-    """Of the paths of sequences that go through an array of the document, those of the array."""
+    """Of paths of sequences that lead through an array of the document, the part inside the array."""
     paths = []
     for way in _ways(sequence):
         first = steps(way)[0]

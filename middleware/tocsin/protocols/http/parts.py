@@ -1,4 +1,4 @@
-"""JSON documents in parts: members and elements as their bytes, so that what is not changed stays as it was written."""
+"""JSON documents in parts: members and elements as their bytes, so that what is not changed keeps its encoding."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tocsin.protocols.http.document import BOM, brief
+from tocsin.protocols.http.document import BOM, error_kind
 from tocsin.unscored import Unscored
 
 _MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -17,13 +17,15 @@ encoded = msgspec.json.encode
 
 
 class JsonMessage(bytes):
-    """A document as it came, and what was decoded of it."""
+    """A document as it came, with its decoded values."""
 
     document: Any
 
 
 def members_of(content: bytes, side: str) -> dict[str, bytes]:
-    """The members of an object, each as its bytes; of two with one name, the last. Raises Unscored `undecodable`."""
+    """The members of an object, each as its bytes. Of two with one name, the last counts. Raises Unscored
+    `undecodable`.
+    """
     members: dict[str, msgspec.Raw] = _decoded(_MEMBERS, content, side)
     return {name: bytes(value) for name, value in members.items()}
 
@@ -34,7 +36,7 @@ def elements_of(content: bytes, side: str) -> list[bytes]:
     return [bytes(element) for element in elements]
 
 
-def joined(members: Mapping[str, bytes]) -> bytes:
+def object_of(members: Mapping[str, bytes]) -> bytes:
     """An object of these members."""
     return b"{" + b",".join([encoded(name) + b":" + value for name, value in members.items()]) + b"}"
 
@@ -43,4 +45,4 @@ def _decoded(decoder: Any, content: bytes, side: str) -> Any:
     try:
         return decoder.decode(content.removeprefix(BOM))
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
-        raise Unscored("undecodable", f"the {side} cannot be read: {brief(error)}") from None
+        raise Unscored("undecodable", f"the {side} cannot be read: {error_kind(error)}") from None

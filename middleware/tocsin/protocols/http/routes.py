@@ -1,4 +1,4 @@
-"""Routes as a configuration writes them, `POST /v1/models/{model}:predict`, and which of them a request is for."""
+"""Routes as a configuration writes them, `POST /v1/models/{model}:predict`, and the matching of requests to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CAPTURE = re.compile(r"\{([a-z_]+)\}")
 
 
 class Match(NamedTuple):
-    """The route that a request is for, and what it captures of the path, by `path.NAME`."""
+    """The route of a request, and what it captures of the path, by `path.NAME`."""
 
     route: str
     captured: Mapping[str, str]
@@ -27,7 +27,9 @@ def is_route(name: str) -> bool:
 
 
 class Route:
-    """One route. `{name}` captures a part of the path, up to the next `/`. Raises ValueError where it is none."""
+    """One route. `{name}` captures a part of the path, up to the next `/`. Raises ValueError where the text is not a
+    route.
+    """
 
     def __init__(self, name: str) -> None:
         if not is_route(name):
@@ -43,7 +45,7 @@ class Route:
         self._pattern = re.compile("".join(pieces))
 
     def match(self, path: str) -> Mapping[str, str] | None:
-        """What it captures of a path, None where it is another's."""
+        """What the route captures of a path, None where it does not match."""
         match = self._pattern.fullmatch(path)
         return None if match is None else {f"path.{name}": unquote(value) for name, value in match.groupdict().items()}
 
@@ -60,8 +62,8 @@ class Routes:
         return bool(self._exact or self._patterns)
 
     def match(self, verb: str, path: str) -> Match | None:
-        """The route of a request. `path` is as it was sent, and its query is no part of it: what is percent-encoded in
-        it is the same to servers as what is not.
+        """The route of a request. `path` is as the caller sent it: percent-encoded and plain characters are the same,
+        and the query is ignored.
         """
         path = path.partition("?")[0]
         for candidate in dict.fromkeys((path, unquote(path))):

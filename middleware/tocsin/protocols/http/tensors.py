@@ -1,7 +1,8 @@
-"""Routes of the Open Inference Protocol v2: tensors in JSON, or behind it as binary data.
+"""Routes of the Open Inference Protocol v2: tensors in JSON, or after it as binary data.
 
-With the binary tensor data extension a body is a document, whose length the header `inference-header-content-length`
-tells, and the tensors' bytes behind it. It is read as a document of its own that has those bytes as base64.
+With the binary tensor data extension a body is a document, whose length is in the header
+`inference-header-content-length`, followed by the bytes of the tensors. It is read as one document that has those bytes
+as base64.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tocsin.protocols.http.method import JsonMethod, JsonReader
-from tocsin.protocols.http.parts import elements_of, encoded, joined, members_of
+from tocsin.protocols.http.parts import elements_of, encoded, members_of, object_of
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
 from tocsin.unscored import Unscored
@@ -24,18 +25,18 @@ _ERROR = {"error": "{message}"}
 
 
 class InferRoute(JsonMethod):
-    """An infer route. Raises ValueError where the route is none."""
+    """An infer route. Raises ValueError where the text is not a route."""
 
     def __init__(self, route: str) -> None:
         version = "path.version" if "{version}" in route else "response.model_version"
         super().__init__(route, model="path.model", version=version, error=_ERROR)
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> JsonReader:
-        """How to read these signals. Raises ValueError where a path names no tensor."""
+        """A reader of these signals. Raises ValueError where a path names no tensor."""
         return super().reader({name: _members(path) for name, path in signals.items()}, shapes)
 
     def whole_document(self, content: bytes, headers: Mapping[str, str], side: str) -> bytes:
-        """The message of a body with these header fields. Raises Unscored `undecodable`."""
+        """The message in a body with these header fields. Raises Unscored `undecodable`."""
         declared = headers.get(LENGTH_HEADER)
         if declared is None:
             return content
@@ -53,10 +54,10 @@ class InferRoute(JsonMethod):
                     raise Unscored("undecodable", f"the {side} ends inside of a tensor's binary data")
                 parts["data"] = encoded(b64encode(rest[at : at + size]).decode())
                 at += size
-            tensors.append(joined(parts))
+            tensors.append(object_of(parts))
         if at != len(rest):
             raise Unscored("undecodable", f"{len(rest) - at} bytes follow the binary data of the {side}'s tensors")
-        return joined({**members, _PLACES[side]: b"[" + b",".join(tensors) + b"]"})
+        return object_of({**members, _PLACES[side]: b"[" + b",".join(tensors) + b"]"})
 
 
 def _members(path: SignalPath) -> SignalPath:

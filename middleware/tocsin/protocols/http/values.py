@@ -1,4 +1,4 @@
-"""Signals as arrays out of JSON: numbers along a path, arrays of arrays, and numbers packed as base64."""
+"""Signals as arrays from JSON: numbers along a path, nested arrays, and numbers packed as base64."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tocsin.unscored import Unscored
 
 
 def finders(document: Document, signal: SignalPath) -> tuple[list[Find], list[str]]:
-    """How to find a signal in documents of one kind, one a way that its path names, and the last members of the paths.
-    Raises ValueError where a path is none.
+    """Functions that find a signal in documents of one kind, one for each alternative of its path, and the last members
+    of the paths. Raises ValueError where a path is invalid.
     """
     finds: list[Find] = []
     names: list[str] = []
@@ -46,7 +46,9 @@ def _numbers(place: Place, path: str) -> Find:
 
 
 def as_array(value: Any, path: str, by_rows: bool | None) -> Array | None:
-    """A number, or numbers in arrays, as a signal; None where there are none. Raises Unscored where it is ragged."""
+    """A number, or numbers in arrays, as a signal; None where there are none. Raises Unscored where the array is
+    ragged.
+    """
     if not isinstance(value, list):
         return Array((1,), float32_bytes((value,), 1), by_rows)
     length = len(value)
@@ -67,7 +69,7 @@ def as_array(value: Any, path: str, by_rows: bool | None) -> Array | None:
 
 
 def _packed(document: Document, place: Place, path: str, signal: SignalPath) -> tuple[Find, Sequence[str]]:
-    """Numbers that a document may pack as base64; those that it does not pack are read as they are."""
+    """Numbers that a document may pack as base64. Unpacked numbers are read as they are."""
     follow, by_rows = place.follow, place.by_rows
     kind = datatype(signal.dtype)
     kind_at = None if kind else document.place(_of_document(signal, signal.dtype), "text")
@@ -103,7 +105,7 @@ def _of_document(signal: SignalPath, path: str) -> str:
 
 
 def named_datatype(name: Any, path: str) -> str:
-    """The datatype that a document tells. Raises Unscored `dtype`."""
+    """The datatype that a document names. Raises Unscored `dtype`."""
     named = datatype(str(name))
     if named is None:
         raise Unscored("dtype", f"'{path}' is {name}, but a signal must be numeric")
@@ -124,14 +126,14 @@ def _unpacked(value: Any, kind: str, path: str) -> Float32:
 
 
 def unpacked(content: bytes, kind: str, path: str) -> Float32:
-    """The numbers of packed bytes. Raises Unscored `shape` where they are no whole number of values."""
+    """The numbers in packed bytes. Raises Unscored `shape` where their length does not fit the datatype."""
     if len(content) % DTYPES[kind].itemsize:
         raise Unscored("shape", f"'{path}' holds {len(content)} bytes, which is no whole number of {kind}")
     return to_float32(content, kind)
 
 
 def shaped(values: Float32, lengths: Sequence[float], path: str) -> Float32:
-    """Values in the shape that a document tells. Raises Unscored `shape`."""
+    """Values in the shape that a document gives. Raises Unscored `shape`."""
     try:
         return values.reshape([int(length) for length in lengths])
     except (ValueError, OverflowError, TypeError):

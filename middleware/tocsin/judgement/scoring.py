@@ -1,0 +1,42 @@
+"""What a guarded model has only with a bundle: the detectors, the promise, and the judge that applies both."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from tocsin.configuration.model import ModelConfig
+from tocsin.errors import ConfigError
+from tocsin.judgement.judge import Judge
+from tocsin.state.opening import State
+from tocsin_calibration import Bundle, BundleError
+from tocsin_detectors import DetectorError
+
+log = logging.getLogger("tocsin")
+
+
+class Scoring:
+    """A model's bundle, read, checked against the model's configuration, and run once on a batch of zeros.
+
+    `seconds` is how long a batch of eight rows takes. NaN in `nonfinite_masked_signals` does not make a score NaN.
+    Raises BundleError when the file cannot be used, ConfigError when the configuration asks for what the bundle
+    does not have.
+    """
+
+    def __init__(
+        self, name: str, config: ModelConfig, path: Path, state: State, *, threads: int, session_namespace: str
+    ) -> None:
+        self.bundle = Bundle.read(path, threads=threads)
+        self.promise = self.bundle.require_promise(path)
+        self.scorer = self.bundle.scorer
+        self.digest = self.bundle.digest
+        self.judge = Judge(name, config, self.bundle, state, session_namespace)
+        if unknown := [severity for severity in config.on_alarm if severity not in self.promise.alphas]:
+            names = ", ".join(self.promise.alphas)
+            raise ConfigError(f"models.{name}.on_alarm.{unknown[0]}: the bundle has no such severity (it has: {names})")
+        if self.bundle.model and self.bundle.model != name:
+            log.warning("model %s: its bundle %s was made for '%s'", name, path, self.bundle.model)
+        try:
+            self.seconds, self.nonfinite_masked_signals = self.scorer.warm(), self.scorer.swallowed()
+        except DetectorError as error:
+            raise BundleError(f"{path}: {error}") from error
