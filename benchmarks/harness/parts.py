@@ -126,7 +126,7 @@ def hold_scores(guard: Guard, model: str = "digits") -> threading.Event:
     """Have a model's scores wait, in a thread, for the event that this returns: until then verdicts are late."""
     guard.is_blocking = True
     goes_on = threading.Event()
-    scorer = guard.models[model].scorer
+    scorer = guard.models[model].scoring.scorer
     run = scorer.run
 
     def hang(signals: Any) -> Any:

@@ -100,15 +100,7 @@ def test_a_scorer_that_hangs_and_the_queue_before_it(bundle: Path, fail: str, mo
     monkeypatch.setattr(batching, "MOST_WAITING", 3)
     guard = Guard.open(settings(1, bundle))
     guard.models["digits"].scoring.seconds = 1.0  # too heavy for the loop
-    goes_on = threading.Event()
-    scorer = guard.models["digits"].scoring.scorer
-    run = scorer.run
-
-    def hang(signals: Any) -> Any:
-        goes_on.wait(20)
-        return run(signals)
-
-    scorer.run = hang  # type: ignore[method-assign]
+    goes_on = hold_scores(guard)
     with served(bundle, guard, fail=fail, scoring_budget="50ms") as relay:
         try:
             with grpc.insecure_channel(relay.target) as channel:

@@ -226,15 +226,7 @@ def test_a_late_verdict_follows_the_fail_policy(bundle: Path, fail: str) -> None
         model.answers = ANSWERS
         config = settings(address, bundle, mode="enforce", fail=fail, scoring_budget="20ms")
         guard = Guard.open(config)
-        guard.is_blocking = True
-        scorer = guard.models["digits"].scoring.scorer
-        run = scorer.run
-
-        def slow(signals: Any) -> Any:
-            time.sleep(0.3)
-            return run(signals)
-
-        scorer.run = slow  # type: ignore[method-assign]
+        goes_on = hold_scores(guard)
         with running(config, guard) as relay:
             response, status, _ = ask(relay, b"safe 1")
             assert not goes_on.is_set()  # nobody waited for the scores

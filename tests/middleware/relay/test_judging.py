@@ -200,15 +200,7 @@ def test_a_bundle_too_heavy_for_the_loop_is_scored_in_a_thread(bundle: Path) -> 
 def test_a_late_verdict_lets_the_response_go_and_is_counted(bundle: Path) -> None:
     config = settings(1, bundle, scoring_budget="20ms")
     guard = Guard.open(config)
-    guard.is_blocking = True
-    scorer = guard.models["digits"].scoring.scorer
-    run = scorer.run
-
-    def slow(signals: Any) -> Any:
-        time.sleep(0.3)
-        return run(signals)
-
-    scorer.run = slow  # type: ignore[method-assign]
+    goes_on = hold_scores(guard)
     with model_server() as (model, address):
         model.answers = ANSWERS
         with running(config.model_copy(update={"upstream": _address(address)}), guard) as relay:

@@ -61,7 +61,7 @@ def read_all(peer: socket.socket) -> bytes:
     return content
 
 
-def ask(target: str, credentials: grpc.ChannelCredentials | None = None, seconds: float = 20) -> Any:
+def ask(target: str, credentials: grpc.ChannelCredentials | None = None, seconds: float = 60) -> Any:
     opened = grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
     with opened as channel:
         try:

@@ -360,15 +360,7 @@ def test_a_late_response_says_so(mode: str, fail: str, bundle: Path) -> None:
     with forger(lambda request, context: GOOD) as address:
         config = settings(address, bundle, mode=mode, fail=fail, scoring_budget="20ms")
         guard = Guard.open(config)
-        guard.is_blocking = True
-        scorer = guard.models["digits"].scoring.scorer
-        run = scorer.run
-
-        def slow(signals: Any) -> Any:
-            time.sleep(0.3)
-            return run(signals)
-
-        scorer.run = slow  # type: ignore[method-assign]
+        goes_on = hold_scores(guard)
         with running(config, guard) as relay:
             done = call(relay.target)
             refused = mode == "enforce" and fail == "closed"
