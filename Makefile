@@ -48,7 +48,7 @@ test: $(VENV)/dev ## run every test
 	@$(MAKE) --no-print-directory $(GRPC_JS) || echo 'GRPC IN NODE IS NOT TESTED: npm or @grpc/grpc-js is missing' >&2
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-fast: $(VENV)/dev ## calibration, detectors, protocols, judgement, configuration and commands: under a minute
+test-fast: $(VENV)/dev ## calibration, detectors, protocols, judgement, configuration and commands
 	$(BIN)/python -m pytest -n auto --dist loadfile -q -m 'not long' $(FAST_TESTS)
 
 coverage: $(VENV)/dev ## how much of the code the loop at the desk runs; fails below the floor in pyproject.toml
