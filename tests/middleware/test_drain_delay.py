@@ -49,7 +49,7 @@ def answers_with(metrics: int, status: int) -> None:
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends:
         try:
-            current = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=5).status
+            current = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=60).status
         except urllib.error.HTTPError as error:
             current = error.code
         except OSError:
@@ -62,7 +62,7 @@ def answers_with(metrics: int, status: int) -> None:
 
 def ask(port: int) -> bytes:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        answer: bytes = channel.unary_unary("/test.Model/Unary")(b"late", timeout=20)
+        answer: bytes = channel.unary_unary("/test.Model/Unary")(b"late", timeout=60)
         return answer
 
 

@@ -53,7 +53,7 @@ def watched(bundle: Path, **more: Any) -> Iterator[tuple[Running, str]]:
 def send(relay: Running, *requests: bytes) -> None:
     with grpc.insecure_channel(relay.target) as channel:
         for request in requests:
-            channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), timeout=10)
+            channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), timeout=60)
 
 
 def looked_at(browser: Browser, url: str, **how: Any) -> tuple[Page, list[str], list[str]]:
@@ -164,7 +164,7 @@ def test_alarms_are_searched_by_session_and_trace_and_older_ones_are_shown(bundl
         with grpc.insecure_channel(relay.target) as channel:
             for number, trace in enumerate(traces):
                 metadata = (("traceparent", f"00-{trace}-b7ad6b7169203331-01"), ("x-session", f"robot {number}"))
-                channel.unary_unary(INFER)(b"far", metadata=metadata, timeout=10)
+                channel.unary_unary(INFER)(b"far", metadata=metadata, timeout=60)
         events = relay.sidecar.events.latest
         page, _, complaints = looked_at(browser, url)
         lines, search = page.locator("#alarms details"), page.locator("#search")
@@ -190,7 +190,7 @@ def test_more_than_ten_alarms_are_remembered_and_shown(bundle: Path, browser: Br
     with watched(bundle, events=events) as (relay, url):
         with grpc.insecure_channel(relay.target) as channel:
             for number in range(45):
-                channel.unary_unary(INFER)(b"far", metadata=(("x-session", f"s{number}"),), timeout=10)
+                channel.unary_unary(INFER)(b"far", metadata=(("x-session", f"s{number}"),), timeout=60)
         page, _, _ = looked_at(browser, url)
         lines, older = page.locator("#alarms details"), page.locator("#older")
         expect(lines).to_have_count(10)

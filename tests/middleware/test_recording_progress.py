@@ -65,7 +65,7 @@ def until(process: subprocess.Popen[str], words: str) -> str:
 
 def test_a_signal_that_responses_lack_is_named(tmp_path: Path) -> None:
     with recording(tmp_path, "nothing") as (process, target), grpc.insecure_channel(target) as channel:
-        channel.unary_unary(INFER)(b"ok", timeout=30, wait_for_ready=True)
+        channel.unary_unary(INFER)(b"ok", timeout=60, wait_for_ready=True)
         line = until(process, "left out")
         assert "0 of 100 responses recorded; left out: 1 of digits: missing_signal" in line and "WARNING" in line
 
@@ -73,7 +73,7 @@ def test_a_signal_that_responses_lack_is_named(tmp_path: Path) -> None:
 def test_what_was_left_out_is_told_at_the_end_too(tmp_path: Path) -> None:
     with recording(tmp_path, "probs", rows=1) as (process, target), grpc.insecure_channel(target) as channel:
         for asked in (b"bare", b"ok"):
-            channel.unary_unary(INFER)(asked, timeout=30, wait_for_ready=True)
+            channel.unary_unary(INFER)(asked, timeout=60, wait_for_ready=True)
         until(process, "1 of 1 responses recorded")  # the last report while it runs
         process.send_signal(signal.SIGINT)
         assert "left out: 1 of digits: missing_signal" in until(process, "left out")
@@ -83,12 +83,12 @@ def test_calls_of_other_methods_are_told_apart(tmp_path: Path) -> None:
     with recording(tmp_path, "probs") as (process, target), grpc.insecure_channel(target) as channel:
         assert "no call of" in until(process, "responses recorded")
         with pytest.raises(grpc.RpcError):
-            channel.unary_unary("/some.Other/Method")(b"", timeout=30, wait_for_ready=True)
+            channel.unary_unary("/some.Other/Method")(b"", timeout=60, wait_for_ready=True)
         assert f"no call of {INFER}" in until(process, "1 calls of other methods passed")
 
 
 def test_rows_are_counted_while_it_runs(tmp_path: Path) -> None:
     with recording(tmp_path, "probs") as (process, target), grpc.insecure_channel(target) as channel:
         for _ in range(3):
-            channel.unary_unary(INFER)(b"ok", timeout=30, wait_for_ready=True)
+            channel.unary_unary(INFER)(b"ok", timeout=60, wait_for_ready=True)
         assert "WARNING" not in until(process, "3 of 100 responses recorded")

@@ -79,7 +79,7 @@ def filter_faults(filter_: Filter, needs: Needs, methods: Sequence[ReachableMeth
     yield from _forwarded_headers(filter_, needs)
 
 
-def _wanted_body(needs: Needs, methods: Sequence[GuardedMethod]) -> str:
+def _wanted_body(needs: Needs, methods: Sequence[ReachableMethod]) -> str:
     waits = needs.enforces or (any(method.is_http for method in methods) and not needs.observes)
     if not waits:
         return "STREAMED"

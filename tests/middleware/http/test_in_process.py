@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import openai
 import pyarrow.parquet as pq
 import pytest
 from benchmarks.harness.chat import CHAT, STRANGE, USUAL, config, each_token_bundle, stream, tokens_bundle
@@ -31,6 +30,7 @@ from tocsin.verdict import METADATA_KEY
 POSITIONS = ["asgi", "transport", "async transport", "envoy", "relay"]
 SERVED = ("asgi", "envoy", "relay")  # where callers see what others judged
 TIMEOUT = 60.0
+PLAIN: dict[str, Any] = {"verify": False}  # a context of TLS, which plain HTTP never uses, costs 60 ms to make
 pytestmark = pytest.mark.long
 
 
@@ -95,7 +95,7 @@ def positioned(position: str, guard: Guard) -> Iterator[tuple[Say, OpenAIServer,
         headers = {"content-type": "application/json"}
 
         def say(prompt: str, **more: Any) -> Received:
-            transport: Any = httpx.HTTPTransport()
+            transport: Any = httpx.HTTPTransport(**PLAIN)
             if position == "transport":
                 transport = tocsin.guard_transport(transport, guard)
             with httpx.Client(transport=transport, timeout=TIMEOUT) as client:
@@ -104,7 +104,7 @@ def positioned(position: str, guard: Guard) -> Iterator[tuple[Say, OpenAIServer,
                 return Received(response.status_code, dict(response.headers), b"".join(parts), tocsin.verdict(response))
 
         async def say_aio(prompt: str, **more: Any) -> Received:
-            transport = tocsin.guard_transport(httpx.AsyncHTTPTransport(), guard)
+            transport = tocsin.guard_transport(httpx.AsyncHTTPTransport(**PLAIN), guard)
             async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT) as client:
                 async with client.stream("POST", url + CHAT, content=body(prompt, more), headers=headers) as response:
                     parts = [part async for part in response.aiter_raw()]
@@ -135,7 +135,7 @@ def test_bodies_are_those_of_the_server_where_nothing_is_withheld(position: str,
         for prompt in ANSWERS:
             for more in ({"logprobs": True}, {"logprobs": True, "stream": True}):
                 content = {"model": "m", "messages": [{"role": "user", "content": prompt}], **more}
-                plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT)
+                plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT, **PLAIN)
                 received = say(prompt, **more)
                 assert received.status == 200
                 assert without_comments(received.body) == plain_response.content, (prompt, more)
@@ -162,7 +162,7 @@ def test_what_was_asked_for_is_gone_again(position: str, mode: str, streams: boo
     with serving(OpenAIServer().app()) as url, positioned(position, guard) as (say, server, _):
         more = {"stream": True} if streams else {}
         content = {"model": "m", "messages": [{"role": "user", "content": "two"}], **more}
-        plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT)
+        plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT, **PLAIN)
         received = say("two", **more)
         body, _ = server.requests[-1]
         assert (body["logprobs"], body["top_logprobs"]) == (True, 5)
@@ -301,16 +301,18 @@ def test_other_routes_and_verbs_pass(tokens: Path) -> None:
     guard = Guard.open(config(tokens, "enforce"))
     server = OpenAIServer()
     with serving(server.app(Middleware(GuardMiddleware, guard=guard))) as url:
-        assert httpx.get(url + "/v1/models", timeout=TIMEOUT).json() == {"data": []}
-        assert httpx.get(url + CHAT, timeout=TIMEOUT).status_code == 405
+        assert httpx.get(url + "/v1/models", timeout=TIMEOUT, **PLAIN).json() == {"data": []}
+        assert httpx.get(url + CHAT, timeout=TIMEOUT, **PLAIN).status_code == 405
         encoded = "/v1/chat/%63ompletions"  # the same to the server
         content = {"model": "m", "messages": [{"role": "user", "content": "far"}], "logprobs": True}
-        assert METADATA_KEY in httpx.post(url + encoded, json=content, timeout=TIMEOUT).headers
+        assert METADATA_KEY in httpx.post(url + encoded, json=content, timeout=TIMEOUT, **PLAIN).headers
 
 
 @pytest.mark.parametrize("where", ["client", "server"])
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
 def test_the_client_of_openai_is_guarded(where: str, library: str, tokens: Path, each: Path) -> None:
+    import openai
+
     http = pytest.importorskip(library)
     guard = Guard.open(config(tokens, "enforce", on_alarm={"warning": "block"}, ask=2))
     stopping = Guard.open(
@@ -320,7 +322,7 @@ def test_the_client_of_openai_is_guarded(where: str, library: str, tokens: Path,
         middleware = [Middleware(GuardMiddleware, guard=chosen)] if where == "server" else []
         server = OpenAIServer()
         with serving(server.app(*middleware)) as url:
-            transport = http.HTTPTransport()
+            transport = http.HTTPTransport(**PLAIN)
             if where == "client":
                 transport = tocsin.guard_transport(transport, chosen)
             client = openai.OpenAI(
@@ -367,4 +369,4 @@ def test_a_guard_without_http_is_refused(bundle: Path) -> None:
     with pytest.raises(ConfigError, match=r"GuardMiddleware judges protocols of HTTP.*digits \(oip\)"):
         GuardMiddleware(lambda *_: None, guard=guard)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="guard_transport judges protocols of HTTP"):
-        tocsin.guard_transport(httpx.HTTPTransport(), guard)
+        tocsin.guard_transport(httpx.HTTPTransport(**PLAIN), guard)

@@ -49,7 +49,7 @@ def limited(relay: Running, limit: str) -> float:
 
 def connect(target: str) -> socket.socket:
     host, _, port = target.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def read_all(peer: socket.socket) -> bytes:
@@ -61,7 +61,7 @@ def read_all(peer: socket.socket) -> bytes:
     return content
 
 
-def ask(target: str, credentials: grpc.ChannelCredentials | None = None, seconds: float = 20) -> Any:
+def ask(target: str, credentials: grpc.ChannelCredentials | None = None, seconds: float = 60) -> Any:
     opened = grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
     with opened as channel:
         try:
@@ -72,7 +72,7 @@ def ask(target: str, credentials: grpc.ChannelCredentials | None = None, seconds
 
 def ready(metrics: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://{metrics}/readyz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{metrics}/readyz", timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -127,7 +127,7 @@ def test_half_handshakes_have_a_deadline_and_count_as_connections(
         assert limited(relay, "handshake") == 2
         apart = [("grpc.use_local_subchannel_pool", 1)]
         keeping = [grpc.secure_channel(relay.target, trusted, apart) for _ in range(3)]  # the third finds no room
-        first, second, third = (channel.unary_unary(INFER).future(b"safe", timeout=20) for channel in keeping)
+        first, second, third = (channel.unary_unary(INFER).future(b"safe", timeout=60) for channel in keeping)
         assert sorted(call.exception() is None for call in (first, second, third)) == [False, True, True]
         for channel in keeping:
             channel.close()
@@ -202,7 +202,7 @@ def test_running_out_of_descriptors_is_told_as_that(bundle: Path, server: str, t
         silent = [connect(target) for _ in range(60)]
         try:
             until(lambda: ready(metrics) == 503)
-            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as answer:
                 metrics_text = answer.read().decode()
             assert count(metrics_text, 'tocsin_relay_limited_total{limit="descriptors"}') >= 1
             assert count(metrics_text, 'tocsin_relay_unready{reason="descriptors"}') == 1
@@ -226,7 +226,7 @@ def test_an_upstream_that_descriptors_do_not_suffice_for_is_not_blamed(
 
         monkeypatch.setattr(port, "connect_upstream", none_left)
         with grpc.insecure_channel(relay.target) as channel, pytest.raises(grpc.RpcError) as refused:
-            channel.unary_unary(INFER)(b"safe", timeout=10)
+            channel.unary_unary(INFER)(b"safe", timeout=60)
         assert "the relay is out of file descriptors" in refused.value.details()  # type: ignore[attr-defined]
         assert not relay.sidecar.is_ready
         monkeypatch.setattr(relay.sidecar.relay.context.descriptors, "_ran_out", -descriptors.UNREADY_SECONDS)
@@ -269,7 +269,7 @@ def test_readiness_and_port_follow_the_upstream(bundle: Path, follows: str) -> N
         def health() -> Any:
             with grpc.insecure_channel(admin) as channel:
                 request = health_pb2.HealthCheckRequest()
-                return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
+                return health_pb2_grpc.HealthStub(channel).Check(request, timeout=60).status
 
         serving = health_pb2.HealthCheckResponse.SERVING
         for _ in range(2):
@@ -290,7 +290,7 @@ def test_round_robin_over_two_relays_loses_nothing_where_the_port_follows(bundle
         options = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
         both = f"ipv4:{dead.target},{alive.target}"
         with grpc.insecure_channel(both, options=options) as channel:
-            assert [channel.unary_unary(INFER)(b"safe", timeout=20) for _ in range(20)] == [ANSWER] * 20
+            assert [channel.unary_unary(INFER)(b"safe", timeout=60) for _ in range(20)] == [ANSWER] * 20
 
 
 def test_a_port_that_follows_waits_for_who_waits_for_it(bundle: Path) -> None:
