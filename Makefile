@@ -29,7 +29,7 @@ TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server ngi
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-openai demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -85,6 +85,7 @@ bench: build/compiled/.made ## measure the data plane beside Envoy and nginx, an
 	PYTHONPATH=build/peers $(BIN)/python -m benchmarks.detectors --json detectors.json
 	$(BIN)/python -m benchmarks.dataplane --json dataplane.json
 	$(BIN)/python -m benchmarks.ext_proc --json ext_proc.json
+	$(BIN)/python -m benchmarks.http_relay --json http_relay.json
 
 interop: $(VENV)/dev ## clients and servers in Go, Node, Java and C-core, through each mode (INTEROP='-k go-go')
 	@$(call debian,go h2load nghttpd nginx,$(GO_PACKAGES) $(BENCH_PACKAGES))
@@ -149,6 +150,10 @@ examples: $(VENV)/dev ## run the worked examples
 demo-llm: $(VENV)/dev ## guard a language model between a real gateway and its engine; a picture of its tokens
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
 	$(BIN)/python examples/llm/demo.py --out .demo/llm
+
+demo-openai: $(VENV)/dev ## guard OpenAI's HTTP API behind a real Envoy, and in the caller; a picture of its tokens
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	$(BIN)/python examples/llm/openai_demo.py --out .demo/openai
 
 demo-robot: $(VENV)/dev ## a robot policy that is stopped before it fails; a picture of one failure
 	@ldconfig -p | grep -q libOSMesa || { $(call debian,,libosmesa6); }

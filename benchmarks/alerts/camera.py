@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tocsin.demo.digits import Images, digits, strange
+from tocsin.demo.digits import Images, digits, unfamiliar_inputs
 from tocsin.protocols import oip
 from tocsin_detectors import Observations
 
@@ -26,7 +26,7 @@ class Camera:
     def __init__(self, seed: int) -> None:
         data = digits()
         self._digits = np.vstack([data.record, data.safe])
-        self._strange = np.vstack(list(strange(data.safe).values()))
+        self._strange = np.vstack(list(unfamiliar_inputs(data.safe).values()))
         self._random = np.random.default_rng(seed)
 
     def safe(self, rows: int) -> Images:

@@ -55,7 +55,7 @@ def breakdown(config: Path, observations: Observations) -> dict[str, dict[str, f
 
 
 def _read(model: GuardedModel, message: bytes) -> Reading:
-    return model.read(PATH, [model.served[PATH].open(message, None)], None)
+    return model._readers[PATH].read([model.served[PATH].open(message, None)], None)
 
 
 def _cpu_us(step: Callable[[], Any], repeats: int = 400) -> float:

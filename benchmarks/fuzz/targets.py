@@ -27,7 +27,7 @@ from tocsin.errors import ConfigError
 from tocsin.exchange.exchange import Exchange, Exchanges
 from tocsin.grpc_wire.deframer import MessageDeframer
 from tocsin.http2.frames import FrameError, header_block, read_settings, unpadded
-from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, without
+from tocsin.http2.headers import HeaderError, HeaderFilter, HeaderReader, remove_header
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.protocols.containers import CONTAINERS, LARGEST_MEMBER, tensor_in
@@ -103,7 +103,7 @@ def headers(case: bytes) -> None:
     reader = HeaderReader(HeaderFilter((":path", "grpc-status", "x-session")))
     for read in (
         reader.read,
-        lambda block: without(block, "content-length", 28),
+        lambda block: remove_header(block, "content-length", 28),
         HeaderReader(HeaderFilter((":path",)), stateful=True).read_all,
     ):
         with contextlib.suppress(HeaderError):

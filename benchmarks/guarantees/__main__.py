@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from benchmarks.guarantees import causes, online, peers, risk, ties
+from benchmarks.guarantees import causes, few, inputs, online, peers, risk, ties
 from benchmarks.guarantees.pairs import courses, pairs
 from benchmarks.guarantees.promises import responses, sessions
 from benchmarks.judge import FAILURE, Judge
@@ -22,6 +22,13 @@ def main() -> None:
         splits={"type": int, "default": 10, "help": "random splits of each pair"},
         runs={"type": int, "default": 500, "help": "runs of long calm"},
         causes={"action": "store_true", "help": "which, since when and slow change alone"},
+        inputs={"action": "store_true", "help": "changes of inputs alone"},
+        few={"action": "store_true", "help": "few calibration sessions alone"},
+        kept={
+            "type": Path,
+            "default": Path(".demo/robot/1"),
+            "help": "rollouts of robots, where `make fiper` keeps them",
+        },
         quick={"action": "store_true", "help": "evidence alone, few and short runs: for a look, not for figures"},
     )
     if options.quick:
@@ -29,6 +36,10 @@ def main() -> None:
     runs_of_changes = max(1, options.splits * 2 // 5)
     if options.causes:
         return finish(*causes.everything(pairs(), runs_of_changes), options.json)
+    if options.inputs:
+        return finish(*inputs.everything(max(1, options.splits // 2)), options.json)
+    if options.few:
+        return finish(*few.everything(4 * options.splits, options.kept), options.json)
     results: dict[str, Any] = {}
     checks: list[Check] = []
     results["costs"], more = peers.costs()  # first, while this process is fresh
@@ -59,6 +70,10 @@ def main() -> None:
     results["evidence of groups"], more, fallback = ties.groups(options.runs // 5, 20_000)
     checks += more
     results["causes and slow change"], more = causes.everything(every, runs_of_changes)
+    checks += more
+    results["few sessions"], more = few.everything(4 * options.splits, options.kept)
+    checks += more
+    results["inputs"], more = inputs.everything(max(1, options.splits // 2))
     checks += more
     results["planted mistakes"], more = _mistakes_detected(planted, frozen | surprises | fallback)
     checks += more

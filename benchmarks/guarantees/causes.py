@@ -17,7 +17,7 @@ from tocsin.replay.replay import tally_of
 from tocsin.sinks.causes import Cause
 from tocsin.sinks.evidence import Evidence
 from tocsin_calibration import FalseAlarmLaw, Promise, Watch, calibrate, promise_test
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 DELTA, ALPHA, LOOK = 0.01, 0.05, 20
 CALIBRATION, MOST = 1_600, 6_000  # responses that are calibrated on, and after a change at most
@@ -213,8 +213,8 @@ def slow(runs: int) -> tuple[dict[str, Any], list[Check]]:
     results: dict[str, Any] = {}
     checks: list[Check] = []
     for kind, terms, sizes in (
-        ("with confidence, by default", Terms.chosen(None, False), (500, 2_000, 10_000)),
-        ("on average", Terms.chosen(None, True), (500, 10_000)),
+        ("with confidence, by default", Guarantee.chosen(None, False), (500, 2_000, 10_000)),
+        ("on average", Guarantee.chosen(None, True), (500, 10_000)),
     ):
         for n in sizes:
             law = FalseAlarmLaw(n, terms.rank(n, ALPHA))

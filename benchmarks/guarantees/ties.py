@@ -17,7 +17,7 @@ from tocsin.sinks.evidence import Evidence
 from tocsin_calibration import DriftWatch, Watch, calibrate, promise_test, quiet_test
 from tocsin_calibration.online.urn import cell_edges, drift_test
 from tocsin_calibration.thresholds.limits import Limits
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 ALPHA, DELTA, LOOK = 0.05, 0.01, 100
 SIZES = (25, 100, 500, 2_000, 10_000)  # calibration scores, one after the other
@@ -46,7 +46,7 @@ LAWS: dict[str, Draw] = {
 def _contaminated(random: np.random.Generator, n: int, responses: int) -> tuple[Limits, np.ndarray]:
     scores = random.normal(size=n)
     scores[: n // 50] = 9 if random.random() < 0.5 else -9
-    return Limits(scores, {"alarm": ALPHA}, Terms(contaminated=0.02)), random.normal(size=responses)
+    return Limits(scores, {"alarm": ALPHA}, Guarantee(contaminated=0.02)), random.normal(size=responses)
 
 
 def _easier(random: np.random.Generator, n: int, responses: int) -> tuple[Limits, np.ndarray]:

@@ -112,7 +112,12 @@ def until(claim: Callable[[], Any], seconds: float = 20.0) -> None:
 
 def enforcing_by_hand(bundle: Path) -> tuple[Relay, Connection, Pipe, Pipe]:
     """A relay that enforces, a connection of it, and what that writes to client and server."""
-    config = settings(1, bundle, mode="enforce")
+    return relaying_by_hand(bundle, "enforce")
+
+
+def relaying_by_hand(bundle: Path, mode: str) -> tuple[Relay, Connection, Pipe, Pipe]:
+    """The same in any mode."""
+    config = settings(1, bundle, mode=mode)
     relay = Relay(config, inline_guard(config))
     relay.context.start()
     connection = relay.connection(unconnected(relay))

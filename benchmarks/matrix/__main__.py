@@ -25,15 +25,15 @@ def matrix() -> list[Cell]:
 
 def main() -> None:
     options = arguments(__doc__ or "", page={"type": Path, "help": "write the page of the docs to this file"})
-    found = matrix()
-    text = page(found)
+    cells = matrix()
+    text = page(cells)
     console.print(text, markup=False)
     if options.page is not None:
         options.page.write_text(text)
     rows = [{"endpoint": " ".join(cell.case.name), "position": cell.position, "mode": cell.mode,
-             "encoding": cell.encoding, "outcome": cell.text} for cell in found]  # fmt: skip
-    failures = sum(cell.is_failure for cell in found)
-    counts = Counter(cell.outcome for cell in found)
+             "encoding": cell.encoding, "outcome": cell.text} for cell in cells]  # fmt: skip
+    failures = sum(cell.is_failure for cell in cells)
+    counts = Counter(cell.outcome for cell in cells)
     check = Check("cells that passed silently, or were wrong", failures, "0", failures == 0)
     finish({"outcomes": dict(counts), "cells": rows}, [check], options.json)
 

@@ -121,12 +121,12 @@ def _lines(*messages: Any) -> bytes:
     return b"".join(_dumps(message) + b"\n" for message in messages)
 
 
-def _chat(n: int, *, asked: bool = True) -> Callable[[bool], bytes]:
-    return lambda strange: completion(*_sequences(n, strange), asked=asked)
+def _chat(n: int, *, has_logprobs: bool = True) -> Callable[[bool], bytes]:
+    return lambda strange: completion(*_sequences(n, strange), has_logprobs=has_logprobs)
 
 
-def _chat_stream(n: int, *, asked: bool = True) -> Callable[[bool], bytes]:
-    return lambda strange: b"".join(stream(*_sequences(n, strange), asked=asked))
+def _chat_stream(n: int, *, has_logprobs: bool = True) -> Callable[[bool], bytes]:
+    return lambda strange: b"".join(stream(*_sequences(n, strange), has_logprobs=has_logprobs))
 
 
 def _tool(at: int) -> list[dict[str, Any]]:
@@ -183,9 +183,11 @@ def _responses(strange: bool) -> bytes:
 
 def _responses_stream(strange: bool) -> bytes:
     answer = json.loads(_responses(strange))
-    deltas = [{"type": "response.output_text.delta", "delta": " w", "logprobs": [one]} for one in _tokens(strange)]
-    begun = {"type": "response.created", "response": {"id": "r", "model": "m", "output": []}}
-    return _events(begun, *deltas, {"type": "response.completed", "response": answer})
+    deltas = [
+        {"type": "response.output_text.delta", "delta": " w", "logprobs": [logprob]} for logprob in _tokens(strange)
+    ]
+    created = {"type": "response.created", "response": {"id": "r", "model": "m", "output": []}}
+    return _events(created, *deltas, {"type": "response.completed", "response": answer})
 
 
 def _tokens(strange: bool) -> list[dict[str, Any]]:
@@ -210,9 +212,9 @@ def _messages_stream(has_tools: bool) -> Callable[[bool], bytes]:
              "logprobs": [_logprob(strange)]}
             for _ in range(TOKENS)
         ]  # fmt: skip
-        ended = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
-        begun = {"type": "message_start", "message": {"id": "m", "model": "m"}}
-        return _events(begun, *deltas, ended, {"type": "message_stop"})
+        delta = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}
+        start = {"type": "message_start", "message": {"id": "m", "model": "m"}}
+        return _events(start, *deltas, delta, {"type": "message_stop"})
 
     return body
 
@@ -224,7 +226,7 @@ def _ollama(key: str, shape: str) -> Callable[[bool], bytes]:
     def body(strange: bool) -> bytes:
         if shape == DOCUMENT:
             return _dumps({"model": "m", **text(" w" * TOKENS), "logprobs": _tokens(strange), "done": True})
-        parts = [{"model": "m", **text(" w"), "logprobs": [one], "done": False} for one in _tokens(strange)]
+        parts = [{"model": "m", **text(" w"), "logprobs": [logprob], "done": False} for logprob in _tokens(strange)]
         return _lines(*parts, {"model": "m", **text(""), "done": True})
 
     return body
@@ -244,8 +246,8 @@ CASES: list[Case] = [
     *(Case("openai", CHAT, EVENTS, n, False, _chat_stream(n)) for n in (1, 2)),
     Case("openai", CHAT, DOCUMENT, 1, True, _chat_tools),
     Case("openai", CHAT, EVENTS, 1, True, _chat_tools_stream),
-    Case("openai", CHAT, DOCUMENT, 1, False, _chat(1, asked=False), note="without log-probabilities"),
-    Case("openai", CHAT, EVENTS, 1, False, _chat_stream(1, asked=False), note="without log-probabilities"),
+    Case("openai", CHAT, DOCUMENT, 1, False, _chat(1, has_logprobs=False), note="without log-probabilities"),
+    Case("openai", CHAT, EVENTS, 1, False, _chat_stream(1, has_logprobs=False), note="without log-probabilities"),
     *(Case("openai", "/v1/completions", DOCUMENT, n, False, _completions(n)) for n in (1, 2)),
     *(Case("openai", "/v1/completions", EVENTS, n, False, _completions_stream(n)) for n in (1, 2)),
     Case("openai", "/v1/responses", DOCUMENT, 1, False, _responses),

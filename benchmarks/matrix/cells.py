@@ -80,19 +80,19 @@ def _run(guard: Guard, ledger: Ledger, case: Case, position: str, mode: str, enc
         if encoding != "identity":
             headers["content-encoding"] = encoding
         sent = Answer(200, headers, ENCODINGS[encoding](body))
-        seen = POSITIONS[position](guard, case.path, sent)
-        outcomes.append(_outcome(ledger, body, seen, mode, strange))
+        received = POSITIONS[position](guard, case.path, sent)
+        outcomes.append(_outcome(ledger, body, received, mode, strange))
     ordinary, odd = outcomes
     if ordinary != odd and not (ordinary == (UNTOLD, "") and odd == (JUDGED, "")):
         return WRONG, f"an ordinary answer is {ordinary[0]} {ordinary[1]}, a strange one {odd[0]} {odd[1]}"
     return ordinary
 
 
-def _outcome(ledger: Ledger, body: bytes, seen: Answer, mode: str, strange: bool) -> tuple[str, str]:
+def _outcome(ledger: Ledger, body: bytes, received: Answer, mode: str, strange: bool) -> tuple[str, str]:
     """What happened to one response."""
-    passed = seen.status == 200 and not seen.is_cut and _is_whole(body, seen)
+    passed = received.status == 200 and not received.is_cut and _is_whole(body, received)
     if not ledger.judged and not ledger.reasons:
-        return SILENT, f"status {seen.status}"
+        return SILENT, f"status {received.status}"
     if ledger.reasons:
         reason = ", ".join(dict.fromkeys(ledger.reasons))
         if mode == "closed":
@@ -102,14 +102,14 @@ def _outcome(ledger: Ledger, body: bytes, seen: Answer, mode: str, strange: bool
         return WRONG, f"{ledger.alarms} alarms"
     withheld = strange and mode in ("enforce", "closed")
     if passed == withheld:
-        return WRONG, f"status {seen.status}, " + ("passed" if passed else "did not pass whole")
-    return (JUDGED, "") if mode == "observe" or withheld or has_verdict(seen) else (UNTOLD, "")
+        return WRONG, f"status {received.status}, " + ("passed" if passed else "did not pass whole")
+    return (JUDGED, "") if mode == "observe" or withheld or has_verdict(received) else (UNTOLD, "")
 
 
-def _is_whole(body: bytes, seen: Answer) -> bool:
+def _is_whole(body: bytes, received: Answer) -> bool:
     """Whether the caller got what the server sent, verdicts apart."""
     try:
-        plain = DECODE[seen.headers.get("content-encoding", "identity")](seen.body)
+        plain = DECODE[received.headers.get("content-encoding", "identity")](received.body)
     except Exception:
         return False
     events = [event for event in plain.split(b"\n\n") if not event.startswith(b": tocsin-verdict ")]

@@ -29,36 +29,36 @@ are {codings}; `x-unknown` stands for one that nobody knows.
 TITLES = {mode: f"`{mode}`" for mode in MODES} | {"closed": "`enforce`, `fail: closed`"}
 
 
-def page(found: Sequence[Cell]) -> str:
+def page(cells: Sequence[Cell]) -> str:
     """The page in Markdown."""
-    counts = Counter(cell.outcome for cell in found)
-    told = ", ".join(f"{count:,} are {outcome}" for outcome, count in sorted(counts.items()))
-    silent = sum(cell.is_failure for cell in found)
+    counts = Counter(cell.outcome for cell in cells)
+    counted = ", ".join(f"{count:,} are {outcome}" for outcome, count in sorted(counts.items()))
+    silent = sum(cell.is_failure for cell in cells)
     codings = ", ".join(f"`{name}`" for name in ENCODINGS)
-    head = HEAD.format(silent=silent, total=len(found), counts=told, codings=codings)
+    head = HEAD.format(silent=silent, total=len(cells), counts=counted, codings=codings)
     parts = [head]
     tables: dict[str, list[str]] = {}
-    for position in dict.fromkeys(cell.position for cell in found):
-        tables.setdefault(_table([cell for cell in found if cell.position == position]), []).append(position)
+    for position in dict.fromkeys(cell.position for cell in cells):
+        tables.setdefault(_table([cell for cell in cells if cell.position == position]), []).append(position)
     for table, positions in tables.items():
         parts.append(f"## {_listed(positions)}\n\n{table}")
     return "\n".join(parts)
 
 
-def _table(found: Sequence[Cell]) -> str:
+def _table(cells: Sequence[Cell]) -> str:
     columns = " | ".join(TITLES[mode] for mode in MODES)
     lines = [f"| endpoint | streams | answers | tools | {columns} |", "|---" * (4 + len(MODES)) + "|"]
-    for case in dict.fromkeys(cell.case.name for cell in found):
-        mine = [cell for cell in found if cell.case.name == case]
+    for case in dict.fromkeys(cell.case.name for cell in cells):
+        mine = [cell for cell in cells if cell.case.name == case]
         texts = [_by_encoding([cell for cell in mine if cell.mode == mode]) for mode in MODES]
         lines.append(f"| {' | '.join([*case, *texts])} |")
     return "\n".join(lines) + "\n"
 
 
-def _by_encoding(found: Sequence[Cell]) -> str:
+def _by_encoding(cells: Sequence[Cell]) -> str:
     """What most codings have, and the others by name."""
     by_text: dict[str, list[str]] = {}
-    for cell in found:
+    for cell in cells:
         by_text.setdefault(cell.text, []).append(cell.encoding)
     most, *others = sorted(by_text, key=lambda text: -len(by_text[text]))
     return "; ".join([most, *(f"{', '.join(by_text[text])}: {text}" for text in others)])

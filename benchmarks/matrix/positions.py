@@ -12,7 +12,7 @@ import tocsin
 from benchmarks.harness.envoy_messages import ProcessingRequest, ProcessingResponse
 from tocsin.asgi import GuardMiddleware
 from tocsin.ext_proc.attach import ext_proc_filter
-from tocsin.ext_proc.context import ExchangeHost, Judged, ProcessorContext
+from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
 from tocsin.ext_proc.exchange import EnvoyExchange
 from tocsin.ext_proc.requests import MODE_NAMES, read_request
 from tocsin.judgement.call import Call
@@ -123,9 +123,9 @@ class _AsyncServer(httpx.AsyncBaseTransport):
         return await self._server.handle_async_request(request)
 
 
-def _seen(response: httpx.Response, parts: list[bytes], is_cut: bool) -> Answer:
-    told = tocsin.verdict(response) is not None
-    return Answer(response.status_code, dict(response.headers), b"".join(parts), is_cut, told)
+def _received(response: httpx.Response, parts: list[bytes], is_cut: bool) -> Answer:
+    has_verdict = tocsin.verdict(response) is not None
+    return Answer(response.status_code, dict(response.headers), b"".join(parts), is_cut, has_verdict)
 
 
 def transport(guard: Guard, path: str, answer: Answer) -> Answer:
@@ -136,8 +136,8 @@ def transport(guard: Guard, path: str, answer: Answer) -> Answer:
             try:
                 parts.extend(response.iter_raw())
             except httpx.HTTPError:
-                return _seen(response, parts, True)
-        return _seen(response, parts, False)
+                return _received(response, parts, True)
+        return _received(response, parts, False)
 
 
 def async_transport(guard: Guard, path: str, answer: Answer) -> Answer:
@@ -151,8 +151,8 @@ def async_transport(guard: Guard, path: str, answer: Answer) -> Answer:
                     async for part in response.aiter_raw():
                         parts.append(part)
                 except httpx.HTTPError:
-                    return _seen(response, parts, True)
-            return _seen(response, parts, False)
+                    return _received(response, parts, True)
+            return _received(response, parts, False)
 
     return asyncio.run(run())
 
@@ -166,7 +166,7 @@ class _Envoy(ExchangeHost):
         self.exchange = EnvoyExchange(ProcessorContext(guard.config, guard, lambda seconds: None), self)
         self.replies: list[Any] = []
         self.is_ended = False
-        self._waiting: list[tuple[Call, Judged]] = []
+        self._waiting: list[tuple[Call, WaitingResponse]] = []
 
     def reply(self, content: bytes) -> None:
         self.replies.append(ProcessingResponse.FromString(content))
@@ -174,10 +174,10 @@ class _Envoy(ExchangeHost):
     def finish(self, status: int = 0, message: str = "") -> None:
         self.is_ended = True
 
-    def submit(self, call: Call, waiting: Judged) -> None:
+    def submit(self, call: Call, waiting: WaitingResponse) -> None:
         self._waiting.append((call, waiting))
 
-    def limit(self, waiting: Judged, call: Call) -> None:
+    def limit(self, waiting: WaitingResponse, call: Call) -> None:
         return None
 
     def say(self, **parts: Any) -> None:
@@ -203,9 +203,9 @@ def ext_proc(guard: Guard, path: str, answer: Answer) -> Answer:
     envoy = _Envoy(guard)
     first = {"observability_mode": True} if observes else {"protocol_config": {"response_body_mode": mode}}
     attributes = {"request.path": path, "request.method": "POST"}
-    told = [{"key": "envoy.filters.http.ext_proc", "value": attributes}]
+    attributes_sent = [{"key": "envoy.filters.http.ext_proc", "value": attributes}]
     status = {":status": str(answer.status)}
-    envoy.say(response_headers={"headers": _fields(status | answer.headers)}, attributes=told, **first)
+    envoy.say(response_headers={"headers": _fields(status | answer.headers)}, attributes=attributes_sent, **first)
     if MODE_NAMES[mode] == "BUFFERED":
         envoy.say(response_body={"body": answer.body, "end_of_stream": True}, **({} if not observes else first))
     else:

@@ -92,6 +92,7 @@ class Bundle:
             arrays = _arrays(manifest, members)
             facts, policy = manifest["calibration"], manifest["risk"]
             promise = None if facts is None else promise_from(facts, arrays, scorer.detectors, manifest["digest"])
+            _require_inputs(promise, scorer)
             risk = None if policy is None else RiskPolicy.from_content(policy, arrays, len(scorer.detectors))
             model, detectors, provenance = str(manifest["model"]), tuple(manifest["detectors"]), dict(manifest["made"])
             if not all(isinstance(facts, dict) for facts in (*detectors, *provenance.values())):
@@ -113,6 +114,15 @@ class Bundle:
         return self.promise
 
 
+def _require_inputs(promise: Promise | None, scorer: Scorer) -> None:
+    """Raises BundleError when inputs are to be watched by signals that the graph does not read, or of other widths."""
+    if promise is None or promise.inputs is None:
+        return
+    widths = [scorer.signals.get(name, 0) for name in promise.inputs.signals]
+    if 0 in widths or sum(widths) != len(promise.inputs.centre):
+        raise BundleError("watches inputs by signals that its graph does not read so")
+
+
 def _members(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -127,7 +137,9 @@ def _members(path: Path) -> dict[str, bytes]:
                 raise BundleError("holds a member twice")
             members = {info.filename: _unpack_member(archive, info) for info in infos}
     except FileNotFoundError:
-        raise BundleError("there is no such file; `tocsin fit` and `tocsin calibrate` make bundles") from None
+        raise BundleError(
+            "there is no such file; `tocsin record`, which needs none, `tocsin fit` and `tocsin calibrate` make one"
+        ) from None
     except (
         OSError,
         zipfile.BadZipFile,

@@ -12,7 +12,10 @@ from tocsin_calibration.dividing import (
     REFERENCE_SHARE,
     or_promise_less,
     reference_rows,
+    require_carrying,
     require_enough,
+    scales_of,
+    watched,
     with_reference,
 )
 from tocsin_calibration.errors import CalibrationError
@@ -22,7 +25,7 @@ from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sweeps import Held, alphas_of, calibrate_in_sweeps, checked, combination_of
 from tocsin_calibration.thresholds.joint import Float64, JointScore, needed_of
 from tocsin_calibration.thresholds.smoothing import seed_of
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 DEFAULT_ALPHAS: Mapping[str, float] = {"warning": 0.05, "critical": 0.01}
 
@@ -41,6 +44,7 @@ def calibrate(
     weights: ArrayLike | None = None,
     normalised: bool = False,
     failures: NDArray[np.floating] | None = None,
+    scales: NDArray[np.floating] | None = None,
 ) -> Promise:
     """A promise from detectors' scores (n, d) of safe responses that played no part in fitting.
 
@@ -55,7 +59,9 @@ def calibrate(
     that share of the rows is bad. `groups` (n,): a promise for each group with rows enough, and one for the rows of all
     other groups together where they are enough. `weights` (n,): likelihood ratios to the traffic expected, up to a
     factor; `normalised`: on their own scale, so that what they lack to an average of 1 was not recorded, and counts
-    against the threshold.
+    against the threshold. `scales` (s, d): scores of responses that are not among these, such as those that the
+    detectors were fitted on; they set the scales, and all n rows carry the promise. Scales are a fixed function of
+    them, so that the promise and its laws are the same as ever, whatever they are like.
 
     Raises CalibrationError when the scores are too few for an alpha (saying how many are needed), not finite, or
     of the wrong shape.
@@ -67,7 +73,7 @@ def calibrate(
         [None, 'warning']
     """
     alphas, values = alphas_of(alpha), checked(scores)
-    terms = Terms.chosen(confidence, on_average or (weights is not None and confidence is None), contaminated)
+    terms = Guarantee.chosen(confidence, on_average or (weights is not None and confidence is None), contaminated)
     if weights is not None and (groups is not None or confidence is not None or contaminated):
         raise CalibrationError("a weighted promise cannot also be one for groups, with confidence or for contamination")
     if groups is not None and contaminated:
@@ -77,7 +83,7 @@ def calibrate(
     for name, column in (("groups", groups), ("weights", weights)):
         if column is not None and len(np.asarray(column)) != len(values):
             raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(values)} responses")
-    if groups is None and weights is None:
+    if groups is None and weights is None and scales is None:
         return calibrate_in_sweeps(
             Held(values),
             alphas,
@@ -90,15 +96,20 @@ def calibrate(
             failures=failures,
         )
     needed_of(rule, values.shape[1])
-    carrying = require_enough(len(values), alphas, terms)
-    a = reference_rows(len(values), seed)
-    b = np.setdiff1d(np.arange(len(values)), a, assume_unique=True)
-    reference = np.sort(values[a], axis=0)
-    combination = combination_of(rule, reference, values[a], failures)
-    nonconformity = JointScore(reference, rule, combination)(values[b])[0]
+    if scales is None:
+        carrying = require_enough(len(values), alphas, terms)
+        a = reference_rows(len(values), seed)
+        b = np.setdiff1d(np.arange(len(values)), a, assume_unique=True)
+        first = values[a]
+    else:
+        carrying = require_carrying(len(values), alphas, terms, "responses")
+        b, first = np.arange(len(values)), scales_of(scales, values.shape[1])
+    scale_scores = np.sort(first, axis=0)
+    combination = combination_of(rule, scale_scores, first, failures)
+    nonconformity = JointScore(scale_scores, rule, combination)(values[b])[0]
     by_group, pooled, others = _divided(nonconformity, None if groups is None else [groups[i] for i in b], carrying)
     return Promise(
-        reference,
+        scale_scores if scales is None else watched(values),
         nonconformity,
         alphas,
         rule,
@@ -110,6 +121,7 @@ def calibrate(
         others=others,
         combination=combination,
         normalised=normalised,
+        scales=None if scales is None else scale_scores,
         auxiliary=seed_of(np.sort(nonconformity).tobytes(), seed),
     )
 
@@ -125,13 +137,16 @@ def calibrate_sessions(
     confidence: float | None = None,
     on_average: bool = False,
     failures: NDArray[np.floating] | None = None,
+    scales: Iterable[NDArray[np.floating]] | None = None,
 ) -> Promise:
     """A promise for whole sessions, from detectors' scores (T_i, d) of each safe session in the order of its steps.
 
     A third of the sessions set the detectors' scales and, in the style `band`, the usual course; the rest carry the
     promise, each session as one. Stretches of one session stay together. `failures` (m, d): responses of failed
     sessions, for the rule `learnt`. Several stretches of one session are promised for on average, unless a confidence
-    is named. Raises CalibrationError as `calibrate` does; what must be many enough are sessions.
+    is named. `scales`: scores (T_i, d) of other sessions, which set scales and course in the place of that third, so
+    that every one of `sessions` carries the promise. Raises CalibrationError as `calibrate` does; what must be many
+    enough are sessions.
 
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
@@ -140,7 +155,7 @@ def calibrate_sessions(
         >>> promise.alphas
         {'critical': 0.05}
     """
-    alphas, terms = alphas_of(alpha), Terms.chosen(confidence, on_average)
+    alphas, terms = alphas_of(alpha), Guarantee.chosen(confidence, on_average)
     sound = [checked(scores) for scores in sessions]
     if empty := sum(not len(scores) for scores in sound):
         raise CalibrationError(f"{empty} sessions have no responses; leave them out")
@@ -149,16 +164,23 @@ def calibrate_sessions(
         raise CalibrationError(f"no session has {session.every} steps; choose shorter stretches")
     carrying = max(terms.required_size(a) for a in alphas.values())
     owners = np.repeat(np.arange(len(sound)), [len(session.cut([session_rows])) for session_rows in sound])
-    part_a, part_b = _divided_by_session(owners, seed)
-    if len(part_b) < carrying:
+    part_a, part_b = _divided_by_session(owners, seed) if scales is None else (owners[:0], np.arange(len(owners)))
+    if scales is not None:
+        require_carrying(len(part_b), alphas, terms, "sessions")
+    elif len(part_b) < carrying:
         raise CalibrationError(
             f"{len(cut)} safe sessions cannot keep alpha = {min(alphas.values()):g}: "
             f"{with_reference(carrying, MIN_REFERENCE_SESSIONS)} are needed ({carrying} carry the promise, one session "
             f"one score); record more, {or_promise_less(alphas)}"
         )
-    first, rest = [cut[i] for i in part_a], [cut[i] for i in part_b]
-    rows = np.concatenate(first)
-    needed_of(rule, rows.shape[1])
+    rest = [cut[i] for i in part_b]
+    needed_of(rule, rest[0].shape[1])
+    if scales is None:
+        first = [cut[i] for i in part_a]
+        rows = np.concatenate(first)
+    else:
+        first = session.cut([checked(scores) for scores in scales]) or [rest[0][:0]]
+        rows = scales_of(np.concatenate(first), rest[0].shape[1])
     reference = np.sort(rows, axis=0)
     combination = combination_of(rule, reference, rows, failures)
     score = JointScore(reference, rule, combination)
@@ -173,9 +195,9 @@ def calibrate_sessions(
         steps = {step: values for step, values in reached.items() if len(values) >= carrying}
     alike = len(np.unique(owners[part_b])) < len(part_b)
     if alike and terms.else_average:  # stretches of one session are no independent draws
-        terms = Terms()
+        terms = Guarantee()
     return Promise(
-        reference,
+        reference if scales is None else watched(np.concatenate(rest)),
         np.array([course.max() for course in courses]),
         alphas,
         rule,
@@ -184,6 +206,7 @@ def calibrate_sessions(
         groups=steps,
         combination=combination,
         sessions=session,
+        scales=None if scales is None else reference,
         clusters=owners[part_b] if alike else None,
     )
 

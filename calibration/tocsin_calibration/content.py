@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin_calibration.errors import BundleError
+from tocsin_calibration.online.inputs import BLOCK, InputsReference
 from tocsin_calibration.promise import Promise
 from tocsin_calibration.sessions.bands import Band
 from tocsin_calibration.sessions.rule import SessionRule
 from tocsin_calibration.sessions.windows import Window
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 Arrays = dict[str, NDArray[np.float64]]
+INPUTS = "inputs_centre", "inputs_axes", "inputs_distance", "inputs_rows"
 
 
 def facts_of(promise: Promise) -> dict[str, Any]:
@@ -35,6 +37,7 @@ def facts_of(promise: Promise) -> dict[str, Any]:
         "others": None if promise.others is None else promise.others.n,
         "auxiliary": promise.auxiliary,
         "normalised": promise.normalised,
+        **({} if promise.inputs is None else {"inputs": list(promise.inputs.signals)}),
         "sessions": sessions
         and {
             "style": sessions.style,
@@ -48,8 +51,13 @@ def facts_of(promise: Promise) -> dict[str, Any]:
 def arrays_of(promise: Promise) -> Arrays:
     """The arrays of a promise by name."""
     arrays = {"reference": promise.reference, "nonconformity": promise.nonconformity.scores}
-    if promise.nonconformity.upto is not None:
-        arrays["upto"] = promise.nonconformity.upto.astype(np.float64)
+    if promise.inputs is not None:
+        _, *parts = promise.inputs
+        arrays |= dict(zip(INPUTS, parts, strict=True))
+    if promise.scales is not None:
+        arrays["scales"] = promise.scales
+    if promise.nonconformity.cumulative_counts is not None:
+        arrays["upto"] = promise.nonconformity.cumulative_counts.astype(np.float64)
     if promise.groups:
         arrays["groups"] = np.concatenate([limits.scores for limits in promise.groups.values()])
     if promise.others is not None:
@@ -73,6 +81,9 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
     if reference.ndim != 2 or reference.shape[1] != len(detectors):
         raise BundleError(f"was calibrated for another graph: reference scores of shape {reference.shape}, but "
                           f"{len(detectors)} detectors")  # fmt: skip
+    scales = arrays.get("scales")
+    if scales is not None and (scales.ndim != 2 or scales.shape[1] != len(detectors) or not len(scales)):
+        raise BundleError(f"has scales of shape {scales.shape} for {len(detectors)} detectors")
     sizes = {str(name): int(n) for name, n in facts["groups"].items()}
     grouped = arrays.get("groups", np.zeros(0))
     if sum(sizes.values()) != len(grouped):
@@ -84,7 +95,7 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         {str(name): float(alpha) for name, alpha in facts["alphas"].items()},
         str(facts["rule"]),
         detectors,
-        terms=Terms(facts["confidence"], float(facts["contaminated"]), bool(facts.get("else_average", False))),
+        terms=Guarantee(facts["confidence"], float(facts["contaminated"]), bool(facts.get("else_average", False))),
         weights=arrays.get("weights"),
         clusters=arrays.get("clusters"),
         normalised=bool(facts.get("normalised", False)),
@@ -93,6 +104,8 @@ def promise_from(facts: Mapping[str, Any], arrays: Arrays, detectors: tuple[str,
         others=arrays.get("others"),
         combination=arrays.get("combination"),
         sessions=_sessions(facts["sessions"], arrays),
+        scales=scales,
+        inputs=_inputs(facts["inputs"], arrays) if "inputs" in facts else None,
         auxiliary=int(facts["auxiliary"]) if "auxiliary" in facts else seed_of(digest.encode()),
     )
 
@@ -108,3 +121,18 @@ def _sessions(facts: Mapping[str, Any] | None, arrays: Arrays) -> SessionRule | 
         band = Band(centre, spread)
     every = None if facts["every"] is None else int(facts["every"])
     return SessionRule(Window(int(facts["window"]), facts["how"]), facts["style"], every, band)
+
+
+def _inputs(names: list[str], arrays: Arrays) -> InputsReference:
+    centre, axes, distance, rows = (arrays[name] for name in INPUTS)
+    fits = axes.ndim == 2 and centre.shape == axes.shape[:1] and axes.shape[1] and distance.shape == (3,)
+    fits = (
+        fits
+        and rows.ndim == 2
+        and len(rows) >= BLOCK
+        and rows.shape[1] == axes.shape[1] + 1
+        and (distance[1:] > 0).all()
+    )
+    if not fits or not names:
+        raise BundleError("watches inputs by directions and responses that do not fit each other")
+    return InputsReference(tuple(map(str, names)), centre, axes, distance, rows)

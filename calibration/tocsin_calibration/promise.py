@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tocsin_calibration.online.inputs import InputsReference
 from tocsin_calibration.sessions.rule import Progress, SessionRule
 from tocsin_calibration.thresholds.joint import Float64, JointScore
 from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 from tocsin_calibration.wording import sentence
 
 OTHERS = ""  # the group of responses in none that has a promise of its own
@@ -25,7 +26,7 @@ class Judged(NamedTuple):
     """What calibration says of a batch of n responses scored by d detectors."""
 
     pvalues: list[float]  # joint, n of them
-    by_detector: list[list[float]] | Float64  # against part A, n rows of d; of many rows an array, which is leaner
+    by_detector: list[list[float]] | Float64  # against the scales, n rows of d; of many rows an array, which is leaner
     severities: list[str | None]  # the gravest level whose threshold is exceeded, or None
     joint: list[float]  # nonconformity, n of them
 
@@ -34,14 +35,17 @@ class Promise:
     """At most alpha of the responses exchangeable with the calibration ones alarm, for each severity's alpha.
 
     `reference` (a, d) and `nonconformity` (b,) are parts A and B of calibration (see `thresholds.joint`); `alphas` maps
-    severities to levels. `weights` (b,): the promise is for other traffic (`thresholds.weighted`). `groups`: further
-    nonconformity scores by group, each with a promise of its own (Mondrian). `others`: those of all further groups'
-    responses, which have one promise together; None where they are too few, and then they get the pooled thresholds and
-    no promise, as the pooled one says nothing of a part of the traffic. `pooled` names those further groups that
-    calibration saw. `combination` (d,): weights of the rule `learnt`. `sessions`: responses belong
-    together, and `nonconformity` holds one score a session. `auxiliary`: the seed of the numbers that break the ties of
-    calibration scores where they are watched, drawn once; None derives it from the scores. `clusters` (b,): the session
-    that each stretch comes from, where sessions have several. Made by `calibrate`, or read from a bundle.
+    severities to levels. `scales` (s, d): scores of other responses that set the detectors' scales; then all of
+    calibration carries the promise, and `reference` holds its scores, by which single detectors are watched. `weights`
+    (b,): the promise is for other traffic (`thresholds.weighted`). `groups`: further nonconformity scores by group,
+    each with a promise of its own (Mondrian). `others`: those of all further groups' responses, which have one promise
+    together; None where they are too few, and then they get the pooled thresholds and no promise, as the pooled one
+    says nothing of a part of the traffic. `pooled` names those further groups that calibration saw. `combination` (d,):
+    weights of the rule `learnt`. `sessions`: responses belong together, and `nonconformity` holds one score a session.
+    `auxiliary`: the seed of the numbers that break the ties of calibration scores where they are watched, drawn once;
+    None derives it from the scores. `clusters` (b,): the session that each stretch comes from, where sessions have
+    several. `inputs`: calibration's inputs, where changes of inputs are watched. Made by `calibrate`, or read from a
+    bundle.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Promise:
         rule: str,
         detectors: Sequence[str] = (),
         *,
-        terms: Terms = Terms(),
+        terms: Guarantee = Guarantee(),
         weights: ArrayLike | None = None,
         groups: Mapping[str, NDArray[np.floating]] | None = None,
         pooled: Sequence[str] = (),
@@ -62,6 +66,8 @@ class Promise:
         auxiliary: int | None = None,
         clusters: ArrayLike | None = None,
         normalised: bool = False,
+        scales: NDArray[np.floating] | None = None,
+        inputs: InputsReference | None = None,
     ) -> None:
         self.reference = np.asarray(reference, np.float64)
         self.rule = rule
@@ -78,7 +84,9 @@ class Promise:
         self.n, self.laws, self.thresholds = self.limits.n, self.limits.laws, self.limits.thresholds
         self.nonconformity = self.limits.ordered
         self.auxiliary = seed_of(self.nonconformity.scores.tobytes()) if auxiliary is None else auxiliary
-        self._score = JointScore(self.reference, rule, self.combination)
+        self.inputs = inputs
+        self.scales = None if scales is None else np.asarray(scales, np.float64)
+        self._score = JointScore(self.reference if self.scales is None else self.scales, rule, self.combination)
 
     @property
     def unit(self) -> str:
@@ -153,7 +161,7 @@ class Promise:
                 [limits.severity(c) for limits, c in zip(group_promises, joint, strict=True)],
                 joint,
             )
-        limits, quiet = self.limits, self.limits.quiet
+        limits, quiet = self.limits, self.limits.min_threshold
         pvalues = [limits.pvalue(c) for c in joint] if len(joint) <= FEW else limits.pvalues(columns).tolist()
         return Judged(pvalues, by_detector, [limits.severity(c) if c > quiet else None for c in joint], joint)
 
@@ -172,7 +180,7 @@ class Promise:
             if by_step:
                 limits = self.groups.get(str(progress.step), self.limits)
                 pvalues.append(limits.pvalue(value))
-            severity = limits.severity(value) if value > limits.quiet else None
+            severity = limits.severity(value) if value > limits.min_threshold else None
             if severity is not None:
                 progress.severity = self.gravest([progress.severity, severity])
             severities.append(severity)

@@ -22,7 +22,7 @@ from tocsin_calibration.thresholds.joint import LEARNT, Float64, JointScore, nee
 from tocsin_calibration.thresholds.learnt import combination_weights
 from tocsin_calibration.thresholds.ordered import Ordered
 from tocsin_calibration.thresholds.smoothing import seed_of
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 Rows = NDArray[np.intp]
 
@@ -86,7 +86,7 @@ def calibrate_in_sweeps(
     failures: NDArray[np.floating] | None = None,
 ) -> Promise:
     """The promise that `calibrate` makes of the same responses' scores, to the bit, in memory that does not grow."""
-    alphas, wanted_terms = alphas_of(alpha), Terms.chosen(confidence, on_average, contaminated)
+    alphas, wanted_terms = alphas_of(alpha), Guarantee.chosen(confidence, on_average, contaminated)
     terms = terms_of_part(responses.rows, wanted_terms)
     require_enough(responses.rows, alphas, wanted_terms)
     rows = reference_rows(responses.rows, seed)

@@ -46,6 +46,16 @@ def percent(rate: float) -> str:
     return f"{rate * 100:.2g}%" if rate < 0.1 else f"{rate * 100:.3g}%"
 
 
+def of_scales(promise: Promise) -> str | None:
+    """Where the detectors' scales come from, where that is not a part of calibration."""
+    if promise.scales is None:
+        return None
+    return (
+        f"scales of the detectors come from {len(promise.scales):,} responses outside calibration: all {promise.n:,} "
+        f"{promise.unit} carry the promise"
+    )
+
+
 def _on_average(sure: float | None) -> str:
     return ", on average over calibrations" if sure is None else ""
 
@@ -57,10 +67,8 @@ def _missing(promise: Promise, severity: str) -> str:
         return ""
     enough = required_size_pac(promise.alphas[severity], 1 - terms.confidence)
     least = MIN_REFERENCE if promise.sessions is None else MIN_REFERENCE_SESSIONS
-    return (
-        f" ({missing(promise.n, enough, least):,} more {promise.unit} would promise it for this one, confidence "
-        f"{percent(terms.confidence)})"
-    )
+    more = missing(promise.n, enough, least) if promise.scales is None else enough - promise.n
+    return f" ({more:,} more {promise.unit} would promise it for this one, confidence {percent(terms.confidence)})"
 
 
 def _alike(promise: Promise) -> str:

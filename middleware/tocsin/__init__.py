@@ -163,7 +163,7 @@ def server_interceptor(guard: Guard) -> Any:
 
 
 def export_metrics(guard: Guard, registry: Any = None) -> None:
-    """Count the guard's verdicts in a prometheus_client registry, the default one unless told otherwise.
+    """Count the guard's verdicts from now on in a prometheus_client registry, the default one unless told otherwise.
 
     For programs that expose their own metrics; a sidecar does this by itself.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit, urlunsplit
 
 
-def shown(url: str) -> str:
+def redacted_url(url: str) -> str:
     """Scheme, host and port of a URL. User, path and query are left out, for each may hold a token."""
     try:
         parts = urlsplit(url)
@@ -16,7 +16,7 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
 
 
-def named(source: str) -> str:
+def redacted_source(source: str) -> str:
     """A source with its path, for people: without a user, and without a query, which may sign it."""
     parts = urlsplit(source)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

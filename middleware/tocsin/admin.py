@@ -48,7 +48,7 @@ class AdminServer:
             raise StartError(f"admin: cannot listen on {self._address}") from error
         if not self._address.path:
             self._address = Address(self._address.host, port)
-        await self.tell(ready=True)
+        await self.set_serving(ready=True)
         await self._server.start()
 
     @property
@@ -61,19 +61,19 @@ class AdminServer:
         self._token()
         self._credentials()
 
-    async def tell(self, *, ready: bool) -> None:
+    async def set_serving(self, *, ready: bool) -> None:
         """Say SERVING or NOT_SERVING."""
         for service in ("", "tocsin"):
             await self._servicer.set(service, self._serving if ready else self._not_serving)
 
-    async def follow(self, is_ready: Callable[[], bool]) -> None:
+    async def follow_readiness(self, is_ready: Callable[[], bool]) -> None:
         """Say what /readyz says, for as long as this runs."""
         was_ready = True
         while True:
             await asyncio.sleep(READINESS_INTERVAL)
             if is_ready() != was_ready:
                 was_ready = not was_ready
-                await self.tell(ready=was_ready)
+                await self.set_serving(ready=was_ready)
 
     async def drain(self) -> None:
         """Say NOT_SERVING from here on."""

@@ -40,26 +40,13 @@ def problems_of(config: Config, *, in_program: bool = False) -> tuple[list[str],
         return problems, guard
     problems += file_problems(config)
     if guard is not None and config.workers > 1:
-        problems += _said(partial(check_workers, config, guard))
+        problems += _problem_of(partial(check_workers, config, guard))
     return problems, guard
 
 
 def file_problems(config: Config) -> list[str]:
-    """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside, and which
-    models the relay would never see a call of.
-    """
-    return [*unseen_models(config), *(problem for check in _checks(config) for problem in _said(check))]
-
-
-def unseen_models(config: Config) -> list[str]:
-    """The models whose protocols are HTTP, while `listen` relays gRPC."""
-    return [
-        f"models.{name}.protocol: '{model.protocol}' is HTTP, and the relay on {config.listen} carries gRPC, so that "
-        f"its responses would pass unjudged. Judge them in a program (tocsin.asgi.GuardMiddleware, "
-        f"tocsin.guard_transport), and check its configuration by `tocsin config check --in-program`"
-        for name, model in config.models.items()
-        if config.is_http(model) and config.ext_proc is None
-    ]
+    """What is wrong with the files, keys, tokens and folders that a configuration names, its bundles aside."""
+    return [problem for check in _checks(config) for problem in _problem_of(check)]
 
 
 def _checks(config: Config) -> Iterator[Callable[[], object]]:
@@ -91,7 +78,7 @@ def _checks(config: Config) -> Iterator[Callable[[], object]]:
         yield partial(check_exporters, config.opentelemetry)
 
 
-def _said(check: Callable[[], object]) -> list[str]:
+def _problem_of(check: Callable[[], object]) -> list[str]:
     try:
         check()
     except MISTAKES as error:
@@ -105,7 +92,7 @@ def _path_problems(config: Config, reported: str) -> list[str]:
     for name, model in config.models.items():
         bare = model.model_copy(update={"bundle": None, "shadow": None, "adapt": None, "discoveries": None})
         alone = config.model_copy(update={"models": {name: bare}, "state": None})
-        problems += _said(partial(guarded_models, alone, State()))
+        problems += _problem_of(partial(guarded_models, alone, State()))
     return [problem for problem in problems if problem != reported]
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tocsin.addresses import named
+from tocsin.addresses import redacted_source
 from tocsin.errors import ConfigError
 from tocsin_calibration import Bundle, BundleError
 
@@ -27,7 +27,7 @@ def fetch(source: str, target: Path, digest: str, *, plain_http: bool = False) -
     registries. `plain_http`: a registry without TLS. Raises ConfigError on a source that is invalid, cannot be reached,
     or needs a package that is not installed; BundleError when the file there is not a bundle, or another one.
     """
-    if target.exists() and _is(target, digest):
+    if target.exists() and _has_digest(target, digest):
         return Bundle.read(target)
     brought: dict[str, Callable[[str, Path], None]] = {
         "http": _http, "https": _http, "s3": _object, "gs": _object, "az": _object,
@@ -35,23 +35,27 @@ def fetch(source: str, target: Path, digest: str, *, plain_http: bool = False) -
     }  # fmt: skip
     bring = brought.get(urlsplit(source).scheme)
     if bring is None:
-        raise ConfigError(f"'{named(source)}' is no place to fetch from: {SOURCES}")
+        raise ConfigError(f"'{redacted_source(source)}' is no place to fetch from: {SOURCES}")
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         staged = Path(folder) / target.name
         bring(source, staged)
         if staged.stat().st_size > MAX_DOWNLOAD:
-            raise BundleError(f"{named(source)}: has {staged.stat().st_size:,} bytes, more than {MAX_DOWNLOAD:,}")
+            raise BundleError(
+                f"{redacted_source(source)}: has {staged.stat().st_size:,} bytes, more than {MAX_DOWNLOAD:,}"
+            )
         try:
             bundle = Bundle.read(staged)
         except BundleError as error:
-            raise BundleError(f"{named(source)}: {str(error).partition(': ')[2]}") from error
+            raise BundleError(f"{redacted_source(source)}: {str(error).partition(': ')[2]}") from error
         if bundle.digest != digest:
-            raise BundleError(f"{named(source)}: holds the bundle {bundle.digest}, not {digest}; nothing was taken")
+            raise BundleError(
+                f"{redacted_source(source)}: holds the bundle {bundle.digest}, not {digest}; nothing was taken"
+            )
         staged.replace(target)
     return bundle
 
 
-def _is(path: Path, digest: str) -> bool:
+def _has_digest(path: Path, digest: str) -> bool:
     try:
         return Bundle.read(path).digest == digest
     except BundleError:
@@ -65,7 +69,7 @@ def _http(source: str, staged: Path) -> None:
             while remaining and (part := answer.read(min(1 << 20, remaining))):
                 remaining -= file.write(part)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ConfigError(f"{named(source)}: cannot be fetched ({error})") from error
+        raise ConfigError(f"{redacted_source(source)}: cannot be fetched ({error})") from error
 
 
 def _object(source: str, staged: Path) -> None:
@@ -75,19 +79,21 @@ def _object(source: str, staged: Path) -> None:
         from obstore.store import from_url
     except ImportError:
         raise ConfigError(
-            f"{named(source)}: fetching from object stores needs obstore: pip install 'tocsin[fetch]'"
+            f"{redacted_source(source)}: fetching from object stores needs obstore: pip install 'tocsin[fetch]'"
         ) from None
     place = urlsplit(source)
     try:
         store = from_url(f"{place.scheme}://{place.netloc}")
         response = obstore.get(store, place.path.lstrip("/"))
         if response.meta["size"] > MAX_DOWNLOAD:
-            raise BundleError(f"{named(source)}: has {response.meta['size']:,} bytes, more than {MAX_DOWNLOAD:,}")
+            raise BundleError(
+                f"{redacted_source(source)}: has {response.meta['size']:,} bytes, more than {MAX_DOWNLOAD:,}"
+            )
         with staged.open("wb") as file:
             for part in response.stream():
                 file.write(part)
     except (BaseError, OSError) as error:
-        raise ConfigError(f"{named(source)}: cannot be fetched ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{redacted_source(source)}: cannot be fetched ({str(error).splitlines()[0]})") from error
 
 
 def _artefact(source: str, staged: Path, plain_http: bool) -> None:
@@ -95,13 +101,13 @@ def _artefact(source: str, staged: Path, plain_http: bool) -> None:
         from oras.client import OrasClient
     except ImportError:
         raise ConfigError(
-            f"{named(source)}: fetching from registries needs oras: pip install 'tocsin[fetch]'"
+            f"{redacted_source(source)}: fetching from registries needs oras: pip install 'tocsin[fetch]'"
         ) from None
     try:
         client = OrasClient(insecure=plain_http)
         files = client.pull(target=source.removeprefix("oci://"), outdir=str(staged.parent / "artefact"))
     except Exception as error:  # oras raises ValueError, requests' errors and its own
-        raise ConfigError(f"{named(source)}: cannot be fetched ({type(error).__name__}: {error})") from error
+        raise ConfigError(f"{redacted_source(source)}: cannot be fetched ({type(error).__name__}: {error})") from error
     if len(files) != 1:
-        raise BundleError(f"{named(source)}: holds {len(files)} files; push one bundle an artefact")
+        raise BundleError(f"{redacted_source(source)}: holds {len(files)} files; push one bundle an artefact")
     Path(files[0]).replace(staged)

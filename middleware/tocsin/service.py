@@ -23,6 +23,7 @@ from tocsin.configuration.config import Config
 from tocsin.errors import ReloadError
 from tocsin.ext_proc.server import ExtProcServer
 from tocsin.feedback import FeedbackService
+from tocsin.http_relay.server import HttpRelay
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording.sampling import SampleSink
@@ -61,11 +62,11 @@ class Sidecar:
             finding=self.metrics.finding,
             findings=self.metrics.findings,
         )
-        guard.sinks += [self.metrics] if worker or counted(config) else []
-        guard.sinks += [self.events] if worker or counted(config) or config.events is not None else []
+        guard.sinks += [self.metrics] if worker or exports_counts(config) else []
+        guard.sinks += [self.events] if worker or exports_counts(config) or config.events is not None else []
         self.sample = SampleSink(guard.models, config.record, config.workers) if config.record is not None else None
         guard.sinks += [self.sample] if self.sample is not None else []
-        self.relay = Relay(config, guard, self.metrics.added, shares_port=worker)
+        self.relay = Relay(config, guard, self.metrics.added, shares_port=worker, http=HttpRelay)
         samples = [self.sample] if self.sample is not None else []
         self.processor: ExtProcServer | None = None
         if config.ext_proc is not None:
@@ -153,7 +154,7 @@ class Sidecar:
             if self.telemetry is not None and not self._worker:
                 self.telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
             if self._admin is not None:
-                readiness = asyncio.create_task(self._admin.follow(lambda: self.is_ready))
+                readiness = asyncio.create_task(self._admin.follow_readiness(lambda: self.is_ready))
                 opened.callback(readiness.cancel)
             self._opened = opened.pop_all()
         self._ready = True
@@ -251,7 +252,7 @@ def give_back() -> None:
         mallopt(M_TRIM_THRESHOLD, MALLOC_THRESHOLD)
 
 
-def counted(config: Config) -> bool:
+def exports_counts(config: Config) -> bool:
     """Whether metrics are visible to anybody."""
     sent = config.opentelemetry is not None and config.opentelemetry.metrics is not None
     return config.metrics is not None or sent or (config.events is not None and config.events.evidence)

@@ -108,6 +108,16 @@ class Verdict:
             return _head(self.model, self.version) + f',"unscored":"{self.unscored}"{done}}}'
         return self._text(ROWS_TOLD, self._detectors)
 
+    def keep_told(self) -> None:
+        """Forget what metadata do not tell of many rows: of a large response that is as much as its message. For those
+        who only write it from here on.
+        """
+        if self.rows > ROWS_TOLD:
+            self.pvalues = self.pvalues[:ROWS_TOLD]
+            alarmed = [row for row, severity in enumerate(self.severities) if severity]
+            self.severities = self.severities[: alarmed[:ROWS_TOLD][-1] + 1] if alarmed else ()
+            self.weighed = None if self.weighed is None else self.weighed.rows(0, ROWS_TOLD)
+
     def shortened(self, limit: int) -> str | None:
         """The text in at most `limit` characters: with fewer rows, then without detectors. None where even that is too
         long.

@@ -62,7 +62,10 @@ def test_thresholds_are_those_of_sorting_all_scores(scores):
     joint = np.sort(JointScore(np.sort(scores[part_a], axis=0), "any")(scores[part_b])[0])
     exact = Promise(promise.reference, joint, promise.alphas, "any", terms=promise.terms)
     assert promise.thresholds == exact.thresholds and promise.n == exact.n == len(joint)
-    assert promise.nonconformity.upto is not None and EXACT < len(promise.nonconformity.scores) < EXACT + MAX_REFERENCE
+    assert (
+        promise.nonconformity.cumulative_counts is not None
+        and EXACT < len(promise.nonconformity.scores) < EXACT + MAX_REFERENCE
+    )
     fresh = np.random.default_rng(1).gamma(2.0, size=(20_000, 2))
     ours, theirs = promise.pvalues(fresh), exact.pvalues(fresh)
     assert (ours >= theirs).all() and (ours <= theirs * 1.02).all()

@@ -127,9 +127,11 @@ def test_a_probe_is_the_penalised_logistic_regression_of_least_loss_on_held_out_
 
 def test_a_probe_does_not_depend_on_the_units_of_dimensions() -> None:
     units = np.geomspace(1e-4, 1e4, SAFE_X.shape[1])
-    one = score("probe", Observations({"embedding": X}), Observations({"embedding": SAFE_X, "wrong": WRONG}))
+    usual = score("probe", Observations({"embedding": X}), Observations({"embedding": SAFE_X, "wrong": WRONG}))
     other = Observations({"embedding": SAFE_X * units, "wrong": WRONG})
-    np.testing.assert_allclose(score("probe", Observations({"embedding": X * units}), other), one, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        score("probe", Observations({"embedding": X * units}), other), usual, rtol=1e-3, atol=1e-3
+    )
 
 
 @pytest.mark.long

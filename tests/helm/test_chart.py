@@ -333,12 +333,12 @@ def test_a_gateway_is_the_relay_alone() -> None:
 
 
 def test_a_processor_is_a_deployment_that_gateways_ask(tmp_path: Path) -> None:
-    made = rendered(PROCESSOR)
-    container = made["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    manifests = rendered(PROCESSOR)
+    container = manifests["Deployment"]["spec"]["template"]["spec"]["containers"][0]
     assert {"name": "grpc", "containerPort": 9002} in container["ports"]
-    (port,) = made["Service"]["spec"]["ports"]
+    (port,) = manifests["Service"]["spec"]["ports"]
     assert (port["port"], port["targetPort"], port["appProtocol"]) == (9002, "grpc", "kubernetes.io/h2c")
-    text = made["ConfigMap"]["data"]["tocsin.yaml"]
+    text = manifests["ConfigMap"]["data"]["tocsin.yaml"]
     (tmp_path / "tocsin.yaml").write_text(text)
     config = Config.load(tmp_path / "tocsin.yaml")
     assert str(config.ext_proc) == "0.0.0.0:9002" and not config.every_listener
@@ -351,13 +351,13 @@ def test_a_processor_is_a_deployment_that_gateways_ask(tmp_path: Path) -> None:
     assert "upstream: vllm.models:8000" in retries["ConfigMap"]["data"]["tocsin.yaml"]
     template = rendered({**PROCESSOR, "kind": "template"})  # its container is for the gateway's own pods
     assert "ext_proc: 0.0.0.0:9002" in template["ConfigMap"]["data"]["tocsin.yaml"] and "Deployment" not in template
-    for change, told in (
+    for change, message in (
         ({"kind": "sidecar", "model": SMALL["model"]}, r"extProc\.enabled"),
         ({"extProc": {"enabled": True, "port": 9464}}, r"extProc\.port"),
         ({"tocsin": {**PROCESSOR["tocsin"], "settings": {"listeners": []}}}, "listeners"),
         ({"tocsin": {**PROCESSOR["tocsin"], "settings": {"ext_proc": "a:1"}}}, r"settings\.ext_proc"),
     ):
-        with pytest.raises(helm.HelmError, match=told):
+        with pytest.raises(helm.HelmError, match=message):
             rendered({**PROCESSOR, **change})
 
 

@@ -98,6 +98,25 @@ def test_large_responses_are_judged_beside_the_loop_and_nobody_waits_for_them(tm
     assert calls[0].verdict is not None and calls[0].verdict.pvalues == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_large_response_that_is_given_up_is_kept_no_longer(tmp_path: Path) -> None:
+    bundle = tmp_path / "quick.tocsin"
+    quick_bundle(bundle)
+    guard = inline_guard(settings(1, bundle, max_memory="1MiB"))
+    content = inference(safe_traffic(20_000), slice(0, 20_000))
+
+    async def arrive() -> list[Call]:
+        batcher = Batcher(guard)
+        calls = [call_of(content) for _ in range(6)]
+        await asyncio.wait_for(asyncio.gather(*map(batcher.judged, calls)), 60)
+        batcher.close()
+        return calls
+
+    calls = asyncio.run(arrive())
+    given_up = [call for call in calls if call.verdict is not None and call.verdict.unscored == "queue_full"]
+    assert len(given_up) == 4  # one is judged and one waits
+    assert [call.response for call in calls] == [None] * 6  # although their streams may stay open for long
+
+
 def test_what_is_too_much_for_one_turn_together_is_judged_in_several(tmp_path: Path) -> None:
     bundle = tmp_path / "quick.tocsin"
     quick_bundle(bundle)

@@ -68,6 +68,20 @@ def calibrated(folder: Path, name: str, *more: str | Path) -> tuple[Bundle, str]
 
 
 @pytest.mark.long
+def test_scales_from_what_was_fitted_on_leave_all_of_the_rest_to_the_promise(folder: Path) -> None:
+    made, said = calibrated(folder, "scales", "--scales", folder / "safe.parquet")
+    promise = made.require_promise()
+    assert promise.scales is not None and len(promise.scales) == 800 and promise.n == 2_400
+    assert "come from 800 responses outside calibration: all 2,400 responses carry the promise" in said
+    assert "scales     come from 800 responses" in tocsin("bundle", "show", folder / "scales.tocsin").stdout
+    refused = CliRunner().invoke(
+        app, ["calibrate", str(folder / "fitted.tocsin"), str(folder / "fresh.parquet"),
+              "--scales", str(folder / "fresh.parquet"), "-o", str(folder / "refused.tocsin")]
+    )  # fmt: skip
+    assert refused.exit_code != 0 and not (folder / "refused.tocsin").exists()
+
+
+@pytest.mark.long
 def test_rules_and_terms_are_said_and_come_back_from_the_bundle(folder: Path) -> None:
     read, said = calibrated(folder, "terms", "--rule", "2 of 3", "--confidence", "0.9")
     promise = read.require_promise()
@@ -105,6 +119,41 @@ def test_groups_have_promises_of_their_own_and_are_evaluated_so(folder: Path) ->
     )
 
 
+@pytest.mark.long
+def test_inputs_to_watch_are_kept_in_the_bundle_or_refused_in_one_line(folder: Path) -> None:
+    made, _ = calibrated(folder, "inputs", "--inputs", "embedding")
+    inputs = made.require_promise().inputs
+    assert inputs is not None and inputs.signals == ("embedding",) and inputs.rows.shape == (512, 7)
+    made, _ = calibrated(folder, "both", "--inputs", "embedding", "--inputs", "probs", "--scales",
+                         folder / "safe.parquet")  # fmt: skip
+    inputs = made.require_promise().inputs
+    assert inputs is not None and inputs.signals == ("embedding", "probs") and len(inputs.centre) == 16
+    for more, told in (
+        (["--inputs", "mood"], "--inputs mood: signals of a fixed length"),
+        (["--inputs", "embedding", "--weights", "ratio"], "not with --sessions, --weights"),
+        (["--inputs", "embedding", "--contaminated", "0.02"], "not with --contaminated"),
+        (["--inputs", "embedding", "--sample", "150"], "watching inputs takes 64 responses"),
+    ):
+        out = folder / "refused.tocsin"
+        asked = ["calibrate", folder / "fitted.tocsin", folder / "safe.parquet", "-o", out, *more]
+        assert told in tocsin(*asked, code=2).stderr and not out.exists()
+
+
+@pytest.mark.long
+def test_parts_of_the_traffic_are_told_by_column_class_time_and_slab(folder: Path) -> None:
+    calibrated(folder, "parts")
+    facts = folder / "parts.json"
+    by = [part for name in ("group", "class", "time", "ratio", "slab") for part in ("--by", name)]
+    asked = ["evaluate", folder / "parts.tocsin", folder / "fresh.parquet", *by, "--json", facts]
+    told = tocsin(*asked, "--html", folder / "parts.html").stdout
+    kinds = [part["kind"] for part in json.loads(facts.read_text())["parts"]]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"group": 2, "class": 10, "time": 5, "ratio": 1, "slab": 1}
+    assert "group north" in told and "of 19 parts alarm at more than 0.05 for sure" in told
+    assert "Parts of the traffic" in (folder / "parts.html").read_text()
+    error = tocsin("evaluate", folder / "parts.tocsin", folder / "fresh.parquet", "--by", "mood", code=2).stderr
+    assert "has no column 'mood'" in error
+
+
 @pytest.mark.parametrize("style", ["max", "band", "step"])
 def test_sessions_are_promised_for_and_evaluated_as_sessions(folder: Path, style: str) -> None:
     fitted = folder / f"whole-{style}.tocsin"
@@ -125,14 +174,14 @@ def test_sessions_are_promised_for_and_evaluated_as_sessions(folder: Path, style
     assert "over the mean of the last 3" in tocsin("bundle", "show", folder / f"{style}.tocsin").stdout
 
 
-@pytest.mark.parametrize(("left_out", "kept"), [("critical", "warning"), ("warning", "critical")])
-def test_a_severity_of_rate_0_is_left_out(folder: Path, left_out: str, kept: str) -> None:
+@pytest.mark.parametrize(("left_out", "remaining"), [("critical", "warning"), ("warning", "critical")])
+def test_a_severity_of_rate_0_is_left_out(folder: Path, left_out: str, remaining: str) -> None:
     """As sessions.md tells: too few sessions for critical alarms still suffice for warnings alone."""
     fitted, rates = folder / f"without-{left_out}.tocsin", ["--warning", "0.2", "--critical", "0.2"]
     tocsin("fit", folder / "safe.parquet", "-o", fitted, "-d", "entropy", "--share", "0.25", "--sessions", "session")
     rates[rates.index(f"--{left_out}") + 1] = "0"
     tocsin("calibrate", fitted, folder / "safe.parquet", "--sessions", "session", *rates)
-    assert Bundle.read(fitted).require_promise().alphas == {kept: 0.2}
+    assert Bundle.read(fitted).require_promise().alphas == {remaining: 0.2}
     assert left_out not in tocsin("evaluate", fitted, folder / "fresh.parquet").stdout
 
 

@@ -61,10 +61,12 @@ def test_the_environment_overrides_the_file(tmp_path: Path, monkeypatch: pytest.
         ("models: [", "is not YAML"),
         ("listen: 1:2\n", "models: is required"),
         ("models: {}\n", "models: "),
-        (MINIMAL + "lisen: a:1\n", "lisen: there is no such setting; `tocsin config schema` lists them"),
+        (MINIMAL + "lisen: a:1\n", "lisen: there is no such setting (did you mean 'listen'?); `tocsin config schema`"),
         (MINIMAL + "listen: nowhere\n", "listen: expected HOST:PORT or unix:/PATH, not 'nowhere'"),
         (MINIMAL + "listen: host:70000\n", "listen: expected HOST:PORT"),
         (MINIMAL + "mode: strict\n", "mode: "),
+        (MINIMAL + "    sesion: stream\n", "models.digits.sesion: there is no such setting (did you mean 'session'?)"),
+        (MINIMAL + "    judge: ends\n", "models.digits.judge: Input should be 'message' or 'end', or a valid integer"),
         (MINIMAL + "scoring_budget: 5\n", "scoring_budget: expected a time with its unit, such as 5ms or 30s, not '5'"),
         (
             MINIMAL + "    session: x\n",

@@ -23,7 +23,7 @@ from benchmarks.harness.by_hand import until
 from benchmarks.harness.model_server import model_server
 from benchmarks.harness.parts import INFER, far_away, inference, running, settings
 
-from tocsin.addresses import shown
+from tocsin.addresses import redacted_url
 from tocsin.configuration.events import AlertmanagerTarget, WebhookTarget
 from tocsin.events.alarm import SUM
 from tocsin.events.alertmanager import Alertmanager, alerts
@@ -183,7 +183,7 @@ def test_a_user_in_the_url_is_shown_to_the_receiver_and_to_nobody_else() -> None
     ],
 )
 def test_an_address_is_shown_without_what_lets_others_in(url: str, expected: str) -> None:
-    assert shown(url) == expected
+    assert redacted_url(url) == expected
 
 
 @pytest.mark.parametrize("where", ["webhook", "alertmanager"])

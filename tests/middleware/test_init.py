@@ -33,7 +33,7 @@ def test_a_server_that_reflects_is_asked_for_methods_and_numbers(tmp_path: Path)
     content = yaml.safe_load(out.read_text())
     assert content["upstream"] == address and content["protocols"]["own"]["reflection"] is True
     assert acme.PATHS["Rank"] in content["protocols"]["own"]["methods"]
-    assert content["models"]["own"]["signals"]
+    assert content["protocols"]["own"]["methods"][acme.PATHS["Rank"]]["signals"]
 
 
 def test_a_server_that_says_nothing_of_itself_is_an_error_that_says_so(tmp_path: Path) -> None:
@@ -62,8 +62,24 @@ def test_outputs_get_the_names_that_detectors_know() -> None:
 
 def test_methods_without_numbers_are_not_guarded() -> None:
     content = yaml.safe_load(of_methods([MethodOutline("/a.B/C", ["response.scores"]), MethodOutline("/a.B/D", [])]))
-    assert content["protocols"]["own"]["methods"] == {"/a.B/C": {}}
-    assert content["models"]["own"]["signals"] == {"scores": "response.scores"}
+    assert content["protocols"]["own"]["methods"] == {"/a.B/C": {"signals": {"scores": "response.scores"}}}
+    assert content["models"]["own"] == {"protocol": "own"}
+
+
+def test_methods_that_answer_with_other_signals_get_a_model_of_their_own() -> None:
+    """A bundle reads the same signals of every response: one model of both methods could not even be checked."""
+    score = MethodOutline("/a.B/Score", ["response.embedding"], ["response.probabilities"])
+    explain = MethodOutline("/a.B/Explain", ["response.tokens[].logprob"], streams=True)
+    text = of_methods([score, explain, MethodOutline("/a.C/Score", [], ["response.shares"])])
+    content = yaml.safe_load(text)
+    assert content["protocols"]["score"]["methods"] == {"/a.B/Score": {"signals": {"embedding": "response.embedding"}}}
+    assert "# a map, whose keys you name in their order: response.probabilities[KEY,KEY]" in text
+    reads = {"judge": "message", "signals": {"token_logprobs": "response.tokens[].logprob"}}
+    assert content["protocols"]["explain"]["methods"] == {"/a.B/Explain": reads}
+    assert content["protocols"]["score_2"]["methods"]["/a.C/Score"]["signals"] == {"shares": "response.shares[KEY,KEY]"}
+    assert {name: model["protocol"] for name, model in content["models"].items()} == {
+        name: name for name in ("score", "explain", "score_2")
+    }
 
 
 @pytest.mark.parametrize(

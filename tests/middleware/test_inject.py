@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tocsin.cli.main import app
 from tocsin.configuration.config import Config
 from tocsin.errors import ConfigError
-from tocsin.kubernetes.files import WAYS, places
+from tocsin.kubernetes.files import WAYS, setting_holders
 
 CONFIG: dict[str, Any] = {
     "listen": "127.0.0.1:8001",
@@ -271,7 +271,7 @@ def test_files_come_into_the_pod_or_it_is_told_how(tmp_path: Path) -> None:
     assert config.events is not None and str(config.events.spool) == "/var/lib/tocsin/spool"
     assert str(config.models["digits"].fallback.tls.ca) == "/etc/tocsin-secrets/fallback.pem"  # type: ignore[union-attr]
     for pattern in WAYS:
-        for holder, key, where in places(yaml.safe_load(inside.read_text()), pattern.split(".")):
+        for holder, key, where in setting_holders(yaml.safe_load(inside.read_text()), pattern.split(".")):
             assert holder[key].startswith(("/bundles/", "/etc/tocsin-secrets/", "/var/lib/tocsin/", "own.binpb")), where
     again = run(tmp_path, done.stdout, *options, config=with_files())
     assert documents(again.stdout) == injected
@@ -436,17 +436,84 @@ def test_the_configuration_is_text_that_people_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "version", "reason"),
     [
-        ("InferenceService", "serving.kserve.io/v1beta1", "examples/kubernetes/kserve.yaml"),
-        ("Rollout", "argoproj.io/v1alpha1", "does not write into Rollouts"),
+        ("InferenceService", "serving.kserve.io/v1beta1", "spec.predictor.model leaves its container"),
+        ("LLMInferenceService", "serving.kserve.io/v1alpha2", "whose arguments do not name it"),
+        ("ServingRuntime", "serving.kserve.io/v1alpha1", "spec.predictor.containers"),
         ("Service", "serving.knative.dev/v1", "Knative"),
     ],
 )
 def test_kinds_that_others_make_pods_of_are_refused_with_the_reason(
     kind: str, version: str, reason: str, tmp_path: Path
 ) -> None:
-    foreign = {**DEPLOYMENT, "kind": kind, "apiVersion": version}
+    foreign = {**copy.deepcopy(DEPLOYMENT), "kind": kind, "apiVersion": version}
+    if kind == "LLMInferenceService":
+        foreign["spec"] = {"template": foreign["spec"]["template"]["spec"]}
     message = refused(tmp_path, manifests(foreign))
     assert f"{kind} digits" in message and reason in message
+
+
+def test_a_rollout_of_argo_gets_the_sidecar_as_a_deployment_does(tmp_path: Path) -> None:
+    strategy = {"canary": {"canaryService": "digits", "stableService": "digits", "steps": [{"setWeight": 10}]}}
+    rollout = copy.deepcopy({**DEPLOYMENT, "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout"})
+    rollout["spec"]["strategy"] = strategy
+    done = documents(run(tmp_path, manifests(rollout, SERVICE)).stdout)
+    usual = documents(run(tmp_path, manifests(DEPLOYMENT, SERVICE)).stdout)
+    injected = done["Rollout/digits"]
+    assert injected["spec"]["template"] == usual["Deployment/digits"]["spec"]["template"]
+    assert injected["spec"]["strategy"] == strategy and done["Service/digits"] == usual["Service/digits"]
+    again = documents(run(tmp_path, yaml.safe_dump_all(done.values())).stdout)
+    assert again == done
+    rollout["spec"] = {"workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "digits"}}
+    assert "spec.workloadRef: inject that" in refused(tmp_path, manifests(rollout))
+
+
+def test_callers_of_an_inference_service_are_led_through_the_relay(tmp_path: Path) -> None:
+    container = {"name": "kserve-container", "image": "model:1", "ports": [{"name": "h2c", "containerPort": 9000}]}
+    service = {
+        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
+        "metadata": {"name": "digits", "namespace": "models"},
+        "spec": {"predictor": {"minReplicas": 2, "containers": [container]}},
+    }  # fmt: skip
+    first = run(tmp_path, manifests(service))
+    done = documents(first.stdout)
+    predictor = done["InferenceService/digits"]["spec"]["predictor"]
+    server, relay = predictor["containers"]
+    assert "ports" not in server  # KServe leads callers to the one container that declares a port
+    assert relay["name"] == "transformer-container" and "restartPolicy" not in relay
+    assert relay["ports"] == [{"name": "h2c", "containerPort": 8001, "protocol": "TCP"}]
+    assert relay["readinessProbe"]["httpGet"]["port"] == 9464 and "initContainers" not in predictor
+    template = {"metadata": {"labels": LABELS}, "spec": {key: predictor[key] for key in ("containers", "volumes")}}
+    deployment = {**DEPLOYMENT, "spec": {"selector": {"matchLabels": LABELS}, "template": template}}
+    kubernetes_validate.validate(deployment, "1.32", strict=True)  # the pod that KServe makes of it
+    assert "tocsin/config" in predictor["annotations"] and "ConfigMap/digits-tocsin" in done
+    assert "no Service here leads" not in first.stderr
+    assert documents(run(tmp_path, yaml.safe_dump_all(done.values())).stdout) == done
+    taken = copy.deepcopy(service)
+    taken["spec"]["predictor"]["containers"].append({"name": "transformer-container", "image": "own:1"})
+    assert "has a transformer-container already" in refused(tmp_path, manifests(taken))
+    runtime = {**service, "spec": {"predictor": {"model": {"modelFormat": {"name": "sklearn"}}}}}
+    assert "spec.predictor.model leaves its container" in refused(tmp_path, manifests(runtime))
+
+
+def test_callers_of_an_llm_inference_service_come_to_the_port_that_they_know(tmp_path: Path) -> None:
+    container = {"name": "main", "image": "vllm:1", "args": ["--port", "9000"], "ports": [{"containerPort": 9000}]}
+    service = {
+        "apiVersion": "serving.kserve.io/v1alpha2", "kind": "LLMInferenceService",
+        "metadata": {"name": "chat", "namespace": "models"},
+        "spec": {"model": {"uri": "hf://a/b"}, "replicas": 2, "template": {"containers": [container]}},
+    }  # fmt: skip
+    first = run(tmp_path, manifests(service))
+    done = documents(first.stdout)
+    spec = done["LLMInferenceService/chat"]["spec"]
+    assert spec["template"]["containers"][0]["args"] == ["--port", "8001"]
+    (relay,) = spec["template"]["initContainers"]
+    assert relay["ports"][0]["containerPort"] == 9000 and "the model server was moved to 8001" in first.stderr
+    config = yaml.safe_load(done["ConfigMap/chat-tocsin"]["data"]["tocsin.yaml"])
+    assert (config["listen"], config["upstream"]) == ("0.0.0.0:9000", "127.0.0.1:8001")
+    assert set(spec["annotations"]) == {"tocsin/config", "tocsin/moved"}
+    assert documents(run(tmp_path, yaml.safe_dump_all(done.values())).stdout) == done
+    bare = {**service, "spec": {"model": {"uri": "hf://a/b"}}}
+    assert "comes from a base configuration" in refused(tmp_path, manifests(bare))
 
 
 def test_the_model_server_that_would_end_too_soon_is_told(tmp_path: Path) -> None:

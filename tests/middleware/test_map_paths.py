@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tocsin.configuration.config import Config
+from tocsin.errors import ConfigError
+from tocsin.judgement.guard import Guard
 from tocsin.protocols import oip
 from tocsin.protocols.field_paths import resolve
 
@@ -37,3 +42,21 @@ def test_a_map_without_keys_is_refused_with_what_to_write(path: str) -> None:
 def test_keys_that_make_no_vector_are_refused(path: str, what: str) -> None:
     with pytest.raises(ValueError, match=what):
         resolve(oip.Response.DESCRIPTOR, path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"), [("abcdefghij", ""), ("abc", "names 3 keys: signal 'probs' has width 3, but")]
+)
+def test_keys_that_cannot_fill_what_detectors_read_are_refused_at_start(bundle: Path, keys: str, told: str) -> None:
+    """Else every response is unscored (`shape`), which nobody sees before traffic comes."""
+    paths = {"probs": f"response.scores[{','.join(keys)}]", "embedding": "response.hidden"}
+    config = Config(
+        protocols={"scores": {"methods": {"POST /v1/score": {"signals": paths}}}},
+        models={"digits": {"protocol": "scores", "bundle": bundle}},
+    )
+    if not told:
+        assert Guard.open(config).models["digits"]
+        return
+    with pytest.raises(ConfigError) as caught:
+        Guard.open(config)
+    assert told in str(caught.value)

@@ -366,3 +366,11 @@ def test_shapes_and_free_lengths_survive(tmp_path: Path) -> None:
     assert read.load()["b"].tolist() == [[1, 9], [2, 3]]
     with pytest.raises(RecordingError, match="lists of different lengths"):
         read_recording(path, signals=["a"], free={"a": FreeLength(-1, axis=1)})
+
+
+def test_files_with_different_signals_are_told_with_what_to_do(tmp_path: Path) -> None:
+    """Two methods of one model that answer with different signals are recorded, and cannot be fitted together."""
+    for number, name in enumerate(("signal.probs", "signal.token_logprobs")):
+        pq.write_table(pa.table({name: pa.array([[0.5, 0.5]] * 4)}), tmp_path / f"{number}.parquet")
+    with pytest.raises(RecordingError, match=r"which other files .* a protocol and a model each"):
+        read_recording(tmp_path)

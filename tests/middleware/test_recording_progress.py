@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from benchmarks.harness.parts import INFER, free_port, inference
 from tocsin_detectors import Observations
 
 ROWS = Observations({"probs": np.full((1, 3), 1 / 3, np.float32)})
+OTHERS = Observations({"others": np.zeros((1, 3), np.float32)})
 PROGRAM = (
     "import tocsin.recording.progress as p; p.EARLY = (); p.EVERY = 0.2\n"
     "import sys; from tocsin.cli import main; sys.argv[0] = 'tocsin'; main()"
@@ -24,14 +26,14 @@ PROGRAM = (
 
 
 @contextmanager
-def recording(folder: Path, signal: str, rows: int = 100) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def recording(folder: Path, output: str, rows: int = 100) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`tocsin record` before a model server that answers `ok`, and the address to call."""
     with model_server() as (model, address):
-        model.answers = {b"ok": inference(ROWS, slice(0, 1))}
+        model.answers = {b"ok": inference(ROWS, slice(0, 1)), b"bare": inference(OTHERS, slice(0, 1))}
         target = f"127.0.0.1:{free_port()}"
         (folder / "tocsin.yaml").write_text(
             f"listen: {target}\nupstream: {address}\nmetrics: null\nadmin: null\n"
-            f"models: {{digits: {{signals: {{probs: response.outputs.{signal}}}}}}}\n"
+            f"models: {{digits: {{signals: {{probs: response.outputs.{output}}}}}}}\n"
         )
         command = [
             sys.executable,
@@ -66,6 +68,15 @@ def test_a_signal_that_responses_lack_is_named(tmp_path: Path) -> None:
         channel.unary_unary(INFER)(b"ok", timeout=30, wait_for_ready=True)
         line = until(process, "left out")
         assert "0 of 100 responses recorded; left out: 1 of digits: missing_signal" in line and "WARNING" in line
+
+
+def test_what_was_left_out_is_told_at_the_end_too(tmp_path: Path) -> None:
+    with recording(tmp_path, "probs", rows=1) as (process, target), grpc.insecure_channel(target) as channel:
+        for asked in (b"bare", b"ok"):
+            channel.unary_unary(INFER)(asked, timeout=30, wait_for_ready=True)
+        until(process, "1 of 1 responses recorded")  # the last report while it runs
+        process.send_signal(signal.SIGINT)
+        assert "left out: 1 of digits: missing_signal" in until(process, "left out")
 
 
 def test_calls_of_other_methods_are_told_apart(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ PROMISE = {  # what a calm Tocsin shows
     'tocsin_drift_log_evalue{model="digits"}': "-2+0x1000",
     'tocsin_cause_log_evalue{model="digits",kind="detector",cause="entropy"}': "-2+0x1000",
     'tocsin_cause_log_evalue{model="digits",kind="group",cause="eu"}': "-2+0x1000",
+    'tocsin_inputs_log_evalue{model="digits"}': "-2+0x1000",
     'tocsin_change_timestamp_seconds{model="digits"}': "0+0x1000",
     'tocsin_added_seconds_bucket{le="0.005"}': "0+300x1000",
     'tocsin_added_seconds_bucket{le="0.01"}': "0+300x1000",
@@ -69,6 +70,7 @@ DISTURBED: dict[str, dict[str, str]] = {  # what each alert is about, and nothin
     "TocsinAlarmBudgetBurnsSlowly": {'tocsin_promised_alarms_total{model="digits",severity="warning"}': "0+48x1000"},
     "TocsinTooQuiet": {'tocsin_quiet_log_evalue{model="digits",severity="critical"}': "7+0x1000"},
     "TocsinDrift": {'tocsin_drift_log_evalue{model="digits"}': "7+0x1000"},
+    "TocsinInputsChanged": {'tocsin_inputs_log_evalue{model="digits"}': "7+0x1000"},
     "TocsinCause": {'tocsin_cause_log_evalue{model="digits",kind="group",cause="eu"}': "7+0x1000"},
     "TocsinCalibrationStale": {'tocsin_bundle_calibrated_timestamp_seconds{model="digits"}': "-2592000+0x1000"},
     "TocsinCandidateDisagrees": {

@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin.verdict import Verdict
+from tocsin.verdict import ROWS_TOLD, Verdict, Weighed
 
 names = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=20)
 probabilities = st.floats(1e-6, 1)
@@ -40,3 +40,18 @@ def test_metadata_of_a_large_batch_stays_small(rows: int) -> None:
     text = verdict.to_metadata()
     assert len(text) < 4096
     assert json.loads(text).get("rows", 1) == rows
+
+
+@given(st.lists(st.tuples(probabilities, severity), min_size=1, max_size=300), st.booleans(), st.integers(100, 6_000))
+def test_what_is_kept_of_many_rows_is_told_alike(
+    rows: list[tuple[float, str | None]], is_weighed: bool, limit: int
+) -> None:
+    pvalues, severities = [p for p, _ in rows], [s for _, s in rows]
+    worst = "critical" if "critical" in severities else "warning" if "warning" in severities else None
+    weighed = Weighed(pvalues, pvalues, ["serve"] * len(rows)) if is_weighed else None
+    made = Verdict("m", "1", "sha256:0", pvalues, severities, ("entropy",), [0.5], worst, weighed)
+    before = made.to_metadata(), made.shortened(limit), made.rank, made.alarm
+    made.keep_told()
+    assert (made.to_metadata(), made.shortened(limit), made.rank, made.alarm) == before
+    assert len(made.pvalues) <= ROWS_TOLD
+    assert len([severity for severity in made.severities if severity]) <= ROWS_TOLD

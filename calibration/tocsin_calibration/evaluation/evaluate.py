@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tocsin_calibration.errors import CalibrationError
 from tocsin_calibration.evaluation.by_session import SessionOutcome, by_session
+from tocsin_calibration.evaluation.conditional import PartCheck, conditional
 from tocsin_calibration.evaluation.kept import (
     PromiseCheck,
     SeedToSeed,
@@ -34,6 +35,7 @@ from tocsin_calibration.online.drift import DriftWatch
 from tocsin_calibration.promise import Promise
 from tocsin_calibration.risk.dcs import ternary
 from tocsin_calibration.risk.decision import Costs, RiskPolicy, WeighedAnswers
+from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.sessions.metrics import SessionMetrics, session_metrics
 from tocsin_calibration.thresholds.binomial import clopper_pearson
 from tocsin_detectors.separation import Separation, separation
@@ -99,12 +101,14 @@ class Evaluation:
     seeds: SeedToSeed | None
     labelled: Labelled | None
     power: Power | None
+    parts: list[PartCheck] = field(default_factory=list)  # of the mildest severity; empty unless asked for
 
     def facts(self) -> dict[str, Any]:
         """All of it as JSON can hold it; the risk-coverage curve at a hundred coverages."""
         content = asdict(self)
         for part in ("severities", "groups"):
             content[part] = {n: {**k._asdict(), "rate": k.rate, "word": k.word} for n, k in getattr(self, part).items()}
+        content["parts"] = [{**part._asdict(), "rate": part.rate, "word": part.word} for part in self.parts]
         if self.labelled is not None:
             curve = self.labelled.curve
             at = np.unique(np.linspace(0, len(curve.risk) - 1, 100).astype(int))
@@ -128,12 +132,16 @@ def evaluate(
     failed_sessions: Sequence[str] | None = None,
     risk: RiskPolicy | None = None,
     costs: Costs = Costs(),
+    columns: Mapping[str, Sequence[object]] | None = None,
+    inputs: NDArray[np.floating] | None = None,
 ) -> Evaluation:
     """From detectors' scores (n, d) of safe responses, and what else is known of them, row by row.
 
     `groups`, `sessions`: names (n,). `correct` (n,): whether answers were right; `dcs` (n,): their scores by
     `distributional_correctness`, where their distributions are known. `failures` (m, d): scores of
-    responses that should alarm, with their `failed_sessions` (m,). Raises CalibrationError when their lengths differ,
+    responses that should alarm, with their `failed_sessions` (m,). `columns`: values (n,) by which parts of the traffic
+    are told apart, and `inputs` (n, k), in which the worst slab is searched (see `conditional`); a session has those of
+    its first response, and the mean of its inputs. Raises CalibrationError when their lengths differ,
     when scores are not finite, and when the promise is for sessions and none are named.
 
         >>> from tocsin_calibration import calibrate
@@ -142,8 +150,8 @@ def evaluate(
         >>> evaluate(calibrate(calibration), fresh).facts()["severities"]["warning"]["word"]
         'kept'
     """
-    columns = (("groups", groups), ("sessions", sessions), ("labels", correct), ("DCS values", dcs))
-    for name, column in columns:
+    lists = (("groups", groups), ("sessions", sessions), ("labels", correct), ("DCS values", dcs))
+    for name, column in lists:
         if column is not None and len(np.asarray(column)) != len(scores):
             raise CalibrationError(f"there are {len(np.asarray(column))} {name} for {len(scores)} responses")
     if failures is not None and failed_sessions is not None and len(failed_sessions) != len(failures):
@@ -176,6 +184,7 @@ def evaluate(
             drift = watch.log_evidence()
         seeds = seed_to_seed(joint, list(promise.alphas.values())[-1])
     by_severity = kept_by_severity(promise, severities, limits)
+    parts = _parts(promise, severities, outcome, columns or {}, inputs, sessions)
     if promise.sessions is None and promise.groups and groups is not None:
         by_severity = kept_over_groups(promise, severities, groups)
     return Evaluation(
@@ -187,7 +196,32 @@ def evaluate(
         seeds,
         None if correct is None else _labelled(joint, scores, np.asarray(correct, bool), groups, risk, costs, dcs),
         None if failures is None else _power(promise, scores, outcome, failures, failed_sessions),
+        parts,
     )
+
+
+def _parts(
+    promise: Promise,
+    severities: Sequence[str | None],
+    outcome: SessionOutcome | None,
+    columns: Mapping[str, Sequence[object]],
+    inputs: NDArray[np.floating] | None,
+    sessions: Sequence[str] | None,
+) -> list[PartCheck]:
+    """Parts of the traffic, or of its sessions. Raises CalibrationError where sessions are cut or judged by step."""
+    if not columns and inputs is None:
+        return []
+    if outcome is not None:
+        assert promise.sessions is not None and sessions is not None
+        if promise.sessions.every is not None or promise.is_per_step:
+            raise CalibrationError(
+                "parts of the traffic are told of whole sessions: not of stretches, nor step by step"
+            )
+        rows = rows_by_session(sessions)
+        columns = {kind: [values[session[0]] for session in rows] for kind, values in columns.items()}
+        inputs = None if inputs is None else np.array([inputs[session].mean(axis=0) for session in rows])
+    alarmed = [severity is not None for severity in severities]
+    return conditional(alarmed, list(promise.alphas.values())[-1], columns, inputs)
 
 
 def _labelled(

@@ -27,6 +27,13 @@ def report(evaluation: Evaluation, *, title: str, promise: str, about: Sequence[
     ]
     if evaluation.groups:
         parts += ["<h2>Group by group</h2>", _kept_picture(evaluation.groups, "Alarm rates by group")]
+    if evaluation.parts:
+        rows = [
+            (f"{part.kind} {part.name}", f"{part.alarms:,} of {part.n:,} ({part.rate:.2%}; {part.low:.2%} to "
+             f"{part.high:.2%}){', higher than promised for all' if part.word else ''}")
+            for part in evaluation.parts
+        ]  # fmt: skip
+        parts += ["<h2>Parts of the traffic</h2>", facts_table(rows)]
     if evaluation.labelled is not None:
         parts += _labelled(evaluation.labelled)
     if evaluation.power is not None:

@@ -75,7 +75,7 @@ class RankCounts:
         largest = np.sort(self._waiting[0])
         if self.n <= self.exact:
             return Ordered(largest, self.n)
-        edges, upto = self._edges_below(largest[0]), {}
+        edges, cumulative_counts = self._edges_below(largest[0]), {}
         missing: list[Bracket] = []
         for k in ranks:
             if k > self.n - self.exact:
@@ -84,13 +84,13 @@ class RankCounts:
             if value is None:
                 missing.append(self._between(k))
             elif value < largest[0]:
-                upto[value] = count
+                cumulative_counts[value] = count
         if missing:
             raise NotBracketedError(missing)
-        upto.update(edges)
+        cumulative_counts.update(edges)
         values, last = np.unique(largest[::-1], return_index=True)
-        upto.update(zip(values.tolist(), (self.n - last).tolist(), strict=True))
-        distinct, counts = np.array(sorted(upto.items())).T
+        cumulative_counts.update(zip(values.tolist(), (self.n - last).tolist(), strict=True))
+        distinct, counts = np.array(sorted(cumulative_counts.items())).T
         rises = np.diff(counts, prepend=0) > 0  # an edge right above a score says nothing more
         return Ordered.from_counts(distinct[rises], counts[rises].astype(np.int64))
 
@@ -111,29 +111,29 @@ class RankCounts:
 
     def _edges_below(self, limit: float) -> dict[float, int]:
         """Edges that some score has reached, with how many scores lie at or below each."""
-        upto = np.cumsum(self._counts)[:-1]
-        rises = np.diff(upto, prepend=0) > 0
+        cumulative_counts = np.cumsum(self._counts)[:-1]
+        rises = np.diff(cumulative_counts, prepend=0) > 0
         use = rises & (self.edges < limit)
-        return dict(zip(self.edges[use].tolist(), upto[use].tolist(), strict=True))
+        return dict(zip(self.edges[use].tolist(), cumulative_counts[use].tolist(), strict=True))
 
     def _at_rank(self, k: int) -> tuple[float, int] | None:
         """The k-th smallest score and how many lie at or below it, if a bracket tells."""
         for bracketed, (low, high) in zip(self._bracketed, self.brackets, strict=True):
-            before, until = self._upto(low), self._upto(high)
+            before, until = self._cumulative_count(low), self._cumulative_count(high)
             if not before < k <= until:
                 continue
             values = np.concatenate([values for values, _ in bracketed])
             order = np.argsort(values)
-            upto = before + np.cumsum(np.concatenate([counts for _, counts in bracketed])[order])
-            at = int(np.searchsorted(upto, k))
-            if at == len(upto):
+            cumulative_counts = before + np.cumsum(np.concatenate([counts for _, counts in bracketed])[order])
+            at = int(np.searchsorted(cumulative_counts, k))
+            if at == len(cumulative_counts):
                 return high, until
             value = values[order[at]]
             last = int(np.searchsorted(values[order], value, side="right")) - 1
-            return float(value), int(upto[last])
+            return float(value), int(cumulative_counts[last])
         return None
 
-    def _upto(self, edge: float) -> int:
+    def _cumulative_count(self, edge: float) -> int:
         if edge == -inf:
             return 0
         return int(self._counts[: int(np.searchsorted(self.edges, edge)) + 1].sum()) if edge < inf else self.n

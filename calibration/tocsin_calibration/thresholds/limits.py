@@ -12,7 +12,7 @@ from tocsin_calibration.thresholds.clustered import Clustered
 from tocsin_calibration.thresholds.contaminated import bad_among
 from tocsin_calibration.thresholds.law import FalseAlarmLaw
 from tocsin_calibration.thresholds.ordered import Ordered
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 from tocsin_calibration.thresholds.weighted import Weighted, effective_size
 
 Float64 = NDArray[np.float64]
@@ -31,7 +31,7 @@ class Limits:
         self,
         scores: ArrayLike | Ordered,
         alphas: Mapping[str, float],
-        terms: Terms = Terms(),
+        terms: Guarantee = Guarantee(),
         weights: ArrayLike | None = None,
         clusters: ArrayLike | None = None,
         *,
@@ -83,7 +83,7 @@ class Limits:
                 assert self.weighted is not None
                 self.laws[name] = FalseAlarmLaw.at(self.weighted.effective(alpha, k), alpha)
         self._levels = list(self.thresholds.items())
-        self.quiet = min(self.thresholds.values())  # nothing up to here alarms
+        self.min_threshold = min(self.thresholds.values())  # nothing up to here alarms
         # The p-value of one nonconformity score, to the bit as `pvalues` gives it.
         self.pvalue: Callable[[float], float]
         if self.weighted is None:
@@ -121,7 +121,7 @@ class Limits:
         above = self.above[severity]
         return FalseAlarmLaw(law.n, law.n + 1 - above) if above else None, FalseAlarmLaw(law.n, law.n - above)
 
-    def _ranks(self, alphas: Mapping[str, float], terms: Terms) -> dict[str, int]:
+    def _ranks(self, alphas: Mapping[str, float], terms: Guarantee) -> dict[str, int]:
         """The rank of each threshold. That of a graver alarm never lies below a milder one's, as it would where the
         milder alone is promised with confidence.
         """
@@ -131,7 +131,7 @@ class Limits:
             least = ranks[name] = max(least, self._rank(alphas[name], terms))
         return ranks
 
-    def _rank(self, alpha: float, terms: Terms) -> int:
+    def _rank(self, alpha: float, terms: Guarantee) -> int:
         if self.weighted is None:
             return terms.rank(self.n, alpha)
         if self.clustered is None:
@@ -144,7 +144,7 @@ class Limits:
 
     def severity(self, joint: float) -> str | None:
         """The gravest severity whose threshold the score exceeds, or None."""
-        if joint <= self.quiet:
+        if joint <= self.min_threshold:
             return None
         for name, limit in self._levels:
             if joint > limit:
@@ -152,6 +152,6 @@ class Limits:
         return None
 
 
-def _law_of(n: int, alpha: float, terms: Terms) -> FalseAlarmLaw:
+def _law_of(n: int, alpha: float, terms: Guarantee) -> FalseAlarmLaw:
     """The law for as many independent scores, who may be too few for alpha."""
     return FalseAlarmLaw(n, terms.rank(n, alpha) if n >= terms.required_size(alpha) else n)

@@ -21,12 +21,14 @@ MOST_CELLS = 1 << 18  # two megabytes
 COVERED = 0.99  # of the calibration scores: a few far ones would make cells too wide for the many
 
 
-def pvalue_lookup(ordered: NDArray[np.float64], upto: NDArray[np.int64] | None = None) -> Callable[[float], float]:
+def pvalue_lookup(
+    ordered: NDArray[np.float64], cumulative_counts: NDArray[np.int64] | None = None
+) -> Callable[[float], float]:
     """p(s) = (1 + #{i: s_i >= s}) / (n+1) against sorted, finite calibration scores (n,), or against some of n with
-    the numbers `upto` of those at or below each."""
-    if upto is not None:
-        scores, n = array("d", ordered.tolist()), int(upto[-1])
-        by_rank = array("d", ((1.0 + (n - np.append(0, upto))) / (n + 1.0)).tolist())
+    the numbers `cumulative_counts` of those at or below each."""
+    if cumulative_counts is not None:
+        scores, n = array("d", ordered.tolist()), int(cumulative_counts[-1])
+        by_rank = array("d", ((1.0 + (n - np.append(0, cumulative_counts))) / (n + 1.0)).tolist())
         return lambda score: by_rank[bisect_left(scores, score)]
     scores, gaps = array("d", ordered.tolist()), float(len(ordered) + 1)
     lowest, highest = scores[0], scores[int(COVERED * (len(scores) - 1))]

@@ -17,7 +17,7 @@ DEFAULT_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class Guarantee:
     """What a promise is made on. `confidence`: None promises alpha on average over calibration sets, a number promises
     it for this very one with that confidence. `contaminated`: the share of calibration responses that may be bad.
     `else_average`: alphas that need more scores for the confidence are promised on average.
@@ -38,7 +38,7 @@ class Terms:
             raise CalibrationError("a promise with confidence about contaminated calibration is not built: choose one")
 
     @classmethod
-    def chosen(cls, confidence: float | None, on_average: bool, contaminated: float = 0.0) -> Terms:
+    def chosen(cls, confidence: float | None, on_average: bool, contaminated: float = 0.0) -> Guarantee:
         """The terms of a caller who names a confidence, asks for the average, or does neither.
 
         Raises CalibrationError when both are asked for.

@@ -15,15 +15,20 @@ MIN_RESPONSES = 10  # responses in five minutes below which a share of them says
 
 def monitor(models: Sequence[WatchedModel], config: Config, wishes: RuleOptions) -> Group:
     """The alerts of the monitor."""
-    alerts = [_gone(models, wishes), *_unscored(wishes), _unguarded(wishes)]
+    alerts = [_absent_deployments(models, wishes), *_unscored(wishes), _unguarded(wishes)]
     if wishes.upstream_rate:
-        alerts.append(_bypassed(wishes))
+        alerts.append(_bypassed_relay(wishes))
     budget = max(config.budget(model.name, shares_sessions=model.shares_sessions) for model in models)
-    alerts += [_slow(budget.total_seconds(), wishes), _unreachable(wishes), _reload(wishes), _workers(wishes)]
+    alerts += [
+        _slow_scoring(budget.total_seconds(), wishes),
+        _unreachable(wishes),
+        _failed_reloads(wishes),
+        _dying_workers(wishes),
+    ]
     return Group("tocsin.monitor", alerts)
 
 
-def _gone(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
+def _absent_deployments(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     """`absent` knows only the labels in its query. The deployments are known from those that were there before; where
     there was none, the alert has the model's name alone.
     """
@@ -90,7 +95,7 @@ def _unguarded(wishes: RuleOptions) -> Alert:
     )
 
 
-def _bypassed(wishes: RuleOptions) -> Alert:
+def _bypassed_relay(wishes: RuleOptions) -> Alert:
     """`upstream_rate` may have lost the labels of deployments; then it is compared with the calls of all of them."""
     calls = 'rate(tocsin_relay_calls_total{guarded="true"}[10m])'
     answers, traffic = f"({wishes.upstream_rate})", f"sum ({calls}) > 0"
@@ -109,7 +114,7 @@ def _bypassed(wishes: RuleOptions) -> Alert:
     )
 
 
-def _slow(budget: float, wishes: RuleOptions) -> Alert:
+def _slow_scoring(budget: float, wishes: RuleOptions) -> Alert:
     by = wishes.labels("le")
     return Alert(
         "TocsinSlow",
@@ -135,7 +140,7 @@ def _unreachable(wishes: RuleOptions) -> Alert:
     )
 
 
-def _reload(wishes: RuleOptions) -> Alert:
+def _failed_reloads(wishes: RuleOptions) -> Alert:
     by = wishes.grouping
     failed, done = (f'max{by} (increase(tocsin_reloads_total{{outcome="{o}"}}[1h]))' for o in ("failed", "done"))
     return Alert(
@@ -148,7 +153,7 @@ def _reload(wishes: RuleOptions) -> Alert:
     )
 
 
-def _workers(wishes: RuleOptions) -> Alert:
+def _dying_workers(wishes: RuleOptions) -> Alert:
     by = wishes.grouping
     return Alert(
         "TocsinWorkersDie",

@@ -21,7 +21,7 @@ def promise(models: Sequence[WatchedModel], wishes: RuleOptions) -> Group:
     alerts: list[RecordingRule | Alert] = [*rates(wishes)]
     if fixed:
         alerts += [_broken(fixed, models, wishes), *_burning(fixed, models, wishes), _quiet(fixed, models, wishes)]
-    alerts += [_drift(models, wishes), _cause(models, wishes), _stale(wishes)]
+    alerts += [_drift(models, wishes), _inputs(models, wishes), _cause(models, wishes), _stale(wishes)]
     if any(model.shadowed for model in models):
         alerts.append(_disagrees([model for model in models if model.shadowed], wishes))
     return Group("tocsin.promise", alerts)
@@ -32,14 +32,14 @@ def _broken(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes
     parts, sure, limits = [], [], page_limits(every, wishes.delta, wishes.run_length)
     windows = [model for model in fixed if not model.run_length]
     if windows:
-        parts.append(_beyond(limits.windows, windows, every))
+        parts.append(_exceeds_limit(limits.windows, windows, every))
         sure.append(
             f"While the promise is kept, any alert of this kind ever fires with probability at most {wishes.delta:g} a "
             "process."
         )
     lengths = [model for model in fixed if model.run_length]
     if lengths:
-        parts.append(_beyond(limits.run_length, lengths, every))
+        parts.append(_exceeds_limit(limits.run_length, lengths, every))
         sure.append(
             f"Where evidence is configured as run_length, chance does this once in {wishes.run_length:,.0f} responses "
             "on average at most, those of all models counted."
@@ -53,19 +53,19 @@ def _broken(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes
         + f" in five minutes, promised {wishes.lookup('tocsin:alpha', SEVERITY_LABEL)}; "
         + 'evidence e^{{ $value | printf "%.1f" }} to 1)',
         "The traffic is not like the calibration traffic, or the model has changed: the evidence against the promise "
-        f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {which(wishes)}{" ".join(sure)}',
+        f'is e^{{{{ $value | printf "%.1f" }}}} to 1. {cause_template(wishes)}{" ".join(sure)}',
         "promise-broken",
     )
 
 
-def _beyond(limit: float, some: Sequence[WatchedModel], every: Sequence[WatchedModel]) -> str:
-    return f"tocsin:promise_log_evalue{_of(matching(some, every))} > {limit:.4f}"
+def _exceeds_limit(limit: float, some: Sequence[WatchedModel], every: Sequence[WatchedModel]) -> str:
+    return f"tocsin:promise_log_evalue{_in_braces(matching(some, every))} > {limit:.4f}"
 
 
 def _burning(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes: RuleOptions) -> list[Alert]:
     """The share of alarms is a multiple of the promised rate, in a long window and still in a short one."""
     rules = []
-    only = _of(matching(fixed, every))
+    only = _in_braces(matching(fixed, every))
     for name, urgency, times, short, long in (
         ("TocsinAlarmBudgetBurnsFast", "critical", FAST_BURN, "5m", "1h"),
         ("TocsinAlarmBudgetBurnsSlowly", "warning", SLOW_BURN, "30m", "6h"),
@@ -95,7 +95,7 @@ def _burning(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishe
 def _quiet(fixed: Sequence[WatchedModel], every: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     """Far fewer alarms than calibration explains: the promise holds, but something has changed."""
     limit = page_limits(every, wishes.delta).quiet
-    peak = f"max_over_time(tocsin_quiet_log_evalue{_of(matching(fixed, every))}[5m])"
+    peak = f"max_over_time(tocsin_quiet_log_evalue{_in_braces(matching(fixed, every))}[5m])"
     return Alert(
         "TocsinTooQuiet",
         "info",
@@ -118,14 +118,31 @@ def _drift(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
         f"max by ({wishes.labels('model')}) (max_over_time(tocsin_drift_log_evalue[5m])) > {limit:.4f}",
         wishes.subject + ': scores have drifted from calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
         "Scores are distributed otherwise than when the bundle was calibrated, upwards or downwards; alarms may still "
-        f"be within what was promised. {which(wishes)}On traffic like the calibration traffic, any alert of this kind "
+        f"be within what was promised. {cause_template(wishes)}On traffic like the calibration traffic, any alert of "
+        "this kind "
         "ever fires with "
         f"probability at most {wishes.delta:g} a process.",
         "drift",
     )
 
 
-def which(wishes: RuleOptions) -> str:
+def _inputs(models: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
+    limit = page_limits(models, wishes.delta).drift
+    peak = f"max by ({wishes.labels('model')}) (max_over_time(tocsin_inputs_log_evalue[5m]))"
+    return Alert(
+        "TocsinInputsChanged",
+        "info",
+        f"{peak} > {limit:.4f}",
+        wishes.subject + ': inputs are other than at calibration (evidence e^{{ $value | printf "%.1f" }} to 1)',
+        "What the model shows of its inputs is distributed otherwise than when the bundle was calibrated. While "
+        "TocsinDrift and TocsinPromiseBroken are silent, nothing says that alarms are other than promised. On traffic "
+        "like the calibration traffic, any alert of this kind ever fires with probability at most "
+        f"{wishes.delta:g} a process.",
+        "inputs-changed",
+    )
+
+
+def cause_template(wishes: RuleOptions) -> str:
     """The part of the traffic with the most evidence of a change, and since when, as a template of annotations."""
     matchers = ",".join(f"{label}='%s'" for label in [*wishes.by, "model"])
     values = " ".join(f"$labels.{label}" for label in [*wishes.by, "model"])
@@ -193,5 +210,5 @@ def _disagrees(shadowed: Sequence[WatchedModel], wishes: RuleOptions) -> Alert:
     )
 
 
-def _of(matcher: str) -> str:
+def _in_braces(matcher: str) -> str:
     return f"{{{matcher}}}" if matcher else ""

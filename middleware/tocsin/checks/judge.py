@@ -106,11 +106,11 @@ def check_judge(
 
     def rate(question: str, answer: str) -> tuple[NDArray[np.float64], float]:
         prompt = RATING_PROMPT.format(best=ratings, question=question, answer=answer)
-        return _among(chat.first_token(prompt), scale, prompt)
+        return _share_of_choices(chat.first_token(prompt), scale, prompt)
 
     def prefer(question: str, first: str, second: str) -> float:
         prompt = COMPARISON_PROMPT.format(question=question, first=first, second=second)
-        return float(_among(chat.first_token(prompt), ["A", "B"], prompt)[0][0])
+        return float(_share_of_choices(chat.first_token(prompt), ["A", "B"], prompt)[0][0])
 
     points = np.arange(1, ratings + 1)
     with ThreadPoolExecutor(CONCURRENT_QUESTIONS) as pool:
@@ -145,7 +145,9 @@ def check_judge(
     )
 
 
-def _among(tokens: dict[str, float], choices: Sequence[str], prompt: str) -> tuple[NDArray[np.float64], float]:
+def _share_of_choices(
+    tokens: dict[str, float], choices: Sequence[str], prompt: str
+) -> tuple[NDArray[np.float64], float]:
     """The probabilities of choices, of the mass that all of them have, and that mass."""
     mass = np.exp([tokens.get(choice, -np.inf) for choice in choices])
     total = float(mass.sum())

@@ -19,6 +19,7 @@ from tocsin.fetching import SOURCES
 from tocsin.fetching import fetch as fetch_bundle
 from tocsin_calibration import Bundle, BundleError, Promise
 from tocsin_calibration.thresholds.joint import meaning
+from tocsin_calibration.wording import of_scales
 from tocsin_detectors import DetectorError
 from tocsin_detectors.costs import costs_by_detector
 
@@ -101,6 +102,8 @@ def _show_promise(console: Console, promise: Promise, responses: int) -> None:
     if by_group:
         text = ", ".join(f"{name} ({limits.n:,})" for name, limits in promise.groups.items())
         console.print(f"groups     each with a promise of its own: {text}")
+    if (scales := of_scales(promise)) is not None:
+        console.print(f"scales     {scales.removeprefix('scales of the detectors ')}")
     if promise.pooled:
         text = f"one promise for all of these together, and groups that may come ({promise.remaining.n:,})"
         if by_group and promise.others is None:

@@ -64,6 +64,22 @@ class CalibrateOptions:
         float,
         typer.Option(help="Keep the rates although up to this share of the data is not safe.", rich_help_panel=PROMISE),
     ] = 0.0
+    scales: Annotated[
+        Path | None,
+        typer.Option(
+            help="Set the detectors' scales by this recording, such as the one that they were fitted on, instead of by "
+            "a third of the data: for few safe responses or sessions. What is calibrated on is left out of it.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Keep up to 512 responses' projections of this signal, such as embedding, in the bundle, to watch for "
+            "changes of the inputs whatever scores do; may be repeated.",
+            rich_help_panel=PROMISE,
+        ),
+    ] = None
     groups: Annotated[
         str | None,
         typer.Option(
@@ -207,4 +223,4 @@ class CalibrateOptions:
     def of_each_by_itself(self) -> bool:
         """Whether each response can be processed on its own: no other columns, no sessions."""
         columns = (self.groups, self.weights, self.target, self.classes, self.sessions, self.correct)
-        return not any(columns)
+        return not any((self.scales, self.inputs, *columns))

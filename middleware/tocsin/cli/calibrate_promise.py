@@ -24,6 +24,8 @@ from tocsin_calibration import (
     fit_risk_policy,
     label_shift_weights,
 )
+from tocsin_calibration.dividing import reference_rows
+from tocsin_calibration.online.inputs import InputsReference
 from tocsin_calibration.sessions.grouping import rows_by_session
 from tocsin_calibration.sweeps import calibrate_in_sweeps
 from tocsin_calibration.thresholds.joint import LEARNT
@@ -40,27 +42,61 @@ class Promised(NamedTuple):
     power: dict[str, list[int]] | None
 
 
-def promise_of(bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions) -> Promised:
-    """Calibrate. Raises CalibrationError or RecordingError on what cannot be had or does not go together."""
+def promise_of(
+    bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions, scales: ScoredRecording | None = None
+) -> Promised:
+    """Calibrate; `scales` are the responses that set the detectors' scales, if not a third of these.
+
+    Raises CalibrationError or RecordingError on what cannot be had or does not go together.
+    """
     teaching, measured = _failures(bundle, options)
     common = _common(bundle, options, teaching)
     risk = _risk(bundle, scored, options)
+    if options.inputs and (options.sessions or options.weights or options.target or options.classes):
+        raise CalibrationError(
+            "--inputs watches responses one by one, of the same traffic: not with --sessions, --weights, --target or "
+            "--classes"
+        )
     if options.sessions is not None:
         if options.groups or options.weights or options.target or options.classes or options.contaminated:
             raise CalibrationError(
                 "--sessions goes with neither --groups, --weights, --target, --classes nor --contaminated"
             )
-        sessions = [scored.scores[rows] for rows in rows_by_session(scored.names(options.sessions))]
-        return Promised(calibrate_sessions(sessions, session=options.session_rule, **common), risk, None)
+        sessions = _by_session(scored, options.sessions)
+        others = None if scales is None else _by_session(scales, options.sessions)
+        promise = calibrate_sessions(sessions, session=options.session_rule, scales=others, **common)
+        return Promised(promise, risk, None)
     promise = calibrate(
         scored.scores,
         contaminated=options.contaminated,
         groups=None if options.groups is None else scored.names(options.groups),
         weights=_weights(bundle, scored, options),
+        scales=None if scales is None else scales.scores,
         normalised=options.weights is None,  # ratios that are learnt are on their own scale, a column's may not be
         **common,
     )
+    if options.inputs:
+        if not promise.watches_drift:
+            raise CalibrationError("--inputs needs calibration responses that are all safe: not with --contaminated")
+        promise.inputs = _inputs(bundle, scored, options, scales)
     return Promised(promise, risk, None if measured is None else _power(promise, measured))
+
+
+def _inputs(
+    bundle: Bundle, scored: ScoredRecording, options: CalibrateOptions, scales: ScoredRecording | None
+) -> InputsReference:
+    """Directions from the responses that set the scales, and some of the others. Raises CalibrationError."""
+    names = tuple(dict.fromkeys(options.inputs or ()))
+    for name in names:
+        if name not in bundle.scorer.signals or name in bundle.scorer.free_lengths:
+            fixed = ", ".join(set(bundle.scorer.signals) - set(bundle.scorer.free_lengths)) or "none"
+            raise CalibrationError(f"--inputs {name}: signals of a fixed length that the bundle reads are {fixed}")
+    signals = np.hstack([scored.signal(name) for name in names])
+    if scales is not None:
+        first = np.hstack([scales.signal(name) for name in names])
+        return InputsReference.of(names, first, signals, options.seed)
+    a = reference_rows(len(signals), options.seed)
+    return InputsReference.of(names, signals[a], np.delete(signals, a, axis=0), options.seed)
 
 
 def promise_in_sweeps(
@@ -71,6 +107,10 @@ def promise_in_sweeps(
     responses = RecordedResponses(ScoreReader.of(bundle), recording, engine, on_rows)
     promise = calibrate_in_sweeps(responses, contaminated=options.contaminated, **_common(bundle, options, teaching))
     return Promised(promise, None, None if measured is None else _power(promise, measured))
+
+
+def _by_session(scored: ScoredRecording, column: str) -> list[Scores]:
+    return [scored.scores[rows] for rows in rows_by_session(scored.names(column))]
 
 
 def _failures(bundle: Bundle, options: CalibrateOptions) -> tuple[Scores | None, Scores | None]:

@@ -20,6 +20,6 @@ def demo(
     for needed in ("matplotlib", "mlxtend", "sklearn", "spox", "torch", "tritonclient"):
         if importlib.util.find_spec(needed) is None:
             raise ConfigError(f"the demo needs {needed}: pip install 'tocsin[demo]'")
-    from tocsin.demo.story import tell
+    from tocsin.demo.story import run_story
 
-    tell(work, json_file, keep=keep)
+    run_story(work, json_file, keep=keep)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 
 from tocsin.cli.engine_option import On, in_parts
@@ -25,6 +27,9 @@ from tocsin_calibration import Bundle, CalibrationError, Costs, Evaluation, dist
 from tocsin_calibration import evaluate as make_evaluation
 from tocsin_calibration.evaluation.evaluate import Labelled, Power
 from tocsin_calibration.evaluation.report import report
+
+CLASS, SLAB = "class", "slab"  # of --by: what no column need hold
+MOST_INPUTS = 4_096  # numbers a response that a slab is searched in
 
 
 def evaluate(
@@ -44,9 +49,16 @@ def evaluate(
         str | None, typer.Option(help="The column that holds the right choice, from 0; instead of --correct.")
     ] = None,
     answers: Annotated[
-        str, typer.Option(help="With --label: the signal that holds the choices' probabilities.")
+        str, typer.Option(help="With --label and --by class: the signal that holds the choices' probabilities.")
     ] = "probs",
     idk: Annotated[int | None, typer.Option(help="With --label: the choice that abstains, if there is one.")] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Tell how often parts alarm: by a column of names or numbers, time, class (the likeliest "
+            "of --answers) or slab (the worst stretch of the signals); may be repeated."
+        ),
+    ] = None,
     failures: Annotated[Path | None, typer.Option(help="A recording of what should alarm.")] = None,
     right_earns: Annotated[float, typer.Option(help="What a right answer is worth.")] = 1.0,
     wrong_costs: Annotated[float, typer.Option(help="What a wrong answer costs.")] = 1.0,
@@ -63,7 +75,7 @@ def evaluate(
     console = Console(highlight=False, soft_wrap=True)
     if correct is not None and label is not None:
         raise ConfigError("--correct and --label both say which answers were right: name one")
-    recording = responses_of(source, data, model, [] if label is None else [answers])
+    recording = responses_of(source, data, model, [] if label is None and CLASS not in (by or ()) else [answers])
     by_session = promise.sessions is not None
 
     def rows(file: RecordedFile) -> Mask:
@@ -79,16 +91,17 @@ def evaluate(
         raise CalibrationError(
             f"{data}: every row was used for fitting or calibrating; record more, or calibrate with a smaller --share"
         )
-    if in_parts(on, unseen.rows) and not (by_session or groups or correct or label or failures):
+    if in_parts(on, unseen.rows) and not (by_session or groups or correct or label or failures or by):
         evaluation = evaluate_files(promise, ScoreReader.of(source), unseen, engine_of(on))
         console.print(
             "file by file: evidence of drift and calibrating anew on halves need all scores in memory, and are left out"
         )
-        _tell(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
+        _print_and_write(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
         return
     if on != HERE:
         raise CalibrationError(
-            "--groups, --sessions, --correct, --label and --failures need all scores in one memory: leave --on out"
+            "--groups, --by, --sessions, --correct, --label and --failures need all scores in one memory: leave "
+            "--on out"
         )
     shown = ScoredRecording(source, unseen)
     bad = None if failures is None else failures_in(source, failures, model)
@@ -110,11 +123,30 @@ def evaluate(
         failed_sessions=bad.names(sessions) if by_session and bad is not None else None,
         risk=source.risk,
         costs=costs,
+        columns={name: _column(shown, name, answers) for name in by or () if name != SLAB},
+        inputs=_inputs(shown, source) if SLAB in (by or ()) else None,
     )
-    _tell(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
+    _print_and_write(console, evaluation, bundle, data, source, unseen, failures, as_json, html)
 
 
-def _tell(
+def _column(shown: ScoredRecording, name: str, answers: str) -> list[object]:
+    """What tells parts of the traffic apart: a column, the likeliest choice, or the time as Unix seconds."""
+    if name == CLASS and CLASS not in shown.columns:
+        return [int(choice) for choice in shown.signal(answers).argmax(axis=1)]
+    values = shown.values(name)
+    return [value.timestamp() if isinstance(value, datetime) else value for value in values]
+
+
+def _inputs(shown: ScoredRecording, source: Bundle) -> NDArray[np.float32] | None:
+    width = sum(source.scorer.signals.values())
+    if not 0 < width <= MOST_INPUTS:
+        raise CalibrationError(
+            f"a slab is searched in up to {MOST_INPUTS} numbers a response, not in {width or 'signals of free length'}"
+        )
+    return shown.signals()
+
+
+def _print_and_write(
     console: Console,
     evaluation: Evaluation,
     bundle: Path,
@@ -162,6 +194,8 @@ def show(console: Console, evaluation: Evaluation) -> None:
         for name, check in every
     ]
     print_table(console, columns, rows)
+    if evaluation.parts:
+        _show_parts(console, evaluation)
     if evaluation.drift is not None:
         console.print(
             f"log evidence of drift since calibration: {evaluation.drift:.2f} (4.6 by chance once in a hundred)"
@@ -175,6 +209,21 @@ def show(console: Console, evaluation: Evaluation) -> None:
         _show_labelled(console, evaluation.labelled)
     if evaluation.power is not None:
         _show_power(console, evaluation.power)
+
+
+def _show_parts(console: Console, evaluation: Evaluation) -> None:
+    name, check = list(evaluation.severities.items())[-1]
+    rows = [
+        (f"{part.kind} {part.name}", f"{part.alarms:,} of {part.n:,}", f"{part.rate:.2%}",
+         f"{part.low:.2%} to {part.high:.2%}", part.word)
+        for part in evaluation.parts
+    ]  # fmt: skip
+    print_table(console, (f"parts, {name}", "alarms", "rate", "99% interval, all at once", ""), rows)
+    high = sum(bool(part.word) for part in evaluation.parts)
+    console.print(
+        f"{high} of {len(rows)} parts alarm at more than {check.alpha:.3g} for sure (a wrong one at most once in a "
+        f"hundred evaluations); a promise for all says nothing of parts, calibrate --groups makes one for each"
+    )
 
 
 def _show_labelled(console: Console, labelled: Labelled) -> None:

@@ -15,7 +15,7 @@ from tocsin.errors import ConfigError
 from tocsin_calibration import CalibrationError, FalseAlarmLaw
 from tocsin_calibration.dividing import responses_needed, size_of_reference
 from tocsin_calibration.online.power import HORIZON, SEED, STEP, alarms_needed, delay_law, quantile, simulated
-from tocsin_calibration.thresholds.terms import DEFAULT_CONFIDENCE, Terms
+from tocsin_calibration.thresholds.terms import DEFAULT_CONFIDENCE, Guarantee
 from tocsin_calibration.wording import percent
 
 EXCESSES = (1.5, 2.0, 3.0, 5.0)
@@ -62,8 +62,8 @@ def calibration(
     if not 0 < delta < 1:
         raise ConfigError(f"--delta: a probability lies between 0 and 1, not {delta:g}")
     per_day = None if traffic is None else responses_a_day(traffic)
-    terms, limit = Terms.chosen(None, on_average), log(len(alphas) / delta)
-    needed = {a: (responses_needed(a, Terms()), responses_needed(a, Terms(DEFAULT_CONFIDENCE))) for a in alphas}
+    terms, limit = Guarantee.chosen(None, on_average), log(len(alphas) / delta)
+    needed = {a: (responses_needed(a, Guarantee()), responses_needed(a, Guarantee(DEFAULT_CONFIDENCE))) for a in alphas}
     plans = {
         a: [_size(size, a, terms, limit, after_calm) for size in rows or _sizes(needed[a][not on_average])]
         for a in alphas
@@ -96,7 +96,7 @@ def _sizes(needed: int) -> list[int]:
     return [needed, *(size for size in SIZES if size > needed)]
 
 
-def _size(rows: int, alpha: float, terms: Terms, limit: float, after_calm: int | None) -> Size:
+def _size(rows: int, alpha: float, terms: Guarantee, limit: float, after_calm: int | None) -> Size:
     carrying = rows - size_of_reference(rows)
     if carrying < terms.required_size(alpha):
         raise CalibrationError(

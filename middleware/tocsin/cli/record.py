@@ -9,10 +9,8 @@ from typing import Annotated
 
 import typer
 
-from tocsin.checking import unseen_models
 from tocsin.cli.serve import ConfigPath
 from tocsin.configuration.config import Config
-from tocsin.errors import ConfigError
 from tocsin.recording.progress import RecordingProgress
 from tocsin.recording.recorder import Recorder
 from tocsin.service import Sidecar, run_loop
@@ -31,8 +29,6 @@ def record(
 ) -> None:
     """Relay traffic unchanged, and record the signals of responses for fit and calibrate."""
     settings = Config.load(config).model_copy(update={"mode": "observe", "record": None})
-    if problems := unseen_models(settings):
-        raise ConfigError("\n".join(problems))
     recorder = Recorder.open(settings)
     sidecar = Sidecar(settings, recorder.guard)
 
@@ -53,7 +49,7 @@ def record(
         finally:
             reports.cancel()
             recorder.close()
-            if not recorder.rows:
+            if not recorder.rows or progress.has_left_out:
                 log.warning("%s", progress.report(sidecar.calls))
             dropped = f", {recorder.dropped:,} dropped" if recorder.dropped else ""
             log.info("%s responses in %s%s", f"{recorder.rows:,}", out, dropped)

@@ -40,7 +40,9 @@ class Looked(NamedTuple):
         return self.scored if self.independent is None else self.independent
 
 
-def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence[str], console: Console) -> Looked:
+def inspect_recording(
+    scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence[str], console: Console
+) -> Looked:
     """Say what stands out, and leave out what is not worth more than its neighbours.
 
     Raises CalibrationError where a promise on this recording would not hold, unless it is wanted as it is.
@@ -52,7 +54,7 @@ def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence
     seen_copies = copies(units)
     if seen_copies is not None and seen_copies.log_evalue >= log(1 / REFUSAL_PROBABILITY):
         facts["copies"] = seen_copies.times
-        _object(
+        _warn_or_refuse(
             console,
             refuses,
             f"{seen_copies.repeated:.0%} of the responses are copies of others, up to {seen_copies.times} of each "
@@ -62,23 +64,23 @@ def look(scored: ScoredRecording, options: CalibrateOptions, detectors: Sequence
     looked = Looked(scored, facts)
     if options.sessions is None:
         _say_versions(scored, options, console, facts)
-        looked = _independent(scored, options, console, facts)
+        looked = _thinned(scored, options, console, facts)
         units = looked.compared.scores
     drifted = drift(units, max(options.alphas.values()), options.seed) if "time" in scored.columns else None
     if drifted is not None and drifted.log_evalue >= log(1 / REFUSAL_PROBABILITY):
         facts["drift_log_evalue"] = round(drifted.log_evalue, 2)
         material = max(drifted.shares) >= MATERIAL_DRIFT * max(options.alphas.values())
-        _object(console, refuses and material, _words(drifted, options, detectors))
+        _warn_or_refuse(console, refuses and material, _drift_text(drifted, options, detectors))
     return looked
 
 
-def _object(console: Console, refuses: bool, text: str) -> None:
+def _warn_or_refuse(console: Console, refuses: bool, text: str) -> None:
     if refuses:
         raise CalibrationError(f"{text}; or calibrate on it --as-is")
     console.print(f"[yellow]note:[/] {text.replace('[', chr(92) + '[')}")
 
 
-def _words(drifted: Drift, options: CalibrateOptions, detectors: Sequence[str]) -> str:
+def _drift_text(drifted: Drift, options: CalibrateOptions, detectors: Sequence[str]) -> str:
     quarters, alpha = ", ".join(map(percent, drifted.shares)), percent(max(options.alphas.values()))
     return (
         f"scores change in the course of the recording (evidence e^{drifted.log_evalue:.1f} to 1). By "
@@ -105,7 +107,7 @@ def _say_versions(scored: ScoredRecording, options: CalibrateOptions, console: C
         )
 
 
-def _independent(scored: ScoredRecording, options: CalibrateOptions, console: Console, facts: dict[str, Any]) -> Looked:
+def _thinned(scored: ScoredRecording, options: CalibrateOptions, console: Console, facts: dict[str, Any]) -> Looked:
     """Fewer rows where they are alike: one of each session, or every k-th in the order of time."""
     rows, text = None, ""
     if SESSION in scored.columns and (sessions := _session_names(scored)) is not None:

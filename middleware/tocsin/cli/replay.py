@@ -16,7 +16,7 @@ from tocsin.cli.tables import print_table
 from tocsin.errors import RecordingError
 from tocsin.offline.scoring import responses_of
 from tocsin.recording.reading import GROUP, SESSION
-from tocsin.replay.page import report, said
+from tocsin.replay.page import report, summary_lines
 from tocsin.replay.replay import replay as replayed
 from tocsin_calibration import Bundle, CalibrationError
 
@@ -61,7 +61,7 @@ def replay(
         delta=delta,
         restart=restart,
     )
-    for line in said(result, promise, named):
+    for line in summary_lines(result, promise, named):
         console.print(line)
     if result.loudest:
         rows = [

@@ -29,7 +29,7 @@ class Choice(NamedTuple):
     sessions: str | None = None
 
 
-def chosen(recording: Recording, choice: Choice, console: Console, path: Path) -> Recording:
+def chosen_rows(recording: Recording, choice: Choice, console: Console, path: Path) -> Recording:
     """The responses that a choice leaves, in the recording's order."""
     if not choice.exclude and choice.newest is None and choice.sample is None:
         return recording

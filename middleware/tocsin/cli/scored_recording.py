@@ -46,6 +46,10 @@ class ScoredRecording:
         """A column as names (n,); what names nothing is ''."""
         return [str(value) for value in self._recording.column(column, missing="")[self._order]]
 
+    def values(self, column: str) -> list[object]:
+        """A column as it is (n,). Raises RecordingError where it is not there, or lacks values."""
+        return list(self._recording.column(column)[self._order])
+
     def labels(self, column: str) -> NDArray[np.bool_]:
         """A column of labels (n,): true or false, 1 or 0. Raises RecordingError on anything else."""
         return labels_in(self._recording, column)[self._order]

@@ -18,6 +18,7 @@ from tocsin.configuration.fields import CONNECTION, Address, AddressField, Durat
 from tocsin.configuration.listener import Limits, Listener, TlsConfig, UpstreamTls
 from tocsin.configuration.model import ModelConfig
 from tocsin.configuration.ports import check_ports
+from tocsin.configuration.problems import joined_problems, no_such_setting
 from tocsin.configuration.reading import read_settings
 from tocsin.configuration.record import RecordConfig
 from tocsin.configuration.state import ROUND_TRIPS, TIMEOUT, StateConfig
@@ -72,9 +73,10 @@ class Config(BaseSettings):
         description="In enforce, whether calls of methods that no model has pass, or are refused with "
         "PERMISSION_DENIED; health and reflection always pass.",
     )
-    unguarded_allow: list[Annotated[str, Field(pattern=r"^/[^/\s*]+/([^/\s*]+|\*)$")]] = Field(
+    unguarded_allow: list[Annotated[str, Field(pattern=r"^(/[^/\s*]+)+(/\*)?$")]] = Field(
         [],
-        description="Methods that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for a service.",
+        description="Methods and paths that pass with `unguarded: refuse` too: /SERVICE/METHOD, or /SERVICE/* for all "
+        "that begins so.",
     )
     protocols: dict[str, ProtocolConfig] = Field({}, description="Protocols of your own, beside the presets.")
     models: dict[str, ModelConfig] = Field(description="The guarded models by name.", min_length=1)
@@ -157,7 +159,8 @@ class Config(BaseSettings):
         try:
             config = cls(**_merge(content, overriding))
         except ValidationError as error:
-            raise ConfigError("\n".join(_describe(path, problem, single) for problem in error.errors())) from None
+            said = (_describe(path, problem, single) for problem in joined_problems(error.errors()))
+            raise ConfigError("\n".join(said)) from None
         except RecursionError:
             raise ConfigError(f"{path}: is nested too deeply") from None
         config._resolve(path.parent)
@@ -260,7 +263,7 @@ def _describe(path: Path, problem: Any, single: Sequence[Override]) -> str:
     by = next((override.variable for override in single if place[: len(override.place)] == override.place), "")
     what = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        what = "there is no such setting; `tocsin config schema` lists them"
+        what = no_such_setting(place, Config.model_json_schema())
     if problem["type"] == "value_error" and (named := re.match(r"([a-z_]+(?:\.\w+)*): (.*)", what, re.DOTALL)):
         where, what = ".".join(part for part in (where, named[1]) if part), named[2]
     if problem["type"] == "missing":

@@ -45,7 +45,7 @@ def overrides(
         upper = variable.upper()
         if not upper.startswith(PREFIX) or upper in OTHERS or _SERVICE_LINK.fullmatch(upper):
             continue
-        place = _place(variable, content, names)
+        place = _setting_path(variable, content, names)
         value = _value(text)
         other = result.get(place)
         if other is not None and other.value != value:
@@ -53,11 +53,11 @@ def overrides(
         result[place] = Override(variable, place, value)
     nested: dict[str, Any] = {}
     for variable, place, value in sorted(result.values(), key=lambda override: len(override.place)):
-        _put(nested, place, value, variable)
+        _set_value(nested, place, value, variable)
     return nested, list(result.values())
 
 
-def _place(variable: str, content: Mapping[str, Any], names: set[str]) -> tuple[str, ...]:
+def _setting_path(variable: str, content: Mapping[str, Any], names: set[str]) -> tuple[str, ...]:
     first, *rest = variable[len(PREFIX) :].split(STEP)
     top = first.lower()
     if top not in names:
@@ -78,7 +78,7 @@ def _place(variable: str, content: Mapping[str, Any], names: set[str]) -> tuple[
 def _name(variable: str, name: str, inside: Any) -> str:
     """The name that a level means: the matching one of the file, else the variable's own."""
     names = [key for key in inside if isinstance(key, str)] if isinstance(inside, Mapping) else []
-    alike = [key for key in names if _plain(key) == _plain(name)]
+    alike = [key for key in names if _as_variable(key) == _as_variable(name)]
     if name in names or len(alike) == 1:
         return name if name in names else alike[0]
     if alike:
@@ -87,7 +87,7 @@ def _name(variable: str, name: str, inside: Any) -> str:
     return name.lower() if name.isupper() else name
 
 
-def _plain(name: str) -> str:
+def _as_variable(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
@@ -103,7 +103,7 @@ def _value(text: str) -> Any:
     return text
 
 
-def _put(into: dict[str, Any], place: tuple[str, ...], value: Any, variable: str) -> None:
+def _set_value(into: dict[str, Any], place: tuple[str, ...], value: Any, variable: str) -> None:
     *above, last = place
     for name in above:
         into = into.setdefault(name, {})

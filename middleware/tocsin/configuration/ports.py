@@ -22,7 +22,7 @@ def check_ports(listeners: Sequence[Listener], others: Mapping[str, Address | No
                 raise ValueError(f"{name}: {address} is the address of {other_name} already: choose another")
     for number, listener in enumerate(listeners):
         way = [number]
-        while (after := _behind(listeners[way[-1]].upstream, listeners)) is not None:
+        while (after := _listener_at(listeners[way[-1]].upstream, listeners)) is not None:
             if after == number:
                 by = (
                     ""
@@ -38,7 +38,7 @@ def check_ports(listeners: Sequence[Listener], others: Mapping[str, Address | No
             way.append(after)
 
 
-def _behind(upstream: Address, listeners: Sequence[Listener]) -> int | None:
+def _listener_at(upstream: Address, listeners: Sequence[Listener]) -> int | None:
     """The listener that an upstream points to."""
     return next((number for number, listener in enumerate(listeners) if _leads_to(upstream, listener.listen)), None)
 

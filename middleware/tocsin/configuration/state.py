@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tocsin.addresses import shown
+from tocsin.addresses import redacted_url
 from tocsin.configuration.fields import Duration
 
 TIMEOUT = timedelta(milliseconds=20)  # of a round trip, unless a scoring budget leaves less
@@ -39,7 +39,7 @@ class StateConfig(BaseModel):
     @classmethod
     def _is_an_address(cls, address: str) -> str:
         if not address.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError(f"expected redis://HOST:PORT, rediss:// or unix://, not '{shown(address)}'")
+            raise ValueError(f"expected redis://HOST:PORT, rediss:// or unix://, not '{redacted_url(address)}'")
         if "@" in address or "password=" in address:
             raise ValueError("the password belongs into a file: set username and password")
         return address

@@ -33,7 +33,7 @@ def digits(seed: int = 0) -> Digits:
     return Digits(images[:TRAIN], labels[:TRAIN], images[TRAIN : TRAIN + RECORD], images[TRAIN + RECORD :])
 
 
-def strange(safe: Images, seed: int = 1) -> dict[str, Images]:
+def unfamiliar_inputs(safe: Images, seed: int = 1) -> dict[str, Images]:
     """Inputs that are no digits, or not such as the model knows, by kind: 200 of each."""
     random = np.random.default_rng(seed)
     pick = random.choice(len(safe), EACH_KIND, replace=False)

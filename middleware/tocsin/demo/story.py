@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from tocsin.demo.digits import Digits, Images, digits, strange
+from tocsin.demo.digits import Digits, Images, digits, unfamiliar_inputs
 from tocsin.demo.findings import Findings
 from tocsin.demo.model_server import ModelServer, Tocsin, environment, free_ports
 from tocsin.demo.picture import draw
@@ -46,7 +46,7 @@ models:
 """
 
 
-def tell(work: Path, json_file: Path | None, *, keep: bool = False) -> None:
+def run_story(work: Path, json_file: Path | None, *, keep: bool = False) -> None:
     """Run the whole demo in the folder `work`; `keep` leaves it running, with traffic, until Ctrl-C. Raises StartError
     when a part of it cannot be started.
     """
@@ -75,7 +75,7 @@ def tell(work: Path, json_file: Path | None, *, keep: bool = False) -> None:
             console.print(f"\nThe page is at [bold]http://127.0.0.1:{metrics}/[/], with traffic; Ctrl-C ends it.")
             signal.signal(signal.SIGINT, signal.default_int_handler)  # also where whoever started it ignores them
             with suppress(KeyboardInterrupt):
-                stroll(data, relay)
+                send_forever(data, relay)
 
 
 def prepare(console: Console, work: Path, data: Digits, relay: int) -> None:
@@ -99,7 +99,7 @@ def watch(console: Console, work: Path, data: Digits, upstream: int, relay: int,
     bundle = Bundle.read(work / "digits.tocsin")
     findings = Findings(bundle.require_promise())
     with Caller(f"127.0.0.1:{relay}") as guarded, Caller(f"127.0.0.1:{upstream}") as direct:
-        batches: dict[str, Images] = {"safe": data.safe, **strange(data.safe)}
+        batches: dict[str, Images] = {"safe": data.safe, **unfamiliar_inputs(data.safe)}
         for kind, images in batches.items():
             before = alarms(f"127.0.0.1:{metrics}")
             pairs = []
@@ -120,7 +120,7 @@ def watch(console: Console, work: Path, data: Digits, upstream: int, relay: int,
     return findings
 
 
-def stroll(data: Digits, relay: int) -> None:
+def send_forever(data: Digits, relay: int) -> None:
     """Send safe digits for ever, twenty a second."""
     with Caller(f"127.0.0.1:{relay}") as caller:
         for number, image in enumerate(itertools.cycle(data.safe)):

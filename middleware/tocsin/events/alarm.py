@@ -27,7 +27,7 @@ def event(kind: str, identifier: str, subject: str, seconds: float, data: Mappin
         "source": f"/tocsin/{gethostname()}",
         "type": kind,
         "subject": subject,
-        "time": stamp(seconds),
+        "time": rfc3339_time(seconds),
         "datacontenttype": "application/json",
         "data": dict(data),
     }
@@ -102,21 +102,21 @@ def line(content: Event) -> bytes:
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def stamp(seconds: float) -> str:
+def rfc3339_time(seconds: float) -> str:
     """A time as RFC 3339 writes it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def summed(of: Sum, began: float, ended: float) -> dict[str, Any]:
-    """The data of an event about alarms that were summed. `sessions` are those they came from, 0 for unknown. `version`
-    is their version, "" where there are several.
+def alarm_sum(of: Sum, began: float, ended: float) -> dict[str, Any]:
+    """The data of an event that sums alarms. `sessions` are those they came from, 0 for unknown. `version` is their
+    version, "" where there are several.
     """
     return {
         "model": of.model,
         "version": next(iter(of.versions)) if len(of.versions) == 1 else "",
         "versions": sorted(of.versions),
-        "from": stamp(began),
-        "to": stamp(ended),
+        "from": rfc3339_time(began),
+        "to": rfc3339_time(ended),
         "alarms": of.severities.total(),
         "severities": dict(of.severities),
         "sessions": len(of.sessions),

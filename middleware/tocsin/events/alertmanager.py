@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tocsin.configuration.events import AlertmanagerTarget
-from tocsin.events.alarm import EVIDENCE, SUM, stamp
+from tocsin.events.alarm import EVIDENCE, SUM, rfc3339_time
 from tocsin.events.post import post
 
 
@@ -34,7 +34,7 @@ def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
         labels = {"alertname": "TocsinEvidence", "model": data["model"], "severity": data["severity"]}
         summary = f"{data['model']}: {data['reasons'][0] if data['reasons'] else 'its traffic has changed'}"
         annotations = {"summary": summary, "description": "; ".join(data["reasons"]), "evidence_id": event["id"]}
-        times = {"startsAt": event["time"], "endsAt": stamp(time.time() + lasting)}
+        times = {"startsAt": event["time"], "endsAt": rfc3339_time(time.time() + lasting)}
         return [{"labels": labels | {"source": event["source"]}, "annotations": annotations, **times}]
     summed = event["type"] == SUM
     result = []
@@ -49,6 +49,6 @@ def alerts(event: dict[str, Any], lasting: float) -> list[dict[str, Any]]:
             summary = f"{data['model']}: a response with p = {data['p']:.2g}"
             annotations = {"summary": summary, "description": "; ".join(data["reasons"]), "alarm_id": event["id"]}
             annotations |= {name: data[name] for name in ("trace_id", "session") if data[name]}
-        ends = stamp(time.time() + lasting)
+        ends = rfc3339_time(time.time() + lasting)
         result.append({"labels": labels, "annotations": annotations, "startsAt": event["time"], "endsAt": ends})
     return result

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from tocsin.addresses import shown
+from tocsin.addresses import redacted_url
 
 RETRYABLE_STATUSES = (408, 425, 429)  # statuses of 4xx that may be otherwise next time
 
@@ -34,7 +34,7 @@ def post(url: str, body: bytes, headers: dict[str, str], timeout: float) -> None
     thread.join(timeout)
     if not request.done.is_set():
         request.give_up()
-        raise TimeoutError(f"{shown(url)}: no answer within {timeout:g} s")
+        raise TimeoutError(f"{redacted_url(url)}: no answer within {timeout:g} s")
     if request.failure is not None:
         raise request.failure
 
@@ -53,7 +53,7 @@ class _Request:
         self._socket: socket.socket | None = None
         self._given_up = False
         self._lock = threading.Lock()
-        self.failure: Exception | None = OSError(f"{shown(url)}: not asked")
+        self.failure: Exception | None = OSError(f"{redacted_url(url)}: not asked")
         self.done = threading.Event()
 
     def run(self) -> None:
@@ -68,7 +68,7 @@ class _Request:
             error.close()
         except Exception as error:  # URLError, http.client's, ssl's, and whatever a broken answer brings about
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            self.failure = OSError(f"{shown(self._url)}: {reason or type(reason).__name__}")
+            self.failure = OSError(f"{redacted_url(self._url)}: {reason or type(reason).__name__}")
         finally:
             if self._socket is not None:
                 self._socket.close()
@@ -113,10 +113,10 @@ def _handlers(request: _Request) -> list[Any]:
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
-    problem = f"{shown(url)}: HTTP {error.code} {error.reason}"
+    problem = f"{redacted_url(url)}: HTTP {error.code} {error.reason}"
     if 300 <= error.code < 400:
         to = error.headers.get("Location", "")
-        where = f" to {shown(to)}" if "://" in to else ""
+        where = f" to {redacted_url(to)}" if "://" in to else ""
         return OSError(
             f"{problem}: it redirects{where}, which is not followed; configure the address that takes events"
         )

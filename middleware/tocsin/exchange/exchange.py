@@ -25,7 +25,7 @@ from tocsin.protocols.http.framing import Event, Framing, JsonLinesFraming, Serv
 from tocsin.protocols.http.method import JsonMethod
 from tocsin.protocols.http.routes import Routes
 from tocsin.protocols.http.tensors import LENGTH_HEADER, InferRoute
-from tocsin.protocols.metadata import joined
+from tocsin.protocols.metadata import joined_values
 from tocsin.protocols.method import Edit
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
@@ -75,16 +75,16 @@ class Exchanges:
             names = ", ".join(f"{name} ({model.config.protocol})" for name, model in self.guard.models.items())
             raise ConfigError(f"{position} judges protocols of HTTP, such as `openai`, and no model has one: {names}")
 
-    def open(self, verb: str, path: str, headers: Headers, *, origin: str = "") -> Exchange | None:
-        """The exchange that begins with these header fields, named in lower case; None where no model guards the route.
-        `path` is as the caller sent it; `origin` names the connection.
+    def open(self, verb: str, path: str, headers: Headers, *, origin: str = "", hint: str = "") -> Exchange | None:
+        """The exchange that begins with these header fields, named in lower case; None where no model guards its route.
+        `path` is as it was sent; `origin` names the connection, `hint` the model where the exchange does not tell it.
         """
         match = self._current().match(verb, path)
         if match is None:
             return None
         fields = list(headers)
-        metadata = {**dict(fields), **joined(fields, self.guard.score_keys), **match.captured}
-        call = self.guard.call(match.route, metadata, origin=origin)
+        metadata = {**dict(fields), **joined_values(fields, self.guard.score_keys), **match.captured}
+        call = self.guard.call(match.route, metadata, hint, origin)
         return None if call is None else Exchange(self.guard, call, metadata)
 
     def _current(self) -> Routes:
@@ -115,7 +115,9 @@ class Exchange:
         self._framing: Framing | None = None
         self._decoding: Decoding | None = None
         self._by_segments = False
-        self._kept: list[bytes] | None = None  # a document that goes on as it came, whose headers wait for its verdict
+        self._held_back: list[bytes] | None = (
+            None  # a document that goes on as it came, whose headers wait for its verdict
+        )
         self._has_messages = False
         self.is_coded = False  # the response's bytes go on in their content coding
 
@@ -178,7 +180,7 @@ class Exchange:
         listed = list(headers)
         fields = self._response_headers = dict(listed)
         if self.call.wants_initial:
-            self.call.initial_metadata = joined(listed, self.call.wants_initial)
+            self.call.initial_metadata = joined_values(listed, self.call.wants_initial)
         if not 200 <= status < 300:
             return ResponseHead(False)
         content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")
@@ -200,7 +202,7 @@ class Exchange:
         if self._decoding is not None and not rewrites:
             self._by_segments = False
         if annotates and self.kind == DOCUMENT and not self._by_segments:
-            self._kept = []
+            self._held_back = []
         return ResponseHead(True, self.kind, rewrites)
 
     def on_response_chunk(self, content: bytes) -> list[Segment]:
@@ -216,7 +218,7 @@ class Exchange:
                     events += self._framing.feed(part)
             except Unscored as why:
                 events += self._give_up(why)
-        return self._segments(events, content if self._kept is None else self._keep(self._kept, content))
+        return self._segments(events, content if self._held_back is None else self._keep(self._held_back, content))
 
     def on_response_end(self) -> list[Segment]:
         """No more bytes come."""
@@ -229,8 +231,8 @@ class Exchange:
             events += self._framing.end()
         except Unscored as why:
             events += self._give_up(why)
-        kept, self._kept = self._kept, None
-        return self._segments(events, b"".join(kept or ()))
+        held_back, self._held_back = self._held_back, None
+        return self._segments(events, b"".join(held_back or ()))
 
     def messages_of(self, status: int, headers: Headers, body: bytes) -> tuple[list[bytes], bytes] | None:
         """The messages of another response to the same request, and its body as the caller may get it. None where it is
@@ -263,13 +265,13 @@ class Exchange:
             return "content_type", f"the response is written in {charset}, and JSON in UTF-8"
         return None
 
-    def _keep(self, kept: list[bytes], content: bytes) -> bytes:
+    def _keep(self, held_back: list[bytes], content: bytes) -> bytes:
         """Keep what came of a document; all of it goes on once it is too large to be read."""
-        kept.append(content)
-        if sum(map(len, kept)) <= self._limit:
+        held_back.append(content)
+        if sum(map(len, held_back)) <= self._limit:
             return b""
-        self._kept = None
-        return b"".join(kept)
+        self._held_back = None
+        return b"".join(held_back)
 
     def _give_up(self, why: Unscored) -> list[Event]:
         """The response's content coding is damaged, so that the rest cannot be read."""

@@ -11,7 +11,7 @@ from tocsin.exchange.exchange import DOCUMENT, EVENTS, Exchange
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import ErrorInfo, Replacement, RichStatus
 from tocsin.protocols.http.framing import event_of
-from tocsin.protocols.http.parts import encoded, joined, members_of
+from tocsin.protocols.http.parts import encoded, members_of, object_of
 from tocsin.unscored import Unscored
 from tocsin.verdict import METADATA_KEY
 
@@ -89,7 +89,7 @@ def _framed(exchange: Exchange, data: bytes, event: str = "") -> bytes:
 def _repeating(exchange: Exchange, response: bytes) -> bytes:
     """A message with the members that all messages of the stream have, such as its id."""
     try:
-        return joined({**exchange.repeated, **members_of(response, "response")}) if exchange.repeated else response
+        return object_of({**exchange.repeated, **members_of(response, "response")}) if exchange.repeated else response
     except Unscored:
         return response
 

@@ -54,7 +54,7 @@ class HeldResponse(JudgedResponse):
         self._is_streamed = mode == FULL_DUPLEX_STREAMED
         # Under BUFFERED, the body has to leave before the trailers come with a verdict of somebody else's.
         accepts = context.trusts_verdicts and self._is_streamed
-        self.gate = Gate(context.guard, call, holds=True, can_retry=can_retry, accepts=accepts)
+        self.gate = Gate(context.guard, call, holds=True, can_retry=can_retry, trusts_verdicts=accepts)
         self._trusts = accepts
         self._request_fields = request_fields
         self._opened = time.monotonic()

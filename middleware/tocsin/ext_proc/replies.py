@@ -103,7 +103,7 @@ def header_mutation(setting: Iterable[tuple[str, str]], removing: Iterable[str] 
     return b"".join(parts)
 
 
-def removed(fields: Fields, names: Sequence[str]) -> list[str]:
+def present_fields(fields: Fields, names: Sequence[str]) -> list[str]:
     """Those of `names` that occur in `fields`."""
     return [name for name in names if any(field == name for field, _ in fields)]
 

@@ -15,16 +15,16 @@ GROUP = "agentgateway.dev"
 
 def agentgateway(config: Config, guard: Guard, placement: Placement) -> Written:
     """The policy. Raises ValueError where its API cannot express the configuration."""
-    asked = wanted(config, guard)
-    needs, notes = asked.needs, list[str]()
+    wishes = wanted(config, guard)
+    needs, notes = wishes.needs, list[str]()
     if needs.namespace:
         raise ValueError("ext_proc_metadata: agentgateway's policy lets no dynamic metadata in: leave it out")
-    if asked.observes:
+    if wishes.observes:
         notes.append(
             "there is no mode without replies: Tocsin answers each part at once, and responses fail while it is away"
         )
-    body = "FULL_DUPLEX_STREAMED" if asked.response_body == "STREAMED" else asked.response_body
-    request_body = "FULL_DUPLEX_STREAMED" if asked.request_body == "STREAMED" else asked.request_body
+    body = "FULL_DUPLEX_STREAMED" if wishes.response_body == "STREAMED" else wishes.response_body
+    request_body = "FULL_DUPLEX_STREAMED" if wishes.request_body == "STREAMED" else wishes.request_body
     options: Document = {
         "requestHeaderMode": "Send",
         "requestBodyMode": camel(request_body),
@@ -42,7 +42,7 @@ def agentgateway(config: Config, guard: Guard, placement: Placement) -> Written:
             "traffic": {
                 "extProc": {
                     "backendRef": placement.backend_ref(),
-                    "failureMode": "FailOpen" if asked.fails_open else "FailClosed",
+                    "failureMode": "FailOpen" if wishes.fails_open else "FailClosed",
                     "processingOptions": options,
                 }
             },

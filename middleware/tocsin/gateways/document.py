@@ -68,12 +68,12 @@ def _value(node: yaml.Node, depth: int) -> Any:
     if depth > MOST_DEPTH:
         raise yaml.YAMLError("it is nested too deeply")
     if isinstance(node, yaml.MappingNode):
-        made = Block(node.start_mark.line + 1)
+        mapping = Block(node.start_mark.line + 1)
         for key, value in node.value:
             name = _key(str(key.value))
-            made[name] = _value(value, depth + 1)
-            made.lines[name] = key.start_mark.line + 1
-        return made
+            mapping[name] = _value(value, depth + 1)
+            mapping.lines[name] = key.start_mark.line + 1
+        return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, depth + 1) for item in node.value]
     return _scalar(node)

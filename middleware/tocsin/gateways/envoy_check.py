@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from tocsin.ext_proc.attach import MOST_EXCHANGES
 from tocsin.gateways.document import Block, at, block, blocks
-from tocsin.gateways.envoy_config import EnvoyConfig, Manager, Route
+from tocsin.gateways.envoy_config import EnvoyConfig, EnvoyRoute, Manager
 from tocsin.gateways.filter_faults import Filter, filter_faults
-from tocsin.gateways.findings import Effect, Finding
+from tocsin.gateways.findings import Effect, EnvoyFinding
 from tocsin.gateways.needs import GuardedMethod, Needs
 from tocsin.gateways.route_matching import Reached, reached
 
@@ -25,72 +25,78 @@ TRANSCODERS = {
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def check_envoy(config: EnvoyConfig, needs: Needs, cluster: str) -> list[Finding]:
+def check_envoy(config: EnvoyConfig, needs: Needs, cluster: str) -> list[EnvoyFinding]:
     """Everything that does not fit, the worst first, each once. `cluster` is the processor's name in Envoy."""
-    findings: list[Finding] = []
+    findings: list[EnvoyFinding] = []
     models: set[str] = set()
     used: dict[str, tuple[Filter, int]] = {}
     reaches_any = False
     for manager in config.managers:
         if manager.unseen:
-            findings.append(Finding(Effect.UNSEEN, manager.listener, manager.settings.line, manager.unseen, ""))
+            findings.append(EnvoyFinding(Effect.UNSEEN, manager.listener, manager.settings.line, manager.unseen, ""))
         for route, methods in _by_route(reached(manager.routes, needs.methods)):
             reaches_any = True
             models.update(route.clusters)
             where = f"{manager.listener}, {route.name}"
-            position, found = _processor_filter(manager, config, needs, cluster)
-            if found is None:
+            position, filter_block = _processor_filter(manager, config, needs, cluster)
+            if filter_block is None:
                 findings.append(_lacking(manager, where, config))
                 continue
-            yielded = _of_route(manager, route, position, found, methods, needs, where, used, config, cluster)
+            yielded = _of_route(manager, route, position, filter_block, methods, needs, where, used, config, cluster)
             findings += list(yielded)
     for name, (filter_, line) in used.items():
         findings += list(_of_cluster(config, name, filter_, line, needs))
     for listener, target, line in config.tcp:
         if target in models:
             wrong = f"connections to {target} pass as bytes (tcp_proxy), past every filter"
-            findings.append(Finding(Effect.PASSES, listener, line, wrong, "an http_connection_manager in its place"))
+            findings.append(
+                EnvoyFinding(Effect.PASSES, listener, line, wrong, "an http_connection_manager in its place")
+            )
     if not reaches_any and not any(manager.unseen for manager in config.managers):
         wrong = "no route reaches a guarded method: " + ", ".join(method.name for method in needs.methods[:4])
-        findings.append(Finding(Effect.UNSEEN, "routes", 0, wrong, "the file of the Envoy that is before the models"))
+        findings.append(
+            EnvoyFinding(Effect.UNSEEN, "routes", 0, wrong, "the file of the Envoy that is before the models")
+        )
     order = list(Effect)
     return sorted(dict.fromkeys(findings), key=lambda finding: (order.index(finding.effect), finding.line))
 
 
-def _by_route(found: Iterator[Reached]) -> Iterator[tuple[Route, list[Reached]]]:
-    routes: dict[int, tuple[Route, list[Reached]]] = {}
-    for one in found:
-        routes.setdefault(id(one.route), (one.route, []))[1].append(one)
+def _by_route(every_reached: Iterator[Reached]) -> Iterator[tuple[EnvoyRoute, list[Reached]]]:
+    routes: dict[int, tuple[EnvoyRoute, list[Reached]]] = {}
+    for reached_method in every_reached:
+        routes.setdefault(id(reached_method.route), (reached_method.route, []))[1].append(reached_method)
     yield from routes.values()
 
 
 def _of_route(
     manager: Manager,
-    route: Route,
+    route: EnvoyRoute,
     position: int,
-    found: Block,
+    filter_block: Block,
     reached_here: Sequence[Reached],
     needs: Needs,
     where: str,
     used: dict[str, tuple[Filter, int]],
     config: EnvoyConfig,
     cluster: str,
-) -> Iterator[Finding]:
+) -> Iterator[EnvoyFinding]:
     """Everything about one route that reaches guarded methods."""
-    methods = list({one.method.name: one.method for one in reached_here}.values())
-    name = str(found.get("name"))
+    methods = list({reached_method.method.name: reached_method.method for reached_method in reached_here}.values())
+    name = str(filter_block.get("name"))
     levels = [(level, block(level.get(name))) for level in route.levels if name in level]
-    is_disabled, line = found.get("disabled") is True, found.line_of("disabled")
+    is_disabled, line = filter_block.get("disabled") is True, filter_block.line_of("disabled")
     overrides: list[Block] = []
     for level, settings in levels:
         line, is_disabled = level.line_of(name), _disables(settings)
         inner = block(settings.get("config")) if str(settings.get("@type", "")).endswith("FilterConfig") else settings
         overrides.append(block(inner.get("overrides")))
     if is_disabled:
-        told = "the filter is disabled for this route" if levels else "the filter is disabled, and no route enables it"
-        yield Finding(Effect.PASSES, where, line, told, "no `disabled: true`")
+        reason = (
+            "the filter is disabled for this route" if levels else "the filter is disabled, and no route enables it"
+        )
+        yield EnvoyFinding(Effect.PASSES, where, line, reason, "no `disabled: true`")
         return
-    filter_ = Filter(block(found.get("typed_config")), overrides, where)
+    filter_ = Filter(block(filter_block.get("typed_config")), overrides, where)
     target = _target(filter_.get("grpc_service"))
     if overrides and target and not _is_processor(target, config, needs, cluster):
         wrong = f"this route asks another processor ({target})"
@@ -108,7 +114,7 @@ def _of_route(
             f"per_connection_buffer_limit_bytes); max_message is {needs.max_message:,}"
         )
         change = f"per_connection_buffer_limit_bytes: {needs.max_message}"
-        yield Finding(Effect.FAILS, manager.listener, manager.limit_line, wrong, change)
+        yield EnvoyFinding(Effect.FAILS, manager.listener, manager.limit_line, wrong, change)
 
 
 def _processor_filter(manager: Manager, config: EnvoyConfig, needs: Needs, cluster: str) -> tuple[int, Block | None]:
@@ -146,7 +152,7 @@ def _ports(cluster: Block) -> set[int]:
     return ports
 
 
-def _lacking(manager: Manager, where: str, config: EnvoyConfig) -> Finding:
+def _lacking(manager: Manager, where: str, config: EnvoyConfig) -> EnvoyFinding:
     others, hidden = [], False
     for filter_ in manager.filters:
         kind = str(at(filter_, "typed_config", "@type") or "")
@@ -163,10 +169,10 @@ def _lacking(manager: Manager, where: str, config: EnvoyConfig) -> Finding:
         wrong = f"no filter asks Tocsin (ext_proc filters ask {', '.join(others)}: name its cluster by --cluster)"
     elif hidden:
         wrong = "a filter is chosen by a matcher, or fetched from elsewhere, and not shown here"
-        return Finding(Effect.UNSEEN, where, line, wrong, "the filter itself in http_filters")
+        return EnvoyFinding(Effect.UNSEEN, where, line, wrong, "the filter itself in http_filters")
     else:
         wrong = "no filter asks Tocsin"
-    return Finding(Effect.PASSES, where, line, wrong, change)
+    return EnvoyFinding(Effect.PASSES, where, line, wrong, change)
 
 
 def _disables(settings: Block) -> bool:
@@ -174,26 +180,28 @@ def _disables(settings: Block) -> bool:
     return settings.get("disabled") is True or inner.get("disabled") is True
 
 
-def _rewriting(filter_: Filter, reached_here: Sequence[Reached], needs: Needs) -> Iterator[Finding]:
+def _rewriting(filter_: Filter, reached_here: Sequence[Reached], needs: Needs) -> Iterator[EnvoyFinding]:
     """Paths that are rewritten: request headers come with the path as it was sent, attributes with it as it went on."""
-    for one in reached_here:
-        seen = one.sent if filter_.sends_request_headers else one.forwarded
-        if needs.guards(seen) and not one.is_guess:
+    for reached_method in reached_here:
+        path = reached_method.sent if filter_.sends_request_headers else reached_method.forwarded
+        if needs.guards(path) and not reached_method.is_guess:
             continue
-        if one.is_guess and not filter_.sends_request_headers:
+        if reached_method.is_guess and not filter_.sends_request_headers:
             continue
-        key = "regex_rewrite" if one.is_guess else "prefix_rewrite"
-        effect = Effect.MAY_PASS if one.is_guess else Effect.PASSES
-        wrong = f"{one.sent} is rewritten to {one.forwarded} ({key}), and Tocsin sees it before that"
+        key = "regex_rewrite" if reached_method.is_guess else "prefix_rewrite"
+        effect = Effect.MAY_PASS if reached_method.is_guess else Effect.PASSES
+        wrong = (
+            f"{reached_method.sent} is rewritten to {reached_method.forwarded} ({key}), and Tocsin sees it before that"
+        )
         change = "a route of your own for the path as it is sent" + (
             ""
             if needs.needs_request_headers
             else ", or request_header_mode: SKIP with response_attributes [request.path]"
         )
-        yield Finding(effect, filter_.where, one.route.action.line_of(key), wrong, change)
+        yield EnvoyFinding(effect, filter_.where, reached_method.route.action.line_of(key), wrong, change)
 
 
-def _between(manager: Manager, position: int, methods: Sequence[GuardedMethod], where: str) -> Iterator[Finding]:
+def _between(manager: Manager, position: int, methods: Sequence[GuardedMethod], where: str) -> Iterator[EnvoyFinding]:
     """Filters nearer to the model, through which a response passes before Tocsin sees it."""
     has_grpc = any(not method.is_http for method in methods)
     for filter_ in manager.filters[position + 1 :]:
@@ -203,7 +211,7 @@ def _between(manager: Manager, position: int, methods: Sequence[GuardedMethod], 
         for transcoder, shape in TRANSCODERS.items():
             if kind.endswith(transcoder) and has_grpc:
                 wrong = f"{filter_.get('name')} stands behind the filter, which then sees {shape} instead of gRPC"
-                yield Finding(Effect.PASSES, where, line, wrong, "Tocsin's filter between it and the router")
+                yield EnvoyFinding(Effect.PASSES, where, line, wrong, "Tocsin's filter between it and the router")
         if kind.endswith("compressor.v3.Compressor"):
             library = str(at(settings, "compressor_library", "typed_config", "@type") or "")
             package = {"Brotli": "brotli", "Zstd": "zstandard"}.get(library.rpartition(".")[2])
@@ -211,10 +219,10 @@ def _between(manager: Manager, position: int, methods: Sequence[GuardedMethod], 
             wrong = "responses are compressed before Tocsin sees them" + (
                 f", and are read only where the package {package} is installed" if package else ""
             )
-            yield Finding(effect, where, line, wrong, "Tocsin's filter between the compressor and the router")
+            yield EnvoyFinding(effect, where, line, wrong, "Tocsin's filter between the compressor and the router")
 
 
-def _of_cluster(config: EnvoyConfig, name: str, filter_: Filter, line: int, needs: Needs) -> Iterator[Finding]:
+def _of_cluster(config: EnvoyConfig, name: str, filter_: Filter, line: int, needs: Needs) -> Iterator[EnvoyFinding]:
     """The processor's cluster."""
     unanswered = filter_.when_unanswered
     down = Effect.PASSES if unanswered is Effect.MAY_PASS else unanswered
@@ -223,25 +231,25 @@ def _of_cluster(config: EnvoyConfig, name: str, filter_: Filter, line: int, need
     if cluster is None:
         if "google_grpc" not in block(filter_.get("grpc_service")):
             wrong = "there is no such cluster in this file"
-            yield Finding(down, where, line, wrong, "the cluster that `tocsin attach` prints")
+            yield EnvoyFinding(down, where, line, wrong, "the cluster that `tocsin attach` prints")
         return
     if not _speaks_http2(cluster):
         wrong = "Envoy speaks HTTP/1.1 to the processor, whose gRPC needs HTTP/2"
         change = (
             f"typed_extension_protocol_options: {_OPTIONS} with explicit_http_config: {{http2_protocol_options: {{}}}}"
         )
-        yield Finding(down, where, cluster.line_of("typed_extension_protocol_options"), wrong, change)
+        yield EnvoyFinding(down, where, cluster.line_of("typed_extension_protocol_options"), wrong, change)
     most, at_line = _most_requests(cluster)
     if most <= DEFAULT_EXCHANGES:
         wrong = f"Envoy has at most {most:,} exchanges with it under way (max_requests): others are not judged"
         change = f"circuit_breakers: {{thresholds: [{{max_requests: {MOST_EXCHANGES}}}]}}"
-        yield Finding(unanswered, where, at_line, wrong, change)
+        yield EnvoyFinding(unanswered, where, at_line, wrong, change)
     has_tls = isinstance(cluster.get("transport_socket"), Block)
     if has_tls != needs.has_tls:
         wrong = "Tocsin's port has TLS (ext_proc_tls)" if needs.has_tls else "Tocsin's port has no TLS (ext_proc_tls)"
         wrong += ", and Envoy comes " + ("with it" if has_tls else "without it")
         change = "the transport_socket that `tocsin attach` prints" if needs.has_tls else "no transport_socket"
-        yield Finding(down, where, cluster.line_of("transport_socket"), wrong, change)
+        yield EnvoyFinding(down, where, cluster.line_of("transport_socket"), wrong, change)
 
 
 def _speaks_http2(cluster: Block) -> bool:

@@ -13,7 +13,7 @@ TCP = "tcp_proxy.v3.TcpProxy"
 
 
 @dataclass(frozen=True)
-class Route:
+class EnvoyRoute:
     """A route that forwards: what it matches, its action, and what levels say of filters, the least specific first."""
 
     name: str
@@ -30,7 +30,7 @@ class Manager:
     listener: str
     settings: Block
     filters: tuple[Block, ...]
-    routes: tuple[Route, ...]
+    routes: tuple[EnvoyRoute, ...]
     buffer_limit: int
     limit_line: int
     unseen: str = ""
@@ -60,8 +60,8 @@ def envoy_config(root: Block, name: str) -> EnvoyConfig:
             clusters += _of_dump(part, "cluster")
             route_configs += _of_dump(part, "route_config")
             for entry in blocks(part.get("ecds_filters")):
-                found = block(entry.get("ecds_filter"))
-                discovered[str(found.get("name"))] = block(found.get("typed_config"))
+                discovered_filter = block(entry.get("ecds_filter"))
+                discovered[str(discovered_filter.get("name"))] = block(discovered_filter.get("typed_config"))
     elif "static_resources" in root:
         static = block(root["static_resources"])
         listeners, clusters = list(blocks(static.get("listeners"))), list(blocks(static.get("clusters")))
@@ -70,26 +70,26 @@ def envoy_config(root: Block, name: str) -> EnvoyConfig:
             f"{name}: has neither static_resources, as Envoy's bootstrap has, nor configs, as /config_dump of its "
             "admin port has"
         )
-    made = EnvoyConfig(clusters={str(cluster.get("name")): cluster for cluster in clusters})
+    config_read = EnvoyConfig(clusters={str(cluster.get("name")): cluster for cluster in clusters})
     by_name = {str(config.get("name")): config for config in route_configs}
     for number, listener in enumerate(listeners):
-        _add_listener(made, listener, f"listener {listener.get('name') or number}", by_name, discovered)
-    return made
+        _add_listener(config_read, listener, f"listener {listener.get('name') or number}", by_name, discovered)
+    return config_read
 
 
 def _of_dump(part: Block, kind: str) -> list[Block]:
     """The resources of a kind in a part of /config_dump; of listeners, those that are active."""
-    found: list[Block] = []
+    resources: list[Block] = []
     for group in (f"static_{kind}s", f"dynamic_{kind}s", f"dynamic_active_{kind}s"):
         for entry in blocks(part.get(group)):
             resource = at(entry, kind) or at(entry, "active_state", kind)
             if isinstance(resource, Block):
-                found.append(resource)
-    return found
+                resources.append(resource)
+    return resources
 
 
 def _add_listener(
-    made: EnvoyConfig, listener: Block, name: str, route_configs: dict[str, Block], discovered: dict[str, Block]
+    config_read: EnvoyConfig, listener: Block, name: str, route_configs: dict[str, Block], discovered: dict[str, Block]
 ) -> None:
     limit = listener.get("per_connection_buffer_limit_bytes")
     chains = [*blocks(listener.get("filter_chains"))]
@@ -101,10 +101,10 @@ def _add_listener(
             kind = str(settings.get("@type", ""))
             if kind.endswith(TCP):
                 for cluster in _clusters(settings):
-                    made.tcp.append((name, cluster, filter_.line))
+                    config_read.tcp.append((name, cluster, filter_.line))
             elif kind.endswith(MANAGER):
                 routes, unseen = _routes(settings, route_configs)
-                made.managers.append(
+                config_read.managers.append(
                     Manager(
                         name,
                         settings,
@@ -126,7 +126,7 @@ def _filters(settings: Block, discovered: dict[str, Block]) -> Iterator[Block]:
         yield filter_
 
 
-def _routes(settings: Block, route_configs: dict[str, Block]) -> tuple[list[Route], str]:
+def _routes(settings: Block, route_configs: dict[str, Block]) -> tuple[list[EnvoyRoute], str]:
     if isinstance(settings.get("route_config"), Block):
         config = block(settings["route_config"])
     elif "rds" in settings:
@@ -149,9 +149,9 @@ def _routes(settings: Block, route_configs: dict[str, Block]) -> tuple[list[Rout
             for cluster in weighted:
                 more = block(cluster.get("typed_per_filter_config"))
                 clusters = (str(cluster.get("name")),)
-                routes.append(Route(name, block(route.get("match")), action, (*levels, more), clusters))
+                routes.append(EnvoyRoute(name, block(route.get("match")), action, (*levels, more), clusters))
             if not weighted:
-                routes.append(Route(name, block(route.get("match")), action, levels, tuple(_clusters(action))))
+                routes.append(EnvoyRoute(name, block(route.get("match")), action, levels, tuple(_clusters(action))))
     return routes, ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tocsin.gateways.document import Block, at, block, blocks
-from tocsin.gateways.findings import Effect, Finding
+from tocsin.gateways.findings import Effect, EnvoyFinding
 from tocsin.gateways.needs import GuardedMethod, Needs
 
 BODY_MODES = ("NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED", "GRPC")
@@ -48,8 +48,8 @@ class Filter:
                 return source.lines[key]
         return self.modes.line or self._sources[-1].line
 
-    def finding(self, effect: Effect, key: str, wrong: str, change: str) -> Finding:
-        return Finding(effect, self.where, self.line_of(key), wrong, change)
+    def finding(self, effect: Effect, key: str, wrong: str, change: str) -> EnvoyFinding:
+        return EnvoyFinding(effect, self.where, self.line_of(key), wrong, change)
 
     @property
     def when_unanswered(self) -> Effect:
@@ -63,7 +63,7 @@ class Filter:
         return None
 
 
-def filter_faults(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[Finding]:
+def filter_faults(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[EnvoyFinding]:
     """What is wrong with a filter for responses of these methods."""
     if filter_.get("grpc_service") is None:
         yield filter_.finding(
@@ -86,7 +86,7 @@ def _wanted_body(needs: Needs, methods: Sequence[GuardedMethod]) -> str:
     return "FULL_DUPLEX_STREAMED" if any(method.streams for method in methods) else "BUFFERED"
 
 
-def _modes(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[Finding]:
+def _modes(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[EnvoyFinding]:
     mode, key = filter_.response_body, "response_body_mode"
     wanted = _wanted_body(needs, methods)
     change = f"response_body_mode: {wanted}"
@@ -132,7 +132,7 @@ def _modes(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> I
             yield filter_.finding(Effect.UNTOLD, "response_trailer_mode", wrong, "response_trailer_mode: SEND")
 
 
-def _requests(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[Finding]:
+def _requests(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[EnvoyFinding]:
     if not filter_.sends_request_headers:
         if "request.path" not in filter_.attributes:
             wrong = "neither request headers nor the attribute request.path come, so that no method is known"
@@ -159,7 +159,7 @@ def _requests(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -
         yield filter_.finding(Effect.FAILS, "request_body_mode", wrong, "request_body_mode: STREAMED")
 
 
-def _failing(filter_: Filter, needs: Needs) -> Iterator[Finding]:
+def _failing(filter_: Filter, needs: Needs) -> Iterator[EnvoyFinding]:
     if filter_.allows_failure and needs.closed and not filter_.observes:
         wrong = "with fail: closed nothing may pass unjudged, and with failure_mode_allow it does while Tocsin is away"
         yield filter_.finding(Effect.MAY_PASS, "failure_mode_allow", wrong, "failure_mode_allow: false")
@@ -181,7 +181,7 @@ def _failing(filter_: Filter, needs: Needs) -> Iterator[Finding]:
             yield filter_.finding(Effect.NOTE, "deferred_close_timeout", wrong, "deferred_close_timeout: 5s")
 
 
-def _replies(filter_: Filter, needs: Needs) -> Iterator[Finding]:
+def _replies(filter_: Filter, needs: Needs) -> Iterator[EnvoyFinding]:
     if filter_.observes:
         return
     if needs.enforces and filter_.get("disable_immediate_response") is True:
@@ -205,18 +205,18 @@ def _replies(filter_: Filter, needs: Needs) -> Iterator[Finding]:
         yield filter_.finding(Effect.NOTE, "allow_mode_override", wrong, "allow_mode_override: false")
 
 
-def _forwarded_headers(filter_: Filter, needs: Needs) -> Iterator[Finding]:
+def _forwarded_headers(filter_: Filter, needs: Needs) -> Iterator[EnvoyFinding]:
     """Headers that are read of a request or response, and that the filter keeps back."""
     rules = block(filter_.get("forward_rules"))
     if not rules:
         return
     allowed, barred = _patterns(rules.get("allowed_headers")), _patterns(rules.get("disallowed_headers"))
     read = [":path", ":method", ":status", "content-type", "content-encoding", "grpc-encoding", *needs.keys]
-    kept = [
+    withheld = [
         name for name in read if _matches(barred, name) or ("allowed_headers" in rules and not _matches(allowed, name))
     ]
-    if kept:
-        wrong = f"headers that judgement reads do not come: {', '.join(kept)}"
+    if withheld:
+        wrong = f"headers that judgement reads do not come: {', '.join(withheld)}"
         yield filter_.finding(Effect.MAY_PASS, "forward_rules", wrong, "forward_rules that let them through, or none")
 
 

@@ -28,17 +28,19 @@ class Placement:
         """Of the command's options: `target` KIND/NAME, `processor` SERVICE[.NAMESPACE][:PORT]. Raises ValueError."""
         kind, slash, target_name = target.partition("/")
         if not slash or kind not in KINDS or not _NAME.fullmatch(target_name):
-            raise ValueError(f"--target: expected {', '.join(f'{known}/NAME' for known in KINDS)}, not '{target}'")
-        host, colon, told = processor.partition(":")
+            raise ValueError(
+                f"--target: expected {', '.join(f'{kind_name}/NAME' for kind_name in KINDS)}, not '{target}'"
+            )
+        host, colon, port_text = processor.partition(":")
         parts = (host or name).split(".")
-        if (colon and not told.isdigit()) or not all(_NAME.fullmatch(part) for part in parts):
+        if (colon and not port_text.isdigit()) or not all(_NAME.fullmatch(part) for part in parts):
             raise ValueError(
                 f"--processor: expected SERVICE, SERVICE.NAMESPACE or either with :PORT, not '{processor}'"
             )
         if not _NAME.fullmatch(name):
             raise ValueError(f"--name: expected a name as Kubernetes has them, not '{name}'")
         where = parts[1] if len(parts) > 1 else namespace
-        return cls(name, namespace, kind, target_name, parts[0], where, int(told) if colon else port)
+        return cls(name, namespace, kind, target_name, parts[0], where, int(port_text) if colon else port)
 
     def metadata(self) -> dict[str, Any]:
         return {"name": self.name, **({"namespace": self.namespace} if self.namespace else {})}

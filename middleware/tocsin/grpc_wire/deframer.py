@@ -9,6 +9,7 @@ from tocsin.memory import MemoryAccount
 
 PREFIX_SIZE = 5  # a compression flag and a length of four bytes
 _PREFIX = Struct(">BL")
+SMALL_PIECE = 4_096  # bytes of a piece of a message below which it is copied together with others
 
 
 class Message:
@@ -42,17 +43,24 @@ class MessageDeframer:
 
     A message over `limit` bytes, or one that `memory` has no room for, is skipped: it comes out without content
     and with a fault, `too_large` or `memory`. An assembler that `keeps` what it reads stops there instead, and `rest`
-    is what it has of that message and of what follows.
+    is what it has of that message and of what follows. Where `reads` is false nobody wants to know what is in messages:
+    those that do not come in one piece are not kept, and come out empty.
     """
 
-    __slots__ = ("_buffer", "_limit", "_memory", "_skip", "_skipped", "keeps", "rest")
+    __slots__ = (
+        "_head", "_kept_size", "_limit", "_memory", "_pieces", "_skip", "_skipped", "_small", "keeps", "reads", "rest",
+    )  # fmt: skip
 
-    def __init__(self, limit: int, memory: MemoryAccount, *, keeps: bool = False) -> None:
+    def __init__(self, limit: int, memory: MemoryAccount, *, keeps: bool = False, reads: bool = True) -> None:
         self._limit = limit
         self._memory = memory
         self.keeps = keeps
+        self.reads = reads
         self.rest = b""
-        self._buffer = bytearray()  # of one message; a list of many small pieces would take far more than they hold
+        self._head = b""  # of an unfinished message its prefix, as far as it has come,
+        self._pieces: list[bytes] = []  # its content in pieces as they came,
+        self._small = bytearray()  # what follows those: a list of many small ones would take far more than they hold,
+        self._kept_size = 0  # and the bytes of both
         self._skip = 0
         self._skipped: Message | None = None
 
@@ -68,52 +76,73 @@ class MessageDeframer:
                     message, self._skipped = self._skipped, None
                     yield message
                 continue
-            buffer = self._buffer
-            if not buffer and end - at >= PREFIX_SIZE:  # whole messages need not be copied together
+            if not self._head and end - at >= PREFIX_SIZE:  # whole messages need not be copied together
                 length = int.from_bytes(payload[at + 1 : at + PREFIX_SIZE], "big")
                 if PREFIX_SIZE + length <= end - at and length <= self._limit:
                     start, at = at, at + PREFIX_SIZE + length
                     yield Message(payload[start] != 0, payload[start + PREFIX_SIZE : at])
                     continue
-            missing = PREFIX_SIZE - len(buffer)
-            if missing > 0:
-                at += self._keep(payload[at : at + missing])
-                if len(buffer) < PREFIX_SIZE:
+            if len(self._head) < PREFIX_SIZE:
+                piece = payload[at : at + PREFIX_SIZE - len(self._head)]
+                self._head += piece
+                self._memory.charge(len(piece))
+                at += len(piece)
+                if len(self._head) < PREFIX_SIZE:
                     return
-            compressed = buffer[0] != 0
-            length = int.from_bytes(buffer[1:PREFIX_SIZE], "big")
+            compressed = self._head[0] != 0
+            length = int.from_bytes(self._head[1:], "big")
+            missing = length - self._kept_size
             fault = "too_large" if length > self._limit else None
-            missing = PREFIX_SIZE + length - len(buffer)
+            if fault is None and not self.reads and missing > end - at:
+                self._pass_over(missing, Message(False, b""))
+                continue
             if fault is None and missing > end - at and self._memory.lacks_room:
                 fault = "memory"
             if fault is not None:
                 if self.keeps:
-                    self.rest = bytes(buffer) + payload[at:]
-                    self.forget()
+                    self.rest = self.unfinished() + payload[at:]
                     yield Message(compressed, None, fault)
                     return
-                self.forget()
-                self._skip, self._skipped = missing, Message(compressed, None, fault)
+                self._pass_over(missing, Message(compressed, None, fault))
                 continue
-            at += self._keep(payload[at : at + missing])
-            if len(buffer) == PREFIX_SIZE + length:
-                content = bytes(memoryview(buffer)[PREFIX_SIZE:])
-                self.forget()
-                yield Message(compressed, content)
+            piece = payload[at : at + missing]
+            at += len(piece)
+            if len(piece) < missing:
+                self._keep(piece)
+                return
+            content = piece if not self._kept_size else b"".join((*self._pieces, self._small, piece))
+            self.forget()
+            yield Message(compressed, content)
 
     def unfinished(self) -> bytes:
         """What was fed and belongs to no complete message; it is given up here."""
-        unfinished = bytes(self._buffer)
+        unfinished = b"".join((self._head, *self._pieces, self._small))
         self.forget()
         return unfinished
 
-    def _keep(self, payload: bytes) -> int:
-        self._buffer += payload
-        self._memory.charge(len(payload))
-        return len(payload)
+    def _pass_over(self, missing: int, message: Message) -> None:
+        """A message is not kept, of which so many bytes are still to come: it comes out as this."""
+        self.forget()
+        self._skip, self._skipped = missing, message
+
+    def _keep(self, piece: bytes) -> None:
+        size = len(piece)
+        if size < SMALL_PIECE:
+            self._small += piece
+        else:
+            if self._small:
+                self._pieces.append(bytes(self._small))
+                self._small = bytearray()
+            self._pieces.append(piece)
+        self._kept_size += size
+        self._memory.charge(size)
 
     def forget(self) -> None:
         """Give back what is kept of an unfinished message."""
-        if self._buffer:
-            self._memory.release(len(self._buffer))
-            self._buffer = bytearray()
+        if self._head:
+            self._memory.release(len(self._head) + self._kept_size)
+            self._head, self._kept_size = b"", 0
+            if self._pieces:
+                self._pieces = []
+            if self._small:
+                self._small = bytearray()

@@ -264,11 +264,11 @@ class SendWindow:
                     break
                 if size > room:
                     rest = memoryview(payload)
-                    put(frames.frame(DATA, flags & ~END_STREAM, stream, bytes(rest[:room])))
+                    put(frames.data_frame(flags & ~END_STREAM, stream, rest[:room]))
                     queue[0] = (_lean(rest[room:]), flags)
                     size = room
                 else:
-                    put(frames.frame(DATA, flags, stream, bytes(payload)))
+                    put(frames.data_frame(flags, stream, payload))
                     queue.popleft()
             else:
                 put(frames.frame(DATA, flags, stream))

@@ -55,6 +55,12 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream) + payload
 
 
+def data_frame(flags: int, stream: int, payload: bytes | memoryview) -> bytes:
+    """A DATA frame, of which the payload may be a part of something larger: it is copied once."""
+    length = len(payload)
+    return b"".join((HEADER.pack(length >> 8, length & 0xFF, DATA, flags, stream), payload))
+
+
 def goaway(last_stream: int, code: int, message: str = "") -> bytes:
     """A GOAWAY frame: streams up to `last_stream` go on."""
     return frame(GOAWAY, 0, 0, Struct(">LL").pack(last_stream, code) + message.encode("ascii", "replace"))

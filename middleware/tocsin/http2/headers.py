@@ -178,12 +178,12 @@ class HeaderReader:
         return decoded
 
 
-def without(block: bytes, name: str, index: int) -> bytes:
+def remove_header(block: bytes, name: str, index: int) -> bytes:
     """A stateless block without the fields of that name, at `index` of the static table. Raises HeaderError."""
-    return (_kept_without if len(block) <= KEPT_SIZE else _without)(block, name, index)
+    return (_cached_remove_header if len(block) <= KEPT_SIZE else _remove_header)(block, name, index)
 
 
-def _without(block: bytes, name: str, index: int) -> bytes:
+def _remove_header(block: bytes, name: str, index: int) -> bytes:
     if not block:
         return block
     spellings = _spellings_of(name)
@@ -214,7 +214,7 @@ def _without(block: bytes, name: str, index: int) -> bytes:
     return b"".join(parts)
 
 
-_kept_without = lru_cache(maxsize=1024)(_without)
+_cached_remove_header = lru_cache(maxsize=1024)(_remove_header)
 
 
 def literal(name: str, value: str) -> bytes:

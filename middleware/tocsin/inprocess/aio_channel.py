@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, without_verdicts
-from tocsin.inprocess.channel import GuardedCalls, GuardedMethod, SentRequest
+from tocsin.inprocess.channel import GuardedCalls, SentRequest, WrappedMethod
 from tocsin.inprocess.holding import Holding, Settled
 from tocsin.inprocess.withheld import withheld_aio, without_verdict_aio
 from tocsin.judgement.batching import Batcher
@@ -28,7 +28,7 @@ class _Callable:
     request_streams = False
     response_streams = False
 
-    def __init__(self, guarded: GuardedMethod) -> None:
+    def __init__(self, guarded: WrappedMethod) -> None:
         self._guarded = guarded
         self._batcher: Batcher | None = None
 
@@ -95,7 +95,7 @@ class _GuardedCall:
     """A call under way; what the four kinds have in common."""
 
     def __init__(
-        self, inner: Any, holding: Holding, guarded: GuardedMethod, batcher: Batcher, capture: Capture, ask: Asker
+        self, inner: Any, holding: Holding, guarded: WrappedMethod, batcher: Batcher, capture: Capture, ask: Asker
     ) -> None:
         self._inner = inner
         self._capture = capture
@@ -105,8 +105,8 @@ class _GuardedCall:
         self._ask = ask
         self._withheld: grpc.aio.AioRpcError | None = None
 
-    async def _settle(self, actions: Actions) -> Settled:
-        settled = await self._holding.settle_aio(actions, self._batcher, self._ask)
+    async def _perform(self, actions: Actions) -> Settled:
+        settled = await self._holding.perform_aio(actions, self._batcher, self._ask)
         if settled.instead is not None and not settled.instead.responses:
             self._withheld = withheld_aio(settled.instead, self._holding.call)
         return settled
@@ -200,7 +200,7 @@ class _OneResponse(_GuardedCall):
         if self._guarded.guard.config.accept_verdicts:
             self._holding.accept(await self._inner.trailing_metadata())
         await self._note_metadata()
-        settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
+        settled = await self._perform(self._holding.take(message, self._capture.content_of(message)))
         if settled.instead is None:
             return message
         if not settled.instead.responses:
@@ -243,10 +243,10 @@ class _ManyResponses(_GuardedCall):
         if message is grpc.aio.EOF:
             self._finished = True
             await self._note_metadata()
-            settled = await self._settle(self._holding.end())
+            settled = await self._perform(self._holding.end())
             self._holding.on_closed()
         else:
-            settled = await self._settle(self._holding.take(message, self._capture.content_of(message)))
+            settled = await self._perform(self._holding.take(message, self._capture.content_of(message)))
         self._ready.extend(settled.messages)
         if settled.instead is not None:
             self._finished = True

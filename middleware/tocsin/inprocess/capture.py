@@ -10,7 +10,7 @@ from typing import Any
 
 from tocsin.judgement.call import Call
 from tocsin.judgement.policy import DETAILS_KEY, Replacement
-from tocsin.protocols.metadata import joined
+from tocsin.protocols.metadata import joined_values
 from tocsin.verdict import FIELD_OVERHEAD, METADATA_KEY
 
 Codec = Callable[[Any], Any] | None
@@ -77,7 +77,7 @@ def text_metadata(metadata: Iterable[tuple[str, Any]] | None, scores: Sequence[s
     """The text entries of metadata. Of a repeated key the last value counts; of a key in `scores`, all, joined."""
     entries = list(metadata or ())
     last = {key: value for key, value in entries if isinstance(value, str)}
-    return {**last, **joined(entries, scores)} if scores else last
+    return {**last, **joined_values(entries, scores)} if scores else last
 
 
 def with_verdict(

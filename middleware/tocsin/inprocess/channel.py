@@ -21,7 +21,7 @@ def require_grpc(guard: Guard, position: str) -> None:
         raise ConfigError(f"{position} judges protocols of gRPC, such as `oip`, and no model has one: {names}")
 
 
-class GuardedMethod:
+class WrappedMethod:
     """A guarded method of a wrapped channel. Each call gets its own callable, whose codecs know the call."""
 
     def __init__(self, make: Any, guard: Guard, method: str, serializer: Codec, deserializer: Codec) -> None:
@@ -44,7 +44,7 @@ class GuardedMethod:
 class SentRequest:
     """How a call was made, to make it again within what is left of its deadline."""
 
-    def __init__(self, guarded: GuardedMethod, timeout: float | None, metadata: Any) -> None:
+    def __init__(self, guarded: WrappedMethod, timeout: float | None, metadata: Any) -> None:
         self._largest = int(guarded.guard.config.max_message)
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._metadata = metadata
@@ -63,7 +63,7 @@ class SentRequest:
 class GuardedCalls:
     """The four kinds of call on a wrapped channel. Guarded methods become guarded callables."""
 
-    guarded: ClassVar[dict[str, Any]]  # by kind, made of a GuardedMethod
+    guarded: ClassVar[dict[str, Any]]  # by kind, made of a WrappedMethod
 
     def __init__(self, channel: Any, guard: Guard) -> None:
         self._channel = channel
@@ -92,4 +92,4 @@ class GuardedCalls:
         make = getattr(self._channel, kind)
         if method not in self._guard.methods:
             return make(method, request_serializer, response_deserializer)
-        return self.guarded[kind](GuardedMethod(make, self._guard, method, request_serializer, response_deserializer))
+        return self.guarded[kind](WrappedMethod(make, self._guard, method, request_serializer, response_deserializer))

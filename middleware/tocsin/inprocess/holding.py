@@ -1,6 +1,6 @@
 """The gate for clients and servers in process, sync and aio.
 
-`take` and `end` report what has come. `settle` and `settle_aio` carry out the gate's actions and return what goes on.
+`take` and `end` report what has come. `perform` and `perform_aio` carry out the gate's actions and return what goes on.
 `on_closed` reports that nothing more comes.
 """
 
@@ -19,7 +19,7 @@ from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import Actions, End, Gate, Release
 from tocsin.judgement.guard import Guard
 from tocsin.judgement.policy import Replacement
-from tocsin.protocols.metadata import joined
+from tocsin.protocols.metadata import joined_values
 
 
 class Settled(NamedTuple):
@@ -46,11 +46,11 @@ class Holding:
 
     def note_initial(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
         """Keep what judging reads of the response's initial metadata."""
-        self.call.initial_metadata = joined(metadata, self.call.wants_initial)
+        self.call.initial_metadata = joined_values(metadata, self.call.wants_initial)
 
     def note_trailing(self, metadata: Iterable[tuple[str, Any]] | None) -> None:
         """Keep what judging reads of the response's trailing metadata; called before `end`."""
-        self.call.trailing_metadata = joined(metadata, self.call.wants_trailing)
+        self.call.trailing_metadata = joined_values(metadata, self.call.wants_trailing)
 
     def accept(self, trailing: Iterable[tuple[str, Any]] | None) -> None:
         """Accept another Tocsin's verdict, where that is configured and the response has one message."""
@@ -69,7 +69,7 @@ class Holding:
         """The call has ended: judge what came of it."""
         self._guard.on_call_closed(self.call)
 
-    def settle(self, actions: Actions, ask: Callable[[Ask], Outcome]) -> Settled:
+    def perform(self, actions: Actions, ask: Callable[[Ask], Outcome]) -> Settled:
         """Carry out the gate's actions one after the other, and those that follow from their outcomes."""
         guard, gate, messages = self._guard, self._gate, list[Any]()
         open_actions = deque(actions)
@@ -89,7 +89,9 @@ class Holding:
             open_actions.extendleft(reversed(follows))
         return Settled(messages, self.instead)
 
-    async def settle_aio(self, actions: Actions, batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]]) -> Settled:
+    async def perform_aio(
+        self, actions: Actions, batcher: Batcher, ask: Callable[[Ask], Awaitable[Outcome]]
+    ) -> Settled:
         """The same in an event loop, where calls are judged in batches."""
         gate, messages = self._gate, list[Any]()
         open_actions = deque(actions)

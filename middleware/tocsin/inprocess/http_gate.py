@@ -64,7 +64,7 @@ class HttpGate:
             return self._outcome(ask(step))
 
         actions = self._take(segments, is_end)
-        return self._released(self._holding.settle(actions, outcome_of), is_end)
+        return self._released(self._holding.perform(actions, outcome_of), is_end)
 
     async def pass_on_aio(
         self, segments: Sequence[Segment], batcher: Batcher, ask: AsyncAsking, *, is_end: bool = False
@@ -75,7 +75,7 @@ class HttpGate:
             return self._outcome(await ask(step))
 
         actions = self._take(segments, is_end)
-        return self._released(await self._holding.settle_aio(actions, batcher, outcome_of), is_end)
+        return self._released(await self._holding.perform_aio(actions, batcher, outcome_of), is_end)
 
     def close(self) -> None:
         """Nothing more comes of the response."""

@@ -116,7 +116,7 @@ class _ServedCall:
             self._strip(context)
             raise
         note_trailing(context, self._holding)
-        settled = self._holding.settle(self._take(response), self._asker(request, context))
+        settled = self._holding.perform(self._take(response), self._asker(request, context))
         self._annotate(context, settled)
         if settled.instead is None:
             return response
@@ -129,7 +129,7 @@ class _ServedCall:
         response = await self.inner(self._noted_aio(request), context)
         note_trailing(context, self._holding)
         ask = self._asker_aio(request, context)
-        settled = await self._holding.settle_aio(self._take(response), self._by.batcher, ask)
+        settled = await self._holding.perform_aio(self._take(response), self._by.batcher, ask)
         self._annotate(context, settled)
         if settled.instead is None:
             return response
@@ -149,7 +149,7 @@ class _ServedCall:
                 except StopIteration:
                     note_trailing(context, self._holding)
                     ended, actions = True, self._holding.end()
-                settled = self._holding.settle(actions, ask)
+                settled = self._holding.perform(actions, ask)
                 yield from settled.messages
                 if settled.instead is not None:
                     self._annotate(context, settled)
@@ -176,7 +176,7 @@ class _ServedCall:
                 except StopAsyncIteration:
                     note_trailing(context, self._holding)
                     ended, actions = True, self._holding.end()
-                settled = await self._holding.settle_aio(actions, self._by.batcher, ask)
+                settled = await self._holding.perform_aio(actions, self._by.batcher, ask)
                 for message in settled.messages:
                     yield message
                 if settled.instead is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from tocsin.inprocess.capture import Capture, text_metadata, with_verdict, without_verdicts
-from tocsin.inprocess.channel import GuardedCalls, GuardedMethod, SentRequest
+from tocsin.inprocess.channel import GuardedCalls, SentRequest, WrappedMethod
 from tocsin.inprocess.holding import Holding
 from tocsin.inprocess.withheld import Withheld, without_verdict
 from tocsin.judgement.enforcement import Ask, Outcome
@@ -32,7 +32,7 @@ class _Callable:
 
     request_streams = False
 
-    def __init__(self, guarded: GuardedMethod) -> None:
+    def __init__(self, guarded: WrappedMethod) -> None:
         self._guarded = guarded
 
     def _begin(self, metadata: Metadata) -> Holding:
@@ -66,7 +66,7 @@ class _Callable:
         """The message that goes on as a response of one message. Raises Withheld."""
         holding.accept(inner.trailing_metadata() if self._guarded.guard.config.accept_verdicts else None)
         _note_metadata(holding, inner)
-        settled = holding.settle(holding.take(message, capture.content_of(message)), ask)
+        settled = holding.perform(holding.take(message, capture.content_of(message)), ask)
         if settled.instead is None:
             return message
         if not settled.instead.responses:
@@ -227,7 +227,7 @@ class GuardedFuture(GuardedCall, grpc.Future):  # type: ignore[misc]
 class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
     """A stream of responses, judged as the guard says; in enforce, each message once its judgement is there."""
 
-    def __init__(self, inner: Any, holding: Holding, guarded: GuardedMethod, capture: Capture, ask: Asker) -> None:
+    def __init__(self, inner: Any, holding: Holding, guarded: WrappedMethod, capture: Capture, ask: Asker) -> None:
         super().__init__(inner, holding)
         self._guarded = guarded
         self._capture = capture
@@ -260,7 +260,7 @@ class GuardedStream(GuardedCall, grpc.RpcError):  # type: ignore[misc]
         except BaseException as error:
             self._holding.on_closed()
             raise self._holding.failed(error, without_verdict) from None
-        settled = self._holding.settle(actions, self._ask)
+        settled = self._holding.perform(actions, self._ask)
         if self._finished:
             self._holding.on_closed()
         self._ready.extend(settled.messages)

@@ -93,6 +93,7 @@ class Batcher:
         self._guard.give_up(call, "queue_full", f"{self.waiting:,} responses wait for the scorer already")
         waiting.judged(call)
         self._after_flush()
+        call.forget()
 
     def _flush(self) -> None:
         self._scheduled = False

@@ -75,7 +75,7 @@ def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_ret
                 if further is not None and further.action not in WITHHOLDS:
                     further.action = "retry"
                     return _replaced_by(guard, call, further, responses)
-        action = model.policy.settled("retry")
+        action = model.policy.action_without_asking("retry")
     if action == "fallback":
         if again and request is not None and config.fallback is not None:
             fallback = config.fallback
@@ -83,7 +83,7 @@ def enforcement_steps(guard: Guard, call: Call, *, partially_sent: bool, can_ret
             if responses:
                 verdict.action = "fallback"
                 return _replaced_by(guard, call, verdict, responses)
-        action = model.policy.settled("fallback")
+        action = model.policy.action_without_asking("fallback")
     verdict.action = action
     guard.acted(call, action)
     if action not in WITHHOLDS:

@@ -69,9 +69,9 @@ END = End()
 class Gate:
     """One call's responses. `holds`: they wait until they are judged; else they go on at once, and only the end waits.
 
-    `can_retry`: the request may be sent again, once all of it is there (`request_is_whole`). `accepts`: the end of a
-    response of one message may bring a verdict that was made behind, or what judging takes, so that it is not judged
-    before that.
+    `can_retry`: the request may be sent again, once all of it is there (`request_is_whole`). `trusts_verdicts`: the
+    end of a response of one message may bring a verdict that was made behind, or what judging takes, so that it is not
+    judged before that.
     """
 
     request_is_whole = True
@@ -89,13 +89,13 @@ class Gate:
     _deferred: list[tuple[Call, bytes | None]] | None = None  # judged while somebody is asked, with their response
 
     def __init__(
-        self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, accepts: bool = False
+        self, guard: Guard, call: Call, *, holds: bool, can_retry: bool = False, trusts_verdicts: bool = False
     ) -> None:
         self.guard = guard
         self.call = call
         self.holds = holds
         self.can_retry = can_retry
-        self.accepts = accepts
+        self.trusts_verdicts = trusts_verdicts
         self._items: deque[Any] = deque()
 
     @property
@@ -129,7 +129,7 @@ class Gate:
         else:
             at_once = self._keep(item)
         piece = call.on_response_message(content, fault)
-        if piece is None or (self.accepts and piece is call):
+        if piece is None or (self.trusts_verdicts and piece is call):
             return at_once
         if piece.verdict is not None:  # it was made behind
             return [*at_once, *self._decide(piece)]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tocsin.configuration.config import Config
 from tocsin.judgement.call import Call, StreamedCall
 from tocsin.judgement.call_plan import CallPlan
-from tocsin.judgement.method_plans import method_plans
+from tocsin.judgement.method_plans import method_plans, sends_payloads
 from tocsin.judgement.model import GuardedModel, guarded_models
 from tocsin.judgement.scoring import Scoring
 from tocsin.judgement.shadow import by_candidates
@@ -28,6 +28,7 @@ from tocsin.verdict import Verdict
 
 TRACE_KEY = "traceparent"
 HEX, NO_TRACE = "0123456789abcdef", "0" * 32
+NAMED = 5  # configured models that a message names
 OTHER = "other"  # the label of models that are not configured
 NO_KEYS: Mapping[str, str] = {}
 ALL_ROWS = 1 << 60  # more than there are
@@ -88,6 +89,7 @@ class Guard:
         self.is_blocking = any(model.is_blocking for model in self.models.values())
         self.shadows = any(model.shadow is not None for model in self.models.values())
         self._has_no_bundle = self._keep is None and all(model.scoring is None for model in self.models.values())
+        self.reads_responses = sends_payloads(config) or not self._has_no_bundle  # whether anybody reads messages
         self._default_model = next(iter(self.models)) if len(self.models) == 1 else OTHER
 
     @classmethod
@@ -215,10 +217,22 @@ class Guard:
             for call, _, _ in batch:
                 self._pass_unscored(call, Unscored("scorer_error", f"{type(error).__name__}: {error}"))
 
+    def pass_unread(self, call: Call) -> None:
+        """Let a call pass that there is nothing to judge by, for guards that read no responses: at once, as it needs
+        not wait for others to be judged with it.
+        """
+        call.model = self._default_model
+        self._passed_alone(call, _NO_BUNDLE if call.fault is None else Unscored(*call.fault))
+        call.forget()
+
     def give_up(self, call: Call, reason: str, detail: str) -> None:
         """Let a call pass unscored, for a reason that the position found."""
         call.model = call.model or self._default_model
-        self._pass_unscored(call, Unscored(reason, detail))
+        self._passed_alone(call, Unscored(reason, detail))
+
+    def _passed_alone(self, call: Call, why: Unscored) -> None:
+        """A call passes unscored, judged with no others."""
+        self._pass_unscored(call, why)
         parent = call.parent
         if parent is not None:
             parent.judged(call)
@@ -330,7 +344,11 @@ class Guard:
         if not name and len(served) == 1:
             return served[0]
         call.model = OTHER
-        raise Unscored("unknown_model", f"model '{name}' is not configured" if name else "the call names no model")
+        names = ", ".join(model.name for model in served[:NAMED])
+        hint = f"; of this protocol there are: {names}" if names else ""
+        raise Unscored(
+            "unknown_model", f"model '{name}' is not configured{hint}" if name else "the call names no model"
+        )
 
     def score(self, model: GuardedModel, family: Family, batch: list[Read], started: float) -> None:
         """Score and judge one model's batch. `started`: when reading it began (time.perf_counter)."""

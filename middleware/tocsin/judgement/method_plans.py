@@ -15,11 +15,10 @@ def method_plans(
     config: Config, methods: Mapping[str, Method], models: Mapping[str, Sequence[GuardedModel]]
 ) -> dict[str, MethodPlan]:
     """The plan of each method that the models of a configuration guard, by the method's name."""
-    keeps_payloads = config.events is not None and config.events.payload == "both"
     return {
         name: MethodPlan(
             methods[name],
-            keeps_payloads or any(m.wants_request(name) for m in guarding),
+            sends_payloads(config) or any(m.wants_request(name) for m in guarding),
             _every(methods[name], guarding),
             any(model.together for model in guarding),
             methods[name].in_turn or all(model.config.in_turn for model in guarding),
@@ -28,6 +27,11 @@ def method_plans(
         )
         for name, guarding in models.items()
     }
+
+
+def sends_payloads(config: Config) -> bool:
+    """Whether events of alarms carry requests and responses."""
+    return config.events is not None and config.events.payload == "both"
 
 
 def _response_keys(method: str, side: str, models: Sequence[GuardedModel]) -> Sequence[str]:

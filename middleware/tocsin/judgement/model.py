@@ -212,6 +212,7 @@ class GuardedModel:
                 if missing:
                     raise ValueError(f"no path is configured for the signal '{missing[0]}'")
                 chosen: dict[str, SignalPath] = {signal: places[signal] for signal in wanted} or places
+                self._require_widths(chosen)
                 self.together = self.together or any(path.sequences for path in chosen.values())
                 in_messages = {signal: path for signal, path in chosen.items() if not path.is_metadata}
                 in_metadata = {signal: path for signal, path in chosen.items() if path.is_metadata}
@@ -237,6 +238,14 @@ class GuardedModel:
                 )
             reasons = "; ".join(f"{name}: {why}" for name, why in self._unreadable.items())
             raise ConfigError(f"{where}: no method of protocol '{self.config.protocol}' has these signals: {reasons}")
+
+    def _require_widths(self, chosen: Mapping[str, SignalPath]) -> None:
+        """Raises ValueError where the values of a map's keys, each as long as the others, cannot fill the width that
+        detectors were fitted on.
+        """
+        for signal, path in chosen.items():
+            if (keys := path.named_keys) and self._widths.get(signal, 0) % keys:
+                raise ValueError(f"'{path}' names {keys} keys: {self.misfit(signal, keys)}")
 
     def _require_scores(self, method: Method, in_metadata: Mapping[str, SignalPath]) -> None:
         """Raises ValueError where these signals cannot be the scores of one judgement."""

@@ -60,7 +60,7 @@ class Policy:
         actions = {action for action, _ in self._reactions.values()}
         weighs = ("flag", "abstain") if config.risk is not None else ()
         self.actions = sorted({"flag", *actions, *self._in_place_of(actions), *weighs} - {"pass"}, key=ACTIONS.index)
-        self.tries = 0 if config.retry is None else _worthwhile(config.retry)
+        self.tries = 0 if config.retry is None else _worthwhile_tries(config.retry)
         self.withholds = bool(actions & WITHHOLDS) or config.risk is not None
         self.asks_again = bool(actions & {"retry", "fallback"})
         self._answers = _answers(f"models.{name}.abstain.response", config.abstain.response, methods, each=True)
@@ -91,10 +91,10 @@ class Policy:
 
     def _in_place_of(self, actions: Collection[str]) -> set[str]:
         """What is done where these actions had no success."""
-        first = {self.settled(action) for action in actions}
-        return first | {self.settled(action) for action in first}
+        first = {self.action_without_asking(action) for action in actions}
+        return first | {self.action_without_asking(action) for action in first}
 
-    def settled(self, action: str) -> str:
+    def action_without_asking(self, action: str) -> str:
         """What is done when asking again had no success."""
         if action == "retry" and self._config.retry is not None:
             return self._config.retry.otherwise
@@ -190,7 +190,7 @@ def _status(code: str, message: str, reason: str, verdict: Verdict | None) -> Re
     return Replacement((), status, message, rich.SerializeToString())
 
 
-def _worthwhile(config: RetryConfig) -> int:
+def _worthwhile_tries(config: RetryConfig) -> int:
     """How many further tries to make: as many as are worth their cost, where costs are configured."""
     if config.accuracy is None:
         return config.most

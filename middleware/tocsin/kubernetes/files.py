@@ -64,7 +64,7 @@ class Placed:
     ways: frozenset[Way]
 
 
-def placed(settings: Mapping[str, Any], folder: Path, *, bundles: bool, secrets: Sequence[str]) -> Placed:
+def place_files(settings: Mapping[str, Any], folder: Path, *, bundles: bool, secrets: Sequence[str]) -> Placed:
     """Place every file that the settings name, relative to `folder`.
 
     Raises ConfigError that names, for each file that cannot get into the pod, the setting and what to do.
@@ -76,7 +76,7 @@ def placed(settings: Mapping[str, Any], folder: Path, *, bundles: bool, secrets:
     carried: dict[str, bytes] = {}
     ways = set()
     for pattern, way in WAYS.items():
-        for holder, key, where in places(written, pattern.split(".")):
+        for holder, key, where in setting_holders(written, pattern.split(".")):
             value, name = str(holder[key]), PurePath(str(holder[key])).name
             if way is Way.BUNDLE and not bundles:
                 problems.append(
@@ -118,7 +118,7 @@ def _read(path: Path, where: str, name: str, carried: dict[str, bytes]) -> list[
     return []
 
 
-def places(settings: Any, steps: Sequence[str], where: str = "") -> Iterator[tuple[Any, Any, str]]:
+def setting_holders(settings: Any, steps: Sequence[str], where: str = "") -> Iterator[tuple[Any, Any, str]]:
     """What holds a setting, its key there, and its path, for every place that is set and fits."""
     step, *rest = steps
     if isinstance(settings, list):
@@ -130,6 +130,6 @@ def places(settings: Any, steps: Sequence[str], where: str = "") -> Iterator[tup
     for key in keys:
         path = f"{where}.{key}" if where else str(key)
         if rest:
-            yield from places(settings[key], rest, path)
+            yield from setting_holders(settings[key], rest, path)
         elif settings[key]:
             yield settings, key, path

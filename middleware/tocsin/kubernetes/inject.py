@@ -9,18 +9,19 @@ from typing import Any
 
 from tocsin.errors import ConfigError
 from tocsin.kubernetes.files import CONFIG_FILE
-from tocsin.kubernetes.services import GuardedPods, headless_before, leads, pointed, shut_out
+from tocsin.kubernetes.kserve import is_kserve, put_into_predictor, restore_ports, write_annotations
+from tocsin.kubernetes.services import GuardedPods, headless_before, leads_to_sidecar, redirect_ports, shut_out
 from tocsin.kubernetes.sidecar import NAME, VOLUMES, Listening, SidecarContainer
 from tocsin.kubernetes.workloads import (
     Document,
     annotate,
-    called,
-    declared,
+    declared_ports,
     labels_of,
-    moved,
+    move_server_port,
     namespace_of,
     pod_of,
     refuse_foreign,
+    title_of,
 )
 
 DIGEST, MOVED = "tocsin/config", "tocsin/moved"  # annotations of pods
@@ -35,31 +36,39 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
     manifests = [copy.deepcopy(document) for document in documents]
     notes: list[str] = []
     guarded: list[GuardedPods] = []
+    of_kserve: list[GuardedPods] = []
     written: dict[tuple[str | None, str], Document] = {}
     for document in manifests:
         refuse_foreign(document)
         pod = pod_of(document)
         if pod is None:
             continue
+        if is_kserve(document):
+            restore_ports(document, pod)
         _move_back(pod)
         served = [
             listening_port
             for listening_port in sidecar.listening
-            if any(port.get("containerPort") == listening_port.upstream for _, port in declared(pod, NAME))
+            if any(port.get("containerPort") == listening_port.upstream for _, port in declared_ports(pod, NAME))
         ]
         if not served:
             ports = ", ".join(str(listening_port.upstream) for listening_port in sidecar.listening)
-            notes.append(f"{called(document)}: no container has the port {ports}, so it is left as it is")
+            notes.append(f"{title_of(document)}: no container has the port {ports}, so it is left as it is")
             continue
         if document.get("kind") in ("Job", "CronJob") and not sidecar.native:
             raise ConfigError(
-                f"{called(document)}: a plain sidecar never ends, and so neither would it: leave --plain out"
+                f"{title_of(document)}: a plain sidecar never ends, and so neither would it: leave --plain out"
             )
         _refuse_clashes(document, pod, sidecar)
         pods = _guarded(document, pod, sidecar.listening)
-        listening, said = _before_headless(manifests, document, pod, pods, sidecar)
+        if document.get("kind") == "LLMInferenceService":
+            listening, said = _before_pool(document, pod, served, sidecar)
+        else:
+            listening, said = _before_headless(manifests, document, pod, pods, sidecar)
         pods = dataclasses.replace(pods, listening=listening)
         guarded.append(pods)
+        if is_kserve(document):
+            of_kserve.append(pods)
         configured = dataclasses.replace(
             sidecar.listening_on(listening), config_map=sidecar.config_map or _config_map(document)
         )
@@ -67,12 +76,13 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
         place = (namespace_of(document), configured.config_map)
         if written.setdefault(place, configuration) != configuration:
             raise ConfigError(
-                f"{called(document)}: another workload has the ConfigMap {configured.config_map}: leave out "
+                f"{title_of(document)}: another workload has the ConfigMap {configured.config_map}: leave out "
                 f"--config-map"
             )
-        _put_in(document, pod, configured)
+        _put_in(document, pod, configured, served)
         notes += [
-            f"{called(document)}: {NAME} stands in front of port {listening_port.upstream}" for listening_port in served
+            f"{title_of(document)}: {NAME} stands in front of port {listening_port.upstream}"
+            for listening_port in served
         ]
         notes += [*said, *_advice(document, pod, sidecar, served)]
     if not guarded:
@@ -82,13 +92,17 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
         for listening_port, listener in zip(sidecar.listening, sidecar.config.every_listener, strict=True)
     }
     for document in manifests:
-        notes += pointed(document, guarded, secure) if document.get("kind") == "Service" else []
+        notes += redirect_ports(document, guarded, secure) if document.get("kind") == "Service" else []
     for pods in guarded:
+        if pods in of_kserve:
+            continue  # KServe writes their Services
         for document in manifests:
             notes += shut_out(document, pods) if document.get("kind") == "NetworkPolicy" else []
         for listening_port in pods.listening:
             if not any(
-                leads(document, pods, listening_port) for document in manifests if document.get("kind") == "Service"
+                leads_to_sidecar(document, pods, listening_port)
+                for document in manifests
+                if document.get("kind") == "Service"
             ):
                 notes.append(
                     f"no Service here leads to {listening_port.name}: one elsewhere that leads to port "
@@ -100,7 +114,7 @@ def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[li
 
 def _guarded(document: Document, pod: Document, listening: Sequence[Listening]) -> GuardedPods:
     names: dict[int, set[str]] = {}
-    for _, port in declared(pod, NAME):
+    for _, port in declared_ports(pod, NAME):
         if "name" in port:
             names.setdefault(int(port.get("containerPort", 0)), set()).add(str(port["name"]))
     return GuardedPods(namespace_of(document), labels_of(pod), listening, names)
@@ -117,21 +131,23 @@ def _before_headless(
         if listening_port not in listening:
             continue  # it was moved for another Service
         containers = [
-            container for container, port in declared(pod, NAME) if port.get("containerPort") == listening_port.upstream
+            container
+            for container, port in declared_ports(pod, NAME)
+            if port.get("containerPort") == listening_port.upstream
         ]
-        if moved(containers[0], listening_port.upstream, listening_port.port):
+        if move_server_port(containers[0], listening_port.upstream, listening_port.port):
             listening[listening.index(listening_port)] = Listening(
                 listening_port.name, listening_port.upstream, listening_port.port
             )
             swapped.append(f"{listening_port.upstream}:{listening_port.port}")
             notes.append(
-                f"{called(document)}: {called(service)} is headless, so {listening_port.name} listens on the "
+                f"{title_of(document)}: {title_of(service)} is headless, so {listening_port.name} listens on the "
                 f"model server's port "
                 f"{listening_port.upstream}, and the model server was moved to {listening_port.port}"
             )
         else:
             notes.append(
-                f"{called(service)}: is headless, and its callers connect to port {listening_port.upstream} of "
+                f"{title_of(service)}: is headless, and its callers connect to port {listening_port.upstream} of "
                 f"the pods, past "
                 f"{listening_port.name}: have the model server listen on another port, and set upstream to that "
                 f"and listen to "
@@ -142,32 +158,60 @@ def _before_headless(
     return listening, notes
 
 
+def _before_pool(
+    document: Document, pod: Document, served: Sequence[Listening], sidecar: SidecarContainer
+) -> tuple[list[Listening], list[str]]:
+    """Where the sidecar listens before a server that an inference pool finds by its port: at that, the server moved."""
+    listening, notes, swapped = list(sidecar.listening), [], []
+    for port in served:
+        containers = [
+            entry for entry, declared in declared_ports(pod, NAME) if declared.get("containerPort") == port.upstream
+        ]
+        if not move_server_port(containers[0], port.upstream, port.port):
+            raise ConfigError(
+                f"{title_of(document)}: callers come to port {port.upstream} of its container "
+                f"{containers[0].get('name')}, whose arguments do not name it: give it `--port {port.upstream}`, so "
+                f"that it can be moved, or put the processor before its route (tocsin attach --for)"
+            )
+        listening[listening.index(port)] = Listening(port.name, port.upstream, port.port)
+        swapped.append(f"{port.upstream}:{port.port}")
+        notes.append(
+            f"{title_of(document)}: {port.name} listens on the model server's port {port.upstream}, and the model "
+            f"server was moved to {port.port}"
+        )
+    annotate(pod, MOVED, ",".join(swapped))
+    return listening, notes
+
+
 def _move_back(pod: Document) -> None:
     """Undo what an earlier run has moved."""
     annotations = (pod.get("metadata") or {}).get("annotations") or {}
     for pair in str(annotations.pop(MOVED, "")).split(","):
         old, _, new = pair.partition(":")
-        for container, port in list(declared(pod, NAME)) if new else []:
+        for container, port in list(declared_ports(pod, NAME)) if new else []:
             if port.get("containerPort") == int(new):
-                moved(container, int(new), int(old))
+                move_server_port(container, int(new), int(old))
 
 
 def _refuse_clashes(document: Document, pod: Document, sidecar: SidecarContainer) -> None:
-    for container, port in declared(pod, NAME):
+    for container, port in declared_ports(pod, NAME):
         number = port.get("containerPort")
         if number in sidecar.ports:
             raise ConfigError(
-                f"{sidecar.ports[number]}: port {number} is taken in {called(document)}, by its container "
+                f"{sidecar.ports[number]}: port {number} is taken in {title_of(document)}, by its container "
                 f"{container.get('name')}: set another in the configuration"
             )
 
 
-def _put_in(document: Document, pod: Document, sidecar: SidecarContainer) -> None:
+def _put_in(document: Document, pod: Document, sidecar: SidecarContainer, served: Sequence[Listening]) -> None:
     spec = pod["spec"]
+    is_predictor = is_kserve(document) and document.get("kind") == "InferenceService"
     for kind in ("containers", "initContainers"):
         if spec.get(kind):
             spec[kind] = [entry for entry in spec[kind] if entry.get("name") != NAME]
-    if sidecar.native:
+    if is_predictor:
+        put_into_predictor(document, pod, sidecar, served)
+    elif sidecar.native:
         spec["initContainers"] = [*(spec.get("initContainers") or []), sidecar.container()]
     else:
         spec["containers"] = [*spec["containers"], sidecar.container()]
@@ -177,26 +221,28 @@ def _put_in(document: Document, pod: Document, sidecar: SidecarContainer) -> Non
     spec["volumes"] = [*volumes, *sidecar.volumes()]
     spec["terminationGracePeriodSeconds"] = max(spec.get("terminationGracePeriodSeconds") or 30, sidecar.grace)
     annotate(pod, DIGEST, sidecar.digest())  # new pods when it changes
+    if is_kserve(document):
+        write_annotations(document, pod)
 
 
 def _advice(document: Document, pod: Document, sidecar: SidecarContainer, served: Sequence[Listening]) -> list[str]:
     """Changes that only the owner of the manifests can make."""
     notes = []
     upstreams = {listening.upstream for listening in served} | {listening.port for listening in served}
-    for container, port in declared(pod, NAME):
+    for container, port in declared_ports(pod, NAME):
         if port.get("containerPort") not in upstreams:
             continue
         if "preStop" not in (container.get("lifecycle") or {}):
             seconds = sidecar.config.drain_delay.total_seconds()
             notes.append(
-                f"{called(document)}: container {container.get('name')} gets SIGTERM while callers still come: give it "
-                f"a preStop hook that sleeps for {seconds:g} s (docs/kubernetes.md)"
+                f"{title_of(document)}: container {container.get('name')} gets SIGTERM while callers still come: give "
+                f"it a preStop hook that sleeps for {seconds:g} s (docs/kubernetes.md)"
             )
         if "hostPort" in port:
-            notes.append(f"{called(document)}: hostPort {port['hostPort']} leads past {NAME}: take it out")
+            notes.append(f"{title_of(document)}: hostPort {port['hostPort']} leads past {NAME}: take it out")
     if any(protocol.reflection for protocol in sidecar.config.protocols.values()):
         notes.append(
-            f"{called(document)}: reflection: {NAME} ends and is started again until the model server answers; set "
+            f"{title_of(document)}: reflection: {NAME} ends and is started again until the model server answers; set "
             f"descriptors to avoid that"
         )
     return notes

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tocsin.kubernetes.sidecar import Listening
-from tocsin.kubernetes.workloads import Document, called, namespace_of
+from tocsin.kubernetes.workloads import Document, namespace_of, title_of
 
 PLAIN, SECURE = ("kubernetes.io/h2c", "grpc", "http", "http2"), ("https", "grpcs")  # values of appProtocol
 
@@ -30,7 +30,7 @@ class GuardedPods:
         return None
 
 
-def selects(service: Document, namespace: str | None, labels: dict[str, str]) -> bool:
+def selects_pods(service: Document, namespace: str | None, labels: dict[str, str]) -> bool:
     """Whether a Service leads to pods of these labels."""
     selector = (service.get("spec") or {}).get("selector") or {}
     core = service.get("kind") == "Service" and str(service.get("apiVersion", "v1")) == "v1"
@@ -46,7 +46,7 @@ def headless_before(documents: Iterable[Document], pods: GuardedPods) -> list[tu
     """Headless Services whose callers connect to the model server's own port, and the sidecar's port for it."""
     result = []
     for service in documents:
-        if is_headless(service) and selects(service, pods.namespace, pods.labels):
+        if is_headless(service) and selects_pods(service, pods.namespace, pods.labels):
             for port in service["spec"].get("ports") or []:
                 listening = pods.behind(port)
                 if listening is not None and port.get("port") != listening.port:
@@ -54,34 +54,34 @@ def headless_before(documents: Iterable[Document], pods: GuardedPods) -> list[tu
     return result
 
 
-def pointed(service: Document, pods: Iterable[GuardedPods], secure: dict[str, bool]) -> list[str]:
+def redirect_ports(service: Document, pods: Iterable[GuardedPods], secure: dict[str, bool]) -> list[str]:
     """Point a Service's ports that lead to a model server at the sidecar; what was done. `secure` tells of the
     sidecar's ports whether callers speak TLS there.
     """
     notes = []
     for guarded in pods:
-        if not selects(service, guarded.namespace, guarded.labels):
+        if not selects_pods(service, guarded.namespace, guarded.labels):
             continue
         for port in service["spec"].get("ports") or []:
             before = guarded.behind(port)
             if before is None or (is_headless(service) and port.get("port") != before.port):
                 continue
             if port.get("targetPort") != before.name:
-                notes.append(f"{called(service)}: port {port.get('port')} leads to {before.name}")
+                notes.append(f"{title_of(service)}: port {port.get('port')} leads to {before.name}")
             port["targetPort"] = before.name
             protocol = port.get("appProtocol")
             if protocol in (PLAIN if secure[before.name] else SECURE):
                 port["appProtocol"] = SECURE[0] if secure[before.name] else PLAIN[0]
                 notes.append(
-                    f"{called(service)}: appProtocol {protocol} is {port['appProtocol']} now, as the relay speaks"
+                    f"{title_of(service)}: appProtocol {protocol} is {port['appProtocol']} now, as the relay speaks"
                 )
     return notes
 
 
-def leads(service: Document, pods: GuardedPods, listening: Listening) -> bool:
+def leads_to_sidecar(service: Document, pods: GuardedPods, listening: Listening) -> bool:
     """Whether a Service has a port that leads to this port of the sidecar."""
     ports = (service.get("spec") or {}).get("ports") or []
-    return selects(service, pods.namespace, pods.labels) and any(
+    return selects_pods(service, pods.namespace, pods.labels) and any(
         port.get("targetPort") == listening.name for port in ports
     )
 
@@ -95,7 +95,7 @@ def shut_out(policy: Document, pods: GuardedPods) -> list[str]:
         return []
     ports = {port.get("port") for rule in spec.get("ingress") or [] for port in (rule or {}).get("ports") or []}
     return [
-        f"{called(policy)}: lets callers to port {listening.upstream} of the pods, past {listening.name}, and "
+        f"{title_of(policy)}: lets callers to port {listening.upstream} of the pods, past {listening.name}, and "
         f"not to {listening.port}: "
         f"let them to port {listening.name} instead"
         for listening in pods.listening

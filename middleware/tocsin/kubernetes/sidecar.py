@@ -17,7 +17,7 @@ from tocsin.configuration.config import Config
 from tocsin.configuration.fields import Address
 from tocsin.errors import ConfigError
 from tocsin.kubernetes import files
-from tocsin.kubernetes.files import CONFIG_FILE, Placed, Way, placed
+from tocsin.kubernetes.files import CONFIG_FILE, Placed, Way, place_files
 
 NAME, CONFIG, BUNDLES, SECRETS, DATA = "tocsin", "tocsin-config", "tocsin-bundles", "tocsin-secrets", "tocsin-data"
 VOLUMES = (CONFIG, BUNDLES, SECRETS, DATA)
@@ -67,7 +67,7 @@ class SidecarContainer:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         problems = _problems(config, native)
         try:
-            there = placed(settings, path.parent, bundles=bool(bundles), secrets=secrets)
+            there = place_files(settings, path.parent, bundles=bool(bundles), secrets=secrets)
         except ConfigError as error:
             problems += str(error).splitlines()
         if problems:

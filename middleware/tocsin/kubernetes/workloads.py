@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tocsin.errors import ConfigError
+from tocsin.kubernetes.kserve import is_kserve, kserve_pod
 
 POD_OF = {
     "Pod": (),
@@ -16,18 +17,15 @@ POD_OF = {
     "ReplicaSet": ("spec", "template"),
     "ReplicationController": ("spec", "template"),
     "Job": ("spec", "template"),
+    "Rollout": ("spec", "template"),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }  # where the pod stands in each kind of workload
-KSERVE = "KServe writes its pods: put the relay into spec.predictor, as examples/kubernetes/kserve.yaml does"
+KSERVE = (
+    "KServe makes pods of it for many services: put the relay into the InferenceService's spec.predictor.containers"
+)
 FOREIGN = {
-    "InferenceService": KSERVE,
-    "LLMInferenceService": KSERVE,
     "ServingRuntime": KSERVE,
     "ClusterServingRuntime": KSERVE,
-    "Rollout": (
-        "tocsin inject does not write into Rollouts of Argo: inject a Deployment with the same pod template, and take "
-        "the sidecar and its volumes from there; where spec.workloadRef names a Deployment, inject that"
-    ),
     "SeldonDeployment": "Seldon writes its pods: put a gateway before it, as examples/kubernetes/seldon.yaml does",
 }  # kinds whose pods somebody else's controller makes, and what to do
 PORT_OPTION = re.compile(r"-{1,2}[\w.-]*port", re.IGNORECASE)
@@ -41,12 +39,16 @@ def refuse_foreign(document: Document) -> None:
     reason = FOREIGN.get(kind)
     if kind == "Service" and version.startswith("serving.knative.dev/"):
         reason = "Knative writes its pods: add the relay to spec.template by hand, and give its port the name h2c"
+    if kind == "Rollout" and "workloadRef" in (document.get("spec") or {}):
+        reason = "its pods are those of the workload in spec.workloadRef: inject that"
     if reason is not None:
-        raise ConfigError(f"{called(document)}: {reason}. Leave it out of the manifests for tocsin inject")
+        raise ConfigError(f"{title_of(document)}: {reason}. Leave it out of the manifests for tocsin inject")
 
 
 def pod_of(document: Document) -> Document | None:
     """The pod, or the template of pods, of a workload; None where there is none."""
+    if is_kserve(document):
+        return kserve_pod(document)
     place = POD_OF.get(str(document.get("kind")))
     if place is None:
         return None
@@ -56,7 +58,7 @@ def pod_of(document: Document) -> Document | None:
     return pod if (pod.get("spec") or {}).get("containers") else None
 
 
-def called(document: Document) -> str:
+def title_of(document: Document) -> str:
     """Kind and name."""
     return f"{document.get('kind')} {(document.get('metadata') or {}).get('name', '')}"
 
@@ -77,7 +79,7 @@ def annotate(pod: Document, key: str, value: str) -> None:
     annotations[key] = value
 
 
-def declared(pod: Document, sidecar_name: str) -> Iterator[tuple[Document, Document]]:
+def declared_ports(pod: Document, sidecar_name: str) -> Iterator[tuple[Document, Document]]:
     """Every port that a container declares, with the container; but those of the container `own`."""
     for kind in ("initContainers", "containers"):
         for container in pod["spec"].get(kind) or []:
@@ -86,7 +88,7 @@ def declared(pod: Document, sidecar_name: str) -> Iterator[tuple[Document, Docum
                     yield container, port
 
 
-def moved(container: Document, old: int, new: int) -> bool:
+def move_server_port(container: Document, old: int, new: int) -> bool:
     """Have the container's server listen on `new` instead of `old`, in place; whether its arguments or environment say
     where it listens, and nothing of it listens on `new`, so that it can be done.
     """

@@ -57,21 +57,21 @@ class RecordedResponses(Responses):
 
 
 def _scores_at(scoring: ScoreReader, part: FilePart) -> Scores:
-    return scoring.all(part.recording, ~_others(part))
+    return scoring.all(part.recording, ~_unused_rows(part))
 
 
 def _counts_of(shared: tuple[ScoreReader, Counting], part: FilePart) -> RankCounts:
     scoring, counting = shared
-    return counting.counted(_sound(part.recording, scoring(part.recording, _others(part))))
+    return counting.counted(_finite_batches(part.recording, scoring(part.recording, _unused_rows(part))))
 
 
-def _others(part: FilePart) -> Mask:
+def _unused_rows(part: FilePart) -> Mask:
     others = np.ones(part.recording.rows, bool)
     others[part.rows] = False
     return others
 
 
-def _sound(recording: Recording, batches: Iterable[Scores]) -> Iterator[NDArray[np.float64]]:
+def _finite_batches(recording: Recording, batches: Iterable[Scores]) -> Iterator[NDArray[np.float64]]:
     """The batches, checked. Raises CalibrationError naming the file when some scores are not finite."""
     for scores in batches:
         try:

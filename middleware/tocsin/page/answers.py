@@ -20,21 +20,23 @@ def answers(
     `models` are those of a snapshot, with the most evidence first; `alarms` the newest first.
     """
     promise, state = _promise(models)
-    alarmed = _alarmed(alarms)
+    alarmed = _alarm_answer(alarms)
     return [
         {"question": "Is it keeping its promise?", "answer": promise, "state": state},
         {"question": "What alarmed, and why?", "answer": alarmed, "state": NONE},
-        {"question": "What does it cost?", "answer": _cost(models, added), "state": NONE},
+        {"question": "What does it cost?", "answer": _cost_answer(models, added), "state": NONE},
     ]
 
 
 def _promise(models: Sequence[dict[str, Any]]) -> tuple[str, str]:
     judged = [model for model in models if model["judged"]]
     if not judged:
-        return "No traffic yet.", NONE
+        unended = [model["unit"] for model in models if model["unit"] != "responses" and has_scored(model)]
+        return (f"No {unended[0]} have ended yet." if unended else "No traffic yet."), NONE
     if broken := [(model, worst) for model in judged if (worst := _broken(model)) is not None]:
         model, severity = broken[0]
-        others = f" So do {len(broken) - 1:,} other models." if len(broken) > 1 else ""
+        more = len(broken) - 1
+        others = f" So do {more:,} other models." if more > 1 else " So does one other model." if more else ""
         rate = percent(severity["alarms"] / model["judged"])
         return (
             f"No. {model['name']} raises {severity['name']} alarms in {rate} of {model['judged']:,} {model['unit']}; "
@@ -68,7 +70,7 @@ def reason(alarm: dict[str, Any]) -> str:
     return f"{alarm['alarms']:,} more; worst: {because}" if "alarms" in alarm else because
 
 
-def _alarmed(alarms: Sequence[dict[str, Any]]) -> str:
+def _alarm_answer(alarms: Sequence[dict[str, Any]]) -> str:
     if not alarms:
         return "Nothing since start."
     last = alarms[0]
@@ -76,18 +78,23 @@ def _alarmed(alarms: Sequence[dict[str, Any]]) -> str:
     return f"{last['time'][11:19]} UTC, {severity}, {last['model']}: {reason(last)}."
 
 
-def _cost(models: Sequence[dict[str, Any]], added: dict[str, float | None]) -> str:
+def _cost_answer(models: Sequence[dict[str, Any]], added: dict[str, float | None]) -> str:
     judged = [model for model in models if model["judged"]]
     if not judged:
         return "Nothing is measured yet."
     slowest = max(judged, key=lambda model: model["scoring"]["p99"] or 0.0)
     unscored = sum(sum(model["unscored"].values()) for model in models)
     of = f" ({slowest['name']})" if len(judged) > 1 else ""
-    scoring, waiting = duration(slowest["scoring"]["p99"]), duration(added["p99"])
+    waits = "do not wait" if added["p99"] is None else f"wait at most {duration(added['p99'])}"
     return (
-        f"99 times of 100, scoring takes at most {scoring}{of} and callers wait at most {waiting} for it. "
+        f"99 times of 100, scoring takes at most {duration(slowest['scoring']['p99'])}{of} and callers {waits} for it. "
         f"{unscored:,} responses passed unscored."
     )
+
+
+def has_scored(model: dict[str, Any]) -> bool:
+    """Whether responses were scored, although perhaps none of their sessions has ended."""
+    return model["scoring"]["p99"] is not None
 
 
 def duration(seconds: float | None) -> str:

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tocsin.page.answers import duration, reason
+from tocsin.page.answers import duration, has_scored, reason
 from tocsin_calibration.wording import percent
 
 LEVELS = " ▁▂▃▄▅▆▇█"
@@ -63,7 +63,9 @@ def _model(model: dict[str, Any], added: dict[str, float | None]) -> Panel:
     quiet = any(severity["quiet"] for severity in model["severities"])
     status = "[green]promise kept, far fewer alarms than expected" if quiet else "[green]promise kept"
     state = "[bold red]promise broken" if broken else "[bold red]drifted" if model["drifted"] else status
-    state = state if model["judged"] else "[dim]no traffic yet"
+    if not model["judged"]:
+        unended = model["unit"] != "responses" and has_scored(model)
+        state = f"[dim]no {model['unit']} have ended yet" if unended else "[dim]no traffic yet"
     title = f"[bold]{escape(model['name'])}[/] {state}[/] [dim]{model['digest'][:19]}"
     return Panel(Group(*lines), title=title, title_align="left", border_style="red" if "red" in state else "dim")
 

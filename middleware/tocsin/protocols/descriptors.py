@@ -35,7 +35,9 @@ def pool_of(content: bytes) -> Pool:
     try:
         files = list(descriptor_pb2.FileDescriptorSet.FromString(content).file)
     except DecodeError as error:
-        raise ValueError(f"it is no descriptor set ({error})") from None
+        raise ValueError(
+            f"it is no descriptor set ({error}); make one: protoc --include_imports --descriptor_set_out=FILE X.proto"
+        ) from None
     return pool_of_files(files)
 
 
@@ -72,7 +74,8 @@ def find_method(pool: Pool, name: str) -> MethodDescriptor:
     try:
         described = pool.FindServiceByName(service)
     except KeyError:
-        raise ValueError(f"there is no service '{service}' in the descriptors") from None
+        form = "" if method else "; a method is written /PACKAGE.SERVICE/METHOD"
+        raise ValueError(f"there is no service '{service}' in the descriptors{form}") from None
     if method not in described.methods_by_name:
         names = ", ".join(described.methods_by_name)
         raise ValueError(f"service '{service}' has no method '{method}' (it has: {names})")

@@ -18,7 +18,7 @@ from tocsin.protocols.field_signals import Alternatives, plain, signal_of
 from tocsin.protocols.field_values import TensorForm
 from tocsin.protocols.layouts import Layouts
 from tocsin.protocols.likeliest import Read
-from tocsin.protocols.message_filling import filled, require_fields
+from tocsin.protocols.message_filling import filled_message, require_fields
 from tocsin.protocols.method import AnsweredRequest, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
@@ -187,7 +187,7 @@ class FieldMethod:
 
     def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
         """A response message with the fields that it copies from the withheld one."""
-        return filled(answer, withheld, keep, lambda message: message)
+        return filled_message(answer, withheld, keep, lambda message: message)
 
     def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
         """Raises ValueError where responses have no such field."""

@@ -11,7 +11,7 @@ from tocsin.errors import ConfigError
 from tocsin.protocols.descriptors import Pool, pool_of
 from tocsin.protocols.method import Method
 from tocsin.protocols.protocol import ProtocolConfig, is_http, methods, preset, route_preset
-from tocsin.protocols.reflection import reflected
+from tocsin.protocols.reflection import reflected_pool
 
 
 def methods_of(
@@ -35,7 +35,7 @@ def _descriptors(config: ProtocolConfig, channel: Callable[[], grpc.Channel]) ->
     if config.reflection:
         services = {method.removeprefix("/").partition("/")[0] for method in config.methods}
         with channel() as opened:
-            return reflected(opened, sorted(services))
+            return reflected_pool(opened, sorted(services))
     if not config.descriptors:
         raise ValueError("descriptors: is required: a descriptor set, or `reflection: true`")
     path = Path(config.descriptors)

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 
-def filled(answer: Any, withheld: bytes | None, keep: Sequence[str], body: Callable[[Any], Any]) -> bytes:
+def filled_message(answer: Any, withheld: bytes | None, keep: Sequence[str], body: Callable[[Any], Any]) -> bytes:
     """A response message, encoded, with the fields that it copies from the withheld one. `body` is the part of a
     message that has them.
     """

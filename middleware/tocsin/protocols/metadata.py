@@ -42,7 +42,7 @@ def number_in(text: str, where: str) -> float:
     raise Unscored("dtype", f"{where} holds {several}; a score is one number, such as 0.25")
 
 
-def joined(metadata: Iterable[tuple[str, Any]] | None, keys: Iterable[str]) -> dict[str, str]:
+def joined_values(metadata: Iterable[tuple[str, Any]] | None, keys: Iterable[str]) -> dict[str, str]:
     """These keys of metadata. The values of a repeated key are joined, so that none of them counts alone."""
     wanted = frozenset(keys)
     values: dict[str, str] = {}

@@ -11,7 +11,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from tocsin.protocols import oip
 from tocsin.protocols.datatypes import item_size
 from tocsin.protocols.field_paths import text_at
-from tocsin.protocols.message_filling import filled, require_fields
+from tocsin.protocols.message_filling import filled_message, require_fields
 from tocsin.protocols.method import AnsweredRequest, Opened
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import KEPT_LAYOUTS, Family, Reading, Shapes, one_count
@@ -96,7 +96,7 @@ class InferMethod:
 
     def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
         """A response message with the fields that it copies from the withheld one."""
-        return filled(answer, withheld, keep, self.body)
+        return filled_message(answer, withheld, keep, self.body)
 
     def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
         """Raises ValueError where responses have no such field."""

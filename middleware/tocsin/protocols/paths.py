@@ -43,6 +43,12 @@ class SignalPath(NamedTuple):
         return f"{self.side}.{self.path}"
 
     @property
+    def named_keys(self) -> int:
+        """How many keys of a map make up the whole signal, as in `probabilities[cat,dog]`; 0 where they do not."""
+        keys = None if self.is_derived or self.shape else re.fullmatch(r"[^|\[\]]*\[([^\[\]]*,[^\[\]]*)\]", self.path)
+        return 0 if keys is None else keys[1].count(",") + 1
+
+    @property
     def is_derived(self) -> bool:
         """Whether its values are computed from what is at the path."""
         return bool(self.dtype or self.choices or self.sequences or self.said or self.container)

@@ -15,7 +15,7 @@ Request = message_class("reflection", "grpc.reflection.v1.ServerReflectionReques
 Response = message_class("reflection", "grpc.reflection.v1.ServerReflectionResponse")
 
 
-def reflected(channel: grpc.Channel, services: Iterable[str], timeout: float = 5.0) -> Pool:
+def reflected_pool(channel: grpc.Channel, services: Iterable[str], timeout: float = 5.0) -> Pool:
     """The pool of these services and all that they import. Raises ValueError telling what the server said."""
     wanted = list(services)
     problem = "it said nothing"
@@ -41,7 +41,10 @@ def services_of(channel: grpc.Channel, timeout: float = 5.0) -> list[str]:
             problem = f"{error.code().name}: {error.details()}"
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 break
-    raise ValueError(f"it does not list its services ({problem})")
+    raise ValueError(
+        f"it does not list its services ({problem}); of one that does not, write a descriptor set and the paths of its "
+        f"signals by hand: docs/tutorial_own_service.md"
+    )
 
 
 def _stub(channel: grpc.Channel, reflection: str) -> Any:

@@ -65,7 +65,7 @@ def to_array(
     return shaped
 
 
-def lengthened(array: NDArray[np.float32], length: int, free: FreeLength) -> NDArray[np.float32]:
+def padded_rows(array: NDArray[np.float32], length: int, free: FreeLength) -> NDArray[np.float32]:
     """Rows padded along their free axis."""
     axis = free.axis + 1
     widths = [(0, length - size if at == axis else 0) for at, size in enumerate(array.shape)]

@@ -34,6 +34,11 @@ class RecordingProgress(Sink):
         if call.verdict is not None:
             self._left_out[call.verdict.model, call.verdict.unscored or ""] += 1
 
+    @property
+    def has_left_out(self) -> bool:
+        """Whether responses came that could not be kept."""
+        return bool(self._left_out)
+
     def report(self, calls: Sequence[int]) -> str:
         """The text of the report now. `calls`: how many were not guarded, and guarded."""
         unguarded, guarded = calls

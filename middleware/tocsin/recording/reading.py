@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.errors import ConfigError, RecordingError
-from tocsin.recording.columns import declared_shape, lengthened, to_array
+from tocsin.recording.columns import declared_shape, padded_rows, to_array
 from tocsin_detectors import FittingData, Observations, SignalError
 from tocsin_detectors.free_length import FreeLength
 from tocsin_detectors.observation import BATCH
@@ -171,7 +171,7 @@ class Recording(FittingData):
         free, shape = self._free.get(name), self._shapes[name]
         values = _column(path, self.prefix + name, table, free)
         if free is not None and values.ndim == len(shape) + 1:
-            values = lengthened(values, shape[free.axis], free)
+            values = padded_rows(values, shape[free.axis], free)
         if values.shape[1:] != shape and int(np.prod(values.shape[1:])) != int(np.prod(shape)):
             raise RecordingError(f"{path}: signal '{name}' has lists of different lengths")
         return values.reshape(len(values), *shape)
@@ -296,7 +296,10 @@ def _tables(
 def _column(path: Path, column: str, table: pyarrow.Table, free: FreeLength | None) -> NDArray[np.float32]:
     kind, _, name = column.partition(".")
     if column not in table.column_names:
-        raise RecordingError(f"{path}: has no {kind} '{name}', which other files of the recording have")
+        raise RecordingError(
+            f"{path}: has no {kind} '{name}', which other files of the recording have; a bundle reads the same signals "
+            f"of every response: give methods that answer with others a protocol and a model each, and record again"
+        )
     where = f"{path}: {kind} '{name}'"
     return to_array(table.column(column), where, declared_shape(table.schema.field(column)), free)
 

@@ -197,7 +197,7 @@ def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
         yield family
 
 
-def ended(of: Mapping[str, Mapping[str, int]]) -> Facts:
+def lasting_facts(of: Mapping[str, Mapping[str, int]]) -> Facts:
     """What stays of the facts of a process that has ended: what it counted."""
     return {name: dict(of[name]) for name in ("recording_files",) if name in of}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tocsin.grpc_wire.deframer import MessageDeframer, framed
 from tocsin.http2 import frames
 from tocsin.http2.frames import END_STREAM
-from tocsin.http2.headers import CONTENT_LENGTH, HeaderError, without
+from tocsin.http2.headers import CONTENT_LENGTH, HeaderError, remove_header
 from tocsin.judgement.call import Call
 from tocsin.relay.holding import HeldStream
 from tocsin.relay.stream import StreamHost
@@ -30,7 +30,7 @@ class AskingStream(HeldStream):
         """The request's header block, without the length of what will be longer."""
         self._request_is_whole = bool(flags & END_STREAM)
         try:
-            shorter = without(block, *CONTENT_LENGTH)
+            shorter = remove_header(block, *CONTENT_LENGTH)
         except HeaderError:
             return None
         if shorter == block:

@@ -11,7 +11,7 @@ from tocsin.judgement.call import Call
 from tocsin.relay.context import RelayContext
 from tocsin.relay.endpoint import Endpoint, EndpointHost
 from tocsin.relay.listening import Port
-from tocsin.relay.local_reply import refused, unavailable
+from tocsin.relay.local_reply import refused_trailers, unavailable_trailers
 from tocsin.relay.stream import Stream
 from tocsin.verdict import USUAL_LIST_SIZE
 
@@ -179,7 +179,7 @@ class Connection(EndpointHost):
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
         """Answer a new stream without the upstream."""
         self.last_stream = max(self.last_stream, stream_id)
-        answer = refused(stream_id, status, reason)
+        answer = refused_trailers(stream_id, status, reason)
         if not ended:
             self.mark_closed(stream_id)
             answer += frames.reset(stream_id, frames.NO_ERROR)
@@ -311,7 +311,7 @@ class Connection(EndpointHost):
             if stream.holding:
                 continue
             del self.streams[stream_id]
-            answer = unavailable(stream_id, self.upstream_error, headers_sent=stream.headers_sent)
+            answer = unavailable_trailers(stream_id, self.upstream_error, headers_sent=stream.headers_sent)
             self.put_after_data(stream_id, answer)
             stream.drop()
 

@@ -11,7 +11,7 @@ from tocsin.relay.context import RelayContext
 
 Facts = dict[str, dict[str, int]]  # metric -> label value -> number; label "" where there is none
 
-NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2", "verdict")
+NOT_UNDERSTOOD = ("frame", "headers", "malformed", "not_grpc", "not_http2", "upgraded", "verdict")
 CUT = ("shortened", "left_out")
 LIMITED = (
     "connections", "streams", "resets", "controls", "headers", "unreadable", "idle", "memory", "unread", "unguarded",
@@ -57,7 +57,7 @@ def facts(relay: RelayContext, waiting: int, unready: dict[str, int]) -> Facts:
     }
 
 
-def together(several: Iterable[Facts]) -> Facts:
+def summed_facts(several: Iterable[Facts]) -> Facts:
     """The facts of several relays as those of one."""
     total: Facts = {}
     for facts in several:
@@ -68,7 +68,7 @@ def together(several: Iterable[Facts]) -> Facts:
     return total
 
 
-def ended(of: Facts) -> Facts:
+def lasting_facts(of: Facts) -> Facts:
     """What stays of the facts of a relay that has ended: what it counted."""
     return {metric: by_label for metric, by_label in of.items() if metric in (*_COUNTERS, "events", "otlp_exports")}
 

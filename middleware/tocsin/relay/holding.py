@@ -14,7 +14,7 @@ from tocsin.judgement.enforcement import Ask, Judge, Outcome
 from tocsin.judgement.gate import DONE, END, PASSING, Actions, Gate, Release, Replace
 from tocsin.judgement.policy import Replacement, not_grpc
 from tocsin.protocols.method import Edit
-from tocsin.relay.local_reply import replaced
+from tocsin.relay.local_reply import replacement_trailers
 from tocsin.relay.response_block import ResponseBlock, unread_response_block
 from tocsin.relay.retrier import CallRoute
 from tocsin.relay.stream import Stream, StreamHost
@@ -42,7 +42,7 @@ class HeldStream(Stream):
         context = self._context
         self.guarded = call
         at_end = context.trusts_verdicts or bool(call.wants_trailing)
-        self.gate = Gate(context.guard, call, holds=context.enforces, can_retry=True, accepts=at_end)
+        self.gate = Gate(context.guard, call, holds=context.enforces, can_retry=True, trusts_verdicts=at_end)
         self._send_window = windows.responses
         self._receive_window = windows.from_server
         self._opened = time.monotonic()
@@ -268,7 +268,9 @@ class HeldStream(Stream):
         for response in instead.responses:
             self._send_window.send(self._id, (instead.further and self._stripped(response)) or framed(response))
         limit = self._host.largest_list
-        trailers, cut = replaced(self._id, instead, self.gate.verdict, headers_sent=self.headers_sent, limit=limit)
+        trailers, cut = replacement_trailers(
+            self._id, instead, self.gate.verdict, headers_sent=self.headers_sent, limit=limit
+        )
         if cut:
             self._context.cut_verdicts[cut] += 1
         self._send_window.enqueue_after_data(self._id, trailers)

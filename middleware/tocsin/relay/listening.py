@@ -7,13 +7,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from tocsin.configuration.fields import Address
 from tocsin.configuration.listener import Listener
 from tocsin.errors import StartError
 from tocsin.relay.context import RelayContext
-from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.handshake import TlsServer
 from tocsin.relay.tls import Certificates
 from tocsin.relay.upstream_watch import UpstreamWatch
@@ -25,17 +24,19 @@ BACKLOG = 1024
 
 
 class Port:
-    """Listens, and opens a connection for each client: `open_connection` gives its side towards that. `shares_port`:
-    other processes listen there as well. Raises StartError from `start`.
+    """Listens, and opens a connection for each client: `open_connection` gives its side towards that, an asyncio
+    protocol. `shares_port`: other processes listen there as well; `serves_http1`: callers may speak HTTP/1.1. Raises
+    StartError from `start`.
     """
 
     def __init__(
         self,
         context: RelayContext,
         listener: Listener,
-        open_connection: Callable[[Port], Endpoint],
+        open_connection: Callable[[Port], Any],
         *,
         shares_port: bool = False,
+        serves_http1: Callable[[], bool] = lambda: False,
     ) -> None:
         self.listener = listener
         self._context = context
@@ -43,7 +44,7 @@ class Port:
         self._shares_port = shares_port
         self._address: Address | None = None
         self._server: asyncio.AbstractServer | TlsServer | None = None
-        self._certificates = Certificates(listener.tls, listener.upstream_tls)
+        self._certificates = Certificates(listener.tls, listener.upstream_tls, serves_http1=serves_http1)
         self._follows = context.config.upstream_health
         self._watch: UpstreamWatch | None = None
         if self._follows != "ignore":
@@ -97,12 +98,12 @@ class Port:
         if self._watch is not None:
             self._watch.doubt()
 
-    async def connect_upstream(self, make_side: Callable[[], Endpoint]) -> None:
+    async def connect_upstream(self, make_side: Callable[[], Any], *, is_http1: bool = False) -> None:
         """One connection to the model server. Raises OSError."""
         loop = asyncio.get_running_loop()
         protocol = cast(Callable[[], asyncio.Protocol], make_side)
         upstream = self.listener.upstream
-        context, name = self._certificates.upstream, None
+        context, name = self._certificates.upstream_http1 if is_http1 else self._certificates.upstream, None
         if context is not None:
             named = self.listener.upstream_tls.name if self.listener.upstream_tls is not None else ""
             name = named or upstream.host or "localhost"

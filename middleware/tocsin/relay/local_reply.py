@@ -18,12 +18,12 @@ _OPENING = [(":status", "200"), ("content-type", "application/grpc")]
 UNESCAPED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # what a status message need not percent-encode
 
 
-def unavailable(stream: int, reason: str, *, headers_sent: bool) -> bytes:
+def unavailable_trailers(stream: int, reason: str, *, headers_sent: bool) -> bytes:
     """Trailers with UNAVAILABLE; a whole response where none was begun."""
-    return refused(stream, UNAVAILABLE, reason, headers_sent=headers_sent)
+    return refused_trailers(stream, UNAVAILABLE, reason, headers_sent=headers_sent)
 
 
-def refused(stream: int, status: str, reason: str, *, headers_sent: bool = False) -> bytes:
+def refused_trailers(stream: int, status: str, reason: str, *, headers_sent: bool = False) -> bytes:
     """Trailers with a status and the reason; a whole response where none was begun.
 
     The message is percent-encoded as gRPC asks: everything but printable ASCII, and the percent sign.
@@ -32,7 +32,7 @@ def refused(stream: int, status: str, reason: str, *, headers_sent: bool = False
     return _trailers(stream, fields, headers_sent=headers_sent)
 
 
-def replaced(
+def replacement_trailers(
     stream: int, instead: Replacement, verdict: Verdict | None, *, headers_sent: bool, limit: int
 ) -> tuple[bytes, str]:
     """The trailers of what took a response's place: its status with details, and the verdict, as large as a header list

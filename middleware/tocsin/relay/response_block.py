@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tocsin.grpc_wire.content_types import foreign_answer
-from tocsin.http2.headers import CONTENT_LENGTH, KEPT_BLOCKS, KEPT_SIZE, HeaderFilter, without
+from tocsin.http2.headers import CONTENT_LENGTH, KEPT_BLOCKS, KEPT_SIZE, HeaderFilter, remove_header
 from tocsin.relay.verdict_fields import EncodedText, split_verdicts
 
 _WANTED = HeaderFilter((":status", "content-type", "grpc-encoding", "grpc-status"))
@@ -47,7 +47,7 @@ def read_response_block(block: bytes) -> ResponseBlock:
     if parsed is None:
         stripped, verdicts, size = split_verdicts(block)
         parsed = ResponseBlock(stripped, verdicts, size, _WANTED.extract(stripped))
-        shorter = without(stripped, *CONTENT_LENGTH)
+        shorter = remove_header(stripped, *CONTENT_LENGTH)
         if shorter != stripped:
             parsed.without_length = shorter
             parsed.begins_plainly = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from prometheus_client.metrics_core import Metric
 
@@ -14,7 +15,6 @@ from tocsin.errors import StartError
 from tocsin.judgement.guard import Guard
 from tocsin.relay.connection import Connection
 from tocsin.relay.context import RelayContext
-from tocsin.relay.endpoint import Endpoint
 from tocsin.relay.health import Facts, facts, families
 from tocsin.relay.listening import Port
 from tocsin.relay.managed import ManagedConnection
@@ -25,11 +25,25 @@ log = logging.getLogger("tocsin")
 MAINTENANCE_INTERVAL = 1.0  # seconds between looks for idle connections, silent sessions and changed certificates
 
 
+class OpensHttp(Protocol):
+    """Takes over connections that speak HTTP/1.1."""
+
+    @property
+    def has_routes(self) -> bool:
+        """Whether a model is served by HTTP: else such connections pass unread."""
+        ...
+
+    def open(self, port: Port, http2: Callable[[], Any]) -> Any:
+        """An asyncio protocol for a new connection; `http2` makes one for those that turn out to speak HTTP/2."""
+        ...
+
+
 class Relay:
     """Relays what comes to its ports to the model servers behind them, judged by `guard` on the way.
 
-    `added` is told the seconds that responses waited. `shares_port`: other processes listen on the same ports. Use
-    `start`, then `drain` to end; it must run in one event loop, and every connection lives in that loop.
+    `added` is told the seconds that responses waited. `shares_port`: other processes listen on the same ports. `http`
+    makes what takes over connections of HTTP/1.1. Use `start`, then `drain` to end; it must run in one event loop, and
+    every connection lives in that loop.
     """
 
     def __init__(
@@ -39,14 +53,22 @@ class Relay:
         added: Callable[[float], None] = lambda seconds: None,
         *,
         shares_port: bool = False,
+        http: Callable[[RelayContext], OpensHttp] | None = None,
     ) -> None:
         self.context = RelayContext(config, guard, added)
+        self._http = http(self.context) if http is not None else None
         self.ports = [
-            Port(self.context, listener, self._open, shares_port=shares_port) for listener in config.every_listener
+            Port(self.context, listener, self._open, shares_port=shares_port, serves_http1=self._serves_http1)
+            for listener in config.every_listener
         ]
         self._looking: asyncio.Task[None] | None = None
 
-    def _open(self, port: Port) -> Endpoint:
+    def _serves_http1(self) -> bool:
+        return self._http is not None and self._http.has_routes
+
+    def _open(self, port: Port) -> Any:
+        if self._http is not None and self._http.has_routes:
+            return self._http.open(port, lambda: self.connection(port).downstream)
         return self.connection(port).downstream
 
     def connection(self, port: Port) -> Connection:

@@ -20,7 +20,7 @@ from tocsin.relay.context import RelayContext, RelayedConnection
 from tocsin.relay.response_block import ResponseBlock
 from tocsin.relay.verdict_fields import VERDICT_OVERHEAD, verdict_field, verdict_text
 from tocsin.unscored import Unscored
-from tocsin.verdict import METADATA_KEY, Verdict
+from tocsin.verdict import METADATA_KEY, ROWS_TOLD, Verdict
 
 
 class StreamHost(RelayedConnection):
@@ -177,7 +177,8 @@ class Stream:
                 elif call.on_response_message(content) is not None:
                     self._submit(call)
                 return
-            self._response = MessageDeframer(self._context.max_message, self._host.memory)
+            reads = call.streams or self._context.guard.reads_responses
+            self._response = MessageDeframer(self._context.max_message, self._host.memory, reads=reads)
         for message in self._response.feed(payload):
             self._on_message(call, *self._plain(message, self.response_encoding))
 
@@ -190,8 +191,8 @@ class Stream:
         memory = self._host.memory
         if content is not None and memory.lacks_room:
             self._count_requests(call)
-        if content is not None and memory.lacks_room:
-            content, fault = None, ("memory", "a message was not kept")
+            if memory.lacks_room:
+                content, fault = None, ("memory", "a message was not kept")
         piece = call.on_response_message(content, fault)
         if call.kept_bytes != self._kept_bytes:
             if call.kept_bytes > self._kept_bytes:
@@ -207,6 +208,9 @@ class Stream:
         context = self._context
         if self.call is piece and (context.trusts_verdicts or piece.wants_trailing):
             return  # the trailers tell whether somebody has judged already, or hold what judging takes
+        if not context.guard.reads_responses:
+            context.guard.pass_unread(piece)
+            return
         self._waiting += 1
         self._host.submit(piece, self)
 
@@ -290,7 +294,9 @@ class Stream:
 
     def judged(self, call: Call) -> None:
         """A verdict is there: let go what waits for the last of them."""
-        del call
+        verdict = call.verdict
+        if verdict is not None and verdict.rows > ROWS_TOLD:  # a caller that does not read may make many of them wait
+            verdict.keep_told()
         self._waiting -= 1
         if self._trailing is not None and not self._waiting:
             self._release()

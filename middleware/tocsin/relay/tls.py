@@ -11,30 +11,43 @@ from tocsin.configuration.listener import TlsConfig, UpstreamTls
 from tocsin.errors import StartError
 
 H2 = ["h2"]
+HTTP1 = ["http/1.1"]
 
 Tls = TypeVar("Tls", TlsConfig, UpstreamTls)
 
 
 class Certificates:
-    """The contexts of one port: `served` for callers, `upstream` for the model server; None for plain text."""
+    """The contexts of one port: `served` for callers, `upstream` for the model server, `upstream_http1` for it where
+    HTTP/1.1 is spoken; None for plain text. `serves_http1`: so may callers.
+    """
 
     def __init__(
         self,
         served: TlsConfig | None,
         upstream: UpstreamTls | None,
         names: tuple[str, str] = ("tls", "upstream_tls"),  # of the settings
+        *,
+        serves_http1: Callable[[], bool] = lambda: False,
     ) -> None:
         self._served, self._upstream, self._names = served, upstream, names
         self.served: ssl.SSLContext | None = None
         self.upstream: ssl.SSLContext | None = None
+        self.upstream_http1: ssl.SSLContext | None = None
+        self._serves_http1 = serves_http1
         self._stamps: dict[Path, tuple[int, int]] = {}
 
     def read(self) -> None:
         """Read all files; on a mistake in one of them nothing changes. Raises StartError naming it."""
         stamps = self._look()
-        served = None if self._served is None else _explained(self._names[0], server_context, self._served)
-        upstream = None if self._upstream is None else _explained(self._names[1], client_context, self._upstream)
-        self.served, self.upstream, self._stamps = served, upstream, stamps
+        served = None if self._served is None else _load_or_explain(self._names[0], server_context, self._served)
+        upstream = None if self._upstream is None else _load_or_explain(self._names[1], client_context, self._upstream)
+        upstream_http1 = None
+        if self._upstream is not None:
+            upstream_http1 = _load_or_explain(self._names[1], client_context, self._upstream)
+            upstream_http1.set_alpn_protocols(HTTP1)
+        if served is not None and self._serves_http1():
+            served.set_alpn_protocols([*HTTP1, *H2])  # callers that speak both are judged by HTTP/1.1
+        self.served, self.upstream, self.upstream_http1, self._stamps = served, upstream, upstream_http1, stamps
 
     def changed(self) -> bool:
         """Whether some file is another than when it was read."""
@@ -72,7 +85,7 @@ def client_context(config: UpstreamTls) -> ssl.SSLContext:
     return context
 
 
-def _explained(where: str, make: Callable[[Tls], ssl.SSLContext], config: Tls) -> ssl.SSLContext:
+def _load_or_explain(where: str, make: Callable[[Tls], ssl.SSLContext], config: Tls) -> ssl.SSLContext:
     try:
         return make(config)
     except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ def report(
     result: Replay, promise: Promise, title: str, about: Sequence[tuple[str, str]], named: Callable[[int], str]
 ) -> str:
     """The page. `named` returns what is known of a row, for rows that are listed."""
-    parts = [f'<p class="say">{escape(line)}</p>' for line in said(result, promise, named)]
+    parts = [f'<p class="say">{escape(line)}</p>' for line in summary_lines(result, promise, named)]
     for severity in reversed(promise.alphas):
         parts += [f"<h2>{escape(severity)}</h2>", f"<p>{escape(promise.sentence(severity))}</p>", '<div class="pair">']
         parts += [_rates(result, promise, severity), _evidence(result, severity), "</div>"]
@@ -43,7 +43,7 @@ def report(
     return page(title, [*parts, "<h2>What this was</h2>", facts_table(about)])
 
 
-def said(result: Replay, promise: Promise, named: Callable[[int], str] = "{:,}".format) -> list[str]:
+def summary_lines(result: Replay, promise: Promise, named: Callable[[int], str] = "{:,}".format) -> list[str]:
     """What happened, in one sentence for each severity, mildest first; then what changed and since when. `named`
     returns what is known of a row.
     """

@@ -140,7 +140,7 @@ def replay(
         drift=drift,
         paged={name: _first(seen_at, values, limits[0]) for name, values in evidence_by_severity.items()},
         drifted=_first(seen_at, drift, limits[1]),
-        loudest=_loudest(promise, judged.severities, judged.pvalues, judged.by_detector),
+        loudest=_lowest_pvalues(promise, judged.severities, judged.pvalues, judged.by_detector),
         finding=finding,
     )
 
@@ -212,7 +212,7 @@ def _first(at: Sequence[int], values: Sequence[float], limit: float) -> int | No
     return next((number for number, value in zip(at, values, strict=False) if value > limit), None)
 
 
-def _loudest(
+def _lowest_pvalues(
     promise: Promise,
     severities: Sequence[str | None],
     pvalues: Sequence[float],

@@ -16,7 +16,7 @@ from tocsin.rollouts.counters import LOOKBACK, Batches, CounterSample, increase
 from tocsin.rollouts.looks import Looks
 from tocsin.rollouts.names import at_least
 from tocsin.rollouts.prometheus import Prometheus, Span, Watched, candidate_beside_live, two_versions
-from tocsin.rollouts.scraped import alphas_of, scraped, scraped_pairs
+from tocsin.rollouts.scraped import alphas_of, read_counters, scraped_pairs
 from tocsin_calibration.online.two_streams import AgainstRate, Pairs, StreamComparison, Streams
 
 _COUNTS = re.compile(r"\s*(\d+)\s*/\s*(\d+)\s*")
@@ -141,7 +141,7 @@ def _add_scrapes(source: Source, looks: Looks, remarks: list[str]) -> None:
             if source.shadow:
                 row = scraped_pairs(address, source.model, severe, source.headers)
             else:
-                row = scraped(address, source.model, source.severity, source.headers)
+                row = read_counters(address, source.model, source.severity, source.headers)
             counts, first = _since_last(f"{place} {address}", row, looks, source.looks is not None, remarks)
             begins |= first
             for at, column in enumerate(_columns(source.shadow, place)):
@@ -179,7 +179,7 @@ def _from_prometheus(source: Source, prometheus: Prometheus) -> Reading:
     canary_labels = _single(source.canary, "--canary")
     if source.shadow:
         batches = candidate_beside_live(prometheus, watched, canary_labels, span)
-        withheld = _silent(batches, span) + _unscored(source, batches.counts[:, 0], batches.counts[:, 4])
+        withheld = _silence_remarks(batches, span) + _unscored(source, batches.counts[:, 0], batches.counts[:, 4])
         return Reading(Pairs.of(batches.counts[:, :4]), _remarks("the shadow", batches), withheld)
     stable_labels = None if source.rate is not None else _single(source.stable, "--stable")
     canary, stable = two_versions(prometheus, watched, canary_labels, stable_labels, span)
@@ -191,7 +191,7 @@ def _from_prometheus(source: Source, prometheus: Prometheus) -> Reading:
             remarks.append(
                 f"{alone:,.0f} canary responses came in batches without any of the stable version, and do not count"
             )
-    withheld = _silent(canary, span) + _unscored(source, canary.counts[:, 1], canary.counts[:, 2])
+    withheld = _silence_remarks(canary, span) + _unscored(source, canary.counts[:, 1], canary.counts[:, 2])
     return Reading(_compared(source, canary.counts[:, :2], stable.counts[:, :2]), remarks, withheld)
 
 
@@ -201,7 +201,7 @@ def _single(matchers: Sequence[str], option: str) -> str:
     return matchers[0] if matchers else ""
 
 
-def _silent(batches: Batches, span: Span) -> list[str]:
+def _silence_remarks(batches: Batches, span: Span) -> list[str]:
     if batches.last is None or span.now - batches.last > max(LOOKBACK, 2 * span.every):
         ago = "" if batches.last is None else f" for {span.now - batches.last:.0f} s"
         return [f"Prometheus has not heard of the canary{ago}"]

@@ -13,7 +13,7 @@ from tocsin.rollouts.names import ALARMS, BEGAN, SHADOW, TOTAL, UNSCORED, pair_c
 SCRAPE_TIMEOUT = 30.0  # seconds for an answer
 
 
-def scraped(address: str, model: str | None, severity: str, headers: Mapping[str, str]) -> CounterSample:
+def read_counters(address: str, model: str | None, severity: str, headers: Mapping[str, str]) -> CounterSample:
     """The counters (alarms, responses, unscored responses) of one sidecar since its start.
 
     Raises CheckError when it cannot be scraped, or has no such model or severity.

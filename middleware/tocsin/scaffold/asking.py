@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from tocsin.errors import StartError
 from tocsin.protocols.descriptors import message_class
-from tocsin.protocols.reflection import reflected, services_of
+from tocsin.protocols.reflection import reflected_pool, services_of
 from tocsin.protocols.single_fields import is_repeated
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -28,10 +28,12 @@ class Output(NamedTuple):
 
 
 class MethodOutline(NamedTuple):
-    """A method of a server, and the paths of floating-point numbers in its response."""
+    """A method of a server: the paths of floating-point numbers in its response, and of maps to such numbers."""
 
     path: str
     numbers: Sequence[str]
+    maps: Sequence[str] = ()
+    streams: bool = False
 
 
 def ask_models(channel: grpc.Channel, names: Sequence[str]) -> dict[str, list[Output]] | None:
@@ -59,14 +61,16 @@ def ask_methods(channel: grpc.Channel) -> list[MethodOutline]:
     """The methods that a server lists by reflection. Raises StartError where it lists none."""
     try:
         services = [name for name in services_of(channel, TIMEOUT) if not name.startswith("grpc.")]
-        pool = reflected(channel, services, TIMEOUT)
+        pool = reflected_pool(channel, services, TIMEOUT)
     except ValueError as error:
         raise StartError(f"the server lists neither models nor methods: {error}") from None
     outlines = []
     for service in services:
         for method in pool.FindServiceByName(service).methods:
             path = f"/{service}/{method.name}"
-            outlines.append(MethodOutline(path, list(_numbers(method.output_type, "response", ()))))
+            places = list(_numbers(method.output_type, "response", ()))
+            numbers, maps = ([place for place, is_map in places if is_map is kind] for kind in (False, True))
+            outlines.append(MethodOutline(path, numbers, maps, method.server_streaming))
     return outlines
 
 
@@ -87,16 +91,19 @@ def _call(channel: grpc.Channel, method: str, request: str, response: str, **con
     return stub(asked_type(**content), timeout=TIMEOUT, wait_for_ready=False)
 
 
-def _numbers(message: Descriptor, path: str, above: tuple[str, ...]) -> Iterator[str]:
-    """Paths of floating-point fields, outermost first."""
+def _numbers(message: Descriptor, path: str, above: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    """Paths of floating-point fields, outermost first, and whether each is a map to such numbers."""
     if len(above) >= MAX_DEPTH or message.full_name in above:
         return
     inside = []
     for field in message.fields:
         place = f"{path}.{field.name}"
         if field.cpp_type in NUMBERS:
-            yield place
-        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            yield place, False
+        elif field.message_type is not None and field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].cpp_type in NUMBERS:
+                yield place, True
+        elif field.message_type is not None:
             inside.append((field.message_type, f"{place}[]" if is_repeated(field) else place))
     for kind, place in inside:
         yield from _numbers(kind, place, (*above, message.full_name))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from tocsin.protocols.protocol import preset
 from tocsin.scaffold.asking import MethodOutline, Output
 
 FLOATS = ("FP16", "BF16", "FP32", "FP64")
-USUAL = {  # parts of names that outputs have, and the signal that detectors know them as
+USUAL = {  # parts of names that outputs have, and the signal that detectors know them as; the first counts
+    "logprob": "token_logprobs",
+    "log_prob": "token_logprobs",
     "logit": "logits",
     "prob": "probs",
     "softmax": "probs",
@@ -64,22 +67,49 @@ def of_models(models: Mapping[str, Sequence[Output]]) -> str:
 
 
 def of_methods(methods: Iterable[MethodOutline]) -> str:
-    """A service of one's own, as its server describes it. Methods without floating-point numbers are left out."""
-    guarded = [method for method in methods if method.numbers]
-    lines = [
-        "protocols:",
-        "  own:",
-        "    reflection: true            # or descriptors: FILE.binpb (docs/protocols.md)",
-    ]
-    lines += ["    methods:", *(f"      {method.path}: {{}}" for method in guarded)]
-    lines += ["models:", "  own:                          # name it as you like", "    protocol: own", "    signals:"]
-    used: set[str] = set()
-    for path in dict.fromkeys(path for method in guarded for path in method.numbers):
-        signal = _signal(path.rpartition(".")[2], used)
-        used.add(signal)
-        lines.append(f"      {_quoted(signal)}: {path}")
-    lines.append(_bundle("own"))
+    """A service of one's own, as its server describes it. Methods without floating-point numbers are left out.
+
+    A bundle reads the same signals of every response that it judges. Methods that answer with others therefore get a
+    protocol and a model of their own.
+    """
+    alike: dict[tuple[str, ...], list[tuple[MethodOutline, dict[str, str]]]] = {}
+    for method in methods:
+        if signals := _signals(method):
+            alike.setdefault(tuple(signals), []).append((method, signals))
+    lines, named = ["protocols:"], dict[str, str]()
+    for together in alike.values():
+        name = "own" if len(alike) == 1 else _unused(together[0][0].path.rpartition("/")[2].lower(), named)
+        named[name] = _bundle(name)
+        lines += [
+            f"  {_quoted(name)}:",
+            "    reflection: true            # or descriptors: FILE.binpb (docs/protocols.md)",
+            "    methods:",
+        ]
+        for method, signals in together:
+            lines.append(f"      {method.path}:")
+            if method.streams:
+                lines.append("        judge: message          # each message; a number of them; end: the whole stream")
+            lines.append("        signals:                # NAME: where it stands in the response")
+            lines += [f"          {_quoted(signal)}: {place}" for signal, place in signals.items()]
+            lines += [f"          # a map, whose keys you name in their order: {m}[KEY,KEY]" for m in method.maps]
+    lines.append("models:                         # name them as you like")
+    for name, bundle in named.items():
+        lines += [f"  {_quoted(name)}:", f"    protocol: {_quoted(name)}", bundle]
     return "\n".join(lines) + "\n"
+
+
+def _signals(method: MethodOutline) -> dict[str, str]:
+    """Where each signal stands; of a response with nothing but maps, with keys to be written in."""
+    signals: dict[str, str] = {}
+    for place in method.numbers or [f"{place}[KEY,KEY]" for place in method.maps]:
+        signals[_signal(place.partition("[KEY")[0].rpartition(".")[2], set(signals))] = place
+    return signals
+
+
+def _unused(name: str, used: Container[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in used)
 
 
 def of_preset(protocol: str, model: str) -> str:

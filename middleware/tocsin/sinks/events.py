@@ -17,11 +17,11 @@ from tocsin.events.alarm import (
     SUM,
     Event,
     alarm,
+    alarm_sum,
     event,
     evidence,
     line,
     subject,
-    summed,
     without_messages,
 )
 from tocsin.events.alarm_throttle import AlarmThrottle
@@ -139,7 +139,8 @@ class EventSink(Sink):
                 del self._reported[name]  # it is over: when it comes again, it is news
         for name, finding in findings.items():
             model = self._models.get(name)
-            what = model and model.digests[0], finding.broken, {cause[:2] for cause in finding.chief}
+            inputs = finding.of_inputs() if finding.inputs else None
+            what = model and model.digests[0], finding.broken, {cause[:2] for cause in finding.chief}, inputs
             last, told_at = self._reported.get(name, (None, -self._repeat))
             if model is None or what == last or now - told_at < self._repeat:
                 continue
@@ -154,7 +155,11 @@ class EventSink(Sink):
                 now, lasted = time.time(), time.monotonic() - summary.began
                 self._tell(
                     event(
-                        SUM, self._identifiers.next(), subject(summary.model), now, summed(summary, now - lasted, now)
+                        SUM,
+                        self._identifiers.next(),
+                        subject(summary.model),
+                        now,
+                        alarm_sum(summary, now - lasted, now),
                     )
                 )
 

@@ -16,6 +16,7 @@ from tocsin.sinks.tally import POOLED, Tally
 from tocsin_calibration import DriftWatch, Promise, ShiryaevRoberts, Watch, promise_test, quiet_test
 from tocsin_calibration.online.alarm_rate import change_test
 from tocsin_calibration.online.changes import ChangePoints, ChangeTime
+from tocsin_calibration.online.inputs import InputsTest
 from tocsin_calibration.thresholds.limits import Limits
 
 FOLD_ROWS = 256  # rows that wait before they are counted
@@ -30,7 +31,8 @@ class Evidence:
     own, where there is a promise for these; of G watches each is trusted with 1/G of the level, so that
     the largest exceeds 1/delta with probability at most delta. `run_length`: e-detectors instead of watches, whose mean
     does so once in 1/delta responses on average at most. Where the promise is for sessions, what is counted is sessions
-    that ended. `fixed` tells that alarms come from the promise's own thresholds, without which there is nothing to hold
+    that ended. Inputs are watched where the bundle keeps some of calibration's (`InputsTest`), those of this process
+    alone. `fixed` tells that alarms come from the promise's own thresholds, without which there is nothing to hold
     them to. Drift is watched where rows are exchangeable with the calibration scores one by one (see
     `Promise.watches_drift`), and there the parts of the traffic are watched by themselves (`Causes`). `seed` is that of
     the numbers that break the ties of new scores, None for one that no other process has. `clock` gives the Unix time
@@ -64,6 +66,9 @@ class Evidence:
                 promise.nonconformity, every=restart, auxiliary=promise.auxiliary, seed=seed, began=clock()
             )
             self._causes = Causes(promise, restart, clock(), seed)
+        self._inputs = None
+        if promise.watches_drift and promise.inputs is not None:
+            self._inputs = InputsTest(promise.inputs, seed)
         self._alarm_changes = ChangePoints(2, clock(), step=1) if self._watches and self._drift is None else None
         self._graver = {
             name: {other for other, level in promise.alphas.items() if level <= alpha}
@@ -150,6 +155,11 @@ class Evidence:
         self._fold()
         return None if self._drift is None else self._drift.log_evidence()
 
+    def inputs(self) -> float | None:
+        """log of the evidence that inputs have changed since calibration, None where they are not watched."""
+        self._fold()
+        return None if self._inputs is None else self._inputs.log_evidence()
+
     def causes(self) -> list[Cause]:
         """The parts of the traffic, in descending order of the evidence that they have changed; empty where none is
         watched.
@@ -182,6 +192,10 @@ class Evidence:
     def _fold(self) -> None:
         tally = self._tally
         self._tally = Tally(self._promise, in_order=bool(self._detectors), scores=self._drift is not None)
+        self._tally.until_next = tally.until_next
+        if self._inputs is not None:
+            for features in tally.projected():
+                self._inputs.add(features.astype(np.float64))
         if tally.joint and self._drift is not None:
             self._drift.add(tally.joint, self._clock())
         if tally.by_detector and self._causes is not None:

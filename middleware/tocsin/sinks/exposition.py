@@ -61,11 +61,11 @@ class Exposition:
         encoder, kind = choose_encoder(accept)
         openmetrics = kind.startswith("application/openmetrics-text")
         content = encoder(self._rest).removesuffix(END)
-        content += assembled(self._shown.blocks(openmetrics=openmetrics), openmetrics=openmetrics)
+        content += join_blocks(self._shown.blocks(openmetrics=openmetrics), openmetrics=openmetrics)
         return kind, content + (END if openmetrics else b"")
 
 
-def assembled(blocks: Iterable[Blocks], *, openmetrics: bool) -> bytes:
+def join_blocks(blocks: Iterable[Blocks], *, openmetrics: bool) -> bytes:
     """Blocks as one text, with the lines of each family together under its head."""
     by_family: dict[Family, list[str]] = {family: [] for family in FAMILIES}
     for block in blocks:

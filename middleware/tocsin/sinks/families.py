@@ -121,6 +121,12 @@ DRIFT = Family(
     "Log of the evidence since start that scores have drifted from calibration; with `state` in all replicas.",
     ("model",),
 )
+INPUTS = Family(
+    "tocsin_inputs_log_evalue",
+    "gauge",
+    "Log of the evidence since start that inputs are other than at calibration, whatever scores do.",
+    ("model",),
+)
 CAUSE = Family(
     "tocsin_cause_log_evalue",
     "gauge",
@@ -149,5 +155,5 @@ CALIBRATED = Family(
 FAMILIES = (
     RESPONSES, ALARMS, PROMISED, PROMISED_ALARMS, UNSCORED, SESSIONS, KEYLESS, FEEDBACK, ACTIONS, SHADOWS,
     PVALUE, SCORE, SCORING, BATCHES, ADDED,
-    ALPHA, EXPECTED, EVIDENCE, LIMIT, QUIET, DRIFT, CAUSE, CHANGED, LEVEL, CARRIED, BUNDLE, CALIBRATED,
+    ALPHA, EXPECTED, EVIDENCE, LIMIT, QUIET, DRIFT, INPUTS, CAUSE, CHANGED, LEVEL, CARRIED, BUNDLE, CALIBRATED,
 )  # fmt: skip

@@ -24,6 +24,7 @@ class Finding(NamedTuple):
     causes: tuple[Cause, ...]
     change: ChangeTime | None
     unit: str
+    inputs: bool = False  # whether the signals of inputs have changed
     text: tuple[str, ...] = ()  # since when, and which, a sentence each
 
     @classmethod
@@ -35,6 +36,7 @@ class Finding(NamedTuple):
         causes: Sequence[Cause],
         limits: tuple[float, float],
         unit: str,
+        inputs: float | None = None,
     ) -> Finding | None:
         """What exceeds the limits of the promise and of drift; None where nothing does."""
         limit, limit_of_drift = limits
@@ -44,9 +46,11 @@ class Finding(NamedTuple):
         for kind in dict.fromkeys(cause.kind for cause in causes):
             of_kind = [cause for cause in causes if cause.kind == kind and cause.log_evalue > limit_of_drift]
             named += [evidence.looked_into(cause) for cause in of_kind[:1]] + of_kind[1:]
-        if not (broken or drifted or named):
+        moved = inputs is not None and inputs > limit_of_drift
+        if not (broken or drifted or named or moved):
             return None
-        finding = cls(broken, drifted, tuple(named), evidence.change(), unit)
+        change = evidence.change() if broken or drifted or named else None
+        finding = cls(broken, drifted, tuple(named), change, unit, moved)
         return finding._replace(text=tuple(finding._words()))
 
     @property
@@ -59,6 +63,7 @@ class Finding(NamedTuple):
         facts: dict[str, Any] = {
             "broken": list(self.broken),
             "drifted": self.drifted,
+            "inputs": self.inputs,
             "since": _facts(self.change, timed),
             "causes": [
                 {
@@ -78,8 +83,16 @@ class Finding(NamedTuple):
 
     def _words(self) -> Iterator[str]:
         if self.change is not None:
-            yield since(self.change, self.unit)
+            yield change_text(self.change, self.unit)
         yield from self.which()
+        if self.inputs:
+            yield self.of_inputs()
+
+    def of_inputs(self) -> str:
+        """What a change of the inputs has done to the alarms so far."""
+        if self.broken:
+            return "inputs changed, and alarms too"
+        return "inputs changed, and scores too" if self.drifted or self.causes else "inputs changed, alarms as promised"
 
     def which(self) -> Iterator[str]:
         """The strongest cause of each kind in words, and which others have changed."""
@@ -92,7 +105,7 @@ class Finding(NamedTuple):
             yield f"{_subject(cause)} {_direction(cause.change)} (evidence e^{cause.log_evalue:.1f}){more}"
 
 
-def since(change: ChangeTime, unit: str = "responses") -> str:
+def change_text(change: ChangeTime, unit: str = "responses") -> str:
     """When a change probably began, in words."""
     when = datetime.fromtimestamp(change.when, UTC)
     between = f"between {change.latest:,} and {change.earliest:,}"

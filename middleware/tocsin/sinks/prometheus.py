@@ -55,8 +55,8 @@ class PrometheusSink(Collector, Sink):
         self._before, self._drained = before, drained
         self._models = dict(models)
         self._series = {name: ModelSeries(model, drained=drained) for name, model in models.items()}
-        self._series["other"] = ModelSeries(None, _methods(models))
-        self._acting = _acting(models)
+        self._series["other"] = ModelSeries(None, _served_methods(models))
+        self._acting = _acting_models(models)
         self._looks = self._all_looks()
         self._added, self._batches = Histogram(SECONDS_BUCKETS, native=True), Histogram(ROWS_BUCKETS)
         self._writer = Writer()
@@ -79,9 +79,9 @@ class PrometheusSink(Collector, Sink):
                     series_of_model.inherit(
                         self._series[name], same_bundle=before.digests[0] == models[name].digests[0]
                     )
-            series["other"] = ModelSeries(None, _methods(models))
+            series["other"] = ModelSeries(None, _served_methods(models))
             series["other"].inherit(self._series["other"], same_bundle=False)
-            self._models, self._series, self._acting = dict(models), series, _acting(models)
+            self._models, self._series, self._acting = dict(models), series, _acting_models(models)
             self._looks = self._all_looks()
 
     @property
@@ -226,11 +226,11 @@ class PrometheusSink(Collector, Sink):
 
     def _count(self) -> None:
         """Count what waits. Under the lock."""
-        self._added.extend(_taken(self._waits))
+        self._added.extend(_drained(self._waits))
         other = self._series["other"]
-        for (model, version, method, reason), responses in Counter(_taken(self._unjudged)).items():
+        for (model, version, method, reason), responses in Counter(_drained(self._unjudged)).items():
             self._series.get(model, other).unjudged(version, method, reason, responses)
-        for (model, action), calls in Counter(_taken(self._acted)).items():
+        for (model, action), calls in Counter(_drained(self._acted)).items():
             self._series.get(model, other).acted(action, calls)
         while self._waiting:
             batch = self._waiting.popleft()
@@ -254,7 +254,7 @@ class PrometheusSink(Collector, Sink):
         ends = time.thread_time() + WEIGHING
         for look in sorted(looks, key=lambda item: (item.is_idle, item.weighed_at)):
             with self._lock:
-                look.weigh()
+                look.refresh()
             if time.thread_time() > ends:
                 break
         return looks
@@ -264,18 +264,18 @@ class PrometheusSink(Collector, Sink):
         return {name: ModelSnapshot(name, series, models.get(name), limits) for name, series in self._series.items()}
 
 
-def _taken(waiting: list[Item]) -> list[Item]:
+def _drained(waiting: list[Item]) -> list[Item]:
     """What waits to be counted, which is taken out; more may come meanwhile."""
-    taken = waiting[:]
-    del waiting[: len(taken)]
-    return taken
+    items = waiting[:]
+    del waiting[: len(items)]
+    return items
 
 
-def _acting(models: Mapping[str, GuardedModel]) -> set[str]:
+def _acting_models(models: Mapping[str, GuardedModel]) -> set[str]:
     """The models whose alarms lead to actions, which may depend on the response's own bytes."""
     return {name for name, model in models.items() if not model.policy.plain}
 
 
-def _methods(models: Mapping[str, GuardedModel]) -> list[str]:
+def _served_methods(models: Mapping[str, GuardedModel]) -> list[str]:
     """The methods that any of the models is served by."""
     return list(dict.fromkeys(method for model in models.values() for method in model.served))

@@ -34,6 +34,7 @@ class ModelSnapshot:
         self._promise: Mapping[str, float] = {}
         self._quiet: Mapping[str, float] = {}
         self._drift: float | None = None
+        self._inputs: float | None = None
         self._causes: Sequence[Cause] = ()
         self.finding: Finding | None = None
         self._limits: tuple[float, float] | None = None
@@ -57,16 +58,18 @@ class ModelSnapshot:
         """Whether nothing was ever counted, so that there is no news."""
         return not self._series.changes
 
-    def weigh(self) -> None:
+    def refresh(self) -> None:
         """Weigh evidence anew, if there is any news."""
         if self._weighed != self._series.changes and (judged := self._series.judged) is not None:
             evidence = judged.evidence
             promise = evidence.promise()
             self._promise, self._quiet, self._drift = promise, evidence.quiet(), evidence.drift()
-            self._causes = evidence.causes()
+            self._causes, self._inputs = evidence.causes(), evidence.inputs()
             if self._scoring is not None and self._limits is not None:
                 unit = self._scoring.promise.unit
-                self.finding = Finding.of(evidence, promise, self._drift, self._causes, self._limits, unit)
+                self.finding = Finding.of(
+                    evidence, promise, self._drift, self._causes, self._limits, unit, self._inputs
+                )
             self._weighed, self.weighed_at = self._series.changes, time.monotonic()
 
     def figures(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ class ModelSnapshot:
             "promise": dict(self._promise),
             "quiet": dict(self._quiet),
             "drift": self._drift,
+            "inputs": self._inputs,
             "causes": [cause._asdict() for cause in self._causes],
             "finding": None if self.finding is None else self.finding.facts(),
         }
@@ -127,6 +131,8 @@ class ModelSnapshot:
             yield Sample(of.QUIET, (name, severity), value)
         if self._drift is not None:
             yield Sample(of.DRIFT, (name,), self._drift)
+        if self._inputs is not None:
+            yield Sample(of.INPUTS, (name,), self._inputs)
         for cause in self._causes:
             yield Sample(of.CAUSE, (name, cause.kind, cause.name), cause.log_evalue)
         change = None if self.finding is None else self.finding.change

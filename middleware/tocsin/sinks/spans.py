@@ -58,13 +58,13 @@ class SpanSink(Sink):
             assert verdict is not None
             if verdict.severity is None and not self._is_kept(call):
                 continue
-            if call.parent is not None and not _news(call):
+            if call.parent is not None and not _is_graver(call):
                 continue
             self._make(call)
 
     def unscored(self, call: Call) -> None:
         """Of calls that passed without judgement, a share too."""
-        if self._is_kept(call) and (call.parent is None or _news(call)):
+        if self._is_kept(call) and (call.parent is None or _is_graver(call)):
             self._make(call)
 
     def _is_kept(self, call: Call) -> bool:
@@ -134,7 +134,7 @@ class SpanSink(Sink):
         return parent if parent.is_valid else None
 
 
-def _news(piece: Call) -> bool:
+def _is_graver(piece: Call) -> bool:
     """Whether a piece of a stream is graver than what a span was made of."""
     parent, verdict = piece.parent, piece.verdict
     assert parent is not None and verdict is not None

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from tocsin.judgement.sink import Scored
 from tocsin_calibration import Promise
+from tocsin_calibration.online.inputs import STRIDE
 from tocsin_calibration.promise import OTHERS
 
 POOLED = OTHERS
+WAITING = 16  # batches whose signals are looked at together
 
 
 class Tally:
@@ -23,12 +25,15 @@ class Tally:
     `alarmed` is by group and severity, `of_group` how many rows were of a group with a promise of its own; `sequence`
     is each row's group and severity, with `in_order`. With `scores`, in the order of rows: `joint` are nonconformity
     scores, `by_detector` detectors' scores batch by batch, `versions` runs of one version of the model, `groups` each
-    row's, where the promise has groups.
+    row's, where the promise has groups; `inputs` of every STRIDE-th row what its signals show of the input, where the
+    bundle watches that.
     """
 
     def __init__(self, promise: Promise, *, in_order: bool, scores: bool) -> None:
         self._promise = promise
         self._in_order, self._scores = in_order, scores
+        self._watched = promise.inputs if scores else None
+        self.until_next = 0  # rows before the next one of which inputs are taken
         self.clear()
 
     def clear(self) -> None:
@@ -41,6 +46,8 @@ class Tally:
         self.versions: list[tuple[str, int]] = []
         self.groups: list[str] = []
         self.sequence: list[tuple[str, str | None]] = []
+        self.inputs: list[NDArray[np.float32]] = []
+        self._signals: list[NDArray[np.float32]] = []
 
     def add(self, batch: Scored, rows: int, alarmed: bool) -> None:
         """Count a judged batch: so many rows, some of them `alarmed` or none."""
@@ -56,6 +63,8 @@ class Tally:
             if batch.groups is not None:
                 self.groups += batch.groups
             self._count_versions(batch)
+            if self._watched is not None:
+                self._take_inputs(batch, rows)
         if alarmed or batch.groups is not None or self._in_order:
             severities = [s for call in batch.calls for s in (call.verdict.severities if call.verdict else ())]
             self._count_all(severities, batch.groups)
@@ -68,6 +77,7 @@ class Tally:
         self.versions += other.versions
         self.groups += other.groups
         self.sequence += other.sequence
+        self.inputs += other.projected()
         for key, count in other.alarmed.items():
             self.alarmed[key] = self.alarmed.get(key, 0) + count
         for group, count in other.of_group.items():
@@ -81,6 +91,7 @@ class Tally:
             "of_group": self.of_group,
             "joint": self.joint,
             "by_detector": b64encode(b"".join(scores.tobytes() for scores in self.by_detector)).decode(),
+            "inputs": b64encode(b"".join(features.tobytes() for features in self.projected())).decode(),
             "versions": self.versions,
             "groups": self.groups,
             "sequence": self.sequence,
@@ -94,10 +105,35 @@ class Tally:
         other.of_group, other.joint = facts["of_group"], facts["joint"]
         scores = np.frombuffer(b64decode(facts.get("by_detector", "")), np.float32)
         other.by_detector = [scores.reshape(-1, len(self._promise.detectors))] if len(scores) else []
+        shown = np.frombuffer(b64decode(facts.get("inputs", "")), np.float32)
+        if len(shown) and self._watched is not None:
+            other.inputs = [shown.reshape(-1, self._watched.rows.shape[1])]
         other.versions = [(version, rows) for version, rows in facts.get("versions", ())]
         other.groups = facts.get("groups", [])
         other.sequence = [(group, severity) for group, severity in facts["sequence"]]
         self.merge(other)
+
+    def projected(self) -> list[NDArray[np.float32]]:
+        """`inputs`, with those in them that waited."""
+        if self._signals and self._watched is not None:
+            self.inputs.append(self._watched.features(np.concatenate(self._signals)).astype(np.float32))
+            self._signals.clear()
+        return self.inputs
+
+    def _take_inputs(self, batch: Scored, rows: int) -> None:
+        """Take every STRIDE-th row's signals, whatever they are, but where they are of another width."""
+        assert self._watched is not None
+        start = self.until_next
+        self.until_next = start - rows if start >= rows else (start - rows) % STRIDE
+        names = self._watched.signals
+        if start >= rows or any(name not in batch.signals for name in names):
+            return
+        parts = [batch.signals[name][start:rows:STRIDE] for name in names]
+        signals = parts[0].copy() if len(parts) == 1 else np.hstack(parts)
+        if signals.ndim == 2 and signals.shape[1] == len(self._watched.centre) and np.isfinite(signals).all():
+            self._signals.append(signals)
+            if len(self._signals) >= WAITING:
+                self.projected()
 
     def _count_versions(self, batch: Scored) -> None:
         for call in batch.calls:

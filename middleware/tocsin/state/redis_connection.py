@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from tocsin.addresses import shown
+from tocsin.addresses import redacted_url
 from tocsin.configuration.state import TIMEOUT, StateConfig
 from tocsin.errors import ConfigError
 from tocsin.log_throttle import LogThrottle, and_more
@@ -184,7 +184,9 @@ def _client(config: StateConfig, seconds: float) -> tuple[Any, type[Exception]]:
         try:
             client: Any = redis.RedisCluster.from_url(config.redis, retry=Retry(NoBackoff(), 0), **how)
         except redis.RedisError as error:
-            raise ConfigError(f"state: {shown(config.redis)}: no node of a cluster to be had there ({error})") from None
+            raise ConfigError(
+                f"state: {redacted_url(config.redis)}: no node of a cluster to be had there ({error})"
+            ) from None
     elif config.sentinel:
         addresses, database = config.sentinels()
         how |= {"db": database, "retry": Retry(NoBackoff(), 0), "ssl": config.redis.startswith("rediss:")}

@@ -66,12 +66,12 @@ class SharedCounts:
     def _report(self, key: str, counts: Sequence[int]) -> ScriptCall:
         entry = self._shared.get(key)
         if entry is None or any(
-            count < reported for count, reported in zip(counts, _plus(entry.others, entry.ever), strict=True)
+            count < reported for count, reported in zip(counts, _added(entry.others, entry.ever), strict=True)
         ):
             entry = self._shared[key] = _Shared(len(counts))  # it counts anew: what it had counted is others' now
         if entry.under_way is None:
             entry.number += 1
-            reported_total = _plus(entry.others, entry.ever)
+            reported_total = _added(entry.others, entry.ever)
             entry.under_way = [count - reported for count, reported in zip(counts, reported_total, strict=True)]
         more = [word for at, count in enumerate(entry.under_way) if count for word in (at, count)]
         words: list[str | int] = [entry.replica, entry.number, RETENTION, uuid4().hex[:12], *more]
@@ -83,13 +83,13 @@ class SharedCounts:
         assert entry.under_way is not None
         if reply["epoch"] != entry.epoch:
             entry.epoch, entry.before, entry.reported = reply["epoch"], entry.others, [0] * len(entry.others)
-        entry.reported = _plus(entry.reported, entry.under_way)
-        entry.ever = _plus(entry.ever, entry.under_way)
+        entry.reported = _added(entry.reported, entry.under_way)
+        entry.ever = _added(entry.ever, entry.under_way)
         entry.under_way = None
         theirs = [int(reply.get(str(at), 0)) - reported for at, reported in enumerate(entry.reported)]
-        now = _plus(entry.before, theirs)
+        now = _added(entry.before, theirs)
         more = [max(0, new - had) for new, had in zip(now, entry.others, strict=True)]
-        entry.others = _plus(entry.others, more)
+        entry.others = _added(entry.others, more)
         return more
 
 
@@ -112,5 +112,5 @@ def _hashes(answers: list[Any]) -> list[dict[str, str]]:
     return result
 
 
-def _plus(counts: Sequence[int], other: Sequence[int]) -> Counts:
+def _added(counts: Sequence[int], other: Sequence[int]) -> Counts:
     return [a + b for a, b in zip(counts, other, strict=True)]

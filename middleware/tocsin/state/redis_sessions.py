@@ -95,7 +95,7 @@ class RedisSessions:
         by_session: dict[str, list[float]] = {}
         for key, score in zip(keys, joint, strict=True):
             if key:
-                by_session.setdefault(_hidden(key), []).append(score)
+                by_session.setdefault(_redis_name(key), []).append(score)
         batch = f"{self._process}-{next(self._batches)}"
         chunks = [Chunk(batch, session, tuple(scores)) for session, scores in by_session.items()]
         by_session_progress: dict[str, Progress] = {}
@@ -118,7 +118,7 @@ class RedisSessions:
                     grade = len(self._severities) if had.grade is None else had.grade
                     self._open.append(_Open(chunk.session, progress, grade, had.stretch))
                     self._count(had.ended)
-        return [by_session_progress[_hidden(key)] if key else self._rule.start() for key in keys]
+        return [by_session_progress[_redis_name(key)] if key else self._rule.start() for key in keys]
 
     def end(self, keys: Sequence[str], progress: Sequence[Progress]) -> list[str | None]:
         """See SessionStore."""
@@ -250,7 +250,7 @@ class RedisSessions:
         return f"{self._name}:session:{session}"
 
 
-def _hidden(session: str) -> str:
+def _redis_name(session: str) -> str:
     """The key of a session in Redis: of bounded length, without the caller's own text."""
     return hashlib.blake2b(session.encode(), digest_size=16).hexdigest()
 

@@ -77,7 +77,7 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
     given = config.model_fields_set
     how: dict[str, Any] = {}
     endpoint = str(config.endpoint).rstrip("/") if "endpoint" in given else ""
-    if not endpoint and not _said(signal, "ENDPOINT"):
+    if not endpoint and not _environment_value(signal, "ENDPOINT"):
         endpoint = f"http://127.0.0.1:{_PORTS[protocol]}"
     if endpoint:
         how["endpoint"] = endpoint if protocol == "grpc" else f"{endpoint}/{_PATHS[signal]}"
@@ -92,7 +92,11 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
             how["certificate_file"] = str(config.ca)
     elif endpoint:
         how["insecure"] = not endpoint.startswith("https")
-    if protocol == "grpc" and authority is not None and (endpoint or _said(signal, "ENDPOINT")).startswith("https"):
+    if (
+        protocol == "grpc"
+        and authority is not None
+        and (endpoint or _environment_value(signal, "ENDPOINT")).startswith("https")
+    ):
         import grpc
 
         how["credentials"] = grpc.ssl_channel_credentials(authority)
@@ -103,7 +107,7 @@ def _exporter(config: TelemetryConfig, signal: Signal) -> Any:
 
 
 def _protocol(config: TelemetryConfig, signal: Signal) -> Literal["grpc", "http"]:
-    configured = _said(signal, "PROTOCOL")
+    configured = _environment_value(signal, "PROTOCOL")
     if "protocol" in config.model_fields_set or not configured:
         return config.protocol
     if configured not in _PROTOCOLS:
@@ -113,7 +117,7 @@ def _protocol(config: TelemetryConfig, signal: Signal) -> Literal["grpc", "http"
     return _PROTOCOLS[configured]
 
 
-def _said(signal: Signal, what: str) -> str:
+def _environment_value(signal: Signal, what: str) -> str:
     """What the environment says of a signal, else of both; empty is unset, as OpenTelemetry has it."""
     of_signal = "TRACES" if signal == "trace" else "METRICS"
     named = (f"OTEL_EXPORTER_OTLP_{of_signal}_{what}", f"OTEL_EXPORTER_OTLP_{what}")

@@ -32,7 +32,7 @@ from tocsin.ext_proc.health import families as ext_proc_families
 from tocsin.judgement.guard import Guard
 from tocsin.observability import HttpEndpoint, open_endpoint
 from tocsin.recording import sampling
-from tocsin.relay.health import Facts, ended, families, together
+from tocsin.relay.health import Facts, families, lasting_facts, summed_facts
 from tocsin.reloading import RELOAD_TIMEOUT, in_words, read_anew, reload_handler, within_deadline
 from tocsin.sinks.events import EVENTS_IN_MEMORY
 from tocsin.sinks.prometheus import PrometheusSink
@@ -118,7 +118,7 @@ class Supervisor:
                 if self._telemetry is not None:
                     self._telemetry.send(lambda: [*self.metrics.collect(), *self._rest.collect()])
                 if admin is not None:
-                    readiness = loop.create_task(admin.follow(lambda: self.is_ready))
+                    readiness = loop.create_task(admin.follow_readiness(lambda: self.is_ready))
                     opened.callback(readiness.cancel)
                 started()
                 await until.wait()
@@ -171,7 +171,7 @@ class Supervisor:
     def collect(self) -> Iterable[Metric]:
         """The health of all relays added up, and that of the workers."""
         facts = self._telemetry.facts() if self._telemetry is not None else {}
-        every = together([self._retired, *(worker.relay for worker in self._workers.values()), facts])
+        every = summed_facts([self._retired, *(worker.relay for worker in self._workers.values()), facts])
         yield from (*families(every), *ext_proc_families(every), *event_families(every), *export_families(every))
         yield from sampling.families(every) if self.config.record is not None else ()
         up = GaugeMetricFamily("tocsin_workers", "Worker processes that are serving.")
@@ -196,7 +196,9 @@ class Supervisor:
                 worker.relay = report["relay"]
                 self._alarms += report["alarms"]
             processed = {name: counts for name, counts in worker.relay.items() if name in COUNTED}
-            self._retired = together([self._retired, ended(worker.relay), sampling.ended(worker.relay), processed])
+            self._retired = summed_facts(
+                [self._retired, lasting_facts(worker.relay), sampling.lasting_facts(worker.relay), processed]
+            )
             worker.relay = {}
             code = await worker.gone()
             if worker.is_ending():

@@ -14,7 +14,7 @@ from scipy.stats import binom
 from tocsin_calibration import FalseAlarmLaw, ShiryaevRoberts, Watch, calibrate, promise_log_evalue
 from tocsin_calibration.online.alarm_rate import RateTest, promise_test, quiet_test
 from tocsin_calibration.thresholds.limits import Limits
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 
 FAILURE = 1e-4
 DELTA = 0.02
@@ -97,9 +97,9 @@ def test_what_alarms_less_than_calibration_says_never_pages(kind: str) -> None:
     for run in range(runs):
         random = np.random.default_rng([12, run])
         scores, live = random.normal(size=800), random.normal(size=6_000)
-        terms = Terms()
+        terms = Guarantee()
         if kind == "contaminated":  # at worst: all that is bad lies below, or above
-            scores[:40], terms = (-10 if run % 2 else 10), Terms(contaminated=0.05)
+            scores[:40], terms = (-10 if run % 2 else 10), Guarantee(contaminated=0.05)
         else:
             live[: 6_000 if kind == "easier" else 3_000] -= 0.6
         limits = Limits(scores, {"alarm": 0.1}, terms)
@@ -116,7 +116,7 @@ def test_only_exact_laws_let_later_windows_learn() -> None:
     distinct, tied = np.arange(200.0), np.arange(200) // 2.0
     assert Limits(distinct, {"a": 0.1}).exact == {"a": True}
     assert Limits(tied, {"a": 0.1}).exact == {"a": False}
-    assert Limits(distinct, {"a": 0.1}, Terms(contaminated=0.02)).exact == {"a": False}
+    assert Limits(distinct, {"a": 0.1}, Guarantee(contaminated=0.02)).exact == {"a": False}
     assert Limits(distinct, {"a": 0.1}, weights=np.ones(200)).exact == {"a": False}
     law = FalseAlarmLaw.at(500, 0.05)
     calm, later = (250, 4_750), (60, 440)

@@ -28,7 +28,7 @@ from tocsin_calibration.thresholds.contaminated import bad_among, false_alarm_bo
 from tocsin_calibration.thresholds.limits import Limits
 from tocsin_calibration.thresholds.pac import rank_pac, required_size_pac
 from tocsin_calibration.thresholds.split import rank, required_size
-from tocsin_calibration.thresholds.terms import Terms
+from tocsin_calibration.thresholds.terms import Guarantee
 from tocsin_calibration.thresholds.weighted import Weighted, effective_size
 
 FAILURE = 1e-4
@@ -367,7 +367,7 @@ def test_a_graver_alarm_never_needs_less_than_a_milder_one(n: int, first: float,
     alphas = {"grave": min(first, second), "mild": max(first, second)}
     if n < required_size(alphas["grave"]):
         return
-    limits = Limits(np.arange(float(n)), alphas, Terms(0.95, else_average=True))
+    limits = Limits(np.arange(float(n)), alphas, Guarantee(0.95, else_average=True))
     assert limits.thresholds["grave"] >= limits.thresholds["mild"]
     for name, alpha in alphas.items():
         assert limits.laws[name].mean_rate <= alpha + 1e-12

@@ -125,8 +125,8 @@ SPECS: dict[tuple[str, str], Schema] = {
 def validate(document: dict[str, Any]) -> None:
     """Fails where a cluster would refuse a document."""
     spec = SPECS[document["apiVersion"], document["kind"]]
-    whole = holds("apiVersion kind metadata spec", apiVersion=TEXT, kind=TEXT, metadata=ANYTHING, spec=spec)
-    jsonschema.validate(document, whole)
+    schema = holds("apiVersion kind metadata spec", apiVersion=TEXT, kind=TEXT, metadata=ANYTHING, spec=spec)
+    jsonschema.validate(document, schema)
     if document["kind"] == "EnvoyExtensionPolicy":
         for ext_proc in document["spec"]["extProc"]:
             bodies = [phase.get("body") for phase in ext_proc["processingMode"].values()]

@@ -53,8 +53,8 @@ def of_http(tokens: Path, mode: str, **more: Any) -> tuple[Config, Guard]:
 
 def of_grpc(bundle: Path, mode: str, **more: Any) -> tuple[Config, Guard]:
     model = {"bundle": bundle, "signals": SIGNALS, **more.pop("model", {})}
-    made = Config(ext_proc="127.0.0.1:9002", mode=mode, models={"digits": model}, **more)
-    return made, Guard.open(made)
+    config = Config(ext_proc="127.0.0.1:9002", mode=mode, models={"digits": model}, **more)
+    return config, Guard.open(config)
 
 
 def per_route(**content: Any) -> Change:
@@ -102,10 +102,10 @@ def behind(kind: str, name: str, **content: Any) -> Change:
 def test_what_attach_prints_is_clean(tokens: Path, bundle: Path) -> None:
     for mode in ("observe", "annotate", "enforce"):
         for fail in ("open", "closed") if mode == "enforce" else ("open",):
-            for made in (of_http(tokens, mode, fail=fail), of_http(tokens, mode, fail=fail, ask=True)):
-                assert checked(attached_bootstrap(*made), *made) == []
-            made = of_grpc(bundle, mode, fail=fail)
-            assert checked(attached_bootstrap(*made), *made) == []
+            for pair in (of_http(tokens, mode, fail=fail), of_http(tokens, mode, fail=fail, ask=True)):
+                assert checked(attached_bootstrap(*pair), *pair) == []
+            pair = of_grpc(bundle, mode, fail=fail)
+            assert checked(attached_bootstrap(*pair), *pair) == []
 
 
 # name, mode, what is wrong, effect, what the finding says, and what is to be written
@@ -178,10 +178,10 @@ def test_each_fault_is_named(
     name: str, more: dict[str, Any], change: Change, effect: Effect, wrong: str, written: str, tokens: Path
 ) -> None:
     options = dict(more)
-    made, guard = of_http(tokens, options.pop("mode", "enforce"), **options)
-    boot = attached_bootstrap(made, guard)
+    config, guard = of_http(tokens, options.pop("mode", "enforce"), **options)
+    boot = attached_bootstrap(config, guard)
     change(boot)
-    findings = checked(boot, made, guard)
+    findings = checked(boot, config, guard)
     matching = [finding for finding in findings if finding.effect is effect and wrong in finding.wrong]
     assert matching, findings
     assert written in matching[0].change
@@ -196,15 +196,17 @@ def test_the_faults_of_grpc(bundle: Path) -> None:
         ("observe", setting(response_attributes=["request.path"]), Effect.NOTE, "x-session"),
     ]
     for mode, change, effect, wrong in cases:
-        made, guard = of_grpc(bundle, mode, model={"session": "metadata.x-session"})
-        boot = attached_bootstrap(made, guard)
+        config, guard = of_grpc(bundle, mode, model={"session": "metadata.x-session"})
+        boot = attached_bootstrap(config, guard)
         change(boot)
-        assert any(found.effect is effect and wrong in found.wrong for found in checked(boot, made, guard)), wrong
+        assert any(finding.effect is effect and wrong in finding.wrong for finding in checked(boot, config, guard)), (
+            wrong
+        )
 
 
 def test_routes_are_followed_in_their_order(tokens: Path) -> None:
-    made, guard = of_http(tokens, "enforce")
-    boot = attached_bootstrap(made, guard)
+    config, guard = of_http(tokens, "enforce")
+    boot = attached_bootstrap(config, guard)
     off = {NAME: {"@type": PER_ROUTE, "disabled": True}}
     host = manager(boot)["route_config"]["virtual_hosts"][0]
     host["routes"] = [
@@ -212,14 +214,14 @@ def test_routes_are_followed_in_their_order(tokens: Path) -> None:
         {"match": {"prefix": "/v1/"}, "route": {"cluster": "model"}},
         {"match": {"prefix": "/"}, "route": {"cluster": "model"}, "typed_per_filter_config": off},
     ]
-    assert checked(boot, made, guard) == []  # no guarded method is behind the routes that switch the filter off
+    assert checked(boot, config, guard) == []  # no guarded method is behind the routes that switch the filter off
     host["routes"][1]["match"]["headers"] = [{"name": "x-tier", "string_match": {"exact": "gold"}}]
-    (found,) = checked(boot, made, guard)
-    assert "route model/2" in found.where and breaks_closed(found, closed=False)
+    (finding,) = checked(boot, config, guard)
+    assert "route model/2" in finding.where and breaks_closed(finding, closed=False)
     enabled = {NAME: {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}}
     manager(boot)["http_filters"][0]["disabled"] = True
     host["routes"] = [{"match": {"prefix": "/"}, "route": {"cluster": "model"}, "typed_per_filter_config": enabled}]
-    assert checked(boot, made, guard) == []
+    assert checked(boot, config, guard) == []
 
 
 def test_lines_and_camel_case() -> None:
@@ -230,11 +232,11 @@ def test_lines_and_camel_case() -> None:
 
 
 def test_the_command(tokens: Path, tmp_path: Path) -> None:
-    made, guard = of_http(tokens, "enforce", fail="closed")
+    config, guard = of_http(tokens, "enforce", fail="closed")
     model = {"protocol": "openai", "bundle": str(tokens)}
     content = {"ext_proc": "127.0.0.1:9002", "mode": "enforce", "fail": "closed", "models": {"m": model}}
     (tmp_path / "tocsin.yaml").write_text(yaml.safe_dump(content))
-    boot = attached_bootstrap(made, guard)
+    boot = attached_bootstrap(config, guard)
     (tmp_path / "envoy.yaml").write_text(yaml.safe_dump(boot, sort_keys=False))
     good = command.tocsin("attach", tmp_path / "tocsin.yaml", "--check", tmp_path / "envoy.yaml")
     assert good.stdout == "nothing passes unjudged that must be judged (fail: closed); findings: 0\n"
@@ -278,15 +280,15 @@ SHOWN: list[tuple[str, dict[str, Any], Change, str]] = [
 def test_a_real_envoy_lets_pass_what_the_check_names(
     name: str, more: dict[str, Any], change: Change, path: str, tokens: Path, tmp_path: Path
 ) -> None:
-    with judged_by(tokens, "enforce", **BLOCK, **more) as (made, guard, upstream, _):
-        boot = attached_bootstrap(made, guard, upstream, codec="HTTP1")
-        assert checked(boot, made, guard) == []
+    with judged_by(tokens, "enforce", **BLOCK, **more) as (config, guard, upstream, _):
+        boot = attached_bootstrap(config, guard, upstream, codec="HTTP1")
+        assert checked(boot, config, guard) == []
         with envoy(boot, tmp_path / "mended") as url:
             assert ask(url, "far").status_code == 403
             assert ask(url, "far", streams=True).status_code == 403
             assert ask(url, "safe").status_code == 200
         change(boot)
-        findings = checked(boot, made, guard)
+        findings = checked(boot, config, guard)
         worst = {Effect.PASSES, Effect.NOT_HELD, Effect.MAY_PASS}
         assert any(finding.effect in worst for finding in findings), findings
         with envoy(boot, tmp_path / "faulty") as url:
@@ -299,8 +301,8 @@ def test_a_body_without_headers_is_counted_and_refused(tokens: Path, tmp_path: P
     """The filter sends no response headers: nothing passes uncounted, and with `fail: closed` nothing passes."""
     for body in ("BUFFERED", "FULL_DUPLEX_STREAMED"):
         for fail in ("open", "closed"):
-            with judged_by(tokens, "enforce", **BLOCK, fail=fail) as (made, guard, upstream, sidecar):
-                boot = attached_bootstrap(made, guard, upstream, codec="HTTP1")
+            with judged_by(tokens, "enforce", **BLOCK, fail=fail) as (config, guard, upstream, sidecar):
+                boot = attached_bootstrap(config, guard, upstream, codec="HTTP1")
                 modes(response_header_mode="SKIP", response_body_mode=body)(boot)
                 with envoy(boot, tmp_path / f"{body}-{fail}") as url:
                     answer = ask(url, "safe")
@@ -312,12 +314,12 @@ def test_a_body_without_headers_is_counted_and_refused(tokens: Path, tmp_path: P
 
 @pytest.mark.long
 def test_a_dump_of_a_running_envoy_is_read(tokens: Path, tmp_path: Path) -> None:
-    with judged_by(tokens, "enforce", **BLOCK) as (made, guard, upstream, _):
+    with judged_by(tokens, "enforce", **BLOCK) as (config, guard, upstream, _):
         for change, effects in ((nothing, set()), (per_route(disabled=True), {Effect.PASSES})):
-            boot = attached_bootstrap(made, guard, upstream, codec="HTTP1")
+            boot = attached_bootstrap(config, guard, upstream, codec="HTTP1")
             change(boot)
             admin = boot["admin"]["address"]["socket_address"]["port_value"]
             with envoy(boot, tmp_path / change.__name__.strip("<>")):
                 with urllib.request.urlopen(f"http://127.0.0.1:{admin}/config_dump") as answer:
                     dump = json.load(answer)
-            assert {finding.effect for finding in checked(dump, made, guard)} == effects
+            assert {finding.effect for finding in checked(dump, config, guard)} == effects

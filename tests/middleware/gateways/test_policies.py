@@ -7,11 +7,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import helm_python as helm
 import pytest
 import yaml
 from benchmarks.harness.chat import tokens_bundle
 from benchmarks.harness.parts import SIGNALS
 from tests import command
+from tests.docs.terminal import blocks
 from tests.middleware.gateways.envoys import BLOCK, ask, attached_bootstrap, checked, envoy, judged_by, manager
 from tests.middleware.gateways.schemas import validate
 
@@ -22,6 +24,7 @@ from tocsin.gateways.istio import istio
 from tocsin.gateways.placement import Placement, milliseconds
 from tocsin.judgement.guard import Guard
 
+ROOT = Path(__file__).parents[3]
 HERE = ["--target", "Gateway/models", "--namespace", "gateways", "--processor", "tocsin.models:9002"]
 POLICIES = ("envoy-gateway", "istio", "agentgateway", "gke")
 PLACE = Placement("tocsin", "gateways", "Gateway", "models", "tocsin", "models", 9002)
@@ -130,6 +133,29 @@ def test_what_an_api_cannot_express_is_refused(tokens: Path, tmp_path: Path) -> 
     assert "ext_proc: is not set" in printed(tmp_path, "gke", model, *HERE, code=2, ext_proc=None)
 
 
+@pytest.mark.parametrize(("page", "gateway"), [("envoy_gateway", "envoy-gateway"), ("istio", "istio")])
+def test_the_docs_show_what_attach_prints(page: str, gateway: str, tokens: Path, tmp_path: Path) -> None:
+    shown = {block.file: block.text for block in blocks(ROOT / "docs" / f"{page}.md")}
+    content = yaml.safe_load(shown["tocsin.yaml"])
+    content["models"]["smollm2"]["bundle"] = str(tokens)
+    model = content["models"]["smollm2"]
+    documents, _ = printed(tmp_path, gateway, model, *HERE, **{**content, "models": {"smollm2": model}})
+    assert documents == list(yaml.safe_load_all(shown[f"{gateway}.yaml"]))
+    made = helm.Chart.load(str(ROOT / "helm" / "tocsin")).render(
+        yaml.safe_load(shown["values.yaml"]), name="tocsin", namespace="models"
+    )
+    texts = made.values() if isinstance(made, dict) else [made]
+    config = next(
+        part for text in texts for part in yaml.safe_load_all(str(text)) if part and part.get("kind") == "ConfigMap"
+    )
+    written = yaml.safe_load(config["data"]["tocsin.yaml"])
+    told = yaml.safe_load(shown["tocsin.yaml"])
+    assert written["models"]["smollm2"] == told["models"]["smollm2"] | {"bundle": "/bundles/llm.tocsin"}
+    assert {key: written[key] for key in ("ext_proc", "mode", "fail")} == {
+        key: told[key] for key in ("ext_proc", "mode", "fail")
+    }
+
+
 def test_durations() -> None:
     assert [milliseconds(seconds) for seconds in (1.0, 0.5, 1.005, 61.0)] == ["1s", "500ms", "1005ms", "61s"]
 
@@ -141,9 +167,9 @@ def as_envoy_gateway_does(document: Any, boot: Any) -> None:
     request, response = phases.get("request"), phases.get("response")
 
     def mode(phase: Any) -> str:
-        told = (phase or {}).get("body", "")
+        body = (phase or {}).get("body", "")
         names = {"Streamed": "STREAMED", "Buffered": "BUFFERED", "FullDuplexStreamed": "FULL_DUPLEX_STREAMED"}
-        return names.get(told, "NONE")
+        return names.get(body, "NONE")
 
     content = manager(boot)["http_filters"][0]["typed_config"]
     content.clear()
@@ -203,11 +229,11 @@ def test_what_the_gateways_make_of_it_is_clean(gateway: str, tokens: Path, bundl
                 {"protocol": "openai", "bundle": tokens, "ask": True},
                 {"bundle": bundle, "signals": SIGNALS, "session": "metadata.x-session"},
             ):
-                made = Config(ext_proc="127.0.0.1:9002", mode=mode, fail=fail, models={"m": model})  # type: ignore[arg-type]
-                guard = Guard.open(made)
-                boot = attached_bootstrap(made, guard)
-                apply(write(made, guard, PLACE).documents[0], boot)
-                findings = [finding for finding in checked(boot, made, guard) if finding.effect is not Effect.NOTE]
+                config = Config(ext_proc="127.0.0.1:9002", mode=mode, fail=fail, models={"m": model})  # type: ignore[arg-type]
+                guard = Guard.open(config)
+                boot = attached_bootstrap(config, guard)
+                apply(write(config, guard, PLACE).documents[0], boot)
+                findings = [finding for finding in checked(boot, config, guard) if finding.effect is not Effect.NOTE]
                 assert findings == [], (mode, fail, model)
 
 
@@ -217,17 +243,17 @@ def test_what_the_gateways_make_of_it_is_clean(gateway: str, tokens: Path, bundl
 def test_a_real_envoy_judges_with_it(gateway: str, mode: str, tokens: Path, tmp_path: Path) -> None:
     write, apply = GATEWAYS[gateway]
     more: dict[str, Any] = {"fail": "closed", **BLOCK} if mode == "enforce" else {}
-    with judged_by(tokens, mode, **more) as (made, guard, upstream, sidecar):
-        boot = attached_bootstrap(made, guard, upstream, codec="HTTP1")
-        apply(write(made, guard, PLACE).documents[0], boot)
+    with judged_by(tokens, mode, **more) as (config, guard, upstream, sidecar):
+        boot = attached_bootstrap(config, guard, upstream, codec="HTTP1")
+        apply(write(config, guard, PLACE).documents[0], boot)
         with envoy(boot, tmp_path / "envoy") as url:
             answers = {(prompt, streams): ask(url, prompt, streams=streams) for prompt in ("safe", "far")
                        for streams in (False, True)}  # fmt: skip
         assert all(answers["safe", streams].status_code == 200 for streams in (False, True))
         for streams in (False, True):
             assert answers["far", streams].status_code == (403 if mode == "enforce" else 200)
-        told = "tocsin-verdict" in answers["safe", False].headers and b"tocsin" in answers["safe", True].content
-        assert told == (mode != "observe")
+        has_verdicts = "tocsin-verdict" in answers["safe", False].headers and b"tocsin" in answers["safe", True].content
+        assert has_verdicts == (mode != "observe")
         counted = [line for line in sidecar.metrics.splitlines() if line.startswith("tocsin_responses_total")]
         judged = [float(line.rpartition(" ")[2]) for line in counted if 'decision="unscored"' not in line]
         assert sum(judged) == 4, counted

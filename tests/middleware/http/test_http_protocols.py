@@ -58,7 +58,7 @@ def signals(exchange: Exchange, body: Any, headers: dict[str, str] = JSON, reque
         raise Unscored(*piece.fault)
     assert piece.response is not None
     messages = [piece.reads.open(message, piece.request) for message in (*piece.earlier, piece.response)]
-    rows, family, raws = exchange.guard.models["m"].read(piece.method, messages, piece.request)
+    rows, family, raws = exchange.guard.models["m"]._readers[piece.method].read(messages, piece.request)
     read = {name: values.tolist() for name, values in family.stack([raws]).items()}
     assert all(len(values) == rows for values in read.values())
     return read
@@ -194,7 +194,7 @@ def test_events_of_the_responses_api_are_judged_once() -> None:
     (piece,) = pieces_of(exchange, content, {"content-type": "text/event-stream"})
     messages = [piece.reads.open(message, None) for message in (*piece.earlier, piece.response or b"")]
     assert messages[0].model == "m"
-    _, family, raws = exchange.guard.models["m"].read(piece.method, messages, None)
+    _, family, raws = exchange.guard.models["m"]._readers[piece.method].read(messages, None)
     read = family.stack([raws])
     assert read["token_logprobs"].tolist() == [[-0.5, -2]]
 
@@ -281,15 +281,12 @@ def test_paths_that_are_none_are_refused(method: dict[str, Any], problem: str) -
         Guard.open(config)
 
 
-def test_the_check_names_models_that_the_relay_would_never_see(tmp_path: Path) -> None:
+def test_the_check_takes_models_of_http_for_the_relay_and_for_programs(tmp_path: Path) -> None:
     path = tmp_path / "tocsin.yaml"
     path.write_text(yaml.safe_dump({"models": {"m": {"protocol": "openai"}}}))
-    problems, _ = problems_of(Config.load(path))
-    assert len(problems) == 1
-    assert problems[0].startswith("models.m.protocol: 'openai' is HTTP, and the relay on 0.0.0.0:8001 carries gRPC")
-    for command in ("config check", "serve -c"):
-        result = CliRunner().invoke(app, [*command.split(), str(path)])
-        assert "'openai' is HTTP, and the relay" in str(result.exception)
+    assert problems_of(Config.load(path))[0] == []
+    result = CliRunner().invoke(app, ["config", "check", str(path)])
+    assert (result.exit_code, "m (no bundle)" in result.output) == (0, True)
     result = CliRunner().invoke(app, ["config", "check", "--in-program", str(path)])
     assert (result.exit_code, "in a program, guards m (no bundle)" in result.output) == (0, True)
 

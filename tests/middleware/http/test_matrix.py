@@ -17,9 +17,9 @@ PAGE = Path(__file__).parents[3] / "docs" / "http-matrix.md"
 
 @pytest.mark.long
 def test_nothing_passes_silently_and_the_docs_say_so() -> None:
-    found = matrix()
-    assert {cell.position for cell in found} == set(POSITIONS) and {cell.mode for cell in found} == set(MODES)
-    assert [cell for cell in found if cell.is_failure] == []
-    assert {cell.mode for cell in found if cell.outcome == REFUSED} == {"closed"}
-    assert not [cell for cell in found if cell.mode == "closed" and cell.outcome == COUNTED]
-    assert page(found) == PAGE.read_text()
+    cells = matrix()
+    assert {cell.position for cell in cells} == set(POSITIONS) and {cell.mode for cell in cells} == set(MODES)
+    assert [cell for cell in cells if cell.is_failure] == []
+    assert {cell.mode for cell in cells if cell.outcome == REFUSED} == {"closed"}
+    assert not [cell for cell in cells if cell.mode == "closed" and cell.outcome == COUNTED]
+    assert page(cells) == PAGE.read_text()

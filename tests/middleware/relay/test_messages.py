@@ -43,6 +43,26 @@ def test_messages_over_the_limit_are_skipped_and_named(sizes: list[int], places:
     assert memory.remaining == 10_000
 
 
+@given(st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.integers(0, 60_000), max_size=12), st.booleans())
+def test_large_pieces_are_put_together_as_small_ones_are(sizes: list[int], places: list[int], reads: bool) -> None:
+    memory = MemoryBudget(1_000_000)
+    assembler = MessageDeframer(15_000, memory.open(unreachable), reads=reads)
+    contents = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
+    stream = b"".join(map(framed, contents))
+    found, kept = [], 0
+    for payload in cut(stream, places):
+        found += [(message.content, message.fault) for message in assembler.feed(payload)]
+        kept = max(kept, 1_000_000 - memory.remaining)
+    expected = [(content, None) if len(content) <= 15_000 else (None, "too_large") for content in contents]
+    if reads:
+        assert found == expected
+    else:  # nothing is kept but the beginning of a prefix
+        assert kept < 5
+        assert all(content in (b"", wanted) for (content, _), (wanted, _) in zip(found, expected, strict=True))
+        assert [fault for _, fault in found] == [fault for _, fault in expected]
+    assert memory.remaining == 1_000_000 and assembler.unfinished() == b""
+
+
 def test_unfinished_messages_share_one_bound_and_give_it_back() -> None:
     memory = MemoryBudget(100)
     account = memory.open(unreachable)

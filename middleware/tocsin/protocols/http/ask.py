@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tocsin.protocols.http.document import Document, Place
-from tocsin.protocols.http.parts import elements_of, encoded, joined, members_of
+from tocsin.protocols.http.parts import elements_of, encoded, members_of, object_of
 from tocsin.protocols.paths import Step, steps
 
 _NOT_ASKED = (b"", b"null", b"false")
@@ -79,7 +79,7 @@ def _assigned(content: bytes, path: Sequence[str], value: bytes) -> bytes:
     members = members_of(content, "request") if content.strip() not in _NOT_ASKED else {}
     name, rest = path[0], path[1:]
     members[name] = _assigned(members.get(name, b""), rest, value) if rest else value
-    return joined(members)
+    return object_of(members)
 
 
 def _filled(place: Place, document: Any, empty: bytes) -> list[bytes]:
@@ -127,7 +127,7 @@ def _cleared(content: bytes, path: Sequence[Step], empty: bytes) -> bytes:
     if step.field in members:
         value = members[step.field]
         members[step.field] = _cleared_elements(value, step.takes, rest, empty) if rest else empty
-    return joined(members)
+    return object_of(members)
 
 
 def _cleared_elements(content: bytes, takes: Sequence[str], rest: Sequence[Step], empty: bytes) -> bytes:

@@ -151,7 +151,7 @@ class Document:
         except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
             if content.startswith(BOM):
                 return self.decode(content[len(BOM) :])
-            raise Unscored("undecodable", f"the {self.side} cannot be read: {brief(error)}") from None
+            raise Unscored("undecodable", f"the {self.side} cannot be read: {error_kind(error)}") from None
 
     def require_single(self, content: bytes, document: Any, names: Iterable[str], *, any_case: bool = False) -> None:
         """Raises Unscored `undecodable` where one of these last members of paths may have a second value beside the one
@@ -197,7 +197,7 @@ class Document:
             problem = f"has two members '{second}', of which parsers take one or the other"
             raise Unscored("undecodable", f"the {self.side} {problem}") from None
         except (ValueError, RecursionError) as error:
-            raise Unscored("undecodable", f"the {self.side} cannot be read: {brief(error)}") from None
+            raise Unscored("undecodable", f"the {self.side} cannot be read: {error_kind(error)}") from None
 
 
 @cache
@@ -339,7 +339,7 @@ def _is_present(value: Any) -> bool:
     return value is not None and value is not False and value != "" and value != []
 
 
-def brief(error: Exception) -> str:
+def error_kind(error: Exception) -> str:
     """An error of a document, without the document's content."""
     return str(error).partition("\n")[0][:200]
 

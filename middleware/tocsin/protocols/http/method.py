@@ -10,7 +10,7 @@ from tocsin.protocols.field_signals import Alternatives, document_signal
 from tocsin.protocols.field_values import Array, Find
 from tocsin.protocols.http.ask import JsonAsk, JsonEdit
 from tocsin.protocols.http.document import Document, Place
-from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, joined, members_of
+from tocsin.protocols.http.parts import JsonMessage, elements_of, encoded, members_of, object_of
 from tocsin.protocols.http.values import finders
 from tocsin.protocols.likeliest import Read
 from tocsin.protocols.method import AnsweredRequest, Opened
@@ -125,7 +125,7 @@ class JsonMethod:
         members = members_of(content, "response")
         parts = []
         for item in elements_of(members[name], "response"):
-            part = JsonMessage(joined({**members, name: b"[" + item + b"]"}))
+            part = JsonMessage(object_of({**members, name: b"[" + item + b"]"}))
             part.document = self._response.decode(part)
             parts.append(part)
         return parts
@@ -245,7 +245,7 @@ class JsonMethod:
         except Unscored:
             return encoded(answer)
         own_members = {name: encoded(value) for name, value in answer.items()}
-        return joined({**{name: members[name] for name in keep if name in members}, **own_members})
+        return object_of({**{name: members[name] for name in keep if name in members}, **own_members})
 
     def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
         """Documents may have any member."""

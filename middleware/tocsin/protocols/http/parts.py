@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tocsin.protocols.http.document import BOM, brief
+from tocsin.protocols.http.document import BOM, error_kind
 from tocsin.unscored import Unscored
 
 _MEMBERS: msgspec.json.Decoder[dict[str, msgspec.Raw]] = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -36,7 +36,7 @@ def elements_of(content: bytes, side: str) -> list[bytes]:
     return [bytes(element) for element in elements]
 
 
-def joined(members: Mapping[str, bytes]) -> bytes:
+def object_of(members: Mapping[str, bytes]) -> bytes:
     """An object of these members."""
     return b"{" + b",".join([encoded(name) + b":" + value for name, value in members.items()]) + b"}"
 
@@ -45,4 +45,4 @@ def _decoded(decoder: Any, content: bytes, side: str) -> Any:
     try:
         return decoder.decode(content.removeprefix(BOM))
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
-        raise Unscored("undecodable", f"the {side} cannot be read: {brief(error)}") from None
+        raise Unscored("undecodable", f"the {side} cannot be read: {error_kind(error)}") from None

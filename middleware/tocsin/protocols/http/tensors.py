@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tocsin.protocols.http.method import JsonMethod, JsonReader
-from tocsin.protocols.http.parts import elements_of, encoded, joined, members_of
+from tocsin.protocols.http.parts import elements_of, encoded, members_of, object_of
 from tocsin.protocols.paths import SignalPath
 from tocsin.protocols.rows import Shapes
 from tocsin.unscored import Unscored
@@ -54,10 +54,10 @@ class InferRoute(JsonMethod):
                     raise Unscored("undecodable", f"the {side} ends inside of a tensor's binary data")
                 parts["data"] = encoded(b64encode(rest[at : at + size]).decode())
                 at += size
-            tensors.append(joined(parts))
+            tensors.append(object_of(parts))
         if at != len(rest):
             raise Unscored("undecodable", f"{len(rest) - at} bytes follow the binary data of the {side}'s tensors")
-        return joined({**members, _PLACES[side]: b"[" + b",".join(tensors) + b"]"})
+        return object_of({**members, _PLACES[side]: b"[" + b",".join(tensors) + b"]"})
 
 
 def _members(path: SignalPath) -> SignalPath:

@@ -1,0 +1,167 @@
+"""A language model behind OpenAI's HTTP API, guarded where its callers come in: by Envoy, and in the caller itself.
+
+    make demo-openai
+
+A real Envoy stands before the model and asks Tocsin, its external processor, about every answer; then the same client
+asks the model itself, with a guarded transport in its own process. Tokens are judged in a window of their stream, and a
+stream is stopped in the middle when it is stranger than all but two of a hundred safe ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import yaml
+
+sys.path.append(str(Path(__file__).parents[1]))
+from demo import ALTERNATIVES, NAME, WINDOW, ask, draw, pvalues
+from prompts import ASTRAY, SAFE, USUAL
+from running import fetched, process, run, say, tocsin
+
+import tocsin as guards
+from tocsin_calibration import Bundle
+
+MODEL, ENVOY, PROCESSOR, METRICS = 19470, 19471, 19472, 19473  # ports
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(".demo/openai"))
+    parser.add_argument("--prompts", type=int, default=len(SAFE), help="safe prompts to learn from")
+    options = parser.parse_args()
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    for old in (out / "safe").glob("*.parquet"):
+        old.unlink()
+    bundle, config = out / "llm.tocsin", out / "tocsin.yaml"
+    model, envoy = client(MODEL), client(ENVOY)
+    with ExitStack() as running:
+        say("starting the model: SmolLM2-135M-Instruct on this machine's processor, behind OpenAI's API")
+        server = [sys.executable, HERE / "openai_api.py", "--port", MODEL]
+        running.enter_context(process(server, out / "model.log", f"{NAME} on"))
+        wait_for(f"http://127.0.0.1:{MODEL}/v1/models")
+        write(config, "observe")
+        recording = [*tocsin("record"), "-c", config, "-o", out / "safe"]
+        with process(recording, out / "record.log", "recording:"), gateway(out, config):
+            safe = SAFE[: options.prompts]
+            say(f"asking {len(safe)} safe questions through Envoy, and recording what it sends to Tocsin")
+            with ThreadPoolExecutor(16) as pool:
+                list(pool.map(lambda question: ask(envoy, question), safe))
+        detectors = ["-d", "max_surprisal", "-d", "token_entropy"]
+        run("fit", out / "safe", "-o", bundle, *detectors, "--sessions", "session", "--share", "0.3")
+        promised = ["--sessions", "session", "--window", WINDOW, "--warning", "0.05", "--critical", "0.02"]
+        run("calibrate", bundle, out / "safe", *promised, "--on-average")
+        say("the same questions and stranger ones, straight from the model")
+        usual, *strange = [ask(model, question) for question in (USUAL, *ASTRAY)]
+        write(config, "enforce")
+        with process([*tocsin("serve"), "-c", config], out / "serve.log", "external processor"), gateway(out, config):
+            say("and now through Envoy, stopped where they go astray")
+            by_envoy = [ask(envoy, question) for question in (USUAL, *ASTRAY)]
+            metrics = fetched(f"http://127.0.0.1:{METRICS}/metrics")
+        say("once more without Envoy: the caller guards itself, by its transport")
+        guard = guards.Guard.open(config)
+        transport = guards.guard_transport(httpx.HTTPTransport(), guard)
+        with httpx.Client(transport=transport, timeout=120) as guarded:
+            caller = client(MODEL, http_client=guarded)
+            by_transport = [ask(caller, question) for question in (USUAL, *ASTRAY)]
+    questions = (USUAL, *ASTRAY)
+    for question, complete, first, second in zip(questions, (usual, *strange), by_envoy, by_transport, strict=True):
+        print(f"\n{question}\n  {''.join(complete.tokens)!r}")
+        for position, cut in (("Envoy", first), ("transport", second)):
+            print(f"  {position}: {len(cut.tokens)} of {len(complete.tokens)} tokens, then: {cut.ended}")
+    counted = ("tocsin_actions_total", "tocsin_sessions_total", "tocsin_ext_proc_exchanges_total")
+    print("\n" + "\n".join(line for line in metrics.splitlines() if line.startswith(counted)))
+    opened = Bundle.read(bundle)
+    worst = min(range(len(ASTRAY)), key=lambda at: min(pvalues(opened, strange[at])))
+    draw(opened, [(USUAL, usual), (ASTRAY[worst], strange[worst])], out / "tokens.png")
+    say(f"one safe and one alarmed answer, token by token: {out / 'tokens.png'}")
+
+
+def client(port: int, **more: Any) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=120, **more)
+
+
+def write(config: Path, mode: str) -> None:
+    """The configuration of both positions: `ask` asks for what the caller did not, and takes it out again."""
+    model = {
+        "protocol": "openai", "bundle": "llm.tocsin", "ask": ALTERNATIVES, "judge": "message", "session": "stream",
+        "scoring_budget": "1s", "on_alarm": {"critical": "block"},
+    }  # fmt: skip
+    config.write_text(yaml.safe_dump({
+        "ext_proc": f"127.0.0.1:{PROCESSOR}", "mode": mode, "admin": None, "metrics": f"127.0.0.1:{METRICS}",
+        "models": {NAME: model},
+    }))  # fmt: skip
+
+
+@contextmanager
+def gateway(out: Path, config: Path) -> Iterator[None]:
+    """Envoy before the model, with the filter that `tocsin attach` prints, checked by `tocsin attach --check`."""
+    printed = subprocess.run([*map(str, tocsin("attach")), str(config)], check=True, capture_output=True, text=True)
+    parts = yaml.safe_load(printed.stdout)
+    file = out / "envoy.yaml"
+    file.write_text(yaml.safe_dump(bootstrap(parts), sort_keys=False))
+    run("attach", config, "--check", file)
+    package = importlib.util.find_spec("envoy")
+    folder = Path(next(iter(package.submodule_search_locations or ()))) if package is not None else Path()
+    command = [folder / "_bin" / "envoy", "-c", file, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+    with process(command, out / "envoy.log", ""):
+        wait_for(f"http://127.0.0.1:{ENVOY}/v1/models")
+        yield
+
+
+def bootstrap(parts: dict[str, list[Any]]) -> dict[str, Any]:
+    """Envoy's whole configuration: HTTP/1.1 on both sides of it."""
+    extensions = "type.googleapis.com/envoy.extensions.filters"
+
+    def address(port: int) -> dict[str, Any]:
+        return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+    router = {"@type": f"{extensions}.http.router.v3.Router"}
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "model", "timeout": "120s"}}
+    manager = {
+        "@type": f"{extensions}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "route_config": {"virtual_hosts": [{"name": "model", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [*parts["http_filters"], {"name": "envoy.filters.http.router", "typed_config": router}],
+    }
+    endpoint = {"endpoint": {"address": address(MODEL)}}
+    model = {
+        "name": "model",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": "model", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    listener = {
+        "name": "callers",
+        "address": address(ENVOY),
+        "per_connection_buffer_limit_bytes": 32 << 20,
+        "filter_chains": [chain],
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": [model, *parts["clusters"]]}}
+
+
+def wait_for(url: str) -> None:
+    ends = time.monotonic() + 180
+    while True:
+        with suppress(OSError):
+            fetched(url)
+            return
+        if time.monotonic() > ends:
+            raise SystemExit(f"nothing answers at {url}")
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()
