@@ -97,7 +97,7 @@ OK = text(HTTPStatus.OK, "here")
 
 
 def test_silent_connections_take_no_thread_and_lock_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "COMES", 600.0)
+    monkeypatch.setattr(http_server, "REQUEST_TIMEOUT", 600.0)
     with served(ok=OK) as address, ExitStack() as stack:
         before = threading.active_count()
         silent = [stack.enter_context(socket.create_connection(address[:2])) for _ in range(300)]
@@ -111,7 +111,7 @@ def test_silent_connections_take_no_thread_and_lock_nobody_out(monkeypatch: pyte
 
 
 def test_a_request_that_does_not_come_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "COMES", 0.2)
+    monkeypatch.setattr(http_server, "REQUEST_TIMEOUT", 0.2)
     with served(ok=OK) as address, socket.create_connection(address[:2]) as peer:
         peer.settimeout(20)
         peer.sendall(b"GET /ok HT")
@@ -119,7 +119,7 @@ def test_a_request_that_does_not_come_ends_its_connection(monkeypatch: pytest.Mo
 
 
 def test_an_answer_that_is_not_read_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "READ", 0.2)
+    monkeypatch.setattr(http_server, "WRITE_TIMEOUT", 0.2)
     large = Response(HTTPStatus.OK, [], bytes(64 << 20))
     with served(ok=OK, large=large) as address, socket.create_connection(address[:2]) as peer:
         peer.sendall(b"GET /large HTTP/1.1\r\n\r\n")

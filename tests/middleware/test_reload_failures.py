@@ -205,7 +205,7 @@ def test_a_graph_that_does_not_end_or_run_fails_the_reload_and_not_the_next(
 def test_what_cannot_be_interrupted_is_left_to_itself(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reloading, "DEADLINE", 0.3)
+    monkeypatch.setattr(reloading, "RELOAD_TIMEOUT", 0.3)
     path = tmp_path / "t.yaml"
     base = content("127.0.0.1:1", bundle)
     path.write_text(yaml.safe_dump(base))
@@ -215,7 +215,7 @@ def test_what_cannot_be_interrupted_is_left_to_itself(
             stuck.setattr(reloading, "guarded_models", lambda *_: time.sleep(20))
             with pytest.raises(ReloadError, match=r"could not be read within 0\.3 s"):
                 relay.call(relay.sidecar.reloader.reload())
-        monkeypatch.setattr(reloading, "DEADLINE", 60.0)
+        monkeypatch.setattr(reloading, "RELOAD_TIMEOUT", 60.0)
         assert relay.call(relay.sidecar.reloader.reload()) == "nothing has changed"
 
 

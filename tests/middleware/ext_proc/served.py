@@ -21,7 +21,7 @@ KEY = "tocsin-verdict"
 
 
 class Served(NamedTuple):
-    """Who takes part."""
+    """The parties of a test: Envoy, the processor, and the model server."""
 
     channel: grpc.Channel
     model: Model
@@ -56,12 +56,12 @@ class Served(NamedTuple):
 
 
 def verdicts(call: Any) -> list[str]:
-    """What a call's trailers tell."""
+    """The verdicts in a call's trailers."""
     return [value for key, value in call.trailing_metadata() or () if key == KEY]
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 30) -> bool:
-    """Whether it holds within a while."""
+    """Whether a claim comes true within the time limit."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:
