@@ -14,13 +14,14 @@ from tocsin.asgi import GuardMiddleware
 from tocsin.ext_proc.attach import ext_proc_filter
 from tocsin.ext_proc.context import ExchangeHost, ProcessorContext, WaitingResponse
 from tocsin.ext_proc.exchange import EnvoyExchange
-from tocsin.ext_proc.requests import MODE_NAMES, read_request
+from tocsin.ext_proc.requests import read_request
 from tocsin.judgement.call import Call
 from tocsin.judgement.guard import Guard
 from tocsin.memory import MemoryBudget
 from tocsin.verdict import METADATA_KEY
 
 PIECE = 97  # bytes of a body that come at once
+MODE_NAMES = ("NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED", "GRPC")
 REQUEST = b'{"model":"m"}'
 
 
