@@ -6,10 +6,13 @@ VENV := .venv
 IMAGE ?= tocsin:0.1.0
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard proto/*)
-# Tests wait as much as they work: one process of them more than there are cores, each test file in one of them.
-PARALLEL ?= -n $$(( $$(nproc) + 1 )) --dist loadfile --no-loadscope-reorder
-# Tests that drive what is compiled.
-COMPILED_TESTS := tests/calibration tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_gate.py test_inprocess.py \
+# Tests wait as much as they work: twice as many processes of them as there are cores, each test file in one of them.
+PARALLEL ?= -n $$(( 2 * $$(nproc) )) --dist loadfile --no-loadscope-reorder
+# Tests that drive what is compiled; of those of calibration, all but those whose subjects call nothing compiled.
+NOT_COMPILED := $(addprefix tests/calibration/,evaluation/test_exchangeability.py online/test_changes.py \
+  online/test_power.py online/test_two_streams.py online/test_urn.py risk/% selection/%)
+COMPILED_TESTS := $(filter-out $(NOT_COMPILED),$(wildcard tests/calibration/test_*.py tests/calibration/*/test_*.py)) \
+  tests/interop $(addprefix tests/middleware/,relay test_compiled.py test_gate.py test_inprocess.py \
   test_layouts.py test_levels_served.py test_logs.py test_native_histograms.py test_observability.py test_oip.py \
   test_operations.py test_positions.py test_promises_served.py test_protocols.py test_state.py test_telemetry.py \
   test_token_streams.py test_under_fire.py test_verdict.py test_workers.py)
@@ -27,14 +30,18 @@ TEST_PROGRAMS := chromium curl docker-registry go h2load nghttpd nginx openssl p
   redis-server strace
 TEST_PACKAGES := chromium curl docker-registry nghttp2-client nghttp2-server nginx-light openssl prometheus \
   prometheus-alertmanager redis-server strace $(GO_PACKAGES)
+COMPILER_PACKAGES := gcc libc6-dev python3-dev
 GRPC_JS := build/interop/node/node_modules/@grpc/grpc-js/package.json
 
-.PHONY: help demo test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-robot fiper clean
+.PHONY: help demo programs test test-fast coverage test-base test-compiled compiled venv lint format docs bench interop soak fuzz siege alerts scrape state scale guarantees rollouts image sbom examples demo-llm demo-robot fiper clean
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/demo ## guard a real model server on this machine, and see the promise kept (DEMO=--keep: leave it open)
 	$(BIN)/tocsin demo $(DEMO)
+
+programs: ## the programs of others that tests run, and a C compiler
+	@$(call debian,$(TEST_PROGRAMS) cc,$(TEST_PACKAGES) $(COMPILER_PACKAGES))
 
 test: $(VENV)/dev ## run every test
 	@$(call debian,$(TEST_PROGRAMS),$(TEST_PACKAGES))
@@ -183,7 +190,7 @@ $(GRPC_JS):
 	npm install --silent --no-audit --no-fund --prefix build/interop/node @grpc/grpc-js@1.14.7
 
 build/compiled/.made: $(VENV)/dev $(shell find middleware calibration -name '*.py')
-	@$(call debian,cc,gcc libc6-dev python3-dev)
+	@$(call debian,cc,$(COMPILER_PACKAGES))
 	rm -rf build/compiled
 	TOCSIN_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/compiled .
 	@touch $@

@@ -34,7 +34,6 @@ LONGEST = (
     "system/test_robot.py",
     "system/test_nothing_sent.py",
     "system/test_demo.py",
-    "system/test_install.py",
     "docs/test_tutorials.py",
     "middleware/test_rules.py",
     "middleware/test_workers.py",

@@ -27,7 +27,7 @@ ANSWERS = {f"safe{row}": acme.answer(SAFE, row) for row in range(40)} | {
 }
 POSITIONS = ["client", "aio client", "server", "aio server"]
 ENVOYS_OWN = ("date", "server", "x-envoy-upstream-service-time")  # in answers that are a status alone
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 
 Policy = dict[str, Any]
 

@@ -75,7 +75,7 @@ def _until_ready(address: str, process: subprocess.Popen[bytes], folder: Path) -
     while time.monotonic() < deadline:
         assert process.poll() is None, (folder / "prometheus.log").read_text()
         try:
-            with urllib.request.urlopen(f"{address}/-/ready", timeout=5) as answer:
+            with urllib.request.urlopen(f"{address}/-/ready", timeout=60) as answer:
                 if answer.status == 200:
                     return
         except OSError:

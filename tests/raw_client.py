@@ -34,7 +34,7 @@ class RawClient:
 
     def __init__(self, target: str, *, acknowledges: bool = True) -> None:
         host, _, port = target.rpartition(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=20)
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._stream = self._socket.makefile("rb")
         self._decoder = Decoder()
         self.send(frames.PREFACE + frames.frame(SETTINGS, 0, 0))

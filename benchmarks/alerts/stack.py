@@ -23,7 +23,7 @@ from tocsin.demo.model_server import free_ports
 from tocsin.errors import StartError
 
 EVERY = 1  # seconds between scrapes, and between evaluations
-WAITS = 30.0
+WAITS = 120.0
 
 
 class Heard(NamedTuple):
@@ -93,7 +93,7 @@ class Stack(AbstractContextManager["Stack"]):
     def ask(self, what: str, **parameters: Any) -> Any:
         """What Prometheus' API v1 answers."""
         address = f"http://127.0.0.1:{self.port}/api/v1/{what}?{urllib.parse.urlencode(parameters, doseq=True)}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             return json.load(answer)["data"]
 
     def __exit__(self, *exc: object) -> None:

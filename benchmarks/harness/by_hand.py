@@ -99,7 +99,7 @@ def fields(*pairs: tuple[str, str]) -> bytes:
     return bytes(encoder.encode(list(pairs)))
 
 
-def until(claim: Callable[[], Any], seconds: float = 20.0) -> None:
+def until(claim: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait for a claim to come true; a server that is not there yet is waited for too."""
     ends = time.monotonic() + seconds
     while True:

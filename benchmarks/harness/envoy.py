@@ -26,7 +26,7 @@ HTTP2 = {
     }
 }
 MANAGER = "http_connection_manager"
-STARTING = 60.0  # seconds that Envoy may take
+STARTING = 180.0  # seconds that Envoy may take
 
 
 class Envoy:
@@ -149,7 +149,7 @@ def started(folder: Path, content: Any) -> Iterator[str]:
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -119,3 +120,18 @@ def inline_guard(config: Config, sinks: Sequence[Sink] = ()) -> Guard:
     guard = Guard.open(config, sinks)
     guard.is_blocking = False
     return guard
+
+
+def hold_scores(guard: Guard, model: str = "digits") -> threading.Event:
+    """Have a model's scores wait, in a thread, for the event that this returns: until then verdicts are late."""
+    guard.is_blocking = True
+    goes_on = threading.Event()
+    scorer = guard.models[model].scorer
+    run = scorer.run
+
+    def hang(signals: Any) -> Any:
+        goes_on.wait(120)  # longer than any call of a test waits for its answer
+        return run(signals)
+
+    scorer.run = hang  # type: ignore[method-assign]
+    return goes_on

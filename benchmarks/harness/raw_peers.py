@@ -52,7 +52,7 @@ class RawPeer:
             return True
         return False
 
-    def until(self, claim: Callable[[], object], seconds: float = 10.0) -> bool:
+    def until(self, claim: Callable[[], object], seconds: float = 60.0) -> bool:
         """Wait until a claim about what was received comes true; whether it did."""
         with self._changed:
             return bool(self._changed.wait_for(claim, seconds))
@@ -80,7 +80,7 @@ class RawPeer:
         )
         return ended or bool(self.of(Kind.RST_STREAM, stream))
 
-    def ping(self, seconds: float = 10.0) -> bool:
+    def ping(self, seconds: float = 60.0) -> bool:
         """A PING, waited for; whether it was acknowledged."""
         payload = struct.pack(">Q", 1 + len(self.of(Kind.PING)))
         self.send(frame(Kind.PING, 0, 0, payload))
@@ -131,7 +131,7 @@ def connect(target: str, first: bytes | None = None, *, receive_buffer: int = 0,
     connection = socket.socket()
     if receive_buffer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    connection.settimeout(20)
+    connection.settimeout(60)
     host, _, port = target.rpartition(":")
     connection.connect((host, int(port)))
     connection.settimeout(None)
@@ -209,7 +209,7 @@ def scripted_upstream() -> Iterator[ScriptedUpstream]:
         server.close()
 
 
-def eventually(claim: Callable[[], object], seconds: float = 5.0) -> bool:
+def eventually(claim: Callable[[], object], seconds: float = 60.0) -> bool:
     """Whether a claim that is looked at every few milliseconds comes true."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:

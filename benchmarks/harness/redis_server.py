@@ -42,7 +42,7 @@ class RedisServer:
         self._until_it_listens()
 
     def _until_it_listens(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -71,8 +71,8 @@ def redis_cluster(folder: Path) -> Iterator[str]:
     try:
         addresses = [f"127.0.0.1:{node.port}" for node in nodes]
         command = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        deadline = time.monotonic() + 20
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        deadline = time.monotonic() + 60
         while not all(_settled(node.port) for node in nodes):
             assert time.monotonic() < deadline, "the cluster does not settle"
             time.sleep(0.05)

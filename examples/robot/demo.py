@@ -28,10 +28,12 @@ from control import Outcome, Remote, drive
 from policy import DEMONSTRATIONS, EPOCHS, SAMPLES, make
 from tasks import SHIFTS, TASKS, Shift, World
 
+from tocsin.demo.model_server import free_ports
+
 sys.path.append(str(Path(__file__).parents[1]))
 from running import fetched, process, run, say, tocsin
 
-SERVER, RELAY, METRICS = 19470, 19472, 19471  # ports
+SERVER, RELAY, METRICS = free_ports(3)
 IDLE = 5  # seconds of silence after which a rollout has ended
 HERE = Path(__file__).parent
 SESSIONS = ("--sessions", "session")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from benchmarks.harness.parts import free_port
 
-PATIENCE = 120.0  # seconds until a command is given up: much longer than any takes
+PATIENCE = 300.0  # seconds until a command is given up: much longer than any takes
 _BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _VARIES = re.compile(r"sha256:[0-9a-f]+|\d+(?:[.,:]\d+)*")
 _PORT = re.compile(r"(?<=127\.0\.0\.1:)\d+")

@@ -42,6 +42,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Typed:
         "PYTHONPATH": os.pathsep.join(site.getsitepackages()),
         "PIP_NO_DEPS": "1",
         "PIP_NO_COMPILE": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # which is pip's way to say that there is none
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")},
     }

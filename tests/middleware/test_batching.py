@@ -45,7 +45,7 @@ def test_turns_that_bring_more_share_a_batch(tmp_path: Path, arrivals: list[int]
                 calls.append(call)
                 waits.append(asyncio.ensure_future(batcher.judged(call)))
             await asyncio.sleep(0)
-        await asyncio.wait_for(asyncio.gather(*waits), 10)
+        await asyncio.wait_for(asyncio.gather(*waits), 60)
         return calls
 
     calls = asyncio.run(arrive())

@@ -273,7 +273,7 @@ def exchange(server: RedisServer) -> Iterator[Any]:
     connections = []
 
     def shared() -> SharedCounts:
-        connections.append(RedisConnection(StateConfig(redis=server.url, timeout="2s")))  # type: ignore[arg-type]
+        connections.append(RedisConnection(StateConfig(redis=server.url, timeout="20s")))  # type: ignore[arg-type]
         return SharedCounts(connections[-1], "test")
 
     yield shared

@@ -218,7 +218,7 @@ def test_a_burst_between_two_scrapes_is_an_increase(bundle: Path) -> None:
         first = line.search(relay.metrics)
         with grpc.insecure_channel(relay.target) as channel:
             for _ in range(200):
-                channel.unary_unary(INFER)(b"x", timeout=10)
+                channel.unary_unary(INFER)(b"x", timeout=60)
         second = line.search(relay.metrics)
     assert first is not None and second is not None
     assert (int(first[1]), int(second[1])) == (0, 200)

@@ -88,14 +88,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 yield stack
         finally:
             workers.terminate()
-            workers.wait(30)
+            workers.wait(60)
 
 
 def send(target: str, requests: list[bytes]) -> None:
     with grpc.insecure_channel(target) as channel:
         for request in requests:
             try:
-                channel.unary_unary(INFER)(request, timeout=20, wait_for_ready=True)
+                channel.unary_unary(INFER)(request, timeout=60, wait_for_ready=True)
             except grpc.RpcError as error:
                 assert error.code() is grpc.StatusCode.FAILED_PRECONDITION  # withheld
 

@@ -62,7 +62,7 @@ def answers_with(metrics: int, status: int) -> None:
 
 def ask(port: int) -> bytes:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        answer: bytes = channel.unary_unary("/test.Model/Unary")(b"late", timeout=20)
+        answer: bytes = channel.unary_unary("/test.Model/Unary")(b"late", timeout=60)
         return answer
 
 

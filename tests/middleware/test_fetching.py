@@ -56,7 +56,7 @@ def registry(folder: Path) -> Iterator[str]:
     )
     process = subprocess.Popen([program, "serve", str(config)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        ends = time.monotonic() + 20
+        ends = time.monotonic() + 60
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=2).close()

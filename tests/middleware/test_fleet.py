@@ -79,7 +79,7 @@ def settled(replicas: list[Replica]) -> None:
 @pytest.fixture
 def replicas(server: RedisServer, promise: Promise) -> Iterator[list[Replica]]:
     redis.Redis.from_url(server.url).flushall()
-    made = [Replica(promise, server.url, timeout="2s") for _ in range(4)]
+    made = [Replica(promise, server.url, timeout="20s") for _ in range(4)]
     yield made
     for one in made:
         one.connection.close()
@@ -122,7 +122,7 @@ def test_a_rate_too_small_to_see_in_one_replica_is_seen_by_all(replicas: list[Re
 def test_replicas_whose_counts_have_other_places_are_no_replicas_of_each_other(server: RedisServer) -> None:
     """As an older and a newer version are, while one replaces the other: each adds up with its like."""
     redis.Redis.from_url(server.url).flushall()
-    connections = [RedisConnection(StateConfig(redis=server.url, timeout="2s")) for _ in range(4)]
+    connections = [RedisConnection(StateConfig(redis=server.url, timeout="20s")) for _ in range(4)]
     old, new, old_too, new_too = (SharedCounts(connection, "test") for connection in connections)
     seen: list[tuple[SharedCounts, list[int]]] = [
         (old, [1, 2, 3]), (new, [10, 20, 30, 40]), (old_too, [100, 0, 0]), (new_too, [1_000, 0, 0, 7])
@@ -176,7 +176,7 @@ def test_a_replica_that_starts_later_knows_what_was_counted(
 ) -> None:
     replicas[0].see(promise, np.zeros((70, 2)))
     settled(replicas)
-    late = Replica(promise, server.url, timeout="2s")
+    late = Replica(promise, server.url, timeout="20s")
     late.exchange()
     assert late.evidence.counts() == replicas[0].evidence.counts()
     late.evidence = Evidence(promise, 1_000, fixed=True)  # its bundle was changed and changed back
@@ -188,7 +188,7 @@ def test_a_replica_that_starts_later_knows_what_was_counted(
 
 def test_replicas_go_on_while_redis_is_away_and_meet_again(promise: Promise) -> None:
     own = RedisServer()
-    replicas = [Replica(promise, own.url, timeout="200ms") for _ in range(2)]
+    replicas = [Replica(promise, own.url, timeout="20s") for _ in range(2)]
     for one in replicas:
         one.see(promise, np.zeros((50, 2)))
     settled(replicas)
@@ -198,7 +198,7 @@ def test_replicas_go_on_while_redis_is_away_and_meet_again(promise: Promise) -> 
         one.exchange()
         assert sum(one.evidence.counts()[-20:]) == 105
     own.start()  # empty
-    ends = time.monotonic() + 15
+    ends = time.monotonic() + 60
     while not all(one.connection.up for one in replicas):
         assert time.monotonic() < ends
         time.sleep(0.05)
@@ -211,7 +211,7 @@ def test_replicas_go_on_while_redis_is_away_and_meet_again(promise: Promise) -> 
 
 def test_a_cluster_adds_them_up_too(promise: Promise, tmp_path: Path) -> None:
     with redis_cluster(tmp_path) as url:
-        replicas = [Replica(promise, url, cluster=True, timeout="2s") for _ in range(2)]
+        replicas = [Replica(promise, url, cluster=True, timeout="20s") for _ in range(2)]
         for one in replicas:
             one.see(promise, np.zeros((50, 2)))
         settled(replicas)
@@ -223,7 +223,7 @@ def test_a_cluster_adds_them_up_too(promise: Promise, tmp_path: Path) -> None:
 def test_sentinels_lead_to_the_master_there_is(promise: Promise, tmp_path: Path) -> None:
     with redis_sentinels(tmp_path) as (master, url):
         replicas = [Replica(promise, url, sentinel="mine", timeout="1s") for _ in range(2)]
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 60
         while (
             replicas[0]
             .connection.run([ScriptCall("return redis.call('INFO', 'replication')", "k", [])])[0]
@@ -259,15 +259,15 @@ def shown(relay: Running) -> tuple[float, float]:
 
 def test_relays_show_the_evidence_of_all(server: RedisServer, bundle: Path) -> None:
     redis.Redis.from_url(server.url).flushall()
-    shared = {"state": {"redis": server.url, "timeout": "1s"}}
+    shared = {"state": {"redis": server.url, "timeout": "10s"}}
     with model_server() as (upstream, address):
         upstream.answers = {b"far": inference(far_away(8), slice(0, 8))}
         with running(settings(address, bundle, **shared)) as one, running(settings(address, bundle, **shared)) as other:
             quiet = shown(other)
             with grpc.insecure_channel(one.target) as channel:
                 for _ in range(6):
-                    channel.unary_unary(INFER)(b"far", timeout=10)
-            ends = time.monotonic() + 20
+                    channel.unary_unary(INFER)(b"far", timeout=60)
+            ends = time.monotonic() + 60
             while shown(other) != shown(one) or shown(other) == quiet:  # only one of them has seen anything
                 assert time.monotonic() < ends
                 time.sleep(0.2)
@@ -283,15 +283,15 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
         config.write_text(yaml.safe_dump({
             "listen": f"127.0.0.1:{listen}", "upstream": address, "metrics": f"127.0.0.1:{metrics}", "admin": None,
             "scoring_budget": "60s",
-            "workers": 2, "state": {"redis": server.url, "timeout": "1s"}, "models": {"digits": model},
+            "workers": 2, "state": {"redis": server.url, "timeout": "10s"}, "models": {"digits": model},
         }))  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         try:
-            with running(settings(address, bundle, state={"redis": server.url, "timeout": "1s"})) as other:
+            with running(settings(address, bundle, state={"redis": server.url, "timeout": "10s"})) as other:
                 with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
                     for _ in range(6):
-                        channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=20)
-                ends = time.monotonic() + 20
+                        channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=60)
+                ends = time.monotonic() + 60
                 while shown(other)[1] < 4.6:
                     assert time.monotonic() < ends
                     time.sleep(0.2)
@@ -299,7 +299,7 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
                     assert b"\ntocsin_state_up 1.0\n" in answer.read()
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 # -- alarms of one session, at several replicas
@@ -333,7 +333,7 @@ def delivering(state: State, folder: Path, told: Told) -> Delivery:
 
 def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisServer, tmp_path: Path) -> None:
     redis.Redis.from_url(server.url).flushall()
-    states = [State(StateConfig(redis=server.url, timeout="2s")) for _ in range(3)]  # type: ignore[arg-type]
+    states = [State(StateConfig(redis=server.url, timeout="20s")) for _ in range(3)]  # type: ignore[arg-type]
     told = [Told(fails=1), Told(), Told()]
     delivery_queues = [
         delivering(state, tmp_path / str(at), one) for at, (state, one) in enumerate(zip(states, told, strict=True))
@@ -347,7 +347,7 @@ def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisS
     for outlet in delivery_queues:
         for line in lines:
             outlet.put(line)
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while sum(outlet.counts["delivered"] + outlet.counts["repeated"] for outlet in delivery_queues) < 12:
         assert time.monotonic() < ends
         time.sleep(0.05)
@@ -367,7 +367,7 @@ def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisS
 
 def test_a_teller_that_dies_leaves_its_alarm_to_the_others(server: RedisServer) -> None:
     redis.Redis.from_url(server.url).flushall()
-    connections = [RedisConnection(StateConfig(redis=server.url, timeout="2s")) for _ in range(2)]  # type: ignore[arg-type]
+    connections = [RedisConnection(StateConfig(redis=server.url, timeout="20s")) for _ in range(2)]  # type: ignore[arg-type]
     dead, living = (RedisClaims(connection, "test", 300) for connection in connections)
     assert dead.claim("a") == "ours" and living.claim("a") == "elsewhere"
     assert 0 < redis.Redis.from_url(server.url).pttl("test:told:a") <= LEASE
@@ -396,20 +396,20 @@ def test_a_label_finds_the_replica_that_judged(server: RedisServer, bundle: Path
     model = {"bundle": bundle, "signals": SIGNALS, "adapt": {"method": "aci", "step": 0.02}}
     shared = {
         "models": {"digits": model}, "mode": "annotate", "admin": "127.0.0.1:0", "scoring_budget": "60s",
-        "state": {"redis": server.url, "timeout": "1s"},
+        "state": {"redis": server.url, "timeout": "10s"},
     }  # fmt: skip
     with model_server() as (upstream, address):
         upstream.answers = {b"far": inference(far_away(1), slice(0, 1))}
         with running(settings(address, None, **shared)) as one, running(settings(address, None, **shared)) as other:
             with grpc.insecure_channel(one.target) as channel:
-                _, call = channel.unary_unary(INFER).with_call(b"far", timeout=10)
+                _, call = channel.unary_unary(INFER).with_call(b"far", timeout=60)
             verdict = tocsin.verdict(call)
             assert verdict is not None
             told = report(
                 other.sidecar.admin_address, [("digits", verdict.identifier, True), ("digits", "never", True)]
             )
             assert told == {"learnt": 0, "bad": 0, "duplicate": 0, "unknown": 1, "forwarded": 1}
-            ends = time.monotonic() + 25
+            ends = time.monotonic() + 60
             learnt = 'tocsin_feedback_total{model="digits",outcome="learnt"} 1'
             while learnt not in one.metrics:
                 assert time.monotonic() < ends

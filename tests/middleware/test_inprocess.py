@@ -43,7 +43,7 @@ def test_a_guarded_channel_gives_the_relays_verdicts(bundle: Path, guard: tocsin
     with running(settings(server, bundle, scoring_budget="10s")) as relay:
         for request, answer in ANSWERS.items():
             with grpc.insecure_channel(relay.target) as relayed:
-                _, call = relayed.unary_unary(INFER).with_call(request, timeout=10)
+                _, call = relayed.unary_unary(INFER).with_call(request, timeout=60)
             with tocsin.guard_channel(grpc.insecure_channel(server), guard) as guarded:
                 response, guarded_call = guarded.unary_unary(INFER).with_call(request, timeout=10)
             assert response == answer

@@ -40,9 +40,9 @@ def served_log(bundle: Path, tmp_path: Path, form: str, **more: Any) -> list[str
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=at_once())
         with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
             for request in [b"far"] * 6 + [b"secret"] * 5:
-                channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), wait_for_ready=True, timeout=20)
+                channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), wait_for_ready=True, timeout=60)
         process.terminate()
-        _, told = process.communicate(timeout=30)
+        _, told = process.communicate(timeout=60)
     return told.splitlines()
 
 
@@ -175,7 +175,7 @@ def test_an_upstream_that_cannot_be_reached_is_told_once_a_minute(
     with caplog.at_level(logging.WARNING, "tocsin"), running(settings(upstream, bundle)) as relay:
         for _ in range(3):
             with grpc.insecure_channel(relay.target) as channel, pytest.raises(grpc.RpcError):
-                channel.unary_unary(INFER)(b"x", timeout=10)
+                channel.unary_unary(INFER)(b"x", timeout=60)
         counted = re.search(r"tocsin_relay_upstream_failures_total (\d+)", relay.metrics)
     assert counted is not None and int(counted[1]) >= 3
     told = [record.getMessage() for record in caplog.records]

@@ -120,8 +120,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> Iterator[
         with Stack(folder, folder / "rules.yaml", relay.sidecar.http.address.port, options=native) as stack:
             with grpc.insecure_channel(relay.target) as channel:
                 for row in range(400):
-                    channel.unary_unary(INFER)(b"%d" % row, metadata=(("traceparent", TRACE),), timeout=10)
-                channel.unary_unary(INFER)(b"far", metadata=(("traceparent", TRACE),), timeout=10)
+                    channel.unary_unary(INFER)(b"%d" % row, metadata=(("traceparent", TRACE),), timeout=60)
+                channel.unary_unary(INFER)(b"far", metadata=(("traceparent", TRACE),), timeout=60)
             time.sleep(1)
             stack.until_scraped()
             yield stack

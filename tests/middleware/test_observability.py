@@ -86,7 +86,7 @@ def test_the_grpc_health_service_says_serving(bundle: Path) -> None:
         with grpc.insecure_channel(relay.sidecar.admin_address) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             for service in ("", "tocsin"):
-                answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+                answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -159,7 +159,7 @@ def test_two_messages_where_a_method_takes_one_are_not_judged(tmp_path: Path, mo
             for sent, expected in (([second], None), ([first, second], "undecodable")):
                 waits = iter([*sent])
                 try:
-                    _, done = call.with_call(waits, timeout=10)
+                    _, done = call.with_call(waits, timeout=60)
                 except grpc.RpcError as error:
                     done = error  # the server may refuse the second; then nothing was served
                     assert len(sent) == 2

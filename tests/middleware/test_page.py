@@ -53,7 +53,7 @@ def watched(bundle: Path, **more: Any) -> Iterator[tuple[Running, str]]:
 def send(relay: Running, *requests: bytes) -> None:
     with grpc.insecure_channel(relay.target) as channel:
         for request in requests:
-            channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), timeout=10)
+            channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), timeout=60)
 
 
 def looked_at(browser: Browser, url: str, **how: Any) -> tuple[Page, list[str], list[str]]:
@@ -190,7 +190,7 @@ def test_more_than_ten_alarms_are_remembered_and_shown(bundle: Path, browser: Br
     with watched(bundle, events=events) as (relay, url):
         with grpc.insecure_channel(relay.target) as channel:
             for number in range(45):
-                channel.unary_unary(INFER)(b"far", metadata=(("x-session", f"s{number}"),), timeout=10)
+                channel.unary_unary(INFER)(b"far", metadata=(("x-session", f"s{number}"),), timeout=60)
         page, _, _ = looked_at(browser, url)
         lines, older = page.locator("#alarms details"), page.locator("#older")
         expect(lines).to_have_count(10)

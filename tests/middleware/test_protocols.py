@@ -344,8 +344,8 @@ def own_protocol(bundle: Path, folder: Path, **more: Any) -> Iterator[tuple[Any,
 def test_any_method_is_guarded_from_descriptors_or_by_reflection(bundle: Path, tmp_path: Path, more: Any) -> None:
     with own_protocol(bundle, tmp_path, **more) as (_, channel):
         call = channel.unary_unary(acme.PATHS["Rank"], acme.Request.SerializeToString, acme.Response.FromString)
-        _, safe = call.with_call(acme.Request(query="safe1"), timeout=5)
-        _, far = call.with_call(acme.Request(query="far"), timeout=5)
+        _, safe = call.with_call(acme.Request(query="safe1"), timeout=60)
+        _, far = call.with_call(acme.Request(query="far"), timeout=60)
     expected = Bundle.read(bundle).require_promise().judge(Bundle.read(bundle).scorer(SAFE.take(slice(1, 2))))
     assert tocsin.verdict(safe).pvalues == pytest.approx(expected.pvalues, rel=1e-4)
     assert tocsin.verdict(far).severity == "critical"
@@ -354,7 +354,7 @@ def test_any_method_is_guarded_from_descriptors_or_by_reflection(bundle: Path, t
 def test_sessions_are_told_by_a_field_of_the_request(bundle: Path, tmp_path: Path) -> None:
     with own_protocol(bundle, tmp_path, session="request.user") as (relay, channel):
         call = channel.unary_unary(acme.PATHS["Rank"], acme.Request.SerializeToString, acme.Response.FromString)
-        call(acme.Request(query="safe1", user="u-7"), timeout=5)
+        call(acme.Request(query="safe1", user="u-7"), timeout=60)
         model = relay.sidecar.relay.context.guard.models["digits"]
         guarded_call = relay.sidecar.relay.context.guard.call(acme.PATHS["Rank"], {})
         guarded_call.on_request_message(acme.Request(query="x", user="u-7").SerializeToString())
@@ -461,7 +461,7 @@ def test_outputs_that_judging_needs_are_asked_for_and_taken_out_again(bundle: Pa
                 some.outputs.add(name="label")
                 for request, expected in ((some, ["label"]), (everything, ["label", "probs", "embedding"])):
                     for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
-                        content, done = call.with_call(request.SerializeToString(), timeout=5, compression=compression)
+                        content, done = call.with_call(request.SerializeToString(), timeout=60, compression=compression)
                         response = oip.Response.FromString(content)
                         assert [output.name for output in response.outputs] == expected
                         assert len(response.raw_output_contents) == len(expected) and response.id == "1"

@@ -101,7 +101,7 @@ def test_signals_that_callers_did_not_ask_for_are_recorded_and_taken_out(
                 request_serializer=vllm.GenerateRequest.SerializeToString,
                 response_deserializer=vllm.GenerateResponse.FromString,
             )
-            came = list(ask(vllm.GenerateRequest(text="x", stream=streamed), timeout=10))
+            came = list(ask(vllm.GenerateRequest(text="x", stream=streamed), timeout=60))
     finally:
         server.stop(0).wait()
     recorder.close()
@@ -191,7 +191,7 @@ def test_a_kill_loses_no_finished_segment_and_leaves_no_broken_file(tmp_path: Pa
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
                 call = channel.unary_unary(INFER)
                 for row in range(25):
-                    call(b"%d" % row, timeout=20, wait_for_ready=True)
+                    call(b"%d" % row, timeout=60, wait_for_ready=True)
             for _ in range(100):
                 if len(list(out.glob("*.parquet"))) == 2:
                     break

@@ -63,7 +63,7 @@ def until(process: subprocess.Popen[str], words: str) -> str:
 
 def test_a_signal_that_responses_lack_is_named(tmp_path: Path) -> None:
     with recording(tmp_path, "nothing") as (process, target), grpc.insecure_channel(target) as channel:
-        channel.unary_unary(INFER)(b"ok", timeout=30, wait_for_ready=True)
+        channel.unary_unary(INFER)(b"ok", timeout=60, wait_for_ready=True)
         line = until(process, "left out")
         assert "0 of 100 responses recorded; left out: 1 of digits: missing_signal" in line and "WARNING" in line
 
@@ -72,12 +72,12 @@ def test_calls_of_other_methods_are_told_apart(tmp_path: Path) -> None:
     with recording(tmp_path, "probs") as (process, target), grpc.insecure_channel(target) as channel:
         assert "no call of" in until(process, "responses recorded")
         with pytest.raises(grpc.RpcError):
-            channel.unary_unary("/some.Other/Method")(b"", timeout=30, wait_for_ready=True)
+            channel.unary_unary("/some.Other/Method")(b"", timeout=60, wait_for_ready=True)
         assert f"no call of {INFER}" in until(process, "1 calls of other methods passed")
 
 
 def test_rows_are_counted_while_it_runs(tmp_path: Path) -> None:
     with recording(tmp_path, "probs") as (process, target), grpc.insecure_channel(target) as channel:
         for _ in range(3):
-            channel.unary_unary(INFER)(b"ok", timeout=30, wait_for_ready=True)
+            channel.unary_unary(INFER)(b"ok", timeout=60, wait_for_ready=True)
         assert "WARNING" not in until(process, "3 of 100 responses recorded")

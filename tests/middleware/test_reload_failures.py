@@ -263,7 +263,7 @@ def test_an_endless_graph_holds_up_neither_the_end_of_the_process_nor_calls(
                 path.write_text(yaml.safe_dump(base))
                 process.send_signal(signal.SIGHUP)
                 time.sleep(1.0)  # it is reading, and will be for twenty seconds
-                call(b"far", timeout=30)
+                call(b"far", timeout=60)
             process.terminate()
             assert process.wait(scorer.TRIAL - 5) == 0
         finally:

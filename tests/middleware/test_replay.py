@@ -103,7 +103,7 @@ def test_an_alarm_is_explained_from_the_live_tocsin_and_from_a_file(bundle: Path
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
         with grpc.insecure_channel(relay.target) as channel:
             for _ in range(4):
-                channel.unary_unary(INFER)(b"far", timeout=10)
+                channel.unary_unary(INFER)(b"far", timeout=60)
         first = json.loads((tmp_path / "alarms.jsonl").read_text().splitlines()[0])
         assert relay.sidecar.http is not None
         live = run("explain", first["id"], bundle, "--of", relay.sidecar.http.address)

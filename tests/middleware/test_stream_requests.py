@@ -127,7 +127,7 @@ def guard(bundle: Path, mode: str = "annotate", **model: Any) -> tuple[Guard, Co
 
 
 def ask(channel: Any, requests: list[bytes]) -> int:
-    return len(list(channel.stream_stream(STREAM_INFER)(iter(requests), timeout=20)))
+    return len(list(channel.stream_stream(STREAM_INFER)(iter(requests), timeout=60)))
 
 
 def through_relay(behaviour: Any, bundle: Path, requests: list[bytes], mode: str, **model: Any) -> tuple[int, Counts]:
@@ -153,7 +153,7 @@ def through_aio(behaviour: Any, bundle: Path, requests: list[bytes], mode: str, 
 
     async def go(address: str) -> int:
         async with tocsin.guard_channel(grpc.aio.insecure_channel(address), by) as channel:
-            call = channel.stream_stream(STREAM_INFER)(iter(requests), timeout=20)
+            call = channel.stream_stream(STREAM_INFER)(iter(requests), timeout=60)
             return len([message async for message in call])
 
     with server(behaviour) as address:
@@ -203,7 +203,7 @@ def test_with_fail_closed_what_cannot_be_matched_is_refused(bundle: Path) -> Non
         models = {"digits": {"bundle": bundle, "signals": SIGNALS, **PATIENT}}
         config = settings(address, bundle, mode="enforce", fail="closed", models=models)
         with running(config) as relay, grpc.insecure_channel(relay.target) as channel:
-            call = channel.stream_stream(STREAM_INFER)(iter([request("", STRANGE)] * 2), timeout=20)
+            call = channel.stream_stream(STREAM_INFER)(iter([request("", STRANGE)] * 2), timeout=60)
             with pytest.raises(grpc.RpcError) as caught:
                 list(call)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -321,7 +321,7 @@ def test_a_stopped_stream_ends_as_the_caller_knows_it_one_end_for_each_answer(ea
     astray = interleaved([USUAL] * 3, [USUAL, USUAL, STRANGE, USUAL])
     with engine(lambda request: iter(astray)) as (_engine, upstream):
         with guarded(each, upstream, **BLOCKS, block={"ending": ENDING}) as (_, stub):
-            call = stub.Generate(REQUEST, timeout=5)
+            call = stub.Generate(REQUEST, timeout=60)
             got = list(call)
             assert call.code() is grpc.StatusCode.OK
             assert tocsin.verdict(call).action == "block"
@@ -329,7 +329,7 @@ def test_a_stopped_stream_ends_as_the_caller_knows_it_one_end_for_each_answer(ea
         ends = [(message.complete.index, message.complete.finish_reason) for message in got[5:]]
         assert ends == [(0, "content_filter"), (1, "content_filter")]
         with guarded(each, upstream, **BLOCKS) as (_, stub):
-            call = stub.Generate(REQUEST, timeout=5)
+            call = stub.Generate(REQUEST, timeout=60)
             with pytest.raises(grpc.RpcError) as caught:
                 list(call)
             assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
@@ -372,7 +372,7 @@ def test_outside_of_enforce_no_token_waits_for_its_judgement(tokens: Path, mode:
 
     with engine(messages) as (_, upstream), guarded(tokens, upstream, mode=mode, judge="end", ask=3) as (_, stub):
         got = []
-        for message in stub.Generate(REQUEST, timeout=10):
+        for message in stub.Generate(REQUEST, timeout=60):
             got.append(message)
             first_token_received.done() or first_token_received.set_result(True)
     assert len(got) == 2 and not got[0].chunk.HasField("output_logprobs")

@@ -10,7 +10,6 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from benchmarks.harness.parts import (
     at_once,
     far_away,
     free_port,
+    hold_scores,
     inference,
     running,
     safe_traffic,
@@ -64,7 +64,7 @@ def served(bundle: Path, guard: Guard | None = None, **more: Any) -> Iterator[Ru
 def outcome(relay: Running, request: bytes = b"safe", **more: Any) -> Any:
     with grpc.insecure_channel(relay.target) as channel:
         try:
-            return channel.unary_unary(INFER)(request, timeout=10, **more)
+            return channel.unary_unary(INFER)(request, timeout=60, **more)
         except grpc.RpcError as error:
             return error.code()  # type: ignore[attr-defined]
 
@@ -100,23 +100,14 @@ def test_a_scorer_that_hangs_and_the_queue_before_it(bundle: Path, fail: str, mo
     monkeypatch.setattr(batching, "MOST_WAITING", 3)
     guard = Guard.open(settings(1, bundle))
     guard.models["digits"].seconds = 1.0  # too heavy for the loop
-    goes_on = threading.Event()
-    scorer = guard.models["digits"].scorer
-    run = scorer.run
-
-    def hang(signals: Any) -> Any:
-        goes_on.wait(20)
-        return run(signals)
-
-    scorer.run = hang  # type: ignore[method-assign]
+    goes_on = hold_scores(guard)
     with served(bundle, guard, fail=fail, scoring_budget="50ms") as relay:
         try:
             with grpc.insecure_channel(relay.target) as channel:
                 call = channel.unary_unary(INFER)
-                futures = [call.future(b"safe", timeout=10) for _ in range(12)]
-                started = time.monotonic()
+                futures = [call.future(b"safe", timeout=60) for _ in range(12)]
                 results = [future.exception() or future.result() for future in futures]
-                assert time.monotonic() - started < 5
+                assert not goes_on.is_set()  # nobody waited for the scores
             if fail == "open":
                 assert results == [ANSWER] * 12
             else:
@@ -159,7 +150,7 @@ def test_a_sink_that_fails_takes_no_response_with_it(bundle: Path, caplog: Any) 
 def test_a_clock_that_jumps_changes_nothing(bundle: Path, monkeypatch: Any) -> None:
     with served(bundle, mode="annotate") as relay, grpc.insecure_channel(relay.target) as channel:
         call = channel.unary_unary(INFER)
-        _, before = call.with_call(b"safe", timeout=5)
+        _, before = call.with_call(b"safe", timeout=60)
         real = time.time
         for jump in (-86_400 * 365, 86_400 * 365):
             monkeypatch.setattr(time, "time", lambda jump=jump: real() + jump)
@@ -334,7 +325,7 @@ def command(address: str, bundle: Path, folder: Path) -> Iterator[tuple[str, Cal
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(path)], env=at_once())
         started.append(process)
         with grpc.insecure_channel(target) as channel:
-            grpc.channel_ready_future(channel).result(30)
+            grpc.channel_ready_future(channel).result(60)
         return process
 
     try:
@@ -351,12 +342,12 @@ def test_sigterm_lets_held_answers_finish(bundle: Path, tmp_path: Path) -> None:
         process = start()
         with grpc.insecure_channel(target) as channel:
             call = channel.unary_unary(INFER)
-            assert call(b"safe", timeout=5) == ANSWER
-            futures = [call.future(b"safe", metadata=(("sleep", "1"),), timeout=10) for _ in range(8)]
-            time.sleep(0.4)
+            assert call(b"safe", timeout=60) == ANSWER
+            futures = [call.future(b"safe", metadata=(("sleep", "1"),), timeout=60) for _ in range(8)]
+            until(lambda: len(model.seen) == 9)
             process.send_signal(signal.SIGTERM)
             assert [future.result() for future in futures] == [ANSWER] * 8
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_sigkill_is_unavailable_to_callers_and_a_restart_serves_them_again(bundle: Path, tmp_path: Path) -> None:
@@ -366,13 +357,13 @@ def test_sigkill_is_unavailable_to_callers_and_a_restart_serves_them_again(bundl
         options = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 300)]
         with grpc.insecure_channel(target, options=options) as channel:
             call = channel.unary_unary(INFER)
-            waiting = call.future(b"safe", metadata=(("sleep", "1"),), timeout=10)
-            time.sleep(0.3)
+            waiting = call.future(b"safe", metadata=(("sleep", "1"),), timeout=60)
+            until(lambda: model.seen)
             os.kill(process.pid, signal.SIGKILL)
             assert waiting.exception().code() is grpc.StatusCode.UNAVAILABLE
             process.wait()
             start()
-            assert call(b"safe", timeout=20, wait_for_ready=True) == ANSWER
+            assert call(b"safe", timeout=60, wait_for_ready=True) == ANSWER
 
 
 def test_a_port_freed_by_a_killed_process_can_be_had_again(bundle: Path) -> None:

@@ -62,9 +62,9 @@ def ask(channel: Any, method: str, request: Any) -> tuple[list[Any], Any, Any]:
     make = channel.unary_stream if method == STREAM else channel.unary_unary
     called = make(method, Request.SerializeToString, Response.FromString)
     if method == GENERATE:
-        response, call = called.with_call(request, timeout=30)
+        response, call = called.with_call(request, timeout=60)
         return [response], tocsin.verdict(call), call.code()
-    call, received = called(request, timeout=30), []
+    call, received = called(request, timeout=60), []
     try:
         for response in call:
             received.append(response)

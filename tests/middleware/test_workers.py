@@ -68,7 +68,7 @@ class Served:
     def ask(self, request: bytes) -> Any:
         options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
         with grpc.insecure_channel(self.target, options=options) as channel:
-            return channel.unary_unary(INFER).with_call(request, timeout=10)
+            return channel.unary_unary(INFER).with_call(request, timeout=60)
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def serving(address: str, bundle: Path, folder: Path, workers: int = 2) -> Itera
         yield made
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0, (folder / "log").read_text()
+        assert process.wait(60) == 0, (folder / "log").read_text()
 
 
 def test_workers_share_the_port_and_their_metrics_are_one(bundle: Path, tmp_path: Path) -> None:

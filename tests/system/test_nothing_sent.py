@@ -170,7 +170,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         try:
             with grpc.insecure_channel(f"127.0.0.1:{ports['listen']}") as channel:
                 channel.unary_unary(INFER)(b"far", timeout=60, wait_for_ready=True)
-            with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/alarms", timeout=10) as told:
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/alarms", timeout=60) as told:
                 made.alarm = json.loads(told.read())[0]["id"]
             yield made
         finally:

@@ -34,10 +34,10 @@ guard = tocsin.Guard.open(Config(mode="enforce", models={"digits": {
     "bundle": sys.argv[2], "signals": signals, "on_alarm": {"critical": "block"}}}))
 with tocsin.guard_channel(grpc.insecure_channel(sys.argv[1]), guard) as channel:
     call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer", None, Own.FromString)
-    response, done = call.with_call(b"safe", timeout=10)
+    response, done = call.with_call(b"safe", timeout=60)
     assert response.model_name == "digits" and tocsin.verdict(done).unscored is None
     try:
-        call(b"far", timeout=10)
+        call(b"far", timeout=60)
     except grpc.RpcError as error:
         print(google.protobuf.__version__, error.code().name, tocsin.verdict(error).severity)
 """

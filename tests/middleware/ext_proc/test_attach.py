@@ -115,7 +115,7 @@ def test_serve_and_attach_stand_behind_envoy(workers: int, bundle: Path, tmp_pat
                 with grpc.insecure_channel(envoy.target) as channel:
 
                     def judged() -> bool:
-                        _, call = channel.unary_unary(INFER).with_call(b"far", timeout=20)
+                        _, call = channel.unary_unary(INFER).with_call(b"far", timeout=60)
                         return [json.loads(verdict)["alarm"] for verdict in verdicts(call)] == ["critical"]
 
                     assert eventually(judged, 60)  # until then, it fails open
@@ -143,7 +143,7 @@ def test_a_recording_is_made_behind_envoy(bundle: Path, tmp_path: Path) -> None:
                 with grpc.insecure_channel(envoy.target) as channel:
 
                     def recorded() -> bool:
-                        assert channel.unary_unary(INFER)(b"safe", timeout=20) == ANSWERS[b"safe"]
+                        assert channel.unary_unary(INFER)(b"safe", timeout=60) == ANSWERS[b"safe"]
                         return recording.poll() is not None
 
                     assert eventually(recorded, 60)

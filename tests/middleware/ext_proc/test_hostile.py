@@ -51,15 +51,15 @@ def serves(processor: Running) -> bool:
     """Whether an ordinary peer, of another make than Envoy, is served; and nothing is kept of others."""
     with grpc.insecure_channel(processor.target) as channel:
         call = channel.stream_stream(PROCESS, ProcessingRequest.SerializeToString, ProcessingResponse.FromString)
-        replies = list(call(iter(messages()), timeout=20))
-        health = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=20)
+        replies = list(call(iter(messages()), timeout=60))
+        health = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=60)
     assert [reply.WhichOneof("response") for reply in replies] == [
         "request_headers", "response_headers", "response_body", "response_trailers",
     ]  # fmt: skip
     assert b'"action":"flag"' in replies[-1].SerializeToString()
     assert health == b"\x08\x01"
-    assert eventually(lambda: sample(processor, "tocsin_ext_proc_connections") == 0, 10)
-    assert eventually(lambda: sample(processor, "tocsin_relay_kept_bytes") == 0, 10), processor.metrics
+    assert eventually(lambda: sample(processor, "tocsin_ext_proc_connections") == 0)
+    assert eventually(lambda: sample(processor, "tocsin_relay_kept_bytes") == 0), processor.metrics
     return True
 
 
@@ -85,7 +85,7 @@ def test_a_peer_of_another_make_is_served(processor: Running) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_random_bytes_end_the_connection(processor: Running, seed: int) -> None:
     peer = connect(processor.target, random.Random(seed).randbytes(3_000))
-    assert peer.until(lambda: peer.closed, 20)
+    assert peer.until(lambda: peer.closed, 60)
     assert serves(processor)
 
 
@@ -123,11 +123,11 @@ def test_damaged_conversations_do_no_harm(processor: Running, cut: str) -> None:
 
 def test_http1_and_silence_are_ended(processor: Running) -> None:
     peer = connect(processor.target, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert peer.until(lambda: peer.closed, 20)
+    assert peer.until(lambda: peer.closed, 60)
     before = limited(processor, "handshake")
     for first in (b"", PREFACE[:10]):
         host, _, port = processor.target.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=20) as silent:
+        with socket.create_connection((host, int(port)), timeout=60) as silent:
             silent.sendall(first)
             with suppress(ConnectionError):
                 while silent.recv(4_096):
@@ -153,7 +153,7 @@ def test_floods_are_ended_and_counted(processor: Running, what: str, flood: byte
     before = limited(processor, what)
     peer = connect(processor.target)
     peer.send(flood)
-    assert peer.until(lambda: peer.closed or bool(peer.of(Kind.GOAWAY)), 20)
+    assert peer.until(lambda: peer.closed or bool(peer.of(Kind.GOAWAY)), 60)
     assert peer.of(Kind.GOAWAY) or peer.closed
     assert limited(processor, what) == before + 1
     peer.close()
@@ -172,7 +172,7 @@ def test_more_streams_than_there_may_be_are_refused(processor: Running) -> None:
 def test_more_connections_than_there_may_be_are_closed(processor: Running) -> None:
     peers = [connect(processor.target) for _ in range(LIMITS["connections"])]  # type: ignore[call-overload]
     extra = connect(processor.target, PREFACE + settings())
-    assert extra.until(lambda: extra.closed, 20)
+    assert extra.until(lambda: extra.closed, 60)
     for peer in peers:
         peer.close()
     assert eventually(lambda: sample(processor, "tocsin_ext_proc_connections") == 0)
@@ -186,7 +186,7 @@ def test_data_beyond_the_window_ends_the_connection(processor: Running) -> None:
     for _ in range(9 << 6):
         if not peer.send(frame(Kind.DATA, 0, 1, bytes(16_384))):
             break
-    assert peer.until(lambda: peer.closed or bool(peer.of(Kind.GOAWAY)) or peer.has_ended(1), 20)
+    assert peer.until(lambda: peer.closed or bool(peer.of(Kind.GOAWAY)) or peer.has_ended(1), 60)
     peer.close()
     assert serves(processor)
 
@@ -194,7 +194,7 @@ def test_data_beyond_the_window_ends_the_connection(processor: Running) -> None:
 def test_a_message_that_is_too_large_ends_its_stream_alone(processor: Running) -> None:
     before = limited(processor, "message")
     with grpc.insecure_channel(processor.target) as channel:
-        call = channel.stream_stream(PROCESS)(iter([bytes(9 << 20)]), timeout=20)
+        call = channel.stream_stream(PROCESS)(iter([bytes(9 << 20)]), timeout=60)
         with pytest.raises(grpc.RpcError):
             list(call)
         assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -205,17 +205,17 @@ def test_a_message_that_is_too_large_ends_its_stream_alone(processor: Running) -
 def test_other_methods_and_other_content_are_refused(processor: Running) -> None:
     with grpc.insecure_channel(processor.target) as channel:
         with pytest.raises(grpc.RpcError) as error:
-            channel.unary_unary("/x.Y/Z")(b"", timeout=20)
+            channel.unary_unary("/x.Y/Z")(b"", timeout=60)
         assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
     with grpc.insecure_channel(processor.target) as channel:
-        call = channel.stream_stream(PROCESS)(iter([b"\xff\xff\xff"]), timeout=20)
+        call = channel.stream_stream(PROCESS)(iter([b"\xff\xff\xff"]), timeout=60)
         with pytest.raises(grpc.RpcError):
             list(call)
         assert call.code() is grpc.StatusCode.INVALID_ARGUMENT
     peer = connect(processor.target)
     fields = [(":method", "GET"), (":scheme", "http"), (":path", PROCESS), ("content-type", "text/html")]
     peer.send(frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, block(fields)))
-    assert peer.until(lambda: peer.fields(1).get(":status") == "415", 20)
+    assert peer.until(lambda: peer.fields(1).get(":status") == "415", 60)
     peer.close()
     assert serves(processor)
 
@@ -246,7 +246,7 @@ def test_pings_that_nobody_reads_are_cut_off(bundle: Path) -> None:
     config = configuration(bundle, "127.0.0.1:1", "annotate", limits=Limits(controls=10_000_000))
     with running(config) as processor:
         peer = connect(processor.target, reads=False, receive_buffer=4_096)
-        peer.socket.settimeout(20)
+        peer.socket.settimeout(60)
         pings = frame(Kind.PING, 0, 0, b"12345678") * 2_000
         with pytest.raises(OSError):
             for _ in range(2_000):

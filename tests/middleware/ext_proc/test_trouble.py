@@ -90,7 +90,7 @@ def test_a_processor_that_dies_leaves_a_status_and_no_wait(
         assert eventually(lambda: processor.batcher._in_flight)
         for connection in list(processor.connections):
             here.processor.loop.call_soon_threadsafe(connection.cut_off, "memory")
-        asking.join(20)
+        asking.join(60)
         assert not asking.is_alive()
         ((response, call),) = results
         if allows and modes is BUFFERED:
@@ -110,9 +110,9 @@ def test_callers_that_leave_and_upstreams_that_break_off_leave_nothing_behind(bu
 
             def requests(waiting: threading.Event = waiting) -> Any:
                 yield b"safe"
-                waiting.wait(20)
+                waiting.wait(60)
 
-            call = here.channel.stream_stream(STREAM_INFER)(requests(), timeout=20)
+            call = here.channel.stream_stream(STREAM_INFER)(requests(), timeout=60)
             assert next(call) == streamed(ANSWERS[b"safe"])
             call.cancel()
             waiting.set()
@@ -132,7 +132,7 @@ def test_draining_loses_no_message_of_a_stream(bundle: Path, tmp_path: Path) -> 
 
                     def requests() -> Any:
                         yield b"safe"
-                        go_on.wait(20)
+                        go_on.wait(60)
                         for _ in range(50):
                             yield b"safe"
 
@@ -147,11 +147,11 @@ def test_draining_loses_no_message_of_a_stream(bundle: Path, tmp_path: Path) -> 
                     go_on.set()
                     assert list(call) == [streamed(ANSWERS[b"safe"])] * 50
                     assert call.code() is grpc.StatusCode.OK and len(verdicts(call)) == 1
-                    draining.result(20)
+                    draining.result(60)
                     with pytest.raises(
                         grpc.RpcError
                     ):  # without a processor, duplex fails whatever failure_mode_allow says
-                        channel.unary_unary("/test.Model/Unary")(b"later", timeout=20)
+                        channel.unary_unary("/test.Model/Unary")(b"later", timeout=60)
 
 
 def test_tls_with_certificates_on_both_sides(bundle: Path, tmp_path: Path) -> None:

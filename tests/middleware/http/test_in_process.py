@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import openai
 import pyarrow.parquet as pq
 import pytest
 from benchmarks.harness.chat import CHAT, STRANGE, USUAL, config, each_token_bundle, stream, tokens_bundle
@@ -31,6 +30,7 @@ from tocsin.verdict import METADATA_KEY
 POSITIONS = ["asgi", "transport", "async transport", "envoy"]
 SERVED = ("asgi", "envoy")  # where callers see what others judged
 TIMEOUT = 60.0
+PLAIN: dict[str, Any] = {"verify": False}  # a context of TLS, which plain HTTP never uses, costs 60 ms to make
 pytestmark = pytest.mark.long
 
 
@@ -287,16 +287,18 @@ def test_other_routes_and_verbs_pass(tokens: Path) -> None:
     guard = Guard.open(config(tokens, "enforce"))
     server = OpenAIServer()
     with serving(server.app(Middleware(GuardMiddleware, guard=guard))) as url:
-        assert httpx.get(url + "/v1/models", timeout=TIMEOUT).json() == {"data": []}
-        assert httpx.get(url + CHAT, timeout=TIMEOUT).status_code == 405
+        assert httpx.get(url + "/v1/models", timeout=TIMEOUT, **PLAIN).json() == {"data": []}
+        assert httpx.get(url + CHAT, timeout=TIMEOUT, **PLAIN).status_code == 405
         encoded = "/v1/chat/%63ompletions"  # the same to the server
         content = {"model": "m", "messages": [{"role": "user", "content": "far"}], "logprobs": True}
-        assert METADATA_KEY in httpx.post(url + encoded, json=content, timeout=TIMEOUT).headers
+        assert METADATA_KEY in httpx.post(url + encoded, json=content, timeout=TIMEOUT, **PLAIN).headers
 
 
 @pytest.mark.parametrize("where", ["client", "server"])
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
 def test_the_client_of_openai_is_guarded(where: str, library: str, tokens: Path, each: Path) -> None:
+    import openai
+
     http = pytest.importorskip(library)
     guard = Guard.open(config(tokens, "enforce", on_alarm={"warning": "block"}, ask=2))
     stopping = Guard.open(
@@ -306,7 +308,7 @@ def test_the_client_of_openai_is_guarded(where: str, library: str, tokens: Path,
         middleware = [Middleware(GuardMiddleware, guard=chosen)] if where == "server" else []
         server = OpenAIServer()
         with serving(server.app(*middleware)) as url:
-            transport = http.HTTPTransport()
+            transport = http.HTTPTransport(**PLAIN)
             if where == "client":
                 transport = tocsin.guard_transport(transport, chosen)
             client = openai.OpenAI(
@@ -353,4 +355,4 @@ def test_a_guard_without_http_is_refused(bundle: Path) -> None:
     with pytest.raises(ConfigError, match=r"GuardMiddleware judges protocols of HTTP.*digits \(oip\)"):
         GuardMiddleware(lambda *_: None, guard=guard)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="guard_transport judges protocols of HTTP"):
-        tocsin.guard_transport(httpx.HTTPTransport(), guard)
+        tocsin.guard_transport(httpx.HTTPTransport(**PLAIN), guard)

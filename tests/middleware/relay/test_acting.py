@@ -18,6 +18,7 @@ from benchmarks.harness.parts import (
     STREAM_INFER,
     Running,
     far_away,
+    hold_scores,
     inference,
     running,
     safe_traffic,
@@ -65,7 +66,7 @@ def config(port: int, bundle: Path | None, *, mode: str = "enforce", fail: str =
 def stream(target: str) -> tuple[list[bytes], Any]:
     """Every message of a response, whatever kind of response the server thinks it is, and the call."""
     with grpc.insecure_channel(target) as channel:
-        call = channel.stream_stream(STREAM_INFER)(iter([b"x"]), timeout=10)
+        call = channel.stream_stream(STREAM_INFER)(iter([b"x"]), timeout=60)
         received: list[bytes] = []
         with suppress(grpc.RpcError):
             received.extend(call)
@@ -75,7 +76,7 @@ def stream(target: str) -> tuple[list[bytes], Any]:
 def unary_as_it_came(target: str, request: bytes = b"x") -> tuple[list[bytes], Any]:
     """The messages of ModelInfer, read as a stream: a caller's library shows no second one."""
     with grpc.insecure_channel(target) as channel:
-        call = channel.unary_stream(INFER)(request, timeout=10)
+        call = channel.unary_stream(INFER)(request, timeout=60)
         received: list[bytes] = []
         with suppress(grpc.RpcError):
             received.extend(call)
@@ -162,6 +163,7 @@ def test_a_response_whose_trailers_come_after_the_budget_ends(bundle: Path) -> N
         received, call = unary_as_it_came(relay.target)
         assert (received, call.code()) == ([GOOD], grpc.StatusCode.OK)
         assert tocsin.verdict(call).unscored == "late"
+        goes_on.set()
         until(lambda: counted(relay, 'tocsin_unscored_total{model="digits",reason="late"}') == 1)
 
 

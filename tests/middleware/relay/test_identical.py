@@ -101,7 +101,7 @@ def down(request: bytes, *wishes: tuple[str, Any]) -> Callable[[grpc.Channel], A
 
 def up(requests: list[bytes]) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
-        response, done = channel.stream_unary("/test.Model/Up").with_call(iter(requests), metadata=METADATA, timeout=30)
+        response, done = channel.stream_unary("/test.Model/Up").with_call(iter(requests), metadata=METADATA, timeout=60)
         return {"response": response, **observables(done)}
 
     return scenario
@@ -160,7 +160,7 @@ def test_a_caller_sees_the_same_with_and_without_the_relay(world: World, scenari
 def test_deadlines_reach_the_server_and_end_the_call(world: World, mode: str) -> None:
     def scenario(channel: grpc.Channel) -> Any:
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary("/test.Model/Unary")(b"x", metadata=(("sleep", "0.6"),), timeout=0.2)
+            channel.unary_unary("/test.Model/Unary")(b"x", metadata=(("sleep", "3"),), timeout=0.2)
         return caught.value.code()  # type: ignore[attr-defined]
 
     assert (
@@ -204,7 +204,7 @@ async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
     async def ask(target: str) -> Any:
         async with grpc.aio.insecure_channel(target, options=UNLIMITED) as channel:
             calls = [
-                channel.unary_unary(method)(request, metadata=METADATA, timeout=30)
+                channel.unary_unary(method)(request, metadata=METADATA, timeout=60)
                 for method, request in [("/test.Model/Unary", b"%d" % n) for n in range(50)] + [(INFER, b"one")] * 50
             ]
             answers = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from benchmarks.harness.by_hand import until
 from benchmarks.harness.model_server import model_server
-from benchmarks.harness.parts import INFER, Running, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.parts import INFER, Running, far_away, hold_scores, inference, running, safe_traffic, settings
 
 import tocsin
 from tocsin.judgement.guard import Guard
@@ -66,7 +66,7 @@ def relay(bundle: Path) -> Iterator[Running]:
 
 def ask(relay: Running, request: bytes, *metadata: tuple[str, str]) -> Any:
     with grpc.insecure_channel(relay.target) as channel:
-        response, call = channel.unary_unary(INFER).with_call(request, metadata=metadata, timeout=10)
+        response, call = channel.unary_unary(INFER).with_call(request, metadata=metadata, timeout=60)
     assert response == ANSWERS.get(request, request)
     return tocsin.verdict(call)
 
@@ -200,20 +200,13 @@ def test_a_bundle_too_heavy_for_the_loop_is_scored_in_a_thread(bundle: Path) -> 
 def test_a_late_verdict_lets_the_response_go_and_is_counted(bundle: Path) -> None:
     config = settings(1, bundle, scoring_budget="20ms")
     guard = Guard.open(config)
-    guard.is_blocking = True
-    scorer = guard.models["digits"].scorer
-    run = scorer.run
-
-    def slow(signals: Any) -> Any:
-        time.sleep(0.3)
-        return run(signals)
-
-    scorer.run = slow  # type: ignore[method-assign]
+    goes_on = hold_scores(guard)
     with model_server() as (model, address):
         model.answers = ANSWERS
         with running(config.model_copy(update={"upstream": _address(address)}), guard) as relay:
             assert ask(relay, b"safe 1").unscored == "late"
-            time.sleep(0.5)
+            goes_on.set()
+            until(lambda: not relay.sidecar.relay.context.batcher._in_flight)
             assert counted(relay, 'tocsin_unscored_total{model="digits",reason="late"}') == 1
 
 

@@ -53,7 +53,7 @@ def test_a_connection_that_has_ended_is_forgotten(
             channel = grpc.insecure_channel(relay.target)
             if first == "refused":
                 with pytest.raises(grpc.RpcError):
-                    channel.unary_unary(INFER)(b"x", timeout=10)
+                    channel.unary_unary(INFER)(b"x", timeout=60)
             else:
                 channel.unary_unary(INFER)(b"x")
             before = {id(connection) for connection in relay.sidecar.relay.context.connections}

@@ -49,7 +49,7 @@ def limited(relay: Running, limit: str) -> float:
 
 def connect(target: str) -> socket.socket:
     host, _, port = target.rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=20)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def read_all(peer: socket.socket) -> bytes:
@@ -72,7 +72,7 @@ def ask(target: str, credentials: grpc.ChannelCredentials | None = None, seconds
 
 def ready(metrics: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://{metrics}/readyz", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{metrics}/readyz", timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -125,7 +125,7 @@ def test_half_handshakes_have_a_deadline_and_count_as_connections(
         assert limited(relay, "handshake") == 2
         apart = [("grpc.use_local_subchannel_pool", 1)]
         keeping = [grpc.secure_channel(relay.target, trusted, apart) for _ in range(3)]  # the third finds no room
-        first, second, third = (channel.unary_unary(INFER).future(b"safe", timeout=20) for channel in keeping)
+        first, second, third = (channel.unary_unary(INFER).future(b"safe", timeout=60) for channel in keeping)
         assert sorted(call.exception() is None for call in (first, second, third)) == [False, True, True]
         for channel in keeping:
             channel.close()
@@ -224,7 +224,7 @@ def test_an_upstream_that_descriptors_do_not_suffice_for_is_not_blamed(
 
         monkeypatch.setattr(port, "connect_upstream", none_left)
         with grpc.insecure_channel(relay.target) as channel, pytest.raises(grpc.RpcError) as refused:
-            channel.unary_unary(INFER)(b"safe", timeout=10)
+            channel.unary_unary(INFER)(b"safe", timeout=60)
         assert "the relay is out of file descriptors" in refused.value.details()  # type: ignore[attr-defined]
         assert not relay.sidecar.is_ready
         monkeypatch.setattr(relay.sidecar.relay.context.descriptors, "_ran_out", -descriptors.UNREADY_SECONDS)
@@ -288,7 +288,7 @@ def test_round_robin_over_two_relays_loses_nothing_where_the_port_follows(bundle
         options = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
         both = f"ipv4:{dead.target},{alive.target}"
         with grpc.insecure_channel(both, options=options) as channel:
-            assert [channel.unary_unary(INFER)(b"safe", timeout=20) for _ in range(20)] == [ANSWER] * 20
+            assert [channel.unary_unary(INFER)(b"safe", timeout=60) for _ in range(20)] == [ANSWER] * 20
 
 
 def test_a_port_that_follows_waits_for_who_waits_for_it(bundle: Path) -> None:

@@ -94,7 +94,7 @@ def test_curl_and_h2load_agree(bundle: Path, tmp_path: Path, mode: str) -> None:
         url = f"http://{relay.target}{INFER}"
         out = tmp_path / "out.bin"
         curl = ["curl", "-sS", "--http2-prior-knowledge", "--data-binary", f"@{request}", "-o", str(out), *headers, url]
-        assert subprocess.run(curl, capture_output=True, timeout=20).stderr == b""
+        assert subprocess.run(curl, capture_output=True, timeout=60).stderr == b""
         assert out.read_bytes() == framed(answer)
         load = ["h2load", "-n", "1500", "-c", "5", "-m", "20", "-d", str(request), *headers, url]
         said = subprocess.run(load, capture_output=True, text=True, timeout=60).stdout

@@ -40,7 +40,7 @@ def served(bundle: Path, **more: Any) -> Iterator[Running]:
 def code(target: str, method: str, request: bytes = b"safe") -> Any:
     with grpc.insecure_channel(target) as channel:
         try:
-            channel.unary_unary(method)(request, timeout=10)
+            channel.unary_unary(method)(request, timeout=60)
         except grpc.RpcError as error:
             return error.code()  # type: ignore[attr-defined]
     return None
@@ -55,10 +55,10 @@ def test_methods_without_a_model_are_refused_and_the_connection_stays(bundle: Pa
     with served(bundle, mode="enforce", unguarded="refuse") as relay, grpc.insecure_channel(relay.target) as channel:
         for _ in range(2):  # before and after the client has acknowledged the relay's settings
             with pytest.raises(grpc.RpcError) as refused:
-                channel.unary_unary(OTHER)(b"x", timeout=10)
+                channel.unary_unary(OTHER)(b"x", timeout=60)
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]
             assert OTHER in refused.value.details()  # type: ignore[attr-defined]
-            assert channel.unary_unary(INFER)(b"safe", timeout=10) == ANSWER
+            assert channel.unary_unary(INFER)(b"safe", timeout=60) == ANSWER
         assert limited(relay, "unguarded") == 2
         assert len(relay.sidecar.relay.context.connections) == 1
 
@@ -199,11 +199,11 @@ def test_a_key_that_a_reload_adds_is_read_on_open_connections(bundle: Path, tmp_
         ):
             ask = channel.unary_unary(INFER)
             for _ in range(2):
-                ask(b"safe", timeout=10, metadata=[("x-user", "me")])
+                ask(b"safe", timeout=60, metadata=[("x-user", "me")])
             content["models"]["digits"]["session"] = "metadata.x-user"
             file.write_text(yaml.safe_dump(content))
             relay.call(relay.sidecar.reloader.reload())
-            ask(b"safe", timeout=10, metadata=[("x-user", "me")])
+            ask(b"safe", timeout=60, metadata=[("x-user", "me")])
             assert len(relay.sidecar.relay.context.connections) == 1
             until(lambda: len(sink.keys) == 3)
     assert sink.keys == [{}, {}, {"x-user": "me"}]

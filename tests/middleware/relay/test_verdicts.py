@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -16,7 +15,17 @@ from typing import Any
 import grpc
 import pytest
 from benchmarks.harness.by_hand import fields, upstream
-from benchmarks.harness.parts import INFER, STREAM_INFER, Running, far_away, inference, running, safe_traffic, settings
+from benchmarks.harness.parts import (
+    INFER,
+    STREAM_INFER,
+    Running,
+    far_away,
+    hold_scores,
+    inference,
+    running,
+    safe_traffic,
+    settings,
+)
 from hyperframe.frame import DataFrame, HeadersFrame
 from tests.middleware.relay.test_verdict_fields import SPELLINGS
 
@@ -91,7 +100,7 @@ def call(target: str, request: bytes = b"x", method: str = INFER, **options: Any
     """The call, whether it has failed or not."""
     with grpc.insecure_channel(target, options=list(options.items())) as channel:
         try:
-            return channel.unary_unary(method).with_call(request, timeout=10)[1]
+            return channel.unary_unary(method).with_call(request, timeout=60)[1]
         except grpc.RpcError as error:
             return error
 
@@ -128,7 +137,7 @@ def test_so_are_those_of_a_response_of_trailers_alone(mode: str, method: str, bu
 def test_so_are_those_of_streams(mode: str, bundle: Path) -> None:
     with forger(everywhere) as address, running(settings(address, bundle, mode=mode)) as relay:
         with grpc.insecure_channel(relay.target) as channel:
-            stream = channel.stream_stream(STREAM_INFER)(iter([b"a", b"b"]), timeout=10)
+            stream = channel.stream_stream(STREAM_INFER)(iter([b"a", b"b"]), timeout=60)
             assert list(stream) == [FAR, FAR]
             assert verdicts(stream.initial_metadata()) == [] and FORGED not in verdicts(stream.trailing_metadata())
             assert len(verdicts(stream.trailing_metadata())) == (mode != "observe")
@@ -351,15 +360,7 @@ def test_a_late_response_says_so(mode: str, fail: str, bundle: Path) -> None:
     with forger(lambda request, context: GOOD) as address:
         config = settings(address, bundle, mode=mode, fail=fail, scoring_budget="20ms")
         guard = Guard.open(config)
-        guard.is_blocking = True
-        scorer = guard.models["digits"].scorer
-        run = scorer.run
-
-        def slow(signals: Any) -> Any:
-            time.sleep(0.3)
-            return run(signals)
-
-        scorer.run = slow  # type: ignore[method-assign]
+        goes_on = hold_scores(guard)
         with running(config, guard) as relay:
             done = call(relay.target)
             refused = mode == "enforce" and fail == "closed"
@@ -367,3 +368,4 @@ def test_a_late_response_says_so(mode: str, fail: str, bundle: Path) -> None:
             verdict = tocsin.verdict(done)
             assert (verdict.model, verdict.unscored) == ("digits", "late")
             assert verdict.action == ("block" if refused else "pass")
+            goes_on.set()

@@ -88,7 +88,7 @@ def test_large_messages_pass_between_peers_that_say_nothing_else(
                 *headers,
                 url,
             ]
-            said = subprocess.run(load, capture_output=True, text=True, timeout=20).stdout
+            said = subprocess.run(load, capture_output=True, text=True, timeout=60).stdout
     finally:
         assert server.process is not None
         server.process.kill()

@@ -91,11 +91,11 @@ class Case(NamedTuple):
 
 def outcome(peer: RawPeer, stream: int, waits: float) -> Outcome:
     """What came of what was sent, once the other end has read it; it `waits` so many seconds for the stream to end."""
-    answers_ping = peer.ping(5)
+    answers_ping = peer.ping()
     if answers_ping and not _has_failed(peer):
         _until_it_ends(peer, stream, waits)
         if peer.has_ended(stream) and peer.fields(stream).get("grpc-status") != "0":
-            peer.ping(5)  # whether the stream alone has ended
+            peer.ping()  # whether the stream alone has ended
     if _has_failed(peer) or peer.closed:
         ended = peer.until(lambda: peer.closed, 5)
         codes = [int.from_bytes(goaway.payload[4:8], "big") for goaway in peer.of(Kind.GOAWAY)]
