@@ -124,7 +124,7 @@ def grow(data: Path, rows: int, bundle: Path) -> None:
 
 
 def fresh(bundle: Path) -> Path:
-    """Where as many others are, to evaluate on."""
+    """The path of a second recording of the same size, for evaluation."""
     return bundle.with_name("fresh")
 
 

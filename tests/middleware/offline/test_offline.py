@@ -71,7 +71,7 @@ def test_file_by_file_is_as_in_one_memory_and_on_a_cluster(bundle, data, ray):
 
 
 def die_once(shared, item):
-    """As a worker that is killed in the middle of one of its tasks."""
+    """Kill the process of the worker the first time that item 2 is processed."""
     folder, more = shared
     mark = folder / f"died-{item}"
     if item == 2 and not mark.exists():
