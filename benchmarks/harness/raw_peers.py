@@ -184,7 +184,7 @@ class ScriptedUpstream:
 
             def on_frame(received: Frame) -> None:
                 if received.fields and (received.kind == Kind.HEADERS or received.kind == Kind.CONTINUATION):
-                    ready.wait(10)
+                    ready.wait(60)
                     self.script(peers[0], received.stream)
 
             connection.sendall(self.opening)  # before anything is read: nothing may go out ahead of SETTINGS

@@ -49,7 +49,7 @@ def answers_with(metrics: int, status: int) -> None:
     ends = time.monotonic() + PATIENCE
     while time.monotonic() < ends:
         try:
-            current = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=5).status
+            current = urllib.request.urlopen(f"http://127.0.0.1:{metrics}/readyz", timeout=60).status
         except urllib.error.HTTPError as error:
             current = error.code
         except OSError:

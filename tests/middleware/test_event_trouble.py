@@ -310,7 +310,7 @@ def test_a_sum_tells_the_version_of_its_alarms(bundle: Path, tmp_path: Path) -> 
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
         with grpc.insecure_channel(relay.target) as channel:
             for _ in range(8):
-                channel.unary_unary(INFER)(b"far", timeout=10)
+                channel.unary_unary(INFER)(b"far", timeout=60)
     lines = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
     sums = [event for event in lines if event["type"] == SUM]
     assert sums and all((event["data"]["version"], event["data"]["versions"]) == ("v1", ["v1"]) for event in sums)

@@ -45,7 +45,7 @@ def test_a_guarded_channel_gives_the_relays_verdicts(bundle: Path, guard: tocsin
             with grpc.insecure_channel(relay.target) as relayed:
                 _, call = relayed.unary_unary(INFER).with_call(request, timeout=60)
             with tocsin.guard_channel(grpc.insecure_channel(server), guard) as guarded:
-                response, guarded_call = guarded.unary_unary(INFER).with_call(request, timeout=10)
+                response, guarded_call = guarded.unary_unary(INFER).with_call(request, timeout=60)
             assert response == answer
             assert tocsin.verdict(guarded_call).to_metadata() == tocsin.verdict(call).to_metadata()
 

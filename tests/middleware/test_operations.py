@@ -186,7 +186,7 @@ def test_the_port_tells_the_model_where_the_protocol_does_not(tmp_path: Path) ->
             reported = []
             for name in ("a", "b"):
                 with grpc.insecure_channel(f"unix:{tmp_path}/{name}.sock") as channel:
-                    _, call = channel.unary_unary(embed.name).with_call(b"x", timeout=5)
+                    _, call = channel.unary_unary(embed.name).with_call(b"x", timeout=60)
                     reported.append((tocsin.verdict(call).model, tocsin.verdict(call).unscored))
     assert reported == [("other", "unknown_model"), ("b", None)]
 

@@ -164,7 +164,7 @@ def test_alarms_are_searched_by_session_and_trace_and_older_ones_are_shown(bundl
         with grpc.insecure_channel(relay.target) as channel:
             for number, trace in enumerate(traces):
                 metadata = (("traceparent", f"00-{trace}-b7ad6b7169203331-01"), ("x-session", f"robot {number}"))
-                channel.unary_unary(INFER)(b"far", metadata=metadata, timeout=10)
+                channel.unary_unary(INFER)(b"far", metadata=metadata, timeout=60)
         events = relay.sidecar.events.latest
         page, _, complaints = looked_at(browser, url)
         lines, search = page.locator("#alarms details"), page.locator("#search")

@@ -193,7 +193,7 @@ def test_the_bound_on_memory_is_kept(bundle: Path, fail: str) -> None:
         big = b"z" * 200_000
         with grpc.insecure_channel(relay.target) as channel:
             call = channel.unary_unary(INFER)
-            results = [f.exception() or f.result() for f in [call.future(big, timeout=20) for _ in range(12)]]
+            results = [f.exception() or f.result() for f in [call.future(big, timeout=60) for _ in range(12)]]
         outcomes = {result.code() if isinstance(result, grpc.RpcError) else result == big for result in results}  # type: ignore[attr-defined]
         assert outcomes == ({True} if fail == "open" else {grpc.StatusCode.UNAVAILABLE})
         assert unscored(relay, "memory") + unscored(relay, "undecodable") == 12
@@ -344,7 +344,7 @@ def test_sigterm_lets_held_answers_finish(bundle: Path, tmp_path: Path) -> None:
             call = channel.unary_unary(INFER)
             assert call(b"safe", timeout=60) == ANSWER
             futures = [call.future(b"safe", metadata=(("sleep", "1"),), timeout=60) for _ in range(8)]
-            until(lambda: len(model.seen) == 9)
+            until(lambda: len(model.metadata) == 9)
             process.send_signal(signal.SIGTERM)
             assert [future.result() for future in futures] == [ANSWER] * 8
         assert process.wait(60) == 0
@@ -358,7 +358,7 @@ def test_sigkill_is_unavailable_to_callers_and_a_restart_serves_them_again(bundl
         with grpc.insecure_channel(target, options=options) as channel:
             call = channel.unary_unary(INFER)
             waiting = call.future(b"safe", metadata=(("sleep", "1"),), timeout=60)
-            until(lambda: model.seen)
+            until(lambda: model.metadata)
             os.kill(process.pid, signal.SIGKILL)
             assert waiting.exception().code() is grpc.StatusCode.UNAVAILABLE
             process.wait()

@@ -163,7 +163,7 @@ def test_floods_are_ended_and_counted(processor: Running, what: str, flood: byte
 def test_more_streams_than_there_may_be_are_refused(processor: Running) -> None:
     peer = connect(processor.target)
     peer.send(b"".join(process_stream(number) for number in range(1, 161, 2)))
-    assert peer.until(lambda: len(peer.of(Kind.RST_STREAM)) == 30, 20)
+    assert peer.until(lambda: len(peer.of(Kind.RST_STREAM)) == 30)
     assert {frame_.payload for frame_ in peer.of(Kind.RST_STREAM)} == {b"\0\0\0\x07"}
     peer.close()
     assert serves(processor)

@@ -195,7 +195,7 @@ def test_what_no_model_guards_is_refused_where_that_is_configured(bundle: Path, 
             here.channel.unary_unary("/test.Model/Unary")(b"x", timeout=60)
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
         assert here.model.metadata == []  # refused before the upstream heard of it
-        call = here.channel.unary_stream("/test.Model/Down")(b"q", timeout=20)
+        call = here.channel.unary_stream("/test.Model/Down")(b"q", timeout=60)
         assert list(call) == [b"q0", b"q1", b"q2"]
         assert here.ask()[0] == ANSWERS[b"safe"]
 

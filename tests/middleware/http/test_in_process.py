@@ -84,7 +84,7 @@ def positioned(position: str, guard: Guard) -> Iterator[tuple[Say, OpenAIServer,
         headers = {"content-type": "application/json"}
 
         def say(prompt: str, **more: Any) -> Received:
-            transport: Any = httpx.HTTPTransport()
+            transport: Any = httpx.HTTPTransport(**PLAIN)
             if position == "transport":
                 transport = tocsin.guard_transport(transport, guard)
             with httpx.Client(transport=transport, timeout=TIMEOUT) as client:
@@ -93,7 +93,7 @@ def positioned(position: str, guard: Guard) -> Iterator[tuple[Say, OpenAIServer,
                 return Received(response.status_code, dict(response.headers), b"".join(parts), tocsin.verdict(response))
 
         async def say_aio(prompt: str, **more: Any) -> Received:
-            transport = tocsin.guard_transport(httpx.AsyncHTTPTransport(), guard)
+            transport = tocsin.guard_transport(httpx.AsyncHTTPTransport(**PLAIN), guard)
             async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT) as client:
                 async with client.stream("POST", url + CHAT, content=body(prompt, more), headers=headers) as response:
                     parts = [part async for part in response.aiter_raw()]
@@ -124,7 +124,7 @@ def test_bodies_are_those_of_the_server_where_nothing_is_withheld(position: str,
         for prompt in ANSWERS:
             for more in ({"logprobs": True}, {"logprobs": True, "stream": True}):
                 content = {"model": "m", "messages": [{"role": "user", "content": prompt}], **more}
-                plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT)
+                plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT, **PLAIN)
                 received = say(prompt, **more)
                 assert received.status == 200
                 assert without_comments(received.body) == plain_response.content, (prompt, more)
@@ -151,7 +151,7 @@ def test_what_was_asked_for_is_gone_again(position: str, mode: str, streams: boo
     with serving(OpenAIServer().app()) as url, positioned(position, guard) as (say, server, _):
         more = {"stream": True} if streams else {}
         content = {"model": "m", "messages": [{"role": "user", "content": "two"}], **more}
-        plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT)
+        plain_response = httpx.post(url + CHAT, json=content, timeout=TIMEOUT, **PLAIN)
         received = say("two", **more)
         body, _ = server.requests[-1]
         assert (body["logprobs"], body["top_logprobs"]) == (True, 5)

@@ -216,7 +216,7 @@ def test_draining_finishes_calls_in_flight_and_refuses_new_connections(bundle: P
     with model_server() as (model, address), running(settings(address, bundle)) as relay:
         with grpc.insecure_channel(relay.target) as channel:
             slow = channel.unary_unary("/test.Model/Unary").future(b"slow", metadata=(("sleep", "0.7"),), timeout=60)
-            until(lambda: model.seen)
+            until(lambda: model.metadata)
             relay.call(relay.sidecar.relay.drain())
             assert slow.result() == b"slow"
         assert status(relay.target, wait_for_ready=False)[0] == grpc.StatusCode.UNAVAILABLE
@@ -226,7 +226,7 @@ def test_draining_ends_by_its_deadline(bundle: Path) -> None:
     with model_server() as (model, address), running(settings(address, bundle, drain="300ms")) as relay:
         with grpc.insecure_channel(relay.target) as channel:
             stuck = channel.unary_unary("/test.Model/Unary").future(b"x", metadata=(("sleep", "3"),), timeout=60)
-            until(lambda: model.seen)
+            until(lambda: model.metadata)
             relay.call(relay.sidecar.relay.drain())
             with pytest.raises(grpc.RpcError) as caught:
                 stuck.result()
@@ -248,7 +248,7 @@ def test_sigterm_drains_the_command(bundle: Path, tmp_path: Path) -> None:
                 call = channel.unary_unary("/test.Model/Unary")
                 assert call(b"up", timeout=60, wait_for_ready=True) == b"up"
                 slow = call.future(b"slow", metadata=(("sleep", "0.6"),), timeout=60)
-                until(lambda: len(model.seen) == 2)
+                until(lambda: len(model.metadata) == 2)
                 os.kill(process.pid, signal.SIGTERM)
                 assert slow.result() == b"slow"
             assert process.wait(60) == 0
@@ -264,7 +264,7 @@ def test_a_client_that_half_closes_its_socket_still_gets_its_answer(bundle: Path
     asking = fields((":method", "POST"), (":path", INFER), ("content-type", "application/grpc"))
     with upstream(behave) as port, running(settings(port, bundle)) as relay:
         host, _, relay_port = relay.target.rpartition(":")
-        with socket.create_connection((host, int(relay_port)), timeout=5) as peer:
+        with socket.create_connection((host, int(relay_port)), timeout=60) as peer:
             peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize())
             peer.sendall(headers(1, asking) + DataFrame(1, data=b"\0\0\0\0\0", flags=["END_STREAM"]).serialize())
             peer.shutdown(socket.SHUT_WR)

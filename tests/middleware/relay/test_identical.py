@@ -78,7 +78,7 @@ def unary(method: str, request: bytes, *wishes: tuple[str, Any], **more: Any) ->
     def scenario(channel: grpc.Channel) -> Any:
         call = channel.unary_unary(method)
         try:
-            response, done = call.with_call(request, metadata=METADATA + wishes, timeout=30, **more)
+            response, done = call.with_call(request, metadata=METADATA + wishes, timeout=60, **more)
         except grpc.RpcError as error:
             return {"error": True, **observables(error)}
         return {"response": response, **observables(done)}
@@ -88,7 +88,7 @@ def unary(method: str, request: bytes, *wishes: tuple[str, Any], **more: Any) ->
 
 def down(request: bytes, *wishes: tuple[str, Any]) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
-        call = channel.unary_stream("/test.Model/Down")(request, metadata=METADATA + wishes, timeout=30)
+        call = channel.unary_stream("/test.Model/Down")(request, metadata=METADATA + wishes, timeout=60)
         received = []
         try:
             received.extend(call)
@@ -109,7 +109,7 @@ def up(requests: list[bytes]) -> Callable[[grpc.Channel], Any]:
 
 def both(requests: list[bytes], *wishes: tuple[str, Any]) -> Callable[[grpc.Channel], Any]:
     def scenario(channel: grpc.Channel) -> Any:
-        call = channel.stream_stream("/test.Model/Both")(iter(requests), metadata=METADATA + wishes, timeout=30)
+        call = channel.stream_stream("/test.Model/Both")(iter(requests), metadata=METADATA + wishes, timeout=60)
         return {"responses": list(call), **observables(call)}
 
     return scenario
@@ -215,7 +215,7 @@ async def test_aio_clients_see_the_same(world: World, mode: str) -> None:
                 )
                 for call in calls
             ]
-            stream = channel.stream_stream("/test.Model/Both")(iter([b"abc", b"def"]), timeout=30)
+            stream = channel.stream_stream("/test.Model/Both")(iter([b"abc", b"def"]), timeout=60)
             return answers, [message async for message in stream]
 
     assert await ask(world.relayed[mode]) == await ask(world.direct)

@@ -200,7 +200,7 @@ def test_running_out_of_descriptors_is_told_as_that(bundle: Path, server: str, t
         silent = [connect(target) for _ in range(60)]
         try:
             until(lambda: ready(metrics) == 503)
-            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=60) as answer:
                 metrics_text = answer.read().decode()
             assert count(metrics_text, 'tocsin_relay_limited_total{limit="descriptors"}') >= 1
             assert count(metrics_text, 'tocsin_relay_unready{reason="descriptors"}') == 1
@@ -267,7 +267,7 @@ def test_readiness_and_port_follow_the_upstream(bundle: Path, follows: str) -> N
         def health() -> Any:
             with grpc.insecure_channel(admin) as channel:
                 request = health_pb2.HealthCheckRequest()
-                return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
+                return health_pb2_grpc.HealthStub(channel).Check(request, timeout=60).status
 
         serving = health_pb2.HealthCheckResponse.SERVING
         for _ in range(2):

@@ -120,11 +120,11 @@ def test_health_and_reflection_always_pass(bundle: Path) -> None:
             running(settings(port, bundle, mode="enforce", unguarded="refuse")) as relay,
             grpc.insecure_channel(relay.target) as channel,
         ):
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
             ask = reflection_pb2.ServerReflectionRequest(list_services="")
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-            (listed,) = stub.ServerReflectionInfo(iter([ask]), timeout=10)
+            (listed,) = stub.ServerReflectionInfo(iter([ask]), timeout=60)
             assert [listed_service.name for listed_service in listed.list_services_response.service] == [
                 reflection.SERVICE_NAME
             ]

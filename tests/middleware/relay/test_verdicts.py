@@ -302,7 +302,7 @@ def test_what_is_no_verdict_is_as_if_it_were_not_there_and_counted(mode: str, bu
         with grpc.insecure_channel(relay.target, options=[("grpc.max_metadata_size", 1 << 20)]) as channel:
             for number, (name, malformed) in enumerate(MALFORMED.items(), 1):
                 written.append(malformed)
-                response, done = channel.unary_unary(INFER).with_call(b"x", timeout=10)
+                response, done = channel.unary_unary(INFER).with_call(b"x", timeout=60)
                 assert response == GOOD, name
                 (reported,) = verdicts(done.trailing_metadata())
                 assert Verdict.from_metadata(reported).bundle != "sha256:forged" and tocsin.verdict(done).pvalues, name

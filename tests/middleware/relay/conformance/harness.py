@@ -97,7 +97,7 @@ def outcome(peer: RawPeer, stream: int, waits: float) -> Outcome:
         if peer.has_ended(stream) and peer.fields(stream).get("grpc-status") != "0":
             peer.ping()  # whether the stream alone has ended
     if _has_failed(peer) or peer.closed:
-        ended = peer.until(lambda: peer.closed, 5)
+        ended = peer.until(lambda: peer.closed)
         codes = [int.from_bytes(goaway.payload[4:8], "big") for goaway in peer.of(Kind.GOAWAY)]
         return Outcome("connection" if ended else "hangs", next((code for code in codes if code), None))
     if not answers_ping:

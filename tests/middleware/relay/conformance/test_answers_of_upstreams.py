@@ -200,7 +200,7 @@ def status_of(target: str, mode: str = "") -> str:
                ("grpc.enable_retries", 0)]  # fmt: skip
     with grpc.insecure_channel(target, options=options) as channel:
         try:
-            response, call = channel.unary_unary(INFER).with_call(b"ok", timeout=10)
+            response, call = channel.unary_unary(INFER).with_call(b"ok", timeout=60)
         except grpc.RpcError as error:
             code = error.code()  # type: ignore[attr-defined]
             return "HANGS" if code == grpc.StatusCode.DEADLINE_EXCEEDED else str(code.name)
