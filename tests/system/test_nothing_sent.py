@@ -154,8 +154,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     root = tmp_path_factory.mktemp("nothing-sent")
     folder, home, logs = (root / name for name in ("work", "home", "logs"))
     temporary = Path(tempfile.mkdtemp(prefix="nothing-"))  # short: Ray keeps sockets in it
-    for ready in (folder, home, logs, folder / "drawn"):
-        ready.mkdir()
+    for directory in (folder, home, logs, folder / "drawn"):
+        directory.mkdir()
     environment = traced.bare_environment(home, temporary)
     with model_server() as (model, target):
         ports = prepared(folder, target)
