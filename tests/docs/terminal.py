@@ -56,8 +56,8 @@ class Terminal:
 
     def type_page(self, page: Path) -> str:
         """Type a whole page; all that was printed. Fails where something else comes than the page shows."""
-        told = blocks(page)
-        for block, following in zip(told, [*told[1:], Block("", "", "")], strict=True):
+        page_blocks = blocks(page)
+        for block, following in zip(page_blocks, [*page_blocks[1:], Block("", "", "")], strict=True):
             if block.file:
                 self.write(block)
             elif block.language == "sh":

@@ -24,9 +24,11 @@ def test_what_is_typed_and_printed_in_five_minutes_is_typed_in_the_tutorial() ->
     shown = {language: set[str]() for language in ("sh", "text", "yaml", "python")}
     for block in blocks(TUTORIAL):
         shown[block.language] |= {masked(line) for line in block.text.splitlines()}
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", section("Guard a server in five minutes"), re.MULTILINE | re.DOTALL)
-    assert {language for language, _ in found} == {"sh", "text", "yaml"}
-    for language, text in found:
+    readme_blocks = re.findall(
+        r"^```(\w+)\n(.*?)^```$", section("Guard a server in five minutes"), re.MULTILINE | re.DOTALL
+    )
+    assert {language for language, _ in readme_blocks} == {"sh", "text", "yaml"}
+    for language, text in readme_blocks:
         lines = {masked(line) for line in text.splitlines() if line and not line.startswith("#")}
         assert lines <= shown[language], lines - shown[language]
 

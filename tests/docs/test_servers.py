@@ -63,15 +63,15 @@ def test_what_a_row_cites_is_there_and_is_about_it(row: Row) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.server)
 def test_the_version_that_is_told_is_the_one_that_runs_here(row: Row) -> None:
-    for package, told in re.findall(r"`?([A-Za-z][\w-]+)`? (\d+\.\d+)", row.tried):
+    for package, version_shown in re.findall(r"`?([A-Za-z][\w-]+)`? (\d+\.\d+)", row.tried):
         if package == "MLServer":
-            assert any(required.startswith(f"mlserver=={told}.") for required in REQUIREMENTS)
+            assert any(required.startswith(f"mlserver=={version_shown}.") for required in REQUIREMENTS)
             continue
         try:
             installed = version(package.lower())
         except PackageNotFoundError:
             continue  # it runs in an environment of its own
-        assert installed.startswith(f"{told}."), f"{package} {installed}: say so in docs/servers.md"
+        assert installed.startswith(f"{version_shown}."), f"{package} {installed}: say so in docs/servers.md"
 
 
 def test_nothing_is_called_run_or_spoken_whose_code_takes_no_part() -> None:

@@ -59,8 +59,8 @@ def test_every_setting_of_a_method_is_in_the_reference() -> None:
 def test_every_command_and_option_is_in_the_reference() -> None:
     page = command_pages.page()
     for words, command in command_pages.commands(typer.main.get_command(app)):
-        _, found, section = page.partition(f"## `{words}`\n")
-        assert found, words
+        _, separator, section = page.partition(f"## `{words}`\n")
+        assert separator, words
         for parameter in command.params:
             name = parameter.name.upper() if parameter.param_type_name == "argument" else parameter.opts[0]
             assert f"`{name}`" in section.partition("\n## ")[0], (words, name)
@@ -85,4 +85,4 @@ def _pages(entry: object) -> list[str]:
     if isinstance(entry, str):
         return [entry]
     entries = entry if isinstance(entry, list) else list(entry.values())  # type: ignore[attr-defined]
-    return [page for one in entries for page in _pages(one)]
+    return [page for subentry in entries for page in _pages(subentry)]

@@ -51,8 +51,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Typed:
 
 
 def test_the_first_tutorial_ends_in_alarms_on_what_is_no_digit(first: Typed) -> None:
-    found = re.findall(r"(fresh|inverted): (\d+) answers, (\d+) alarms", first.printed)
-    shares = {kind: int(alarms) / int(answers) for kind, answers, alarms in found}
+    counts = re.findall(r"(fresh|inverted): (\d+) answers, (\d+) alarms", first.printed)
+    shares = {kind: int(alarms) / int(answers) for kind, answers, alarms in counts}
     assert shares["inverted"] > shares["fresh"]
     installed = first.folder / ".venv" / "lib"
     assert list(installed.glob("python*/site-packages/tocsin/service.py"))
@@ -103,8 +103,8 @@ def test_the_tests_of_ones_own_pass_on_the_first_tutorials_bundle(first: Typed) 
 def test_the_readmes_guarded_channel_prints_its_verdict(first: Typed) -> None:
     environment = {**first.environment, "PATH": f"{first.folder / '.venv' / 'bin'}:{first.environment['PATH']}"}
     (server,) = [block for block in blocks(DOCS / "tutorial.md") if block.file == "server.py"]
-    told = blocks(ROOT / "README.md")
-    program, shown = next(pair for pair in pairwise(told) if pair[0].file == "guarded.py")
+    readme_blocks = blocks(ROOT / "README.md")
+    program, shown = next(pair for pair in pairwise(readme_blocks) if pair[0].file == "guarded.py")
     with terminal(first.folder, environment) as shell:
         shell.write(server)
         shell.write(program)

@@ -56,8 +56,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Two Tocsins with real traffic: one that enforces, shadows, and tells others; and one of two workers."""
     folder = tmp_path_factory.mktemp("watched")
     for name in ("digits", "next"):
-        made = {"calibrated": {"timestamp": time.time()}}
-        dataclasses.replace(quick_bundle(folder / f"{name}.tocsin"), provenance=made).write(folder / f"{name}.tocsin")
+        provenance = {"calibrated": {"timestamp": time.time()}}
+        dataclasses.replace(quick_bundle(folder / f"{name}.tocsin"), provenance=provenance).write(
+            folder / f"{name}.tocsin"
+        )
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": []}))
     model = {"bundle": folder / "digits.tocsin", "signals": SIGNALS}
     telling = {
@@ -102,8 +104,8 @@ def send(target: str, requests: list[bytes]) -> None:
 
 @pytest.mark.parametrize(("board", "panel", "expr"), QUERIES)
 def test_every_query_returns_data(board: str, panel: str, expr: str, watched: Stack) -> None:
-    found = watched.query(as_shown(expr))
-    assert any(row["value"][1] != "NaN" for row in found), f"{board}: {panel}: {expr}"
+    series = watched.query(as_shown(expr))
+    assert any(row["value"][1] != "NaN" for row in series), f"{board}: {panel}: {expr}"
 
 
 @pytest.mark.parametrize("board", BOARDS)

@@ -87,10 +87,10 @@ class Hook:
 
 @contextmanager
 def hook(port: int = 0) -> Iterator[Hook]:
-    made = Hook(port)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    listening = Hook(port)
+    yield listening
+    listening.server.shutdown()
+    listening.server.server_close()
 
 
 def alarming(relay: Any, calls: int, *, session: str = "", payload: bytes = b"far") -> None:
@@ -108,10 +108,10 @@ def test_an_alarm_says_what_is_known_and_no_payload(bundle: Path, tmp_path: Path
     with model_server() as (model, address), running(settings(address, bundle, events=events)) as relay:
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
         alarming(relay, 1, session="s1")
-        (told,) = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+        (event,) = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
         digest = relay.sidecar.relay.context.guard.models["digits"].scoring.digest
-    data = told["data"]
-    assert (told["type"], told["subject"], told["specversion"]) == ("tocsin.alarm.v1", "digits/s1", "1.0")
+    data = event["data"]
+    assert (event["type"], event["subject"], event["specversion"]) == ("tocsin.alarm.v1", "digits/s1", "1.0")
     assert (data["model"], data["version"], data["session"], data["severity"]) == ("digits", "v1", "s1", "critical")
     assert (data["action"], data["method"], data["bundle"]) == ("flag", INFER, digest)
     assert data["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
@@ -126,8 +126,8 @@ def test_payloads_are_told_when_asked_for(bundle: Path, tmp_path: Path) -> None:
     with model_server() as (model, address), running(settings(address, bundle, events=events)) as relay:
         model.answers = {b"far": answer}
         alarming(relay, 1)
-    (told,) = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
-    assert base64.b64decode(told["data"]["response"]) == answer and "request" not in told["data"]
+    (alarm_event,) = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    assert base64.b64decode(alarm_event["data"]["response"]) == answer and "request" not in alarm_event["data"]
 
 
 def test_safe_responses_are_no_events(bundle: Path, tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_safe_responses_are_no_events(bundle: Path, tmp_path: Path) -> None:
             for line in relay.metrics.splitlines()
             if line.startswith("tocsin_alarms_total")
         )
-    told = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
-    counted = sum(one["data"].get("alarms", 1) for one in told)
+    lines = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    counted = sum(event["data"].get("alarms", 1) for event in lines)
     assert counted == alarmed < 30
 
 
@@ -153,11 +153,11 @@ def test_a_storm_is_summed_and_nothing_is_left_out(bundle: Path, tmp_path: Path)
     with model_server() as (model, address), running(settings(address, bundle, events=events)) as relay:
         model.answers = {b"far": inference(far_away(1), slice(0, 1))}
         alarming(relay, 40)
-    told = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
-    single = [one for one in told if one["type"] == "tocsin.alarm.v1"]
-    sums = [one for one in told if one["type"] == "tocsin.alarms.summed.v1"]
+    lines = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    single = [event for event in lines if event["type"] == "tocsin.alarm.v1"]
+    sums = [event for event in lines if event["type"] == "tocsin.alarms.summed.v1"]
     assert sums and len(single) < 40
-    assert len(single) + sum(one["data"]["alarms"] for one in sums) == 40
+    assert len(single) + sum(event["data"]["alarms"] for event in sums) == 40
     assert sums[0]["data"]["severities"].keys() == {"critical"}
     assert sums[0]["data"]["detectors"][0] in ("entropy", "mahalanobis")
     worst = sums[0]["data"]["worst"]
@@ -185,9 +185,9 @@ def test_the_burst_bounds_what_is_told_by_model_and_window() -> None:
     for n in range(2, 5):
         storms.add("m", f"s{n}", "critical", 0.01 / abs(n - 7), "entropy", lambda n=n: {"worst": n})
     assert storms.ended(5.0) == []
-    (one,) = storms.ended(11.0)
-    assert (one.severities["critical"], len(one.sessions), one.lowest) == (3, 3, 0.01 / 5)
-    assert one.worst == {"worst": 2}
+    (summary,) = storms.ended(11.0)
+    assert (summary.severities["critical"], len(summary.sessions), summary.lowest) == (3, 3, 0.01 / 5)
+    assert summary.worst == {"worst": 2}
     assert storms.admits("m", "s9", 0, 11.0)
 
 
@@ -197,9 +197,9 @@ def test_long_names_of_sessions_are_told_apart_and_kept_short() -> None:
     assert [storms.admits("m", name, 1, 0) for name in (*long, *long)] == [True, True, False, False]
     for name in long:
         storms.add("m", name, "critical", 0.01, "entropy", dict)
-    (one,) = storms.ended(11.0)
-    assert len(one.sessions) == 2
-    assert max(len(name) for name in (*one.sessions, *(name for _, name in storms._sessions))) <= MAX_LENGTH
+    (summary,) = storms.ended(11.0)
+    assert len(summary.sessions) == 2
+    assert max(len(name) for name in (*summary.sessions, *(name for _, name in storms._sessions))) <= MAX_LENGTH
 
 
 # -- the spool
@@ -287,8 +287,8 @@ def test_a_webhook_is_a_signed_cloudevent(bundle: Path, tmp_path: Path) -> None:
 def test_the_signature_is_that_of_the_published_example() -> None:
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     body = b'{"test": 2432232314}'
-    told = signed(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
-    assert told["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    headers = signed(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 def test_what_fails_is_tried_again_and_what_is_refused_is_not(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_what_fails_is_tried_again_and_what_is_refused_is_not(tmp_path: Path) ->
             delivery.put(b'{"id":"%d"}\n' % number)
         until(lambda: delivery.counts["delivered"] == 2)
         delivery.close()
-    assert [one["id"] for one in receiver.events] == ["0", "0", "0", "1", "2"]
+    assert [event["id"] for event in receiver.events] == ["0", "0", "0", "1", "2"]
     assert delivery.counts == {"failed": 2, "delivered": 2, "rejected": 1}
 
 
@@ -328,7 +328,7 @@ def test_a_killed_tocsin_loses_no_event(bundle: Path, tmp_path: Path) -> None:
             time.sleep(0.3)
             process.terminate()
             process.wait(60)
-    assert len({one["id"] for one in receiver.events}) == len(receiver.events) == 12
+    assert len({event["id"] for event in receiver.events}) == len(receiver.events) == 12
     assert not list((tmp_path / "spool").rglob("*.events"))
 
 
@@ -351,7 +351,7 @@ def test_workers_tell_of_their_alarms_and_count_as_one(bundle: Path, tmp_path: P
         until(lambda: 'target="webhook"} 16.0' in _fetch(metrics, "metrics"))
         process.terminate()
         process.wait(60)
-    assert len({one["id"] for one in receiver.events}) == 16
+    assert len({event["id"] for event in receiver.events}) == 16
 
 
 def test_a_real_alertmanager_has_the_alert(bundle: Path, tmp_path: Path) -> None:
@@ -369,16 +369,16 @@ def test_a_real_alertmanager_has_the_alert(bundle: Path, tmp_path: Path) -> None
             model.answers = {b"far": inference(far_away(1), slice(0, 1))}
             alarming(relay, 5, session="s1")
             until(lambda: len(json.loads(_fetch(port, "api/v2/alerts"))) == 2)
-        found = json.loads(_fetch(port, "api/v2/alerts"))
+        alerts_there = json.loads(_fetch(port, "api/v2/alerts"))
     finally:
         alertmanager.kill()
         alertmanager.wait()
-    single = next(one for one in found if "alarm_id" in one["annotations"])
+    single = next(alert for alert in alerts_there if "alarm_id" in alert["annotations"])
     assert {"alertname": "TocsinAlarm", "model": "digits", "severity": "critical", "version": "v1"}.items() <= (
         single["labels"].items()
     )
     assert single["annotations"]["session"] == "s1"
-    assert any("4 more critical alarms" in one["annotations"]["summary"] for one in found)
+    assert any("4 more critical alarms" in alert["annotations"]["summary"] for alert in alerts_there)
 
 
 def test_kafka_has_every_event_keyed_by_model_and_session(bundle: Path, tmp_path: Path) -> None:
@@ -410,7 +410,7 @@ def test_kafka_has_every_event_keyed_by_model_and_session(bundle: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("events", "told"),
+    ("events", "message"),
     [
         ({"to": [{"webhook": "http://x/"}]}, "events.spool: is required"),
         ({"to": []}, "events.to"),
@@ -418,17 +418,17 @@ def test_kafka_has_every_event_keyed_by_model_and_session(bundle: Path, tmp_path
         ({"to": [{"file": "a", "extra": 1}]}, "there is no such setting"),
     ],
 )
-def test_mistakes_in_the_configuration_are_told(events: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_mistakes_in_the_configuration_are_told(events: dict[str, Any], message: str, tmp_path: Path) -> None:
     config = tmp_path / "tocsin.yaml"
     config.write_text(yaml.safe_dump({"models": {"digits": {"signals": SIGNALS}}, "events": events}))
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         Config.load(config)
 
 
 def test_a_secret_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("not base64!")
-    for path, told in ((tmp_path / "secret", "whsec_ and base64"), (tmp_path / "none", "cannot be read")):
-        with pytest.raises(ConfigError, match=told):
+    for path, message in ((tmp_path / "secret", "whsec_ and base64"), (tmp_path / "none", "cannot be read")):
+        with pytest.raises(ConfigError, match=message):
             Webhook(WebhookTarget(webhook="http://x/", secret=path, timeout=timedelta(seconds=1)))  # type: ignore[arg-type]
 
 

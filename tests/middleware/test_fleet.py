@@ -39,8 +39,8 @@ from tocsin_calibration import Promise, calibrate
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    with redis_server() as made:
-        yield made
+    with redis_server() as redis_process:
+        yield redis_process
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +72,17 @@ class Replica:
 
 def settled(replicas: list[Replica]) -> None:
     for _ in range(2):
-        for one in replicas:
-            one.exchange()
+        for replica in replicas:
+            replica.exchange()
 
 
 @pytest.fixture
 def replicas(server: RedisServer, promise: Promise) -> Iterator[list[Replica]]:
     redis.Redis.from_url(server.url).flushall()
-    made = [Replica(promise, server.url, timeout="20s") for _ in range(4)]
-    yield made
-    for one in made:
-        one.connection.close()
+    started = [Replica(promise, server.url, timeout="20s") for _ in range(4)]
+    yield started
+    for replica in started:
+        replica.connection.close()
 
 
 def test_the_counts_of_replicas_add_up_to_those_of_one(replicas: list[Replica], promise: Promise) -> None:
@@ -92,31 +92,31 @@ def test_the_counts_of_replicas_add_up_to_those_of_one(replicas: list[Replica], 
     for _ in range(60):
         scores = draw.normal(size=(choose.randrange(1, 60), 2)) * 1.2
         everything.append(scores)
-        one = choose.choice(replicas)
-        one.see(promise, scores)
+        replica = choose.choice(replicas)
+        replica.see(promise, scores)
         if choose.random() < 0.5:
-            one.exchange()
+            replica.exchange()
     settled(replicas)
-    whole = Replica.__new__(Replica)
-    whole.evidence = alone
-    whole.see(promise, np.concatenate(everything))
-    counts = [one.evidence.counts() for one in replicas]
+    everything_seen = Replica.__new__(Replica)
+    everything_seen.evidence = alone
+    everything_seen.see(promise, np.concatenate(everything))
+    counts = [replica.evidence.counts() for replica in replicas]
     assert counts == [alone.counts()] * 4
-    assert all(one.evidence.promise().keys() == {"warning", "critical"} for one in replicas)
+    assert all(replica.evidence.promise().keys() == {"warning", "critical"} for replica in replicas)
 
 
 def test_a_rate_too_small_to_see_in_one_replica_is_seen_by_all(replicas: list[Replica], promise: Promise) -> None:
     draw = np.random.default_rng(2)
     alone = [Evidence(promise, 1_000, fixed=True) for _ in replicas]
-    for one, lonely in zip(replicas, alone, strict=True):
+    for replica, lonely in zip(replicas, alone, strict=True):
         scores = draw.normal(size=(400, 2)) * 1.14
-        one.see(promise, scores)
-        kept, one.evidence = one.evidence, lonely
-        one.see(promise, scores)
-        one.evidence = kept
+        replica.see(promise, scores)
+        shared_evidence, replica.evidence = replica.evidence, lonely
+        replica.see(promise, scores)
+        replica.evidence = shared_evidence
     settled(replicas)
-    together = [one.evidence.promise()["warning"] for one in replicas]
-    assert min(together) > max(one.promise()["warning"] for one in alone) + 0.5
+    together = [replica.evidence.promise()["warning"] for replica in replicas]
+    assert min(together) > max(evidence.promise()["warning"] for evidence in alone) + 0.5
 
 
 def test_replicas_whose_counts_have_other_places_are_no_replicas_of_each_other(server: RedisServer) -> None:
@@ -124,51 +124,51 @@ def test_replicas_whose_counts_have_other_places_are_no_replicas_of_each_other(s
     redis.Redis.from_url(server.url).flushall()
     connections = [RedisConnection(StateConfig(redis=server.url, timeout="20s")) for _ in range(4)]
     old, new, old_too, new_too = (SharedCounts(connection, "test") for connection in connections)
-    seen: list[tuple[SharedCounts, list[int]]] = [
+    counted: list[tuple[SharedCounts, list[int]]] = [
         (old, [1, 2, 3]), (new, [10, 20, 30, 40]), (old_too, [100, 0, 0]), (new_too, [1_000, 0, 0, 7])
     ]  # fmt: skip
     for _ in range(2):
-        for shared, counts in seen:
+        for shared, counts in counted:
             for more in shared.exchange({"digits": counts}).values():
                 counts[:] = [had + others for had, others in zip(counts, more, strict=True)]
-    assert [counts for _, counts in seen] == [[101, 2, 3], [1_010, 20, 30, 47]] * 2
+    assert [counts for _, counts in counted] == [[101, 2, 3], [1_010, 20, 30, 47]] * 2
     for connection in connections:
         connection.close()
 
 
 def test_a_report_whose_answer_is_lost_is_counted_once(replicas: list[Replica], promise: Promise) -> None:
-    one, other = replicas[:2]
-    one.see(promise, np.zeros((100, 2)))
-    real = one.connection.run
+    first, second = replicas[:2]
+    first.see(promise, np.zeros((100, 2)))
+    real = first.connection.run
 
-    def lose(asked: Any) -> Any:
-        real(asked)
+    def lose(calls: Any) -> Any:
+        real(calls)
         from tocsin.state.redis_connection import RedisUnavailable
 
         raise RedisUnavailable
 
-    one.connection.run = lose  # type: ignore[method-assign]
-    one.exchange()
-    one.see(promise, np.zeros((10, 2)))
-    one.connection.run = real  # type: ignore[method-assign]
-    settled([one, other])
-    settled([one, other])
-    assert other.evidence.counts() == one.evidence.counts()
-    assert sum(one.evidence.counts()[-20:]) == 110
+    first.connection.run = lose  # type: ignore[method-assign]
+    first.exchange()
+    first.see(promise, np.zeros((10, 2)))
+    first.connection.run = real  # type: ignore[method-assign]
+    settled([first, second])
+    settled([first, second])
+    assert second.evidence.counts() == first.evidence.counts()
+    assert sum(first.evidence.counts()[-20:]) == 110
 
 
 def test_a_redis_that_lost_its_memory_takes_nothing_back(
     replicas: list[Replica], promise: Promise, server: RedisServer
 ) -> None:
-    for one in replicas:
-        one.see(promise, np.zeros((50, 2)))
+    for replica in replicas:
+        replica.see(promise, np.zeros((50, 2)))
     settled(replicas)
     for _ in range(2):
         redis.Redis.from_url(server.url).flushall()
-        for one in replicas:
-            one.see(promise, np.zeros((5, 2)))
+        for replica in replicas:
+            replica.see(promise, np.zeros((5, 2)))
         settled(replicas)
-    assert [sum(one.evidence.counts()[-20:]) for one in replicas] == [240] * 4
+    assert [sum(replica.evidence.counts()[-20:]) for replica in replicas] == [240] * 4
 
 
 def test_a_replica_that_starts_later_knows_what_was_counted(
@@ -182,42 +182,42 @@ def test_a_replica_that_starts_later_knows_what_was_counted(
     late.evidence = Evidence(promise, 1_000, fixed=True)  # its bundle was changed and changed back
     late.see(promise, np.zeros((7, 2)))
     settled([late, *replicas])
-    assert [sum(one.evidence.counts()[-20:]) for one in (late, *replicas)] == [77] * 5
+    assert [sum(replica.evidence.counts()[-20:]) for replica in (late, *replicas)] == [77] * 5
     late.connection.close()
 
 
 def test_replicas_go_on_while_redis_is_away_and_meet_again(promise: Promise) -> None:
-    own = RedisServer()
-    replicas = [Replica(promise, own.url, timeout="20s") for _ in range(2)]
-    for one in replicas:
-        one.see(promise, np.zeros((50, 2)))
+    redis_server_of_test = RedisServer()
+    replicas = [Replica(promise, redis_server_of_test.url, timeout="20s") for _ in range(2)]
+    for replica in replicas:
+        replica.see(promise, np.zeros((50, 2)))
     settled(replicas)
-    own.kill()
-    for one in replicas:
-        one.see(promise, np.zeros((5, 2)))
-        one.exchange()
-        assert sum(one.evidence.counts()[-20:]) == 105
-    own.start()  # empty
+    redis_server_of_test.kill()
+    for replica in replicas:
+        replica.see(promise, np.zeros((5, 2)))
+        replica.exchange()
+        assert sum(replica.evidence.counts()[-20:]) == 105
+    redis_server_of_test.start()  # empty
     ends = time.monotonic() + 60
-    while not all(one.connection.up for one in replicas):
+    while not all(replica.connection.up for replica in replicas):
         assert time.monotonic() < ends
         time.sleep(0.05)
     settled(replicas)
-    assert [sum(one.evidence.counts()[-20:]) for one in replicas] == [110] * 2
-    for one in replicas:
-        one.connection.close()
-    own.kill()
+    assert [sum(replica.evidence.counts()[-20:]) for replica in replicas] == [110] * 2
+    for replica in replicas:
+        replica.connection.close()
+    redis_server_of_test.kill()
 
 
 def test_a_cluster_adds_them_up_too(promise: Promise, tmp_path: Path) -> None:
     with redis_cluster(tmp_path) as url:
         replicas = [Replica(promise, url, cluster=True, timeout="20s") for _ in range(2)]
-        for one in replicas:
-            one.see(promise, np.zeros((50, 2)))
+        for replica in replicas:
+            replica.see(promise, np.zeros((50, 2)))
         settled(replicas)
-        assert [sum(one.evidence.counts()[-20:]) for one in replicas] == [100] * 2
-        for one in replicas:
-            one.connection.close()
+        assert [sum(replica.evidence.counts()[-20:]) for replica in replicas] == [100] * 2
+        for replica in replicas:
+            replica.connection.close()
 
 
 def test_sentinels_lead_to_the_master_there_is(promise: Promise, tmp_path: Path) -> None:
@@ -232,29 +232,29 @@ def test_sentinels_lead_to_the_master_there_is(promise: Promise, tmp_path: Path)
         ):  # the replica follows
             assert time.monotonic() < ends
             time.sleep(0.1)
-        for one in replicas:
-            one.see(promise, np.zeros((50, 2)))
+        for replica in replicas:
+            replica.see(promise, np.zeros((50, 2)))
         settled(replicas)
         time.sleep(1.5)  # until the replica has it, and the sentinels know of each other
         master.kill()
-        for one in replicas:
-            one.see(promise, np.zeros((5, 2)))
-        while {sum(one.evidence.counts()[-20:]) for one in replicas} != {110}:
+        for replica in replicas:
+            replica.see(promise, np.zeros((5, 2)))
+        while {sum(replica.evidence.counts()[-20:]) for replica in replicas} != {110}:
             assert time.monotonic() < ends
             settled(replicas)
             time.sleep(0.2)
-        for one in replicas:
-            one.connection.close()
+        for replica in replicas:
+            replica.connection.close()
 
 
 def shown(relay: Running) -> tuple[float, float]:
     """Evidence of drift, and against the warnings' promise."""
-    found = {}
+    samples = {}
     for line in relay.metrics.splitlines():
         name, _, value = line.rpartition(" ")
-        found[name] = value
-    drift = float(found['tocsin_drift_log_evalue{model="digits"}'])
-    return drift, float(found['tocsin_promise_log_evalue{model="digits",severity="warning"}'])
+        samples[name] = value
+    drift = float(samples['tocsin_drift_log_evalue{model="digits"}'])
+    return drift, float(samples['tocsin_promise_log_evalue{model="digits",severity="warning"}'])
 
 
 def test_relays_show_the_evidence_of_all(server: RedisServer, bundle: Path) -> None:
@@ -262,16 +262,19 @@ def test_relays_show_the_evidence_of_all(server: RedisServer, bundle: Path) -> N
     shared = {"state": {"redis": server.url, "timeout": "10s"}}
     with model_server() as (upstream, address):
         upstream.answers = {b"far": inference(far_away(8), slice(0, 8))}
-        with running(settings(address, bundle, **shared)) as one, running(settings(address, bundle, **shared)) as other:
-            quiet = shown(other)
-            with grpc.insecure_channel(one.target) as channel:
+        with (
+            running(settings(address, bundle, **shared)) as first,
+            running(settings(address, bundle, **shared)) as second,
+        ):
+            quiet = shown(second)
+            with grpc.insecure_channel(first.target) as channel:
                 for _ in range(6):
                     channel.unary_unary(INFER)(b"far", timeout=60)
             ends = time.monotonic() + 60
-            while shown(other) != shown(one) or shown(other) == quiet:  # only one of them has seen anything
+            while shown(second) != shown(first) or shown(second) == quiet:  # only one of them has seen anything
                 assert time.monotonic() < ends
                 time.sleep(0.2)
-            assert shown(other)[1] > 4.6
+            assert shown(second)[1] > 4.6
 
 
 def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Path) -> None:
@@ -305,7 +308,7 @@ def test_workers_are_one_replica(server: RedisServer, bundle: Path, tmp_path: Pa
 # -- alarms of one session, at several replicas
 
 
-class Told:
+class NotingDestination:
     """A destination that notes what it is brought; `fails` so many times first."""
 
     def __init__(self, fails: int = 0) -> None:
@@ -327,16 +330,17 @@ def alarm_line(session: str, severity: str, number: int = 0) -> bytes:
     return json.dumps({"type": "tocsin.alarm.v1", "id": str(number), "data": data}).encode() + b"\n"
 
 
-def delivering(state: State, folder: Path, told: Told) -> Delivery:
-    return Delivery("webhook", told, Spool(folder, 1 << 20), state.once(300))
+def delivering(state: State, folder: Path, destination: NotingDestination) -> Delivery:
+    return Delivery("webhook", destination, Spool(folder, 1 << 20), state.once(300))
 
 
 def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisServer, tmp_path: Path) -> None:
     redis.Redis.from_url(server.url).flushall()
     states = [State(StateConfig(redis=server.url, timeout="20s")) for _ in range(3)]  # type: ignore[arg-type]
-    told = [Told(fails=1), Told(), Told()]
+    destinations = [NotingDestination(fails=1), NotingDestination(), NotingDestination()]
     delivery_queues = [
-        delivering(state, tmp_path / str(at), one) for at, (state, one) in enumerate(zip(states, told, strict=True))
+        delivering(state, tmp_path / str(at), destination)
+        for at, (state, destination) in enumerate(zip(states, destinations, strict=True))
     ]
     lines = [
         alarm_line("s1", "warning"),
@@ -351,15 +355,15 @@ def test_what_one_replica_tells_of_a_session_no_other_tells_again(server: RedisS
     while sum(outlet.counts["delivered"] + outlet.counts["repeated"] for outlet in delivery_queues) < 12:
         assert time.monotonic() < ends
         time.sleep(0.05)
-    everything = [line for one in told for line in one.lines]
+    everything = [line for destination in destinations for line in destination.lines]
     assert [everything.count(line) for line in lines] == [1, 1, 3, 3]  # those of no session stand alone
     assert sum(outlet.counts["repeated"] for outlet in delivery_queues) == 4
     # Whoever told an alarm may tell it again: its own storms decide that.
-    teller = next(at for at, one in enumerate(told) if lines[0] in one.lines)
+    teller = next(at for at, destination in enumerate(destinations) if lines[0] in destination.lines)
     delivery_queues[teller].put(alarm_line("s1", "warning", 2))
     while delivery_queues[teller].waiting:
         time.sleep(0.02)
-    assert told[teller].lines[-1] == alarm_line("s1", "warning", 2)
+    assert destinations[teller].lines[-1] == alarm_line("s1", "warning", 2)
     for outlet, state in zip(delivery_queues, states, strict=True):
         outlet.close()
         state.close()
@@ -400,22 +404,22 @@ def test_a_label_finds_the_replica_that_judged(server: RedisServer, bundle: Path
     }  # fmt: skip
     with model_server() as (upstream, address):
         upstream.answers = {b"far": inference(far_away(1), slice(0, 1))}
-        with running(settings(address, None, **shared)) as one, running(settings(address, None, **shared)) as other:
-            with grpc.insecure_channel(one.target) as channel:
+        with running(settings(address, None, **shared)) as first, running(settings(address, None, **shared)) as second:
+            with grpc.insecure_channel(first.target) as channel:
                 _, call = channel.unary_unary(INFER).with_call(b"far", timeout=60)
             verdict = tocsin.verdict(call)
             assert verdict is not None
-            told = report(
-                other.sidecar.admin_address, [("digits", verdict.identifier, True), ("digits", "never", True)]
+            outcomes = report(
+                second.sidecar.admin_address, [("digits", verdict.identifier, True), ("digits", "never", True)]
             )
-            assert told == {"learnt": 0, "bad": 0, "duplicate": 0, "unknown": 1, "forwarded": 1}
+            assert outcomes == {"learnt": 0, "bad": 0, "duplicate": 0, "unknown": 1, "forwarded": 1}
             ends = time.monotonic() + 60
             learnt = 'tocsin_feedback_total{model="digits",outcome="learnt"} 1'
-            while learnt not in one.metrics:
+            while learnt not in first.metrics:
                 assert time.monotonic() < ends
                 time.sleep(0.1)
             level = 'tocsin_level{model="digits",severity="warning"} 0.031'
-            while level not in one.metrics or level not in other.metrics:  # both follow every label
+            while level not in first.metrics or level not in second.metrics:  # both follow every label
                 assert time.monotonic() < ends
                 time.sleep(0.1)
 
@@ -426,21 +430,21 @@ def test_levels_of_replicas_follow_all_labels_as_one_would(method: str) -> None:
     alone, replicas = AdaptiveLevels(config, alphas), [AdaptiveLevels(config, alphas) for _ in range(3)]
     choose = random.Random(7)
     for number in range(60):
-        one, pvalue = choose.choice(replicas), choose.choice([0.001, 0.03, 0.5])
-        for levels in (alone, one):
+        levels_of_replica, pvalue = choose.choice(replicas), choose.choice([0.001, 0.03, 0.5])
+        for levels in (alone, levels_of_replica):
             levels.decide([str(number)], [pvalue])
     # Decisions were made at the first levels everywhere, so that errors are the same wherever they are learnt.
     for number in range(60):
         alone.label(str(number), True)
-        for one in replicas:
-            one.label(str(number), True)
-    own = [one.counts() for one in replicas]
-    for at, one in enumerate(replicas):
-        others = [counts for other, counts in enumerate(own) if other != at]
-        one.add_counts([sum(column) for column in zip(*others, strict=True)])
-    for one in replicas:
-        assert one.counts() == alone.counts()
-        assert one.now() == pytest.approx(alone.now(), rel=1e-9)
+        for levels_of_replica in replicas:
+            levels_of_replica.label(str(number), True)
+    own_counts = [replica.counts() for replica in replicas]
+    for at, levels_of_replica in enumerate(replicas):
+        others = [counts for other, counts in enumerate(own_counts) if other != at]
+        levels_of_replica.add_counts([sum(column) for column in zip(*others, strict=True)])
+    for levels_of_replica in replicas:
+        assert levels_of_replica.counts() == alone.counts()
+        assert levels_of_replica.now() == pytest.approx(alone.now(), rel=1e-9)
     assert alone.now()["warning"] != 0.05
 
 

@@ -42,8 +42,8 @@ def served_log(bundle: Path, tmp_path: Path, form: str, **more: Any) -> list[str
             for request in [b"far"] * 6 + [b"secret"] * 5:
                 channel.unary_unary(INFER)(request, metadata=(("traceparent", TRACE),), wait_for_ready=True, timeout=60)
         process.terminate()
-        _, told = process.communicate(timeout=60)
-    return told.splitlines()
+        _, output = process.communicate(timeout=60)
+    return output.splitlines()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -60,10 +60,10 @@ def test_json_lines_carry_what_programs_look_for(bundle: Path, tmp_path: Path, w
 
 
 def test_lines_for_people_say_the_same_and_no_payload(bundle: Path, tmp_path: Path) -> None:
-    told = "\n".join(served_log(bundle, tmp_path, "text"))
-    assert "model digits: critical alarm, p = 0.00249: " in told and "as high in 0.50% of safe responses" in told
-    assert told.count("unscored (undecodable)") == 1
-    assert "s3cret" not in told
+    output = "\n".join(served_log(bundle, tmp_path, "text"))
+    assert "model digits: critical alarm, p = 0.00249: " in output and "as high in 0.50% of safe responses" in output
+    assert output.count("unscored (undecodable)") == 1
+    assert "s3cret" not in output
 
 
 def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
@@ -85,8 +85,12 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
         broken(100)
         now[0] += 61
         broken(3)
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 2 and "more" not in told[0] and told[1].endswith("(and 99 more since it was last logged)")
+    messages = [record.getMessage() for record in caplog.records]
+    assert (
+        len(messages) == 2
+        and "more" not in messages[0]
+        and messages[1].endswith("(and 99 more since it was last logged)")
+    )
 
 
 def test_news_of_different_kinds_do_not_hide_each_other() -> None:
@@ -136,8 +140,8 @@ def test_a_traceback_holds_no_line_that_looks_like_an_entry() -> None:
 def test_a_json_line_is_bounded_in_every_field_and_shows_no_local_variable() -> None:
     (line,) = log_of("json", "log.warning('%s', hostile, extra={'session': hostile, 'found': {hostile: [hostile]}})")
     assert line.isprintable() and len(line) < 10_000
-    told = json.loads(line)
-    assert told["session"].startswith(r"m\r\n2026") and told["level"] == "warning"
+    fields = json.loads(line)
+    assert fields["session"].startswith(r"m\r\n2026") and fields["level"] == "warning"
     (line,) = log_of("json", RAISES)
     assert json.loads(line)["exception"][0]["exc_type"] == "ValueError"
     assert line.isprintable() and len(line) < 10_000 and "s3cret" not in line
@@ -159,10 +163,10 @@ def test_a_name_that_a_model_server_makes_up_forges_no_line(bundle: Path, tmp_pa
         with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
             channel.unary_unary(INFER)(b"far", wait_for_ready=True, timeout=60)
         process.terminate()
-        _, told = process.communicate(timeout=60)
-    (line,) = [line for line in told.decode().split("\n") if "unknown_model" in line]
+        _, output = process.communicate(timeout=60)
+    (line,) = [line for line in output.decode().split("\n") if "unknown_model" in line]
     assert line.isprintable() and len(line) < 2_200 and "forged" in line
-    assert all(line.isprintable() for line in told.decode().split("\n"))
+    assert all(line.isprintable() for line in output.decode().split("\n"))
 
 
 # -- the upstream, and calls without keys
@@ -178,22 +182,26 @@ def test_an_upstream_that_cannot_be_reached_is_told_once_a_minute(
                 channel.unary_unary(INFER)(b"x", timeout=60)
         counted = re.search(r"tocsin_relay_upstream_failures_total (\d+)", relay.metrics)
     assert counted is not None and int(counted[1]) >= 3
-    told = [record.getMessage() for record in caplog.records]
-    assert len([line for line in told if line.startswith(f"upstream 127.0.0.1:{upstream} cannot be reached: ")]) == 1
+    messages = [record.getMessage() for record in caplog.records]
+    assert (
+        len([line for line in messages if line.startswith(f"upstream 127.0.0.1:{upstream} cannot be reached: ")]) == 1
+    )
 
 
 @pytest.mark.parametrize("what", ["session", "group"])
 def test_calls_without_a_key_are_told_once_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:
-    made = in_sessions(tmp_path / "b.tocsin") if what == "session" else grouped(tmp_path / "b.tocsin")
+    bundle = in_sessions(tmp_path / "b.tocsin") if what == "session" else grouped(tmp_path / "b.tocsin")
     more = {"session": "metadata.x-session"} if what == "session" else {"group": "metadata.x-group"}
-    with caplog.at_level(logging.WARNING, "tocsin"), served(made, **more) as relay:
+    with caplog.at_level(logging.WARNING, "tocsin"), served(bundle, **more) as relay:
         counted = f'tocsin_keyless_calls_total{{key="{what}",model="digits"}}'
         assert f"{counted} 0" in relay.metrics.splitlines()
         for row in range(4):
             ask(relay, b"%d" % row)
         ask(relay, b"1", (f"x-{what}", "calm"))
         assert f"{counted} 4" in relay.metrics.splitlines()
-    told = [record.getMessage() for record in caplog.records if "names no" in record.getMessage()]
-    assert len(told) == 1 and told[0].startswith(f"model digits: a call names no {what} (metadata.x-{what} is missing")
+    messages = [record.getMessage() for record in caplog.records if "names no" in record.getMessage()]
+    assert len(messages) == 1 and messages[0].startswith(
+        f"model digits: a call names no {what} (metadata.x-{what} is missing"
+    )

@@ -72,8 +72,8 @@ def test_a_signal_that_responses_lack_is_named(tmp_path: Path) -> None:
 
 def test_what_was_left_out_is_told_at_the_end_too(tmp_path: Path) -> None:
     with recording(tmp_path, "probs", rows=1) as (process, target), grpc.insecure_channel(target) as channel:
-        for asked in (b"bare", b"ok"):
-            channel.unary_unary(INFER)(asked, timeout=60, wait_for_ready=True)
+        for request in (b"bare", b"ok"):
+            channel.unary_unary(INFER)(request, timeout=60, wait_for_ready=True)
         until(process, "1 of 1 responses recorded")  # the last report while it runs
         process.send_signal(signal.SIGINT)
         assert "left out: 1 of digits: missing_signal" in until(process, "left out")

@@ -142,8 +142,8 @@ def firing(folder: Path, rules: str, series: dict[str, str]) -> set[str]:
     """The alerts that fire after eight hours, as promtool tells what it found where nothing was expected."""
     names = list(alerts(rules))
     claims = [{"eval_time": "8h", "alertname": name, "exp_alerts": []} for name in names]
-    told = unit_test(folder, rules, series, every=SELDOM, alert_rule_test=claims).stderr
-    return {name for name in names if f"alertname: {name}," in told}
+    output = unit_test(folder, rules, series, every=SELDOM, alert_rule_test=claims).stderr
+    return {name for name in names if f"alertname: {name}," in output}
 
 
 def test_evidence_is_shared_among_all_severities_and_models_also_by_run_length(tmp_path: Path) -> None:
@@ -197,16 +197,16 @@ def test_every_alert_has_a_case_here_and_a_runbook(configured: Path) -> None:
 
 @pytest.mark.parametrize("name", DISTURBED)
 def test_an_alert_fires_for_its_cause_alone(name: str, configured: Path, tmp_path: Path) -> None:
-    found = firing(tmp_path, written(configured, *MORE), {**PROMISE, **DISTURBED[name]})
-    assert name in found
-    assert found <= {name} | ALONGSIDE.get(name, set())
+    fired = firing(tmp_path, written(configured, *MORE), {**PROMISE, **DISTURBED[name]})
+    assert name in fired
+    assert fired <= {name} | ALONGSIDE.get(name, set())
 
 
 def in_namespace(series: dict[str, str], namespace: str) -> dict[str, str]:
     """The same series as Prometheus finds them in one of several deployments."""
-    told = f'namespace="{namespace}"'
+    label = f'namespace="{namespace}"'
     return {
-        (name.replace("{", f"{{{told},") if "{" in name else f"{name}{{{told}}}"): values
+        (name.replace("{", f"{{{label},") if "{" in name else f"{name}{{{label}}}"): values
         for name, values in series.items()
     }
 
@@ -258,9 +258,9 @@ def test_summaries_by_namespace_tell_that_ones_numbers(configured: Path, tmp_pat
     }
     series = in_namespace(calm, "development") | in_namespace(broken, "production")
     claim = {"eval_time": "2h", "alertname": "TocsinPromiseBroken", "exp_alerts": []}
-    told = unit_test(tmp_path, written(configured, "--by", "namespace"), series, alert_rule_test=[claim]).stderr
-    assert "digits (namespace production): critical alarms now exceed what was promised (1% in five" in told
-    assert "promised 2%;" in told
+    output = unit_test(tmp_path, written(configured, "--by", "namespace"), series, alert_rule_test=[claim]).stderr
+    assert "digits (namespace production): critical alarms now exceed what was promised (1% in five" in output
+    assert "promised 2%;" in output
 
 
 def test_a_rate_without_namespaces_is_held_to_the_calls_of_all(configured: Path, tmp_path: Path) -> None:
@@ -274,9 +274,9 @@ def test_a_rate_without_namespaces_is_held_to_the_calls_of_all(configured: Path,
 def test_what_is_told_names_numbers(configured: Path, tmp_path: Path) -> None:
     series = {**PROMISE, **DISTURBED["TocsinPromiseBroken"]}
     claim = {"eval_time": "2h", "alertname": "TocsinPromiseBroken", "exp_alerts": []}
-    told = unit_test(tmp_path, written(configured), series, alert_rule_test=[claim]).stderr
-    assert "digits: critical alarms now exceed what was promised (1% in five minutes, promised 1%" in told
-    assert "evidence e^7.0 to 1)" in told
+    output = unit_test(tmp_path, written(configured), series, alert_rule_test=[claim]).stderr
+    assert "digits: critical alarms now exceed what was promised (1% in five minutes, promised 1%" in output
+    assert "evidence e^7.0 to 1)" in output
 
 
 def test_an_alert_says_which_part_has_changed_and_since_when(configured: Path, tmp_path: Path) -> None:

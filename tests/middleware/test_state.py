@@ -54,8 +54,8 @@ SEVERITIES = {"warning": 0.2, "critical": 0.05}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    with redis_server() as made:
-        yield made
+    with redis_server() as redis_process:
+        yield redis_process
 
 
 @pytest.fixture(autouse=True)
@@ -82,8 +82,8 @@ def judged(
     """P-values and severities of rows, and what has ended."""
     with store.lock:
         progress = store.begin(keys, promise.joint(scores).tolist())
-        found = promise.judge(scores, sessions=progress)
-        return found.pvalues, found.severities, store.end(keys, progress)
+        judgement = promise.judge(scores, sessions=progress)
+        return judgement.pvalues, judgement.severities, store.end(keys, progress)
 
 
 def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -100,9 +100,9 @@ def state(request: pytest.FixtureRequest) -> Iterator[State]:
         server = request.getfixturevalue("server")
         redis.Redis.from_url(server.url).flushall()
         config = StateConfig(redis=server.url, timeout=PATIENT)
-    made = State(config)
-    yield made
-    made.close()
+    opened = State(config)
+    yield opened
+    opened.close()
 
 
 RULES = [{}, {"window": Window(5, "mean")}, {"window": Window(3, "sum")}, {"style": "band"}, {"every": 4}]
@@ -113,12 +113,12 @@ def test_a_session_is_judged_as_promised_batch_after_batch(state: State, rule: d
     promise = promise_of(**rule)
     store = store_of(state, promise)
     draw = np.random.default_rng(4)
-    whole = draw.normal(size=(60, 2)) * 1.3
-    expected = promise.judge(whole, sessions=[promise.sessions.start()] * 60)  # type: ignore[union-attr]
+    scores = draw.normal(size=(60, 2)) * 1.3
+    expected = promise.judge(scores, sessions=[promise.sessions.start()] * 60)  # type: ignore[union-attr]
     pvalues, severities, at = [], [], 0
     while at < 60:
         size = int(draw.integers(1, 14))
-        p, s, _ = judged(store, promise, ["one"] * len(whole[at : at + size]), whole[at : at + size])
+        p, s, _ = judged(store, promise, ["one"] * len(scores[at : at + size]), scores[at : at + size])
         pvalues, severities, at = pvalues + p, severities + s, at + size
     assert pvalues == expected.pvalues and severities == expected.severities
 
@@ -132,11 +132,11 @@ def test_silent_sessions_end_with_their_worst_and_begin_anew(state: State) -> No
         ended += judged(store, promise, [key], score)[2]
     assert ended == []
 
-    def asked() -> bool:
+    def has_ended() -> bool:
         ended.extend(judged(store, promise, [""], low)[2])  # a row that names none ends at once
         return "critical" in ended and ended.count(None) >= 2
 
-    until(asked)
+    until(has_ended)
     assert ended.count("critical") == 1
     again, _, _ = judged(store, promise, ["bad"], low)
     assert again == judged(store, promise, [""], low)[0]  # nothing of the old session is left
@@ -151,11 +151,11 @@ def test_the_longest_silent_session_ends_when_there_are_too_many(state: State) -
         ended += judged(store, promise, [f"s{number}"], low)[2]
         time.sleep(0.01)
 
-    def asked() -> bool:
+    def have_ended() -> bool:
         ended.extend(judged(store, promise, ["s5"], low)[2])
         return len(ended) == 3
 
-    until(asked)
+    until(have_ended)
     assert ended == [None] * 3
 
 
@@ -178,9 +178,9 @@ def test_sessions_that_hop_between_replicas_are_judged_as_by_one(server: RedisSe
     alone = MemorySessions(promise.sessions, 600, 10_000)  # type: ignore[arg-type]
     with ExitStack() as stack:
         states = [State(StateConfig(redis=server.url, timeout=PATIENT)) for _ in range(3)]
-        for one in states:
-            stack.callback(one.close)
-        replicas = [store_of(one, promise) for one in states]
+        for opened in states:
+            stack.callback(opened.close)
+        replicas = [store_of(opened, promise) for opened in states]
         ended: list[Any] = []
         alone_ended: list[Any] = []
         for _ in range(150):
@@ -197,23 +197,23 @@ def test_a_session_that_ends_is_counted_by_one_replica_alone(server: RedisServer
     promise = promise_of()
     with ExitStack() as stack:
         states = [State(StateConfig(redis=server.url, timeout=PATIENT)) for _ in range(3)]
-        for one in states:
-            stack.callback(one.close)
-        replicas = [store_of(one, promise, session_idle="500ms") for one in states]
+        for opened in states:
+            stack.callback(opened.close)
+        replicas = [store_of(opened, promise, session_idle="500ms") for opened in states]
         ended: list[Any] = []
         for number in range(60):
             score = 9.0 if number % 3 == 0 else -9.0
             ended += judged(replicas[number % 3], promise, [f"s{number}"], np.full((1, 2), score))[2]
 
-        def asked() -> bool:
+        def all_have_ended() -> bool:
             for replica in replicas:
                 with replica.lock:
                     ended.extend(replica.end([], replica.begin([], [])))
             return len(ended) >= 60
 
-        until(asked)
+        until(all_have_ended)
         time.sleep(1.5)
-        asked()
+        all_have_ended()
     assert ended.count("critical") == 20 and ended.count(None) == 40
     assert redis.Redis.from_url(server.url).keys("*") == []
 
@@ -227,14 +227,14 @@ def test_two_relays_judge_hopping_calls_as_one_relay_does(server: RedisServer, t
     def verdicts(relays: list[Running]) -> list[Any]:
         with ExitStack() as stack:
             channels = [stack.enter_context(grpc.insecure_channel(relay.target)) for relay in relays]
-            found = []
+            outcomes = []
             for row, session, which in route:
                 ask = channels[which % len(channels)].unary_unary(INFER)
                 _, call = ask.with_call(b"%d" % row, metadata=(("x-session", session),), timeout=60)
                 verdict = tocsin.verdict(call)
                 assert verdict is not None and verdict.unscored is None
-                found.append((list(verdict.pvalues), verdict.severity))
-        return found
+                outcomes.append((list(verdict.pvalues), verdict.severity))
+        return outcomes
 
     model = {"bundle": bundle, "signals": SIGNALS, "session": "metadata.x-session", "scoring_budget": "60s"}
     with model_server() as (upstream, address):
@@ -242,9 +242,12 @@ def test_two_relays_judge_hopping_calls_as_one_relay_does(server: RedisServer, t
         with running(settings(address, None, models={"digits": model})) as relay:
             expected = verdicts([relay])
         shared = {"models": {"digits": model}, "state": {"redis": server.url, "timeout": "10s"}}
-        with running(settings(address, None, **shared)) as one, running(settings(address, None, **shared)) as other:
-            assert verdicts([one, other]) == expected
-            assert "tocsin_state_up 1" in one.metrics
+        with (
+            running(settings(address, None, **shared)) as first_relay,
+            running(settings(address, None, **shared)) as second_relay,
+        ):
+            assert verdicts([first_relay, second_relay]) == expected
+            assert "tocsin_state_up 1" in first_relay.metrics
 
 
 def test_workers_share_sessions_by_metadata(server: RedisServer, tmp_path: Path) -> None:
@@ -263,7 +266,7 @@ def test_workers_share_sessions_by_metadata(server: RedisServer, tmp_path: Path)
         }))  # fmt: skip
         process = subprocess.Popen([sys.executable, "-m", "tocsin", "serve", "-c", str(config)], env=at_once())
         try:
-            seen = []
+            pvalues = []
             for row in range(40):
                 options = [("grpc.use_local_subchannel_pool", 1)]  # a connection each, to either worker
                 with grpc.insecure_channel(f"127.0.0.1:{listen}", options) as channel:
@@ -272,11 +275,11 @@ def test_workers_share_sessions_by_metadata(server: RedisServer, tmp_path: Path)
                     )
                 verdict = tocsin.verdict(call)
                 assert verdict is not None
-                seen += verdict.pvalues
+                pvalues += verdict.pvalues
         finally:
             process.terminate()
             process.wait(60)
-    assert seen == pytest.approx(expected.pvalues, rel=1e-5)
+    assert pvalues == pytest.approx(expected.pvalues, rel=1e-5)
 
 
 def test_a_cluster_holds_them_too(tmp_path: Path) -> None:
@@ -285,9 +288,9 @@ def test_a_cluster_holds_them_too(tmp_path: Path) -> None:
     draw, choose = np.random.default_rng(8), random.Random(8)
     with redis_cluster(tmp_path) as url, ExitStack() as stack:
         states = [State(StateConfig(redis=url, cluster=True, timeout=PATIENT)) for _ in range(2)]  # type: ignore[arg-type]
-        for one in states:
-            stack.callback(one.close)
-        replicas = [store_of(one, promise) for one in states]
+        for opened in states:
+            stack.callback(opened.close)
+        replicas = [store_of(opened, promise) for opened in states]
         for _ in range(40):
             keys = [f"s{choose.randrange(12)}" for _ in range(5)]
             scores = draw.normal(size=(5, 2)) * 1.3
@@ -300,7 +303,7 @@ def test_a_shadow_of_the_same_bundle_has_sessions_of_its_own(server: RedisServer
     model = {"bundle": path, "shadow": path, "signals": SIGNALS, "session": "metadata.x-session"}
     guard = Guard.open(settings(1, None, models={"digits": model}, state={"redis": server.url, "timeout": "10s"}))
     bundle, answers = Bundle.read(path), safe_traffic(10, seed=12)
-    promise, seen = bundle.require_promise(), []
+    promise, pvalues = bundle.require_promise(), []
     expected = promise.judge(bundle.scorer(answers), sessions=[promise.sessions.start()] * 10)  # type: ignore[union-attr]
     for row in range(10):
         call = guard.call(INFER, {"x-session": "one"})
@@ -310,9 +313,9 @@ def test_a_shadow_of_the_same_bundle_has_sessions_of_its_own(server: RedisServer
         guard.judge([judged_call])
         guard.shadow([judged_call])
         assert judged_call.verdict is not None
-        seen += judged_call.verdict.pvalues
+        pvalues += judged_call.verdict.pvalues
     guard.state.close()
-    assert seen == pytest.approx(expected.pvalues, rel=1e-9)
+    assert pvalues == pytest.approx(expected.pvalues, rel=1e-9)
 
 
 # -- Redis in trouble
@@ -321,17 +324,17 @@ def test_a_shadow_of_the_same_bundle_has_sessions_of_its_own(server: RedisServer
 def test_a_batch_is_taken_in_once_however_often_it_is_sent(server: RedisServer) -> None:
     connection = RedisConnection(StateConfig(redis=server.url, timeout=PATIENT))
     try:
-        asked = ScriptCall(PUSH, "k", ["batch-1", 5, 0, 60_000, "0.1", "0.25"])
+        push = ScriptCall(PUSH, "k", ["batch-1", 5, 0, 60_000, "0.1", "0.25"])
         for _ in range(3):
-            (found,) = connection.run([asked])
-        assert found == [2, "0.1 0.25", "-", 0, ""]
-        connection.run([ScriptCall(PUSH, "k", ["batch-2", 5, 0, 60_000, "0.5"]), asked])
-        (found,) = connection.run([ScriptCall(PUSH, "k", ["batch-3", 5, 0, 60_000, "1"])])
-        assert found[:2] == [3, "0.1 0.25 0.5"]
+            (answer,) = connection.run([push])
+        assert answer == [2, "0.1 0.25", "-", 0, ""]
+        connection.run([ScriptCall(PUSH, "k", ["batch-2", 5, 0, 60_000, "0.5"]), push])
+        (answer,) = connection.run([ScriptCall(PUSH, "k", ["batch-3", 5, 0, 60_000, "1"])])
+        assert answer[:2] == [3, "0.1 0.25 0.5"]
         connection.run([ScriptCall(PUSH, "k", ["batch-40", 9, 0, 60_000, "2"])])
         connection.run([ScriptCall(PUSH, "k", ["batch-4", 9, 0, 60_000, "3"])])  # another name
-        (found,) = connection.run([ScriptCall(PUSH, "k", ["batch-5", 9, 0, 60_000, "4"])])
-        assert found[:2] == [6, "0.1 0.25 0.5 1 2 3"]
+        (answer,) = connection.run([ScriptCall(PUSH, "k", ["batch-5", 9, 0, 60_000, "4"])])
+        assert answer[:2] == [6, "0.1 0.25 0.5 1 2 3"]
     finally:
         connection.close()
 
@@ -360,8 +363,8 @@ def counted(state: State) -> dict[str, float]:
 @pytest.mark.parametrize("trouble", ["killed", "paused"])
 def test_while_redis_is_away_judging_goes_on_and_what_was_seen_is_brought(trouble: str) -> None:
     promise = promise_of(window=Window(4, "sum"))
-    whole = np.random.default_rng(6).normal(size=(40, 2))
-    expected = promise.judge(whole, sessions=[promise.sessions.start()] * 40).pvalues  # type: ignore[union-attr]
+    scores = np.random.default_rng(6).normal(size=(40, 2))
+    expected = promise.judge(scores, sessions=[promise.sessions.start()] * 40).pvalues  # type: ignore[union-attr]
     timeout = timedelta(seconds=5) if trouble == "paused" else PATIENT  # which is waited for once
     with redis_server() as server:
         state = State(StateConfig(redis=server.url, timeout=timeout))
@@ -369,23 +372,23 @@ def test_while_redis_is_away_judging_goes_on_and_what_was_seen_is_brought(troubl
         try:
             store, elsewhere = store_of(state, promise), store_of(other, promise)
             if trouble == "paused":
-                assert judged(store, promise, ["one"] * 10, whole[:10])[0] == expected[:10]
+                assert judged(store, promise, ["one"] * 10, scores[:10])[0] == expected[:10]
                 server.pause()
                 first = 10
             else:
                 server.kill()
                 first = 0
             for row in range(first, 20):
-                pvalues, _, _ = judged(store, promise, ["one"], whole[row : row + 1])
+                pvalues, _, _ = judged(store, promise, ["one"], scores[row : row + 1])
                 if first == 0 or row >= first + 3:  # the window holds what this process has seen
                     assert pvalues == expected[row : row + 1]
-            told = counted(state)
-            assert told["tocsin_state_up"] == 0 and told["tocsin_state_requests_total failed"] == 1
-            assert told["tocsin_state_waiting_scores"] == 20 - first
+            counts = counted(state)
+            assert counts["tocsin_state_up"] == 0 and counts["tocsin_state_requests_total failed"] == 1
+            assert counts["tocsin_state_waiting_scores"] == 20 - first
             server.go_on() if trouble == "paused" else server.start()
             until(lambda: counted(state)["tocsin_state_up"] == 1 and counted(state)["tocsin_state_waiting_scores"] == 0)
             until(lambda: counted(other)["tocsin_state_up"] == 1)
-            assert judged(elsewhere, promise, ["one"] * 20, whole[20:])[0] == expected[20:]
+            assert judged(elsewhere, promise, ["one"] * 20, scores[20:])[0] == expected[20:]
             assert counted(state)["tocsin_state_lost_total"] == 0
         finally:
             state.close()
@@ -399,18 +402,18 @@ def test_callers_never_wait_for_a_redis_that_is_known_to_be_away() -> None:
         try:
             store = store_of(state, promise)
             server.pause()
-            asked = []
+            requests = []
             run = state._connection._client.pipeline  # type: ignore[union-attr]
 
             def counting(*what: Any, **how: Any) -> Any:
                 if threading.current_thread() is threading.main_thread():
-                    asked.append(1)
+                    requests.append(1)
                 return run(*what, **how)
 
             state._connection._client.pipeline = counting  # type: ignore[union-attr]
             for _ in range(200):
                 judged(store, promise, ["one"], np.zeros((1, 2)))
-            assert len(asked) == 1
+            assert len(requests) == 1
         finally:
             server.go_on()
             state.close()
@@ -428,12 +431,12 @@ def test_alarms_of_an_outage_are_told_when_the_session_ends(server: RedisServer)
             until(lambda: counted(state)["tocsin_state_up"] == 1 and counted(state)["tocsin_state_waiting_scores"] == 0)
             ended: list[Any] = []
 
-            def asked() -> bool:
+            def has_ended() -> bool:
                 with store.lock:
                     ended.extend(store.end([], store.begin([], [])))
                 return bool(ended)
 
-            until(asked)
+            until(has_ended)
             assert ended == ["critical"]
         finally:
             state.close()
@@ -465,8 +468,8 @@ def test_sessions_have_no_callers_words_in_redis(server: RedisServer) -> None:
 
 
 def test_what_cannot_work_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for wrong, told in (("host:6379", "expected redis://"), ("redis://:s3cret@host", "belongs into a file")):
-        with pytest.raises(ValidationError, match=told):
+    for wrong, message in (("host:6379", "expected redis://"), ("redis://:s3cret@host", "belongs into a file")):
+        with pytest.raises(ValidationError, match=message):
             StateConfig(redis=wrong)
     with pytest.raises(ConfigError, match="cannot be read"):
         State(StateConfig(redis="redis://127.0.0.1:1", password=tmp_path / "none"))

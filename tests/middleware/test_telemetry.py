@@ -96,9 +96,9 @@ class Receiver:
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def traces(self, request: Any) -> None:
-        for one in request.resource_spans:
-            self.resources.append(values(one.resource.attributes))
-            for scope in one.scope_spans:
+        for resource_spans in request.resource_spans:
+            self.resources.append(values(resource_spans.resource.attributes))
+            for scope in resource_spans.scope_spans:
                 self.spans += scope.spans
 
     def endpoint(self, protocol: str) -> str:
@@ -106,30 +106,30 @@ class Receiver:
 
     def totals(self) -> dict[str, float]:
         """The last value of every sum, over its labels, and the count of every histogram."""
-        found: dict[str, float] = {}
+        totals: dict[str, float] = {}
         for scope in self.metrics[-1].resource_metrics[0].scope_metrics:
             for metric in scope.metrics:
                 if metric.HasField("sum"):
                     assert metric.sum.is_monotonic and metric.sum.aggregation_temporality == 2
-                    found[metric.name] = sum(p.as_double or p.as_int for p in metric.sum.data_points)
+                    totals[metric.name] = sum(p.as_double or p.as_int for p in metric.sum.data_points)
                 elif metric.HasField("histogram"):
                     for point in metric.histogram.data_points:
                         assert sum(point.bucket_counts) == point.count
                         assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
-                    found[metric.name] = sum(p.count for p in metric.histogram.data_points)
-        return found
+                    totals[metric.name] = sum(p.count for p in metric.histogram.data_points)
+        return totals
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.grpc.stop(0)
-    made.http.shutdown()
+    listening = Receiver()
+    yield listening
+    listening.grpc.stop(0)
+    listening.http.shutdown()
 
 
 def values(attributes: Any) -> dict[str, Any]:
-    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+    return {attribute.key: getattr(attribute.value, attribute.value.WhichOneof("value")) for attribute in attributes}
 
 
 @contextmanager
@@ -165,14 +165,23 @@ def test_an_alarmed_call_is_a_span_in_its_callers_trace_whatever_the_share(
         digest = relay.sidecar.relay.context.guard.models["digits"].scoring.digest
         alarms = [event["data"] for event in relay.sidecar.events.latest]
     assert len(receiver.spans) == len(alarms) < 10  # those of the safe ones that alarm too, and no others
-    (span,) = [one for one in receiver.spans if values(one.attributes)["tocsin.alarm"] == "critical"][:1]
+    (span,) = [candidate for candidate in receiver.spans if values(candidate.attributes)["tocsin.alarm"] == "critical"][
+        :1
+    ]
     assert span.trace_id.hex() == SAMPLED.split("-")[1] and span.parent_span_id.hex() == SAMPLED.split("-")[2]
     assert began <= span.start_time_unix_nano < span.end_time_unix_nano <= time.time_ns()
-    told = values(span.attributes)
-    assert span.name == told["rpc.method"] == INFER[1:] and told["rpc.system.name"] == "grpc"
-    assert (told["tocsin.model"], told["tocsin.model.version"], told["tocsin.bundle"]) == ("digits", "v1", digest)
-    assert told["tocsin.p"] == alarms[0]["p"] and told["tocsin.detector.entropy.p"] == alarms[0]["detectors"]["entropy"]
-    assert [one.string_value for one in told["tocsin.reasons"].values] == alarms[0]["reasons"]
+    attributes = values(span.attributes)
+    assert span.name == attributes["rpc.method"] == INFER[1:] and attributes["rpc.system.name"] == "grpc"
+    assert (attributes["tocsin.model"], attributes["tocsin.model.version"], attributes["tocsin.bundle"]) == (
+        "digits",
+        "v1",
+        digest,
+    )
+    assert (
+        attributes["tocsin.p"] == alarms[0]["p"]
+        and attributes["tocsin.detector.entropy.p"] == alarms[0]["detectors"]["entropy"]
+    )
+    assert [value.string_value for value in attributes["tocsin.reasons"].values] == alarms[0]["reasons"]
     assert receiver.headers[0]["authorization"] == "Bearer 42"
     about = receiver.resources[0]
     assert about["service.name"] == "tocsin" and about["service.version"] == tocsin.__version__
@@ -180,7 +189,7 @@ def test_an_alarmed_call_is_a_span_in_its_callers_trace_whatever_the_share(
 
 
 @pytest.mark.parametrize(
-    ("telemetry", "parent", "kept"),
+    ("telemetry", "parent", "is_sampled"),
     [
         ({"traces": 1}, UNSAMPLED, True),
         ({"traces": 1}, "", True),
@@ -192,13 +201,13 @@ def test_an_alarmed_call_is_a_span_in_its_callers_trace_whatever_the_share(
     ],
 )
 def test_of_calls_without_an_alarm_the_share_is_kept_by_trace_id(
-    bundle: Path, receiver: Receiver, telemetry: dict[str, Any], parent: str, kept: bool
+    bundle: Path, receiver: Receiver, telemetry: dict[str, Any], parent: str, is_sampled: bool
 ) -> None:
     quiet = {"models": {"digits": {"bundle": bundle, "signals": SIGNALS}}}
     with relayed(bundle, {"endpoint": receiver.endpoint("grpc"), **telemetry}, **quiet) as relay:
         send(relay, b"1", times=3, parent=parent)
         assert not relay.sidecar.events.latest  # a safe one without an alarm
-    assert len(receiver.spans) == (3 if kept else 0)
+    assert len(receiver.spans) == (3 if is_sampled else 0)
 
 
 def test_a_stream_is_one_span_and_another_when_it_gets_graver(bundle: Path, receiver: Receiver) -> None:
@@ -218,11 +227,11 @@ def test_metrics_come_as_a_scrape_would_have_them(bundle: Path, receiver: Receiv
         send(relay, b"far", times=3)
         send(relay, b"5", times=4)
         scraped = {f.name: f for f in parse_text(relay.metrics)}
-    told = receiver.totals()  # the last are sent at the end
-    assert told["tocsin_responses"] == told["tocsin_pvalue"] == 7
-    assert told["tocsin_score"] == 14  # two detectors
-    assert told["tocsin_alarms"] == sum(s.value for s in scraped["tocsin_alarms"].samples)
-    assert told["tocsin_relay_calls"] == 7
+    totals = receiver.totals()  # the last are sent at the end
+    assert totals["tocsin_responses"] == totals["tocsin_pvalue"] == 7
+    assert totals["tocsin_score"] == 14  # two detectors
+    assert totals["tocsin_alarms"] == sum(s.value for s in scraped["tocsin_alarms"].samples)
+    assert totals["tocsin_relay_calls"] == 7
     names = {metric.name for metric in receiver.metrics[-1].resource_metrics[0].scope_metrics[0].metrics}
     assert {"tocsin_alpha", "tocsin_promise_log_evalue", "tocsin_bundle_info"} <= names
     assert not receiver.spans
@@ -234,7 +243,7 @@ def test_a_receiver_that_is_away_costs_callers_nothing_and_is_counted(bundle: Pa
         send(relay, b"1", times=20)
         deadline = time.monotonic() + 60
         line = 'tocsin_otlp_exports_total{outcome="failed",signal="metrics"}'
-        while not any(one.startswith(line) and float(one.split()[-1]) > 0 for one in relay.metrics.splitlines()):
+        while not any(text.startswith(line) and float(text.split()[-1]) > 0 for text in relay.metrics.splitlines()):
             assert time.monotonic() < deadline, "no failure was counted"
             time.sleep(0.05)
         send(relay, b"2")
@@ -250,22 +259,22 @@ def test_engines_spans_speak_of_generative_models() -> None:
 
 def test_a_program_makes_spans_for_its_own_processor(bundle: Path) -> None:
     guard = Guard.open(settings(1, bundle))
-    kept = InMemorySpanExporter()
-    tocsin.export_spans(guard, SimpleSpanProcessor(kept), share=0)
+    exporter = InMemorySpanExporter()
+    tocsin.export_spans(guard, SimpleSpanProcessor(exporter), share=0)
     for content in (inference(far_away(1), slice(0, 1)), inference(safe_traffic(1, seed=8), slice(0, 1))):
         call = guard.call(METHOD.name, {"traceparent": SAMPLED})
         assert call is not None
         judged = call.on_response_message(content)
         assert judged is not None
         guard.judge([judged])
-    (span,) = kept.get_finished_spans()
+    (span,) = exporter.get_finished_spans()
     assert span.attributes is not None and span.attributes["tocsin.alarm"] == "critical"
     broken = guard.call(METHOD.name, {"traceparent": "00-" + "x" * 32 + "-" + "y" * 16 + "-01"})
     assert broken is not None
     judged = broken.on_response_message(inference(far_away(1), slice(0, 1)))
     assert isinstance(judged, Call)
     guard.judge([judged])  # a parent that is none: a trace of its own
-    assert len(kept.get_finished_spans()) == 2 and kept.get_finished_spans()[1].parent is None
+    assert len(exporter.get_finished_spans()) == 2 and exporter.get_finished_spans()[1].parent is None
 
 
 def test_workers_send_their_spans_and_the_supervisor_metrics_of_all(
@@ -335,13 +344,13 @@ def test_what_the_configuration_leaves_open_the_environment_says(
     environment: dict[str, str],
     configured: dict[str, Any],
 ) -> None:
-    def told(text: str) -> str:
+    def with_ports(text: str) -> str:
         return text.replace("http:grpc", receiver.endpoint("grpc")).replace("http:http", receiver.endpoint("http"))
 
     (tmp_path / "headers").write_text("x-token=file\n")
     for name, value in environment.items():
-        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", told(value))
-    config = TelemetryConfig(**{name: told(value) for name, value in configured.items() if name != "headers"})  # type: ignore[arg-type]
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", with_ports(value))
+    config = TelemetryConfig(**{name: with_ports(value) for name, value in configured.items() if name != "headers"})  # type: ignore[arg-type]
     config.headers = tmp_path / "headers" if "headers" in configured else None
     guard = Guard.open(settings(1, None))
     exporter = span_exporter(config)

@@ -54,11 +54,11 @@ class Served:
             return str(answer.read().decode())
 
     def metric(self, line: str) -> float:
-        found = [one for one in self.metrics.splitlines() if one.startswith(line + " ")]
-        return float(found[0].rpartition(" ")[2]) if found else 0.0
+        samples = [text for text in self.metrics.splitlines() if text.startswith(line + " ")]
+        return float(samples[0].rpartition(" ")[2]) if samples else 0.0
 
     def sum(self, name: str) -> float:
-        return sum(float(one.rpartition(" ")[2]) for one in self.metrics.splitlines() if one.startswith(name + "{"))
+        return sum(float(text.rpartition(" ")[2]) for text in self.metrics.splitlines() if text.startswith(name + "{"))
 
     @property
     def workers(self) -> list[int]:
@@ -85,10 +85,10 @@ def serving(address: str, bundle: Path, folder: Path, workers: int = 2) -> Itera
         process = subprocess.Popen(
             [sys.executable, "-m", "tocsin", "serve", "-c", str(path)], stderr=log, env=at_once()
         )
-    made = Served(path, content, process)
+    served = Served(path, content, process)
     try:
         until(lambda: urllib.request.urlopen(f"http://{content['metrics']}/readyz").status == 200, 60)
-        yield made
+        yield served
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0, (folder / "log").read_text()

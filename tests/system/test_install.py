@@ -25,19 +25,19 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     left_out = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "*.binpb")
     shutil.copytree(ROOT, folder / "source", ignore=left_out)
     venv.create(folder / "env")
-    made = folder / "env" / "bin" / "python"
+    executable = folder / "env" / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     # The wheel is built with what is here already: that an environment of its own suffices, each build of the compiled
     # modules shows. pip works from here into the empty environment, and what is imported is compiled then alone.
     build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels", folder / "source"]
-    install = [*pip, "--python", made, "install", "--no-warn-script-location"]
+    install = [*pip, "--python", executable, "install", "--no-warn-script-location"]
     for command in (build, install):
         words = [*command, *(folder / "wheels").glob("*.whl")] if command is install else command
         done = subprocess.run(
             words, capture_output=True, text=True, check=False, env={**os.environ, "PIP_NO_COMPILE": "1"}
         )
         assert done.returncode == 0, done.stderr
-    return made
+    return executable
 
 
 def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: Path) -> None:
@@ -66,11 +66,11 @@ def test_the_base_install_serves_a_bundle(python: Path, bundle: Path, tmp_path: 
 
 
 def test_what_needs_an_extra_says_which(python: Path, tmp_path: Path) -> None:
-    for arguments, told in (
+    for arguments, message in (
         (["fit", "x", "-o", "y", "-d", "entropy"], "pip install 'tocsin[fit]'"),
         (["record", "-c", str(tmp_path / "c.yaml"), "-o", str(tmp_path)], "pip install 'tocsin[record]'"),
         (["demo"], "pip install 'tocsin[demo]'"),
     ):
         (tmp_path / "c.yaml").write_text("models: {m: {signals: {probs: response.outputs.p}}}\n")
         done = subprocess.run([python, "-m", "tocsin", *arguments], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 2 and told in done.stderr, done.stderr
+        assert done.returncode == 2 and message in done.stderr, done.stderr

@@ -98,17 +98,17 @@ class Place:
     def run(self, name: str, *words: object) -> Traces:
         return traced.run(self.logs / name.replace(" ", "-"), *words, env=self.environment, cwd=self.folder)
 
-    def outside(self, found: Traces) -> set[Path]:
+    def outside(self, recorded: Traces) -> set[Path]:
         """What was written elsewhere than in the working folder and the one for temporary files."""
         inside = (self.folder, self.temporary)
-        return {path for path in found.written if not any(path.is_relative_to(folder) for folder in inside)}
+        return {path for path in recorded.written if not any(path.is_relative_to(folder) for folder in inside)}
 
     def clear(self) -> set[str]:
         """What lies in the home and among temporary files, by name; it is removed."""
-        left = {path for folder in (self.home, self.temporary) for path in folder.iterdir()}
-        for path in left:
+        remains = {path for folder in (self.home, self.temporary) for path in folder.iterdir()}
+        for path in remains:
             shutil.rmtree(path)
-        return {path.name for path in left}
+        return {path.name for path in remains}
 
 
 def recorded(path: Path, observations: Observations) -> None:
@@ -154,8 +154,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     root = tmp_path_factory.mktemp("nothing-sent")
     folder, home, logs = (root / name for name in ("work", "home", "logs"))
     temporary = Path(tempfile.mkdtemp(prefix="nothing-"))  # short: Ray keeps sockets in it
-    for made in (folder, home, logs, folder / "drawn"):
-        made.mkdir()
+    for directory in (folder, home, logs, folder / "drawn"):
+        directory.mkdir()
     environment = traced.bare_environment(home, temporary)
     with model_server() as (model, target):
         ports = prepared(folder, target)
@@ -164,15 +164,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         process = subprocess.Popen(
             traced.command(log, *TOCSIN, "serve", "-c", "tocsin.yaml"), env=environment, cwd=folder
         )
-        made = Place(
+        ready = Place(
             folder, home, temporary, logs, {**ports, "upstream": model_port(target)}, log, process, time.time()
         )
         try:
             with grpc.insecure_channel(f"127.0.0.1:{ports['listen']}") as channel:
                 channel.unary_unary(INFER)(b"far", timeout=60, wait_for_ready=True)
-            with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/alarms", timeout=60) as told:
-                made.alarm = json.loads(told.read())[0]["id"]
-            yield made
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports['metrics']}/alarms", timeout=60) as answer:
+                ready.alarm = json.loads(answer.read())[0]["id"]
+            yield ready
         finally:
             traced.terminate(process)
             shutil.rmtree(temporary)
@@ -182,13 +182,13 @@ def model_port(target: str) -> int:
     return int(target.rpartition(":")[2])
 
 
-def holds(place: Place, found: Traces, *ports: str) -> None:
+def holds(place: Place, recorded: Traces, *ports: str) -> None:
     """Only these ports of this machine were spoken to, no name was asked for, and nothing was written elsewhere."""
     allowed = {("127.0.0.1", place.ports[name]) for name in ports}
-    assert found.peers <= allowed
-    assert found.names == set()
-    assert found.sockets <= {NAME_SERVICE}
-    assert place.outside(found) == set()
+    assert recorded.peers <= allowed
+    assert recorded.names == set()
+    assert recorded.sockets <= {NAME_SERVICE}
+    assert place.outside(recorded) == set()
     assert place.clear() <= {f"torchinductor_{getpass.getuser()}"}  # empty; torch makes it when it is imported
 
 
@@ -204,18 +204,18 @@ def test_the_recorder_sees_names_addresses_and_files(place: Place) -> None:
     )
     home = place.folder / "drawn"
     log = place.logs / "recorder"
-    found = traced.run(log, sys.executable, "-c", program, env={**place.environment, "HOME": str(home)}, cwd=home)
-    assert {("127.0.0.1", 9), ("::1", 10)} <= found.peers
-    assert any(port == 53 for _, port in found.peers) and "no-such-host.invalid" in found.names
-    assert {home / "a", home / "a" / "b", home / "a" / "c"} <= found.written
+    recorded = traced.run(log, sys.executable, "-c", program, env={**place.environment, "HOME": str(home)}, cwd=home)
+    assert {("127.0.0.1", 9), ("::1", 10)} <= recorded.peers
+    assert any(port == 53 for _, port in recorded.peers) and "no-such-host.invalid" in recorded.names
+    assert {home / "a", home / "a" / "b", home / "a" / "c"} <= recorded.written
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_touches_what_it_is_given_alone(name: str, place: Place) -> None:
     before = set(place.folder.iterdir())
     words = COMMANDS[name].format(**place.ports, alarm=place.alarm).split()
-    found = place.run(name, *TOCSIN, *words)
-    holds(place, found, *(port for port in ("admin", "metrics") if f"{{{port}}}" in COMMANDS[name]))
+    recorded = place.run(name, *TOCSIN, *words)
+    holds(place, recorded, *(port for port in ("admin", "metrics") if f"{{{port}}}" in COMMANDS[name]))
     assert {path.name for path in set(place.folder.iterdir()) - before} == WRITES.get(name, set())
 
 
@@ -239,22 +239,22 @@ def test_the_demos_picture_keeps_its_fonts_beside_it(place: Place) -> None:
     root = Path(__file__).parents[2]
     environment = place.environment
     environment["PYTHONPATH"] = f"{environment.get('PYTHONPATH', '')}:{root}"
-    found = traced.run(place.logs / "picture", sys.executable, "-c", PICTURE, env=environment, cwd=place.folder)
-    holds(place, found)
+    recorded = traced.run(place.logs / "picture", sys.executable, "-c", PICTURE, env=environment, cwd=place.folder)
+    holds(place, recorded)
     assert (place.folder / "drawn" / "picture.png").exists()
 
 
 def test_ray_asks_nobody_but_what_the_docs_list(place: Place) -> None:
-    found = place.run("ray", *TOCSIN, "score", "m.tocsin", "safe.parquet", "spread", "--on", "ray")
-    own = {"127.0.0.1", "::1", *socket.gethostbyname_ex(socket.gethostname())[2]}
+    recorded = place.run("ray", *TOCSIN, "score", "m.tocsin", "safe.parquet", "spread", "--on", "ray")
+    own_addresses = {"127.0.0.1", "::1", *socket.gethostbyname_ex(socket.gethostname())[2]}
     with socket.socket(type=socket.SOCK_DGRAM) as probe:
         probe.connect(("8.8.8.8", 53))
-        own.add(probe.getsockname()[0])
+        own_addresses.add(probe.getsockname()[0])
     listed = {("8.8.8.8", 53), ("169.254.169.254", 80)}
-    strangers = {peer for peer in found.peers if peer[0] not in own} - listed
-    assert found.names <= {"metadata.google.internal"}
+    strangers = {peer for peer in recorded.peers if peer[0] not in own_addresses} - listed
+    assert recorded.names <= {"metadata.google.internal"}
     assert {port for _, port in strangers} <= {53}, strangers  # of the name server that is asked for that name
-    assert place.outside(found) <= {place.home / ".ray", place.home / ".ray" / "auth_token"}
+    assert place.outside(recorded) <= {place.home / ".ray", place.home / ".ray" / "auth_token"}
     assert place.clear() <= {".ray", "ray"}
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the demo wrote into."""
     out = tmp_path_factory.mktemp("robot")
     small: dict[str, object] = {"task": "reach-v3", "demonstrations": 60, "epochs": 30, "samples": 64}
@@ -30,26 +30,26 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(made: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((made / "demo.json").read_text())
-    return found
+def figures(demo_folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((demo_folder / "demo.json").read_text())
+    return content
 
 
-def test_it_learns_from_rollouts_that_went_well_alone(made: Path, told: dict[str, Any]) -> None:
-    good = (made / "good.txt").read_text().split()
-    assert good == [f"{row['kind']}-{row['seed']}" for row in told["recorded"] if row["success"]]
-    promise = Bundle.read(made / "robot.tocsin").require_promise()
+def test_it_learns_from_rollouts_that_went_well_alone(demo_folder: Path, figures: dict[str, Any]) -> None:
+    good = (demo_folder / "good.txt").read_text().split()
+    assert good == [f"{row['kind']}-{row['seed']}" for row in figures["recorded"] if row["success"]]
+    promise = Bundle.read(demo_folder / "robot.tocsin").require_promise()
     assert promise.unit == "sessions" and promise.detectors == ("rnd", "ace")
     assert promise.n < len(good)  # those that detectors and their scales were fitted on carry nothing
 
 
-def test_watched_rollouts_are_never_stopped(told: dict[str, Any]) -> None:
-    assert len(told["watched"]) == 14
-    assert not any(row["stopped"] for row in told["watched"])
+def test_watched_rollouts_are_never_stopped(figures: dict[str, Any]) -> None:
+    assert len(figures["watched"]) == 14
+    assert not any(row["stopped"] for row in figures["watched"])
 
 
-def test_an_alarm_stops_the_robot(told: dict[str, Any]) -> None:
-    stopped = [row for row in told["stopped"] if row["stopped"]]
+def test_an_alarm_stops_the_robot(figures: dict[str, Any]) -> None:
+    stopped = [row for row in figures["stopped"] if row["stopped"]]
     assert any(row["kind"] != "usual" for row in stopped)
     assert not any(row["success"] for row in stopped)
-    assert f'tocsin_actions_total{{action="block",model="reach-v3"}} {len(stopped)}' in told["metrics"]
+    assert f'tocsin_actions_total{{action="block",model="reach-v3"}} {len(stopped)}' in figures["metrics"]

@@ -21,7 +21,7 @@ KEY = "tocsin-verdict"
 
 
 class Served(NamedTuple):
-    """The parties of a test: Envoy, the processor, and the model server."""
+    """Who takes part."""
 
     channel: grpc.Channel
     model: Model
@@ -56,7 +56,7 @@ class Served(NamedTuple):
 
 
 def verdicts(call: Any) -> list[str]:
-    """The verdicts in a call's trailers."""
+    """What a call's trailers tell."""
     return [value for key, value in call.trailing_metadata() or () if key == KEY]
 
 

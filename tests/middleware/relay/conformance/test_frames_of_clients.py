@@ -49,8 +49,8 @@ REST = frame(Kind.CONTINUATION, END_HEADERS, STREAM, BLOCK[10:])
 def too_large(peer: RawPeer) -> int:
     """A few bytes more than the other end takes in a frame."""
     largest = 16_384
-    for one in peer.of(Kind.SETTINGS):
-        largest = dict(struct.iter_unpack(">HL", one.payload)).get(Setting.MAX_FRAME_SIZE, largest)
+    for received in peer.of(Kind.SETTINGS):
+        largest = dict(struct.iter_unpack(">HL", received.payload)).get(Setting.MAX_FRAME_SIZE, largest)
     return largest - largest % 6 + 6  # a whole number of settings
 
 
