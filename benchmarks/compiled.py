@@ -10,15 +10,15 @@ GAIN = 1.5  # times less CPU, from which on compiling is worth having
 
 
 def kinds() -> list[bool]:
-    """Plain, and compiled where that is there."""
+    """Which builds can be measured: plain, and compiled where `make compiled` has built it."""
     return [False, True] if FOLDER.exists() else [False]
 
 
 def named(name: str, compiled: bool) -> str:
-    """What a row is called."""
+    """The name of a table's row: the hop, with its build."""
     return f"{name}, compiled" if compiled else name
 
 
 def environment(compiled: bool) -> dict[str, str]:
-    """The environment of a process that is to run the one or the other."""
+    """The environment of a process that runs the plain or the compiled build."""
     return {**os.environ, "PYTHONPATH": str(FOLDER.resolve())} if compiled else dict(os.environ)

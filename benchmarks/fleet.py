@@ -122,7 +122,7 @@ def delay(rate: float, multiple: float, times: int = 15) -> float | None:
 
 
 def paged(watch: Watch, draw: np.random.Generator, rate: float, alarms: float, seconds: float) -> float | None:
-    """When evidence pages, looked at after every exchange."""
+    """The time at which evidence pages, checked after every exchange of counts."""
     now = 0.0
     while now < seconds:
         now += EXCHANGE_INTERVAL

@@ -113,11 +113,11 @@ def run(hop: Hop, request: Path, shape: Shape) -> Row:
             "-m", str(shape.streams), "-d", str(request), f"--log-file={log.name}",
             "-H", "content-type: application/json", f"http://127.0.0.1:{hop.port}{CHAT}",
         ]  # fmt: skip
-        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
         cpu = hop.cpu_us() - before
         rows = [line.split() for line in Path(log.name).read_text().splitlines()]
     if len(rows) != shape.requests or any(row[1] != "200" for row in rows):
-        raise SystemExit(f"{hop.name}: not every request succeeded:\n{told}")
+        raise SystemExit(f"{hop.name}: not every request succeeded:\n{output}")
     times = sorted(int(row[2]) for row in rows)
     ends = [int(row[0]) + int(row[2]) for row in rows]
     seconds = (max(ends) - min(int(row[0]) for row in rows)) / 1e6
@@ -219,14 +219,14 @@ def show(table: dict[str, dict[str, Row]], parsers: dict[str, float]) -> None:
 
 def checks(table: dict[str, dict[str, Row]], parsers: dict[str, float]) -> list[Check]:
     """Judging against passing on, and our parser against a kept one."""
-    made = []
+    results = []
     for name, row in table["16x16"].items():
         if name.startswith("tocsin") and (name.endswith("compiled") or len(kinds()) == 1):
             share = row.cpu_us / table["16x16"]["envoy"].cpu_us
-            made.append(at_most(f"16x16: {name}, of Envoy's CPU", share, OF_ENVOY))
+            results.append(at_most(f"16x16: {name}, of Envoy's CPU", share, OF_ENVOY))
     if "h11" in parsers:
-        made.append(at_most("a head, of h11's CPU", parsers["tocsin"] / parsers["h11"], OF_H11))
-    return made
+        results.append(at_most("a head, of h11's CPU", parsers["tocsin"] / parsers["h11"], OF_H11))
+    return results
 
 
 if __name__ == "__main__":

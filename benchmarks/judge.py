@@ -31,7 +31,7 @@ class Finding:
 
 
 class Judge:
-    """Collects findings by promise; at the end says which were kept.
+    """Collects findings by promise, and decides at the end which promises hold.
 
     Counts of one split of a pair are judged at once. Those that share a `pool` come from different data sets and are
     independent, so their total is judged too, which sees what is too small to show in any of them.

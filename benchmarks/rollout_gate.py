@@ -85,7 +85,7 @@ def _first(reached: NDArray[np.bool_], step: int) -> Floats:
 
 
 def wrong_decisions() -> tuple[list[dict[str, Any]], list[Check]]:
-    """Of canaries at the edge of what they may, how many are decided wrongly."""
+    """The share of wrong decisions on canaries at the limit of the allowed rate."""
     steady = np.full(LOOKS, ALPHA)
     aborts: list[tuple[str, StreamComparison]] = []
     promotions: list[tuple[str, StreamComparison]] = []

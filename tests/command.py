@@ -36,7 +36,7 @@ def tocsin(*arguments: str | Path, code: int = 0) -> CompletedProcess[str]:
 
 @contextmanager
 def _log_of_its_own() -> Iterator[None]:
-    """The log is set up by the command, not by pytest."""
+    """Let the command configure logging, instead of pytest."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     root.handlers[:] = []

@@ -44,7 +44,7 @@ def config(bundle: Path, folder: Path, upstream: str, policy: Policy, *, behind_
 
 
 def outcome(responses: list[bytes], code: Any, details: str, trailing: Any) -> dict[str, Any]:
-    """What a caller sees, verdicts apart."""
+    """What a caller observes, without verdicts."""
     entries = [(key, value) for key, value in trailing or ()]
     verdicts = [value for key, value in entries if key == METADATA_KEY]
     return {
@@ -57,7 +57,7 @@ def outcome(responses: list[bytes], code: Any, details: str, trailing: Any) -> d
 
 
 def ask(channel: Any, kind: str, queries: list[str], **more: Any) -> dict[str, Any]:
-    """What a caller sees."""
+    """Make a call and return what its caller observes."""
     requests = [acme.Request(query=query) for query in queries]
     asks, answers = acme.KINDS[kind]
     make = getattr(channel, f"{'stream' if asks else 'unary'}_{'stream' if answers else 'unary'}")

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(
     path
-    for root in ("calibration", "detectors", "benchmarks/fiper", "docs/site", "examples", "middleware")
+    for root in ("calibration", "detectors", "benchmarks", "docs/site", "examples", "middleware")
     for path in (ROOT / root).rglob("*.py")
     if not path.name.endswith("_pb2.py")
 )

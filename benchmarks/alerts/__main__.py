@@ -76,7 +76,7 @@ def bundle(path: Path) -> None:
 
 
 def run(part: Part, seed: int, folder: Path, upstream: int) -> dict[str, Any]:
-    """One run, with a Tocsin and a Prometheus of its own."""
+    """Run one part with its own Tocsin and Prometheus."""
     directory = folder / f"run-{seed}"
     directory.mkdir()
     relay, metrics = free_ports(2)
@@ -96,7 +96,7 @@ def run(part: Part, seed: int, folder: Path, upstream: int) -> dict[str, Any]:
 
 
 async def traffic(part: Part, camera: Camera, target: str, stack: Stack) -> dict[str, Any]:
-    """Send it, and see what is heard."""
+    """Send the traffic of a part, and record which notifications Alertmanager's receiver gets."""
     async with grpc.aio.insecure_channel(target) as channel:
         ask = channel.unary_unary(INFER)
         await channel.channel_ready()

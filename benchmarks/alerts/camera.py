@@ -34,7 +34,7 @@ class Camera:
         return self._noisy(self._digits[self._random.integers(len(self._digits), size=rows)])
 
     def shifted(self, rows: int, share: float) -> Images:
-        """The same, a share of them from the demo's kinds that are no digits."""
+        """Digits (rows, 64), of which a share is replaced by the demo's inputs that are no digits."""
         pictures = self.safe(rows)
         no_digit = self._random.random(rows) < share
         picked = self._random.integers(len(self._strange), size=int(no_digit.sum()))

@@ -50,7 +50,7 @@ CASES = (Case("as good as stable", 0.0, "promote"), Case("a tenth of its traffic
 
 
 def main() -> None:
-    """Run both canaries and say what was decided."""
+    """Run both canaries and print the decision on each."""
     options = arguments("A canary of the demo behind a real Prometheus.")
     uvloop.install()
     results: dict[str, Any] = {}

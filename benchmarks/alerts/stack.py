@@ -86,7 +86,7 @@ class Stack(AbstractContextManager["Stack"]):
         raise StartError(f"Prometheus cannot read every Tocsin: {[target['lastError'] for target in targets]}")
 
     def query(self, promql: str) -> list[dict[str, Any]]:
-        """An instant query's result."""
+        """The series that an instant query returns."""
         series: list[dict[str, Any]] = self.ask("query", query=promql)["result"]
         return series
 

@@ -28,7 +28,7 @@ SOURCES = ("detectors", "calibration", "middleware")
 
 
 def relays(work: Path, upstream: int, bundle: Path, tree: Path) -> dict[str, tuple[Hop, Hop]]:
-    """By name, the other tree's relay and this one's, judging and not."""
+    """Pairs of relays by name, the other tree's and this one's, in every mode with and without a bundle."""
     signals = ", ".join(f"{name}: response.outputs.{name}" for name in WIDTHS)
     settings = {
         "scored ": f"  bench: {{bundle: {bundle}, signals: {{{signals}}}}}\n",

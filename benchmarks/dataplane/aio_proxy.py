@@ -13,7 +13,7 @@ OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 
 
 class Proxy(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """Asks the upstream what it is asked."""
+    """Forwards each request to the upstream by grpc.aio."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel

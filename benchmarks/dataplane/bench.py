@@ -69,7 +69,7 @@ class Bench:
         return start_upstream(self._work, {path: content}, self._port, self._window)
 
     def _answer_with(self, content: bytes, path: str = PATH) -> None:
-        """Put another answer into the upstream; its connections begin anew."""
+        """Have the upstream send another response; it is started again, so its connections are new."""
         assert self._upstream.process is not None
         self._upstream.process.kill()
         self._upstream.process.wait()
@@ -101,7 +101,7 @@ class Bench:
         return self._measured([*hops, *others], {shape: (PATH, shape) for shape in SHAPES})
 
     def wide(self) -> Table:
-        """The same for hops that are quick, with an upstream whose windows hold nothing back."""
+        """The shapes again for the fast hops, with an upstream whose flow-control windows never block."""
         self._window = WIDE
         self._answer_with(framed(response(self.observations, 0)))
         slow = ("ext_proc", "aio", "processor")

@@ -17,7 +17,7 @@ TELLING, ALARMED = 5.0, 0.05  # us a response; a share of them that alarms
 
 
 def told_us(more: dict[str, float], share: float) -> float:
-    """What telling adds to a response, where such a share of them alarms."""
+    """CPU that reporting adds to a response when this share of responses alarms (us)."""
     return (1 - share) * more["safe"] + share * more["alarmed"]
 
 

@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measure(work: Path, rounds: int, started: list[subprocess.Popen[bytes]]) -> dict[str, dict[str, Row]]:
-    """Every way in every shape, interleaved; each figure's median."""
+    """Measure every way in every shape, interleaved; the median of each figure."""
     observations = traffic(1_000)
     make_bundle(observations, work / "bench.tocsin")
     (work / "request.bin").write_bytes(request())
@@ -142,7 +142,7 @@ def start_envoy(
 
 
 def run(way: Way, body: Path, shape: Shape) -> Row:
-    """Drive one way; the CPU of both."""
+    """Drive one way; the CPU of Envoy and of the processor."""
     before = cpu_ns(way.processor.pid) if way.processor is not None else 0
     figures = load(way.envoy, PATH, body, shape)
     used = cpu_ns(way.processor.pid) - before if way.processor is not None else 0
@@ -165,7 +165,7 @@ def show(table: dict[str, dict[str, Row]]) -> None:
 
 
 def checks(table: dict[str, dict[str, Row]]) -> list[Check]:
-    """Ours against the reference, where the CPU of the processor counts."""
+    """Compare the CPU of Tocsin's processor with that of the reference."""
     results = []
     for shape, rows in table.items():
         for label in ("annotate", "hold"):

@@ -19,7 +19,7 @@ Alarms = Callable[[Sequence[Float]], list[int | None]]  # scores (T_i, d) of rol
 
 
 class Rule(Protocol):
-    """What safe rollouts' scores and a level make an alarm of."""
+    """A rule that decides alarms, from the scores of safe rollouts and a level."""
 
     def calibrated(self, safe: Sequence[Float], alpha: float, seed: int) -> Alarms:
         """From scores (T_i, d) of safe rollouts."""

@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 def judge_split(alarms: Alarms, split: Split) -> Outcome:
-    """Judge what did not calibrate."""
+    """Judge the rollouts that were not used for calibration."""
     judged = [*split.fresh, *split.others]
     first = alarms([rollout.scores for rollout in judged])
     metrics = session_metrics(

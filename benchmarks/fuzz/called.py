@@ -114,7 +114,7 @@ class Called:
             raise Failure("the server was asked for a guarded method, and the relay does not know it")
 
     def understood(self) -> None:
-        """What is not mutated is called and judged."""
+        """Check that an unmutated seed reaches the model server and is judged."""
         called_before = self._server_calls.guarded
         self.frames(call(1, INFER, b"bad"))
         if self._server_calls.guarded != called_before + 1:

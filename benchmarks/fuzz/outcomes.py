@@ -6,7 +6,7 @@ import resource
 
 
 class Failure(Exception):
-    """A case that did what it must not."""
+    """A case that violated a property."""
 
 
 class Refused(Exception):
@@ -14,5 +14,5 @@ class Refused(Exception):
 
 
 def peak() -> int:
-    """The most memory that this process has had, in bytes."""
+    """The peak resident memory of this process (bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

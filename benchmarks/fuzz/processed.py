@@ -79,13 +79,13 @@ class Processed:
         self._guard = guard
 
     def understood(self) -> None:
-        """What is not mutated is judged: the seeds lead where they should."""
+        """Check that unmutated seeds are judged."""
         for conversation in exchanges():
             if b"tocsin-verdict" not in self._loop.run_until_complete(self._run(conversation[: -len(ENDED)])):
                 raise SystemExit("a seed is not judged: the fuzzer would feed nothing but noise")
 
     def feed(self, case: bytes) -> None:
-        """The case is what Envoy says."""
+        """Feed the case as what Envoy sends."""
         self._loop.run_until_complete(self._run(case))
 
     async def _run(self, case: bytes) -> bytes:

@@ -33,7 +33,7 @@ class Relayed:
         self._clients, self._servers = conversations()
 
     def understood(self) -> None:
-        """What is not mutated is judged and told: the seeds lead where they should."""
+        """Check that unmutated seeds are judged, and that their verdict reaches the caller."""
         for said in self._servers[:3]:
             for request, kind in zip(self._clients, (0, 1), strict=True):
                 written = self._loop.run_until_complete(self._run(request, said))
@@ -47,7 +47,7 @@ class Relayed:
         self._loop.run_until_complete(self._run(self._clients[len(case) % 2], case))
 
     def blast(self, client: bytes, server: bytes) -> str:
-        """The same with everything at once; what ended it."""
+        """Feed everything at once; why the connection ended."""
         return self._loop.run_until_complete(self._blast(client, server))
 
     async def _blast(self, client: bytes, server: bytes) -> str:
@@ -118,7 +118,7 @@ class Relayed:
 
 
 def bombs(bundle: Path) -> dict[str, Any]:
-    """What is meant to exhaust: each against a relay in enforce, with the time and the memory it took."""
+    """Run inputs that are meant to exhaust the relay, in enforce; the time and memory of each."""
     hello = frame(SETTINGS, 0, 0) + frame(SETTINGS, 1, 0)
     open_call, end = frame(1, 4, 1, REQUEST) + frame(0, 1, 1), frame(1, 5, 1, TRAILERS)
     zipped = gzip.compress(bytes(512 << 20), 9)

@@ -19,7 +19,7 @@ INFERENCES = [inference(SAFE, slice(0, 1)), inference(SAFE, slice(0, 3)), infere
 
 
 def conversations() -> tuple[list[bytes], list[bytes]]:
-    """What clients and servers say, in whole."""
+    """Complete conversations of clients and of servers, as seeds."""
     body = b"\0" + struct.pack(">L", len(INFERENCES[0])) + INFERENCES[0]
     part = streamed(INFERENCES[0])
     stream = b"\0" + struct.pack(">L", len(part)) + part

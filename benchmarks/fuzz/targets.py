@@ -59,7 +59,7 @@ class Target(NamedTuple):
 
 
 def targets(folder: Path) -> list[Target]:
-    """Everything that is fed, and by what share of the cases."""
+    """Every parser that is fuzzed, with its share of the cases."""
     bundle = folder / "fuzz.tocsin"
     quick_bundle(bundle)
     client, server = conversations()

@@ -177,7 +177,7 @@ def planted(pairs: Iterable[Pair], runs: int) -> tuple[dict[str, Any], list[Chec
 
 
 def _changed(pair: Pair, kind: str, random: np.random.Generator, seed: int) -> Outcome | None:
-    """None where it was not detected, or there is only one part of the kind."""
+    """What was named for a planted change; None where it was not detected, or the kind has one part only."""
     source = Source(pair, random)
     watched = Watched(source, seed)
     names = {"detector": source.detectors, "group": tuple(watched.promise.groups), "version": ("v1", "v2")}[kind]

@@ -47,13 +47,13 @@ class Alarms(NamedTuple):
     law: FalseAlarmLaw | None
 
 
-def everything(runs: int, kept: Path) -> tuple[dict[str, Any], list[Check]]:
+def everything(runs: int, folder: Path) -> tuple[dict[str, Any], list[Check]]:
     """Every way on every source, `runs` calibration sets of each size."""
     judge, results = Judge(), dict[str, Any]()
     table = Table(
         "calibration sessions", "way", "refused", "alarms, safe", "failures caught", title=f"Few sessions, {ALPHA:.0%}"
     )
-    sources = [*_responses(), *_rollouts(kept)]
+    sources = [*_responses(), *_rollouts(folder)]
     rows = [row for source in sources for row in _measured(source, runs, judge)]
     for n in SIZES:
         for way in (THIRD, APART, CROSS):
@@ -145,14 +145,14 @@ def _measured(source: Source, runs: int, judge: Judge) -> list[dict[str, Any]]:
             outcomes[APART].append(_promised(source, calibrating, fresh, failing, run, apart=True))
             outcomes[CROSS].append(_crossed(source, calibrating, fresh, failing))
         for way, every in outcomes.items():
-            made = [alarms for alarms in every if alarms is not None]
-            laws = [(alarms.law, FRESH) for alarms in made if alarms.law is not None]
-            count = sum(int(alarms.safe.sum()) for alarms in made)
+            drawn = [alarms for alarms in every if alarms is not None]
+            laws = [(alarms.law, FRESH) for alarms in drawn if alarms.law is not None]
+            count = sum(int(alarms.safe.sum()) for alarms in drawn)
             if way != CROSS:
                 judge.counts(f"{way}, n = {n}", ALPHA, laws, count, exact=False)
-            caught = sum(int(alarms.failing.sum()) for alarms in made)
+            caught = sum(int(alarms.failing.sum()) for alarms in drawn)
             rows.append(
-                {"source": source.name, "n": n, "way": way, "refused": 1 - len(made) / runs,
+                {"source": source.name, "n": n, "way": way, "refused": 1 - len(drawn) / runs,
                  "safe": count / (runs * FRESH), "caught": caught / (runs * FRESH)}
             )  # fmt: skip
     return rows
@@ -187,10 +187,10 @@ def _crossed(
     for fold in range(FOLDS):
         others = [session for at, session in enumerate(calibrating) if at % FOLDS != fold]
         joint = _joint(JointScore(np.concatenate(others), "any"))
-        known = np.sort(_largest(source.session, joint, calibrating[fold::FOLDS]))
+        others = np.sort(_largest(source.session, joint, calibrating[fold::FOLDS]))
         for at, part in enumerate((fresh, failing)):
             largest = _largest(source.session, joint, part)
-            above[at] += len(known) - np.searchsorted(known, largest, side="left")
+            above[at] += len(others) - np.searchsorted(others, largest, side="left")
     limit = ALPHA * (len(calibrating) + 1) + 1e-9
     return Alarms(above[0] <= limit, above[1] <= limit, None)
 

@@ -53,26 +53,26 @@ def everything(runs: int) -> tuple[dict[str, Any], list[Check]]:
     table = Table("inputs", "runs", "found", "responses, median", *WORDS, title=f"Inputs, delta = {DELTA:g}")
     for kind in ("calm", "harmless", "harmful"):
         outcomes = [_run(source, kind, [71, at, run]) for at, source in enumerate(sources) for run in range(runs)]
-        found = [outcome for outcome in outcomes if outcome is not None]
-        said = [sum(words == of_run for _, of_run in found) for words in WORDS]
-        delay = float(np.median([delay for delay, _ in found])) if found else None
+        detections = [outcome for outcome in outcomes if outcome is not None]
+        said = [sum(words == of_run for _, of_run in detections) for words in WORDS]
+        delay = float(np.median([delay for delay, _ in detections])) if detections else None
         table.add_row(
-            kind, f"{len(outcomes)}", f"{len(found)}", "-" if delay is None else f"{delay:,.0f}", *map(str, said)
+            kind, f"{len(outcomes)}", f"{len(detections)}", "-" if delay is None else f"{delay:,.0f}", *map(str, said)
         )
-        results[kind] = {"runs": len(outcomes), "found": len(found), "delay": delay, "said": said}
+        results[kind] = {"runs": len(outcomes), "found": len(detections), "delay": delay, "said": said}
         if kind == "calm":
-            chance = float(binom.sf(len(found) - 1, len(outcomes), DELTA))
+            chance = float(binom.sf(len(detections) - 1, len(outcomes), DELTA))
             checks.append(
-                Check(f"calm inputs: runs of {len(outcomes)} ever called changed", len(found),
+                Check(f"calm inputs: runs of {len(outcomes)} ever called changed", len(detections),
                       f"chance > {FAILURE:g}", chance > FAILURE)
             )  # fmt: skip
             continue
         right = said[0] if kind == "harmless" else said[1] + said[2]
         checks += [
-            Check(f"{kind} changes: found", round(len(found) / len(outcomes), 4), ">= 0.9",
-                  len(found) >= 0.9 * len(outcomes)),
-            Check(f"{kind} changes: told as such", round(right / max(1, len(found)), 4), ">= 0.9",
-                  right >= 0.9 * len(found)),
+            Check(f"{kind} changes: found", round(len(detections) / len(outcomes), 4), ">= 0.9",
+                  len(detections) >= 0.9 * len(outcomes)),
+            Check(f"{kind} changes: told as such", round(right / max(1, len(detections)), 4), ">= 0.9",
+                  right >= 0.9 * len(detections)),
         ]  # fmt: skip
     console.print(table)
     return results, checks
@@ -91,15 +91,15 @@ def _run(source: Source, kind: str, seed: list[int]) -> tuple[int, str] | None:
     None where that is not within MOST.
     """
     random = np.random.default_rng(seed)
-    known = random.integers(len(source.inputs), size=CALIBRATION)
-    promise = calibrate(source.scores[known], {"alarm": ALPHA}, seed=seed[-1])
+    calibration = random.integers(len(source.inputs), size=CALIBRATION)
+    promise = calibrate(source.scores[calibration], {"alarm": ALPHA}, seed=seed[-1])
     promise.inputs = InputsReference.of(
-        ("embedding",), source.inputs[known[:DIRECTIONS]], source.inputs[known[DIRECTIONS:]], seed[-1]
+        ("embedding",), source.inputs[calibration[:DIRECTIONS]], source.inputs[calibration[DIRECTIONS:]], seed[-1]
     )
     draw = _Draw(source, promise, kind, random)
     evidence = Evidence(promise, 1_000, fixed=True, seed=seed[-1])
     limits = log(1 / DELTA), log(1 / DELTA)
-    found, delay = False, 0
+    is_found, delay = False, 0
     for number in range(1, MOST // LOOK + 1):
         inputs, scores = draw(LOOK)
         judged = promise.judge(scores)
@@ -108,9 +108,9 @@ def _run(source: Source, kind: str, seed: list[int]) -> tuple[int, str] | None:
         evidence.read({**facts, "inputs": b64encode(features.tobytes()).decode()})
         log_evalue = evidence.inputs()
         assert log_evalue is not None
-        if log_evalue > limits[1] and not found:
-            found, delay = True, number * LOOK
-        if found and (kind == "calm" or number * LOOK >= max(2 * delay, 2_000) or number == MOST // LOOK):
+        if log_evalue > limits[1] and not is_found:
+            is_found, delay = True, number * LOOK
+        if is_found and (kind == "calm" or number * LOOK >= max(2 * delay, 2_000) or number == MOST // LOOK):
             finding = Finding.of(
                 evidence, evidence.promise(), evidence.drift(), evidence.causes(), limits, "responses", limits[1] + 1
             )
@@ -154,13 +154,13 @@ def _cost() -> tuple[dict[str, float], list[Check]]:
     results, checks = {}, []
     for width in (64, 512):
         random = np.random.default_rng(0)
-        known = InputsReference.of(("e",), *random.normal(size=(2, 600, width)).astype(np.float32))
-        test, live = InputsTest(known, 0), random.normal(size=(2 * BLOCK, width)).astype(np.float32)
+        reference = InputsReference.of(("e",), *random.normal(size=(2, 600, width)).astype(np.float32))
+        test, live = InputsTest(reference, 0), random.normal(size=(2 * BLOCK, width)).astype(np.float32)
         rounds = []
         for _ in range(5):
             began = time.process_time()
             for _ in range(200):
-                test.add(known.features(live).astype(np.float32).astype(np.float64))
+                test.add(reference.features(live).astype(np.float32).astype(np.float64))
             rounds.append((time.process_time() - began) / (200 * len(live) * STRIDE))
         results[f"{width} numbers"] = min(rounds)
         checks.append(at_most(f"inputs of {width} numbers: microseconds a response", min(rounds) * 1e6, 2.0))

@@ -131,7 +131,7 @@ def _groups(judge: Judge, pair: Pair, blocks: list[Block]) -> None:
 
 
 def _contaminated(judge: Judge, pair: Pair, blocks: list[Block], rng: np.random.Generator) -> None:
-    """Five in a hundred calibration rows are bad, and score lowest of all: the worst they can do."""
+    """5% of the calibration rows are bad and have the lowest scores, the worst case for the threshold."""
     lowest = pair.scores.min(axis=0) - 1
 
     def make(scores: Rows, calibration: np.ndarray) -> Promise:
@@ -232,7 +232,7 @@ def _selection(judge: Judge, pair: Pair, blocks: list[Block], rng: np.random.Gen
 
 
 def _mistakes(planted: Judge, pair: Pair, blocks: list[Block], pool: int | None) -> None:
-    """What is done elsewhere, judged by the same law: it must be found out."""
+    """Common mistakes, judged by the same law: the judge must detect them."""
     interpolated, joined = 0, {"any": 0, "all": 0}
     laws: Laws = []
     small: Laws = []

@@ -176,7 +176,7 @@ def _two_sided(limits: Limits, live: np.ndarray) -> bool:
 
 
 def _ties_anew(limits: Limits, live: np.ndarray, seed: int) -> bool:
-    """A tied score's gap drawn anew: uniform, but no urn."""
+    """A planted mistake: the gap of a tied score is drawn again each time, so ranks are uniform, but no urn."""
     random, calibration = np.random.default_rng(seed), limits.ordered
     watch, edges = Watch(drift_test(calibration.n)), cell_edges(calibration.n)[1:-1]
     for part in np.split(live, len(live) // LOOK):

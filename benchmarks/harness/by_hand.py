@@ -19,7 +19,7 @@ from tocsin.relay.server import Relay
 
 
 class Pipe:
-    """What a transport is to the relay: takes bytes, may be closed."""
+    """A transport for the relay that collects bytes and can be closed."""
 
     def __init__(self) -> None:
         self.written = bytearray()

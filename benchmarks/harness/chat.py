@@ -98,7 +98,7 @@ def exchange(guard: Guard, body: bytes = b'{"model":"m"}', **headers: str) -> Ex
 
 
 def events_and_calls(opened: Exchange, segments: Sequence[Segment]) -> tuple[bytes, list[Call]]:
-    """The bytes that go on, and what is judged of them."""
+    """The bytes that an exchange passes on, and the calls that are judged."""
     call, pieces = opened.call, []
     for segment in segments:
         for content, fault in segment.messages:

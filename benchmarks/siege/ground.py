@@ -136,7 +136,7 @@ class Ground:
         return connect(target or self.attacked, first, reads=reads, receive_buffer=0 if reads else 4_096)
 
     def dial(self, target: str, first: bytes = b"") -> None:
-        """A connection that says `first`, and nothing more."""
+        """Open a connection that sends `first` and nothing else."""
         host, port = target.split(":")
         try:
             connection = socket.create_connection((host, int(port)), 2)
@@ -204,7 +204,7 @@ class Ground:
 
 
 def descriptors() -> None:
-    """Let this process open what the attacks need."""
+    """Raise this process's limit of open files to what the attacks need."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.environ.setdefault("PYTHONUNBUFFERED", "1")

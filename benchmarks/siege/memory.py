@@ -49,7 +49,7 @@ def pour(peer: RawPeer, pieces: Iterable[bytes], most: int = 64 << 20) -> int:
 
 
 def at_once(attacks: list[Callable[[], object]]) -> None:
-    """Several at a time."""
+    """Run several attacks at the same time, each in a thread."""
     threads = [threading.Thread(target=attack, daemon=True) for attack in attacks]
     for thread in threads:
         thread.start()

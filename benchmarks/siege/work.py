@@ -117,7 +117,7 @@ def giant_batch(ground: Ground) -> None:
 
 
 def pings(ground: Ground) -> None:
-    """As many PINGs as there is room for."""
+    """PINGs, as many as the socket takes."""
     _flood(ground, frame(Kind.PING, 0, 0, bytes(8)))
 
 

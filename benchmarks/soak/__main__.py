@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def results(soak: Soak) -> dict[str, Any]:
-    """What happened, by mode."""
+    """The results by mode."""
     modes = {}
     for mode, relay in soak.relays.items():
         modes[mode] = {

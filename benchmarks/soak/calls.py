@@ -30,7 +30,7 @@ class Wish(NamedTuple):
 
 
 def wished(dice: random.Random) -> Wish:
-    """What a caller does next."""
+    """Draw the next call of a caller."""
     kind = dice.choice(("unary", "unary", "infer", "infer", "infer", "down", "up", "both", "stream infer"))
     size = dice.choices(SIZES, WEIGHTS)[0]
     many = dice.randint(0, 6) if kind in ("up", "both", "stream infer") and size < 1_000_000 else 1

@@ -62,12 +62,12 @@ class RelayPart(Part):
         self.samples: list[Sample] = []
 
     def again(self) -> None:
-        """Start it anew; what it held before is forgotten."""
+        """Start the process again and clear its samples."""
         self.samples.clear()
         super().again()
 
     def sample(self) -> None:
-        """Take note of what it holds, if it runs."""
+        """Record the process's memory and descriptors, if it runs."""
         process = self.process
         assert process.stdin is not None and process.stdout is not None
         try:

@@ -157,7 +157,7 @@ class Soak:
             await asyncio.sleep(dice.uniform(0.2, 1.0))
 
     async def _break(self, ends: float) -> None:
-        """One fault after the other, with calm between."""
+        """Cause one fault after the other, with a pause between them."""
         dice = random.Random(self._seed)
         faults = [self._kill_server, self._stop_server, self._reload, self._restart_relay]
         while True:

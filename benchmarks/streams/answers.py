@@ -39,7 +39,7 @@ class Wanted(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What tells it from all others."""
+        """The key of a prompt, unique in the file."""
         return self.part, self.question.prompt, self.question.lead
 
 
@@ -58,12 +58,12 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether it is."""
+        """Whether the answer is right."""
         return self.question.right(self.text)
 
 
 def wanted() -> list[Wanted]:
-    """Everything that is asked."""
+    """Every prompt of every set."""
     short = questions.short()
     everything = [Wanted("short", question) for question in short]
     everything += [Wanted("choice", question) for question in questions.choices(orders=4)]
@@ -79,7 +79,7 @@ def wanted() -> list[Wanted]:
 
 
 def rebuild(path: Path, folder: Path) -> None:
-    """Ask whatever the file does not have yet, and write it anew."""
+    """Ask the engine every prompt that the file lacks, and write the file again."""
     prompts, stored = wanted(), _stored(path)
     missing = [at for at, prompt in enumerate(prompts) if prompt.key not in stored]
     if missing:

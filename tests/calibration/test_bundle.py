@@ -192,7 +192,7 @@ def test_a_changed_bundle_is_refused(
 
 
 def resigned(change: Callable[[dict[str, bytes], dict], None]) -> Callable[[dict[str, bytes]], None]:
-    """A change by somebody who knows how digests are made."""
+    """Apply a change and recompute the digests, as an attacker would."""
 
     def apply(members: dict[str, bytes]) -> None:
         content = json.loads(members["manifest.json"])

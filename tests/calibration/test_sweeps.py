@@ -15,7 +15,7 @@ N = 500_000
 
 
 class Parts(Responses):
-    """Scores in parts, each counted by itself, the last one first."""
+    """Scores in parts that are counted separately and merged in reverse order."""
 
     def __init__(self, parts, spoil=lambda counting: counting):
         self.parts, self.spoil, self.sweeps = parts, spoil, 0

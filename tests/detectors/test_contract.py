@@ -109,7 +109,7 @@ class Constant(Largest):
 
 
 class ByBatch(Largest):
-    """Its score depends on who else is in the batch."""
+    """A detector whose score of a row depends on the other rows of the batch."""
 
     def graph(self, x: op.Var) -> op.Var:
         return op.sub(super().graph(x), op.reduce_mean(x, op.const(np.array([0, 1]))))
@@ -129,7 +129,7 @@ class TakesAnything(Largest):
 
 
 class Restless(Largest):
-    """What it learns differs from fit to fit."""
+    """A detector that learns something else in each fit."""
 
     fits = 0
 
@@ -151,7 +151,7 @@ class Changes(Largest):
 
 
 class Spoils(Largest):
-    """A NaN in one row shows in all of them."""
+    """A detector that spreads a NaN in one row to all rows."""
 
     def graph(self, x: op.Var) -> op.Var:
         everywhere = op.mul(op.reduce_sum(x, op.const(np.array([0, 1]))), op.const(np.float32(0)))

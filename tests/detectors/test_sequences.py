@@ -18,7 +18,7 @@ RNG = np.random.default_rng(3)
 
 
 def score(spec: str, **signals: np.ndarray) -> np.ndarray:
-    """Fitted on and scored on the same responses."""
+    """Scores of the responses that the detector was fitted on."""
     rows = Observations(signals)
     return compile([parse(spec)], fit_on=rows)(rows)[:, 0]
 

@@ -147,7 +147,7 @@ def pods(manifests: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def against_the_restricted_standard(pod: dict[str, Any]) -> list[str]:
-    """What the Pod Security Standard `restricted` would say of a pod."""
+    """How a pod violates the Pod Security Standard `restricted`."""
     pod_context, violations = pod.get("securityContext", {}), []
     for name in ("hostNetwork", "hostPID", "hostIPC"):
         violations += [name] if pod.get(name) else []
@@ -451,7 +451,7 @@ spec:
 
 
 def having(values: dict[str, Any], **tocsin: Any) -> dict[str, Any]:
-    """The values with others for the relay."""
+    """The chart's values, with these settings of the relay changed."""
     return {**values, "tocsin": {**values["tocsin"], **tocsin}}
 
 

@@ -66,7 +66,7 @@ def careful(prompt: str) -> dict[str, float]:
 
 
 def taken_in(prompt: str) -> dict[str, float]:
-    """Prefers what comes first, and believes whoever thinks aloud."""
+    """A biased judge: prefers the first answer, and accepts answers that only show reasoning."""
     if prompt.startswith("Which"):
         return {"A": 0.7, "B": 0.3}
     return {"5": 1.0} if "Thought process:" in prompt else careful(prompt)

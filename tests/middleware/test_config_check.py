@@ -33,7 +33,7 @@ def written(folder: Path, **more: Any) -> Path:
 
 
 def checked(path: Path, command: str = "config check") -> str:
-    """What the check says, and `serve`, which must refuse too."""
+    """The error of `config check` (or of `serve`); empty where it accepts the file."""
     result = CliRunner().invoke(app, [*command.split(), str(path)])
     return str(result.exception) if result.exit_code else ""
 
@@ -109,7 +109,7 @@ def test_what_can_be_served_passes(tmp_path: Path, bundle: Path, authority: Auth
 
 
 def with_paths(folder: Path, signal: str, **ask: Any) -> Path:
-    """A protocol of one's own, as vLLM's preset has it."""
+    """Write a configuration with a protocol of its own that copies vLLM's preset."""
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
     described = preset("vllm")["/vllm.grpc.engine.VllmEngine/Generate"]._request.DESCRIPTOR.file  # type: ignore[attr-defined]

@@ -203,7 +203,7 @@ def test_a_policy_servers_chunks_are_judged_and_its_pickles_are_not(tmp_path: Pa
 def test_places_are_checked_at_start(tmp_path: Path) -> None:
     for place in ({"safetensors": "response.data"}, {"npz": "response.data", "tensor": ""},
                   {"npz": "response.data", "tensor": "a", "dtype": "FP32"}):  # fmt: skip
-        with pytest.raises(ValueError, match="a tensor in a field of bytes is told as"):
+        with pytest.raises(ValueError, match="write a tensor in a field of bytes as"):
             signal_path(place)
     model = {"protocol": "lerobot", "signals": {"x": {"npz": "response.nothing", "tensor": "a"}}}
     with pytest.raises(ConfigError, match="has no field 'nothing'"):

@@ -70,7 +70,7 @@ def gate_of(guard: Guard, method: str = INFER, **more: Any) -> Gate:
 
 
 class Position:
-    """Does what a gate says, and writes it down."""
+    """A position that performs the gate's actions and records them."""
 
     def __init__(self, gate: Gate, answers: list[list[bytes] | None] | None = None) -> None:
         self.gate = gate

@@ -39,7 +39,7 @@ def test_a_server_that_reflects_is_asked_for_methods_and_numbers(tmp_path: Path)
 def test_a_server_that_says_nothing_of_itself_is_an_error_that_says_so(tmp_path: Path) -> None:
     with model_server() as (_, address):
         said = tocsin("init", "--ask", address, "-o", tmp_path / "tocsin.yaml", code=2).stderr
-    assert "the server tells neither models nor methods: " in said
+    assert "the server lists neither models nor methods: " in said
     nobody = f"127.0.0.1:{free_port()}"
     assert "UNAVAILABLE" in tocsin("init", "--ask", nobody, "-o", tmp_path / "tocsin.yaml", code=2).stderr
     assert not (tmp_path / "tocsin.yaml").exists()

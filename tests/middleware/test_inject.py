@@ -85,7 +85,7 @@ def run(folder: Path, text: str, *options: str, code: int = 0, config: dict[str,
 
 
 def refused(folder: Path, text: str, *options: str, config: dict[str, Any] = CONFIG) -> str:
-    """What is told; such errors end the command with exit code 2."""
+    """The error message of a run that must fail; a ConfigError ends the command with exit code 2."""
     exception = run(folder, text, *options, code=2, config=config).exception
     assert isinstance(exception, ConfigError)
     return str(exception)

@@ -65,7 +65,7 @@ class Witness:
         return message
 
     def saw(self, kind: str) -> None:
-        """What passed was messages of the service."""
+        """Assert that the messages that passed are messages of the service."""
         assert set(self.requests) == {acme.Request}, kind
         assert set(self.responses) <= {acme.Response}, kind
 
@@ -97,7 +97,7 @@ class SyncClient(
 
 
 class Passing:
-    """A call whose responses are seen on their way."""
+    """A call whose responses an interceptor reads as they pass."""
 
     def __init__(self, by: Witness, call: Any) -> None:
         self._responses = by.each(call, by.responses)
@@ -277,7 +277,7 @@ def test_interceptors_of_an_aio_server(kind: str, order: str, guard: tocsin.Guar
 
 
 class Changing(SyncClient):
-    """Answers something of its own, and asks something of its own."""
+    """An interceptor that replaces the request."""
 
     def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
         del request

@@ -49,7 +49,7 @@ class Both:
             return why.reason
 
     def parsed(self, raw: bytes) -> Any:
-        """The same with nothing remembered."""
+        """What is read by parsing, with no layout remembered."""
         remembered, self.method._layouts = self.method._layouts, layouts.Layouts(self.method._response.DESCRIPTOR)
         try:
             return self.read(raw)
@@ -82,7 +82,7 @@ def message(kind: Any, random: np.random.Generator, alternatives: int, tokens: i
 
 
 def fill(part: Any, ids: list[int], floats: Any, alternatives: int, random: np.random.Generator) -> None:
-    """Log-probabilities, as each engine names them."""
+    """Fill in log-probabilities under the names that the engine gives them."""
     names = part.DESCRIPTOR.fields_by_name
     if "output_logprobs" in names:
         held = part.output_logprobs

@@ -86,7 +86,7 @@ def test_the_first_of_a_kind_is_told_and_then_how_many_were_not(
         now[0] += 61
         broken(3)
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 2 and "more" not in told[0] and told[1].endswith("(and 99 more since it was last told)")
+    assert len(told) == 2 and "more" not in told[0] and told[1].endswith("(and 99 more since it was last logged)")
 
 
 def test_news_of_different_kinds_do_not_hide_each_other() -> None:

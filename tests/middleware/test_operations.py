@@ -93,6 +93,13 @@ def test_mutual_tls_on_both_sides(bundle: Path, authority: Authority, mode: str)
                 plain.unary_unary(INFER)(b"safe", timeout=60)
 
 
+def test_tls_towards_a_model_server_without_it_says_what_to_change(bundle: Path, authority: Authority) -> None:
+    with model_server() as (_, address), running(settings(address, bundle, upstream_tls={"ca": authority.ca})) as relay:
+        with grpc.insecure_channel(relay.target) as channel, pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(INFER)(b"safe", timeout=60)
+    assert "it answers without TLS; leave upstream_tls out" in caught.value.details()  # type: ignore[attr-defined]
+
+
 def test_an_upstream_whose_certificate_does_not_fit_is_unavailable(bundle: Path, tmp_path: Path) -> None:
     ours, others = Authority(tmp_path / "a", "ours"), Authority(tmp_path / "b", "others")
     pair = others.sign("server")
@@ -360,6 +367,11 @@ def test_what_is_broken_keeps_the_old_and_says_so(
                 assert tocsin.verdict(call).severity == "critical"
             path.write_text(yaml.safe_dump(content))
             reload_command(relay.sidecar.admin_address)
+
+
+def test_a_reload_where_no_admin_port_is_says_which_address_it_wants() -> None:
+    with pytest.raises(ReloadError, match="--to names the address of `admin`"):
+        reload_command(f"127.0.0.1:{free_port()}")
 
 
 # -- the admin port

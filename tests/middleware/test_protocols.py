@@ -410,7 +410,7 @@ def test_a_path_that_does_not_fit_is_told_with_what_there_is(
         ({"descriptors": "none.binpb"}, "protocols.ranker: descriptors: none.binpb: cannot be read"),
         ({"descriptors": __file__}, "make one: protoc --include_imports --descriptor_set_out=FILE"),
         ({"descriptors": ""}, "descriptors: is required"),
-        ({"reflection": True}, "does not tell its descriptors"),
+        ({"reflection": True}, "does not send its descriptors"),
         ({"methods": {"/acme.v1.Ranker/Rate": {}}}, "has no method 'Rate' (it has: Rank, Watch, Sum, Chat)"),
         ({"methods": {"/acme.v2.Ranker/Rank": {}}}, "there is no service 'acme.v2.Ranker'"),
         ({"methods": {"acme.v1.Ranker.Rank": {}}}, "a method is written /PACKAGE.SERVICE/METHOD"),

@@ -65,14 +65,14 @@ def test_a_replay_says_what_serving_counted(bundle: Path, tmp_path: Path) -> Non
     assert {name: values[-1] for name, values in again.evidence.items()} == pytest.approx(live["promise"])
     assert again.drift[-1] == pytest.approx(live["drift"])
     assert 900 < report["paged"]["critical"] <= 950  # among the far ones, not before
-    assert "somebody would have been paged after 950" in output and "2026-11-01" in output
+    assert "an alert would have fired after 950" in output and "2026-11-01" in output
     page = (tmp_path / "out.html").read_text()
     assert page.count("<svg") == 5 and "http" not in page.replace("http-equiv", "")
 
 
 def test_safe_traffic_pages_nobody(bundle: Path, tmp_path: Path) -> None:
     output = run("replay", recorded(tmp_path / "safe.parquet", safe_traffic(1_500, seed=60)), bundle)
-    assert output.count("nobody would have been paged") == 2
+    assert output.count("no alert would have fired") == 2
 
 
 def test_sessions_are_counted_once_and_groups_have_their_own_promise(tmp_path: Path) -> None:

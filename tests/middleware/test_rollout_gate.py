@@ -205,7 +205,7 @@ def test_sidecars_are_scraped_and_compared_from_the_first_look_on(sidecars: list
     canary.count(60, 200)
     third = facts(*options)
     assert (third["stable_alarms"], third["stable_responses"]) == (62, 1240)
-    assert third["decision"] == "abort" and any("began anew" in remark for remark in third["remarks"])
+    assert third["decision"] == "abort" and any("restarted" in remark for remark in third["remarks"])
 
 
 def test_a_canary_that_is_not_scored_is_not_promoted(sidecars: list[Sidecar]) -> None:

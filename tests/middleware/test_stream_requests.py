@@ -93,7 +93,7 @@ def server(behaviour: Any, *interceptors: Any) -> Iterator[str]:
 
 
 class Counts:
-    """A sink that counts: alarms by the row, and reasons."""
+    """A sink that counts alarms by row, and reasons for unscored responses."""
 
     def __init__(self) -> None:
         self.alarms = self.judged = 0

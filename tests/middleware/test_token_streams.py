@@ -47,14 +47,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tokens(folder: Path) -> Path:
-    """Judges the tokens of a whole answer."""
+    """A bundle that judges a whole answer by its tokens."""
     logprobs = np.log(RNG.uniform(0.3, 1, (300, 6))).astype(np.float32)
     return bundle_of(folder / "tokens.tocsin", ["mean_surprisal"], Observations({"token_logprobs": logprobs}))
 
 
 @pytest.fixture(scope="module")
 def each(folder: Path) -> Path:
-    """Judges each token, with a promise for the stream."""
+    """A bundle that judges each token, with a promise for the whole stream."""
     logprobs = np.log(RNG.uniform(0.3, 1, (400, 1))).astype(np.float32)
     safe = Observations({"token_logprobs": logprobs})
     return bundle_of(folder / "each.tocsin", ["max_surprisal"], safe, sessions=True)
@@ -228,7 +228,7 @@ def test_choices_in_several_orders_are_averaged_over_a_question(folder: Path) ->
     ],
 )
 def test_choices_that_are_none_are_told(folder: Path, wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="choices are told as"):
+    with pytest.raises(ValueError, match="write choices as"):
         Config(models={"m": {"protocol": "vllm", "signals": {"choice_probs": wrong}}})
     with pytest.raises(ConfigError, match="nothing says where the likeliest tokens"):
         guard(folder / "choice.tocsin", protocol="tei", signals={"choice_probs": CHOICES})
@@ -270,7 +270,7 @@ def test_answers_to_one_question_are_compared(folder: Path) -> None:
 
 
 class Engine(service.VllmEngineServicer):  # type: ignore[misc]
-    """Sends messages, and notes who has cancelled."""
+    """An engine that sends messages and records cancellations."""
 
     def __init__(self, messages: Callable[[Any], Iterator[Any]]) -> None:
         self._messages = messages

@@ -20,7 +20,7 @@ from tocsin.gateways.document import read
 from tocsin.gateways.envoy_check import check_envoy
 from tocsin.gateways.envoy_config import envoy_config
 from tocsin.gateways.envoy_gateway import envoy_gateway
-from tocsin.gateways.findings import Effect, EnvoyFinding, breaks_closed
+from tocsin.gateways.findings import Effect, EnvoyFault, breaks_closed
 from tocsin.gateways.gke import gke
 from tocsin.gateways.istio import istio
 from tocsin.gateways.modes import Written
@@ -115,7 +115,7 @@ def _check(config: Config, guard: Guard, path: Path, cluster: str) -> None:
     needs = Needs.of(config, guard)
     findings = check_envoy(envoy_config(read(text, name), name), needs, cluster)
     for finding in findings:
-        typer.echo(_finding_text(finding, name))
+        typer.echo(_described(finding, name))
     breaking = sum(breaks_closed(finding, closed=needs.closed) for finding in findings)
     policy = "fail: closed" if needs.closed else "fail: open" if needs.enforces else f"mode: {needs.mode}"
     if breaking:
@@ -124,7 +124,7 @@ def _check(config: Config, guard: Guard, path: Path, cluster: str) -> None:
     typer.echo(f"nothing passes unjudged that must be judged ({policy}); findings: {len(findings)}")
 
 
-def _finding_text(finding: EnvoyFinding, name: str) -> str:
+def _described(finding: EnvoyFault, name: str) -> str:
     place = f"{name}:{finding.line}" if finding.line else name
     effect = "note" if finding.effect is Effect.NOTE else f"what comes this way {finding.effect}"
     change = f"\n    write: {finding.change}" if finding.change else ""

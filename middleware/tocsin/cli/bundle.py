@@ -33,7 +33,7 @@ def show(
     responses: Annotated[int, typer.Option(min=1, help="Tell how many alarms this many safe responses raise.")] = 1000,
     a_day: Annotated[
         str | None,
-        typer.Option("--traffic", help="Tell what alarms are worth at this traffic, such as 1e6/day or 20/s."),
+        typer.Option("--traffic", help="Show what alarms are worth at this traffic, such as 1e6/day or 20/s."),
     ] = None,
     failure_rate: Annotated[
         float | None, typer.Option(help="With --traffic: the share of responses that are failures.")

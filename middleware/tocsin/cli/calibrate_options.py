@@ -113,7 +113,7 @@ class CalibrateOptions:
     sessions: Annotated[
         str | None,
         typer.Option(
-            help=f"Promise for whole sessions, told apart by this column, such as {SESSION}.", rich_help_panel=SESSIONS
+            help=f"Promise for whole sessions, named by this column, such as {SESSION}.", rich_help_panel=SESSIONS
         ),
     ] = None
     window: Annotated[

@@ -24,7 +24,7 @@ def convert(
             "NAME=P0,P1,P2 or NAME='P*' puts several columns side by side. May be repeated.",
         ),
     ],
-    session: Annotated[str | None, typer.Option(help="The column that tells sessions apart.")] = None,
+    session: Annotated[str | None, typer.Option(help="The column that names each row's session.")] = None,
     group: Annotated[str | None, typer.Option(help="The column that names the group of a response.")] = None,
     version: Annotated[str | None, typer.Option(help="The column that names the model's version.")] = None,
     model: Annotated[str | None, typer.Option(help="The column that names the model.")] = None,

@@ -21,7 +21,7 @@ from tocsin_calibration import Bundle
 
 
 def explain(
-    alarm_id: Annotated[str, typer.Argument(help="The id of an alarm, as the page, events and logs tell it.")],
+    alarm_id: Annotated[str, typer.Argument(help="The id of an alarm, from the page, an event or the log.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle that raised it.")],
     of: Annotated[str, typer.Option(help="The metrics address of the tocsin that raised it.")] = "127.0.0.1:9464",
     events: Annotated[Path | None, typer.Option(help="Look in this file of JSON lines instead.")] = None,

@@ -55,7 +55,9 @@ def fit(
     ] = False,
     shifted: Annotated[
         Path | None,
-        typer.Option(help="With --suggest: a recording of what should alarm, to say how well each detector tells."),
+        typer.Option(
+            help="With --suggest: a recording of what should alarm, to measure how well each detector separates it."
+        ),
     ] = None,
     model: ModelName = None,
     share: Annotated[
@@ -63,7 +65,7 @@ def fit(
     ] = 0.4,
     seed: Annotated[int, typer.Option(help="Decides the rows and every random start.")] = 0,
     sessions: Annotated[
-        str | None, typer.Option(help="Keep sessions whole, told apart by this column, for a promise a session.")
+        str | None, typer.Option(help="Keep sessions whole, named by this column, for a promise for whole sessions.")
     ] = None,
     only: Annotated[
         Path | None,

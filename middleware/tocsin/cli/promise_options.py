@@ -26,7 +26,7 @@ class PromiseOptions:
         str | None, typer.Option(help="The column that says which responses should alarm; all others are safe.")
     ] = None
     session: Annotated[
-        str | None, typer.Option(help="Promise for whole sessions, which this column tells apart, rows in their order.")
+        str | None, typer.Option(help="Promise for whole sessions, named by this column, with rows in their order.")
     ] = None
     group: Annotated[str | None, typer.Option(help="A promise for each value of this column.")] = None
     lower_is_worse: Annotated[

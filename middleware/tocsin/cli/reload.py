@@ -29,4 +29,6 @@ def reload(
         try:
             typer.echo(call(ReloadRequest(), timeout=120, metadata=metadata).told)
         except grpc.RpcError as error:
-            raise ReloadError(f"{to}: {error.details()}") from None
+            nobody = error.code() is grpc.StatusCode.UNAVAILABLE
+            hint = "; --to names the address of `admin`, not that of the metrics or of callers" if nobody else ""
+            raise ReloadError(f"{to}: {error.details()}{hint}") from None

@@ -31,8 +31,10 @@ def rules(
         float, typer.Option(help="Responses between two false pages, where `evidence: run_length` is configured.")
     ] = 1e6,
     max_age: Annotated[int, typer.Option(help="Days after which a calibration is stale.", min=1)] = 30,
-    unscored: Annotated[float, typer.Option(help="The share of unscored responses that is worth a look.")] = 0.05,
-    by: Annotated[list[str] | None, typer.Option(help="A label that tells deployments apart (namespace, ...).")] = None,
+    unscored: Annotated[float, typer.Option(help="The share of unscored responses that raises an alert.")] = 0.05,
+    by: Annotated[
+        list[str] | None, typer.Option(help="A label that distinguishes deployments (namespace, ...).")
+    ] = None,
     upstream_rate: Annotated[
         str, typer.Option(help="PromQL for the requests a second that the model server counts; pages when bypassed.")
     ] = "",

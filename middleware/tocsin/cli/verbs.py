@@ -1,4 +1,4 @@
-"""The verbs of the command, each imported when it is asked for: `tocsin --help` should not wait for numerics."""
+"""The commands, each imported when it runs, so that `tocsin --help` does not wait for numpy and others."""
 
 from __future__ import annotations
 
@@ -8,33 +8,36 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-VERBS = {  # a file beside this one each, with a function of that name or an `app`: the first line of its help
-    "init": "Write a first configuration, by asking a model server or for a protocol that ships.",
-    "serve": "Stand between callers and a model server, and judge every response. SIGHUP reads everything anew.",
-    "record": "Relay traffic untouched and keep the signals of responses, for fit and calibrate.",
+VERBS = {  # each has a file here, with a function of that name or an `app`: the first line of its help
+    "init": "Write a first configuration, from a model server's metadata or from a protocol that Tocsin ships.",
+    "serve": "Relay calls between callers and a model server, and judge every response. SIGHUP reloads.",
+    "record": "Relay traffic unchanged, and record the signals of responses for fit and calibrate.",
     "convert": "Make a recording of a table of your own, for fit, calibrate, evaluate and replay.",
-    "fit": "Fit detectors on safe responses and write them as a bundle, still to be calibrated.",
-    "score": "Score a recording once, for calibrate and evaluate to read instead of scoring again; goes on where it "
-    "stopped.",
-    "calibrate": "Learn from safe responses which scores to alarm at, and promise the false-alarm rate.",
-    "evaluate": "Say whether a bundle keeps its promises on data it has never seen, and what it is good for.",
-    "promise": "Give a score that you have already a threshold with a promised false-alarm rate, without any relay.",
+    "fit": "Fit detectors on safe responses and write them as a bundle. Calibrate it next.",
+    "score": "Score a recording once, so that calibrate and evaluate read the scores. Continues where it was "
+    "interrupted.",
+    "calibrate": "Calibrate thresholds on safe responses, and promise the false-alarm rate.",
+    "evaluate": "Measure whether a bundle keeps its promises on data it has never seen, and how well it detects "
+    "failures.",
+    "promise": "Give a score that you already have a threshold with a promised false-alarm rate, without any relay.",
     "watch": "Follow a log of scores against a bundle: alarms as they come, and the evidence on the promise.",
-    "select": "Say which responses of a batch to release so that at most a share of them is bad, in expectation.",
-    "sets": "Find prediction sets of label combinations, which contain the true one as often as promised.",
-    "harmonise": "Score each answer by how far several weak sources together speak against it, without any labels.",
-    "feedback": "Tell a running tocsin which responses were safe, so that levels configured with `adapt` follow.",
-    "reload": "Have a running tocsin read its configuration, bundles and certificates anew.",
+    "select": "Select the responses of a batch to release, so that at most a share of them is bad, in expectation.",
+    "sets": "Compute prediction sets of label combinations that contain the true one as often as promised.",
+    "harmonise": "Score each answer by how strongly several weak sources together contradict it. Needs no labels.",
+    "feedback": "Report to a running tocsin which responses were safe. Levels configured with `adapt` follow these "
+    "labels.",
+    "reload": "Have a running tocsin read its configuration, bundles and certificates again.",
     "top": "Watch a running tocsin in the terminal: promises, rates, the last alarms. Ctrl-C ends.",
-    "replay": "Say what would have happened on recorded traffic: which alarms, and when somebody would have been "
-    "paged.",
-    "explain": "Say why an alarm was raised: which detector objects, how far out, and which safe responses were most "
-    "like it.",
-    "gate": "Say whether to promote or abort a canary, by its alarms beside the stable version's, whenever you look.",
+    "replay": "Replay recorded traffic: which responses would have alarmed, and when an alert would have fired.",
+    "explain": "Explain an alarm: which detectors raised it, how extreme their scores are, and which safe responses "
+    "are most similar.",
+    "gate": "Decide whether to promote or abort a canary, by its alarms beside the stable version's. Valid however "
+    "often it is run.",
     "rules": "Write the Prometheus rules that follow from the promises of a configuration's bundles.",
-    "inject": "Put the sidecar into Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply "
-    "-f -.",
-    "attach": "Print the ext_proc filter and the cluster that Envoy needs for a configuration and its mode.",
+    "inject": "Add the sidecar to Kubernetes manifests: kubectl get -o yaml ... | tocsin inject - | kubectl apply -f "
+    "-.",
+    "attach": "Print what puts the processor before a model: Envoy's ext_proc filter and cluster, or the policy of a "
+    "gateway in Kubernetes. With --check, say what an Envoy's configuration lets pass unjudged.",
     "dashboards": "Write the Grafana dashboards: the promise, for everybody, and internals, for operators.",
     "demo": "Guard a real model server on this machine: record, fit, calibrate, serve, and measure the promise.",
     "bundle": "Look at bundles, and fetch them.",
@@ -45,12 +48,12 @@ VERBS = {  # a file beside this one each, with a function of that name or an `ap
 
 
 class Verbs(TyperGroup):
-    """A group whose commands are found by name, and imported only where they run or tell of themselves."""
+    """A group whose commands are found by name, and imported only when they run or show their help."""
 
     _lists = False  # only names and summaries are wanted
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The verbs in the order in which they are needed."""
+        """The commands, in the order in which users need them."""
         return list(VERBS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -61,12 +64,12 @@ class Verbs(TyperGroup):
         return TyperCommand(cmd_name, help=summary) if self._lists else imported(cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """The verbs with their summaries."""
+        """The commands with their summaries."""
         self._lists = True
         super().format_help(ctx, formatter)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        """The verbs that begin so."""
+        """The commands that begin with the text."""
         self._lists = True
         try:
             return super().shell_complete(ctx, incomplete)

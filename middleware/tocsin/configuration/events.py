@@ -89,14 +89,16 @@ class EventsConfig(BaseModel):
     )
     window: Duration = Field(timedelta(seconds=10), description="The time in which `burst` counts.")
     burst: int = Field(
-        10, ge=1, description="Alarms of a model told one by one in `window`; those beyond are told as one sum."
+        10,
+        ge=1,
+        description="Alarms of a model that are events of their own in `window`; the others are summed in one.",
     )
     repeat: Duration = Field(
         timedelta(minutes=5),
         description="A session's further alarms are summed for so long, unless they are more severe.",
     )
     payload: Literal["none", "response", "both"] = Field(
-        "none", description="Messages that an event carries, the first 64 KiB of each: none unless told."
+        "none", description="Messages that an event carries, the first 64 KiB of each; none by default."
     )
     evidence: bool = Field(
         False, description="Events also of what evidence finds: which part of the traffic has changed, and since when."

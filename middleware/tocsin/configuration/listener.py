@@ -53,7 +53,7 @@ class Listener(BaseModel):
     upstream: AddressField = Field(Address("127.0.0.1", 8081), description="The model server: HOST:PORT or unix:/PATH.")
     tls: TlsConfig | None = Field(None, description="The certificate that callers see; null: they come without TLS.")
     upstream_tls: UpstreamTls | None = Field(None, description="TLS towards the model server; null: none.")
-    model: str = Field("", description="The model behind it, where the protocol does not tell.")
+    model: str = Field("", description="The model behind it, where calls do not name it.")
 
 
 class Limits(BaseModel):

@@ -21,7 +21,7 @@ class RiskConfig(BaseModel):
     right_earns: float = Field(1.0, ge=0, description="What a right answer that is served earns.")
     wrong_costs: float = Field(1.0, ge=0, description="What a wrong answer that is served costs.")
     review_costs: float | None = Field(
-        None, ge=0, description="What it costs to have a person look at a flagged answer; null: nobody looks."
+        None, ge=0, description="What it costs when a person reviews a flagged answer; null: no review."
     )
 
     @model_validator(mode="after")
@@ -93,7 +93,7 @@ class ModelConfig(BaseModel):
     )
     session: SessionField | None = Field(
         None,
-        description="What tells which responses belong together: metadata.KEY, request.PATH, stream or connection.",
+        description="What names a response's session: metadata.KEY, request.PATH, stream or connection.",
     )
     session_idle: Duration = Field(
         timedelta(minutes=10), description="A session that has been silent for so long has ended."
@@ -103,11 +103,11 @@ class ModelConfig(BaseModel):
     )
     group: GroupField | None = Field(
         None,
-        description="What tells a response's group: metadata.KEY, request.PATH or version, for bundles with a promise "
+        description="What names a response's group: metadata.KEY, request.PATH or version, for bundles with a promise "
         "a group.",
     )
     on_alarm: dict[str, ReactionField] = Field(
-        {}, description="What to do by severity: flag unless told otherwise. Done in enforce, told in annotate."
+        {}, description="What to do by severity, by default flag. Done in enforce, reported in annotate."
     )
     fail: Literal["open", "closed"] | None = Field(
         None, description="In enforce, whether responses that cannot be scored pass; null: as `fail` above says."
@@ -115,7 +115,7 @@ class ModelConfig(BaseModel):
     scoring_budget: Duration | None = Field(
         None, description="How long a response may wait for its verdict; null: as `scoring_budget` above says."
     )
-    abstain: AbstainConfig = Field(AbstainConfig(), description="What is told in place of a withheld answer.")
+    abstain: AbstainConfig = Field(AbstainConfig(), description="What callers get in place of a withheld answer.")
     block: BlockConfig = Field(BlockConfig(), description="The status of blocked calls.")
     fallback: FallbackConfig | None = Field(None, description="The model that `fallback` asks.")
     retry: RetryConfig | None = Field(None, description="How often `retry` asks again.")
@@ -123,7 +123,8 @@ class ModelConfig(BaseModel):
         None, description="A candidate bundle that is scored beside the live one, counted, and never acts."
     )
     risk: RiskConfig | None = Field(
-        None, description="What answers are worth; turns serve, flag or abstain on, for bundles that know correctness."
+        None,
+        description="Values and costs of answers; turns serve, flag or abstain on, for bundles that know correctness.",
     )
     adapt: AdaptConfig | None = Field(None, description="Levels that follow feedback; off unless set.")
     discoveries: DiscoveryConfig | None = Field(

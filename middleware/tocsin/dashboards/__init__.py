@@ -1,1 +1,1 @@
-"""Grafana dashboards: one about the promise, for everybody, and one about the plumbing, for operators."""
+"""Grafana dashboards: one about the promise, for everybody, and one about the monitor itself, for operators."""

@@ -1,4 +1,4 @@
-"""What dashboards are made of, by Grafana's own builders."""
+"""The parts of dashboards, made by Grafana's own builders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TALL, SHORT = 8, 4
 
 
 class Query(NamedTuple):
-    """PromQL, and what its series are called; `exemplars`: with links to traces."""
+    """PromQL, and the legend of its series; `exemplars`: with links to traces."""
 
     expr: str
     legend: str

@@ -1,4 +1,4 @@
-"""The dashboard about the plumbing: does the monitor see everything, does it keep up, and what does it cost."""
+"""The dashboard about the monitor: does it see everything, does it keep up, and what does it cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def plumbing(runbooks: str) -> build.Dashboard:
                            Query(f"count(tocsin_relay_connections{{{AT}}})", "up")))
         .with_panel(number("Waiting for the scorer", "Responses, the most at one place.", "none",
                            Query(f"max(tocsin_relay_waiting{{{AT}}})", "waiting"), red=1_000))
-        .with_panel(lines("Unscored by reason", "A second; docs/outcomes.md tells each reason.", "reqps",
+        .with_panel(lines("Unscored by reason", "For each second; docs/outcomes.md explains each reason.", "reqps",
                           Query(f"sum by (model, reason) (rate(tocsin_unscored_total{{{OF},{AT}}}[$__rate_interval]))",
                                 "{{model}} {{reason}}")))
         .with_panel(lines("Calls", "A second, by whether their method is guarded.", "reqps",
@@ -66,13 +66,13 @@ def plumbing(runbooks: str) -> build.Dashboard:
                                 "not understood: {{what}}"),
                           Query(f"sum by (limit) (rate(tocsin_relay_limited_total{{{AT}}}[$__rate_interval]))",
                                 "limit: {{limit}}")))
-        .with_panel(lines("Reloads, workers", "Configurations read anew; workers that died.", "none",
+        .with_panel(lines("Reloads, workers", "Reloads of the configuration; workers that died.", "none",
                           Query(f"sum by (outcome) (increase(tocsin_reloads_total{{{AT}}}[$__rate_interval]))",
                                 "reloads {{outcome}}"),
                           Query(f"sum by (instance) (tocsin_workers{{{AT}}})", "workers {{instance}}"),
                           Query(f"sum by (instance) (increase(tocsin_worker_restarts_total{{{AT}}}[$__rate_interval]))",
                                 "died {{instance}}")))
-        .with_row(build.Row("What it tells others"))
+        .with_row(build.Row("What it sends to others"))
         .with_panel(lines("Events", "A second, by target and outcome; failed ones are tried again.", "reqps",
                           Query(f"sum by (target, outcome) (rate(tocsin_events_total{{{AT}}}[$__rate_interval]))",
                                 "{{target}} {{outcome}}"), span=8))

@@ -28,7 +28,7 @@ def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
     """These counts as Prometheus families."""
     events = CounterMetricFamily(
         "tocsin_events",
-        "Alarms as events, by target and outcome; repeated: told by another replica; failed: attempts.",
+        "Alarms as events, by target and outcome; repeated: sent by another replica; failed: attempts.",
         labels=["target", "outcome"],
     )
     waiting = GaugeMetricFamily(

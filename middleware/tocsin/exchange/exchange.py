@@ -51,7 +51,7 @@ class Segment(NamedTuple):
     is_done: bool = False
 
 
-class ResponseHead(NamedTuple):
+class ResponseTreatment(NamedTuple):
     """What will be done to a response. `is_judged`: it is read; otherwise it passes unchanged. `kind`: EVENTS, LINES or
     DOCUMENT. `rewrites`: the body goes on as other bytes, so that the headers `BODY_DEPENDENT_FIELDS` must be dropped.
     """
@@ -115,7 +115,7 @@ class Exchange:
         self._framing: Framing | None = None
         self._decoding: Decoding | None = None
         self._by_segments = False
-        self._held_back: list[bytes] | None = (
+        self._held_parts: list[bytes] | None = (
             None  # a document that goes on as it came, whose headers wait for its verdict
         )
         self._has_messages = False
@@ -175,14 +175,14 @@ class Exchange:
         undone.end()
         return b"".join(parts)
 
-    def on_response_headers(self, status: int, headers: Headers) -> ResponseHead:
+    def on_response_headers(self, status: int, headers: Headers) -> ResponseTreatment:
         """The response begins; its header fields are named in lower case. Only success (2xx) is judged."""
         listed = list(headers)
         fields = self._response_headers = dict(listed)
         if self.call.wants_initial:
             self.call.initial_metadata = joined_values(listed, self.call.wants_initial)
         if not 200 <= status < 300:
-            return ResponseHead(False)
+            return ResponseTreatment(False)
         content_type, _, parameters = fields.get("content-type", "application/json").lower().partition(";")
         is_binary = LENGTH_HEADER in fields and isinstance(self.method, InferRoute)
         self.kind = DOCUMENT if is_binary else _kind(content_type.strip())
@@ -202,8 +202,8 @@ class Exchange:
         if self._decoding is not None and not rewrites:
             self._by_segments = False
         if annotates and self.kind == DOCUMENT and not self._by_segments:
-            self._held_back = []
-        return ResponseHead(True, self.kind, rewrites)
+            self._held_parts = []
+        return ResponseTreatment(True, self.kind, rewrites)
 
     def on_response_chunk(self, content: bytes) -> list[Segment]:
         """The segments that these bytes of the response complete."""
@@ -218,7 +218,7 @@ class Exchange:
                     events += self._framing.feed(part)
             except Unscored as why:
                 events += self._give_up(why)
-        return self._segments(events, content if self._held_back is None else self._keep(self._held_back, content))
+        return self._segments(events, content if self._held_parts is None else self._keep(self._held_parts, content))
 
     def on_response_end(self) -> list[Segment]:
         """No more bytes come."""
@@ -231,8 +231,8 @@ class Exchange:
             events += self._framing.end()
         except Unscored as why:
             events += self._give_up(why)
-        held_back, self._held_back = self._held_back, None
-        return self._segments(events, b"".join(held_back or ()))
+        held_parts, self._held_parts = self._held_parts, None
+        return self._segments(events, b"".join(held_parts or ()))
 
     def messages_of(self, status: int, headers: Headers, body: bytes) -> tuple[list[bytes], bytes] | None:
         """The messages of another response to the same request, and its body as the caller may get it. None where it is
@@ -265,13 +265,13 @@ class Exchange:
             return "content_type", f"the response is written in {charset}, and JSON in UTF-8"
         return None
 
-    def _keep(self, held_back: list[bytes], content: bytes) -> bytes:
+    def _keep(self, held_parts: list[bytes], content: bytes) -> bytes:
         """Keep what came of a document; all of it goes on once it is too large to be read."""
-        held_back.append(content)
-        if sum(map(len, held_back)) <= self._limit:
+        held_parts.append(content)
+        if sum(map(len, held_parts)) <= self._limit:
             return b""
-        self._held_back = None
-        return b"".join(held_back)
+        self._held_parts = None
+        return b"".join(held_parts)
 
     def _give_up(self, why: Unscored) -> list[Event]:
         """The response's content coding is damaged, so that the rest cannot be read."""

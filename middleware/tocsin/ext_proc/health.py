@@ -27,7 +27,7 @@ _COUNTERS = {
     "ext_proc_abandoned": ("", "Exchanges that ended while Envoy waited for a reply: it was too late, or a peer left."),
     "ext_proc_not_understood": ("what", "What was passed or refused unread."),
     "ext_proc_limited": ("limit", "What a limit has refused."),
-    "ext_proc_accepted_verdicts": ("", "Verdicts that somebody behind has made."),
+    "ext_proc_accepted_verdicts": ("", "Verdicts of another Tocsin, nearer to the model, that were accepted."),
     "ext_proc_cut_verdicts": ("how", "Verdicts that were too large for a response's trailers."),
 }
 

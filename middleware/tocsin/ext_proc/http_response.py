@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, Exchange, ResponseHead, Segment
+from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, Exchange, ResponseTreatment, Segment
 from tocsin.exchange.replies import Reply, ending, reply, verdict_event, verdict_fields
 from tocsin.ext_proc import replies
 from tocsin.ext_proc.context import ExchangeHost, HttpRequest, ProcessorContext
@@ -75,7 +75,7 @@ class HttpResponse(JudgedResponse):
         self._is_streamed = mode == FULL_DUPLEX_STREAMED
         self._is_buffered = mode == BUFFERED
         self.gate = Gate(context.guard, exchange.call, holds=holds, can_retry=request is not None)
-        self._head = ResponseHead(False)
+        self._head = ResponseTreatment(False)
         self._has_head = False  # the filter sends response headers
         self._names: list[str] = []  # of the response's headers
         self._waiting_segments: deque[WaitingSegment] = deque()

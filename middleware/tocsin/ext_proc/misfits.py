@@ -20,7 +20,7 @@ LINES = {
     "for responses of one message, and response_header_mode: SEND",
     "no_body": "response bodies do not come, so that nothing can be judged: set response_body_mode: STREAMED",
     "no_headers": "response headers do not come, so that bodies cannot be read: set response_header_mode: SEND",
-    "no_trailers": "trailers do not come, so that verdicts cannot be told: set response_trailer_mode: SEND",
+    "no_trailers": "trailers do not come, so that verdicts cannot be sent: set response_trailer_mode: SEND",
     "not_told": "headers have left before the verdict is there: set response_body_mode to FULL_DUPLEX_STREAMED, or "
     "BUFFERED for responses that are no streams",
     "no_path": "the request's path does not come, so that its method is not known: set request_header_mode: SEND, or "

@@ -15,16 +15,16 @@ GROUP = "agentgateway.dev"
 
 def agentgateway(config: Config, guard: Guard, placement: Placement) -> Written:
     """The policy. Raises ValueError where its API cannot express the configuration."""
-    wishes = wanted(config, guard)
-    needs, notes = wishes.needs, list[str]()
+    modes = wanted(config, guard)
+    needs, notes = modes.needs, list[str]()
     if needs.namespace:
         raise ValueError("ext_proc_metadata: agentgateway's policy lets no dynamic metadata in: leave it out")
-    if wishes.observes:
+    if modes.observes:
         notes.append(
             "there is no mode without replies: Tocsin answers each part at once, and responses fail while it is away"
         )
-    body = "FULL_DUPLEX_STREAMED" if wishes.response_body == "STREAMED" else wishes.response_body
-    request_body = "FULL_DUPLEX_STREAMED" if wishes.request_body == "STREAMED" else wishes.request_body
+    body = "FULL_DUPLEX_STREAMED" if modes.response_body == "STREAMED" else modes.response_body
+    request_body = "FULL_DUPLEX_STREAMED" if modes.request_body == "STREAMED" else modes.request_body
     options: Document = {
         "requestHeaderMode": "Send",
         "requestBodyMode": camel(request_body),
@@ -42,7 +42,7 @@ def agentgateway(config: Config, guard: Guard, placement: Placement) -> Written:
             "traffic": {
                 "extProc": {
                     "backendRef": placement.backend_ref(),
-                    "failureMode": "FailOpen" if wishes.fails_open else "FailClosed",
+                    "failureMode": "FailOpen" if modes.fails_open else "FailClosed",
                     "processingOptions": options,
                 }
             },

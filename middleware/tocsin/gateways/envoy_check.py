@@ -8,8 +8,8 @@ from tocsin.ext_proc.attach import MOST_EXCHANGES
 from tocsin.gateways.document import Block, at, block, blocks
 from tocsin.gateways.envoy_config import EnvoyConfig, EnvoyRoute, Manager
 from tocsin.gateways.filter_faults import Filter, filter_faults
-from tocsin.gateways.findings import Effect, EnvoyFinding
-from tocsin.gateways.needs import GuardedMethod, Needs
+from tocsin.gateways.findings import Effect, EnvoyFault
+from tocsin.gateways.needs import Needs, ReachableMethod
 from tocsin.gateways.route_matching import Reached, reached
 
 EXT_PROC = "ext_proc.v3.ExternalProcessor"
@@ -25,46 +25,44 @@ TRANSCODERS = {
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def check_envoy(config: EnvoyConfig, needs: Needs, cluster: str) -> list[EnvoyFinding]:
+def check_envoy(config: EnvoyConfig, needs: Needs, cluster: str) -> list[EnvoyFault]:
     """Everything that does not fit, the worst first, each once. `cluster` is the processor's name in Envoy."""
-    findings: list[EnvoyFinding] = []
+    findings: list[EnvoyFault] = []
     models: set[str] = set()
     used: dict[str, tuple[Filter, int]] = {}
     reaches_any = False
     for manager in config.managers:
         if manager.unseen:
-            findings.append(EnvoyFinding(Effect.UNSEEN, manager.listener, manager.settings.line, manager.unseen, ""))
+            findings.append(EnvoyFault(Effect.UNSEEN, manager.listener, manager.settings.line, manager.unseen, ""))
         for route, methods in _by_route(reached(manager.routes, needs.methods)):
             reaches_any = True
             models.update(route.clusters)
             where = f"{manager.listener}, {route.name}"
-            position, filter_block = _processor_filter(manager, config, needs, cluster)
-            if filter_block is None:
+            position, entry = _processor_filter(manager, config, needs, cluster)
+            if entry is None:
                 findings.append(_lacking(manager, where, config))
                 continue
-            yielded = _of_route(manager, route, position, filter_block, methods, needs, where, used, config, cluster)
+            yielded = _of_route(manager, route, position, entry, methods, needs, where, used, config, cluster)
             findings += list(yielded)
     for name, (filter_, line) in used.items():
         findings += list(_of_cluster(config, name, filter_, line, needs))
     for listener, target, line in config.tcp:
         if target in models:
             wrong = f"connections to {target} pass as bytes (tcp_proxy), past every filter"
-            findings.append(
-                EnvoyFinding(Effect.PASSES, listener, line, wrong, "an http_connection_manager in its place")
-            )
+            findings.append(EnvoyFault(Effect.PASSES, listener, line, wrong, "an http_connection_manager in its place"))
     if not reaches_any and not any(manager.unseen for manager in config.managers):
         wrong = "no route reaches a guarded method: " + ", ".join(method.name for method in needs.methods[:4])
         findings.append(
-            EnvoyFinding(Effect.UNSEEN, "routes", 0, wrong, "the file of the Envoy that is before the models")
+            EnvoyFault(Effect.UNSEEN, "routes", 0, wrong, "the file of the Envoy that is before the models")
         )
     order = list(Effect)
     return sorted(dict.fromkeys(findings), key=lambda finding: (order.index(finding.effect), finding.line))
 
 
-def _by_route(every_reached: Iterator[Reached]) -> Iterator[tuple[EnvoyRoute, list[Reached]]]:
+def _by_route(reaches: Iterator[Reached]) -> Iterator[tuple[EnvoyRoute, list[Reached]]]:
     routes: dict[int, tuple[EnvoyRoute, list[Reached]]] = {}
-    for reached_method in every_reached:
-        routes.setdefault(id(reached_method.route), (reached_method.route, []))[1].append(reached_method)
+    for reach in reaches:
+        routes.setdefault(id(reach.route), (reach.route, []))[1].append(reach)
     yield from routes.values()
 
 
@@ -72,31 +70,29 @@ def _of_route(
     manager: Manager,
     route: EnvoyRoute,
     position: int,
-    filter_block: Block,
+    entry: Block,
     reached_here: Sequence[Reached],
     needs: Needs,
     where: str,
     used: dict[str, tuple[Filter, int]],
     config: EnvoyConfig,
     cluster: str,
-) -> Iterator[EnvoyFinding]:
+) -> Iterator[EnvoyFault]:
     """Everything about one route that reaches guarded methods."""
-    methods = list({reached_method.method.name: reached_method.method for reached_method in reached_here}.values())
-    name = str(filter_block.get("name"))
+    methods = list({reach.method.name: reach.method for reach in reached_here}.values())
+    name = str(entry.get("name"))
     levels = [(level, block(level.get(name))) for level in route.levels if name in level]
-    is_disabled, line = filter_block.get("disabled") is True, filter_block.line_of("disabled")
+    is_disabled, line = entry.get("disabled") is True, entry.line_of("disabled")
     overrides: list[Block] = []
     for level, settings in levels:
         line, is_disabled = level.line_of(name), _disables(settings)
         inner = block(settings.get("config")) if str(settings.get("@type", "")).endswith("FilterConfig") else settings
         overrides.append(block(inner.get("overrides")))
     if is_disabled:
-        reason = (
-            "the filter is disabled for this route" if levels else "the filter is disabled, and no route enables it"
-        )
-        yield EnvoyFinding(Effect.PASSES, where, line, reason, "no `disabled: true`")
+        wrong = "the filter is disabled for this route" if levels else "the filter is disabled, and no route enables it"
+        yield EnvoyFault(Effect.PASSES, where, line, wrong, "no `disabled: true`")
         return
-    filter_ = Filter(block(filter_block.get("typed_config")), overrides, where)
+    filter_ = Filter(block(entry.get("typed_config")), overrides, where)
     target = _target(filter_.get("grpc_service"))
     if overrides and target and not _is_processor(target, config, needs, cluster):
         wrong = f"this route asks another processor ({target})"
@@ -114,7 +110,7 @@ def _of_route(
             f"per_connection_buffer_limit_bytes); max_message is {needs.max_message:,}"
         )
         change = f"per_connection_buffer_limit_bytes: {needs.max_message}"
-        yield EnvoyFinding(Effect.FAILS, manager.listener, manager.limit_line, wrong, change)
+        yield EnvoyFault(Effect.FAILS, manager.listener, manager.limit_line, wrong, change)
 
 
 def _processor_filter(manager: Manager, config: EnvoyConfig, needs: Needs, cluster: str) -> tuple[int, Block | None]:
@@ -152,7 +148,7 @@ def _ports(cluster: Block) -> set[int]:
     return ports
 
 
-def _lacking(manager: Manager, where: str, config: EnvoyConfig) -> EnvoyFinding:
+def _lacking(manager: Manager, where: str, config: EnvoyConfig) -> EnvoyFault:
     others, hidden = [], False
     for filter_ in manager.filters:
         kind = str(at(filter_, "typed_config", "@type") or "")
@@ -169,10 +165,10 @@ def _lacking(manager: Manager, where: str, config: EnvoyConfig) -> EnvoyFinding:
         wrong = f"no filter asks Tocsin (ext_proc filters ask {', '.join(others)}: name its cluster by --cluster)"
     elif hidden:
         wrong = "a filter is chosen by a matcher, or fetched from elsewhere, and not shown here"
-        return EnvoyFinding(Effect.UNSEEN, where, line, wrong, "the filter itself in http_filters")
+        return EnvoyFault(Effect.UNSEEN, where, line, wrong, "the filter itself in http_filters")
     else:
         wrong = "no filter asks Tocsin"
-    return EnvoyFinding(Effect.PASSES, where, line, wrong, change)
+    return EnvoyFault(Effect.PASSES, where, line, wrong, change)
 
 
 def _disables(settings: Block) -> bool:
@@ -180,28 +176,26 @@ def _disables(settings: Block) -> bool:
     return settings.get("disabled") is True or inner.get("disabled") is True
 
 
-def _rewriting(filter_: Filter, reached_here: Sequence[Reached], needs: Needs) -> Iterator[EnvoyFinding]:
+def _rewriting(filter_: Filter, reached_here: Sequence[Reached], needs: Needs) -> Iterator[EnvoyFault]:
     """Paths that are rewritten: request headers come with the path as it was sent, attributes with it as it went on."""
-    for reached_method in reached_here:
-        path = reached_method.sent if filter_.sends_request_headers else reached_method.forwarded
-        if needs.guards(path) and not reached_method.is_guess:
+    for reach in reached_here:
+        visible = reach.sent if filter_.sends_request_headers else reach.forwarded
+        if needs.guards(visible) and not reach.is_guess:
             continue
-        if reached_method.is_guess and not filter_.sends_request_headers:
+        if reach.is_guess and not filter_.sends_request_headers:
             continue
-        key = "regex_rewrite" if reached_method.is_guess else "prefix_rewrite"
-        effect = Effect.MAY_PASS if reached_method.is_guess else Effect.PASSES
-        wrong = (
-            f"{reached_method.sent} is rewritten to {reached_method.forwarded} ({key}), and Tocsin sees it before that"
-        )
+        key = "regex_rewrite" if reach.is_guess else "prefix_rewrite"
+        effect = Effect.MAY_PASS if reach.is_guess else Effect.PASSES
+        wrong = f"{reach.sent} is rewritten to {reach.forwarded} ({key}), and Tocsin sees it before that"
         change = "a route of your own for the path as it is sent" + (
             ""
             if needs.needs_request_headers
             else ", or request_header_mode: SKIP with response_attributes [request.path]"
         )
-        yield EnvoyFinding(effect, filter_.where, reached_method.route.action.line_of(key), wrong, change)
+        yield EnvoyFault(effect, filter_.where, reach.route.action.line_of(key), wrong, change)
 
 
-def _between(manager: Manager, position: int, methods: Sequence[GuardedMethod], where: str) -> Iterator[EnvoyFinding]:
+def _between(manager: Manager, position: int, methods: Sequence[ReachableMethod], where: str) -> Iterator[EnvoyFault]:
     """Filters nearer to the model, through which a response passes before Tocsin sees it."""
     has_grpc = any(not method.is_http for method in methods)
     for filter_ in manager.filters[position + 1 :]:
@@ -211,7 +205,7 @@ def _between(manager: Manager, position: int, methods: Sequence[GuardedMethod], 
         for transcoder, shape in TRANSCODERS.items():
             if kind.endswith(transcoder) and has_grpc:
                 wrong = f"{filter_.get('name')} stands behind the filter, which then sees {shape} instead of gRPC"
-                yield EnvoyFinding(Effect.PASSES, where, line, wrong, "Tocsin's filter between it and the router")
+                yield EnvoyFault(Effect.PASSES, where, line, wrong, "Tocsin's filter between it and the router")
         if kind.endswith("compressor.v3.Compressor"):
             library = str(at(settings, "compressor_library", "typed_config", "@type") or "")
             package = {"Brotli": "brotli", "Zstd": "zstandard"}.get(library.rpartition(".")[2])
@@ -219,10 +213,10 @@ def _between(manager: Manager, position: int, methods: Sequence[GuardedMethod], 
             wrong = "responses are compressed before Tocsin sees them" + (
                 f", and are read only where the package {package} is installed" if package else ""
             )
-            yield EnvoyFinding(effect, where, line, wrong, "Tocsin's filter between the compressor and the router")
+            yield EnvoyFault(effect, where, line, wrong, "Tocsin's filter between the compressor and the router")
 
 
-def _of_cluster(config: EnvoyConfig, name: str, filter_: Filter, line: int, needs: Needs) -> Iterator[EnvoyFinding]:
+def _of_cluster(config: EnvoyConfig, name: str, filter_: Filter, line: int, needs: Needs) -> Iterator[EnvoyFault]:
     """The processor's cluster."""
     unanswered = filter_.when_unanswered
     down = Effect.PASSES if unanswered is Effect.MAY_PASS else unanswered
@@ -231,25 +225,25 @@ def _of_cluster(config: EnvoyConfig, name: str, filter_: Filter, line: int, need
     if cluster is None:
         if "google_grpc" not in block(filter_.get("grpc_service")):
             wrong = "there is no such cluster in this file"
-            yield EnvoyFinding(down, where, line, wrong, "the cluster that `tocsin attach` prints")
+            yield EnvoyFault(down, where, line, wrong, "the cluster that `tocsin attach` prints")
         return
     if not _speaks_http2(cluster):
         wrong = "Envoy speaks HTTP/1.1 to the processor, whose gRPC needs HTTP/2"
         change = (
             f"typed_extension_protocol_options: {_OPTIONS} with explicit_http_config: {{http2_protocol_options: {{}}}}"
         )
-        yield EnvoyFinding(down, where, cluster.line_of("typed_extension_protocol_options"), wrong, change)
+        yield EnvoyFault(down, where, cluster.line_of("typed_extension_protocol_options"), wrong, change)
     most, at_line = _most_requests(cluster)
     if most <= DEFAULT_EXCHANGES:
         wrong = f"Envoy has at most {most:,} exchanges with it under way (max_requests): others are not judged"
         change = f"circuit_breakers: {{thresholds: [{{max_requests: {MOST_EXCHANGES}}}]}}"
-        yield EnvoyFinding(unanswered, where, at_line, wrong, change)
+        yield EnvoyFault(unanswered, where, at_line, wrong, change)
     has_tls = isinstance(cluster.get("transport_socket"), Block)
     if has_tls != needs.has_tls:
         wrong = "Tocsin's port has TLS (ext_proc_tls)" if needs.has_tls else "Tocsin's port has no TLS (ext_proc_tls)"
         wrong += ", and Envoy comes " + ("with it" if has_tls else "without it")
         change = "the transport_socket that `tocsin attach` prints" if needs.has_tls else "no transport_socket"
-        yield EnvoyFinding(down, where, cluster.line_of("transport_socket"), wrong, change)
+        yield EnvoyFault(down, where, cluster.line_of("transport_socket"), wrong, change)
 
 
 def _speaks_http2(cluster: Block) -> bool:

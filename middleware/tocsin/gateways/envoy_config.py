@@ -60,8 +60,8 @@ def envoy_config(root: Block, name: str) -> EnvoyConfig:
             clusters += _of_dump(part, "cluster")
             route_configs += _of_dump(part, "route_config")
             for entry in blocks(part.get("ecds_filters")):
-                discovered_filter = block(entry.get("ecds_filter"))
-                discovered[str(discovered_filter.get("name"))] = block(discovered_filter.get("typed_config"))
+                ecds = block(entry.get("ecds_filter"))
+                discovered[str(ecds.get("name"))] = block(ecds.get("typed_config"))
     elif "static_resources" in root:
         static = block(root["static_resources"])
         listeners, clusters = list(blocks(static.get("listeners"))), list(blocks(static.get("clusters")))
@@ -70,11 +70,11 @@ def envoy_config(root: Block, name: str) -> EnvoyConfig:
             f"{name}: has neither static_resources, as Envoy's bootstrap has, nor configs, as /config_dump of its "
             "admin port has"
         )
-    config_read = EnvoyConfig(clusters={str(cluster.get("name")): cluster for cluster in clusters})
+    envoy = EnvoyConfig(clusters={str(cluster.get("name")): cluster for cluster in clusters})
     by_name = {str(config.get("name")): config for config in route_configs}
     for number, listener in enumerate(listeners):
-        _add_listener(config_read, listener, f"listener {listener.get('name') or number}", by_name, discovered)
-    return config_read
+        _add_listener(envoy, listener, f"listener {listener.get('name') or number}", by_name, discovered)
+    return envoy
 
 
 def _of_dump(part: Block, kind: str) -> list[Block]:
@@ -89,7 +89,7 @@ def _of_dump(part: Block, kind: str) -> list[Block]:
 
 
 def _add_listener(
-    config_read: EnvoyConfig, listener: Block, name: str, route_configs: dict[str, Block], discovered: dict[str, Block]
+    envoy: EnvoyConfig, listener: Block, name: str, route_configs: dict[str, Block], discovered: dict[str, Block]
 ) -> None:
     limit = listener.get("per_connection_buffer_limit_bytes")
     chains = [*blocks(listener.get("filter_chains"))]
@@ -101,10 +101,10 @@ def _add_listener(
             kind = str(settings.get("@type", ""))
             if kind.endswith(TCP):
                 for cluster in _clusters(settings):
-                    config_read.tcp.append((name, cluster, filter_.line))
+                    envoy.tcp.append((name, cluster, filter_.line))
             elif kind.endswith(MANAGER):
                 routes, unseen = _routes(settings, route_configs)
-                config_read.managers.append(
+                envoy.managers.append(
                     Manager(
                         name,
                         settings,

@@ -17,10 +17,10 @@ GROUP = "gateway.envoyproxy.io"
 
 def envoy_gateway(config: Config, guard: Guard, placement: Placement) -> Written:
     """The policy, and what goes with it. Raises ValueError where the API cannot express the configuration."""
-    wishes = wanted(config, guard)
-    needs, notes = wishes.needs, list[str]()
+    modes = wanted(config, guard)
+    needs, notes = modes.needs, list[str]()
     has_grpc = any(not method.is_http for method in needs.methods)
-    body, fails_open = wishes.response_body, wishes.fails_open
+    body, fails_open = modes.response_body, modes.fails_open
     if has_grpc and needs.mode != "observe" and body != "FULL_DUPLEX_STREAMED":
         body = "FULL_DUPLEX_STREAMED"  # the only mode with trailers, which carry the verdict of gRPC
     if body == "FULL_DUPLEX_STREAMED" and fails_open:
@@ -30,8 +30,8 @@ def envoy_gateway(config: Config, guard: Guard, placement: Placement) -> Written
             "away. Run two processors at least"
         )
     processing: Document = {"response": {"body": camel(body)}}
-    if wishes.request_headers or needs.keys:
-        processing["request"] = {} if wishes.request_body == "NONE" else {"body": camel(wishes.request_body)}
+    if modes.request_headers or needs.keys:
+        processing["request"] = {} if modes.request_body == "NONE" else {"body": camel(modes.request_body)}
     else:
         processing["response"]["attributes"] = ["request.path", "request.method"]
     ext_proc: Document = {
@@ -42,11 +42,11 @@ def envoy_gateway(config: Config, guard: Guard, placement: Placement) -> Written
         "failOpen": fails_open,
         "processingMode": processing,
     }
-    if wishes.observes:
+    if modes.observes:
         ext_proc["shadowMode"] = True
     else:
-        ext_proc["messageTimeout"] = milliseconds(wishes.seconds)
-    if needs.namespace and not wishes.observes:
+        ext_proc["messageTimeout"] = milliseconds(modes.seconds)
+    if needs.namespace and not modes.observes:
         ext_proc["metadata"] = {"writableNamespaces": [needs.namespace]}
     documents: list[Document] = [
         {
@@ -57,7 +57,7 @@ def envoy_gateway(config: Config, guard: Guard, placement: Placement) -> Written
         },
         *placement.grant(GROUP, "EnvoyExtensionPolicy"),
     ]
-    if "BUFFERED" in (body, wishes.request_body):
+    if "BUFFERED" in (body, modes.request_body):
         if placement.target_kind == "Gateway":
             documents.append(_buffer(placement, needs.max_message))
         else:

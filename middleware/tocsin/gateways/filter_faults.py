@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tocsin.gateways.document import Block, at, block, blocks
-from tocsin.gateways.findings import Effect, EnvoyFinding
-from tocsin.gateways.needs import GuardedMethod, Needs
+from tocsin.gateways.findings import Effect, EnvoyFault
+from tocsin.gateways.needs import Needs, ReachableMethod
 
 BODY_MODES = ("NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED", "GRPC")
 SEND_MODES = ("DEFAULT", "SEND", "SKIP")
@@ -48,8 +48,8 @@ class Filter:
                 return source.lines[key]
         return self.modes.line or self._sources[-1].line
 
-    def finding(self, effect: Effect, key: str, wrong: str, change: str) -> EnvoyFinding:
-        return EnvoyFinding(effect, self.where, self.line_of(key), wrong, change)
+    def finding(self, effect: Effect, key: str, wrong: str, change: str) -> EnvoyFault:
+        return EnvoyFault(effect, self.where, self.line_of(key), wrong, change)
 
     @property
     def when_unanswered(self) -> Effect:
@@ -63,7 +63,7 @@ class Filter:
         return None
 
 
-def filter_faults(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[EnvoyFinding]:
+def filter_faults(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod]) -> Iterator[EnvoyFault]:
     """What is wrong with a filter for responses of these methods."""
     if filter_.get("grpc_service") is None:
         yield filter_.finding(
@@ -79,14 +79,14 @@ def filter_faults(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod
     yield from _forwarded_headers(filter_, needs)
 
 
-def _wanted_body(needs: Needs, methods: Sequence[GuardedMethod]) -> str:
+def _wanted_body(needs: Needs, methods: Sequence[ReachableMethod]) -> str:
     waits = needs.enforces or (any(method.is_http for method in methods) and not needs.observes)
     if not waits:
         return "STREAMED"
     return "FULL_DUPLEX_STREAMED" if any(method.streams for method in methods) else "BUFFERED"
 
 
-def _modes(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[EnvoyFinding]:
+def _modes(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod]) -> Iterator[EnvoyFault]:
     mode, key = filter_.response_body, "response_body_mode"
     wanted = _wanted_body(needs, methods)
     change = f"response_body_mode: {wanted}"
@@ -132,7 +132,7 @@ def _modes(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> I
             yield filter_.finding(Effect.UNTOLD, "response_trailer_mode", wrong, "response_trailer_mode: SEND")
 
 
-def _requests(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -> Iterator[EnvoyFinding]:
+def _requests(filter_: Filter, needs: Needs, methods: Sequence[ReachableMethod]) -> Iterator[EnvoyFault]:
     if not filter_.sends_request_headers:
         if "request.path" not in filter_.attributes:
             wrong = "neither request headers nor the attribute request.path come, so that no method is known"
@@ -159,7 +159,7 @@ def _requests(filter_: Filter, needs: Needs, methods: Sequence[GuardedMethod]) -
         yield filter_.finding(Effect.FAILS, "request_body_mode", wrong, "request_body_mode: STREAMED")
 
 
-def _failing(filter_: Filter, needs: Needs) -> Iterator[EnvoyFinding]:
+def _failing(filter_: Filter, needs: Needs) -> Iterator[EnvoyFault]:
     if filter_.allows_failure and needs.closed and not filter_.observes:
         wrong = "with fail: closed nothing may pass unjudged, and with failure_mode_allow it does while Tocsin is away"
         yield filter_.finding(Effect.MAY_PASS, "failure_mode_allow", wrong, "failure_mode_allow: false")
@@ -181,7 +181,7 @@ def _failing(filter_: Filter, needs: Needs) -> Iterator[EnvoyFinding]:
             yield filter_.finding(Effect.NOTE, "deferred_close_timeout", wrong, "deferred_close_timeout: 5s")
 
 
-def _replies(filter_: Filter, needs: Needs) -> Iterator[EnvoyFinding]:
+def _replies(filter_: Filter, needs: Needs) -> Iterator[EnvoyFault]:
     if filter_.observes:
         return
     if needs.enforces and filter_.get("disable_immediate_response") is True:
@@ -205,7 +205,7 @@ def _replies(filter_: Filter, needs: Needs) -> Iterator[EnvoyFinding]:
         yield filter_.finding(Effect.NOTE, "allow_mode_override", wrong, "allow_mode_override: false")
 
 
-def _forwarded_headers(filter_: Filter, needs: Needs) -> Iterator[EnvoyFinding]:
+def _forwarded_headers(filter_: Filter, needs: Needs) -> Iterator[EnvoyFault]:
     """Headers that are read of a request or response, and that the filter keeps back."""
     rules = block(filter_.get("forward_rules"))
     if not rules:

@@ -18,7 +18,7 @@ class Effect(StrEnum):
     NOTE = "note"
 
 
-class EnvoyFinding(NamedTuple):
+class EnvoyFault(NamedTuple):
     """One line that does not fit: what is wrong, what it does, and what to write in its place."""
 
     effect: Effect
@@ -28,7 +28,7 @@ class EnvoyFinding(NamedTuple):
     change: str
 
 
-def breaks_closed(finding: EnvoyFinding, *, closed: bool) -> bool:
+def breaks_closed(finding: EnvoyFault, *, closed: bool) -> bool:
     """Whether responses pass unjudged that must not: always where nothing is judged, and with `fail: closed` also
     where that depends on load or on what is not seen.
     """

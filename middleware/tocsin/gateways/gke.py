@@ -15,37 +15,37 @@ LONGEST = 10.0  # seconds that a message may take
 
 def gke(config: Config, guard: Guard, placement: Placement) -> Written:
     """The extension. Raises ValueError where its API cannot express the configuration."""
-    wishes = wanted(config, guard)
-    needs, notes = wishes.needs, list[str]()
+    modes = wanted(config, guard)
+    needs, notes = modes.needs, list[str]()
     if needs.asks:
         raise ValueError("ask: changes requests, which takes them BUFFERED, and a GCPTrafficExtension has no such mode")
     if needs.namespace:
         raise ValueError("ext_proc_metadata: a GCPTrafficExtension lets no dynamic metadata in: leave it out")
-    if wishes.seconds > LONGEST:
+    if modes.seconds > LONGEST:
         raise ValueError(
-            f"a reply may take {wishes.seconds:g}s (scoring_budget, retry, fallback), and a GCPTrafficExtension waits "
+            f"a reply may take {modes.seconds:g}s (scoring_budget, retry, fallback), and a GCPTrafficExtension waits "
             f"{LONGEST:g}s at most: lower them"
         )
     if placement.target_kind != "Gateway":
         raise ValueError(f"--target: a GCPTrafficExtension is for a Gateway, not a {placement.target_kind}")
     if placement.is_elsewhere:
         raise ValueError("--processor: a GCPTrafficExtension names a Service of its own namespace")
-    body = "FULL_DUPLEX_STREAMED" if wishes.response_body == "BUFFERED" else wishes.response_body
-    request_body = "STREAMED" if wishes.request_body == "BUFFERED" else wishes.request_body
+    body = "FULL_DUPLEX_STREAMED" if modes.response_body == "BUFFERED" else modes.response_body
+    request_body = "STREAMED" if modes.request_body == "BUFFERED" else modes.request_body
     events = ["RequestHeaders", "ResponseHeaders", "ResponseBody", "ResponseTrailers"]
     extension: Document = {
         "name": placement.name,
         "authority": placement.host,
         "backendRef": {"group": "", "kind": "Service", "name": placement.service, "port": placement.port},
-        "failOpen": wishes.fails_open,
-        "timeout": milliseconds(wishes.seconds),
+        "failOpen": modes.fails_open,
+        "timeout": milliseconds(modes.seconds),
         "supportedEvents": events,
         "responseBodySendMode": camel(body),
     }
     if request_body != "NONE":
         events.insert(1, "RequestBody")
         extension["requestBodySendMode"] = camel(request_body)
-    if wishes.observes:
+    if modes.observes:
         extension["observabilityMode"] = True
         notes.append("observabilityMode is for gateways of regional classes")
     if not needs.has_tls:

@@ -16,7 +16,7 @@ MANAGER = "envoy.filters.network.http_connection_manager"
 
 def istio(config: Config, guard: Guard, placement: Placement) -> Written:
     """The filter for a gateway of Istio's. Raises ValueError where the configuration serves none."""
-    wishes = wanted(config, guard)
+    modes = wanted(config, guard)
     if placement.target_kind != "Gateway":
         raise ValueError(
             f"--target: an EnvoyFilter changes a whole gateway, not a route ({placement.target_kind}): name a "
@@ -43,8 +43,8 @@ def istio(config: Config, guard: Guard, placement: Placement) -> Written:
             "patch": {"operation": "ADD", "value": cluster},
         },
     ]
-    if "BUFFERED" in (wishes.response_body, wishes.request_body):
-        limit = {"per_connection_buffer_limit_bytes": wishes.needs.max_message}
+    if "BUFFERED" in (modes.response_body, modes.request_body):
+        limit = {"per_connection_buffer_limit_bytes": modes.needs.max_message}
         patches.append(
             {
                 "applyTo": "LISTENER",
@@ -59,5 +59,5 @@ def istio(config: Config, guard: Guard, placement: Placement) -> Written:
         "metadata": placement.metadata(),
         "spec": spec,
     }
-    notes = ["replace the names of files in transport_socket"] if wishes.needs.has_tls else []
+    notes = ["replace the names of files in transport_socket"] if modes.needs.has_tls else []
     return Written([document], notes)

@@ -17,7 +17,7 @@ _CAPTURE = re.compile(r"\{[a-z_]+\}")
 
 
 @dataclass(frozen=True)
-class GuardedMethod:
+class ReachableMethod:
     """A method of gRPC or a route of HTTP that a model guards. `path` is an example where the route captures a part."""
 
     name: str
@@ -38,7 +38,7 @@ class Needs:
     needs_request: bool
     needs_request_headers: bool
     keys: tuple[str, ...]  # of the request's metadata
-    methods: tuple[GuardedMethod, ...]
+    methods: tuple[ReachableMethod, ...]
     max_message: int
     reply_seconds: float
     namespace: str | None
@@ -88,6 +88,6 @@ class Needs:
         return bool(self._grpc.method(path)) or self._routes.match("POST", path) is not None
 
 
-def _guarded(name: str, is_http: bool, streams: bool, requests_stream: bool) -> GuardedMethod:
+def _guarded(name: str, is_http: bool, streams: bool, requests_stream: bool) -> ReachableMethod:
     path = name.partition(" ")[2] if is_http else name
-    return GuardedMethod(name, _CAPTURE.sub("x", path), path.partition("{")[0], is_http, streams, requests_stream)
+    return ReachableMethod(name, _CAPTURE.sub("x", path), path.partition("{")[0], is_http, streams, requests_stream)

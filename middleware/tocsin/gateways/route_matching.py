@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tocsin.gateways.document import Block, at, block
 from tocsin.gateways.envoy_config import EnvoyRoute
-from tocsin.gateways.needs import GuardedMethod
+from tocsin.gateways.needs import ReachableMethod
 
 _CONDITIONS = ("headers", "query_parameters", "grpc", "runtime_fraction", "tls_context", "dynamic_metadata", "cookies")
 
@@ -17,29 +17,29 @@ class Reached(NamedTuple):
     """A guarded method behind a route: the path as callers send it, and as the model server gets it."""
 
     route: EnvoyRoute
-    method: GuardedMethod
+    method: ReachableMethod
     sent: str
     forwarded: str
     is_guess: bool = False  # the route's rewriting cannot be undone here
 
 
-def reached(routes: Sequence[EnvoyRoute], methods: Sequence[GuardedMethod]) -> Iterator[Reached]:
+def reached(routes: Sequence[EnvoyRoute], methods: Sequence[ReachableMethod]) -> Iterator[Reached]:
     """Every guarded method that some route reaches. A route behind one that takes a path for certain does not."""
     hosts: dict[str, list[EnvoyRoute]] = {}
     for route in routes:
         hosts.setdefault(route.name.rpartition("/")[0], []).append(route)
     for of_host in hosts.values():
         for method in methods:
-            route_of_path: dict[str, str] = {}
+            certain: dict[str, str] = {}
             for route in of_host:
                 for sent, forwarded, is_guess in _paths(route, method):
-                    if route_of_path.get(sent, route.name) == route.name:  # of weighted clusters, all are reached
+                    if certain.get(sent, route.name) == route.name:  # of weighted clusters, all are reached
                         yield Reached(route, method, sent, forwarded, is_guess)
                     if _is_certain(route.match):
-                        route_of_path.setdefault(sent, route.name)
+                        certain.setdefault(sent, route.name)
 
 
-def _paths(route: EnvoyRoute, method: GuardedMethod) -> Iterator[tuple[str, str, bool]]:
+def _paths(route: EnvoyRoute, method: ReachableMethod) -> Iterator[tuple[str, str, bool]]:
     action = route.action
     prefix = str(route.match.get("prefix", route.match.get("path_separated_prefix", route.match.get("path", ""))))
     replaced = action.get("prefix_rewrite")

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from tocsin.exchange.replies import Reply
 from tocsin.http_relay.bodies import Body, BodyError, OpenBody, body_of
 from tocsin.http_relay.context import HttpContext, RelayedResponse, ResponseHost
-from tocsin.http_relay.heads import HeadError, RequestHead, read_request, read_response
+from tocsin.http_relay.heads import HeadError, Http1Request, read_request, read_response
 from tocsin.http_relay.passing import PassedResponse
 from tocsin.http_relay.replies import CONTINUE, refusal, written
 from tocsin.http_relay.request import Passage, RelayedRequest
-from tocsin.http_relay.response import JudgedResponse
+from tocsin.http_relay.response import GuardedResponse
 from tocsin.http_relay.sides import Side, SideHost
 from tocsin.judgement.batching import MOST_WAITING, VerdictCallback
 from tocsin.judgement.call import Call
@@ -49,7 +49,7 @@ class HttpConnection(RelayedConnection):
         self.upstream: Side | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._received = b""  # from the caller, not read yet
-        self._upstream_bytes = b""  # from the upstream, not read yet
+        self._unread_response = b""  # from the upstream, not read yet
         self._request: RelayedRequest | None = None
         self._response: RelayedResponse | None = None
         self._body: Body | None = None  # the response's
@@ -174,7 +174,7 @@ class HttpConnection(RelayedConnection):
         self.relay.not_understood["malformed"] += 1
         self._refuse_rest(error.status, "MALFORMED", str(error))
 
-    def _open(self, head: RequestHead) -> None:
+    def _open(self, head: Http1Request) -> None:
         """A request begins."""
         relay, context = self.relay, self.context
         if head.verb == "CONNECT":
@@ -282,7 +282,7 @@ class HttpConnection(RelayedConnection):
     def _ensure_upstream(self) -> None:
         if self.upstream is None:
             self._is_reused = False
-            self._upstream_bytes = b""
+            self._unread_response = b""
             side = self.upstream = Side(self._sockets)
             self._connecting = asyncio.get_running_loop().create_task(self._connect(side))
 
@@ -317,7 +317,7 @@ class HttpConnection(RelayedConnection):
     def _drop_upstream(self) -> None:
         """End the upstream connection, whatever it still sends."""
         side, self.upstream = self.upstream, None
-        self._upstream_bytes = b""
+        self._unread_response = b""
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
@@ -330,8 +330,8 @@ class HttpConnection(RelayedConnection):
         if self._is_tunnel:
             self.downstream.write(data)
             return
-        self._upstream_bytes = self._upstream_bytes + data if self._upstream_bytes else data
-        while self._upstream_bytes and self.upstream is not None:
+        self._unread_response = self._unread_response + data if self._unread_response else data
+        while self._unread_response and self.upstream is not None:
             if not self._awaits_response or (self._response is not None and self._body is None):
                 self._on_desynchronised()
                 return
@@ -353,7 +353,7 @@ class HttpConnection(RelayedConnection):
         """Read the head of a response, where there is a whole one; whether there was."""
         request = self._request
         assert request is not None
-        received = self._upstream_bytes
+        received = self._unread_response
         end = received.find(HEAD_END)
         longest = self.relay.longest_headers
         try:
@@ -370,7 +370,7 @@ class HttpConnection(RelayedConnection):
                 self.relay.guard.on_call_closed(request.exchange.call)
             self._answer(refusal(502, "UPSTREAM", str(error)))
             return False
-        self._upstream_bytes = received[end + 4 :]
+        self._unread_response = received[end + 4 :]
         if head.status == 101:
             self._become_tunnel(head.raw)
             return False
@@ -384,7 +384,9 @@ class HttpConnection(RelayedConnection):
         if request.exchange is None:
             response: RelayedResponse = PassedResponse(self._host, head, body)
         else:
-            response = JudgedResponse(self.relay, self._host, request.exchange, request.head, request.again, head, body)
+            response = GuardedResponse(
+                self.relay, self._host, request.exchange, request.head, request.again, head, body
+            )
         self._response = response
         response.on_head()
         if body.is_done:
@@ -396,7 +398,7 @@ class HttpConnection(RelayedConnection):
         body, response = self._body, self._response
         assert body is not None and response is not None
         try:
-            raw, content, self._upstream_bytes = body.feed(self._upstream_bytes)
+            raw, content, self._unread_response = body.feed(self._unread_response)
         except BodyError:
             self.relay.not_understood["malformed"] += 1
             self._lose_response()
@@ -412,9 +414,9 @@ class HttpConnection(RelayedConnection):
         """All of the response has come."""
         response, self._body = self._response, None
         assert response is not None
-        if self._upstream_bytes:  # it would be taken for the answer to the next request
+        if self._unread_response:  # it would be taken for the answer to the next request
             self.relay.not_understood["malformed"] += 1
-            self._upstream_bytes = b""
+            self._unread_response = b""
             self._upstream_keeps = False
         response.on_end()
         if not self._upstream_keeps:
@@ -459,8 +461,8 @@ class HttpConnection(RelayedConnection):
         """Both have agreed to speak something else, which passes unread."""
         self.relay.not_understood["upgraded"] += 1
         self._is_tunnel = True
-        self.downstream.write(head + self._upstream_bytes)
-        self._upstream_bytes = b""
+        self.downstream.write(head + self._unread_response)
+        self._unread_response = b""
         if self._received and self.upstream is not None:
             self.upstream.write(self._received)
         self._received = b""
@@ -538,10 +540,10 @@ class HttpConnection(RelayedConnection):
         else:
             target = HttpTarget(listener.upstream, listener.upstream_tls)
 
-        async def call_upstream() -> None:
+        async def send_again() -> None:
             on_answer(await send_aio(target, request))
 
-        task = asyncio.get_running_loop().create_task(call_upstream())
+        task = asyncio.get_running_loop().create_task(send_again())
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
         return task.cancel

@@ -6,7 +6,7 @@ from asyncio import TimerHandle
 from collections.abc import Callable
 
 from tocsin.exchange.exchange import Exchange, Exchanges
-from tocsin.http_relay.heads import RequestHead
+from tocsin.http_relay.heads import Http1Request
 from tocsin.http_relay.paths import RoutePaths, plain_path
 from tocsin.judgement.batching import VerdictCallback
 from tocsin.judgement.call import Call
@@ -43,7 +43,7 @@ class HttpContext:
         if self._methods is not self.relay.guard.methods:
             self._follow()
 
-    def open(self, head: RequestHead, origin: str, hint: str) -> Exchange | None:
+    def open(self, head: Http1Request, origin: str, hint: str) -> Exchange | None:
         """The exchange that a request begins; None where no server would find a guarded route at its path."""
         self.refresh()
         exchange = self.exchanges.open(head.verb, head.path, head.fields, origin=origin, hint=hint)
@@ -52,7 +52,7 @@ class HttpContext:
         verb, _, path = self.paths.spelled(head.verb, head.path).partition(" ")
         return self.exchanges.open(verb, path, head.fields, origin=origin, hint=hint) if verb else None
 
-    def passes_unguarded(self, head: RequestHead) -> bool:
+    def passes_unguarded(self, head: Http1Request) -> bool:
         """Whether a request for a route that no model has may go on."""
         relay = self.relay
         if not relay.refuses_unguarded:

@@ -76,7 +76,7 @@ class Head:
             self.keeps_alive = True
 
 
-class RequestHead(Head):
+class Http1Request(Head):
     """A request's. `target` is its path with its query, `path` without; `expects_continue`: the caller waits for a
     word before it sends the body; `upgrade` names what it would change to; `takes_trailers`: it reads trailers.
     """
@@ -104,7 +104,7 @@ class ResponseHead(Head):
         return self.status < 200
 
 
-def read_request(raw: bytes, names: Collection[str] = _NO_NAMES) -> RequestHead:
+def read_request(raw: bytes, names: Collection[str] = _NO_NAMES) -> Http1Request:
     """A request's head, with the empty line that ends it. `names` are fields that somebody behind this reads, besides
     those of HTTP itself. Raises HeadError.
     """
@@ -112,7 +112,7 @@ def read_request(raw: bytes, names: Collection[str] = _NO_NAMES) -> RequestHead:
     if match is None:
         raise _explained(raw)
     verb, target, minor, lines = match.groups()
-    head = RequestHead(raw, minor[0] - 48, _fields(lines), verb.decode(), target.decode())
+    head = Http1Request(raw, minor[0] - 48, _fields(lines), verb.decode(), target.decode())
     if head.target[0] != "/" and (head.target != "*" or head.verb != "OPTIONS"):
         raise HeadError(400, "the target of a request must be a path")
     has_host = has_length = False

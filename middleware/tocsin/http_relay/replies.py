@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS
 from tocsin.exchange.replies import Reply
-from tocsin.http_relay.heads import RequestHead, lines_of
+from tocsin.http_relay.heads import Http1Request, lines_of
 from tocsin.outbound_http import CONNECTION_FIELDS
 from tocsin.verdict import METADATA_KEY
 
@@ -16,7 +16,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OF_ANOTHER = CONNECTION_FIELDS | BODY_DEPENDENT_FIELDS | {METADATA_KEY}
 
 
-def written(reply: Reply, request: RequestHead | None, *, closes: bool, more: Sequence[tuple[str, str]] = ()) -> bytes:
+def written(reply: Reply, request: Http1Request | None, *, closes: bool, more: Sequence[tuple[str, str]] = ()) -> bytes:
     """A whole response to a request, None: to what is none. `closes`: the connection ends with it; `more`: fields that
     it gets besides.
     """

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tocsin.exchange.exchange import Exchange
 from tocsin.http_relay.bodies import Body
-from tocsin.http_relay.heads import RequestHead
+from tocsin.http_relay.heads import Http1Request
 from tocsin.memory import MemoryAccount
 from tocsin.outbound_http import HttpCall
 
@@ -33,7 +33,7 @@ class RelayedRequest:
 
     def __init__(
         self,
-        head: RequestHead,
+        head: Http1Request,
         body: Body,
         exchange: Exchange | None,
         passage: Passage,

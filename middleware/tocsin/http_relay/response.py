@@ -1,8 +1,8 @@
 """A guarded response on its way to the caller, in HTTP/1.1: it passes while it is judged, or waits until it is.
 
-A response takes one of three ways. PASSING: its bytes go on as they came (observe; whatever is not judged). HELD: head
-and body wait until the document is judged, then they go on as they came, with the verdict in the head. STREAMED: events
-go on one by one, in chunks of the relay's own. The gate says what may go; this knows how.
+A response takes one of three ways. PASSING: its bytes go on as they came (observe; whatever is not judged). BUFFERED:
+head and body wait until the document is judged, then they go on as they came, with the verdict in the head. STREAMED:
+events go on one by one, in chunks of the relay's own. The gate says what may go; this knows how.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from asyncio import TimerHandle
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, EVENTS, Exchange, Segment
-from tocsin.exchange.exchange import ResponseHead as Treatment
+from tocsin.exchange.exchange import BODY_DEPENDENT_FIELDS, DOCUMENT, EVENTS, Exchange, ResponseTreatment, Segment
 from tocsin.exchange.replies import Reply, ending, reply, verdict_event, verdict_fields
 from tocsin.http_relay.bodies import LAST_CHUNK, Body, ChunkedBody, chunk
 from tocsin.http_relay.context import RelayedResponse, ResponseHost
-from tocsin.http_relay.heads import CHUNKED, RequestHead, ResponseHead, lines_of
+from tocsin.http_relay.heads import CHUNKED, Http1Request, ResponseHead, lines_of
 from tocsin.http_relay.passing import CLOSE, HOP
 from tocsin.http_relay.replies import refusal, written
 from tocsin.judgement import gate as gates
@@ -30,12 +29,12 @@ from tocsin.outbound_http import Answer, HttpCall
 from tocsin.relay.context import RelayContext
 from tocsin.verdict import METADATA_KEY
 
-PASSING, HELD, STREAMED = 0, 1, 2
+PASSING, BUFFERED, STREAMED = 0, 1, 2
 BEYOND: Fault = ("undecodable", "a message follows the end of a stream")
 LOST = "the upstream closed the connection in the middle of its response"
 
 
-class WaitingSegment:
+class HeldSegment:
     """A segment, and how many of its messages may not go on yet; one that tells the end waits for all before it."""
 
     __slots__ = ("messages", "segment")
@@ -45,7 +44,7 @@ class WaitingSegment:
         self.messages = len(segment.messages) + (1 if segment.is_done else 0)
 
 
-class JudgedResponse(RelayedResponse):
+class GuardedResponse(RelayedResponse):
     """A guarded response. `again` is the request where it may be sent once more, `body` the reader of its own body."""
 
     def __init__(
@@ -53,7 +52,7 @@ class JudgedResponse(RelayedResponse):
         context: RelayContext,
         host: ResponseHost,
         exchange: Exchange,
-        request: RequestHead,
+        request: Http1Request,
         again: HttpCall | None,
         head: ResponseHead,
         body: Body,
@@ -69,13 +68,13 @@ class JudgedResponse(RelayedResponse):
         self._holds = context.enforces
         self._annotates = context.annotates
         self.gate = Gate(context.guard, exchange.call, holds=self._holds, can_retry=again is not None)
-        self._treatment = Treatment(False)
+        self._treatment = ResponseTreatment(False)
         self._way = PASSING
         self._head_waits = False
         self._is_chunked = False  # as it goes out
         self._has_trailer = False  # the verdict goes behind the last chunk
-        self._segments: deque[WaitingSegment] = deque()
-        self._raw: list[bytes] = []  # of a HELD response, as it came
+        self._segments: deque[HeldSegment] = deque()
+        self._raw: list[bytes] = []  # of a BUFFERED response, as it came
         self._ready: list[bytes] = []  # what may go, of what waited
         self._size = 0  # bytes that wait, as they were charged
         self._kept_bytes = 0  # of messages that wait to be judged with others, as they were charged
@@ -99,11 +98,11 @@ class JudgedResponse(RelayedResponse):
         self._accept()
         is_document = treatment.kind == DOCUMENT
         if treatment.is_judged and (treatment.rewrites or self._holds or (self._annotates and is_document)):
-            self._way = HELD if is_document else STREAMED
+            self._way = BUFFERED if is_document else STREAMED
         elif treatment.is_judged and self._annotates and (self._tells_by_event or self._tells_by_trailer):
             self._way = STREAMED
         self._is_cleared = not (self._holds or (self._annotates and self._way != PASSING)) or not treatment.is_judged
-        self._head_waits = self._way == HELD or (self._way == STREAMED and self._holds)
+        self._head_waits = self._way == BUFFERED or (self._way == STREAMED and self._holds)
         if not self._head_waits:
             self._send_head()
 
@@ -140,7 +139,7 @@ class JudgedResponse(RelayedResponse):
             self._host.write(raw)
             if not self._treatment.is_judged:
                 return
-        elif self._way == HELD:
+        elif self._way == BUFFERED:
             self._raw.append(raw)
             self._keep(len(raw))
         if content:
@@ -157,7 +156,7 @@ class JudgedResponse(RelayedResponse):
         if self._way == PASSING:
             if ending:
                 self._host.write(ending)
-        elif self._way == HELD:
+        elif self._way == BUFFERED:
             self._raw.append(ending)
         if self._treatment.is_judged:
             self._take(self._exchange.on_response_end())
@@ -178,7 +177,7 @@ class JudgedResponse(RelayedResponse):
             self._flush()
             return
         self.is_over = True
-        if self._way == HELD:
+        if self._way == BUFFERED:
             self._send_reply(refusal(502, "UPSTREAM", LOST))
             self._drop()
             self._host.on_response_done()
@@ -201,7 +200,7 @@ class JudgedResponse(RelayedResponse):
                 return
             if self._is_done and segment.messages:
                 segment = self._beyond(segment)
-            waiting = WaitingSegment(segment)
+            waiting = HeldSegment(segment)
             self._segments.append(waiting)
             if self._way == STREAMED and segment.raw:
                 self._keep(len(segment.raw))
@@ -262,14 +261,14 @@ class JudgedResponse(RelayedResponse):
     def _submit(self, piece: Call) -> None:
         self._arrived = self._arrived or time.perf_counter()
         self._host.submit(piece, self)
-        if self._holds or self._way == HELD:
+        if self._holds or self._way == BUFFERED:
             self._limit()
 
     def _limit(self) -> None:
         if self._timer is None and not self.is_over:
             self._timer = self._host.limit(self.call, self._on_late)
 
-    def _release(self, items: Iterable[WaitingSegment]) -> None:
+    def _release(self, items: Iterable[HeldSegment]) -> None:
         for waiting in items:
             waiting.messages -= 1
         self._advance()
@@ -308,9 +307,9 @@ class JudgedResponse(RelayedResponse):
     def _flush(self) -> None:
         if self.is_over or not self._ready:
             return
-        if self._way == HELD and self._is_complete:
+        if self._way == BUFFERED and self._is_complete:
             return
-        if self._way == HELD:  # the document is too large to be read: it passes
+        if self._way == BUFFERED:  # the document is too large to be read: it passes
             self._way = STREAMED if self._treatment.rewrites else PASSING
             self._send_head()
             if self._way == PASSING:
@@ -446,7 +445,7 @@ class JudgedResponse(RelayedResponse):
         self._end_waiting()
         answer = self._answer if instead.further else None
         self._segments.clear()
-        if self._way == HELD:
+        if self._way == BUFFERED:
             self._ready.clear()
         self._flush()
         self.is_over = True

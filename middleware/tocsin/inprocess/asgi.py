@@ -14,7 +14,7 @@ from tocsin.exchange.exchange import (
     DOCUMENT,
     Exchange,
     Exchanges,
-    ResponseHead,
+    ResponseTreatment,
     until_done,
     without_verdict,
 )
@@ -98,7 +98,7 @@ class _ServedExchange:
         self._body: bytes | None = None  # the request's, where it was read, as the application gets it
         self._unread: list[Message] = []  # what was received before, for the application to receive
         self._start: Message | None = None  # the response's, until it goes out
-        self._head = ResponseHead(False)
+        self._head = ResponseTreatment(False)
         self._has_ended = False  # nothing more goes to the caller
         self._stopped = asyncio.Event()
         self._receiving: asyncio.Task[Message] | None = None

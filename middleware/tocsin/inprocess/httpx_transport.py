@@ -15,7 +15,7 @@ from tocsin.exchange.exchange import (
     DOCUMENT,
     Exchange,
     Exchanges,
-    ResponseHead,
+    ResponseTreatment,
     Segment,
     until_done,
     without_verdict,
@@ -80,7 +80,7 @@ class _Exchanging:
         self.exchange = exchange
         self.gate = HttpGate(exchange)
         self.request = request
-        self.head = ResponseHead(False)
+        self.head = ResponseTreatment(False)
 
     def on_request(self, body: bytes) -> None:
         """The request is complete; it may go on as another."""

@@ -145,18 +145,19 @@ class GuardedModel:
         """The session of a call, "" where none is configured or the call names none."""
         return self._session(call)
 
-    def signals_of(self, call: Call, opened: Sequence[Opened]) -> Reading:
-        """Read a call's signals from its messages and its metadata: how many rows, how to stack them, and each signal's
-        raw contents. Raises Unscored.
-        """
-        method = call.method
+    def read(self, method: str, opened: Sequence[Opened], request: bytes | None) -> Reading:
+        """Read the signals of messages: rows, how to stack them, and the raw contents of each. Raises Unscored."""
         reader = self._readers.get(method)
         if reader is None:
             raise Unscored(
                 "missing_signal", self._unreadable.get(method, "the method is not one of the model's protocol")
             )
-        reading = reader.read(opened, call.request)
-        signals = self._metadata.get(method) if self._metadata else None
+        return reader.read(opened, request)
+
+    def signals_of(self, call: Call, opened: Sequence[Opened]) -> Reading:
+        """Read a call's signals from its messages and its metadata. Raises Unscored."""
+        reading = self.read(call.method, opened, call.request)
+        signals = self._metadata.get(call.method) if self._metadata else None
         if signals is None:
             return reading
         of_call = call.parent or call

@@ -58,7 +58,5 @@ def _order(text: str, key: str, choices: int) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     order = [int(part) for part in parts if part.isdigit()]
     if sorted(order) != list(range(choices)) or len(order) != len(parts):
-        raise Unscored(
-            "shape", f"metadata '{key}' must tell an order of {choices} choices, such as 1,0,2, not '{text}'"
-        )
+        raise Unscored("shape", f"metadata '{key}' must be an order of {choices} choices, such as 1,0,2, not '{text}'")
     return order

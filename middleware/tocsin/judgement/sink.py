@@ -94,4 +94,4 @@ class Sinks(list[Sink]):
         name = type(sink).__name__
         if (suppressed := self._throttle.admit(name)) is not None:
             what_failed = f"{type(error).__name__}: {error}{and_more(suppressed)}"
-            log.error("sink %s failed, and what it was told is lost: %s", name, what_failed)
+            log.error("sink %s failed and lost a report: %s", name, what_failed)

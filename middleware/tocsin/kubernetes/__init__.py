@@ -1,1 +1,1 @@
-"""Manifests with the sidecar in them, for those who have manifests already and no use for a chart."""
+"""Adds the sidecar to existing manifests, without the Helm chart."""

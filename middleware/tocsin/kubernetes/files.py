@@ -1,4 +1,4 @@
-"""Files that a configuration names, and where a pod has them: carried along, mounted, or refused with what to do."""
+"""Files that a configuration names, and how a pod gets them: in a ConfigMap, mounted, or refused with advice."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class Placed:
 
 
 def place_files(settings: Mapping[str, Any], folder: Path, *, bundles: bool, secrets: Sequence[str]) -> Placed:
-    """Place every file that the settings name, which are relative to `folder`.
+    """Place every file that the settings name, relative to `folder`.
 
-    Raises ConfigError that says of each file without a way into the pod which setting names it, and what to do.
+    Raises ConfigError that names, for each file that cannot get into the pod, the setting and what to do.
     """
     written = copy.deepcopy(dict(settings))
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""Puts the sidecar into manifests: YAML in, YAML out, and what was done in words."""
+"""Adds the sidecar to manifests: YAML in, YAML out, and a list of the changes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ DIGEST, MOVED = "tocsin/config", "tocsin/moved"  # annotations of pods
 
 
 def inject(documents: Iterable[Document], sidecar: SidecarContainer) -> tuple[list[Document], list[str]]:
-    """The documents with the sidecar in every pod whose containers have an upstream's port, Services of it pointed at
-    the sidecar, and ConfigMaps behind; and what was done. Doing it again changes nothing more.
+    """Add the sidecar to every pod whose containers have an upstream's port, point Services at it, and append
+    ConfigMaps. Returns the documents and a list of the changes. Repeating it changes nothing more.
 
-    Raises ConfigError when no workload is there that serves an upstream's port, and for what could not start.
+    Raises ConfigError when no workload serves an upstream's port, and for what could not start.
     """
     manifests = [copy.deepcopy(document) for document in documents]
     notes: list[str] = []
@@ -184,7 +184,7 @@ def _before_pool(
 
 
 def _move_back(pod: Document) -> None:
-    """Undo what an earlier time has moved."""
+    """Undo what an earlier run has moved."""
     annotations = (pod.get("metadata") or {}).get("annotations") or {}
     for pair in str(annotations.pop(MOVED, "")).split(","):
         old, _, new = pair.partition(":")
@@ -226,7 +226,7 @@ def _put_in(document: Document, pod: Document, sidecar: SidecarContainer, served
 
 
 def _advice(document: Document, pod: Document, sidecar: SidecarContainer, served: Sequence[Listening]) -> list[str]:
-    """What only the owner of the manifests can do."""
+    """Changes that only the owner of the manifests can make."""
     notes = []
     upstreams = {listening.upstream for listening in served} | {listening.port for listening in served}
     for container, port in declared_ports(pod, NAME):
@@ -263,7 +263,7 @@ def _config_map(document: Document) -> str:
 
 
 def _is_replaced(document: Document, written: dict[tuple[str | None, str], Document]) -> bool:
-    """Whether a ConfigMap is of an earlier time, and written anew. Raises ConfigError where it is somebody else's."""
+    """Whether a ConfigMap is from an earlier run and is written anew. Raises ConfigError where it is not Tocsin's."""
     name = str((document.get("metadata") or {}).get("name"))
     if document.get("kind") != "ConfigMap" or (namespace_of(document), name) not in written:
         return False

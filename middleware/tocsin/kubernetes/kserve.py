@@ -56,11 +56,11 @@ def restore_ports(document: Document, pod: Document) -> None:
     if document["kind"] != "InferenceService":
         return
     spec = pod["spec"]
-    removed_ports = str(pod["metadata"]["annotations"].pop(PORTS, ""))
-    if not removed_ports:
+    port_texts = str(pod["metadata"]["annotations"].pop(PORTS, ""))
+    if not port_texts:
         return
     spec["containers"] = [entry for entry in spec["containers"] if entry.get("name") != TRANSFORMER]
-    for part in removed_ports.split(","):
+    for part in port_texts.split(","):
         container, name, port = part.split("/")
         for entry in spec["containers"]:
             if entry.get("name") == container:
@@ -77,13 +77,13 @@ def put_into_predictor(
         raise ConfigError(f"{_called(document)}: KServe leads callers to one port: leave `listeners` out")
     if any(entry.get("name") == TRANSFORMER for entry in spec["containers"]):
         raise ConfigError(f"{_called(document)}: has a {TRANSFORMER} already, whose place the relay would take")
-    removed_ports, name = [], ""
+    declared_ports, name = [], ""
     for entry in spec["containers"]:
         for port in entry.pop("ports", None) or []:
-            removed_ports.append(f"{entry.get('name')}/{port.get('name', '')}/{port['containerPort']}")
+            declared_ports.append(f"{entry.get('name')}/{port.get('name', '')}/{port['containerPort']}")
             if port.get("containerPort") == served[0].upstream:
                 name = str(port.get("name", ""))
-    pod["metadata"]["annotations"][PORTS] = ",".join(removed_ports)
+    pod["metadata"]["annotations"][PORTS] = ",".join(declared_ports)
     container = sidecar.container()
     container.pop("restartPolicy", None)
     container["name"] = TRANSFORMER

@@ -1,4 +1,4 @@
-"""Services: which of them lead to a model server, and how they come to lead to the sidecar."""
+"""Services: which of them lead to a model server, and how they are pointed at the sidecar."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def leads_to_sidecar(service: Document, pods: GuardedPods, listening: Listening)
 
 
 def shut_out(policy: Document, pods: GuardedPods) -> list[str]:
-    """What a NetworkPolicy says that lets callers to the model server's port, and not to the sidecar's."""
+    """A warning about a NetworkPolicy that admits callers to the model server's port and not to the sidecar's."""
     spec = policy.get("spec") or {}
     selector = spec.get("podSelector") or {}
     labels = selector.get("matchLabels") or {}

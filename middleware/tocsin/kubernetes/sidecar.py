@@ -1,4 +1,4 @@
-"""The sidecar as Kubernetes writes it: its container, its volumes, and the configuration it reads."""
+"""The sidecar as Kubernetes resources: its container, its volumes, and its configuration."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class SidecarContainer:
         return [{"name": name, **source} for name, _, source in self._mounted()]
 
     def configuration(self, namespace: str | None) -> dict[str, Any]:
-        """The ConfigMap with the configuration, as it is to be read inside the pod, and files beside it."""
+        """The ConfigMap with the configuration for the pod, and files beside it."""
         metadata = {"name": self.config_map, **({"namespace": namespace} if namespace else {})}
         config_map: dict[str, Any] = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
         config_map["data"] = {CONFIG_FILE: self._text()}
@@ -130,18 +130,18 @@ class SidecarContainer:
         return config_map
 
     def digest(self) -> str:
-        """What changes with the configuration."""
+        """A digest that changes with the configuration."""
         content = self.configuration(None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def metrics_port(self) -> int:
-        """Where metrics and probes are; probes need one."""
+        """The port of metrics and probes; probes need one."""
         return self.config.metrics.port if self.config.metrics is not None else 9464
 
     @property
     def ports(self) -> dict[int, str]:
-        """Every port that the sidecar takes, and the setting that says so."""
+        """Every port that the sidecar uses, and the setting behind it."""
         taken_ports = {
             listening.port: "listen" if not at else f"listeners.{at - 1}.listen"
             for at, listening in enumerate(self.listening)
@@ -154,7 +154,7 @@ class SidecarContainer:
 
     @property
     def grace(self) -> int:
-        """Seconds that a pod needs to end."""
+        """How many seconds a pod needs to end."""
         return int((self.config.drain_delay + self.config.drain).total_seconds()) + GRACE_MARGIN
 
     def _mounted(self) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -193,7 +193,7 @@ class SidecarContainer:
 
 
 def _problems(config: Config, native: bool) -> list[str]:
-    """What a pod could not start with, or would be walked past, besides files."""
+    """Why a pod could not start, or callers would bypass the sidecar, besides files."""
     problems = []
     for at, listener in enumerate(config.every_listener):
         where = f"listeners.{at - 1}." if at else ""

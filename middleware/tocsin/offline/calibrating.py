@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tocsin.offline.engine import Engine
-from tocsin.offline.scoring import Scores, Scoring
+from tocsin.offline.scoring import RecordingScorer, Scores
 from tocsin.recording.reading import Mask, Recording
 from tocsin_calibration import CalibrationError
 from tocsin_calibration.sweeps import Counting, Responses, Rows, checked
@@ -27,7 +27,11 @@ class RecordedResponses(Responses):
     """The responses of a recording, swept file by file. `told` is called with how many have been counted."""
 
     def __init__(
-        self, scoring: Scoring, recording: Recording, engine: Engine, on_rows: Callable[[int], None] = lambda rows: None
+        self,
+        scoring: RecordingScorer,
+        recording: Recording,
+        engine: Engine,
+        on_rows: Callable[[int], None] = lambda rows: None,
     ) -> None:
         self.rows = recording.rows
         self._scoring, self._engine, self._on_rows = scoring, engine, on_rows
@@ -52,11 +56,11 @@ class RecordedResponses(Responses):
         return [FilePart(p, r - start) for p, r, start in zip(self._parts, rows_by_file, starts, strict=True)]
 
 
-def _scores_at(scoring: Scoring, part: FilePart) -> Scores:
+def _scores_at(scoring: RecordingScorer, part: FilePart) -> Scores:
     return scoring.all(part.recording, ~_unused_rows(part))
 
 
-def _counts_of(shared: tuple[Scoring, Counting], part: FilePart) -> RankCounts:
+def _counts_of(shared: tuple[RecordingScorer, Counting], part: FilePart) -> RankCounts:
     scoring, counting = shared
     return counting.counted(_finite_batches(part.recording, scoring(part.recording, _unused_rows(part))))
 

@@ -9,8 +9,8 @@ from google.protobuf.message import DecodeError
 
 
 def filled_message(answer: Any, withheld: bytes | None, keep: Sequence[str], body: Callable[[Any], Any]) -> bytes:
-    """An answer, encoded, with the fields that it takes over from the withheld one. `body` is the part of a message
-    that has them.
+    """A response message, encoded, with the fields that it copies from the withheld one. `body` is the part of a
+    message that has them.
     """
     if keep and withheld is not None:
         result = type(answer)()

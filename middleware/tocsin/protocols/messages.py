@@ -1,4 +1,4 @@
-"""What a gRPC message says once its encoding is undone (`grpc-encoding`), within a bound."""
+"""Decompresses gRPC messages (`grpc-encoding`), within a bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores in the metadata of calls: one number a call, as text."""
+"""Scores in the metadata of calls: one number for each call, as text."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _FLOAT = struct.Struct("<f")
 
 
 def number_in(text: str, where: str) -> float:
-    """The number that a metadata value is. `where` says whose it is, for the message.
+    """The number in a metadata value. `where` names the key in error messages.
 
-    Raises Unscored: `missing_signal` where it is empty, `not_finite` where it is none that float32 holds, `dtype` where
-    it is no number, or more than one.
+    Raises Unscored: `missing_signal` where the value is empty, `not_finite` where float32 cannot hold it, `dtype` where
+    it is not one number.
     """
     stripped = text.strip(" \t")
     if not stripped:
@@ -43,7 +43,7 @@ def number_in(text: str, where: str) -> float:
 
 
 def joined_values(metadata: Iterable[tuple[str, Any]] | None, keys: Iterable[str]) -> dict[str, str]:
-    """These keys of metadata, the values of a repeated one together, so that none of them counts alone."""
+    """These keys of metadata. The values of a repeated key are joined_values, so that none of them counts alone."""
     wanted = frozenset(keys)
     values: dict[str, str] = {}
     for key, value in metadata or ():
@@ -53,7 +53,7 @@ def joined_values(metadata: Iterable[tuple[str, Any]] | None, keys: Iterable[str
 
 
 class MetadataSignals:
-    """The signals of a model that stand in the metadata of calls."""
+    """The signals of a model that are in the metadata of calls."""
 
     def __init__(self, signals: Mapping[str, SignalPath]) -> None:
         self.kinds = tuple((name, *ROW_KIND) for name in signals)
@@ -78,7 +78,7 @@ class MetadataSignals:
         return raws
 
     def add_to(self, reading: Reading, raws: Sequence[bytes], shapes: Shapes) -> Reading:
-        """What a message shows, and these. Raises Unscored `rows` where that is not one response."""
+        """The signals of a message and these together. Raises Unscored `rows` where the message is not one response."""
         rows, family, contents = reading
         if rows != 1:
             raise Unscored("rows", f"the response has {rows:,} rows, and a score in metadata is one of the whole call")
@@ -94,12 +94,12 @@ _MOST_FAMILIES = 256
 
 
 class NoMessageSignals:
-    """The reader of a model all of whose signals stand in metadata: a call is one row."""
+    """The reader of a model whose signals are all in metadata: a call is one row."""
 
     def __init__(self, shapes: Shapes) -> None:
         self._family = shapes.family(())
 
     def read(self, opened: Sequence[Any], request: bytes | None) -> Reading:
-        """One row, of no signals yet."""
+        """One row without signals."""
         del opened, request
         return 1, self._family, []

@@ -1,7 +1,7 @@
-"""What judgement needs to know of a guarded method, whatever protocol it belongs to.
+"""The interface of a guarded method to judgement, for every protocol.
 
-Two kinds of method have this shape: those of the Open Inference Protocol (`oip_method`), whose tensors are found by
-layout, and those of any other protocol (`field_method`), whose fields are found by path. Presets say which is which.
+Two kinds of method implement it: those of the Open Inference Protocol (`oip_method`), whose tensors are found by
+layout, and those of other protocols (`field_method`), whose fields are found by path. Presets choose the kind.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ AT_END = 0  # judge once, when the stream has ended
 
 
 class AnsweredRequest(NamedTuple):
-    """Which request a response on a stream of requests answers: its id, empty where it tells none, and whether no more
-    responses to it come.
+    """The request that a response on a stream of requests answers: its id, "" where the response names none, and
+    whether it is the last response to it.
     """
 
     id: str
@@ -25,10 +25,10 @@ class AnsweredRequest(NamedTuple):
 
 
 class Opened(Protocol):
-    """A response whose model is known, as its method's readers want it: what the call says of model and version.
+    """A parsed response, with the model and version that the call names.
 
-    `empty`: of a stream, it carries nothing to judge; `is_summary`: it says again what came before; `sequence`: which
-    of several parallel answers it belongs to.
+    `empty`: a message of a stream that carries nothing to judge; `is_summary`: it repeats what came before; `sequence`:
+    the parallel answer that it belongs to.
     """
 
     @property
@@ -48,7 +48,7 @@ class Opened(Protocol):
 
 
 class Reader(Protocol):
-    """Finds one model's signals in a method's messages."""
+    """Reads one model's signals from a method's messages."""
 
     def read(self, opened: Sequence[Opened], request: bytes | None) -> Reading:
         """The rows of the messages that are judged together, mostly one. Raises Unscored."""
@@ -56,14 +56,14 @@ class Reader(Protocol):
 
 
 class Edit(Protocol):
-    """What a method can be asked for besides what callers ask, and how that is taken out again."""
+    """What a method can be asked for besides what callers ask, and how that is removed again."""
 
     def ask(self, request: bytes) -> bytes | None:
-        """The request that asks for the signals too, None when the caller asks for them anyway. Raises Unscored."""
+        """The request that asks for the signals too, None when the caller asks for them already. Raises Unscored."""
         ...
 
     def strip(self, request: bytes, response: bytes) -> bytes:
-        """The response without what only `ask` asked for; `request` is the caller's. Raises Unscored."""
+        """The response without what only `ask` requested; `request` is the caller's. Raises Unscored."""
         ...
 
 
@@ -88,11 +88,11 @@ class Method(Protocol):
     version_key: str
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
-        """Whose response it is. Raises Unscored `undecodable`."""
+        """Parse a response and find its model. Raises Unscored `undecodable`."""
         ...
 
     def request_id(self, request: bytes) -> str:
-        """The id of one request of a stream, empty where it has none. Raises Unscored `undecodable`."""
+        """The id of one request of a stream, "" where it has none. Raises Unscored `undecodable`."""
         ...
 
     def answer_of(self, response: bytes) -> AnsweredRequest:
@@ -100,11 +100,11 @@ class Method(Protocol):
         ...
 
     def sequence(self, response: bytes) -> int:
-        """Which of several parallel sequences a message belongs to; 0 where that is not told."""
+        """The number of the parallel sequence that a message belongs to; 0 where it has none."""
         ...
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> Reader:
-        """How to read these signals. Raises ValueError telling why the method cannot have one of them."""
+        """A reader of these signals. Raises ValueError with the reason where the method cannot have one of them."""
         ...
 
     def needs_request(self, signals: Mapping[str, SignalPath]) -> bool:
@@ -112,7 +112,7 @@ class Method(Protocol):
         ...
 
     def edit(self, signals: Mapping[str, SignalPath], amount: int) -> Edit | None:
-        """How to ask for these signals, None where the protocol has nothing to ask."""
+        """How to ask for these signals, None where the protocol sends nothing on demand."""
         ...
 
     def answer(self, content: Mapping[str, Any]) -> Any:
@@ -120,7 +120,7 @@ class Method(Protocol):
         ...
 
     def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
-        """A response message of `answer`, encoded, with the fields that it takes over from the one that is withheld."""
+        """A response message of `answer`, encoded, with the fields that it copies from the withheld one."""
         ...
 
     def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
@@ -128,13 +128,13 @@ class Method(Protocol):
         ...
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
-        """A method, and a request to it, that tell the server to stop answering; None where there is none."""
+        """A method, and a request to it, that cancel the call at the server; None where there is none."""
         ...
 
     def numbered(self, response: Any, sequence: int) -> bytes:
-        """A response message of `answer`, encoded, as one of that sequence."""
+        """A response message of `answer`, encoded, with that sequence number."""
         ...
 
     def request_field(self, path: str) -> Any:
-        """A function that finds a field's text in a request. Raises ValueError."""
+        """A function that reads a field of a request as text. Raises ValueError."""
         ...

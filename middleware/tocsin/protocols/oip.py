@@ -47,7 +47,7 @@ _TYPED = {
 
 
 class Tensor(NamedTuple):
-    """How one tensor of a message is described: its place among the raw contents, type and shape."""
+    """The description of one tensor of a message: its index among the raw contents, type and shape."""
 
     position: int
     datatype: str
@@ -68,7 +68,7 @@ class TensorLayout:
         self.remembered = remembered
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor of that name. Raises Unscored `missing_signal`, telling what there is instead."""
+        """The tensor of that name. Raises Unscored `missing_signal`, listing the tensors that exist."""
         try:
             return self.tensors[name]
         except KeyError:
@@ -79,7 +79,7 @@ class TensorLayout:
 
 
 class TensorMessage(NamedTuple):
-    """One ModelInfer message: whose it is, how its tensors are laid out, and the raw contents in that order."""
+    """One ModelInfer message: its model, the layout of its tensors, and the raw contents in that order."""
 
     model: str
     version: str
@@ -91,7 +91,7 @@ class TensorMessage(NamedTuple):
 
 
 class LayoutCache:
-    """The layouts that are remembered, by their descriptions: so many, and so many bytes of descriptions."""
+    """The remembered layouts by their descriptions, bounded in number and in bytes of descriptions."""
 
     def __init__(self) -> None:
         self.layouts: dict[tuple[object, ...], TensorLayout] = {}
@@ -164,7 +164,7 @@ def answer_of(content: bytes) -> AnsweredRequest:
 
 
 def request_id(content: bytes) -> str:
-    """The id of a ModelInferRequest, empty where it has none. Raises Unscored `undecodable`."""
+    """The id of a ModelInferRequest, "" where it has none. Raises Unscored `undecodable`."""
     return str(_envelope(RequestEnvelope, content, "request").id)
 
 
@@ -178,7 +178,7 @@ def read_request(content: bytes) -> TensorMessage:
 
 
 def parse(kind: Any, content: bytes, side: str) -> Any:
-    """A whole message of a kind. Raises Unscored `undecodable`."""
+    """Parse a complete message. Raises Unscored `undecodable`."""
     try:
         return kind.FromString(content)
     except DecodeError as error:
@@ -217,7 +217,7 @@ def _streamed(content: bytes) -> tuple[str, bytes]:
 
 
 def _is_final(envelope: Any, content: bytes) -> bool:
-    """Whether Triton tells that a response is its request's last."""
+    """Whether Triton marks a response as its request's last."""
     if not any(FINAL_PARAMETER.encode() in entry for entry in envelope.parameters):
         return False
     parameters = parse(Response, content, "response").parameters
@@ -241,7 +241,7 @@ def _read_raw(
 
 
 def _read_typed(kind: Any, side: str, field: str, content: bytes, described: Any) -> TensorMessage:
-    """A message whose values ride in the tensors themselves: the same, with the values put into raw form."""
+    """A message whose values are in the tensors themselves, converted to raw contents."""
     message = parse(kind, content, side)
     tensors = getattr(message, field)
     raw: list[bytes] = []

@@ -35,7 +35,7 @@ class TensorPlan(NamedTuple):
 
 
 class InferMethod:
-    """ModelInfer, or with `streams` ModelStreamInfer, each of whose messages is judged by itself."""
+    """ModelInfer, or with `streams` ModelStreamInfer, each of whose messages is judged separately."""
 
     def __init__(self, name: str, *, streams: bool = False) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class InferMethod:
         self.model_key = self.version_key = ""
 
     def open(self, response: bytes, request: bytes | None) -> Opened:
-        """Whose response it is. Raises Unscored."""
+        """Parse a response and find its model. Raises Unscored."""
         del request
         return oip.read_stream_response(response) if self.streams else oip.read_response(response)
 
@@ -64,7 +64,7 @@ class InferMethod:
         return 0
 
     def reader(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> TensorReader:
-        """How to read these signals. Raises ValueError where a path names no tensor."""
+        """A reader of these signals. Raises ValueError where a path names no tensor."""
         for path in signals.values():
             if path.is_derived or not path.path.startswith(_PLACES[path.side]):
                 raise ValueError(f"expected request.inputs.NAME or response.outputs.NAME, not '{path}'")
@@ -95,7 +95,7 @@ class InferMethod:
         return response.infer_response if self.streams else response
 
     def filled(self, answer: Any, withheld: bytes | None, keep: Sequence[str]) -> bytes:
-        """A response message with the fields that it takes over from the one that is withheld."""
+        """A response message with the fields that it copies from the withheld one."""
         return filled_message(answer, withheld, keep, self.body)
 
     def require_fields(self, answer: Any, fields: Sequence[str]) -> None:
@@ -103,7 +103,7 @@ class InferMethod:
         require_fields(self.body(answer), fields)
 
     def stop(self, request: bytes) -> tuple[str, bytes] | None:
-        """There is no such call."""
+        """None: the protocol has no such call."""
         del request
         return None
 
@@ -113,12 +113,12 @@ class InferMethod:
         return bytes(response.SerializeToString())
 
     def request_field(self, path: str) -> Callable[[bytes], str]:
-        """A function that finds a field's text in a request, such as parameters[session].string_param."""
+        """A function that reads a field of a request as text, such as parameters[session].string_param."""
         return text_at(oip.Request, path)
 
 
 class TensorReader:
-    """Reads a model's tensors; what follows from their descriptions alone is worked out once a layout."""
+    """Reads a model's tensors. What follows from their descriptions is computed once for each layout."""
 
     def __init__(self, signals: Mapping[str, SignalPath], shapes: Shapes) -> None:
         self._paths = [(name, path.side, path.path.partition(".")[2]) for name, path in signals.items()]
@@ -184,7 +184,7 @@ class TensorReader:
 
 
 class RequestedOutputs:
-    """Adds output tensors to requests that name some, and takes them out of the responses again.
+    """Adds output tensors to requests that name some, and removes them from the responses.
 
     A request that names none gets every output anyway.
     """

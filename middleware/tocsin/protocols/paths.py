@@ -1,4 +1,4 @@
-"""Where a signal stands in a call, as a person writes it: `response.outputs.probs`, or packed bytes with their type."""
+"""The path of a signal in a call, as users write it: `response.outputs.probs`, or packed bytes with their type."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class SignalPath(NamedTuple):
 
     @property
     def is_derived(self) -> bool:
-        """Whether its values are made of what stands at the path, and are not that itself."""
+        """Whether its values are computed from what is at the path."""
         return bool(self.dtype or self.choices or self.sequences or self.said or self.container)
 
     @property
     def is_metadata(self) -> bool:
-        """Whether it is a score in the metadata of calls, not a part of their messages."""
+        """Whether it is a score in the metadata of calls, not in their messages."""
         return self.side in (METADATA, INITIAL, TRAILING)
 
 
@@ -67,7 +67,7 @@ class Step(NamedTuple):
 
 
 def signal_path(value: Any) -> SignalPath:
-    """What a configuration says of a signal's place. Raises ValueError telling what was expected."""
+    """Parse the path of a signal. Raises ValueError with what was expected."""
     if isinstance(value, SignalPath):
         return value
     if isinstance(value, dict) and "choices" in value:
@@ -75,23 +75,23 @@ def signal_path(value: Any) -> SignalPath:
     if isinstance(value, dict) and "others" in value:
         if value.keys() != {"others", "said", "ranks"}:
             raise ValueError(
-                "the likeliest tokens besides the one said are told as {others: PATH, said: PATH, ranks: PATH}"
+                "write the likeliest tokens besides the sampled one as {others: PATH, said: PATH, ranks: PATH}"
             )
         said, ranks = (signal_path(value[key]) for key in ("said", "ranks"))
         return signal_path(value["others"])._replace(said=said.path, ranks=ranks.path)
     if isinstance(value, dict) and "sequences" in value:
         if value.keys() - {"sequences", "sum"} or not isinstance(value.get("sum", False), bool):
-            raise ValueError("parallel answers are told as {sequences: PATH}, or {sequences: PATH, sum: true}")
+            raise ValueError("write parallel answers as {sequences: PATH}, or {sequences: PATH, sum: true}")
         return signal_path(value["sequences"])._replace(sequences="sum" if value.get("sum") else "padded")
     if isinstance(value, dict) and value.keys() & {"safetensors", "npz"}:
         container = "safetensors" if "safetensors" in value else "npz"
         if value.keys() != {container, "tensor"} or not isinstance(value["tensor"], str) or not value["tensor"]:
-            raise ValueError(f"a tensor in a field of bytes is told as {{{container}: PATH, tensor: NAME}}")
+            raise ValueError(f"write a tensor in a field of bytes as {{{container}: PATH, tensor: NAME}}")
         return signal_path(value[container])._replace(container=container, tensor=value["tensor"])
     if isinstance(value, dict):
         strange = value.keys() - {"bytes", "dtype", "shape"}
         if strange or "bytes" not in value or "dtype" not in value:
-            raise ValueError("packed bytes are told as {bytes: PATH, dtype: TYPE or PATH, shape: PATH or [..]}")
+            raise ValueError("write packed bytes as {bytes: PATH, dtype: TYPE or PATH, shape: PATH or [..]}")
         inner = signal_path(value["bytes"])
         shape = value.get("shape", ())
         if isinstance(shape, list) and all(isinstance(n, int) and n > 0 for n in shape):
@@ -125,8 +125,8 @@ def _choices(value: dict[str, Any]) -> SignalPath:
     place = place and order.startswith("metadata.")
     if value.keys() - {"choices", "at", "order"} or len(choices) < 2 or not are_token_ids or not place:
         raise ValueError(
-            "choices are told as {choices: [[330, 49], [389]], at: 0}: the token ids of two choices or more, and which "
-            f"token of the answer tells the choice (0 is the first, or '{BEST}'); order, if told, is metadata.KEY"
+            "write choices as {choices: [[330, 49], [389]], at: 0}: the token ids of two choices or more, and which "
+            f"token of the answer tells the choice (0 is the first, or '{BEST}'); order, if given, is metadata.KEY"
         )
     return SignalPath(
         "response", "", choices=tuple(tuple(ids) for ids in choices), at=at, order=order.partition(".")[2]
@@ -134,7 +134,7 @@ def _choices(value: dict[str, Any]) -> SignalPath:
 
 
 def steps(path: str) -> list[Step]:
-    """The steps of one path. Raises ValueError where it is none."""
+    """The steps of one path. Raises ValueError where it is invalid."""
     result, at = [], 0
     while at < len(path):
         match = _TOKEN.match(path, at)

@@ -97,8 +97,8 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field("", description="Where calls tell the model, as request.PATH, response.PATH or metadata.KEY.")
-    version: str = Field("", description="Where calls tell its version.")
+    model: str = Field("", description="Where calls name the model: request.PATH, response.PATH or metadata.KEY.")
+    version: str = Field("", description="Where calls name the model's version.")
     judge: Judged = Field(
         "message", description="Of a stream: message judges each, a number so many together, end the whole."
     )
@@ -112,20 +112,18 @@ class MethodConfig(BaseModel):
         description="Where a stream's message carries something to judge; a message in which it is empty, and which "
         "has no signals, passes uncounted.",
     )
-    ids: IdsConfig | None = Field(None, description="Of a stream of requests: how a response tells whose it is.")
+    ids: IdsConfig | None = Field(None, description="Of a stream of requests: how a response names its request.")
     in_turn: bool = Field(
         False, description="Of a stream of requests: each has exactly one response, in the order of the requests."
     )
-    sequence: str = Field(
-        "", description="Where a stream's message tells which of several parallel sequences it belongs to."
-    )
+    sequence: str = Field("", description="Where a stream's message numbers the parallel sequence that it belongs to.")
     signals: dict[str, Any] = Field({}, description="Places of signals that models need not name.")
     alternatives: AlternativesConfig | None = Field(
-        None, description="Where the likeliest tokens stand, for signals that are told by choices."
+        None, description="Where the likeliest tokens are, for signals by choices."
     )
     attributes: dict[str, str] = Field({}, description="What spans of its calls say besides (OpenTelemetry).")
     abort: AbortConfig | None = Field(
-        None, description="How to tell the server that a stream was stopped, besides resetting it."
+        None, description="How to cancel a stopped stream at the server, besides resetting it."
     )
     ask: AskConfig | None = Field(None, description="How to ask for signals, for models with `ask`.")
     streams: bool = Field(
@@ -134,7 +132,7 @@ class MethodConfig(BaseModel):
     done: str = Field(
         "", description="Of a route's streams: the data of the event after which nothing comes, such as [DONE]."
     )
-    finish: str = Field("", description="Of a route's streams: where a message tells that its sequence ends with it.")
+    finish: str = Field("", description="Of a route's streams: where a message marks the end of its sequence.")
     repeat: list[str] = Field(
         [], description="Of a route's streams: members that Tocsin's own messages repeat from those of the stream."
     )

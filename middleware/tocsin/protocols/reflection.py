@@ -26,7 +26,7 @@ def reflected_pool(channel: grpc.Channel, services: Iterable[str], timeout: floa
             problem = f"{error.code().name}: {error.details()}"
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 break
-    raise ValueError(f"it does not tell its descriptors ({problem}); give a descriptor set instead")
+    raise ValueError(f"it does not send its descriptors ({problem}); give a descriptor set instead")
 
 
 def services_of(channel: grpc.Channel, timeout: float = 5.0) -> list[str]:

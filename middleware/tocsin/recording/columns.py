@@ -17,7 +17,7 @@ SHAPE = b"tocsin.shape"  # in a column's metadata: the shape that one row's flat
 
 
 def declared_shape(field: pyarrow.Field) -> tuple[int, ...] | None:
-    """The shape that a column's metadata gives one row, where there is one."""
+    """The shape of one row according to the column's metadata, None where it has none."""
     text = (field.metadata or {}).get(SHAPE, b"").decode()
     return tuple(int(size) for size in text.split(",")) if text else None
 
@@ -25,10 +25,10 @@ def declared_shape(field: pyarrow.Field) -> tuple[int, ...] | None:
 def to_array(
     column: pyarrow.ChunkedArray | pyarrow.Array, where: str, shape: tuple[int, ...] | None, free: FreeLength | None
 ) -> NDArray[np.float32]:
-    """A column as (rows, ...), float32; a row's list is put in `shape` where one is declared.
+    """A column as (rows, ...), float32. Each row's list is reshaped to `shape` where one is declared.
 
-    Lists of different lengths are filled up when the signal is `free` along that axis. Raises RecordingError naming
-    `where` when the column holds no numbers, nothing in places, or lists that differ otherwise.
+    Lists of different lengths are padded when the signal is `free` along that axis. Raises RecordingError naming
+    `where` when the column is not numeric, has missing values, or lists that differ in another axis.
     """
     import pyarrow as pa
     from pyarrow import compute
@@ -66,7 +66,7 @@ def to_array(
 
 
 def padded_rows(array: NDArray[np.float32], length: int, free: FreeLength) -> NDArray[np.float32]:
-    """Rows filled up along their free axis."""
+    """Rows padded along their free axis."""
     axis = free.axis + 1
     widths = [(0, length - size if at == axis else 0) for at, size in enumerate(array.shape)]
     return np.pad(array, widths, constant_values=free.padding)

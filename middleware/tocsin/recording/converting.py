@@ -1,4 +1,4 @@
-"""A recording written of a user's own table: Parquet, CSV or npz, whose columns have names of their own."""
+"""Makes a recording from a table with any column names: Parquet, CSV or npz."""
 
 from __future__ import annotations
 

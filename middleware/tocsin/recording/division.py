@@ -24,19 +24,19 @@ CALIBRATING = 1  # told apart from the division for fitting
 
 
 class Division(NamedTuple):
-    """Which share of the rows, drawn by `seed`, is used: of single rows, or of whole sessions named by a column."""
+    """The share of the rows, drawn by `seed`, that is used: single rows, or whole sessions named by a column."""
 
     share: float
     seed: int
     sessions: str | None = None
 
     def facts(self) -> dict[str, Any]:
-        """As a bundle notes it down."""
+        """The division as a bundle records it."""
         return self._asdict()
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Division:
-        """As a bundle noted it down."""
+        """The division that a bundle recorded."""
         return cls(float(record["share"]), int(record["seed"]), record.get("sessions"))
 
 
@@ -53,9 +53,9 @@ def unfitted_rows(file: RecordedFile, fitted: Mapping[str, Any]) -> Mask:
 
 
 def calibration_rows(file: RecordedFile, fitted: Mapping[str, Any], division: Division) -> Mask:
-    """The rows of a file that are for calibrating: a share of those that fitting has not seen.
+    """The rows of a file for calibrating: a share of those that fitting has not seen.
 
-    Raises RecordingError when sessions are to stay whole, but fitting has taken single rows out of them.
+    Raises RecordingError when sessions are to stay whole, but fitting has used single rows of them.
     """
     unfitted = unfitted_rows(file, fitted)
     if division.sessions is not None:
@@ -73,7 +73,7 @@ def unseen_rows(file: RecordedFile, provenance: Mapping[str, Any]) -> Mask:
 
 
 def require_whole_sessions(file: RecordedFile, record: Mapping[str, Any], sessions: str) -> None:
-    """Raises RecordingError when a step of a bundle's making has taken single rows out of a file's sessions."""
+    """Raises RecordingError when fitting or calibration has used single rows of a file's sessions."""
     if file.sha256 in record.get("files", {}) and record["share"] < 1 and record.get("sessions") != sessions:
         raise RecordingError(
             f"{file.path}: single responses of it were used before, so its sessions have holes; use --sessions "

@@ -1,4 +1,4 @@
-"""Rows of JSON lines: one object a line, or spans in OpenTelemetry's file format (OTLP JSON)."""
+"""Rows of JSON lines: one object on each line, or spans in OpenTelemetry's file format (OTLP JSON)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _VALUES = ("stringValue", "doubleValue", "intValue", "boolValue")  # of an attri
 
 
 def rows_of(line: str, scores: Collection[str]) -> Iterator[Row]:
-    """The rows of one line: the object itself, or of spans the attributes of each, with its `name`, `time` and
-    `traceId`. A span that has none of these `scores` is no row: traces hold spans of other work, too.
+    """The rows of one line: the object itself, or the attributes of each span, with its `name`, `time` and `traceId`.
+    Spans without any of these `scores` are skipped, because traces hold spans of other work too.
 
-    Raises Unscored `undecodable` where it is no JSON object, `too_large` beyond 16 Mi characters.
+    Raises Unscored `undecodable` where the line is not a JSON object, `too_large` beyond 16 Mi characters.
     """
     if len(line) > LONGEST_LINE:
         raise Unscored("too_large", f"the line has {len(line):,} characters")
@@ -40,7 +40,7 @@ def rows_of(line: str, scores: Collection[str]) -> Iterator[Row]:
 
 
 def value_at(row: Row, path: str) -> Any:
-    """What a row holds under that name, or along the names between dots; None where there is nothing."""
+    """The value of a row under that name, or along the names between dots; None where there is none."""
     if path in row:
         return row[path]
     value: Any = row
@@ -61,7 +61,7 @@ def _spans(content: dict[str, Any]) -> Iterator[Row]:
 
 
 def _attributes(of: dict[str, Any]) -> dict[str, Any]:
-    """Attributes by key. JSON has 64-bit integers as text, which reads as a number later."""
+    """Attributes by key. JSON holds 64-bit integers as text, which is parsed as a number later."""
     result = {}
     for attribute in of.get("attributes", ()):
         value = attribute.get("value", {})

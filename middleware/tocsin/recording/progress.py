@@ -1,4 +1,4 @@
-"""What a recording says of itself while it runs: how much is kept, and why nothing is."""
+"""Progress reports of a recording: how much is kept, and why nothing is."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ METHODS_SHOWN = 3  # methods that are named
 
 
 class RecordingProgress(Sink):
-    """Counts what a recorder leaves out, as a sink of it, and reports in the log.
+    """A sink that counts what a recorder leaves out, and reports in the log.
 
-    `methods` are those that models of the configuration have; `rows` tells how many responses are kept so far.
+    `methods` are those of the configured models; `rows` returns how many responses are kept so far.
     """
 
     def __init__(self, methods: Sequence[str], most_rows: int, rows: Callable[[], int]) -> None:
@@ -40,7 +40,7 @@ class RecordingProgress(Sink):
         return bool(self._left_out)
 
     def report(self, calls: Sequence[int]) -> str:
-        """What to say now; `calls`: not guarded, guarded."""
+        """The text of the report now. `calls`: how many were not guarded, and guarded."""
         unguarded, guarded = calls
         rows = self._rows()
         parts = [f"{rows:,} of {self._most_rows:,} responses recorded"]
@@ -58,7 +58,7 @@ class RecordingProgress(Sink):
         return "; ".join(parts)
 
     async def run(self, calls: Callable[[], Sequence[int]]) -> None:
-        """Report until cancelled: soon, then every minute. Where nothing is recorded, as a warning."""
+        """Report until cancelled: soon, then every minute; as a warning where nothing is recorded."""
         waits = iter(FIRST_REPORTS)
         while True:
             await asyncio.sleep(next(waits, REPORT_INTERVAL))

@@ -1,4 +1,4 @@
-"""Reading a recording, for fit and calibrate: batch by batch, however large it is."""
+"""Reads a recording batch by batch, however large it is, for fit and calibrate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SESSION, GROUP = "session", "group"  # columns that `tocsin record` writes
 
 
 class RecordedFile(NamedTuple):
-    """One file of a recording, and which of its rows are meant: a bit each, so that many files take little memory."""
+    """One file of a recording, and which of its rows belong to it: one bit each, to take little memory."""
 
     path: Path
     sha256: str
@@ -41,7 +41,7 @@ class RecordedFile(NamedTuple):
 
     @property
     def mask(self) -> Mask:
-        """A mask of its rows: those that are meant."""
+        """A mask of its rows that belong to the recording."""
         return np.unpackbits(self.bits, count=self.length).astype(bool)
 
     def keeping(self, rows: Mask) -> RecordedFile:
@@ -50,9 +50,10 @@ class RecordedFile(NamedTuple):
 
 
 class Recording(FittingData):
-    """The responses of one model in a recording; only what is being looked at is in memory.
+    """The responses of one model in a recording. Only the batch in use is in memory.
 
-    `prefix` begins the names of the columns that are read as signals. `on_read` is told how many rows each batch had.
+    `prefix` begins the names of the columns that are read as signals. `on_read` is called with the number of rows of
+    each batch.
     """
 
     on_read: Callable[[int], None] = staticmethod(lambda rows: None)
@@ -71,7 +72,7 @@ class Recording(FittingData):
         self._free = dict(free)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process needs of it: all but who listens here."""
+        """Everything except the callback `on_read`, which stays in this process."""
         return {name: value for name, value in self.__dict__.items() if name != "on_read"}
 
     def names(self) -> tuple[str, ...]:
@@ -145,7 +146,7 @@ class Recording(FittingData):
         return self._of([file.keeping(rows(file)) for file in self.files])
 
     def finite_rows(self, masked: Collection[str] = ()) -> Recording:
-        """The responses whose signals hold no NaN or infinity: those that serving scores. In `masked` signals, -inf is
+        """The responses without NaN or infinity in their signals, which serving scores. In `masked` signals, -inf is
         the logarithm of a probability of 0.
         """
         files = []
@@ -155,7 +156,7 @@ class Recording(FittingData):
         return self.take(np.flatnonzero(np.concatenate(files)) if files else np.zeros(0, np.intp))
 
     def parts(self) -> list[Recording]:
-        """A recording a file, in the order of the files."""
+        """One recording for each file, in the order of the files."""
         return [self._of([file]) for file in self.files]
 
     def _columns(self) -> list[str]:
@@ -263,7 +264,7 @@ def _shapes(file: RecordedFile, names: list[str], free: Mapping[str, FreeLength]
 
 
 def _joint(path: Path, first: Path, name: str, before: Shape, shape: Shape, free: FreeLength | None) -> Shape:
-    """The shape that holds both. Raises RecordingError when they differ in another than the free axis."""
+    """The shape that holds both. Raises RecordingError when they differ in an axis that is not free."""
     if free is not None and len(shape) == len(before) > free.axis:
         longest = max(shape[free.axis], before[free.axis])
         joint = tuple(longest if axis == free.axis else size for axis, size in enumerate(before))

@@ -35,10 +35,10 @@ class _Batch(NamedTuple):
 
 
 class Recorder:
-    """Keeps responses' signals instead of scoring them: whatever its `guard` reads. Made by `open`, then `start`.
+    """Records the signals of responses instead of scoring them. Made by `open`, then `start`.
 
-    Rows go to a writer thread; when that falls behind, rows are dropped and counted, traffic never waits. At most
-    `max_rows` rows are kept; `full` is called once when they are.
+    Rows go to a writer thread. When that falls behind, rows are dropped and counted, so that traffic never waits. At
+    most `max_rows` rows are kept; `full` is called once when that many are.
     """
 
     def __init__(self, config: Config, models: Mapping[str, GuardedModel], state: State) -> None:
@@ -50,7 +50,7 @@ class Recorder:
 
     @classmethod
     def open(cls, config: Config | Path | str) -> Self:
-        """A recorder of every signal that the configuration names; its bundles need not exist yet."""
+        """A recorder of every signal that the configuration names. Its bundles need not exist yet."""
         config = config if isinstance(config, Config) else Config.load(config)
         bare = {
             name: model.model_copy(update={"bundle": None, "shadow": None}) for name, model in config.models.items()
@@ -59,7 +59,7 @@ class Recorder:
         return cls(alone, guarded_models(alone, state), state)
 
     def start(self, directory: Path, max_rows: int, full: Callable[[], None] = lambda: None) -> None:
-        """Begin to record into `directory`. Raises RecordingError when it cannot be written."""
+        """Start recording into `directory`. Raises RecordingError when it cannot be written."""
         require_pyarrow()
         make_folder(directory)
         self._max_rows, self._full = max_rows, full

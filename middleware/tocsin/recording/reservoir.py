@@ -62,19 +62,19 @@ class RowReservoir:
         return len(self._heap)
 
     def draw(self, session: str = "") -> float:
-        """A number from 0 to 1: of a session always the same, of a response without one a new one."""
+        """A number from 0 to 1: the same for all responses of a session, a new one for a response without a session."""
         if not session:
             return self._random.random()
         digest = blake2b(session.encode("utf-8", "surrogatepass"), key=self._key, digest_size=7).digest()
         return int.from_bytes(digest, "little") / (1 << 56)
 
     def draw_below(self, rows: int) -> Sequence[tuple[int, float]]:
-        """Which of some responses, each with a new number, are to be added: their positions, and numbers."""
+        """The positions and numbers of those of some responses, each with a new number, that are to be added."""
         threshold, uniform = self.threshold, self._random.random
         return [(row, number) for row in range(rows) if (number := uniform()) < threshold]
 
     def add(self, number: float, row: RecordedRow) -> None:
-        """Keep a row with its number, and let go of those with the largest numbers where bounds ask for it."""
+        """Keep a row with its number, and drop those with the largest numbers where a bound is exceeded."""
         with self._lock:
             if number >= self.threshold:
                 return

@@ -1,4 +1,4 @@
-"""Recording while serving: a sink that keeps a random sample of what was judged, and writes it now and then."""
+"""Recording while serving: a sink that keeps a random sample of judged responses, and writes it at intervals."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SampleSink(Sink):
         self._models = dict(models)
 
     def scored(self, batch: Scored) -> None:
-        """Keep those of the batch's rows that the sample draws."""
+        """Keep the rows of the batch that the sample draws."""
         model = self._models.get(batch.model)
         if model is None or not batch.signals:
             return
@@ -88,7 +88,7 @@ class SampleSink(Sink):
             first += rows
 
     def facts(self) -> Facts:
-        """What is kept now, and what became of files so far."""
+        """How many rows are kept now, and how many files were written or failed."""
         samples = list(self._samples.items())
         return {
             "recording_rows": {model: len(sample.reservoir) for model, sample in samples},
@@ -98,7 +98,7 @@ class SampleSink(Sink):
         }
 
     def collect(self) -> Iterable[Metric]:
-        """The same as metrics."""
+        """The same as Prometheus metrics."""
         return families(self.facts())
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A table of scores that somebody else computed: CSV, Parquet, JSON lines, or spans in OTLP JSON."""
+"""A table of scores that were computed elsewhere: CSV, Parquet, JSON lines, or spans in OTLP JSON."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LABELS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0
 
 
 class ScoreTable(NamedTuple):
-    """Rows in the file's order: scores (n,), and where they were asked for labels (n,), sessions and groups (n,).
+    """Rows in the file's order: scores (n,), and where requested labels (n,), sessions and groups (n,).
 
-    `left_out` counts the rows that held no score, by the reason why.
+    `left_out` counts the rows without a score, by reason.
     """
 
     scores: NDArray[np.float32]
@@ -37,9 +37,10 @@ class ScoreTable(NamedTuple):
 
 
 def score_of(value: Any, where: str) -> float:
-    """A value as a score, as serving takes it: a number, or text that is one.
+    """A value as a score, parsed as serving parses it: a number, or text that holds one.
 
-    Raises Unscored: `missing_signal` of nothing, `dtype` of what is no number, `not_finite` of what float32 lacks.
+    Raises Unscored: `missing_signal` for an empty value, `dtype` for what is not a number, `not_finite` for what
+    float32 cannot hold.
     """
     if isinstance(value, str):
         return number_in(value, where)

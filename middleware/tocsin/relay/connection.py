@@ -1,4 +1,4 @@
-"""A client's connection and the upstream connection that goes with it, stream ids kept."""
+"""A client's connection and its upstream connection, with the same stream ids on both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tocsin.relay.endpoint import Endpoint, EndpointHost
 from tocsin.relay.listening import Port
 from tocsin.relay.local_reply import refused_trailers, unavailable_trailers
 from tocsin.relay.stream import Stream
+from tocsin.relay.tls import connecting_fault
 from tocsin.verdict import USUAL_LIST_SIZE
 
 REFUSAL_TIMEOUT = 1.0  # seconds in which a client whose upstream is down may still ask, to be told why
@@ -23,9 +24,9 @@ MAX_CLOSED_STREAMS = 1_024  # streams ended by the relay, of which frames may st
 
 
 class Connection(EndpointHost):
-    """Both sides, the streams between them, and what ends them. There are two kinds: where bytes pass as they come
-    (`transparent`), flow control is the peers' own affair; where responses are held or changed, the relay keeps it
-    itself (`managed`).
+    """Both sides, the streams between them, and how they end. There are two kinds: where bytes pass as they come
+    (`transparent`), flow control is left to the peers; where responses are held or changed (`managed`), the relay does
+    it itself.
     """
 
     downstream: Endpoint
@@ -63,33 +64,33 @@ class Connection(EndpointHost):
     # -- what the two kinds do differently
 
     def stream_of(self, stream_id: int, call: Call | None, *, asks: bool) -> Stream:
-        """A new stream; `asks`: its request may be changed to ask for more."""
+        """A new stream. `asks`: its request may be changed to ask for more."""
         raise NotImplementedError
 
     def put_after_data(self, stream_id: int, frame: bytes) -> None:
-        """Write a frame of a stream to the client, behind its DATA."""
+        """Write a frame of a stream to the client, after its DATA."""
         raise NotImplementedError
 
     @property
     def responses_wait(self) -> bool:
-        """Whether something waits for room that the client gives."""
+        """Whether something waits for the client's windows."""
         return False
 
     @property
     def requests_wait(self) -> bool:
-        """Whether something waits for room that the upstream gives."""
+        """Whether something waits for the upstream's windows."""
         return False
 
     @property
     def may_write_on(self) -> bool:
-        """Whether something waits for the client's socket alone."""
+        """Whether something waits only for the client's socket."""
         return False
 
     def on_stream_closed(self, stream_id: int) -> None:
         """A stream has ended."""
 
     def on_stream_unwanted(self, stream_id: int) -> None:
-        """The client wants nothing more of a stream."""
+        """The client needs nothing more of a stream."""
 
     def on_client_gone(self) -> None:
         """Nothing is written to the client any more."""
@@ -108,7 +109,7 @@ class Connection(EndpointHost):
         return port is self._port and self.upstream.transport is not None and not self.upstream.closed
 
     def on_connected(self, transport: asyncio.BaseTransport) -> None:
-        """The client is there: connect upstream."""
+        """The client has connected: connect to the upstream."""
         self._port.keep_alive(transport)
         if not self.context.open.admit(self):
             self.downstream.close()
@@ -124,7 +125,7 @@ class Connection(EndpointHost):
             self.refuse(f"upstream {upstream} did not answer the connection in time")
         except OSError as error:
             why = self.context.descriptors.explain(error) or f"upstream {upstream} cannot be reached"
-            self.refuse(f"{why}: {error.strerror or error}")
+            self.refuse(f"{why}: {connecting_fault(error)}")
         else:
             if self.downstream.closed:
                 self.upstream.close()
@@ -134,7 +135,7 @@ class Connection(EndpointHost):
     # -- streams
 
     def begin(self, stream_id: int, call: Call | None, *, asks: bool) -> Stream:
-        """A stream's first HEADERS have come; `asks`: its request may be changed to ask for more."""
+        """A stream's first HEADERS have come. `asks`: its request may be changed to ask for more."""
         if stream_id > self.last_stream:
             self.last_stream = stream_id
         self.context.calls[call is not None] += 1
@@ -159,7 +160,7 @@ class Connection(EndpointHost):
                 asyncio.get_running_loop().call_soon(self.close_when_idle)
 
     def on_stream_reset(self, stream_id: int) -> None:
-        """The client has reset a stream: nothing that waits for it is wanted any more."""
+        """The client has reset a stream: drop what waits for it."""
         self.on_stream_unwanted(stream_id)
         self.end(stream_id)
 
@@ -177,7 +178,7 @@ class Connection(EndpointHost):
         self.request_flush()
 
     def refuse_stream(self, stream_id: int, status: str, reason: str, *, ended: bool) -> None:
-        """Answer a new stream without asking the upstream."""
+        """Answer a new stream without the upstream."""
         self.last_stream = max(self.last_stream, stream_id)
         answer = refused_trailers(stream_id, status, reason)
         if not ended:
@@ -201,12 +202,12 @@ class Connection(EndpointHost):
         return stream_id > self.last_stream
 
     def check_begun(self, stream_id: int) -> None:
-        """Raises FrameError where a client speaks of a stream that it has not begun."""
+        """Raises FrameError where a client sends a frame of a stream that it has not begun."""
         if stream_id > self.last_stream or not stream_id & 1:
             raise FrameError(frames.PROTOCOL_ERROR, f"a frame of stream {stream_id}, which has not begun")
 
     def mark_closed(self, stream_id: int) -> None:
-        """The relay has ended a stream itself: frames of it that still come are for nobody."""
+        """The relay has ended a stream itself: later frames of it are ignored."""
         self.last_stream = max(self.last_stream, stream_id)
         self.closed_streams[stream_id] = True
         if len(self.closed_streams) > MAX_CLOSED_STREAMS:
@@ -227,7 +228,7 @@ class Connection(EndpointHost):
         return True
 
     def _submit_with_others(self, call: Call, waiting: VerdictCallback) -> None:
-        """Judge a response that has to wait for its turn; one connection may not fill the queue that all share."""
+        """Judge a response that waits for its turn. One connection may not fill the queue that all share."""
         size = call.size
         if self._judging >= MOST_JUDGING:
             fault = "queue_full", f"{MOST_JUDGING:,} responses of one connection wait for the scorer already"
@@ -272,10 +273,10 @@ class Connection(EndpointHost):
     # -- ends
 
     def refuse(self, reason: str) -> None:
-        """There is no upstream: answer what the client asks with UNAVAILABLE and the reason, then send it away.
+        """The upstream cannot be reached: answer the client's requests with UNAVAILABLE and the reason, then close.
 
-        It is sent away after its first answer, so that its next call comes on a new connection and finds the
-        upstream if that is back.
+        The connection closes after the first answer, so that the client's next call opens a new one and finds the
+        upstream if it is back.
         """
         self.upstream_error = reason
         self.context.upstream_failed(reason)
@@ -291,12 +292,12 @@ class Connection(EndpointHost):
         asyncio.get_running_loop().call_later(REFUSAL_TIMEOUT, self.close)
 
     def greet_refused(self) -> None:
-        """Be the server that is not there, for a client that has shown that it speaks HTTP/2."""
+        """Send the settings of the missing server to a client that speaks HTTP/2."""
         self.downstream.out += [frames.frame(SETTINGS, 0, 0), frames.frame(SETTINGS, ACK, 0)]
         self.answer_refused()
 
     def answer_refused(self) -> None:
-        """End the open streams with UNAVAILABLE towards the client, and ask for no more on this connection."""
+        """End the open streams with UNAVAILABLE towards the client, and accept no more on this connection."""
         if not self.streams:
             return
         self._answer_unavailable()
@@ -306,7 +307,7 @@ class Connection(EndpointHost):
         asyncio.get_running_loop().call_later(REFUSAL_LINGER, self.close)
 
     def _answer_unavailable(self) -> None:
-        """End the open streams with UNAVAILABLE towards the client, but for those whose response is there."""
+        """End the open streams with UNAVAILABLE towards the client, except those whose response has come."""
         for stream_id, stream in list(self.streams.items()):
             if stream.holding:
                 continue
@@ -320,7 +321,7 @@ class Connection(EndpointHost):
         self._port.doubt_upstream()
 
     def upstream_lost(self, reason: str) -> None:
-        """The upstream has closed: once nothing waits, end the open calls and close the client's side."""
+        """The upstream has closed: when nothing waits any more, end the open calls and close the client's side."""
         if self.downstream.closed or self._held_after_loss:
             return
         if self.streams and self.upstream.between_frames and not self.is_passthrough:

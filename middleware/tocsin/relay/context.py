@@ -1,4 +1,4 @@
-"""What all connections of a relay share: its configuration as they need it, its budget, its scorer and its counts."""
+"""What all connections of a relay share: the settings they need, the memory budget, the batcher and the counters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("tocsin")
 
 
 class RelayedConnection:
-    """A connection, as the relay as a whole knows it."""
+    """A connection as the relay sees it."""
 
     idle_since: float  # when it last had a call, by the context's `now`
 
@@ -38,7 +38,7 @@ class RelayedConnection:
 
     @property
     def is_greeted(self) -> bool:
-        """Whether the client has said what it speaks."""
+        """Whether the client has sent its preface."""
         raise NotImplementedError
 
     def written_after_flush(self) -> None:
@@ -46,11 +46,13 @@ class RelayedConnection:
         raise NotImplementedError
 
     def leads_to(self, port: object) -> bool:
-        """Whether there is a connection to the model server behind this port."""
+        """Whether the connection to the model server goes through this port and is open."""
         raise NotImplementedError
 
     def retire(self) -> None:
-        """The configuration asks for another kind of connection: let this one's calls finish, and take no new ones."""
+        """The configuration needs another kind of connection: accept no new calls here, and close after those under
+        way.
+        """
         raise NotImplementedError
 
     def drain(self) -> None:
@@ -58,14 +60,14 @@ class RelayedConnection:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close both sides, writing what waits."""
+        """Close both sides, after writing what waits."""
         raise NotImplementedError
 
 
 class RelayContext:
-    """Shared by the connections of a relay. All of it lives in one event loop, once `start` was called in that.
+    """Shared by the connections of a relay. After `start`, all of it lives in one event loop.
 
-    `added` is told the seconds that responses waited.
+    `added` is called with the seconds that a response waited.
     """
 
     batcher: Batcher
@@ -93,17 +95,17 @@ class RelayContext:
         self.follow(config)
 
     def start(self) -> None:
-        """Begin to judge, in the running event loop."""
+        """Start judging in the running event loop."""
         self.batcher = Batcher(self.guard, self.flushed)
         self.retrier = Retrier(self.memory)
 
     @property
     def manages_windows(self) -> bool:
-        """Whether responses are held or changed, so that connections keep flow control themselves."""
+        """Whether the relay keeps flow-control windows itself, because responses are held or changed."""
         return self.enforces or self.injects_requests
 
     def follow(self, config: Config) -> None:
-        """Relay as this says from here on. Connections whose flow control does not fit it are asked to come anew."""
+        """Use this configuration from here on. Connections whose kind does not fit it are retired."""
         before = self.enforces, self.injects_requests
         self.config = config
         self.annotates = config.mode != "observe"
@@ -127,17 +129,17 @@ class RelayContext:
                 connection.retire()
 
     def upstream_failed(self, reason: str) -> None:
-        """Count a connection to the model server that failed, and tell of the first of its kind within a minute."""
+        """Count a failed connection to the model server, and log the first of a kind within a minute."""
         self.upstream_failures += 1
         if (suppressed := self._throttle.admit(reason)) is not None:
             log.warning("%s%s", reason, and_more(suppressed))
 
     def name_connection(self) -> str:
-        """What tells a connection from all others of this process."""
+        """A name for a new connection, unique in this process."""
         return f"connection {next(self._names)}"
 
     def limit(self, call: Call, late: Callable[[], None]) -> asyncio.TimerHandle:
-        """Call `late` once the scoring budget of a response that waits is spent."""
+        """Call `late` when the scoring budget of a waiting response is spent."""
         return asyncio.get_running_loop().call_later(self.guard.budget(call), late)
 
     def flushed(self) -> None:

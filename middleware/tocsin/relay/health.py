@@ -31,7 +31,7 @@ _COUNTERS = {
     "limited": ("limit", "What a limit has refused."),
     "upstream_failures": ("", "Upstream connections that failed."),
     "upstream_goaways": ("", "GOAWAY frames from the upstream."),
-    "accepted_verdicts": ("", "Verdicts that somebody behind has made."),
+    "accepted_verdicts": ("", "Verdicts of another Tocsin, nearer to the model, that were accepted."),
     "cut_verdicts": ("how", "Verdicts that were too large for the caller's limit on trailers."),
 }
 

@@ -91,3 +91,10 @@ def _load_or_explain(where: str, make: Callable[[Tls], ssl.SSLContext], config: 
     except (OSError, ValueError) as error:
         files = ", ".join(str(path) for path in vars(config).values() if isinstance(path, Path))
         raise StartError(f"{where}: a certificate cannot be used ({error}); look at {files}") from None
+
+
+def connecting_fault(error: OSError) -> str:
+    """Why a connection to the model server was not made, in words; a TLS handshake with a server that has none too."""
+    if isinstance(error, ssl.SSLError) and error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+        return "it answers without TLS; leave upstream_tls out, or name its port with TLS"
+    return error.strerror or str(error)

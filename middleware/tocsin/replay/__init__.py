@@ -1,1 +1,1 @@
-"""What would have happened on recorded traffic, and why an alarm was raised: for afterwards."""
+"""What would have happened on recorded traffic, and why an alarm was raised."""

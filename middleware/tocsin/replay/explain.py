@@ -1,4 +1,4 @@
-"""Why an alarm was raised: how far out each detector's score lies, and which safe responses were most like it."""
+"""Explains an alarm: how extreme each detector's score is, and which safe responses are most similar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Objection:
-    """What one detector says: its score and p-value, where calibration scores lie, and the score that alarms by itself.
+    """One detector's part in an alarm: its score and p-value, the range of calibration scores, and the score that
+    alarms by itself.
 
     `beyond` is how far the score lies above the highest calibration score, in spreads (highest less median); negative
     when it does not.
@@ -52,8 +53,8 @@ class Neighbour:
 
 
 def objections(promise: Promise, alarm: dict[str, Any]) -> list[Objection]:
-    """What each detector says of an alarm's event data, the most telling first. Raises KeyError where it tells no score
-    of a detector.
+    """The part of each detector in an alarm's event data, the strongest first. Raises KeyError where the event lacks a
+    detector's score.
     """
     result = []
     thresholds = promise.detector_thresholds(alarm["severity"])
@@ -67,7 +68,7 @@ def objections(promise: Promise, alarm: dict[str, Any]) -> list[Objection]:
 
 
 def neighbours(promise: Promise, alarm: dict[str, Any], safe: Scores, most: int = 5) -> list[Neighbour]:
-    """The safe responses (n, d) whose scores are nearest, each detector's in its own spread."""
+    """The safe responses (n, d) with the nearest scores, in units of each detector's spread."""
     median, highest = np.quantile(promise.reference, [0.5, 1.0], axis=0)
     spread = np.where(highest > median, highest - median, 1.0)
     at = np.array([float(alarm["scores"][name]) for name in promise.detectors])

@@ -1,4 +1,4 @@
-"""Lines of a log as they are written: from its beginning, through rotation and truncation, bounded in memory."""
+"""Follows the lines of a log as they are written, through rotation and truncation, in bounded memory."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _renewed(path: Path, file: BinaryIO) -> BinaryIO | None:
-    """The file that has the name now, where that is another; None where it is the same, or not there at the moment."""
+    """The file that has the name now, where it is another one; None where it is the same, or missing at the moment."""
     try:
         now, before = path.stat(), os.fstat(file.fileno())
         return None if os.path.samestat(now, before) else path.open("rb")

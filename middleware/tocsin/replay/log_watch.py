@@ -1,4 +1,4 @@
-"""A log of scores held against a bundle as it is written: alarms, and evidence that the promise holds or breaks."""
+"""Compares a log of scores with a bundle while it is written: alarms, and evidence that the promise holds or breaks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class LoggedAlarm(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How it stands with one severity: alarms of n trials, what was promised and is expected, log of the e-value of
-    the promise's being broken, None where nothing is promised, and whether that is beyond the limit to act on.
+    """The state of one severity: alarms of n trials, what was promised and is expected, the log of the e-value that the
+    promise is broken (None where nothing is promised), and whether that exceeds the limit.
     """
 
     alarms: int
@@ -88,7 +88,7 @@ class LogWatch:
         self._alarms: Counter[str] = Counter()
 
     def take(self, lines: Sequence[str]) -> list[LoggedAlarm]:
-        """Take lines of the log in; the rows that alarm."""
+        """Judge lines of the log; returns the rows that alarm."""
         rows: list[tuple[int, Row, list[float]]] = []
         for line in lines:
             try:
@@ -101,17 +101,17 @@ class LogWatch:
         return self._judge(rows) if rows else []
 
     def end(self) -> None:
-        """The log has ended, and with it the sessions that are under way."""
+        """The log has ended, and so have the open sessions."""
         if self._sessions is not None:
             self._count(self._sessions.finish([key for key, _ in self._sessions.under_way()]), None, [])
 
     def look(self) -> None:
-        """Nothing came for a while: sessions that have been silent for too long have ended."""
+        """Nothing came for a while: end the sessions that have been silent for too long."""
         if self._sessions is not None:
             self._count(self._sessions.end([], []), None, [])
 
     def standings(self) -> dict[str, Standing]:
-        """How it stands, by severity, the mildest first."""
+        """The state of each severity, the mildest first."""
         evidence = self._evidence.promise()
         result = {}
         for name, alpha in reversed(self.promise.alphas.items()):
@@ -125,7 +125,7 @@ class LogWatch:
         return result
 
     def drift(self) -> float | None:
-        """log of the e-value of scores that have drifted, None where that is not watched."""
+        """The log of the e-value that scores have drifted, None where that is not watched."""
         return self._evidence.drift()
 
     def _read(self, row: Row, rows: list[tuple[int, Row, list[float]]]) -> None:
@@ -161,7 +161,7 @@ class LogWatch:
         ]
 
     def _count(self, trials: Sequence[str | None], groups: Sequence[str] | None, joint: Sequence[float]) -> None:
-        """Count what the promise is about: rows, or sessions that have ended."""
+        """Count the units of the promise: rows, or sessions that have ended."""
         self.trials += len(trials)
         self._alarms.update(severity for severity in trials if severity is not None)
         self._evidence.read(tally_of(self.promise, trials, groups, joint))

@@ -18,7 +18,7 @@ BARS = 20
 def report(
     result: Replay, promise: Promise, title: str, about: Sequence[tuple[str, str]], named: Callable[[int], str]
 ) -> str:
-    """The page; `named` says what is known of a row, for those that are told one by one."""
+    """The page. `named` returns what is known of a row, for rows that are listed."""
     parts = [f'<p class="say">{escape(line)}</p>' for line in summary_lines(result, promise, named)]
     for severity in reversed(promise.alphas):
         parts += [f"<h2>{escape(severity)}</h2>", f"<p>{escape(promise.sentence(severity))}</p>", '<div class="pair">']
@@ -39,13 +39,13 @@ def report(
             )
             for alarm in result.loudest
         ]
-        parts += ["<h2>The loudest alarms</h2>", grid_table(("response", "severity", "p", "by detector"), rows)]
+        parts += ["<h2>The most extreme alarms</h2>", grid_table(("response", "severity", "p", "by detector"), rows)]
     return page(title, [*parts, "<h2>What this was</h2>", facts_table(about)])
 
 
 def summary_lines(result: Replay, promise: Promise, named: Callable[[int], str] = "{:,}".format) -> list[str]:
-    """What happened, a sentence a severity, mildest first; then what changed, and since when. `named` says what is
-    known of a row.
+    """What happened, in one sentence for each severity, mildest first; then what changed and since when. `named`
+    returns what is known of a row.
     """
     sentences = []
     for severity in reversed(promise.alphas):
@@ -54,20 +54,20 @@ def summary_lines(result: Replay, promise: Promise, named: Callable[[int], str] 
         if not promise.is_per_step:
             low, high = promise.limits.count_range(severity, result.trials)
             expected = f"where {low:,} to {high:,} are expected 99 times of 100"
-        would = "nobody would have been paged" if paged is None else f"somebody would have been paged after {paged:,}"
+        would = "no alert would have fired" if paged is None else f"an alert would have fired after {paged:,}"
         sentences.append(
             f"{severity}: {count:,} of {result.trials:,} {promise.unit} would have alarmed "
             f"({count / max(1, result.trials):.2%}), {expected}; {would}."
         )
     if result.drifted is not None:
-        sentences.append(f"Drift would have been told after {result.drifted:,}.")
+        sentences.append(f"Drift would have been reported after {result.drifted:,}.")
     if result.finding is not None:
         sentences += found_by(result.finding, named)
     return sentences
 
 
 def found_by(finding: Finding, named: Callable[[int], str]) -> list[str]:
-    """Since when the traffic was another, and which part of it."""
+    """Since when the traffic has changed, and which part of it."""
     sentences, change = [], finding.change
     if change is not None:
         low, high = change.after + change.ago - change.earliest, change.after + change.ago - change.latest

@@ -1,4 +1,4 @@
-"""Recorded traffic judged as it would have been live, in its order, with the evidence as it would have grown."""
+"""Judges recorded traffic as serving would have, in its order, with the evidence as it would have grown."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Loud:
 
 @dataclass(frozen=True)
 class Replay:
-    """What would have happened. `trials` are what the promise is about, responses or sessions that ended; `paged` is
-    the number of trials after which evidence would have paged, None where it would not.
+    """What would have happened. `trials` are the units of the promise, responses or sessions that ended; `paged` is the
+    number of trials after which evidence would have fired an alert, None where it would not.
     """
 
     rows: int
@@ -87,8 +87,8 @@ def replay(
 ) -> Replay:
     """Judge detectors' scores (n, d) in their order.
 
-    `groups` and `sessions` (n,) name each row's, where the promise has them, `versions` (n,) the model's; evidence
-    pages at `delta`, shared by severities as `tocsin rules` shares it.
+    `groups` and `sessions` (n,) name each row's, where the promise has them; `versions` (n,) are the model's. Evidence
+    fires an alert at `delta`, shared among severities as `tocsin rules` shares it.
     """
     progress = _progress(promise, sessions) if sessions is not None and promise.sessions is not None else None
     judged = promise.judge(scores, groups, progress)
@@ -146,7 +146,7 @@ def replay(
 
 
 def _progress(promise: Promise, sessions: Sequence[str]) -> list[Progress]:
-    """Each row's session; a row that names none is one by itself."""
+    """Each row's session. A row that names none is its own."""
     assert promise.sessions is not None
     by_session: dict[str, Progress] = {}
     result = []

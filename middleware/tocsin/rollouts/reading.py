@@ -169,7 +169,7 @@ def _since_last(
         return ([0.0] * len(row.counts) if continues else row.counts), True
     counts, anew = increase(CounterSample(0.0, tuple(before[:-1]), before[-1] or None), row)
     if anew:
-        remarks.append(f"{name}: began anew since the last look; what it had counted in between is lost")
+        remarks.append(f"{name}: restarted since the last look; what it had counted in between is lost")
     return counts, False
 
 
@@ -211,7 +211,7 @@ def _silence_remarks(batches: Batches, span: Span) -> list[str]:
 def _remarks(who: str, batches: Batches) -> list[str]:
     remarks = [f"{who}: {batches.targets} targets in {len(batches.counts):,} batches"]
     if batches.resets:
-        remarks.append(f"{who}: counters began anew {batches.resets} times (processes that were started again)")
+        remarks.append(f"{who}: counters restarted {batches.resets} times (processes that were started again)")
     if batches.gaps:
         remarks.append(f"{who}: {batches.gaps} gaps of more than {LOOKBACK:.0f} s between samples are left out")
     return remarks

@@ -1,1 +1,1 @@
-"""A first configuration, from a protocol's name or from what a model server says of itself."""
+"""A first configuration, from a protocol's name or from a model server's metadata."""

@@ -1,4 +1,4 @@
-"""What a model server says of itself: models and outputs (Open Inference Protocol), or methods (gRPC reflection)."""
+"""Asks a model server for its models and outputs (Open Inference Protocol), or its methods (gRPC reflection)."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class MethodOutline(NamedTuple):
 
 
 def ask_models(channel: grpc.Channel, names: Sequence[str]) -> dict[str, list[Output]] | None:
-    """Models and their outputs, by the Open Inference Protocol; None where the server does not speak it.
+    """The models and their outputs, by the Open Inference Protocol; None where the server does not support it.
 
-    `names` are the models to ask for; without any, those that the server lists. Raises StartError where it cannot be
-    reached, or has no such model.
+    `names` are the models to ask for; without any, those that the server lists. Raises StartError where the server
+    cannot be reached, or has no such model.
     """
     listed = list(names) or _listed(channel)
     if listed is None:
@@ -63,7 +63,7 @@ def ask_methods(channel: grpc.Channel) -> list[MethodOutline]:
         services = [name for name in services_of(channel, TIMEOUT) if not name.startswith("grpc.")]
         pool = reflected_pool(channel, services, TIMEOUT)
     except ValueError as error:
-        raise StartError(f"the server tells neither models nor methods: {error}") from None
+        raise StartError(f"the server lists neither models nor methods: {error}") from None
     outlines = []
     for service in services:
         for method in pool.FindServiceByName(service).methods:

@@ -1,4 +1,4 @@
-"""The text of a first configuration, with what to change beside each line."""
+"""The text of a first configuration, with comments on what to change."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _unused(name: str, used: Container[str]) -> str:
 
 
 def of_preset(protocol: str, model: str) -> str:
-    """A protocol that ships, whose methods say themselves where signals stand."""
+    """A protocol that Tocsin ships, whose methods define where signals are."""
     signals = sorted({name for method in preset(protocol).values() for name in getattr(method, "signals", {})})
     lines = ["models:", f"  {_quoted(model)}:", f"    protocol: {protocol}"]
     if signals:
@@ -131,7 +131,7 @@ def _bundle(model: str) -> str:
 
 
 def _signal(name: str, used: set[str]) -> str:
-    """What detectors know an output as; its own name where that is not to be seen, or is taken."""
+    """The name by which detectors read an output; the output's own where that is unknown or taken."""
     usual = next((signal for part, signal in USUAL.items() if part in name.lower()), name)
     return name if usual in used else usual
 

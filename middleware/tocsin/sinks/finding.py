@@ -117,7 +117,7 @@ def _subject(cause: Cause) -> str:
         return f"detector {_quoted(cause.name)}: scores"
     if cause.kind == "group":
         return f"group {_quoted(cause.name)}: scores" if cause.name else "groups without a promise of their own: scores"
-    return f"version {_quoted(cause.name)}: scores" if cause.name else "responses that tell no version: scores"
+    return f"version {_quoted(cause.name)}: scores" if cause.name else "responses that name no version: scores"
 
 
 def _direction(change: ChangeTime | None) -> str:

@@ -13,7 +13,7 @@ LEASE = 10_000  # ms that an alarm is left to who wants to tell it
 
 
 class RedisClaims:
-    """See `Once`. What has been told is not told elsewhere for `repeat` seconds."""
+    """See `Deduplicator`. An event that one replica has sent is not sent by another for `repeat` seconds."""
 
     def __init__(self, connection: RedisConnection, prefix: str, repeat: float) -> None:
         self._connection, self._prefix, self._repeat = connection, prefix, max(1, round(1e3 * repeat))

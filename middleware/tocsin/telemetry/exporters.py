@@ -1,7 +1,7 @@
-"""The SDK's OTLP exporters, made as the configuration says, and where that says nothing, as the environment does.
+"""The SDK's OTLP exporters, set up by the configuration, and by the environment where that says nothing.
 
-The SDK itself reads OTEL_EXPORTER_OTLP_* for all that it is not given: those of one signal (..._TRACES_ENDPOINT) before
-those of both (..._ENDPOINT).
+The SDK itself reads OTEL_EXPORTER_OTLP_* for everything that it is not given: the variables of one signal
+(..._TRACES_ENDPOINT) before those of both (..._ENDPOINT).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def metric_exporter(config: TelemetryConfig) -> MetricExporter:
 
 
 def check_exporters(config: TelemetryConfig) -> None:
-    """Make the exporters that are configured, and send nothing. Raises ConfigError."""
+    """Make the configured exporters without sending anything. Raises ConfigError."""
     if config.traces is not None:
         span_exporter(config).shutdown()
     if config.metrics is not None:
@@ -48,7 +48,9 @@ def check_exporters(config: TelemetryConfig) -> None:
 
 
 def resource() -> Resource:
-    """Who tells: this process. What the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) wins."""
+    """The resource that describes this process. The environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) takes
+    precedence.
+    """
     from importlib.metadata import version
 
     from opentelemetry.sdk.resources import (

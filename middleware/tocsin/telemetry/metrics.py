@@ -1,4 +1,4 @@
-"""Metrics through OTLP: what a scrape would show, sent every so often. One set of counts serves both."""
+"""Metrics through OTLP: the samples of a scrape, sent at intervals. One set of counts serves both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CUMULATIVE = AggregationTemporality.CUMULATIVE
 
 
 class MetricSender:
-    """Sends what `collect` tells every so many seconds, and once more when closed, from a thread of its own."""
+    """Sends the families of `collect` every so many seconds, and once more when closed, in its own thread."""
 
     def __init__(
         self, collect: Callable[[], Iterable[Family]], exporter: MetricExporter, resource: Resource, every: float
@@ -41,7 +41,7 @@ class MetricSender:
         self._thread.start()
 
     def close(self) -> None:
-        """Send the last."""
+        """Send the last values."""
         self._ending.set()
         self._thread.join(5)
         self._exporter.shutdown()
@@ -59,7 +59,7 @@ class MetricSender:
 
 
 def as_metric(family: Family, began: int, now: int) -> Metric | None:
-    """One of the client library's families as OpenTelemetry has it, None when it has no samples; times in ns."""
+    """A family of prometheus-client as a metric of OpenTelemetry, None when it has no samples; times in ns."""
     if not family.samples:
         return None
     data: Any

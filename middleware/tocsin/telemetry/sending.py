@@ -1,4 +1,4 @@
-"""Spans and metrics on their way to an OTLP receiver, as long as a process runs."""
+"""Sends spans and metrics to an OTLP receiver."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Facts = dict[str, dict[str, int]]  # metric -> labels, a space between -> number
 
 
 class Telemetry(Collector):
-    """What a process sends, and how that went. Raises ConfigError when the SDK is not installed."""
+    """The telemetry that a process sends, and counts of exports. Raises ConfigError when the SDK is not installed."""
 
     def __init__(self, config: TelemetryConfig) -> None:
         self._config = config
@@ -36,7 +36,7 @@ class Telemetry(Collector):
         self._sender: MetricSender | None = None
 
     def trace(self, guard: Guard, finding: Callable[[str], Finding | None] = lambda model: None) -> None:
-        """Send spans of the guard's calls, if that is configured. `finding` is what evidence has found of a model."""
+        """Send spans of the guard's calls, if that is configured. `finding` returns what evidence found of a model."""
         if self._config.traces is None or self._resource is None:
             return
         exporter = self._counted(span_exporter(self._config), "traces")
@@ -48,7 +48,7 @@ class Telemetry(Collector):
         guard.timed = True
 
     def send(self, collect: Callable[[], Iterable[Metric]]) -> None:
-        """Send what `collect` tells, if that is configured."""
+        """Send the families of `collect`, if that is configured."""
         if self._config.metrics is None or self._resource is None:
             return
         from tocsin.telemetry.metrics import MetricSender
@@ -57,14 +57,14 @@ class Telemetry(Collector):
         self._sender = MetricSender(collect, exporter, self._resource, self._config.metrics.total_seconds())
 
     def close(self) -> None:
-        """Send the last."""
+        """Send the last spans and metrics."""
         if self._processor is not None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]
         if self._sender is not None:
             self._sender.close()
 
     def facts(self) -> Facts:
-        """How exports went so far."""
+        """How many exports succeeded and failed."""
         counts = {f"{signal} {outcome}": self._counts[signal, outcome] for signal in SIGNALS for outcome in OUTCOMES}
         return {"otlp_exports": counts}
 
@@ -73,7 +73,7 @@ class Telemetry(Collector):
         return families(self.facts())
 
     def _counted(self, exporter: Any, signal: str) -> Any:
-        """The exporter, whose exports are counted."""
+        """An exporter that counts its exports."""
         export = exporter.export
 
         def counting(*what: Any, **how: Any) -> Any:
@@ -86,7 +86,7 @@ class Telemetry(Collector):
 
 
 def families(of: Mapping[str, Mapping[str, int]]) -> Iterable[Metric]:
-    """Facts as Prometheus families; none where nothing is exported."""
+    """These counts as Prometheus families; none where nothing is exported."""
     exports = CounterMetricFamily(
         "tocsin_otlp_exports", "Batches sent to the OTLP receiver.", labels=["signal", "outcome"]
     )

@@ -178,7 +178,9 @@ class Supervisor:
         up.add_metric([], sum(worker.ready.is_set() for worker in self._workers.values()))
         restarts = CounterMetricFamily("tocsin_worker_restarts", "Workers that died and were started again.")
         restarts.add_metric([], self._restarts)
-        reloads = CounterMetricFamily("tocsin_reloads", "Configurations read anew while serving.", labels=["outcome"])
+        reloads = CounterMetricFamily(
+            "tocsin_reloads", "Reloads of the configuration while serving.", labels=["outcome"]
+        )
         for outcome, count in self._reloads.items():
             reloads.add_metric([outcome], count)
         yield from (up, restarts, reloads)

@@ -21,7 +21,7 @@ KEY = "tocsin-verdict"
 
 
 class Served(NamedTuple):
-    """Who takes part."""
+    """The parties of a test: Envoy, the processor, and the model server."""
 
     channel: grpc.Channel
     model: Model
@@ -29,7 +29,7 @@ class Served(NamedTuple):
     envoy: Envoy
 
     def ask(
-        self, request: bytes = b"safe", *metadata: tuple[str, str], seconds: float = 60
+        self, request: bytes = b"safe", *metadata: tuple[str, str], seconds: float = 20
     ) -> tuple[bytes | None, Any]:
         """The response of a call of one message, None where there is none, and the call."""
         try:
@@ -37,7 +37,7 @@ class Served(NamedTuple):
         except grpc.RpcError as error:
             return None, error
 
-    def stream(self, *requests: bytes, seconds: float = 60) -> tuple[list[bytes], Any]:
+    def stream(self, *requests: bytes, seconds: float = 20) -> tuple[list[bytes], Any]:
         """The responses of a stream, and the call."""
         call = self.channel.stream_stream(STREAM_INFER)(iter(requests), timeout=seconds)
         responses = []
@@ -56,12 +56,12 @@ class Served(NamedTuple):
 
 
 def verdicts(call: Any) -> list[str]:
-    """What a call's trailers tell."""
+    """The verdicts in a call's trailers."""
     return [value for key, value in call.trailing_metadata() or () if key == KEY]
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
-    """Whether it holds within a while."""
+    """Whether a claim comes true within the time limit."""
     end = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > end:

@@ -30,7 +30,7 @@ OK = [("grpc-status", "0")]
 
 
 class Host(ExchangeHost):
-    """Keeps replies, and judges when it is told to."""
+    """A host that records replies and judges when `judge` is called."""
 
     def __init__(self, bundle: Path, folder: Path, policy: dict[str, Any], budget: int = BUDGET) -> None:
         self.guard = inline_guard(config(bundle, folder, "127.0.0.1:1", policy, behind_envoy=True))
@@ -94,7 +94,7 @@ class Host(ExchangeHost):
         self.say(response_trailers={"trailers": header_map(fields)})
 
     def judge(self, most: int | None = None) -> None:
-        """Give verdicts to those who wait, or to the first of them."""
+        """Judge all waiting responses, or the first of them."""
         while self.waiting and most != 0:
             call, waiting = self.waiting.pop(0)
             self.guard.judge([call])
@@ -114,7 +114,7 @@ class Host(ExchangeHost):
         return [reply.WhichOneof("response") for reply in self.replies]
 
     def body_out(self) -> bytes:
-        """What goes out under FULL_DUPLEX_STREAMED."""
+        """The body that is sent to Envoy in mode FULL_DUPLEX_STREAMED."""
         return b"".join(
             reply.response_body.response.body_mutation.streamed_response.body
             for reply in self.replies
@@ -122,7 +122,7 @@ class Host(ExchangeHost):
         )
 
     def last(self) -> dict[str, str]:
-        """What the last reply sets in headers or trailers."""
+        """The headers or trailers that the last reply sets."""
         reply = self.replies[-1]
         part = getattr(reply, reply.WhichOneof("response"))
         mutation = part.headers if hasattr(part, "grpc_status") else getattr(part, "header_mutation", None)

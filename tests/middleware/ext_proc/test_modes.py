@@ -210,7 +210,7 @@ def test_the_verdict_does_not_wait_for_a_stream_that_goes_on(bundle: Path, tmp_p
 
 
 class iter_slowly:
-    """Requests, the second once `go_on` says so."""
+    """Two requests; the second is sent once `go_on` is set."""
 
     def __init__(self, requests: list[bytes]) -> None:
         self._requests = requests

@@ -25,7 +25,7 @@ DUPLEX, BUFFERED = {"response_body_mode": "FULL_DUPLEX_STREAMED"}, {"response_bo
 
 
 def slow_down(here: Served) -> threading.Event:
-    """Judge in a thread, and not before the event."""
+    """Judge in a thread that waits for an event first."""
     guard, go_on = here.processor.sidecar.relay.context.guard, threading.Event()
     judge = guard.judge
 
@@ -39,7 +39,7 @@ def slow_down(here: Served) -> threading.Event:
 
 
 def settles(here: Served) -> bool:
-    """Nothing is under way, and nothing kept."""
+    """Whether, within the time limit, no exchange is open and no memory is charged."""
     return eventually(
         lambda: here.metric("tocsin_ext_proc_streams") == 0 and here.metric("tocsin_relay_kept_bytes") == 0
     )

@@ -21,7 +21,7 @@ from tocsin.ext_proc.attach import attached
 from tocsin.gateways.document import read
 from tocsin.gateways.envoy_check import check_envoy
 from tocsin.gateways.envoy_config import envoy_config
-from tocsin.gateways.findings import EnvoyFinding
+from tocsin.gateways.findings import EnvoyFault
 from tocsin.gateways.needs import Needs
 from tocsin.judgement.guard import Guard
 
@@ -69,7 +69,7 @@ def attached_bootstrap(config: Config, guard: Guard, upstream: str = "127.0.0.1:
     return boot
 
 
-def checked(boot: Any, config: Config, guard: Guard) -> list[EnvoyFinding]:
+def checked(boot: Any, config: Config, guard: Guard) -> list[EnvoyFault]:
     """What the check finds in a configuration, as YAML."""
     text = yaml.safe_dump(boot, sort_keys=False)
     return check_envoy(envoy_config(read(text, "envoy.yaml"), "envoy.yaml"), Needs.of(config, guard), "tocsin")

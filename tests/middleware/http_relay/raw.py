@@ -72,9 +72,9 @@ class Upstream:
                         self.gone.set()
                         return
                     received += data
-                asked, received = received[:end], received[end:]
-                self.requests.append(asked)
-                for piece in self.respond(asked):
+                content, received = received[:end], received[end:]
+                self.requests.append(content)
+                for piece in self.respond(content):
                     self.go_on.wait(PATIENCE)
                     if piece == RESET:
                         return
@@ -105,11 +105,11 @@ def _end_of(received: bytes) -> int:
 
 @contextmanager
 def upstream(respond: Respond) -> Iterator[Upstream]:
-    made = Upstream(respond)
+    server = Upstream(respond)
     try:
-        yield made
+        yield server
     finally:
-        made.close()
+        server.close()
 
 
 def settings(bundle: Path | None, target: str, **more: Any) -> Config:
@@ -156,9 +156,9 @@ class Caller:
         return self._take(size)
 
     def _take(self, size: int) -> bytes:
-        taken = bytes(self.received[:size])
+        content = bytes(self.received[:size])
         del self.received[:size]
-        return taken
+        return content
 
     def answer(self) -> tuple[bytes, bytes]:
         """The head of a response of some length, and its body."""
@@ -172,8 +172,8 @@ class Caller:
 
     def rest(self) -> bytes:
         """Everything until the connection ends."""
-        taken = self.until(b"\x00no such bytes\x00")
-        return taken
+        content = self.until(b"\x00no such bytes\x00")
+        return content
 
     def close(self) -> None:
         self.socket.close()

@@ -74,9 +74,9 @@ def curl(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def asked_by_curl(url: str, *arguments: str) -> str:
     content = json.dumps({"model": "m", "messages": [{"role": "user", "content": "safe"}], "logprobs": True})
-    told = curl("-H", "content-type: application/json", "-d", content, *arguments, url + CHAT)
-    assert told.returncode == 0, told.stderr
-    return told.stdout
+    verdicts = curl("-H", "content-type: application/json", "-d", content, *arguments, url + CHAT)
+    assert verdicts.returncode == 0, verdicts.stderr
+    return verdicts.stdout
 
 
 @pytest.mark.parametrize(
@@ -85,16 +85,16 @@ def asked_by_curl(url: str, *arguments: str) -> str:
 )
 def test_curl_is_served(arguments: tuple[str, ...], tokens: Path) -> None:
     with before_openai(tokens, mode="annotate") as (relay, _):
-        told = asked_by_curl(f"http://{relay.target}", *arguments)
-        assert " 200 OK" in told and f"{METADATA_KEY}: {{" in told and '"finish_reason":"stop"' in told
+        verdicts = asked_by_curl(f"http://{relay.target}", *arguments)
+        assert " 200 OK" in verdicts and f"{METADATA_KEY}: {{" in verdicts and '"finish_reason":"stop"' in verdicts
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])
 def test_json_over_http2_is_counted_and_refused_in_closed(fail: str, tokens: Path) -> None:
     with nginx('default_type application/json; return 200 "{}";', http2=True) as target:
         with running(settings(tokens, target, mode="enforce", fail=fail)) as relay:
-            told = asked_by_curl(f"http://{relay.target}", "--http2-prior-knowledge")
-            assert told.endswith("{}") == (fail == "open"), told
+            verdicts = asked_by_curl(f"http://{relay.target}", "--http2-prior-knowledge")
+            assert verdicts.endswith("{}") == (fail == "open"), verdicts
             assert relay.metric("tocsin_relay_not_understood_total", what="not_grpc") == 1
             assert relay.metric("tocsin_unscored_total", model="m", reason="not_grpc") == 1
 
@@ -139,13 +139,15 @@ def test_nginx_before_the_relay_and_behind_it(mode: str, tokens: Path) -> None:
     with serving(server.app()) as url, nginx(passing.format(url.removeprefix("http://"))) as behind:
         with running(settings(tokens, behind, mode=mode)) as relay, nginx(passing.format(relay.target)) as before:
             for streams in (False, True):
-                asked = {**content, "stream": streams}
-                direct = httpx.post(url + CHAT, json=asked, timeout=TIMEOUT, verify=False)
-                got = httpx.post(f"http://{before}{CHAT}", json=asked, timeout=TIMEOUT, verify=False)
+                sent_request = {**content, "stream": streams}
+                direct = httpx.post(url + CHAT, json=sent_request, timeout=TIMEOUT, verify=False)
+                got = httpx.post(f"http://{before}{CHAT}", json=sent_request, timeout=TIMEOUT, verify=False)
                 assert got.status_code == 200
-                told = [part for part in got.content.split(b"\n\n") if part.startswith(b": tocsin-verdict ")]
-                assert b"\n\n".join(part for part in got.content.split(b"\n\n") if part not in told) == direct.content
-                assert (METADATA_KEY in got.headers or bool(told)) == (mode != "observe")
+                verdicts = [part for part in got.content.split(b"\n\n") if part.startswith(b": tocsin-verdict ")]
+                assert (
+                    b"\n\n".join(part for part in got.content.split(b"\n\n") if part not in verdicts) == direct.content
+                )
+                assert (METADATA_KEY in got.headers or bool(verdicts)) == (mode != "observe")
 
 
 @pytest.mark.parametrize("mode", MODES)

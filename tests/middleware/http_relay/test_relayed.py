@@ -1,5 +1,5 @@
 """Claims: requests and responses of HTTP/1.1 pass as the bytes that came, in every form that the protocol has, and only
-what is asked for is changed; a connection serves on after each outcome."""
+what is sent_request for is changed; a connection serves on after each outcome."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVENTS = stream([-0.3] * 6)
 
 
 def by_path(table: dict[bytes, list[bytes]]) -> Callable[[bytes], list[bytes]]:
-    return lambda asked: table[asked.split(b" ")[1]]
+    return lambda sent_request: table[sent_request.split(b" ")[1]]
 
 
 def verdict_in(head: bytes) -> Any:
@@ -77,7 +77,7 @@ def test_what_is_not_guarded_passes_byte_by_byte(mode: str, tokens: Path) -> Non
 @pytest.mark.parametrize("mode", MODES)
 def test_requests_pass_byte_by_byte(mode: str, tokens: Path) -> None:
     in_chunks = request(b"").replace(b"Content-Length: 0\r\n", b"transfer-encoding:chunked\r\n")
-    asked = [
+    sent_request = [
         request(b'{"a": 1}', "/v1/chat/completions"),
         in_chunks + b"4\r\n{\"a\"\r\n04\r\n: 1}\r\n0\r\n\r\n",
         in_chunks + b"0\r\nA: b\r\n\r\n",
@@ -88,14 +88,14 @@ def test_requests_pass_byte_by_byte(mode: str, tokens: Path) -> None:
     ]  # fmt: skip
     with relayed(tokens, lambda _: [response(SAFE)], mode=mode) as (relay, behind):
         with calling(relay.target) as caller:
-            for sent in asked:
+            for sent in sent_request:
                 caller.send(sent)
                 assert caller.answer()[1] == SAFE
                 assert behind.requests[-1].lower() == sent.lower(), sent
-            caller.send(b"".join(asked) * 2)  # pipelined, cut nowhere that matters
-            for _ in range(2 * len(asked)):
+            caller.send(b"".join(sent_request) * 2)  # pipelined, cut nowhere that matters
+            for _ in range(2 * len(sent_request)):
                 assert caller.answer()[1] == SAFE
-        assert behind.requests[len(asked) :] == behind.requests[: len(asked)] * 2
+        assert behind.requests[len(sent_request) :] == behind.requests[: len(sent_request)] * 2
         assert behind.connections == 1
 
 
@@ -131,10 +131,10 @@ def test_a_judged_document_keeps_its_form(mode: str, form: str, tokens: Path) ->
                 caller.send(request())
                 head = caller.until(b"\r\n\r\n")
                 rest = caller.count(len(expected) - len(expected.partition(b"\r\n\r\n")[0]) - 4)
-                told = verdict_in(head)
-                assert (told is None) == (mode == "observe")
-                if told is not None:
-                    assert (told["model"], told["alarm"]) == ("m", None)
+                verdicts = verdict_in(head)
+                assert (verdicts is None) == (mode == "observe")
+                if verdicts is not None:
+                    assert (verdicts["model"], verdicts["alarm"]) == ("m", None)
                 lines = [line for line in head.split(b"\r\n") if not line.startswith(VERDICT)]
                 assert b"\r\n".join(lines) + rest == expected
             if body[-1] == b"reset":
@@ -166,12 +166,12 @@ def test_a_judged_stream_keeps_its_events(mode: str, form: str, minor: int, toke
             else:
                 body = caller.rest()
             events = [event + b"\n\n" for event in body.split(b"\n\n")[:-1]]
-            told = [event for event in events if event.startswith(b": tocsin-verdict ")]
-            assert [event for event in events if event not in told] == EVENTS
-            assert len(told) == (mode != "observe")
-            if told:
-                assert events[-2] == told[0]
-                assert json.loads(told[0].removeprefix(b": tocsin-verdict "))["alarm"] is None
+            verdicts = [event for event in events if event.startswith(b": tocsin-verdict ")]
+            assert [event for event in events if event not in verdicts] == EVENTS
+            assert len(verdicts) == (mode != "observe")
+            if verdicts:
+                assert events[-2] == verdicts[0]
+                assert json.loads(verdicts[0].removeprefix(b": tocsin-verdict "))["alarm"] is None
 
 
 def dechunked(raw: bytes) -> bytes:
@@ -216,7 +216,7 @@ def test_nobody_behind_writes_a_verdict(mode: str, tokens: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("asks", [False, True])
 def test_a_caller_that_expects_a_word_gets_one(mode: str, asks: bool, tokens: Path) -> None:
-    def respond(asked: bytes) -> list[bytes]:
+    def respond(sent_request: bytes) -> list[bytes]:
         return [response(SAFE)]
 
     with relayed(tokens, respond, mode=mode, ask=2 if asks else False) as (relay, behind):
@@ -234,7 +234,7 @@ def test_a_caller_that_expects_a_word_gets_one(mode: str, asks: bool, tokens: Pa
 
 
 def test_the_upstreams_own_word_goes_on(tokens: Path) -> None:
-    def respond(asked: bytes) -> list[bytes]:
+    def respond(sent_request: bytes) -> list[bytes]:
         return [b"HTTP/1.1 100 Continue\r\n\r\n", response(SAFE)]
 
     with relayed(tokens, respond, mode="annotate") as (relay, _):
@@ -268,8 +268,8 @@ def test_a_connection_serves_on_after_each_outcome(name: str, tokens: Path) -> N
     more, pieces, status = OUTCOMES[name]
     other = response(SAFE)
 
-    def respond(asked: bytes) -> list[bytes]:
-        return [other] if b"/v1/models" in asked else pieces
+    def respond(sent_request: bytes) -> list[bytes]:
+        return [other] if b"/v1/models" in sent_request else pieces
 
     with relayed(tokens, respond, mode="enforce", **more) as (relay, _):
         with calling(relay.target) as caller:
@@ -299,8 +299,8 @@ def test_a_request_that_is_refused_leaves_its_connection(tokens: Path) -> None:
         assert relay.metric("tocsin_relay_limited_total", limit="unguarded") == 5
 
 
-def upgraded(asked: bytes) -> list[bytes]:
-    if b"upgrade: websocket" in asked.lower():
+def upgraded(sent_request: bytes) -> list[bytes]:
+    if b"upgrade: websocket" in sent_request.lower():
         return [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n", b"\x81\x02hi"]
     return [response(SAFE)]
 
@@ -317,8 +317,8 @@ def test_only_what_is_not_guarded_changes_its_protocol(mode: str, tokens: Path) 
             assert caller.answer()[1] == SAFE
             ask_for(caller, "/v1/other", "h2c")  # which would pass unread
             assert caller.answer()[1] == SAFE
-            for asked in behind.requests:
-                assert b"pgrade" not in asked and b"HTTP2-Settings" not in asked
+            for sent_request in behind.requests:
+                assert b"pgrade" not in sent_request and b"HTTP2-Settings" not in sent_request
             ask_for(caller, "/v1/realtime", "websocket")
             assert caller.until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 ")
             assert caller.count(4) == b"\x81\x02hi"
@@ -351,8 +351,8 @@ def test_encoded_bodies_are_read(mode: str, streams: bool, tokens: Path) -> None
                     body = dechunked(caller.until(b"\r\n0\r\n\r\n"))
                 plain = gzip.decompress(body) if is_encoded else body
                 assert is_encoded == (mode != "enforce")
-                told = [event for event in plain.split(b"\n\n") if event.startswith(b": tocsin-verdict ")]
-                assert b"\n\n".join(e for e in plain.split(b"\n\n") if e not in told) == (
+                verdicts = [event for event in plain.split(b"\n\n") if event.startswith(b": tocsin-verdict ")]
+                assert b"\n\n".join(e for e in plain.split(b"\n\n") if e not in verdicts) == (
                     b"".join(EVENTS) if streams else SAFE
                 )
         until(lambda: relay.metric("tocsin_responses_total", model="m") == 2)

@@ -1,4 +1,4 @@
-"""Claims: whoever goes, stalls or dawdles harms nobody else, and half a response is never taken for a whole one."""
+"""Claims: whoever goes, stalls or dawdles harms nobody else, and half a response is never bound for a complete one."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def test_an_upstream_that_dies_before_it_answers(mode: str, path: str, sent: byt
 
 @pytest.mark.parametrize("mode", MODES)
 def test_an_upstream_that_is_not_there(mode: str, tokens: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        with running(settings(tokens, f"127.0.0.1:{taken.getsockname()[1]}", mode=mode)) as relay:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        with running(settings(tokens, f"127.0.0.1:{bound.getsockname()[1]}", mode=mode)) as relay:
             with calling(relay.target) as caller:
                 for _ in range(2):
                     caller.send(request())
@@ -96,8 +96,8 @@ def test_an_idle_upstream_that_goes_takes_the_connection_along(mode: str, tokens
 @pytest.mark.parametrize("form", ["length", "chunks"])
 @pytest.mark.parametrize("path", [CHAT, "/v1/models"])
 def test_half_a_document_is_never_taken_for_a_whole_one(mode: str, form: str, path: str, tokens: Path) -> None:
-    whole = [response(SAFE)] if form == "length" else chunked(SAFE, content_type=b"application/json")
-    half = b"".join(whole)[:-200]
+    complete = [response(SAFE)] if form == "length" else chunked(SAFE, content_type=b"application/json")
+    half = b"".join(complete)[:-200]
     with relayed(tokens, lambda _: [half, RESET], mode=mode) as (relay, _):
         with calling(relay.target) as caller:
             caller.send(request(b"{}", path))
@@ -126,7 +126,7 @@ def test_a_stream_is_stopped_and_its_connection_serves_on(each: Path) -> None:
     strange = stream([-0.3] * 3 + [-6.0] * 3)
     more = {"judge": "message", "session": "stream", "on_alarm": {"warning": "block"}}
     table = {b"{}": chunked(*strange)[:-1], b"{1}": chunked(*EVENTS)}  # the first never ends by itself
-    with relayed(each, lambda asked: table[asked.rpartition(b"\r\n\r\n")[2]], mode="enforce", **more) as (
+    with relayed(each, lambda sent_request: table[sent_request.rpartition(b"\r\n\r\n")[2]], mode="enforce", **more) as (
         relay,
         behind,
     ):
@@ -220,7 +220,9 @@ def test_a_head_that_is_too_long_is_refused(tokens: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_an_answer_that_is_not_read_holds_up_the_upstream_alone(mode: str, tokens: Path) -> None:
     large = response(b"x" * (32 << 20), more=b"content-type: text/plain\r\n")
-    with relayed(tokens, lambda asked: [large] if b"/large" in asked else [response(SAFE)], mode=mode) as (relay, _):
+    with relayed(
+        tokens, lambda sent_request: [large] if b"/large" in sent_request else [response(SAFE)], mode=mode
+    ) as (relay, _):
         with calling(relay.target) as slow:
             slow.send(request(b"", "/large", verb="GET"))
             slow.count(1_000)
@@ -241,7 +243,10 @@ def test_whoever_keeps_most_gives_way(tokens: Path) -> None:
         b"x" * (40 << 20),
     ]
     more = {"max_memory": 16 << 20, "max_message": 1 << 30, "mode": "enforce"}
-    with relayed(tokens, lambda asked: pieces if b"{1}" in asked else [response(SAFE)], **more) as (relay, _):
+    with relayed(tokens, lambda sent_request: pieces if b"{1}" in sent_request else [response(SAFE)], **more) as (
+        relay,
+        _,
+    ):
         with calling(relay.target) as greedy:
             greedy.send(request(b"{1}"))
             assert greedy.rest() == b""

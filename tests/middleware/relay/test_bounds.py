@@ -148,7 +148,7 @@ async def test_unfinished_frames_count_as_memory(bundle: Path) -> None:
 
 
 def work_of(action: Any) -> int:
-    """How many functions are called."""
+    """The number of calls and returns of functions in an action."""
     count = 0
 
     def called(frame: Any, event: str, argument: Any) -> None:

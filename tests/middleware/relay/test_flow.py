@@ -26,7 +26,7 @@ STREAMS = (1, 3, 5)
 
 
 class Receiver:
-    """Takes frames, and keeps the windows that it has given."""
+    """A receiver that checks each frame against the windows it has granted."""
 
     def __init__(self) -> None:
         self.content: dict[int, bytes] = {}

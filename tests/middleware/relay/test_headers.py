@@ -152,7 +152,7 @@ def test_a_reader_that_has_seen_many_blocks_still_reads_right(pairs: list[tuple[
 
 
 def memory_of(reading: Callable[[], object]) -> int:
-    """Bytes that it leaves behind."""
+    """Bytes that are still allocated after the call, while its result is held."""
     tracemalloc.start()
     try:
         result = reading()

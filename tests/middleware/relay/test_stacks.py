@@ -44,7 +44,7 @@ def proxy(kind: str, folder: Path, upstream: str) -> Iterator[str]:
 
 
 def observed(scenario: Any, target: str) -> Any:
-    """What a caller sees, without what the proxy writes itself."""
+    """What a caller observes, without the metadata that the proxy adds."""
     with grpc.insecure_channel(target, options=UNLIMITED) as channel:
         try:
             observables = scenario(channel)

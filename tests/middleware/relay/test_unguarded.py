@@ -133,7 +133,7 @@ def test_health_and_reflection_always_pass(bundle: Path) -> None:
 
 
 class Keys:
-    """A sink that takes note of what the calls told of themselves."""
+    """A sink that records the keys (session, group, ...) of every call."""
 
     def __init__(self) -> None:
         self.keys: list[dict[str, str]] = []

@@ -41,7 +41,7 @@ MODES = ["observe", "annotate", "enforce"]
 
 
 def text(**more: Any) -> str:
-    """A verdict of somebody's own."""
+    """A forged verdict as metadata text."""
     content = {"model": "digits", "alarm": None, "action": "pass", "p": [0.99], "bundle": "sha256:forged"}
     return json.dumps({**content, **more})
 
@@ -97,7 +97,7 @@ def only_trailers(request: bytes, context: Any) -> bytes:
 
 
 def call(target: str, request: bytes = b"x", method: str = INFER, **options: Any) -> Any:
-    """The call, whether it has failed or not."""
+    """Make a call, and return it whether it failed or not."""
     with grpc.insecure_channel(target, options=list(options.items())) as channel:
         try:
             return channel.unary_unary(method).with_call(request, timeout=60)[1]

@@ -184,7 +184,7 @@ def unjudged(peer: RawPeer, mode: str) -> list[str]:
 
 
 def gives_everything_back(relay: Running) -> bool:
-    """Whether a relay that has nothing to do keeps nothing."""
+    """Whether a relay without open calls has released all memory."""
 
     def keeps_nothing() -> bool:
         names = ("tocsin_relay_kept_bytes ", "tocsin_relay_streams ", "tocsin_relay_connections ")
